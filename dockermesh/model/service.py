@@ -1,0 +1,74 @@
+"""Services and their endpoints, as every source of them (Consul, Docker, ServiceEntry) describes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+from dockermesh.model.protocol import Protocol
+
+NO_LABELS: Mapping[str, str] = MappingProxyType({})
+
+
+class Health(StrEnum):
+    """Whether an endpoint may get requests."""
+
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    DRAINING = "draining"
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port of a service, as clients see it."""
+
+    number: int
+    protocol: Protocol = Protocol.AUTO
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One replica of a service on one port.
+
+    `port` is where the replica listens, `service_port` the port of the service it answers for (0: the same).
+    `labels` hold what subsets select on: Docker labels, Consul meta and tags `key|value` or `key=value`.
+    `workload` is the name of the meshed workload (`bookinfo/reviews-v1-1`), empty when there is no proxy in front.
+    """
+
+    address: str
+    port: int
+    id: str = ""
+    service_port: int = 0
+    labels: Mapping[str, str] = field(default=NO_LABELS)
+    health: Health = Health.HEALTHY
+    workload: str = ""
+    namespace: str = "default"
+    service_account: str = ""
+    locality: str = ""
+    weight: int = 1
+
+    @property
+    def is_meshed(self) -> bool:
+        """Whether a proxy of ours stands in front of it, so that it can be reached over mutual TLS."""
+        return bool(self.workload)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A name that clients call, its ports and its endpoints.
+
+    `name` is the short name (`reviews`); `hostname` the one that Consul's DNS would answer
+    (`reviews.service.consul`). `aliases` are further host names of the same service.
+    Sources keep the same object for a service that did not change: translation is cached by identity.
+    """
+
+    name: str
+    hostname: str
+    ports: tuple[Port, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+    namespace: str = "default"
+    aliases: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default=NO_LABELS)
