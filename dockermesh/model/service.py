@@ -42,7 +42,7 @@ class Endpoint:
     port: int
     id: str = ""
     service_port: int = 0
-    labels: Mapping[str, str] = field(default=NO_LABELS)
+    labels: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
     health: Health = Health.HEALTHY
     workload: str = ""
     namespace: str = "default"
@@ -71,4 +71,4 @@ class Service:
     endpoints: tuple[Endpoint, ...] = ()
     namespace: str = "default"
     aliases: tuple[str, ...] = ()
-    labels: Mapping[str, str] = field(default=NO_LABELS)
+    labels: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)

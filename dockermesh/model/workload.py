@@ -24,7 +24,7 @@ class Workload:
     `name` is `<project>/<service>-<replica>`; `id` the pod's container id; `host` the machine that runs it.
     `token_sha256` is the hex digest of the token that the pod made for its proxy: the pod prints the digest to its
     own log, which only Docker can vouch for, and so the proxy that shows the token is proven to be this workload.
-    `config` is YAML of Istio resources that belong to the workload (a generated Gateway), from its labels.
+    `config` is YAML of Istio resources that come with the workload (a generated Gateway), from its labels.
     """
 
     id: str
@@ -35,7 +35,7 @@ class Workload:
     service_account: str = ""
     address: str = ""
     host: str = ""
-    labels: Mapping[str, str] = field(default=NO_LABELS)
+    labels: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
     token_sha256: str = ""
     config: str = ""
     project: str = ""
