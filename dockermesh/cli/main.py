@@ -1,0 +1,99 @@
+"""The `dockermesh` command: a lazy group of one module per verb.
+
+Invariant: this module imports click only, so that `--help` and completion stay under 0.15 s; a verb's own
+module (and with it Docker, gRPC, ...) is imported when that verb runs.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from dockermesh.errors import DockermeshError
+
+VERBS = {
+    "up": "Bring a Compose app up in the mesh; returns when every proxy is in sync.",
+    "down": "Remove what `up` made, and nothing else.",
+    "ps": "List workloads with their containers, endpoint health and xDS state.",
+    "inject": "Write the meshed form of a Compose project.",
+    "capture": "Print the traffic capture rules of a pod.",
+    "validate": "Check Istio resources offline.",
+    "control-plane": "Run the control plane (bridge, translation, xDS, CA, API).",
+    "registrar": "Put this host's containers into Consul, and heal pods.",
+    "doctor": "Check the engine, Compose, images, ports and kernel; each failure with its fix.",
+    "version": "Print versions.",
+    "completion": "Print a shell completion script.",
+}
+
+
+class _LazyGroup(click.Group):
+    """A group that knows the names and help lines of its commands before it imports them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        from importlib import import_module
+
+        command: click.Command = import_module(f"dockermesh.cli.{cmd_name.replace('-', '_')}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in VERBS:
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], VERBS, n=1)
+            hint = f" Did you mean '{near[0]}'?" if near else " See 'dockermesh --help'."
+            ctx.fail(f"No such command '{args[0]}'.{hint}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+def root() -> None:
+    """A service mesh for Docker and Compose: Envoy, Consul and Istio's API, without Kubernetes.
+
+    Exit codes: 0 ok, 1 failed, 2 usage, 79 findings of analyze, 130 interrupted.
+    """
+
+
+def report(error: DockermeshError) -> None:
+    """Print what failed, where, and the next step to stderr."""
+    place = click.style(f"{error.where}: ", bold=True) if error.where else ""
+    click.echo(f"{click.style('Error:', fg='red', bold=True)} {place}{error.what}", err=True)
+    if error.fix:
+        click.echo(f"  {click.style('->', fg='cyan')} {error.fix}", err=True)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    try:
+        code = root.main(args, prog_name="dockermesh", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except DockermeshError as error:
+        report(error)
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): end quietly, as other tools do.
+        sys.stderr.close()
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
