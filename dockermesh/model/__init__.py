@@ -17,7 +17,7 @@ from dockermesh.model.ports import (
 )
 from dockermesh.model.protocol import Protocol
 from dockermesh.model.service import Endpoint, Health, Port, Service
-from dockermesh.model.workload import Workload, WorkloadKind
+from dockermesh.model.workload import ServedPort, Workload, WorkloadKind
 
 __all__ = [
     "ADMIN_PORT",
@@ -38,6 +38,7 @@ __all__ = [
     "Identity",
     "Port",
     "Protocol",
+    "ServedPort",
     "Service",
     "Workload",
     "WorkloadKind",

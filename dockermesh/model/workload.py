@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
+from dockermesh.model.protocol import Protocol
 from dockermesh.model.service import NO_LABELS
 
 
@@ -18,12 +19,24 @@ class WorkloadKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class ServedPort:
+    """A port that the workload's app serves, and the service that it belongs to; known before the app runs."""
+
+    service: str
+    port: int
+    protocol: str = Protocol.AUTO.value
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
     """One pod with its proxy, and its app if it has one.
 
     `name` is `<project>/<service>-<replica>`; `id` the pod's container id; `host` the machine that runs it.
     `token_sha256` is the hex digest of the token that the pod made for its proxy: the pod prints the digest to its
     own log, which only Docker can vouch for, and so the proxy that shows the token is proven to be this workload.
+    `ports` does not change when the app stops, so that neither its inbound listener nor its services do.
+    A record lives as long as the pod's container exists, running or not: requests to a service that is just
+    restarting are held, not refused.
     `config` is YAML of Istio resources that come with the workload (a generated Gateway), from its labels.
     """
 
@@ -36,6 +49,7 @@ class Workload:
     address: str = ""
     host: str = ""
     labels: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
+    ports: tuple[ServedPort, ...] = ()
     token_sha256: str = ""
     config: str = ""
     project: str = ""
@@ -45,10 +59,20 @@ class Workload:
     def to_dict(self) -> dict[str, Any]:
         """A JSON object, the form kept in Consul's KV."""
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
-        return plain | {"labels": dict(self.labels), "kind": self.kind.value}
+        return plain | {
+            "labels": dict(self.labels),
+            "kind": self.kind.value,
+            "ports": [{"service": p.service, "port": p.port, "protocol": p.protocol} for p in self.ports],
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Workload:
         """The workload written by `to_dict`; unknown keys are ignored, so that versions can be mixed."""
         known = {k: v for k, v in data.items() if k in cls.__dataclass_fields__}
-        return cls(**known | {"kind": WorkloadKind(known.get("kind", WorkloadKind.SIDECAR))})
+        return cls(
+            **known
+            | {
+                "kind": WorkloadKind(known.get("kind", WorkloadKind.SIDECAR)),
+                "ports": tuple(ServedPort(**port) for port in known.get("ports", ())),
+            }
+        )
