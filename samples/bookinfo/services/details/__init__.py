@@ -1,0 +1,1 @@
+"""The details service: facts about a book."""

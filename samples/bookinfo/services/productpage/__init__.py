@@ -1,0 +1,1 @@
+"""The productpage service: the page of a book, put together from details and reviews."""

@@ -1,0 +1,1 @@
+"""The ratings service: how many stars each reviewer gave."""
