@@ -1,0 +1,132 @@
+"""The HTTP connection manager and the retry rules that every HTTP listener of ours shares.
+
+A request that no app has seen is safe to send again. The inbound proxy marks its answer with the header
+`x-dockermesh-unreached` when it could not connect to its app; the outbound proxy and the gateway then try another
+replica, or the same one until it is back. The mark never leaves the mesh, and an app cannot set it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from envoy.config.accesslog.v3 import accesslog_pb2
+from envoy.config.core.v3 import base_pb2, config_source_pb2, protocol_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
+from google.protobuf import any_pb2, duration_pb2, wrappers_pb2
+
+UNREACHED_HEADER = "x-dockermesh-unreached"
+
+
+def pack(message: Any) -> any_pb2.Any:
+    """The message in a google.protobuf.Any."""
+    packed = any_pb2.Any()
+    packed.Pack(message, deterministic=True)
+    return packed
+
+
+def seconds(value: float) -> duration_pb2.Duration:
+    """A protobuf duration."""
+    whole = int(value)
+    return duration_pb2.Duration(seconds=whole, nanos=round((value - whole) * 1e9))
+
+
+def uint32(value: int) -> wrappers_pb2.UInt32Value:
+    """A protobuf optional integer."""
+    return wrappers_pb2.UInt32Value(value=value)
+
+
+def boolean(value: bool) -> wrappers_pb2.BoolValue:
+    """A protobuf optional boolean."""
+    return wrappers_pb2.BoolValue(value=value)
+
+
+def ads() -> config_source_pb2.ConfigSource:
+    """Where proxies get further resources: the stream that they already have.
+
+    Without a time-out, a listener waits for its routes rather than start without them.
+    """
+    return config_source_pb2.ConfigSource(
+        ads=config_source_pb2.AggregatedConfigSource(),
+        resource_api_version=config_source_pb2.V3,
+        initial_fetch_timeout=seconds(0),
+    )
+
+
+def retry_policy(hold_attempts: int) -> route_components_pb2.RetryPolicy:
+    """Retries of a client's proxy: only what no app has seen (`numRetries` 0 turns them off)."""
+    return route_components_pb2.RetryPolicy(
+        retry_on="connect-failure,refused-stream,reset-before-request,retriable-headers",
+        num_retries=uint32(hold_attempts),
+        retriable_headers=[
+            route_components_pb2.HeaderMatcher(name=UNREACHED_HEADER, present_match=True),
+        ],
+        retry_back_off=route_components_pb2.RetryPolicy.RetryBackOff(
+            base_interval=seconds(0.05), max_interval=seconds(1)
+        ),
+        retry_host_predicate=[
+            route_components_pb2.RetryPolicy.RetryHostPredicate(
+                name="envoy.retry_host_predicates.previous_hosts",
+                typed_config=pack(previous_hosts_pb2.PreviousHostsPredicate()),
+            )
+        ],
+        host_selection_retry_max_attempts=5,
+    )
+
+
+def inbound_retry_policy(*, is_idempotent: bool) -> route_components_pb2.RetryPolicy:
+    """Retries of the server's proxy against its own app.
+
+    An app that stops closes idle connections; a request already on its way there is sent again when its method
+    allows (RFC 9110 section 9.2.2), and otherwise only if nothing of it was sent.
+    """
+    return route_components_pb2.RetryPolicy(
+        retry_on="reset,connect-failure" if is_idempotent else "reset-before-request,connect-failure",
+        num_retries=uint32(2),
+        retry_back_off=route_components_pb2.RetryPolicy.RetryBackOff(
+            base_interval=seconds(0.005), max_interval=seconds(0.02)
+        ),
+    )
+
+
+def connection_manager(
+    stat_prefix: str,
+    *,
+    rds: str = "",
+    route_config: route_pb2.RouteConfiguration | None = None,
+    is_edge: bool = False,
+    is_inbound: bool = False,
+) -> hcm_pb2.HttpConnectionManager:
+    """An HTTP connection manager with its routes from RDS (by name) or inline."""
+    manager = hcm_pb2.HttpConnectionManager(
+        stat_prefix=stat_prefix,
+        http_filters=[
+            hcm_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=pack(router_pb2.Router())),
+        ],
+        upgrade_configs=[hcm_pb2.HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
+        use_remote_address=boolean(is_edge),
+        server_header_transformation=hcm_pb2.HttpConnectionManager.PASS_THROUGH,
+        normalize_path=boolean(True),
+        stream_idle_timeout=seconds(0),
+        http_protocol_options=protocol_pb2.Http1ProtocolOptions(accept_http_10=True),
+    )
+    if is_edge:
+        manager.server_name = "dockermesh"
+    if is_inbound:
+        manager.local_reply_config.CopyFrom(_mark_unreached())
+    if route_config is not None:
+        manager.route_config.CopyFrom(route_config)
+    else:
+        manager.rds.CopyFrom(hcm_pb2.Rds(config_source=ads(), route_config_name=rds))
+    return manager
+
+
+def _mark_unreached() -> hcm_pb2.LocalReplyConfig:
+    flags = accesslog_pb2.AccessLogFilter(response_flag_filter=accesslog_pb2.ResponseFlagFilter(flags=["UF"]))
+    mark = base_pb2.HeaderValueOption(
+        header=base_pb2.HeaderValue(key=UNREACHED_HEADER, value="1"),
+        append_action=base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
+    )
+    return hcm_pb2.LocalReplyConfig(mappers=[hcm_pb2.ResponseMapper(filter=flags, headers_to_add=[mark])])

@@ -1,0 +1,36 @@
+"""Names of Envoy resources, exactly as Istio writes them: tools and EnvoyFilters rely on the form.
+
+Source: Istio `pilot/pkg/model` (BuildSubsetKey) and `pilot/pkg/networking/util`.
+"""
+
+from __future__ import annotations
+
+PASSTHROUGH_CLUSTER = "PassthroughCluster"
+INBOUND_PASSTHROUGH_CLUSTER = "InboundPassthroughCluster"
+BLACK_HOLE_CLUSTER = "BlackHoleCluster"
+DNS_CLUSTER = "dns-upstream"
+
+VIRTUAL_OUTBOUND = "virtualOutbound"
+VIRTUAL_INBOUND = "virtualInbound"
+DNS_LISTENER = "dns"
+DNS_TCP_LISTENER = "dns-tcp"
+
+
+def outbound_cluster(host: str, port: int, subset: str = "") -> str:
+    """`outbound|9080|v1|reviews.service.consul`."""
+    return f"outbound|{port}|{subset}|{host}"
+
+
+def inbound_cluster(port: int) -> str:
+    """`inbound|9080||`."""
+    return f"inbound|{port}||"
+
+
+def gateway_route(port: int) -> str:
+    """The route configuration of a gateway's HTTP port."""
+    return f"http.{port}"
+
+
+def listener(address: str, port: int) -> str:
+    """`0.0.0.0_9080`."""
+    return f"{address}_{port}"

@@ -1,0 +1,107 @@
+"""Route tables of sidecars: one per HTTP port, with a virtual host for every service on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.type.matcher.v3 import regex_pb2, string_pb2
+
+from dockermesh.model import Port, Service
+from dockermesh.translate import names
+from dockermesh.translate.http import UNREACHED_HEADER, inbound_retry_policy, retry_policy, seconds
+from dockermesh.translate.settings import MeshSettings
+
+
+def virtual_host(
+    service: Service, port: Port, domains: Iterable[str], settings: MeshSettings
+) -> route_components_pb2.VirtualHost:
+    """The default routing of a service: everything to its one cluster, without a time limit (Istio's default)."""
+    return route_components_pb2.VirtualHost(
+        name=f"{service.hostname}:{port.number}",
+        domains=domains,
+        routes=[
+            route_components_pb2.Route(
+                name="default",
+                match=route_components_pb2.RouteMatch(prefix="/"),
+                route=to_cluster(names.outbound_cluster(service.hostname, port.number), settings),
+                decorator=route_components_pb2.Decorator(operation=f"{service.hostname}:{port.number}/*"),
+            )
+        ],
+        include_request_attempt_count=True,
+    )
+
+
+def to_cluster(cluster: str, settings: MeshSettings) -> route_components_pb2.RouteAction:
+    """Forward to a cluster with the mesh's default retries and no time limit."""
+    action = route_components_pb2.RouteAction(cluster=cluster, timeout=seconds(0))
+    action.max_stream_duration.max_stream_duration.CopyFrom(seconds(0))
+    action.max_stream_duration.grpc_timeout_header_max.CopyFrom(seconds(0))
+    if settings.hold_attempts:
+        action.retry_policy.CopyFrom(retry_policy(settings.hold_attempts))
+    return action
+
+
+def catch_all(settings: MeshSettings) -> route_components_pb2.VirtualHost:
+    """What happens to hosts that are no service: passed through, or 502 (Istio's `allow_any` and `block_all`)."""
+    if settings.allow_any:
+        route = route_components_pb2.Route(
+            name="allow_any",
+            match=route_components_pb2.RouteMatch(prefix="/"),
+            route=route_components_pb2.RouteAction(cluster=names.PASSTHROUGH_CLUSTER, timeout=seconds(0)),
+        )
+    else:
+        route = route_components_pb2.Route(
+            name="block_all",
+            match=route_components_pb2.RouteMatch(prefix="/"),
+            direct_response=route_components_pb2.DirectResponseAction(status=502),
+        )
+    return route_components_pb2.VirtualHost(
+        name=route.name, domains=["*"], routes=[route], include_request_attempt_count=True
+    )
+
+
+def table_frame(name: str) -> route_pb2.RouteConfiguration:
+    """A route configuration without its virtual hosts."""
+    return route_pb2.RouteConfiguration(
+        name=name,
+        ignore_port_in_host_matching=True,
+        # A table never refers to a cluster before it was sent, but may outlive one by a moment.
+        validate_clusters={"value": False},
+        response_headers_to_remove=[UNREACHED_HEADER],
+        max_direct_response_body_size_bytes={"value": 1048576},
+    )
+
+
+def inbound_table(port: int) -> route_pb2.RouteConfiguration:
+    """The routes of an inbound HTTP port: all to the app, with idempotent requests retried."""
+    cluster = names.inbound_cluster(port)
+    idempotent = route_components_pb2.HeaderMatcher(
+        name=":method",
+        string_match=string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex="GET|HEAD|OPTIONS|PUT|DELETE")),
+    )
+    routes = [
+        _inbound_route(cluster, route_components_pb2.RouteMatch(prefix="/", headers=[idempotent]), is_idempotent=True),
+        _inbound_route(cluster, route_components_pb2.RouteMatch(prefix="/"), is_idempotent=False),
+    ]
+    return route_pb2.RouteConfiguration(
+        name=cluster,
+        virtual_hosts=[
+            route_components_pb2.VirtualHost(name=f"inbound|http|{port}", domains=["*"], routes=routes),
+        ],
+        validate_clusters={"value": False},
+        response_headers_to_remove=[UNREACHED_HEADER],
+    )
+
+
+def _inbound_route(
+    cluster: str, match: route_components_pb2.RouteMatch, *, is_idempotent: bool
+) -> route_components_pb2.Route:
+    action = route_components_pb2.RouteAction(
+        cluster=cluster, timeout=seconds(0), retry_policy=inbound_retry_policy(is_idempotent=is_idempotent)
+    )
+    return route_components_pb2.Route(
+        name="default",
+        match=match,
+        route=action,
+    )
