@@ -1,0 +1,123 @@
+"""Health checks of services: registrator's `SERVICE_CHECK_*`, and what Docker itself knows of the container.
+
+Source: registrator, `consul/consul.go` (buildCheck); Consul's agent/check/register.
+Invariant: the first kind of check that is given wins, in registrator's order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dockermesh.registrar.container import Container
+from dockermesh.registrar.metadata import Metadata
+
+DEFAULT_INTERVAL = "10s"
+# How long the last known health stands without a registrar. Long, since a registrar that is being restarted must not
+# take services down; a host that died is cleaned up by its lease instead.
+DOCKER_TTL = "24h"
+
+Check = Mapping[str, str | bool | list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a check talks to."""
+
+    address: str
+    port: int
+    exposed: str
+    container: str
+
+    @property
+    def socket(self) -> str:
+        """Address and port, IPv6 in brackets."""
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class DockerHealth:
+    """What Docker says of a container, as the status of a Consul check."""
+
+    status: str
+    output: str = ""
+
+
+def declared_check(meta: Metadata, target: Target) -> Check | None:
+    """The check that the container's metadata asks for."""
+    probe = _probe(meta, target)
+    if probe is None:
+        return None
+    check: dict[str, str | bool | list[str]] = {}
+    if meta.get("check_initial_status"):
+        check["Status"] = meta.get("check_initial_status")
+    check |= probe
+    if "TTL" not in probe:
+        check["Interval"] = meta.get("check_interval", DEFAULT_INTERVAL)
+    if meta.get("check_deregister_after"):
+        check["DeregisterCriticalServiceAfter"] = meta.get("check_deregister_after")
+    return check
+
+
+def _probe(meta: Metadata, target: Target) -> dict[str, str | bool | list[str]] | None:
+    for scheme in ("http", "https"):
+        if path := meta.get(f"check_{scheme}"):
+            method = meta.get(f"check_{scheme}_method")
+            url: dict[str, str | bool | list[str]] = {"HTTP": f"{scheme}://{target.socket}{path}"}
+            return url | ({"Method": method} if method else {}) | _timeout(meta)
+    if command := meta.get("check_cmd"):
+        return {"Args": ["check-cmd", target.container[:12], target.exposed, command]}
+    if script := meta.get("check_script"):
+        filled = script.replace("$SERVICE_IP", target.address).replace("$SERVICE_PORT", str(target.port))
+        return {"Args": [filled]}
+    if ttl := meta.get("check_ttl"):
+        return {"TTL": ttl}
+    if meta.get("check_tcp"):
+        return {"TCP": target.socket, **_timeout(meta)}
+    if meta.get("check_grpc"):
+        return {"GRPC": target.socket, **_grpc_tls(meta), **_timeout(meta)}
+    return None
+
+
+def _timeout(meta: Metadata) -> dict[str, str]:
+    timeout = meta.get("check_timeout")
+    return {"Timeout": timeout} if timeout else {}
+
+
+def _grpc_tls(meta: Metadata) -> dict[str, bool]:
+    if not meta.get("check_grpc_use_tls"):
+        return {}
+    skip = {"TLSSkipVerify": True} if meta.get("check_tls_skip_verify") else {}
+    return {"GRPCUseTLS": True, **skip}
+
+
+def docker_health(container: Container, pod: Container | None) -> DockerHealth | None:
+    """Docker's verdict on a container in its pod; None when it has no opinion.
+
+    A pod counts only once Docker calls it unhealthy: while it starts, its app has not been started yet.
+    """
+    state = container.state
+    if state.paused or (pod is not None and pod.state.paused):
+        return DockerHealth("critical", "paused")
+    if pod is not None and pod.state.health == "unhealthy":
+        return DockerHealth("critical", f"the pod is unhealthy: {pod.state.health_output}".strip(": \n"))
+    if not state.health:
+        return None
+    return DockerHealth("passing" if state.health == "healthy" else "critical", state.health)
+
+
+def docker_check(service_id: str, health: DockerHealth) -> Check:
+    """The check through which the registrar reports Docker's verdict."""
+    return {
+        "CheckID": check_id(service_id),
+        "Name": "Docker health",
+        "TTL": DOCKER_TTL,
+        "Status": health.status,
+        "Notes": "set by dockermesh from the container's state",
+    }
+
+
+def check_id(service_id: str) -> str:
+    """The id of the Docker check of a service."""
+    return f"dockermesh:{service_id}"

@@ -1,0 +1,177 @@
+"""A container as the registrar needs it, read from `docker inspect` once and immutable after.
+
+Invariant: reading never fails on missing fields, since engines of different versions leave different ones out.
+"""
+
+from __future__ import annotations
+
+import calendar
+import re
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from dockermesh.model.service import NO_LABELS
+
+ROLE = "dockermesh.io/role"
+WORKLOAD = "dockermesh.io/workload"
+SERVICE = "dockermesh.io/service"
+KIND = "dockermesh.io/kind"
+NAMESPACE = "dockermesh.io/namespace"
+SERVICE_ACCOUNT = "dockermesh.io/service-account"
+NETWORK = "dockermesh.io/network"
+LABELS = "dockermesh.io/labels"
+CONFIG = "dockermesh.io/config"
+PROJECT = "com.docker.compose.project"
+ONE_OFF = "com.docker.compose.oneoff"
+
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)?$")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Docker's state of a container; times in nanoseconds since the epoch, 0 for never; health empty without check."""
+
+    status: str = ""
+    running: bool = False
+    paused: bool = False
+    restarting: bool = False
+    exit_code: int = 0
+    error: str = ""
+    started: int = 0
+    finished: int = 0
+    health: str = ""
+    health_output: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Where a port is published on the host."""
+
+    ip: str
+    port: str
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """One container. `bindings` maps `9080/tcp` to its first publication, None when it is exposed only."""
+
+    id: str
+    name: str
+    image: str = ""
+    env: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
+    exposed: tuple[str, ...] = ()
+    bindings: Mapping[str, Binding | None] = field(default_factory=lambda: MappingProxyType({}))
+    ip: str = ""
+    networks: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
+    network_mode: str = ""
+    restart_policy: str = ""
+    stop_signal: str = ""
+    stop_timeout: int = 10
+    state: State = State()
+    raw: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
+
+    @property
+    def role(self) -> str:
+        """`pod`, `proxy`, `app`, or empty for a container outside the mesh."""
+        return self.labels.get(ROLE, "")
+
+    @property
+    def joined(self) -> str:
+        """The id of the container whose network it joined, or empty."""
+        mode, _, owner = self.network_mode.partition(":")
+        return owner if mode == "container" else ""
+
+    @property
+    def incarnation(self) -> str:
+        """Names this run of the container: restarting it makes a new one."""
+        return f"{self.id}@{self.state.started}"
+
+    @property
+    def group(self) -> str:
+        """What is handled together, one event after the other: a workload's containers, else the container alone."""
+        return self.labels.get(WORKLOAD) or self.id
+
+    def address(self, network: str) -> str:
+        """The address on `network`; without one the default bridge's, else that of the first network by name."""
+        preferred = self.networks.get(network) or self.ip
+        return preferred or next((ip for _, ip in sorted(self.networks.items()) if ip), "")
+
+
+def parse_time(text: str) -> int:
+    """Nanoseconds since the epoch of Docker's RFC 3339 time; 0 for the zero time and for what is not a time."""
+    match = _TIME.match(text or "")
+    if not match or text.startswith("0001"):
+        return 0
+    seconds = calendar.timegm(time.strptime(match[1], "%Y-%m-%dT%H:%M:%S"))
+    zone = match[3] or "Z"
+    if zone != "Z":
+        offset = int(zone[1:3]) * 3600 + int(zone[4:6]) * 60
+        seconds -= offset if zone[0] == "+" else -offset
+    return seconds * 1_000_000_000 + int((match[2] or "0")[:9].ljust(9, "0"))
+
+
+def parse_container(inspect: Mapping[str, Any]) -> Container:
+    """The container described by one object of `docker inspect`."""
+    config = inspect.get("Config") or {}
+    host = inspect.get("HostConfig") or {}
+    settings = inspect.get("NetworkSettings") or {}
+    networks = {
+        name: (n or {}).get("IPAddress") or (n or {}).get("GlobalIPv6Address") or ""
+        for name, n in (settings.get("Networks") or {}).items()
+    }
+    return Container(
+        id=inspect.get("Id") or inspect.get("ID") or "",
+        name=(inspect.get("Name") or "").lstrip("/"),
+        image=config.get("Image") or "",
+        env=tuple(config.get("Env") or ()),
+        labels=MappingProxyType(dict(config.get("Labels") or {})),
+        exposed=_port_keys(config.get("ExposedPorts") or ()),
+        bindings=MappingProxyType({p: _first(b) for p, b in (settings.get("Ports") or {}).items()}),
+        ip=settings.get("IPAddress") or "",
+        networks=MappingProxyType(networks),
+        network_mode=host.get("NetworkMode") or "",
+        restart_policy=(host.get("RestartPolicy") or {}).get("Name") or "",
+        stop_signal=config.get("StopSignal") or "",
+        stop_timeout=config.get("StopTimeout") or 10,
+        state=_state(inspect.get("State") or {}),
+        raw=inspect,
+    )
+
+
+def _port_keys(keys: Iterable[str]) -> tuple[str, ...]:
+    # Compose writes `expose: ["9080"]` without the protocol, and ranges as they are.
+    found = set()
+    for key in keys:
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?(?:/(\w+))?", key)
+        if match:
+            first = int(match[1])
+            found |= {f"{n}/{match[3] or 'tcp'}" for n in range(first, min(int(match[2] or first), 65535) + 1)}
+    return tuple(sorted(found))
+
+
+def _first(bindings: list[dict[str, str]] | None) -> Binding | None:
+    if not bindings:
+        return None
+    return Binding(bindings[0].get("HostIp") or "", bindings[0].get("HostPort") or "")
+
+
+def _state(state: Mapping[str, Any]) -> State:
+    health = state.get("Health") or {}
+    status = health.get("Status") or ""
+    log = health.get("Log") or []
+    return State(
+        status=state.get("Status") or "",
+        running=bool(state.get("Running")),
+        paused=bool(state.get("Paused")),
+        restarting=bool(state.get("Restarting")),
+        exit_code=state.get("ExitCode") or 0,
+        error=state.get("Error") or "",
+        started=parse_time(state.get("StartedAt") or ""),
+        finished=parse_time(state.get("FinishedAt") or ""),
+        health="" if status == "none" else status,
+        health_output=(log[-1].get("Output") or "")[:512] if log else "",
+    )

@@ -1,0 +1,143 @@
+"""What the registry should hold for a set of containers: the pure centre of the registrar.
+
+Invariant: a meshed app is listed only while traffic can reach it, that is while its pod and a proxy run, the app runs,
+and both are in the pod's present network. Containers that were told to stop are treated as gone already.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from dockermesh.model import Workload, WorkloadKind
+from dockermesh.registrar import container as labels
+from dockermesh.registrar.container import Container
+from dockermesh.registrar.mapping import Registration, Skipped, map_container
+from dockermesh.registrar.options import Options
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """Registrations and workloads, what was left out and why, and ids of dead containers whose entries stay."""
+
+    registrations: tuple[Registration, ...] = ()
+    workloads: tuple[Workload, ...] = ()
+    skipped: tuple[Skipped, ...] = ()
+    retained: frozenset[str] = frozenset()
+
+
+def desired_state(
+    containers: Iterable[Container],
+    options: Options,
+    *,
+    stopping: Collection[str] = (),
+    tokens: Mapping[str, str] = MappingProxyType({}),
+) -> Desired:
+    """What the registry should hold.
+
+    `stopping` are ids of containers that got their stop signal, `tokens` the attested digests by pod incarnation.
+    """
+    all_containers = sorted(containers, key=lambda c: (c.name, c.id))
+    by_id = {c.id: c for c in all_containers}
+    members = _members(all_containers)
+    registrations: dict[str, Registration] = {}
+    skipped: list[Skipped] = []
+    for container in all_containers:
+        owner = by_id.get(container.joined)
+        if container.role == "app" or not container.role:
+            mapped, reasons = map_container(container, owner, options)
+            skipped += reasons
+            if not serves(container, owner, members.get(container.joined, ()), stopping):
+                continue
+            for registration in mapped:
+                if registrations.setdefault(registration.id, registration) is not registration:
+                    skipped.append(Skipped(container.name, f"service id {registration.id} is used twice"))
+    workloads = [
+        _workload(pod, members.get(pod.id, ()), tokens[pod.incarnation], options)
+        for pod in all_containers
+        if pod.role == "pod" and _alive(pod, stopping) and pod.incarnation in tokens
+    ]
+    retained = frozenset(c.id for c in all_containers if _retained(c, options))
+    return Desired(tuple(registrations.values()), tuple(workloads), tuple(skipped), retained)
+
+
+def serves(
+    container: Container, owner: Container | None, members: Collection[Container], stopping: Collection[str]
+) -> bool:
+    """Whether traffic can reach the container."""
+    if not _alive(container, stopping):
+        return False
+    if not container.joined:
+        return True
+    if owner is None or not _alive(owner, stopping) or is_stranded(container, owner):
+        return False
+    proxies = [m for m in members if m.role == "proxy"]
+    return not proxies or any(_alive(p, stopping) and not is_stranded(p, owner) for p in proxies)
+
+
+def is_stranded(member: Container, owner: Container) -> bool:
+    """Whether it runs in a network that is gone: its owner was started again after it."""
+    return member.state.running and owner.state.running and owner.state.started > member.state.started
+
+
+def _alive(container: Container, stopping: Collection[str]) -> bool:
+    return container.state.running and not container.state.restarting and container.id not in stopping
+
+
+def _retained(container: Container, options: Options) -> bool:
+    # registrator's `-deregister on-success`: exit code 0, or the bit for "ended by a signal", removes.
+    code = container.state.exit_code
+    return options.deregister == "on-success" and container.state.status == "exited" and code != 0 and not code & 128
+
+
+def _members(containers: Iterable[Container]) -> dict[str, list[Container]]:
+    members: dict[str, list[Container]] = {}
+    for container in containers:
+        if container.joined:
+            members.setdefault(container.joined, []).append(container)
+    return members
+
+
+def _workload(pod: Container, members: Iterable[Container], token: str, options: Options) -> Workload:
+    by_role = {m.role: m for m in members}
+    app, proxy = by_role.get("app"), by_role.get("proxy")
+    service = _service_name(app, pod, options)
+    network = pod.labels.get(labels.NETWORK) or options.network
+    return Workload(
+        id=pod.id,
+        name=pod.labels.get(labels.WORKLOAD, ""),
+        service=service,
+        kind=_kind(pod),
+        namespace=pod.labels.get(labels.NAMESPACE) or "default",
+        service_account=pod.labels.get(labels.SERVICE_ACCOUNT) or pod.labels.get(labels.SERVICE) or service,
+        address=pod.address(network),
+        host=options.owner,
+        labels=MappingProxyType(json_labels(pod.labels.get(labels.LABELS, ""))),
+        token_sha256=token,
+        config=pod.labels.get(labels.CONFIG, ""),
+        project=pod.labels.get(labels.PROJECT, ""),
+        app_container=app.id if app else "",
+        proxy_container=proxy.id if proxy else "",
+    )
+
+
+def _service_name(app: Container | None, pod: Container, options: Options) -> str:
+    # Taken from the app even before it runs, so that a workload does not change its service while it comes up.
+    registrations = map_container(app, pod, options)[0] if app else ()
+    return registrations[0].name if registrations else pod.labels.get(labels.SERVICE, "")
+
+
+def _kind(pod: Container) -> WorkloadKind:
+    is_gateway = pod.labels.get(labels.KIND) == WorkloadKind.GATEWAY
+    return WorkloadKind.GATEWAY if is_gateway else WorkloadKind.SIDECAR
+
+
+def json_labels(text: str) -> dict[str, str]:
+    """The labels in a JSON object; empty when it is none."""
+    try:
+        found = json.loads(text) if text else {}
+    except ValueError:
+        return {}
+    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}

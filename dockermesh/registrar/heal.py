@@ -1,0 +1,98 @@
+"""Which containers must be started or restarted so that app and proxy are in their pod again.
+
+Docker joins a network namespace once, at start: when a pod is restarted, its members stay in the old one, and when the
+engine comes up it may refuse to join a pod that is not up yet. Invariant: the plan depends on the present state alone,
+names only containers that the mesh labelled, and leaves alone what the user stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from dockermesh.registrar.container import Container
+from dockermesh.registrar.desired import is_stranded
+
+# Ended with the pod (by the engine, at shutdown) rather than by the user's hand: within this time of it.
+TOGETHER = 20 * 1_000_000_000
+_JOIN_FAILED = ("joining network", "join network", "network namespace", "namespace path", "/ns/net")
+
+
+class Verb(StrEnum):
+    """What is done to a container."""
+
+    START = "start"
+    RESTART = "restart"
+    REPORT = "report"
+    """Nothing can be done by us: Compose has to create it anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One step, with the reason that is logged."""
+
+    verb: Verb
+    container: Container
+    reason: str
+
+
+def plan_healing(containers: Iterable[Container]) -> list[Action]:
+    """The steps that can be taken now, proxies first; apps follow once their pod is healthy."""
+    by_id = {c.id: c for c in containers}
+    plan = []
+    for member in sorted(by_id.values(), key=lambda c: (c.role != "proxy", c.name)):
+        if member.role not in ("proxy", "app") or not member.joined:
+            continue
+        pod = by_id.get(member.joined)
+        action = _orphan(member, by_id.values()) if pod is None else _heal(member, pod, by_id.values())
+        if action is not None:
+            plan.append(action)
+    return plan
+
+
+def _orphan(member: Container, containers: Iterable[Container]) -> Action | None:
+    if any(c.role == "pod" and c.group == member.group and c.state.running for c in containers):
+        reason = f"its pod {member.joined[:12]} was replaced; run `docker compose up -d` to create it anew"
+        return Action(Verb.REPORT, member, reason)
+    return None
+
+
+def _heal(member: Container, pod: Container, containers: Iterable[Container]) -> Action | None:
+    if pod.role != "pod" or not _is_up(pod):
+        return None
+    action = _needed(member, pod)
+    if action is None or member.role == "proxy":
+        return action
+    siblings = [c for c in containers if c.joined == pod.id and c.role == "proxy"]
+    proxy_is_in = not siblings or any(_is_up(p) and not is_stranded(p, pod) for p in siblings)
+    return action if proxy_is_in and pod.state.health in ("", "healthy") else None
+
+
+def _needed(member: Container, pod: Container) -> Action | None:
+    if member.state.paused:
+        return None
+    if is_stranded(member, pod):
+        return Action(Verb.RESTART, member, "the pod was started after it, so it is in a network that is gone")
+    if member.state.status not in ("exited", "created", "dead"):
+        return None
+    if _could_not_join(member):
+        return Action(Verb.START, member, f"it could not join the pod: {member.state.error[:120]}")
+    if member.state.finished and _ended_with(member, pod):
+        return Action(Verb.START, member, "it ended with its pod, which runs again")
+    return None
+
+
+def _could_not_join(member: Container) -> bool:
+    error = member.state.error.lower()
+    return any(text in error for text in _JOIN_FAILED)
+
+
+def _ended_with(member: Container, pod: Container) -> bool:
+    if not pod.state.finished or member.state.finished > pod.state.started:
+        return False
+    return abs(member.state.finished - pod.state.finished) <= TOGETHER
+
+
+def _is_up(container: Container) -> bool:
+    return container.state.running and not container.state.paused and not container.state.restarting

@@ -1,0 +1,279 @@
+"""The pure mapping from a container to Consul registrations: registrator's, and our additions for pods.
+
+Source: registrator, `bridge/bridge.go` (add, newService). Invariant: the same containers and options give the same
+registrations, in the same order; nothing is ever registered twice under one id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from dockermesh.model import ADMIN_PORT, DNS_PORT, INBOUND_PORT, OUTBOUND_PORT, PROMETHEUS_PORT, READINESS_PORT
+from dockermesh.model.service import NO_LABELS
+from dockermesh.registrar import container as labels
+from dockermesh.registrar import gotemplate
+from dockermesh.registrar.checks import (
+    Check,
+    DockerHealth,
+    Target,
+    check_id,
+    declared_check,
+    docker_check,
+    docker_health,
+)
+from dockermesh.registrar.container import Binding, Container
+from dockermesh.registrar.metadata import (
+    MAX_META_KEYS,
+    Metadata,
+    clean_meta,
+    clean_tags,
+    id_fault,
+    label_address,
+    name_fault,
+    service_metadata,
+    split_tags,
+)
+from dockermesh.registrar.options import Options
+
+META_HOST = "dockermesh-host"
+META_CONTAINER = "dockermesh-container"
+META_WORKLOAD = "dockermesh-workload"
+META_SERVICE = "dockermesh-service"
+META_NAMESPACE = "dockermesh-namespace"
+META_ACCOUNT = "dockermesh-service-account"
+META_HASH = "dockermesh-hash"
+
+_PROXY_PORTS = {ADMIN_PORT, OUTBOUND_PORT, INBOUND_PORT, READINESS_PORT, DNS_PORT, PROMETHEUS_PORT}
+_PROXY_KEYS = frozenset(f"{n}/{p}" for n in _PROXY_PORTS for p in ("tcp", "udp"))
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """One service instance to be registered. `check` is the declared one, `health` what Docker says."""
+
+    id: str
+    name: str
+    port: int
+    address: str = ""
+    tags: tuple[str, ...] = ()
+    meta: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
+    check: Check | None = None
+    health: DockerHealth | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of everything but the momentary health: equal means that there is nothing to register again."""
+        body = self._definition()
+        for check in [body.get("Check") or {}, *body.get("Checks", ())]:
+            check.pop("Status", None)
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+
+    def body(self) -> dict[str, Any]:
+        """The body for `/v1/agent/service/register`."""
+        body = self._definition()
+        return body | {"Meta": body["Meta"] | {META_HASH: self.fingerprint}}
+
+    def _definition(self) -> dict[str, Any]:
+        body: dict[str, Any] = {"ID": self.id, "Name": self.name, "Tags": list(self.tags), "Port": self.port}
+        body |= {"Address": self.address, "Meta": dict(self.meta)}
+        docker = dict(docker_check(self.id, self.health)) if self.health else None
+        if self.check is not None:
+            body["Check"] = dict(self.check)
+            if docker:
+                body["Checks"] = [docker]
+        elif docker:
+            body["Check"] = docker
+        return body
+
+    @property
+    def check_id(self) -> str:
+        """The id of the check that carries `health`."""
+        return check_id(self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Why something of a container was left out."""
+
+    container: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Port:
+    exposed: str
+    protocol: str
+    binding: Binding | None
+
+
+def map_container(
+    container: Container, owner: Container | None, options: Options
+) -> tuple[tuple[Registration, ...], tuple[Skipped, ...]]:
+    """The registrations of a running container; `owner` is the container whose network it joined, if it did."""
+    if reason := _excluded(container):
+        return (), (Skipped(container.name, reason),)
+    meshed = _is_meshed(container, owner)
+    ports = [p for p in _ports(container, owner if meshed else None) if meshed or options.internal or _published(p)]
+    if not ports:
+        return (), (Skipped(container.name, "no ports exposed or published"),)
+    found: dict[str, Registration] = {}
+    skipped: list[str] = []
+    for port in ports:
+        made = _Mapper(container, owner, options, port, len(ports) > 1).map()
+        skipped += made.reasons
+        if made.registration is None:
+            continue
+        if made.registration.id in found:
+            skipped.append(f"service id {made.registration.id} is used by two ports")
+        else:
+            found[made.registration.id] = made.registration
+    return tuple(found.values()), tuple(Skipped(container.name, r) for r in skipped)
+
+
+def _excluded(container: Container) -> str:
+    if container.role and container.role != "app":
+        return f"part of the mesh itself ({container.role})"
+    if container.labels.get(labels.ONE_OFF, "").lower() == "true":
+        return "started by `docker compose run`"
+    return ""
+
+
+def _is_meshed(container: Container, owner: Container | None) -> bool:
+    return container.role == "app" and (owner is None or owner.role == "pod")
+
+
+def _published(port: _Port) -> bool:
+    return port.binding is not None and bool(port.binding.port)
+
+
+def _ports(container: Container, pod: Container | None) -> list[_Port]:
+    # As registrator: exposed ports count as published under their own number, which holds for the host's network;
+    # what Docker says of real publications then replaces that.
+    exposed = set(container.exposed)
+    if pod is not None:
+        exposed |= {*pod.exposed, *pod.bindings} - _PROXY_KEYS
+    found: dict[str, Binding | None] = {key: Binding("0.0.0.0", key.split("/")[0]) for key in exposed}
+    found |= container.bindings
+    ports = [_Port(key.split("/")[0], key.partition("/")[2] or "tcp", binding) for key, binding in found.items()]
+    return sorted(ports, key=lambda p: (int(p.exposed), p.protocol))
+
+
+@dataclass(frozen=True, slots=True)
+class _Mapped:
+    registration: Registration | None
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Mapper:
+    """Maps one port of a container."""
+
+    container: Container
+    owner: Container | None
+    options: Options
+    port: _Port
+    is_group: bool
+
+    def map(self) -> _Mapped:
+        meta = service_metadata(self.container.env, self.container.labels, self.port.exposed)
+        if meta.get("ignore"):
+            return _Mapped(None, (f"port {self.port.exposed} is ignored",))
+        name = self._name(meta)
+        if not name:
+            return _Mapped(None, (f"port {self.port.exposed} has no SERVICE_NAME",))
+        service_id = meta.get("id") or self._default_id()
+        address, fault = self._address()
+        for problem in (fault, name_fault(name), id_fault(service_id)):
+            if problem:
+                return _Mapped(None, (problem,))
+        return self._registration(meta, name, service_id, address)
+
+    def _registration(self, meta: Metadata, name: str, service_id: str, address: str) -> _Mapped:
+        tags, bad_tags = clean_tags(self._tags(meta))
+        own = self._own_meta(name)
+        rest = {k: v for k, v in meta.values.items() if k not in ("id", "tags", "name")}
+        kept, bad_meta = clean_meta(rest, MAX_META_KEYS - len(own) - 1)
+        number = self._number()
+        registration = Registration(
+            id=service_id,
+            name=name,
+            port=number,
+            address=address,
+            tags=tuple(tags),
+            meta=MappingProxyType(kept | own),
+            check=declared_check(meta, Target(address, number, self.port.exposed, self.container.id)),
+            health=docker_health(self.container, self._pod),
+        )
+        return _Mapped(registration, (*bad_tags, *bad_meta))
+
+    @property
+    def _pod(self) -> Container | None:
+        return self.owner if self.owner is not None and self.owner.role == "pod" else None
+
+    @property
+    def _meshed(self) -> bool:
+        return _is_meshed(self.container, self.owner)
+
+    def _name(self, meta: Metadata) -> str:
+        name = meta.get("name")
+        if not name:
+            default = self.container.labels.get(labels.SERVICE, "") if self._meshed else ""
+            if self.options.explicit and not default:
+                return ""
+            name = default or image_name(self.container.image)
+        return f"{name}-{self.port.exposed}" if self.is_group and "name" not in meta.from_port else name
+
+    def _default_id(self) -> str:
+        host = self.options.hostname or (self.port.binding.ip if self.port.binding else "")
+        suffix = ":udp" if self.port.protocol == "udp" else ""
+        return f"{host}:{self.container.name}:{self.port.exposed}{suffix}"
+
+    def _tags(self, meta: Metadata) -> list[str]:
+        forced = gotemplate.render(self.options.tags, self.container.raw) if self.options.tags else ""
+        return split_tags(meta.get("tags")) + split_tags(forced) + (["udp"] if self.port.protocol == "udp" else [])
+
+    def _number(self) -> int:
+        if self._meshed or self.options.internal or self.port.binding is None:
+            return int(self.port.exposed)
+        return int(self.port.binding.port or self.port.exposed)
+
+    def _address(self) -> tuple[str, str]:
+        """The address, and why there is none that may be used."""
+        if self.container.joined and self.owner is not None:
+            network = self.owner.labels.get(labels.NETWORK) or self.options.network
+            return self.owner.address(network), ""
+        label = self.options.use_ip_from_label
+        if label and (text := self.container.labels.get(label)):
+            found = label_address(text)
+            return found, "" if found else f"label {label} does not hold an address that an endpoint may have"
+        if self.options.internal or self._meshed:
+            return self.container.address(self.options.network), ""
+        return self.options.ip or self._host_address(), ""
+
+    def _host_address(self) -> str:
+        # Empty makes Consul answer with its node's address, which is where the port is published.
+        ip = self.port.binding.ip if self.port.binding else ""
+        return self.options.host_address if ip in ("", "0.0.0.0", "::") else ip
+
+    def _own_meta(self, name: str) -> dict[str, str]:
+        own = {META_HOST: self.options.owner, META_CONTAINER: self.container.id[:12]}
+        if self._meshed:
+            source = self._pod or self.container
+            service = self.container.labels.get(labels.SERVICE, "")
+            own |= {
+                META_WORKLOAD: self.container.labels.get(labels.WORKLOAD, ""),
+                META_SERVICE: service,
+                META_NAMESPACE: source.labels.get(labels.NAMESPACE) or "default",
+                META_ACCOUNT: source.labels.get(labels.SERVICE_ACCOUNT) or service or name,
+            }
+        return {k: v for k, v in own.items() if v}
+
+
+def image_name(image: str) -> str:
+    """The last part of an image's name without tag and digest."""
+    return image.rpartition("/")[2].split("@")[0].split(":")[0]
