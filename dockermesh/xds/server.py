@@ -1,0 +1,338 @@
+"""The ADS server: grpc.aio streams around `StreamState`.
+
+Requests and responses cross gRPC as raw bytes. Nothing is sent before `authorize` has returned. A publish never waits:
+each stream has at most one writer, which asks for the newest state when it can write again.
+
+Invariant: one stream per proxy key, the newest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+
+import grpc
+import grpc.aio
+import structlog
+
+from dockermesh.xds.request import Decoder, Malformed
+from dockermesh.xds.responses import Response, ResponseCache
+from dockermesh.xds.snapshot import FIELDS, Snapshot
+from dockermesh.xds.status import NodeInfo, Proxy, ProxyStatus, SyncState, TypeStatus
+from dockermesh.xds.stream import GATE_SECONDS, Metrics, StreamState, TooMuch
+from dockermesh.xds.subscription import Nack
+
+log = structlog.get_logger(__name__)
+
+Authorize = Callable[[Mapping[str, str], NodeInfo, str], Awaitable[str]]
+"""(gRPC metadata, node, peer) to the proxy's key; raises Refused."""
+Lookup = Callable[[Proxy], Snapshot | None]
+"""What a proxy is to have; None: nothing is known yet, so stay silent. Called for every stream at every publish."""
+OnNack = Callable[[Proxy, str, Nack], None]
+
+SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
+MAX_REQUEST_BYTES = 12 << 20
+_FIRST_REQUEST_SECONDS = 15.0
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    # Two control planes must not share a port by accident.
+    ("grpc.so_reuseport", 0),
+    # Measuring bandwidth costs a ping for every read; ACKs are small.
+    ("grpc.http2.bdp_probe", 0),
+)
+
+
+class Refused(Exception):
+    """`authorize` does not let this proxy in."""
+
+    def __init__(self, code: grpc.StatusCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """How many proxies have what was last published, wait for it, or refused part of it."""
+
+    connected: int
+    pending: int
+    nacked: int
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every connected proxy accepted everything."""
+        return not self.pending and not self.nacked
+
+
+class _Stream:
+    """One gRPC stream."""
+
+    __slots__ = ("_context", "_gate", "_server", "_task", "closed", "proxy", "state")
+
+    def __init__(self, server: AdsServer, context: grpc.aio.ServicerContext, proxy: Proxy, state: StreamState) -> None:
+        self._server = server
+        self._context = context
+        self._task: asyncio.Task[None] | None = None
+        self._gate: asyncio.TimerHandle | None = None
+        self.proxy = proxy
+        self.state = state
+        self.closed: asyncio.Future[tuple[grpc.StatusCode, str]] = asyncio.get_running_loop().create_future()
+
+    def close(self, code: grpc.StatusCode, message: str) -> None:
+        """End the stream from our side."""
+        if not self.closed.done():
+            self.closed.set_result((code, message))
+
+    def kick(self) -> None:
+        """Write what there is to write, unless a writer is at it already."""
+        if self._task is not None or self.closed.done():
+            return
+        response = self.state.next(time.monotonic())
+        if response is None:
+            self._server.settled(self)
+            if self.state.awaits and self._gate is None:
+                self._gate = asyncio.get_running_loop().call_later(GATE_SECONDS + 0.05, self._open_gate)
+        else:
+            self._task = asyncio.create_task(self._write(response))
+
+    def _open_gate(self) -> None:
+        self._gate = None
+        self.kick()
+
+    async def _write(self, response: Response | None) -> None:
+        try:
+            while response is not None:
+                await self._context.write(response.data)
+                response = self.state.next(time.monotonic())
+        except (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError, RuntimeError) as e:
+            self.close(grpc.StatusCode.UNAVAILABLE, f"cannot write: {e}")
+        finally:
+            self._task = None
+        self._server.settled(self)
+
+    async def read(self) -> None:
+        """Take requests in until the client ends the stream."""
+        context, state = self._context, self.state
+        while (raw := await context.read()) is not grpc.aio.EOF:
+            state.receive(raw, time.monotonic())
+            if state.nacks:
+                self._server.refused_by(self)
+            self.kick()
+
+    def cancel(self) -> None:
+        """Stop the writer and the timer."""
+        if self._task is not None:
+            self._task.cancel()
+        if self._gate is not None:
+            self._gate.cancel()
+
+
+class AdsServer:
+    """Serves snapshots to proxies over incremental and state-of-the-world ADS. Belongs to one event loop."""
+
+    def __init__(self, *, authorize: Authorize, on_nack: OnNack | None = None) -> None:
+        self.metrics = Metrics()
+        self._authorize = authorize
+        self._on_nack = on_nack
+        self._lookup: Lookup = lambda _proxy: None
+        self._cache = ResponseCache()
+        self._decode = Decoder()
+        self._streams: dict[str, _Stream] = {}
+        self._pending: set[_Stream] = set()
+        self._nacked: set[_Stream] = set()
+        self._server = grpc.aio.server(options=_OPTIONS)
+        self._server.add_generic_rpc_handlers((_Handlers(self),))
+
+    def add_port(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
+        """Listen on `host:port`, with TLS if there are credentials; the port that was bound."""
+        if credentials is None:
+            return int(self._server.add_insecure_port(address))
+        return int(self._server.add_secure_port(address, credentials))
+
+    async def start(self) -> None:
+        """Accept streams."""
+        await self._server.start()
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """Say goodbye (GOAWAY), end all streams, and return within `grace` seconds."""
+        stopping = asyncio.ensure_future(self._server.stop(grace))
+        await asyncio.sleep(0)
+        for stream in tuple(self._streams.values()):
+            stream.close(grpc.StatusCode.UNAVAILABLE, "the control plane is stopping")
+        await stopping
+
+    def publish(self, lookup: Lookup) -> None:
+        """From now on every proxy is to have what `lookup` says; where it is the same object, nothing is done."""
+        self._lookup = lookup
+        self._cache.clear()
+        self.metrics.publishes += 1
+        for stream in tuple(self._streams.values()):
+            self._refresh(stream)
+
+    def _refresh(self, stream: _Stream) -> None:
+        snapshot = self._lookup(stream.proxy)
+        if snapshot is not None and snapshot is not stream.state.snapshot:
+            stream.state.publish(snapshot)
+            self._pending.add(stream)
+            stream.kick()
+
+    def sync(self) -> Sync:
+        """How far all proxies are with the last publish; costs nothing."""
+        return Sync(len(self._streams), len(self._pending), len(self._nacked))
+
+    def proxies(self) -> list[ProxyStatus]:
+        """Every connected proxy and how far it is, by key."""
+        return [_status(self._streams[key]) for key in sorted(self._streams)]
+
+    def disconnect(self, key: str, message: str) -> None:
+        """End a proxy's stream, because it lost its right to it."""
+        stream = self._streams.get(key)
+        if stream is not None:
+            stream.close(grpc.StatusCode.PERMISSION_DENIED, message)
+
+    def settled(self, stream: _Stream) -> None:
+        """A stream has nothing to write at the moment."""
+        if stream.state.snapshot is not None and not stream.state.awaits:
+            self._pending.discard(stream)
+        else:
+            self._pending.add(stream)
+        if any(s.nack is not None for s in stream.state.subscriptions.values()):
+            self._nacked.add(stream)
+        else:
+            self._nacked.discard(stream)
+
+    def refused_by(self, stream: _Stream) -> None:
+        """A proxy refused something."""
+        for type_url, nack in stream.state.nacks:
+            log.warning("refused by proxy", proxy=stream.proxy.key, type=_short(type_url), detail=nack.detail[:2000])
+            if self._on_nack is not None:
+                self._on_nack(stream.proxy, type_url, nack)
+        stream.state.nacks.clear()
+
+    async def serve(self, context: grpc.aio.ServicerContext, *, delta: bool) -> None:
+        """One stream, from its first request to its end."""
+        try:
+            stream = await self._open(context, delta=delta)
+        except Refused as e:
+            self.metrics.streams_refused += 1
+            log.warning("proxy refused", peer=context.peer(), code=e.code.name, reason=e.message)
+            await context.abort(e.code, e.message)
+            return
+        if stream is not None:
+            code, message = await self._run(stream)
+            if code is not grpc.StatusCode.OK:
+                await context.abort(code, message)
+
+    async def _open(self, context: grpc.aio.ServicerContext, *, delta: bool) -> _Stream | None:
+        try:
+            raw = await asyncio.wait_for(context.read(), _FIRST_REQUEST_SECONDS)
+            if raw is grpc.aio.EOF:
+                return None
+            request = self._decode(raw, delta=delta)
+            node = NodeInfo.parse(request.node or b"")
+        except TimeoutError:
+            raise Refused(grpc.StatusCode.DEADLINE_EXCEEDED, "no request came") from None
+        except Malformed as e:
+            raise Refused(grpc.StatusCode.INVALID_ARGUMENT, str(e)) from e
+        metadata = {k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
+        key = await self._authorize(metadata, node, context.peer())
+        proxy = Proxy(key, node, context.peer(), delta, time.time())
+        state = StreamState(delta=delta, cache=self._cache, decode=self._decode, metrics=self.metrics)
+        stream = _Stream(self, context, proxy, state)
+        before = self._streams.get(key)
+        if before is not None:
+            before.close(grpc.StatusCode.ABORTED, "replaced by a newer stream of the same proxy")
+        self._streams[key] = stream
+        self.metrics.streams_opened += 1
+        try:
+            state.handle(replace(request, node=None), time.monotonic())
+        except TooMuch as e:
+            stream.close(grpc.StatusCode.RESOURCE_EXHAUSTED, str(e))
+        log.info("proxy connected", proxy=key, node=node.id, delta=delta)
+        return stream
+
+    async def _run(self, stream: _Stream) -> tuple[grpc.StatusCode, str]:
+        self._refresh(stream)
+        reader = asyncio.ensure_future(stream.read())
+        try:
+            await asyncio.wait((reader, stream.closed), return_when=asyncio.FIRST_COMPLETED)
+            if stream.closed.done():
+                return stream.closed.result()
+            return _outcome(reader)
+        finally:
+            reader.cancel()
+            self._forget(stream)
+
+    def _forget(self, stream: _Stream) -> None:
+        stream.close(grpc.StatusCode.OK, "")
+        stream.cancel()
+        self._pending.discard(stream)
+        self._nacked.discard(stream)
+        if self._streams.get(stream.proxy.key) is stream:
+            del self._streams[stream.proxy.key]
+        resumed = [_short(t) for t, s in stream.state.subscriptions.items() if s.resumed]
+        log.info("proxy disconnected", proxy=stream.proxy.key, resumed=resumed)
+
+
+def _outcome(reader: asyncio.Future[None]) -> tuple[grpc.StatusCode, str]:
+    error = reader.exception() if not reader.cancelled() else None
+    if isinstance(error, Malformed):
+        return grpc.StatusCode.INVALID_ARGUMENT, str(error)
+    if isinstance(error, TooMuch):
+        return grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)
+    if error is not None and not isinstance(error, grpc.RpcError | grpc.aio.UsageError | asyncio.CancelledError):
+        log.error("stream failed", exc_info=error)
+        return grpc.StatusCode.INTERNAL, "internal error"
+    return grpc.StatusCode.OK, ""
+
+
+def _short(type_url: str) -> str:
+    return FIELDS.get(type_url, type_url)
+
+
+def _status(stream: _Stream) -> ProxyStatus:
+    snapshot = stream.state.snapshot
+    types = []
+    for type_url in FIELDS:
+        sub = stream.state.subscriptions.get(type_url)
+        if sub is None:
+            continue
+        if sub.nack is not None:
+            state = SyncState.NACKED
+        elif not sub.sent_version:
+            state = SyncState.NOT_SENT
+        elif sub.outstanding is None and snapshot is not None and sub.is_clean(snapshot.of(type_url)):
+            state = SyncState.SYNCED
+        else:
+            state = SyncState.STALE
+        error, at = (sub.nack.detail, sub.nack.at) if sub.nack else ("", 0.0)
+        types.append(TypeStatus(type_url, state, sub.sent_version, sub.nonce, sub.acked_version, error, at))
+    return ProxyStatus(stream.proxy, tuple(types))
+
+
+class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio ships no types
+    """The two methods of ADS, without (de)serialisers."""
+
+    def __init__(self, server: AdsServer) -> None:
+        async def delta(_requests: object, context: grpc.aio.ServicerContext) -> None:
+            await server.serve(context, delta=True)
+
+        async def sotw(_requests: object, context: grpc.aio.ServicerContext) -> None:
+            await server.serve(context, delta=False)
+
+        self._methods = {
+            f"/{SERVICE}/DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(delta),
+            f"/{SERVICE}/StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(sotw),
+        }
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        """The handler of a method."""
+        return self._methods.get(handler_call_details.method)

@@ -1,0 +1,196 @@
+"""The whole state of one stream, and in which order its types are sent. Pure, no I/O and no clock of its own.
+
+Order: secrets, clusters, endpoints, then listeners and routes once the clusters are accepted (Envoy withholds that ACK
+while a cluster is warming), and clusters are removed only after the routes that used them are replaced.
+
+Invariant: a refusal, a stale nonce or an unknown type leaves every other type alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from dockermesh.xds.request import Decoder, Request
+from dockermesh.xds.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES
+from dockermesh.xds.responses import Response, ResponseCache
+from dockermesh.xds.snapshot import FIELDS, ResourceSet, Snapshot
+from dockermesh.xds.subscription import DeltaSubscription, Nack, SotwSubscription, Subscription
+
+GATE_SECONDS = 3.0
+"""How long listeners and routes wait for clusters to be accepted; after that a stuck cluster holds nothing up."""
+_MAX_WAITING = 64
+_MAX_NAMES = 100_000
+
+
+class TooMuch(Exception):
+    """A client asks for more than a proxy could need."""
+
+
+@dataclass(slots=True)
+class Metrics:
+    """What was sent and received, by type URL."""
+
+    pushes: Counter[str] = field(default_factory=Counter)
+    resources_sent: Counter[str] = field(default_factory=Counter)
+    acks: Counter[str] = field(default_factory=Counter)
+    nacks: Counter[str] = field(default_factory=Counter)
+    resumed: Counter[str] = field(default_factory=Counter)
+    stale_nonces: int = 0
+    unknown_types: int = 0
+    streams_opened: int = 0
+    streams_refused: int = 0
+    publishes: int = 0
+
+
+class StreamState:
+    """What one proxy subscribed to, holds and refused."""
+
+    __slots__ = ("_cache", "_decode", "_metrics", "_waiting", "delta", "nacks", "snapshot", "subscriptions")
+
+    def __init__(self, *, delta: bool, cache: ResponseCache, decode: Decoder, metrics: Metrics) -> None:
+        self.delta = delta
+        self.snapshot: Snapshot | None = None
+        self.subscriptions: dict[str, Subscription] = {}
+        self.nacks: list[tuple[str, Nack]] = []
+        self._cache = cache
+        self._decode = decode
+        self._metrics = metrics
+        self._waiting: list[Request] = []
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """The proxy is to have this from now on."""
+        self.snapshot = snapshot
+        waiting, self._waiting = self._waiting, []
+        for request in waiting:
+            self._handle(request, 0.0)
+
+    def receive(self, raw: bytes, now: float) -> None:
+        """Take a request in. Raises Malformed or TooMuch."""
+        if not self._is_plain_ack(raw, now):
+            self.handle(self._decode(raw, delta=self.delta), now)
+
+    def handle(self, request: Request, now: float) -> None:
+        """Take a decoded request in; requests that come before the first snapshot are kept for it."""
+        if len(request.names) > _MAX_NAMES:
+            raise TooMuch(f"{len(request.names)} names in one request")
+        if self.snapshot is not None:
+            self._handle(request, now)
+        elif len(self._waiting) < _MAX_WAITING:
+            self._waiting.append(request)
+        else:
+            raise TooMuch("too many requests before there is anything to answer")
+
+    def _is_plain_ack(self, raw: bytes, now: float) -> bool:
+        """Whether this is an ACK that changes no subscription, told by its bytes alone."""
+        for sub in self.subscriptions.values():
+            expected = sub.outstanding
+            if expected is None:
+                continue
+            if isinstance(sub, SotwSubscription):
+                head, tail = expected.head, expected.tail
+                plain = raw.endswith(tail) and raw.startswith(head) and raw[len(head) : -len(tail)] == sub.body
+            else:
+                plain = raw == expected.head
+            if plain:
+                sub.settle(None, now)
+                self._metrics.acks[sub.type_url] += 1
+                return True
+        return False
+
+    def _handle(self, request: Request, now: float) -> None:
+        snapshot = self.snapshot
+        if snapshot is None or request.type_url not in FIELDS:
+            self._metrics.unknown_types += 1
+            return
+        sub = self.subscriptions.get(request.type_url)
+        if sub is None:
+            self._begin(request, snapshot)
+            return
+        if request.nonce:
+            if request.nonce == sub.nonce:
+                self._settle(sub, request, now)
+            else:
+                self._metrics.stale_nonces += 1
+                if not self.delta:
+                    # The client had not seen our last response; it will say its names again when it has.
+                    return
+        if isinstance(sub, DeltaSubscription | SotwSubscription):
+            sub.change(request)
+
+    def _begin(self, request: Request, snapshot: Snapshot) -> None:
+        kind = DeltaSubscription if self.delta else SotwSubscription
+        sub = self.subscriptions[request.type_url] = kind(request.type_url, self._cache)
+        sub.begin(request, snapshot.of(request.type_url))
+        if sub.resumed:
+            self._metrics.resumed[request.type_url] += 1
+
+    def _settle(self, sub: Subscription, request: Request, now: float) -> None:
+        if sub.outstanding is None:
+            return
+        nack = sub.settle(request.error, now)
+        if nack is None:
+            self._metrics.acks[sub.type_url] += 1
+        else:
+            self._metrics.nacks[sub.type_url] += 1
+            self.nacks.append((sub.type_url, nack))
+
+    def next(self, now: float) -> Response | None:
+        """The next response to write, or None until something changes or is answered."""
+        snapshot = self.snapshot
+        if snapshot is None:
+            return None
+        keep = self._routes_pending(snapshot)
+        response = self._pass(snapshot, now, keep=keep)
+        if response is None and keep and not self._routes_pending(snapshot):
+            response = self._pass(snapshot, now, keep=False)
+        return response
+
+    def _pass(self, snapshot: Snapshot, now: float, *, keep: bool) -> Response | None:
+        for type_url, field_name in FIELDS.items():
+            sub = self.subscriptions.get(type_url)
+            if sub is None or sub.outstanding is not None:
+                continue
+            target: ResourceSet = getattr(snapshot, field_name)
+            if sub.is_clean(target):
+                continue
+            if type_url in (LISTENER, ROUTES):
+                if self._is_gated(sub, now):
+                    continue
+            elif keep and type_url in (CLUSTER, ENDPOINTS):
+                target = self._cache.retaining(sub.sent, target)
+            before = sub.sent
+            response = sub.next(target, now)
+            if response is not None:
+                if type_url == CLUSTER:
+                    self._endpoints_again(before, target)
+                self._metrics.pushes[type_url] += 1
+                self._metrics.resources_sent[type_url] += len(response.names)
+                return response
+        return None
+
+    def _endpoints_again(self, before: ResourceSet, target: ResourceSet) -> None:
+        endpoints = self.subscriptions.get(ENDPOINTS)
+        if endpoints is not None:
+            names = self._cache.eds_of_changed(before, target)
+            if names:
+                endpoints.push_again(names)
+
+    def _is_gated(self, sub: Subscription, now: float) -> bool:
+        # The first answer is never held back: the client asked for it and has nothing to break.
+        if not sub.acked_version:
+            return False
+        waited = (self.subscriptions.get(t) for t in (CLUSTER, ENDPOINTS))
+        return any(s is not None and s.outstanding is not None and now - s.sent_at < GATE_SECONDS for s in waited)
+
+    def _routes_pending(self, snapshot: Snapshot) -> bool:
+        for type_url in (LISTENER, ROUTES):
+            sub = self.subscriptions.get(type_url)
+            if sub is not None and (sub.outstanding is not None or not sub.is_clean(snapshot.of(type_url))):
+                return True
+        return False
+
+    @property
+    def awaits(self) -> bool:
+        """Whether an answer of the client is outstanding."""
+        return any(s.outstanding is not None for s in self.subscriptions.values())
