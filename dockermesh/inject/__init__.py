@@ -1,0 +1,10 @@
+"""A Compose project to its meshed form, and the capture rules of its pods.
+
+Invariant: everything here is pure; loading projects is `engine/`'s, files and the terminal are `cli/`'s.
+"""
+
+from dockermesh.inject.images import Images
+from dockermesh.inject.options import Injection, InjectOptions, Notice, PortMapping
+from dockermesh.inject.project import inject_project
+
+__all__ = ["Images", "InjectOptions", "Injection", "Notice", "PortMapping", "inject_project"]

@@ -1,0 +1,146 @@
+"""`dockermesh inject`: the meshed form of a Compose project, as a file.
+
+Invariant: the YAML goes to stdout or the file, what the user should know to stderr.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from dockermesh.inject import Injection, InjectOptions
+
+
+@click.command()
+@click.option("-f", "--file", "files", multiple=True, metavar="FILE", help="Compose file; repeatable, '-' is stdin.")
+@click.option("-p", "--project-name", metavar="NAME", help="Name of the project.")
+@click.option("--project-directory", metavar="DIR", help="What relative paths start from.")
+@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Enable a profile; repeatable.")
+@click.option("-o", "--output", metavar="OUT", help="File to write (mode 0600); without it, stdout.")
+@click.option("--overlay", is_flag=True, help="Write only the difference, to be given after the original file.")
+@click.option(
+    "--gateway-port",
+    "gateway_ports",
+    multiple=True,
+    metavar="A:B",
+    help="Published port (or service) A becomes host port B; repeatable.",
+)
+@click.option(
+    "--config", "configs", multiple=True, metavar="PATH", help="Istio resources: a file or directory; repeatable."
+)
+@click.option("--network", metavar="NAME", help="The mesh network.  [default: dockermesh]")
+def command(
+    *,
+    files: tuple[str, ...],
+    project_name: str | None,
+    project_directory: str | None,
+    profiles: tuple[str, ...],
+    output: str | None,
+    overlay: bool,
+    gateway_ports: tuple[str, ...],
+    configs: tuple[str, ...],
+    network: str | None,
+) -> None:
+    """Write the meshed form of a Compose project: a pod and a proxy for every replica.
+
+    \b
+    dockermesh inject -o meshed.yaml && docker compose -f meshed.yaml up -d
+    dockermesh inject --overlay -o sidecars.yaml && docker compose -f compose.yaml -f sidecars.yaml up -d
+    """
+    from dockermesh.engine.compose import load_project
+    from dockermesh.inject import inject_project
+    from dockermesh.inject.project import scaled_notices
+    from dockermesh.inject.writer import check, to_yaml
+
+    project = load_project(files, project_name, project_directory, profiles)
+    injection = inject_project(project, options(gateway_ports, configs, network))
+    check(injection.project, project)
+    text = to_yaml(injection.overlay if overlay else injection.project)
+    if output is None or output == "-":
+        click.echo(text, nl=False)
+    else:
+        write_private(Path(output), text)
+    report(injection)
+    if overlay:
+        for notice in scaled_notices(project["services"], injection):
+            click.echo(f"note: {notice}", err=True)
+
+
+def options(gateway_ports: Sequence[str], configs: Sequence[str], network: str | None) -> InjectOptions:
+    """The generator's options out of the command line and the environment."""
+    import os
+
+    from dockermesh.inject import Images, InjectOptions
+
+    return InjectOptions(
+        gateway_ports=tuple(gateway_ports),
+        config=tuple(read_config(configs)),
+        network=network or "",
+        images=Images.from_environment(os.environ),
+    )
+
+
+def read_config(paths: Sequence[str]) -> list[dict[str, Any]]:
+    """The resources in these files and directories. Only their shape is looked at; the control plane validates them."""
+    return [resource for path in paths for file in _yaml_files(Path(path)) for resource in _resources(file)]
+
+
+def report(injection: Injection) -> None:
+    """Print the gateway's ports and the notices."""
+    for port in injection.ports:
+        ours = "" if port.generated else ", served by your own Gateway"
+        click.echo(
+            f"gateway: {port.service}:{port.target} was on host port {port.published}, "
+            f"now {port.host_ip or 'localhost'}:{port.host_port} ({port.protocol}{ours})",
+            err=True,
+        )
+    for notice in injection.notices:
+        click.echo(f"note: {notice}", err=True)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write the file at once and for its owner only: the user's environment may hold secrets."""
+    import os
+    import tempfile
+
+    from dockermesh.errors import InputError
+
+    try:
+        # mkstemp makes the file with mode 0600.
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "w") as out:
+            out.write(text)
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise InputError(
+            f"cannot be written: {error.strerror}", where=str(path), fix="choose another -o FILE"
+        ) from error
+
+
+def _yaml_files(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.suffix in (".yaml", ".yml"))
+    return [path]
+
+
+def _resources(path: Path) -> list[dict[str, Any]]:
+    import yaml
+
+    from dockermesh.errors import InputError
+
+    try:
+        documents = list(yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader))
+    except OSError as error:
+        raise InputError(
+            f"cannot be read: {error.strerror}", where=str(path), fix="check the path of --config"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        what = getattr(error, "problem", None) or str(error)
+        raise InputError(f"invalid YAML: {what}", where=where, fix="correct the file") from error
+    return [document for document in documents if isinstance(document, dict)]

@@ -1,0 +1,182 @@
+"""The gateway of a project: its pod and proxy, and the Istio resources that make it serve published ports.
+
+Invariant: what the user's own Gateway and VirtualService serve is theirs; nothing is generated beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import yaml
+
+from dockermesh.inject import names
+from dockermesh.inject.images import Images
+from dockermesh.inject.options import PortMapping
+from dockermesh.inject.plan import Plan
+from dockermesh.inject.pod import Service, pod_base, proxy
+from dockermesh.inject.ports import ENTRY_HOST_PORT
+from dockermesh.inject.settings import mesh_name
+from dockermesh.model import WorkloadKind
+
+HTTPS_HOST_PORT = 30443
+_WORKERS = 2
+_API = "networking.istio.io/v1"
+
+
+@dataclass(frozen=True, slots=True)
+class UserPorts:
+    """The ports that the user's Gateways open on our gateway and that a VirtualService is bound to."""
+
+    http: tuple[int, ...] = ()
+    tls: tuple[int, ...] = ()
+    tcp: tuple[int, ...] = ()
+
+    @property
+    def all(self) -> tuple[int, ...]:
+        """Every port."""
+        return (*self.http, *self.tls, *self.tcp)
+
+
+def gateway_labels(project: str) -> dict[str, str]:
+    """The labels that Gateways select; those of Istio's own ingress gateway, and the project's."""
+    return {"app": "istio-ingressgateway", "istio": "ingressgateway", names.PROJECT: project}
+
+
+def user_ports(config: Iterable[Mapping[str, Any]], project: str) -> UserPorts:
+    """What the user's resources already make our gateway serve; port 80 first."""
+    resources = list(config)
+    bound = {reference for resource in resources for reference in _bound(resource)}
+    labels = gateway_labels(project)
+    found: dict[str, dict[int, None]] = {"http": {}, "tls": {}, "tcp": {}}
+    for resource in resources:
+        if resource.get("kind") != "Gateway" or "istio.io" not in str(resource.get("apiVersion")):
+            continue
+        spec = resource.get("spec") or {}
+        if not labels.items() >= (spec.get("selector") or {}).items() or _key(resource) not in bound:
+            continue
+        for server in spec.get("servers") or ():
+            port = server.get("port") or {}
+            kind = {"HTTP": "http", "HTTP2": "http", "GRPC": "http", "HTTPS": "tls", "TLS": "tls"}.get(
+                str(port.get("protocol", "HTTP")).upper(), "tcp"
+            )
+            found[kind][int(port["number"])] = None
+    http = sorted(found["http"], key=lambda number: (number != 80, number))
+    return UserPorts(tuple(http), tuple(sorted(found["tls"])), tuple(sorted(found["tcp"])))
+
+
+def settle(mappings: Sequence[PortMapping], user: UserPorts) -> tuple[PortMapping, ...]:
+    """Mark the mappings that the user's own config serves."""
+    return tuple(replace(mapping, generated=mapping.gateway_port not in user.all) for mapping in mappings)
+
+
+def resources(mappings: Iterable[PortMapping], plan: Plan) -> list[dict[str, Any]]:
+    """A Gateway and a VirtualService per generated mapping."""
+    found: list[dict[str, Any]] = []
+    for mapping in mappings:
+        if not mapping.generated:
+            continue
+        service = plan.meshed[mapping.service]
+        namespace = service.settings.namespace
+        title = f"{plan.project}-gateway-{mapping.gateway_port}"
+        port = {"number": mapping.gateway_port, "name": f"{mapping.protocol}-{mapping.gateway_port}"}
+        server = {"port": port | {"protocol": mapping.protocol.upper()}, "hosts": ["*"]}
+        host = mesh_name(mapping.service, service.definition, mapping.target)
+        route = {"route": [{"destination": {"host": host, "port": {"number": mapping.target}}}]}
+        spec: dict[str, Any] = {"hosts": ["*"], "gateways": [title]}
+        if mapping.protocol == "http":
+            spec["http"] = [route]
+        else:
+            spec["tcp"] = [{"match": [{"port": mapping.gateway_port}], **route}]
+        metadata = {"name": title, "namespace": namespace}
+        found.append(
+            {
+                "apiVersion": _API,
+                "kind": "Gateway",
+                "metadata": metadata,
+                "spec": {"selector": gateway_labels(plan.project), "servers": [server]},
+            }
+        )
+        found.append({"apiVersion": _API, "kind": "VirtualService", "metadata": dict(metadata), "spec": spec})
+    return found
+
+
+def gateway_services(
+    mappings: Sequence[PortMapping], user: UserPorts, plan: Plan, *, mesh_key: str, mesh_name: str, images: Images
+) -> dict[str, Service]:
+    """The gateway's pod and proxy; empty if no port is published and no config of the user needs a gateway."""
+    published = _published(mappings, user)
+    if not published:
+        return {}
+    taken = plan.meshed.keys() | plan.followers.keys()
+    service = names.GATEWAY if names.GATEWAY not in taken else f"dockermesh-{names.GATEWAY}"
+    workload = names.workload_name(plan.project, service, 1)
+    labels = gateway_labels(plan.project)
+    pod = pod_base(
+        names.GATEWAY_POD,
+        workload=workload,
+        service=service,
+        kind=WorkloadKind.GATEWAY,
+        namespace="default",
+        service_account=service,
+        mesh_name=mesh_name,
+        labels=labels,
+        image=images.pod,
+    )
+    pod["environment"] |= {
+        "DOCKERMESH_CAPTURE": "none",
+        "DOCKERMESH_HOLD_PORTS": ",".join(str(port["target"]) for port in published),
+    }
+    pod["labels"] |= labels
+    if made := resources(mappings, plan):
+        text = yaml.dump_all(made, Dumper=yaml.CSafeDumper, sort_keys=False, default_flow_style=False)
+        # Compose interpolates what it reads.
+        pod["labels"][names.CONFIG] = text.replace("$", "$$")
+    pod["networks"] = {mesh_key: None}
+    pod["ports"] = published
+    # Envoy is not root and has no capability, and yet listens on port 80.
+    pod["sysctls"] = {"net.ipv4.ip_unprivileged_port_start": "0"}
+    return {
+        names.GATEWAY_POD: pod,
+        names.GATEWAY_PROXY: proxy(
+            names.GATEWAY_POD, workload=workload, service=service, images=images, workers=_WORKERS, profiles=None
+        ),
+    }
+
+
+def _published(mappings: Sequence[PortMapping], user: UserPorts) -> list[dict[str, Any]]:
+    found = [_port(mapping.gateway_port, mapping.host_port, mapping.host_ip) for mapping in mappings]
+    hosts = {mapping.host_port for mapping in mappings}
+    served = {mapping.gateway_port for mapping in mappings}
+    for number in user.all:
+        if number in served:
+            continue
+        first = {user.http[:1]: ENTRY_HOST_PORT, user.tls[:1]: HTTPS_HOST_PORT}.get((number,), number)
+        host = first if first not in hosts else number
+        if host not in hosts:
+            found.append(_port(number, host, ""))
+            hosts.add(host)
+    return found
+
+
+def _port(target: int, host: int, host_ip: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"mode": "ingress", "target": target, "published": str(host), "protocol": "tcp"}
+    return {"host_ip": host_ip} | found if host_ip else found
+
+
+def _bound(resource: Mapping[str, Any]) -> list[str]:
+    """The Gateways that a VirtualService names, as namespace/name."""
+    if resource.get("kind") != "VirtualService":
+        return []
+    namespace = _namespace(resource)
+    named = [str(item) for item in (resource.get("spec") or {}).get("gateways") or () if item != "mesh"]
+    return [item if "/" in item else f"{namespace}/{item}" for item in named]
+
+
+def _key(resource: Mapping[str, Any]) -> str:
+    return f"{_namespace(resource)}/{(resource.get('metadata') or {}).get('name')}"
+
+
+def _namespace(resource: Mapping[str, Any]) -> str:
+    return str((resource.get("metadata") or {}).get("namespace") or "default")

@@ -1,0 +1,238 @@
+"""The three Compose services of a replica: pod, proxy and app.
+
+Invariant: the network, and all that Docker ties to it, is the pod's; the proxy has no privilege and nothing but what
+Envoy needs; everything else stays with the app.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from dockermesh.inject import names
+from dockermesh.inject.images import Images
+from dockermesh.inject.plan import Meshed, Plan
+from dockermesh.inject.references import links, rewritten
+from dockermesh.inject.settings import EXTENSION, string_map
+from dockermesh.model import PROXY_UID, WorkloadKind
+
+Service = dict[str, Any]
+
+_MOVED = ("hostname", "domainname", "extra_hosts", "dns", "dns_search", "dns_opt", "mac_address", "external_links")
+_GONE = (*_MOVED, "networks", "ports", "expose", "links", "network_mode", "scale", EXTENSION)
+_POD_CAPABILITIES = ("NET_ADMIN", "SETUID", "SETGID", "SETPCAP", "CHOWN")
+"""For the rules, and for becoming uid 1337 without any of them; the pod drops all before it sleeps."""
+_NO_NEW_PRIVILEGES = ["no-new-privileges:true"]
+
+
+def pod(service: Meshed, replica: int, plan: Plan, *, mesh_key: str, mesh_name: str, images: Images) -> Service:
+    """The pod of a replica: what the app lost, and the mesh network."""
+    name = names.pod_name(service.name, replica)
+    workload = names.workload_name(service.project, service.name, replica)
+    settings = service.settings
+    made = pod_base(
+        name,
+        workload=workload,
+        service=service.name,
+        kind=WorkloadKind.SIDECAR,
+        namespace=settings.namespace,
+        service_account=settings.service_account,
+        mesh_name=mesh_name,
+        labels=settings.labels,
+        image=images.pod,
+    )
+    definition = service.definition
+    made |= {key: definition[key] for key in _MOVED if definition.get(key) is not None}
+    made["networks"] = _networks(service, mesh_key)
+    if exposed := _exposed(definition):
+        made["expose"] = exposed
+    if linked := links(definition.get("links"), plan):
+        made["links"] = linked
+    if net := {key: value for key, value in string_map(definition.get("sysctls")).items() if key.startswith("net.")}:
+        made["sysctls"] = net
+    if profiles := definition.get("profiles"):
+        made["profiles"] = list(profiles)
+    return made
+
+
+def pod_base(
+    name: str,
+    *,
+    workload: str,
+    service: str,
+    kind: WorkloadKind,
+    namespace: str,
+    service_account: str,
+    mesh_name: str,
+    labels: Mapping[str, str],
+    image: str,
+) -> Service:
+    """What the pods of sidecars and gateways have in common."""
+    return {
+        "image": image,
+        "environment": {
+            "DOCKERMESH_KIND": kind.value,
+            "DOCKERMESH_NAMESPACE": namespace,
+            "DOCKERMESH_WORKLOAD": workload,
+        },
+        "labels": {
+            names.ROLE: "pod",
+            names.WORKLOAD: workload,
+            names.SERVICE: service,
+            names.KIND: kind.value,
+            names.NAMESPACE: namespace,
+            names.SERVICE_ACCOUNT: service_account,
+            names.NETWORK: mesh_name,
+            names.LABELS: json.dumps(labels, sort_keys=True, separators=(",", ":")),
+        },
+        "cap_drop": ["ALL"],
+        "cap_add": list(_POD_CAPABILITIES),
+        "security_opt": list(_NO_NEW_PRIVILEGES),
+        "read_only": True,
+        "init": False,
+        "healthcheck": {
+            "test": ["CMD", "/usr/local/bin/pod-health"],
+            "interval": "200ms",
+            "timeout": "120s",
+            "retries": 1,
+            "start_period": "0s",
+        },
+        # The registrar heals what Docker does not; bringing the pod itself back is Docker's.
+        "restart": "unless-stopped",
+        "stop_grace_period": "5s",
+        "volumes": [_volume(names.TRUST_VOLUME, names.TRUST_PATH, read_only=True), _run(name, read_only=False)],
+    }
+
+
+def proxy(pod_service: str, *, workload: str, service: str, images: Images, workers: int, profiles: Any) -> Service:
+    """Stock Envoy in the pod's network, as uid 1337, without capabilities, on a read-only root."""
+    made: Service = {
+        "image": images.proxy,
+        "command": [
+            "envoy",
+            "-c",
+            f"{names.RUN_PATH}/envoy.json",
+            "--concurrency",
+            str(workers),
+            "--log-level",
+            "warning",
+            "--drain-time-s",
+            "5",
+            "--disable-hot-restart",
+        ],
+        "user": f"{PROXY_UID}:{PROXY_UID}",
+        "network_mode": f"service:{pod_service}",
+        "depends_on": {pod_service: _condition("service_started", restart=True)},
+        "labels": {names.ROLE: "proxy", names.WORKLOAD: workload, names.SERVICE: service},
+        "cap_drop": ["ALL"],
+        "security_opt": list(_NO_NEW_PRIVILEGES),
+        "read_only": True,
+        "restart": "always",
+        "stop_grace_period": "5s",
+        "volumes": [
+            _volume(names.TRUST_VOLUME, names.TRUST_PATH, read_only=True),
+            _run(pod_service, read_only=True),
+        ],
+    }
+    if profiles:
+        made["profiles"] = list(profiles)
+    return made
+
+
+def app(service: Meshed, replica: int, plan: Plan) -> Service:
+    """The app, joined to its pod; started after the proxy is ready and stopped before it is."""
+    pod_service = names.pod_name(service.name, replica)
+    definition = rewritten(service.definition, plan)
+    made = {key: value for key, value in definition.items() if key not in _GONE}
+    made["network_mode"] = f"service:{pod_service}"
+    made["depends_on"] = {
+        **definition.get("depends_on", {}),
+        pod_service: _condition("service_healthy", restart=True),
+        # Compose stops in reverse order: the app must not lose its proxy while it shuts down.
+        names.proxy_name(service.name, replica): _condition("service_started"),
+    }
+    made["labels"] = string_map(definition.get("labels")) | {
+        names.ROLE: "app",
+        names.WORKLOAD: names.workload_name(service.project, service.name, replica),
+        names.SERVICE: service.name,
+    }
+    _keep_sysctls(made)
+    if service.replicas > 1:
+        _stand_alone(made, service)
+    return made
+
+
+def follower(name: str, definition: Mapping[str, Any], owner: Meshed, plan: Plan) -> Service:
+    """A service that shared the network of `owner`, joined to its first pod, as Compose joins the first replica."""
+    made = rewritten(definition, plan)
+    pod_service = names.pod_name(owner.name, 1)
+    made["network_mode"] = f"service:{pod_service}"
+    made["depends_on"] = {**made.get("depends_on", {}), pod_service: _condition("service_healthy", restart=True)}
+    made["labels"] = string_map(made.get("labels")) | {
+        names.ROLE: "follower",
+        names.WORKLOAD: names.workload_name(owner.project, owner.name, 1),
+        names.SERVICE: name,
+    }
+    return made
+
+
+def _keep_sysctls(made: Service) -> None:
+    rest = {key: value for key, value in string_map(made.pop("sysctls", None)).items() if not key.startswith("net.")}
+    if rest:
+        made["sysctls"] = rest
+
+
+def _stand_alone(made: Service, service: Meshed) -> None:
+    """One replica of several: a service of its own, that must not be scaled again, nor built under a new name."""
+    deploy = {key: value for key, value in (made.pop("deploy", None) or {}).items() if key not in ("replicas", "mode")}
+    if deploy:
+        made["deploy"] = deploy
+    if made.get("build") and not made.get("image"):
+        made["image"] = f"{service.project}-{service.name}"
+
+
+def _networks(service: Meshed, mesh_key: str) -> dict[str, Any]:
+    """The service's own networks, where its name stays known to Docker's DNS, and the mesh network."""
+    joined: dict[str, Any] = {}
+    for network, attachment in (service.definition.get("networks") or {"default": None}).items():
+        kept = dict(attachment or {})
+        aliases = [service.name, *(kept.get("aliases") or ())]
+        joined[network] = kept | {"aliases": list(dict.fromkeys(aliases))}
+    joined.setdefault(mesh_key, None)
+    return joined
+
+
+def _exposed(definition: Mapping[str, Any]) -> list[str]:
+    """Exposed ports, and the targets of published ones, from which the registrar learns of them."""
+    found = [str(port) for port in definition.get("expose") or ()]
+    for port in definition.get("ports") or ():
+        protocol = port.get("protocol", "tcp")
+        found.append(f"{port['target']}" + ("" if protocol == "tcp" else f"/{protocol}"))
+    return list(dict.fromkeys(found))
+
+
+def _condition(condition: str, *, restart: bool = False) -> dict[str, Any]:
+    found: dict[str, Any] = {"condition": condition, "required": True}
+    return found | ({"restart": True} if restart else {})
+
+
+def _volume(source: str, target: str, *, read_only: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {"type": "volume", "source": source, "target": target}
+    return found | ({"read_only": True} if read_only else {}) | {"volume": {"nocopy": True}}
+
+
+def _run(pod_service: str, *, read_only: bool) -> dict[str, Any]:
+    return _volume(names.run_volume(pod_service), names.RUN_PATH, read_only=read_only)
+
+
+def run_volume() -> dict[str, Any]:
+    """The top-level volume shared by a pod and its proxy: memory only, as it holds the token."""
+    return {
+        "driver": "local",
+        "driver_opts": {
+            "type": "tmpfs",
+            "device": "tmpfs",
+            "o": f"size=1m,mode=0700,uid={PROXY_UID},gid={PROXY_UID}",
+        },
+    }

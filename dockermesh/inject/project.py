@@ -1,0 +1,134 @@
+"""A Compose project to its meshed form.
+
+Invariant: pure. The same project and options give the same result, and neither is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dockermesh.errors import InputError
+from dockermesh.inject import names, tuning
+from dockermesh.inject.gateway import gateway_services, settle, user_ports
+from dockermesh.inject.images import Images
+from dockermesh.inject.options import Injection, InjectOptions, Notice
+from dockermesh.inject.overlay import overlay
+from dockermesh.inject.plan import Meshed, Plan, make_plan
+from dockermesh.inject.pod import Service, app, follower, pod, proxy, run_volume
+from dockermesh.inject.ports import map_ports, split_ports
+from dockermesh.inject.references import rewritten
+from dockermesh.inject.settings import project_settings, string_map
+
+_WORKERS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Sidecars:
+    """Makes the Compose services of replicas; collects the rules that some of them want."""
+
+    plan: Plan
+    images: Images
+    mesh_key: str
+    mesh_name: str
+    configs: dict[str, Any] = field(default_factory=dict)
+
+    def replicas(self, service: Meshed, ports: list[dict[str, Any]]) -> dict[str, Service]:
+        """App, pod and proxy of each replica; `ports` stay published by the first pod."""
+        made: dict[str, Service] = {}
+        for n in service.numbers:
+            pod_service = names.pod_name(service.name, n)
+            own = pod(service, n, self.plan, mesh_key=self.mesh_key, mesh_name=self.mesh_name, images=self.images)
+            if ports and n == 1:
+                own["ports"] = ports
+            self._tune(service, own)
+            made[service.app(n)] = app(service, n, self.plan)
+            made[pod_service] = own
+            made[names.proxy_name(service.name, n)] = proxy(
+                pod_service,
+                workload=names.workload_name(service.project, service.name, n),
+                service=service.name,
+                images=self.images,
+                workers=_WORKERS,
+                profiles=service.definition.get("profiles"),
+            )
+        return made
+
+    def _tune(self, service: Meshed, own: Service) -> None:
+        if not service.settings.intercept:
+            tuning.switch_off(own)
+        elif service.settings.capture:
+            name, config = tuning.rules(service.name, service.settings.capture)
+            self.configs[name] = config
+            tuning.tune(own, name)
+
+
+def inject_project(project: Mapping[str, Any], options: InjectOptions) -> Injection:
+    """The meshed form of `project`, which is what `docker compose config` prints.
+
+    Raises InputError for what cannot be meshed, and for wrong settings.
+    """
+    settings = project_settings(project)
+    plan = make_plan(project, settings)
+    mesh_name = options.network or settings.network or names.DEFAULT_NETWORK
+    mesh_key = _network_key(project.get("networks") or {}, mesh_name)
+    moving, staying, notices = split_ports(plan.meshed.values())
+    user = user_ports(options.config, plan.project)
+    mappings = settle(map_ports(moving, (*options.gateway_ports, *settings.gateway_ports), user.http), user)
+    gateway = gateway_services(mappings, user, plan, mesh_key=mesh_key, mesh_name=mesh_name, images=options.images)
+    sidecars = _Sidecars(plan, options.images, mesh_key, mesh_name)
+    services: dict[str, Any] = {}
+    for name, definition in project["services"].items():
+        if name in plan.meshed:
+            services |= sidecars.replicas(plan.meshed[name], staying.get(name, []))
+        elif name in plan.followers:
+            services[name] = follower(name, definition, plan.meshed[plan.followers[name]], plan)
+        else:
+            services[name] = rewritten(definition, plan)
+    if clash := gateway.keys() & services.keys():
+        raise InputError(
+            f"the name {min(clash)!r} is taken by a service", where=f"services.{min(clash)}", fix="rename the service"
+        )
+    services |= gateway
+    meshed = _document(project, services, sidecars, with_mesh=bool(plan.meshed or gateway))
+    return Injection(
+        project=meshed, overlay=overlay(project, meshed), ports=mappings, notices=(*plan.notices, *notices)
+    )
+
+
+def scaled_notices(services: Iterable[str], injection: Injection) -> tuple[Notice, ...]:
+    """What the overlay has to repeat of the user's file: services that were expanded."""
+    gone = [name for name in services if name not in injection.project["services"]]
+    return tuple(
+        Notice(name, "is replaced by one service per replica; the overlay repeats its definition, with absolute paths")
+        for name in gone
+    )
+
+
+def _document(
+    project: Mapping[str, Any], services: dict[str, Any], sidecars: _Sidecars, *, with_mesh: bool
+) -> dict[str, Any]:
+    """The whole file: what the user had, the services, and the networks and volumes that they share."""
+    kept = {key: value for key, value in project.items() if key not in ("services", "version")}
+    shared = {key: dict(kept.pop(key, None) or {}) for key in ("networks", "volumes", "configs")}
+    if with_mesh:
+        shared["networks"].setdefault(sidecars.mesh_key, {"name": sidecars.mesh_name, "external": True})
+        shared["volumes"][names.TRUST_VOLUME] = {"name": names.TRUST_VOLUME, "external": True}
+    shared["configs"] |= dict(sorted(sidecars.configs.items()))
+    for name, service in services.items():
+        if string_map(service.get("labels")).get(names.ROLE) == "pod":
+            shared["volumes"][names.run_volume(name)] = run_volume()
+    title = {"name": kept.pop("name")} if "name" in kept else {}
+    return {**title, "services": services, **{key: value for key, value in shared.items() if value}, **kept}
+
+
+def _network_key(networks: Mapping[str, Any], mesh_name: str) -> str:
+    """The key of the mesh network: the project's own where it has that network already."""
+    for key, network in networks.items():
+        if (network or {}).get("name", key) == mesh_name:
+            return key
+    key = names.DEFAULT_NETWORK
+    while key in networks:
+        key += "-mesh"
+    return key

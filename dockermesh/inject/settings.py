@@ -1,0 +1,204 @@
+"""Settings of the user: `x-dockermesh`, the labels Istio users know, and registrator's `SERVICE_*` conventions.
+
+Invariant: a wrong key or value is refused with its place; `x-dockermesh` beats labels, labels beat environment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from dockermesh.errors import InputError
+from dockermesh.inject.names import INJECT, NAMESPACE, PREFIX, SERVICE_ACCOUNT
+
+EXTENSION = "x-dockermesh"
+_TOP_KEYS = ("inject", "network", "namespace", "gateway")
+_GATEWAY_KEYS = ("ports",)
+_SERVICE_KEYS = ("inject", "namespace", "serviceAccount", "labels")
+_TRAFFIC = "traffic.sidecar.istio.io/"
+_CAPTURE_KEYS = {
+    "includeInboundPorts": "include_inbound_ports",
+    "excludeInboundPorts": "exclude_inbound_ports",
+    "includeOutboundPorts": "include_outbound_ports",
+    "excludeOutboundPorts": "exclude_outbound_ports",
+    "includeOutboundIPRanges": "include_outbound_ip_ranges",
+    "excludeOutboundIPRanges": "exclude_outbound_ip_ranges",
+    "excludeInterfaces": "exclude_interfaces",
+}
+"""Key in `x-dockermesh` and suffix of the label, to the argument of `pod_capture_config`."""
+_MODE_KEY = "interceptionMode"
+_PLAIN_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectSettings:
+    """`x-dockermesh` at the top level."""
+
+    inject: bool = True
+    network: str = ""
+    namespace: str = "default"
+    gateway_ports: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """What was said about one service.
+
+    `capture` has the arguments of `pod_capture_config`, empty for the defaults; `intercept` is false for no rules.
+    """
+
+    inject: bool = True
+    namespace: str = "default"
+    service_account: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    capture: Mapping[str, str] = field(default_factory=dict)
+    intercept: bool = True
+
+
+def project_settings(project: Mapping[str, Any]) -> ProjectSettings:
+    """The settings of the project."""
+    raw = _section(project.get(EXTENSION), EXTENSION, _TOP_KEYS)
+    gateway = _section(raw.get("gateway"), f"{EXTENSION}.gateway", _GATEWAY_KEYS)
+    ports = gateway.get("ports") or []
+    if not isinstance(ports, list):
+        raise InputError("must be a list of A:B", where=f"{EXTENSION}.gateway.ports", fix='write ports: ["9081:30080"]')
+    return ProjectSettings(
+        inject=_boolean(raw.get("inject", True), f"{EXTENSION}.inject"),
+        network=str(raw.get("network") or ""),
+        namespace=_name(raw.get("namespace", "default"), f"{EXTENSION}.namespace"),
+        gateway_ports=tuple(map(str, ports)),
+    )
+
+
+def service_settings(name: str, service: Mapping[str, Any], project: ProjectSettings) -> ServiceSettings:
+    """The settings of the service `name`."""
+    place = f"services.{name}.{EXTENSION}"
+    raw = _section(service.get(EXTENSION), place, (*_SERVICE_KEYS, _MODE_KEY, *_CAPTURE_KEYS))
+    labels = string_map(service.get("labels"))
+    inject = raw.get("inject", labels.get(INJECT, labels.get("sidecar.istio.io/inject", project.inject)))
+    namespace = raw.get("namespace", labels.get(NAMESPACE, project.namespace))
+    account = raw.get("serviceAccount", labels.get(SERVICE_ACCOUNT, mesh_name(name, service)))
+    own = raw.get("labels") or {}
+    if not isinstance(own, Mapping):
+        raise InputError("must be a mapping", where=f"{place}.labels")
+    return ServiceSettings(
+        inject=_boolean(inject, f"services.{name}: inject"),
+        namespace=_name(namespace, f"services.{name}: namespace"),
+        service_account=_account(str(account), f"services.{name}: service account"),
+        labels=workload_labels(name, service) | {str(k): str(v) for k, v in own.items()},
+        capture=_capture(raw, labels),
+        intercept=_intercepts(raw.get(_MODE_KEY, labels.get("sidecar.istio.io/interceptionMode")), f"services.{name}"),
+    )
+
+
+def string_map(value: Any) -> dict[str, str]:
+    """A Compose mapping in either of its forms, `{k: v}` or `[k=v]`; an absent value is empty."""
+    if isinstance(value, Mapping):
+        return {str(k): "" if v is None else str(v) for k, v in value.items()}
+    pairs = (str(item).partition("=") for item in value or ())
+    return {key: text for key, _, text in pairs}
+
+
+def conventions(service: Mapping[str, Any]) -> dict[str, str]:
+    """The service's `SERVICE_*` metadata; labels beat environment, as with registrator."""
+    merged = string_map(service.get("environment")) | string_map(service.get("labels"))
+    return {key: value for key, value in merged.items() if key.startswith("SERVICE_") and value}
+
+
+def mesh_name(name: str, service: Mapping[str, Any], port: int = 0) -> str:
+    """What the mesh calls the service: as declared for the port, for any port, or Compose's name."""
+    declared = conventions(service)
+    if port and (found := declared.get(f"SERVICE_{port}_NAME")):
+        return found
+    if found := declared.get("SERVICE_NAME"):
+        return found
+    named = sorted(value for key, value in declared.items() if re.fullmatch(r"SERVICE_\d+_NAME", key))
+    return named[0] if named and not port else name
+
+
+def workload_labels(name: str, service: Mapping[str, Any]) -> dict[str, str]:
+    """What subsets and selectors match: Docker labels, tags `key|value` or `key=value`, and `app`."""
+    own = {
+        key: value
+        for key, value in string_map(service.get("labels")).items()
+        if not key.startswith(("com.docker.", "SERVICE_", PREFIX, _TRAFFIC))
+    }
+    tags: dict[str, str] = {}
+    for key, value in sorted(conventions(service).items()):
+        if re.fullmatch(r"SERVICE_(\d+_)?TAGS", key):
+            tags.update(_tags(value))
+    return {"app": mesh_name(name, service)} | tags | own
+
+
+def _tags(text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for tag in re.split(r"(?<!\\),", text):
+        parts = re.split(r"[|=]", tag.replace("\\,", ","), maxsplit=1)
+        if len(parts) == 2 and parts[0]:
+            found[parts[0]] = parts[1]
+    return found
+
+
+def _section(raw: Any, place: str, known: tuple[str, ...]) -> Mapping[str, Any]:
+    if raw is None:
+        return {}
+    if not isinstance(raw, Mapping):
+        raise InputError("must be a mapping", where=place, fix=f"known keys: {', '.join(known)}")
+    for key in raw:
+        if key not in known:
+            near = get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise InputError(f"unknown key {key!r}", where=place, fix=f"{hint}known keys: {', '.join(known)}")
+    return raw
+
+
+def _boolean(value: Any, place: str) -> bool:
+    text = str(value).strip().lower()
+    if text in ("true", "yes", "on", "1", "enabled"):
+        return True
+    if text in ("false", "no", "off", "0", "disabled"):
+        return False
+    raise InputError(f"{value!r} is neither true nor false", where=place, fix='write "true" or "false"')
+
+
+def _name(value: Any, place: str) -> str:
+    text = str(value)
+    if len(text) > 63 or not _PLAIN_NAME.match(text):
+        raise InputError(f"{text!r} is not a name", where=place, fix="use lower-case letters, digits and '-'")
+    return text
+
+
+def _account(text: str, place: str) -> str:
+    # It becomes a path segment of a SPIFFE identity, which has no escapes.
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,253}", text) or text in (".", ".."):
+        raise InputError(
+            f"{text!r} cannot be part of a SPIFFE identity",
+            where=place,
+            fix="set dockermesh.io/service-account to letters, digits, '.', '_', '-'",
+        )
+    return text
+
+
+def _capture(raw: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, str]:
+    settings: dict[str, str] = {}
+    for key, argument in _CAPTURE_KEYS.items():
+        value = raw.get(key, labels.get(_TRAFFIC + key))
+        if value is not None:
+            settings[argument] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return settings
+
+
+def _intercepts(mode: Any, place: str) -> bool:
+    text = str(mode or "REDIRECT").upper()
+    if text == "TPROXY":
+        raise InputError(
+            "interception mode TPROXY needs a proxy with NET_ADMIN, and proxies of the mesh have no capability",
+            where=place,
+            fix="use REDIRECT; the client's address is in x-forwarded-for",
+        )
+    if text not in ("REDIRECT", "NONE"):
+        raise InputError(f"unknown interception mode {mode!r}", where=place, fix="write REDIRECT or NONE")
+    return text == "REDIRECT"

@@ -1,0 +1,37 @@
+"""Capture rules of services that do not want the default ones.
+
+Invariant: services with the same settings share one Compose config, named by the hash of its content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from dockermesh.errors import InputError
+from dockermesh.inject import names
+from dockermesh.inject.capture import pod_capture, pod_capture_config
+
+
+def rules(service: str, capture: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """The Compose config (its name and definition) with the rules for these settings of `service`."""
+    try:
+        text = pod_capture(pod_capture_config(**capture))
+    except InputError as error:
+        raise InputError(error.what, where=f"services.{service}", fix=error.fix) from error
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return f"dockermesh-capture-{digest}", {"content": text.replace("$", "$$")}
+
+
+def tune(pod: dict[str, Any], config: str) -> None:
+    """Put the rules `config` in place of those in the pod's image."""
+    pod["configs"] = [{"source": config, "target": names.CAPTURE_PATH}]
+    # Compose copies inline configs into the container, which Docker refuses on a read-only root (docker/compose#12031).
+    # Without capabilities and new privileges the sleeping pod can write nothing there that matters.
+    del pod["read_only"]
+
+
+def switch_off(pod: dict[str, Any]) -> None:
+    """No rules at all."""
+    pod["environment"]["DOCKERMESH_CAPTURE"] = "none"
