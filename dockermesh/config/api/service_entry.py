@@ -1,0 +1,53 @@
+"""ServiceEntry: a service that no registry knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Annotated
+
+from dockermesh.config.api.common import WorkloadSelector
+from dockermesh.config.api.workload import WorkloadEntry
+from dockermesh.config.fields import REQUIRED, Length, UInt32
+
+
+class Location(StrEnum):
+    """Whether the service is part of the mesh."""
+
+    MESH_EXTERNAL = "MESH_EXTERNAL"
+    MESH_INTERNAL = "MESH_INTERNAL"
+
+
+class Resolution(StrEnum):
+    """How the addresses of the endpoints are found."""
+
+    NONE = "NONE"
+    STATIC = "STATIC"
+    DNS = "DNS"
+    DNS_ROUND_ROBIN = "DNS_ROUND_ROBIN"
+    DYNAMIC_DNS = "DYNAMIC_DNS"
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePort:
+    """A port of the service; `target_port` 0 is the same number."""
+
+    number: UInt32 = field(default=0, metadata=REQUIRED)
+    protocol: Annotated[str, Length(high=256)] = ""
+    name: Annotated[str, Length(high=256)] = field(default="", metadata=REQUIRED)
+    target_port: UInt32 = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceEntry:
+    """The hosts, ports and endpoints of a service."""
+
+    hosts: Annotated[tuple[str, ...], Length(low=1, high=256)] = field(default=(), metadata=REQUIRED)
+    addresses: Annotated[tuple[Annotated[str, Length(high=64)], ...], Length(high=256)] = ()
+    ports: Annotated[tuple[ServicePort, ...], Length(high=256)] = ()
+    location: Location = Location.MESH_EXTERNAL
+    resolution: Resolution = Resolution.NONE
+    endpoints: Annotated[tuple[WorkloadEntry, ...], Length(high=4096)] = ()
+    workload_selector: WorkloadSelector | None = None
+    export_to: tuple[str, ...] = ()
+    subject_alt_names: tuple[str, ...] = ()

@@ -1,0 +1,258 @@
+"""Plain data to the dataclasses of `api/`: one decoder per class, built from its annotations on first use.
+
+A decoder never raises on bad data: it reports every problem to its cursor and goes on with the default, so that all
+problems of a document are found in one go. Whether the result may be used, `Problems` says.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from datetime import timedelta
+from enum import StrEnum
+from functools import cache
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from dockermesh.config.checks import CHECKS, parse_duration
+from dockermesh.config.fields import json_name
+from dockermesh.config.findings import Cursor
+from dockermesh.config.legacy import UPGRADES
+
+T = TypeVar("T")
+_Decode = Callable[[Any, Cursor], Any]
+_REJECTED: Any = object()
+
+
+def decode(cls: type[T], raw: Any, at: Cursor) -> T:
+    """`raw` as `cls`; what is wrong is reported and replaced by its default."""
+    value: Any = _decoder_of_class(cls)(raw, at)
+    return cls() if value is _REJECTED else value
+
+
+def _decoder_of_class(cls: Any) -> _Decode:
+    return _decoder(cls)
+
+
+@cache
+def _decoder(annotation: Any) -> _Decode:
+    """The decoder of a type; it returns `_REJECTED` after reporting why."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        inner, *limits = get_args(annotation)
+        return _limited(_decoder(inner), limits)
+    if origin in (Union, types.UnionType):
+        (inner,) = (a for a in get_args(annotation) if a is not types.NoneType)
+        return _decoder(inner)
+    if origin is tuple:
+        return _list_decoder(get_args(annotation)[0])
+    if origin is not None and issubclass(origin, Mapping):
+        return _map_decoder(*get_args(annotation))
+    return _plain_decoder(annotation)
+
+
+def _plain_decoder(annotation: Any) -> _Decode:
+    if annotation is Any:
+        return lambda raw, at: raw
+    if annotation in _SCALARS:
+        return _SCALARS[annotation]
+    if issubclass(annotation, StrEnum):
+        return _enum_decoder(annotation)
+    if is_dataclass(annotation):
+        return _message_decoder(annotation)
+    raise TypeError(f"no decoder for {annotation!r}")
+
+
+def _limited(inner: _Decode, limits: list[Any]) -> _Decode:
+    checks = [(CHECKS[type(limit)], limit) for limit in limits]
+
+    def run(raw: Any, at: Cursor) -> Any:
+        value = inner(raw, at)
+        if value is not _REJECTED:
+            for check, limit in checks:
+                message = check(limit, value)
+                if message:
+                    at.error(message)
+                    return _REJECTED
+        return value
+
+    return run
+
+
+def _list_decoder(item: Any) -> _Decode:
+    decode_item = _decoder(item)
+
+    def run(raw: Any, at: Cursor) -> Any:
+        if not isinstance(raw, list):
+            at.error(f"must be a list, not {describe(raw)}")
+            return _REJECTED
+        items = []
+        for index, entry in enumerate(raw):
+            if entry is None:
+                (at / index).error("must not be null")
+                continue
+            value = decode_item(entry, at / index)
+            # What was rejected keeps its place, so that later findings name the right index.
+            items.append(_placeholder(item) if value is _REJECTED else value)
+        return tuple(items)
+
+    return run
+
+
+def _map_decoder(key: Any, item: Any) -> _Decode:
+    decode_key, decode_item = _key_decoder(key), _decoder(item)
+    nullable = item is Any
+
+    def run(raw: Any, at: Cursor) -> Any:
+        if not isinstance(raw, dict):
+            at.error(f"must be a mapping, not {describe(raw)}")
+            return _REJECTED
+        entries = {}
+        for name, entry in raw.items():
+            place = at / name
+            if entry is None and not nullable:
+                place.error("must not be null")
+                continue
+            name_value, value = decode_key(name, place), decode_item(entry, place)
+            if name_value is not _REJECTED and value is not _REJECTED:
+                entries[name_value] = value
+        return entries
+
+    return run
+
+
+def _key_decoder(key: Any) -> _Decode:
+    inner = _decoder(key)
+    if get_origin(key) is Annotated and get_args(key)[0] is int:
+        return lambda raw, at: inner(int(raw) if _is_integer_text(raw) else raw, at)
+    return inner
+
+
+def _is_integer_text(raw: Any) -> bool:
+    return isinstance(raw, str) and len(raw) < 20 and raw.lstrip("-").isdecimal() and raw.isascii()
+
+
+def _placeholder(annotation: Any) -> Any:
+    while get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    return annotation() if annotation is not Any and get_origin(annotation) is None else None
+
+
+def _enum_decoder(enum: type[StrEnum]) -> _Decode:
+    names = {member.value: member for member in enum}
+
+    def run(raw: Any, at: Cursor) -> Any:
+        member = names.get(raw) if isinstance(raw, str) else None
+        if member is None:
+            at.error(f"{describe(raw)} is not one of {', '.join(names)}")
+            return _REJECTED
+        return member
+
+    return run
+
+
+def _message_decoder(cls: Any) -> _Decode:
+    hints = get_type_hints(cls, include_extras=True)
+    by_name: dict[str, tuple[str, Any]] = {}
+    required = []
+    for f in fields(cls):
+        name = json_name(f)
+        by_name[name] = by_name[f.name] = (f.name, hints[f.name])
+        if f.metadata.get("required"):
+            required.append((name, f.name))
+    oneofs = tuple(getattr(cls, "ONEOFS", ()))
+    names = {f.name: json_name(f) for f in fields(cls)}
+    upgrade = UPGRADES.get(cls.__name__)
+
+    def run(raw: Any, at: Cursor) -> Any:
+        if not isinstance(raw, dict):
+            at.error(f"must be a mapping, not {describe(raw)}")
+            return _REJECTED
+        if upgrade is not None:
+            raw = upgrade(raw, at)
+        values: dict[str, Any] = {}
+        for name, entry in raw.items():
+            known = by_name.get(name)
+            if known is None:
+                (at / name).error(unknown_field(name, names.values()))
+            elif entry is not None:
+                if known[0] in values:
+                    (at / name).error(f"is given twice, as {names[known[0]]} and as {known[0]}")
+                values[known[0]] = _decoder(known[1])(entry, at / name)
+        for name, attribute in required:
+            if attribute not in values:
+                (at / name).error("is required")
+        for group in oneofs:
+            given = [names[a] for a in group if a in values]
+            if len(given) > 1:
+                (at / given[1]).error(f"only one of {', '.join(given)} may be set")
+        return cls(**{name: value for name, value in values.items() if value is not _REJECTED})
+
+    return run
+
+
+def unknown_field(name: str, known: Any) -> str:
+    """The message about a field that does not exist, with the most similar one that does."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, list(known), n=1, cutoff=0.7)
+    return f"unknown field {name!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+
+
+def describe(raw: Any) -> str:
+    """A value in a message: short, and with its type where that is the point."""
+    if raw is None:
+        return "null"
+    if isinstance(raw, dict):
+        return "a mapping"
+    if isinstance(raw, list):
+        return "a list"
+    if isinstance(raw, bool):
+        return "true" if raw else "false"
+    text = repr(raw)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _text(raw: Any, at: Cursor) -> Any:
+    if isinstance(raw, str):
+        return raw
+    at.error(f"must be a text, not {describe(raw)}; quote it")
+    return _REJECTED
+
+
+def _integer(raw: Any, at: Cursor) -> Any:
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        return raw
+    if isinstance(raw, float) and math.isfinite(raw) and raw == int(raw):
+        return int(raw)
+    at.error(f"must be an integer, not {describe(raw)}")
+    return _REJECTED
+
+
+def _number(raw: Any, at: Cursor) -> Any:
+    if isinstance(raw, int | float) and not isinstance(raw, bool) and math.isfinite(raw):
+        return float(raw)
+    at.error(f"must be a number, not {describe(raw)}")
+    return _REJECTED
+
+
+def _boolean(raw: Any, at: Cursor) -> Any:
+    if isinstance(raw, bool):
+        return raw
+    at.error(f"must be true or false, not {describe(raw)}")
+    return _REJECTED
+
+
+def _duration(raw: Any, at: Cursor) -> Any:
+    if isinstance(raw, str):
+        value = parse_duration(raw)
+        if isinstance(value, timedelta):
+            return value
+        at.error(value)
+        return _REJECTED
+    at.error(f"must be a duration such as 1.5s or 2m30s, not {describe(raw)}")
+    return _REJECTED
+
+
+_SCALARS: dict[Any, _Decode] = {str: _text, int: _integer, float: _number, bool: _boolean, timedelta: _duration}

@@ -1,0 +1,227 @@
+"""Documents to typed resources: the envelope (`apiVersion`, `kind`, `metadata`), then the spec.
+
+`read_text` is the way in for files, `read_document` for documents that come as data (the API, Consul). Both return
+what could be read together with all findings; a resource is only there if no finding is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from dockermesh.config.decode import decode, describe, unknown_field
+from dockermesh.config.findings import Cursor, Finding, Level, Problems, render_path
+from dockermesh.config.kinds import KINDS, MESH_CONFIG, Kind, kind_named, replacement_of
+from dockermesh.config.loading import RawDocument, line_of, load_documents
+from dockermesh.config.resource import DEFAULT_NAMESPACE, Location, Resource
+
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_ENVELOPE = ("apiVersion", "kind", "metadata", "spec", "status")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The valid resources of a text, and what was found in all of it."""
+
+    resources: tuple[Resource[Any], ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether no finding is an error."""
+        return not any(finding.is_error for finding in self.findings)
+
+
+def read_text(text: str | bytes, file: str = "", namespace: str = DEFAULT_NAMESPACE) -> Reading:
+    """Every resource in YAML or JSON; `namespace` is for those that name none."""
+    loaded = load_documents(text)
+    resources: list[Resource[Any]] = []
+    findings: list[Finding] = []
+    for document in loaded.documents:
+        reading = _read_raw(document, file, namespace)
+        resources.extend(reading.resources)
+        findings.extend(reading.findings)
+    if loaded.error is not None:
+        findings.append(Finding("", file, loaded.error.line, "", Level.ERROR, loaded.error.message))
+    return Reading(tuple(resources), tuple(findings))
+
+
+def read_document(data: Any, file: str = "", namespace: str = DEFAULT_NAMESPACE) -> Reading:
+    """The resource in one document; a `List` may hold several."""
+    return _read_raw(RawDocument(data, int(getattr(data, "line", 0))), file, namespace)
+
+
+def _read_raw(document: RawDocument, file: str, namespace: str) -> Reading:
+    resources: list[Resource[Any]] = []
+    findings: list[Finding] = []
+    for path, data in _items(document.data):
+        problems = Problems()
+        resource = _read_resource(data, Location(file, line_of(document.data, path)), namespace, problems)
+        title = str(resource) if resource is not None else _title(data, namespace)
+        found = [
+            Finding(
+                title,
+                file,
+                line_of(data, p.path) or line_of(document.data, path),
+                render_path((*path, *p.path)),
+                p.level,
+                p.message,
+            )
+            for p in problems.found
+        ]
+        findings.extend(found)
+        if resource is not None and not any(f.is_error for f in found) and not document.mistakes:
+            resources.append(resource)
+    for mistake in document.mistakes:
+        title = _title(document.data, namespace)
+        findings.append(Finding(title, file, mistake.line, "", Level.ERROR, mistake.message))
+    return Reading(tuple(resources), tuple(findings))
+
+
+def _items(data: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    items = data.get("items") if isinstance(data, dict) and str(data.get("kind", "")).endswith("List") else None
+    if isinstance(items, list):
+        for index, item in enumerate(items):
+            yield ("items", index), item
+    else:
+        yield (), data
+
+
+def _title(data: Any, namespace: str) -> str:
+    """`Kind namespace/name` as far as the document tells."""
+    if not isinstance(data, dict):
+        return ""
+    metadata = data.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    name = metadata.get("name") or metadata.get("generateName") or "?"
+    return f"{data.get('kind') or '?'} {metadata.get('namespace') or namespace}/{name}"
+
+
+def _read_resource(data: Any, location: Location, namespace: str, problems: Problems) -> Resource[Any] | None:
+    root = problems.at()
+    if not isinstance(data, dict):
+        root.error(f"a resource must be a mapping with apiVersion, kind, metadata and spec, not {describe(data)}")
+        return None
+    kind = _kind(data, root)
+    if kind is None:
+        return None
+    if kind is MESH_CONFIG and "spec" not in data:
+        data = _with_spec(data)
+    for key in data:
+        if key not in _ENVELOPE:
+            (root / key).error(unknown_field(key, _ENVELOPE))
+    envelope = _metadata(data.get("metadata"), root / "metadata", kind, namespace)
+    spec = data.get("spec")
+    resource = Resource(
+        kind=kind.name,
+        api_version=data.get("apiVersion") or kind.api_version,
+        spec=decode(kind.spec_class(), {} if spec is None else spec, root / "spec"),
+        location=location,
+        document=data,
+        **envelope,
+    )
+    _check(resource, kind, problems)
+    return resource
+
+
+def _check(resource: Resource[Any], kind: Kind, problems: Problems) -> None:
+    """Apply the kind's rules; what they say about a field that could not be decoded is a consequence, so left out."""
+    before = len(problems.found)
+    undecoded = Problems(list(problems.found))
+    rules = _rules(kind)
+    if rules is not None:
+        rules(resource, problems.at("spec"))
+    problems.found[before:] = [p for p in problems.found[before:] if not undecoded.touches(p.path)]
+
+
+def _rules(kind: Kind) -> Callable[[Resource[Any], Cursor], None] | None:
+    name = f"dockermesh.config.rules.{kind.module}"
+    if find_spec(name) is None:
+        return None
+    check: Callable[[Resource[Any], Cursor], None] | None = getattr(import_module(name), f"check_{kind.plural}", None)
+    return check
+
+
+def _with_spec(data: dict[str, Any]) -> dict[str, Any]:
+    """A MeshConfig whose settings are at the top, as in Istio's ConfigMap."""
+    spec = {key: value for key, value in data.items() if key not in _ENVELOPE}
+    return {key: value for key, value in data.items() if key in _ENVELOPE} | {"spec": spec}
+
+
+def _kind(data: dict[str, Any], root: Cursor) -> Kind | None:
+    api_version, name = data.get("apiVersion"), data.get("kind")
+    if not isinstance(name, str) or not name:
+        (root / "kind").error("is required, for example VirtualService")
+        return None
+    kind = kind_named(name)
+    if kind is MESH_CONFIG:
+        return kind
+    if not isinstance(api_version, str) or not api_version:
+        example = kind.api_version if kind is not None else "networking.istio.io/v1"
+        (root / "apiVersion").error(f"is required, for example {example}")
+        return None
+    if kind is not None and kind.accepts(api_version):
+        return kind
+    _refuse(api_version, name, kind, root)
+    return None
+
+
+def _refuse(api_version: str, name: str, kind: Kind | None, root: Cursor) -> None:
+    group = api_version.partition("/")[0]
+    replacement = replacement_of(group, name)
+    if replacement:
+        (root / "kind").error(f"{name} of {group} is no longer part of Istio; use {replacement}")
+    elif kind is not None and kind.group == group:
+        versions = ", ".join(f"{kind.group}/{version}" for version in kind.versions)
+        (root / "apiVersion").error(f"{name} has no version {api_version!r}; use one of {versions}")
+    elif group.endswith("istio.io"):
+        if kind is not None:
+            (root / "apiVersion").error(f"{name} is in {kind.group}, not in {group}; use {kind.api_version}")
+        else:
+            (root / "kind").error(unknown_field(name, [k.name for k in KINDS]).replace("field", "kind"))
+    else:
+        (root / "kind").warn(f"{name} of {api_version} is not a resource of the mesh; it is ignored")
+
+
+def _metadata(raw: Any, at: Cursor, kind: Kind, namespace: str) -> dict[str, Any]:
+    if raw is None and kind is MESH_CONFIG:
+        raw = {"name": "default"}
+    if not isinstance(raw, dict):
+        at.error("is required: a mapping with at least a name")
+        raw = {"name": "?"}
+    name = raw.get("name") or raw.get("generateName")
+    if not isinstance(name, str):
+        (at / "name").error("is required")
+        name = "?"
+    elif raw.get("name") and not (_SUBDOMAIN.fullmatch(name) and len(name) <= 253):
+        (at / "name").error(f"{name[:80]!r} is not a valid name: lower-case letters, digits, '-' and '.'")
+    space = raw.get("namespace")
+    space = namespace if space in (None, "") else space
+    if not isinstance(space, str) or not _LABEL.fullmatch(space) or len(space) > 63:
+        (at / "namespace").error(f"{describe(space)} is not a valid namespace: lower-case letters, digits and '-'")
+        space = namespace
+    return {
+        "name": name,
+        "namespace": space,
+        "labels": _texts(raw.get("labels"), at / "labels"),
+        "annotations": _texts(raw.get("annotations"), at / "annotations"),
+        "resource_version": str(raw.get("resourceVersion") or ""),
+        "created": str(raw.get("creationTimestamp") or ""),
+    }
+
+
+def _texts(raw: Any, at: Cursor) -> dict[str, str]:
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        at.error(f"must be a mapping, not {describe(raw)}")
+        return {}
+    for key, value in raw.items():
+        if not isinstance(value, str):
+            (at / key).error(f"must be a text, not {describe(value)}; quote it")
+    return {key: value for key, value in raw.items() if isinstance(value, str)}

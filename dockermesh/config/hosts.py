@@ -1,0 +1,55 @@
+"""Host names in configuration: short names, wildcards, and which of several hosts is the most specific.
+
+A short host (`reviews`) is that of a service in the namespace of the resource that says it, as Istio documents.
+Matching ignores case, and a wildcard (`*`, `*.example.com`) covers any number of labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+DEFAULT_DOMAIN = "svc.cluster.local"
+
+
+def fully_qualified(host: str, namespace: str, domain: str = DEFAULT_DOMAIN) -> str:
+    """`reviews` as `reviews.<namespace>.<domain>`; every host with a dot or a wildcard, and every address, as it is."""
+    if "." in host or ":" in host or host.startswith("*") or not host:
+        return host
+    return f"{host}.{namespace}.{domain}"
+
+
+def is_short(host: str) -> bool:
+    """Whether the host stands for a service of the same namespace."""
+    return bool(host) and "." not in host and ":" not in host and not host.startswith("*")
+
+
+def kubernetes_service(host: str, domain: str = DEFAULT_DOMAIN) -> tuple[str, str] | None:
+    """Name and namespace in `reviews.default.svc.cluster.local` (or a prefix such as `reviews.default.svc`)."""
+    rest = host.removesuffix(".").lower()
+    for suffix in (f".{domain}", ".svc"):
+        if rest.endswith(suffix):
+            parts = rest.removesuffix(suffix).split(".")
+            return (parts[0], parts[1]) if len(parts) == 2 and all(parts) else None
+    return None
+
+
+def matches(pattern: str, host: str) -> bool:
+    """Whether every host that `host` stands for is covered by `pattern`; both may have a wildcard."""
+    pattern, host = pattern.lower(), host.lower()
+    if pattern == host or pattern == "*":
+        return True
+    if not pattern.startswith("*"):
+        return False
+    suffix = pattern[1:]
+    return host.removeprefix("*").endswith(suffix) and (len(host) > len(suffix) or host.startswith("*"))
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether some host is covered by both."""
+    return matches(one, other) or matches(other, one)
+
+
+def most_specific(host: str, candidates: Iterable[str]) -> str | None:
+    """The candidate that covers `host` and is closest to it: itself, else the longest wildcard; None if none covers."""
+    covering = [candidate for candidate in candidates if matches(candidate, host)]
+    return max(covering, key=lambda c: (not c.startswith("*"), len(c)), default=None)
