@@ -93,12 +93,17 @@ class Container:
     @property
     def group(self) -> str:
         """What is handled together, one event after the other: a workload's containers, else the container alone."""
-        return self.labels.get(WORKLOAD) or self.id
+        return group_of(self.id, self.labels)
 
     def address(self, network: str) -> str:
         """The address on `network`; without one the default bridge's, else that of the first network by name."""
         preferred = self.networks.get(network) or self.ip
         return preferred or next((ip for _, ip in sorted(self.networks.items()) if ip), "")
+
+
+def group_of(container_id: str, labels: Mapping[str, str]) -> str:
+    """The group of a container of which only id and labels are known, as in events and listings."""
+    return labels.get(WORKLOAD) or container_id[:12]
 
 
 def parse_time(text: str) -> int:

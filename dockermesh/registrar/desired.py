@@ -34,8 +34,9 @@ def desired_state(
     *,
     stopping: Collection[str] = (),
     tokens: Mapping[str, str] = MappingProxyType({}),
+    group: str = "",
 ) -> Desired:
-    """What the registry should hold.
+    """What the registry should hold, for one `group` if given; the rest of the containers then is context.
 
     `stopping` are ids of containers that got their stop signal, `tokens` the attested digests by pod incarnation.
     """
@@ -46,7 +47,7 @@ def desired_state(
     skipped: list[Skipped] = []
     for container in all_containers:
         owner = by_id.get(container.joined)
-        if container.role == "app" or not container.role:
+        if container.role in ("app", "") and group in ("", container.group):
             mapped, reasons = map_container(container, owner, options)
             skipped += reasons
             if not serves(container, owner, members.get(container.joined, ()), stopping):
@@ -57,7 +58,7 @@ def desired_state(
     workloads = [
         _workload(pod, members.get(pod.id, ()), tokens[pod.incarnation], options)
         for pod in all_containers
-        if pod.role == "pod" and _alive(pod, stopping) and pod.incarnation in tokens
+        if pod.role == "pod" and group in ("", pod.group) and _alive(pod, stopping) and pod.incarnation in tokens
     ]
     retained = frozenset(c.id for c in all_containers if _retained(c, options))
     return Desired(tuple(registrations.values()), tuple(workloads), tuple(skipped), retained)

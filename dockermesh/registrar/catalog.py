@@ -1,0 +1,88 @@
+"""Registrations and workloads as a catalog, for a mesh whose registry is Docker itself.
+
+Invariant: a service that did not change is the same object in the next catalog.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import TypeVar
+
+from dockermesh.model import Catalog, Endpoint, Health, Port, Protocol, Service, Workload
+from dockermesh.model.protocol import infer_protocol
+from dockermesh.registrar.mapping import META_ACCOUNT, META_NAMESPACE, META_SERVICE, META_WORKLOAD, Registration
+
+T = TypeVar("T")
+DOMAIN = "service.consul"
+
+
+def build_catalog(registrations: Iterable[Registration], workloads: Iterable[Workload], previous: Catalog) -> Catalog:
+    """The catalog of these registrations; `previous` lends the objects that stay."""
+    known = {w.name: w for w in workloads}
+    by_name: dict[str, list[Registration]] = {}
+    by_compose: dict[str, list[Registration]] = {}
+    for registration in sorted(registrations, key=lambda r: r.id):
+        by_name.setdefault(registration.name, []).append(registration)
+        if compose := registration.meta.get(META_SERVICE):
+            by_compose.setdefault(compose, []).append(registration)
+    # Clients of an unmodified compose file call each other by Compose's names, whatever SERVICE_NAME says.
+    groups = by_name | {name: found for name, found in by_compose.items() if name not in by_name}
+    services = {}
+    for name, found in groups.items():
+        service = _service(name, found, known)
+        services[service.hostname] = _same(previous.services.get(service.hostname), service)
+    kept = {name: _same(previous.workloads.get(name), workload) for name, workload in known.items()}
+    return Catalog(MappingProxyType(services), MappingProxyType(kept))
+
+
+def _same(old: T | None, new: T) -> T:
+    return old if old is not None and old == new else new
+
+
+def _service(name: str, registrations: list[Registration], workloads: Mapping[str, Workload]) -> Service:
+    ports: dict[int, Protocol] = {}
+    for registration in registrations:
+        protocol = _protocol(registration)
+        if ports.get(registration.port, Protocol.AUTO) is Protocol.AUTO:
+            ports[registration.port] = protocol
+    return Service(
+        name=name,
+        hostname=f"{name}.{DOMAIN}",
+        ports=tuple(Port(number, protocol) for number, protocol in sorted(ports.items())),
+        endpoints=tuple(_endpoint(r, workloads) for r in registrations if r.address),
+        namespace=registrations[0].meta.get(META_NAMESPACE, "default"),
+    )
+
+
+def _protocol(registration: Registration) -> Protocol:
+    if "udp" in registration.tags:
+        return Protocol.UDP
+    return infer_protocol(declared=registration.meta.get("protocol", ""), number=registration.port)
+
+
+def _endpoint(registration: Registration, workloads: Mapping[str, Workload]) -> Endpoint:
+    meta = registration.meta
+    workload = workloads.get(meta.get(META_WORKLOAD, ""))
+    health = registration.health
+    labels = {k: v for k, v in meta.items() if not k.startswith(("dockermesh-", "check_"))}
+    labels |= dict(workload.labels) if workload else {}
+    labels |= {k: v for tag in registration.tags if (pair := _pair(tag)) for k, v in (pair,)}
+    return Endpoint(
+        address=registration.address,
+        port=registration.port,
+        id=registration.id,
+        labels=MappingProxyType(labels),
+        health=Health.UNHEALTHY if health and health.status != "passing" else Health.HEALTHY,
+        workload=meta.get(META_WORKLOAD, ""),
+        namespace=meta.get(META_NAMESPACE, "default"),
+        service_account=meta.get(META_ACCOUNT, ""),
+    )
+
+
+def _pair(tag: str) -> tuple[str, str] | None:
+    for separator in "|=":
+        key, found, value = tag.partition(separator)
+        if found and key:
+            return key, value.split(separator)[0]
+    return None

@@ -1,0 +1,245 @@
+"""Consul as the registrar's sink: agent-local services, their Docker checks, and workloads in KV.
+
+Invariant: touched are only entries whose Meta or key names this host; what Consul has already is not sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import aiohttp
+import structlog
+from consul.callback import CB
+from consul.exceptions import ConsulException
+
+from dockermesh.engine.consul_client import ConsulClient
+from dockermesh.errors import RegistryError
+from dockermesh.registrar.checks import check_id
+from dockermesh.registrar.desired import Desired
+from dockermesh.registrar.lease import HostLease
+from dockermesh.registrar.mapping import META_CONTAINER, META_HASH, META_HOST, META_WORKLOAD, Registration
+from dockermesh.registrar.plan import Entry, plan_registrations
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+WORKLOADS = "dockermesh/workloads"
+# Slow answers are waited for: giving up early would only put more load on a Consul that is slow already.
+_TIMEOUT = 40.0
+# How often an unchanged Docker check is confirmed, so that its TTL never runs out.
+_BEAT = 3600.0
+
+
+@contextlib.asynccontextmanager
+async def consul_errors(where: str) -> AsyncIterator[None]:
+    """Turns every failure of the client into a RegistryError."""
+    try:
+        yield
+    except (ConsulException, aiohttp.ClientError, TimeoutError, OSError) as error:
+        text = str(error) or type(error).__name__
+        raise RegistryError(f"Consul failed: {text[:300]}", where=where, fix="see whether Consul runs") from error
+
+
+class ConsulSink:
+    """Writes to the agent that `client` talks to, as `host`."""
+
+    def __init__(self, client: ConsulClient, host: str, *, lease: HostLease | None = None) -> None:
+        self._client = client
+        self._host = host
+        self._lease = lease or HostLease(client, host)
+        self._entries: dict[str, Entry] = {}
+        self._workloads: dict[str, str] = {}
+        self._known = asyncio.Event()
+        self._beats: dict[str, float] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        # Which ids and keys were written when, so that a listing made before does not overwrite what is known since.
+        self._clock = 0
+        self._written: dict[str, int] = {}
+        self._conflicts: set[str] = set()
+
+    async def run(self, resync: Callable[[], None]) -> None:
+        """Hold this host's lease and clean up after dead hosts, for ever."""
+        await self._lease.run(resync)
+
+    async def refresh(self) -> None:
+        """Read this agent's services and checks, and this host's workloads."""
+        self._clock += 1
+        start = self._clock
+        async with consul_errors("agent"), asyncio.timeout(_TIMEOUT):
+            services, checks, (_, pairs) = await asyncio.gather(
+                self._client.agent.services(),
+                self._client.agent.checks(),
+                self._client.kv.get(f"{WORKLOADS}/{self._host}/", recurse=True),
+            )
+        self._entries = self._merge(_entries(services or {}, checks or {}), self._entries, start)
+        found = {p["Key"]: (p["Value"] or b"").decode("utf-8", "replace") for p in pairs or ()}
+        self._workloads = self._merge(found, self._workloads, start)
+        self._written = {k: n for k, n in self._written.items() if n >= start}
+        self._known.set()
+
+    async def apply(self, group: str, desired: Desired) -> None:
+        """Make this host's entries of `group` those of `desired`."""
+        await self._known.wait()
+        wanted = {r.id for r in desired.registrations}
+        have = [e for e in self._entries.values() if e.group == group or e.id in wanted]
+        plan = plan_registrations(have, desired.registrations, host=self._host, group=group, retained=desired.retained)
+        for registration in plan.conflicts:
+            if registration.id not in self._conflicts:
+                self._conflicts.add(registration.id)
+                log.warning("service id belongs to another host; not registered", id=registration.id)
+        updates = {r.id: r for r in (*plan.update, *self._due(desired.registrations))}
+        for registration in plan.register:
+            updates.pop(registration.id, None)
+        prefix = f"{WORKLOADS}/{self._host}/"
+        workloads = {prefix + w.name: json.dumps(w.to_dict(), sort_keys=True) for w in desired.workloads}
+        await _all(
+            [self._put_workload(key, value) for key, value in workloads.items() if self._workloads.get(key) != value]
+            + [self._delete_workload(key) for key in (prefix + group,) if key in self._workloads.keys() - workloads]
+            + [self._deregister(i, group) for i in plan.deregister]
+            + [self._register(r, group) for r in plan.register]
+            + [self._update(r) for r in updates.values()]
+        )
+
+    async def retain(self, groups: Collection[str]) -> None:
+        """Remove this host's entries of containers that are gone."""
+        prefix = f"{WORKLOADS}/{self._host}/"
+        stale = [e for e in self._entries.values() if e.host == self._host and e.group not in groups]
+        for entry in stale:
+            log.info("removing a stale entry", id=entry.id, container=entry.container)
+        keys = [k for k in self._workloads if k.removeprefix(prefix) not in groups]
+        await _all([self._deregister(e.id, e.group) for e in stale] + [self._delete_workload(k) for k in keys])
+
+    def _merge(self, found: dict[str, T], known: dict[str, T], start: int) -> dict[str, T]:
+        newer = {k for k, written in self._written.items() if written >= start}
+        kept = {k: v for k, v in found.items() if k not in newer}
+        return kept | {k: known[k] for k in newer if k in known}
+
+    def _due(self, registrations: Iterable[Registration]) -> list[Registration]:
+        now = time.monotonic()
+        return [r for r in registrations if r.health and now - self._beats.get(r.id, -_BEAT) >= _BEAT]
+
+    @contextlib.asynccontextmanager
+    async def _writing(self, key: str) -> AsyncIterator[None]:
+        # Two containers may use one id one after the other (a recreated container keeps its name).
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        async with lock:
+            self._stamp(key)
+            try:
+                async with consul_errors(key), asyncio.timeout(_TIMEOUT):
+                    yield
+            finally:
+                self._stamp(key)
+        if not lock.locked():
+            self._locks.pop(key, None)
+
+    def _stamp(self, key: str) -> None:
+        self._clock += 1
+        self._written[key] = self._clock
+
+    async def _put(self, path: str, body: Any = None, params: list[tuple[str, str]] | None = None) -> None:
+        data = "" if body is None else json.dumps(body)
+        headers = self._client.prepare_headers()
+        answer = await self._client.http.put(CB.boolean(), path, params, data, headers, _TIMEOUT)
+        if not answer:
+            raise RegistryError(f"Consul does not know {path}", where="agent", fix="none: it is registered again")
+
+    async def _register(self, registration: Registration, group: str) -> None:
+        async with self._writing(registration.id):
+            existed = registration.id in self._entries
+            # Unknown until it is answered: after a failure it may or may not have happened.
+            self._entries.pop(registration.id, None)
+            body = registration.body()
+            await self._put("/v1/agent/service/register", body, [("replace-existing-checks", "true")])
+            self._entries[registration.id] = Entry(
+                id=registration.id,
+                fingerprint=body["Meta"][META_HASH],
+                host=self._host,
+                container=registration.meta.get(META_CONTAINER, ""),
+                group=group,
+                status=registration.health.status if registration.health else None,
+                tags=frozenset(registration.tags),
+            )
+            log.info("registered", id=registration.id, name=registration.name, address=registration.address)
+        if registration.health and existed:
+            await self._update(registration)
+
+    async def _update(self, registration: Registration) -> None:
+        health = registration.health
+        if health is None:
+            return
+        async with self._writing(registration.id):
+            entry = self._entries.pop(registration.id, None)
+            if entry is None:
+                return
+            output = health.output if health.status != "passing" else ""
+            path = f"/v1/agent/check/update/{quote(registration.check_id, safe=':')}"
+            await self._put(path, {"Status": health.status, "Output": output})
+            self._entries[registration.id] = Entry(
+                id=entry.id,
+                fingerprint=entry.fingerprint,
+                host=entry.host,
+                container=entry.container,
+                group=entry.group,
+                status=health.status,
+                tags=entry.tags,
+            )
+            self._beats[registration.id] = time.monotonic()
+            if entry.status != health.status:
+                log.info("health changed", id=entry.id, status=health.status, output=health.output)
+
+    async def _deregister(self, service_id: str, group: str) -> None:
+        async with self._writing(service_id):
+            entry = self._entries.get(service_id)
+            if entry is None or entry.group != group:
+                return
+            await self._client.agent.service.deregister(service_id)
+            self._entries.pop(service_id, None)
+            self._beats.pop(service_id, None)
+            log.info("deregistered", id=service_id)
+
+    async def _put_workload(self, key: str, value: str) -> None:
+        async with self._writing(key):
+            self._workloads.pop(key, None)
+            if not await self._client.kv.put(key, value):
+                raise RegistryError("Consul did not store the workload", where=key, fix="see Consul's log")
+            self._workloads[key] = value
+            log.info("workload attested", key=key)
+
+    async def _delete_workload(self, key: str) -> None:
+        async with self._writing(key):
+            if key in self._workloads:
+                await self._client.kv.delete(key)
+                self._workloads.pop(key, None)
+                log.info("workload removed", key=key)
+
+
+async def _all(steps: Sequence[Awaitable[None]]) -> None:
+    """Take all steps even if some fail, then fail with the first failure."""
+    for result in await asyncio.gather(*steps, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
+def _entries(services: dict[str, Any], checks: dict[str, Any]) -> dict[str, Entry]:
+    statuses = {c.get("CheckID", i): c for i, c in checks.items()}
+    found = {}
+    for service_id, service in services.items():
+        meta = service.get("Meta") or {}
+        check = statuses.get(check_id(service_id))
+        container = meta.get(META_CONTAINER, "")
+        found[service_id] = Entry(
+            id=service_id,
+            fingerprint=meta.get(META_HASH, ""),
+            host=meta.get(META_HOST, ""),
+            container=container,
+            group=meta.get(META_WORKLOAD) or container,
+            status=check.get("Status") if check else None,
+            tags=frozenset(service.get("Tags") or ()),
+        )
+    return found
