@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from dockermesh.model import Catalog, Endpoint, Health, Port, Protocol, Service, Workload
-from dockermesh.model.protocol import infer_protocol
 from dockermesh.registrar.mapping import META_ACCOUNT, META_NAMESPACE, META_SERVICE, META_WORKLOAD, Registration
 
 T = TypeVar("T")
@@ -43,7 +42,7 @@ def _same(old: T | None, new: T) -> T:
 def _service(name: str, registrations: list[Registration], workloads: Mapping[str, Workload]) -> Service:
     ports: dict[int, Protocol] = {}
     for registration in registrations:
-        protocol = _protocol(registration)
+        protocol = registration.protocol
         if ports.get(registration.port, Protocol.AUTO) is Protocol.AUTO:
             ports[registration.port] = protocol
     return Service(
@@ -53,12 +52,6 @@ def _service(name: str, registrations: list[Registration], workloads: Mapping[st
         endpoints=tuple(_endpoint(r, workloads) for r in registrations if r.address),
         namespace=registrations[0].meta.get(META_NAMESPACE, "default"),
     )
-
-
-def _protocol(registration: Registration) -> Protocol:
-    if "udp" in registration.tags:
-        return Protocol.UDP
-    return infer_protocol(declared=registration.meta.get("protocol", ""), number=registration.port)
 
 
 def _endpoint(registration: Registration, workloads: Mapping[str, Workload]) -> Endpoint:

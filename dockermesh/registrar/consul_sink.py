@@ -145,7 +145,9 @@ class ConsulSink:
     async def _put(self, path: str, body: Any = None, params: list[tuple[str, str]] | None = None) -> None:
         data = "" if body is None else json.dumps(body)
         headers = self._client.prepare_headers()
-        answer = await self._client.http.put(CB.boolean(), path, params, data, headers, _TIMEOUT)
+        answer = await self._client.http.put(
+            CB.boolean(), path, params, data=data, headers=headers, connections_timeout=_TIMEOUT
+        )
         if not answer:
             raise RegistryError(f"Consul does not know {path}", where="agent", fix="none: it is registered again")
 

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from dockermesh.model import Workload, WorkloadKind
+from dockermesh.model import ServedPort, Workload, WorkloadKind
 from dockermesh.registrar import container as labels
 from dockermesh.registrar.container import Container
 from dockermesh.registrar.mapping import Registration, Skipped, map_container
@@ -55,10 +55,12 @@ def desired_state(
             for registration in mapped:
                 if registrations.setdefault(registration.id, registration) is not registration:
                     skipped.append(Skipped(container.name, f"service id {registration.id} is used twice"))
+    # A pod that is down, or not attested yet, keeps its record without a token: its services then still exist, and
+    # requests to them wait for it instead of failing.
     workloads = [
-        _workload(pod, members.get(pod.id, ()), tokens[pod.incarnation], options)
+        _workload(pod, members.get(pod.id, ()), tokens.get(pod.incarnation, ""), options)
         for pod in all_containers
-        if pod.role == "pod" and group in ("", pod.group) and _alive(pod, stopping) and pod.incarnation in tokens
+        if pod.role == "pod" and group in ("", pod.group)
     ]
     retained = frozenset(c.id for c in all_containers if _retained(c, options))
     return Desired(tuple(registrations.values()), tuple(workloads), tuple(skipped), retained)
@@ -104,7 +106,8 @@ def _members(containers: Iterable[Container]) -> dict[str, list[Container]]:
 def _workload(pod: Container, members: Iterable[Container], token: str, options: Options) -> Workload:
     by_role = {m.role: m for m in members}
     app, proxy = by_role.get("app"), by_role.get("proxy")
-    service = _service_name(app, pod, options)
+    registrations = map_container(app, pod, options)[0] if app else ()
+    service = registrations[0].name if registrations else pod.labels.get(labels.SERVICE, "")
     network = pod.labels.get(labels.NETWORK) or options.network
     return Workload(
         id=pod.id,
@@ -116,18 +119,14 @@ def _workload(pod: Container, members: Iterable[Container], token: str, options:
         address=pod.address(network),
         host=options.owner,
         labels=MappingProxyType(json_labels(pod.labels.get(labels.LABELS, ""))),
+        # From the app's definition, so that the ports do not change while it is down or comes up.
+        ports=tuple(ServedPort(r.name, r.port, r.protocol.value) for r in registrations),
         token_sha256=token,
         config=pod.labels.get(labels.CONFIG, ""),
         project=pod.labels.get(labels.PROJECT, ""),
         app_container=app.id if app else "",
         proxy_container=proxy.id if proxy else "",
     )
-
-
-def _service_name(app: Container | None, pod: Container, options: Options) -> str:
-    # Taken from the app even before it runs, so that a workload does not change its service while it comes up.
-    registrations = map_container(app, pod, options)[0] if app else ()
-    return registrations[0].name if registrations else pod.labels.get(labels.SERVICE, "")
 
 
 def _kind(pod: Container) -> WorkloadKind:

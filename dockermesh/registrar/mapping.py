@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from dockermesh.model import ADMIN_PORT, DNS_PORT, INBOUND_PORT, OUTBOUND_PORT, PROMETHEUS_PORT, READINESS_PORT
+from dockermesh.model.protocol import Protocol, infer_protocol
 from dockermesh.model.service import NO_LABELS
 from dockermesh.registrar import container as labels
 from dockermesh.registrar import gotemplate
@@ -64,6 +65,13 @@ class Registration:
     meta: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
     check: Check | None = None
     health: DockerHealth | None = None
+
+    @property
+    def protocol(self) -> Protocol:
+        """What is spoken on the port."""
+        if "udp" in self.tags:
+            return Protocol.UDP
+        return infer_protocol(declared=self.meta.get("protocol", ""), number=self.port)
 
     @property
     def fingerprint(self) -> str:

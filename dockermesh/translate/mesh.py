@@ -18,6 +18,8 @@ from dockermesh.translate.vips import allocate_vips
 
 CLUSTER_DOMAIN = "svc.cluster.local"
 SERVICE_DOMAIN = "service.consul"
+_REFUSING = ("127.0.0.1", 1)
+"""Where nobody listens, in any proxy's network namespace (tcpmux, unused since decades)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,45 +103,34 @@ def _names(services: Mapping[str, Service]) -> dict[str, str]:
 def _with_workloads(catalog: Catalog, before: Mapping[str, Service]) -> dict[str, Service]:
     """The catalog's services, and those that only stopped workloads serve at the moment.
 
-    A service lives as long as a pod of it exists. When no endpoint is registered, the pods' own addresses stand in,
-    as unhealthy: requests are then held and retried until the app is back, instead of failing at once.
+    A service lives as long as a pod of it exists. When no endpoint is registered, one stands in that refuses every
+    connection at once: requests are then retried until the app is back, instead of failing at the first try.
     """
-    served: dict[str, list[tuple[Workload, int, Protocol]]] = defaultdict(list)
-    for workload in catalog.workloads.values():
-        if workload.kind is WorkloadKind.SIDECAR:
-            for port in workload.ports:
-                protocol = parse_protocol(port.protocol) or Protocol.AUTO
-                served[f"{port.service}.{SERVICE_DOMAIN}"].append((workload, port.port, protocol))
     services = dict(catalog.services)
-    for host, entries in served.items():
-        known = services.get(host)
-        if known is not None and known.endpoints:
-            continue
-        standing_in = _stand_in(host, entries)
+    missing: dict[str, dict[int, Port]] = defaultdict(dict)
+    for workload in catalog.workloads.values():
+        for served in workload.ports:
+            for name in {served.service, compose_service(workload)}:
+                host = f"{name}.{SERVICE_DOMAIN}"
+                known = services.get(host)
+                if known is None or not known.endpoints:
+                    protocol = parse_protocol(served.protocol) or Protocol.AUTO
+                    missing[host][served.port] = Port(served.port, protocol)
+    for host, ports in missing.items():
+        standing_in = _stand_in(host, tuple(ports[number] for number in sorted(ports)))
         old = before.get(host)
         services[host] = old if old == standing_in else standing_in
     return services
 
 
-def _stand_in(host: str, entries: list[tuple[Workload, int, Protocol]]) -> Service:
-    endpoints = [
-        Endpoint(
-            address=workload.address,
-            port=port,
-            id=workload.id,
-            labels=workload.labels,
-            health=Health.UNHEALTHY,
-            workload=workload.name,
-            namespace=workload.namespace,
-            service_account=workload.service_account,
-        )
-        for workload, port, _ in entries
-        if workload.address
-    ]
-    ports = {port: Port(port, protocol) for _, port, protocol in entries}
-    return Service(
-        name=host.split(".", 1)[0],
-        hostname=host,
-        ports=tuple(ports[number] for number in sorted(ports)),
-        endpoints=tuple(sorted(endpoints, key=lambda e: (e.address, e.port))),
+def compose_service(workload: Workload) -> str:
+    """The Compose service of a workload `<project>/<service>-<replica>`."""
+    return workload.name.rpartition("/")[2].rpartition("-")[0]
+
+
+def _stand_in(host: str, ports: tuple[Port, ...]) -> Service:
+    endpoints = tuple(
+        Endpoint(address=_REFUSING[0], port=_REFUSING[1], service_port=port.number, health=Health.UNHEALTHY)
+        for port in ports
     )
+    return Service(name=host.removesuffix(f".{SERVICE_DOMAIN}"), hostname=host, ports=ports, endpoints=endpoints)

@@ -1,0 +1,86 @@
+"""Who may open an xDS stream, and as whom.
+
+A proxy shows the token that its pod made. The registrar read the token's digest from the pod's own log, so the digest
+names the workload; the node id must name the same one, and the connection must come from the workload's address.
+Nothing is sent to a proxy before this returned. Source of the rules: the trust section of the design.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Mapping
+
+import grpc
+import structlog
+
+from dockermesh.model import Workload
+from dockermesh.xds import NodeInfo, Refused
+
+log = structlog.get_logger(__name__)
+
+PATIENCE_S = 5.0
+"""How long a proxy may wait to be known: it can be here a moment before its pod's log line went through Docker,
+the registrar and Consul."""
+_UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
+_DENIED = grpc.StatusCode.PERMISSION_DENIED
+
+
+class Admission:
+    """Looks tokens up among the workloads of the latest catalog."""
+
+    def __init__(self) -> None:
+        self._by_digest: dict[str, Workload] = {}
+        self._workloads: Mapping[str, Workload] | None = None
+        self._changed = asyncio.Event()
+
+    def update(self, workloads: Mapping[str, Workload]) -> None:
+        """Take the workloads of a new catalog."""
+        if workloads is self._workloads:
+            return
+        self._workloads = workloads
+        self._by_digest = {w.token_sha256: w for w in workloads.values() if w.token_sha256}
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def authorize(self, metadata: Mapping[str, str], node: NodeInfo, peer: str) -> str:
+        """The name of the workload whose proxy this is; raises Refused."""
+        scheme, _, token = metadata.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Refused(_UNAUTHENTICATED, "no token: proxies must send 'authorization: Bearer TOKEN'")
+        digest = hashlib.sha256(token.strip().encode()).hexdigest()
+        workload = await self._find(digest)
+        if workload is None:
+            raise Refused(_UNAUTHENTICATED, "the token belongs to no workload that runs now")
+        if not hmac.compare_digest(node_workload(node.id, workload.namespace).encode(), workload.name.encode()):
+            log.warning("node id and token disagree", node=node.id, token_of=workload.name, peer=peer)
+            raise Refused(_DENIED, f"the token is not that of {node.id!r}")
+        if workload.address and peer_address(peer) != workload.address:
+            log.warning("token used from elsewhere", workload=workload.name, peer=peer, expected=workload.address)
+            raise Refused(_DENIED, f"{workload.name} does not run at {peer_address(peer)}")
+        return workload.name
+
+    async def _find(self, digest: str) -> Workload | None:
+        deadline = asyncio.get_running_loop().time() + PATIENCE_S
+        while digest not in self._by_digest:
+            left = deadline - asyncio.get_running_loop().time()
+            if left <= 0:
+                return None
+            try:
+                await asyncio.wait_for(self._changed.wait(), left)
+            except TimeoutError:
+                return None
+        return self._by_digest[digest]
+
+
+def node_workload(node_id: str, namespace: str) -> str:
+    """The workload named in a node id `kind~address~workload.namespace~domain`; empty if it is not of that form."""
+    parts = node_id.split("~")
+    return parts[2].removesuffix(f".{namespace}") if len(parts) == 4 else ""
+
+
+def peer_address(peer: str) -> str:
+    """The IP of gRPC's `ipv4:10.0.0.1:1234` or `ipv6:%5B::1%5D:1234`."""
+    address = peer.partition(":")[2].rpartition(":")[0]
+    return address.replace("%5B", "").replace("%5D", "").strip("[]").removeprefix("::ffff:")

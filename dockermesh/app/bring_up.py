@@ -1,0 +1,317 @@
+"""`up` and `down`: inject plus `docker compose up`, nothing hidden.
+
+The order is: load and inject (nothing is started if that fails), look for what would fail later (ports, engine), the
+mesh itself, the app, its Istio resources, and then wait until every proxy of the project accepted its configuration.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dockermesh
+from dockermesh.app.mesh_client import CONTAINER, MeshClient
+from dockermesh.config.kinds import kind_named
+from dockermesh.engine.compose import project_arguments, run_compose
+from dockermesh.engine.local import LocalEngine
+from dockermesh.errors import EngineError, InputError, NotReadyError
+from dockermesh.inject import Images, Injection, PortMapping
+
+MESH_PROJECT = "dockermesh"
+ROLE_LABEL = "dockermesh.io/role"
+WORKLOAD_LABEL = "dockermesh.io/workload"
+_POLL_S = 0.1
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class UpOptions:
+    """What `up` is told beside the injected project. `timeout` is in seconds."""
+
+    registry: str = "consul"
+    timeout: float = 120.0
+    resources: tuple[Mapping[str, Any], ...] = ()
+    build: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UpResult:
+    """What runs now. `changed` are the containers that were created or started by this call."""
+
+    workloads: list[dict[str, Any]]
+    urls: list[tuple[str, str]]
+    changed: list[str] = field(default_factory=list)
+
+
+def state_home() -> Path:
+    """Where generated projects are kept: $XDG_STATE_HOME/dockermesh."""
+    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(base) / "dockermesh"
+
+
+def mesh_file() -> Path:
+    """compose/mesh.yaml, of the source tree or of the installed package."""
+    package = Path(dockermesh.__file__).parent
+    for candidate in (package.parent / "compose" / "mesh.yaml", package / "_compose" / "mesh.yaml"):
+        if candidate.is_file():
+            return candidate
+    raise InputError("compose/mesh.yaml is missing", where=str(package), fix="reinstall dockermesh")
+
+
+def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> UpResult:
+    """Start the mesh and the project, and return when every proxy is in sync.
+
+    Raises EngineError when Docker or Compose fails, InputError for a port that is taken, NotReadyError at the time-out.
+    """
+    deadline = time.monotonic() + options.timeout
+    project = str(injection.project["name"])
+    engine = LocalEngine()
+    before = _running(engine, project)
+    _check_ports(engine, project, injection.ports)
+    file = _save(project, text)
+    with ThreadPoolExecutor(2) as pool:
+        # The app's images do not need the mesh: both are made ready side by side.
+        images = pool.submit(_prepare_images, engine, injection, file, options, say)
+        _start_mesh(engine, options, say)
+        images.result()
+    with _timed(say, f"app {project} started"):
+        _compose(project_arguments([str(file)], project), ["up", "-d", "--remove-orphans"], f"start {project}")
+    client = MeshClient(engine)
+    _wait_ready(client, deadline)
+    for resource in options.resources:
+        client.put(resource_path(resource), dict(resource))
+    with _timed(say, "proxies in sync"):
+        workloads = _wait_synced(client, project, _expected(injection), deadline)
+    after = _running(engine, project)
+    changed = sorted(name for identity, name in after.items() if identity not in before)
+    return UpResult(workloads, _urls(injection.ports), changed)
+
+
+def bring_down(project: str, *, volumes: bool, say: Say) -> list[str]:
+    """Remove a project, and the mesh too when no other project is left in it. Returns what was removed."""
+    engine = LocalEngine()
+    removed = _names(engine, f"com.docker.compose.project={project}")
+    flags = ["--remove-orphans", *(["--volumes"] if volumes else [])]
+    if removed:
+        with _timed(say, f"app {project} removed"):
+            _compose(_down_arguments(project), ["down", *flags], f"remove {project}")
+    saved = state_home() / project / "compose.yaml"
+    saved.unlink(missing_ok=True)
+    others = {
+        c["Labels"].get("com.docker.compose.project", "")
+        for c in engine.containers([ROLE_LABEL])
+        if c["Labels"].get("com.docker.compose.project") != project
+    }
+    mesh = _names(engine, f"com.docker.compose.project={MESH_PROJECT}")
+    if mesh and not others:
+        with _timed(say, "mesh removed"):
+            _compose(["-f", str(mesh_file()), "-p", MESH_PROJECT], ["down", *flags], "remove the mesh")
+        removed += mesh
+    elif mesh:
+        say(f"the mesh stays: {', '.join(sorted(others))} still use it")
+    return removed
+
+
+def _down_arguments(project: str) -> list[str]:
+    saved = state_home() / project / "compose.yaml"
+    return project_arguments([str(saved)] if saved.is_file() else [], project)
+
+
+def resource_path(resource: Mapping[str, Any]) -> str:
+    """Where a resource lives in the config API. Raises InputError for a kind that is not served."""
+    metadata = resource.get("metadata") or {}
+    kind = kind_named(str(resource.get("kind", "")))
+    if kind is None:
+        raise InputError(f"unknown kind {resource.get('kind')!r}", fix="`dockermesh validate` tells what is supported")
+    namespace, name = metadata.get("namespace") or "default", metadata.get("name", "")
+    return f"/apis/{resource.get('apiVersion')}/namespaces/{namespace}/{kind.plural}/{name}"
+
+
+# preparation --------------------------------------------------------------------------------------------------------
+
+
+def _check_ports(engine: LocalEngine, project: str, ports: tuple[PortMapping, ...]) -> None:
+    ours = {
+        int(binding["PublicPort"])
+        for container in engine.containers([f"com.docker.compose.project={project}"])
+        for binding in container.get("Ports") or ()
+        if "PublicPort" in binding
+    }
+    for mapping in ports:
+        if mapping.host_port in ours:
+            continue
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((mapping.host_ip or "0.0.0.0", mapping.host_port))
+            except OSError as error:
+                raise InputError(
+                    f"port {mapping.host_port} is taken ({error.strerror})",
+                    where=f"gateway port of {mapping.service}",
+                    fix=f"stop what listens there (`ss -ltnp sport = :{mapping.host_port}`), "
+                    f"or choose another: --gateway-port {mapping.published}:PORT",
+                ) from error
+
+
+def _save(project: str, text: str) -> Path:
+    folder = state_home() / project
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "compose.yaml"
+    draft = folder / ".compose.yaml.new"
+    draft.touch(mode=0o600)
+    draft.write_text(text)
+    draft.rename(file)
+    return file
+
+
+def _prepare_images(engine: LocalEngine, injection: Injection, file: Path, options: UpOptions, say: Say) -> None:
+    images = Images.from_environment(os.environ)
+    missing = [name for name in (images.pod, images.proxy) if not engine.has_image(name)]
+    if missing:
+        with _timed(say, "mesh images built"):
+            _compose(
+                ["-f", str(mesh_file()), "--profile", "build"], ["build", "pod", "proxy"], "build the mesh's images"
+            )
+    services = injection.project["services"]
+    builds = sorted(
+        name
+        for name, service in services.items()
+        if "build" in service and (options.build or not engine.has_image(_image_of(injection, name, service)))
+    )
+    if builds:
+        with _timed(say, f"{len(builds)} app images built"):
+            _compose(
+                project_arguments([str(file)], str(injection.project["name"])), ["build", *builds], "build the app"
+            )
+
+
+def _image_of(injection: Injection, name: str, service: Mapping[str, Any]) -> str:
+    return str(service.get("image") or f"{injection.project['name']}-{name}")
+
+
+def _start_mesh(engine: LocalEngine, options: UpOptions, say: Say) -> None:
+    environment = dict(os.environ) | {"DOCKERMESH_REGISTRY": options.registry}
+    services = ["control-plane"] if options.registry == "docker" else []
+    flags = ["--no-deps"] if options.registry == "docker" else []
+    known = engine.inspect(CONTAINER)
+    label = "mesh is up" if known is not None and known["State"]["Running"] else "mesh started"
+    with _timed(say, label):
+        _compose(
+            ["-f", str(mesh_file()), "-p", MESH_PROJECT], ["up", "-d", *flags, *services], "start the mesh", environment
+        )
+
+
+def _compose(options: list[str], command: list[str], doing: str, env: Mapping[str, str] | None = None) -> None:
+    done = run_compose(["--progress", "plain", *options, *command], env=env)
+    if done.returncode != 0:
+        raise EngineError(f"Compose could not {doing}: {_reason(done)}", fix=_remedy(done.stderr))
+
+
+def _reason(done: subprocess.CompletedProcess[str]) -> str:
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    telling = [line for line in lines if "rror" in line or "ailed" in line or "denied" in line]
+    return "\n".join((telling or lines)[-5:]) or f"exit status {done.returncode}"
+
+
+def _remedy(stderr: str) -> str:
+    text = stderr.lower()
+    if "pull access denied" in text or "failed to resolve" in text or "dial tcp" in text or "no such host" in text:
+        return "the image can't be had: build it, correct its name, log in to its registry, or check the network"
+    if "port is already allocated" in text or "address already in use" in text:
+        return "free the port, or choose another with --gateway-port PUBLISHED:PORT"
+    if "pool overlaps" in text:
+        return "another network has the mesh's subnet: set DOCKERMESH_SUBNET and DOCKER_GATEWAY (see compose/mesh.yaml)"
+    return "`dockermesh down` removes what was started; `docker compose` logs tell more"
+
+
+# waiting ------------------------------------------------------------------------------------------------------------
+
+
+def _wait_ready(client: MeshClient, deadline: float) -> None:
+    missing = client.readiness()
+    while missing:
+        if time.monotonic() > deadline:
+            raise NotReadyError(
+                f"the control plane did not become ready: {missing}",
+                where=CONTAINER,
+                fix=f"see `docker logs {CONTAINER}`; `dockermesh down` removes what was started",
+            )
+        time.sleep(_POLL_S)
+        missing = client.readiness()
+
+
+def _expected(injection: Injection) -> set[str]:
+    names = set()
+    for service in injection.project["services"].values():
+        labels = service.get("labels") or {}
+        if labels.get(ROLE_LABEL) == "pod":
+            names.add(str(labels[WORKLOAD_LABEL]))
+    return names
+
+
+def _wait_synced(client: MeshClient, project: str, expected: set[str], deadline: float) -> list[dict[str, Any]]:
+    while True:
+        report = client.workloads()
+        ours = [w for w in report["workloads"] if w["name"] in expected]
+        late = expected - {w["name"] for w in ours if w["xds"] == "SYNCED" and w["health"] in {"healthy", "-"}}
+        if not late:
+            return ours
+        if time.monotonic() > deadline:
+            raise NotReadyError(
+                _tardy(ours, late), where=project, fix="see `dockermesh ps`, and the logs of these pods"
+            )
+        time.sleep(_POLL_S)
+
+
+def _tardy(workloads: list[dict[str, Any]], late: set[str]) -> str:
+    known = {w["name"]: w for w in workloads}
+    lines = []
+    for name in sorted(late):
+        workload = known.get(name)
+        state = f"{workload['xds']}, endpoint {workload['health']}" if workload else "not attested by the registrar"
+        lines.append(f"{name}: {state}")
+    return "not in sync in time:\n  " + "\n  ".join(lines)
+
+
+# results ------------------------------------------------------------------------------------------------------------
+
+
+def _running(engine: LocalEngine, project: str) -> dict[tuple[str, str], str]:
+    """Containers of the project and the mesh by id and start: a restart is a change, too."""
+    found = {}
+    for name in (project, MESH_PROJECT):
+        for container in engine.containers([f"com.docker.compose.project={name}"]):
+            state = engine.inspect(container["Id"])
+            if state is not None and state["State"]["Running"]:
+                found[container["Id"], state["State"]["StartedAt"]] = container["Names"][0].lstrip("/")
+    return found
+
+
+def _names(engine: LocalEngine, label: str) -> list[str]:
+    return sorted(c["Names"][0].lstrip("/") for c in engine.containers([label]) if c["Names"])
+
+
+def _urls(ports: tuple[PortMapping, ...]) -> list[tuple[str, str]]:
+    return [
+        (
+            m.service,
+            f"{'http://' if m.protocol.lower() in {'http', 'http2', 'grpc', 'auto'} else ''}localhost:{m.host_port}",
+        )
+        for m in ports
+    ]
+
+
+@contextmanager
+def _timed(say: Say, what: str) -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    say(f"{what} ({time.monotonic() - start:.1f} s)")

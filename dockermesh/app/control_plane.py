@@ -1,0 +1,304 @@
+"""The control plane, put together: registry and config in, xDS out.
+
+    registry ─┐
+              ├─> refresh: MeshState ─> Translator ─> AdsServer
+    config ───┘
+
+One event loop, one TaskGroup; a part that ends is a failure of the whole. Nothing is served before the registry and the
+config store were read once, so a restarted control plane never sends a proxy less than it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import grpc
+import structlog
+from aiohttp import web
+
+from dockermesh.app.admission import Admission
+from dockermesh.app.credentials import server_credentials
+from dockermesh.app.debug import make_debug_app
+from dockermesh.app.edge import EdgeReader
+from dockermesh.app.folder_store import FolderConfigStore
+from dockermesh.app.metrics import render_metrics
+from dockermesh.app.parts import make_registrar, make_registry, make_store
+from dockermesh.app.settings import ControlPlaneSettings
+from dockermesh.ca import Authority, write_private
+from dockermesh.config.documents import read_text
+from dockermesh.errors import DockermeshError
+from dockermesh.kubeapi.resources import key_of, make_api_app
+from dockermesh.model import EMPTY_CATALOG, Catalog, WorkloadKind
+from dockermesh.registry.config_store import ConsulConfigStore, StoredResource
+from dockermesh.translate.mesh import Proxy, build_mesh
+from dockermesh.translate.settings import MeshSettings
+from dockermesh.translate.translator import Translator
+from dockermesh.xds import AdsServer, NodeInfo, ProxyStatus, Snapshot, Sync
+from dockermesh.xds import Proxy as ConnectedProxy
+
+log = structlog.get_logger(__name__)
+
+
+class ControlPlane:
+    """One replica of the control plane."""
+
+    def __init__(self, settings: ControlPlaneSettings) -> None:
+        self._settings = settings
+        self._translator = Translator()
+        self._admission = Admission()
+        self._edge = EdgeReader()
+        self._mesh_settings = MeshSettings(trust_domain=settings.trust_domain)
+        self._catalog: Catalog | None = None
+        self._config: Mapping[str, StoredResource] | None = None
+        self._ads = AdsServer(authorize=self._admission.authorize)
+        self._plaintext = AdsServer(authorize=_anonymous)
+        self._anonymous: dict[str, Proxy] = {}
+        self._store: ConsulConfigStore | FolderConfigStore = make_store(settings)
+        self._listening = False
+
+    # what the pages show ------------------------------------------------------------------------------------
+
+    def readiness(self) -> list[str]:
+        """What is still missing before proxies are served."""
+        missing = []
+        if not self._listening:
+            missing.append("xDS is not listening yet")
+        if self._catalog is None:
+            missing.append(f"the {self._settings.registry} registry has not been read yet")
+        if self._config is None:
+            missing.append(f"the config store has not been read yet {self._store.problem}".rstrip())
+        return missing
+
+    def catalog(self) -> Catalog:
+        """The latest catalog."""
+        return self._catalog or EMPTY_CATALOG
+
+    def stored(self) -> Mapping[str, StoredResource]:
+        """The config store's contents."""
+        return self._config or {}
+
+    def proxies(self) -> list[ProxyStatus]:
+        """All connected proxies."""
+        return [*self._ads.proxies(), *self._plaintext.proxies()]
+
+    def sync(self) -> Sync:
+        """How far all proxies are."""
+        one, two = self._ads.sync(), self._plaintext.sync()
+        return Sync(one.connected + two.connected, one.pending + two.pending, one.nacked + two.nacked)
+
+    def metrics_text(self) -> str:
+        """Metrics for Prometheus."""
+        return render_metrics(self._ads.metrics, self.sync(), self._translator.counters, self.catalog())
+
+    # inputs -------------------------------------------------------------------------------------------------
+
+    def take_catalog(self, catalog: Catalog) -> None:
+        """A new catalog from the registry."""
+        if catalog.degraded and (self._catalog is None or not self._catalog.degraded):
+            log.warning("serving the last known catalog", reason=catalog.degraded)
+        self._catalog = catalog
+        self._admission.update(catalog.workloads)
+        self._refresh()
+
+    def take_config(self, stored: Mapping[str, StoredResource]) -> None:
+        """New contents of the config store."""
+        self._config = stored
+        self._refresh()
+
+    def _refresh(self) -> None:
+        if self._catalog is None or self._config is None:
+            return
+        before = self._translator.mesh
+        mesh = build_mesh(
+            self._catalog,
+            edge=self._edge.read(self._config, self._catalog.workloads),
+            settings=self._mesh_settings,
+            previous=before,
+        )
+        if self._translator.update(mesh) or mesh.workloads is not before.workloads:
+            self._ads.publish(self._look_up)
+            self._plaintext.publish(self._look_up_anonymous)
+
+    def _look_up(self, proxy: ConnectedProxy) -> Snapshot | None:
+        workload = self._translator.mesh.workloads.get(proxy.key)
+        if workload is None:
+            return None
+        return self._translator.snapshot(
+            Proxy(
+                id=proxy.key,
+                kind=workload.kind,
+                namespace=workload.namespace,
+                address=workload.address,
+                labels=workload.labels,
+                workload=workload,
+            )
+        )
+
+    def _look_up_anonymous(self, proxy: ConnectedProxy) -> Snapshot | None:
+        if self._catalog is None or self._config is None:
+            return None
+        known = self._anonymous.get(proxy.key)
+        if known is None:
+            known = self._anonymous[proxy.key] = anonymous_proxy(proxy.node)
+        return self._translator.snapshot(known)
+
+    # running ------------------------------------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set."""
+        settings = self._settings
+        authority = Authority.open(settings.state_dir / "ca", settings.trust_domain)
+        token = open_token(settings.state_dir / "api.token")
+        runners: list[web.AppRunner] = []
+        try:
+            runners.append(await _serve_http(make_api_app(self._store, self, token), settings.api))
+            runners.append(await _serve_http(make_debug_app(self, token), settings.debug))
+            await self._serve_xds(authority)
+            publish_root(settings.trust_dir, authority.root_pem)
+            log.info("control plane started", xds=settings.xds, api=settings.api, registry=settings.registry)
+            async with asyncio.TaskGroup() as tasks:
+                names = ["registry", "config", "import"]
+                running = [
+                    tasks.create_task(make_registry(settings, self.take_catalog), name="registry"),
+                    tasks.create_task(self._store.run(self.take_config), name="config"),
+                    tasks.create_task(self._import(), name="import"),
+                ]
+                registrar = make_registrar(settings)
+                if registrar is not None:
+                    names.append("registrar")
+                    running.append(tasks.create_task(registrar, name="registrar"))
+                await stop.wait()
+                log.info("control plane stopping")
+                for task in running:
+                    task.cancel()
+        finally:
+            await asyncio.gather(self._ads.stop(), self._plaintext.stop())
+            for runner in runners:
+                await runner.cleanup()
+            await self._store.close()
+
+    async def _serve_xds(self, authority: Authority) -> None:
+        credentials = server_credentials(authority, self._settings.server_names)
+        _bind(self._ads, self._settings.xds, credentials)
+        await self._ads.start()
+        if self._settings.xds_plaintext:
+            _bind(self._plaintext, self._settings.xds_plaintext, None)
+            await self._plaintext.start()
+            log.warning("serving xDS without TLS and without tokens", address=self._settings.xds_plaintext)
+        self._listening = True
+
+    async def _import(self) -> None:
+        """Take the resources of the config directory into the store."""
+        folder = self._settings.config
+        if folder is None or not folder.is_dir():
+            return
+        for file in sorted(f for f in folder.rglob("*") if f.suffix in {".yaml", ".yml", ".json"}):
+            reading = read_text(file.read_bytes(), str(file))
+            for finding in (f for f in reading.findings if f.is_error):
+                log.error("resource refused", file=finding.file, line=finding.line, reason=finding.message)
+            for resource in reading.resources:
+                document = dict(resource.document)
+                await self._store.put(key_of(document), document)
+
+
+def anonymous_proxy(node: NodeInfo) -> Proxy:
+    """A proxy on the plaintext port: what its node id says is believed, for nobody else reaches that port."""
+    parts = node.id.split("~")
+    if len(parts) != 4:
+        return Proxy(id=node.id)
+    kind = WorkloadKind.GATEWAY if parts[0] == WorkloadKind.GATEWAY else WorkloadKind.SIDECAR
+    labels = node.metadata.get("LABELS")
+    return Proxy(id=node.id, kind=kind, address=parts[1], labels=labels if isinstance(labels, dict) else {})
+
+
+async def _anonymous(_metadata: Mapping[str, str], node: NodeInfo, _peer: str) -> str:
+    return node.id
+
+
+def _bind(server: AdsServer, address: str, credentials: grpc.ServerCredentials | None) -> None:
+    try:
+        port = server.add_port(address, credentials)
+    except RuntimeError as error:
+        raise _taken(address, "xDS") from error
+    if port == 0:
+        raise _taken(address, "xDS")
+
+
+def _taken(address: str, what: str) -> DockermeshError:
+    return DockermeshError(
+        f"{what} cannot listen on {address}: the address is taken or not allowed",
+        fix=f"stop what listens there (`ss -ltnp`), or choose another address for {what}",
+    )
+
+
+async def _serve_http(app: web.Application, address: str) -> web.AppRunner:
+    host, _, port = address.rpartition(":")
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host.strip("[]"), int(port)).start()
+    except OSError as error:
+        await runner.cleanup()
+        raise _taken(address, "HTTP") from error
+    return runner
+
+
+def open_token(file: Path) -> str:
+    """The API's token, made at the first start and kept with mode 0600."""
+    if file.exists():
+        return file.read_text().strip()
+    token = secrets.token_urlsafe(32)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_private(file, token.encode())
+    return token
+
+
+def publish_root(folder: Path, root: bytes) -> None:
+    """Put the mesh root where pods find it: readable for all, replaced in one step."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "root.pem"
+    if file.exists() and file.read_bytes() == root:
+        return
+    draft = folder / ".root.pem.new"
+    draft.write_bytes(root)
+    draft.chmod(0o644)
+    draft.rename(file)
+
+
+async def _main(settings: ControlPlaneSettings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await ControlPlane(settings).run(stop)
+
+
+def run(settings: ControlPlaneSettings) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Raises DockermeshError when the control plane cannot start.
+    """
+    factory: Any = None
+    try:
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    except ImportError:
+        pass
+    try:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(_main(settings))
+    except* DockermeshError as group:
+        _raise_first(group)
+
+
+def _raise_first(group: BaseExceptionGroup[DockermeshError]) -> NoReturn:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    raise error from None

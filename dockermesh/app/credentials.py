@@ -1,0 +1,29 @@
+"""TLS of the control plane's own port: a leaf of the mesh CA, replaced at half of its life without a restart."""
+
+from __future__ import annotations
+
+import datetime
+import threading
+
+import grpc
+
+from dockermesh.ca import Authority, Leaf
+
+
+def server_credentials(authority: Authority, names: tuple[str, ...]) -> grpc.ServerCredentials:
+    """Credentials that gRPC asks for at every handshake, and that answer with a fresh leaf when it is time."""
+    lock = threading.Lock()
+    leaf = authority.issue_server(list(names))
+
+    def configuration(of: Leaf) -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration([(of.key, of.certificate)])
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal leaf
+        with lock:
+            if datetime.datetime.now(datetime.UTC) < leaf.renew_at:
+                return None
+            leaf = authority.issue_server(list(names))
+            return configuration(leaf)
+
+    return grpc.dynamic_ssl_server_credentials(configuration(leaf), fetch, require_client_authentication=False)

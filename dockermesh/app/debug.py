@@ -1,0 +1,164 @@
+"""The control plane's health, metrics and debug pages on 15014, with Istio's paths.
+
+`/healthz`, `/readyz` are open; all others want the API token.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from dockermesh.kubeapi.auth import require_token
+from dockermesh.model import Catalog, Endpoint, Workload
+from dockermesh.xds import ProxyStatus, Sync
+from dockermesh.xds.snapshot import FIELDS
+
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+
+
+class View(Protocol):
+    """What the pages show, read from the running control plane."""
+
+    def readiness(self) -> list[str]:
+        """What is still missing; empty when ready."""
+
+    def catalog(self) -> Catalog:
+        """The latest catalog."""
+
+    def proxies(self) -> list[ProxyStatus]:
+        """The connected proxies."""
+
+    def sync(self) -> Sync:
+        """How far they are."""
+
+    def metrics_text(self) -> str:
+        """All metrics in Prometheus' text format."""
+
+
+def make_debug_app(view: View, token: str) -> web.Application:
+    """The HTTP application of port 15014."""
+    app = web.Application(middlewares=[require_token(token, open_paths=OPEN_PATHS)])
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(_: web.Request) -> web.Response:
+        missing = view.readiness()
+        return web.Response(text="\n".join(missing or ["ok"]) + "\n", status=503 if missing else 200)
+
+    async def workloads(_: web.Request) -> web.Response:
+        return web.json_response(workload_report(view.catalog(), view.proxies(), view.sync()))
+
+    async def syncz(_: web.Request) -> web.Response:
+        return web.json_response([proxy_report(p) for p in view.proxies()])
+
+    async def registryz(_: web.Request) -> web.Response:
+        return web.json_response(catalog_report(view.catalog()))
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(text=view.metrics_text(), content_type="text/plain", charset="utf-8")
+
+    routes: dict[str, Callable[[web.Request], Any]] = {
+        "/healthz": healthz,
+        "/readyz": readyz,
+        "/metrics": metrics,
+        "/debug/workloads": workloads,
+        "/debug/syncz": syncz,
+        "/debug/registryz": registryz,
+    }
+    for path, handler in routes.items():
+        app.router.add_get(path, handler)
+    return app
+
+
+def proxy_report(proxy: ProxyStatus) -> dict[str, Any]:
+    """A proxy's state as JSON: the words are those of `istioctl proxy-status`."""
+    return {
+        "proxy": proxy.proxy.key,
+        "node": proxy.proxy.node.id,
+        "envoy": proxy.proxy.node.user_agent_version,
+        "connected_at": proxy.proxy.connected_at,
+        "state": proxy.state.value,
+        "types": {
+            FIELDS[t.type_url]: {
+                "state": t.state.value,
+                "sent": t.sent_version,
+                "acked": t.acked_version,
+                **({"error": t.error} if t.error else {}),
+            }
+            for t in proxy.types
+        },
+    }
+
+
+def workload_report(catalog: Catalog, proxies: list[ProxyStatus], sync: Sync) -> dict[str, Any]:
+    """Every workload with its endpoints' health and its proxy's state."""
+    by_key = {p.proxy.key: p for p in proxies}
+    endpoints: dict[str, list[Endpoint]] = defaultdict(list)
+    for service in catalog.services.values():
+        for endpoint in service.endpoints:
+            if endpoint.workload:
+                endpoints[endpoint.workload].append(endpoint)
+    return {
+        "degraded": catalog.degraded,
+        "sync": {"connected": sync.connected, "pending": sync.pending, "nacked": sync.nacked},
+        "workloads": [
+            _workload(catalog.workloads[name], endpoints.get(name, []), by_key.get(name))
+            for name in sorted(catalog.workloads)
+        ],
+    }
+
+
+def _workload(workload: Workload, endpoints: list[Endpoint], proxy: ProxyStatus | None) -> dict[str, Any]:
+    report = proxy_report(proxy) if proxy is not None else None
+    return {
+        "name": workload.name,
+        "kind": workload.kind.value,
+        "project": workload.project,
+        "service": workload.service,
+        "namespace": workload.namespace,
+        "service_account": workload.service_account,
+        "address": workload.address,
+        "host": workload.host,
+        "labels": dict(workload.labels),
+        "pod": workload.id,
+        "app_container": workload.app_container,
+        "proxy_container": workload.proxy_container,
+        "ports": [{"service": p.service, "port": p.port, "protocol": p.protocol} for p in workload.ports],
+        "health": _health(workload, endpoints),
+        "xds": report["state"] if report else "NOT CONNECTED",
+        "proxy": report,
+    }
+
+
+def _health(workload: Workload, endpoints: list[Endpoint]) -> str:
+    """The worst of the workload's endpoints; `none` if it serves but is not registered, `-` if it serves nothing."""
+    if not workload.ports:
+        return "-"
+    states = {e.health.value for e in endpoints}
+    return next((s for s in ("unhealthy", "draining", "healthy") if s in states), "none")
+
+
+def catalog_report(catalog: Catalog) -> list[dict[str, Any]]:
+    """Services and endpoints as the mesh sees them."""
+    return [
+        {
+            "hostname": service.hostname,
+            "ports": [{"number": p.number, "protocol": p.protocol.value} for p in service.ports],
+            "endpoints": [
+                {
+                    "address": e.address,
+                    "port": e.port,
+                    "health": e.health.value,
+                    "labels": dict(e.labels),
+                    "workload": e.workload,
+                    "locality": e.locality,
+                }
+                for e in service.endpoints
+            ],
+        }
+        for service in catalog.services.values()
+    ]

@@ -1,0 +1,87 @@
+"""Istio resources in a folder of JSON files: the config store of a mesh without Consul.
+
+One process owns the folder. A file is replaced in one step, so that a crash leaves the old resource or the new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import structlog
+
+from dockermesh.errors import RegistryError
+from dockermesh.registry.config_store import StoredResource
+
+log = structlog.get_logger(__name__)
+
+
+class FolderConfigStore:
+    """The same operations as `ConsulConfigStore`, on files `<group>~<kind>~<namespace>~<name>.json`."""
+
+    problem = ""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known: dict[str, StoredResource] = {}
+        self._version = 0
+        self._changed = asyncio.Event()
+
+    async def run(self, publish: Callable[[Mapping[str, StoredResource]], None]) -> None:
+        """Publish everything now and after every write, until cancelled."""
+        self._load()
+        while True:
+            self._changed.clear()
+            publish(MappingProxyType(dict(self._known)))
+            await self._changed.wait()
+
+    async def put(self, key: str, resource: Mapping[str, Any], version: int | None = None) -> bool:
+        """Write a resource; False if it is not at `version` any more."""
+        if not self._is_at(key, version):
+            return False
+        file = self._file(key)
+        draft = file.with_suffix(".new")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            draft.write_text(json.dumps(resource, sort_keys=True))
+            draft.rename(file)
+        except OSError as error:
+            raise RegistryError(f"cannot be saved: {error.strerror}", where=str(file)) from error
+        self._version += 1
+        self._known[key] = StoredResource(key, dict(resource), self._version)
+        self._changed.set()
+        return True
+
+    async def delete(self, key: str, version: int | None = None) -> bool:
+        """Remove a resource; False if it is not at `version` any more."""
+        if not self._is_at(key, version):
+            return False
+        self._file(key).unlink(missing_ok=True)
+        if self._known.pop(key, None) is not None:
+            self._changed.set()
+        return True
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    def _is_at(self, key: str, version: int | None) -> bool:
+        known = self._known.get(key)
+        return version is None or version == (known.version if known else 0)
+
+    def _file(self, key: str) -> Path:
+        return self._folder / f"{key.replace('/', '~')}.json"
+
+    def _load(self) -> None:
+        for file in sorted(self._folder.glob("*.json")):
+            try:
+                resource = json.loads(file.read_text())
+            except (OSError, ValueError) as error:
+                log.warning("a stored resource cannot be read", file=str(file), reason=str(error))
+                continue
+            self._version += 1
+            key = file.stem.replace("~", "/")
+            self._known[key] = StoredResource(key, resource, self._version)

@@ -1,0 +1,60 @@
+"""The exchangeable parts of a control plane: where services come from, and where config is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from dockermesh.app.folder_store import FolderConfigStore
+from dockermesh.app.settings import ControlPlaneSettings
+from dockermesh.engine.consul_client import ConsulClient
+from dockermesh.engine.docker import DockerEngine
+from dockermesh.model import Catalog
+from dockermesh.registrar.consul_sink import ConsulSink
+from dockermesh.registrar.docker_registry import DockerRegistry
+from dockermesh.registrar.options import Options
+from dockermesh.registrar.registrar import Registrar
+from dockermesh.registrar.run import complete_options
+from dockermesh.registry.config_store import ConsulConfigStore
+from dockermesh.registry.consul import ConsulRegistry
+
+Publish = Callable[[Catalog], None]
+
+
+def make_store(settings: ControlPlaneSettings) -> ConsulConfigStore | FolderConfigStore:
+    """Consul's KV, or a folder where there is no Consul."""
+    if settings.registry == "docker":
+        return FolderConfigStore(settings.state_dir / "config")
+    return ConsulConfigStore(settings.consul)
+
+
+def make_registry(settings: ControlPlaneSettings, publish: Publish) -> Coroutine[Any, Any, None]:
+    """The source of catalogs, running."""
+    if settings.registry == "docker":
+        return _docker_registry(settings, publish)
+    return ConsulRegistry(settings.consul).run(publish)
+
+
+def make_registrar(settings: ControlPlaneSettings) -> Coroutine[Any, Any, None] | None:
+    """This host's registrar, running; None where it is a process of its own, or part of the registry."""
+    return _registrar(settings) if settings.registrar and settings.registry == "consul" else None
+
+
+async def _docker_registry(settings: ControlPlaneSettings, publish: Publish) -> None:
+    engine = DockerEngine()
+    await DockerRegistry(engine, await complete_options(engine, _options(settings))).run(publish)
+
+
+async def _registrar(settings: ControlPlaneSettings) -> None:
+    engine = DockerEngine()
+    options = await complete_options(engine, _options(settings))
+    client = ConsulClient(settings.consul)
+    try:
+        await Registrar(engine, ConsulSink(client, options.owner), options).run()
+    finally:
+        await client.close()
+
+
+def _options(settings: ControlPlaneSettings) -> Options:
+    # Inside a mesh, containers are reached at their own addresses on the mesh network.
+    return Options(internal=True, network=settings.environment.get("DOCKERMESH_NETWORK") or "dockermesh")

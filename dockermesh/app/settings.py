@@ -1,0 +1,49 @@
+"""Settings of the control plane, read once and passed on explicitly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dockermesh.errors import UsageError
+from dockermesh.model import API_PORT, DEBUG_PORT, XDS_TLS_PORT
+from dockermesh.model.consul import ConsulSettings
+
+REGISTRIES = ("consul", "docker")
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlaneSettings:
+    """How a control plane runs.
+
+    `registry` is where services come from: `consul`, or `docker` (one host, nothing else needed).
+    `registrar` runs this host's registrar in the same process (needs the Docker socket).
+    `config` is a directory of Istio resources to take over at the start and at every change.
+    `state_dir` keeps the CA and the API token; `trust_dir` gets the mesh root for proxies to mount.
+    Addresses are `host:port`; port 0 takes a free one. `xds_plaintext` is empty (off) or an address on loopback.
+    """
+
+    registry: str = "consul"
+    registrar: bool = False
+    consul: ConsulSettings = field(default_factory=ConsulSettings)
+    config: Path | None = None
+    state_dir: Path = Path("/var/lib/dockermesh")
+    trust_dir: Path = Path("/etc/dockermesh/trust")
+    trust_domain: str = "cluster.local"
+    xds: str = f"0.0.0.0:{XDS_TLS_PORT}"
+    xds_plaintext: str = ""
+    api: str = f"127.0.0.1:{API_PORT}"
+    debug: str = f"127.0.0.1:{DEBUG_PORT}"
+    server_names: tuple[str, ...] = ("control-plane.dockermesh", "localhost")
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.registry not in REGISTRIES:
+            raise UsageError(f"unknown registry {self.registry!r}", fix=f"use one of: {', '.join(REGISTRIES)}")
+        host = self.xds_plaintext.rpartition(":")[0].strip("[]")
+        if self.xds_plaintext and host not in {"127.0.0.1", "localhost", "::1"}:
+            raise UsageError(
+                f"xDS without TLS would listen on {host}, where others can reach it",
+                fix="use 127.0.0.1, or the TLS port 15012",
+            )

@@ -1,0 +1,116 @@
+"""`dockermesh control-plane`: run the control plane in the foreground."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option(
+    "--registry",
+    type=click.Choice(["consul", "docker"]),
+    envvar="DOCKERMESH_REGISTRY",
+    default="consul",
+    show_default=True,
+    help="Where services come from.",
+)
+@click.option(
+    "--registrar/--no-registrar",
+    default=None,
+    envvar="DOCKERMESH_REGISTRAR",
+    help="Also run this host's registrar [default: when the Docker socket is there].",
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    envvar="DOCKERMESH_CONFIG_DIR",
+    help="Directory of Istio resources, taken over at the start and at every change.",
+)
+@click.option(
+    "--state-dir",
+    type=click.Path(path_type=Path),
+    default=Path("/var/lib/dockermesh"),
+    show_default=True,
+    envvar="DOCKERMESH_STATE_DIR",
+    help="Keeps the CA's key and the API token; mode 0700.",
+)
+@click.option(
+    "--trust-dir",
+    type=click.Path(path_type=Path),
+    default=Path("/etc/dockermesh/trust"),
+    show_default=True,
+    envvar="DOCKERMESH_TRUST_DIR",
+    help="Gets root.pem, the mesh root that proxies verify.",
+)
+@click.option(
+    "--trust-domain",
+    default="cluster.local",
+    show_default=True,
+    envvar="DOCKERMESH_TRUST_DOMAIN",
+    help="First part of every identity.",
+)
+@click.option("--xds-address", default="0.0.0.0:15012", show_default=True, help="xDS over TLS.")
+@click.option(
+    "--xds-plaintext",
+    "plaintext",
+    is_flag=False,
+    flag_value="127.0.0.1:15010",
+    default="",
+    help="Also serve xDS without TLS and tokens, on loopback only [127.0.0.1:15010].",
+)
+@click.option(
+    "--api-address", default="127.0.0.1:8080", show_default=True, envvar="DOCKERMESH_API_ADDRESS", help="Config API."
+)
+@click.option(
+    "--debug-address",
+    default="127.0.0.1:15014",
+    show_default=True,
+    envvar="DOCKERMESH_DEBUG_ADDRESS",
+    help="Health, metrics and debug pages.",
+)
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def command(
+    registry: str,
+    registrar: bool | None,
+    config: Path | None,
+    state_dir: Path,
+    trust_dir: Path,
+    trust_domain: str,
+    xds_address: str,
+    plaintext: str,
+    api_address: str,
+    debug_address: str,
+    log_format: str,
+) -> None:
+    """Run the control plane: bridge, translation, xDS, CA and config API.
+
+    Consul is found by the CONSUL_HTTP_* variables that all Consul tools honour. Stop it with SIGTERM; proxies keep
+    their configuration and come back by themselves.
+    """
+    import os
+
+    from dockermesh.app.control_plane import run
+    from dockermesh.app.logs import configure_logging
+    from dockermesh.app.settings import ControlPlaneSettings
+    from dockermesh.model.consul import ConsulSettings
+
+    configure_logging(log_format)
+    socket = Path(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://"))
+    run(
+        ControlPlaneSettings(
+            registry=registry,
+            registrar=socket.is_socket() if registrar is None else registrar,
+            consul=ConsulSettings.from_environment(os.environ),
+            config=config,
+            state_dir=state_dir,
+            trust_dir=trust_dir,
+            trust_domain=trust_domain,
+            xds=xds_address,
+            xds_plaintext=plaintext,
+            api=api_address,
+            debug=debug_address,
+            environment=dict(os.environ),
+        )
+    )

@@ -1,0 +1,79 @@
+"""`dockermesh ps`: workloads with their containers, endpoint health and xDS state."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+_COLOURS = {"SYNCED": "green", "healthy": "green", "STALE": "yellow", "NOT SENT": "yellow", "draining": "yellow"}
+
+
+@click.command()
+@click.option("-p", "--project-name", metavar="NAME", help="Only this Compose project.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "wide", "json", "yaml", "name"]),
+    default="table",
+    show_default=True,
+    help="Output format.",
+)
+def command(project_name: str | None, output: str) -> None:
+    """List workloads with container, endpoint health and xDS state."""
+    from dockermesh.app.mesh_client import MeshClient
+    from dockermesh.engine.local import LocalEngine
+
+    report = MeshClient(LocalEngine()).workloads()
+    workloads = [w for w in report["workloads"] if project_name in {None, w["project"]}]
+    if output == "json":
+        click.echo(json.dumps(workloads, indent=2))
+    elif output == "yaml":
+        import yaml
+
+        click.echo(yaml.safe_dump(workloads, sort_keys=False), nl=False)
+    elif output == "name":
+        for workload in workloads:
+            click.echo(workload["name"])
+    else:
+        print_table(workloads, wide=output == "wide")
+    if report["degraded"]:
+        click.echo(f"warning: {report['degraded']}", err=True)
+
+
+def print_table(workloads: Sequence[Mapping[str, Any]], *, wide: bool = False) -> None:
+    """Print workloads in aligned columns, coloured on a terminal; what a proxy refused goes to stderr."""
+    head = ["WORKLOAD", "KIND", "SERVICE", "ADDRESS", "CONTAINER", "HEALTH", "XDS"]
+    rows = [_row(w) for w in workloads]
+    if wide:
+        head += ["HOST", "ACCOUNT", "VERSION", "PROXY"]
+        rows = [
+            [*r, w["host"], w["service_account"], w["labels"].get("version", "-"), w["proxy_container"][:12] or "-"]
+            for r, w in zip(rows, workloads, strict=True)
+        ]
+    widths = [max(len(line[i]) for line in [head, *rows]) for i in range(len(head))]
+    click.echo("  ".join(f"{text:<{width}}" for text, width in zip(head, widths, strict=True)).rstrip())
+    for row in rows:
+        cells = [_coloured(text, width) for text, width in zip(row, widths, strict=True)]
+        click.echo("  ".join(cells).rstrip())
+    for workload in workloads:
+        for name, state in ((workload["proxy"] or {}).get("types") or {}).items():
+            if state.get("error"):
+                click.echo(f"{workload['name']} refused {name}: {state['error']}", err=True)
+
+
+def _row(workload: Mapping[str, Any]) -> list[str]:
+    kind = "gateway" if workload["kind"] == "router" else workload["kind"]
+    container = (workload["app_container"] or workload["proxy_container"])[:12] or "-"
+    service = "-" if kind == "gateway" else workload["service"] or "-"
+    return [workload["name"], kind, service, workload["address"] or "-", container, workload["health"], workload["xds"]]
+
+
+def _coloured(text: str, width: int) -> str:
+    import os
+
+    padded = f"{text:<{width}}"
+    colour = _COLOURS.get(text) or ("red" if text in {"NACKED", "NOT CONNECTED", "unhealthy", "none"} else None)
+    return click.style(padded, fg=colour) if colour and "NO_COLOR" not in os.environ else padded

@@ -1,0 +1,103 @@
+"""`dockermesh up`: a Compose project, brought up in the mesh."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from dockermesh.app.bring_up import UpResult
+
+
+@click.command()
+@click.option("-f", "--file", "files", multiple=True, metavar="FILE", help="Compose file; repeatable.")
+@click.option("-p", "--project-name", metavar="NAME", help="Name of the project.")
+@click.option("--project-directory", metavar="DIR", help="What relative paths start from.")
+@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Enable a profile; repeatable.")
+@click.option(
+    "--config", "configs", multiple=True, metavar="PATH", help="Istio resources: file or directory; repeatable."
+)
+@click.option(
+    "--registry",
+    type=click.Choice(["consul", "docker"]),
+    default="consul",
+    show_default=True,
+    help="Where services are registered; 'docker' needs no Consul, on one host.",
+)
+@click.option(
+    "--gateway-port",
+    "gateway_ports",
+    multiple=True,
+    metavar="A:B",
+    help="Published port (or service) A becomes host port B; repeatable.",
+)
+@click.option("--network", metavar="NAME", help="The mesh network.  [default: dockermesh]")
+@click.option("--build", is_flag=True, help="Build the app's images even if they exist.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=1),
+    default=120.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds until everything must be in sync.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def command(
+    files: tuple[str, ...],
+    project_name: str | None,
+    project_directory: str | None,
+    profiles: tuple[str, ...],
+    configs: tuple[str, ...],
+    registry: str,
+    gateway_ports: tuple[str, ...],
+    network: str | None,
+    build: bool,
+    timeout: float,
+    quiet: bool,
+) -> None:
+    """Bring a Compose app up in the mesh.
+
+    Builds or pulls what is missing, starts the mesh and the app, and returns when every proxy is connected and has
+    accepted its configuration. Run again, it changes nothing. `dockermesh down` removes all of it.
+    """
+    from dockermesh.app.bring_up import UpOptions, bring_up
+    from dockermesh.cli.inject import options, report
+    from dockermesh.engine.compose import load_project
+    from dockermesh.inject import inject_project
+    from dockermesh.inject.writer import check, to_yaml
+
+    project = load_project(files, project_name, project_directory, profiles)
+    choices = options(gateway_ports, configs, network)
+    injection = inject_project(project, choices)
+    check(injection.project, project)
+    if not quiet:
+        report(injection)
+    say = _silent if quiet else _say
+    result = bring_up(
+        injection,
+        to_yaml(injection.project),
+        UpOptions(registry=registry, timeout=timeout, resources=tuple(choices.config), build=build),
+        say,
+    )
+    _print(result, str(injection.project["name"]))
+
+
+def _say(line: str) -> None:
+    click.echo(f"{click.style('✔', fg='green')} {line}", err=True)
+
+
+def _silent(_: str) -> None:
+    return
+
+
+def _print(result: UpResult, project: str) -> None:
+    from dockermesh.cli.ps import print_table
+
+    print_table(result.workloads)
+    if result.urls:
+        click.echo()
+        for service, url in result.urls:
+            click.echo(f"{service:<20} {url}")
+    if not result.changed:
+        click.echo(f"\n{project} was up to date: nothing was changed.", err=True)
