@@ -32,6 +32,8 @@ def _plain_text(loader: _Loader, node: yaml.ScalarNode) -> str:
 
 # Go writes the string "=" plainly, which YAML 1.1 gives a tag of its own that no safe loader can construct.
 _Loader.add_constructor("tag:yaml.org,2002:value", _plain_text)
+# A date can only come from the user's own `x-*`, and is kept as it was written.
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _plain_text)
 
 
 def compose_command(env: Mapping[str, str] | None = None) -> tuple[str, ...]:

@@ -9,19 +9,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import yaml
-
 from dockermesh.inject import names
+from dockermesh.inject.emit import emit
 from dockermesh.inject.images import Images
 from dockermesh.inject.options import PortMapping
-from dockermesh.inject.plan import Plan
-from dockermesh.inject.pod import Service, pod_base, proxy
+from dockermesh.inject.plan import Meshed, Plan
+from dockermesh.inject.pod import Service, exposed_ports, pod_base, proxy
 from dockermesh.inject.ports import ENTRY_HOST_PORT
-from dockermesh.inject.settings import mesh_name
+from dockermesh.inject.settings import conventions
 from dockermesh.model import WorkloadKind
 
 HTTPS_HOST_PORT = 30443
 _WORKERS = 2
+_MOST_HELD = 7
+"""How many ports the pod takes in a list; without one it holds all."""
 _API = "networking.istio.io/v1"
 
 
@@ -82,7 +83,7 @@ def resources(mappings: Iterable[PortMapping], plan: Plan) -> list[dict[str, Any
         title = f"{plan.project}-gateway-{mapping.gateway_port}"
         port = {"number": mapping.gateway_port, "name": f"{mapping.protocol}-{mapping.gateway_port}"}
         server = {"port": port | {"protocol": mapping.protocol.upper()}, "hosts": ["*"]}
-        host = mesh_name(mapping.service, service.definition, mapping.target)
+        host = destination_host(service, mapping.target)
         route = {"route": [{"destination": {"host": host, "port": {"number": mapping.target}}}]}
         spec: dict[str, Any] = {"hosts": ["*"], "gateways": [title]}
         if mapping.protocol == "http":
@@ -100,6 +101,18 @@ def resources(mappings: Iterable[PortMapping], plan: Plan) -> list[dict[str, Any
         )
         found.append({"apiVersion": _API, "kind": "VirtualService", "metadata": dict(metadata), "spec": spec})
     return found
+
+
+def destination_host(service: Meshed, port: int) -> str:
+    """The mesh's name for the port. With several ports the registrar, as registrator did, appends the port to the name;
+    Compose's name then stands for all of them.
+    """
+    declared = conventions(service.definition)
+    if named := declared.get(f"SERVICE_{port}_NAME"):
+        return named
+    known = exposed_ports(service.definition)
+    single = len(known) == 1 and "-" not in known[0]
+    return declared.get("SERVICE_NAME", service.name) if single else service.name
 
 
 def gateway_services(
@@ -124,13 +137,12 @@ def gateway_services(
         labels=labels,
         image=images.pod,
     )
-    pod["environment"] |= {
-        "DOCKERMESH_CAPTURE": "none",
-        "DOCKERMESH_HOLD_PORTS": ",".join(str(port["target"]) for port in published),
-    }
+    pod["environment"]["DOCKERMESH_CAPTURE"] = "none"
+    if len(published) <= _MOST_HELD:
+        pod["environment"]["DOCKERMESH_HOLD_PORTS"] = ",".join(str(port["target"]) for port in published)
     pod["labels"] |= labels
     if made := resources(mappings, plan):
-        text = yaml.dump_all(made, Dumper=yaml.CSafeDumper, sort_keys=False, default_flow_style=False)
+        text = "---\n".join(map(emit, made))
         # Compose interpolates what it reads.
         pod["labels"][names.CONFIG] = text.replace("$", "$$")
     pod["networks"] = {mesh_key: None}

@@ -6,43 +6,42 @@ Invariant: merging it by Compose's rules gives the meshed project; what the user
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-
-@dataclass(frozen=True, slots=True)
-class Reset:
-    """Written `!reset null`: Compose removes what the earlier file said."""
-
-
-@dataclass(frozen=True, slots=True)
-class Override:
-    """Written `!override`: Compose takes this value instead of merging it."""
-
-    value: Any
-
-
-def difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be merged into `before` to get `after`."""
-    found: dict[str, Any] = {}
-    for key, value in after.items():
-        if key not in before or before[key] is None:
-            if value is not None:
-                found[key] = value
-        elif before[key] != value:
-            old = before[key]
-            if isinstance(old, Mapping) and isinstance(value, Mapping):
-                found[key] = difference(old, value)
-            else:
-                found[key] = Override(value) if isinstance(value, (list, Mapping)) else value
-    for key, value in before.items():
-        if key not in after and value is not None:
-            found[key] = Reset()
-    return found
+from dockermesh.inject.emit import Override, Reset
+from dockermesh.inject.settings import string_map
 
 
 def overlay(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     """The overlay file for the whole project."""
-    wanted = ("services", "networks", "volumes", "configs")
-    sections = {key: difference(before.get(key) or {}, after.get(key) or {}) for key in wanted}
+    sections: dict[str, Any] = {"services": _services(before["services"], after["services"])}
+    for key in ("networks", "volumes", "configs"):
+        old = before.get(key) or {}
+        sections[key] = {name: value for name, value in (after.get(key) or {}).items() if name not in old}
     return {key: section for key, section in sections.items() if section}
+
+
+def _services(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, service in after.items():
+        old = before.get(name)
+        changed = service if old is None else _service(old, service)
+        if changed:
+            found[name] = changed
+    return found | {name: Reset() for name in before if name not in after}
+
+
+def _service(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in after.items():
+        old = before.get(key)
+        if old == value:
+            continue
+        if key == "labels":
+            # Labels are only ever added, and Compose merges those.
+            known = string_map(old)
+            found[key] = {name: text for name, text in value.items() if name not in known}
+        else:
+            # Not merged: what Compose derives (a dependency out of `links`, say) would come on top.
+            found[key] = Override(value) if isinstance(value, (list, Mapping)) and old else value
+    return found | {key: Reset() for key, value in before.items() if key not in after and value is not None}

