@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TypeVar
 
-from dockermesh.model import Catalog, Endpoint, Health, Port, Protocol, Service, Workload
+from dockermesh.model import Catalog, Endpoint, Health, Port, Protocol, ServedPort, Service, Workload
 from dockermesh.registrar.mapping import META_ACCOUNT, META_NAMESPACE, META_SERVICE, META_WORKLOAD, Registration
 
 T = TypeVar("T")
@@ -27,9 +27,14 @@ def build_catalog(registrations: Iterable[Registration], workloads: Iterable[Wor
             by_compose.setdefault(compose, []).append(registration)
     # Clients of an unmodified compose file call each other by Compose's names, whatever SERVICE_NAME says.
     groups = by_name | {name: found for name, found in by_compose.items() if name not in by_name}
+    # A service whose replicas are all down still exists: requests to it wait or fail as its own, not as unknown names.
+    promised: dict[str, list[tuple[Workload, ServedPort]]] = {}
+    for workload in sorted(known.values(), key=lambda w: w.name):
+        for port in workload.ports:
+            promised.setdefault(port.service, []).append((workload, port))
     services = {}
-    for name, found in groups.items():
-        service = _service(name, found, known)
+    for name in groups.keys() | promised.keys():
+        service = _service(name, groups.get(name, []), promised.get(name, []), known)
         services[service.hostname] = _same(previous.services.get(service.hostname), service)
     kept = {name: _same(previous.workloads.get(name), workload) for name, workload in known.items()}
     return Catalog(MappingProxyType(services), MappingProxyType(kept))
@@ -39,18 +44,24 @@ def _same(old: T | None, new: T) -> T:
     return old if old is not None and old == new else new
 
 
-def _service(name: str, registrations: list[Registration], workloads: Mapping[str, Workload]) -> Service:
+def _service(
+    name: str,
+    registrations: list[Registration],
+    promised: list[tuple[Workload, ServedPort]],
+    workloads: Mapping[str, Workload],
+) -> Service:
     ports: dict[int, Protocol] = {}
-    for registration in registrations:
-        protocol = registration.protocol
-        if ports.get(registration.port, Protocol.AUTO) is Protocol.AUTO:
-            ports[registration.port] = protocol
+    offers = [(r.port, r.protocol) for r in registrations] + [(p.port, Protocol(p.protocol)) for _, p in promised]
+    for number, protocol in offers:
+        if ports.get(number, Protocol.AUTO) is Protocol.AUTO:
+            ports[number] = protocol
+    namespaces = [r.meta.get(META_NAMESPACE, "default") for r in registrations] + [w.namespace for w, _ in promised]
     return Service(
         name=name,
         hostname=f"{name}.{DOMAIN}",
         ports=tuple(Port(number, protocol) for number, protocol in sorted(ports.items())),
         endpoints=tuple(_endpoint(r, workloads) for r in registrations if r.address),
-        namespace=registrations[0].meta.get(META_NAMESPACE, "default"),
+        namespace=namespaces[0],
     )
 
 

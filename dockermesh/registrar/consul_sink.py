@@ -211,7 +211,7 @@ class ConsulSink:
             if not await self._client.kv.put(key, value):
                 raise RegistryError("Consul did not store the workload", where=key, fix="see Consul's log")
             self._workloads[key] = value
-            log.info("workload attested", key=key)
+            log.info("workload written", key=key)
 
     async def _delete_workload(self, key: str) -> None:
         async with self._writing(key):

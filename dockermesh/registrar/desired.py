@@ -58,7 +58,7 @@ def desired_state(
     # A pod that is down, or not attested yet, keeps its record without a token: its services then still exist, and
     # requests to them wait for it instead of failing.
     workloads = [
-        _workload(pod, members.get(pod.id, ()), tokens.get(pod.incarnation, ""), options)
+        _workload(pod, members.get(pod.id, ()), tokens.get(pod.incarnation, "") if pod.state.running else "", options)
         for pod in all_containers
         if pod.role == "pod" and group in ("", pod.group)
     ]
@@ -104,7 +104,8 @@ def _members(containers: Iterable[Container]) -> dict[str, list[Container]]:
 
 
 def _workload(pod: Container, members: Iterable[Container], token: str, options: Options) -> Workload:
-    by_role = {m.role: m for m in members}
+    # A container that is being recreated exists twice; the running one counts.
+    by_role = {m.role: m for m in sorted(members, key=lambda m: m.state.running)}
     app, proxy = by_role.get("app"), by_role.get("proxy")
     registrations = map_container(app, pod, options)[0] if app else ()
     service = registrations[0].name if registrations else pod.labels.get(labels.SERVICE, "")
