@@ -14,11 +14,14 @@ from dockermesh.translate.settings import MeshSettings
 
 
 def virtual_host(
-    service: Service, port: Port, domains: Iterable[str], settings: MeshSettings
+    service: Service, port: Port, domains: Iterable[str], settings: MeshSettings, *, dialled: int = 0
 ) -> route_components_pb2.VirtualHost:
-    """The default routing of a service: everything to its one cluster, without a time limit (Istio's default)."""
+    """The default routing of a service: everything to its one cluster, without a time limit (Istio's default).
+
+    `dialled` is the port that clients call, where it is another than the service's own.
+    """
     return route_components_pb2.VirtualHost(
-        name=f"{service.hostname}:{port.number}",
+        name=f"{service.hostname}:{dialled or port.number}",
         domains=domains,
         routes=[
             route_components_pb2.Route(

@@ -24,6 +24,7 @@ from dockermesh.xds.protobuf import frame
 from dockermesh.xds.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, Resource, make_resource
 from dockermesh.xds.snapshot import ResourceSet, Snapshot
 
+DEFAULT_HTTP_PORT = 80
 _VIRTUAL_HOSTS = 2  # field number in envoy.config.route.v3.RouteConfiguration
 
 
@@ -164,6 +165,10 @@ class Translator:
             made_listeners.append(_named(LISTENER, listeners.service_port(service, port, shape.vip)))
             if port.protocol is Protocol.AUTO:
                 made_tables.append(self._sniffed_table(service, port, host))
+        plain = plain_http_port(service)
+        if plain is not None:
+            host = routes.virtual_host(service, plain, domains, shape.settings, dialled=DEFAULT_HTTP_PORT)
+            hosts[DEFAULT_HTTP_PORT] = frame(_VIRTUAL_HOSTS, _bytes(host))
         return _Translated(
             service, shape, tuple(made_clusters), tuple(made_listeners), tuple(made_tables), hosts, assignments
         )
@@ -309,6 +314,13 @@ class Translator:
                 routes=ResourceSet(own[1]),
             )
         return found
+
+
+def plain_http_port(service: Service) -> Port | None:
+    """The port behind `http://<name>/`: the service's only HTTP port, unless it has a port 80 itself."""
+    http = [port for port in service.ports if port.protocol.is_http]
+    has_default = any(port.number == DEFAULT_HTTP_PORT for port in service.ports)
+    return http[0] if len(http) == 1 and not has_default else None
 
 
 def workload_ports(workload: Workload) -> tuple[Port, ...]:
