@@ -267,6 +267,40 @@ def test_dockers_rules_stay_and_come_after_ours(pod: Pod, net: Net) -> None:
     assert output.index("-A OUTPUT -j ISTIO_OUTPUT") < output.index("-A OUTPUT -d 127.0.0.11/32 -j DOCKER_OUTPUT")
 
 
+@pytest.mark.binary
+def test_envoy_accepts_the_bootstrap(pod: Pod) -> None:
+    pod.start()
+    envoy = os.environ.get("DOCKERMESH_ENVOY") or shutil.which("envoy") or str(Path(sys.executable).parent / "envoy")
+    command = [envoy, "--mode", "validate", "-l", "warning", "-c", str(pod.bootstrap())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Deprecated" not in done.stderr
+
+
+def test_rules_are_put_where_dockers_are(pod: Pod, net: Net) -> None:
+    net.run("iptables-nft-restore", feed="*nat\nCOMMIT\n")
+    net.run("iptables-legacy-restore", feed=DOCKER_RULES)
+    pod.start()
+    output = [
+        line for line in net.run("iptables-legacy-save", "-t", "nat").splitlines() if line.startswith("-A OUTPUT")
+    ]
+    assert output == ["-A OUTPUT -j ISTIO_OUTPUT", "-A OUTPUT -d 127.0.0.11/32 -j DOCKER_OUTPUT"]
+    assert "ISTIO" not in net.run("iptables-nft-save")
+    pod.bootstrap()
+    pod.stop()
+    before = net.run("iptables-legacy-save", "-t", "nat").splitlines()[1:-1]
+    pod.start()
+    assert net.run("iptables-legacy-save", "-t", "nat").splitlines()[1:-1] == before
+
+
+def test_mixed_flavours_are_refused(pod: Pod, net: Net) -> None:
+    net.run("iptables-legacy-restore", feed=DOCKER_RULES)
+    command = ["ip", "netns", "exec", net.pod, "bash", str(pod.script)]
+    done = subprocess.run(command, env=pod.environment, capture_output=True, text=True, check=False, timeout=10)
+    assert done.returncode == 1
+    assert "update-alternatives" in done.stderr
+
+
 def test_other_rules_replace_the_old_ones(pod: Pod, net: Net) -> None:
     pod.start()
     pod.bootstrap()

@@ -91,8 +91,6 @@ def _items(key: str, value: object) -> tuple[str, ...]:
     """A comma-separated string, as Istio has it, or a JSON list; empty items are dropped, as Istio drops them."""
     if isinstance(value, str):
         parts = value.split(",")
-    elif value is None:
-        parts = []
     elif isinstance(value, list) and all(isinstance(v, str | int) and not isinstance(v, bool) for v in value):
         parts = [str(v) for v in value]
     else:
@@ -228,7 +226,7 @@ _FIELDS: dict[str, tuple[str, Callable[[str, Any], object]]] = {
 }
 # They steer how istio-iptables runs, not what it captures: checked for their type and otherwise without effect.
 _WITHOUT_EFFECT: dict[str, Callable[[str, Any], object]] = {
-    "IptablesProbePort": _port,
+    "IptablesProbePort": lambda key, value: _whole(key, value, 0, MAX_PORT),
     "ProbeTimeout": lambda key, value: value if isinstance(value, str) else _whole(key, value, 0, 2**63 - 1),
     "NetworkNamespace": _text,
     "HostIP": _text,
@@ -280,7 +278,8 @@ def _canonical(data: Mapping[str, object]) -> dict[str, object]:
             )
         if name in values:
             raise _refuse(key, f"{name} is set twice, under two names", "keep one")
-        values[name] = value
+        if value is not None:
+            values[name] = value
     return values
 
 

@@ -26,7 +26,7 @@ def test_old_and_environment_names_are_understood() -> None:
 
 
 def test_settings_that_do_not_change_the_rules_are_accepted() -> None:
-    text = '{"DryRun": true, "NetworkNamespace": "", "TraceLogging": false, "ProbeTimeout": 5000000000, "HostIP": ""}'
+    text = '{"DryRun": true, "NetworkNamespace": "", "TraceLogging": false, "ProbeTimeout": 0, "DNSServersV6": null}'
     assert parse_capture_config(text) == CaptureConfig()
 
 

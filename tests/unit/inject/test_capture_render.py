@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -81,6 +82,22 @@ def _port_in(port: int, spec: str) -> bool:
     return int(low) <= port <= int(high or low)
 
 
+MATCHERS: dict[str, Callable[[Packet, str], bool]] = {
+    "-p": lambda packet, value: packet.proto == value,
+    "-i": lambda packet, value: packet.iface == value,
+    "-o": lambda packet, value: packet.iface == value,
+    "-d": lambda packet, value: ip_address(packet.dst) in ip_network(value),
+    "-s": lambda packet, value: ip_address(packet.src) in ip_network(value),
+    "--dport": lambda packet, value: _port_in(packet.dport, value),
+    "--dports": lambda packet, value: any(_port_in(packet.dport, port) for port in value.split(",")),
+    "--sport": lambda packet, value: _port_in(packet.sport, value),
+    "--uid-owner": lambda packet, value: packet.uid == value,
+    "--gid-owner": lambda packet, value: packet.gid == value,
+    "--mark": lambda packet, value: packet.mark == int(value),
+    "--ctstate": lambda packet, value: "NEW" in value,
+}
+
+
 def matches(options: list[str], packet: Packet) -> bool:
     words, negate = list(options), False
     while words:
@@ -89,32 +106,9 @@ def matches(options: list[str], packet: Packet) -> bool:
             negate = True
             continue
         value = words.pop(0)
-        match name:
-            case "-m":
-                continue
-            case "-p":
-                hit = packet.proto == value
-            case "-i" | "-o":
-                hit = packet.iface == value
-            case "-d":
-                hit = ip_address(packet.dst) in ip_network(value)
-            case "-s":
-                hit = ip_address(packet.src) in ip_network(value)
-            case "--dport" | "--dports":
-                hit = any(_port_in(packet.dport, port) for port in value.split(","))
-            case "--sport" | "--sports":
-                hit = any(_port_in(packet.sport, port) for port in value.split(","))
-            case "--uid-owner":
-                hit = packet.uid == value
-            case "--gid-owner":
-                hit = packet.gid == value
-            case "--mark":
-                hit = packet.mark == int(value)
-            case "--ctstate":
-                hit = "NEW" in value
-            case _:
-                raise AssertionError(f"not understood: {name}")
-        if hit is negate:
+        if name == "-m":
+            continue
+        if MATCHERS[name](packet, value) is negate:
             return False
         negate = False
     return True
