@@ -58,9 +58,11 @@ class DockerEngine:
         return await self._call_or_none(lambda api: dict(api.inspect_container(container)))
 
     async def logs(self, container: str, since: int) -> str:
-        """What it wrote to stdout since this time in nanoseconds; empty if it is gone."""
-        stamp = since / 1e9
-        found = await self._call_or_none(lambda api: bytes(api.logs(container, stdout=True, stderr=False, since=stamp)))
+        """What it wrote to stdout since this time in nanoseconds (0: ever); empty if it is gone."""
+        options: dict[str, Any] = {"stdout": True, "stderr": False}
+        if since:
+            options["since"] = since / 1e9
+        found = await self._call_or_none(lambda api: bytes(api.logs(container, **options)))
         return (found or b"").decode("utf-8", "replace")
 
     async def subscribe(self, since: int = 0) -> EventStream:

@@ -271,7 +271,8 @@ class Registrar:
         delay = 0.01
         while self._is_current(pod):
             try:
-                token = find_token(await self._engine.logs(pod.id, pod.state.started), pod.group)
+                # Since the end of the run before: Docker notes the start only after the process may have written.
+                token = find_token(await self._engine.logs(pod.id, pod.state.finished), pod.group)
             except EngineError as error:
                 self._say((Skipped(pod.name, f"its log cannot be read: {error.what}"),))
                 delay = max(delay, 1.0)
