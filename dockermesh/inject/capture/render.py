@@ -13,7 +13,7 @@ from dockermesh.errors import InputError
 from dockermesh.inject.capture.config import CaptureConfig, Mode
 
 BUILT_IN = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
-TABLE_ORDER = ("raw", "mangle", "nat", "filter")
+TABLE_ORDER = ("nat", "mangle", "raw", "filter")
 SIDECAR_HOLDS = (15001, 15006, 15053)
 OUTBOUND_MARK = 1338  # marks what goes from the proxy to its own app by the pod's address, under TPROXY
 MAX_MULTIPORT = 15
