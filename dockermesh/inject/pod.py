@@ -193,12 +193,12 @@ def _stand_alone(made: Service, service: Meshed) -> None:
 
 
 def _networks(service: Meshed, mesh_key: str) -> dict[str, Any]:
-    """The service's own networks, where its name stays known to Docker's DNS, and the mesh network."""
+    """The service's own networks, where its names stay known to Docker's DNS, and the mesh network."""
     joined: dict[str, Any] = {}
     for network, attachment in (service.definition.get("networks") or {"default": None}).items():
         kept = dict(attachment or {})
-        aliases = [service.name, *(kept.get("aliases") or ())]
-        joined[network] = kept | {"aliases": list(dict.fromkeys(aliases))}
+        aliases = [service.name, service.definition.get("container_name"), *(kept.get("aliases") or ())]
+        joined[network] = kept | {"aliases": list(dict.fromkeys(filter(None, aliases)))}
     joined.setdefault(mesh_key, None)
     return joined
 

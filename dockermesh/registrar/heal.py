@@ -42,7 +42,7 @@ def plan_healing(containers: Iterable[Container]) -> list[Action]:
     by_id = {c.id: c for c in containers}
     plan = []
     for member in sorted(by_id.values(), key=lambda c: (c.role != "proxy", c.name)):
-        if member.role not in ("proxy", "app") or not member.joined:
+        if member.role not in ("proxy", "app", "follower") or not member.joined:
             continue
         pod = by_id.get(member.joined)
         action = _orphan(member, by_id.values()) if pod is None else _heal(member, pod, by_id.values())

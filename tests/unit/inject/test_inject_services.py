@@ -50,6 +50,13 @@ def test_net_sysctls_move_and_others_stay() -> None:
     assert made["web"]["sysctls"] == {"kernel.msgmax": "2"}
 
 
+def test_dockers_dns_still_knows_every_name() -> None:
+    definition = service(container_name="front", networks={"default": {"aliases": ["www", "web"]}})
+    made = mesh({"web": definition}).project["services"]
+    assert made["web-1-pod"]["networks"]["default"]["aliases"] == ["web", "front", "www"]
+    assert made["web"]["container_name"] == "front"
+
+
 def test_replicas_become_services() -> None:
     made = mesh({"web": service(deploy={"replicas": 3, "resources": {}}, build={"context": "/w"})}).project["services"]
     made_names = {f"web-{n}{part}" for n in (1, 2, 3) for part in ("", "-pod", "-proxy")}
