@@ -1,0 +1,124 @@
+"""Istio resources in Consul's KV, below `dockermesh/config/`: followed, and written with check-and-set.
+
+Invariant: a resource whose ModifyIndex did not change stays the same object, so readers compare by identity.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import aiohttp
+import consul
+import structlog
+
+from dockermesh.engine.consul_client import ConsulClient
+from dockermesh.errors import RegistryError
+from dockermesh.model.consul import ConsulSettings
+from dockermesh.registry.accept import quoted
+from dockermesh.registry.watch import Outages, Watch, explain
+
+PREFIX = "dockermesh/config/"
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResource:
+    """One resource as it is stored. `version` is the KV's ModifyIndex: the number to give to `put` and `delete`."""
+
+    key: str
+    resource: Mapping[str, Any]
+    version: int
+
+
+class ConsulConfigStore:
+    """Keys are `<group>/<kind>/<namespace>/<name>`, without the prefix."""
+
+    def __init__(self, settings: ConsulSettings) -> None:
+        self._settings = settings
+        self._client: ConsulClient | None = None
+        self._outages = Outages(settings.address, lambda: None)
+        self._known: dict[str, StoredResource] = {}
+        self._read = asyncio.Event()
+
+    @property
+    def problem(self) -> str:
+        """Why the config may be out of date; empty when it is current."""
+        return self._outages.sentence
+
+    async def run(self, publish: Callable[[Mapping[str, StoredResource]], None]) -> None:
+        """Follow the store until cancelled; `publish` gets all resources at first and after every change."""
+
+        async def fetch(index: int | None) -> Any:
+            return await client.kv.get(PREFIX, index=index, wait=client.wait, recurse=True)
+
+        def deliver(items: Any) -> None:
+            before, first = self._known, not self._read.is_set()
+            self._known = self._parse(items)
+            self._read.set()
+            if first or self._known != before:
+                publish(MappingProxyType(self._known))
+
+        client = self._connect()
+        try:
+            await Watch("the config", fetch, deliver, self._outages).run()
+        finally:
+            await self.close()
+
+    async def put(self, key: str, resource: Mapping[str, Any], version: int | None = None) -> bool:
+        """Write a resource; False if it is not at `version` any more (0: must not exist; None: whatever is there).
+
+        Raises RegistryError if Consul cannot be reached or refuses.
+        """
+        text = json.dumps(resource, separators=(",", ":"), sort_keys=True)
+        return await self._write(key, lambda kv: kv.put(PREFIX + key, text, cas=version))
+
+    async def delete(self, key: str, version: int | None = None) -> bool:
+        """Remove a resource; False if it is not at `version` any more. Removing what is not there succeeds.
+
+        Raises RegistryError if Consul cannot be reached or refuses.
+        """
+        return await self._write(key, lambda kv: kv.delete(PREFIX + key, cas=version))
+
+    async def close(self) -> None:
+        """Close the connections; `put` and `delete` open new ones."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    def _connect(self) -> ConsulClient:
+        if self._client is None:
+            self._client = ConsulClient(self._settings)
+        return self._client
+
+    async def _write(self, key: str, write: Callable[[Any], Any]) -> bool:
+        try:
+            return bool(await write(self._connect().kv))
+        except (consul.ConsulException, aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise RegistryError(
+                explain(error, self._settings.address, "a change of the config"),
+                where=key,
+                fix="see that Consul runs and has a leader, then try again",
+            ) from error
+
+    def _parse(self, items: Any) -> dict[str, StoredResource]:
+        resources: dict[str, StoredResource] = {}
+        for item in items or ():
+            key, version = item["Key"].removeprefix(PREFIX), int(item["ModifyIndex"])
+            old = self._known.get(key)
+            if old is not None and old.version == version:
+                resources[key] = old
+                continue
+            try:
+                value = json.loads(item.get("Value") or b"")
+                if not isinstance(value, dict):
+                    raise ValueError("not a JSON object")
+            except ValueError as error:
+                _log.warning("a stored resource cannot be read", key=quoted(key), reason=quoted(str(error)))
+                continue
+            resources[key] = StoredResource(key, value, version)
+        return resources
