@@ -54,15 +54,17 @@ def user_ports(config: Iterable[Mapping[str, Any]], project: str) -> UserPorts:
     for resource in resources:
         if resource.get("kind") != "Gateway" or "istio.io" not in str(resource.get("apiVersion")):
             continue
-        spec = resource.get("spec") or {}
-        if not labels.items() >= (spec.get("selector") or {}).items() or _key(resource) not in bound:
+        spec = _section(resource, "spec")
+        if not labels.items() >= _section(spec, "selector").items() or _key(resource) not in bound:
             continue
-        for server in spec.get("servers") or ():
-            port = server.get("port") or {}
+        servers = spec.get("servers")
+        for server in servers if isinstance(servers, list) else ():
+            port = _section(server, "port")
             kind = {"HTTP": "http", "HTTP2": "http", "GRPC": "http", "HTTPS": "tls", "TLS": "tls"}.get(
                 str(port.get("protocol", "HTTP")).upper(), "tcp"
             )
-            found[kind][int(port["number"])] = None
+            if str(port.get("number")).isdigit():
+                found[kind][int(port["number"])] = None
     http = sorted(found["http"], key=lambda number: (number != 80, number))
     return UserPorts(tuple(http), tuple(sorted(found["tls"])), tuple(sorted(found["tcp"])))
 
@@ -182,7 +184,8 @@ def _bound(resource: Mapping[str, Any]) -> list[str]:
     if resource.get("kind") != "VirtualService":
         return []
     namespace = _namespace(resource)
-    named = [str(item) for item in (resource.get("spec") or {}).get("gateways") or () if item != "mesh"]
+    gateways = _section(resource, "spec").get("gateways")
+    named = [str(item) for item in (gateways if isinstance(gateways, list) else ()) if item != "mesh"]
     return [item if "/" in item else f"{namespace}/{item}" for item in named]
 
 
@@ -191,4 +194,10 @@ def _key(resource: Mapping[str, Any]) -> str:
 
 
 def _namespace(resource: Mapping[str, Any]) -> str:
-    return str((resource.get("metadata") or {}).get("namespace") or "default")
+    return str(_section(resource, "metadata").get("namespace") or "default")
+
+
+def _section(value: Any, key: str) -> Mapping[str, Any]:
+    """A mapping inside a resource. Whether the resource is right is judged, with file and line, where it is applied."""
+    found = value.get(key) if isinstance(value, Mapping) else None
+    return found if isinstance(found, Mapping) else {}

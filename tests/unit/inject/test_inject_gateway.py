@@ -194,6 +194,20 @@ def test_a_gateway_only_for_the_users_config() -> None:
     assert published(injection) == [("30080", 80)]
 
 
+@pytest.mark.parametrize(
+    "spec", [None, [], {"servers": 1}, {"servers": [None, {"port": 80}, {"port": {"number": "x"}}]}]
+)
+def test_a_malformed_gateway_is_left_to_validation(spec: Any) -> None:
+    gateway, virtual = istio_gateway()
+    resources = (
+        {**gateway, "spec": spec},
+        virtual,
+        {"kind": "VirtualService", "metadata": [], "spec": {"gateways": 1}},
+    )
+    injection = mesh({"web": service(ports=[port(9080, "9081")])}, options(resources=resources))
+    assert published(injection) == [("30080", 80)]
+
+
 def test_the_gateway_is_not_redirected_and_may_listen_on_80() -> None:
     pod = mesh({"web": service(ports=[port(9080, "9081")])}).project["services"]["gateway-pod"]
     assert pod["environment"]["DOCKERMESH_CAPTURE"] == "none"
