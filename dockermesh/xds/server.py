@@ -251,6 +251,7 @@ class AdsServer:
         if before is not None:
             before.close(grpc.StatusCode.ABORTED, "replaced by a newer stream of the same proxy")
         self._streams[key] = stream
+        self._pending.add(stream)
         self.metrics.streams_opened += 1
         try:
             state.handle(replace(request, node=None), time.monotonic())

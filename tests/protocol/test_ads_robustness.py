@@ -1,0 +1,259 @@
+"""Real gRPC clients that misbehave: nothing they send hurts the server or another client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from envoy.service.discovery.v3 import discovery_pb2
+
+from dockermesh.xds import CLUSTER, ENDPOINTS, AdsServer, NodeInfo, Proxy, Refused, ResourceSet, Snapshot, make_resource
+
+SERVICE = "/envoy.service.discovery.v3.AggregatedDiscoveryService"
+NAMES = [f"svc-{i}" for i in range(10)]
+
+
+def snapshot(body: str = "1") -> Snapshot:
+    return Snapshot(endpoints=ResourceSet(make_resource(ENDPOINTS, n, body.encode()) for n in NAMES))
+
+
+async def authorize(metadata: Mapping[str, str], node: NodeInfo, _peer: str) -> str:
+    if metadata.get("authorization") == "Bearer wrong":
+        raise Refused(grpc.StatusCode.UNAUTHENTICATED, "the token is not known")
+    return node.id
+
+
+class Client:
+    """One stream, raw or by message."""
+
+    def __init__(self, port: int, *, delta: bool = False, metadata: tuple[tuple[str, str], ...] = ()) -> None:
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
+        options.append(("grpc.max_send_message_length", -1))
+        self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options)
+        self.delta = delta
+        method = "DeltaAggregatedResources" if delta else "StreamAggregatedResources"
+        self.call = self.channel.stream_stream(f"{SERVICE}/{method}")(metadata=metadata)
+
+    async def raw(self, raw: bytes) -> None:
+        await self.call.write(raw)
+
+    async def send(self, *, node: str = "", error: str = "", **fields: Any) -> None:
+        message: Any = (discovery_pb2.DeltaDiscoveryRequest if self.delta else discovery_pb2.DiscoveryRequest)(**fields)
+        if node:
+            message.node.id = node
+        if error:
+            message.error_detail.message = error
+        await self.raw(message.SerializeToString())
+
+    async def receive(self) -> Any:
+        async with asyncio.timeout(10):
+            raw = await self.call.read()
+        assert raw is not grpc.aio.EOF, f"ended: {await self.call.code()} {await self.call.details()}"
+        return (discovery_pb2.DeltaDiscoveryResponse if self.delta else discovery_pb2.DiscoveryResponse).FromString(raw)
+
+    async def ended(self) -> grpc.StatusCode:
+        async with asyncio.timeout(10):
+            return await self.call.code()
+
+    async def silent_until(self, **fields: Any) -> Any:
+        """The next response after a request that is surely answered: nothing may come before it."""
+        await self.send(**fields)
+        return await self.receive()
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[tuple[AdsServer, int]]:
+    server = AdsServer(authorize=authorize)
+    port = server.add_port("127.0.0.1:0")
+    first = snapshot()
+    server.publish(lambda _proxy: first)
+    await server.start()
+    yield server, port
+    await server.stop(1)
+
+
+async def test_stale_nonces_duplicate_acks_and_unknown_types_are_not_answered(served: tuple[AdsServer, int]) -> None:
+    server, port = served
+    client = Client(port)
+    await client.send(node="a", type_url=ENDPOINTS, resource_names=["svc-0"])
+    first = await client.receive()
+    ack = {"version_info": first.version_info, "response_nonce": first.nonce, "type_url": ENDPOINTS}
+    await client.send(**ack, resource_names=["svc-0"])
+    await client.send(**ack, resource_names=["svc-0"])
+    await client.send(**(ack | {"response_nonce": "stale"}), resource_names=["svc-1"])
+    await client.send(type_url="type.googleapis.com/nobody.knows", resource_names=["x"])
+    await client.send(version_info="v", response_nonce="n", type_url="", resource_names=["x"])
+    answer = await client.silent_until(**ack, resource_names=["svc-0", "svc-2"])
+    assert [r.value for r in answer.resources] == [b"1"]
+    assert answer.nonce != first.nonce
+    assert server.metrics.stale_nonces == 1
+    assert server.metrics.unknown_types == 2
+
+
+@pytest.mark.parametrize("delta", [True, False])
+async def test_resubscribing_sends_again(served: tuple[AdsServer, int], delta: bool) -> None:
+    _, port = served
+    client = Client(port, delta=delta)
+    for round_ in range(2):
+        if delta:
+            await client.send(node="a", type_url=ENDPOINTS, resource_names_subscribe=["svc-0"])
+        else:
+            await client.send(node="a", type_url=ENDPOINTS, resource_names=["svc-0"])
+        answer = await client.receive()
+        assert len(answer.resources) == 1, round_
+        gone = {"resource_names_unsubscribe": ["svc-0"]} if delta else {"resource_names": []}
+        await client.send(type_url=ENDPOINTS, response_nonce=answer.nonce, **gone)
+
+
+async def test_names_that_do_not_exist_are_answered_as_removed(served: tuple[AdsServer, int]) -> None:
+    _, port = served
+    client = Client(port, delta=True)
+    await client.send(node="a", type_url=ENDPOINTS, resource_names_subscribe=["svc-0", "nobody"])
+    answer = await client.receive()
+    assert [r.name for r in answer.resources] == ["svc-0"]
+    assert list(answer.removed_resources) == ["nobody"]
+
+
+async def test_an_up_to_date_client_gets_nothing(served: tuple[AdsServer, int]) -> None:
+    server, port = served
+    client = Client(port, delta=True)
+    versions = {n: r.version for n in NAMES if (r := snapshot().endpoints.get(n))}
+    await client.send(node="a", type_url=ENDPOINTS, resource_names_subscribe=NAMES, initial_resource_versions=versions)
+    answer = await client.silent_until(type_url=CLUSTER)
+    assert answer.type_url == CLUSTER, "an empty mesh still answers clusters, so that Envoy does not wait"
+    assert server.metrics.resources_sent.total() == 0
+    assert server.metrics.resumed == {ENDPOINTS: 1}
+
+
+async def test_one_changed_name_on_reconnect_is_all_that_is_sent(served: tuple[AdsServer, int]) -> None:
+    _, port = served
+    client = Client(port, delta=True)
+    versions = {n: r.version for n in NAMES if (r := snapshot().endpoints.get(n))} | {"svc-3": "old", "gone": "1"}
+    names = [*NAMES, "gone"]
+    await client.send(node="a", type_url=ENDPOINTS, resource_names_subscribe=names, initial_resource_versions=versions)
+    answer = await client.receive()
+    assert ([r.name for r in answer.resources], list(answer.removed_resources)) == (["svc-3"], ["gone"])
+
+
+@pytest.mark.parametrize("delta", [True, False])
+@pytest.mark.parametrize("first", [True, False])
+async def test_garbage_ends_the_stream_only(served: tuple[AdsServer, int], delta: bool, first: bool) -> None:
+    _, port = served
+    good, bad = Client(port, delta=delta), Client(port, delta=delta)
+    await good.send(node="good", type_url=CLUSTER)
+    await good.receive()
+    if not first:
+        await bad.send(node="bad", type_url=CLUSTER)
+        await bad.receive()
+    await bad.raw(b"\xff\xff\xff\xff")
+    assert await bad.ended() is grpc.StatusCode.INVALID_ARGUMENT
+    await good.send(type_url="", response_nonce="")
+    names = {"resource_names_subscribe": ["svc-1"]} if delta else {"resource_names": ["svc-1"]}
+    assert len((await good.silent_until(type_url=ENDPOINTS, **names)).resources) == 1
+
+
+async def test_a_refused_proxy_gets_a_status_and_no_bytes(served: tuple[AdsServer, int]) -> None:
+    server, port = served
+    client = Client(port, delta=True, metadata=(("authorization", "Bearer wrong"),))
+    await client.send(node="a", type_url=CLUSTER)
+    assert await client.ended() is grpc.StatusCode.UNAUTHENTICATED
+    assert server.metrics.streams_refused == 1
+    assert not server.metrics.pushes
+    assert server.proxies() == []
+
+
+async def test_large_requests_are_taken_and_oversize_ones_refused(served: tuple[AdsServer, int]) -> None:
+    server, port = served
+    client = Client(port, delta=True)
+    message = discovery_pb2.DeltaDiscoveryRequest(type_url=ENDPOINTS)
+    message.node.id = "big"
+    message.node.metadata["x"] = "x" * 1_000_000
+    message.resource_names_subscribe.extend(f"name-{i}" for i in range(10_000))
+    await client.raw(message.SerializeToString())
+    assert len((await client.receive()).removed_resources) == 10_000
+    assert len(server.proxies()[0].proxy.node.metadata["x"]) == 1_000_000
+
+    oversize = Client(port, delta=True)
+    message.node.id = "oversize"
+    message.node.metadata["x"] = "x" * 20_000_000
+    await oversize.raw(message.SerializeToString())
+    assert await oversize.ended() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert [p.proxy.key for p in server.proxies()] == ["big"]
+
+
+async def test_nothing_is_said_before_there_is_a_snapshot() -> None:
+    server = AdsServer(authorize=authorize)
+    port = server.add_port("127.0.0.1:0")
+    await server.start()
+    client = Client(port, delta=True)
+    await client.send(node="a", type_url=ENDPOINTS, resource_names_subscribe=["svc-0"])
+    asked = asyncio.Event()
+
+    def nothing_yet(_proxy: Proxy) -> None:
+        asked.set()
+
+    server.publish(nothing_yet)
+    async with asyncio.timeout(10):
+        await asked.wait()
+    assert not server.metrics.pushes
+    assert not server.sync().is_complete
+    known = snapshot()
+    server.publish(lambda _proxy: known)
+    assert [r.name for r in (await client.receive()).resources] == ["svc-0"]
+    await server.stop(1)
+
+
+async def test_a_newer_stream_replaces_the_older(served: tuple[AdsServer, int]) -> None:
+    server, port = served
+    old, new = Client(port, delta=True), Client(port, delta=True)
+    await old.send(node="a", type_url=CLUSTER)
+    await old.receive()
+    await new.send(node="a", type_url=CLUSTER)
+    await new.receive()
+    assert await old.ended() is grpc.StatusCode.ABORTED
+    assert len(server.proxies()) == 1
+
+
+async def test_a_client_that_does_not_read_delays_nobody_and_gets_the_newest(served: tuple[AdsServer, int]) -> None:
+    server, port = served
+    slow, quick = Client(port, delta=True), Client(port, delta=True)
+    for client, node in ((slow, "slow"), (quick, "quick")):
+        await client.send(node=node, type_url=ENDPOINTS, resource_names_subscribe=NAMES)
+    answer = await quick.receive()
+    for i in range(20):
+        body = f"{i}" + "x" * 100_000
+        current = snapshot(body)
+        server.publish(lambda _proxy, current=current: current)
+        await quick.send(type_url=ENDPOINTS, response_nonce=answer.nonce)
+        answer = await quick.receive()
+        assert answer.resources[0].resource.value == body.encode()
+    first = await slow.receive()
+    assert first.resources[0].resource.value == b"1"
+    await slow.send(type_url=ENDPOINTS, response_nonce=first.nonce)
+    newest = await slow.receive()
+    assert newest.resources[0].resource.value == body.encode(), "none of the states between"
+
+
+async def test_stopping_ends_streams_at_once_with_a_status(served: tuple[AdsServer, int]) -> None:
+    server, port = served
+    client = Client(port, delta=True)
+    await client.send(node="a", type_url=CLUSTER)
+    await client.receive()
+    async with asyncio.timeout(5):
+        await server.stop(10)
+    assert await client.ended() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_the_response_is_one_object_for_all_streams(served: tuple[AdsServer, int]) -> None:
+    server, port = served
+    clients = [Client(port, delta=True) for _ in range(3)]
+    answers = []
+    for i, client in enumerate(clients):
+        await client.send(node=f"n{i}", type_url=ENDPOINTS, resource_names_subscribe=NAMES)
+        answers.append(await client.receive())
+    assert len({a.nonce for a in answers}) == 1
+    assert server.sync().connected == 3
