@@ -67,6 +67,15 @@ def mesh_file() -> Path:
     raise InputError("compose/mesh.yaml is missing", where=str(package), fix="reinstall dockermesh")
 
 
+def mesh_environment() -> dict[str, str]:
+    """The environment for `mesh_file`: an installed package has its sources in other places than a checkout."""
+    found = dict(os.environ)
+    if mesh_file().parent.name == "_compose":
+        found.setdefault("DOCKERMESH_SOURCE", "../..")
+        found.setdefault("DOCKERMESH_IMAGES", "dockermesh/_compose/images")
+    return found
+
+
 def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> UpResult:
     """Start the mesh and the project, and return when every proxy is in sync.
 
@@ -114,7 +123,9 @@ def bring_down(project: str, *, volumes: bool, say: Say) -> list[str]:
     mesh = _names(engine, f"com.docker.compose.project={MESH_PROJECT}")
     if mesh and not others:
         with _timed(say, "mesh removed"):
-            _compose(["-f", str(mesh_file()), "-p", MESH_PROJECT], ["down", *flags], "remove the mesh")
+            _compose(
+                ["-f", str(mesh_file()), "-p", MESH_PROJECT], ["down", *flags], "remove the mesh", mesh_environment()
+            )
         removed += mesh
     elif mesh:
         say(f"the mesh stays: {', '.join(sorted(others))} still use it")
@@ -199,7 +210,7 @@ def _image_of(injection: Injection, name: str, service: Mapping[str, Any]) -> st
 
 
 def _start_mesh(engine: LocalEngine, options: UpOptions, say: Say) -> None:
-    environment = dict(os.environ) | {"DOCKERMESH_REGISTRY": options.registry}
+    environment = mesh_environment() | {"DOCKERMESH_REGISTRY": options.registry}
     services = ["control-plane"] if options.registry == "docker" else []
     flags = ["--no-deps"] if options.registry == "docker" else []
     known = engine.inspect(CONTAINER)

@@ -1,0 +1,144 @@
+"""What `doctor` looks at: each check says what it found, and how to mend it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from dockermesh.app.mesh_client import CONTAINER, MeshClient
+from dockermesh.engine.compose import OLDEST, compose_command, run_compose
+from dockermesh.engine.local import LocalEngine
+from dockermesh.errors import DockermeshError
+from dockermesh.inject import Images
+
+OLDEST_ENGINE = (20, 10)
+_GATEWAY_PORT = 30080
+
+
+class Verdict(StrEnum):
+    """How a check ended."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check's outcome; `fix` is the next step when it is not ok."""
+
+    name: str
+    verdict: Verdict
+    detail: str
+    fix: str = ""
+
+
+def check_up() -> list[Finding]:
+    """All findings. What needs the engine is left out when there is none, which is a finding itself."""
+    findings = [*_compose(), *_kernel()]
+    try:
+        engine = LocalEngine()
+    except DockermeshError as error:
+        return [Finding("engine", Verdict.FAILED, error.what, error.fix), *findings]
+    for check in (_engine, _images, _mesh, _ports):
+        try:
+            findings += check(engine)
+        except DockermeshError as error:
+            findings.append(Finding(check.__name__.strip("_"), Verdict.FAILED, error.what, error.fix))
+    return findings
+
+
+def _engine(engine: LocalEngine) -> Iterator[Finding]:
+    version = str(engine.version().get("Version", "0"))
+    numbers = tuple(int("".join(c for c in part if c.isdigit()) or 0) for part in version.split(".")[:2])
+    if numbers >= OLDEST_ENGINE:
+        yield Finding("engine", Verdict.OK, f"Docker {version}")
+    else:
+        wanted = ".".join(map(str, OLDEST_ENGINE))
+        yield Finding("engine", Verdict.FAILED, f"Docker {version} is too old", f"install Docker {wanted} or newer")
+    info = engine.info()
+    if "name=rootless" in (info.get("SecurityOptions") or ()):
+        yield Finding("engine mode", Verdict.WARNING, "rootless", "capture needs a kernel that allows iptables there")
+
+
+def _compose() -> Iterator[Finding]:
+    try:
+        command = compose_command()
+    except DockermeshError as error:
+        yield Finding("compose", Verdict.FAILED, error.what, error.fix)
+        return
+    version = run_compose(["version", "--short"]).stdout.strip()
+    wanted = ".".join(map(str, OLDEST))
+    yield Finding("compose", Verdict.OK, f"{' '.join(command)} {version} (needs {wanted})")
+
+
+def _kernel() -> Iterator[Finding]:
+    tables = Path("/proc/net/ip_tables_names")
+    nft = Path("/proc/sys/net/netfilter")
+    if tables.exists() or nft.exists():
+        yield Finding("kernel", Verdict.OK, "netfilter is there")
+    elif Path("/proc/version").exists():
+        yield Finding("kernel", Verdict.WARNING, "netfilter is not loaded here", "modprobe nf_tables, as root")
+    watches = Path("/proc/sys/fs/inotify/max_user_instances")
+    if watches.exists() and int(watches.read_text()) < 128:
+        yield Finding(
+            "inotify", Verdict.WARNING, "few instances for many proxies", "sysctl fs.inotify.max_user_instances=1024"
+        )
+
+
+def _images(engine: LocalEngine) -> Iterator[Finding]:
+    images = Images.from_environment(os.environ)
+    for name in (images.pod, images.proxy):
+        if engine.has_image(name):
+            yield Finding("image", Verdict.OK, name)
+        else:
+            yield Finding("image", Verdict.WARNING, f"{name} is not here yet", "`dockermesh up` builds it")
+
+
+def _mesh(engine: LocalEngine) -> Iterator[Finding]:
+    try:
+        client = MeshClient(engine)
+    except DockermeshError:
+        yield Finding("mesh", Verdict.OK, "not running")
+        return
+    missing = client.readiness()
+    if missing:
+        yield Finding("mesh", Verdict.FAILED, f"not ready: {missing}", f"see `docker logs {CONTAINER}`")
+        return
+    report = client.workloads()
+    if report["degraded"]:
+        yield Finding("registry", Verdict.WARNING, report["degraded"], "see `docker logs dockermesh-consul`")
+    late = [w["name"] for w in report["workloads"] if w["xds"] != "SYNCED"]
+    if late:
+        yield Finding("proxies", Verdict.WARNING, f"not in sync: {', '.join(late)}", "see `dockermesh ps`")
+    else:
+        yield Finding("mesh", Verdict.OK, f"ready, {len(report['workloads'])} proxies in sync")
+
+
+def _ports(engine: LocalEngine) -> Iterator[Finding]:
+    running = engine.inspect(CONTAINER)
+    ports = [] if running is not None and running["State"]["Running"] else [8080, 15014, 8500]
+    for port in [*ports, _GATEWAY_PORT]:
+        if _is_free(port):
+            yield Finding("port", Verdict.OK, f"{port} is free")
+        elif port == _GATEWAY_PORT and engine.containers(["dockermesh.io/kind=router"]):
+            yield Finding("port", Verdict.OK, f"{port} is the gateway's")
+        else:
+            fix = (
+                "choose another with --gateway-port" if port == _GATEWAY_PORT else "see the ports in compose/mesh.yaml"
+            )
+            yield Finding("port", Verdict.FAILED, f"{port} is taken", f"stop what listens there (`ss -ltnp`), or {fix}")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,29 @@
+"""`dockermesh doctor`: look at everything the mesh needs on this machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+
+import click
+
+_MARKS = {"ok": ("✔", "green"), "warning": ("!", "yellow"), "failed": ("✘", "red")}
+
+
+@click.command()
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def command(output: str) -> None:
+    """Check the engine, Compose, images, ports and kernel features; exit 1 if something fails."""
+    from dockermesh.app.checkup import Verdict, check_up
+
+    findings = check_up()
+    if output == "json":
+        click.echo(json.dumps([asdict(f) for f in findings], indent=2))
+    else:
+        for finding in findings:
+            mark, colour = _MARKS[finding.verdict.value]
+            click.echo(f"{click.style(mark, fg=colour)} {finding.name}: {finding.detail}")
+            if finding.fix and finding.verdict is not Verdict.OK:
+                click.echo(f"    -> {finding.fix}")
+    sys.exit(1 if any(f.verdict is Verdict.FAILED for f in findings) else 0)
