@@ -87,7 +87,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     args = parser.parse_args()
     columns = ("last", "cpu", "cold", "rss", "idle", "idle_messages")
-    print(f"{'S x N':>9} {'api':>8} {'server':>10} " + " ".join(f"{c:>13}" for c in columns) + "  (ms, ms, ms, MiB, %, -)")
+    print(
+        f"{'S x N':>9} {'api':>8} {'server':>10} " + " ".join(f"{c:>13}" for c in columns) + "  (ms, ms, ms, MiB, %, -)"
+    )
     for size in args.sizes.split(","):
         services, streams = map(int, size.split("x"))
         for api in args.apis.split(","):

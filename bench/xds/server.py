@@ -1,6 +1,6 @@
 """A control plane that is nothing but our AdsServer and a synthetic mesh.
 
-    python server.py SERVICES XDS_PORT HTTP_PORT
+python server.py SERVICES XDS_PORT HTTP_PORT
 """
 
 from __future__ import annotations

@@ -200,6 +200,8 @@ class AdsServer:
 
     def settled(self, stream: _Stream) -> None:
         """A stream has nothing to write at the moment."""
+        if stream.closed.done():
+            return  # a late writer must not bring back what was forgotten
         if stream.state.snapshot is not None and not stream.state.awaits:
             self._pending.discard(stream)
         else:
