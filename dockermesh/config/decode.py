@@ -164,6 +164,7 @@ def _message_decoder(cls: Any) -> _Decode:
     oneofs = tuple(getattr(cls, "ONEOFS", ()))
     names = {f.name: json_name(f) for f in fields(cls)}
     upgrade = UPGRADES.get(cls.__name__)
+    ignored: frozenset[str] = getattr(cls, "IGNORED", frozenset())
 
     def run(raw: Any, at: Cursor) -> Any:
         if not isinstance(raw, dict):
@@ -174,7 +175,9 @@ def _message_decoder(cls: Any) -> _Decode:
         values: dict[str, Any] = {}
         for name, entry in raw.items():
             known = by_name.get(name)
-            if known is None:
+            if name in ignored:
+                (at / name).warn("is a field of Istio that has no effect in dockermesh")
+            elif known is None:
                 (at / name).error(unknown_field(name, names.values()))
             elif entry is not None:
                 if known[0] in values:

@@ -21,6 +21,8 @@ from dockermesh.config.resource import DEFAULT_NAMESPACE, Location, Resource
 
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_DRY_RUN = "istio.io/dry-run"
+_ALWAYS_REJECT = "internal.istio.io/webhook-always-reject"
 _ENVELOPE = ("apiVersion", "kind", "metadata", "spec", "status")
 
 
@@ -131,12 +133,21 @@ def _read_resource(data: Any, location: Location, namespace: str, problems: Prob
 
 def _check(resource: Resource[Any], kind: Kind, problems: Problems) -> None:
     """Apply the kind's rules; what they say about a field that could not be decoded is a consequence, so left out."""
+    _check_annotations(resource, problems)
     before = len(problems.found)
     undecoded = Problems(list(problems.found))
     rules = _rules(kind)
     if rules is not None:
         rules(resource, problems.at("spec"))
     problems.found[before:] = [p for p in problems.found[before:] if not undecoded.touches(p.path)]
+
+
+def _check_annotations(resource: Resource[Any], problems: Problems) -> None:
+    """Annotations that change how a resource is understood."""
+    if _DRY_RUN in resource.annotations and resource.kind != "AuthorizationPolicy":
+        problems.at("metadata", "annotations", _DRY_RUN).error("is only supported for AuthorizationPolicy")
+    if _ALWAYS_REJECT in resource.annotations:
+        problems.at("metadata", "annotations", _ALWAYS_REJECT).error("asks for the resource to be rejected")
 
 
 def _rules(kind: Kind) -> Callable[[Resource[Any], Cursor], None] | None:

@@ -36,7 +36,7 @@ def kubernetes_service(host: str, domain: str = DEFAULT_DOMAIN) -> tuple[str, st
 def matches(pattern: str, host: str) -> bool:
     """Whether every host that `host` stands for is covered by `pattern`; both may have a wildcard."""
     pattern, host = pattern.lower(), host.lower()
-    if pattern == host or pattern == "*":
+    if pattern in (host, "*"):
         return True
     if not pattern.startswith("*"):
         return False

@@ -135,8 +135,9 @@ def _load_balancer(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
     name, duration = _get(raw, "warmup_duration_secs")
     if name:
         (at / name).warn("is deprecated, use warmup; taken as warmup.duration")
-        rest = _without(raw, name)
-        raw = rest if raw.get("warmup") is not None else rest | {"warmup": {"duration": duration}}
+        if raw.get("warmup") is not None:
+            (at / name).error("cannot be set together with warmup")
+        raw = {"warmup": {"duration": duration}} | _without(raw, name)
     return raw
 
 
@@ -145,10 +146,10 @@ def _consistent_hash(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
     if not name:
         return raw
     (at / name).warn("is deprecated, use ringHash; taken as ringHash.minimumRingSize")
-    rest = _without(raw, name)
-    if _get(raw, "ring_hash")[1] is None and raw.get("maglev") is None:
-        rest["ringHash"] = {"minimumRingSize": size}
-    return rest
+    if _get(raw, "ring_hash")[0] or raw.get("maglev") is not None:
+        (at / name).error("cannot be set together with ringHash or maglev")
+        return _without(raw, name)
+    return _without(raw, name) | {"ringHash": {"minimumRingSize": size}}
 
 
 UPGRADES: Mapping[str, _Upgrade] = {

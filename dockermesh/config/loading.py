@@ -130,7 +130,7 @@ def _decoded(text: str | bytes) -> str:
         try:
             text = text.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            line = bytes(text[: error.start]).count(b"\n") + 1
+            line = error.object[: error.start].count(b"\n") + 1
             raise _Refused(line, f"not UTF-8: {error.reason} at byte {error.start}") from error
     return text
 

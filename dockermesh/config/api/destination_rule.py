@@ -8,7 +8,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
-from dockermesh.config.api.common import LabelSelector, LocalityLoadBalancerSetting, PortSelector
+from dockermesh.config.api.common import LabelSelector, LocalityFailover, LocalityLoadBalancerSetting, PortSelector
 from dockermesh.config.fields import REQUIRED, Duration, Int32, Length, Range, UInt32, UInt64
 
 
@@ -108,8 +108,9 @@ class ZoneAwareLbSetting:
     """Zone-aware routing within the local region, with failover between groups of endpoints."""
 
     enabled: bool | None = None
-    failover: tuple[str, ...] = ()
+    failover: tuple[LocalityFailover, ...] = ()
     failover_priority: tuple[str, ...] = ()
+    min_cluster_size: UInt32 | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +146,14 @@ class TCPSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Http2KeepAlive:
+    """HTTP/2 PINGs on idle connections to the service."""
+
+    interval: Duration | None = None
+    timeout: Duration | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class HTTPSettings:
     """Limits of requests; 0 means unset."""
 
@@ -156,6 +165,7 @@ class HTTPSettings:
     h2_upgrade_policy: H2UpgradePolicy = H2UpgradePolicy.DEFAULT
     use_client_protocol: bool = False
     max_concurrent_streams: Int32 = 0
+    http2_keep_alive: Http2KeepAlive | None = None
 
 
 @dataclass(frozen=True, slots=True)

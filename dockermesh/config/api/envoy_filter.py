@@ -49,6 +49,7 @@ class PatchOperation(StrEnum):
     INSERT_AFTER = "INSERT_AFTER"
     INSERT_FIRST = "INSERT_FIRST"
     REPLACE = "REPLACE"
+    MERGE_AND_REPLACE_LIST = "MERGE_AND_REPLACE_LIST"
 
 
 class FilterClass(StrEnum):

@@ -24,6 +24,7 @@ class OutboundPolicyMode(StrEnum):
 
     REGISTRY_ONLY = "REGISTRY_ONLY"
     ALLOW_ANY = "ALLOW_ANY"
+    ALLOW_ANY_DYNAMIC_DNS = "ALLOW_ANY_DYNAMIC_DNS"
 
 
 class InboundPolicyMode(StrEnum):
@@ -261,6 +262,10 @@ class GatewayTopology:
 class DefaultProxyConfig:
     """Settings of all proxies."""
 
+    IGNORED: ClassVar = frozenset(
+        ["configPath", "binaryPath", "serviceCluster", "tracingServiceName", "zipkinAddress", "statNameLength", "proxyAdminPort", "controlPlaneAuthPolicy", "customConfigFile", "availabilityZone", "proxyBootstrapTemplatePath", "interceptionMode", "sds", "envoyAccessLogService", "envoyMetricsService", "envoyMetricsServiceAddress", "statusPort", "extraStatTags", "proxyStatsMatcher", "readinessProbe", "caCertificatesPem", "image", "privateKeyProvider", "proxyHeaders", "runtimeValues", "fileFlushInterval", "fileFlushMinSizeKb", "statsCompression", "connectionSettings", "meshId", "parentShutdownDuration", "connectTimeout"]
+    )
+
     concurrency: UInt32 | None = None
     drain_duration: Duration | None = None
     termination_drain_duration: Duration | None = None
@@ -275,6 +280,10 @@ class DefaultProxyConfig:
 @dataclass(frozen=True, slots=True)
 class MeshConfig:
     """The settings of the whole mesh; None means dockermesh's default."""
+
+    IGNORED: ClassVar = frozenset(
+        ["proxyListenPort", "proxyInboundListenPort", "proxyHttpPort", "ingressClass", "ingressService", "ingressControllerMode", "ingressSelector", "enableEnvoyAccessLogService", "disableEnvoyListenerLog", "configSources", "discoverySelectors", "serviceSettings", "caCertificates", "certificates", "ca", "thriftConfig", "disableMixerHttpReports", "mixerCheckServer", "mixerReportServer", "reportBatchMaxEntries", "reportBatchMaxTime", "sidecarToTelemetrySessionAffinity", "policyCheckFailOpen", "disablePolicyChecks", "enableClientSidePolicyCheck", "sdsUdsPath", "sdsRefreshDelay", "enableSdsTokenMount", "sdsUseK8sSaJwt", "authPolicy", "rdsRefreshDelay", "enableSdsTokenMount", "serviceScopeConfigs", "hboneIdleTimeout", "defaultTrafficPolicy", "zoneAwareLbSetting", "serviceEntryVisibility", "localityLbSettings"]
+    )
 
     access_log_file: str = ""
     access_log_format: str = ""

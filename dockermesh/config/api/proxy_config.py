@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from dockermesh.config.api.common import LabelSelector
 from dockermesh.config.fields import Int32, Length, Range
@@ -20,6 +20,8 @@ class ProxyImage:
 @dataclass(frozen=True, slots=True)
 class ProxyConfig:
     """Settings of the selected proxies (None: all of the namespace); concurrency 0 is one thread per CPU."""
+
+    IGNORED: ClassVar = frozenset({"connectionSettings"})
 
     selector: LabelSelector | None = None
     concurrency: Annotated[Int32, Range(0, 2**31 - 1)] | None = None

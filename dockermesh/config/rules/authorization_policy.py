@@ -1,0 +1,193 @@
+"""Rules of AuthorizationPolicy."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+from dockermesh.config.api.authorization_policy import Action, AuthorizationPolicy, Condition, Operation, Rule, Source
+from dockermesh.config.fields import json_name
+from dockermesh.config.findings import Cursor
+from dockermesh.config.resource import Resource
+from dockermesh.config.rules.names import check_subnet
+from dockermesh.config.rules.scope import check_label_selector, check_targets, report
+
+_TRUTH = frozenset({"1", "t", "T", "true", "TRUE", "True", "0", "f", "F", "false", "FALSE", "False"})
+_DRY_RUN = "istio.io/dry-run"
+# What Istio's path templates do not allow beside {*} and {**}: other names in braces, and other wildcards.
+_BAD_TEMPLATE = re.compile(r"/\{\w+=\*\*?\}|\{\w*\}|/\*\*?|\*\*?/")
+_IDENTITY = ("principals", "not_principals", "namespaces", "not_namespaces")
+_HTTP_ONLY_SOURCES = ("request_principals", "not_request_principals")
+_PLAIN_KEYS = {
+    "source.namespace",
+    "source.serviceAccount",
+    "source.principal",
+    "request.auth.principal",
+    "request.auth.audiences",
+    "request.auth.presenter",
+    "connection.sni",
+}
+_MAP_KEYS = ("request.headers", "request.auth.claims", "experimental.envoy.filters.")
+_GONE = {
+    "destination.namespace": "the namespace of the policy",
+    "destination.name": "the selector",
+    "destination.user": "the selector",
+}
+
+
+def check_authorizationpolicies(resource: Resource[AuthorizationPolicy], at: Cursor) -> None:
+    """All rules of an AuthorizationPolicy."""
+    spec = resource.spec
+    check_label_selector(spec.selector, at / "selector")
+    check_targets(spec.target_ref, spec.target_refs, at)
+    _check_action(spec, at)
+    _check_dry_run(resource, at)
+    raw_rules = _raw_list(resource.document.get("spec"), "rules")
+    for index, rule in enumerate(spec.rules):
+        place = at / "rules" / index
+        raw = raw_rules[index] if index < len(raw_rules) else {}
+        for name in ("from", "to"):
+            if isinstance(raw, dict) and raw.get(name) == []:
+                (place / name).error("must not be empty")
+        _check_rule(rule, spec.action, place)
+
+
+def _raw_list(raw: Any, key: str) -> list[Any]:
+    value = raw.get(key) if isinstance(raw, dict) else None
+    return value if isinstance(value, list) else []
+
+
+def _check_action(spec: AuthorizationPolicy, at: Cursor) -> None:
+    if spec.action in (Action.CUSTOM, Action.DENY) and not spec.rules:
+        (at / "rules").error(f"action {spec.action.value} without rules never applies; add an empty rule to match all")
+    if spec.action is Action.CUSTOM and (spec.provider is None or not spec.provider.name):
+        (at / "provider" / "name").error("must be set for action CUSTOM")
+    if spec.action is not Action.CUSTOM and spec.provider is not None:
+        (at / "provider").error(f"may only be set for action CUSTOM, not for {spec.action.value}")
+
+
+def _check_dry_run(resource: Resource[AuthorizationPolicy], at: Cursor) -> None:
+    value = resource.annotations.get(_DRY_RUN)
+    if value is None:
+        return
+    place = at.problems.at("metadata", "annotations", _DRY_RUN)
+    if resource.spec.action not in (Action.ALLOW, Action.DENY):
+        place.error("is only supported for actions ALLOW and DENY")
+    elif value not in _TRUTH:
+        place.error(f"{value[:40]!r} is not a boolean")
+
+
+def _check_rule(rule: Rule, action: Action, at: Cursor) -> None:
+    for index, entry in enumerate(rule.sources):
+        place = at / "from" / index / "source"
+        if entry.source is None:
+            place.error("is required")
+        else:
+            _check_source(entry.source, action, place)
+    for index, to in enumerate(rule.to):
+        place = at / "to" / index / "operation"
+        if to.operation is None:
+            place.error("is required")
+        else:
+            _check_operation(to.operation, place)
+    for index, condition in enumerate(rule.when):
+        _check_condition(condition, action, at / "when" / index)
+    if action is Action.DENY and _denies_all_tcp(rule):
+        at.warn("denies all traffic to TCP ports, as only HTTP attributes are used in a DENY rule; name the ports")
+
+
+def _denies_all_tcp(rule: Rule) -> bool:
+    sources = [entry.source for entry in rule.sources if entry.source is not None]
+    operations = [entry.operation for entry in rule.to if entry.operation is not None]
+    tcp_source = any(
+        getattr(source, f.name) for source in sources for f in fields(source) if f.name not in _HTTP_ONLY_SOURCES
+    )
+    if operations:
+        return not any(operation.ports or operation.not_ports for operation in operations)
+    return bool(sources) and not tcp_source
+
+
+def _check_source(source: Source, action: Action, at: Cursor) -> None:
+    if source == Source():
+        at.error("must not be empty")
+    accounts = source.service_accounts or source.not_service_accounts
+    if accounts and any(getattr(source, name) for name in _IDENTITY):
+        (at / "serviceAccounts").error("cannot be combined with namespaces or principals")
+    for f in fields(source):
+        check = check_subnet if f.name.endswith("ip_blocks") else None
+        if f.name.endswith("service_accounts"):
+            check = _check_account
+        values = getattr(source, f.name)
+        _check_values(values, at / json_name(f), check)
+        if action is Action.CUSTOM and values and not f.name.endswith("ip_blocks"):
+            (at / json_name(f)).error("is not supported with action CUSTOM")
+
+
+def _check_account(account: str) -> str:
+    parts = account.split("/")
+    return "" if len(parts) <= 2 and all(parts) else f"{account[:80]!r} must be 'account' or 'namespace/account'"
+
+
+def _check_operation(operation: Operation, at: Cursor) -> None:
+    if operation == Operation():
+        at.error("must not be empty")
+    for f in fields(operation):
+        check: Callable[[str], str] | None = None
+        if f.name.endswith("ports"):
+            check = _check_port_text
+        elif f.name.endswith("paths"):
+            check = _check_path
+        _check_values(getattr(operation, f.name), at / json_name(f), check)
+
+
+def _check_values(values: tuple[str, ...], at: Cursor, check: Callable[[str], str] | None) -> None:
+    for index, value in enumerate(values):
+        if not value:
+            (at / index).error("empty value is not allowed")
+        elif check is not None:
+            report(at / index, check(value))
+
+
+def _check_port_text(port: str) -> str:
+    valid = port.isascii() and port.isdecimal() and len(port) <= 10 and int(port) <= 65535
+    return "" if valid else f"{port[:40]!r} is not a port"
+
+
+def _check_path(path: str) -> str:
+    if ("{*}" in path or "{**}" in path) and _BAD_TEMPLATE.search(path):
+        return f"path template {path[:80]!r} may have no wildcards but {{*}} and {{**}}"
+    return ""
+
+
+def _check_condition(condition: Condition, action: Action, at: Cursor) -> None:
+    key = condition.key
+    if not key:
+        (at / "key").error("must not be empty")
+        return
+    if not condition.values and not condition.not_values:
+        at.error(f"values or notValues must be set for key {key!r}")
+    wrong, check = _condition_check(key)
+    report(at / "key", wrong)
+    _check_values(condition.values, at / "values", check)
+    _check_values(condition.not_values, at / "notValues", check)
+    if action is Action.CUSTOM and (key.startswith("request.auth.") or key in ("source.namespace", "source.principal")):
+        (at / "key").error(f"{key} is not supported with action CUSTOM")
+
+
+def _condition_check(key: str) -> tuple[str, Callable[[str], str] | None]:
+    """What is wrong with a key, and the check of its values."""
+    if key in ("source.ip", "remote.ip", "destination.ip"):
+        return "", check_subnet
+    if key == "destination.port":
+        return "", _check_port_text
+    if key in _PLAIN_KEYS:
+        return "", _check_account if key == "source.serviceAccount" else None
+    if key.startswith(_MAP_KEYS):
+        opening = key.find("[")
+        valid = key.endswith("]") and 0 < opening < len(key) - 2
+        return "" if valid else f"bad key {key[:80]!r}: should have the form a[b]", None
+    if key in _GONE or key.startswith("destination.labels"):
+        return f"attribute {key} is no longer supported, use {_GONE.get(key, 'the selector')}", None
+    return f"unknown attribute {key[:80]!r}", None

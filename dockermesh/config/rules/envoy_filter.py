@@ -1,0 +1,97 @@
+"""Rules of EnvoyFilter, as far as they can be told without Envoy's own types; those are checked by translation."""
+
+from __future__ import annotations
+
+from dockermesh.config.api.envoy_filter import (
+    ApplyTo,
+    ConfigObjectMatch,
+    ConfigPatch,
+    EnvoyFilter,
+    FilterMatch,
+    PatchOperation,
+)
+from dockermesh.config.findings import Cursor
+from dockermesh.config.resource import Resource
+from dockermesh.config.rules.regex import check_syntax
+from dockermesh.config.rules.scope import check_targets, check_workload_selector, report
+
+_LISTENER = (ApplyTo.LISTENER, ApplyTo.FILTER_CHAIN, ApplyTo.NETWORK_FILTER, ApplyTo.HTTP_FILTER)
+_ROUTE = (ApplyTo.ROUTE_CONFIGURATION, ApplyTo.VIRTUAL_HOST, ApplyTo.HTTP_ROUTE)
+_CONNECTION_MANAGERS = ("envoy.filters.network.http_connection_manager", "envoy.http_connection_manager")
+_RENAMED = {
+    "envoy.buffer": "envoy.filters.http.buffer",
+    "envoy.cors": "envoy.filters.http.cors",
+    "envoy.ext_authz": "envoy.filters.http.ext_authz",
+    "envoy.fault": "envoy.filters.http.fault",
+    "envoy.grpc_web": "envoy.filters.http.grpc_web",
+    "envoy.http_connection_manager": "envoy.filters.network.http_connection_manager",
+    "envoy.lua": "envoy.filters.http.lua",
+    "envoy.mongo_proxy": "envoy.filters.network.mongo_proxy",
+    "envoy.rate_limit": "envoy.filters.http.ratelimit",
+    "envoy.redis_proxy": "envoy.filters.network.redis_proxy",
+    "envoy.router": "envoy.filters.http.router",
+    "envoy.tcp_proxy": "envoy.filters.network.tcp_proxy",
+}
+
+
+def check_envoyfilters(resource: Resource[EnvoyFilter], at: Cursor) -> None:
+    """All rules of an EnvoyFilter."""
+    spec = resource.spec
+    at.warn("EnvoyFilter depends on details that may change with any release; prefer other resources if possible")
+    check_workload_selector(spec.workload_selector, at / "workloadSelector")
+    check_targets(None, spec.target_refs, at)
+    if spec.workload_selector is not None and spec.target_refs:
+        (at / "targetRefs").error("only one of workloadSelector and targetRefs may be set")
+    for index, patch in enumerate(spec.config_patches):
+        _check_patch(patch, at / "configPatches" / index)
+
+
+def _check_patch(entry: ConfigPatch, at: Cursor) -> None:
+    if entry.apply_to is ApplyTo.INVALID:
+        (at / "applyTo").error("is required")
+    if entry.patch is None:
+        (at / "patch").error("is required")
+    elif entry.patch.operation is PatchOperation.INVALID:
+        (at / "patch" / "operation").error("is required")
+    elif entry.patch.operation is not PatchOperation.REMOVE and entry.patch.value is None:
+        (at / "patch" / "value").error("is required for every operation but REMOVE")
+    if entry.match is not None:
+        _check_match(entry.match, entry.apply_to, at / "match")
+
+
+def _check_match(match: ConfigObjectMatch, apply_to: ApplyTo, at: Cursor) -> None:
+    if match.proxy is not None and match.proxy.proxy_version:
+        report(at / "proxy" / "proxyVersion", check_syntax(match.proxy.proxy_version))
+    objects = {
+        "listener": match.listener,
+        "routeConfiguration": match.route_configuration,
+        "cluster": match.cluster,
+        "waypoint": match.waypoint,
+    }
+    given = next((name for name, value in objects.items() if value is not None), "")
+    allowed = "listener" if apply_to in _LISTENER else "routeConfiguration" if apply_to in _ROUTE else ""
+    allowed = "cluster" if apply_to is ApplyTo.CLUSTER else allowed
+    if given and allowed and given not in (allowed, "waypoint"):
+        (at / given).error(f"{apply_to.value} can only be matched by {allowed}")
+    chain = match.listener.filter_chain if match.listener is not None else None
+    if chain is not None and chain.filter is not None and given == allowed:
+        _check_filter(chain.filter, apply_to, at / "listener" / "filterChain" / "filter")
+
+
+def _check_filter(found: FilterMatch, apply_to: ApplyTo, at: Cursor) -> None:
+    if apply_to in (ApplyTo.LISTENER, ApplyTo.FILTER_CHAIN):
+        at.warn(f"has no effect with applyTo {apply_to.value}")
+    if not found.name:
+        (at / "name").error("is required")
+    names = [(found.name, at / "name")]
+    if found.sub_filter is not None:
+        if apply_to is not ApplyTo.HTTP_FILTER:
+            (at / "subFilter").error("can only be used with applyTo HTTP_FILTER")
+        elif found.name not in _CONNECTION_MANAGERS:
+            (at / "subFilter").error(f"needs a filter named {_CONNECTION_MANAGERS[0]}")
+        elif not found.sub_filter.name:
+            (at / "subFilter" / "name").error("is required")
+        names.append((found.sub_filter.name, at / "subFilter" / "name"))
+    for name, place in names:
+        if name in _RENAMED:
+            place.warn(f"deprecated filter name {name!r}, use {_RENAMED[name]!r}")

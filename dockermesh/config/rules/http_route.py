@@ -1,0 +1,264 @@
+"""Rules of the HTTP routes of a VirtualService."""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode
+from datetime import timedelta
+
+from dockermesh.config.api.common import Percent, StringMatch
+from dockermesh.config.api.virtual_service import (
+    CorsPolicy,
+    HTTPBody,
+    HTTPDirectResponse,
+    HTTPFaultInjection,
+    HTTPMatchRequest,
+    HTTPRedirect,
+    HTTPRetry,
+    HTTPRewrite,
+    HTTPRoute,
+)
+from dockermesh.config.findings import Cursor
+from dockermesh.config.rules.headers import check_cors_name, check_headers, check_match_name, is_authority
+from dockermesh.config.rules.names import check_label, check_port
+from dockermesh.config.rules.regex import check_regex
+from dockermesh.config.rules.scope import check_labels, report
+from dockermesh.config.rules.virtual_service import (
+    check_destination,
+    check_destinations,
+    check_gateway_names,
+    check_percentage,
+    check_source,
+)
+
+_METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "*"])
+_RETRY_ON = frozenset(
+    ["5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "retriable-4xx", "refused-stream", "retriable-status-codes", "retriable-headers", "envoy-ratelimited", "http3-post-connect-failure", "cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"]
+)
+_STATUS_CODES = frozenset(
+    [*range(100, 104), *range(200, 209), 226, *range(300, 306), 307, 308, *range(400, 419), *range(421, 427)]
+    + [428, 429, 431, 451, *range(500, 509), 510, 511]
+)
+GRPC_STATUSES = frozenset(
+    ["OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"]
+)
+_LARGE_BODY = 100 * 1024
+_LARGEST_BODY = 1024 * 1024
+
+
+def check_http_route(http: HTTPRoute, at: Cursor, *, is_delegate: bool) -> None:
+    """All rules of one HTTP route."""
+    _check_conflicts(http, at, is_delegate=is_delegate)
+    for index, match in enumerate(http.match):
+        _check_match(match, at / "match" / index)
+    check_headers(http.headers, at / "headers")
+    _check_single_authority(http, at)
+    if http.cors_policy is not None:
+        _check_cors(http.cors_policy, at / "corsPolicy")
+    if http.fault is not None:
+        _check_fault(http.fault, at / "fault")
+    _check_mirrors(http, at)
+    if http.redirect is not None:
+        _check_redirect(http.redirect, http, at / "redirect")
+    if http.direct_response is not None:
+        _check_direct_response(http.direct_response, at / "directResponse")
+    if http.retries is not None:
+        check_retries(http.retries, at / "retries")
+    if http.rewrite is not None:
+        _check_rewrite(http.rewrite, at / "rewrite")
+    if http.delegate is not None:
+        _check_delegate_reference(http, at / "delegate")
+    check_destinations(http.route, at / "route")
+
+
+def _check_conflicts(http: HTTPRoute, at: Cursor, *, is_delegate: bool) -> None:
+    if http.delegate is not None and is_delegate:
+        (at / "delegate").error("a delegate's route cannot delegate again")
+    elif http.delegate is not None:
+        for name, given in (
+            ("redirect", http.redirect),
+            ("route", http.route),
+            ("directResponse", http.direct_response),
+        ):
+            if given:
+                (at / name).error(f"a route with delegate must not have {name}")
+        return
+    terminal = "redirect" if http.redirect else "directResponse" if http.direct_response else ""
+    if terminal:
+        others = {"route": http.route, "fault": http.fault, "rewrite": http.rewrite}
+        if terminal == "redirect":
+            others["directResponse"] = http.direct_response
+        for name, given in others.items():
+            if given:
+                (at / name).error(f"a route cannot have both {name} and {terminal}")
+    elif not http.route:
+        at.error("route, redirect or directResponse is required")
+    if http.mirror is not None and http.mirrors:
+        (at / "mirrors").error("a route cannot have both mirror and mirrors")
+
+
+def _check_delegate_reference(http: HTTPRoute, at: Cursor) -> None:
+    if http.delegate is not None and http.delegate.namespace:
+        report(at / "namespace", check_label(http.delegate.namespace, "namespace"))
+
+
+def _check_match(match: HTTPMatchRequest, at: Cursor) -> None:
+    for name, value in match.headers.items():
+        report(at / "headers" / name, check_match_name(name))
+        _check_string(value, at / "headers" / name)
+    for name, value in match.without_headers.items():
+        report(at / "withoutHeaders" / name, check_match_name(name))
+        if value.regex != "*":
+            _check_string(value, at / "withoutHeaders" / name)
+    if match.uri is not None and match.uri.regex is not None:
+        report(at / "uri" / "regex", check_regex(match.uri.regex))
+    for field, string in (("scheme", match.scheme), ("method", match.method), ("authority", match.authority)):
+        if string is not None:
+            _check_string(string, at / field)
+    for name, value in match.query_params.items():
+        _check_string(value, at / "queryParams" / name)
+    check_source(match.port, match.source_namespace, at)
+    check_labels(match.source_labels, at / "sourceLabels")
+    check_gateway_names(match.gateways, at / "gateways")
+
+
+def _check_string(string: StringMatch, at: Cursor) -> None:
+    if string.prefix == "":
+        (at / "prefix").error("prefix must not be empty")
+    if string.regex is not None:
+        report(at / "regex", check_regex(string.regex))
+
+
+def _check_single_authority(http: HTTPRoute, at: Cursor) -> None:
+    request = http.headers.request if http.headers is not None else None
+    names = [*request.set, *request.add] if request is not None else []
+    rewrites = sum(is_authority(name) for name in names) + bool(http.rewrite is not None and http.rewrite.authority)
+    if rewrites > 1:
+        (at / "headers" / "request").error("the authority header cannot be set more than once in a route")
+
+
+def _check_cors(cors: CorsPolicy, at: Cursor) -> None:
+    for index, origin in enumerate(cors.allow_origins):
+        if not (origin.exact or origin.prefix or origin.regex):
+            (at / "allowOrigins" / index).error("exact, prefix or regex must be given, and not be empty")
+        elif origin.regex is not None:
+            report(at / "allowOrigins" / index / "regex", check_regex(origin.regex))
+    for index, method in enumerate(cors.allow_methods):
+        if method not in _METHODS:
+            (at / "allowMethods" / index).error(f"{method[:40]!r} is not a supported HTTP method")
+    for field, names in (("allowHeaders", cors.allow_headers), ("exposeHeaders", cors.expose_headers)):
+        for index, name in enumerate(names):
+            report(at / field / index, check_cors_name(name))
+    if cors.max_age is not None and cors.max_age % timedelta(seconds=1):
+        (at / "maxAge").error("must be a whole number of seconds")
+
+
+def _check_fault(fault: HTTPFaultInjection, at: Cursor) -> None:
+    if fault.abort is None and fault.delay is None:
+        at.error("a fault must have an abort or a delay")
+    if fault.delay is not None:
+        check_percentage(fault.delay.percentage, at / "delay" / "percentage")
+        if fault.delay.exponential_delay is not None:
+            (at / "delay" / "exponentialDelay").error("is not supported, use fixedDelay")
+        if fault.delay.percentage is None:
+            (at / "delay").warn("without percentage no request is delayed")
+    if fault.abort is None:
+        return
+    abort, place = fault.abort, at / "abort"
+    check_percentage(abort.percentage, place / "percentage")
+    if abort.percentage is None:
+        place.warn("without percentage no request is aborted")
+    if abort.http_status is not None:
+        report(place / "httpStatus", _check_status(abort.http_status))
+    elif abort.grpc_status is not None and abort.grpc_status not in GRPC_STATUSES:
+        (place / "grpcStatus").error(f"{abort.grpc_status[:40]!r} is not a gRPC status such as NOT_FOUND")
+    elif abort.http2_error is not None:
+        (place / "http2Error").error("is not supported, use httpStatus or grpcStatus")
+    elif abort.grpc_status is None:
+        place.warn("neither httpStatus nor grpcStatus is set, so nothing is aborted")
+
+
+def _check_status(status: int) -> str:
+    return "" if 200 <= status <= 599 else f"HTTP status {status} is not in the range 200..599"
+
+
+def _check_mirrors(http: HTTPRoute, at: Cursor) -> None:
+    _check_share(http.mirror_percentage, at / "mirrorPercentage")
+    if http.mirror is not None:
+        check_destination(http.mirror, at / "mirror")
+    for index, mirror in enumerate(http.mirrors):
+        place = at / "mirrors" / index
+        if mirror.destination is not None:
+            check_destination(mirror.destination, place / "destination")
+        _check_share(mirror.percentage, place / "percentage")
+
+
+def _check_share(percentage: Percent | None, at: Cursor) -> None:
+    if percentage is not None and not 0 <= percentage.value <= 100:
+        (at / "value").error(f"must be in the range 0 to 100, not {percentage.value:g}")
+
+
+def _check_redirect(redirect: HTTPRedirect, http: HTTPRoute, at: Cursor) -> None:
+    has_port = redirect.port is not None or redirect.derive_port is not None
+    if not (redirect.uri or redirect.prefix_rewrite or redirect.authority or redirect.scheme or has_port):
+        at.error("a redirect must have uri, prefixRewrite, authority, scheme or port")
+    if redirect.uri and redirect.prefix_rewrite:
+        (at / "prefixRewrite").error("only one of uri and prefixRewrite may be set")
+    if redirect.prefix_rewrite:
+        for index, match in enumerate(http.match):
+            if match.uri is not None and match.uri.regex is not None:
+                (at / "prefixRewrite").error(f"needs a prefix, but match[{index}].uri is a regex")
+    if redirect.redirect_code and not 300 <= redirect.redirect_code <= 399:
+        (at / "redirectCode").error(f"{redirect.redirect_code} is not a redirect code, it must be 3xx")
+    if redirect.scheme and redirect.scheme not in ("http", "https"):
+        (at / "scheme").error("must be http or https")
+    if redirect.port:
+        report(at / "port", check_port(redirect.port))
+
+
+def _check_direct_response(response: HTTPDirectResponse, at: Cursor) -> None:
+    report(at / "status", _check_status(response.status))
+    if response.body is None:
+        return
+    size = _body_size(response.body, at / "body")
+    if size > _LARGEST_BODY:
+        (at / "body").error("must be smaller than 1 MiB")
+    elif size > _LARGE_BODY:
+        (at / "body").warn("bodies over 100 KiB slow the control plane down")
+
+
+def _body_size(body: HTTPBody, at: Cursor) -> int:
+    if body.bytes is None:
+        return len((body.string or "").encode())
+    try:
+        return len(b64decode(body.bytes, validate=True))
+    except (binascii.Error, ValueError):
+        (at / "bytes").error("must be base64")
+        return 0
+
+
+def check_retries(retries: HTTPRetry, at: Cursor) -> None:
+    """A retry policy, of a route or of the mesh."""
+    if retries.attempts < 0:
+        (at / "attempts").error("must not be negative")
+    if retries.attempts == 0 and (
+        retries.per_try_timeout is not None or retries.retry_on or retries.retry_remote_localities is not None
+    ):
+        (at / "attempts").error("is 0, which disables retries, but other retry settings are given")
+    for policy in retries.retry_on.split(",") if retries.retry_on else ():
+        is_status = policy.isascii() and policy.isdecimal() and len(policy) == 3 and int(policy) in _STATUS_CODES
+        if not is_status and policy not in _RETRY_ON:
+            (at / "retryOn").error(f"{policy[:40]!r} is not a retry condition or an HTTP status")
+
+
+def _check_rewrite(rewrite: HTTPRewrite, at: Cursor) -> None:
+    regex = rewrite.uri_regex_rewrite
+    if rewrite.uri and regex is not None:
+        (at / "uriRegexRewrite").error("only one of uri and uriRegexRewrite may be set")
+    if not rewrite.uri and regex is None and not rewrite.authority:
+        at.error("a rewrite must have uri, uriRegexRewrite or authority")
+    if regex is not None:
+        if not regex.match or not regex.rewrite:
+            (at / "uriRegexRewrite").error("needs both match and rewrite")
+        else:
+            report(at / "uriRegexRewrite" / "match", check_regex(regex.match))

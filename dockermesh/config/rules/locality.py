@@ -1,0 +1,81 @@
+"""Rules of load balancing by locality and by zone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dockermesh.config.api.common import LocalityFailover, LocalityLoadBalancerSetting
+from dockermesh.config.api.destination_rule import ZoneAwareLbSetting
+from dockermesh.config.findings import Cursor
+from dockermesh.config.rules.scope import report
+
+_TOPOLOGY = ("topology.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.istio.io/subzone")
+
+
+def check_locality(setting: LocalityLoadBalancerSetting | None, at: Cursor, *, has_outlier: bool) -> None:
+    """Weights, or failover, between localities."""
+    if setting is None:
+        return
+    if setting.distribute and setting.failover:
+        at.error("only one of distribute and failover may be set")
+        return
+    if setting.failover:
+        for index, label in enumerate(setting.failover_priority):
+            if label in _TOPOLOGY:
+                (at / "failoverPriority" / index).error(f"{label} cannot be combined with failover")
+    for index, rule in enumerate(setting.distribute):
+        place = at / "distribute" / index / "to"
+        for locality, weight in rule.to.items():
+            if not 1 <= weight <= 100:
+                (place / locality).error(f"locality weight must be in the range 1..100, not {weight}")
+        if sum(rule.to.values()) != 100:
+            place.error(f"the weights add up to {sum(rule.to.values())}, not to 100")
+        report(place, _check_localities(rule.to))
+    report(at / "distribute", _check_localities(rule.source for rule in setting.distribute))
+    if (setting.failover or setting.failover_priority) and not has_outlier:
+        at.warn("has no effect without outlierDetection")
+    _check_failover(setting.failover, at / "failover")
+
+
+def check_zone_aware(setting: ZoneAwareLbSetting | None, at: Cursor, *, has_outlier: bool) -> None:
+    """Zone-aware routing within a region."""
+    if setting is None:
+        return
+    for index, label in enumerate(setting.failover_priority):
+        if label.partition("=")[0] in _TOPOLOGY:
+            (at / "failoverPriority" / index).error(
+                f"{label} must not be given: regions and zones are always considered"
+            )
+    if (setting.failover or setting.failover_priority) and not has_outlier:
+        at.warn("has no effect without outlierDetection")
+    _check_failover(setting.failover, at / "failover")
+
+
+def _check_failover(failover: tuple[LocalityFailover, ...], at: Cursor) -> None:
+    for index, rule in enumerate(failover):
+        if rule.source == rule.to:
+            (at / index).error("from and to must be different regions")
+        for field, region in (("from", rule.source), ("to", rule.to)):
+            if "/" in region:
+                (at / index / field).error(f"{region!r} must be a region only")
+            if "*" in region:
+                (at / index / field).error(f"{region!r} must not contain a wildcard")
+
+
+def _check_localities(localities: Iterable[str]) -> str:
+    """Localities must be well formed, and no two may overlap."""
+    seen: list[list[str]] = []
+    for locality in localities:
+        if "*" in locality and (locality.count("*") > 1 or not locality.endswith("*")):
+            return f"locality {locality!r}: a wildcard must be the end"
+        parts = locality.split("/", 2)
+        if not all(parts):
+            return f"locality {locality!r} must not have empty parts"
+        if parts[-1] == "*":
+            parts.pop()
+        for other in seen:
+            shorter = min(len(parts), len(other))
+            if parts[:shorter] == other[:shorter]:
+                return f"locality {locality!r} overlaps with an earlier one"
+        seen.append(parts)
+    return ""

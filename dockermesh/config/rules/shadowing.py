@@ -1,0 +1,89 @@
+"""Warnings about rules of a VirtualService that can never match because an earlier one takes their traffic.
+
+`_covers(a, b)` is sound: when it says yes, everything `b` matches is matched by `a`. It says no when in doubt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from dockermesh.config.api.common import StringMatch
+from dockermesh.config.api.virtual_service import HTTPMatchRequest, TCPRoute, TLSRoute, VirtualService
+from dockermesh.config.findings import Cursor
+
+_ANYTHING = HTTPMatchRequest()
+_MOST_COMPARED = 500
+
+
+def warn_shadowed(spec: VirtualService, at: Cursor) -> None:
+    """Warn about shadowed rules of every protocol."""
+    _warn_http(spec, at / "http")
+    _warn_repeated(spec.tls, at / "tls")
+    _warn_repeated(spec.tcp, at / "tcp")
+
+
+def _warn_http(spec: VirtualService, at: Cursor) -> None:
+    earlier: list[tuple[HTTPMatchRequest, str]] = []
+    for index, route in enumerate(spec.http):
+        name = repr(route.name) if route.name else f"#{index}"
+        matches = route.match or (_ANYTHING,)
+        covered = 0
+        for number, match in enumerate(matches):
+            by = next((other for known, other in earlier if _covers(known, match)), None)
+            if by is not None:
+                covered += 1
+                if route.match and len(matches) > 1:
+                    (at / index / "match" / number).warn(f"is never used: the match of {by} takes its requests")
+            elif len(earlier) < _MOST_COMPARED:
+                earlier.append((match, f"rule {name}"))
+        if covered == len(matches):
+            (at / index).warn(f"rule {name} is never used: earlier rules take all its requests (shadowed)")
+
+
+def _warn_repeated(routes: tuple[TLSRoute, ...] | tuple[TCPRoute, ...], at: Cursor) -> None:
+    seen: list[object] = []
+    for index, route in enumerate(routes):
+        matches: list[object] = list(route.match) or [None]
+        if seen and (None in seen or all(match in seen for match in matches)):
+            (at / index).warn(f"rule #{index} is never used: earlier rules take all its connections (shadowed)")
+        seen.extend(matches)
+
+
+def _covers(one: HTTPMatchRequest, other: HTTPMatchRequest) -> bool:
+    if replace(one, name="", stat_prefix="") == replace(other, name="", stat_prefix=""):
+        return True
+    return (
+        one.port in (0, other.port)
+        and one.source_namespace in ("", other.source_namespace)
+        and (not one.gateways or (set(other.gateways) <= set(one.gateways) and bool(other.gateways)))
+        and one.source_labels.items() <= other.source_labels.items()
+        and _uri_covers(one, other)
+        and _string_covers(one.scheme, other.scheme)
+        and _string_covers(one.method, other.method)
+        and _string_covers(one.authority, other.authority)
+        and _all_cover(one.headers, other.headers)
+        and _all_cover(one.query_params, other.query_params)
+        and one.without_headers.items() <= other.without_headers.items()
+    )
+
+
+def _uri_covers(one: HTTPMatchRequest, other: HTTPMatchRequest) -> bool:
+    if one.uri is not None and (one.uri.prefix == "/" or one.uri.regex in (".*", "/.*")):
+        return True
+    if other.ignore_uri_case and not one.ignore_uri_case:
+        return one.uri is None
+    return _string_covers(one.uri, other.uri)
+
+
+def _string_covers(one: StringMatch | None, other: StringMatch | None) -> bool:
+    if one is None or one == other:
+        return True
+    if other is None or one.prefix is None:
+        return False
+    text = other.exact if other.exact is not None else other.prefix
+    return text is not None and text.startswith(one.prefix)
+
+
+def _all_cover(one: Mapping[str, StringMatch], other: Mapping[str, StringMatch]) -> bool:
+    return all(name in other and _string_covers(value, other[name]) for name, value in one.items())

@@ -1,0 +1,50 @@
+"""Rules of Telemetry."""
+
+from __future__ import annotations
+
+from dockermesh.config.api.telemetry import Metrics, MetricsOverrides, TagOperation, Telemetry, Tracing
+from dockermesh.config.findings import Cursor
+from dockermesh.config.resource import Resource
+from dockermesh.config.rules.cel import check_expression
+from dockermesh.config.rules.scope import check_label_selector, check_targets, report
+
+
+def check_telemetries(resource: Resource[Telemetry], at: Cursor) -> None:
+    """All rules of a Telemetry."""
+    spec = resource.spec
+    check_label_selector(spec.selector, at / "selector")
+    check_targets(spec.target_ref, spec.target_refs, at)
+    if len(spec.tracing) > 1:
+        (at / "tracing").warn("several entries are not supported, only the first has an effect")
+    for index, tracing in enumerate(spec.tracing):
+        _check_tracing(tracing, at / "tracing" / index)
+    for index, metrics in enumerate(spec.metrics):
+        _check_metrics(metrics, at / "metrics" / index)
+    for index, logging in enumerate(spec.access_logging):
+        if logging.filter is not None:
+            place = at / "accessLogging" / index / "filter" / "expression"
+            report(place, check_expression(logging.filter.expression))
+
+
+def _check_tracing(tracing: Tracing, at: Cursor) -> None:
+    if len(tracing.providers) > 1:
+        (at / "providers").warn("several providers are not supported, only the first has an effect")
+    for name in tracing.custom_tags:
+        if not name:
+            (at / "customTags" / name).error("the name of a tag must not be empty")
+
+
+def _check_metrics(metrics: Metrics, at: Cursor) -> None:
+    for index, override in enumerate(metrics.overrides):
+        _check_override(override, at / "overrides" / index)
+
+
+def _check_override(override: MetricsOverrides, at: Cursor) -> None:
+    for name, tag in override.tag_overrides.items():
+        place = at / "tagOverrides" / name
+        if not name:
+            place.warn("the name of a tag should not be empty")
+        if tag.operation is TagOperation.UPSERT and not tag.value:
+            (place / "value").error("must be set when operation is UPSERT")
+        if tag.operation is TagOperation.REMOVE and tag.value:
+            (place / "value").error("may only be set when operation is UPSERT")

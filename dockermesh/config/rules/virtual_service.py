@@ -1,0 +1,200 @@
+"""Rules of VirtualService as a whole, and of its TLS and TCP routes."""
+
+from __future__ import annotations
+
+from dockermesh.config.api.common import Percent
+from dockermesh.config.api.virtual_service import (
+    Destination,
+    HTTPRouteDestination,
+    L4MatchAttributes,
+    RouteDestination,
+    TCPRoute,
+    TLSMatchAttributes,
+    TLSRoute,
+    VirtualService,
+)
+from dockermesh.config.findings import Cursor
+from dockermesh.config.hosts import matches, overlap
+from dockermesh.config.resource import Resource
+from dockermesh.config.rules.headers import check_headers, is_jwt_claim
+from dockermesh.config.rules.names import (
+    check_fqdn,
+    check_gateway_bound_host,
+    check_host,
+    check_label,
+    check_port,
+    check_subnet,
+    is_ip_address,
+    is_label,
+)
+from dockermesh.config.rules.scope import check_export, check_labels, report
+
+_MESH = "mesh"
+
+
+def check_virtualservices(resource: Resource[VirtualService], at: Cursor) -> None:
+    """All rules of a VirtualService."""
+    from dockermesh.config.rules.http_route import check_http_route
+    from dockermesh.config.rules.shadowing import warn_shadowed
+
+    spec = resource.spec
+    if not spec.hosts:
+        _check_delegate(spec, at)
+    check_gateway_names(spec.gateways, at / "gateways")
+    _check_hosts(spec, at / "hosts")
+    if not _is_gateway_only(spec):
+        _check_claims(spec, at / "http")
+    if not (spec.http or spec.tcp or spec.tls):
+        at.error("http, tcp or tls must be provided")
+    for index, http in enumerate(spec.http):
+        check_http_route(http, at / "http" / index, is_delegate=not spec.hosts)
+    for index, tls in enumerate(spec.tls):
+        _check_tls_route(tls, spec, at / "tls" / index)
+    for index, tcp in enumerate(spec.tcp):
+        _check_tcp_route(tcp, at / "tcp" / index)
+    check_export(spec.export_to, resource.namespace, at / "exportTo")
+    warn_shadowed(spec, at)
+
+
+def _check_delegate(spec: VirtualService, at: Cursor) -> None:
+    for name, given in (("gateways", spec.gateways), ("tls", spec.tls), ("tcp", spec.tcp)):
+        if given:
+            (at / name).error(f"a VirtualService without hosts is a delegate and must have no {name}")
+
+
+def _is_gateway_only(spec: VirtualService) -> bool:
+    return bool(spec.gateways) and _MESH not in spec.gateways
+
+
+def _has_sni(spec: VirtualService) -> bool:
+    return any(match.sni_hosts for tls in spec.tls for match in tls.match)
+
+
+def _check_hosts(spec: VirtualService, at: Cursor) -> None:
+    gateway_only = _is_gateway_only(spec)
+    all_valid = True
+    for index, host in enumerate(spec.hosts):
+        wrong = check_gateway_bound_host(host, sni=_has_sni(spec)) if gateway_only else check_host(host)
+        if not wrong and not gateway_only and host == "*":
+            wrong = "wildcard host * is not allowed for the sidecars; name a gateway, or the hosts"
+        if wrong and not is_ip_address(host):
+            (at / index).error(wrong)
+            all_valid = False
+    if all_valid:
+        for index, host in enumerate(spec.hosts):
+            for other in spec.hosts[:index]:
+                if overlap(host, other):
+                    (at / index).error(f"duplicate hosts: {other!r} and {host!r}")
+
+
+def _check_claims(spec: VirtualService, at: Cursor) -> None:
+    for index, http in enumerate(spec.http):
+        for number, match in enumerate(http.match):
+            for field, headers in (("headers", match.headers), ("withoutHeaders", match.without_headers)):
+                for name in headers:
+                    if is_jwt_claim(name):
+                        (at / index / "match" / number / field / name).error(
+                            "routing on a JWT claim is only supported on gateways"
+                        )
+
+
+def check_gateway_names(names: tuple[str, ...], at: Cursor) -> None:
+    """Names of gateways, `namespace/name` or `name`."""
+    for index, name in enumerate(names):
+        namespace, slash, local = name.partition("/")
+        if not slash:
+            report(at / index, check_fqdn(name))
+            if "." in name:
+                parts = name.split(".")
+                (at / index).warn(f"old form of a gateway's name, write {parts[1]}/{parts[0]}")
+            continue
+        report(at / index, check_label(namespace, "namespace"))
+        report(at / index, check_label(local, "gateway name"))
+
+
+def _check_tls_route(tls: TLSRoute, spec: VirtualService, at: Cursor) -> None:
+    if not tls.match:
+        (at / "match").error("a TLS route must have at least one match")
+    for index, match in enumerate(tls.match):
+        _check_tls_match(match, spec, at / "match" / index)
+    if not tls.route:
+        (at / "route").error("a TLS route must have a route")
+    check_destinations(tls.route, at / "route")
+
+
+def _check_tls_match(match: TLSMatchAttributes, spec: VirtualService, at: Cursor) -> None:
+    if not match.sni_hosts:
+        (at / "sniHosts").error("a TLS match must have at least one SNI host")
+    for index, host in enumerate(match.sni_hosts):
+        _check_sni_host(host, spec, at / "sniHosts" / index)
+    _check_connection(match, at)
+
+
+def _check_sni_host(host: str, spec: VirtualService, at: Cursor) -> None:
+    wrong = check_gateway_bound_host(host, sni=True) if _is_gateway_only(spec) else check_host(host)
+    if wrong:
+        if is_ip_address(host):
+            at.warn(f"an IP address ({host!r}) is no SNI, most clients do not send one")
+        else:
+            at.error(wrong)
+    elif not any(matches(pattern, host) for pattern in spec.hosts):
+        at.error(f"SNI host {host!r} is not covered by the hosts of the VirtualService")
+
+
+def _check_tcp_route(tcp: TCPRoute, at: Cursor) -> None:
+    for index, match in enumerate(tcp.match):
+        _check_connection(match, at / "match" / index)
+        if match.source_subnet:
+            report(at / "match" / index / "sourceSubnet", check_subnet(match.source_subnet))
+    if not tcp.route:
+        (at / "route").error("a TCP route must have a route")
+    check_destinations(tcp.route, at / "route")
+
+
+def _check_connection(match: TLSMatchAttributes | L4MatchAttributes, at: Cursor) -> None:
+    for index, subnet in enumerate(match.destination_subnets):
+        report(at / "destinationSubnets" / index, check_subnet(subnet))
+    check_source(match.port, match.source_namespace, at)
+    check_labels(match.source_labels, at / "sourceLabels")
+    check_gateway_names(match.gateways, at / "gateways")
+
+
+def check_source(port: int, namespace: str, at: Cursor) -> None:
+    """The port and the source namespace of a match, if given."""
+    if port:
+        report(at / "port", check_port(port))
+    if namespace and not is_label(namespace):
+        (at / "sourceNamespace").error(f"{namespace[:80]!r} is not a valid namespace")
+
+
+def check_destinations(route: tuple[HTTPRouteDestination, ...] | tuple[RouteDestination, ...], at: Cursor) -> None:
+    """Destinations and their weights."""
+    for index, entry in enumerate(route):
+        if entry.destination is not None:
+            check_destination(entry.destination, at / index / "destination")
+        if entry.weight < 0:
+            (at / index / "weight").error(f"weight must not be negative: {entry.weight}")
+        if isinstance(entry, HTTPRouteDestination):
+            check_headers(entry.headers, at / index / "headers")
+    if len(route) > 1 and sum(entry.weight for entry in route) == 0:
+        at.error("the total weight of the destinations is 0")
+
+
+def check_destination(destination: Destination, at: Cursor) -> None:
+    """A host, its subset and its port."""
+    if destination.host == "*":
+        (at / "host").error("a destination must be a host, not *")
+    else:
+        report(at / "host", check_host(destination.host))
+    if destination.subset:
+        report(at / "subset", check_label(destination.subset, "subset name"))
+    if destination.port is not None:
+        report(at / "port" / "number", check_port(destination.port.number))
+
+
+def check_percentage(percentage: Percent | None, at: Cursor) -> None:
+    """0, or 0.0001 to 100."""
+    if percentage is not None:
+        value = percentage.value
+        if not (value == 0 or 0.0001 <= value <= 100):
+            (at / "value").error(f"percentage {value:g} is neither 0 nor in the range 0.0001 to 100")

@@ -1,0 +1,102 @@
+"""Rules of WorkloadEntry and WorkloadGroup, and of the endpoints of a ServiceEntry."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from dockermesh.config.api.workload import ReadinessProbe, WorkloadEntry, WorkloadGroup
+from dockermesh.config.findings import Cursor
+from dockermesh.config.resource import Resource
+from dockermesh.config.rules.headers import check_strict_name
+from dockermesh.config.rules.names import (
+    UNIX_PREFIX,
+    check_fqdn,
+    check_label,
+    check_port,
+    check_unix_path,
+    is_ip_address,
+)
+from dockermesh.config.rules.scope import check_labels, report
+
+
+def check_workloadentries(resource: Resource[WorkloadEntry], at: Cursor) -> None:
+    """All rules of a WorkloadEntry."""
+    check_endpoint(resource.spec, at, service_ports=None, names_allowed=True)
+
+
+def check_endpoint(
+    entry: WorkloadEntry, at: Cursor, *, service_ports: Collection[str] | None, names_allowed: bool
+) -> None:
+    """An address with its ports; `service_ports` are the names that it may map, None if they are not known."""
+    address = entry.address
+    if not address:
+        if not entry.network:
+            (at / "address").error("address is required, unless network is set")
+            return
+        (at / "address").warn(f"is unset, the gateways of network {entry.network!r} will be used")
+    if address.startswith(UNIX_PREFIX):
+        report(at / "address", check_unix_path(address.removeprefix(UNIX_PREFIX)))
+        if entry.ports:
+            (at / "ports").error("a unix endpoint must not have ports")
+        if service_ports is not None and len(service_ports) != 1:
+            (at / "address").error("a unix endpoint needs exactly one service port")
+    elif address and not is_ip_address(address):
+        if not names_allowed:
+            (at / "address").error(f"{address!r} is not a valid IP address")
+        elif check_fqdn(address):
+            (at / "address").error(f"{address!r} is neither an IP address nor a fully qualified domain name")
+    check_port_map(entry, at / "ports", service_ports)
+    check_labels(entry.labels, at / "labels")
+
+
+def check_port_map(entry: WorkloadEntry, at: Cursor, service_ports: Collection[str] | None) -> None:
+    """Names of the service's ports and the endpoint's numbers."""
+    for name, number in entry.ports.items():
+        if service_ports is not None and name not in service_ports:
+            (at / name).error(f"port {name!r} is not defined by the service entry")
+        report(at / name, check_label(name, "port name"))
+        report(at / name, check_port(number))
+
+
+def check_workloadgroups(resource: Resource[WorkloadGroup], at: Cursor) -> None:
+    """All rules of a WorkloadGroup."""
+    spec = resource.spec
+    if spec.metadata is not None:
+        check_labels(spec.metadata.labels, at / "metadata" / "labels")
+    if spec.template is not None:
+        check_port_map(spec.template, at / "template" / "ports", None)
+        check_labels(spec.template.labels, at / "template" / "labels")
+        if spec.template.address.startswith(UNIX_PREFIX):
+            path = spec.template.address.removeprefix(UNIX_PREFIX)
+            report(at / "template" / "address", check_unix_path(path))
+    if spec.probe is not None:
+        _check_probe(spec.probe, at / "probe")
+
+
+def _check_probe(probe: ReadinessProbe, at: Cursor) -> None:
+    numbers = {
+        "periodSeconds": probe.period_seconds,
+        "initialDelaySeconds": probe.initial_delay_seconds,
+        "timeoutSeconds": probe.timeout_seconds,
+        "successThreshold": probe.success_threshold,
+        "failureThreshold": probe.failure_threshold,
+    }
+    for name, value in numbers.items():
+        if value < 0:
+            (at / name).error("must not be negative")
+    if probe.http_get is not None:
+        place = at / "httpGet"
+        report(place / "port", check_port(probe.http_get.port))
+        if probe.http_get.scheme not in ("", "HTTP", "HTTPS"):
+            (place / "scheme").error("must be HTTP or HTTPS")
+        for index, header in enumerate(probe.http_get.http_headers):
+            report(place / "httpHeaders" / index / "name", check_strict_name(header.name))
+    elif probe.tcp_socket is not None:
+        report(at / "tcpSocket" / "port", check_port(probe.tcp_socket.port))
+    elif probe.exec is not None:
+        if not probe.exec.command:
+            (at / "exec" / "command").error("is required")
+    elif probe.grpc is not None:
+        report(at / "grpc" / "port", check_port(probe.grpc.port))
+    else:
+        at.error("a probe must have one of httpGet, tcpSocket, exec, grpc")
