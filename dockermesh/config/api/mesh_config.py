@@ -263,7 +263,40 @@ class DefaultProxyConfig:
     """Settings of all proxies."""
 
     IGNORED: ClassVar = frozenset(
-        ["configPath", "binaryPath", "serviceCluster", "tracingServiceName", "zipkinAddress", "statNameLength", "proxyAdminPort", "controlPlaneAuthPolicy", "customConfigFile", "availabilityZone", "proxyBootstrapTemplatePath", "interceptionMode", "sds", "envoyAccessLogService", "envoyMetricsService", "envoyMetricsServiceAddress", "statusPort", "extraStatTags", "proxyStatsMatcher", "readinessProbe", "caCertificatesPem", "image", "privateKeyProvider", "proxyHeaders", "runtimeValues", "fileFlushInterval", "fileFlushMinSizeKb", "statsCompression", "connectionSettings", "meshId", "parentShutdownDuration", "connectTimeout"]
+        {
+            "configPath",
+            "binaryPath",
+            "serviceCluster",
+            "tracingServiceName",
+            "zipkinAddress",
+            "statNameLength",
+            "proxyAdminPort",
+            "controlPlaneAuthPolicy",
+            "customConfigFile",
+            "availabilityZone",
+            "proxyBootstrapTemplatePath",
+            "interceptionMode",
+            "sds",
+            "envoyAccessLogService",
+            "envoyMetricsService",
+            "envoyMetricsServiceAddress",
+            "statusPort",
+            "extraStatTags",
+            "proxyStatsMatcher",
+            "readinessProbe",
+            "caCertificatesPem",
+            "image",
+            "privateKeyProvider",
+            "proxyHeaders",
+            "runtimeValues",
+            "fileFlushInterval",
+            "fileFlushMinSizeKb",
+            "statsCompression",
+            "connectionSettings",
+            "meshId",
+            "parentShutdownDuration",
+            "connectTimeout",
+        }
     )
 
     concurrency: UInt32 | None = None
@@ -282,7 +315,45 @@ class MeshConfig:
     """The settings of the whole mesh; None means dockermesh's default."""
 
     IGNORED: ClassVar = frozenset(
-        ["proxyListenPort", "proxyInboundListenPort", "proxyHttpPort", "ingressClass", "ingressService", "ingressControllerMode", "ingressSelector", "enableEnvoyAccessLogService", "disableEnvoyListenerLog", "configSources", "discoverySelectors", "serviceSettings", "caCertificates", "certificates", "ca", "thriftConfig", "disableMixerHttpReports", "mixerCheckServer", "mixerReportServer", "reportBatchMaxEntries", "reportBatchMaxTime", "sidecarToTelemetrySessionAffinity", "policyCheckFailOpen", "disablePolicyChecks", "enableClientSidePolicyCheck", "sdsUdsPath", "sdsRefreshDelay", "enableSdsTokenMount", "sdsUseK8sSaJwt", "authPolicy", "rdsRefreshDelay", "enableSdsTokenMount", "serviceScopeConfigs", "hboneIdleTimeout", "defaultTrafficPolicy", "zoneAwareLbSetting", "serviceEntryVisibility", "localityLbSettings"]
+        {
+            "proxyListenPort",
+            "proxyInboundListenPort",
+            "proxyHttpPort",
+            "ingressClass",
+            "ingressService",
+            "ingressControllerMode",
+            "ingressSelector",
+            "enableEnvoyAccessLogService",
+            "disableEnvoyListenerLog",
+            "configSources",
+            "discoverySelectors",
+            "serviceSettings",
+            "caCertificates",
+            "certificates",
+            "ca",
+            "thriftConfig",
+            "disableMixerHttpReports",
+            "mixerCheckServer",
+            "mixerReportServer",
+            "reportBatchMaxEntries",
+            "reportBatchMaxTime",
+            "sidecarToTelemetrySessionAffinity",
+            "policyCheckFailOpen",
+            "disablePolicyChecks",
+            "enableClientSidePolicyCheck",
+            "sdsUdsPath",
+            "sdsRefreshDelay",
+            "enableSdsTokenMount",
+            "sdsUseK8sSaJwt",
+            "authPolicy",
+            "rdsRefreshDelay",
+            "serviceScopeConfigs",
+            "hboneIdleTimeout",
+            "defaultTrafficPolicy",
+            "zoneAwareLbSetting",
+            "serviceEntryVisibility",
+            "localityLbSettings",
+        }
     )
 
     access_log_file: str = ""

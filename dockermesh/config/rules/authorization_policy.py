@@ -116,7 +116,7 @@ def _check_source(source: Source, action: Action, at: Cursor) -> None:
     if accounts and any(getattr(source, name) for name in _IDENTITY):
         (at / "serviceAccounts").error("cannot be combined with namespaces or principals")
     for f in fields(source):
-        check = check_subnet if f.name.endswith("ip_blocks") else None
+        check: Callable[[str], str] | None = check_subnet if f.name.endswith("ip_blocks") else None
         if f.name.endswith("service_accounts"):
             check = _check_account
         values = getattr(source, f.name)

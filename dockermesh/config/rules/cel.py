@@ -12,8 +12,9 @@ _MAX_LENGTH = 10_000
 _TOKEN = re.compile(
     r"""
     (?P<space>\s+|//[^\n]*)
-  | (?P<string>[rR]?[bB]?[rR]?(?:\"\"\"(?:[^\\]|\\.)*?\"\"\"|'''(?:[^\\]|\\.)*?'''|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'))
-  | (?P<number>0x[0-9a-fA-F]+u?|[0-9]+\.[0-9]+(?:[eE][+-]?[0-9]+)?|[0-9]+[eE][+-]?[0-9]+|\.[0-9]+(?:[eE][+-]?[0-9]+)?|[0-9]+[uU]?)
+  | (?P<string>[rR]?[bB]?[rR]?(?:\"\"\"(?:[^\\]|\\.)*?\"\"\"|'''(?:[^\\]|\\.)*?'''
+      |"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'))
+  | (?P<number>0x[0-9a-fA-F]+[uU]?|[0-9]*\.[0-9]+(?:[eE][+-]?[0-9]+)?|[0-9]+[eE][+-]?[0-9]+|[0-9]+[uU]?)
   | (?P<name>[_a-zA-Z][_a-zA-Z0-9]*)
   | (?P<operator>\|\||&&|==|!=|<=|>=|[-+*/%<>!?:.,(){}\[\]])
     """,
@@ -21,7 +22,25 @@ _TOKEN = re.compile(
 )
 _BINARY = frozenset({"||", "&&", "==", "!=", "<=", ">=", "<", ">", "in", "+", "-", "*", "/", "%"})
 _RESERVED = frozenset(
-    ["as", "break", "const", "continue", "else", "for", "function", "if", "import", "let", "loop", "package", "namespace", "return", "var", "void", "while"]
+    {
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
+        "while",
+    }
 )
 
 
@@ -78,7 +97,7 @@ class _Parser:
             raise _Wrong(f"expected {text!r}, not {self._peek() or 'the end'!r}")
 
     def _expression(self) -> None:
-        """One expression: operands joined by binary operators (whose precedence does not matter here), or `a ? b : c`."""
+        """Operands joined by binary operators (whose precedence does not matter here), or `a ? b : c`."""
         self.depth += 1
         if self.depth > _MAX_DEPTH:
             raise _Wrong("it is nested too deeply")

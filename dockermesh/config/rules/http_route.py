@@ -33,14 +33,50 @@ from dockermesh.config.rules.virtual_service import (
 
 _METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "*"])
 _RETRY_ON = frozenset(
-    ["5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "retriable-4xx", "refused-stream", "retriable-status-codes", "retriable-headers", "envoy-ratelimited", "http3-post-connect-failure", "cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable"]
+    {
+        "5xx",
+        "gateway-error",
+        "reset",
+        "reset-before-request",
+        "connect-failure",
+        "retriable-4xx",
+        "refused-stream",
+        "retriable-status-codes",
+        "retriable-headers",
+        "envoy-ratelimited",
+        "http3-post-connect-failure",
+        "cancelled",
+        "deadline-exceeded",
+        "internal",
+        "resource-exhausted",
+        "unavailable",
+    }
 )
-_STATUS_CODES = frozenset(
-    [*range(100, 104), *range(200, 209), 226, *range(300, 306), 307, 308, *range(400, 419), *range(421, 427)]
-    + [428, 429, 431, 451, *range(500, 509), 510, 511]
+_STATUS_CODES = {226, 307, 308, 428, 429, 431, 451, 510, 511} | frozenset(
+    code
+    for codes in (range(100, 104), range(200, 209), range(300, 306), range(400, 419), range(421, 427), range(500, 509))
+    for code in codes
 )
 GRPC_STATUSES = frozenset(
-    ["OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"]
+    {
+        "OK",
+        "CANCELLED",
+        "UNKNOWN",
+        "INVALID_ARGUMENT",
+        "DEADLINE_EXCEEDED",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "PERMISSION_DENIED",
+        "RESOURCE_EXHAUSTED",
+        "FAILED_PRECONDITION",
+        "ABORTED",
+        "OUT_OF_RANGE",
+        "UNIMPLEMENTED",
+        "INTERNAL",
+        "UNAVAILABLE",
+        "DATA_LOSS",
+        "UNAUTHENTICATED",
+    }
 )
 _LARGE_BODY = 100 * 1024
 _LARGEST_BODY = 1024 * 1024
@@ -75,17 +111,14 @@ def _check_conflicts(http: HTTPRoute, at: Cursor, *, is_delegate: bool) -> None:
     if http.delegate is not None and is_delegate:
         (at / "delegate").error("a delegate's route cannot delegate again")
     elif http.delegate is not None:
-        for name, given in (
-            ("redirect", http.redirect),
-            ("route", http.route),
-            ("directResponse", http.direct_response),
-        ):
+        forbidden: dict[str, object] = {"redirect": http.redirect, "route": http.route}
+        for name, given in (forbidden | {"directResponse": http.direct_response}).items():
             if given:
                 (at / name).error(f"a route with delegate must not have {name}")
         return
     terminal = "redirect" if http.redirect else "directResponse" if http.direct_response else ""
     if terminal:
-        others = {"route": http.route, "fault": http.fault, "rewrite": http.rewrite}
+        others: dict[str, object] = {"route": http.route, "fault": http.fault, "rewrite": http.rewrite}
         if terminal == "redirect":
             others["directResponse"] = http.direct_response
         for name, given in others.items():

@@ -1,6 +1,7 @@
 """Names, hosts, ports, addresses and protocols: each check returns what is wrong with a text, or nothing.
 
-Sources: Istio `pkg/config/labels`, `pkg/config/protocol`, `pkg/config/validation/agent`. Labels may have capitals, as there.
+Sources: Istio `pkg/config/labels`, `pkg/config/protocol`, `pkg/config/validation/agent`. Labels may have
+capitals, as there.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def check_protocol(name: str) -> str:
     """A protocol's name, in any case."""
     if name.lower() in _PROTOCOLS:
         return ""
-    return f"invalid protocol {name[:40]!r}, supported are HTTP, HTTP2, GRPC, GRPC-WEB, HTTPS, TLS, TCP, MONGO, REDIS, MYSQL"
+    return f"invalid protocol {name[:40]!r}, use HTTP, HTTP2, GRPC, GRPC-WEB, HTTPS, TLS, TCP, MONGO, REDIS or MYSQL"
 
 
 def is_http(protocol: str) -> bool:

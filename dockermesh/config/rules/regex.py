@@ -19,7 +19,24 @@ _REPEAT = re.compile(r"\{(\d{1,9})(,(\d{0,9}))?\}")
 _GROUP_NAME = re.compile(r"\?P?<([A-Za-z0-9_]+)>")
 _FLAGS = re.compile(r"\?([imsU]*)(?:-([imsU]+))?([:)])")
 _POSIX = re.compile(r"\[:\^?([a-z]*):\]")
-_POSIX_NAMES = frozenset(["alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word", "xdigit"])
+_POSIX_NAMES = frozenset(
+    [
+        "alnum",
+        "alpha",
+        "ascii",
+        "blank",
+        "cntrl",
+        "digit",
+        "graph",
+        "lower",
+        "print",
+        "punct",
+        "space",
+        "upper",
+        "word",
+        "xdigit",
+    ]
+)
 _UNICODE = re.compile(r"[pP](?:([A-Z])|\{\^?([A-Za-z_]+)\})")
 _OCTAL = re.compile(r"0[0-7]{0,2}|[1-7][0-7]{1,2}")
 _HEX = re.compile(r"x(?:[0-9A-Fa-f]{2}|\{([0-9A-Fa-f]{1,8})\})")

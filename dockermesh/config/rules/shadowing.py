@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from dockermesh.config.api.common import StringMatch
@@ -41,7 +41,7 @@ def _warn_http(spec: VirtualService, at: Cursor) -> None:
             (at / index).warn(f"rule {name} is never used: earlier rules take all its requests (shadowed)")
 
 
-def _warn_repeated(routes: tuple[TLSRoute, ...] | tuple[TCPRoute, ...], at: Cursor) -> None:
+def _warn_repeated(routes: Sequence[TLSRoute | TCPRoute], at: Cursor) -> None:
     seen: list[object] = []
     for index, route in enumerate(routes):
         matches: list[object] = list(route.match) or [None]

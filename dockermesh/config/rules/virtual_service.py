@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dockermesh.config.api.common import Percent
 from dockermesh.config.api.virtual_service import (
     Destination,
@@ -167,7 +169,7 @@ def check_source(port: int, namespace: str, at: Cursor) -> None:
         (at / "sourceNamespace").error(f"{namespace[:80]!r} is not a valid namespace")
 
 
-def check_destinations(route: tuple[HTTPRouteDestination, ...] | tuple[RouteDestination, ...], at: Cursor) -> None:
+def check_destinations(route: Sequence[HTTPRouteDestination | RouteDestination], at: Cursor) -> None:
     """Destinations and their weights."""
     for index, entry in enumerate(route):
         if entry.destination is not None:

@@ -1,0 +1,79 @@
+"""`dockermesh validate`: Istio resources in files, checked without a mesh.
+
+It is run on many files one by one, so it imports nothing but click, the YAML parser and `config`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+
+_SUFFIXES = (".yaml", ".yml", ".json")
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE|DIR|-...")
+@click.option("-n", "--namespace", default="default", help="Namespace of resources that name none.")
+@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Output format.")
+def command(files: tuple[str, ...], namespace: str, output: str) -> int:
+    """Check Istio resources offline.
+
+    Prints every finding with file, line and field. Exits 0 if all resources are valid (warnings allowed), else 1.
+    """
+    from dockermesh.config.validate import validate_documents
+
+    readings = validate_documents(_sources(files), namespace)
+    findings = [finding for reading in readings for finding in reading.findings]
+    if output == "json":
+        import json
+
+        click.echo(json.dumps([finding.to_dict() for finding in findings], indent=2, ensure_ascii=False))
+    else:
+        for finding in findings:
+            click.echo(str(finding))
+        errors = sum(finding.is_error for finding in findings)
+        valid = sum(len(reading.resources) for reading in readings)
+        click.echo(f"{valid} valid, {errors} errors, {len(findings) - errors} warnings", err=True)
+    return 0 if all(reading.is_valid for reading in readings) else 1
+
+
+def _sources(names: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
+    for name in names:
+        if name == "-":
+            yield "<stdin>", _limited(sys.stdin.buffer.read)
+            continue
+        path = Path(name)
+        if path.is_dir():
+            for found in sorted(path.rglob("*")):
+                if found.suffix in _SUFFIXES and found.is_file():
+                    yield _content(found)
+        else:
+            yield _content(path)
+
+
+def _content(path: Path) -> tuple[str, bytes]:
+    from dockermesh.errors import UsageError
+
+    try:
+        with path.open("rb") as file:
+            return str(path), _limited(file.read)
+    except OSError as error:
+        raise UsageError(
+            f"cannot read: {error.strerror}", where=str(path), fix="name an existing YAML or JSON file, or -"
+        ) from error
+
+
+def _limited(read: Callable[[int], bytes]) -> bytes:
+    """At most one byte more than may be parsed, so that the parser can tell that it is too much."""
+    from dockermesh.config.loading import MAX_BYTES
+
+    return read(MAX_BYTES + 1)
+
+
+if __name__ == "__main__":
+    from dockermesh.cli.main import main
+
+    main(["validate", *sys.argv[1:]])
