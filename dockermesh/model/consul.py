@@ -20,9 +20,9 @@ _FALSE = frozenset({"0", "f", "false", "no", "off"})
 class ConsulSettings:
     """Address, credentials and limits of one Consul agent.
 
-    `max_connections` is what Consul's `limits.http_max_conns_per_client` allows us; 0 means a stock Consul. `wait` is how
-    long a blocking query may block, in seconds; 0 leaves it to the client. `allow_loopback` accepts endpoints on 127.0.0.0/8 and ::1, which are otherwise skipped: in a proxy's
-    network namespace they would be the proxy's own machine.
+    `max_connections` is what Consul's `limits.http_max_conns_per_client` allows us; 0 means a stock Consul. `wait` is
+    how long a blocking query may block, in seconds; 0 leaves it to the client. `allow_loopback` accepts endpoints on
+    127.0.0.0/8 and ::1, which are otherwise skipped: to a proxy they would be its own network namespace.
     """
 
     host: str = "127.0.0.1"
