@@ -245,7 +245,9 @@ class Translator:
         return found
 
     def _dns_listener(self, translated: Iterable[_Translated]) -> Resource:
-        hosts = tuple((name, t.shape.vip) for t in translated if t.shape.vip for name in t.shape.domains)
+        # A service of UDP alone is not carried by the mesh: Docker's resolver answers with its containers.
+        carried = (t for t in translated if t.shape.vip and t.clusters)
+        hosts = tuple((name, t.shape.vip) for t in carried for name in t.shape.domains)
         if self._dns is None or self._dns[0] != hosts:
             self._dns = (hosts, _named(LISTENER, dns.dns_listener(dns.dns_table(hosts))))
         return self._dns[1]
