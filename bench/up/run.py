@@ -41,7 +41,13 @@ def timed(*command: str, env: dict[str, str] | None = None) -> float:
 def memory(role: str) -> list[float]:
     """MiB of every running container of a role in the meshed project, without the page cache."""
     ids = run(
-        "docker", "ps", "-q", "-f", f"label=com.docker.compose.project={MESHED}", "-f", f"label=dockermesh.io/role={role}"
+        "docker",
+        "ps",
+        "-q",
+        "-f",
+        f"label=com.docker.compose.project={MESHED}",
+        "-f",
+        f"label=dockermesh.io/role={role}",
     ).split()
     sizes = []
     for identity in ids:
