@@ -1,0 +1,222 @@
+"""The pure decisions of the live registrar: what to list, to change, to heal, to believe and to bury."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from dockermesh.errors import RegistryError
+from dockermesh.model import EMPTY_CATALOG, Protocol
+from dockermesh.registrar.attest import find_token
+from dockermesh.registrar.catalog import build_catalog
+from dockermesh.registrar.container import Container, State, parse_time
+from dockermesh.registrar.desired import desired_state
+from dockermesh.registrar.heal import Verb, plan_healing
+from dockermesh.registrar.lease import released_since
+from dockermesh.registrar.options import Options
+from dockermesh.registrar.plan import Entry, plan_registrations
+from dockermesh.registrar.registrar import is_stop_signal
+from dockermesh.registrar.workers import KeyedWorkers
+
+S = 1_000_000_000
+OPTIONS = Options(hostname="h", host="h", internal=True)
+UP = State(status="running", running=True, started=100 * S)
+
+
+def make(role: str, state: State = UP, *, container_id: str = "", pod: str = "p" * 64, **more: Any) -> Container:
+    labels = {"dockermesh.io/role": role, "dockermesh.io/workload": "shop/web-1", "dockermesh.io/service": "web"}
+    mode = "" if role == "pod" else f"container:{pod}"
+    found = container_id or {"pod": "p", "proxy": "x", "app": "a"}[role] * 64
+    given: dict[str, Any] = {"labels": labels, "network_mode": mode, "state": state}
+    if role == "pod":
+        given["networks"] = {"dockermesh": "172.28.0.7"}
+    if role == "app":
+        given |= {"exposed": ("9080/tcp",), "env": ("SERVICE_9080_NAME=reviews", "SERVICE_PROTOCOL=http")}
+    return Container(id=found, name=role, **(given | more))
+
+
+def names(*containers: Container, stopping: tuple[str, ...] = ()) -> list[str]:
+    return [r.name for r in desired_state(containers, OPTIONS, stopping=stopping).registrations]
+
+
+def state(**changes: Any) -> State:
+    return dataclasses.replace(UP, **changes)
+
+
+DOWN = State(status="exited", started=90 * S, finished=95 * S)
+
+
+def test_a_meshed_app_is_listed_only_while_traffic_can_reach_it() -> None:
+    pod, proxy, app = make("pod"), make("proxy"), make("app")
+    assert names(pod, proxy, app) == ["reviews"]
+    for gone in (pod, proxy, app):
+        assert names(pod, proxy, app, stopping=(gone.id,)) == []
+        rest = [c if c is not gone else dataclasses.replace(c, state=DOWN) for c in (pod, proxy, app)]
+        assert names(*rest) == []
+    assert names(make("pod", state(started=200 * S)), proxy, app) == [], "stranded in the old network"
+    assert names(proxy, app) == [], "the pod is unknown"
+
+
+def test_a_workload_keeps_its_ports_while_it_is_down_but_not_its_token() -> None:
+    pod, app = make("pod"), make("app")
+    tokens = {pod.incarnation: "t"}
+    (workload,) = desired_state([pod, app], OPTIONS, tokens=tokens).workloads
+    assert (workload.token_sha256, workload.service, workload.address) == ("t", "reviews", "172.28.0.7")
+    (down,) = desired_state([make("pod", state(running=False)), make("app", DOWN)], OPTIONS, tokens=tokens).workloads
+    assert down.token_sha256 == ""
+    assert down.ports == workload.ports
+    assert [(p.service, p.port, p.protocol) for p in down.ports] == [("reviews", 9080, "http")]
+
+
+def test_stop_signals() -> None:
+    nginx = make("app", stop_signal="SIGQUIT")
+    custom = make("app", stop_signal="SIGRTMIN+3")
+    assert all(is_stop_signal(nginx, s) for s in ("15", "9", "SIGTERM", "3", "2"))
+    assert not any(is_stop_signal(nginx, s) for s in ("1", "SIGHUP", "10", "28", "", "nonsense"))
+    assert is_stop_signal(make("app", stop_signal="SIGUSR1"), "10")
+    assert is_stop_signal(custom, "37")
+    assert not is_stop_signal(custom, "nonsense")
+
+
+def plan(entries: list[Entry], containers: list[Container], **more: Any) -> Any:
+    wanted = desired_state(containers, OPTIONS).registrations
+    return plan_registrations(entries, wanted, host="h", group="shop/web-1", **more)
+
+
+def entry_of(containers: list[Container], **changes: Any) -> Entry:
+    (registration,) = desired_state(containers, OPTIONS).registrations
+    base = Entry(registration.id, registration.fingerprint, "h", "a" * 12, "shop/web-1")
+    return dataclasses.replace(base, **changes)
+
+
+def test_what_is_right_is_left() -> None:
+    containers = [make("pod"), make("app")]
+    same = plan([entry_of(containers)], containers)
+    assert same == dataclasses.replace(same, register=(), update=(), deregister=(), conflicts=())
+
+
+def test_changed_lost_and_foreign_entries() -> None:
+    containers = [make("pod"), make("app")]
+    assert plan([], containers).register
+    assert plan([entry_of(containers, fingerprint="old")], containers).register
+    assert plan([entry_of(containers, host="other")], containers).conflicts
+    assert not plan([entry_of(containers, host="other")], containers).register
+    stale = Entry("stale", host="h", container="b" * 12, group="shop/web-1")
+    foreign = [dataclasses.replace(stale, id="f", host="other"), dataclasses.replace(stale, id="g", group="x")]
+    assert plan([entry_of(containers), stale, *foreign], containers).deregister == ("stale",)
+    assert plan([stale], [], retained={"b" * 64}).deregister == ()
+
+
+def test_health_alone_updates_the_check() -> None:
+    healthy = [make("pod"), make("app", state(health="healthy"))]
+    sick = [make("pod"), make("app", state(health="unhealthy"))]
+    found = plan([entry_of(healthy, status="passing")], sick)
+    assert (len(found.update), found.register) == (1, ())
+    assert plan([entry_of(healthy, status="passing")], healthy).update == ()
+    assert plan([entry_of(healthy)], healthy).register, "the check is gone from Consul"
+
+
+def healing(*containers: Container) -> list[tuple[Verb, str]]:
+    return [(a.verb, a.container.name) for a in plan_healing(containers)]
+
+
+RESTARTED = State(status="running", running=True, started=200 * S, finished=195 * S, health="healthy")
+
+
+def test_stranded_members_are_restarted_proxy_first() -> None:
+    assert healing(make("pod", RESTARTED), make("app"), make("proxy")) == [(Verb.RESTART, "proxy")]
+    inside = make("proxy", state(started=201 * S))
+    assert healing(make("pod", RESTARTED), make("app"), inside) == [(Verb.RESTART, "app")]
+    waiting = make("pod", dataclasses.replace(RESTARTED, health="starting"))
+    assert healing(waiting, make("app"), inside) == []
+    assert healing(make("pod", DOWN), make("app"), inside) == []
+    assert healing(make("pod"), make("app"), make("proxy")) == []
+
+
+@pytest.mark.parametrize(
+    ("member", "started"),
+    [
+        (DOWN, False),  # ended 100 s before the pod did: stopped by hand
+        (dataclasses.replace(DOWN, finished=190 * S), True),
+        (dataclasses.replace(DOWN, finished=205 * S), False),  # ended by itself after the pod had come back
+        (dataclasses.replace(DOWN, error="cannot join network of a non running container: abc"), True),
+        (State(status="created"), False),  # Compose is about to start it
+        (State(status="created", error="joining network namespace of container"), True),
+    ],
+)
+def test_members_that_ended_with_their_pod_are_started(member: State, started: bool) -> None:
+    found = healing(make("pod", RESTARTED), make("proxy", member))
+    assert found == ([(Verb.START, "proxy")] if started else [])
+
+
+def test_a_replaced_pod_is_reported() -> None:
+    orphan = make("app", pod="q" * 64)
+    assert healing(make("pod"), orphan) == [(Verb.REPORT, "app")]
+
+
+def test_containers_without_labels_are_never_touched() -> None:
+    stranger = dataclasses.replace(make("app"), labels={})
+    assert healing(make("pod", RESTARTED), stranger) == []
+
+
+def test_only_the_labelled_workload_is_attested() -> None:
+    def line(workload: str, digest: str) -> str:
+        return json.dumps({"dockermesh": "attest", "workload": workload, "token_sha256": digest})
+
+    good, newer = "a" * 64, "b" * 64
+    log = "\n".join(["noise", line("shop/web-1", good), '{broken "attest"', line("shop/web-1", newer), line("x", good)])
+    assert find_token(log, "shop/web-1") == newer
+    assert find_token(line("shop/other-1", good), "shop/web-1") == ""
+    assert find_token(line("shop/web-1", "short"), "shop/web-1") == ""
+
+
+def test_unchanged_services_are_the_same_object_in_the_next_catalog() -> None:
+    containers = [make("pod"), make("app")]
+    desired = desired_state(containers, OPTIONS)
+    first = build_catalog(desired.registrations, desired.workloads, EMPTY_CATALOG)
+    second = build_catalog(desired.registrations, desired.workloads, first)
+    service = first.services["reviews.service.consul"]
+    assert second.services["reviews.service.consul"] is service
+    assert service.ports[0].protocol is Protocol.HTTP
+    assert first.services["web.service.consul"].endpoints == service.endpoints, "Compose's name works too"
+    empty = build_catalog((), desired.workloads, second)
+    assert empty.services["reviews.service.consul"].endpoints == ()
+
+
+def test_hosts_without_a_lease_are_remembered_since_when() -> None:
+    assert released_since({"a": 1.0, "b": 2.0}, ["a", "b", "c"], {"b"}, 9.0) == {"a": 1.0, "c": 9.0}
+
+
+def test_times() -> None:
+    assert parse_time("2026-11-22T23:48:02.5Z") % S == S // 2
+    assert parse_time("2026-11-22T23:48:02.123456789Z") % S == 123_456_789
+    assert parse_time("1970-01-01T01:00:00+01:00") == 0
+    assert parse_time("0001-01-01T00:00:00Z") == 0
+
+
+async def test_workers_retry_coalesce_and_do_not_block_each_other() -> None:
+    runs: dict[str, int] = {"bad": 0, "good": 0}
+    stuck, reached = asyncio.Event(), asyncio.Event()
+
+    async def handle(key: str) -> None:
+        runs[key] += 1
+        if key == "bad" and runs[key] < 3:
+            raise RegistryError("429")
+        if key == "bad":
+            reached.set()
+            await stuck.wait()
+
+    workers = KeyedWorkers(handle, first=0.001, cap=0.002)
+    workers.mark("bad")
+    for _ in range(100):
+        workers.mark("good")
+    await reached.wait()
+    assert runs["good"] == 1
+    workers.mark("good")
+    stuck.set()
+    await workers.idle()
+    assert runs == {"bad": 3, "good": 2}
