@@ -1,0 +1,230 @@
+"""What the end-to-end tests drive a real mesh with: the command line, the engine, and what both can be asked.
+
+Invariant: everything waits with `until`, for a condition and up to a deadline; nothing sleeps for a while and hopes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).parents[2]
+DOCKERMESH = str(Path(sys.executable).parent / "dockermesh")
+MESH_FILE = str(ROOT / "compose/mesh.yaml")
+SAMPLE = str(ROOT / "samples/bookinfo/compose.yaml")
+CONTROL_PLANE = "dockermesh-control-plane"
+CONSUL = "dockermesh-consul"
+CONSUL_URL = "http://127.0.0.1:8500"
+TOKEN_FILE = "/var/lib/dockermesh/api.token"
+APPS = ("details-v1", "productpage-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3")
+HEALS_S = 10.0
+
+
+def until(read: Callable[[], T], what: str, seconds: float = 30, every: float = 0.05) -> T:
+    """The first true value of `read`; after the deadline an AssertionError that says what did not happen."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = read()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what} (last: {value!r})"
+        time.sleep(every)
+
+
+def run(*command: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+    """A command with its output as text."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, **options)
+    if check:
+        assert done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}{done.stderr}"
+    return done
+
+
+def docker(*arguments: str, check: bool = True) -> str:
+    """`docker ARGUMENTS`, without the last newline."""
+    return run("docker", *arguments, check=check).stdout.strip()
+
+
+def inspect(container: str) -> dict[str, Any]:
+    """`docker inspect` of one container; empty if there is none."""
+    found = json.loads(docker("inspect", "--type=container", container, check=False) or "[]")
+    return dict(found[0]) if found else {}
+
+
+def pid(container: str) -> int:
+    """The process id of the container's first process; 0 while it does not run."""
+    return int(inspect(container).get("State", {}).get("Pid", 0))
+
+
+def kill(container: str) -> tuple[float, float]:
+    """Kill the first process with -9, as the OOM killer would; returns the moments just before and after."""
+    target = pid(container)
+    assert target, f"{container} does not run"
+    before = time.monotonic()
+    try:
+        os.kill(target, signal.SIGKILL)
+    except PermissionError:
+        # Not root: let a container do it.
+        image = inspect(CONTROL_PLANE)["Config"]["Image"]
+        docker("run", "--rm", "--privileged", "--pid=host", "--entrypoint=kill", image, "-9", str(target))
+    return before, time.monotonic()
+
+
+def listens(container: str, port: int) -> bool:
+    """Whether anybody listens on the port in the container's network namespace."""
+    return port in listening_ports(container)
+
+
+def listening_ports(container: str) -> set[int]:
+    """The TCP ports that are listened on in the container's network namespace."""
+    number = pid(container)
+    ports: set[int] = set()
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/{number}/net/{table}").read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == "0A":
+                    ports.add(int(fields[1].rpartition(":")[2], 16))
+    return ports
+
+
+def get(url: str, *, timeout: float = 10, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """Status and body; a refused connection is an OSError, an error status is not."""
+    request = urllib.request.Request(url, headers=dict(headers or {}))
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode("utf-8", "replace")
+    except http.client.HTTPException as error:
+        raise ConnectionError(repr(error)) from error
+
+
+def answers(url: str, status: int = 200) -> bool:
+    """Whether the URL is answered with this status now."""
+    try:
+        return get(url, timeout=5)[0] == status
+    except OSError:
+        return False
+
+
+def consul(path: str, method: str = "GET", body: object = None) -> Any:
+    """Consul's HTTP API on the host."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{CONSUL_URL}{path}", data=data, method=method)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        text = answer.read().decode()
+    return json.loads(text) if text else None
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """The mesh of this host as its user sees it. `state` is where the command line keeps generated projects."""
+
+    state: Path
+
+    def environment(self, **changes: str) -> dict[str, str]:
+        """The environment of the command line."""
+        return dict(os.environ) | {"XDG_STATE_HOME": str(self.state), "NO_COLOR": "1"} | changes
+
+    def command(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """`dockermesh ARGUMENTS`, whatever its exit status."""
+        options.setdefault("env", self.environment())
+        return run(DOCKERMESH, *arguments, check=False, **options)
+
+    def up(self, file: str | Path = SAMPLE, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`dockermesh up`, which must succeed."""
+        done = self.command("up", "-f", str(file), *arguments)
+        assert done.returncode == 0, f"up {file} ended with {done.returncode}\n{done.stdout}{done.stderr}"
+        return done
+
+    def down(self, project: str) -> None:
+        """Remove a project and its volumes; nothing of it may be left."""
+        done = self.command("down", "-p", project, "-v")
+        assert done.returncode == 0, f"down {project}\n{done.stdout}{done.stderr}"
+        assert leftovers(project) == [], f"down left something of {project}"
+
+    def workloads(self, project: str = "bookinfo") -> list[dict[str, Any]]:
+        """`dockermesh ps -o json`; nothing while the control plane does not answer."""
+        done = self.command("ps", "-p", project, "-o", "json")
+        return list(json.loads(done.stdout)) if done.returncode == 0 else []
+
+    def page(self, path: str, port: int = 15014) -> str:
+        """A page of the control plane, with the token of its container."""
+        token = docker("exec", CONTROL_PLANE, "cat", TOKEN_FILE)
+        code, body = get(f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Bearer {token}"})
+        assert code == 200, f"{path}: {code} {body}"
+        return body
+
+    def metrics(self) -> dict[str, float]:
+        """The control plane's metrics by name with labels."""
+        lines = [line for line in self.page("/metrics").splitlines() if line and not line.startswith("#")]
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+    def is_ready(self) -> bool:
+        """Whether the control plane serves proxies."""
+        return answers("http://127.0.0.1:15014/readyz")
+
+    def proxies(self) -> dict[str, dict[str, Any]]:
+        """Connected proxies by workload; nothing while the control plane does not answer."""
+        try:
+            return {proxy["proxy"]: proxy for proxy in json.loads(self.page("/debug/syncz"))}
+        except (OSError, AssertionError):
+            return {}
+
+    def is_synced(self, names: Sequence[str] = ()) -> bool:
+        """Whether these workloads (by default bookinfo's) are connected, in sync and healthy."""
+        try:
+            report = json.loads(self.page("/debug/workloads"))
+        except (OSError, AssertionError):
+            return False
+        wanted = set(names) or {f"bookinfo/{app}-1" for app in APPS} | {"bookinfo/gateway-1"}
+        good = {w["name"] for w in report["workloads"] if w["xds"] == "SYNCED" and w["health"] in {"healthy", "-"}}
+        return wanted <= good and not report["degraded"]
+
+    def until_synced(self, seconds: float = HEALS_S, names: Sequence[str] = ()) -> None:
+        """Wait until all is well again."""
+        until(lambda: self.is_synced(names), "every proxy in sync and every endpoint healthy", seconds, 0.1)
+
+    def resources_sent(self) -> float:
+        """How many resources the control plane sent since it started."""
+        return sum(v for name, v in self.metrics().items() if name.startswith("dockermesh_xds_resources_sent_total"))
+
+
+def leftovers(project: str) -> list[str]:
+    """Everything of a Compose project that the engine still has."""
+    label = f"label=com.docker.compose.project={project}"
+    found = []
+    for what, options in (("container", ["-a"]), ("network", []), ("volume", [])):
+        lines = docker(what, "ls", "-q", *options, "--filter", label).split()
+        found += [f"{what} {line}" for line in lines]
+    return found
+
+
+def containers(project: str) -> dict[str, tuple[str, str]]:
+    """Container id and moment of start by name."""
+    names = docker("ps", "-a", "--filter", f"label=com.docker.compose.project={project}", "--format", "{{.Names}}")
+    found = {name: inspect(name) for name in names.split()}
+    return {name: (c["Id"], c["State"]["StartedAt"]) for name, c in found.items() if c}
+
+
+def diagnosis(mesh: Mesh) -> str:
+    """What one wants to know when a test failed."""
+    table = mesh.command("ps")
+    ours = docker(
+        "ps", "-a", "--filter", "label=dockermesh.io/role", "--format", "{{.Names}}\t{{.Status}}", check=False
+    )
+    log = run("docker", "logs", "--tail", "40", CONTROL_PLANE, check=False)
+    return f"{table.stdout}{table.stderr}\n{ours}\n--- log of the control plane\n{log.stdout}{log.stderr}"

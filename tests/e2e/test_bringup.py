@@ -1,0 +1,154 @@
+"""Bookinfo after `dockermesh up`: what a user sees, what an app sees, and what neither gets to see."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import Any
+
+import pytest
+from mesh_rig import (
+    APPS,
+    CONTROL_PLANE,
+    Mesh,
+    consul,
+    containers,
+    docker,
+    get,
+    inspect,
+    listening_ports,
+    pid,
+    until,
+)
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(240)]
+
+PAGE = "http://localhost:30080/productpage"
+APP = "bookinfo-productpage-v1-1"
+
+# Runs in an app container. Of every URL: its host's address there, the status, whether a proxy answered.
+ASK = """
+import http.client, json, socket, sys
+from urllib.parse import urlsplit
+def ask(url):
+    parts = urlsplit(url)
+    try:
+        address = socket.gethostbyname(parts.hostname)
+        connection = http.client.HTTPConnection(address, parts.port or 80, timeout=3)
+        connection.request("GET", parts.path, headers={"Host": parts.netloc})
+        answer = connection.getresponse()
+        is_by_proxy = "envoy" in str(answer.headers).lower()
+        return [address, answer.status, is_by_proxy, answer.read(2000).decode("utf-8", "replace")]
+    except (OSError, http.client.HTTPException) as error:
+        return ["", 0, False, repr(error)]
+print(json.dumps({url: ask(url) for url in sys.argv[1:]}))
+"""
+
+
+def ask(container: str, *urls: str) -> dict[str, Any]:
+    answered: dict[str, Any] = json.loads(docker("exec", container, "python3", "-c", ASK, *urls))
+    return answered
+
+
+def address_of(container: str, network: str) -> str:
+    return str(inspect(container)["NetworkSettings"]["Networks"][network]["IPAddress"])
+
+
+def test_six_workloads_and_the_gateway_are_in_sync(mesh: Mesh) -> None:
+    listed = {w["name"]: w for w in mesh.workloads()}
+    assert set(listed) == {f"bookinfo/{app}-1" for app in APPS} | {"bookinfo/gateway-1"}
+    assert {w["xds"] for w in listed.values()} == {"SYNCED"}
+    assert listed["bookinfo/gateway-1"]["kind"] == "router"
+    for name, workload in listed.items():
+        assert workload["health"] == ("-" if workload["kind"] == "router" else "healthy"), name
+        assert inspect(workload["app_container"] or workload["proxy_container"])["State"]["Running"], name
+
+
+def test_the_page_shows_details_and_reviews_of_all_versions(mesh: Mesh) -> None:
+    versions = set()
+    for _ in range(20):
+        code, body = get(PAGE)
+        assert code == 200
+        assert "currently unavailable" not in body
+        assert "The Comedy of Errors" in body
+        versions |= {v for v in ("reviews-v1", "reviews-v2", "reviews-v3") if v in body}
+    assert versions == {"reviews-v1", "reviews-v2", "reviews-v3"}
+
+
+def test_the_apps_own_port_is_closed(mesh: Mesh) -> None:
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", 9081), 5):
+        pass
+
+
+def test_a_second_up_starts_nothing_and_says_so(mesh: Mesh) -> None:
+    before = containers("bookinfo") | containers("dockermesh")
+    done = mesh.up()
+    assert containers("bookinfo") | containers("dockermesh") == before
+    assert "nothing was changed" in done.stderr
+    assert "http://localhost:30080" in done.stdout
+
+
+def test_consul_lists_the_endpoints_with_their_versions(mesh: Mesh) -> None:
+    passing = [e for e in consul("/v1/health/service/reviews?passing") if "bookinfo-" in e["Service"]["ID"]]
+    assert sorted(tag for entry in passing for tag in entry["Service"]["Tags"]) == [
+        "version|v1",
+        "version|v2",
+        "version|v3",
+    ]
+    pods = {address_of(f"bookinfo-reviews-v{n}-1-pod-1", "dockermesh") for n in (1, 2, 3)}
+    assert {entry["Service"]["Address"] for entry in passing} == pods
+
+
+@pytest.mark.parametrize("container", [APP, "bookinfo-details-v1-1"])
+def test_an_app_reaches_a_service_by_all_its_names(mesh: Mesh, container: str) -> None:
+    hosts = (
+        *("reviews", "reviews:9080", "reviews.service.consul", "reviews.service.consul:9080"),
+        *("reviews.default.svc.cluster.local:9080", "reviews.default.svc.cluster.local", "reviews-v1:9080"),
+    )
+    answered = ask(container, *(f"http://{host}/reviews/0" for host in hosts))
+    for url, (address, code, is_by_proxy, body) in answered.items():
+        assert (code, is_by_proxy) == (200, True), f"{url}: {body}"
+        assert address.startswith("240.240."), f"{url} is {address}, not a virtual address of the mesh"
+        assert json.loads(body)["reviews"], url
+
+
+def test_an_app_gets_nothing_out_of_consul_and_the_control_plane(mesh: Mesh) -> None:
+    behind = address_of("dockermesh-consul", "dockermesh-control")
+    beside = address_of(CONTROL_PLANE, "dockermesh")
+    nothing = [f"http://{host}:8500/v1/catalog/services" for host in (behind, "dockermesh-consul", "172.28.0.1")]
+    unauthorized = [
+        f"http://{beside}:{page}"
+        for page in ("8080/apis/networking.istio.io/v1/gateways", "15014/metrics", "15014/debug/syncz", "8080/")
+    ]
+    answered = ask(APP, *nothing, *unauthorized)
+    for url in nothing:
+        # The app's own proxy may say that it cannot get there; Consul itself says nothing.
+        assert answered[url][1] in {0, 502, 503, 504} and "bookinfo" not in answered[url][3], answered[url]
+    for url in unauthorized:
+        assert answered[url][1] == 401, f"{url}: {answered[url]}"
+
+
+def test_only_documented_ports_answer_from_another_container(mesh: Mesh) -> None:
+    """S5: every port that anybody in the pod or the control plane listens on, asked from the network it is on."""
+    secrets_of_envoy = ("/config_dump", "/quitquitquit", "/server_info", "/stats")
+    urls = []
+    for container in ("bookinfo-reviews-v1-1-pod-1", "bookinfo-gateway-pod-1", CONTROL_PLANE):
+        address = address_of(container, "dockermesh")
+        found = until(lambda name=container: listening_ports(name), f"{container} listens")  # type: ignore[misc]
+        urls += [f"http://{address}:{port}{path}" for port in sorted(found) for path in secrets_of_envoy]
+    assert any(":15000/" in url for url in urls), "the admin port is listened on, and so must be tried"
+    started = inspect("bookinfo-reviews-v1-1-proxy-1")["State"]["StartedAt"]
+    network = ["--network", "dockermesh", "--label", "SERVICE_IGNORE=true"]
+    image = inspect(CONTROL_PLANE)["Config"]["Image"]
+    answered = json.loads(docker("run", "--rm", *network, "--entrypoint", "python3", image, "-c", ASK, *urls))
+    told = {url: answer for url, answer in answered.items() if answer[1] == 200}
+    assert told == {}
+    assert inspect("bookinfo-reviews-v1-1-proxy-1")["State"]["StartedAt"] == started
+
+
+def test_pods_share_their_network_with_app_and_proxy(mesh: Mesh) -> None:
+    for app in APPS:
+        names = (f"bookinfo-{app}-1-pod-1", f"bookinfo-{app}-1-proxy-1", f"bookinfo-{app}-1")
+        found = {docker("exec", name, "readlink", "/proc/self/ns/net") for name in names}
+        assert len(found) == 1, names
+        assert all(pid(name) for name in names)
