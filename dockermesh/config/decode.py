@@ -23,6 +23,8 @@ from dockermesh.config.legacy import UPGRADES
 T = TypeVar("T")
 _Decode = Callable[[Any, Cursor], Any]
 _REJECTED: Any = object()
+_MOST_HINTS = 100
+"""Suggestions are slow, and nobody reads more."""
 
 
 def decode(cls: type[T], raw: Any, at: Cursor) -> T:
@@ -178,7 +180,7 @@ def _message_decoder(cls: Any) -> _Decode:
             if name in ignored:
                 (at / name).warn("is a field of Istio that has no effect in dockermesh")
             elif known is None:
-                (at / name).error(unknown_field(name, names.values()))
+                (at / name).error(unknown_field(name, names.values() if len(at.problems.found) < _MOST_HINTS else ()))
             elif entry is not None:
                 if known[0] in values:
                     (at / name).error(f"is given twice, as {names[known[0]]} and as {known[0]}")

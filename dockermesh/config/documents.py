@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from dockermesh.config.decode import decode, describe, unknown_field
-from dockermesh.config.findings import Cursor, Finding, Level, Problems, render_path
+from dockermesh.config.findings import Cursor, Finding, Level, Problems, Touched, render_path
 from dockermesh.config.kinds import KINDS, MESH_CONFIG, Kind, kind_named, replacement_of
 from dockermesh.config.loading import RawDocument, line_of, load_documents
 from dockermesh.config.resource import DEFAULT_NAMESPACE, Location, Resource
@@ -135,11 +135,11 @@ def _check(resource: Resource[Any], kind: Kind, problems: Problems) -> None:
     """Apply the kind's rules; what they say about a field that could not be decoded is a consequence, so left out."""
     _check_annotations(resource, problems)
     before = len(problems.found)
-    undecoded = Problems(list(problems.found))
+    undecoded = Touched(problems.found)
     rules = _rules(kind)
     if rules is not None:
         rules(resource, problems.at("spec"))
-    problems.found[before:] = [p for p in problems.found[before:] if not undecoded.touches(p.path)]
+    problems.found[before:] = [p for p in problems.found[before:] if p.path not in undecoded]
 
 
 def _check_annotations(resource: Resource[Any], problems: Problems) -> None:

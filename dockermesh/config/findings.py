@@ -42,7 +42,7 @@ class Finding:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
-        parts = [place, f"{self.level.value}: {self.resource}", self.field, self.message]
+        parts = [place, self.level.value, self.resource, self.field, self.message]
         return ": ".join(part for part in parts if part)
 
 
@@ -81,13 +81,16 @@ class Problems:
         """The cursor at `path`."""
         return Cursor(self, path)
 
-    def touches(self, path: Path) -> bool:
-        """Whether an error was found at `path`, above it or below it."""
-        for problem in self.found:
-            shorter = min(len(path), len(problem.path))
-            if problem.level is Level.ERROR and problem.path[:shorter] == path[:shorter]:
-                return True
-        return False
+
+class Touched:
+    """The places of errors, with all that is above and below them."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self._at = {problem.path for problem in problems if problem.level is Level.ERROR}
+        self._above = {path[:length] for path in self._at for length in range(len(path))}
+
+    def __contains__(self, path: Path) -> bool:
+        return path in self._above or any(path[:length] in self._at for length in range(len(path) + 1))
 
 
 @dataclass(frozen=True, slots=True)

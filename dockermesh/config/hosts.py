@@ -6,7 +6,7 @@ Matching ignores case, and a wildcard (`*`, `*.example.com`) covers any number o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 DEFAULT_DOMAIN = "svc.cluster.local"
 
@@ -44,9 +44,22 @@ def matches(pattern: str, host: str) -> bool:
     return host.removeprefix("*").endswith(suffix) and (len(host) > len(suffix) or host.startswith("*"))
 
 
-def overlap(one: str, other: str) -> bool:
-    """Whether some host is covered by both."""
-    return matches(one, other) or matches(other, one)
+def covering(patterns: Set[str], host: str) -> str | None:
+    """A pattern (all in lower case) that covers `host`: itself, else a wildcard.
+
+    The time depends on the length of the host, not on the number of patterns.
+    """
+    return host.lower() if host.lower() in patterns else covering_wildcard(patterns, host)
+
+
+def covering_wildcard(patterns: Set[str], host: str) -> str | None:
+    """As `covering`, but not the host itself."""
+    host = host.lower()
+    rest = host.removeprefix("*")
+    # A wildcard stands for at least one character, unless the host is a wildcard itself.
+    first = 0 if rest != host else 1
+    ends = (f"*{rest[start:]}" for start in range(first, len(rest) + 1))
+    return next((pattern for pattern in ends if pattern != host and pattern in patterns), None)
 
 
 def most_specific(host: str, candidates: Iterable[str]) -> str | None:

@@ -19,7 +19,7 @@ MAX_BYTES = 4 * 1024 * 1024
 """Kubernetes refuses objects above 1.5 MB; a file may hold several."""
 MAX_DEPTH = 100
 """The deepest resource of Istio's API has about 20 levels, a patch of an EnvoyFilter some 20 more."""
-MAX_NODES = 500_000
+MAX_NODES = 250_000
 _MAX_REPAIRS = 50
 
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
@@ -91,6 +91,7 @@ class _Refused(Exception):
 def load_documents(text: str | bytes) -> Loaded:
     """Every document in YAML or JSON; empty documents are left out."""
     documents: list[RawDocument] = []
+    source = ""
     try:
         source = _decoded(text)
         for repair in range(_MAX_REPAIRS + 1):
@@ -106,7 +107,7 @@ def load_documents(text: str | bytes) -> Loaded:
     except _Refused as refused:
         return Loaded(tuple(documents), Mistake(refused.line, refused.message))
     except yaml.YAMLError as error:
-        return Loaded(tuple(documents), _mistake(error))
+        return Loaded(tuple(documents), _mistake(error, source))
     return Loaded(tuple(documents))
 
 
@@ -149,12 +150,15 @@ def _with_quoted_address(source: str, error: yaml.scanner.ScannerError) -> str |
     return "\n".join([*lines[:line], quoted, *lines[line + 1 :]])
 
 
-def _mistake(error: yaml.YAMLError) -> Mistake:
+def _mistake(error: yaml.YAMLError, source: str) -> Mistake:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error).split("\n", maxsplit=1)[0]
     context = getattr(error, "context", None)
     message = f"not valid YAML: {context + ': ' if context else ''}{problem}"
-    return Mistake(mark.line + 1 if mark is not None else 0, message)
+    if mark is not None:
+        return Mistake(mark.line + 1, message)
+    position = getattr(error, "position", None)
+    return Mistake(source.count("\n", 0, position) + 1 if isinstance(position, int) else 0, message)
 
 
 @dataclass(slots=True)

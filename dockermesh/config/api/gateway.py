@@ -65,9 +65,9 @@ class ServerTlsSettings:
 class ServerPort:
     """The port a server, or a Sidecar's listener, listens on."""
 
-    number: UInt32 = field(default=0, metadata=REQUIRED)
-    protocol: str = field(default="", metadata=REQUIRED)
-    name: str = field(default="", metadata=REQUIRED)
+    number: UInt32 = 0
+    protocol: str = ""
+    name: str = ""
     target_port: UInt32 = 0
 
 

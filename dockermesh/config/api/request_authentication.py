@@ -31,11 +31,10 @@ class ClaimToHeader:
 class JWTRule:
     """One issuer, its keys and where its tokens are found."""
 
-    ONEOFS: ClassVar = (("jwks_uri", "jwks"),)
     issuer: str = ""
     audiences: tuple[NonEmpty, ...] = ()
-    jwks_uri: Annotated[str, Length(low=1, high=2048)] | None = None
-    jwks: str | None = None
+    jwks_uri: Annotated[str, Length(high=2048)] = ""
+    jwks: str = ""
     from_headers: tuple[JWTHeader, ...] = ()
     from_params: tuple[NonEmpty, ...] = ()
     from_cookies: tuple[NonEmpty, ...] = ()

@@ -32,9 +32,9 @@ class Resolution(StrEnum):
 class ServicePort:
     """A port of the service; `target_port` 0 is the same number."""
 
-    number: UInt32 = field(default=0, metadata=REQUIRED)
+    number: UInt32 = 0
     protocol: Annotated[str, Length(high=256)] = ""
-    name: Annotated[str, Length(high=256)] = field(default="", metadata=REQUIRED)
+    name: Annotated[str, Length(high=256)] = ""
     target_port: UInt32 = 0
 
 

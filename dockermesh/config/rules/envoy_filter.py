@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 from dockermesh.config.api.envoy_filter import (
     ApplyTo,
     ConfigObjectMatch,
@@ -18,6 +21,7 @@ from dockermesh.config.rules.scope import check_targets, check_workload_selector
 _LISTENER = (ApplyTo.LISTENER, ApplyTo.FILTER_CHAIN, ApplyTo.NETWORK_FILTER, ApplyTo.HTTP_FILTER)
 _ROUTE = (ApplyTo.ROUTE_CONFIGURATION, ApplyTo.VIRTUAL_HOST, ApplyTo.HTTP_ROUTE)
 _CONNECTION_MANAGERS = ("envoy.filters.network.http_connection_manager", "envoy.http_connection_manager")
+_FORMER_API = re.compile(r"envoy\.(?:api|config|type|service|data|admin)\.(?:[a-z0-9_.]+\.)?v2(?:alpha\d*)?\.")
 _RENAMED = {
     "envoy.buffer": "envoy.filters.http.buffer",
     "envoy.cors": "envoy.filters.http.cors",
@@ -55,8 +59,25 @@ def _check_patch(entry: ConfigPatch, at: Cursor) -> None:
         (at / "patch" / "operation").error("is required")
     elif entry.patch.operation is not PatchOperation.REMOVE and entry.patch.value is None:
         (at / "patch" / "value").error("is required for every operation but REMOVE")
+    elif entry.patch.value is not None:
+        report(at / "patch" / "value", _check_types(entry.patch.value))
     if entry.match is not None:
         _check_match(entry.match, entry.apply_to, at / "match")
+
+
+def _check_types(value: Any) -> str:
+    """Types of Envoy's former API are refused by name; whether others exist is known to translation only."""
+    pending: list[Any] = [value]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            named = part.get("@type")
+            if isinstance(named, str) and _FORMER_API.search(named):
+                return f"referenced type {named[:120]!r} is of Envoy's v2 API, use its v3 form"
+            pending.extend(part.values())
+        elif isinstance(part, list):
+            pending.extend(part)
+    return ""
 
 
 def _check_match(match: ConfigObjectMatch, apply_to: ApplyTo, at: Cursor) -> None:

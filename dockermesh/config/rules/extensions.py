@@ -67,7 +67,8 @@ def _check_vm(vm: VmConfig | None, at: Cursor) -> None:
 
 def _check_match(selectors: tuple[TrafficSelector, ...], at: Cursor) -> None:
     for index, selector in enumerate(selectors):
-        numbers = [port.number for port in selector.ports]
-        for place, number in enumerate(numbers):
-            if number in numbers[:place]:
-                (at / index / "ports" / place).error(f"port {number} is given twice")
+        numbers: set[int] = set()
+        for place, port in enumerate(selector.ports):
+            if port.number in numbers:
+                (at / index / "ports" / place).error(f"port {port.number} is given twice")
+            numbers.add(port.number)

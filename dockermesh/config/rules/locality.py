@@ -64,18 +64,19 @@ def _check_failover(failover: tuple[LocalityFailover, ...], at: Cursor) -> None:
 
 def _check_localities(localities: Iterable[str]) -> str:
     """Localities must be well formed, and no two may overlap."""
-    seen: list[list[str]] = []
+    seen: set[tuple[str, ...]] = set()
+    within: set[tuple[str, ...]] = set()
     for locality in localities:
         if "*" in locality and (locality.count("*") > 1 or not locality.endswith("*")):
             return f"locality {locality!r}: a wildcard must be the end"
-        parts = locality.split("/", 2)
+        parts = tuple(locality.split("/", 2))
         if not all(parts):
             return f"locality {locality!r} must not have empty parts"
         if parts[-1] == "*":
-            parts.pop()
-        for other in seen:
-            shorter = min(len(parts), len(other))
-            if parts[:shorter] == other[:shorter]:
-                return f"locality {locality!r} overlaps with an earlier one"
-        seen.append(parts)
+            parts = parts[:-1]
+        wider = {parts[:length] for length in range(len(parts) + 1)}
+        if parts in within or wider & seen:
+            return f"locality {locality!r} overlaps with an earlier one"
+        seen.add(parts)
+        within |= wider
     return ""

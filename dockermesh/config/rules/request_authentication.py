@@ -29,6 +29,8 @@ def check_requestauthentications(resource: Resource[RequestAuthentication], at: 
 def _check_rule(rule: JWTRule, at: Cursor) -> None:
     if not rule.issuer and not rule.jwks_uri:
         (at / "issuer").error("issuer or jwksUri must be set")
+    if rule.jwks_uri and rule.jwks:
+        (at / "jwks").error("only one of jwks and jwksUri may be set")
     if rule.jwks_uri:
         report(at / "jwksUri", check_http_url(rule.jwks_uri))
     if rule.jwks:

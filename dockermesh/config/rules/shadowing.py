@@ -13,7 +13,8 @@ from dockermesh.config.api.virtual_service import HTTPMatchRequest, TCPRoute, TL
 from dockermesh.config.findings import Cursor
 
 _ANYTHING = HTTPMatchRequest()
-_MOST_COMPARED = 500
+_MOST_COMPARED = 200
+"""Earlier matches that a match is compared with: enough for people, and it bounds the time for generated routes."""
 
 
 def warn_shadowed(spec: VirtualService, at: Cursor) -> None:
@@ -43,7 +44,7 @@ def _warn_http(spec: VirtualService, at: Cursor) -> None:
 
 def _warn_repeated(routes: Sequence[TLSRoute | TCPRoute], at: Cursor) -> None:
     seen: list[object] = []
-    for index, route in enumerate(routes):
+    for index, route in enumerate(routes[:_MOST_COMPARED]):
         matches: list[object] = list(route.match) or [None]
         if seen and (None in seen or all(match in seen for match in matches)):
             (at / index).warn(f"rule #{index} is never used: earlier rules take all its connections (shadowed)")

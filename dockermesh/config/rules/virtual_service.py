@@ -16,7 +16,7 @@ from dockermesh.config.api.virtual_service import (
     VirtualService,
 )
 from dockermesh.config.findings import Cursor
-from dockermesh.config.hosts import matches, overlap
+from dockermesh.config.hosts import covering, covering_wildcard
 from dockermesh.config.resource import Resource
 from dockermesh.config.rules.headers import check_headers, is_jwt_claim
 from dockermesh.config.rules.names import (
@@ -83,10 +83,20 @@ def _check_hosts(spec: VirtualService, at: Cursor) -> None:
             (at / index).error(wrong)
             all_valid = False
     if all_valid:
-        for index, host in enumerate(spec.hosts):
-            for other in spec.hosts[:index]:
-                if overlap(host, other):
-                    (at / index).error(f"duplicate hosts: {other!r} and {host!r}")
+        _check_distinct(spec.hosts, at)
+
+
+def _check_distinct(hosts: tuple[str, ...], at: Cursor) -> None:
+    """No host is given twice, and no wildcard covers another host."""
+    patterns: set[str] = set()
+    for index, host in enumerate(hosts):
+        if host.lower() in patterns:
+            (at / index).error(f"duplicate host {host!r}")
+        patterns.add(host.lower())
+    for index, host in enumerate(hosts):
+        other = covering_wildcard(patterns, host)
+        if other is not None:
+            (at / index).error(f"duplicate hosts: {host!r} is covered by {other!r}")
 
 
 def _check_claims(spec: VirtualService, at: Cursor) -> None:
@@ -127,19 +137,20 @@ def _check_tls_route(tls: TLSRoute, spec: VirtualService, at: Cursor) -> None:
 def _check_tls_match(match: TLSMatchAttributes, spec: VirtualService, at: Cursor) -> None:
     if not match.sni_hosts:
         (at / "sniHosts").error("a TLS match must have at least one SNI host")
+    patterns = frozenset(host.lower() for host in spec.hosts)
     for index, host in enumerate(match.sni_hosts):
-        _check_sni_host(host, spec, at / "sniHosts" / index)
+        _check_sni_host(host, spec, patterns, at / "sniHosts" / index)
     _check_connection(match, at)
 
 
-def _check_sni_host(host: str, spec: VirtualService, at: Cursor) -> None:
+def _check_sni_host(host: str, spec: VirtualService, patterns: frozenset[str], at: Cursor) -> None:
     wrong = check_gateway_bound_host(host, sni=True) if _is_gateway_only(spec) else check_host(host)
     if wrong:
         if is_ip_address(host):
             at.warn(f"an IP address ({host!r}) is no SNI, most clients do not send one")
         else:
             at.error(wrong)
-    elif not any(matches(pattern, host) for pattern in spec.hosts):
+    elif covering(patterns, host) is None:
         at.error(f"SNI host {host!r} is not covered by the hosts of the VirtualService")
 
 
