@@ -86,6 +86,10 @@ class DockerEngine:
         """POST /containers/ID/restart, killed after `grace` seconds."""
         await self._call(lambda api: api.restart(container, timeout=grace))
 
+    async def stop(self, container: str, grace: int) -> None:
+        """POST /containers/ID/stop, killed after `grace` seconds; stopped already is fine."""
+        await self._call(lambda api: api.stop(container, timeout=grace))
+
     async def _call_or_none(self, action: Callable[[Any], T]) -> T | None:
         def guarded(api: Any) -> T | None:
             try:

@@ -7,7 +7,7 @@ names only containers that the mesh labelled, and leaves alone what the user sto
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -16,6 +16,8 @@ from dockermesh.registrar.desired import is_stranded
 
 # Ended with the pod (by the engine, at shutdown) rather than by the user's hand: within this time of it.
 TOGETHER = 20 * 1_000_000_000
+# An app that we told to stop with its pod may end a little after the pod is back.
+LATE = 4 * 1_000_000_000
 _JOIN_FAILED = ("joining network", "join network", "network namespace", "namespace path", "/ns/net")
 
 
@@ -24,6 +26,8 @@ class Verb(StrEnum):
 
     START = "start"
     RESTART = "restart"
+    STOP = "stop"
+    """The network of its pod goes, or is gone: what it has to finish is finished while the pod comes back."""
     REPORT = "report"
     """Nothing can be done by us: Compose has to create it anew."""
 
@@ -37,15 +41,18 @@ class Action:
     reason: str
 
 
-def plan_healing(containers: Iterable[Container]) -> list[Action]:
-    """The steps that can be taken now, proxies first; apps follow once their pod is healthy."""
+def plan_healing(containers: Iterable[Container], stopping: Collection[str] = ()) -> list[Action]:
+    """The steps that can be taken now, proxies first; apps follow once their pod is healthy.
+
+    `stopping` are ids of containers that got their stop signal: an app stops together with its pod, not after it.
+    """
     by_id = {c.id: c for c in containers}
     plan = []
     for member in sorted(by_id.values(), key=lambda c: (c.role != "proxy", c.name)):
         if member.role not in ("proxy", "app", "follower") or not member.joined:
             continue
         pod = by_id.get(member.joined)
-        action = _orphan(member, by_id.values()) if pod is None else _heal(member, pod, by_id.values())
+        action = _orphan(member, by_id.values()) if pod is None else _heal(member, pod, by_id.values(), stopping)
         if action is not None:
             plan.append(action)
     return plan
@@ -58,15 +65,23 @@ def _orphan(member: Container, containers: Iterable[Container]) -> Action | None
     return None
 
 
-def _heal(member: Container, pod: Container, containers: Iterable[Container]) -> Action | None:
-    if pod.role != "pod" or not _is_up(pod):
+def _heal(
+    member: Container, pod: Container, containers: Iterable[Container], stopping: Collection[str]
+) -> Action | None:
+    if pod.role != "pod":
+        return None
+    if pod.id in stopping and member.role != "proxy" and _is_up(member) and member.id not in stopping:
+        return Action(Verb.STOP, member, "its pod is stopping")
+    if not _is_up(pod):
         return None
     action = _needed(member, pod)
     if action is None or member.role == "proxy":
         return action
     siblings = [c for c in containers if c.joined == pod.id and c.role == "proxy"]
     proxy_is_in = not siblings or any(_is_up(p) and not is_stranded(p, pod) for p in siblings)
-    return action if proxy_is_in and pod.state.health in ("", "healthy") else None
+    if proxy_is_in and pod.state.health in ("", "healthy"):
+        return action
+    return Action(Verb.STOP, member, action.reason) if action.verb is Verb.RESTART else None
 
 
 def _needed(member: Container, pod: Container) -> Action | None:
@@ -89,7 +104,7 @@ def _could_not_join(member: Container) -> bool:
 
 
 def _ended_with(member: Container, pod: Container) -> bool:
-    if not pod.state.finished or member.state.finished > pod.state.started:
+    if not pod.state.finished or member.state.finished > pod.state.started + LATE:
         return False
     return abs(member.state.finished - pod.state.finished) <= TOGETHER
 

@@ -38,7 +38,7 @@ _HEALTH = re.compile(r"\(([A-Za-z: ]+)\)")
 
 
 class Engine(Protocol):
-    """What the registrar asks of Docker: reading, and for healing `start` and `restart`."""
+    """What the registrar asks of Docker: reading, and for healing `start`, `stop` and `restart`."""
 
     async def list_containers(self) -> list[dict[str, Any]]: ...
     async def inspect(self, container: str) -> dict[str, Any] | None: ...
@@ -46,6 +46,7 @@ class Engine(Protocol):
     async def subscribe(self, since: int = 0) -> EventStream: ...
     async def start(self, container: str) -> None: ...
     async def restart(self, container: str, grace: int) -> None: ...
+    async def stop(self, container: str, grace: int) -> None: ...
 
 
 def is_stop_signal(container: Container, sent: str) -> bool:
@@ -295,7 +296,7 @@ class Registrar:
     def _heal(self, members: list[Container]) -> None:
         if not self._heals:
             return
-        plan = plan_healing(members)
+        plan = plan_healing(members, self._stopping)
         needy = {a.container.id for a in plan}
         for member in members:
             if member.id not in needy:
@@ -315,11 +316,15 @@ class Registrar:
         try:
             await asyncio.sleep(wait)
             fresh = [c for c in self._containers.values() if c.group == target.group]
-            if not any(a.container.id == target.id and a.verb is action.verb for a in plan_healing(fresh)):
+            if not any(
+                a.container.id == target.id and a.verb is action.verb for a in plan_healing(fresh, self._stopping)
+            ):
                 return
             log.info("healing", container=target.name, verb=action.verb.value, reason=action.reason)
             if action.verb is Verb.START:
                 await self._engine.start(target.id)
+            elif action.verb is Verb.STOP:
+                await self._engine.stop(target.id, _HEAL_GRACE)
             else:
                 await self._engine.restart(target.id, _HEAL_GRACE)
         except EngineRefusedError as error:

@@ -128,13 +128,20 @@ RESTARTED = State(status="running", running=True, started=200 * S, finished=195 
 
 
 def test_stranded_members_are_restarted_proxy_first() -> None:
-    assert healing(make("pod", RESTARTED), make("app"), make("proxy")) == [(Verb.RESTART, "proxy")]
+    both = healing(make("pod", RESTARTED), make("app"), make("proxy"))
+    assert both == [(Verb.RESTART, "proxy"), (Verb.STOP, "app")], "the app ends while its proxy comes up"
     inside = make("proxy", state(started=201 * S))
     assert healing(make("pod", RESTARTED), make("app"), inside) == [(Verb.RESTART, "app")]
     waiting = make("pod", dataclasses.replace(RESTARTED, health="starting"))
-    assert healing(waiting, make("app"), inside) == []
+    assert healing(waiting, make("app"), inside) == [(Verb.STOP, "app")]
     assert healing(make("pod", DOWN), make("app"), inside) == []
     assert healing(make("pod"), make("app"), make("proxy")) == []
+
+
+def test_an_app_stops_with_its_pod_and_not_after_it() -> None:
+    pod = make("pod")
+    plan = plan_healing([pod, make("app"), make("proxy")], {pod.id})
+    assert [(a.verb, a.container.name) for a in plan] == [(Verb.STOP, "app")]
 
 
 @pytest.mark.parametrize(
@@ -142,6 +149,7 @@ def test_stranded_members_are_restarted_proxy_first() -> None:
     [
         (DOWN, False),  # ended 100 s before the pod did: stopped by hand
         (dataclasses.replace(DOWN, finished=190 * S), True),
+        (dataclasses.replace(DOWN, finished=202 * S), True),  # was told to stop when the pod was
         (dataclasses.replace(DOWN, finished=205 * S), False),  # ended by itself after the pod had come back
         (dataclasses.replace(DOWN, error="cannot join network of a non running container: abc"), True),
         (State(status="created"), False),  # Compose is about to start it
