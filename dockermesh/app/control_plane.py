@@ -114,13 +114,19 @@ class ControlPlane:
         if self._catalog is None or self._config is None:
             return
         before = self._translator.mesh
-        mesh = build_mesh(
-            self._catalog,
-            edge=self._edge.read(self._config, self._catalog.workloads),
-            settings=self._mesh_settings,
-            previous=before,
-        )
-        if self._translator.update(mesh) or mesh.workloads is not before.workloads:
+        try:
+            mesh = build_mesh(
+                self._catalog,
+                edge=self._edge.read(self._config, self._catalog.workloads),
+                settings=self._mesh_settings,
+                previous=before,
+            )
+            is_changed = self._translator.update(mesh)
+        except Exception:
+            # A fault of ours must not take the mesh down: proxies keep what they have until the next change.
+            log.exception("the mesh could not be translated; proxies keep their configuration")
+            return
+        if is_changed or mesh.workloads is not before.workloads:
             self._ads.publish(self._look_up)
             self._plaintext.publish(self._look_up_anonymous)
 
@@ -128,7 +134,7 @@ class ControlPlane:
         workload = self._translator.mesh.workloads.get(proxy.key)
         if workload is None:
             return None
-        return self._translator.snapshot(
+        return self._snapshot(
             Proxy(
                 id=proxy.key,
                 kind=workload.kind,
@@ -145,7 +151,14 @@ class ControlPlane:
         known = self._anonymous.get(proxy.key)
         if known is None:
             known = self._anonymous[proxy.key] = anonymous_proxy(proxy.node)
-        return self._translator.snapshot(known)
+        return self._snapshot(known)
+
+    def _snapshot(self, proxy: Proxy) -> Snapshot | None:
+        try:
+            return self._translator.snapshot(proxy)
+        except Exception:
+            log.exception("a proxy's part could not be translated; it keeps its configuration", proxy=proxy.id)
+            return None
 
     # running ------------------------------------------------------------------------------------------------
 
@@ -162,7 +175,6 @@ class ControlPlane:
             publish_root(settings.trust_dir, authority.root_pem)
             log.info("control plane started", xds=settings.xds, api=settings.api, registry=settings.registry)
             async with asyncio.TaskGroup() as tasks:
-                names = ["registry", "config", "import"]
                 running = [
                     tasks.create_task(make_registry(settings, self.take_catalog), name="registry"),
                     tasks.create_task(self._store.run(self.take_config), name="config"),
@@ -170,7 +182,6 @@ class ControlPlane:
                 ]
                 registrar = make_registrar(settings)
                 if registrar is not None:
-                    names.append("registrar")
                     running.append(tasks.create_task(registrar, name="registrar"))
                 await stop.wait()
                 log.info("control plane stopping")
