@@ -19,7 +19,7 @@ class ControlPlaneSettings:
 
     `registry` is where services come from: `consul`, or `docker` (one host, nothing else needed).
     `registrar` runs this host's registrar in the same process (needs the Docker socket).
-    `config` is a directory of Istio resources to take over at the start and at every change.
+    `config` is a directory of Istio resources to take over at the start.
     `state_dir` keeps the CA and the API token; `trust_dir` gets the mesh root for proxies to mount.
     Addresses are `host:port`; port 0 takes a free one. `xds_plaintext` is empty (off) or an address on loopback.
     """

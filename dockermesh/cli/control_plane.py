@@ -26,7 +26,7 @@ import click
     "--config",
     type=click.Path(path_type=Path),
     envvar="DOCKERMESH_CONFIG_DIR",
-    help="Directory of Istio resources, taken over at the start and at every change.",
+    help="Directory of Istio resources, taken over at the start.",
 )
 @click.option(
     "--state-dir",
