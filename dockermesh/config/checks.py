@@ -51,9 +51,12 @@ def parse_duration(text: str) -> timedelta | str:
 def _range(limit: Range, value: float) -> str:
     if limit.low <= value <= limit.high:
         return ""
-    high = "" if limit.high == float("inf") else f" and at most {limit.high:g}" if limit.high < 1e6 else ""
-    high = high or (f" and at most {int(limit.high)}" if limit.high < float("inf") else "")
-    return f"must be at least {limit.low:g}{high}, not {value:g}"
+    high = "" if limit.high == float("inf") else f" and at most {_shown(limit.high)}"
+    return f"must be at least {_shown(limit.low)}{high}, not {_shown(value)}"
+
+
+def _shown(number: float) -> str:
+    return str(int(number)) if abs(number) < 2**70 and number == int(number) else f"{number:g}"
 
 
 def _length(limit: Length, value: str | tuple[Any, ...] | Mapping[Any, Any]) -> str:

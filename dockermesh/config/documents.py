@@ -76,7 +76,7 @@ def _read_raw(document: RawDocument, file: str, namespace: str) -> Reading:
             )
             for p in problems.found
         ]
-        findings.extend(found)
+        findings.extend(sorted(found, key=lambda finding: finding.line))
         if resource is not None and not any(f.is_error for f in found) and not document.mistakes:
             resources.append(resource)
     for mistake in document.mistakes:

@@ -152,6 +152,25 @@ def _consistent_hash(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
     return _without(raw, name) | {"ringHash": {"minimumRingSize": size}}
 
 
+def _port_selector(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
+    if raw.get("name") is None:
+        return raw
+    (at / "name").error("selecting a port by its name is no longer part of Istio's API; use number")
+    return _without(raw, "name")
+
+
+def _envoy_filter(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
+    """`filters` named Envoy's v1 filters; there is no rewrite that would be right for all of them."""
+    name, labels = _get(raw, "workload_labels")
+    if name:
+        (at / name).warn("is no longer part of Istio's API; taken as workloadSelector.labels")
+        raw = {"workloadSelector": {"labels": labels}} | _without(raw, name)
+    if raw.get("filters") is not None:
+        (at / "filters").error("is no longer part of Istio's API; write it as configPatches with applyTo HTTP_FILTER")
+        raw = _without(raw, "filters")
+    return raw
+
+
 UPGRADES: Mapping[str, _Upgrade] = {
     "FaultDelay": _percent,
     "FaultAbort": _percent,
@@ -161,5 +180,7 @@ UPGRADES: Mapping[str, _Upgrade] = {
     "OutlierDetection": _outlier_detection,
     "LoadBalancerSettings": _load_balancer,
     "ConsistentHashLB": _consistent_hash,
+    "PortSelector": _port_selector,
+    "EnvoyFilter": _envoy_filter,
 }
 """For each class the function that rewrites its raw mapping."""

@@ -45,6 +45,8 @@ def _warn_http(spec: VirtualService, at: Cursor) -> None:
 def _warn_repeated(routes: Sequence[TLSRoute | TCPRoute], at: Cursor) -> None:
     seen: list[object] = []
     for index, route in enumerate(routes[:_MOST_COMPARED]):
+        if isinstance(route, TLSRoute) and not route.match:
+            continue  # an error of its own
         matches: list[object] = list(route.match) or [None]
         if seen and (None in seen or all(match in seen for match in matches)):
             (at / index).warn(f"rule #{index} is never used: earlier rules take all its connections (shadowed)")
