@@ -1,0 +1,91 @@
+"""Names, virtual addresses and stand-ins: what `build_mesh` makes of a catalog."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from meshes import catalog, service, workload
+
+from dockermesh.model import Health
+from dockermesh.translate.mesh import build_mesh, host_names
+from dockermesh.translate.vips import allocate_vips
+
+
+def test_a_service_is_called_by_all_its_names() -> None:
+    state = build_mesh(catalog([service("reviews", "10.0.0.1", aliases=("Reviews-V1",))]))
+    for name in (
+        *("reviews", "reviews.service.consul", "reviews.service", "reviews.default"),
+        *("reviews.default.svc", "reviews.default.svc.cluster.local", "reviews-v1"),
+    ):
+        assert state.names[name] == "reviews.service.consul", name
+
+
+def test_a_hostname_is_never_taken_by_an_alias() -> None:
+    thief = service("a-thief", aliases=("reviews.service.consul", "reviews"))
+    state = build_mesh(catalog([thief, service("reviews")]))
+    assert state.names["reviews.service.consul"] == "reviews.service.consul"
+
+
+def test_a_contested_name_goes_to_the_same_service_in_any_order() -> None:
+    services = [service(name, aliases=("shared",)) for name in ("a", "b", "c", "d")]
+    owners = set()
+    for seed in range(20):
+        random.Random(seed).shuffle(services)
+        owners.add(build_mesh(catalog(services)).names["shared"])
+    assert owners == {"a.service.consul"}
+
+
+def test_names_are_listed_once_and_in_lower_case() -> None:
+    names = host_names(service("Reviews", aliases=("REVIEWS", "reviews")))
+    assert len(names) == len(set(names))
+    assert names == [name.lower() for name in names]
+
+
+def test_vips_are_a_function_of_the_names() -> None:
+    hosts = [f"s{n}.service.consul" for n in range(500)]
+    shuffled = random.Random(1).sample(hosts, len(hosts))
+    assert allocate_vips(hosts) == allocate_vips(shuffled)
+    assert len(set(allocate_vips(hosts).values())) == len(hosts)
+    assert all(vip.startswith("240.240.") for vip in allocate_vips(hosts).values())
+
+
+def test_a_new_service_hardly_moves_others() -> None:
+    hosts = [f"s{n}.service.consul" for n in range(1000)]
+    before, after = allocate_vips(hosts), allocate_vips([*hosts, "new.service.consul"])
+    assert sum(before[host] != after[host] for host in hosts) <= 2
+
+
+def test_more_services_than_addresses_are_refused() -> None:
+    with pytest.raises(ValueError, match="more virtual addresses"):
+        allocate_vips(str(n) for n in range(255 * 254 + 1))
+
+
+def test_a_stopped_app_keeps_its_service() -> None:
+    """Its pod is there, its endpoints are not: something stands in that refuses at once, so that callers try again."""
+    state = build_mesh(catalog([], [workload("details-1", 9080)]))
+    standing_in = state.services["details.service.consul"]
+    (endpoint,) = standing_in.endpoints
+    assert (endpoint.address, endpoint.port, endpoint.service_port) == ("127.0.0.1", 1, 9080)
+    assert endpoint.health is Health.UNHEALTHY
+    assert not endpoint.is_meshed
+
+
+def test_a_real_endpoint_takes_the_place_of_the_stand_in() -> None:
+    app = workload("details-1", 9080)
+    before = build_mesh(catalog([], [app]))
+    real = service("details", "172.28.0.9")
+    after = build_mesh(catalog([real], [app]), previous=before)
+    assert after.services["details.service.consul"] is real
+    gone = build_mesh(catalog([replace(real, endpoints=())], [app]), previous=after)
+    assert gone.services["details.service.consul"].endpoints[0].port == 1
+
+
+def test_what_did_not_change_is_the_same_object() -> None:
+    app, details = workload("ratings-1", 9080), service("details", "10.0.0.1")
+    before = build_mesh(catalog([details], [app]))
+    after = build_mesh(catalog([details], [app]), previous=before)
+    assert after.names is before.names
+    assert after.vips is before.vips
+    assert all(after.services[host] is before.services[host] for host in before.services)

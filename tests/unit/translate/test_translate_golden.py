@@ -1,0 +1,100 @@
+"""Whole meshes in, Envoy's resources out: as reviewed, and as a real Envoy takes them.
+
+`tests/golden/translate/<case>.in.yaml` lists services (and Istio resources under `config`), `<case>.<proxy>.out.yaml`
+is what that proxy gets.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from meshes import as_dict, catalog, edge, gateway, sidecar
+
+from dockermesh.model import Endpoint, Health, Port, Service
+from dockermesh.model.protocol import Protocol
+from dockermesh.translate.mesh import Proxy, build_mesh
+from dockermesh.translate.translator import Translator
+
+CASES = Path(__file__).parents[2] / "golden" / "translate"
+NAMES = sorted(path.name.removesuffix(".in.yaml") for path in CASES.glob("*.in.yaml"))
+PROXIES: dict[str, Proxy] = {"sidecar": sidecar("reviews-1", 9080), "gateway": gateway({"istio": "ingressgateway"})}
+
+
+def service_of(text: dict[str, Any]) -> Service:
+    ports = tuple(Port(p["number"], Protocol(p.get("protocol", "auto"))) for p in text["ports"])
+    endpoints = tuple(Endpoint(**e | {"health": Health(e.get("health", "healthy"))}) for e in text["endpoints"])
+    return Service(
+        text["name"], f"{text['name']}.service.consul", ports, endpoints, aliases=tuple(text.get("aliases", ()))
+    )
+
+
+def translated(case: str, proxy: str) -> dict[str, list[dict[str, Any]]]:
+    read = yaml.safe_load((CASES / f"{case}.in.yaml").read_text())
+    config = edge(yaml.safe_dump_all(read["config"])) if read.get("config") else None
+    translator = Translator()
+    translator.update(build_mesh(catalog(service_of(s) for s in read["services"]), edge=config))
+    return as_dict(translator.snapshot(PROXIES[proxy]))
+
+
+def static(resources: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """The resources as one bootstrap without a control plane: routes and endpoints put where they are referred to."""
+    routes = {route["name"]: route for route in resources["routes"]}
+    endpoints = {assignment["clusterName"]: assignment for assignment in resources["endpoints"]}
+
+    def inlined(node: Any) -> Any:
+        if isinstance(node, list):
+            return [inlined(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if "rds" in node:
+            node = {k: v for k, v in node.items() if k != "rds"} | {
+                "routeConfig": routes[node["rds"]["routeConfigName"]]
+            }
+        return {key: inlined(value) for key, value in node.items()}
+
+    clusters = []
+    for cluster in resources["clusters"]:
+        own = {k: v for k, v in cluster.items() if k != "edsClusterConfig"}
+        if cluster.get("type") == "EDS":
+            own |= {"type": "STATIC", "loadAssignment": endpoints[cluster["name"]]}
+        clusters.append(own)
+    return {
+        "node": {"id": "golden", "cluster": "golden"},
+        "staticResources": {"listeners": inlined(resources["listeners"]), "clusters": clusters},
+    }
+
+
+@pytest.mark.parametrize("proxy", PROXIES)
+@pytest.mark.parametrize("case", NAMES)
+def test_resources(case: str, proxy: str, golden: Callable[[Path, str], None]) -> None:
+    golden(CASES / f"{case}.{proxy}.out.yaml", yaml.safe_dump(translated(case, proxy), sort_keys=True, width=120))
+
+
+@pytest.mark.binary
+@pytest.mark.parametrize("proxy", PROXIES)
+@pytest.mark.parametrize("case", NAMES)
+def test_envoy_takes_them(case: str, proxy: str, tmp_path: Path) -> None:
+    named = os.environ.get("DOCKERMESH_ENVOY") or shutil.which("envoy") or str(Path(sys.executable).parent / "envoy")
+    file = tmp_path / "bootstrap.json"
+    file.write_text(json.dumps(static(translated(case, proxy))))
+    done = subprocess.run(
+        [named, "--mode", "validate", "-c", str(file), "-l", "error", "--disable-hot-restart"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_there_are_cases() -> None:
+    assert NAMES
