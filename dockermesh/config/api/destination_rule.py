@@ -227,7 +227,7 @@ class RetryBudget:
 
     percent: Annotated[float, Range(0, 100)] | None = None
     min_retry_concurrency: UInt32 = 0
-    budget_interval: Duration | None = None
+    budget_interval: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
