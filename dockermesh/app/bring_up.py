@@ -26,6 +26,7 @@ from dockermesh.errors import EngineError, InputError, NotReadyError
 from dockermesh.inject import Images, Injection, PortMapping
 
 MESH_PROJECT = "dockermesh"
+DEFAULT_NETWORK = "dockermesh"
 ROLE_LABEL = "dockermesh.io/role"
 WORKLOAD_LABEL = "dockermesh.io/workload"
 _POLL_S = 0.1
@@ -90,7 +91,7 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
     with ThreadPoolExecutor(2) as pool:
         # The app's images do not need the mesh: both are made ready side by side.
         images = pool.submit(_prepare_images, engine, injection, file, options, say)
-        _start_mesh(engine, options, say)
+        _start_mesh(engine, mesh_network(injection), options, say)
         images.result()
     with _timed(say, f"app {project} started"):
         _compose(project_arguments([str(file)], project), ["up", "-d", "--remove-orphans"], f"start {project}")
@@ -209,16 +210,43 @@ def _image_of(injection: Injection, name: str, service: Mapping[str, Any]) -> st
     return str(service.get("image") or f"{injection.project['name']}-{name}")
 
 
-def _start_mesh(engine: LocalEngine, options: UpOptions, say: Say) -> None:
-    environment = mesh_environment() | {"DOCKERMESH_REGISTRY": options.registry}
+def mesh_network(injection: Injection) -> str:
+    """The network that the project's pods joined as the mesh network."""
+    for service in injection.project["services"].values():
+        labels = service.get("labels") or {}
+        if labels.get(ROLE_LABEL) == "pod":
+            return str(labels.get("dockermesh.io/network") or DEFAULT_NETWORK)
+    return DEFAULT_NETWORK
+
+
+def _mesh_files(engine: LocalEngine, network: str) -> list[str]:
+    """mesh.yaml; and the file that has the mesh use a network which somebody else made.
+
+    Raises InputError when the mesh of this host already runs on another network.
+    """
+    running = engine.inspect(CONTAINER)
+    if running is not None and network not in running["NetworkSettings"]["Networks"]:
+        raise InputError(
+            f"the mesh of this host runs on another network than {network}",
+            where=CONTAINER,
+            fix="take its projects down first, or leave out --network",
+        )
+    files = ["-f", str(mesh_file())]
+    owner = engine.network_labels(network)
+    if owner is not None and owner.get("com.docker.compose.project") != MESH_PROJECT:
+        files += ["-f", str(mesh_file().with_name("external-network.yaml"))]
+    return files
+
+
+def _start_mesh(engine: LocalEngine, network: str, options: UpOptions, say: Say) -> None:
+    environment = mesh_environment() | {"DOCKERMESH_REGISTRY": options.registry, "DOCKERMESH_NETWORK": network}
+    files = _mesh_files(engine, network)
     services = ["control-plane"] if options.registry == "docker" else []
     flags = ["--no-deps"] if options.registry == "docker" else []
     known = engine.inspect(CONTAINER)
     label = "mesh is up" if known is not None and known["State"]["Running"] else "mesh started"
     with _timed(say, label):
-        _compose(
-            ["-f", str(mesh_file()), "-p", MESH_PROJECT], ["up", "-d", *flags, *services], "start the mesh", environment
-        )
+        _compose([*files, "-p", MESH_PROJECT], ["up", "-d", *flags, *services], "start the mesh", environment)
 
 
 def _compose(options: list[str], command: list[str], doing: str, env: Mapping[str, str] | None = None) -> None:

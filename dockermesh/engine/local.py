@@ -54,6 +54,11 @@ class LocalEngine:
         except (docker.errors.DockerException, requests.RequestException) as error:
             raise EngineError(f"the engine failed: {_reason(error)}", fix="see the engine's log") from error
 
+    def network_labels(self, name: str) -> dict[str, str] | None:
+        """The labels of the network with this name; None if there is none."""
+        found = self._call(self._api.networks, names=[name])
+        return next((dict(n.get("Labels") or {}) for n in found if n["Name"] == name), None)
+
     def logs(self, container: str, lines: int = 20) -> str:
         """The last lines that a container wrote."""
         return bytes(self._call(self._api.logs, container, tail=lines)).decode("utf-8", "replace")
