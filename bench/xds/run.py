@@ -22,7 +22,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 LOAD = Path(os.environ.get("ADS_LOAD", HERE / "../../../shared/bench/ads_load.py")).resolve()
-GO = HERE / "go" / "gcp"
+GO = HERE.parents[1] / "build" / "bench-xds-go"
 COMMANDS = {
     "dockermesh": [sys.executable, str(HERE / "server.py")],
     "bare": [sys.executable, str(HERE / "bare.py")],
