@@ -21,6 +21,7 @@ import grpc
 import structlog
 from aiohttp import web
 
+from dockermesh import __version__
 from dockermesh.app.admission import Admission
 from dockermesh.app.credentials import server_credentials
 from dockermesh.app.debug import make_debug_app
@@ -32,7 +33,10 @@ from dockermesh.app.settings import ControlPlaneSettings
 from dockermesh.ca import Authority, write_private
 from dockermesh.config.documents import read_text
 from dockermesh.errors import DockermeshError
+from dockermesh.kubeapi.cache import ObjectCache
+from dockermesh.kubeapi.importing import take_over
 from dockermesh.kubeapi.resources import key_of, make_api_app
+from dockermesh.kubeapi.status import Failure
 from dockermesh.model import EMPTY_CATALOG, Catalog, WorkloadKind
 from dockermesh.registry.config_store import ConsulConfigStore, StoredResource
 from dockermesh.translate.mesh import Proxy, build_mesh
@@ -55,6 +59,7 @@ class ControlPlane:
         self._mesh_settings = MeshSettings(trust_domain=settings.trust_domain)
         self._catalog: Catalog | None = None
         self._config: Mapping[str, StoredResource] | None = None
+        self._objects = ObjectCache()
         self._ads = AdsServer(authorize=self._admission.authorize)
         self._plaintext = AdsServer(authorize=_anonymous)
         self._anonymous: dict[str, Proxy] = {}
@@ -108,6 +113,7 @@ class ControlPlane:
     def take_config(self, stored: Mapping[str, StoredResource]) -> None:
         """New contents of the config store."""
         self._config = stored
+        self._objects.update(stored, self._store.index)
         self._refresh()
 
     def _refresh(self) -> None:
@@ -169,7 +175,7 @@ class ControlPlane:
         token = open_token(settings.state_dir / "api.token")
         runners: list[web.AppRunner] = []
         try:
-            runners.append(await _serve_http(make_api_app(self._store, self, token), settings.api))
+            runners.append(await _serve_http(self._api(token), settings.api))
             runners.append(await _serve_http(make_debug_app(self, token), settings.debug))
             await self._serve_xds(authority)
             publish_root(settings.trust_dir, authority.root_pem)
@@ -193,6 +199,22 @@ class ControlPlane:
                 await runner.cleanup()
             await self._store.close()
 
+    def _api(self, token: str) -> web.Application:
+        if self._settings.api_auth == "none":
+            log.warning("serving the config API without tokens", address=self._settings.api)
+        return make_api_app(
+            self._store,
+            self._objects,
+            token if self._settings.api_auth == "token" else None,
+            sync=self._counts,
+            why_unread=lambda: self._store.problem,
+            version=__version__,
+        )
+
+    def _counts(self) -> tuple[int, int, int]:
+        sync = self.sync()
+        return sync.connected, sync.pending, sync.nacked
+
     async def _serve_xds(self, authority: Authority) -> None:
         credentials = server_credentials(authority, self._settings.server_names)
         _bind(self._ads, self._settings.xds, credentials)
@@ -214,7 +236,10 @@ class ControlPlane:
                 log.error("resource refused", file=finding.file, line=finding.line, reason=finding.message)
             for resource in reading.resources:
                 document = dict(resource.document)
-                await self._store.put(key_of(document), document)
+                try:
+                    await take_over(self._store, self._objects, key_of(document), document)
+                except Failure as failure:
+                    log.error("resource not stored", file=str(file), reason=failure.message)
 
 
 def anonymous_proxy(node: NodeInfo) -> Proxy:

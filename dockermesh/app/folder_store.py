@@ -1,12 +1,14 @@
 """Istio resources in a folder of JSON files: the config store of a mesh without Consul.
 
 One process owns the folder. A file is replaced in one step, so that a crash leaves the old resource or the new one.
+Versions are kept in the files and never go back, so that a writer from before a restart is still found out.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +20,8 @@ from dockermesh.errors import RegistryError
 from dockermesh.registry.config_store import StoredResource
 
 log = structlog.get_logger(__name__)
+_VERSION = "$version"
+"""The field of a file that holds the resource's version; no resource has one of this name."""
 
 
 class FolderConfigStore:
@@ -28,8 +32,13 @@ class FolderConfigStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._known: dict[str, StoredResource] = {}
-        self._version = 0
+        self._version = time.time_ns() // 1_000_000
         self._changed = asyncio.Event()
+
+    @property
+    def index(self) -> int:
+        """The version of the whole; it grows with every change, removals too."""
+        return self._version
 
     async def run(self, publish: Callable[[Mapping[str, StoredResource]], None]) -> None:
         """Publish everything now and after every write, until cancelled."""
@@ -47,7 +56,7 @@ class FolderConfigStore:
         draft = file.with_suffix(".new")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps(resource, sort_keys=True))
+            draft.write_text(json.dumps({_VERSION: self._version + 1, **resource}))
             draft.rename(file)
         except OSError as error:
             raise RegistryError(f"cannot be saved: {error.strerror}", where=str(file)) from error
@@ -60,8 +69,13 @@ class FolderConfigStore:
         """Remove a resource; False if it is not at `version` any more."""
         if not self._is_at(key, version):
             return False
-        self._file(key).unlink(missing_ok=True)
+        file = self._file(key)
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            raise RegistryError(f"cannot be removed: {error.strerror}", where=str(file)) from error
         if self._known.pop(key, None) is not None:
+            self._version += 1
             self._changed.set()
         return True
 
@@ -79,9 +93,14 @@ class FolderConfigStore:
         for file in sorted(self._folder.glob("*.json")):
             try:
                 resource = json.loads(file.read_text())
-            except (OSError, ValueError) as error:
+                if not isinstance(resource, dict):
+                    raise ValueError("not a JSON object")
+            except (OSError, ValueError, RecursionError) as error:
                 log.warning("a stored resource cannot be read", file=str(file), reason=str(error))
                 continue
-            self._version += 1
+            version = resource.pop(_VERSION, None)
+            if not isinstance(version, int):
+                self._version = version = self._version + 1
+            self._version = max(self._version, version)
             key = file.stem.replace("~", "/")
-            self._known[key] = StoredResource(key, resource, self._version)
+            self._known[key] = StoredResource(key, resource, version)

@@ -20,7 +20,11 @@ _UP = "run `dockermesh up`, or `docker compose -f compose/mesh.yaml up -d`"
 
 
 class ApiError(DockermeshError):
-    """The control plane answered with an error."""
+    """The control plane answered with an error; `code` is HTTP's."""
+
+    def __init__(self, what: str, *, code: int, where: str = "", fix: str = "") -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.code = code
 
 
 class MeshClient:
@@ -56,7 +60,12 @@ class MeshClient:
 
     def put(self, path: str, document: dict[str, Any]) -> None:
         """Create or replace a resource."""
-        self._json(API_PORT, "PUT", path, document)
+        try:
+            self._json(API_PORT, "PUT", path, document)
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            self._json(API_PORT, "POST", path.rpartition("/")[0], document)
 
     def _json(self, port: int, method: str, path: str, document: dict[str, Any] | None = None) -> Any:
         try:
@@ -66,7 +75,7 @@ class MeshClient:
                 f"the control plane does not answer: {error}", where=CONTAINER, fix=f"see `docker logs {CONTAINER}`"
             ) from error
         if code >= 400:
-            raise ApiError(_message(body) or f"HTTP {code}", where=f"{method} {path}")
+            raise ApiError(_message(body) or f"HTTP {code}", code=code, where=f"{method} {path}")
         return json.loads(body) if body else None
 
     def _raw(self, port: int, method: str, path: str, document: Any = None) -> tuple[int, bytes]:

@@ -11,6 +11,7 @@ from dockermesh.model import API_PORT, DEBUG_PORT, XDS_TLS_PORT
 from dockermesh.model.consul import ConsulSettings
 
 REGISTRIES = ("consul", "docker")
+API_AUTH = ("token", "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class ControlPlaneSettings:
     `registrar` runs this host's registrar in the same process (needs the Docker socket).
     `config` is a directory of Istio resources to take over at the start.
     `state_dir` keeps the CA and the API token; `trust_dir` gets the mesh root for proxies to mount.
+    `api_auth` is `token`, or `none`: then whoever reaches the config API may change the mesh.
     Addresses are `host:port`; port 0 takes a free one. `xds_plaintext` is empty (off) or an address on loopback.
     """
 
@@ -33,6 +35,7 @@ class ControlPlaneSettings:
     trust_domain: str = "cluster.local"
     xds: str = f"0.0.0.0:{XDS_TLS_PORT}"
     xds_plaintext: str = ""
+    api_auth: str = "token"
     api: str = f"127.0.0.1:{API_PORT}"
     debug: str = f"127.0.0.1:{DEBUG_PORT}"
     server_names: tuple[str, ...] = ("control-plane.dockermesh", "localhost")
@@ -41,6 +44,8 @@ class ControlPlaneSettings:
     def __post_init__(self) -> None:
         if self.registry not in REGISTRIES:
             raise UsageError(f"unknown registry {self.registry!r}", fix=f"use one of: {', '.join(REGISTRIES)}")
+        if self.api_auth not in API_AUTH:
+            raise UsageError(f"unknown API authentication {self.api_auth!r}", fix=f"use one of: {', '.join(API_AUTH)}")
         host = self.xds_plaintext.rpartition(":")[0].strip("[]")
         if self.xds_plaintext and host not in {"127.0.0.1", "localhost", "::1"}:
             raise UsageError(

@@ -64,6 +64,14 @@ import click
     "--api-address", default="127.0.0.1:8080", show_default=True, envvar="DOCKERMESH_API_ADDRESS", help="Config API."
 )
 @click.option(
+    "--api-auth",
+    type=click.Choice(["token", "none"]),
+    default="token",
+    show_default=True,
+    envvar="DOCKERMESH_API_AUTH",
+    help="Who may use the config API: holders of the bearer token, or everybody who reaches it.",
+)
+@click.option(
     "--debug-address",
     default="127.0.0.1:15014",
     show_default=True,
@@ -81,6 +89,7 @@ def command(
     xds_address: str,
     plaintext: str,
     api_address: str,
+    api_auth: str,
     debug_address: str,
     log_format: str,
 ) -> None:
@@ -110,6 +119,7 @@ def command(
             xds=xds_address,
             xds_plaintext=plaintext,
             api=api_address,
+            api_auth=api_auth,
             debug=debug_address,
             environment=dict(os.environ),
         )

@@ -1,52 +1,29 @@
-"""The config API: Istio's resources under Kubernetes' paths, over the config store.
+"""The config API's HTTP application: Istio's resources under Kubernetes' paths, so that stock kubectl works.
 
-Invariant: nothing is stored that does not validate; an error is an object of kind Status and leaves the old state.
+Invariant: every path wants authentication, and every failure is answered with a Status object.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import structlog
 from aiohttp import web
 
-from dockermesh.config.documents import read_document
-from dockermesh.config.kinds import KINDS, Kind
-from dockermesh.errors import RegistryError
-from dockermesh.kubeapi.auth import require_token, status
+from dockermesh.kubeapi import discovery, openapi
+from dockermesh.kubeapi.api import Api
+from dockermesh.kubeapi.auth import Handler, refuse_browsers, require_token
+from dockermesh.kubeapi.cache import ObjectCache
+from dockermesh.kubeapi.objects import Sync, View
+from dockermesh.kubeapi.served import groups
+from dockermesh.kubeapi.status import Failure, status_object, unknown_path
+from dockermesh.kubeapi.writer import ConfigStore, Writer
 
-_BY_PLURAL = {(k.group, k.plural): k for k in KINDS}
 MAX_BODY_BYTES = 4 << 20
-
-
-class Stored(Protocol):
-    """A stored resource and the number that its next writer has to give."""
-
-    @property
-    def resource(self) -> Mapping[str, Any]:
-        """The document."""
-
-    @property
-    def version(self) -> int:
-        """The store's version of it."""
-
-
-class ConfigStore(Protocol):
-    """Where resources are kept, by `<group>/<kind>/<namespace>/<name>`."""
-
-    async def put(self, key: str, resource: Mapping[str, Any], version: int | None = None) -> bool:
-        """Write; False if it is not at `version` any more."""
-
-    async def delete(self, key: str, version: int | None = None) -> bool:
-        """Remove; False if it is not at `version` any more."""
-
-
-class Contents(Protocol):
-    """The store's contents as last seen."""
-
-    def stored(self) -> Mapping[str, Stored]:
-        """All resources by key."""
+# kubectl accepts an empty document under this type, and fails on any other answer.
+_OPENAPI_V2 = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+_log = structlog.get_logger(__name__)
 
 
 def key_of(resource: Mapping[str, Any]) -> str:
@@ -56,110 +33,121 @@ def key_of(resource: Mapping[str, Any]) -> str:
     return f"{group}/{resource['kind']}/{metadata.get('namespace') or 'default'}/{metadata['name']}"
 
 
-def make_api_app(store: ConfigStore, contents: Contents, token: str) -> web.Application:
-    """The HTTP application of port 8080: every path wants the token."""
-    app = web.Application(middlewares=[require_token(token)], client_max_size=MAX_BODY_BYTES)
-    api = _Api(store, contents)
-    one = "/apis/{group}/{version}/namespaces/{namespace}/{plural}/{name}"
-    app.router.add_get("/apis/{group}/{version}/{plural}", api.list)
-    app.router.add_get("/apis/{group}/{version}/namespaces/{namespace}/{plural}", api.list)
-    app.router.add_get(one, api.get)
-    app.router.add_put(one, api.put)
-    app.router.add_delete(one, api.delete)
+def make_api_app(
+    store: ConfigStore,
+    cache: ObjectCache,
+    token: str | None,
+    *,
+    sync: Sync | None = None,
+    why_unread: Callable[[], str] = lambda: "",
+    version: str = "",
+) -> web.Application:
+    """The HTTP application of port 8080. Without a token anybody may use it, except web pages."""
+    guard = refuse_browsers() if token is None else require_token(token)
+    app = web.Application(middlewares=[_as_status, guard], client_max_size=MAX_BODY_BYTES)
+    _add_discovery(app.router, version)
+    _add_objects(app.router, Api(Writer(store, cache), cache, View(sync), why_unread))
+
+    async def end_watches(_app: web.Application) -> None:
+        cache.close()
+
+    app.on_shutdown.append(end_watches)
     return app
 
 
-class _Api:
-    def __init__(self, store: ConfigStore, contents: Contents) -> None:
-        self._store = store
-        self._contents = contents
-
-    async def list(self, request: web.Request) -> web.Response:
-        kind = _kind(request)
-        if kind is None:
-            return _unknown(request)
-        namespace = request.match_info.get("namespace")
-        start = f"{kind.group}/{kind.name}/{namespace + '/' if namespace else ''}"
-        found = [_document(s) for key, s in sorted(self._contents.stored().items()) if key.startswith(start)]
-        return web.json_response(
-            {
-                "apiVersion": f"{kind.group}/{request.match_info['version']}",
-                "kind": f"{kind.name}List",
-                "metadata": {},
-                "items": found,
-            }
-        )
-
-    async def get(self, request: web.Request) -> web.Response:
-        kind = _kind(request)
-        if kind is None:
-            return _unknown(request)
-        stored = self._contents.stored().get(_key(request, kind))
-        return web.json_response(_document(stored)) if stored is not None else _not_found(request, kind)
-
-    async def put(self, request: web.Request) -> web.Response:
-        kind = _kind(request)
-        if kind is None:
-            return _unknown(request)
-        try:
-            document = await request.json()
-        except (ValueError, RecursionError) as error:
-            return status(400, "BadRequest", f"the body is not JSON: {error}")
-        reading = read_document(document)
-        errors = [f for f in reading.findings if f.is_error]
-        if errors or not reading.resources:
-            return status(422, "Invalid", "; ".join(f"{f.field}: {f.message}" for f in errors) or "not a resource")
-        key = _key(request, kind)
-        if key_of(document) != key:
-            return status(400, "BadRequest", f"the document is {key_of(document)}, the path says {key}")
-        before = self._contents.stored().get(key)
-        # A write that changes nothing is none: no watcher wakes up.
-        if before is None or json.dumps(before.resource, sort_keys=True) != json.dumps(document, sort_keys=True):
-            failed = await self._write(key, document)
-            if failed is not None:
-                return failed
-        return web.json_response(document, status=200 if before is not None else 201)
-
-    async def delete(self, request: web.Request) -> web.Response:
-        kind = _kind(request)
-        if kind is None:
-            return _unknown(request)
-        key = _key(request, kind)
-        if key not in self._contents.stored():
-            return _not_found(request, kind)
-        failed = await self._write(key, None)
-        return failed or web.json_response({"kind": "Status", "apiVersion": "v1", "status": "Success"})
-
-    async def _write(self, key: str, document: Mapping[str, Any] | None) -> web.Response | None:
-        try:
-            if document is None:
-                await self._store.delete(key)
-            else:
-                await self._store.put(key, document)
-        except RegistryError as error:
-            return status(503, "ServiceUnavailable", f"{error.what}; nothing was changed")
-        return None
+def _add_objects(router: web.UrlDispatcher, api: Api) -> None:
+    for collection in ("/apis/{group}/{version}/namespaces/{namespace}/{plural}", "/api/v1/namespaces"):
+        router.add_get(collection, api.collection)
+        router.add_post(collection, api.create)
+        router.add_delete(collection, api.delete_collection)
+        router.add_get(collection + "/{name}", api.get)
+        router.add_put(collection + "/{name}", api.replace)
+        router.add_patch(collection + "/{name}", api.patch)
+        router.add_delete(collection + "/{name}", api.delete)
+    router.add_get("/apis/{group}/{version}/{plural}", api.collection)
+    router.add_delete("/apis/{group}/{version}/{plural}", api.delete_collection)
 
 
-def _kind(request: web.Request) -> Kind | None:
-    kind = _BY_PLURAL.get((request.match_info["group"], request.match_info["plural"]))
-    return kind if kind is not None and request.match_info["version"] in kind.versions else None
+def _add_discovery(router: web.UrlDispatcher, version: str) -> None:
+    async def root(_request: web.Request) -> web.Response:
+        found = [f"/apis/{g}/{v}" for g, versions in groups().items() for v in versions]
+        return web.json_response({"paths": ["/api", "/api/v1", "/apis", *found, "/openapi/v3", "/version"]})
+
+    async def core(request: web.Request) -> web.Response:
+        return web.json_response(discovery.core_versions(request.host))
+
+    async def all_groups(_request: web.Request) -> web.Response:
+        return web.json_response(discovery.group_list())
+
+    async def group(request: web.Request) -> web.Response:
+        if request.match_info["group"] not in groups():
+            raise unknown_path(request.path)
+        return web.json_response(discovery.group_object(request.match_info["group"]))
+
+    async def resources(request: web.Request) -> web.Response:
+        return web.json_response(discovery.resource_list(*_group_version(request)))
+
+    async def schema(request: web.Request) -> web.Response:
+        return web.json_response(openapi.document(*_group_version(request)))
+
+    async def schemas(_request: web.Request) -> web.Response:
+        return web.json_response(openapi.index())
+
+    async def schema_v2(_request: web.Request) -> web.Response:
+        return web.Response(body=b"", headers={"Content-Type": _OPENAPI_V2})
+
+    async def about(_request: web.Request) -> web.Response:
+        return web.json_response(discovery.version_info(version))
+
+    async def alive(_request: web.Request) -> web.Response:
+        return web.Response(text="ok")
+
+    router.add_get("/", root)
+    router.add_get("/api", core)
+    router.add_get("/api/v1", resources)
+    router.add_get("/apis", all_groups)
+    router.add_get("/apis/{group}", group)
+    router.add_get("/apis/{group}/{version}", resources)
+    router.add_get("/openapi/v2", schema_v2)
+    router.add_get("/openapi/v3", schemas)
+    router.add_get("/openapi/v3/api/v1", schema)
+    router.add_get("/openapi/v3/apis/{group}/{version}", schema)
+    router.add_get("/version", about)
+    for path in ("/healthz", "/livez", "/readyz"):
+        router.add_get(path, alive)
 
 
-def _key(request: web.Request, kind: Kind) -> str:
-    return f"{kind.group}/{kind.name}/{request.match_info['namespace']}/{request.match_info['name']}"
+def _group_version(request: web.Request) -> tuple[str, str]:
+    group, version = request.match_info.get("group", ""), request.match_info.get("version", "v1")
+    if group and version not in groups().get(group, ()):
+        raise unknown_path(request.path)
+    return group, version
 
 
-def _document(stored: Stored) -> dict[str, Any]:
-    document = dict(stored.resource)
-    document["metadata"] = dict(document.get("metadata") or {}) | {"resourceVersion": str(stored.version)}
-    return document
+_REASONS = {
+    400: "BadRequest",
+    404: "NotFound",
+    405: "MethodNotAllowed",
+    413: "RequestEntityTooLarge",
+    415: "UnsupportedMediaType",
+}
 
 
-def _unknown(request: web.Request) -> web.Response:
-    return status(404, "NotFound", f"the server could not find the requested resource {request.path}")
-
-
-def _not_found(request: web.Request, kind: Kind) -> web.Response:
-    name = request.match_info["name"]
-    return status(404, "NotFound", f'{kind.plural}.{kind.group} "{name}" not found')
+@web.middleware
+async def _as_status(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn whatever goes wrong into a Status."""
+    try:
+        return await handler(request)
+    except Failure as failure:
+        headers = {"Retry-After": "1"} if failure.code == 503 else None
+        return web.json_response(failure.to_dict(), status=failure.code, headers=headers)
+    except web.HTTPException as error:
+        reason = _REASONS.get(error.status, "Unknown")
+        text = f"the server could not find the requested resource ({request.path})"
+        message = text if error.status == 404 else error.reason
+        return web.json_response(status_object(error.status, reason, message), status=error.status)
+    except Exception:
+        # A bug must not look like a lost connection; nothing was stored, as storing is the last step.
+        _log.exception("a request failed", method=request.method, path=request.path)
+        body = status_object(500, "InternalError", "an internal error occurred; see the control plane's log")
+        return web.json_response(body, status=500)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -44,29 +45,35 @@ class ConsulConfigStore:
         self._outages = Outages(settings.address, lambda: None)
         self._known: dict[str, StoredResource] = {}
         self._read = asyncio.Event()
+        self._index = 0
+        self._publish: Callable[[Mapping[str, StoredResource]], None] | None = None
 
     @property
     def problem(self) -> str:
         """Why the config may be out of date; empty when it is current."""
         return self._outages.sentence
 
+    @property
+    def index(self) -> int:
+        """Consul's index of what was published last; it grows with every change, removals too."""
+        return self._index
+
     async def run(self, publish: Callable[[Mapping[str, StoredResource]], None]) -> None:
         """Follow the store until cancelled; `publish` gets all resources at first and after every change."""
 
         async def fetch(index: int | None) -> Any:
-            return await client.kv.get(PREFIX, index=index, wait=client.wait, recurse=True)
+            at, items = await client.kv.get(PREFIX, index=index, wait=client.wait, recurse=True)
+            return at, (int(at), items)
 
-        def deliver(items: Any) -> None:
-            before, first = self._known, not self._read.is_set()
-            self._known = self._parse(items)
-            self._read.set()
-            if first or self._known != before:
-                publish(MappingProxyType(self._known))
+        def reset() -> None:
+            self._index = 0
 
         client = self._connect()
+        self._publish = publish
         try:
-            await Watch("the config", fetch, deliver, self._outages).run()
+            await Watch("the config", fetch, self._deliver, self._outages, on_reset=reset).run()
         finally:
+            self._publish = None
             await self.close()
 
     async def put(self, key: str, resource: Mapping[str, Any], version: int | None = None) -> bool:
@@ -95,15 +102,34 @@ class ConsulConfigStore:
             self._client = ConsulClient(self._settings)
         return self._client
 
+    def _deliver(self, answer: tuple[int, Any]) -> None:
+        index, items = answer
+        # An answer that was under way while a write was read back is older than what is known.
+        if index < self._index:
+            return
+        before, first = self._known, not self._read.is_set()
+        self._known, self._index = self._parse(items), index
+        self._read.set()
+        if self._publish is not None and (first or self._known != before):
+            self._publish(MappingProxyType(self._known))
+
     async def _write(self, key: str, write: Callable[[Any], Any]) -> bool:
+        kv = self._connect().kv
         try:
-            return bool(await write(self._connect().kv))
+            done = bool(await write(kv))
         except (consul.ConsulException, aiohttp.ClientError, OSError, TimeoutError) as error:
             raise RegistryError(
                 explain(error, self._settings.address, "a change of the config"),
                 where=key,
                 fix="see that Consul runs and has a leader, then try again",
             ) from error
+        if self._read.is_set():
+            # At once, as the watch may be pacing itself, and writers wait until their change is seen. If it fails,
+            # the watch brings the change.
+            with suppress(consul.ConsulException, aiohttp.ClientError, OSError, TimeoutError):
+                index, items = await kv.get(PREFIX, recurse=True)
+                self._deliver((int(index), items))
+        return done
 
     def _parse(self, items: Any) -> dict[str, StoredResource]:
         resources: dict[str, StoredResource] = {}

@@ -1,0 +1,400 @@
+"""The operations on objects: get, list, watch, create, update, patch, apply and delete, over cache and writer.
+
+Invariant: nothing is stored that does not validate; what is refused, or fails, leaves the old state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from aiohttp import web
+
+from dockermesh.kubeapi import managed, patches
+from dockermesh.kubeapi.cache import ObjectCache, Stored
+from dockermesh.kubeapi.checking import check_document, check_envelope
+from dockermesh.kubeapi.managed import Manager
+from dockermesh.kubeapi.objects import View, check_preconditions, generated_name, stamp
+from dockermesh.kubeapi.request import (
+    APPLY_PATCH,
+    JSON,
+    JSON_PATCH,
+    MERGE_PATCH,
+    PROTOBUF,
+    STRATEGIC_PATCH,
+    YAML,
+    Call,
+    read_body,
+    read_call,
+)
+from dockermesh.kubeapi.selectors import parse_selectors
+from dockermesh.kubeapi.served import NAMESPACE
+from dockermesh.kubeapi.status import (
+    Cause,
+    Failure,
+    already_exists,
+    bad_request,
+    conflict,
+    invalid,
+    not_found,
+    unavailable,
+)
+from dockermesh.kubeapi.tables import table, wants_table
+from dockermesh.kubeapi.watching import WatchRequest, serve_watch, start_of
+from dockermesh.kubeapi.writer import Writer, Written
+
+Change = Callable[[Stored], tuple[dict[str, Any], Manager, Any]]
+"""From an object: the new one, who makes it, and what was applied (None: no apply)."""
+_MAX_WARNINGS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Implicit:
+    """A namespace that nobody created: it exists because it is in use."""
+
+    resource: Mapping[str, Any]
+    version: int = 0
+
+
+class Api:
+    """Handlers of objects' paths."""
+
+    def __init__(self, writer: Writer, cache: ObjectCache, view: View, why_unread: Callable[[], str]) -> None:
+        self._writer = writer
+        self._cache = cache
+        self._view = view
+        self._why_unread = why_unread
+
+    # reading --------------------------------------------------------------------------------------------------------
+
+    async def get(self, request: web.Request) -> web.StreamResponse:
+        """One object."""
+        call = self._call(request)
+        stored = self._current(call)
+        if stored is None:
+            raise not_found(call.target)
+        return self._show(request, call, stored)
+
+    async def collection(self, request: web.Request) -> web.StreamResponse:
+        """A collection, or its changes."""
+        call = self._call(request)
+        matches = parse_selectors(call.query.get("labelSelector", ""), call.query.get("fieldSelector", ""))
+        as_table = wants_table(request.headers.get("Accept", ""))
+        include = call.query.get("includeObject", "Metadata")
+        if call.query.get("watch") in {"true", "1", ""} and "watch" in call.query:
+            return await serve_watch(request, self._cache, self._watch(call, matches, as_table, include))
+        version = str(self._cache.version)
+        found = [d for d in self._documents(call) if matches is None or matches(d)]
+        if as_table:
+            return web.json_response(table(call.served, found, version, include))
+        return web.json_response(
+            {
+                "apiVersion": call.api_version,
+                "kind": f"{call.served.kind}List",
+                "metadata": {"resourceVersion": version},
+                "items": found,
+            }
+        )
+
+    def _watch(self, call: Call, matches: Any, as_table: bool, include: str) -> WatchRequest:
+        def show(key: str, stored: Stored, version: int) -> dict[str, Any]:
+            return self._view(call.served, call.version, key, stored, version)
+
+        def wrap(document: dict[str, Any]) -> dict[str, Any]:
+            return table(call.served, [document], document["metadata"]["resourceVersion"], include)
+
+        seconds = call.query.get("timeoutSeconds", "")
+        prefix = call.key if call.name else call.prefix
+        return WatchRequest(
+            prefix=prefix,
+            start=start_of(call.query),
+            seconds=float(seconds) if seconds.isascii() and seconds.isdigit() and len(seconds) < 9 else 0.0,
+            bookmarks=call.query.get("allowWatchBookmarks") in {"true", "1"},
+            initial_end=call.query.get("sendInitialEvents") == "true",
+            matches=matches,
+            bare={"kind": call.served.kind, "apiVersion": call.api_version},
+            show=show,
+            wrap=wrap if as_table else lambda document: document,
+        )
+
+    def _documents(self, call: Call) -> Iterator[dict[str, Any]]:
+        objects = dict(self._cache.objects)
+        self._view.forget(objects)
+        if call.served is NAMESPACE:
+            for name in self._namespaces():
+                objects.setdefault(NAMESPACE.key("", name), _implicit(name))
+        for key, stored in sorted(objects.items()):
+            if key.startswith(call.prefix):
+                yield self._view(call.served, call.version, key, stored)
+
+    def _namespaces(self) -> set[str]:
+        return {"default", *(key.split("/")[2] for key in self._cache.objects)}
+
+    def _current(self, call: Call) -> Stored | None:
+        return self._or_implicit(call, self._cache.objects.get(call.key))
+
+    def _or_implicit(self, call: Call, stored: Stored | None) -> Stored | None:
+        if stored is None and call.served is NAMESPACE and call.name in self._namespaces():
+            return _implicit(call.name)
+        return stored
+
+    # writing --------------------------------------------------------------------------------------------------------
+
+    async def create(self, request: web.Request) -> web.StreamResponse:
+        """POST to a collection."""
+        call = self._call(request)
+        _, body = await read_body(request, JSON, YAML, *([PROTOBUF] if call.served is NAMESPACE else []))
+        document = check_envelope(body, call.served, call.version)
+        metadata = document["metadata"]
+        if metadata.get("resourceVersion"):
+            raise bad_request("resourceVersion should not be set on objects to be created")
+        if not metadata.get("name") and metadata.get("generateName"):
+            metadata["name"] = generated_name(metadata["generateName"])
+        if not metadata.get("name"):
+            raise invalid(
+                replace(call, name="").target,
+                [Cause("metadata.name", "Required value: name or generateName is required", "FieldValueRequired")],
+            )
+        call = replace(call, name=metadata["name"])
+        _place(document, call)
+        warnings: list[str] = []
+
+        def compute(current: Stored | None) -> dict[str, Any]:
+            if current is not None:
+                raise already_exists(call.target)
+            return self._complete(call, document, None, call.manager(), None, warnings)
+
+        written = await self._writer.write(call.key, call.target, compute, dry_run=call.is_dry_run)
+        return self._answer(request, call, written, warnings)
+
+    async def replace(self, request: web.Request) -> web.StreamResponse:
+        """PUT of an object that exists."""
+        call = self._call(request)
+        _, body = await read_body(request, JSON, YAML)
+        document = check_envelope(body, call.served, call.version)
+        _place(document, call)
+
+        def change(current: Stored) -> tuple[dict[str, Any], Manager, Any]:
+            return document, call.manager(), None
+
+        return await self._update(request, call, change)
+
+    async def patch(self, request: web.Request) -> web.StreamResponse:
+        """PATCH by a merge patch, a JSON patch or an apply."""
+        call = self._call(request)
+        accepted = [MERGE_PATCH, JSON_PATCH, APPLY_PATCH]
+        if call.served is NAMESPACE:
+            accepted.append(STRATEGIC_PATCH)  # the same as a merge patch, as all fields are mappings of texts
+        kind, body = await read_body(request, *accepted)
+        if kind == APPLY_PATCH:
+            return await self._apply(request, call, body)
+
+        def change(current: Stored) -> tuple[dict[str, Any], Manager, Any]:
+            live = self._view(call.served, call.version, call.key, current)
+            try:
+                changed = patches.apply_operations(live, body) if kind == JSON_PATCH else patches.merge(live, body)
+            except patches.PatchError as error:
+                raise invalid(call.target, [Cause("patch", str(error))]) from error
+            document = check_envelope(changed, call.served, call.version)
+            _place(document, call)
+            return document, call.manager(), None
+
+        return await self._update(request, call, change)
+
+    async def _apply(self, request: web.Request, call: Call, body: Any) -> web.StreamResponse:
+        applied = check_envelope(body, call.served, call.version)
+        _place(applied, call)
+        if applied["metadata"].pop("managedFields", None):
+            raise bad_request("metadata.managedFields must be nil")
+        manager = call.applier()
+        force = call.query.get("force") in {"true", "1"}
+        # What is pruned must not be owned, and what is refused must be refused before it is merged.
+        warnings: list[str] = []
+
+        def change(current: Stored) -> tuple[dict[str, Any], Manager, Any]:
+            live = self._view(call.served, call.version, call.key, current)
+            live.pop("status", None)
+            merged, conflicts = managed.merge_applied(live, applied, manager.name)
+            if conflicts and not force:
+                raise _apply_conflict(call, conflicts)
+            metadata = merged["metadata"]
+            metadata["resourceVersion"] = applied["metadata"].get("resourceVersion", "")
+            metadata["uid"] = applied["metadata"].get("uid", "")
+            return merged, manager, applied
+
+        def compute(current: Stored | None) -> dict[str, Any]:
+            warnings.clear()
+            known = self._or_implicit(call, current)
+            if known is not None:
+                return self._changed(call, known, change, warnings)
+            if applied["metadata"].get("uid"):
+                raise conflict(call.target, "uid mismatch: the object does not exist")
+            return self._complete(call, applied, None, manager, applied, warnings)
+
+        written = await self._writer.write(call.key, call.target, compute, dry_run=call.is_dry_run)
+        return self._answer(request, call, written, warnings)
+
+    async def _update(self, request: web.Request, call: Call, change: Change) -> web.StreamResponse:
+        warnings: list[str] = []
+
+        def compute(current: Stored | None) -> dict[str, Any]:
+            warnings.clear()
+            known = self._or_implicit(call, current)
+            if known is None:
+                raise not_found(call.target)
+            return self._changed(call, known, change, warnings)
+
+        written = await self._writer.write(call.key, call.target, compute, dry_run=call.is_dry_run)
+        return self._answer(request, call, replace(written, created=False), warnings)
+
+    def _changed(self, call: Call, current: Stored, change: Change, warnings: list[str]) -> dict[str, Any]:
+        document, manager, applied = change(current)
+        check_preconditions(document["metadata"], current, call.key, call.target)
+        return self._complete(call, document, current, manager, applied, warnings)
+
+    def _complete(
+        self,
+        call: Call,
+        document: dict[str, Any],
+        current: Stored | None,
+        manager: Manager,
+        applied: Any,
+        warnings: list[str],
+    ) -> dict[str, Any]:
+        """The document as it is stored."""
+        before = current.resource if current is not None else None
+        checked = check_document(document, call.served, call.validation)
+        warnings += checked.warnings
+        result = {**checked.document, "metadata": dict(checked.document["metadata"])}
+        stamp(result, before, call.key)
+        if before is not None and not isinstance(result["metadata"].get("managedFields"), list):
+            result["metadata"]["managedFields"] = (before.get("metadata") or {}).get("managedFields") or []
+        managed.record(before, result, manager, applied)
+        return result
+
+    # removing -------------------------------------------------------------------------------------------------------
+
+    async def delete(self, request: web.Request) -> web.StreamResponse:
+        """DELETE of an object; of a namespace: with all that is in it."""
+        call = self._call(request)
+        options = await _delete_options(request)
+        dry_run = call.is_dry_run or "All" in (options.get("dryRun") or ())
+        if call.served is NAMESPACE:
+            implicit = self._current(call)
+            await self._empty_namespace(call, dry_run)
+            if implicit is not None and call.key not in self._cache.objects:
+                return web.json_response(_deleted(call, implicit))
+        written = await self._remove(call, options.get("preconditions") or {}, dry_run)
+        return web.json_response(_deleted(call, written))
+
+    async def delete_collection(self, request: web.Request) -> web.StreamResponse:
+        """DELETE of what selectors find in a namespace."""
+        call = self._call(request)
+        options = await _delete_options(request)
+        dry_run = call.is_dry_run or "All" in (options.get("dryRun") or ())
+        matches = parse_selectors(call.query.get("labelSelector", ""), call.query.get("fieldSelector", ""))
+        if call.served is NAMESPACE:
+            raise Failure(405, "MethodNotAllowed", "namespaces are deleted one by one")
+        found = [d for d in self._documents(call) if matches is None or matches(d)]
+        for document in found:
+            metadata = document["metadata"]
+            await self._remove(replace(call, namespace=metadata["namespace"], name=metadata["name"]), {}, dry_run)
+        return web.json_response(
+            {
+                "apiVersion": call.api_version,
+                "kind": f"{call.served.kind}List",
+                "metadata": {"resourceVersion": str(self._cache.version)},
+                "items": found,
+            }
+        )
+
+    async def _remove(self, call: Call, preconditions: Mapping[str, Any], dry_run: bool) -> Written:
+        def compute(current: Stored | None) -> None:
+            known = self._or_implicit(call, current)
+            if known is None:
+                raise not_found(call.target)
+            check_preconditions(preconditions, known, call.key, call.target)
+
+        return await self._writer.write(call.key, call.target, compute, dry_run=dry_run)
+
+    async def _empty_namespace(self, call: Call, dry_run: bool) -> None:
+        if call.name == "default":
+            raise Failure(403, "Forbidden", f"{call.target.title} is forbidden: this namespace may not be deleted")
+        if self._current(call) is None:
+            raise not_found(call.target)
+        inside = [k for k in self._cache.objects if k.split("/")[2] == call.name and k != call.key]
+        for key in inside:
+            await self._writer.write(key, call.target, lambda _current: None, dry_run=dry_run)
+
+    # answers --------------------------------------------------------------------------------------------------------
+
+    def _call(self, request: web.Request) -> Call:
+        if not self._cache.is_read:
+            raise unavailable(f"the config store has not been read yet {self._why_unread()}".rstrip())
+        return read_call(request)
+
+    def _answer(self, request: web.Request, call: Call, written: Written, warnings: list[str]) -> web.StreamResponse:
+        response = self._show(request, call, written, 201 if written.created else 200)
+        for text in warnings[:_MAX_WARNINGS]:
+            response.headers.add("Warning", f'299 - "{_quoted(text)}"')
+        return response
+
+    def _show(self, request: web.Request, call: Call, stored: Stored, code: int = 200) -> web.Response:
+        document = self._view(call.served, call.version, call.key, stored)
+        if wants_table(request.headers.get("Accept", "")):
+            version = document["metadata"]["resourceVersion"]
+            document = table(call.served, [document], version, call.query.get("includeObject", "Metadata"))
+        return web.json_response(document, status=code)
+
+
+def _implicit(name: str) -> _Implicit:
+    metadata = {"name": name, "labels": {"kubernetes.io/metadata.name": name}}
+    return _Implicit({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+
+
+def _place(document: dict[str, Any], call: Call) -> None:
+    """Make the document say where its path puts it. Raises Failure (400) if it says something else."""
+    metadata = document["metadata"]
+    if metadata.setdefault("name", call.name) != call.name:
+        raise bad_request(
+            f"the name of the object ({metadata['name']}) does not match the name on the URL ({call.name})"
+        )
+    if not call.served.namespaced:
+        metadata.pop("namespace", None)
+    elif (metadata.get("namespace") or call.namespace) != call.namespace:
+        raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+    else:
+        metadata["namespace"] = call.namespace
+
+
+def _apply_conflict(call: Call, conflicts: list[managed.Conflict]) -> Failure:
+    causes = [
+        Cause("." + ".".join(c.path), f'conflict with "{c.manager}" using {call.api_version}', "FieldManagerConflict")
+        for c in conflicts
+    ]
+    names = sorted({f'"{c.manager}"' for c in conflicts})
+    paths = "\n".join(f"- {cause.field}" for cause in causes)
+    count = f"{len(causes)} conflict{'s' if len(causes) > 1 else ''}"
+    text = f"Apply failed with {count}: conflict{'s' if len(causes) > 1 else ''} with {', '.join(names)}:\n{paths}"
+    return Failure(409, "Conflict", text, {"causes": [c.to_dict() for c in causes]})
+
+
+async def _delete_options(request: web.Request) -> dict[str, Any]:
+    if not request.can_read_body:
+        return {}
+    _, body = await read_body(request, JSON, YAML)
+    if body is not None and not isinstance(body, dict):
+        raise bad_request("the body must be DeleteOptions")
+    return body or {}
+
+
+def _deleted(call: Call, stored: Stored) -> dict[str, Any]:
+    details = call.target.details(uid=(stored.resource.get("metadata") or {}).get("uid", ""))
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+
+
+def _quoted(text: str) -> str:
+    """A text within a quoted string of a header."""
+    plain = "".join(c if c.isprintable() else " " for c in text)[:500]
+    return plain.replace("\\", "\\\\").replace('"', '\\"')

@@ -1,0 +1,166 @@
+"""Documents from clients: shape, unknown fields (fieldValidation) and Istio's rules, in Kubernetes' words.
+
+Invariant: what comes out validates, so nothing is stored that a proxy could not be given.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dockermesh.config.documents import read_document
+from dockermesh.config.findings import Finding
+from dockermesh.kubeapi.served import Served
+from dockermesh.kubeapi.status import Cause, Failure, Target, bad_request, invalid
+
+MAX_DEPTH = 64
+MAX_STORED_BYTES = 500_000
+"""Consul takes values of up to 512 KiB."""
+STRICT, WARN, IGNORE = "Strict", "Warn", "Ignore"
+_UNKNOWN = "unknown field "
+_PART = re.compile(r"""\.?([^.\[\]'"]+)|\[(\d+)\]|\[('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\]""")
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A document that may be stored, and what its sender should know."""
+
+    document: dict[str, Any]
+    warnings: tuple[str, ...] = ()
+
+
+def parse_json(text: str | bytes) -> Any:
+    """JSON, with all that could trouble a later reader refused. Raises Failure (400)."""
+
+    def constant(name: str) -> Any:
+        raise ValueError(f"{name} is no JSON")
+
+    try:
+        data = json.loads(text, parse_constant=constant)
+    except (ValueError, RecursionError) as error:
+        raise bad_request(f"the body is not JSON: {str(error)[:200]}") from None
+    check_plain(data)
+    return data
+
+
+def check_plain(data: Any) -> None:
+    """Refuse what is nested too deeply, and text that is no Unicode. Raises Failure (400)."""
+    level, depth = [data], 0
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise bad_request(f"the body is nested more than {MAX_DEPTH} levels deep")
+        containers = [d for d in level if isinstance(d, dict | list)]
+        level = [v for d in containers for v in (d.values() if isinstance(d, dict) else d)]
+    try:
+        json.dumps(data, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise bad_request(f"the body holds what cannot be stored: {str(error)[:200]}") from None
+
+
+def check_envelope(document: Any, served: Served, version: str) -> dict[str, Any]:
+    """The document as an object of the kind that the path names. Raises Failure (400)."""
+    if not isinstance(document, dict):
+        raise bad_request("the body must be an object")
+    result = copy.deepcopy(document)
+    wanted = {"apiVersion": served.api_version(version), "kind": served.kind}
+    for field, value in wanted.items():
+        given = result.setdefault(field, value)
+        if given != value:
+            raise bad_request(
+                f"the {'API version' if field == 'apiVersion' else 'kind'} in the data ({given}) "
+                f"does not match the expected {'API version' if field == 'apiVersion' else 'kind'} ({value})"
+            )
+    metadata = result.setdefault("metadata", {})
+    if not isinstance(metadata, dict):
+        raise bad_request("metadata must be an object")
+    for field in ("name", "generateName", "namespace", "uid", "resourceVersion"):
+        if metadata.get(field) is None:
+            metadata.pop(field, None)
+        elif not isinstance(metadata[field], str):
+            raise bad_request(f"metadata.{field} must be a text")
+    for field in ("labels", "annotations"):
+        # Null is how patches and editors say "none".
+        if metadata.get(field) is None:
+            metadata.pop(field, None)
+    result.pop("status", None)
+    return result
+
+
+def check_document(document: dict[str, Any], served: Served, validation: str) -> Checked:
+    """Apply the kind's rules. Raises Failure: 400 for unknown fields under Strict, 422 for broken rules."""
+    target = Target(served.group, served.plural, served.kind, str(document["metadata"].get("name", "")))
+    if len(json.dumps(document)) > MAX_STORED_BYTES:
+        raise Failure(413, "RequestEntityTooLarge", f"{target.title} is larger than {MAX_STORED_BYTES} bytes")
+    if served.definition is None:
+        return Checked(_check_namespace(document, target))
+    findings = read_document(_without_managed(document)).findings
+    unknown = [f for f in findings if f.is_error and f.message.startswith(_UNKNOWN)]
+    warnings: list[str] = []
+    if unknown:
+        texts = [f'unknown field "{f.field}"' for f in unknown]
+        if validation == STRICT:
+            version = document["apiVersion"].rpartition("/")[2]
+            raise bad_request(
+                f'{served.kind} in version "{version}" cannot be handled as a {served.kind}: '
+                f"strict decoding error: {', '.join(texts)}"
+            )
+        warnings += texts if validation == WARN else []
+        document = copy.deepcopy(document)
+        for finding in unknown:
+            _prune(document, finding.field)
+        findings = read_document(_without_managed(document)).findings
+    errors = [f for f in findings if f.is_error]
+    if errors:
+        raise invalid(target, [_cause(f) for f in errors])
+    warnings += [f"{f.field}: {f.message}" for f in findings]
+    return Checked(document, tuple(warnings))
+
+
+def problems_of(document: Mapping[str, Any]) -> list[str]:
+    """Why a stored document is not used; empty if it is."""
+    return [f"{f.field}: {f.message}" for f in read_document(document).findings if f.is_error]
+
+
+def _without_managed(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {**document, "metadata": {k: v for k, v in document["metadata"].items() if k != "managedFields"}}
+
+
+def _check_namespace(document: dict[str, Any], target: Target) -> dict[str, Any]:
+    causes = []
+    if not _LABEL.fullmatch(target.name) or len(target.name) > 63:
+        causes.append(Cause("metadata.name", f"Invalid value: {target.name[:80]!r}: must be a lower-case DNS label"))
+    for field in ("labels", "annotations"):
+        texts = document["metadata"].get(field) or {}
+        if not isinstance(texts, dict) or not all(isinstance(v, str) for v in texts.values()):
+            causes.append(Cause(f"metadata.{field}", "must be a mapping of texts"))
+    if causes:
+        raise invalid(target, causes)
+    return {key: document[key] for key in ("apiVersion", "kind", "metadata")}
+
+
+def _cause(finding: Finding) -> Cause:
+    reason = "FieldValueRequired" if finding.message.startswith("is required") else "FieldValueInvalid"
+    return Cause(finding.field or "spec", finding.message, reason)
+
+
+def _prune(document: dict[str, Any], field: str) -> None:
+    """Remove a field given by its path in words."""
+    parts: list[str | int] = []
+    for match in _PART.finditer(field):
+        name, index, quoted = match.groups()
+        parts.append(int(index) if index is not None else ast.literal_eval(quoted) if quoted is not None else name)
+    node: Any = document
+    for part in parts[:-1]:
+        try:
+            node = node[part]
+        except (KeyError, IndexError, TypeError):
+            return
+    if isinstance(node, dict):
+        node.pop(parts[-1], None)

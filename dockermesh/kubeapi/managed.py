@@ -1,0 +1,205 @@
+"""Who manages which field: `metadata.managedFields`, and the merge of server-side apply.
+
+A field is a path of keys to a value that is no mapping, or to an empty one; lists are one field, as in the
+definitions of Istio's kinds. Invariant: an apply removes only what its manager applied before and nobody else manages.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Path = tuple[str, ...]
+APPLY = "Apply"
+UPDATE = "Update"
+_SYSTEM = frozenset(
+    {"name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "selfLink"}
+)
+_ABSENT: Any = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Manager:
+    """Who writes: the name, by which operation, in which API version, when (RFC 3339)."""
+
+    name: str
+    operation: str
+    api_version: str
+    time: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A field that another manager set to another value."""
+
+    path: Path
+    manager: str
+
+
+def fields_of(document: Mapping[str, Any]) -> set[Path]:
+    """All fields that users own."""
+    found: set[Path] = set()
+    for key, value in document.items():
+        if key == "metadata" and isinstance(value, Mapping):
+            for name, part in value.items():
+                if name not in _SYSTEM:
+                    _collect(part, ("metadata", name), found)
+        elif key not in {"apiVersion", "kind", "metadata", "status"}:
+            _collect(value, (key,), found)
+    return found
+
+
+def _collect(value: Any, path: Path, found: set[Path]) -> None:
+    if isinstance(value, Mapping) and value:
+        for key, part in value.items():
+            _collect(part, (*path, key), found)
+    else:
+        found.add(path)
+
+
+def merge_applied(
+    live: Mapping[str, Any], applied: Mapping[str, Any], manager: str
+) -> tuple[dict[str, Any], list[Conflict]]:
+    """`live` with what `manager` applies, and the fields in which that overrides others."""
+    entries = _entries(live)
+    mine, wanted = _fields(_find(entries, manager, APPLY)), fields_of(applied)
+    others = {
+        (str(e.get("manager", "")), str(e.get("operation", ""))): _fields(e)
+        for e in entries
+        if (e.get("manager"), e.get("operation")) != (manager, APPLY)
+    }
+    result: dict[str, Any] = copy.deepcopy(dict(live))
+    conflicts = []
+    for path in sorted(wanted):
+        value = get(applied, path)
+        if get(live, path) != value:
+            conflicts += [
+                Conflict(path, name) for (name, _), fields in others.items() if path in fields or _below(path, fields)
+            ]
+        put(result, path, copy.deepcopy(value))
+    kept = set().union(*others.values()) if others else set()
+    for path in mine - wanted - kept:
+        # A field that became a mapping, or the reverse, is there under another path.
+        if not any(p[: len(path)] == path or path[: len(p)] == p for p in wanted):
+            drop(result, path)
+    return result, conflicts
+
+
+def _below(path: Path, fields: Iterable[Path]) -> bool:
+    """Whether somebody manages a field above or below: the value there is replaced as a whole."""
+    return any(f[: len(path)] == path or path[: len(f)] == f for f in fields)
+
+
+def record(before: Mapping[str, Any] | None, after: dict[str, Any], manager: Manager, applied: Any = None) -> None:
+    """Write into `after` who manages what, after `manager` changed `before` into it; `applied` is what was applied."""
+    entries = [e for e in _entries(after) if isinstance(e, dict)]
+    now = fields_of(after)
+    old = before or {}
+    changed = {path for path in now if get(old, path) != get(after, path)}
+    owned = fields_of(applied) if manager.operation == APPLY else changed
+    result = []
+    seen = False
+    for entry in entries:
+        own = (entry.get("manager"), entry.get("operation")) == (manager.name, manager.operation)
+        if own and not changed and manager.operation == UPDATE:
+            result.append(entry)
+            seen = True
+            continue
+        fields = _fields(entry)
+        if own:
+            fields = owned if manager.operation == APPLY else (fields | owned)
+            seen = True
+        else:
+            fields = fields - changed
+        fields &= now
+        if own and fields and (fields != _fields(entry) or changed):
+            result.append(_entry(manager, fields))
+        elif fields:
+            result.append(entry if fields == _fields(entry) else {**entry, "fieldsV1": _encode(fields)})
+    if not seen and owned & now:
+        result.append(_entry(manager, owned & now))
+    after["metadata"]["managedFields"] = result
+    if not result:
+        del after["metadata"]["managedFields"]
+
+
+def _entry(manager: Manager, fields: set[Path]) -> dict[str, Any]:
+    return {
+        "manager": manager.name,
+        "operation": manager.operation,
+        "apiVersion": manager.api_version,
+        "time": manager.time,
+        "fieldsType": "FieldsV1",
+        "fieldsV1": _encode(fields),
+    }
+
+
+def _entries(document: Mapping[str, Any]) -> list[Any]:
+    entries = (document.get("metadata") or {}).get("managedFields")
+    return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
+
+
+def _find(entries: Iterable[Mapping[str, Any]], manager: str, operation: str) -> Mapping[str, Any]:
+    for entry in entries:
+        if (entry.get("manager"), entry.get("operation")) == (manager, operation):
+            return entry
+    return {}
+
+
+def _encode(fields: Iterable[Path]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for path in sorted(fields):
+        node = tree
+        for part in path:
+            node = node.setdefault(f"f:{part}", {})
+    return tree
+
+
+def _fields(entry: Mapping[str, Any]) -> set[Path]:
+    found: set[Path] = set()
+
+    def walk(node: Any, path: Path) -> None:
+        names = [k for k in node if isinstance(k, str) and k.startswith("f:")] if isinstance(node, Mapping) else []
+        for name in names:
+            walk(node[name], (*path, name[2:]))
+        if not names and path:
+            found.add(path)
+
+    walk(entry.get("fieldsV1"), ())
+    return found
+
+
+def get(document: Any, path: Path) -> Any:
+    """The value at `path`, or a mark that equals nothing else."""
+    for part in path:
+        if not isinstance(document, Mapping) or part not in document:
+            return _ABSENT
+        document = document[part]
+    return document
+
+
+def put(document: dict[str, Any], path: Path, value: Any) -> None:
+    """Set the value at `path`; what is in the way is replaced."""
+    node = document
+    for part in path[:-1]:
+        if not isinstance(node.get(part), dict):
+            node[part] = {}
+        node = node[part]
+    node[path[-1]] = value
+
+
+def drop(document: dict[str, Any], path: Path) -> None:
+    """Remove the value at `path`, and the mappings that become empty by it, but no part of the envelope."""
+    parents = [document]
+    for part in path[:-1]:
+        node = parents[-1].get(part)
+        if not isinstance(node, dict):
+            return
+        parents.append(node)
+    parents[-1].pop(path[-1], None)
+    for depth in range(len(parents) - 1, 1, -1):
+        if parents[depth]:
+            return
+        del parents[depth - 1][path[depth - 1]]

@@ -1,0 +1,150 @@
+"""What a request of the config API asks for, read from its path, query, headers and body. Raises Failure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from dockermesh.config.loading import load_documents
+from dockermesh.kubeapi.checking import IGNORE, STRICT, WARN, check_plain, parse_json
+from dockermesh.kubeapi.managed import APPLY, UPDATE, Manager
+from dockermesh.kubeapi.objects import now
+from dockermesh.kubeapi.protobuf import read_namespace
+from dockermesh.kubeapi.served import Served, find
+from dockermesh.kubeapi.status import Failure, Target, bad_request, unknown_path
+
+JSON, YAML = "application/json", "application/yaml"
+PROTOBUF = "application/vnd.kubernetes.protobuf"
+MERGE_PATCH, JSON_PATCH = "application/merge-patch+json", "application/json-patch+json"
+STRATEGIC_PATCH, APPLY_PATCH = "application/strategic-merge-patch+json", "application/apply-patch+yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request for objects of a kind; `name` is empty for a collection, `namespace` for all namespaces."""
+
+    served: Served
+    version: str
+    namespace: str
+    name: str
+    query: Mapping[str, str]
+    agent: str
+
+    @property
+    def api_version(self) -> str:
+        """`networking.istio.io/v1`."""
+        return self.served.api_version(self.version)
+
+    @property
+    def key(self) -> str:
+        """The store's key of the object."""
+        return self.served.key(self.namespace, self.name)
+
+    @property
+    def prefix(self) -> str:
+        """What the store's keys of the collection begin with."""
+        return self.served.prefix + (f"{self.namespace}/" if self.namespace and self.served.namespaced else "")
+
+    @property
+    def target(self) -> Target:
+        """The object in messages."""
+        return Target(self.served.group, self.served.plural, self.served.kind, self.name)
+
+    @property
+    def is_dry_run(self) -> bool:
+        """Whether nothing may be stored."""
+        return self.query.get("dryRun") == "All"
+
+    @property
+    def validation(self) -> str:
+        """What happens on unknown fields."""
+        return self.query.get("fieldValidation") or WARN
+
+    def manager(self, operation: str = UPDATE) -> Manager:
+        """Who makes the change."""
+        name = self.query.get("fieldManager") or self.agent.partition("/")[0] or "unknown"
+        return Manager(name[:128], operation, self.api_version, now())
+
+    def applier(self) -> Manager:
+        """Who applies: must be named."""
+        if not self.query.get("fieldManager"):
+            raise bad_request("PatchOptions.meta.k8s.io is invalid: fieldManager: is required for apply patch")
+        return self.manager(APPLY)
+
+
+def read_call(request: web.Request) -> Call:
+    """The request, as far as its path and query say."""
+    info = request.match_info
+    served = find(info.get("group", ""), info.get("version", "v1"), info.get("plural", "namespaces"))
+    if served is None:
+        raise unknown_path(request.path)
+    if ("namespace" in info and not served.namespaced) or ("name" in info and "namespace" not in info) != (
+        "name" in info and not served.namespaced
+    ):
+        raise unknown_path(request.path)
+    query = request.query
+    if query.get("dryRun", "All") != "All":
+        raise bad_request(f'dryRun: Unsupported value: {query["dryRun"][:40]!r}: supported values: "All"')
+    if query.get("fieldValidation", "") not in {"", STRICT, WARN, IGNORE}:
+        raise bad_request("fieldValidation: Unsupported value: supported values: Ignore, Strict, Warn")
+    manager = query.get("fieldManager", "")
+    if len(manager) > 128 or not manager.isprintable():
+        raise bad_request("fieldManager: must be printable, and not longer than 128 characters")
+    return Call(
+        served,
+        info.get("version", "v1"),
+        info.get("namespace", ""),
+        info.get("name", ""),
+        dict(query),
+        request.headers.get("User-Agent", ""),
+    )
+
+
+async def read_body(request: web.Request, *accepted: str) -> tuple[str, Any]:
+    """The body's type, which must be one of `accepted`, and its data."""
+    kind = request.content_type
+    if kind == "application/octet-stream" and "Content-Type" not in request.headers:
+        kind = accepted[0]
+    if kind not in accepted:
+        raise Failure(
+            415,
+            "UnsupportedMediaType",
+            "the body of the request was in an unknown format - accepted media types include: " + ", ".join(accepted),
+        )
+    try:
+        text = await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        limit = f"{request.client_max_size >> 20} MiB"
+        raise Failure(413, "RequestEntityTooLarge", f"the body is larger than {limit}") from None
+    if kind == PROTOBUF:
+        return kind, read_namespace(text)
+    if kind in {YAML, APPLY_PATCH}:
+        return kind, _yaml(text)
+    return kind, parse_json(text)
+
+
+def _yaml(text: bytes) -> Any:
+    # Clients send JSON under this name, too; it is read much faster.
+    if text[:1] == b"{":
+        return parse_json(text)
+    loaded = load_documents(text)
+    mistakes = [m for d in loaded.documents for m in d.mistakes]
+    if loaded.error is not None:
+        mistakes.append(loaded.error)
+    if mistakes:
+        raise bad_request(f"the body is no valid YAML: line {mistakes[0].line}: {mistakes[0].message}")
+    if len(loaded.documents) != 1:
+        raise bad_request(f"the body must be one document, not {len(loaded.documents)}")
+    data = _plain(loaded.documents[0].data)
+    check_plain(data)
+    return data
+
+
+def _plain(data: Any) -> Any:
+    """Without the line numbers that the reader of YAML keeps."""
+    if isinstance(data, dict):
+        return {str(key): _plain(value) for key, value in data.items()}
+    return [_plain(item) for item in data] if isinstance(data, list) else data

@@ -1,0 +1,109 @@
+"""Tables: what `kubectl get` prints, made on the server as `meta.k8s.io` describes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from dockermesh.kubeapi.served import Column, Served
+
+
+def wants_table(accept: str) -> bool:
+    """Whether the client prefers a table, by the first type it accepts that we have."""
+    for offer in accept.split(","):
+        kind, *parameters = (part.strip() for part in offer.split(";"))
+        if kind not in {"application/json", "*/*"}:
+            continue
+        given = dict(p.split("=", 1) for p in parameters if "=" in p)
+        if given.get("as") == "Table" and given.get("g") == "meta.k8s.io":
+            if given.get("v") in {"v1", "v1beta1"}:
+                return True
+            continue
+        return False
+    return False
+
+
+def table(
+    served: Served, objects: Iterable[Mapping[str, Any]], version: str, include: str, *, headers: bool = True
+) -> dict[str, Any]:
+    """A Table of objects; `include` is the request's includeObject."""
+    columns = _columns(served)
+    result: dict[str, Any] = {
+        "kind": "Table",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": {"resourceVersion": version},
+        "columnDefinitions": [_definition(c) for c in columns] if headers else None,
+        "rows": [_row(columns, document, include) for document in objects],
+    }
+    return result
+
+
+def _columns(served: Served) -> tuple[Column, ...]:
+    name = Column("Name", ("metadata", "name"), "Name must be unique within a namespace")
+    age = Column("Age", ("metadata", "creationTimestamp"), "When the object was created")
+    usual = tuple(c for c in served.columns if not c.priority)
+    wide = tuple(c for c in served.columns if c.priority)
+    return (name, *usual, age, *wide)
+
+
+def _definition(column: Column) -> dict[str, Any]:
+    return {
+        "name": column.name,
+        "type": column.type,
+        "format": "name" if column.name == "Name" else "",
+        "description": column.description,
+        "priority": column.priority,
+    }
+
+
+def _row(columns: Iterable[Column], document: Mapping[str, Any], include: str) -> dict[str, Any]:
+    row: dict[str, Any] = {"cells": [_cell(c, document) for c in columns]}
+    if include == "Object":
+        row["object"] = document
+    elif include != "None":
+        metadata = document["metadata"]
+        row["object"] = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
+    return row
+
+
+def _cell(column: Column, document: Mapping[str, Any]) -> Any:
+    value: Any = document
+    for part in column.path:
+        if isinstance(value, list):
+            value = next((c.get("status") for c in value if isinstance(c, dict) and c.get("type") == part), None)
+        else:
+            value = value.get(part) if isinstance(value, Mapping) else None
+    if column.name == "Age":
+        return age(str(value or ""))
+    if isinstance(value, dict | list):
+        return json.dumps(value, separators=(",", ":"))
+    return "" if value is None else str(value)
+
+
+def age(created: str) -> str:
+    """How long ago, in kubectl's words."""
+    try:
+        then = datetime.fromisoformat(created.replace("Z", "+00:00"))
+    except ValueError:
+        return "<unknown>"
+    if then.tzinfo is None:
+        then = then.replace(tzinfo=UTC)
+    seconds = max(int((datetime.now(UTC) - then).total_seconds()), 0)
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
+    if seconds < 120:
+        return f"{seconds}s"
+    if minutes < 10:
+        return f"{minutes}m{seconds % 60}s" if seconds % 60 else f"{minutes}m"
+    if minutes < 180:
+        return f"{minutes}m"
+    if hours < 8:
+        return f"{hours}h{minutes % 60}m" if minutes % 60 else f"{hours}h"
+    if hours < 48:
+        return f"{hours}h"
+    if days < 8:
+        return f"{days}d{hours % 24}h" if hours % 24 else f"{days}d"
+    if days < 730:
+        return f"{days}d"
+    return f"{days // 365}y{days % 365}d" if days % 365 else f"{days // 365}y"

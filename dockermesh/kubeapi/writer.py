@@ -1,0 +1,121 @@
+"""Writes to the config store: compare-and-set, one at a time per object, and read back before the client is answered.
+
+Invariant: a write is computed from the very version that it replaces, so two writers never lose an update; after a
+success, this server's lists and gets show it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
+
+from dockermesh.errors import RegistryError
+from dockermesh.kubeapi.cache import ObjectCache, Stored
+from dockermesh.kubeapi.status import Failure, Target, conflict, unavailable
+
+_ATTEMPTS = 10
+READ_BACK_S = 10.0
+
+
+class ConfigStore(Protocol):
+    """Where objects are kept, by key."""
+
+    async def put(self, key: str, resource: Mapping[str, Any], version: int | None = None) -> bool:
+        """Write; False if it is not at `version` any more (0: must not exist)."""
+
+    async def delete(self, key: str, version: int | None = None) -> bool:
+        """Remove; False if it is not at `version` any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An object after a write. `created` says that it was not there before; `version` 0: it is not stored (dry run)."""
+
+    resource: Mapping[str, Any]
+    version: int
+    created: bool = False
+
+
+Compute = Callable[[Stored | None], Mapping[str, Any] | None]
+"""The new document (None: remove) from the current object; raises Failure to refuse."""
+
+
+class Writer:
+    """Writes objects."""
+
+    def __init__(self, store: ConfigStore, cache: ObjectCache, read_back_s: float = READ_BACK_S) -> None:
+        self._store = store
+        self._cache = cache
+        self._read_back_s = read_back_s
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def write(self, key: str, target: Target, compute: Compute, *, dry_run: bool = False) -> Written:
+        """Replace the object by what `compute` makes of it. Raises Failure."""
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        async with lock:
+            for _ in range(_ATTEMPTS):
+                current = self._cache.objects.get(key)
+                document = compute(current)
+                if document is None:
+                    done = await self._remove(key, current, dry_run)
+                else:
+                    done = await self._put(key, current, document, dry_run)
+                if done is not None:
+                    return done
+                await self._catch_up(key, current)
+        raise conflict(target)
+
+    async def _put(
+        self, key: str, current: Stored | None, document: Mapping[str, Any], dry_run: bool
+    ) -> Written | None:
+        version = current.version if current is not None else 0
+        created = current is None
+        # A write that changes nothing is none: no watcher wakes up, and the version stays.
+        if dry_run or (current is not None and current.resource == document):
+            return Written(document, version, created)
+        try:
+            if not await self._store.put(key, document, version):
+                return None
+        except RegistryError as error:
+            raise unavailable(_unwritten(error)) from error
+        stored = await self._seen(key, version)
+        return (
+            Written(document, self._cache.version, created)
+            if stored is None
+            else Written(stored.resource, stored.version, created)
+        )
+
+    async def _remove(self, key: str, current: Stored | None, dry_run: bool) -> Written | None:
+        if current is None:
+            return Written({}, 0)
+        if not dry_run:
+            try:
+                if not await self._store.delete(key, current.version):
+                    return None
+            except RegistryError as error:
+                raise unavailable(_unwritten(error)) from error
+            await self._seen(key, current.version)
+        return Written(current.resource, current.version)
+
+    async def _seen(self, key: str, before: int) -> Stored | None:
+        try:
+            return await self._cache.wait_for(key, before, self._read_back_s)
+        except TimeoutError as error:
+            raise Failure(
+                504, "Timeout", "the change was written, but the store does not show it yet; get the object to see it"
+            ) from error
+
+    async def _catch_up(self, key: str, current: Stored | None) -> None:
+        """Wait for what another server wrote."""
+        before = current.version if current is not None else 0
+        try:
+            await self._cache.wait_for(key, before, self._read_back_s)
+        except TimeoutError as error:
+            raise unavailable("the config store refuses the change and does not show a newer version") from error
+
+
+def _unwritten(error: RegistryError) -> str:
+    return f"the config store did not confirm the change: {error.what}"

@@ -1,0 +1,103 @@
+"""The config API over a folder store on loopback, and the real kubectl against it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from dockermesh.app.folder_store import FolderConfigStore
+from dockermesh.kubeapi.cache import ObjectCache
+from dockermesh.kubeapi.resources import make_api_app
+
+TOKEN = "a-token"
+KUBECTL = shutil.which("kubectl") or ""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a command said."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        """Its output as JSON."""
+        return json.loads(self.out)
+
+
+@dataclass(slots=True)
+class Kube:
+    """A running API, and a place for kubectl's files."""
+
+    url: str
+    folder: Path
+    cache: ObjectCache
+    store: FolderConfigStore
+
+    async def start(self, *words: str, server: str = "") -> asyncio.subprocess.Process:
+        """kubectl, running."""
+        environment = {**os.environ, "HOME": str(self.folder), "KUBECONFIG": str(self.folder / "kubeconfig")}
+        environment |= {"EDITOR": str(self.folder / "editor"), "KUBE_EDITOR": str(self.folder / "editor")}
+        environment.pop("HTTP_PROXY", None)
+        return await asyncio.create_subprocess_exec(
+            KUBECTL,
+            *words,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment,
+        )
+
+    async def run(self, command: str, text: str = "") -> Done:
+        """kubectl with these words, to its end."""
+        process = await self.start(*command.split())
+        out, err = await asyncio.wait_for(process.communicate(text.encode()), 60)
+        return Done(process.returncode or 0, out.decode(), err.decode())
+
+    async def ok(self, command: str, text: str = "") -> str:
+        """The output of what must succeed."""
+        done = await self.run(command, text)
+        assert done.code == 0, f"kubectl {command}: {done.err}"
+        return done.out
+
+
+@asynccontextmanager
+async def serving(folder: Path, token: str | None = TOKEN) -> AsyncIterator[Kube]:
+    """The API on a free port, with a kubeconfig for it."""
+    folder.mkdir(exist_ok=True)
+    store, cache = FolderConfigStore(folder / "store"), ObjectCache()
+    runner = web.AppRunner(make_api_app(store, cache, token), access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    following = asyncio.create_task(store.run(lambda stored: cache.update(stored, store.index)))
+    host, port = runner.addresses[0][:2]
+    kube = Kube(f"http://{host}:{port}", folder, cache, store)
+    user = {"token": token} if token else {}
+    (folder / "kubeconfig").write_text(
+        json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": "istio", "cluster": {"server": kube.url}}],
+                "users": [{"name": "istio", "user": user}],
+                "contexts": [{"name": "istio", "context": {"cluster": "istio", "user": "istio"}}],
+                "current-context": "istio",
+            }
+        )
+    )
+    try:
+        yield kube
+    finally:
+        following.cancel()
+        await runner.cleanup()
