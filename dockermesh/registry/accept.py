@@ -19,6 +19,7 @@ _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 _HOST = re.compile(
     r"(?=.{1,253}\Z)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 )
+_HOST_FIX = "a host name, not an IP address; a ServiceEntry with `resolution: DNS` can name it"
 _WORKLOAD = re.compile(r"[A-Za-z0-9._/-]{1,253}")
 
 
@@ -56,7 +57,9 @@ def address_problem(address: str, *, allow_loopback: bool) -> str:
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:
-        return _host_problem(address, allow_loopback=allow_loopback)
+        # Envoy takes addresses only, and refuses all endpoints of a push for the sake of one name.
+        is_host = _HOST.fullmatch(address.rstrip("."))
+        return _HOST_FIX if is_host else "neither an IP address nor a host name"
     mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
     ip = mapped or ip
     if ip.is_loopback:
@@ -67,15 +70,6 @@ def address_problem(address: str, *, allow_loopback: bool) -> str:
         return "not the address of one machine"
     if "%" in address:
         return "an address with a zone means another machine elsewhere"
-    return ""
-
-
-def _host_problem(host: str, *, allow_loopback: bool) -> str:
-    name = host.rstrip(".").lower()
-    if not _HOST.fullmatch(name):
-        return "neither an IP address nor a host name"
-    if name == "localhost" or name.endswith((".localhost", ".localdomain")):
-        return "" if allow_loopback else "a loopback address means another machine to each proxy"
     return ""
 
 

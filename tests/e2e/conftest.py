@@ -65,6 +65,7 @@ def _mend(mesh: Mesh) -> None:
     docker("start", "dockermesh-consul", "dockermesh-control-plane", check=False)
     for app in APPS:
         docker("start", f"bookinfo-{app}-1-pod-1", f"bookinfo-{app}-1-proxy-1", f"bookinfo-{app}-1", check=False)
+    mesh.up()
     mesh.until_synced(60)
 
 

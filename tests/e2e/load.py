@@ -17,6 +17,7 @@ from typing import Self
 
 RATE = 50
 PATIENCE_S = 30
+_SENTENCE = re.compile(r"[^<>]*currently unavailable[^<>]*")
 _VERSION = re.compile(r"reviews-(v\d)")
 
 
@@ -101,4 +102,5 @@ class Load:
 def _flaw(status: int, body: str) -> str:
     if status != 200:
         return f"status {status}: {body[:100]}"
-    return "a part of the page is missing" if "currently unavailable" in body else ""
+    missing = [text.strip() for text in _SENTENCE.findall(body)]
+    return f"the page says: {'; '.join(missing)}" if missing else ""

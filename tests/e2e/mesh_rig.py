@@ -16,6 +16,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +32,7 @@ CONSUL_URL = "http://127.0.0.1:8500"
 TOKEN_FILE = "/var/lib/dockermesh/api.token"
 APPS = ("details-v1", "productpage-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3")
 HEALS_S = 10.0
+LEARNS_S = 0.1
 
 
 def until(read: Callable[[], T], what: str, seconds: float = 30, every: float = 0.05) -> T:
@@ -69,7 +71,11 @@ def pid(container: str) -> int:
 
 
 def kill(container: str) -> tuple[float, float]:
-    """Kill the first process with -9, as the OOM killer would; returns the moments just before and after."""
+    """Kill the first process with -9, as the OOM killer would; returns the moments between which it was dying.
+
+    A dying process still has connections that the kernel takes in its name, so its end is waited for, and what its
+    peers need on a busy machine to learn of it.
+    """
     target = pid(container)
     assert target, f"{container} does not run"
     before = time.monotonic()
@@ -79,7 +85,8 @@ def kill(container: str) -> tuple[float, float]:
         # Not root: let a container do it.
         image = inspect(CONTROL_PLANE)["Config"]["Image"]
         docker("run", "--rm", "--privileged", "--pid=host", "--entrypoint=kill", image, "-9", str(target))
-    return before, time.monotonic()
+    until(lambda: not Path(f"/proc/{target}").exists(), f"process {target} is gone", 10, every=0.002)
+    return before, time.monotonic() + LEARNS_S
 
 
 def listens(container: str, port: int) -> bool:
@@ -163,8 +170,7 @@ class Mesh:
 
     def page(self, path: str, port: int = 15014) -> str:
         """A page of the control plane, with the token of its container."""
-        token = docker("exec", CONTROL_PLANE, "cat", TOKEN_FILE)
-        code, body = get(f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Bearer {token}"})
+        code, body = get(f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Bearer {_token()}"})
         assert code == 200, f"{path}: {code} {body}"
         return body
 
@@ -201,6 +207,12 @@ class Mesh:
     def resources_sent(self) -> float:
         """How many resources the control plane sent since it started."""
         return sum(v for name, v in self.metrics().items() if name.startswith("dockermesh_xds_resources_sent_total"))
+
+
+@cache
+def _token() -> str:
+    """The API's token, out of the control plane's container as the command line does it; restarts do not change it."""
+    return docker("exec", CONTROL_PLANE, "cat", TOKEN_FILE)
 
 
 def leftovers(project: str) -> list[str]:

@@ -138,7 +138,12 @@ def test_hostile_addresses_are_skipped_with_a_reason(hostile: str) -> None:
     assert len(reason) < 250
 
 
-@pytest.mark.parametrize("good", ["10.1.2.3", "fd00::5", "db.example.com", "db", "my_host.internal", "db.example.com."])
+@pytest.mark.parametrize("name", ["db.example.com", "db", "my_host.internal", "db.example.com."])
+def test_a_host_name_is_skipped_as_envoy_would_refuse_all_endpoints_for_it(name: str) -> None:
+    assert "ServiceEntry" in address_problem(name, allow_loopback=False)
+
+
+@pytest.mark.parametrize("good", ["10.1.2.3", "fd00::5"])
 def test_good_addresses(good: str) -> None:
     assert address_problem(good, allow_loopback=False) == ""
 

@@ -1,0 +1,93 @@
+"""What is wrong is said once, with the fix, and leaves nothing that `dockermesh down` does not remove."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mesh_rig import CONTROL_PLANE, DOCKERMESH, Mesh, docker, leftovers, run
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
+
+
+def refused(done: subprocess.CompletedProcess[str], *words: str) -> str:
+    """One message with a fix, no traceback, and an exit status that is not 0."""
+    assert done.returncode in {1, 2}, f"ended with {done.returncode}: {done.stderr}"
+    assert done.stderr.count("Error:") == 1, done.stderr
+    assert "->" in done.stderr, f"no fix: {done.stderr}"
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr, f"{word!r} is missing in: {done.stderr}"
+    return done.stderr
+
+
+def test_no_compose_file(mesh: Mesh, tmp_path: Path) -> None:
+    refused(mesh.command("up", cwd=tmp_path), "no compose file", "-f FILE")
+    refused(mesh.command("up", "-f", str(tmp_path / "nowhere.yaml")), "nowhere.yaml")
+
+
+def test_invalid_yaml(mesh: Mesh, tmp_path: Path) -> None:
+    file = tmp_path / "compose.yaml"
+    file.write_text("name: broken\nservices:\n  app: {image: [\n")
+    refused(mesh.command("up", "-f", str(file)), "compose.yaml")
+    assert leftovers("broken") == []
+
+
+def test_unknown_service_in_gateway_port(mesh: Mesh, small: Callable[..., str]) -> None:
+    refused(mesh.command("up", "-f", small("wrongport"), "--gateway-port", "nosuch:30088"), "nosuch")
+    assert leftovers("wrongport") == []
+
+
+def test_the_gateways_port_is_taken(mesh: Mesh, small: Callable[..., str]) -> None:
+    # By bookinfo's gateway: the first project has it.
+    refused(mesh.command("up", "-f", small("second", published=9086)), "30080", "--gateway-port")
+    assert leftovers("second") == []
+
+
+def test_no_engine(mesh: Mesh, small: Callable[..., str]) -> None:
+    env = mesh.environment(DOCKER_HOST="unix:///nonexistent")
+    refused(mesh.command("up", "-f", small("noengine"), env=env), "Docker engine", "DOCKER_HOST")
+
+
+def test_only_compose_version_1(mesh: Mesh, small: Callable[..., str], tmp_path: Path) -> None:
+    fake = tmp_path / "bin"
+    fake.mkdir()
+    for name, text in (("docker-compose", "echo 1.29.2"), ("docker", "exit 1")):
+        (fake / name).write_text(f"#!/bin/sh\n{text}\n")
+        (fake / name).chmod(0o755)
+    env = mesh.environment(PATH=f"{fake}{os.pathsep}/usr/bin-not-there")
+    refused(mesh.command("up", "-f", small("oldcompose"), env=env), "1.29", "Compose v2")
+
+
+def test_an_image_that_cannot_be_had(mesh: Mesh, tmp_path: Path) -> None:
+    file = tmp_path / "compose.yaml"
+    file.write_text("name: noimage\nservices:\n  app: {image: 'localhost:1/no/such:image', expose: ['80']}\n")
+    try:
+        refused(mesh.command("up", "-f", str(file), "--timeout", "30"), "image")
+    finally:
+        mesh.down("noimage")
+
+
+def test_a_control_plane_that_does_not_come_up(mesh: Mesh, small: Callable[..., str]) -> None:
+    file = small("tooslow")
+    docker("pause", CONTROL_PLANE)
+    try:
+        began = time.monotonic()
+        done = mesh.command("up", "-f", file, "--timeout", "5")
+        took = time.monotonic() - began
+    finally:
+        docker("unpause", CONTROL_PLANE)
+    try:
+        refused(done, "control plane", "docker logs")
+        assert took < 25, f"--timeout 5 took {took:.0f} s"
+    finally:
+        mesh.down("tooslow")
+
+
+def test_down_of_what_is_not_there(mesh: Mesh) -> None:
+    done = run(DOCKERMESH, "down", "-p", "never-was", env=mesh.environment())
+    assert "not running" in done.stderr

@@ -1,0 +1,89 @@
+"""S14 and S15 as far as they can be seen from outside: what the mesh's own processes may do, and what is captured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mesh_rig import APPS, CONSUL, CONTROL_PLANE, Mesh, docker, inspect, pid, run
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(120)]
+
+PODS = [*(f"bookinfo-{app}-1-pod-1" for app in APPS), "bookinfo-gateway-pod-1"]
+PROXIES = [*(f"bookinfo-{app}-1-proxy-1" for app in APPS), "bookinfo-gateway-proxy-1"]
+
+
+def status(container: str) -> dict[str, str]:
+    lines = Path(f"/proc/{pid(container)}/status").read_text().splitlines()
+    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+
+
+def processes(container: str) -> list[str]:
+    return docker("top", container, "-o", "pid,uid,comm").splitlines()[1:]
+
+
+@pytest.mark.parametrize("container", [*PODS, *PROXIES])
+def test_pod_and_proxy_have_no_privilege_left(mesh: Mesh, container: str) -> None:
+    found = status(container)
+    for field in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb"):
+        if field != "CapBnd" or container in PROXIES:
+            assert int(found[field], 16) == 0, f"{field} of {container}"
+    assert set(found["Uid"].split()) == {"1337"}
+    assert set(found["Gid"].split()) == {"1337"}
+    assert found["NoNewPrivs"] == "1"
+    host = inspect(container)["HostConfig"]
+    assert host["ReadonlyRootfs"]
+    assert not host["Privileged"]
+    assert host["CapDrop"] == ["ALL"]
+    assert any(option.startswith("no-new-privileges") for option in host["SecurityOpt"])
+    assert not [m for m in inspect(container)["Mounts"] if "docker.sock" in m["Source"]]
+
+
+@pytest.mark.parametrize("container", [CONTROL_PLANE, CONSUL])
+def test_the_meshs_own_containers_have_no_capability(mesh: Mesh, container: str) -> None:
+    found = status(container)
+    assert int(found["CapEff"], 16) == int(found["CapBnd"], 16) == 0
+    assert found["NoNewPrivs"] == "1"
+    assert inspect(container)["HostConfig"]["ReadonlyRootfs"]
+
+
+def test_proxies_run_nothing_but_envoy(mesh: Mesh) -> None:
+    for container in PROXIES:
+        assert [line.split()[-1] for line in processes(container)] == ["envoy"], container
+
+
+def test_no_secret_is_shown_by_docker_or_ps(mesh: Mesh) -> None:
+    """Of S4 and S17: neither the API's token nor a proxy's is in an environment, an argument or a log."""
+    token = docker("exec", CONTROL_PLANE, "cat", "/var/lib/dockermesh/api.token")
+    proxy = "bookinfo-details-v1-1-proxy-1"
+    bootstrap = docker("exec", proxy, "cat", "/var/run/dockermesh/envoy.json")
+    own = bootstrap.partition("Bearer ")[2][:64]
+    assert len(own) == 64
+    for container in (CONTROL_PLANE, proxy, "bookinfo-details-v1-1-pod-1"):
+        log = run("docker", "logs", container)
+        shown = docker("inspect", container) + docker("top", container) + log.stdout + log.stderr
+        assert token not in shown
+        assert own not in shown, container
+        assert "PRIVATE KEY" not in shown
+    assert docker("exec", CONTROL_PLANE, "stat", "-c", "%a", "/var/lib/dockermesh/api.token") == "600"
+    # Not even the app that shares the pod's network sees the proxy's token.
+    assert run(
+        "docker", "exec", "bookinfo-details-v1-1", "cat", "/var/run/dockermesh/envoy.json", check=False
+    ).returncode
+
+
+def test_what_an_app_sends_goes_through_its_proxy(mesh: Mesh) -> None:
+    """S15: by name, by address of a replica, and as root; only the proxy's uid passes, and apps may not have it."""
+    address = next(iter(inspect("bookinfo-ratings-v1-1-pod-1")["NetworkSettings"]["Networks"].values()))["IPAddress"]
+    call = "import urllib.request as u; print(u.urlopen('http://{}:9080/ratings/0', timeout=5).headers['server'])"
+    for host in ("ratings", address):
+        server = docker("exec", "-u", "0", "bookinfo-details-v1-1", "python3", "-c", call.format(host))
+        assert "envoy" in server, f"{host}: {server}"
+
+
+def test_the_injector_refuses_an_app_with_the_proxys_uid(mesh: Mesh, tmp_path: Path) -> None:
+    file = tmp_path / "compose.yaml"
+    file.write_text("name: sneaky\nservices:\n  app: {image: bookinfo-details-v1, user: '1337'}\n")
+    done = mesh.command("up", "-f", str(file))
+    assert done.returncode == 1
+    assert "1337" in done.stderr and "->" in done.stderr
