@@ -148,6 +148,11 @@ def test_good_addresses(good: str) -> None:
     assert address_problem(good, allow_loopback=False) == ""
 
 
+@pytest.mark.parametrize("host", ["db.example.com", "db", "my_host.internal", "db.example.com."])
+def test_host_names_are_no_endpoints_but_the_reason_says_what_is(host: str) -> None:
+    assert "ServiceEntry" in address_problem(host, allow_loopback=False)
+
+
 def test_loopback_on_request() -> None:
     assert len(convert_entries([entry(address="127.0.0.1")], allow_loopback=True).instances) == 1
     assert not convert_entries([entry(address="169.254.169.254")], allow_loopback=True).instances
