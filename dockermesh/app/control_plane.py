@@ -27,6 +27,7 @@ from dockermesh.app.credentials import server_credentials
 from dockermesh.app.debug import make_debug_app
 from dockermesh.app.edge import EdgeReader
 from dockermesh.app.folder_store import FolderConfigStore
+from dockermesh.app.http_port import HttpPort, ServerTls
 from dockermesh.app.metrics import render_metrics
 from dockermesh.app.parts import make_registrar, make_registry, make_store
 from dockermesh.app.settings import ControlPlaneSettings
@@ -173,10 +174,13 @@ class ControlPlane:
         settings = self._settings
         authority = Authority.open(settings.state_dir / "ca", settings.trust_domain)
         token = open_token(settings.state_dir / "api.token")
-        runners: list[web.AppRunner] = []
+        ports = [
+            HttpPort(self._api(token), settings.api, ServerTls(authority, settings.server_names)),
+            HttpPort(make_debug_app(self, token), settings.debug),
+        ]
         try:
-            runners.append(await _serve_http(self._api(token), settings.api))
-            runners.append(await _serve_http(make_debug_app(self, token), settings.debug))
+            for port in ports:
+                await port.start()
             await self._serve_xds(authority)
             publish_root(settings.trust_dir, authority.root_pem)
             log.info("control plane started", xds=settings.xds, api=settings.api, registry=settings.registry)
@@ -195,8 +199,8 @@ class ControlPlane:
                     task.cancel()
         finally:
             await asyncio.gather(self._ads.stop(), self._plaintext.stop())
-            for runner in runners:
-                await runner.cleanup()
+            for port in ports:
+                await port.stop()
             await self._store.close()
 
     def _api(self, token: str) -> web.Application:
@@ -270,18 +274,6 @@ def _taken(address: str, what: str) -> DockermeshError:
         f"{what} cannot listen on {address}: the address is taken or not allowed",
         fix=f"stop what listens there (`ss -ltnp`), or choose another address for {what}",
     )
-
-
-async def _serve_http(app: web.Application, address: str) -> web.AppRunner:
-    host, _, port = address.rpartition(":")
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host.strip("[]"), int(port)).start()
-    except OSError as error:
-        await runner.cleanup()
-        raise _taken(address, "HTTP") from error
-    return runner
 
 
 def open_token(file: Path) -> str:

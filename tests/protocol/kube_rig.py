@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-
+from dockermesh.app.api_client import Endpoint
 from dockermesh.app.folder_store import FolderConfigStore
+from dockermesh.app.http_port import HttpPort, ServerTls
+from dockermesh.app.kubeconfig import write
+from dockermesh.ca import Authority
 from dockermesh.kubeapi.cache import ObjectCache
 from dockermesh.kubeapi.resources import make_api_app
 
@@ -39,12 +41,12 @@ class Done:
 class Kube:
     """A running API, and a place for kubectl's files."""
 
-    url: str
+    endpoint: Endpoint
     folder: Path
     cache: ObjectCache
     store: FolderConfigStore
 
-    async def start(self, *words: str, server: str = "") -> asyncio.subprocess.Process:
+    async def start(self, *words: str) -> asyncio.subprocess.Process:
         """kubectl, running."""
         environment = {**os.environ, "HOME": str(self.folder), "KUBECONFIG": str(self.folder / "kubeconfig")}
         environment |= {"EDITOR": str(self.folder / "editor"), "KUBE_EDITOR": str(self.folder / "editor")}
@@ -74,30 +76,17 @@ class Kube:
 @asynccontextmanager
 async def serving(folder: Path, token: str | None = TOKEN) -> AsyncIterator[Kube]:
     """The API on a free port, with a kubeconfig for it."""
-    folder.mkdir(exist_ok=True)
     store, cache = FolderConfigStore(folder / "store"), ObjectCache()
-    runner = web.AppRunner(make_api_app(store, cache, token), access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
+    authority = Authority.open(folder / "ca", "cluster.local")
+    port = HttpPort(make_api_app(store, cache, token), "127.0.0.1:0", ServerTls(authority, ("localhost",)))
+    await port.start()
     following = asyncio.create_task(store.run(lambda stored: cache.update(stored, store.index)))
-    host, port = runner.addresses[0][:2]
-    kube = Kube(f"http://{host}:{port}", folder, cache, store)
-    user = {"token": token} if token else {}
-    (folder / "kubeconfig").write_text(
-        json.dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "clusters": [{"name": "istio", "cluster": {"server": kube.url}}],
-                "users": [{"name": "istio", "user": user}],
-                "contexts": [{"name": "istio", "context": {"cluster": "istio", "user": "istio"}}],
-                "current-context": "istio",
-            }
-        )
-    )
+    scheme = "https" if token else "http"
+    endpoint = Endpoint(f"{scheme}://127.0.0.1:{port.port}", token or "", authority.root_pem.decode())
+    kube = Kube(endpoint, folder, cache, store)
+    write(folder / "kubeconfig", endpoint, "istio", set_current=True)
     try:
         yield kube
     finally:
         following.cancel()
-        await runner.cleanup()
+        await port.stop()

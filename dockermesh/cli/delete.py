@@ -1,0 +1,56 @@
+"""`dockermesh delete`: resources out of the mesh."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.argument("kind", required=False)
+@click.argument("names", nargs=-1)
+@click.option("-f", "--file", "files", multiple=True, metavar="FILE|DIR|-", help="Delete what is in here; repeatable.")
+@click.option("-n", "--namespace", default="default", show_default=True, help="Where the resources are.")
+@click.option("--dry-run", is_flag=True, help="Change nothing.")
+@click.option("--ignore-not-found", is_flag=True, help="What does not exist is no error.")
+def command(
+    kind: str | None,
+    names: tuple[str, ...],
+    files: tuple[str, ...],
+    namespace: str,
+    dry_run: bool,
+    ignore_not_found: bool,
+) -> None:
+    """Delete resources: KIND NAME..., or those of -f FILE."""
+    import os
+
+    from dockermesh.app import applying
+    from dockermesh.app.api_client import ApiClient, find_endpoint
+    from dockermesh.app.mesh_client import ApiError
+    from dockermesh.cli.get import served_kind
+    from dockermesh.errors import UsageError
+
+    if bool(files) == bool(kind):
+        raise UsageError("name either KIND NAME..., or -f FILE", fix="dockermesh delete virtualservice reviews")
+    if kind:
+        kind, _, name = kind.partition("/")
+        names = (name, *names) if name else names
+        if not names:
+            raise UsageError(f"which {kind}?", fix=f"dockermesh delete {kind} NAME")
+        served = served_kind(kind)
+        items = [applying.Item(served, {"metadata": {"namespace": namespace, "name": n}}) for n in names]
+    else:
+        items = applying.read_items(files, namespace)[0]
+    client = ApiClient(find_endpoint(os.environ))
+    failed: ApiError | None = None
+    for item in items:
+        try:
+            outcome = applying.delete(client, item, dry_run=dry_run)
+        except ApiError as error:
+            if error.code != 404:
+                raise
+            if not ignore_not_found:
+                failed = failed or error
+            continue
+        click.echo(f"{outcome.title} {outcome.verb}{' (dry run)' if dry_run else ''}")
+    if failed is not None:
+        raise failed

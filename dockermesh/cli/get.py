@@ -1,0 +1,95 @@
+"""`dockermesh get`: resources of the mesh, as tables or whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from dockermesh.kubeapi.served import Served
+
+
+@click.command()
+@click.argument("kind")
+@click.argument("name", required=False)
+@click.option("-n", "--namespace", default="default", show_default=True, help="Where to look.")
+@click.option("-A", "--all-namespaces", is_flag=True, help="Look everywhere.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "wide", "yaml", "json", "name"]),
+    default="table",
+    show_default=True,
+    help="Output format.",
+)
+def command(kind: str, name: str | None, namespace: str, all_namespaces: bool, output: str) -> None:
+    """Show resources of KIND, for example virtualservices, dr or serviceentry; or the one named NAME."""
+    import os
+
+    from dockermesh.app.api_client import ApiClient, find_endpoint, path_of
+    from dockermesh.errors import InputError, UsageError
+
+    kind, _, after_slash = kind.partition("/")
+    name = name or after_slash or None
+    served = served_kind(kind)
+    if name and all_namespaces:
+        raise UsageError("a resource is named within its namespace", fix="use -n NAMESPACE instead of -A")
+    space = "" if all_namespaces else namespace
+    as_table = output in {"table", "wide"}
+    found = ApiClient(find_endpoint(os.environ)).find(path_of(served, space, name or ""), table=as_table)
+    if found is None:
+        raise InputError(f'{served.plural}.{served.group} "{name}" not found', fix=f"dockermesh get {kind} -A")
+    if output == "json":
+        click.echo(json.dumps(_shown(found), indent=2))
+    elif output == "yaml":
+        import yaml
+
+        click.echo(yaml.safe_dump(_shown(found), sort_keys=False), nl=False)
+    elif output == "name":
+        for item in found.get("items", [found]):
+            click.echo(f"{served.singular}.{served.group}/{item['metadata']['name']}".replace("./", "/"))
+    else:
+        _print_table(found, wide=output == "wide", namespaces=all_namespaces and served.namespaced, empty=space)
+
+
+def served_kind(word: str) -> Served:
+    """The kind that a user means. Raises UsageError."""
+    from difflib import get_close_matches
+
+    from dockermesh.errors import UsageError
+    from dockermesh.kubeapi.served import SERVED, named
+
+    served = named(word)
+    if served is not None:
+        return served
+    words = [w for s in SERVED for w in (s.plural, s.singular, *s.short_names)]
+    near = get_close_matches(word.lower(), words, n=1)
+    kinds = ", ".join(s.singular for s in SERVED)
+    raise UsageError(f"there is no kind {word!r}", fix=f"did you mean {near[0]}?" if near else f"one of: {kinds}")
+
+
+def _shown(found: dict[str, Any]) -> dict[str, Any]:
+    """Without the bookkeeping of field managers, as kubectl does."""
+    for item in found.get("items", [found]):
+        item["metadata"].pop("managedFields", None)
+    return found
+
+
+def _print_table(found: Mapping[str, Any], *, wide: bool, namespaces: bool, empty: str) -> None:
+    rows = found["rows"]
+    if not rows:
+        click.echo(f"No resources found in {empty} namespace." if empty else "No resources found.", err=True)
+        return
+    columns = [i for i, c in enumerate(found["columnDefinitions"]) if wide or not c["priority"]]
+    lines = [[found["columnDefinitions"][i]["name"].upper() for i in columns]]
+    lines += [[str(row["cells"][i]) for i in columns] for row in rows]
+    if namespaces:
+        lines[0].insert(0, "NAMESPACE")
+        for line, row in zip(lines[1:], rows, strict=True):
+            line.insert(0, row["object"]["metadata"]["namespace"])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    for line in lines:
+        click.echo("   ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip())

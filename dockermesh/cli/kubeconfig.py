@@ -1,0 +1,37 @@
+"""`dockermesh kubeconfig`: lets kubectl talk to the mesh."""
+
+from __future__ import annotations
+
+import click
+
+CONTEXT = "istio"
+
+
+@click.command()
+@click.option("--print", "only_print", is_flag=True, help="Print a kubeconfig to stdout instead of changing a file.")
+@click.option(
+    "-o", "--output", metavar="FILE", help="The file; '-' is stdout.  [default: $KUBECONFIG or ~/.kube/config]"
+)
+@click.option("--context", default=CONTEXT, show_default=True, help="Name of the context, the cluster and the user.")
+@click.option("--set-current/--no-set-current", default=True, show_default=True, help="Make it the current context.")
+def command(only_print: bool, output: str | None, context: str, set_current: bool) -> None:
+    """Write a context for kubectl into the kubeconfig; what else is in it stays.
+
+    Where stdout is a file or a pipe, a kubeconfig with this context alone is printed there, too.
+    """
+    import os
+    import sys
+    from pathlib import Path
+
+    from dockermesh.app.api_client import find_endpoint
+    from dockermesh.app.kubeconfig import merged, rendered, write
+
+    endpoint = find_endpoint(os.environ)
+    if only_print or output == "-" or not sys.stdout.isatty():
+        click.echo(rendered(merged({}, endpoint, context, set_current=True)), nl=False)
+    if only_print or output == "-":
+        return
+    first = (os.environ.get("KUBECONFIG") or "").split(os.pathsep)[0]
+    file = Path(output or first or Path.home() / ".kube" / "config").expanduser()
+    write(file, endpoint, context, set_current=set_current)
+    click.echo(f"context {context!r} written to {file}; try: kubectl --context {context} get virtualservices", err=True)
