@@ -94,7 +94,7 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
         _start_mesh(engine, mesh_network(injection), options, say)
         images.result()
     with _timed(say, f"app {project} started"):
-        _compose(project_arguments([str(file)], project), ["up", "-d", "--remove-orphans"], f"start {project}")
+        _start_app(engine, file, project, deadline)
     client = MeshClient(engine)
     _wait_ready(client, deadline)
     for resource in options.resources:
@@ -249,8 +249,32 @@ def _start_mesh(engine: LocalEngine, network: str, options: UpOptions, say: Say)
         _compose([*files, "-p", MESH_PROJECT], ["up", "-d", *flags, *services], "start the mesh", environment)
 
 
-def _compose(options: list[str], command: list[str], doing: str, env: Mapping[str, str] | None = None) -> None:
-    done = run_compose(["--progress", "plain", *options, *command], env=env)
+def _start_app(engine: LocalEngine, file: Path, project: str, deadline: float) -> None:
+    """Start the project. Compose itself would wait minutes for a pod that the control plane does not serve."""
+    arguments = project_arguments([str(file)], project)
+    try:
+        left = max(1.0, deadline - time.monotonic())
+        _compose(arguments, ["up", "-d", "--remove-orphans"], f"start {project}", timeout=left)
+    except TimeoutError as error:
+        missing = MeshClient(engine).readiness()
+        if missing:
+            raise _not_ready(missing) from error
+        raise NotReadyError(
+            f"the containers of {project} did not start in time",
+            where=project,
+            fix="see `dockermesh ps`, and the logs of its pods; `dockermesh down` removes what was started",
+        ) from error
+
+
+def _compose(
+    options: list[str],
+    command: list[str],
+    doing: str,
+    env: Mapping[str, str] | None = None,
+    *,
+    timeout: float | None = None,
+) -> None:
+    done = run_compose(["--progress", "plain", *options, *command], env=env, timeout=timeout)
     if done.returncode != 0:
         raise EngineError(f"Compose could not {doing}: {_reason(done)}", fix=_remedy(done.stderr))
 
@@ -279,13 +303,17 @@ def _wait_ready(client: MeshClient, deadline: float) -> None:
     missing = client.readiness()
     while missing:
         if time.monotonic() > deadline:
-            raise NotReadyError(
-                f"the control plane did not become ready: {missing}",
-                where=CONTAINER,
-                fix=f"see `docker logs {CONTAINER}`; `dockermesh down` removes what was started",
-            )
+            raise _not_ready(missing)
         time.sleep(_POLL_S)
         missing = client.readiness()
+
+
+def _not_ready(missing: str) -> NotReadyError:
+    return NotReadyError(
+        f"the control plane did not become ready: {missing}",
+        where=CONTAINER,
+        fix=f"see `docker logs {CONTAINER}`; `dockermesh down` removes what was started",
+    )
 
 
 def _expected(injection: Injection) -> set[str]:

@@ -62,9 +62,14 @@ def compose_command(env: Mapping[str, str] | None = None) -> tuple[str, ...]:
 
 
 def run_compose(
-    arguments: Sequence[str], *, env: Mapping[str, str] | None = None, capture: bool = True, stdin: str | None = None
+    arguments: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    capture: bool = True,
+    stdin: str | None = None,
+    timeout: float | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `docker compose ARGUMENTS`; the caller judges the exit status.
+    """Run `docker compose ARGUMENTS`; the caller judges the exit status. Raises TimeoutError after `timeout` seconds.
 
     Without `capture` the output goes to the terminal. Compose's absence is only looked into after a failure,
     so that the usual case costs one process.
@@ -74,8 +79,16 @@ def run_compose(
     while True:
         try:
             done = subprocess.run(
-                [*command, *arguments], env=environ, input=stdin, capture_output=capture, text=True, check=False
+                [*command, *arguments],
+                env=environ,
+                input=stdin,
+                capture_output=capture,
+                text=True,
+                check=False,
+                timeout=timeout,
             )
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError(f"docker compose took more than {timeout:.0f} s") from error
         except FileNotFoundError:
             command = compose_command(environ)
             continue

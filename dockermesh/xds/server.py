@@ -112,7 +112,7 @@ class _Stream:
             while response is not None:
                 await self._context.write(response.data)
                 response = self.state.next(time.monotonic())
-        except (grpc.RpcError, grpc.aio.UsageError, asyncio.InvalidStateError, RuntimeError) as e:
+        except (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError, RuntimeError) as e:
             self.close(grpc.StatusCode.UNAVAILABLE, f"cannot write: {e}")
         finally:
             self._task = None

@@ -70,21 +70,27 @@ def pid(container: str) -> int:
     return int(inspect(container).get("State", {}).get("Pid", 0))
 
 
+def send(container: str, number: signal.Signals) -> int:
+    """Send a signal to the first process from outside, so that Docker knows nothing of it; returns its id."""
+    target = pid(container)
+    assert target, f"{container} does not run"
+    try:
+        os.kill(target, number)
+    except PermissionError:
+        # Not root: let a container do it.
+        image = inspect(CONTROL_PLANE)["Config"]["Image"]
+        docker("run", "--rm", "--privileged", "--pid=host", "--entrypoint=kill", image, f"-{number}", str(target))
+    return target
+
+
 def kill(container: str) -> tuple[float, float]:
     """Kill the first process with -9, as the OOM killer would; returns the moments between which it was dying.
 
     A dying process still has connections that the kernel takes in its name, so its end is waited for, and what its
     peers need on a busy machine to learn of it.
     """
-    target = pid(container)
-    assert target, f"{container} does not run"
     before = time.monotonic()
-    try:
-        os.kill(target, signal.SIGKILL)
-    except PermissionError:
-        # Not root: let a container do it.
-        image = inspect(CONTROL_PLANE)["Config"]["Image"]
-        docker("run", "--rm", "--privileged", "--pid=host", "--entrypoint=kill", image, "-9", str(target))
+    target = send(container, signal.SIGKILL)
     until(lambda: not Path(f"/proc/{target}").exists(), f"process {target} is gone", 10, every=0.002)
     return before, time.monotonic() + LEARNS_S
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from mesh_rig import CONTROL_PLANE, DOCKERMESH, Mesh, docker, leftovers, run
+from mesh_rig import CONTROL_PLANE, DOCKERMESH, Mesh, leftovers, run, send
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
 
@@ -74,13 +75,13 @@ def test_an_image_that_cannot_be_had(mesh: Mesh, tmp_path: Path) -> None:
 
 def test_a_control_plane_that_does_not_come_up(mesh: Mesh, small: Callable[..., str]) -> None:
     file = small("tooslow")
-    docker("pause", CONTROL_PLANE)
+    send(CONTROL_PLANE, signal.SIGSTOP)
     try:
         began = time.monotonic()
         done = mesh.command("up", "-f", file, "--timeout", "5")
         took = time.monotonic() - began
     finally:
-        docker("unpause", CONTROL_PLANE)
+        send(CONTROL_PLANE, signal.SIGCONT)
     try:
         refused(done, "control plane", "docker logs")
         assert took < 25, f"--timeout 5 took {took:.0f} s"
