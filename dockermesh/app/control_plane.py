@@ -23,9 +23,9 @@ from aiohttp import web
 
 from dockermesh import __version__
 from dockermesh.app.admission import Admission
+from dockermesh.app.config_reader import ConfigReader
 from dockermesh.app.credentials import server_credentials
 from dockermesh.app.debug import make_debug_app
-from dockermesh.app.edge import EdgeReader
 from dockermesh.app.folder_store import FolderConfigStore
 from dockermesh.app.http_port import HttpPort, ServerTls
 from dockermesh.app.metrics import render_metrics
@@ -56,7 +56,7 @@ class ControlPlane:
         self._settings = settings
         self._translator = Translator()
         self._admission = Admission()
-        self._edge = EdgeReader()
+        self._reader = ConfigReader()
         self._mesh_settings = MeshSettings(trust_domain=settings.trust_domain)
         self._catalog: Catalog | None = None
         self._config: Mapping[str, StoredResource] | None = None
@@ -124,7 +124,7 @@ class ControlPlane:
         try:
             mesh = build_mesh(
                 self._catalog,
-                edge=self._edge.read(self._config, self._catalog.workloads),
+                config=self._reader.read(self._config, self._catalog.workloads),
                 settings=self._mesh_settings,
                 previous=before,
             )

@@ -23,6 +23,7 @@ VERBS = {
     "get": "Show resources of the mesh.",
     "delete": "Delete resources of the mesh.",
     "kubeconfig": "Write a context for kubectl.",
+    "render": "Print what a proxy is told, from files alone.",
     "control-plane": "Run the control plane (bridge, translation, xDS, CA, API).",
     "registrar": "Put this host's containers into Consul, and heal pods.",
     "doctor": "Check the engine, Compose, images, ports and kernel; each failure with its fix.",

@@ -16,7 +16,7 @@ from dockermesh.model.ports import (
     XDS_TLS_PORT,
 )
 from dockermesh.model.protocol import Protocol
-from dockermesh.model.service import Endpoint, Health, Port, Service
+from dockermesh.model.service import Endpoint, Health, Port, Resolution, Service
 from dockermesh.model.workload import ServedPort, Workload, WorkloadKind
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "Identity",
     "Port",
     "Protocol",
+    "Resolution",
     "ServedPort",
     "Service",
     "Workload",

@@ -20,6 +20,16 @@ class Health(StrEnum):
     DRAINING = "draining"
 
 
+class Resolution(StrEnum):
+    """Where the addresses of a service's endpoints come from; names are those of Istio's ServiceEntry."""
+
+    STATIC = "STATIC"
+    DNS = "DNS"
+    DNS_ROUND_ROBIN = "DNS_ROUND_ROBIN"
+    DYNAMIC_DNS = "DYNAMIC_DNS"
+    NONE = "NONE"
+
+
 @dataclass(frozen=True, slots=True)
 class Port:
     """A port of a service, as clients see it."""
@@ -62,6 +72,10 @@ class Service:
 
     `name` is the short name (`reviews`); `hostname` the one that Consul's DNS would answer
     (`reviews.service.consul`). `aliases` are further host names of the same service.
+    `addresses` are IPs and networks that clients may call beside the virtual IP. `is_external`: not part of the mesh.
+    `is_declared`: made by a ServiceEntry, not found in a registry; it is called by its hostname alone.
+    `export_to` are the namespaces that may see it, in Istio's form; empty: all. `subject_alt_names` are the identities
+    that its endpoints may have.
     Sources keep the same object for a service that did not change: translation is cached by identity.
     """
 
@@ -72,3 +86,9 @@ class Service:
     namespace: str = "default"
     aliases: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
+    resolution: Resolution = Resolution.STATIC
+    addresses: tuple[str, ...] = ()
+    is_external: bool = False
+    is_declared: bool = False
+    export_to: tuple[str, ...] = ()
+    subject_alt_names: tuple[str, ...] = ()

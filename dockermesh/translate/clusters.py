@@ -1,130 +1,165 @@
-"""Clusters and endpoints: where a proxy may send to."""
+"""Clusters: where a proxy may send to, and under which policy."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2
-from envoy.config.core.v3 import address_pb2, base_pb2, health_check_pb2, protocol_pb2
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.core.v3 import address_pb2, protocol_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
-from envoy.type.v3 import percent_pb2
 
-from dockermesh.model import Endpoint, Health, Port, Service
-from dockermesh.translate import names
+from dockermesh.config.api.destination_rule import H2UpgradePolicy, HTTPSettings, Subset, TrafficPolicy
+from dockermesh.model import Endpoint, Port, Resolution, Service
+from dockermesh.translate import client_tls, names
+from dockermesh.translate.circuit_breaking import set_connection, set_outlier_detection, thresholds
+from dockermesh.translate.endpoints import load_assignment, locality_setting, serving, socket_address
 from dockermesh.translate.http import ads, pack, seconds, uint32
+from dockermesh.translate.load_balancer import balance, is_passthrough
+from dockermesh.translate.policy import NO_POLICY
+from dockermesh.translate.settings import MeshSettings
 
-_UNLIMITED = 2**32 - 1
-_HEALTH = {
-    Health.HEALTHY: health_check_pb2.HEALTHY,
-    Health.UNHEALTHY: health_check_pb2.UNHEALTHY,
-    Health.DRAINING: health_check_pb2.DRAINING,
-}
+_Options = http_protocol_options_pb2.HttpProtocolOptions
+_OPTIONS_KEY = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 INBOUND_SOURCE = "127.0.0.6"
 """Source address of connections from the inbound listener to the app: capture rules let it pass (Istio's)."""
+_DNS = {
+    Resolution.DNS: cluster_pb2.Cluster.STRICT_DNS,
+    Resolution.DYNAMIC_DNS: cluster_pb2.Cluster.STRICT_DNS,
+    Resolution.DNS_ROUND_ROBIN: cluster_pb2.Cluster.LOGICAL_DNS,
+}
 
 
-def socket_address(address: str, port: int) -> address_pb2.Address:
-    """A TCP address."""
-    return address_pb2.Address(socket_address=address_pb2.SocketAddress(address=address, port_value=port))
-
-
-def _thresholds() -> circuit_breaker_pb2.CircuitBreakers:
-    """No limits unless a DestinationRule sets them (Istio's defaults)."""
-    return circuit_breaker_pb2.CircuitBreakers(
-        thresholds=[
-            circuit_breaker_pb2.CircuitBreakers.Thresholds(
-                max_connections=uint32(_UNLIMITED),
-                max_pending_requests=uint32(_UNLIMITED),
-                max_requests=uint32(_UNLIMITED),
-                max_retries=uint32(_UNLIMITED),
-                track_remaining=True,
-            )
-        ]
-    )
-
-
-def _http2_options() -> Any:
-    explicit = http_protocol_options_pb2.HttpProtocolOptions.ExplicitHttpConfig(
-        http2_protocol_options=protocol_pb2.Http2ProtocolOptions()
-    )
-    return pack(http_protocol_options_pb2.HttpProtocolOptions(explicit_http_config=explicit))
-
-
-def _downstream_protocol_options() -> Any:
-    use = http_protocol_options_pb2.HttpProtocolOptions.UseDownstreamHttpConfig(
-        http_protocol_options=protocol_pb2.Http1ProtocolOptions(),
-        http2_protocol_options=protocol_pb2.Http2ProtocolOptions(),
-    )
-    return pack(http_protocol_options_pb2.HttpProtocolOptions(use_downstream_protocol_config=use))
-
-
-_OPTIONS_KEY = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-
-
-def _set_protocol(cluster: cluster_pb2.Cluster, port: Port) -> None:
-    if port.protocol.is_http2:
-        cluster.typed_extension_protocol_options[_OPTIONS_KEY].CopyFrom(_http2_options())
-    elif not port.protocol.is_http:
-        # A sniffed port carries what its clients speak.
-        cluster.typed_extension_protocol_options[_OPTIONS_KEY].CopyFrom(_downstream_protocol_options())
-
-
-def service_cluster(service: Service, port: Port) -> cluster_pb2.Cluster:
-    """The cluster of one port of a service: least-request balancing over endpoints from EDS."""
+def service_cluster(
+    service: Service,
+    port: Port,
+    settings: MeshSettings,
+    *,
+    policy: TrafficPolicy = NO_POLICY,
+    subset: Subset | None = None,
+) -> cluster_pb2.Cluster:
+    """The cluster of one port of a service, or of one of its subsets."""
     cluster = cluster_pb2.Cluster(
-        name=names.outbound_cluster(service.hostname, port.number),
-        type=cluster_pb2.Cluster.EDS,
-        eds_cluster_config=cluster_pb2.Cluster.EdsClusterConfig(eds_config=ads()),
-        connect_timeout=seconds(10),
-        lb_policy=cluster_pb2.Cluster.LEAST_REQUEST,
-        circuit_breakers=_thresholds(),
+        name=names.outbound_cluster(service.hostname, port.number, subset.name if subset is not None else ""),
+        connect_timeout=seconds(settings.connect_timeout),
+        circuit_breakers=thresholds(policy.connection_pool, policy.retry_budget),
         # Which endpoints may be used is decided in the assignment; Envoy must not second-guess it.
-        common_lb_config=cluster_pb2.Cluster.CommonLbConfig(healthy_panic_threshold=percent_pb2.Percent(value=0)),
+        common_lb_config={"healthy_panic_threshold": {"value": 0}},
     )
-    _set_protocol(cluster, port)
+    balance(cluster, policy.load_balancer)
+    _set_discovery(cluster, service, port, policy, subset)
+    set_connection(cluster, policy.connection_pool, settings.tcp_keepalive)
+    set_outlier_detection(cluster, policy.outlier_detection)
+    setting = locality_setting(policy, settings.locality)
+    if setting is not None and setting.distribute and cluster.lb_policy != cluster_pb2.Cluster.CLUSTER_PROVIDED:
+        cluster.common_lb_config.locality_weighted_lb_config.SetInParent()
+    is_http2 = _set_protocol(cluster, service, port, policy, settings)
+    tls = policy.tls
+    if tls is not None and client_tls.originates(tls):
+        cluster.transport_socket.CopyFrom(
+            client_tls.transport_socket(tls, service, port, verify=settings.verify_certificates, http2=is_http2)
+        )
     return cluster
 
 
-def load_assignment(service: Service, port: Port) -> endpoint_pb2.ClusterLoadAssignment:
-    """The endpoints of one port, grouped by locality.
+def has_assignment(service: Service, policy: TrafficPolicy) -> bool:
+    """Whether the cluster takes its endpoints from EDS."""
+    return service.resolution is Resolution.STATIC and not is_passthrough(policy)
 
-    Healthy endpoints get the traffic. Where there is none, all are tried: a request that waits for a restarting
-    replica is better than one refused (Consul's view is late by then, the proxy's own is not).
-    """
-    serving = [e for e in service.endpoints if (e.service_port or e.port) == port.number]
-    is_hopeless = not any(e.health is Health.HEALTHY for e in serving)
-    assignment = endpoint_pb2.ClusterLoadAssignment(cluster_name=names.outbound_cluster(service.hostname, port.number))
-    localities: dict[str, list[Endpoint]] = {}
-    for endpoint in serving:
-        localities.setdefault(endpoint.locality, []).append(endpoint)
-    for locality in sorted(localities):
-        members = localities[locality]
-        assignment.endpoints.append(
-            endpoint_components_pb2.LocalityLbEndpoints(
-                locality=_locality(locality),
-                lb_endpoints=[_lb_endpoint(e, ignore_health=is_hopeless) for e in members],
-                load_balancing_weight=uint32(max(1, sum(e.weight for e in members))),
-            )
+
+def _set_discovery(
+    cluster: cluster_pb2.Cluster, service: Service, port: Port, policy: TrafficPolicy, subset: Subset | None
+) -> None:
+    if has_assignment(service, policy):
+        cluster.type = cluster_pb2.Cluster.EDS
+        cluster.eds_cluster_config.CopyFrom(cluster_pb2.Cluster.EdsClusterConfig(eds_config=ads()))
+        return
+    kind = _DNS.get(service.resolution)
+    if kind is None or is_passthrough(policy) or service.hostname.startswith("*"):
+        cluster.type = cluster_pb2.Cluster.ORIGINAL_DST
+        cluster.lb_policy = cluster_pb2.Cluster.CLUSTER_PROVIDED
+        for name in ("ring_hash_lb_config", "maglev_lb_config", "least_request_lb_config", "round_robin_lb_config"):
+            cluster.ClearField(name)
+        return
+    endpoints = serving(service, port, subset.labels if subset is not None else None)
+    if not service.endpoints and (subset is None or not subset.labels):
+        endpoints = [Endpoint(service.hostname, port.number)]
+    cluster.type = kind
+    if kind == cluster_pb2.Cluster.LOGICAL_DNS:
+        # Envoy takes one name for such a cluster.
+        endpoints = endpoints[:1] or [Endpoint(service.hostname, port.number)]
+    cluster.dns_refresh_rate.CopyFrom(seconds(60))
+    cluster.respect_dns_ttl = True
+    cluster.dns_lookup_family = cluster_pb2.Cluster.V4_PREFERRED
+    cluster.load_assignment.CopyFrom(load_assignment(cluster.name, endpoints))
+
+
+def _set_protocol(
+    cluster: cluster_pb2.Cluster, service: Service, port: Port, policy: TrafficPolicy, settings: MeshSettings
+) -> bool:
+    """Set what is spoken to the endpoints. Returns whether it is HTTP/2 alone."""
+    http = policy.connection_pool.http if policy.connection_pool is not None else None
+    http = http or HTTPSettings()
+    idle = policy.connection_pool.tcp.idle_timeout if policy.connection_pool and policy.connection_pool.tcp else None
+    idle = http.idle_timeout or idle
+    options = _Options()
+    common = options.common_http_protocol_options
+    if idle is not None:
+        common.idle_timeout.CopyFrom(seconds(idle.total_seconds()))
+    if http.max_requests_per_connection > 0:
+        common.max_requests_per_connection.CopyFrom(uint32(http.max_requests_per_connection))
+    upgrade = http.h2_upgrade_policy
+    if upgrade is H2UpgradePolicy.DEFAULT:
+        upgrade = H2UpgradePolicy.UPGRADE if settings.h2_upgrade else H2UpgradePolicy.DO_NOT_UPGRADE
+    is_plain_http = port.protocol.is_http and not port.protocol.is_http2
+    is_http2 = port.protocol.is_http2 or (is_plain_http and upgrade is H2UpgradePolicy.UPGRADE)
+    tls = policy.tls
+    takes_name = tls is not None and client_tls.originates(tls) and client_tls.takes_server_name_from_request(tls, port)
+    if takes_name:
+        options.upstream_http_protocol_options.auto_sni = True
+        options.upstream_http_protocol_options.auto_san_validation = bool(
+            tls is not None and client_tls.trusted_roots(tls, verify=settings.verify_certificates)
         )
-    return assignment
+    if not port.protocol.is_http or http.use_client_protocol:
+        # A sniffed port carries what its clients speak.
+        options.use_downstream_protocol_config.http_protocol_options.SetInParent()
+        _http2(options.use_downstream_protocol_config.http2_protocol_options, http)
+        is_http2 = False
+    elif is_http2:
+        _http2(options.explicit_http_config.http2_protocol_options, http)
+    elif idle is not None or http.max_requests_per_connection > 0 or takes_name:
+        options.explicit_http_config.http_protocol_options.SetInParent()
+    else:
+        return False
+    if not common.ListFields():
+        options.ClearField("common_http_protocol_options")
+    cluster.typed_extension_protocol_options[_OPTIONS_KEY].CopyFrom(pack(options))
+    return is_http2
 
 
-def _locality(text: str) -> base_pb2.Locality | None:
-    if not text:
-        return None
-    region, _, rest = text.partition("/")
-    zone, _, sub_zone = rest.partition("/")
-    return base_pb2.Locality(region=region, zone=zone, sub_zone=sub_zone)
+def _http2(options: protocol_pb2.Http2ProtocolOptions, http: HTTPSettings) -> None:
+    options.SetInParent()
+    if http.max_concurrent_streams > 0:
+        options.max_concurrent_streams.CopyFrom(uint32(http.max_concurrent_streams))
+    keep_alive = http.http2_keep_alive
+    if keep_alive is not None and keep_alive.interval is not None:
+        options.connection_keepalive.interval.CopyFrom(seconds(keep_alive.interval.total_seconds()))
+        timeout = keep_alive.timeout.total_seconds() if keep_alive.timeout is not None else 5
+        options.connection_keepalive.timeout.CopyFrom(seconds(timeout))
 
 
-def _lb_endpoint(endpoint: Endpoint, *, ignore_health: bool) -> endpoint_components_pb2.LbEndpoint:
-    return endpoint_components_pb2.LbEndpoint(
-        endpoint=endpoint_components_pb2.Endpoint(address=socket_address(endpoint.address, endpoint.port)),
-        health_status=health_check_pb2.UNKNOWN if ignore_health else _HEALTH[endpoint.health],
-        load_balancing_weight=uint32(max(1, endpoint.weight)),
-    )
+def _http2_options() -> Any:
+    options = _Options()
+    options.explicit_http_config.http2_protocol_options.SetInParent()
+    return pack(options)
+
+
+def _downstream_protocol_options() -> Any:
+    options = _Options()
+    options.use_downstream_protocol_config.http_protocol_options.SetInParent()
+    options.use_downstream_protocol_config.http2_protocol_options.SetInParent()
+    return pack(options)
 
 
 def original_destination(name: str, *, bind_source: bool = False) -> cluster_pb2.Cluster:
@@ -134,7 +169,7 @@ def original_destination(name: str, *, bind_source: bool = False) -> cluster_pb2
         type=cluster_pb2.Cluster.ORIGINAL_DST,
         lb_policy=cluster_pb2.Cluster.CLUSTER_PROVIDED,
         connect_timeout=seconds(10),
-        circuit_breakers=_thresholds(),
+        circuit_breakers=thresholds(),
         typed_extension_protocol_options={_OPTIONS_KEY: _downstream_protocol_options()},
     )
     if bind_source:
@@ -163,26 +198,23 @@ def black_hole() -> cluster_pb2.Cluster:
     )
 
 
-def dns_upstream() -> cluster_pb2.Cluster:
-    """Docker's resolver, for DNS over TCP (Envoy's DNS filter answers UDP alone)."""
-    name = names.DNS_CLUSTER
+def static_cluster(name: str, address: str, port: int) -> cluster_pb2.Cluster:
+    """A cluster with one endpoint that never changes."""
+    endpoint = endpoint_components_pb2.Endpoint(address=socket_address(address, port))
+    group = endpoint_components_pb2.LocalityLbEndpoints(
+        lb_endpoints=[endpoint_components_pb2.LbEndpoint(endpoint=endpoint)]
+    )
     return cluster_pb2.Cluster(
         name=name,
         type=cluster_pb2.Cluster.STATIC,
         connect_timeout=seconds(2),
-        load_assignment=endpoint_pb2.ClusterLoadAssignment(
-            cluster_name=name,
-            endpoints=[
-                endpoint_components_pb2.LocalityLbEndpoints(
-                    lb_endpoints=[
-                        endpoint_components_pb2.LbEndpoint(
-                            endpoint=endpoint_components_pb2.Endpoint(address=socket_address("127.0.0.11", 53))
-                        )
-                    ]
-                )
-            ],
-        ),
+        load_assignment=endpoint_pb2.ClusterLoadAssignment(cluster_name=name, endpoints=[group]),
     )
+
+
+def dns_upstream() -> cluster_pb2.Cluster:
+    """Docker's resolver, for DNS over TCP (Envoy's DNS filter answers UDP alone)."""
+    return static_cluster(names.DNS_CLUSTER, "127.0.0.11", 53)
 
 
 def ports_of(service: Service) -> Iterable[Port]:

@@ -12,7 +12,7 @@ from envoy.extensions.network.dns_resolver.cares.v3 import cares_dns_resolver_pb
 
 from dockermesh.model import DNS_PORT
 from dockermesh.translate import names
-from dockermesh.translate.clusters import socket_address
+from dockermesh.translate.endpoints import socket_address
 from dockermesh.translate.http import pack, seconds
 from dockermesh.translate.listeners import filter_chain, loopback_udp, tcp_filter
 

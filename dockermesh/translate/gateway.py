@@ -1,37 +1,35 @@
 """Listeners and route tables of a gateway, from the Gateways that select it and the VirtualServices bound to them.
 
-Source of the rules: Istio's Gateway reference and `pilot/pkg/networking/core/gateway.go`.
+One listener per address and port. Where servers on it cannot stand together (HTTP with TCP, plain with TLS, two of TCP,
+the same server name twice) the oldest Gateway wins and the others are left out, as in Istio.
 """
 
 from __future__ import annotations
 
+import ipaddress
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
-from envoy.config.listener.v3 import listener_pb2
+from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 
-from dockermesh.config.api.gateway import Gateway, Server
-from dockermesh.config.api.virtual_service import Destination, VirtualService
+from dockermesh.config.api.virtual_service import L4MatchAttributes, RouteDestination, VirtualService
 from dockermesh.config.resource import Resource
-from dockermesh.translate import names
-from dockermesh.translate.clusters import socket_address
+from dockermesh.translate import names, server_tls
+from dockermesh.translate.destinations import Destinations
+from dockermesh.translate.endpoints import socket_address
+from dockermesh.translate.gateway_hosts import BoundServer, bound_hosts, intersect, selects
 from dockermesh.translate.http import connection_manager
-from dockermesh.translate.listeners import filter_chain, http_filter, tcp_filter
-from dockermesh.translate.mesh import MeshState
-from dockermesh.translate.routes import table_frame
-from dockermesh.translate.virtual_service import http_routes
+from dockermesh.translate.listeners import TLS_INSPECTOR, filter_chain, http_filter, proxy_filter, sniff
+from dockermesh.translate.mesh import Proxy
+from dockermesh.translate.route_match import is_catch_all
+from dockermesh.translate.routes import table_frame, virtual_host
+from dockermesh.translate.virtual_service import RouteContext, applies, http_routes
 
-_HTTP = frozenset({"HTTP", "HTTP2", "GRPC", "GRPC-WEB"})
-
-
-@dataclass(slots=True)
-class _Bound:
-    """A server and the resource that it stands in."""
-
-    server: Server
-    gateway: Resource[Gateway]
+_ANY_ADDRESS = "0.0.0.0"
+_VirtualHost = route_components_pb2.VirtualHost
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,143 +38,196 @@ class GatewayResources:
 
     listeners: list[listener_pb2.Listener] = field(default_factory=list)
     tables: list[route_pb2.RouteConfiguration] = field(default_factory=list)
+    secrets: list[str] = field(default_factory=list)
 
 
-def gateway_resources(mesh: MeshState, labels: Mapping[str, str]) -> GatewayResources:
-    """Everything that the Gateways whose selector matches `labels` ask for, one listener per port.
-
-    Where servers of one port disagree on HTTP or TCP, the oldest Gateway wins, as in Istio.
-    """
-    by_port: dict[int, list[_Bound]] = defaultdict(list)
-    for resource in mesh.edge.gateways:
-        spec = resource.spec
-        if not selects(spec.selector, labels):
+def gateway_resources(where: Destinations, proxy: Proxy) -> GatewayResources:
+    """Everything that the Gateways whose selector matches the proxy ask for."""
+    places: dict[tuple[str, int], list[BoundServer]] = defaultdict(list)
+    for resource in where.mesh.config.gateways:
+        if not selects(resource.spec.selector, proxy.labels):
             continue
-        for server in spec.servers:
+        for server in resource.spec.servers:
             if server.port is not None:
-                by_port[server.port.number].append(_Bound(server, resource))
-    result = GatewayResources()
-    for port, bound in sorted(by_port.items()):
-        if _is_http(bound[0].server):
-            result.listeners.append(_http_listener(port))
-            result.tables.append(_table(mesh, port, [b for b in bound if _is_http(b.server)]))
+                places[_address(server.bind), server.port.number].append(BoundServer(server, resource))
+    builder = _Builder(where, GatewayResources())
+    for (address, port), servers in sorted(places.items()):
+        builder.add(address, port, servers)
+    return builder.result
+
+
+def _address(bind: str) -> str:
+    try:
+        return str(ipaddress.ip_address(bind))
+    except ValueError:
+        return _ANY_ADDRESS
+
+
+@dataclass(slots=True)
+class _Builder:
+    """Collects the resources of one gateway."""
+
+    where: Destinations
+    result: GatewayResources
+
+    def add(self, address: str, port: int, servers: list[BoundServer]) -> None:
+        """Open an address and port for these servers, oldest first."""
+        first = servers[0]
+        if first.is_plain_http:
+            chains = [self._http(port, names.gateway_route(port), [s for s in servers if s.is_plain_http])]
+        elif first.is_tls:
+            chains = self._tls(port, [s for s in servers if s.is_tls])
         else:
-            _add_tcp(result, mesh, port, bound)
-    return result
-
-
-def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    """Whether every label of the selector is there; an empty selector selects every gateway."""
-    return all(labels.get(key) == value for key, value in selector.items())
-
-
-def _is_http(server: Server) -> bool:
-    return server.port is not None and server.port.protocol.upper() in _HTTP
-
-
-def _http_listener(port: int) -> listener_pb2.Listener:
-    manager = connection_manager(f"outbound_0.0.0.0_{port}", rds=names.gateway_route(port), is_edge=True)
-    return listener_pb2.Listener(
-        name=names.listener("0.0.0.0", port),
-        address=socket_address("0.0.0.0", port),
-        traffic_direction="OUTBOUND",
-        filter_chains=[filter_chain(http_filter(manager))],
-    )
-
-
-def _table(mesh: MeshState, port: int, bound: list[_Bound]) -> route_pb2.RouteConfiguration:
-    """The route table of an HTTP port; a host with no VirtualService is answered 404."""
-    by_host: dict[str, list[route_components_pb2.Route]] = {}
-    for resource in mesh.edge.virtual_services:
-        spec = resource.spec
-        hosts = _bound_hosts(resource, bound)
-        if not hosts:
-            continue
-
-        def cluster_of(destination: Destination, namespace: str = resource.namespace) -> str:
-            return cluster_for(mesh, destination, namespace=namespace, default_port=port)
-
-        routes = http_routes(spec.http, cluster_of, mesh.settings)
-        for host in hosts:
-            by_host.setdefault(host, []).extend(routes)
-    table = table_frame(names.gateway_route(port))
-    for host, routes in sorted(by_host.items()):
-        # Routes of several VirtualServices follow each other; what matches everything goes last.
-        ordered = sorted(routes, key=_is_catch_all)
-        table.virtual_hosts.append(
-            route_components_pb2.VirtualHost(
-                name=f"{host}:{port}", domains=[host], routes=ordered, include_request_attempt_count=True
-            )
+            chains = self._tcp(port, first)
+        if not chains:
+            return
+        listener = listener_pb2.Listener(
+            name=names.listener(address, port),
+            address=socket_address(address, port),
+            traffic_direction="OUTBOUND",
+            filter_chains=chains,
         )
-    return table
+        if first.is_tls:
+            listener.listener_filters.append(TLS_INSPECTOR)
+            sniff(listener)
+            listener.continue_on_listener_filters_timeout = False
+        self.result.listeners.append(listener)
 
+    # HTTP ---------------------------------------------------------------------------------------------------------
 
-def _is_catch_all(route: route_components_pb2.Route) -> bool:
-    match = route.match
-    return match.prefix == "/" and not match.headers and not match.query_parameters
+    def _http(self, port: int, table: str, servers: list[BoundServer], **match: Any) -> Any:
+        if table not in {t.name for t in self.result.tables}:
+            self.result.tables.append(self._table(port, table, servers))
+        normalization = self.where.mesh.settings.normalization
+        manager = connection_manager(f"outbound_0.0.0.0_{port}", rds=table, is_edge=True, normalization=normalization)
+        return filter_chain(http_filter(manager), **match)
 
-
-def _bound_hosts(resource: Resource[VirtualService], bound: list[_Bound]) -> list[str]:
-    """The hosts that both the VirtualService and a server of a gateway it names have."""
-    spec = resource.spec
-    hosts: dict[str, None] = {}
-    for entry in bound:
-        own_name = f"{entry.gateway.namespace}/{entry.gateway.name}"
-        named = {g if "/" in g else f"{resource.namespace}/{g}" for g in spec.gateways}
-        if own_name not in named:
-            continue
-        for server_host in entry.server.hosts:
-            scope, _, pattern = server_host.rpartition("/")
-            if scope == "." and entry.gateway.namespace != resource.namespace:
+    def _table(self, port: int, name: str, servers: list[BoundServer]) -> route_pb2.RouteConfiguration:
+        """The route table of servers; a host with no VirtualService is answered 404."""
+        by_host: dict[str, list[route_components_pb2.Route]] = {}
+        for resource in self.where.index.virtual_services:
+            hosts = bound_hosts(resource, servers)
+            if not hosts or not resource.spec.http:
                 continue
-            if scope not in {"", "*", ".", resource.namespace}:
+            routes = http_routes(resource, self._context(port, servers))
+            for host in hosts:
+                by_host.setdefault(host, []).extend(routes)
+        secured = {h for s in servers if s.is_plain_http and _redirects(s) for h in s.hosts}
+        for host in secured:
+            by_host.setdefault(host, [])
+        table = table_frame(name)
+        for host, routes in sorted(by_host.items()):
+            # Routes of several VirtualServices follow each other; what matches everything goes last.
+            made = virtual_host(f"{host}:{port}", [host], sorted(routes, key=lambda r: is_catch_all(r.match)))
+            if any(intersect(host, pattern) == host for pattern in secured):
+                made.require_tls = _VirtualHost.ALL
+            table.virtual_hosts.append(made)
+        return table
+
+    def _context(self, port: int, servers: Iterable[BoundServer]) -> RouteContext:
+        return RouteContext(self.where, port, frozenset(s.name for s in servers))
+
+    # TLS ----------------------------------------------------------------------------------------------------------
+
+    def _tls(self, port: int, servers: list[BoundServer]) -> list[listener_components_pb2.FilterChain]:
+        chains: list[listener_components_pb2.FilterChain] = []
+        taken: set[str] = set()
+        for bound in servers:
+            if bound.terminates:
+                chains.extend(self._terminated(port, bound, taken))
+            else:
+                chains.extend(self._passed_through(port, bound, taken))
+        return chains
+
+    def _terminated(self, port: int, bound: BoundServer, taken: set[str]) -> list[Any]:
+        """One chain for the server's hosts that no older server has."""
+        tls = bound.server.tls
+        fresh = [host for host in bound.hosts if host not in taken]
+        is_http = bound.protocol == "HTTPS"
+        socket = server_tls.transport_socket(tls, is_http=is_http) if tls is not None else None
+        if tls is None or socket is None or not fresh:
+            return []
+        match = _server_names(fresh)
+        if is_http and bound.server.port is not None:
+            gateway = bound.gateway
+            table = f"https.{port}.{bound.server.port.name}.{gateway.name}.{gateway.namespace}"
+            chain = self._http(port, table, [bound], **match)
+        else:
+            targets = next((t for _, _, t in self._tcp_rules(port, bound)), None)
+            if targets is None:
+                return []
+            chain = filter_chain(targets, **match)
+        taken.update(fresh)
+        chain.transport_socket.CopyFrom(socket)
+        self.result.secrets.extend(server_tls.secret_names(tls))
+        return [chain]
+
+    def _passed_through(self, port: int, bound: BoundServer, taken: set[str]) -> list[Any]:
+        """A chain for every server name that a TLS rule bound to the server has."""
+        chains = []
+        context = self._context(port, [bound])
+        for resource in self.where.index.virtual_services:
+            hosts = bound_hosts(resource, [bound])
+            if not hosts:
                 continue
-            for host in spec.hosts:
-                narrow = intersect(host.lower(), pattern.lower())
-                if narrow is not None:
-                    hosts[narrow] = None
-    return list(hosts)
+            for rule in resource.spec.tls:
+                for match in rule.match:
+                    if not rule.route or not applies(match, resource.namespace, context):
+                        continue
+                    names_ = (intersect(sni.lower(), host) for sni in match.sni_hosts for host in hosts)
+                    for name in dict.fromkeys(n for n in names_ if n is not None and n not in taken):
+                        taken.add(name)
+                        target = self._proxy(resource, rule.route, port)
+                        chains.append(filter_chain(target, **_server_names([name])))
+        for _, _, target in self._tcp_rules(port, bound) if not chains else ():
+            fresh = [host for host in bound.hosts if host not in taken]
+            if fresh:
+                taken.update(fresh)
+                chains.append(filter_chain(target, **_server_names(fresh)))
+        return chains
+
+    # TCP ----------------------------------------------------------------------------------------------------------
+
+    def _tcp(self, port: int, bound: BoundServer) -> list[Any]:
+        """The chains of a TCP port; without a rule it is not opened."""
+        chains, seen = [], set()
+        for source, network, target in self._tcp_rules(port, bound):
+            if (source, network) in seen:
+                continue
+            seen.add((source, network))
+            match: dict[str, Any] = {}
+            if network:
+                match["prefix_ranges"] = [_range(network)]
+            if source:
+                match["source_prefix_ranges"] = [_range(source)]
+            chains.append(filter_chain(target, **match))
+        return chains
+
+    def _tcp_rules(self, port: int, bound: BoundServer) -> Iterable[tuple[str, str, Any]]:
+        context = self._context(port, [bound])
+        for resource in self.where.index.virtual_services:
+            if not resource.spec.tcp or not bound_hosts(resource, [bound]):
+                continue
+            for rule in resource.spec.tcp:
+                for match in rule.match or (L4MatchAttributes(),):
+                    if not rule.route or not applies(match, resource.namespace, context):
+                        continue
+                    for network in match.destination_subnets or ("",):
+                        yield match.source_subnet, network, self._proxy(resource, rule.route, port)
+
+    def _proxy(self, resource: Resource[VirtualService], targets: tuple[RouteDestination, ...], port: int) -> Any:
+        return proxy_filter(self.where.tcp_proxy(targets, resource.namespace, port))
 
 
-def intersect(a: str, b: str) -> str | None:
-    """The narrower of two host patterns where one contains the other; None where they have nothing in common."""
-    if b in {a, "*"}:
-        return a
-    if a == "*":
-        return b
-    if b.startswith("*") and a.endswith(b[1:]):
-        return a
-    if a.startswith("*") and b.endswith(a[1:]):
-        return b
-    return None
+def _server_names(hosts: list[str]) -> dict[str, Any]:
+    """The condition on the SNI; none if one of the hosts is any."""
+    return {} if "*" in hosts else {"server_names": hosts}
 
 
-def cluster_for(mesh: MeshState, destination: Destination, *, namespace: str, default_port: int) -> str:
-    """The cluster of a destination: its host resolved to a service, its port or the service's only one."""
-    host = mesh.names.get(destination.host.lower()) or mesh.names.get(f"{destination.host}.{namespace}".lower())
-    service = mesh.services.get(host) if host else None
-    port = destination.port.number if destination.port is not None else 0
-    if not port:
-        port = service.ports[0].number if service is not None and len(service.ports) == 1 else default_port
-    return names.outbound_cluster(host or destination.host, port, destination.subset)
+def _redirects(bound: BoundServer) -> bool:
+    return bound.server.tls is not None and bound.server.tls.https_redirect
 
 
-def _add_tcp(result: GatewayResources, mesh: MeshState, port: int, bound: list[_Bound]) -> None:
-    """A TCP port goes to the first TCP rule that is bound to it; without one it is not opened."""
-    for resource in mesh.edge.virtual_services:
-        spec = resource.spec
-        if not _bound_hosts(resource, bound):
-            continue
-        for rule in spec.tcp:
-            applies = not rule.match or any(m.port in {0, port} for m in rule.match)
-            if applies and rule.route and rule.route[0].destination is not None:
-                cluster = cluster_for(mesh, rule.route[0].destination, namespace=resource.namespace, default_port=port)
-                result.listeners.append(
-                    listener_pb2.Listener(
-                        name=names.listener("0.0.0.0", port),
-                        address=socket_address("0.0.0.0", port),
-                        traffic_direction="OUTBOUND",
-                        filter_chains=[filter_chain(tcp_filter(cluster))],
-                    )
-                )
-                return
+def _range(text: str) -> Any:
+    address, _, length = text.partition("/")
+    return {"address_prefix": address, "prefix_len": {"value": int(length or (128 if ":" in address else 32))}}

@@ -12,12 +12,18 @@ from typing import Any
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.core.v3 import base_pb2, config_source_pb2, protocol_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.extensions.filters.http.cors.v3 import cors_pb2
+from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from google.protobuf import any_pb2, duration_pb2, wrappers_pb2
 
+from dockermesh.config.api.mesh_config import NormalizationType
+
 UNREACHED_HEADER = "x-dockermesh-unreached"
+FAULT_FILTER = "envoy.filters.http.fault"
+CORS_FILTER = "envoy.filters.http.cors"
 
 
 def pack(message: Any) -> any_pb2.Any:
@@ -36,6 +42,11 @@ def seconds(value: float) -> duration_pb2.Duration:
 def uint32(value: int) -> wrappers_pb2.UInt32Value:
     """A protobuf optional integer."""
     return wrappers_pb2.UInt32Value(value=value)
+
+
+def uint64(value: int) -> wrappers_pb2.UInt64Value:
+    """A protobuf optional large integer."""
+    return wrappers_pb2.UInt64Value(value=value)
 
 
 def boolean(value: bool) -> wrappers_pb2.BoolValue:
@@ -98,20 +109,22 @@ def connection_manager(
     route_config: route_pb2.RouteConfiguration | None = None,
     is_edge: bool = False,
     is_inbound: bool = False,
+    normalization: NormalizationType = NormalizationType.BASE,
 ) -> hcm_pb2.HttpConnectionManager:
     """An HTTP connection manager with its routes from RDS (by name) or inline."""
     manager = hcm_pb2.HttpConnectionManager(
         stat_prefix=stat_prefix,
-        http_filters=[
-            hcm_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=pack(router_pb2.Router())),
-        ],
+        http_filters=_filters(is_inbound=is_inbound),
         upgrade_configs=[hcm_pb2.HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
         use_remote_address=boolean(is_edge),
         server_header_transformation=hcm_pb2.HttpConnectionManager.PASS_THROUGH,
-        normalize_path=boolean(True),
+        normalize_path=boolean(normalization is not NormalizationType.NONE),
+        merge_slashes=normalization in _MERGES_SLASHES,
         stream_idle_timeout=seconds(0),
         http_protocol_options=protocol_pb2.Http1ProtocolOptions(accept_http_10=True),
     )
+    if normalization is NormalizationType.DECODE_AND_MERGE_SLASHES:
+        manager.path_with_escaped_slashes_action = hcm_pb2.HttpConnectionManager.UNESCAPE_AND_FORWARD
     if is_edge:
         manager.server_name = "dockermesh"
     if is_inbound:
@@ -121,6 +134,21 @@ def connection_manager(
     else:
         manager.rds.CopyFrom(hcm_pb2.Rds(config_source=ads(), route_config_name=rds))
     return manager
+
+
+_MERGES_SLASHES = frozenset({NormalizationType.MERGE_SLASHES, NormalizationType.DECODE_AND_MERGE_SLASHES})
+
+
+def _filters(*, is_inbound: bool) -> list[hcm_pb2.HttpFilter]:
+    """The HTTP filters; those whose settings are on routes do nothing without them."""
+    router = hcm_pb2.HttpFilter(name="envoy.filters.http.router", typed_config=pack(router_pb2.Router()))
+    if is_inbound:
+        return [router]
+    return [
+        hcm_pb2.HttpFilter(name=CORS_FILTER, typed_config=pack(cors_pb2.Cors())),
+        hcm_pb2.HttpFilter(name=FAULT_FILTER, typed_config=pack(fault_pb2.HTTPFault())),
+        router,
+    ]
 
 
 def _mark_unreached() -> hcm_pb2.LocalReplyConfig:

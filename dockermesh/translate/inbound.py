@@ -12,7 +12,7 @@ from envoy.config.listener.v3 import listener_pb2
 
 from dockermesh.model import INBOUND_PORT, Port, Protocol
 from dockermesh.translate import clusters, names
-from dockermesh.translate.clusters import socket_address
+from dockermesh.translate.endpoints import socket_address
 from dockermesh.translate.http import boolean, connection_manager, uint32
 from dockermesh.translate.listeners import (
     HTTP_INSPECTOR,
@@ -25,9 +25,10 @@ from dockermesh.translate.listeners import (
     tcp_filter,
 )
 from dockermesh.translate.routes import inbound_table
+from dockermesh.translate.settings import MeshSettings
 
 
-def inbound_listener(ports: Iterable[Port]) -> listener_pb2.Listener:
+def inbound_listener(ports: Iterable[Port], settings: MeshSettings) -> listener_pb2.Listener:
     """`virtualInbound`: declared ports by their protocol, all other ports as bytes to the app."""
     listener = listener_pb2.Listener(
         name=names.VIRTUAL_INBOUND,
@@ -49,7 +50,10 @@ def inbound_listener(ports: Iterable[Port]) -> listener_pb2.Listener:
         number, cluster = uint32(port.number), names.inbound_cluster(port.number)
         http = http_filter(
             connection_manager(
-                f"inbound_0.0.0.0_{port.number}", route_config=inbound_table(port.number), is_inbound=True
+                f"inbound_0.0.0.0_{port.number}",
+                route_config=inbound_table(port.number),
+                is_inbound=True,
+                normalization=settings.normalization,
             )
         )
         if port.protocol.is_http:
@@ -70,7 +74,7 @@ def inbound_listener(ports: Iterable[Port]) -> listener_pb2.Listener:
             )
     if needs_sniffing:
         listener.listener_filters.extend([TLS_INSPECTOR, HTTP_INSPECTOR])
-        sniff(listener)
+        sniff(listener, settings.detection_timeout)
     listener.default_filter_chain.CopyFrom(
         filter_chain(tcp_filter(names.INBOUND_PASSTHROUGH_CLUSTER), name="virtualInbound-catchall")
     )

@@ -18,8 +18,9 @@ from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
 from dockermesh.model import OUTBOUND_PORT, Port, Service
 from dockermesh.translate import names
-from dockermesh.translate.clusters import socket_address
+from dockermesh.translate.endpoints import socket_address
 from dockermesh.translate.http import boolean, connection_manager, pack, seconds, uint32
+from dockermesh.translate.settings import MeshSettings
 
 ORIGINAL_DST = listener_components_pb2.ListenerFilter(
     name="envoy.filters.listener.original_dst", typed_config=pack(original_dst_pb2.OriginalDst())
@@ -53,10 +54,12 @@ def http_filter(manager: Any) -> listener_components_pb2.Filter:
 
 def tcp_filter(cluster: str) -> listener_components_pb2.Filter:
     """The network filter that proxies bytes to a cluster."""
-    return listener_components_pb2.Filter(
-        name="envoy.filters.network.tcp_proxy",
-        typed_config=pack(tcp_proxy_pb2.TcpProxy(stat_prefix=cluster, cluster=cluster, max_connect_attempts=uint32(3))),
-    )
+    return proxy_filter(tcp_proxy_pb2.TcpProxy(stat_prefix=cluster, cluster=cluster, max_connect_attempts=uint32(3)))
+
+
+def proxy_filter(proxy: tcp_proxy_pb2.TcpProxy) -> listener_components_pb2.Filter:
+    """The network filter of a TCP proxy."""
+    return listener_components_pb2.Filter(name="envoy.filters.network.tcp_proxy", typed_config=pack(proxy))
 
 
 def virtual_outbound(*, allow_any: bool) -> listener_pb2.Listener:
@@ -79,36 +82,39 @@ def virtual_outbound(*, allow_any: bool) -> listener_pb2.Listener:
     )
 
 
-def http_port(port: int) -> listener_pb2.Listener:
+def http_port(port: int, settings: MeshSettings) -> listener_pb2.Listener:
     """The listener for HTTP to any address on this port."""
+    manager = connection_manager(f"outbound_0.0.0.0_{port}", rds=str(port), normalization=settings.normalization)
     return listener_pb2.Listener(
         name=names.listener("0.0.0.0", port),
         address=socket_address("0.0.0.0", port),
         bind_to_port=boolean(False),
         traffic_direction="OUTBOUND",
-        filter_chains=[filter_chain(http_filter(connection_manager(f"outbound_0.0.0.0_{port}", rds=str(port))))],
+        filter_chains=[filter_chain(http_filter(manager))],
     )
 
 
-def service_port(service: Service, port: Port, vip: str) -> listener_pb2.Listener:
-    """The listener of a TCP port, or of one whose protocol has to be sniffed, on the service's virtual IP."""
-    tcp = filter_chain(tcp_filter(names.outbound_cluster(service.hostname, port.number)))
+def tcp_port(
+    address: str, port: int, *, needs_sni: bool, needs_sniffing: bool, timeout: float = SNIFF_TIMEOUT_S
+) -> listener_pb2.Listener:
+    """The listener of an address and port, without its filter chains."""
     listener = listener_pb2.Listener(
-        name=names.listener(vip, port.number),
-        address=socket_address(vip, port.number),
+        name=names.listener(address, port),
+        address=socket_address(address, port),
         bind_to_port=boolean(False),
         traffic_direction="OUTBOUND",
-        filter_chains=[tcp],
     )
-    if port.protocol == "auto":
-        manager = connection_manager(f"outbound_{vip}_{port.number}", rds=sniffed_route(service, port))
-        http = filter_chain(http_filter(manager), application_protocols=SNIFFED_HTTP)
-        del listener.filter_chains[:]
-        listener.filter_chains.append(http)
-        listener.default_filter_chain.CopyFrom(tcp)
-        listener.listener_filters.extend([TLS_INSPECTOR, HTTP_INSPECTOR])
-        sniff(listener)
+    if needs_sni or needs_sniffing:
+        listener.listener_filters.append(TLS_INSPECTOR)
+        if needs_sniffing:
+            listener.listener_filters.append(HTTP_INSPECTOR)
+        sniff(listener, timeout)
     return listener
+
+
+def unknown_chain(*, allow_any: bool) -> Any:
+    """What happens to connections to unknown destinations."""
+    return filter_chain(tcp_filter(names.PASSTHROUGH_CLUSTER if allow_any else names.BLACK_HOLE_CLUSTER))
 
 
 def sniffed_route(service: Service, port: Port) -> str:
@@ -116,9 +122,9 @@ def sniffed_route(service: Service, port: Port) -> str:
     return f"{service.hostname}:{port.number}"
 
 
-def sniff(listener: listener_pb2.Listener) -> None:
+def sniff(listener: listener_pb2.Listener, timeout: float = SNIFF_TIMEOUT_S) -> None:
     """Wait a bounded time for the client's first bytes, then go on without knowing the protocol."""
-    listener.listener_filters_timeout.CopyFrom(seconds(SNIFF_TIMEOUT_S))
+    listener.listener_filters_timeout.CopyFrom(seconds(timeout))
     listener.continue_on_listener_filters_timeout = True
 
 

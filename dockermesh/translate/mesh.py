@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from dockermesh.model import Catalog, Endpoint, Health, Port, Service, Workload, WorkloadKind
+from dockermesh.config.hosts import kubernetes_service
+from dockermesh.model import Catalog, Endpoint, Health, Port, Resolution, Service, Workload, WorkloadKind
 from dockermesh.model.protocol import Protocol, parse_protocol
-from dockermesh.translate.settings import EdgeConfig, MeshSettings
+from dockermesh.translate.service_entries import entry_services, merge_services
+from dockermesh.translate.settings import IstioConfig, MeshSettings, with_mesh_config
 from dockermesh.translate.vips import allocate_vips
 
 CLUSTER_DOMAIN = "svc.cluster.local"
@@ -32,6 +34,7 @@ class Proxy:
     address: str = ""
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     workload: Workload | None = None
+    locality: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,46 +42,119 @@ class MeshState:
     """Services by hostname with their virtual IPs, workloads by name, and the config that applies.
 
     `names` maps every name by which a service may be called to its hostname; a name belongs to one service only.
+    `vips` holds the address that DNS answers for a service. `declared` are the services that ServiceEntries make;
+    `owners` tells which one answers requests for an address that several of them give.
     """
 
     services: Mapping[str, Service] = field(default_factory=lambda: MappingProxyType({}))
     names: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     vips: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     workloads: Mapping[str, Workload] = field(default_factory=lambda: MappingProxyType({}))
-    edge: EdgeConfig = field(default_factory=EdgeConfig)
+    config: IstioConfig = field(default_factory=IstioConfig)
     settings: MeshSettings = field(default_factory=MeshSettings)
+    base_settings: MeshSettings = field(default_factory=MeshSettings)
+    declared: Mapping[str, Service] = field(default_factory=lambda: MappingProxyType({}))
+    owners: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 def build_mesh(
     catalog: Catalog,
     *,
-    edge: EdgeConfig | None = None,
+    config: IstioConfig | None = None,
     settings: MeshSettings | None = None,
     previous: MeshState | None = None,
 ) -> MeshState:
-    """The state after `catalog` (and config); parts that equal `previous` are taken over from it."""
+    """The state after `catalog` (and config); parts that equal `previous` are taken over from it.
+
+    `settings` are those of the control plane; a MeshConfig among the resources overrides them.
+    """
     before = previous or MeshState()
+    config = config if config is not None else before.config
+    declared = _declared(catalog, config, before)
     services = _with_workloads(catalog, before.services)
-    vips, names = before.vips, before.names
-    if services.keys() != before.services.keys():
-        vips, names = allocate_vips(services), _names(services)
+    for host, service in declared.items():
+        services.setdefault(host, service)
+    vips, names, owners = before.vips, before.names, before.owners
+    if _addressing(services) != _addressing(before.services):
+        vips, names, owners = _vips(services), _names(services), _owners(services)
+    base = settings if settings is not None else before.base_settings
     return MeshState(
         services=services,
         names=names,
         vips=vips,
         workloads=catalog.workloads,
-        edge=edge if edge is not None else before.edge,
-        settings=settings if settings is not None else before.settings,
+        config=config,
+        settings=_settings(base, config, before),
+        base_settings=base,
+        declared=declared,
+        owners=owners,
     )
+
+
+def _settings(base: MeshSettings, config: IstioConfig, before: MeshState) -> MeshSettings:
+    if base is before.base_settings and config.mesh_configs == before.config.mesh_configs:
+        return before.settings
+    for resource in config.mesh_configs[:1]:
+        return with_mesh_config(base, resource.spec)
+    return base
+
+
+def _declared(catalog: Catalog, config: IstioConfig, before: MeshState) -> Mapping[str, Service]:
+    """The services of ServiceEntries. What equals the service before is the same object."""
+    has_selector = any(r.spec.workload_selector is not None for r in config.service_entries)
+    if config is before.config and not (has_selector and catalog.workloads is not before.workloads):
+        return before.declared
+    workloads = [catalog.workloads[name] for name in sorted(catalog.workloads)] if has_selector else []
+    made: dict[str, Service] = {}
+    for resource in config.service_entries:
+        for service in entry_services(resource, config.workload_entries, workloads):
+            known = made.get(service.hostname)
+            made[service.hostname] = service if known is None else merge_services(known, service)
+    return {
+        host: old if (old := before.declared.get(host)) is not None and old == service else service
+        for host, service in made.items()
+    }
+
+
+def _owners(services: Mapping[str, Service]) -> dict[str, str]:
+    owners: dict[str, str] = {}
+    for host in sorted(services):
+        for address in services[host].addresses:
+            owners.setdefault(address, host)
+    return owners
+
+
+def _addressing(services: Mapping[str, Service]) -> list[tuple[object, ...]]:
+    """What names and virtual IPs depend on."""
+    return sorted((host, s.aliases, s.addresses, s.resolution.value) for host, s in services.items())
+
+
+def _vips(services: Mapping[str, Service]) -> dict[str, str]:
+    """The addresses that DNS answers: the service's own, or one of ours.
+
+    A service that is reached at the address which its client dialled has none, or nobody would dial that address.
+    """
+    fixed = {h: next((a for a in s.addresses if "/" not in a), "") for h, s in services.items() if s.addresses}
+    ours = [
+        host
+        for host, service in services.items()
+        if not service.addresses and not host.startswith("*") and service.resolution is not Resolution.NONE
+    ]
+    return {host: address for host, address in fixed.items() if address} | allocate_vips(ours)
 
 
 def host_names(service: Service) -> list[str]:
     """Every name by which an app may call the service, the hostname first.
 
     Consul's forms (`reviews.service.consul`, `reviews.service`), Kubernetes' (`reviews.default.svc.cluster.local` and
-    what it shortens to), the short name, and the aliases.
+    what it shortens to), the short name, and the aliases. One that a ServiceEntry makes has its hostname alone, unless
+    that is of Kubernetes' form.
     """
     name, namespace = service.name, service.namespace
+    if service.is_declared:
+        known = kubernetes_service(service.hostname)
+        forms = [f"{known[0]}.{known[1]}.svc", ".".join(known), known[0]] if known is not None else []
+        return [service.hostname, *forms]
     listed = [
         service.hostname,
         name,

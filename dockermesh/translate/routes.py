@@ -7,47 +7,55 @@ from collections.abc import Iterable
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 from envoy.type.matcher.v3 import regex_pb2, string_pb2
 
+from dockermesh.config.api.destination_rule import TrafficPolicy
 from dockermesh.model import Port, Service
 from dockermesh.translate import names
-from dockermesh.translate.http import UNREACHED_HEADER, inbound_retry_policy, retry_policy, seconds
+from dockermesh.translate.http import UNREACHED_HEADER, inbound_retry_policy, seconds
+from dockermesh.translate.load_balancer import consistent_hash, hash_policy
+from dockermesh.translate.retries import retries
 from dockermesh.translate.settings import MeshSettings
 
 
 def virtual_host(
-    service: Service, port: Port, domains: Iterable[str], settings: MeshSettings, *, dialled: int = 0
+    name: str, domains: Iterable[str], routes: Iterable[route_components_pb2.Route]
 ) -> route_components_pb2.VirtualHost:
-    """The default routing of a service: everything to its one cluster, without a time limit (Istio's default).
-
-    `dialled` is the port that clients call, where it is another than the service's own.
-    """
+    """The routes of a host, by whatever name it is called."""
     return route_components_pb2.VirtualHost(
-        name=f"{service.hostname}:{dialled or port.number}",
-        domains=domains,
-        routes=[
-            route_components_pb2.Route(
-                name="default",
-                match=route_components_pb2.RouteMatch(prefix="/"),
-                route=to_cluster(names.outbound_cluster(service.hostname, port.number), settings),
-                decorator=route_components_pb2.Decorator(operation=f"{service.hostname}:{port.number}/*"),
-            )
-        ],
-        include_request_attempt_count=True,
+        name=name, domains=domains, routes=routes, include_request_attempt_count=True
     )
 
 
-def to_cluster(cluster: str, settings: MeshSettings) -> route_components_pb2.RouteAction:
-    """Forward to a cluster with the mesh's default retries and no time limit."""
-    action = route_components_pb2.RouteAction(cluster=cluster, timeout=seconds(0))
+def default_route(
+    service: Service, port: Port, policy: TrafficPolicy, settings: MeshSettings
+) -> route_components_pb2.Route:
+    """The default routing of a service: everything to its one cluster, without a time limit (Istio's default)."""
+    action = forward_to(names.outbound_cluster(service.hostname, port.number))
+    hashed = consistent_hash(policy)
+    action.hash_policy.extend(hash_policy(hashed))
+    again = retries(None, settings, is_hashed=hashed is not None)
+    if again is not None:
+        action.retry_policy.CopyFrom(again)
+    return route_components_pb2.Route(
+        name="default",
+        match=route_components_pb2.RouteMatch(prefix="/"),
+        route=action,
+        decorator=route_components_pb2.Decorator(operation=f"{service.hostname}:{port.number}/*"),
+    )
+
+
+def forward_to(cluster: str) -> route_components_pb2.RouteAction:
+    """Forward to a cluster (empty: weighted clusters will be set) without a time limit."""
+    action = route_components_pb2.RouteAction(timeout=seconds(0))
+    if cluster:
+        action.cluster = cluster
     action.max_stream_duration.max_stream_duration.CopyFrom(seconds(0))
     action.max_stream_duration.grpc_timeout_header_max.CopyFrom(seconds(0))
-    if settings.hold_attempts:
-        action.retry_policy.CopyFrom(retry_policy(settings.hold_attempts))
     return action
 
 
-def catch_all(settings: MeshSettings) -> route_components_pb2.VirtualHost:
+def catch_all(*, allow_any: bool) -> route_components_pb2.VirtualHost:
     """What happens to hosts that are no service: passed through, or 502 (Istio's `allow_any` and `block_all`)."""
-    if settings.allow_any:
+    if allow_any:
         route = route_components_pb2.Route(
             name="allow_any",
             match=route_components_pb2.RouteMatch(prefix="/"),

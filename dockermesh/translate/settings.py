@@ -1,11 +1,19 @@
-"""Mesh-wide settings and the edge's configuration, as translation sees them."""
+"""Mesh-wide settings and the Istio resources, as translation sees them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
 
+from dockermesh.config.api.common import LocalityLoadBalancerSetting
+from dockermesh.config.api.destination_rule import DestinationRule, H2UpgradePolicy, TcpKeepalive
 from dockermesh.config.api.gateway import Gateway
-from dockermesh.config.api.virtual_service import VirtualService
+from dockermesh.config.api.mesh_config import MeshConfig, NormalizationType, OutboundPolicyMode
+from dockermesh.config.api.service_entry import ServiceEntry
+from dockermesh.config.api.sidecar import Sidecar
+from dockermesh.config.api.virtual_service import HTTPRetry, VirtualService
+from dockermesh.config.api.workload import WorkloadEntry
 from dockermesh.config.resource import Resource
 
 
@@ -16,17 +24,87 @@ class MeshSettings:
     `hold_attempts`: how often a request that no app has seen yet is tried again, with back-off from 50 ms to 1 s;
     20 attempts hold it for about 10 s, longer than an app or a pod takes to restart. 0 fails it at once.
     `allow_any`: pass connections to unknown destinations through (Istio: outboundTrafficPolicy.mode ALLOW_ANY);
-    otherwise they are refused (REGISTRY_ONLY).
+    otherwise they are refused (REGISTRY_ONLY). `retries` is the user's own default, in place of holding.
+    `verify_certificates`: check servers against the system's roots where a rule names none. Times are in seconds.
     """
 
     trust_domain: str = "cluster.local"
     hold_attempts: int = 20
     allow_any: bool = True
+    root_namespace: str = "istio-system"
+    retries: HTTPRetry | None = None
+    connect_timeout: float = 10.0
+    detection_timeout: float = 5.0
+    tcp_keepalive: TcpKeepalive | None = None
+    h2_upgrade: bool = False
+    locality: LocalityLoadBalancerSetting | None = None
+    verify_certificates: bool = True
+    normalization: NormalizationType = NormalizationType.BASE
+    service_export_to: tuple[str, ...] = ()
+    virtual_service_export_to: tuple[str, ...] = ()
+    destination_rule_export_to: tuple[str, ...] = ()
+
+
+def with_mesh_config(settings: MeshSettings, config: MeshConfig) -> MeshSettings:
+    """The settings with what a MeshConfig says; what it leaves out stays."""
+    changes: dict[str, Any] = {
+        "trust_domain": config.trust_domain,
+        "root_namespace": config.root_namespace,
+        "retries": config.default_http_retry_policy,
+        "tcp_keepalive": config.tcp_keepalive,
+        "locality": config.locality_lb_setting,
+        "service_export_to": config.default_service_export_to,
+        "virtual_service_export_to": config.default_virtual_service_export_to,
+        "destination_rule_export_to": config.default_destination_rule_export_to,
+    }
+    changes = {name: value for name, value in changes.items() if value}
+    if config.outbound_traffic_policy is not None:
+        changes["allow_any"] = config.outbound_traffic_policy.mode is not OutboundPolicyMode.REGISTRY_ONLY
+    if config.connect_timeout is not None:
+        changes["connect_timeout"] = config.connect_timeout.total_seconds()
+    if config.protocol_detection_timeout is not None:
+        changes["detection_timeout"] = config.protocol_detection_timeout.total_seconds()
+    if config.h2_upgrade_policy is not H2UpgradePolicy.DEFAULT:
+        changes["h2_upgrade"] = config.h2_upgrade_policy is H2UpgradePolicy.UPGRADE
+    if config.verify_certificate_at_client is not None:
+        changes["verify_certificates"] = config.verify_certificate_at_client
+    if config.path_normalization is not None:
+        wanted = config.path_normalization.normalization
+        changes["normalization"] = NormalizationType.BASE if wanted is NormalizationType.DEFAULT else wanted
+    return replace(settings, **changes)
 
 
 @dataclass(frozen=True, slots=True)
-class EdgeConfig:
-    """Gateways, and the VirtualServices that may be bound to them, oldest first."""
+class IstioConfig:
+    """The valid resources by kind, oldest first, so that conflicts end the same way everywhere."""
 
     gateways: tuple[Resource[Gateway], ...] = ()
     virtual_services: tuple[Resource[VirtualService], ...] = ()
+    destination_rules: tuple[Resource[DestinationRule], ...] = ()
+    service_entries: tuple[Resource[ServiceEntry], ...] = ()
+    workload_entries: tuple[Resource[WorkloadEntry], ...] = ()
+    sidecars: tuple[Resource[Sidecar], ...] = ()
+    mesh_configs: tuple[Resource[MeshConfig], ...] = ()
+    others: tuple[Resource[Any], ...] = ()
+
+
+_FIELDS = {
+    "Gateway": "gateways",
+    "VirtualService": "virtual_services",
+    "DestinationRule": "destination_rules",
+    "ServiceEntry": "service_entries",
+    "WorkloadEntry": "workload_entries",
+    "Sidecar": "sidecars",
+    "MeshConfig": "mesh_configs",
+}
+
+
+def istio_config(resources: Iterable[Resource[Any]]) -> IstioConfig:
+    """The resources sorted by kind; where several have one name, the last given counts."""
+    by_name = {(r.kind, r.namespace, r.name): r for r in resources}
+    # Oldest first, then by name: the same order on every replica and after every restart.
+    ordered = sorted(by_name.values(), key=lambda r: (r.created or "9", r.name, r.namespace, r.kind))
+    groups: dict[str, list[Resource[Any]]] = {}
+    for resource in ordered:
+        groups.setdefault(_FIELDS.get(resource.kind, "others"), []).append(resource)
+    return IstioConfig(**{name: tuple(group) for name, group in groups.items()})

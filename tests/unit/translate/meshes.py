@@ -17,7 +17,7 @@ from google.protobuf.json_format import MessageToDict
 from dockermesh.config.documents import read_text
 from dockermesh.model import Catalog, Endpoint, Port, Protocol, ServedPort, Service, Workload, WorkloadKind
 from dockermesh.translate.mesh import MeshState, Proxy, build_mesh
-from dockermesh.translate.settings import EdgeConfig, MeshSettings
+from dockermesh.translate.settings import IstioConfig, MeshSettings, istio_config
 from dockermesh.xds import Snapshot
 
 MESSAGES = {
@@ -46,17 +46,14 @@ def catalog(services: Iterable[Service] = (), workloads: Iterable[Workload] = ()
     return Catalog({s.hostname: s for s in services}, {w.name: w for w in workloads})
 
 
-def edge(text: str) -> EdgeConfig:
+def edge(text: str) -> IstioConfig:
     reading = read_text(text)
     assert not [f for f in reading.findings if f.is_error], reading.findings
-    return EdgeConfig(
-        tuple(r for r in reading.resources if r.kind == "Gateway"),
-        tuple(r for r in reading.resources if r.kind == "VirtualService"),
-    )
+    return istio_config(reading.resources)
 
 
 def mesh(*services: Service, config: str = "", settings: MeshSettings | None = None) -> MeshState:
-    return build_mesh(catalog(services), edge=edge(config) if config else None, settings=settings)
+    return build_mesh(catalog(services), config=edge(config) if config else None, settings=settings)
 
 
 def sidecar(name: str = "front-1", *ports: int) -> Proxy:

@@ -41,7 +41,7 @@ def translated(case: str, proxy: str) -> dict[str, list[dict[str, Any]]]:
     read = yaml.safe_load((CASES / f"{case}.in.yaml").read_text())
     config = edge(yaml.safe_dump_all(read["config"])) if read.get("config") else None
     translator = Translator()
-    translator.update(build_mesh(catalog(service_of(s) for s in read["services"]), edge=config))
+    translator.update(build_mesh(catalog(service_of(s) for s in read["services"]), config=config))
     return as_dict(translator.snapshot(PROXIES[proxy]))
 
 

@@ -175,14 +175,14 @@ def test_a_gateway_serves_what_is_bound_to_it() -> None:
 def test_a_gateway_is_translated_again_only_when_its_config_changes() -> None:
     translator, services = Translator(), [service("reviews", "10.0.0.1")]
     config = edge(GATEWAY)
-    state = build_mesh(catalog(services), edge=config)
+    state = build_mesh(catalog(services), config=config)
     translator.update(state)
     translator.snapshot(gateway(EDGE))
-    state = build_mesh(catalog([service("reviews", "10.0.0.7")]), edge=config, previous=state)
+    state = build_mesh(catalog([service("reviews", "10.0.0.7")]), config=config, previous=state)
     translator.update(state)
     translator.snapshot(gateway(EDGE))
     assert translator.counters.gateways == 1
-    translator.update(build_mesh(catalog(state.services.values()), edge=edge(GATEWAY), previous=state))
+    translator.update(build_mesh(catalog(state.services.values()), config=edge(GATEWAY), previous=state))
     translator.snapshot(gateway(EDGE))
     assert translator.counters.gateways == 2
 

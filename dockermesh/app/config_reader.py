@@ -14,22 +14,22 @@ from dockermesh.config.documents import read_document, read_text
 from dockermesh.config.resource import Resource
 from dockermesh.model import Workload
 from dockermesh.registry.config_store import StoredResource
-from dockermesh.translate.settings import EdgeConfig
+from dockermesh.translate.settings import IstioConfig, istio_config
 
 log = structlog.get_logger(__name__)
 
 
-class EdgeReader:
+class ConfigReader:
     """Reads each document once: what did not change is not decoded again."""
 
     def __init__(self) -> None:
         self._stored: dict[str, tuple[StoredResource, tuple[Resource[Any], ...]]] = {}
         self._carried: dict[str, tuple[str, tuple[Resource[Any], ...]]] = {}
         self._inputs: tuple[object, ...] = ()
-        self._edge = EdgeConfig()
+        self._config = IstioConfig()
 
-    def read(self, stored: Mapping[str, StoredResource], workloads: Mapping[str, Workload]) -> EdgeConfig:
-        """The gateways and virtual services of both sources; the same object while nothing changed.
+    def read(self, stored: Mapping[str, StoredResource], workloads: Mapping[str, Workload]) -> IstioConfig:
+        """The resources of both sources; the same object while nothing changed.
 
         Resources of the store win over those that a workload carries under the same name.
         """
@@ -40,8 +40,8 @@ class EdgeReader:
         inputs = (*(id(r) for _, r in kept.values()), "", *(id(r) for _, r in carried.values()))
         if inputs != self._inputs:
             self._inputs = inputs
-            self._edge = _edge([*(r for _, r in carried.values()), *(r for _, r in kept.values())])
-        return self._edge
+            self._config = istio_config(r for _, group in (*carried.values(), *kept.values()) for r in group)
+        return self._config
 
     def _read_stored(self, item: StoredResource) -> tuple[StoredResource, tuple[Resource[Any], ...]]:
         known = self._stored.get(item.key)
@@ -64,15 +64,3 @@ def _report(where: str, findings: Iterable[Any]) -> None:
     for finding in findings:
         if finding.is_error:
             log.warning("resource left out", where=where, field=finding.field, reason=finding.message)
-
-
-def _edge(groups: Iterable[tuple[Resource[Any], ...]]) -> EdgeConfig:
-    by_name: dict[tuple[str, str, str], Resource[Any]] = {}
-    for resource in (r for group in groups for r in group):
-        by_name[resource.kind, resource.namespace, resource.name] = resource
-    # Oldest first, then by name: the same order on every replica and after every restart.
-    ordered = sorted(by_name.values(), key=lambda r: (r.created or "9", r.namespace, r.name))
-    return EdgeConfig(
-        gateways=tuple(r for r in ordered if r.kind == "Gateway"),
-        virtual_services=tuple(r for r in ordered if r.kind == "VirtualService"),
-    )

@@ -1,0 +1,183 @@
+"""A catalog and a proxy read from files, for translation without a registry."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dockermesh.config.loading import load_documents
+from dockermesh.errors import InputError
+from dockermesh.model import Catalog, Endpoint, Health, Port, ServedPort, Service, Workload, WorkloadKind
+from dockermesh.model.protocol import infer_protocol
+from dockermesh.translate.mesh import SERVICE_DOMAIN, Proxy
+
+
+def read_catalog(file: Path) -> Catalog:
+    """The catalog in a YAML file: `services: [{name, ports, endpoints}]`.
+
+    Raises InputError where the file cannot be read or has another form.
+    """
+    loaded = load_documents(_content(file))
+    if loaded.error is not None:
+        raise InputError(loaded.error.message, where=f"{file}:{loaded.error.line}", fix="correct the YAML")
+    data = loaded.documents[0].data if loaded.documents else {}
+    services: dict[str, Service] = {}
+    for index, entry in enumerate(_list(data, "services", str(file))):
+        service = _service(entry, f"{file}: services[{index}]")
+        services[service.hostname] = service
+    return Catalog(services=services, workloads=_workloads(services))
+
+
+def read_proxy(file: Path) -> Proxy:
+    """The proxy in a JSON file `{id, type, namespace, labels, ip}`.
+
+    Raises InputError where the file cannot be read or has another form.
+    """
+    try:
+        data = json.loads(_content(file))
+    except ValueError as error:
+        raise InputError(
+            f"is not JSON: {error}", where=str(file), fix="write {id, type, namespace, labels, ip}"
+        ) from None
+    if not isinstance(data, dict):
+        raise InputError("must be a JSON object", where=str(file), fix="write {id, type, namespace, labels, ip}")
+    kind = data.get("type") or WorkloadKind.SIDECAR.value
+    if kind not in {k.value for k in WorkloadKind}:
+        raise InputError(f"{kind!r} is no type of proxy", where=f"{file}: type", fix="write sidecar or router")
+    return Proxy(
+        id=str(data.get("id") or "proxy"),
+        kind=WorkloadKind(kind),
+        namespace=str(data.get("namespace") or "default"),
+        address=str(data.get("ip") or ""),
+        labels=_labels(data, str(file)),
+        locality=str(data.get("locality") or ""),
+    )
+
+
+def workload_proxy(catalog: Catalog, name: str) -> Proxy:
+    """The proxy of a workload of the catalog.
+
+    Raises InputError if the catalog has no such workload.
+    """
+    workload = catalog.workloads.get(name)
+    if workload is None:
+        known = ", ".join(sorted(catalog.workloads)) or "none"
+        raise InputError(f"no workload is named {name!r}", where="--workload", fix=f"the catalog has: {known}")
+    return Proxy(
+        id=workload.name,
+        kind=workload.kind,
+        namespace=workload.namespace,
+        address=workload.address,
+        labels=workload.labels,
+        workload=workload,
+    )
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", where=str(file), fix="check the path") from None
+
+
+def _list(data: Any, key: str, where: str) -> list[dict[str, Any]]:
+    if not isinstance(data, dict):
+        raise InputError(f"must be a mapping with {key!r}", where=where, fix=f"write {key}: [...]")
+    items = data.get(key) or []
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise InputError(f"{key} must be a list of mappings", where=where, fix=f"write {key}: [{{...}}]")
+    return items
+
+
+def _labels(data: Mapping[str, Any], where: str) -> dict[str, str]:
+    labels = data.get("labels") or {}
+    if not isinstance(labels, dict):
+        raise InputError("labels must be a mapping", where=where, fix="write labels: {key: value}")
+    return {str(key): str(value) for key, value in labels.items()}
+
+
+def _number(data: Mapping[str, Any], key: str, where: str) -> int:
+    value = data.get(key) or 0
+    if not isinstance(value, int) or not 0 <= value < 65536:
+        raise InputError(f"{value!r} is not a port", where=f"{where}: {key}", fix="write a number from 1 to 65535")
+    return value
+
+
+def _service(data: Mapping[str, Any], where: str) -> Service:
+    name = data.get("name")
+    if not isinstance(name, str) or not name:
+        raise InputError("name is required", where=where, fix="write the service's name")
+    ports = []
+    for index, entry in enumerate(_list(data, "ports", where)):
+        number = _number(entry, "port", f"{where}.ports[{index}]")
+        label = str(entry.get("name") or "")
+        protocol = infer_protocol(declared=str(entry.get("protocol") or ""), port_name=label, number=number)
+        ports.append(Port(number, protocol, label))
+    namespace = str(data.get("namespace") or "default")
+    hostname = str(data.get("hostname") or (name if "." in name else f"{name}.{SERVICE_DOMAIN}")).lower()
+    endpoints = [
+        endpoint
+        for index, entry in enumerate(_list(data, "endpoints", where))
+        for endpoint in _endpoints(entry, ports, namespace, f"{where}.endpoints[{index}]")
+    ]
+    return Service(
+        name=name.partition(".")[0],
+        hostname=hostname,
+        ports=tuple(ports),
+        endpoints=tuple(endpoints),
+        namespace=namespace,
+        labels=_labels(data, where),
+    )
+
+
+def _endpoints(data: Mapping[str, Any], ports: list[Port], namespace: str, where: str) -> list[Endpoint]:
+    """One endpoint for the port it names; for every port of the service if it names none."""
+    given = _number(data, "port", where)
+    numbers = [port.number for port in ports]
+    if given and (given in numbers or not numbers):
+        pairs = [(given, given)]
+    elif given:
+        pairs = [(given, numbers[0])]
+    else:
+        pairs = [(number, number) for number in numbers]
+    return [
+        Endpoint(
+            address=str(data.get("address") or ""),
+            port=port,
+            service_port=service_port,
+            labels=_labels(data, where),
+            health=Health.HEALTHY if data.get("healthy", True) else Health.UNHEALTHY,
+            workload=str(data.get("workload") or ""),
+            namespace=namespace,
+            service_account=str(data.get("serviceAccount") or ""),
+            locality=str(data.get("locality") or ""),
+            weight=int(data.get("weight") or 1),
+        )
+        for port, service_port in pairs
+    ]
+
+
+def _workloads(services: Mapping[str, Service]) -> dict[str, Workload]:
+    """The workloads that endpoints name, each with all ports that it serves."""
+    found: dict[str, Workload] = {}
+    for service in services.values():
+        protocols = {port.number: port.protocol.value for port in service.ports}
+        for endpoint in service.endpoints:
+            if not endpoint.workload:
+                continue
+            known = found.get(endpoint.workload)
+            protocol = protocols.get(endpoint.service_port, "auto")
+            served = (*(known.ports if known else ()), ServedPort(service.name, endpoint.port, protocol))
+            found[endpoint.workload] = Workload(
+                id=endpoint.workload,
+                name=endpoint.workload,
+                service=service.name,
+                namespace=endpoint.namespace,
+                service_account=endpoint.service_account,
+                address=endpoint.address,
+                labels={**(known.labels if known else {}), **endpoint.labels},
+                ports=served,
+            )
+    return found

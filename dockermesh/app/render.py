@@ -1,0 +1,81 @@
+"""What a proxy would be told, from files alone: the translation of the control plane without any of its I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import any_pb2, json_format
+
+from dockermesh.app.catalog_file import read_catalog, read_proxy, workload_proxy
+from dockermesh.app.static_bootstrap import static_bootstrap
+from dockermesh.config.documents import read_text
+from dockermesh.config.findings import Finding
+from dockermesh.config.resource import Resource
+from dockermesh.errors import InputError
+from dockermesh.model import EMPTY_CATALOG
+from dockermesh.translate.mesh import build_mesh
+from dockermesh.translate.names import DNS_LISTENER
+from dockermesh.translate.settings import IstioConfig, MeshSettings, istio_config
+from dockermesh.translate.translator import Translator
+from dockermesh.xds.snapshot import ResourceSet, Snapshot
+
+_SUFFIXES = frozenset({".yaml", ".yml", ".json"})
+_PARTS = ("listeners", "routes", "clusters", "endpoints")
+
+
+def read_config(paths: Iterable[Path]) -> tuple[IstioConfig, list[Finding]]:
+    """The valid resources of files and folders, and all findings.
+
+    Raises InputError if a path cannot be read.
+    """
+    resources: list[Resource[Any]] = []
+    findings: list[Finding] = []
+    for path in paths:
+        for file in _files(path):
+            try:
+                reading = read_text(file.read_bytes(), str(file))
+            except OSError as error:
+                raise InputError(f"cannot be read: {error.strerror}", where=str(file), fix="check the path") from None
+            resources.extend(reading.resources)
+            findings.extend(reading.findings)
+    return istio_config(resources), findings
+
+
+def _files(path: Path) -> Sequence[Path]:
+    if not path.is_dir():
+        return [path]
+    return sorted(f for f in path.rglob("*") if f.suffix in _SUFFIXES and f.is_file())
+
+
+def render(
+    config: IstioConfig, *, catalog: Path | None, workload: str, proxy: Path | None, is_static: bool
+) -> dict[str, Any]:
+    """The resources of one proxy by type, in proto JSON; or a bootstrap that holds them.
+
+    Raises InputError if the catalog or the proxy cannot be used.
+    """
+    known = read_catalog(catalog) if catalog is not None else EMPTY_CATALOG
+    who = read_proxy(proxy) if proxy is not None else workload_proxy(known, workload)
+    translator = Translator()
+    translator.update(build_mesh(known, config=config, settings=MeshSettings()))
+    snapshot = translator.snapshot(who)
+    parts = snapshot_parts(snapshot)
+    if is_static:
+        return static_bootstrap(parts, who.id)
+    # Tools for Istio's dumps know no UDP listeners: Istio's agent answers DNS, not its Envoy.
+    return {name: parts[name] for name in _PARTS} | {
+        "listeners": [x for x in parts["listeners"] if x["name"] != DNS_LISTENER]
+    }
+
+
+def snapshot_parts(snapshot: Snapshot) -> dict[str, list[dict[str, Any]]]:
+    """The resources of a snapshot by type, in proto JSON, each type in the order of names."""
+    return {name: _messages(getattr(snapshot, name)) for name in (*_PARTS, "secrets")}
+
+
+def _messages(resources: ResourceSet) -> list[dict[str, Any]]:
+    listed = sorted(resources.values(), key=lambda r: r.name)
+    made = [json_format.MessageToDict(any_pb2.Any.FromString(r.any_bytes)) for r in listed]
+    return [{key: value for key, value in message.items() if key != "@type"} for message in made]

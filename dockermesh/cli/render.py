@@ -1,0 +1,53 @@
+"""`dockermesh render`: what a proxy is told, from files, without Docker, Consul or a control plane."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+_FILE = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option("--config", "configs", multiple=True, type=_FILE, metavar="PATH", help="File or folder of resources.")
+@click.argument("more", nargs=-1, type=_FILE, metavar="[PATH...]")
+@click.option("--catalog", type=_FILE, metavar="FILE", help="YAML file of services and endpoints.")
+@click.option("--workload", default="", metavar="NAME", help="The catalog's workload whose proxy is meant.")
+@click.option("--proxy", type=_FILE, metavar="FILE", help="JSON file {id, type, namespace, labels, ip}.")
+@click.option("--static", "is_static", is_flag=True, help="Print a bootstrap that Envoy runs without control plane.")
+@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), default="json", help="Output format.")
+def command(
+    configs: tuple[Path, ...],
+    more: tuple[Path, ...],
+    catalog: Path | None,
+    workload: str,
+    proxy: Path | None,
+    is_static: bool,
+    output: str,
+) -> None:
+    """Print the listeners, routes, clusters and endpoints of one proxy.
+
+    Resources that are not valid are left out and reported to stderr.
+    """
+    import gc
+    import json
+
+    from dockermesh.app.render import read_config, render
+    from dockermesh.errors import UsageError
+
+    if bool(workload) == (proxy is not None):
+        raise UsageError("name the proxy by either --workload or --proxy", fix="see 'dockermesh render --help'")
+    # Nearly all that is allocated lives until the end, so the collector would only walk it again and again.
+    gc.disable()
+    config, findings = read_config((*configs, *more))
+    for finding in findings:
+        if finding.is_error:
+            click.echo(str(finding), err=True)
+    made = render(config, catalog=catalog, workload=workload, proxy=proxy, is_static=is_static)
+    if output == "json":
+        click.echo(json.dumps(made, indent=2))
+        return
+    import yaml
+
+    click.echo(yaml.dump(made, sort_keys=False, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper)), nl=False)

@@ -1,0 +1,90 @@
+"""TLS that a gateway or a Sidecar's listener terminates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from envoy.config.core.v3 import base_pb2
+from envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
+from envoy.type.matcher.v3 import string_pb2
+
+from dockermesh.config.api.gateway import ServerTlsMode, ServerTlsSettings, TlsProtocol
+from dockermesh.translate import secrets
+from dockermesh.translate.http import boolean, pack
+
+PASSES_THROUGH = frozenset({ServerTlsMode.PASSTHROUGH, ServerTlsMode.AUTO_PASSTHROUGH})
+_ASKS = frozenset({ServerTlsMode.MUTUAL, ServerTlsMode.ISTIO_MUTUAL, ServerTlsMode.OPTIONAL_MUTUAL})
+_VERSIONS = {
+    TlsProtocol.TLSV1_0: common_pb2.TlsParameters.TLSv1_0,
+    TlsProtocol.TLSV1_1: common_pb2.TlsParameters.TLSv1_1,
+    TlsProtocol.TLSV1_2: common_pb2.TlsParameters.TLSv1_2,
+    TlsProtocol.TLSV1_3: common_pb2.TlsParameters.TLSv1_3,
+}
+
+
+def certificates(tls: ServerTlsSettings) -> list[str]:
+    """The secrets of the server's own certificates."""
+    if tls.mode is ServerTlsMode.ISTIO_MUTUAL:
+        return [secrets.WORKLOAD_CERTIFICATE]
+    names = [n for n in (*tls.credential_names, tls.credential_name) if n]
+    if names:
+        return [secrets.credential(name) for name in dict.fromkeys(names)]
+    pairs = [(c.server_certificate, c.private_key) for c in tls.tls_certificates]
+    if tls.server_certificate:
+        pairs.append((tls.server_certificate, tls.private_key))
+    return [secrets.file_certificate(*pair) for pair in dict.fromkeys(pairs)]
+
+
+def roots(tls: ServerTlsSettings) -> str:
+    """The secret of what clients' certificates are checked against; empty if none is asked for."""
+    if tls.mode not in _ASKS:
+        return ""
+    if tls.mode is ServerTlsMode.ISTIO_MUTUAL:
+        return secrets.MESH_ROOT
+    if tls.ca_cert_credential_name:
+        return secrets.credential_root(tls.ca_cert_credential_name)
+    if tls.credential_name or tls.credential_names:
+        return secrets.credential_root(tls.credential_name or tls.credential_names[0])
+    files = [tls.ca_certificates, *(c.ca_certificates for c in tls.tls_certificates)]
+    file = next((f for f in files if f), "")
+    return secrets.file_root(file) if file else ""
+
+
+def secret_names(tls: ServerTlsSettings) -> list[str]:
+    """Every secret that the transport socket refers to."""
+    return [name for name in (*certificates(tls), roots(tls)) if name]
+
+
+def transport_socket(tls: ServerTlsSettings, *, is_http: bool) -> Any:
+    """The TLS transport socket of a filter chain; None if the settings name no certificate."""
+    own = certificates(tls)
+    if not own:
+        return None
+    context = tls_pb2.DownstreamTlsContext()
+    common = context.common_tls_context
+    if is_http:
+        common.alpn_protocols.extend(["h2", "http/1.1"])
+    common.tls_certificate_sds_secret_configs.extend(secrets.sds(name) for name in own)
+    parameters = common.tls_params
+    parameters.tls_minimum_protocol_version = _VERSIONS.get(tls.min_protocol_version, common_pb2.TlsParameters.TLSv1_2)
+    if tls.max_protocol_version in _VERSIONS:
+        parameters.tls_maximum_protocol_version = _VERSIONS[tls.max_protocol_version]
+    parameters.cipher_suites.extend(tls.cipher_suites)
+    trusted = roots(tls)
+    if trusted:
+        _check_clients(context, tls, trusted)
+    return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))
+
+
+def _check_clients(context: tls_pb2.DownstreamTlsContext, tls: ServerTlsSettings, trusted: str) -> None:
+    context.require_client_certificate.CopyFrom(boolean(tls.mode is not ServerTlsMode.OPTIONAL_MUTUAL))
+    combined = context.common_tls_context.combined_validation_context
+    combined.validation_context_sds_secret_config.CopyFrom(secrets.sds(trusted))
+    validation = combined.default_validation_context
+    validation.SetInParent()
+    validation.verify_certificate_spki.extend(tls.verify_certificate_spki)
+    validation.verify_certificate_hash.extend(tls.verify_certificate_hash)
+    kinds = common_pb2.SubjectAltNameMatcher
+    for name in tls.subject_alt_names:
+        kind = kinds.URI if "://" in name else kinds.DNS
+        validation.match_typed_subject_alt_names.add(san_type=kind, matcher=string_pb2.StringMatcher(exact=name))
