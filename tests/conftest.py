@@ -42,10 +42,15 @@ def _no_engine() -> str:
     return "" if asked.returncode == 0 else "no Docker engine answers -> run: scripts/setup engine"
 
 
+def _no_kubectl() -> str:
+    return "" if shutil.which("kubectl") else "no kubectl -> run: scripts/setup kubectl"
+
+
 REQUIREMENTS: dict[str, Callable[[], str]] = {
     "binary": cache(_no_envoy),
     "consul": cache(_no_consul),
     "docker": cache(_no_engine),
+    "kubectl": cache(_no_kubectl),
 }
 
 

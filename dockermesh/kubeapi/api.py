@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
-from dockermesh.kubeapi import managed, patches
+from dockermesh.kubeapi import client_side, managed, patches
 from dockermesh.kubeapi.cache import ObjectCache, Stored
 from dockermesh.kubeapi.checking import check_document, check_envelope
 from dockermesh.kubeapi.managed import Manager
@@ -209,15 +209,15 @@ class Api:
             raise bad_request("metadata.managedFields must be nil")
         manager = call.applier()
         force = call.query.get("force") in {"true", "1"}
-        # What is pruned must not be owned, and what is refused must be refused before it is merged.
         warnings: list[str] = []
 
         def change(current: Stored) -> tuple[dict[str, Any], Manager, Any]:
             live = self._view(call.served, call.version, call.key, current)
             live.pop("status", None)
             merged, conflicts = managed.merge_applied(live, applied, manager.name)
-            if conflicts and not force:
+            if conflicts and not force and not client_side.are_taken_over(live, conflicts, manager.name):
                 raise _apply_conflict(call, conflicts)
+            client_side.keep_current(merged, applied, manager.name)
             metadata = merged["metadata"]
             metadata["resourceVersion"] = applied["metadata"].get("resourceVersion", "")
             metadata["uid"] = applied["metadata"].get("uid", "")

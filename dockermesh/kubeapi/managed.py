@@ -74,15 +74,18 @@ def merge_applied(
     conflicts = []
     for path in sorted(wanted):
         value = get(applied, path)
+        if value == {} and isinstance(get(live, path), Mapping):
+            continue  # to apply an empty mapping is to want nothing in it, not to remove what others have there
         if get(live, path) != value:
             conflicts += [
                 Conflict(path, name) for (name, _), fields in others.items() if path in fields or _below(path, fields)
             ]
         put(result, path, copy.deepcopy(value))
     kept = set().union(*others.values()) if others else set()
+    # A field that became a mapping, or the reverse, is there under another path.
+    replaced = {path for path in wanted if get(applied, path) != {}}
     for path in mine - wanted - kept:
-        # A field that became a mapping, or the reverse, is there under another path.
-        if not any(p[: len(path)] == path or path[: len(p)] == p for p in wanted):
+        if not _below(path, replaced):
             drop(result, path)
     return result, conflicts
 

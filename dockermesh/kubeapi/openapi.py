@@ -122,7 +122,8 @@ def _schema(annotation: Any) -> dict[str, Any]:
     if origin in (Union, types.UnionType):
         return _schema(next(a for a in get_args(annotation) if a is not types.NoneType))
     if origin is tuple:
-        return {"type": "array", "items": _schema(get_args(annotation)[0])}
+        items = _schema(get_args(annotation)[0])
+        return {"type": "array", "items": items, **({"description": d} if (d := items.get("description")) else {})}
     if origin is not None and issubclass(origin, Mapping):
         value = get_args(annotation)[1]
         if value is Any:
