@@ -38,7 +38,7 @@ def entry_services(
             name=host.split(".")[0],
             hostname=host,
             ports=ports,
-            endpoints=endpoints,
+            endpoints=endpoints or _by_name(host, spec, resolution),
             namespace=resource.namespace,
             labels=resource.labels,
             resolution=resolution,
@@ -50,6 +50,14 @@ def entry_services(
         )
         for host in dict.fromkeys(h.lower() for h in spec.hosts)
     )
+
+
+def _by_name(host: str, spec: ServiceEntry, resolution: Resolution) -> tuple[Endpoint, ...]:
+    """Where DNS is asked and no endpoint is given, the host itself is the endpoint."""
+    is_static = resolution in {Resolution.STATIC, Resolution.NONE}
+    if is_static or host.startswith("*") or spec.workload_selector is not None:
+        return ()
+    return tuple(Endpoint(host, p.target_port or p.number, service_port=p.number) for p in spec.ports)
 
 
 def merge_services(one: Service, other: Service) -> Service:
