@@ -69,7 +69,7 @@ import click
     default="token",
     show_default=True,
     envvar="DOCKERMESH_API_AUTH",
-    help="Who may use the config API: holders of the bearer token, or everybody who reaches it.",
+    help="Who may use the config API: holders of the bearer token, or all who reach it, containers of the mesh too.",
 )
 @click.option(
     "--debug-address",

@@ -16,6 +16,7 @@ from dockermesh.kubeapi.cache import ObjectCache, Stored
 from dockermesh.kubeapi.checking import check_document, check_envelope
 from dockermesh.kubeapi.managed import Manager
 from dockermesh.kubeapi.objects import View, check_preconditions, generated_name, stamp
+from dockermesh.kubeapi.placing import apply_conflict, deleted, place, quoted
 from dockermesh.kubeapi.request import (
     APPLY_PATCH,
     JSON,
@@ -157,7 +158,7 @@ class Api:
                 [Cause("metadata.name", "Required value: name or generateName is required", "FieldValueRequired")],
             )
         call = replace(call, name=metadata["name"])
-        _place(document, call)
+        place(document, call)
         warnings: list[str] = []
 
         def compute(current: Stored | None) -> dict[str, Any]:
@@ -173,7 +174,7 @@ class Api:
         call = self._call(request)
         _, body = await read_body(request, JSON, YAML)
         document = check_envelope(body, call.served, call.version)
-        _place(document, call)
+        place(document, call)
 
         def change(current: Stored) -> tuple[dict[str, Any], Manager, Any]:
             return document, call.manager(), None
@@ -197,14 +198,14 @@ class Api:
             except patches.PatchError as error:
                 raise invalid(call.target, [Cause("patch", str(error))]) from error
             document = check_envelope(changed, call.served, call.version)
-            _place(document, call)
+            place(document, call)
             return document, call.manager(), None
 
         return await self._update(request, call, change)
 
     async def _apply(self, request: web.Request, call: Call, body: Any) -> web.StreamResponse:
         applied = check_envelope(body, call.served, call.version)
-        _place(applied, call)
+        place(applied, call)
         if applied["metadata"].pop("managedFields", None):
             raise bad_request("metadata.managedFields must be nil")
         manager = call.applier()
@@ -216,7 +217,7 @@ class Api:
             live.pop("status", None)
             merged, conflicts = managed.merge_applied(live, applied, manager.name)
             if conflicts and not force and not client_side.are_taken_over(live, conflicts, manager.name):
-                raise _apply_conflict(call, conflicts)
+                raise apply_conflict(call, conflicts)
             client_side.keep_current(merged, applied, manager.name)
             metadata = merged["metadata"]
             metadata["resourceVersion"] = applied["metadata"].get("resourceVersion", "")
@@ -284,9 +285,9 @@ class Api:
             implicit = self._current(call)
             await self._empty_namespace(call, dry_run)
             if implicit is not None and call.key not in self._cache.objects:
-                return web.json_response(_deleted(call, implicit))
+                return web.json_response(deleted(call, implicit))
         written = await self._remove(call, options.get("preconditions") or {}, dry_run)
-        return web.json_response(_deleted(call, written))
+        return web.json_response(deleted(call, written))
 
     async def delete_collection(self, request: web.Request) -> web.StreamResponse:
         """DELETE of what selectors find in a namespace."""
@@ -337,7 +338,7 @@ class Api:
     def _answer(self, request: web.Request, call: Call, written: Written, warnings: list[str]) -> web.StreamResponse:
         response = self._show(request, call, written, 201 if written.created else 200)
         for text in warnings[:_MAX_WARNINGS]:
-            response.headers.add("Warning", f'299 - "{_quoted(text)}"')
+            response.headers.add("Warning", f'299 - "{quoted(text)}"')
         return response
 
     def _show(self, request: web.Request, call: Call, stored: Stored, code: int = 200) -> web.Response:
@@ -353,33 +354,6 @@ def _implicit(name: str) -> _Implicit:
     return _Implicit({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
 
 
-def _place(document: dict[str, Any], call: Call) -> None:
-    """Make the document say where its path puts it. Raises Failure (400) if it says something else."""
-    metadata = document["metadata"]
-    if metadata.setdefault("name", call.name) != call.name:
-        raise bad_request(
-            f"the name of the object ({metadata['name']}) does not match the name on the URL ({call.name})"
-        )
-    if not call.served.namespaced:
-        metadata.pop("namespace", None)
-    elif (metadata.get("namespace") or call.namespace) != call.namespace:
-        raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
-    else:
-        metadata["namespace"] = call.namespace
-
-
-def _apply_conflict(call: Call, conflicts: list[managed.Conflict]) -> Failure:
-    causes = [
-        Cause("." + ".".join(c.path), f'conflict with "{c.manager}" using {call.api_version}', "FieldManagerConflict")
-        for c in conflicts
-    ]
-    names = sorted({f'"{c.manager}"' for c in conflicts})
-    paths = "\n".join(f"- {cause.field}" for cause in causes)
-    count = f"{len(causes)} conflict{'s' if len(causes) > 1 else ''}"
-    text = f"Apply failed with {count}: conflict{'s' if len(causes) > 1 else ''} with {', '.join(names)}:\n{paths}"
-    return Failure(409, "Conflict", text, {"causes": [c.to_dict() for c in causes]})
-
-
 async def _delete_options(request: web.Request) -> dict[str, Any]:
     if not request.can_read_body:
         return {}
@@ -387,14 +361,3 @@ async def _delete_options(request: web.Request) -> dict[str, Any]:
     if body is not None and not isinstance(body, dict):
         raise bad_request("the body must be DeleteOptions")
     return body or {}
-
-
-def _deleted(call: Call, stored: Stored) -> dict[str, Any]:
-    details = call.target.details(uid=(stored.resource.get("metadata") or {}).get("uid", ""))
-    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
-
-
-def _quoted(text: str) -> str:
-    """A text within a quoted string of a header."""
-    plain = "".join(c if c.isprintable() else " " for c in text)[:500]
-    return plain.replace("\\", "\\\\").replace('"', '\\"')
