@@ -16,6 +16,7 @@ from dockermesh.translate import inbound
 from dockermesh.translate.delegates import Delegation
 from dockermesh.translate.destinations import Destinations
 from dockermesh.translate.gateway import GatewayResources, gateway_resources
+from dockermesh.translate.inbound import Served
 from dockermesh.translate.index import ConfigIndex
 from dockermesh.translate.mesh import MeshState, Proxy
 from dockermesh.translate.secrets import file_secrets
@@ -37,7 +38,7 @@ class Translator:
     _index: ConfigIndex | None = None
     _delegation: Delegation = field(default_factory=Delegation)
     _views: dict[Scope, SidecarView] = field(default_factory=dict)
-    _inbound: dict[tuple[Port, ...], tuple[tuple[Resource, ...], Resource]] = field(default_factory=dict)
+    _inbound: dict[tuple[Served, ...], tuple[tuple[Resource, ...], Resource]] = field(default_factory=dict)
     _layers: dict[object, tuple[ResourceSet, ResourceSet]] = field(default_factory=dict)
     _snapshots: dict[object, Snapshot] = field(default_factory=dict)
     _gateways: dict[object, GatewayResources] = field(default_factory=dict)
@@ -79,12 +80,15 @@ class Translator:
         scope = self._current().scope_of(proxy)
         if proxy.kind is WorkloadKind.GATEWAY:
             return self._gateway_snapshot(proxy, replace(scope, sidecar=None))
-        ports = self._inbound_ports(proxy)
+        ports = inbound.served_ports(self._inbound_ports(proxy), scope.sidecar)
         found = self._snapshots.get((scope, ports))
         if found is None:
             shared = self._view(scope).shared
             own_clusters, own_listeners = self._layered(scope, ports)
+            secrets = [named(SECRET, s) for s in file_secrets(inbound.secret_names(ports))]
             found = replace(shared, clusters=own_clusters, listeners=own_listeners)
+            if secrets:
+                found = replace(found, secrets=ResourceSet(secrets, base=shared.secrets))
             self._snapshots[scope, ports] = found
         return found
 
@@ -112,7 +116,7 @@ class Translator:
         served = self._served.get(proxy.address, {})
         return tuple(served[number] for number in sorted(served))
 
-    def _layered(self, scope: Scope, ports: tuple[Port, ...]) -> tuple[ResourceSet, ResourceSet]:
+    def _layered(self, scope: Scope, ports: tuple[Served, ...]) -> tuple[ResourceSet, ResourceSet]:
         """The clusters and listeners of sidecars that serve these ports: their own over the shared ones."""
         shared = self._view(scope).shared
         found = self._layers.get((scope, ports))
@@ -124,7 +128,7 @@ class Translator:
             )
         return found
 
-    def _inbound_resources(self, ports: tuple[Port, ...]) -> tuple[tuple[Resource, ...], Resource]:
+    def _inbound_resources(self, ports: tuple[Served, ...]) -> tuple[tuple[Resource, ...], Resource]:
         found = self._inbound.get(ports)
         if found is None:
             self.counters.inbound += 1

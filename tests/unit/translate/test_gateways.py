@@ -1,0 +1,134 @@
+"""Gateways: servers that share a port, TLS, and which VirtualServices are bound to which server."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+from meshes import as_dict, catalog, gateway, mesh, messages, service
+
+from dockermesh.config.documents import read_text
+from dockermesh.translate.mesh import build_mesh
+from dockermesh.translate.secrets import file_secrets
+from dockermesh.translate.settings import istio_config
+from dockermesh.translate.translator import Translator
+
+EDGE = gateway({"istio": "ingressgateway"})
+HTTP = "{port: {number: 80, name: http, protocol: HTTP}, hosts: [%s]}"
+
+
+def gateway_yaml(*servers: str, name: str = "gw") -> str:
+    return f"""
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {{name: {name}}}
+spec: {{selector: {{istio: ingressgateway}}, servers: [{", ".join(servers)}]}}
+"""
+
+
+def bound(hosts: str, rules: str, *, name: str = "vs", gateways: str = "[gw]") -> str:
+    return f"""
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: {name}}}
+spec: {{hosts: {hosts}, gateways: {gateways}, {rules}}}
+"""
+
+
+TO_WEB = "http: [{route: [{destination: {host: web}}]}]"
+
+
+def told(*config: str) -> dict[str, dict[str, Any]]:
+    translator = Translator()
+    translator.update(mesh(service("web", "10.0.0.1"), service("db", "10.0.0.2"), config="---".join(config)))
+    made = as_dict(translator.snapshot(EDGE))
+    return {kind: {item["name"]: item for item in made[kind]} for kind in ("listeners", "routes")}
+
+
+def test_a_rule_serves_the_hosts_that_it_and_the_server_have_in_common() -> None:
+    found = told(
+        gateway_yaml(HTTP % '"*.x.com"'), bound("[a.x.com, a.y.com]", TO_WEB), bound("['*']", TO_WEB, name="any")
+    )
+    assert [h["domains"] for h in found["routes"]["http.80"]["virtualHosts"]] == [["*.x.com"], ["a.x.com"]]
+
+
+def test_without_a_rule_the_port_is_open_and_answers_404() -> None:
+    found = told(gateway_yaml(HTTP % '"*"'))
+    assert list(found["listeners"]) == ["0.0.0.0_80"]
+    assert "virtualHosts" not in found["routes"]["http.80"]
+
+
+def test_rules_of_one_host_follow_each_other_and_catch_alls_go_last() -> None:
+    first = bound("[a.com]", TO_WEB, name="a")
+    second = bound("[a.com]", "http: [{match: [{uri: {prefix: /db}}], route: [{destination: {host: db}}]}]", name="b")
+    [host] = told(gateway_yaml(HTTP % '"*"'), first, second)["routes"]["http.80"]["virtualHosts"]
+    assert [r["match"]["prefix"] for r in host["routes"]] == ["/db", "/"]
+
+
+def test_https_redirect_asks_for_tls_on_plain_servers() -> None:
+    server = "{port: {number: 80, name: http, protocol: HTTP}, hosts: [a.com], tls: {httpsRedirect: true}}"
+    [host] = told(gateway_yaml(server))["routes"]["http.80"]["virtualHosts"]
+    assert (host["domains"], host["requireTls"]) == (["a.com"], "ALL")
+
+
+def test_a_server_name_belongs_to_one_server_for_envoy_refuses_it_twice() -> None:
+    servers = [
+        f"{{port: {{number: 443, name: s{n}, protocol: HTTPS}}, hosts: {hosts},"
+        f" tls: {{mode: SIMPLE, credentialName: c{n}}}}}"
+        for n, hosts in enumerate(("[a.com, b.com]", "[B.com, c.com]"))
+    ]
+    listener = told(gateway_yaml(*servers))["listeners"]["0.0.0.0_443"]
+    assert [c["filterChainMatch"]["serverNames"] for c in listener["filterChains"]] == [["a.com", "b.com"], ["c.com"]]
+
+
+def test_passthrough_goes_by_server_name_to_the_tls_rule() -> None:
+    server = "{port: {number: 443, name: tls, protocol: TLS}, hosts: [d.com], tls: {mode: PASSTHROUGH}}"
+    rules = "tls: [{match: [{sniHosts: [d.com]}], route: [{destination: {host: db}}]}]"
+    [chain] = told(gateway_yaml(server), bound("[d.com]", rules))["listeners"]["0.0.0.0_443"]["filterChains"]
+    assert chain["filterChainMatch"]["serverNames"] == ["d.com"]
+    assert "transportSocket" not in chain
+    assert chain["filters"][0]["typedConfig"]["cluster"] == "outbound|9080||db.service.consul"
+
+
+def test_mutual_tls_refers_to_secrets_that_name_files() -> None:
+    server = (
+        "{port: {number: 443, name: https, protocol: HTTPS}, hosts: [a.com], tls: {mode: MUTUAL, credentialName: c}}"
+    )
+    [chain] = told(gateway_yaml(server))["listeners"]["0.0.0.0_443"]["filterChains"]
+    context = chain["transportSocket"]["typedConfig"]
+    assert context["requireClientCertificate"] is True
+    names = ["kubernetes://c", "kubernetes://c-cacert"]
+    assert [s["name"] for s in context["commonTlsContext"]["tlsCertificateSdsSecretConfigs"]] == names[:1]
+    pair, roots = file_secrets(names)
+    assert pair.tls_certificate.private_key.filename == "/etc/dockermesh/credentials/c/tls.key"
+    assert roots.validation_context.trusted_ca.filename == "/etc/dockermesh/credentials/c/ca.crt"
+
+
+def test_a_credential_never_leads_out_of_its_folder() -> None:
+    assert file_secrets(["kubernetes://.."]) == []
+    [secret] = file_secrets(["kubernetes://../../etc/shadow"])
+    assert secret.tls_certificate.private_key.filename == "/etc/dockermesh/credentials/shadow/tls.key"
+
+
+def test_of_two_tcp_servers_on_a_port_the_first_counts_whatever_the_order_of_files() -> None:
+    server = "{port: {number: 3306, name: tcp, protocol: TCP}, hosts: ['*']}"
+    texts = [
+        gateway_yaml(server, name="a"),
+        gateway_yaml(server, name="b"),
+        *(
+            bound("['*']", f"tcp: [{{route: [{{destination: {{host: {to}}}}}]}}]", name=f"vs-{to}", gateways=f"[{gw}]")
+            for gw, to in (("a", "web"), ("b", "db"))
+        ),
+    ]
+    seen = set()
+    for seed in range(50):
+        Random(seed).shuffle(texts)
+        resources = [r for text in texts for r in read_text(text).resources]
+        translator = Translator()
+        translator.update(
+            build_mesh(catalog([service("web", "10.0.0.1"), service("db", "10.0.0.2")]), config=istio_config(resources))
+        )
+        snapshot = translator.snapshot(EDGE)
+        seen.add(snapshot.listeners.version)
+        assert "outbound|9080||web.service.consul" in str(messages(snapshot, "listeners")["0.0.0.0_3306"])
+    assert len(seen) == 1
