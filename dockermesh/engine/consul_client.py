@@ -64,6 +64,8 @@ class ConsulClient(consul.aio.Consul):  # type: ignore[misc]  # py-consul is unt
             scheme=settings.scheme,
             verify=settings.verify,
             dc=settings.datacenter or None,
+            # A restarted server leads before it has replayed its log: by default it would answer with an old state.
+            consistency="consistent",
         )
         # Set afterwards, because py-consul prefers its own reading of the environment to its argument.
         self.token = read_token(settings) or None

@@ -134,7 +134,9 @@ def answers(url: str, status: int = 200) -> bool:
 
 
 def consul(path: str, method: str = "GET", body: object = None) -> Any:
-    """Consul's HTTP API on the host."""
+    """Consul's HTTP API on the host; what is read is the present state."""
+    if method == "GET":
+        path += ("&" if "?" in path else "?") + "consistent"
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"{CONSUL_URL}{path}", data=data, method=method)
     with urllib.request.urlopen(request, timeout=10) as answer:

@@ -49,14 +49,16 @@ def consul(method: str, path: str, body: object = None) -> str:
 
 
 def until_consul_leads() -> None:
+    """Wait until Consul answers with its present state: a leader that is just replaying its log knows an old one."""
     deadline = time.monotonic() + 30
     while True:
         try:
-            if consul("GET", "/v1/status/leader") != '""':
-                return
+            consul("GET", "/v1/catalog/nodes?consistent")
         except OSError:
             assert time.monotonic() < deadline, "Consul has no leader after 30 s"
-        time.sleep(0.1)
+            time.sleep(0.1)
+        else:
+            return
 
 
 @pytest.fixture(scope="module")
