@@ -175,14 +175,22 @@ class MeshRules:
         covering = (most_specific(name, self._patterns) for name in host_names(service))
         return max((p for p in covering if p is not None), key=len, default=None)
 
-    def unknown_hosts(self, services: Mapping[str, Service]) -> list[UnknownHost]:
-        """What is routed without being a service: served on port 80 alone."""
+    def unknown_hosts(self, mesh: MeshState, services: Mapping[str, Service]) -> list[UnknownHost]:
+        """What is routed without being a service: served on port 80 alone.
+
+        A domain is given once, for Envoy refuses a whole table in which one is there twice.
+        """
         used = {self._pattern_of(service) for service in services.values()} if self._patterns else set()
-        return [
-            UnknownHost(host, _domains(host, self._written[host]), rule)
-            for host, rule in self._by_host.items()
-            if host not in services and host not in used
-        ]
+        found, taken = [], set(mesh.owners)
+        for host, rule in self._by_host.items():
+            if host in services or host in used:
+                continue
+            listed = _domains(host, self._written[host])
+            free = tuple(d for d in listed if d not in taken and mesh.names.get(d) not in services)
+            taken.update(free)
+            if free:
+                found.append(UnknownHost(host, free, rule))
+        return found
 
 
 def _domains(host: str, written: str) -> tuple[str, ...]:

@@ -116,7 +116,7 @@ class SidecarView:
         imported = self._imported
         visible = self._visible()
         touched = reshaped = imported != self._imported
-        unknown = {u.host: u for u in self._rules.unknown_hosts(visible)}
+        unknown = {u.host: u for u in self._rules.unknown_hosts(where.mesh, visible)}
         for host in self.services.keys() - visible.keys() - unknown.keys():
             del self.services[host]
             touched = reshaped = True

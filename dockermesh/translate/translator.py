@@ -92,6 +92,10 @@ class Translator:
             self._snapshots[scope, ports] = found
         return found
 
+    def problems(self) -> dict[str, str]:
+        """Why the rules of a host are left out, by host."""
+        return {host: reason for view in self._views.values() for host, reason in view.problems.items()}
+
     def _current(self) -> ConfigIndex:
         if self._index is None:
             raise RuntimeError("the translator was asked before its first update")

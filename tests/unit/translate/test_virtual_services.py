@@ -226,3 +226,15 @@ def test_changing_one_rule_translates_its_service_alone() -> None:
     assert translator.counters.services == work + 1
     assert (new.clusters, new.endpoints, new.listeners) == (old.clusters, old.endpoints, old.listeners)
     assert new.routes.version != old.routes.version
+
+
+def test_no_domain_is_in_a_table_twice() -> None:
+    rule = "[{route: [{destination: {host: reviews}}]}]"
+    config = "---".join(
+        virtual_service(rule, name=f"vs-{n}", hosts=f"[{host}]")
+        for n, host in enumerate(("nobody", "nobody.default.svc.cluster.local", "nobody.default"))
+    )
+    [table] = [t for t in told(mesh(service("reviews", "10.0.0.1"), config=config))["routes"] if t["name"] == "80"]
+    domains = [domain for host in table["virtualHosts"] for domain in host["domains"]]
+    assert "nobody" in domains
+    assert len(domains) == len(set(domains))
