@@ -51,8 +51,8 @@ def _files(path: Path) -> Sequence[Path]:
 
 def render(
     config: IstioConfig, *, catalog: Path | None, workload: str, proxy: Path | None, is_static: bool
-) -> dict[str, Any]:
-    """The resources of one proxy by type, in proto JSON; or a bootstrap that holds them.
+) -> tuple[dict[str, Any], list[str]]:
+    """The resources of one proxy by type, in proto JSON, or a bootstrap that holds them; and what had to be left out.
 
     Raises InputError if the catalog or the proxy cannot be used.
     """
@@ -61,13 +61,13 @@ def render(
     translator = Translator()
     translator.update(build_mesh(known, config=config, settings=MeshSettings()))
     snapshot = translator.snapshot(who)
-    parts = snapshot_parts(snapshot)
+    parts, problems = snapshot_parts(snapshot), sorted(translator.problems().values())
     if is_static:
-        return static_bootstrap(parts, who.id)
+        return static_bootstrap(parts, who.id), problems
     # Tools for Istio's dumps know no UDP listeners: Istio's agent answers DNS, not its Envoy.
-    return {name: parts[name] for name in _PARTS} | {
-        "listeners": [x for x in parts["listeners"] if x["name"] != DNS_LISTENER]
-    }
+    shown = {name: parts[name] for name in _PARTS}
+    shown["listeners"] = [listener for listener in parts["listeners"] if listener["name"] != DNS_LISTENER]
+    return shown, problems
 
 
 def snapshot_parts(snapshot: Snapshot) -> dict[str, list[dict[str, Any]]]:

@@ -44,10 +44,14 @@ def command(
     for finding in findings:
         if finding.is_error:
             click.echo(str(finding), err=True)
-    made = render(config, catalog=catalog, workload=workload, proxy=proxy, is_static=is_static)
+    made, problems = render(config, catalog=catalog, workload=workload, proxy=proxy, is_static=is_static)
+    for problem in problems:
+        click.echo(problem, err=True)
     if output == "json":
         click.echo(json.dumps(made, indent=2))
         return
     import yaml
 
-    click.echo(yaml.dump(made, sort_keys=False, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper)), nl=False)
+    # Packed messages come as a kind of dictionary that the YAML library does not know.
+    plain = json.loads(json.dumps(made))
+    click.echo(yaml.dump(plain, sort_keys=False, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper)), nl=False)

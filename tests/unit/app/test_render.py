@@ -1,0 +1,86 @@
+"""`dockermesh render`: from files to a proxy's resources."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from dockermesh.cli.render import command
+from dockermesh.errors import InputError, UsageError
+
+CATALOG = """
+services:
+- name: reviews
+  ports: [{port: 9080, protocol: http}]
+  endpoints:
+  - {address: 10.0.0.1, port: 9080, workload: shop/reviews-1, labels: {version: v1}}
+  - {address: 10.0.0.2, port: 9080, healthy: false}
+"""
+CONFIG = """
+kind: MeshConfig
+outboundTrafficPolicy: {mode: REGISTRY_ONLY}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews}
+spec: {host: reviews, subsets: [{name: v1, labels: {version: v1}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: broken}
+spec: {hosts: [reviews], nonsense: true}
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    (tmp_path / "catalog.yaml").write_text(CATALOG)
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    (tmp_path / "proxy.json").write_text('{"id": "x", "type": "sidecar", "labels": {}, "ip": "10.0.0.1"}')
+    return tmp_path
+
+
+def run(files: Path, *options: str) -> Any:
+    given = ["--config", str(files / "config.yaml"), "--catalog", str(files / "catalog.yaml"), *options]
+    return CliRunner().invoke(command, given, catch_exceptions=False)
+
+
+@pytest.mark.parametrize("output", ["json", "yaml"])
+def test_a_workload_is_told_the_mesh_and_its_own_port(files: Path, output: str) -> None:
+    result = run(files, "--workload", "shop/reviews-1", "-o", output)
+    made = json.loads(result.stdout) if output == "json" else yaml.safe_load(result.stdout)
+    assert list(made) == ["listeners", "routes", "clusters", "endpoints"]
+    names = {cluster["name"] for cluster in made["clusters"]}
+    assert {"outbound|9080|v1|reviews.service.consul", "inbound|9080||", "BlackHoleCluster"} <= names
+    assert "nonsense" in result.stderr
+
+
+def test_a_proxy_is_known_by_its_address(files: Path) -> None:
+    made = json.loads(run(files, "--proxy", str(files / "proxy.json")).stdout)
+    assert "inbound|9080||" in {cluster["name"] for cluster in made["clusters"]}
+
+
+def test_a_static_bootstrap_refers_to_nothing_outside(files: Path) -> None:
+    text = run(files, "--workload", "shop/reviews-1", "--static").stdout
+    assert "staticResources" in json.loads(text)
+    assert '"rds"' not in text
+    assert '"ads"' not in text
+
+
+def test_the_proxy_must_be_named_once(files: Path) -> None:
+    with pytest.raises(UsageError):
+        run(files)
+
+
+@pytest.mark.parametrize(
+    "text", ["services: 7", "services: [{ports: []}]", "services: [{name: a, ports: [{port: x}]}]"]
+)
+def test_a_catalog_of_another_form_is_refused(files: Path, text: str) -> None:
+    (files / "catalog.yaml").write_text(text)
+    with pytest.raises(InputError):
+        run(files, "--proxy", str(files / "proxy.json"))
