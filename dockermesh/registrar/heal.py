@@ -16,8 +16,6 @@ from dockermesh.registrar.desired import is_stranded
 
 # Ended with the pod (by the engine, at shutdown) rather than by the user's hand: within this time of it.
 TOGETHER = 20 * 1_000_000_000
-# An app that we told to stop with its pod may end a little after the pod is back.
-LATE = 4 * 1_000_000_000
 _JOIN_FAILED = ("joining network", "join network", "network namespace", "namespace path", "/ns/net")
 
 
@@ -104,7 +102,8 @@ def _could_not_join(member: Container) -> bool:
 
 
 def _ended_with(member: Container, pod: Container) -> bool:
-    if not pod.state.finished or member.state.finished > pod.state.started + LATE:
+    # What ran in the pod's present network, and ended there, ended by itself or by the user's hand.
+    if not pod.state.finished or member.state.started > pod.state.started:
         return False
     return abs(member.state.finished - pod.state.finished) <= TOGETHER
 

@@ -260,6 +260,6 @@ async def test_unix_socket_token_file_and_credentials(tmp_path: Path) -> None:
     await client.close()
     server.close()
     (request,) = requests
-    assert request.startswith("GET /v1/catalog/services?dc=dc2&ns=team&partition=x ")
+    assert request.startswith("GET /v1/catalog/services?dc=dc2&consistent=1&ns=team&partition=x ")
     assert "X-Consul-Token: secret" in request
     assert "Authorization: Basic dTpw" in request

@@ -150,7 +150,10 @@ def test_an_app_stops_with_its_pod_and_not_after_it() -> None:
         (DOWN, False),  # ended 100 s before the pod did: stopped by hand
         (dataclasses.replace(DOWN, finished=190 * S), True),
         (dataclasses.replace(DOWN, finished=202 * S), True),  # was told to stop when the pod was
-        (dataclasses.replace(DOWN, finished=205 * S), False),  # ended by itself after the pod had come back
+        (
+            dataclasses.replace(DOWN, started=201 * S, finished=205 * S),
+            False,
+        ),  # ran in the pod's new network, and ended
         (dataclasses.replace(DOWN, error="cannot join network of a non running container: abc"), True),
         (State(status="created"), False),  # Compose is about to start it
         (State(status="created", error="joining network namespace of container"), True),
