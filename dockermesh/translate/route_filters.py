@@ -10,7 +10,7 @@ from envoy.extensions.filters.http.cors.v3 import cors_pb2
 from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.type.v3 import percent_pb2
 
-from dockermesh.config.api.common import Percent
+from dockermesh.config.api.common import GRPC_STATUSES, Percent
 from dockermesh.config.api.virtual_service import (
     CorsPolicy,
     FaultAbort,
@@ -21,26 +21,6 @@ from dockermesh.config.api.virtual_service import (
 )
 from dockermesh.translate.http import CORS_FILTER, FAULT_FILTER, boolean, pack, seconds
 from dockermesh.translate.route_match import string_matcher
-
-_GRPC_CODES = (
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-)
 
 
 def fraction(percent: Percent | None, *, default: float) -> percent_pb2.FractionalPercent:
@@ -95,9 +75,9 @@ def _add_abort(fault: fault_pb2.HTTPFault, wanted: FaultAbort) -> None:
 
 def _grpc_code(text: str) -> int | None:
     name = text.strip().upper()
-    if name in _GRPC_CODES:
-        return _GRPC_CODES.index(name)
-    return int(name) if name.isascii() and name.isdigit() and int(name) < len(_GRPC_CODES) else None
+    if name in GRPC_STATUSES:
+        return GRPC_STATUSES.index(name)
+    return int(name) if name.isascii() and name.isdigit() and int(name) < len(GRPC_STATUSES) else None
 
 
 def _cors(wanted: CorsPolicy) -> cors_pb2.CorsPolicy:

@@ -15,6 +15,28 @@ _KIND = Pattern(r"^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$", "letters, digits and d
 _NAMESPACE = Pattern(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "a lower-case DNS label")
 
 
+GRPC_STATUSES = (
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+)
+"""The names of gRPC's status codes; a name's position is its number."""
+
+
 @dataclass(frozen=True, slots=True)
 class StringMatch:
     """How a text is compared: exactly, by prefix, or by an RE2 expression that must match all of it."""

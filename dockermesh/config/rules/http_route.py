@@ -6,7 +6,7 @@ import binascii
 from base64 import b64decode
 from datetime import timedelta
 
-from dockermesh.config.api.common import Percent, StringMatch
+from dockermesh.config.api.common import GRPC_STATUSES, Percent, StringMatch
 from dockermesh.config.api.virtual_service import (
     CorsPolicy,
     HTTPBody,
@@ -56,27 +56,6 @@ _STATUS_CODES = {226, 307, 308, 428, 429, 431, 451, 510, 511} | frozenset(
     code
     for codes in (range(100, 104), range(200, 209), range(300, 306), range(400, 419), range(421, 427), range(500, 509))
     for code in codes
-)
-GRPC_STATUSES = frozenset(
-    {
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    }
 )
 _LARGE_BODY = 100 * 1024
 _LARGEST_BODY = 1024 * 1024
