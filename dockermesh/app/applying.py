@@ -16,10 +16,10 @@ import yaml
 
 from dockermesh.app.api_client import MANAGER, ApiClient, path_of
 from dockermesh.config.documents import read_text
+from dockermesh.config.files import resource_files
 from dockermesh.errors import InputError
 from dockermesh.kubeapi.served import SERVED, Served, named
 
-_SUFFIXES = {".yaml", ".yml", ".json"}
 _SERVER_FIELDS = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp")
 
 
@@ -90,9 +90,7 @@ def _texts(source: str) -> Iterator[tuple[str, bytes]]:
     if source == "-":
         yield "<stdin>", sys.stdin.buffer.read()
         return
-    path = Path(source)
-    files = sorted(f for f in path.rglob("*") if f.suffix in _SUFFIXES and f.is_file()) if path.is_dir() else [path]
-    for file in files:
+    for file in resource_files(Path(source)):
         try:
             yield str(file), file.read_bytes()
         except OSError as error:

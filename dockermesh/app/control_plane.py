@@ -33,6 +33,7 @@ from dockermesh.app.parts import make_registrar, make_registry, make_store
 from dockermesh.app.settings import ControlPlaneSettings
 from dockermesh.ca import Authority, write_private
 from dockermesh.config.documents import read_text
+from dockermesh.config.files import resource_files
 from dockermesh.errors import DockermeshError
 from dockermesh.kubeapi.cache import ObjectCache
 from dockermesh.kubeapi.importing import take_over
@@ -234,7 +235,7 @@ class ControlPlane:
         folder = self._settings.config
         if folder is None or not folder.is_dir():
             return
-        for file in sorted(f for f in folder.rglob("*") if f.suffix in {".yaml", ".yml", ".json"}):
+        for file in resource_files(folder):
             reading = read_text(file.read_bytes(), str(file))
             for finding in (f for f in reading.findings if f.is_error):
                 log.error("resource refused", file=finding.file, line=finding.line, reason=finding.message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from google.protobuf import any_pb2, json_format
 from dockermesh.app.catalog_file import read_catalog, read_proxy, workload_proxy
 from dockermesh.app.static_bootstrap import static_bootstrap
 from dockermesh.config.documents import read_text
+from dockermesh.config.files import resource_files
 from dockermesh.config.findings import Finding
 from dockermesh.config.resource import Resource
 from dockermesh.errors import InputError
@@ -21,7 +22,6 @@ from dockermesh.translate.settings import IstioConfig, MeshSettings, istio_confi
 from dockermesh.translate.translator import Translator
 from dockermesh.xds.snapshot import ResourceSet, Snapshot
 
-_SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 _PARTS = ("listeners", "routes", "clusters", "endpoints")
 
 
@@ -33,7 +33,7 @@ def read_config(paths: Iterable[Path]) -> tuple[IstioConfig, list[Finding]]:
     resources: list[Resource[Any]] = []
     findings: list[Finding] = []
     for path in paths:
-        for file in _files(path):
+        for file in resource_files(path):
             try:
                 reading = read_text(file.read_bytes(), str(file))
             except OSError as error:
@@ -41,12 +41,6 @@ def read_config(paths: Iterable[Path]) -> tuple[IstioConfig, list[Finding]]:
             resources.extend(reading.resources)
             findings.extend(reading.findings)
     return istio_config(resources), findings
-
-
-def _files(path: Path) -> Sequence[Path]:
-    if not path.is_dir():
-        return [path]
-    return sorted(f for f in path.rglob("*") if f.suffix in _SUFFIXES and f.is_file())
 
 
 def render(

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import click
 
-_SUFFIXES = (".yaml", ".yml", ".json")
-
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE|DIR|-...")
@@ -45,17 +43,14 @@ def command(files: tuple[str, ...], namespace: str, output: str) -> int:
 
 
 def _sources(names: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
+    from dockermesh.config.files import resource_files
+
     for name in names:
         if name == "-":
             yield "<stdin>", _limited(sys.stdin.buffer.read)
             continue
-        path = Path(name)
-        if path.is_dir():
-            for found in sorted(path.rglob("*")):
-                if found.suffix in _SUFFIXES and found.is_file():
-                    yield _content(found)
-        else:
-            yield _content(path)
+        for found in resource_files(Path(name)):
+            yield _content(found)
 
 
 def _content(path: Path) -> tuple[str, bytes]:

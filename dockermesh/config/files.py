@@ -1,0 +1,14 @@
+"""Which files of a directory hold resources."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_SUFFIXES = frozenset({".yaml", ".yml", ".json"})
+
+
+def resource_files(path: Path) -> list[Path]:
+    """The YAML and JSON files below a directory, in order; a path that is no directory is returned as it is."""
+    if not path.is_dir():
+        return [path]
+    return sorted(f for f in path.rglob("*") if f.suffix in _SUFFIXES and f.is_file())
