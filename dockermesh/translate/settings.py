@@ -6,10 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dockermesh.config.api.authorization_policy import AuthorizationPolicy
 from dockermesh.config.api.common import LocalityLoadBalancerSetting
 from dockermesh.config.api.destination_rule import DestinationRule, H2UpgradePolicy, TcpKeepalive
+from dockermesh.config.api.envoy_filter import EnvoyFilter
 from dockermesh.config.api.gateway import Gateway
 from dockermesh.config.api.mesh_config import MeshConfig, NormalizationType, OutboundPolicyMode
+from dockermesh.config.api.peer_authentication import PeerAuthentication
+from dockermesh.config.api.request_authentication import RequestAuthentication
 from dockermesh.config.api.service_entry import ServiceEntry
 from dockermesh.config.api.sidecar import Sidecar
 from dockermesh.config.api.virtual_service import HTTPRetry, VirtualService
@@ -84,6 +88,10 @@ class IstioConfig:
     service_entries: tuple[Resource[ServiceEntry], ...] = ()
     workload_entries: tuple[Resource[WorkloadEntry], ...] = ()
     sidecars: tuple[Resource[Sidecar], ...] = ()
+    envoy_filters: tuple[Resource[EnvoyFilter], ...] = ()
+    peer_authentications: tuple[Resource[PeerAuthentication], ...] = ()
+    authorization_policies: tuple[Resource[AuthorizationPolicy], ...] = ()
+    request_authentications: tuple[Resource[RequestAuthentication], ...] = ()
     mesh_configs: tuple[Resource[MeshConfig], ...] = ()
     others: tuple[Resource[Any], ...] = ()
 
@@ -95,6 +103,10 @@ _FIELDS = {
     "ServiceEntry": "service_entries",
     "WorkloadEntry": "workload_entries",
     "Sidecar": "sidecars",
+    "EnvoyFilter": "envoy_filters",
+    "PeerAuthentication": "peer_authentications",
+    "AuthorizationPolicy": "authorization_policies",
+    "RequestAuthentication": "request_authentications",
     "MeshConfig": "mesh_configs",
 }
 
