@@ -11,10 +11,10 @@ config store were read once, so a restarted control plane never sends a proxy le
 from __future__ import annotations
 
 import asyncio
-import secrets
 import signal
 from collections.abc import Mapping
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import Any, NoReturn
 
 import grpc
@@ -31,6 +31,7 @@ from dockermesh.app.http_port import HttpPort, ServerTls
 from dockermesh.app.metrics import render_metrics
 from dockermesh.app.parts import make_registrar, make_registry, make_store
 from dockermesh.app.settings import ControlPlaneSettings
+from dockermesh.app.workload_secrets import WorkloadSecrets
 from dockermesh.ca import Authority, write_private
 from dockermesh.config.documents import read_text
 from dockermesh.config.files import resource_files
@@ -62,11 +63,13 @@ class ControlPlane:
         self._catalog: Catalog | None = None
         self._config: Mapping[str, StoredResource] | None = None
         self._objects = ObjectCache()
+        self._secrets: WorkloadSecrets | None = None
         self._ads = AdsServer(authorize=self._admission.authorize)
         self._plaintext = AdsServer(authorize=_anonymous)
         self._anonymous: dict[str, Proxy] = {}
         self._store: ConsulConfigStore | FolderConfigStore = make_store(settings)
         self._listening = False
+        self.plaintext_port = 0
 
     # what the pages show ------------------------------------------------------------------------------------
 
@@ -134,15 +137,17 @@ class ControlPlane:
             # A fault of ours must not take the mesh down: proxies keep what they have until the next change.
             log.exception("the mesh could not be translated; proxies keep their configuration")
             return
+        if self._secrets is not None and mesh.workloads is not before.workloads:
+            self._secrets.retain(mesh.workloads)
         if is_changed or mesh.workloads is not before.workloads:
             self._ads.publish(self._look_up)
             self._plaintext.publish(self._look_up_anonymous)
 
     def _look_up(self, proxy: ConnectedProxy) -> Snapshot | None:
         workload = self._translator.mesh.workloads.get(proxy.key)
-        if workload is None:
+        if workload is None or self._secrets is None:
             return None
-        return self._snapshot(
+        snapshot = self._snapshot(
             Proxy(
                 id=proxy.key,
                 kind=workload.kind,
@@ -152,6 +157,10 @@ class ControlPlane:
                 workload=workload,
             )
         )
+        if snapshot is None:
+            return None
+        identity = workload.identity(self._translator.mesh.settings.trust_domain)
+        return self._secrets.layered(proxy.key, identity, snapshot)
 
     def _look_up_anonymous(self, proxy: ConnectedProxy) -> Snapshot | None:
         if self._catalog is None or self._config is None:
@@ -174,6 +183,7 @@ class ControlPlane:
         """Serve until `stop` is set."""
         settings = self._settings
         authority = Authority.open(settings.state_dir / "ca", settings.trust_domain)
+        secrets = self._secrets = WorkloadSecrets(authority, settings.leaf_lifetime)
         token = open_token(settings.state_dir / "api.token")
         ports = [
             HttpPort(self._api(token), settings.api, ServerTls(authority, settings.server_names)),
@@ -190,6 +200,9 @@ class ControlPlane:
                     tasks.create_task(make_registry(settings, self.take_catalog), name="registry"),
                     tasks.create_task(self._store.run(self.take_config), name="config"),
                     tasks.create_task(self._import(), name="import"),
+                    tasks.create_task(
+                        secrets.run(lambda: self._ads.connected, self._ads.publish_to), name="certificates"
+                    ),
                 ]
                 registrar = make_registrar(settings)
                 if registrar is not None:
@@ -225,7 +238,7 @@ class ControlPlane:
         _bind(self._ads, self._settings.xds, credentials)
         await self._ads.start()
         if self._settings.xds_plaintext:
-            _bind(self._plaintext, self._settings.xds_plaintext, None)
+            self.plaintext_port = _bind(self._plaintext, self._settings.xds_plaintext, None)
             await self._plaintext.start()
             log.warning("serving xDS without TLS and without tokens", address=self._settings.xds_plaintext)
         self._listening = True
@@ -261,13 +274,14 @@ async def _anonymous(_metadata: Mapping[str, str], node: NodeInfo, _peer: str) -
     return node.id
 
 
-def _bind(server: AdsServer, address: str, credentials: grpc.ServerCredentials | None) -> None:
+def _bind(server: AdsServer, address: str, credentials: grpc.ServerCredentials | None) -> int:
     try:
         port = server.add_port(address, credentials)
     except RuntimeError as error:
         raise _taken(address, "xDS") from error
     if port == 0:
         raise _taken(address, "xDS")
+    return port
 
 
 def _taken(address: str, what: str) -> DockermeshError:
@@ -281,7 +295,7 @@ def open_token(file: Path) -> str:
     """The API's token, made at the first start and kept with mode 0600."""
     if file.exists():
         return file.read_text().strip()
-    token = secrets.token_urlsafe(32)
+    token = token_urlsafe(32)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_private(file, token.encode())
     return token

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import datetime
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dockermesh.ca import LEAF_LIFETIME
 from dockermesh.errors import UsageError
 from dockermesh.model import API_PORT, DEBUG_PORT, XDS_TLS_PORT
 from dockermesh.model.consul import ConsulSettings
 
 REGISTRIES = ("consul", "docker")
 API_AUTH = ("token", "none")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,7 @@ class ControlPlaneSettings:
     `config` is a directory of Istio resources to take over at the start.
     `state_dir` keeps the CA and the API token; `trust_dir` gets the mesh root for proxies to mount.
     `api_auth` is `token`, or `none`: then whoever reaches the config API may change the mesh.
+    `leaf_lifetime` is how long a workload's certificate is good for; it is replaced at half of that.
     Addresses are `host:port`; port 0 takes a free one. `xds_plaintext` is empty (off) or an address on loopback.
     """
 
@@ -38,6 +43,7 @@ class ControlPlaneSettings:
     api_auth: str = "token"
     api: str = f"127.0.0.1:{API_PORT}"
     debug: str = f"127.0.0.1:{DEBUG_PORT}"
+    leaf_lifetime: datetime.timedelta = LEAF_LIFETIME
     server_names: tuple[str, ...] = ("control-plane.dockermesh", "localhost")
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -52,3 +58,15 @@ class ControlPlaneSettings:
                 f"xDS without TLS would listen on {host}, where others can reach it",
                 fix="use 127.0.0.1, or the TLS port 15012",
             )
+
+
+def parse_lifetime(text: str) -> datetime.timedelta:
+    """A lifetime of certificates: `30s`, `90m`, `24h` or `7d`.
+
+    Raises UsageError when it is none, or not between 2 seconds and 90 days (Istio's bound).
+    """
+    found = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", text.strip())
+    lifetime = datetime.timedelta(seconds=int(found[1]) * _UNITS[found[2]]) if found else datetime.timedelta()
+    if not datetime.timedelta(seconds=2) <= lifetime <= datetime.timedelta(days=90):
+        raise UsageError(f"{text!r} is no lifetime for certificates", fix="write 2s to 90d, for example 24h")
+    return lifetime

@@ -1,5 +1,5 @@
 """Identities and certificates."""
 
-from dockermesh.ca.authority import Authority, AuthorityError, Leaf, write_private
+from dockermesh.ca.authority import LEAF_LIFETIME, Authority, AuthorityError, Leaf, write_private
 
-__all__ = ["Authority", "AuthorityError", "Leaf", "write_private"]
+__all__ = ["LEAF_LIFETIME", "Authority", "AuthorityError", "Leaf", "write_private"]

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import datetime
 import os
-from dataclasses import dataclass
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
@@ -17,11 +19,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from dockermesh.errors import DockermeshError
+from dockermesh.model import Identity
 
 ROOT_LIFETIME = datetime.timedelta(days=3650)
 LEAF_LIFETIME = datetime.timedelta(hours=24)
 CLOCK_SKEW = datetime.timedelta(minutes=5)
 """Certificates begin this long before now: the clocks of two hosts are never the same."""
+_JITTER = 0.025
+"""Half-life is meant give or take this part of the lifetime: what was issued together is not renewed together."""
 
 
 class AuthorityError(DockermeshError):
@@ -30,11 +35,17 @@ class AuthorityError(DockermeshError):
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A certificate and its key, in PEM, and the moment from which it should be replaced."""
+    """A certificate with its chain and its key, in PEM. From `renew_at` on it should be replaced."""
 
     certificate: bytes
-    key: bytes
+    key: bytes = field(repr=False)
+    not_before: datetime.datetime
+    not_after: datetime.datetime
     renew_at: datetime.datetime
+
+    def is_fresh(self, now: datetime.datetime) -> bool:
+        """Whether it can go on being used; no when the clock went back to before it, either."""
+        return self.not_before <= now < self.renew_at
 
 
 class Authority:
@@ -110,8 +121,20 @@ class Authority:
 
     def issue_server(self, dns_names: list[str], lifetime: datetime.timedelta = LEAF_LIFETIME) -> Leaf:
         """A server certificate for these DNS names."""
+        names = [x509.DNSName(name) for name in dns_names]
+        return self._issue(names, [ExtendedKeyUsageOID.SERVER_AUTH], lifetime)
+
+    def issue_workload(self, identity: Identity, lifetime: datetime.timedelta = LEAF_LIFETIME) -> Leaf:
+        """The certificate of a workload: an X.509-SVID, good for both sides of a connection."""
+        names = [x509.UniformResourceIdentifier(str(identity))]
+        return self._issue(names, [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH], lifetime)
+
+    def _issue(
+        self, names: Sequence[x509.GeneralName], usages: list[x509.ObjectIdentifier], lifetime: datetime.timedelta
+    ) -> Leaf:
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
+        end = min(now + lifetime, self._certificate.not_valid_after_utc)
         certificate = (
             x509.CertificateBuilder()
             .subject_name(x509.Name([]))
@@ -119,16 +142,21 @@ class Authority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - CLOCK_SKEW)
-            .not_valid_after(min(now + lifetime, self._certificate.not_valid_after_utc))
+            .not_valid_after(end)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(is_authority=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
             # Critical, because the subject is empty (RFC 5280 section 4.2.1.6).
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in dns_names]), critical=True)
+            .add_extension(x509.SubjectAlternativeName(names), critical=True)
             .sign(self._key, hashes.SHA256())
         )
-        chain = certificate.public_bytes(serialization.Encoding.PEM) + self.root_pem
-        return Leaf(certificate=chain, key=_key_pem(key), renew_at=now + lifetime / 2)
+        return Leaf(
+            certificate=certificate.public_bytes(serialization.Encoding.PEM),
+            key=_key_pem(key),
+            not_before=certificate.not_valid_before_utc,
+            not_after=certificate.not_valid_after_utc,
+            renew_at=now + (end - now) * (0.5 + _JITTER * (2 * random.random() - 1)),
+        )
 
 
 def _usage(*, is_authority: bool) -> x509.KeyUsage:

@@ -78,6 +78,13 @@ import click
     envvar="DOCKERMESH_DEBUG_ADDRESS",
     help="Health, metrics and debug pages.",
 )
+@click.option(
+    "--leaf-lifetime",
+    default="24h",
+    show_default=True,
+    envvar="DOCKERMESH_LEAF_LIFETIME",
+    help="How long workloads' certificates are good for; they are replaced at half of it (30s, 90m, 24h).",
+)
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def command(
     registry: str,
@@ -91,6 +98,7 @@ def command(
     api_address: str,
     api_auth: str,
     debug_address: str,
+    leaf_lifetime: str,
     log_format: str,
 ) -> None:
     """Run the control plane: bridge, translation, xDS, CA and config API.
@@ -102,7 +110,7 @@ def command(
 
     from dockermesh.app.control_plane import run
     from dockermesh.app.logs import configure_logging
-    from dockermesh.app.settings import ControlPlaneSettings
+    from dockermesh.app.settings import ControlPlaneSettings, parse_lifetime
     from dockermesh.model.consul import ConsulSettings
 
     configure_logging(log_format)
@@ -121,6 +129,7 @@ def command(
             api=api_address,
             api_auth=api_auth,
             debug=debug_address,
+            leaf_lifetime=parse_lifetime(leaf_lifetime),
             environment=dict(os.environ),
         )
     )

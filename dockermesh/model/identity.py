@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+DEFAULT_ACCOUNT = "default"
+"""The account of what has neither account nor service, as in Kubernetes."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Identity:

@@ -1,7 +1,7 @@
-"""Certificates that proxies read from files, as SDS secrets named the way Istio names them.
+"""SDS secrets, named the way Istio names them: certificates in files of the proxy, and those that the mesh issues.
 
-Invariant: a secret follows from its name alone. Private keys never pass through the control plane: a secret only says
-in which files of the proxy's container they are, and the proxy loads them again when the files are replaced.
+Invariant: the secret of a file follows from its name alone. A user's private key never passes through the control
+plane: the secret only says in which files it is, and the proxy loads them again when the files are replaced.
 """
 
 from __future__ import annotations
@@ -49,6 +49,21 @@ def credential_root(name: str) -> str:
 def sds(name: str) -> secret_pb2.SdsSecretConfig:
     """A reference to a secret."""
     return secret_pb2.SdsSecretConfig(name=name, sds_config=ads())
+
+
+def issued_certificate(chain: bytes, key: bytes) -> secret_pb2.Secret:
+    """The workload's own certificate, in PEM with its chain, and its key."""
+    secret = secret_pb2.Secret(name=WORKLOAD_CERTIFICATE)
+    secret.tls_certificate.certificate_chain.inline_bytes = chain
+    secret.tls_certificate.private_key.inline_bytes = key
+    return secret
+
+
+def trusted_roots(roots: bytes) -> secret_pb2.Secret:
+    """The mesh's roots, in PEM: what the certificates of peers are verified against."""
+    secret = secret_pb2.Secret(name=MESH_ROOT)
+    secret.validation_context.trusted_ca.inline_bytes = roots
+    return secret
 
 
 def file_secrets(names: Iterable[str]) -> list[secret_pb2.Secret]:

@@ -6,7 +6,7 @@ of the control plane agree on it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from dockermesh.xds.protobuf import Malformed, fields, frame, header
@@ -26,14 +26,14 @@ _EDS_DISCOVERY = 3  # envoy.config.cluster.v3.Cluster.DiscoveryType.EDS
 class Resource:
     """One Envoy resource.
 
-    `any_bytes` is a serialised google.protobuf.Any. The heads and the tail are what has to stand around it in a
-    response of either protocol; `digest` is what it adds to the hash of a set. `eds_name` is set on clusters that
-    take their endpoints from EDS: the name under which they ask for them.
+    `any_bytes` is a serialised google.protobuf.Any, never shown: it may hold a private key. The heads and the tail are
+    what has to stand around it in a response of either protocol; `digest` is what it adds to the hash of a set.
+    `eds_name` is set on clusters that take their endpoints from EDS: the name under which they ask for them.
     """
 
     name: str
     version: str
-    any_bytes: bytes
+    any_bytes: bytes = field(repr=False)
     sotw_head: bytes
     delta_head: bytes
     delta_tail: bytes

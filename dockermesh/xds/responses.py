@@ -30,7 +30,7 @@ class Response:
     `head` and `tail` begin and end the canonical ACK; in delta there is nothing between them.
     """
 
-    data: bytes
+    data: bytes = field(repr=False)
     nonce: str
     version: str
     head: bytes

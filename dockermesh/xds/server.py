@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, KeysView, Mapping
 from dataclasses import dataclass, replace
 
 import grpc
@@ -35,6 +35,8 @@ OnNack = Callable[[Proxy, str, Nack], None]
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 MAX_REQUEST_BYTES = 12 << 20
 _FIRST_REQUEST_SECONDS = 15.0
+_LONGEST_NAME, _MOST_NAMES = 200, 10
+"""How much of what a proxy asked for is written to the log."""
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", -1),
@@ -125,6 +127,8 @@ class _Stream:
             state.receive(raw, time.monotonic())
             if state.nacks:
                 self._server.refused_by(self)
+            if state.denied:
+                self._server.denied_to(self)
             self.kick()
 
     def cancel(self) -> None:
@@ -177,12 +181,25 @@ class AdsServer:
         for stream in tuple(self._streams.values()):
             self._refresh(stream)
 
+    def publish_to(self, keys: Iterable[str]) -> None:
+        """Look these proxies up again: something changed that is theirs alone."""
+        self._cache.clear()
+        for stream in [self._streams[key] for key in keys if key in self._streams]:
+            self._refresh(stream)
+
     def _refresh(self, stream: _Stream) -> None:
         snapshot = self._lookup(stream.proxy)
         if snapshot is not None and snapshot is not stream.state.snapshot:
             stream.state.publish(snapshot)
+            if stream.state.denied:
+                self.denied_to(stream)
             self._pending.add(stream)
             stream.kick()
+
+    @property
+    def connected(self) -> KeysView[str]:
+        """The keys of all connected proxies; a view that follows."""
+        return self._streams.keys()
 
     def sync(self) -> Sync:
         """How far all proxies are with the last publish; costs nothing."""
@@ -218,6 +235,13 @@ class AdsServer:
             if self._on_nack is not None:
                 self._on_nack(stream.proxy, type_url, nack)
         stream.state.nacks.clear()
+
+    def denied_to(self, stream: _Stream) -> None:
+        """A proxy asked for secrets that are not for it."""
+        names = sorted(frozenset().union(*stream.state.denied))
+        stream.state.denied.clear()
+        shown = [ascii(name[:_LONGEST_NAME]) for name in names[:_MOST_NAMES]]
+        log.warning("secrets denied", proxy=stream.proxy.key, peer=stream.proxy.peer, count=len(names), names=shown)
 
     async def serve(self, context: grpc.aio.ServicerContext, *, delta: bool) -> None:
         """One stream, from its first request to its end."""

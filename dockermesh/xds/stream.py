@@ -12,10 +12,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from dockermesh.xds.request import Decoder, Request
-from dockermesh.xds.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES
-from dockermesh.xds.responses import Response, ResponseCache
+from dockermesh.xds.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET
+from dockermesh.xds.responses import Names, Response, ResponseCache
 from dockermesh.xds.snapshot import FIELDS, ResourceSet, Snapshot
-from dockermesh.xds.subscription import DeltaSubscription, Nack, SotwSubscription, Subscription
+from dockermesh.xds.subscription import WILDCARD, DeltaSubscription, Nack, SotwSubscription, Subscription
 
 GATE_SECONDS = 3.0
 """How long listeners and routes wait for clusters to be accepted; after that a stuck cluster holds nothing up."""
@@ -40,19 +40,21 @@ class Metrics:
     unknown_types: int = 0
     streams_opened: int = 0
     streams_refused: int = 0
+    secrets_denied: int = 0
     publishes: int = 0
 
 
 class StreamState:
     """What one proxy subscribed to, holds and refused."""
 
-    __slots__ = ("_cache", "_decode", "_metrics", "_waiting", "delta", "nacks", "snapshot", "subscriptions")
+    __slots__ = ("_cache", "_decode", "_metrics", "_waiting", "delta", "denied", "nacks", "snapshot", "subscriptions")
 
     def __init__(self, *, delta: bool, cache: ResponseCache, decode: Decoder, metrics: Metrics) -> None:
         self.delta = delta
         self.snapshot: Snapshot | None = None
         self.subscriptions: dict[str, Subscription] = {}
         self.nacks: list[tuple[str, Nack]] = []
+        self.denied: list[Names] = []
         self._cache = cache
         self._decode = decode
         self._metrics = metrics
@@ -103,6 +105,8 @@ class StreamState:
         if snapshot is None or request.type_url not in FIELDS:
             self._metrics.unknown_types += 1
             return
+        if request.type_url == SECRET:
+            self._note_denied(request, snapshot.secrets)
         sub = self.subscriptions.get(request.type_url)
         if sub is None:
             self._begin(request, snapshot)
@@ -117,6 +121,13 @@ class StreamState:
                     return
         if isinstance(sub, DeltaSubscription | SotwSubscription):
             sub.change(request)
+
+    def _note_denied(self, request: Request, secrets: ResourceSet) -> None:
+        # Other types are asked for before they exist; who asks for a secret it does not have means somebody else's.
+        missing = frozenset(name for name in request.names if name != WILDCARD and name not in secrets)
+        if missing:
+            self._metrics.secrets_denied += len(missing)
+            self.denied.append(missing)
 
     def _begin(self, request: Request, snapshot: Snapshot) -> None:
         kind = DeltaSubscription if self.delta else SotwSubscription

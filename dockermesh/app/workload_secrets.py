@@ -1,0 +1,123 @@
+"""The certificate that every attested proxy gets over its ADS stream, and the roots it verifies others with.
+
+A proxy is given the secrets `default` (its own leaf and key) and `ROOTCA`, laid over what the translator made for it.
+A leaf is signed when its proxy first needs it, kept in memory only, and replaced at half of its life.
+
+Invariants: a proxy's snapshot holds no other proxy's leaf. While nothing was renewed, the same snapshot in gives the
+same snapshot out, so that a publish costs nothing for proxies that it does not concern. A leaf that cannot be renewed
+is kept: it goes on being good until it expires.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import Callable, Collection, Container
+from dataclasses import dataclass, replace
+
+import structlog
+
+from dockermesh.ca import Authority, AuthorityError, Leaf
+from dockermesh.model import Identity
+from dockermesh.translate.secrets import issued_certificate, trusted_roots
+from dockermesh.translate.sidecar_view import named
+from dockermesh.xds import SECRET, Resource, ResourceSet, Snapshot
+
+log = structlog.get_logger(__name__)
+
+_LONGEST_SLEEP_S = 30.0
+"""The clock may be set, or the machine sleep: nobody is told, so it is looked at this often."""
+_AT_ONCE = 20
+"""Leaves signed before other work gets its turn; signing takes well below a millisecond."""
+
+
+@dataclass(slots=True)
+class _Held:
+    """A proxy's leaf, and the snapshot last made with it."""
+
+    identity: Identity
+    leaf: Leaf
+    resource: Resource
+    under: Snapshot | None = None
+    made: Snapshot | None = None
+
+
+class WorkloadSecrets:
+    """Leaves by proxy."""
+
+    def __init__(self, authority: Authority, lifetime: datetime.timedelta) -> None:
+        self._authority = authority
+        self._lifetime = lifetime
+        self._held: dict[str, _Held] = {}
+        self._roots = named(SECRET, trusted_roots(authority.root_pem))
+        self.issued = 0
+        self.failures = 0
+
+    def layered(self, key: str, identity: Identity, under: Snapshot) -> Snapshot:
+        """What the proxy `key` is to have: `under` with its own certificate and the roots."""
+        held = self._held.get(key)
+        if held is None or held.identity != identity or not held.leaf.is_fresh(_now()):
+            held = self._renew(key, identity, held)
+            if held is None:
+                return under
+        if held.under is not under or held.made is None:
+            if held.made is None or held.under is None or held.under.secrets is not under.secrets:
+                secrets = ResourceSet([held.resource, self._roots], base=under.secrets)
+            else:
+                secrets = held.made.secrets
+            held.under, held.made = under, replace(under, secrets=secrets)
+        return held.made
+
+    def leaf(self, key: str) -> Leaf | None:
+        """The leaf that a proxy was last given."""
+        held = self._held.get(key)
+        return held.leaf if held is not None else None
+
+    def retain(self, keys: Container[str]) -> None:
+        """Forget the leaves of all other proxies."""
+        self._held = {key: held for key, held in self._held.items() if key in keys}
+
+    async def run(self, connected: Callable[[], Container[str]], publish: Callable[[Collection[str]], None]) -> None:
+        """Replace leaves when it is time, and publish to the proxies that got a new one, for ever.
+
+        Leaves of proxies that are not connected are left alone: they are renewed when their proxy comes back.
+        """
+        while True:
+            await asyncio.sleep(self._pause(connected()))
+            present, renewed = connected(), []
+            due = [key for key, held in self._held.items() if key in present and not held.leaf.is_fresh(_now())]
+            for count, key in enumerate(due, 1):
+                held = self._held.get(key)
+                if held is not None and self._renew(key, held.identity, held) is not held:
+                    renewed.append(key)
+                if count % _AT_ONCE == 0:
+                    publish(renewed)
+                    renewed = []
+                    await asyncio.sleep(0)
+            if renewed:
+                publish(renewed)
+
+    def _pause(self, present: Container[str]) -> float:
+        """How long to sleep, in seconds: until the next leaf is due, but never long, and never not at all."""
+        now = _now()
+        due = min((h.leaf.renew_at for k, h in self._held.items() if k in present), default=now + self._lifetime)
+        longest = min(_LONGEST_SLEEP_S, self._lifetime.total_seconds() / 20)
+        return max(min((due - now).total_seconds(), longest), longest / 20)
+
+    def _renew(self, key: str, identity: Identity, before: _Held | None) -> _Held | None:
+        """A new leaf; the one before if none can be made for the same identity."""
+        try:
+            leaf = self._authority.issue_workload(identity, self._lifetime)
+        except AuthorityError as error:
+            self.failures += 1
+            log.error("no certificate could be issued", proxy=key, identity=str(identity), reason=str(error))
+            return before if before is not None and before.identity == identity else None
+        self.issued += 1
+        resource = named(SECRET, issued_certificate(leaf.certificate, leaf.key))
+        made = self._held[key] = _Held(identity, leaf, resource)
+        log.info("certificate issued", proxy=key, identity=str(identity), until=leaf.not_after.isoformat())
+        return made
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
