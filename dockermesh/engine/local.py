@@ -75,6 +75,13 @@ class LocalEngine:
         except (docker.errors.DockerException, requests.RequestException, tarfile.TarError) as error:
             raise EngineError(f"cannot read {path} of {container}: {_reason(error)}") from error
 
+    def execute(self, container: str, command: list[str], *, user: str = "") -> tuple[int, bytes, bytes]:
+        """Run a command in a container; returns its exit code and what it wrote to stdout and stderr."""
+        made = self._call(self._api.exec_create, container, command, user=user)
+        out, err = self._call(self._api.exec_start, made["Id"], demux=True)
+        code = self._call(self._api.exec_inspect, made["Id"])["ExitCode"]
+        return int(code or 0), out or b"", err or b""
+
     def _call(self, action: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             return action(*args, **kwargs)

@@ -101,7 +101,7 @@ def pod_base(
         # The registrar heals what Docker does not; bringing the pod itself back is Docker's.
         "restart": "unless-stopped",
         "stop_grace_period": "5s",
-        "volumes": [_volume(names.TRUST_VOLUME, names.TRUST_PATH, read_only=True), _run(name, read_only=False)],
+        "volumes": [_volume(names.TRUST_VOLUME, names.TRUST_PATH, read_only=True), _run(name)],
     }
 
 
@@ -132,7 +132,8 @@ def proxy(pod_service: str, *, workload: str, service: str, images: Images, work
         "stop_grace_period": "5s",
         "volumes": [
             _volume(names.TRUST_VOLUME, names.TRUST_PATH, read_only=True),
-            _run(pod_service, read_only=True),
+            # Writable, for the socket of Envoy's admin, which must not be on the network that the app shares.
+            _run(pod_service),
         ],
     }
     if profiles:
@@ -222,8 +223,8 @@ def _volume(source: str, target: str, *, read_only: bool) -> dict[str, Any]:
     return found | ({"read_only": True} if read_only else {}) | {"volume": {"nocopy": True}}
 
 
-def _run(pod_service: str, *, read_only: bool) -> dict[str, Any]:
-    return _volume(names.run_volume(pod_service), names.RUN_PATH, read_only=read_only)
+def _run(pod_service: str) -> dict[str, Any]:
+    return _volume(names.run_volume(pod_service), names.RUN_PATH, read_only=False)
 
 
 def run_volume() -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Port numbers and the user id of the proxy. They are Istio's, so tools and habits carry over."""
 
 ADMIN_PORT = 15000
-"""Envoy's admin interface, on loopback."""
+"""The harmless pages of Envoy's admin, on loopback; the admin itself is a unix socket."""
 OUTBOUND_PORT = 15001
 """Where captured outbound connections arrive (Istio: proxyListenPort)."""
 INBOUND_PORT = 15006

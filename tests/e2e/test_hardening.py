@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from mesh_rig import APPS, CONSUL, CONTROL_PLANE, Mesh, docker, inspect, pid, run
+
+from dockermesh.engine.admin import ProxyAdmin
+from dockermesh.engine.local import LocalEngine
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(120)]
 
@@ -70,6 +74,39 @@ def test_no_secret_is_shown_by_docker_or_ps(mesh: Mesh) -> None:
     assert run(
         "docker", "exec", "bookinfo-details-v1-1", "cat", "/var/run/dockermesh/envoy.json", check=False
     ).returncode
+
+
+ASK = """
+import json, sys, urllib.error, urllib.request
+for line in sys.argv[1:]:
+    method, path = line.split(" ")
+    try:
+        request = urllib.request.Request("http://127.0.0.1:15000" + path, method=method)
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            print(json.dumps([line, answer.status, answer.read(65536).decode("utf-8", "replace")]))
+    except urllib.error.HTTPError as error:
+        print(json.dumps([line, error.code, error.read().decode("utf-8", "replace")]))
+"""
+
+
+def test_an_app_can_neither_read_nor_stop_its_own_proxy(mesh: Mesh) -> None:
+    harmless = ["/ready", "/stats?filter=server.live", "/stats/prometheus", "/clusters", "/listeners", "/server_info"]
+    closed = ["GET /config_dump", "POST /quitquitquit", "POST /logging", "GET //config_dump", "POST /stats", "GET /"]
+    closed += ["GET /stats/../config_dump", "GET /stats/%2e%2e/config_dump", "GET /stats%2f..%2fconfig_dump"]
+    asked = [*(f"GET {path}" for path in harmless), *closed]
+    started = inspect("bookinfo-details-v1-1-proxy-1")["State"]["StartedAt"]
+    own = docker("exec", "bookinfo-details-v1-1-proxy-1", "cat", "/var/run/dockermesh/envoy.json")
+    token = own.partition("Bearer ")[2][:64]
+    for user in ("0", "1000"):
+        told = docker("exec", "-u", user, "bookinfo-details-v1-1", "python3", "-c", ASK, *asked)
+        answers = [json.loads(line) for line in told.splitlines()]
+        assert {line for line, code, _ in answers if code == 200} == set(asked[: len(harmless)])
+        assert {code for _, code, _ in answers if code != 200} <= {400, 403}
+        assert token not in told
+    assert inspect("bookinfo-details-v1-1-proxy-1")["State"]["StartedAt"] == started
+    # Who may use the engine still sees everything.
+    dump = ProxyAdmin(LocalEngine(), "bookinfo-details-v1-1-pod-1").get("/config_dump")
+    assert json.loads(dump)["configs"]
 
 
 def test_what_an_app_sends_goes_through_its_proxy(mesh: Mesh) -> None:

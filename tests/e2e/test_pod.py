@@ -132,7 +132,7 @@ class Bench:
         docker(
             *("run", "-d", "--name", self.proxy, "--network", f"container:{self.pod}", "--read-only", "--cap-drop=ALL"),
             *("--user=1337:1337", "--restart=always", "-v", f"{self.trust}:/etc/dockermesh/trust:ro"),
-            *("-v", f"{self.name}-run:/var/run/dockermesh:ro", PROXY_IMAGE),
+            *("-v", f"{self.name}-run:/var/run/dockermesh", PROXY_IMAGE),
             *("envoy", "-c", "/var/run/dockermesh/envoy.json", "--concurrency", "1", "-l", "warning"),
         )
 
