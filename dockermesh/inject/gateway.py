@@ -18,6 +18,7 @@ from dockermesh.inject.pod import Service, exposed_ports, pod_base, proxy
 from dockermesh.inject.ports import ENTRY_HOST_PORT
 from dockermesh.inject.settings import conventions
 from dockermesh.model import WorkloadKind
+from dockermesh.model.identity import GATEWAY_ACCOUNT, GATEWAY_NAMESPACE
 
 HTTPS_HOST_PORT = 30443
 _WORKERS = 2
@@ -133,8 +134,8 @@ def gateway_services(
         workload=workload,
         service=service,
         kind=WorkloadKind.GATEWAY,
-        namespace="default",
-        service_account=service,
+        namespace=GATEWAY_NAMESPACE,
+        service_account=GATEWAY_ACCOUNT,
         mesh_name=mesh_name,
         labels=labels,
         image=images.pod,

@@ -13,6 +13,7 @@ from typing import Any
 
 from dockermesh.errors import InputError
 from dockermesh.inject.names import INJECT, NAMESPACE, PREFIX, SERVICE_ACCOUNT
+from dockermesh.model.identity import is_identity_part
 
 EXTENSION = "x-dockermesh"
 _TOP_KEYS = ("inject", "network", "namespace", "gateway")
@@ -80,7 +81,8 @@ def service_settings(name: str, service: Mapping[str, Any], project: ProjectSett
     labels = string_map(service.get("labels"))
     inject = raw.get("inject", labels.get(INJECT, labels.get("sidecar.istio.io/inject", project.inject)))
     namespace = raw.get("namespace", labels.get(NAMESPACE, project.namespace))
-    account = raw.get("serviceAccount", labels.get(SERVICE_ACCOUNT, mesh_name(name, service)))
+    told = conventions(service).get("SERVICE_ACCOUNT") or mesh_name(name, service)
+    account = raw.get("serviceAccount", labels.get(SERVICE_ACCOUNT, told))
     own = raw.get("labels") or {}
     if not isinstance(own, Mapping):
         raise InputError("must be a mapping", where=f"{place}.labels")
@@ -168,12 +170,11 @@ def _name(value: Any, place: str) -> str:
 
 
 def _account(text: str, place: str) -> str:
-    # It becomes a path segment of a SPIFFE identity, which has no escapes.
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,253}", text) or text in (".", ".."):
+    if not is_identity_part(text):
         raise InputError(
             f"{text!r} cannot be part of a SPIFFE identity",
             where=place,
-            fix="set dockermesh.io/service-account to letters, digits, '.', '_', '-'",
+            fix="set dockermesh.io/service-account (or SERVICE_ACCOUNT) to letters, digits, '.', '_', '-'",
         )
     return text
 

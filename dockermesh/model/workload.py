@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
-from dockermesh.model.identity import DEFAULT_ACCOUNT, Identity
+from dockermesh.model.identity import Identity, account_of
 from dockermesh.model.protocol import Protocol
 from dockermesh.model.service import NO_LABELS
 
@@ -59,7 +59,7 @@ class Workload:
 
     def identity(self, trust_domain: str) -> Identity:
         """Who the workload is: what its certificate says, and peers and policies are told."""
-        return Identity(trust_domain, self.namespace, self.service_account or self.service or DEFAULT_ACCOUNT)
+        return Identity(trust_domain, self.namespace, account_of(self.service_account, self.service))
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON object, the form kept in Consul's KV."""

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from dockermesh.model import Catalog, Endpoint, Health, Port, Protocol, ServedPort, Service, Workload
+from dockermesh.model.identity import ACCOUNT_META
 from dockermesh.registrar.mapping import META_ACCOUNT, META_NAMESPACE, META_SERVICE, META_WORKLOAD, Registration
 
 T = TypeVar("T")
@@ -80,7 +81,7 @@ def _endpoint(registration: Registration, workloads: Mapping[str, Workload]) -> 
         health=Health.UNHEALTHY if health and health.status != "passing" else Health.HEALTHY,
         workload=meta.get(META_WORKLOAD, ""),
         namespace=meta.get(META_NAMESPACE, "default"),
-        service_account=meta.get(META_ACCOUNT, ""),
+        service_account=meta.get(META_ACCOUNT) or meta.get(ACCOUNT_META, ""),
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from dockermesh.model.identity import account_of
 from dockermesh.model.service import NO_LABELS
 
 ROLE = "dockermesh.io/role"
@@ -94,6 +95,10 @@ class Container:
     def group(self) -> str:
         """What is handled together, one event after the other: a workload's containers, else the container alone."""
         return group_of(self.id, self.labels)
+
+    def account(self, service: str) -> str:
+        """The service account that a pod, or an app without one, stands for; `service` is the service's name."""
+        return account_of(self.labels.get(SERVICE_ACCOUNT, ""), self.labels.get(SERVICE, ""), service)
 
     def address(self, network: str) -> str:
         """The address on `network`; without one the default bridge's, else that of the first network by name."""

@@ -116,7 +116,7 @@ def _workload(pod: Container, members: Iterable[Container], token: str, options:
         service=service,
         kind=_kind(pod),
         namespace=pod.labels.get(labels.NAMESPACE) or "default",
-        service_account=pod.labels.get(labels.SERVICE_ACCOUNT) or pod.labels.get(labels.SERVICE) or service,
+        service_account=pod.account(service),
         address=pod.address(network),
         host=options.owner,
         labels=MappingProxyType(json_labels(pod.labels.get(labels.LABELS, ""))),

@@ -277,7 +277,7 @@ class _Mapper:
                 META_WORKLOAD: self.container.labels.get(labels.WORKLOAD, ""),
                 META_SERVICE: service,
                 META_NAMESPACE: source.labels.get(labels.NAMESPACE) or "default",
-                META_ACCOUNT: source.labels.get(labels.SERVICE_ACCOUNT) or service or name,
+                META_ACCOUNT: source.account(name),
             }
         return {k: v for k, v in own.items() if v}
 

@@ -79,7 +79,7 @@ def plain_label(key: str, value: str) -> bool:
 
 
 def plain_name(text: str, default: str) -> str:
-    """A namespace or service account, or `default` where the text is not one."""
+    """A namespace, or `default` where the text is not one."""
     return text if _NAME.fullmatch(text) else default
 
 

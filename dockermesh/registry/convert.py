@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from dockermesh.model.identity import ACCOUNT_META, is_identity_part
 from dockermesh.model.protocol import Protocol, infer_protocol, parse_protocol
 from dockermesh.model.service import NO_LABELS, Endpoint, Health, Port, Service
 from dockermesh.registry.accept import (
@@ -124,7 +125,7 @@ def _convert(entry: Any, *, allow_loopback: bool) -> Instance | str:
         health=health,
         workload=plain_workload(meta.get("dockermesh-workload", "")),
         namespace=plain_name(meta.get("dockermesh-namespace", ""), "default"),
-        service_account=plain_name(meta.get("dockermesh-service-account", ""), ""),
+        service_account=_account(meta),
         locality=_locality(node, meta, node_meta),
         weight=weight,
     )
@@ -160,6 +161,11 @@ def _labels(meta: Mapping[str, str], tags: Sequence[str]) -> Mapping[str, str]:
         if pair and plain_label(*pair) and not pair[0].startswith(_OWN_META):
             labels[pair[0]] = pair[1]
     return MappingProxyType(dict(sorted(labels.items()))) if labels else NO_LABELS
+
+
+def _account(meta: Mapping[str, str]) -> str:
+    told = (meta.get("dockermesh-service-account", ""), meta.get(ACCOUNT_META, ""))
+    return next((account for account in told if is_identity_part(account)), "")
 
 
 def _protocol(port: int, meta: Mapping[str, str], tags: Sequence[str], node_meta: Mapping[str, str]) -> Protocol:

@@ -12,8 +12,9 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
 
+from dockermesh.model.identity import is_identity_part
 from dockermesh.model.workload import Workload
-from dockermesh.registry.accept import quoted
+from dockermesh.registry.accept import plain_name, quoted
 
 PREFIX = "dockermesh/workloads/"
 _TEXTS = tuple(f.name for f in fields(Workload) if f.name not in {"kind", "labels", "ports"})
@@ -60,6 +61,10 @@ def _parse(key: str, value: Any) -> Workload:
     if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
         raise ValueError("the labels are not texts")
     workload = Workload.from_dict(data | {"labels": MappingProxyType(labels)})
+    if not plain_name(workload.namespace, ""):
+        raise ValueError("the namespace is no name")
+    if workload.service_account and not is_identity_part(workload.service_account):
+        raise ValueError("the service account cannot be part of an identity")
     if workload.name != name:
         raise ValueError("the record names another workload than its key")
     return workload

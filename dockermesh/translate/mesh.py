@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from dockermesh.config.hosts import kubernetes_service
 from dockermesh.model import Catalog, Endpoint, Health, Port, Resolution, Service, Workload, WorkloadKind
+from dockermesh.model.identity import account_of
 from dockermesh.model.protocol import Protocol, parse_protocol
 from dockermesh.translate.service_entries import entry_services, merge_services
 from dockermesh.translate.settings import IstioConfig, MeshSettings, with_mesh_config
@@ -183,17 +184,21 @@ def _with_workloads(catalog: Catalog, before: Mapping[str, Service]) -> dict[str
     connection at once: requests are then retried until the app is back, instead of failing at the first try.
     """
     services = dict(catalog.services)
-    missing: dict[str, dict[int, Port]] = defaultdict(dict)
+    missing: dict[str, dict[tuple[int, str], Endpoint]] = defaultdict(dict)
+    protocols: dict[tuple[str, int], Protocol] = {}
     for workload in catalog.workloads.values():
         for served in workload.ports:
             for name in {served.service, compose_service(workload)}:
                 host = f"{name}.{SERVICE_DOMAIN}"
                 known = services.get(host)
                 if known is None or not known.endpoints:
-                    protocol = parse_protocol(served.protocol) or Protocol.AUTO
-                    missing[host][served.port] = Port(served.port, protocol)
-    for host, ports in missing.items():
-        standing_in = _stand_in(host, tuple(ports[number] for number in sorted(ports)))
+                    protocols[host, served.port] = parse_protocol(served.protocol) or Protocol.AUTO
+                    endpoint = _standing_in(workload, served.port)
+                    missing[host][served.port, endpoint.service_account] = endpoint
+    for host, endpoints in missing.items():
+        numbers = sorted({port for port, _ in endpoints})
+        ports = tuple(Port(number, protocols[host, number]) for number in numbers)
+        standing_in = _stand_in(host, ports, tuple(endpoints[key] for key in sorted(endpoints)))
         old = before.get(host)
         services[host] = old if old == standing_in else standing_in
     return services
@@ -204,9 +209,24 @@ def compose_service(workload: Workload) -> str:
     return workload.name.rpartition("/")[2].rpartition("-")[0]
 
 
-def _stand_in(host: str, ports: tuple[Port, ...]) -> Service:
-    endpoints = tuple(
-        Endpoint(address=_REFUSING[0], port=_REFUSING[1], service_port=port.number, health=Health.UNHEALTHY)
-        for port in ports
+def _standing_in(workload: Workload, port: int) -> Endpoint:
+    """What refuses in place of a workload, and is the same in name, so that its service's identities stay."""
+    return Endpoint(
+        address=_REFUSING[0],
+        port=_REFUSING[1],
+        service_port=port,
+        health=Health.UNHEALTHY,
+        namespace=workload.namespace,
+        service_account=account_of(workload.service_account, workload.service),
     )
-    return Service(name=host.removesuffix(f".{SERVICE_DOMAIN}"), hostname=host, ports=ports, endpoints=endpoints)
+
+
+def _stand_in(host: str, ports: tuple[Port, ...], endpoints: tuple[Endpoint, ...]) -> Service:
+    namespaces = {endpoint.namespace for endpoint in endpoints}
+    return Service(
+        name=host.removesuffix(f".{SERVICE_DOMAIN}"),
+        hostname=host,
+        ports=ports,
+        endpoints=endpoints,
+        namespace=namespaces.pop() if len(namespaces) == 1 else "default",
+    )

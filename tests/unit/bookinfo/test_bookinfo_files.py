@@ -33,6 +33,11 @@ def test_the_app_has_no_trace_of_the_mesh() -> None:
         assert "dockermesh" not in path.read_text(), path
 
 
+def test_the_service_accounts_are_those_of_istios_sample() -> None:
+    accounts = {definition["environment"]["SERVICE_ACCOUNT"] for definition in COMPOSE["services"].values()}
+    assert accounts == {f"bookinfo-{service}" for service in VERSIONS}
+
+
 @pytest.mark.parametrize("name", sorted(COMPOSE["services"]))
 def test_a_service_is_registered_and_reachable_under_its_name(name: str) -> None:
     service, version = name.split("-")

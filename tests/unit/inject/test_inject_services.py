@@ -183,7 +183,13 @@ def test_workload_labels_account_and_names() -> None:
 
 
 @pytest.mark.parametrize(
-    "place", [{"labels": {"dockermesh.io/service-account": "a"}}, {"x-dockermesh": {"serviceAccount": "a"}}]
+    "place",
+    [
+        {"labels": {"dockermesh.io/service-account": "a"}},
+        {"x-dockermesh": {"serviceAccount": "a"}},
+        {"environment": {"SERVICE_NAME": "web", "SERVICE_ACCOUNT": "a"}},
+        {"labels": {"SERVICE_ACCOUNT": "a"}, "environment": {"SERVICE_ACCOUNT": "b"}},
+    ],
 )
 def test_service_account(place: dict[str, Any]) -> None:
     made = mesh({"web": service(**place)}).project["services"]
@@ -194,6 +200,9 @@ def test_service_account(place: dict[str, Any]) -> None:
 def test_an_account_that_would_forge_an_identity_is_refused(account: str) -> None:
     with pytest.raises(InputError):
         mesh({"web": service(**{"x-dockermesh": {"serviceAccount": account}})})
+    if account:
+        with pytest.raises(InputError):
+            mesh({"web": service(environment={"SERVICE_ACCOUNT": account})})
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,24 @@ def state(**changes: Any) -> State:
 DOWN = State(status="exited", started=90 * S, finished=95 * S)
 
 
+@pytest.mark.parametrize(
+    ("declared", "account"), [("bookinfo-reviews", "bookinfo-reviews"), ("", "web"), ("../x", "web")]
+)
+@pytest.mark.parametrize("told", [(), ("SERVICE_ACCOUNT=somebody-else",)], ids=["", "an image that claims another"])
+def test_a_workload_and_its_endpoints_have_one_account_which_the_pod_names(
+    declared: str, account: str, told: tuple[str, ...]
+) -> None:
+    """The workload's is in its certificate, the endpoints' is what peers accept."""
+    pod, app = make("pod"), make("app")
+    pod = dataclasses.replace(pod, labels={**pod.labels, "dockermesh.io/service-account": declared})
+    app = dataclasses.replace(app, env=(*app.env, *told))
+    found = desired_state([pod, make("proxy"), app], OPTIONS)
+    assert [w.service_account for w in found.workloads] == [account]
+    catalog = build_catalog(found.registrations, found.workloads, EMPTY_CATALOG)
+    assert {e.service_account for s in catalog.services.values() for e in s.endpoints} == {account}
+    assert [r.meta["dockermesh-service-account"] for r in found.registrations] == [account]
+
+
 def test_a_meshed_app_is_listed_only_while_traffic_can_reach_it() -> None:
     pod, proxy, app = make("pod"), make("proxy"), make("app")
     assert names(pod, proxy, app) == ["reviews"]

@@ -54,6 +54,19 @@ def test_meshed_endpoint() -> None:
     assert (endpoint.locality, endpoint.weight, endpoint.health) == ("dc1/host-a/", 7, Health.HEALTHY)
 
 
+@pytest.mark.parametrize(
+    ("meta", "account"),
+    [
+        ({"account": "bookinfo-details"}, "bookinfo-details"),
+        ({"account": "b", "dockermesh-service-account": "a.b"}, "a.b"),
+        ({"account": "a/../b"}, ""),
+        ({}, ""),
+    ],
+)
+def test_the_account_is_what_the_registrar_found_or_registrators_metadata(meta: dict[str, str], account: str) -> None:
+    assert only_endpoint(Meta=meta).service_account == account
+
+
 def test_the_nodes_address_serves_where_the_service_has_none() -> None:
     endpoint = only_endpoint(address="")
     assert (endpoint.address, endpoint.locality, endpoint.is_meshed) == ("10.9.9.9", "dc1/n1/", False)

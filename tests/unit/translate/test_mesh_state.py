@@ -72,6 +72,13 @@ def test_a_stopped_app_keeps_its_service() -> None:
     assert not endpoint.is_meshed
 
 
+def test_a_stand_in_has_the_identity_of_what_it_stands_for() -> None:
+    app = replace(workload("details-1", 9080), namespace="shop", service_account="bookinfo-details")
+    standing_in = build_mesh(catalog([], [app])).services["details.service.consul"]
+    assert standing_in.namespace == "shop"
+    assert [(e.namespace, e.service_account) for e in standing_in.endpoints] == [("shop", "bookinfo-details")]
+
+
 def test_a_real_endpoint_takes_the_place_of_the_stand_in() -> None:
     app = workload("details-1", 9080)
     before = build_mesh(catalog([], [app]))
