@@ -53,6 +53,7 @@ def read_proxy(file: Path) -> Proxy:
         address=str(data.get("ip") or ""),
         labels=_labels(data, str(file)),
         locality=str(data.get("locality") or ""),
+        metadata=_mapping(data, "metadata", str(file)),
     )
 
 
@@ -92,10 +93,14 @@ def _list(data: Any, key: str, where: str) -> list[dict[str, Any]]:
 
 
 def _labels(data: Mapping[str, Any], where: str) -> dict[str, str]:
-    labels = data.get("labels") or {}
-    if not isinstance(labels, dict):
-        raise InputError("labels must be a mapping", where=where, fix="write labels: {key: value}")
-    return {str(key): str(value) for key, value in labels.items()}
+    return {key: str(value) for key, value in _mapping(data, "labels", where).items()}
+
+
+def _mapping(data: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
+    found = data.get(key) or {}
+    if not isinstance(found, dict):
+        raise InputError(f"{key} must be a mapping", where=where, fix=f"write {key}: {{key: value}}")
+    return {str(name): value for name, value in found.items()}
 
 
 def _number(data: Mapping[str, Any], key: str, where: str) -> int:

@@ -155,6 +155,7 @@ class ControlPlane:
                 address=workload.address,
                 labels=workload.labels,
                 workload=workload,
+                metadata=proxy.node.metadata,
             )
         )
         if snapshot is None:
@@ -267,7 +268,13 @@ def anonymous_proxy(node: NodeInfo) -> Proxy:
         return Proxy(id=node.id)
     kind = WorkloadKind.GATEWAY if parts[0] == WorkloadKind.GATEWAY else WorkloadKind.SIDECAR
     labels = node.metadata.get("LABELS")
-    return Proxy(id=node.id, kind=kind, address=parts[1], labels=labels if isinstance(labels, dict) else {})
+    return Proxy(
+        id=node.id,
+        kind=kind,
+        address=parts[1],
+        labels=labels if isinstance(labels, dict) else {},
+        metadata=node.metadata,
+    )
 
 
 async def _anonymous(_metadata: Mapping[str, str], node: NodeInfo, _peer: str) -> str:

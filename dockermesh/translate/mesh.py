@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from dockermesh.config.hosts import kubernetes_service
 from dockermesh.model import Catalog, Endpoint, Health, Port, Resolution, Service, Workload, WorkloadKind
@@ -27,7 +28,10 @@ _REFUSING = ("127.0.0.1", 1)
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """Who resources are made for. `workload` is None for a proxy that no registrar attested (plaintext xDS)."""
+    """Who resources are made for. `workload` is None for a proxy that no registrar attested (plaintext xDS).
+
+    `metadata` is what the proxy says of itself in its bootstrap; only EnvoyFilters look at it.
+    """
 
     id: str
     kind: WorkloadKind = WorkloadKind.SIDECAR
@@ -36,6 +40,7 @@ class Proxy:
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     workload: Workload | None = None
     locality: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)

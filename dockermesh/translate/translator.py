@@ -19,6 +19,7 @@ from dockermesh.translate.gateway import GatewayResources, gateway_resources
 from dockermesh.translate.inbound import Served
 from dockermesh.translate.index import ConfigIndex
 from dockermesh.translate.mesh import MeshState, Proxy
+from dockermesh.translate.patches.book import PatchBook
 from dockermesh.translate.secrets import file_secrets
 from dockermesh.translate.service import plain_http_port
 from dockermesh.translate.sidecar_view import Counters, SidecarView, named
@@ -44,6 +45,7 @@ class Translator:
     _gateways: dict[object, GatewayResources] = field(default_factory=dict)
     _served: dict[str, dict[int, Port]] = field(default_factory=dict)
     _localities: dict[str, str] = field(default_factory=dict)
+    _book: PatchBook = field(default_factory=PatchBook)
 
     def update(self, mesh: MeshState) -> bool:
         """Move on to this state. Returns whether any proxy's resources may have changed."""
@@ -69,12 +71,18 @@ class Translator:
         touched = [view.update(mesh, self._current()) for view in self._views.values()]
         if is_config_new or any(touched):
             self._snapshots.clear()
+            self._book.update(mesh)
         return is_config_new or any(touched)
 
     def snapshot(self, proxy: Proxy) -> Snapshot:
         """What this proxy is to have. Proxies in the same position get the same object."""
         if self._index is None:
             self.update(self.mesh)
+        plain = self._plain_snapshot(proxy)
+        patcher = self._book.patcher(proxy)
+        return plain if patcher is None else patcher.apply(plain)
+
+    def _plain_snapshot(self, proxy: Proxy) -> Snapshot:
         if not proxy.locality and self._localities:
             proxy = replace(proxy, locality=self._localities.get(proxy.address, ""))
         scope = self._current().scope_of(proxy)
@@ -93,8 +101,11 @@ class Translator:
         return found
 
     def problems(self) -> dict[str, str]:
-        """Why the rules of a host are left out, by host."""
-        return {host: reason for view in self._views.values() for host, reason in view.problems.items()}
+        """What is left out and why, by the host or the resource that suffers."""
+        found = {host: reason for view in self._views.values() for host, reason in view.problems.items()}
+        for name, reason in self._book.problems():
+            found[name] = f"{found[name]}; {reason}" if name in found else reason
+        return found
 
     def _current(self) -> ConfigIndex:
         if self._index is None:

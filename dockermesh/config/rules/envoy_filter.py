@@ -44,6 +44,8 @@ def check_envoyfilters(resource: Resource[EnvoyFilter], at: Cursor) -> None:
     at.warn("EnvoyFilter depends on details that may change with any release; prefer other resources if possible")
     check_workload_selector(spec.workload_selector, at / "workloadSelector")
     check_targets(None, spec.target_refs, at)
+    if spec.target_refs:
+        (at / "targetRefs").warn("selects nothing: there are no waypoints and no gateways of the Gateway API")
     if spec.workload_selector is not None and spec.target_refs:
         (at / "targetRefs").error("only one of workloadSelector and targetRefs may be set")
     for index, patch in enumerate(spec.config_patches):
@@ -53,6 +55,8 @@ def check_envoyfilters(resource: Resource[EnvoyFilter], at: Cursor) -> None:
 def _check_patch(entry: ConfigPatch, at: Cursor) -> None:
     if entry.apply_to is ApplyTo.INVALID:
         (at / "applyTo").error("is required")
+    if entry.apply_to is ApplyTo.BOOTSTRAP:
+        (at / "applyTo").warn("BOOTSTRAP has no effect: the bootstrap is part of the pod's image")
     if entry.patch is None:
         (at / "patch").error("is required")
     elif entry.patch.operation is PatchOperation.INVALID:

@@ -1,0 +1,224 @@
+"""Patches applied to the snapshot of a proxy, each resource once for all proxies with the same patches.
+
+Invariants: a resource that no patch changes stays the same object, and so do sets of such resources; a patch that would
+make Envoy refuse a resource is left out of it, and the other patches are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.config.route.v3 import route_pb2
+from google.protobuf import any_pb2
+
+from dockermesh.config.api.envoy_filter import ApplyTo, PatchContext, PatchOperation
+from dockermesh.translate.names import (
+    DNS_CLUSTER,
+    DNS_LISTENER,
+    DNS_TCP_LISTENER,
+    INBOUND_PASSTHROUGH_CLUSTER,
+    VIRTUAL_INBOUND,
+)
+from dockermesh.translate.patches.clusters import patch_cluster
+from dockermesh.translate.patches.compiling import CompiledPatch
+from dockermesh.translate.patches.listeners import patch_listener
+from dockermesh.translate.patches.merging import CannotMerge
+from dockermesh.translate.patches.routes import patch_table
+from dockermesh.translate.patches.soundness import cluster_fault, listener_fault, table_fault
+from dockermesh.xds.resources import CLUSTER, EXTENSION, LISTENER, ROUTES, Resource, make_resource
+from dockermesh.xds.snapshot import ResourceSet, Snapshot
+
+_Patches = Sequence[CompiledPatch]
+_OUR_OWN = frozenset({DNS_LISTENER, DNS_TCP_LISTENER, DNS_CLUSTER})
+"""What Istio's proxies have no counterpart of: a patch without conditions must not hit it."""
+_ROUTES = frozenset({ApplyTo.ROUTE_CONFIGURATION, ApplyTo.VIRTUAL_HOST, ApplyTo.HTTP_ROUTE})
+_LISTENERS = frozenset(
+    {
+        ApplyTo.LISTENER,
+        ApplyTo.LISTENER_FILTER,
+        ApplyTo.FILTER_CHAIN,
+        ApplyTo.NETWORK_FILTER,
+        ApplyTo.HTTP_FILTER,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """How the resources of one type are patched."""
+
+    type_url: str
+    message: Any
+    targets: frozenset[ApplyTo]
+    added_by: ApplyTo
+    fault: Callable[[Any], str]
+
+
+_CLUSTERS_KIND = _Kind(CLUSTER, cluster_pb2.Cluster, frozenset({ApplyTo.CLUSTER}), ApplyTo.CLUSTER, cluster_fault)
+_LISTENERS_KIND = _Kind(LISTENER, listener_pb2.Listener, _LISTENERS | _ROUTES, ApplyTo.LISTENER, listener_fault)
+_ROUTES_KIND = _Kind(ROUTES, route_pb2.RouteConfiguration, _ROUTES, ApplyTo.INVALID, table_fault)
+
+
+@dataclass(slots=True)
+class Patcher:
+    """Applies one sequence of patches to the snapshots of proxies of one kind."""
+
+    patches: tuple[CompiledPatch, ...]
+    is_gateway: bool
+    hosts: tuple[str, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    problems: dict[CompiledPatch, str] = field(default_factory=dict)
+    is_used: bool = True
+    _resources: dict[Resource, Resource | None] = field(default_factory=dict)
+    _sets: dict[ResourceSet, ResourceSet] = field(default_factory=dict)
+    _whole: dict[Snapshot, Snapshot] = field(default_factory=dict)
+    _former: dict[Resource, Resource | None] = field(default_factory=dict)
+
+    def age(self) -> None:
+        """The state of the mesh has moved on: forget what is not asked for until the next time."""
+        if self._resources:
+            self._former, self._resources = self._resources, {}
+        self._sets, self._whole = {}, {}
+        self.is_used = False
+
+    def apply(self, snapshot: Snapshot) -> Snapshot:
+        """The snapshot with the patches; the same object where they change nothing."""
+        found = self._whole.get(snapshot)
+        if found is None:
+            found = self._whole[snapshot] = self._apply(snapshot)
+        return found
+
+    def _apply(self, snapshot: Snapshot) -> Snapshot:
+        changed = {
+            "clusters": self._patch_set(snapshot.clusters, _CLUSTERS_KIND),
+            "listeners": self._patch_set(snapshot.listeners, _LISTENERS_KIND),
+            "routes": self._patch_set(snapshot.routes, _ROUTES_KIND),
+            "extensions": self._extensions(snapshot.extensions),
+        }
+        changed = {name: value for name, value in changed.items() if value is not getattr(snapshot, name)}
+        return replace(snapshot, **changed) if changed else snapshot
+
+    def _patch_set(self, resources: ResourceSet, kind: _Kind) -> ResourceSet:
+        if not any(p.apply_to in kind.targets for p in self.patches):
+            return resources
+        found = self._sets.get(resources)
+        if found is None:
+            base = self._patch_set(resources.base, kind) if resources.base is not None else None
+            own = resources.own.values()
+            made = [new for old in own if (new := self._patched(old, kind)) is not None]
+            added = self._added(resources, kind) if base is None else []
+            is_same = not added and len(made) == len(own) and all(a is b for a, b in zip(made, own, strict=True))
+            is_same = is_same and base is resources.base
+            found = resources if is_same else ResourceSet([*made, *added], base=base)
+            self._sets[resources] = found
+        return found
+
+    def _patched(self, resource: Resource, kind: _Kind) -> Resource | None:
+        if resource in self._resources:
+            return self._resources[resource]
+        if resource in self._former:
+            made = self._former[resource]
+        else:
+            context = self._context(resource.name)
+            own = [p for p in self.patches if p.apply_to in kind.targets and p.concerns(context)]
+            made = self._make(resource, own, kind) if own and resource.name not in _OUR_OWN else resource
+        self._resources[resource] = made
+        return made
+
+    def _context(self, name: str) -> PatchContext:
+        if self.is_gateway:
+            return PatchContext.GATEWAY
+        is_inbound = name in (VIRTUAL_INBOUND, INBOUND_PASSTHROUGH_CLUSTER) or name.startswith("inbound|")
+        return PatchContext.SIDECAR_INBOUND if is_inbound else PatchContext.SIDECAR_OUTBOUND
+
+    # one resource -------------------------------------------------------------------------------------------------
+
+    def _make(self, resource: Resource, patches: _Patches, kind: _Kind) -> Resource | None:
+        body = any_pb2.Any.FromString(resource.any_bytes).value
+        original = kind.message.FromString(body)
+        message, fault = self._attempt(body, patches, kind)
+        if fault:
+            known = kind.fault(original)
+            message = self._one_by_one(body, patches, kind, known)
+        if message is None:
+            return None
+        if message == original:
+            return resource
+        return make_resource(kind.type_url, resource.name, message.SerializeToString(deterministic=True))
+
+    def _attempt(self, body: bytes, patches: _Patches, kind: _Kind) -> tuple[Any, str]:
+        """The patched message (None: removed), and why it may not be used."""
+        message = kind.message.FromString(body)
+        name = message.name
+        try:
+            stays = self._run(message, patches, kind)
+        except (CannotMerge, TypeError, ValueError) as error:
+            return message, str(error)
+        if not stays:
+            return None, ""
+        if message.name != name:
+            return message, f"{name} must keep its name"
+        return message, kind.fault(message)
+
+    def _run(self, message: Any, patches: _Patches, kind: _Kind) -> bool:
+        if kind is _CLUSTERS_KIND:
+            return patch_cluster(message, patches, self.hosts, self.names)
+        if kind is _LISTENERS_KIND:
+            return patch_listener(message, patches, self._patch_inline)
+        self._patch_inline(message, patches)
+        return True
+
+    def _patch_inline(self, table: Any, patches: _Patches) -> None:
+        patch_table(table, patches, is_gateway=self.is_gateway)
+
+    def _one_by_one(self, body: bytes, patches: _Patches, kind: _Kind, known: str) -> Any:
+        """The message with every patch that it can have; the others are noted."""
+        kept: list[CompiledPatch] = []
+        best, _ = self._attempt(body, (), kind)
+        for patch in patches:
+            message, fault = self._attempt(body, [*kept, patch], kind)
+            if fault and fault != known:
+                self.problems[patch] = f"not applied to {best.name if best is not None else 'a resource'}: {fault}"
+                continue
+            kept.append(patch)
+            best = message
+        return best
+
+    # whole resources ----------------------------------------------------------------------------------------------
+
+    def _added(self, present: ResourceSet, kind: _Kind) -> list[Resource]:
+        """The resources that patches add. One that is there already is not replaced."""
+        made: dict[str, Resource] = {}
+        for patch in self._additions(kind.added_by):
+            name, fault = patch.value.name, kind.fault(patch.value)
+            if name in present or name in made:
+                fault = f"{name} exists already"
+            if fault or not name:
+                self.problems[patch] = f"not added: {fault or 'it has no name'}"
+                continue
+            made[name] = make_resource(kind.type_url, name, patch.value.SerializeToString(deterministic=True))
+        return list(made.values())
+
+    def _additions(self, kind: ApplyTo) -> Iterable[CompiledPatch]:
+        contexts = {PatchContext.ANY, PatchContext.GATEWAY}
+        if not self.is_gateway:
+            contexts = {PatchContext.ANY, PatchContext.SIDECAR_OUTBOUND, PatchContext.SIDECAR_INBOUND}
+        return (
+            patch
+            for patch in self.patches
+            if patch.apply_to is kind and patch.operation is PatchOperation.ADD and patch.context in contexts
+        )
+
+    def _extensions(self, present: ResourceSet) -> ResourceSet:
+        made = {
+            patch.value.name: make_resource(
+                EXTENSION, patch.value.name, patch.value.SerializeToString(deterministic=True)
+            )
+            for patch in self._additions(ApplyTo.EXTENSION_CONFIG)
+            if patch.value.name
+        }
+        return ResourceSet(made.values(), base=present) if made else present

@@ -1,0 +1,68 @@
+"""Patches of clusters.
+
+Source: Istio `pilot/pkg/networking/core/envoyfilter/cluster_patch.go`, whose order this keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dockermesh.config.api.envoy_filter import PatchOperation
+from dockermesh.translate.patches.compiling import CompiledPatch
+from dockermesh.translate.patches.merging import merge, merge_extension
+
+
+def patch_cluster(
+    cluster: Any, patches: Sequence[CompiledPatch], hosts: tuple[str, ...], names: Mapping[str, str]
+) -> bool:
+    """Apply the patches, all of the cluster's context. Returns whether the cluster stays.
+
+    `hosts` are the services that a sidecar serves: those of its inbound clusters, whose names have none. `names` lead
+    from every name of a service to its hostname.
+    """
+    for patch in patches:
+        if not _matches(cluster, patch, hosts, names):
+            continue
+        if patch.operation is PatchOperation.REMOVE:
+            return False
+        if patch.merges and not _merge_transport_socket(cluster, patch.value):
+            merge(cluster, patch.value, replaces_lists=patch.operation is PatchOperation.MERGE_AND_REPLACE_LIST)
+    return True
+
+
+def _matches(cluster: Any, patch: CompiledPatch, hosts: tuple[str, ...], names: Mapping[str, str]) -> bool:
+    wanted = patch.match.cluster
+    if wanted is None:
+        return True
+    if wanted.name:
+        return bool(wanted.name == cluster.name)
+    direction, port, subset, host = (*cluster.name.split("|", 3), "", "", "", "")[:4]
+    if wanted.subset and wanted.subset != subset:
+        return False
+    if wanted.service:
+        served = hosts if direction == "inbound" and hosts else (host,)
+        service = wanted.service.lower()
+        if service not in served and names.get(service, service) not in served:
+            return False
+    return not wanted.port_number or str(wanted.port_number) == port
+
+
+def _merge_transport_socket(cluster: Any, patch: Any) -> bool:
+    """Merge a patch that has a transport socket. Returns whether it did: then nothing else of the patch applies."""
+    if not patch.HasField("transport_socket"):
+        return False
+    socket = None
+    if cluster.transport_socket_matches:
+        choices = (m.transport_socket for m in cluster.transport_socket_matches)
+        socket = next((s for s in choices if s.name == patch.transport_socket.name), None)
+        if socket is None:
+            # A cluster must not have both a socket and a choice of sockets.
+            return True
+    elif cluster.HasField("transport_socket") and cluster.transport_socket.name == patch.transport_socket.name:
+        socket = cluster.transport_socket
+    if socket is None:
+        cluster.transport_socket.CopyFrom(patch.transport_socket)
+    else:
+        merge_extension(socket, patch.transport_socket)
+    return True

@@ -1,0 +1,136 @@
+"""Patches of route tables, virtual hosts and routes.
+
+Source: Istio `pilot/pkg/networking/core/envoyfilter/rc_patch.go`, whose order this keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dockermesh.config.api.envoy_filter import ApplyTo, PatchOperation, RouteAction, RouteConfigurationMatch
+from dockermesh.translate.patches.compiling import CompiledPatch
+from dockermesh.translate.patches.lists import keep_only
+from dockermesh.translate.patches.merging import merge
+
+Patches = Sequence[CompiledPatch]
+
+
+def patch_table(table: Any, patches: Patches, *, is_gateway: bool) -> None:
+    """Apply the patches, all of the table's context."""
+    own = [p for p in patches if _matches_table(table, p.match.route_configuration, is_gateway=is_gateway)]
+    for patch in own:
+        if patch.apply_to is ApplyTo.ROUTE_CONFIGURATION and patch.merges:
+            merge(table, patch.value, replaces_lists=patch.operation is PatchOperation.MERGE_AND_REPLACE_LIST)
+    hosts = [p for p in own if p.apply_to is ApplyTo.VIRTUAL_HOST]
+    routes = [p for p in own if p.apply_to is ApplyTo.HTTP_ROUTE]
+    if hosts or routes:
+        _patch_hosts(table, hosts, routes)
+
+
+def _patch_hosts(table: Any, patches: Patches, route_patches: Patches) -> None:
+    kept = [host for host in table.virtual_hosts if _patch_host(host, patches, route_patches)]
+    if len(kept) != len(table.virtual_hosts):
+        keep_only(table.virtual_hosts, kept)
+    table.virtual_hosts.extend(p.value for p in patches if p.operation is PatchOperation.ADD)
+
+
+def _patch_host(host: Any, patches: Patches, route_patches: Patches) -> bool:
+    """Patch a virtual host and its routes. Returns whether it stays."""
+    for patch in patches:
+        if not _matches_host(host, patch.match.route_configuration):
+            continue
+        if patch.operation is PatchOperation.REMOVE:
+            return False
+        if patch.merges:
+            merge(host, patch.value, replaces_lists=patch.operation is PatchOperation.MERGE_AND_REPLACE_LIST)
+        elif patch.operation is PatchOperation.REPLACE:
+            host.CopyFrom(patch.value)
+    own = [p for p in route_patches if _matches_host(host, p.match.route_configuration)]
+    if own:
+        _patch_routes(host, own)
+    return True
+
+
+def _patch_routes(host: Any, patches: Patches) -> None:
+    kept = [route for route in host.routes if _patch_route(route, patches)]
+    if len(kept) != len(host.routes):
+        keep_only(host.routes, kept)
+    for patch in patches:
+        _add_route(host.routes, patch)
+
+
+def _patch_route(route: Any, patches: Patches) -> bool:
+    for patch in patches:
+        if not _matches_route(route, patch.match.route_configuration):
+            continue
+        if patch.operation is PatchOperation.REMOVE:
+            return False
+        if patch.merges:
+            merge(route, patch.value, replaces_lists=patch.operation is PatchOperation.MERGE_AND_REPLACE_LIST)
+    return True
+
+
+def _add_route(routes: Any, patch: CompiledPatch) -> None:
+    wanted = patch.match.route_configuration
+    names_route = wanted is not None and wanted.vhost is not None and wanted.vhost.route is not None
+    place = next((i for i, route in enumerate(routes) if _matches_route(route, wanted)), None)
+    if patch.operation is PatchOperation.ADD or (patch.operation is PatchOperation.INSERT_AFTER and not names_route):
+        routes.append(patch.value)
+    elif not names_route and patch.operation in (PatchOperation.INSERT_BEFORE, PatchOperation.INSERT_FIRST):
+        routes.insert(0, patch.value)
+    elif place is None:
+        return
+    elif patch.operation is PatchOperation.INSERT_AFTER:
+        routes.insert(place + 1, patch.value)
+    elif patch.operation is PatchOperation.INSERT_BEFORE:
+        routes.insert(place, patch.value)
+    elif patch.operation is PatchOperation.INSERT_FIRST:
+        routes.insert(0, patch.value)
+
+
+def _matches_table(table: Any, wanted: RouteConfigurationMatch | None, *, is_gateway: bool) -> bool:
+    if wanted is None:
+        return True
+    if wanted.name and wanted.name != table.name:
+        return False
+    port, port_name, gateway = _gateway_parts(table.name) if is_gateway else (_port(table.name), "", "")
+    if wanted.port_number and wanted.port_number != port:
+        return False
+    if not is_gateway:
+        return True
+    return wanted.port_name in ("", port_name) and wanted.gateway in ("", gateway)
+
+
+def _port(name: str) -> int:
+    """The port of `9080`, `inbound|9080||` or `reviews.service.consul:9080`."""
+    text = name.split("|")[1] if name.startswith("inbound|") else name.rpartition(":")[2]
+    return int(text) if text.isascii() and text.isdigit() else 0
+
+
+def _gateway_parts(name: str) -> tuple[int, str, str]:
+    """Port, name of the port and `namespace/gateway` of `http.80` or `https.443.https.gateway.namespace`."""
+    parts = name.split(".")
+    port = int(parts[1]) if len(parts) > 1 and parts[1].isascii() and parts[1].isdigit() else 0
+    if parts[0] != "https" or len(parts) < 5:
+        return port, "", ""
+    return port, parts[2], f"{parts[-1]}/{'.'.join(parts[3:-1])}"
+
+
+def _matches_host(host: Any, wanted: RouteConfigurationMatch | None) -> bool:
+    if wanted is None or wanted.vhost is None:
+        return True
+    if wanted.vhost.name and wanted.vhost.name != host.name:
+        return False
+    return not wanted.vhost.domain_name or wanted.vhost.domain_name in host.domains
+
+
+def _matches_route(route: Any, wanted: RouteConfigurationMatch | None) -> bool:
+    match = wanted.vhost.route if wanted is not None and wanted.vhost is not None else None
+    if match is None:
+        return True
+    if match.name and match.name != route.name:
+        return False
+    if match.action is RouteAction.ANY:
+        return True
+    return bool(route.WhichOneof("action") == match.action.value.lower())

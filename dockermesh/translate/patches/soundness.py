@@ -1,0 +1,85 @@
+"""What Envoy refuses about a whole resource beyond the rules in its protos, as far as patches can bring it about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+
+from dockermesh.translate.constraints import violation
+from dockermesh.translate.patches.listeners import CONNECTION_MANAGER
+
+_ROUTER = "envoy.extensions.filters.http.router.v3.Router"
+_TERMINAL = frozenset(
+    f"envoy.extensions.filters.network.{name}"
+    for name in (
+        "http_connection_manager.v3.HttpConnectionManager",
+        "tcp_proxy.v3.TcpProxy",
+        "redis_proxy.v3.RedisProxy",
+        "thrift_proxy.v3.ThriftProxy",
+        "dubbo_proxy.v3.DubboProxy",
+        "generic_proxy.v3.GenericProxy",
+        "echo.v3.Echo",
+        "direct_response.v3.Config",
+        "reverse_tunnel.v3.ReverseTunnel",
+    )
+)
+
+
+def listener_fault(listener: Any) -> str:
+    """Why Envoy would refuse the listener; empty if nothing is known against it."""
+    chains = [*listener.filter_chains]
+    if not chains and not listener.HasField("default_filter_chain"):
+        return "the listener would have no filter chain"
+    matches = [chain.filter_chain_match.SerializeToString(deterministic=True) for chain in chains]
+    if len(set(matches)) != len(matches):
+        return "two filter chains would have the same match"
+    if listener.HasField("default_filter_chain"):
+        chains.append(listener.default_filter_chain)
+    return next((fault for chain in chains if (fault := _chain_fault(chain))), "") or violation(listener)
+
+
+def _chain_fault(chain: Any) -> str:
+    types = [f.typed_config.TypeName() if f.HasField("typed_config") else "" for f in chain.filters]
+    if any(kind in _TERMINAL for kind in types[:-1]):
+        return "a network filter would come after one that ends the chain"
+    if types and types[-1] and types[-1] not in _TERMINAL:
+        return f"the filter chain would end with {types[-1]}, which does not end it"
+    for network_filter in chain.filters:
+        manager = hcm_pb2.HttpConnectionManager()
+        if network_filter.name == CONNECTION_MANAGER and network_filter.typed_config.Unpack(manager):
+            fault = _manager_fault(manager)
+            if fault:
+                return fault
+    return ""
+
+
+def _manager_fault(manager: Any) -> str:
+    kinds = [f.typed_config.TypeName() for f in manager.http_filters]
+    if not kinds or kinds[-1] != _ROUTER or _ROUTER in kinds[:-1]:
+        return "the router would not be the last HTTP filter; use INSERT_BEFORE envoy.filters.http.router"
+    if any(not f.name for f in manager.http_filters):
+        return "an HTTP filter would have no name"
+    return table_fault(manager.route_config) if manager.HasField("route_config") else ""
+
+
+def table_fault(table: Any) -> str:
+    """Why Envoy would refuse the route table."""
+    if _repeats(host.name for host in table.virtual_hosts):
+        return "two virtual hosts would have the same name"
+    if _repeats(domain.lower() for host in table.virtual_hosts for domain in host.domains):
+        return "a domain would be there twice"
+    return violation(table)
+
+
+def cluster_fault(cluster: Any) -> str:
+    """Why Envoy would refuse the cluster."""
+    if cluster.HasField("transport_socket") and cluster.transport_socket_matches:
+        return "the cluster would have a transport socket and a choice of them"
+    return violation(cluster)
+
+
+def _repeats(texts: Iterable[str]) -> bool:
+    listed = list(texts)
+    return len(set(listed)) != len(listed)
