@@ -24,6 +24,7 @@ from dockermesh.translate.gateway_hosts import BoundServer, bound_hosts, interse
 from dockermesh.translate.http import connection_manager
 from dockermesh.translate.listeners import TLS_INSPECTOR, filter_chain, http_filter, proxy_filter, sniff
 from dockermesh.translate.mesh import Proxy
+from dockermesh.translate.policies import NO_POLICIES, Policies, SecurityFilters, security_filters
 from dockermesh.translate.route_match import is_catch_all
 from dockermesh.translate.routes import table_frame, virtual_host
 from dockermesh.translate.virtual_service import RouteContext, applies, http_routes
@@ -41,7 +42,7 @@ class GatewayResources:
     secrets: list[str] = field(default_factory=list)
 
 
-def gateway_resources(where: Destinations, proxy: Proxy) -> GatewayResources:
+def gateway_resources(where: Destinations, proxy: Proxy, policies: Policies = NO_POLICIES) -> GatewayResources:
     """Everything that the Gateways whose selector matches the proxy ask for."""
     places: dict[tuple[str, int], list[BoundServer]] = defaultdict(list)
     for resource in where.mesh.config.gateways:
@@ -50,7 +51,8 @@ def gateway_resources(where: Destinations, proxy: Proxy) -> GatewayResources:
         for server in resource.spec.servers:
             if server.port is not None:
                 places[_address(server.bind), server.port.number].append(BoundServer(server, resource))
-    builder = _Builder(where, GatewayResources())
+    security = security_filters(policies, where.mesh.settings, is_gateway=True)
+    builder = _Builder(where, GatewayResources(), security)
     for (address, port), servers in sorted(places.items()):
         builder.add(address, port, servers)
     return builder.result
@@ -69,6 +71,7 @@ class _Builder:
 
     where: Destinations
     result: GatewayResources
+    security: SecurityFilters
 
     def add(self, address: str, port: int, servers: list[BoundServer]) -> None:
         """Open an address and port for these servers, oldest first."""
@@ -99,7 +102,13 @@ class _Builder:
         if table not in {t.name for t in self.result.tables}:
             self.result.tables.append(self._table(port, table, servers))
         normalization = self.where.mesh.settings.normalization
-        manager = connection_manager(f"outbound_0.0.0.0_{port}", rds=table, is_edge=True, normalization=normalization)
+        manager = connection_manager(
+            f"outbound_0.0.0.0_{port}",
+            rds=table,
+            is_edge=True,
+            normalization=normalization,
+            security=self.security.http,
+        )
         return filter_chain(http_filter(manager), **match)
 
     def _table(self, port: int, name: str, servers: list[BoundServer]) -> route_pb2.RouteConfiguration:
@@ -156,7 +165,7 @@ class _Builder:
             targets = next((t for _, _, t in self._tcp_rules(port, bound)), None)
             if targets is None:
                 return []
-            chain = filter_chain(targets, **match)
+            chain = filter_chain(*self.security.network, targets, **match)
         taken.update(fresh)
         chain.transport_socket.CopyFrom(socket)
         self.result.secrets.extend(server_tls.secret_names(tls))
@@ -178,12 +187,12 @@ class _Builder:
                     for name in dict.fromkeys(n for n in names_ if n is not None and n not in taken):
                         taken.add(name)
                         target = self._proxy(resource, rule.route, port)
-                        chains.append(filter_chain(target, **_server_names([name])))
+                        chains.append(filter_chain(*self.security.network, target, **_server_names([name])))
         for _, _, target in self._tcp_rules(port, bound) if not chains else ():
             fresh = [host for host in bound.hosts if host not in taken]
             if fresh:
                 taken.update(fresh)
-                chains.append(filter_chain(target, **_server_names(fresh)))
+                chains.append(filter_chain(*self.security.network, target, **_server_names(fresh)))
         return chains
 
     # TCP ----------------------------------------------------------------------------------------------------------
@@ -200,7 +209,7 @@ class _Builder:
                 match["prefix_ranges"] = [_range(network)]
             if source:
                 match["source_prefix_ranges"] = [_range(source)]
-            chains.append(filter_chain(target, **match))
+            chains.append(filter_chain(*self.security.network, target, **match))
         return chains
 
     def _tcp_rules(self, port: int, bound: BoundServer) -> Iterable[tuple[str, str, Any]]:

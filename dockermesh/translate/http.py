@@ -7,6 +7,7 @@ replica, or the same one until it is back. The mark never leaves the mesh, and a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from envoy.config.accesslog.v3 import accesslog_pb2
@@ -110,11 +111,15 @@ def connection_manager(
     is_edge: bool = False,
     is_inbound: bool = False,
     normalization: NormalizationType = NormalizationType.BASE,
+    security: Iterable[hcm_pb2.HttpFilter] = (),
 ) -> hcm_pb2.HttpConnectionManager:
-    """An HTTP connection manager with its routes from RDS (by name) or inline."""
+    """An HTTP connection manager with its routes from RDS (by name) or inline.
+
+    `security` are the filters that decide who may pass; they come before all others.
+    """
     manager = hcm_pb2.HttpConnectionManager(
         stat_prefix=stat_prefix,
-        http_filters=_filters(is_inbound=is_inbound),
+        http_filters=[*security, *_filters(is_inbound=is_inbound)],
         upgrade_configs=[hcm_pb2.HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
         use_remote_address=boolean(is_edge),
         server_header_transformation=hcm_pb2.HttpConnectionManager.PASS_THROUGH,

@@ -30,6 +30,7 @@ from dockermesh.translate.listeners import (
     sniff,
     tcp_filter,
 )
+from dockermesh.translate.policies import NO_POLICIES, Policies, SecurityFilters, security_filters
 from dockermesh.translate.routes import inbound_table
 from dockermesh.translate.settings import MeshSettings
 
@@ -62,8 +63,11 @@ def served_ports(ports: Iterable[Port], sidecar: Resource[Sidecar] | None) -> tu
     return tuple(found[number] for number in sorted(found))
 
 
-def inbound_listener(ports: Iterable[Served], settings: MeshSettings) -> listener_pb2.Listener:
+def inbound_listener(
+    ports: Iterable[Served], settings: MeshSettings, policies: Policies = NO_POLICIES
+) -> listener_pb2.Listener:
     """`virtualInbound`: declared ports by their protocol, all other ports as bytes to the app."""
+    security = security_filters(policies, settings)
     listener = listener_pb2.Listener(
         name=names.VIRTUAL_INBOUND,
         address=socket_address("0.0.0.0", INBOUND_PORT),
@@ -81,7 +85,7 @@ def inbound_listener(ports: Iterable[Served], settings: MeshSettings) -> listene
     )
     needs_tls = needs_sniffing = False
     for served in ports:
-        listener.filter_chains.extend(_chains(served, settings))
+        listener.filter_chains.extend(_chains(served, settings, security))
         needs_tls = needs_tls or served.tls is not None
         needs_sniffing = needs_sniffing or served.port.protocol is Protocol.AUTO
     if needs_sniffing or needs_tls:
@@ -92,12 +96,12 @@ def inbound_listener(ports: Iterable[Served], settings: MeshSettings) -> listene
         sniff(listener, settings.detection_timeout)
     # An ordinary chain, not the default one: what a declared port's own chains refuse must not fall through to it.
     listener.filter_chains.append(
-        filter_chain(tcp_filter(names.INBOUND_PASSTHROUGH_CLUSTER), name="virtualInbound-catchall")
+        filter_chain(*security.network, tcp_filter(names.INBOUND_PASSTHROUGH_CLUSTER), name="virtualInbound-catchall")
     )
     return listener
 
 
-def _chains(served: Served, settings: MeshSettings) -> Iterator[Any]:
+def _chains(served: Served, settings: MeshSettings, security: SecurityFilters) -> Iterator[Any]:
     """The filter chains of a port."""
     port = served.port
     number, cluster = uint32(port.number), names.inbound_cluster(port.number)
@@ -107,13 +111,15 @@ def _chains(served: Served, settings: MeshSettings) -> Iterator[Any]:
             route_config=inbound_table(port.number),
             is_inbound=True,
             normalization=settings.normalization,
+            security=security.http,
         )
     )
+    tcp = (*security.network, tcp_filter(cluster))
     if served.tls is not None:
         socket = server_tls.transport_socket(served.tls, is_http=served.is_http)
         if socket is not None:
             chain = filter_chain(
-                http if served.is_http else tcp_filter(cluster),
+                *((http,) if served.is_http else tcp),
                 name=f"{port.number}-tls",
                 destination_port=number,
                 transport_protocol="tls",
@@ -124,7 +130,7 @@ def _chains(served: Served, settings: MeshSettings) -> Iterator[Any]:
     if port.protocol.is_http:
         yield filter_chain(http, name=f"{port.number}-http", destination_port=number)
         return
-    yield filter_chain(tcp_filter(cluster), name=f"{port.number}-tcp", destination_port=number)
+    yield filter_chain(*tcp, name=f"{port.number}-tcp", destination_port=number)
     if port.protocol is Protocol.AUTO:
         yield filter_chain(
             http, name=f"{port.number}-sniffed", destination_port=number, application_protocols=SNIFFED_HTTP

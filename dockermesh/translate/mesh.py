@@ -49,7 +49,8 @@ class MeshState:
 
     `names` maps every name by which a service may be called to its hostname; a name belongs to one service only.
     `vips` holds the address that DNS answers for a service. `declared` are the services that ServiceEntries make;
-    `owners` tells which one answers requests for an address that several of them give.
+    `owners` tells which one answers requests for an address that several of them give. `jwks` holds the key sets of
+    token issuers that were fetched, by URL.
     """
 
     services: Mapping[str, Service] = field(default_factory=lambda: MappingProxyType({}))
@@ -61,6 +62,7 @@ class MeshState:
     base_settings: MeshSettings = field(default_factory=MeshSettings)
     declared: Mapping[str, Service] = field(default_factory=lambda: MappingProxyType({}))
     owners: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    jwks: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 def build_mesh(
@@ -68,6 +70,7 @@ def build_mesh(
     *,
     config: IstioConfig | None = None,
     settings: MeshSettings | None = None,
+    jwks: Mapping[str, str] | None = None,
     previous: MeshState | None = None,
 ) -> MeshState:
     """The state after `catalog` (and config); parts that equal `previous` are taken over from it.
@@ -94,6 +97,7 @@ def build_mesh(
         base_settings=base,
         declared=declared,
         owners=owners,
+        jwks=jwks if jwks is not None else before.jwks,
     )
 
 

@@ -11,7 +11,13 @@ from dockermesh.config.api.common import LocalityLoadBalancerSetting
 from dockermesh.config.api.destination_rule import DestinationRule, H2UpgradePolicy, TcpKeepalive
 from dockermesh.config.api.envoy_filter import EnvoyFilter
 from dockermesh.config.api.gateway import Gateway
-from dockermesh.config.api.mesh_config import MeshConfig, NormalizationType, OutboundPolicyMode
+from dockermesh.config.api.mesh_config import (
+    GatewayTopology,
+    MeshConfig,
+    NormalizationType,
+    OutboundPolicyMode,
+    Provider,
+)
 from dockermesh.config.api.peer_authentication import PeerAuthentication
 from dockermesh.config.api.request_authentication import RequestAuthentication
 from dockermesh.config.api.service_entry import ServiceEntry
@@ -47,6 +53,9 @@ class MeshSettings:
     service_export_to: tuple[str, ...] = ()
     virtual_service_export_to: tuple[str, ...] = ()
     destination_rule_export_to: tuple[str, ...] = ()
+    trust_domain_aliases: tuple[str, ...] = ()
+    extension_providers: tuple[Provider, ...] = ()
+    gateway_topology: GatewayTopology | None = None
 
 
 def with_mesh_config(settings: MeshSettings, config: MeshConfig) -> MeshSettings:
@@ -60,10 +69,14 @@ def with_mesh_config(settings: MeshSettings, config: MeshConfig) -> MeshSettings
         "service_export_to": config.default_service_export_to,
         "virtual_service_export_to": config.default_virtual_service_export_to,
         "destination_rule_export_to": config.default_destination_rule_export_to,
+        "trust_domain_aliases": config.trust_domain_aliases,
+        "extension_providers": config.extension_providers,
     }
     changes = {name: value for name, value in changes.items() if value}
     if config.outbound_traffic_policy is not None:
         changes["allow_any"] = config.outbound_traffic_policy.mode is not OutboundPolicyMode.REGISTRY_ONLY
+    if config.default_config is not None and config.default_config.gateway_topology is not None:
+        changes["gateway_topology"] = config.default_config.gateway_topology
     if config.connect_timeout is not None:
         changes["connect_timeout"] = config.connect_timeout.total_seconds()
     if config.protocol_detection_timeout is not None:

@@ -20,6 +20,7 @@ from dockermesh.translate.inbound import Served
 from dockermesh.translate.index import ConfigIndex
 from dockermesh.translate.mesh import MeshState, Proxy
 from dockermesh.translate.patches.book import PatchBook
+from dockermesh.translate.policies import Policies, PolicyIndex
 from dockermesh.translate.secrets import file_secrets
 from dockermesh.translate.service import plain_http_port
 from dockermesh.translate.sidecar_view import Counters, SidecarView, named
@@ -39,7 +40,10 @@ class Translator:
     _index: ConfigIndex | None = None
     _delegation: Delegation = field(default_factory=Delegation)
     _views: dict[Scope, SidecarView] = field(default_factory=dict)
-    _inbound: dict[tuple[Served, ...], tuple[tuple[Resource, ...], Resource]] = field(default_factory=dict)
+    _policies: PolicyIndex = field(default_factory=lambda: PolicyIndex(MeshState()))
+    _inbound: dict[tuple[tuple[Served, ...], Policies], tuple[tuple[Resource, ...], Resource]] = field(
+        default_factory=dict
+    )
     _layers: dict[object, tuple[ResourceSet, ResourceSet]] = field(default_factory=dict)
     _snapshots: dict[object, Snapshot] = field(default_factory=dict)
     _gateways: dict[object, GatewayResources] = field(default_factory=dict)
@@ -55,6 +59,7 @@ class Translator:
             or mesh.config is not before.config
             or mesh.settings is not before.settings
             or mesh.names is not before.names
+            or mesh.jwks is not before.jwks
         )
         if mesh.settings is not before.settings:
             self._inbound.clear()
@@ -63,6 +68,7 @@ class Translator:
             self._gateways.clear()
         if is_config_new:
             self._index = ConfigIndex(mesh, self._delegation)
+            self._policies = PolicyIndex(mesh)
             # Scopes follow from the config: those that no proxy asked for since its last change are gone.
             self._views = {scope: view for scope, view in self._views.items() if view.is_used}
             for view in self._views.values():
@@ -89,15 +95,16 @@ class Translator:
         if proxy.kind is WorkloadKind.GATEWAY:
             return self._gateway_snapshot(proxy, replace(scope, sidecar=None))
         ports = inbound.served_ports(self._inbound_ports(proxy), scope.sidecar)
-        found = self._snapshots.get((scope, ports))
+        policies = self._policies.of(proxy)
+        found = self._snapshots.get((scope, ports, policies))
         if found is None:
             shared = self._view(scope).shared
-            own_clusters, own_listeners = self._layered(scope, ports)
+            own_clusters, own_listeners = self._layered(scope, ports, policies)
             secrets = [named(SECRET, s) for s in file_secrets(inbound.secret_names(ports))]
             found = replace(shared, clusters=own_clusters, listeners=own_listeners)
             if secrets:
                 found = replace(found, secrets=ResourceSet(secrets, base=shared.secrets))
-            self._snapshots[scope, ports] = found
+            self._snapshots[scope, ports, policies] = found
         return found
 
     def problems(self) -> dict[str, str]:
@@ -131,25 +138,27 @@ class Translator:
         served = self._served.get(proxy.address, {})
         return tuple(served[number] for number in sorted(served))
 
-    def _layered(self, scope: Scope, ports: tuple[Served, ...]) -> tuple[ResourceSet, ResourceSet]:
-        """The clusters and listeners of sidecars that serve these ports: their own over the shared ones."""
+    def _layered(self, scope: Scope, ports: tuple[Served, ...], policies: Policies) -> tuple[ResourceSet, ResourceSet]:
+        """The clusters and listeners of sidecars with these ports and policies: their own over the shared ones."""
         shared = self._view(scope).shared
-        found = self._layers.get((scope, ports))
+        found = self._layers.get((scope, ports, policies))
         if found is None or found[0].base is not shared.clusters or found[1].base is not shared.listeners:
-            own_clusters, own_listener = self._inbound_resources(ports)
-            found = self._layers[scope, ports] = (
+            own_clusters, own_listener = self._inbound_resources(ports, policies)
+            found = self._layers[scope, ports, policies] = (
                 ResourceSet(own_clusters, base=shared.clusters),
                 ResourceSet([own_listener], base=shared.listeners),
             )
         return found
 
-    def _inbound_resources(self, ports: tuple[Served, ...]) -> tuple[tuple[Resource, ...], Resource]:
-        found = self._inbound.get(ports)
+    def _inbound_resources(
+        self, ports: tuple[Served, ...], policies: Policies
+    ) -> tuple[tuple[Resource, ...], Resource]:
+        found = self._inbound.get((ports, policies))
         if found is None:
             self.counters.inbound += 1
             own = tuple(named(CLUSTER, c) for c in inbound.inbound_clusters(ports))
-            listener = inbound.inbound_listener(ports, self.mesh.settings)
-            found = self._inbound[ports] = (own, named(LISTENER, listener))
+            listener = inbound.inbound_listener(ports, self.mesh.settings, policies)
+            found = self._inbound[ports, policies] = (own, named(LISTENER, listener))
         return found
 
     def _serve(self, before: MeshState, mesh: MeshState) -> bool:
@@ -184,14 +193,15 @@ class Translator:
                     del self._served[endpoint.address]
 
     def _gateway_snapshot(self, proxy: Proxy, scope: Scope) -> Snapshot:
-        key = (scope, tuple(sorted(proxy.labels.items())), proxy.namespace)
+        policies = self._policies.of(proxy)
+        key = (scope, tuple(sorted(proxy.labels.items())), proxy.namespace, policies)
         found = self._snapshots.get(key)
         if found is None:
             shared = self._view(scope).shared
             made = self._gateways.get(key)
             if made is None:
                 self.counters.gateways += 1
-                made = gateway_resources(Destinations(self.mesh, self._current(), scope), proxy)
+                made = gateway_resources(Destinations(self.mesh, self._current(), scope), proxy, policies)
                 self._gateways[key] = made
             secrets = [named(SECRET, s) for s in file_secrets(made.secrets)]
             found = self._snapshots[key] = Snapshot(

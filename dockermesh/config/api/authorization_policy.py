@@ -39,6 +39,8 @@ class Source:
     not_ip_blocks: _Values = ()
     remote_ip_blocks: _Values = ()
     not_remote_ip_blocks: _Values = ()
+    trust_domains: _Values = ()
+    not_trust_domains: _Values = ()
 
 
 @dataclass(frozen=True, slots=True)

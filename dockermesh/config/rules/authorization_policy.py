@@ -29,7 +29,12 @@ _PLAIN_KEYS = {
     "request.auth.presenter",
     "connection.sni",
 }
-_MAP_KEYS = ("request.headers", "request.auth.claims", "experimental.envoy.filters.")
+_MAP_KEYS = (
+    "request.headers",
+    "request.experimental.inline.headers",
+    "request.auth.claims",
+    "experimental.envoy.filters.",
+)
 _GONE = {
     "destination.namespace": "the namespace of the policy",
     "destination.name": "the selector",
