@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     "--config", "configs", multiple=True, metavar="PATH", help="Istio resources: a file or directory; repeatable."
 )
 @click.option("--network", metavar="NAME", help="The mesh network.  [default: dockermesh]")
+@click.option("--egress-gateway", is_flag=True, help="Run a gateway through which traffic may leave the mesh.")
 def command(
     *,
     files: tuple[str, ...],
@@ -44,6 +45,7 @@ def command(
     gateway_ports: tuple[str, ...],
     configs: tuple[str, ...],
     network: str | None,
+    egress_gateway: bool,
 ) -> None:
     """Write the meshed form of a Compose project: a pod and a proxy for every replica.
 
@@ -57,7 +59,7 @@ def command(
     from dockermesh.inject.writer import check, to_yaml
 
     project = load_project(files, project_name, project_directory, profiles)
-    injection = inject_project(project, options(gateway_ports, configs, network))
+    injection = inject_project(project, options(gateway_ports, configs, network, egress_gateway=egress_gateway))
     check(injection.project, project)
     text = to_yaml(injection.overlay if overlay else injection.project)
     if output is None or output == "-":
@@ -70,7 +72,9 @@ def command(
             click.echo(f"note: {notice}", err=True)
 
 
-def options(gateway_ports: Sequence[str], configs: Sequence[str], network: str | None) -> InjectOptions:
+def options(
+    gateway_ports: Sequence[str], configs: Sequence[str], network: str | None, *, egress_gateway: bool = False
+) -> InjectOptions:
     """The generator's options out of the command line and the environment."""
     import os
 
@@ -80,6 +84,7 @@ def options(gateway_ports: Sequence[str], configs: Sequence[str], network: str |
         gateway_ports=tuple(gateway_ports),
         config=tuple(read_config(configs)),
         network=network or "",
+        egress_gateway=egress_gateway,
         images=Images.from_environment(os.environ),
     )
 

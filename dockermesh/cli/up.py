@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     help="Published port (or service) A becomes host port B; repeatable.",
 )
 @click.option("--network", metavar="NAME", help="The mesh network.  [default: dockermesh]")
+@click.option("--egress-gateway", is_flag=True, help="Run a gateway through which traffic may leave the mesh.")
 @click.option("--build", is_flag=True, help="Build the app's images even if they exist.")
 @click.option(
     "--timeout",
@@ -52,6 +53,7 @@ def command(
     registry: str,
     gateway_ports: tuple[str, ...],
     network: str | None,
+    egress_gateway: bool,
     build: bool,
     timeout: float,
     quiet: bool,
@@ -68,7 +70,7 @@ def command(
     from dockermesh.inject.writer import check, to_yaml
 
     project = load_project(files, project_name, project_directory, profiles)
-    choices = options(gateway_ports, configs, network)
+    choices = options(gateway_ports, configs, network, egress_gateway=egress_gateway)
     injection = inject_project(project, choices)
     check(injection.project, project)
     if not quiet:

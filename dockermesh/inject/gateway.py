@@ -1,4 +1,4 @@
-"""The gateway of a project: its pod and proxy, and the Istio resources that make it serve published ports.
+"""The gateways of a project: their pods and proxies, and the Istio resources that make one serve published ports.
 
 Invariant: what the user's own Gateway and VirtualService serve is theirs; nothing is generated beside it.
 """
@@ -15,12 +15,13 @@ from dockermesh.inject.images import Images
 from dockermesh.inject.options import PortMapping
 from dockermesh.inject.plan import Meshed, Plan
 from dockermesh.inject.pod import Service, exposed_ports, pod_base, proxy
-from dockermesh.inject.ports import ENTRY_HOST_PORT
+from dockermesh.inject.ports import ENTRY_GATEWAY_PORT, ENTRY_HOST_PORT
 from dockermesh.inject.settings import conventions
 from dockermesh.model import WorkloadKind
-from dockermesh.model.identity import GATEWAY_ACCOUNT, GATEWAY_NAMESPACE
+from dockermesh.model.identity import EGRESS_GATEWAY_ACCOUNT, GATEWAY_ACCOUNT, GATEWAY_NAMESPACE
 
 HTTPS_HOST_PORT = 30443
+_HTTPS_PORT = 443
 _WORKERS = 2
 _MOST_HELD = 7
 """How many ports the pod takes in a list; without one it holds all."""
@@ -44,6 +45,11 @@ class UserPorts:
 def gateway_labels(project: str) -> dict[str, str]:
     """The labels that Gateways select; those of Istio's own ingress gateway, and the project's."""
     return {"app": "istio-ingressgateway", "istio": "ingressgateway", names.PROJECT: project}
+
+
+def egress_labels(project: str) -> dict[str, str]:
+    """The labels of the gateway through which traffic leaves the mesh; again those of Istio's own."""
+    return {"app": names.EGRESS, "istio": "egressgateway", names.PROJECT: project}
 
 
 def user_ports(config: Iterable[Mapping[str, Any]], project: str) -> UserPorts:
@@ -118,46 +124,75 @@ def destination_host(service: Meshed, port: int) -> str:
     return declared.get("SERVICE_NAME", service.name) if single else service.name
 
 
-def gateway_services(
-    mappings: Sequence[PortMapping], user: UserPorts, plan: Plan, *, mesh_key: str, mesh_name: str, images: Images
-) -> dict[str, Service]:
-    """The gateway's pod and proxy; empty if no port is published and no config of the user needs a gateway."""
-    published = _published(mappings, user)
-    if not published:
-        return {}
-    taken = plan.meshed.keys() | plan.followers.keys()
-    service = names.GATEWAY if names.GATEWAY not in taken else f"dockermesh-{names.GATEWAY}"
-    workload = names.workload_name(plan.project, service, 1)
-    labels = gateway_labels(plan.project)
-    pod = pod_base(
-        names.GATEWAY_POD,
-        workload=workload,
-        service=service,
-        kind=WorkloadKind.GATEWAY,
-        namespace=GATEWAY_NAMESPACE,
-        service_account=GATEWAY_ACCOUNT,
-        mesh_name=mesh_name,
-        labels=labels,
-        image=images.pod,
-    )
-    pod["environment"]["DOCKERMESH_CAPTURE"] = "none"
-    if len(published) <= _MOST_HELD:
-        pod["environment"]["DOCKERMESH_HOLD_PORTS"] = ",".join(str(port["target"]) for port in published)
-    pod["labels"] |= labels
-    if made := resources(mappings, plan):
-        text = "---\n".join(map(emit, made))
-        # Compose interpolates what it reads.
-        pod["labels"][names.CONFIG] = text.replace("$", "$$")
-    pod["networks"] = {mesh_key: None}
-    pod["ports"] = published
-    # Envoy is not root and has no capability, and yet listens on port 80.
-    pod["sysctls"] = {"net.ipv4.ip_unprivileged_port_start": "0"}
-    return {
-        names.GATEWAY_POD: pod,
-        names.GATEWAY_PROXY: proxy(
-            names.GATEWAY_POD, workload=workload, service=service, images=images, workers=_WORKERS, profiles=None
-        ),
-    }
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """Makes the Compose services of a project's gateways."""
+
+    plan: Plan
+    mesh_key: str
+    mesh_name: str
+    images: Images
+
+    def ingress(self, mappings: Sequence[PortMapping], user: UserPorts) -> dict[str, Service]:
+        """Pod and proxy of the gateway; none if no port is published and no config of the user needs a gateway."""
+        published = _published(mappings, user)
+        if not published:
+            return {}
+        taken = self.plan.meshed.keys() | self.plan.followers.keys()
+        service = names.GATEWAY if names.GATEWAY not in taken else f"dockermesh-{names.GATEWAY}"
+        made = self._gateway(
+            service, (names.GATEWAY_POD, names.GATEWAY_PROXY), GATEWAY_ACCOUNT, gateway_labels(self.plan.project)
+        )
+        pod = made[names.GATEWAY_POD]
+        if len(published) <= _MOST_HELD:
+            pod["environment"]["DOCKERMESH_HOLD_PORTS"] = ",".join(str(port["target"]) for port in published)
+        if generated := resources(mappings, self.plan):
+            text = "---\n".join(map(emit, generated))
+            # Compose interpolates what it reads.
+            pod["labels"][names.CONFIG] = text.replace("$", "$$")
+        pod["ports"] = [*published, *_https_port(published)]
+        return made
+
+    def egress(self) -> dict[str, Service]:
+        """Pod and proxy of the egress gateway. Translation makes it the service that Istio's users know it as."""
+        made = self._gateway(
+            names.EGRESS,
+            (names.EGRESS_POD, names.EGRESS_PROXY),
+            EGRESS_GATEWAY_ACCOUNT,
+            egress_labels(self.plan.project),
+        )
+        made[names.EGRESS_POD]["environment"]["DOCKERMESH_HOLD_PORTS"] = f"{ENTRY_GATEWAY_PORT},{_HTTPS_PORT}"
+        return made
+
+    def _gateway(self, service: str, pair: tuple[str, str], account: str, labels: dict[str, str]) -> dict[str, Service]:
+        workload = names.workload_name(self.plan.project, service, 1)
+        pod = pod_base(
+            pair[0],
+            workload=workload,
+            service=service,
+            kind=WorkloadKind.GATEWAY,
+            namespace=GATEWAY_NAMESPACE,
+            service_account=account,
+            mesh_name=self.mesh_name,
+            labels=labels,
+            image=self.images.pod,
+        )
+        pod["environment"]["DOCKERMESH_CAPTURE"] = "none"
+        pod["labels"] |= labels
+        pod["networks"] = {self.mesh_key: None}
+        # Envoy is not root and has no capability, and yet listens on port 80.
+        pod["sysctls"] = {"net.ipv4.ip_unprivileged_port_start": "0"}
+        made = proxy(pair[0], workload=workload, service=service, images=self.images, workers=_WORKERS, profiles=None)
+        return {pair[0]: pod, pair[1]: made}
+
+
+def _https_port(published: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Beside the entry at 30080, the door at 30443 for Gateways that are applied later."""
+    entry = next((port for port in published if port["published"] == str(ENTRY_HOST_PORT)), None)
+    hosts, targets = {port["published"] for port in published}, {port["target"] for port in published}
+    if entry is None or str(HTTPS_HOST_PORT) in hosts or _HTTPS_PORT in targets:
+        return []
+    return [_port(_HTTPS_PORT, HTTPS_HOST_PORT, str(entry.get("host_ip") or ""))]
 
 
 def _published(mappings: Sequence[PortMapping], user: UserPorts) -> list[dict[str, Any]]:

@@ -26,6 +26,9 @@ CAPTURE_PATH = "/etc/dockermesh/capture.rules"
 GATEWAY = "gateway"
 GATEWAY_POD = "gateway-pod"
 GATEWAY_PROXY = "gateway-proxy"
+EGRESS = "istio-egressgateway"
+EGRESS_POD = "istio-egressgateway-pod"
+EGRESS_PROXY = "istio-egressgateway-proxy"
 
 
 def app_name(service: str, replica: int, replicas: int) -> str:

@@ -18,12 +18,13 @@ class InjectOptions:
 
     `gateway_ports` are `A:B`, A a published port or `service[:port]`, B the host port it becomes; they go before those
     in `x-dockermesh`. `config` are the user's Istio resources. `network` is the mesh network's name; empty: the one in
-    `x-dockermesh`, else `dockermesh`.
+    `x-dockermesh`, else `dockermesh`. `egress_gateway` asks for a gateway through which traffic leaves the mesh.
     """
 
     gateway_ports: tuple[str, ...] = ()
     config: tuple[Mapping[str, Any], ...] = ()
     network: str = ""
+    egress_gateway: bool = False
     images: Images = field(default_factory=Images)
 
 

@@ -16,7 +16,7 @@ from dockermesh.inject.names import INJECT, NAMESPACE, PREFIX, SERVICE_ACCOUNT
 from dockermesh.model.identity import is_identity_part
 
 EXTENSION = "x-dockermesh"
-_TOP_KEYS = ("inject", "network", "namespace", "gateway")
+_TOP_KEYS = ("inject", "network", "namespace", "gateway", "egressGateway")
 _GATEWAY_KEYS = ("ports",)
 _SERVICE_KEYS = ("inject", "namespace", "serviceAccount", "labels")
 _TRAFFIC = "traffic.sidecar.istio.io/"
@@ -42,6 +42,7 @@ class ProjectSettings:
     network: str = ""
     namespace: str = "default"
     gateway_ports: tuple[str, ...] = ()
+    egress_gateway: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ def project_settings(project: Mapping[str, Any]) -> ProjectSettings:
         network=str(raw.get("network") or ""),
         namespace=_name(raw.get("namespace", "default"), f"{EXTENSION}.namespace"),
         gateway_ports=tuple(map(str, ports)),
+        egress_gateway=_boolean(raw.get("egressGateway", False), f"{EXTENSION}.egressGateway"),
     )
 
 

@@ -20,7 +20,7 @@ from dockermesh.config.resource import Resource
 from dockermesh.translate import names, server_tls
 from dockermesh.translate.destinations import Destinations
 from dockermesh.translate.endpoints import socket_address
-from dockermesh.translate.gateway_hosts import BoundServer, bound_hosts, intersect, selects
+from dockermesh.translate.gateway_hosts import BoundServer, bound_hosts, intersect
 from dockermesh.translate.http import connection_manager
 from dockermesh.translate.listeners import TLS_INSPECTOR, filter_chain, http_filter, proxy_filter, sniff
 from dockermesh.translate.mesh import Proxy
@@ -28,6 +28,7 @@ from dockermesh.translate.policies import NO_POLICIES, Policies, SecurityFilters
 from dockermesh.translate.route_match import is_catch_all
 from dockermesh.translate.routes import table_frame, virtual_host
 from dockermesh.translate.virtual_service import RouteContext, applies, http_routes
+from dockermesh.translate.visibility import selects
 
 _ANY_ADDRESS = "0.0.0.0"
 _VirtualHost = route_components_pb2.VirtualHost

@@ -5,7 +5,7 @@ Source of the rules: Istio's Gateway reference and `pilot/pkg/networking/core/ga
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dockermesh.config.api.gateway import Gateway, Server
@@ -55,11 +55,6 @@ class BoundServer:
     def hosts(self) -> list[str]:
         """The hosts without the namespaces, in lower case."""
         return list(dict.fromkeys(host.rpartition("/")[2].lower() for host in self.server.hosts))
-
-
-def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    """Whether every label of the selector is there; an empty selector selects every gateway."""
-    return all(labels.get(key) == value for key, value in selector.items())
 
 
 def bound_hosts(resource: Resource[VirtualService], servers: Iterable[BoundServer]) -> list[str]:

@@ -16,6 +16,7 @@ from dockermesh.config.hosts import kubernetes_service
 from dockermesh.model import Catalog, Endpoint, Health, Port, Resolution, Service, Workload, WorkloadKind
 from dockermesh.model.identity import account_of
 from dockermesh.model.protocol import Protocol, parse_protocol
+from dockermesh.translate.egress import egress_service
 from dockermesh.translate.service_entries import entry_services, merge_services
 from dockermesh.translate.settings import IstioConfig, MeshSettings, with_mesh_config
 from dockermesh.translate.vips import allocate_vips
@@ -81,6 +82,7 @@ def build_mesh(
     config = config if config is not None else before.config
     declared = _declared(catalog, config, before)
     services = _with_workloads(catalog, before.services)
+    services |= egress_service(catalog.workloads, config.gateways, SERVICE_DOMAIN, before.services)
     for host, service in declared.items():
         services.setdefault(host, service)
     vips, names, owners = before.vips, before.names, before.owners

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 
 from dockermesh.config.api.service_entry import Location, ServiceEntry, ServicePort
@@ -11,6 +11,7 @@ from dockermesh.config.api.workload import WorkloadEntry
 from dockermesh.config.resource import Resource
 from dockermesh.model import Endpoint, Port, Resolution, Service, Workload
 from dockermesh.model.protocol import infer_protocol
+from dockermesh.translate.visibility import selects
 
 _UNIX = "unix://"
 
@@ -115,10 +116,10 @@ def _endpoints(
         return
     wanted = spec.workload_selector.labels
     for selected in entries:
-        if selected.namespace == namespace and _carries({**selected.labels, **selected.spec.labels}, wanted):
+        if selected.namespace == namespace and selects(wanted, {**selected.labels, **selected.spec.labels}):
             yield _endpoint(selected.spec, port, namespace, selected.spec.address)
     for workload in workloads:
-        if workload.namespace == namespace and workload.address and _carries(workload.labels, wanted):
+        if workload.namespace == namespace and workload.address and selects(wanted, workload.labels):
             yield Endpoint(
                 address=workload.address,
                 port=port.target_port or port.number,
@@ -128,10 +129,6 @@ def _endpoints(
                 namespace=namespace,
                 service_account=workload.service_account,
             )
-
-
-def _carries(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
-    return all(labels.get(key) == value for key, value in wanted.items())
 
 
 def _endpoint(entry: WorkloadEntry, port: ServicePort, namespace: str, address: str) -> Endpoint:

@@ -22,6 +22,11 @@ def is_exported(export_to: Iterable[str], owner: str, viewer: str) -> bool:
     return "*" in listed or viewer in listed or ("." in listed and owner == viewer)
 
 
+def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    """Whether every label of the selector is there; an empty selector selects everything."""
+    return all(labels.get(key) == value for key, value in selector.items())
+
+
 def as_labels(labels: Mapping[str, str]) -> Labels:
     """Labels as a value that can be a key."""
     return tuple(sorted(labels.items()))

@@ -57,7 +57,7 @@ def test_first_http_port_becomes_30080_and_others_keep_theirs() -> None:
         }
     )
     assert numbers(injection) == [("cache", 6379, 6379), ("web", 30080, 80), ("web", 8001, 8001)]
-    assert published(injection) == [("6379", 6379), ("30080", 80), ("8001", 8001)]
+    assert published(injection) == [("6379", 6379), ("30080", 80), ("8001", 8001), ("30443", 443)]
     assert [mapping.protocol for mapping in injection.ports] == ["tcp", "http", "http"]
     assert injection.project["services"]["gateway-pod"]["ports"][1]["host_ip"] == "127.0.0.1"
     assert all("ports" not in injection.project["services"][name] for name in ("cache", "cache-1-pod", "web-1-pod"))
@@ -171,7 +171,7 @@ def test_resources_of_two_projects_do_not_meet() -> None:
 def test_the_users_own_gateway_is_enough(number: int) -> None:
     services = {"web": service(ports=[port(9080, "9081")])}
     injection = mesh(services, options(resources=istio_gateway((number, "HTTP"))))
-    assert published(injection) == [("30080", number)]
+    assert published(injection) == [("30080", number), ("30443", 443)]
     assert config(injection) == []
     assert not injection.ports[0].generated
 
@@ -191,7 +191,7 @@ def test_a_gateway_without_virtual_service_or_for_others_does_not_count() -> Non
 
 def test_a_gateway_only_for_the_users_config() -> None:
     injection = mesh({"web": service()}, options(resources=istio_gateway((80, "HTTP"))))
-    assert published(injection) == [("30080", 80)]
+    assert published(injection) == [("30080", 80), ("30443", 443)]
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_malformed_gateway_is_left_to_validation(spec: Any) -> None:
         {"kind": "VirtualService", "metadata": [], "spec": {"gateways": 1}},
     )
     injection = mesh({"web": service(ports=[port(9080, "9081")])}, options(resources=resources))
-    assert published(injection) == [("30080", 80)]
+    assert published(injection) == [("30080", 80), ("30443", 443)]
 
 
 def test_the_gateway_is_not_redirected_and_may_listen_on_80() -> None:
@@ -220,3 +220,28 @@ def test_a_service_called_gateway_keeps_its_workload_name() -> None:
     made = mesh({"gateway": service(ports=[port(80, "80")])}).project["services"]
     workloads = {item["labels"]["dockermesh.io/workload"] for item in made.values()}
     assert workloads == {"shop/gateway-1", "shop/dockermesh-gateway-1"}
+
+
+def test_the_door_for_tls_stands_beside_the_entry_only() -> None:
+    web = {"web": service(ports=[port(9080, "9081", host_ip="127.0.0.1")])}
+    ports = mesh(web).project["services"]["gateway-pod"]["ports"]
+    assert [(item["published"], item["host_ip"]) for item in ports] == [("30080", "127.0.0.1"), ("30443", "127.0.0.1")]
+    assert published(mesh(web, options("9081:30084"))) == [("30084", 80)]
+    taken = {"web": service(ports=[port(9080, "9081"), port(9090, "30443")])}
+    assert published(mesh(taken)) == [("30080", 80), ("30443", 30443)]
+    assert mesh(web).project["services"]["gateway-pod"]["environment"]["DOCKERMESH_HOLD_PORTS"] == "80"
+
+
+@pytest.mark.parametrize("in_file", [True, False])
+def test_an_egress_gateway_is_made_when_asked_for(in_file: bool) -> None:
+    top = {"x-dockermesh": {"egressGateway": True}} if in_file else {}
+    services = mesh({"web": service()}, InjectOptions(egress_gateway=not in_file), **top).project["services"]
+    pod, proxy = services["istio-egressgateway-pod"], services["istio-egressgateway-proxy"]
+    labels = pod["labels"]
+    assert (labels["istio"], labels["dockermesh.io/kind"]) == ("egressgateway", "router")
+    assert labels["dockermesh.io/namespace"] == "istio-system"
+    assert labels["dockermesh.io/service-account"] == "istio-egressgateway-service-account"
+    assert labels["dockermesh.io/workload"] == "shop/istio-egressgateway-1"
+    assert "ports" not in pod
+    assert proxy["network_mode"] == "service:istio-egressgateway-pod"
+    assert "istio-egressgateway-pod" not in mesh({"web": service()}).project["services"]
