@@ -182,7 +182,16 @@ class Edge:
         pod["networks"] = {self.mesh_key: None}
         # Envoy is not root and has no capability, and yet listens on port 80.
         pod["sysctls"] = {"net.ipv4.ip_unprivileged_port_start": "0"}
-        made = proxy(pair[0], workload=workload, service=service, images=self.images, workers=_WORKERS, profiles=None)
+        made = proxy(
+            pair[0],
+            workload=workload,
+            service=service,
+            images=self.images,
+            workers=_WORKERS,
+            profiles=None,
+            # Nobody takes its place: what it did not refuse meanwhile would be lost later.
+            drains=False,
+        )
         return {pair[0]: pod, pair[1]: made}
 
 

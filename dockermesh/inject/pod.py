@@ -105,8 +105,13 @@ def pod_base(
     }
 
 
-def proxy(pod_service: str, *, workload: str, service: str, images: Images, workers: int, profiles: Any) -> Service:
-    """Stock Envoy in the pod's network, as uid 1337, without capabilities, on a read-only root."""
+def proxy(
+    pod_service: str, *, workload: str, service: str, images: Images, workers: int, profiles: Any, drains: bool
+) -> Service:
+    """Stock Envoy in the pod's network, as uid 1337, without capabilities, on a read-only root.
+
+    One that `drains` goes on serving when it is told to stop, until the registrar ends it or its grace is over.
+    """
     made: Service = {
         "image": images.proxy,
         "command": [
@@ -136,6 +141,10 @@ def proxy(pod_service: str, *, workload: str, service: str, images: Images, work
             _run(pod_service),
         ],
     }
+    if drains:
+        # Envoy ends at once on SIGTERM, and with it what it has in hand. It ignores SIGHUP, while the registrar, for
+        # which any stop signal ends the endpoint, sees to it that nothing new is sent here.
+        made["stop_signal"] = "SIGHUP"
     if profiles:
         made["profiles"] = list(profiles)
     return made

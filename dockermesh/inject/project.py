@@ -52,6 +52,7 @@ class _Sidecars:
                 images=self.images,
                 workers=_WORKERS,
                 profiles=service.definition.get("profiles"),
+                drains=True,
             )
         return made
 

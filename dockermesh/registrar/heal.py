@@ -1,8 +1,9 @@
-"""Which containers must be started or restarted so that app and proxy are in their pod again.
+"""Which containers must be started, restarted or stopped so that app and proxy are in their pod, and end with it.
 
 Docker joins a network namespace once, at start: when a pod is restarted, its members stay in the old one, and when the
-engine comes up it may refuse to join a pod that is not up yet. Invariant: the plan depends on the present state alone,
-names only containers that the mesh labelled, and leaves alone what the user stopped.
+engine comes up it may refuse to join a pod that is not up yet. A proxy outlives its stop signal, so that requests in
+hand are finished; it is ended here once nobody is left whom it could serve. Invariant: the plan depends on the
+present state alone, names only containers that the mesh labelled, and starts nothing that the user stopped.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dockermesh.registrar.desired import is_stranded
 
 # Ended with the pod (by the engine, at shutdown) rather than by the user's hand: within this time of it.
 TOGETHER = 20 * 1_000_000_000
+_GRACE = 3
 _JOIN_FAILED = ("joining network", "join network", "network namespace", "namespace path", "/ns/net")
 
 
@@ -25,7 +27,7 @@ class Verb(StrEnum):
     START = "start"
     RESTART = "restart"
     STOP = "stop"
-    """The network of its pod goes, or is gone: what it has to finish is finished while the pod comes back."""
+    """It has to go: what is to be finished is finished meanwhile."""
     REPORT = "report"
     """Nothing can be done by us: Compose has to create it anew."""
 
@@ -38,11 +40,17 @@ class Action:
     container: Container
     reason: str
 
+    @property
+    def grace(self) -> int:
+        """Seconds until Docker kills it: an app may finish, a proxy has nobody left to serve."""
+        return 0 if self.container.role == "proxy" else _GRACE
+
 
 def plan_healing(containers: Iterable[Container], stopping: Collection[str] = ()) -> list[Action]:
     """The steps that can be taken now, proxies first; apps follow once their pod is healthy.
 
-    `stopping` are ids of containers that got their stop signal: an app stops together with its pod, not after it.
+    `stopping` are ids of containers that got their stop signal: an app stops together with its pod, a proxy after its
+    app.
     """
     by_id = {c.id: c for c in containers}
     plan = []
@@ -68,6 +76,9 @@ def _heal(
 ) -> Action | None:
     if pod.role != "pod":
         return None
+    if member.role == "proxy" and member.id in stopping and _is_up(member):
+        served = any(c.joined == pod.id and c.role != "proxy" and c.state.running for c in containers)
+        return None if served else Action(Verb.STOP, member, "it was told to stop, and its app has ended")
     if pod.id in stopping and member.role != "proxy" and _is_up(member) and member.id not in stopping:
         return Action(Verb.STOP, member, "its pod is stopping")
     if not _is_up(pod):

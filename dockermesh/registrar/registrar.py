@@ -31,7 +31,6 @@ log = structlog.get_logger(__name__)
 
 RESYNC = 30.0
 _FULL_EVERY = 10  # every so many resyncs all containers are inspected, whatever the listing says of them
-_HEAL_GRACE = 3
 _STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM})
 _MIN_STOP_WAIT = 30.0
 _HEALTH = re.compile(r"\(([A-Za-z: ]+)\)")
@@ -324,9 +323,9 @@ class Registrar:
             if action.verb is Verb.START:
                 await self._engine.start(target.id)
             elif action.verb is Verb.STOP:
-                await self._engine.stop(target.id, _HEAL_GRACE)
+                await self._engine.stop(target.id, action.grace)
             else:
-                await self._engine.restart(target.id, _HEAL_GRACE)
+                await self._engine.restart(target.id, action.grace)
         except EngineRefusedError as error:
             self._say((Skipped(target.name, f"it cannot be healed: {error.what}"),))
             await asyncio.sleep(60.0)

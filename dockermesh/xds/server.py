@@ -166,8 +166,13 @@ class AdsServer:
         await self._server.start()
 
     async def stop(self, grace: float = 5.0) -> None:
-        """Say goodbye (GOAWAY), end all streams, and return within `grace` seconds."""
-        stopping = asyncio.ensure_future(self._server.stop(grace))
+        """Say goodbye (GOAWAY), end all streams, and return within `grace` seconds; it cannot be started again."""
+        if self._server is None:
+            return
+        # gRPC's polling thread ends with its last server object, and has to before the interpreter does: who keeps us
+        # for longer (aiohttp caches handlers for ever) must not keep it.
+        server, self._server = self._server, None
+        stopping = asyncio.ensure_future(server.stop(grace))
         await asyncio.sleep(0)
         for stream in tuple(self._streams.values()):
             stream.close(grpc.StatusCode.UNAVAILABLE, "the control plane is stopping")

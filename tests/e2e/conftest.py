@@ -14,6 +14,7 @@ import pytest
 from mesh_rig import APPS, ROOT, SAMPLE, Mesh, diagnosis, docker, run
 
 HERE = Path(__file__).parent
+FIGURES = pytest.StashKey[list[str]]()
 LAST = ("test_registry_docker.py", "test_daemon_restart.py")
 """Files that turn the whole mesh or the engine over: they run after all others."""
 
@@ -58,6 +59,23 @@ def mesh(bookinfo: Mesh) -> Iterator[Mesh]:
     _mend(bookinfo)
     yield bookinfo
     bookinfo.until_synced(30)
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
+    """Records how long something took, for the end of the report: figures depend on the machine, verdicts do not."""
+
+    def record(what: str, seconds: float) -> None:
+        request.config.stash.setdefault(FIGURES, []).append(f"{what} {seconds:.2f} s")
+
+    return record
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if figures := config.stash.get(FIGURES, []):
+        terminalreporter.section("measured")
+        for line in figures:
+            terminalreporter.write_line(line)
 
 
 def _mend(mesh: Mesh) -> None:

@@ -1,6 +1,6 @@
 """What the end-to-end tests drive a real mesh with: the command line, the engine, and what both can be asked.
 
-Invariant: everything waits with `until`, for a condition and up to a deadline; nothing sleeps for a while and hopes.
+Invariant: everything waits with `patience.until`, for a condition and up to a deadline; nothing sleeps and hopes.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-T = TypeVar("T")
+from patience import SLACK, until
 
 ROOT = Path(__file__).parents[2]
 DOCKERMESH = str(Path(sys.executable).parent / "dockermesh")
@@ -31,19 +31,10 @@ CONSUL = "dockermesh-consul"
 CONSUL_URL = "http://127.0.0.1:8500"
 TOKEN_FILE = "/var/lib/dockermesh/api.token"
 APPS = ("details-v1", "productpage-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3")
+EVERYBODY = frozenset({f"bookinfo/{app}-1" for app in APPS} | {"bookinfo/gateway-1"})
 HEALS_S = 10.0
-LEARNS_S = 0.1
-
-
-def until(read: Callable[[], T], what: str, seconds: float = 30, every: float = 0.05) -> T:
-    """The first true value of `read`; after the deadline an AssertionError that says what did not happen."""
-    deadline = time.monotonic() + seconds
-    while True:
-        value = read()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what} (last: {value!r})"
-        time.sleep(every)
+LEARNS_S = 0.1 * SLACK
+"""Until the peers of a process that was killed have noticed, on a busy machine."""
 
 
 def run(*command: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -63,6 +54,15 @@ def inspect(container: str) -> dict[str, Any]:
     """`docker inspect` of one container; empty if there is none."""
     found = json.loads(docker("inspect", "--type=container", container, check=False) or "[]")
     return dict(found[0]) if found else {}
+
+
+def taken_in(pod: str) -> int:
+    """How many HTTP requests the proxy of the pod was sent for its app."""
+    address = next(iter(inspect(pod)["NetworkSettings"]["Networks"].values()))["IPAddress"]
+    lines = get(f"http://{address}:15090/stats/prometheus", timeout=60)[1].splitlines()
+    counted = [line for line in lines if "downstream_rq_total" in line and "inbound" in line]
+    assert counted, f"{pod} counts no inbound requests"
+    return int(sum(float(line.rpartition(" ")[2]) for line in counted))
 
 
 def pid(container: str) -> int:
@@ -87,7 +87,7 @@ def kill(container: str) -> tuple[float, float]:
     """Kill the first process with -9, as the OOM killer would; returns the moments between which it was dying.
 
     A dying process still has connections that the kernel takes in its name, so its end is waited for, and what its
-    peers need on a busy machine to learn of it.
+    peers need to learn of it.
     """
     before = time.monotonic()
     target = send(container, signal.SIGKILL)
@@ -113,7 +113,7 @@ def listening_ports(container: str) -> set[int]:
     return ports
 
 
-def get(url: str, *, timeout: float = 10, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
+def get(url: str, *, timeout: float = 10 * SLACK, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
     """Status and body; a refused connection is an OSError, an error status is not."""
     request = urllib.request.Request(url, headers=dict(headers or {}))
     try:
@@ -128,7 +128,7 @@ def get(url: str, *, timeout: float = 10, headers: Mapping[str, str] | None = No
 def answers(url: str, status: int = 200) -> bool:
     """Whether the URL is answered with this status now."""
     try:
-        return get(url, timeout=5)[0] == status
+        return get(url, timeout=5 * SLACK)[0] == status
     except OSError:
         return False
 
@@ -139,7 +139,7 @@ def consul(path: str, method: str = "GET", body: object = None) -> Any:
         path += ("&" if "?" in path else "?") + "consistent"
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"{CONSUL_URL}{path}", data=data, method=method)
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=10 * SLACK) as answer:
         text = answer.read().decode()
     return json.loads(text) if text else None
 
@@ -198,17 +198,17 @@ class Mesh:
         except (OSError, AssertionError):
             return {}
 
-    def is_synced(self, names: Sequence[str] = ()) -> bool:
+    def is_synced(self, names: Collection[str] = ()) -> bool:
         """Whether these workloads (by default bookinfo's) are connected, in sync and healthy."""
         try:
             report = json.loads(self.page("/debug/workloads"))
         except (OSError, AssertionError):
             return False
-        wanted = set(names) or {f"bookinfo/{app}-1" for app in APPS} | {"bookinfo/gateway-1"}
+        wanted = set(names) or EVERYBODY
         good = {w["name"] for w in report["workloads"] if w["xds"] == "SYNCED" and w["health"] in {"healthy", "-"}}
         return wanted <= good and not report["degraded"]
 
-    def until_synced(self, seconds: float = HEALS_S, names: Sequence[str] = ()) -> None:
+    def until_synced(self, seconds: float = HEALS_S, names: Collection[str] = ()) -> None:
         """Wait until all is well again."""
         until(lambda: self.is_synced(names), "every proxy in sync and every endpoint healthy", seconds, 0.1)
 

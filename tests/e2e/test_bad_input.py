@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from mesh_rig import CONTROL_PLANE, DOCKERMESH, Mesh, leftovers, run, send
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.docker
 
 
 def refused(done: subprocess.CompletedProcess[str], *words: str) -> str:
@@ -73,18 +73,19 @@ def test_an_image_that_cannot_be_had(mesh: Mesh, tmp_path: Path) -> None:
         mesh.down("noimage")
 
 
-def test_a_control_plane_that_does_not_come_up(mesh: Mesh, small: Callable[..., str]) -> None:
+def test_a_control_plane_that_does_not_come_up(
+    mesh: Mesh, measured: Callable[[str, float], None], small: Callable[..., str]
+) -> None:
     file = small("tooslow")
     send(CONTROL_PLANE, signal.SIGSTOP)
     try:
         began = time.monotonic()
         done = mesh.command("up", "-f", file, "--timeout", "5")
-        took = time.monotonic() - began
+        measured("`up --timeout 5` gives up on the control plane within", time.monotonic() - began)
     finally:
         send(CONTROL_PLANE, signal.SIGCONT)
     try:
         refused(done, "control plane", "docker logs")
-        assert took < 25, f"--timeout 5 took {took:.0f} s"
     finally:
         mesh.down("tooslow")
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from load import Load
-from mesh_rig import APPS, ROOT, Mesh, docker, get, pid, run, until
+from mesh_rig import APPS, LEARNS_S, ROOT, Mesh, docker, get, pid, run
+from patience import SLACK, until
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.docker
 
 
 @pytest.fixture
@@ -20,28 +22,29 @@ def disposable_engine() -> None:
         pytest.skip("this would restart Docker on somebody's machine; CI=true allows it")
 
 
-def test_the_mesh_heals_after_a_restart_of_the_daemon(disposable_engine: None, mesh: Mesh) -> None:
+def test_the_mesh_heals_after_a_restart_of_the_daemon(
+    disposable_engine: None, mesh: Mesh, measured: Callable[[str, float], None]
+) -> None:
     versions = {f"bookinfo/{app}-1" for app in APPS}
     before = pid("bookinfo-reviews-v1-1")
-    with Load(rate=10) as load:
-        until(lambda: len(load.samples) > 10, "load flows")
+    with Load(inside="", urls=()) as load:  # who calls from inside ends with the engine
+        load.warmed()
         stopping = time.monotonic()
-        run("timeout", "120", str(ROOT / "scripts/engine"), "restart")
+        run("timeout", str(60 * SLACK), str(ROOT / "scripts/engine"), "restart")
         back = time.monotonic()
         mesh.until_synced(30)
-        healed = time.monotonic() - back
+        healed = time.monotonic()
+        measured("after a restart of the engine the mesh is in sync in", healed - back)
         until(lambda: [s for s in load.since(back) if not s.error], "pages again", 20)
-        healthy = time.monotonic()
-        until(lambda: len(load.since(healthy)) > 30, "some more pages", 20)
+        load.settle(30)
     assert pid("bookinfo-reviews-v1-1") != before, "the engine was not restarted"
-    assert load.failures([(stopping - 1, back + 15)]) == [], load.report()
+    assert load.failures([(stopping - 1, healed + LEARNS_S)]) == [], load.report()
     assert {w["name"] for w in mesh.workloads()} >= versions
     assert get("http://127.0.0.1:30080/productpage")[0] == 200
     # All of it runs, and nobody is left in a namespace that is gone.
     for app in APPS:
         names = (f"bookinfo-{app}-1", f"bookinfo-{app}-1-proxy-1", f"bookinfo-{app}-1-pod-1")
         assert len({Path(f"/proc/{pid(name)}/ns/net").readlink() for name in names}) == 1, names
-    assert healed < 15, f"in sync {healed:.1f} s after the engine was back"
     assert (
         docker("ps", "-q", "--filter", "label=com.docker.compose.project=bookinfo", "--filter", "status=exited") == ""
     )

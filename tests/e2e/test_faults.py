@@ -1,6 +1,7 @@
 """A part of the mesh fails under steady load: nobody notices but those whose request it had in hand, and it heals.
 
-Each test is one fault of the reference list (F1, F2, F3, F15, F25, F27) or of the issue's third check.
+Each test is one fault of the reference list (F1, F2, F3, F15, F25, F27) or of the issue's third check. How long
+healing takes is recorded; that it comes to an end, and that nothing is lost meanwhile, is asserted.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from mesh_rig import (
     APPS,
     CONSUL,
     CONTROL_PLANE,
+    EVERYBODY,
     HEALS_S,
     Mesh,
     consul,
@@ -27,27 +29,21 @@ from mesh_rig import (
     listens,
     pid,
     run,
-    until,
+    taken_in,
 )
+from patience import SLACK, until
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.docker
 
 REVIEWS = "bookinfo-reviews-v3-1"
+Measured = Callable[[str, float], None]
 
 
-def warmed(load: Load) -> None:
-    """Wait until the load flows and every version was seen."""
-    until(lambda: {"v1", "v2", "v3"} <= {s.version for s in list(load.samples)}, "answers of all versions", 20)
-
-
-def settle(load: Load, requests: int = 50) -> None:
-    """Wait for some more answers, so that a fault that shows late is seen."""
-    reached = len(load.samples) + requests
-    until(lambda: len(load.samples) >= reached, f"{requests} more answers", 30)
-
-
-def assert_none_failed(load: Load, *in_hand: tuple[float, float]) -> None:
-    assert load.failures(in_hand) == [], load.report()
+def load_around(container: str) -> Load:
+    """A load whose inner callers do not run in what is about to end; then it is productpage itself that they ask."""
+    if "productpage" in container:
+        return Load(inside="bookinfo-ratings-v1-1", urls=("http://productpage:9080/",) * 2)
+    return Load()
 
 
 def listener_stats(container: str) -> dict[str, float]:
@@ -58,22 +54,27 @@ def listener_stats(container: str) -> dict[str, float]:
     return {name.partition("{")[0]: float(value) for name, _, value in counted}
 
 
-def test_a_stopped_replica_gets_no_requests_and_comes_back(mesh: Mesh) -> None:
+def test_a_stopped_replica_gets_no_requests_and_comes_back(mesh: Mesh, measured: Measured) -> None:
+    pod = f"{REVIEWS}-pod-1"
+    entry = next(i for i in _passing("reviews") if REVIEWS in i)
     with Load() as load:
-        warmed(load)
+        load.warmed()
         stopping = time.monotonic()
         docker("stop", REVIEWS)
-        until(lambda: time.monotonic() > stopping + 3, "three seconds without it", 15)
-        starting = time.monotonic()
+        until(lambda: entry not in _passing("reviews"), "the replica has left the catalog")
+        until(lambda: mesh.is_synced(EVERYBODY - {"bookinfo/reviews-v3-1"}), "all proxies know", every=0.02)
+        measured("a stopped replica is known to all after", time.monotonic() - stopping)
+        load.settle()  # whoever had chosen it before is through
+        before = taken_in(pod)
+        load.settle()
+        assert taken_in(pod) == before, "sent to a stopped replica"
         docker("start", REVIEWS)
         until(lambda: listens(REVIEWS, 9080), "the app listens again", 20, every=0.02)
         healthy = time.monotonic()
-        until(lambda: load.since(starting, "v3"), "requests reach it again", 20)
-        settle(load)
-    assert_none_failed(load)
-    assert [s for s in load.since(stopping + 1, "v3") if s.began < starting] == [], "sent to a stopped replica"
-    back = min(s.began for s in load.since(starting, "v3"))
-    assert back - healthy < 2, f"back {back - healthy:.2f} s after it was healthy"
+        until(lambda: load.since(healthy, "reviews-v3"), "requests reach it again", 20)
+        load.settle()
+    load.assert_none_failed()
+    measured("a replica is back after", min(s.began for s in load.since(healthy, "reviews-v3")) - healthy)
 
 
 @pytest.mark.parametrize(
@@ -85,16 +86,17 @@ def test_a_stopped_replica_gets_no_requests_and_comes_back(mesh: Mesh) -> None:
         "bookinfo-productpage-v1-1-pod-1",
     ],
 )
-def test_a_restart_loses_no_request(mesh: Mesh, container: str) -> None:
-    with Load() as load:
-        warmed(load)
+def test_a_restart_loses_no_request(mesh: Mesh, measured: Measured, container: str) -> None:
+    with load_around(container) as load:
+        load.warmed()
         began = time.monotonic()
         docker("restart", container)
         done = time.monotonic()
-        mesh.until_synced(HEALS_S)
-        settle(load)
+        mesh.until_synced()
+        measured(f"{container} is in sync again after", time.monotonic() - done)
+        load.settle()
     # productpage is the entry: what it had in hand ends with it. Everything else is retried by its callers' proxies.
-    assert_none_failed(load, *([(began, done)] if "productpage" in container else []))
+    load.assert_none_failed(*([(began, done)] if "productpage" in container else []))
 
 
 @pytest.mark.parametrize(
@@ -106,9 +108,9 @@ def test_a_restart_loses_no_request(mesh: Mesh, container: str) -> None:
         "bookinfo-reviews-v2-1",
     ],
 )
-def test_a_kill_costs_only_what_was_in_hand(mesh: Mesh, container: str) -> None:
-    with Load() as load:
-        warmed(load)
+def test_a_kill_costs_only_what_was_in_hand(mesh: Mesh, measured: Measured, container: str) -> None:
+    with load_around(container) as load:
+        load.warmed()
         before = pid(container)
         moment = kill(container)
         if inspect(container)["HostConfig"]["RestartPolicy"]["Name"] not in {"always", "unless-stopped"}:
@@ -116,25 +118,28 @@ def test_a_kill_costs_only_what_was_in_hand(mesh: Mesh, container: str) -> None:
             until(lambda: pid(container) == 0, f"{container} is dead", HEALS_S)
             docker("start", container)
         until(lambda: pid(container) not in {0, before}, f"{container} runs again", HEALS_S)
-        mesh.until_synced(HEALS_S)
-        settle(load)
-    assert_none_failed(load, moment)
+        mesh.until_synced()
+        measured(f"{container} is in sync again after", time.monotonic() - moment[0])
+        load.settle()
+    load.assert_none_failed(moment)
 
 
-def test_a_killed_control_plane_comes_back_and_sends_nothing(mesh: Mesh) -> None:
+def test_a_killed_control_plane_comes_back_and_sends_nothing(mesh: Mesh, measured: Measured) -> None:
     """F1 and F2: proxies keep serving; on return they are up to date by content, and nothing is sent again."""
     pods = {f"bookinfo/{app}-1": f"bookinfo-{app}-1-pod-1" for app in APPS}
     versions = {name: mesh.proxies()[name]["types"] for name in pods}
     listeners = {name: listener_stats(pod) for name, pod in pods.items()}
     with Load() as load:
-        warmed(load)
+        load.warmed()
         kill(CONTROL_PLANE)
+        killed = time.monotonic()
         until(mesh.is_ready, "the control plane is ready again", HEALS_S)
+        mesh.until_synced()
         # Envoy's own back-off reaches 30 s; the issue gives it ten.
-        mesh.until_synced(HEALS_S)
-        settle(load)
+        measured("after kill -9 of the control plane all proxies are in sync in", time.monotonic() - killed)
+        load.settle()
         metrics = mesh.metrics()
-    assert_none_failed(load)
+    load.assert_none_failed()
     sent = {k: v for k, v in metrics.items() if k.startswith("dockermesh_xds_resources_sent_total") and v}
     assert sent == {}, "re-sent to proxies that were up to date"
     assert metrics['dockermesh_xds_resumed_total{type="clusters"}'] >= len(pods) + 1
@@ -150,60 +155,64 @@ def test_a_killed_control_plane_comes_back_and_sends_nothing(mesh: Mesh) -> None
         )
 
 
-def test_a_restarted_consul_empties_nothing(mesh: Mesh) -> None:
+def test_a_restarted_consul_empties_nothing(mesh: Mesh, measured: Measured) -> None:
     with Load() as load:
-        warmed(load)
+        load.warmed()
         docker("restart", CONSUL)
-        mesh.until_synced(HEALS_S)
-        settle(load)
-    assert_none_failed(load)
+        began = time.monotonic()
+        mesh.until_synced()
+        measured("a restarted Consul is followed again after", time.monotonic() - began)
+        load.settle()
+    load.assert_none_failed()
 
 
 def test_a_control_plane_without_its_registry_stays_silent(mesh: Mesh) -> None:
     """F3: restarted while Consul is away, it must not send the nothing that it knows."""
     with Load() as load:
-        warmed(load)
+        load.warmed()
         docker("stop", CONSUL)
         try:
             killed = pid(CONTROL_PLANE)
             kill(CONTROL_PLANE)
             until(lambda: pid(CONTROL_PLANE) not in {0, killed}, "the control plane runs again", HEALS_S)
             until(lambda: run("docker", "exec", CONTROL_PLANE, "true", check=False).returncode == 0, "it can be asked")
-            settle(load, 150)
+            load.settle()
             assert not mesh.is_ready(), "ready without having read the registry"
         finally:
             docker("start", CONSUL)
         mesh.until_synced(35)
-        settle(load)
+        load.settle()
         assert mesh.resources_sent() == 0
-    assert_none_failed(load)
+    load.assert_none_failed()
 
 
-def test_sigterm_ends_the_control_plane_cleanly(mesh: Mesh) -> None:
+def test_sigterm_ends_the_control_plane_cleanly(mesh: Mesh, measured: Measured) -> None:
     """F25, first half."""
     with Load() as load:
-        warmed(load)
+        load.warmed()
         began = time.monotonic()
-        docker("stop", CONTROL_PLANE)
-        took = time.monotonic() - began
+        docker("stop", "-t", str(10 * int(SLACK)), CONTROL_PLANE)
+        measured("the control plane ends on SIGTERM within", time.monotonic() - began)
         state = inspect(CONTROL_PLANE)["State"]
+        last = run("docker", "logs", "--tail", "40", CONTROL_PLANE)
         docker("start", CONTROL_PLANE)
-        mesh.until_synced(HEALS_S)
-        settle(load)
-    assert_none_failed(load)
+        mesh.until_synced()
+        load.settle()
+    load.assert_none_failed()
     assert state["ExitCode"] == 0
-    assert took < 10
+    assert "control plane stopping" in last.stdout + last.stderr
+    assert "excepthook" not in last.stderr, "a thread of gRPC's outlived the interpreter"
 
 
 def test_sigterm_to_app_and_proxy_loses_nothing(mesh: Mesh) -> None:
     """F25, second half: both ends of a replica go at once, as when Compose stops a service."""
     with Load() as load:
-        warmed(load)
+        load.warmed()
         docker("stop", "bookinfo-reviews-v2-1", "bookinfo-reviews-v2-1-proxy-1")
-        settle(load)
+        load.settle()
         docker("start", "bookinfo-reviews-v2-1-proxy-1", "bookinfo-reviews-v2-1")
-        mesh.until_synced(HEALS_S)
-    assert_none_failed(load)
+        mesh.until_synced()
+    load.assert_none_failed()
 
 
 def _generated(mesh: Mesh) -> str:
@@ -218,16 +227,16 @@ def test_a_recreated_container_is_followed(mesh: Mesh, service: str) -> None:
     """
     compose = ("docker", "compose", "-f", _generated(mesh), "-p", "bookinfo", "up", "-d")
     with Load() as load:
-        warmed(load)
+        load.warmed()
         began = time.monotonic()
         run(*compose, "--force-recreate", "--no-deps", service)
         if service.endswith("pod"):
             run(*compose)
         done = time.monotonic()
-        mesh.until_synced(HEALS_S)
+        mesh.until_synced()
         back = time.monotonic()
-        until(lambda: load.since(back, "v1"), "requests reach it", HEALS_S)
-    assert_none_failed(load, *([(began, done)] if service.endswith("pod") else []))
+        until(lambda: load.since(back, "reviews-v1"), "requests reach it", HEALS_S)
+    load.assert_none_failed(*([(began, done)] if service.endswith("pod") else []))
     spaces = {
         Path(f"/proc/{pid(f'bookinfo-reviews-v1-1{suffix}')}/ns/net").readlink()
         for suffix in ("", "-proxy-1", "-pod-1")
@@ -287,7 +296,7 @@ def test_hostile_entries_in_the_catalog_hurt_nobody(mesh: Mesh) -> None:
             consul("/v1/agent/service/register", "PUT", entry)
         consul("/v1/agent/service/register", "PUT", {"ID": "h9", "Name": "marker", "Address": "10.9.9.9", "Port": 1})
         until(lambda: "marker.service.consul" in mesh.page("/debug/registryz"), "the registry was read")
-        mesh.until_synced(HEALS_S)
+        mesh.until_synced()
         listed = {s["hostname"]: s for s in json.loads(mesh.page("/debug/registryz"))}
         addresses = {e["address"] for s in listed.values() for e in s["endpoints"]}
         assert not {a for a in addresses if a.startswith(("127.", "169.254."))}
@@ -302,7 +311,9 @@ def test_hostile_entries_in_the_catalog_hurt_nobody(mesh: Mesh) -> None:
             consul(f"/v1/agent/service/deregister/{entry['ID']}", "PUT")
 
 
-def test_an_app_waits_for_its_proxy_and_the_proxy_for_the_control_plane(mesh: Mesh, small: Callable[..., str]) -> None:
+def test_an_app_waits_for_its_proxy_and_the_proxy_for_the_control_plane(
+    mesh: Mesh, measured: Measured, small: Callable[..., str]
+) -> None:
     """F26: at a first boot without a control plane nothing starts half-way; ready within 5 s of its return."""
     file = small("lateboot")
     done = mesh.command("inject", "-f", file, "-o", f"{file}.meshed")
@@ -315,9 +326,11 @@ def test_an_app_waits_for_its_proxy_and_the_proxy_for_the_control_plane(mesh: Me
         assert not pid("lateboot-shop-1"), "the app started before its proxy was ready"
         docker("start", CONTROL_PLANE)
         until(mesh.is_ready, "the control plane is back", HEALS_S)
+        returned = time.monotonic()
         until(lambda: pid("lateboot-shop-1"), "the app runs", 5 + 3)
-        assert starting.wait(20) == 0
+        measured("an app starts after the control plane's return within", time.monotonic() - returned)
+        assert starting.wait(20 * SLACK) == 0
     finally:
         docker("start", CONTROL_PLANE)
-        starting.wait(60)
+        starting.wait(60 * SLACK)
         run(*compose, "down", "-v", "-t", "1")

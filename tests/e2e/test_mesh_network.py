@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import SLACK, until
 
 MESH = ["docker", "compose", "-f", str(Path(__file__).parents[2] / "compose/mesh.yaml")]
 CONSUL = "http://127.0.0.1:8500"
@@ -22,13 +22,13 @@ import json, socket, sys
 name, gateway, targets = sys.argv[1], sys.argv[2], sys.argv[3:]
 labels = b"".join(bytes([len(p)]) + p.encode() for p in (name, "service", "consul"))
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
-    asked.settimeout(3)
+    asked.settimeout(30)
     asked.sendto(bytes.fromhex("12340100000100000000 0000") + labels + bytes.fromhex("0000010001"), (gateway, 53))
     address = socket.inet_ntoa(asked.recv(512)[-4:])
 def answers(target):
     host, _, port = target.rpartition(":")
     try:
-        with socket.create_connection((host, int(port)), 1) as connection:
+        with socket.create_connection((host, int(port)), 3) as connection:
             connection.sendall(b"GET /v1/agent/self HTTP/1.0\\r\\n\\r\\n")
             return connection.recv(64).decode()
     except OSError:
@@ -43,22 +43,21 @@ def run(*command: str) -> str:
 
 def consul(method: str, path: str, body: object = None) -> str:
     request = urllib.request.Request(f"{CONSUL}{path}", data=json.dumps(body).encode(), method=method)
-    with urllib.request.urlopen(request, timeout=5) as response:
+    with urllib.request.urlopen(request, timeout=5 * SLACK) as response:
         text: str = response.read().decode()
         return text
 
 
 def until_consul_leads() -> None:
     """Wait until Consul answers with its present state: a leader that is just replaying its log knows an old one."""
-    deadline = time.monotonic() + 30
-    while True:
+
+    def leads() -> bool:
         try:
-            consul("GET", "/v1/catalog/nodes?consistent")
+            return bool(consul("GET", "/v1/catalog/nodes?consistent"))
         except OSError:
-            assert time.monotonic() < deadline, "Consul has no leader after 30 s"
-            time.sleep(0.1)
-        else:
-            return
+            return False
+
+    until(leads, "Consul has a leader")
 
 
 @pytest.fixture(scope="module")

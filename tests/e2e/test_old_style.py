@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from mesh_rig import Mesh, consul, docker, get, inspect, until
+from mesh_rig import Mesh, consul, docker, get, inspect
+from patience import until
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.docker
 
 # Version 2, `expose`, Consul's DNS by address and search domain, fixed addresses on an external network.
 OLD = """
@@ -37,7 +38,7 @@ networks:
     name: {network}
 """
 PORT = 30084
-CALL = "import urllib.request as u; print(u.urlopen('http://{}/details/0', timeout=5).read().decode())"
+CALL = "import urllib.request as u; print(u.urlopen('http://{}/details/0', timeout=60).read().decode())"
 
 
 def test_an_old_file_on_the_external_mesh_network(mesh: Mesh, tmp_path: Path) -> None:

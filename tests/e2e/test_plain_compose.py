@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from mesh_rig import CONTROL_PLANE, MESH_FILE, Mesh, containers, docker, get, inspect, leftovers, run, until
+from mesh_rig import CONTROL_PLANE, MESH_FILE, Mesh, containers, docker, get, inspect, leftovers, run
+from patience import until
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.docker
 
 PORT = 30085
 

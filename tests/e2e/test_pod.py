@@ -12,7 +12,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent import futures
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -27,8 +27,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from envoy.service.discovery.v3 import discovery_pb2
+from patience import SLACK, until
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.docker
 
 ROOT = Path(__file__).parents[2]
 BASE_IMAGE = os.environ.get("BASE_IMAGE", "dockermesh-base:bookworm")
@@ -40,14 +41,6 @@ def docker(*arguments: str, check: bool = True) -> str:
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0 or not check, f"docker {' '.join(arguments)}: {done.stderr}"
     return done.stdout.strip()
-
-
-def until(true: Callable[[], object], what: str, seconds: float = 30) -> float:
-    began = time.monotonic()
-    while not true():
-        assert time.monotonic() < began + seconds, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
-    return time.monotonic() - began
 
 
 def certificate(directory: Path) -> tuple[bytes, bytes]:
@@ -92,7 +85,7 @@ class ControlPlane(grpc.GenericRpcHandler):  # type: ignore[misc]
             if request.node.id:
                 self.callers.append((request.node.id, token))
             if not request.response_nonce:
-                self.open.wait(60)
+                self.open.wait(60 * SLACK)
                 answer = discovery_pb2.DeltaDiscoveryResponse(type_url=request.type_url, nonce="1")
                 yield answer.SerializeToString()
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from mesh_rig import CONSUL, Mesh, docker, get, inspect, until
+from mesh_rig import CONSUL, Mesh, docker, get, inspect
+from patience import until
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.docker
 
 PAGE = "http://127.0.0.1:30080/productpage"
 

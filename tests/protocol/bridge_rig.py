@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Self
 
+from patience import SLACK
+
 from dockermesh.engine.consul_client import ConsulClient
 from dockermesh.model import EMPTY_CATALOG, Catalog
 from dockermesh.model.consul import ConsulSettings
@@ -131,7 +133,9 @@ class Followed:
         try:
             await eventually(lambda: bool(self.catalogs) and condition(self.now), seconds)
         except TimeoutError:
-            raise AssertionError(f"not so after {seconds} s: {short(self.now)}; {self.registry.problem}") from None
+            raise AssertionError(
+                f"not so after {seconds * SLACK} s: {short(self.now)}; {self.registry.problem}"
+            ) from None
         return self.now
 
 
@@ -150,7 +154,7 @@ async def follow(settings: ConsulSettings, **options: Any) -> AsyncIterator[Foll
 
 async def eventually(condition: Callable[[], Any], seconds: float) -> None:
     """Wait until the condition (or the awaitable that it returns) holds."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * SLACK
     while True:
         value = condition()
         if asyncio.iscoroutine(value):

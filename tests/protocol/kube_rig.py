@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from patience import SLACK
+
 from dockermesh.app.api_client import Endpoint
 from dockermesh.app.folder_store import FolderConfigStore
 from dockermesh.app.http_port import HttpPort, ServerTls
@@ -63,7 +65,7 @@ class Kube:
     async def run(self, command: str, text: str = "") -> Done:
         """kubectl with these words, to its end."""
         process = await self.start(*command.split())
-        out, err = await asyncio.wait_for(process.communicate(text.encode()), 60)
+        out, err = await asyncio.wait_for(process.communicate(text.encode()), 60 * SLACK)
         return Done(process.returncode or 0, out.decode(), err.decode())
 
     async def ok(self, command: str, text: str = "") -> str:

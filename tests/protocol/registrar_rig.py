@@ -22,6 +22,7 @@ from typing import Any
 import aiohttp
 import docker
 import pytest
+from patience import SLACK
 
 from dockermesh.engine.consul_client import ConsulClient
 from dockermesh.engine.docker import DockerEngine
@@ -99,9 +100,9 @@ class Agent:
 
 async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 15.0) -> Any:
     """What `condition` gives once it is true."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds * SLACK
     while not (found := await condition()):
-        assert time.monotonic() < end, f"not within {seconds} s: {condition}"
+        assert time.monotonic() < end, f"not within {seconds * SLACK} s: {condition}"
         await asyncio.sleep(0.005)
     return found
 

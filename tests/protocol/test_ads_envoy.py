@@ -14,6 +14,7 @@ import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import address_pb2, config_source_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
+from patience import SLACK
 
 from dockermesh.xds import (
     CLUSTER,
@@ -72,14 +73,14 @@ async def node_id_is_key(_metadata: Mapping[str, str], node: NodeInfo, _peer: st
 
 async def until(condition: Callable[[], bool | Awaitable[bool]], what: str, seconds: float = 20.0) -> None:
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds * SLACK):
             while True:
                 result = condition()
                 if result if isinstance(result, bool) else await result:
                     return
                 await asyncio.sleep(0.02)
     except TimeoutError:
-        raise AssertionError(f"not within {seconds} s: {what}") from None
+        raise AssertionError(f"not within {seconds * SLACK} s: {what}") from None
 
 
 def free_port() -> int:
@@ -96,7 +97,7 @@ class Envoy:
 
     async def clusters(self) -> str:
         def get() -> str:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/clusters", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/clusters", timeout=5 * SLACK) as answer:
                 return str(answer.read().decode())
 
         try:

@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 import pytest
 from envoy.service.discovery.v3 import discovery_pb2
+from patience import SLACK
 
 from dockermesh.xds import CLUSTER, ENDPOINTS, AdsServer, NodeInfo, Proxy, Refused, ResourceSet, Snapshot, make_resource
 
@@ -50,13 +51,13 @@ class Client:
         await self.raw(message.SerializeToString())
 
     async def receive(self) -> Any:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(10 * SLACK):
             raw = await self.call.read()
         assert raw is not grpc.aio.EOF, f"ended: {await self.call.code()} {await self.call.details()}"
         return (discovery_pb2.DeltaDiscoveryResponse if self.delta else discovery_pb2.DiscoveryResponse).FromString(raw)
 
     async def ended(self) -> grpc.StatusCode:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(10 * SLACK):
             return await self.call.code()
 
     async def silent_until(self, **fields: Any) -> Any:
@@ -197,7 +198,7 @@ async def test_nothing_is_said_before_there_is_a_snapshot() -> None:
         asked.set()
 
     server.publish(nothing_yet)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(10 * SLACK):
         await asked.wait()
     assert not server.metrics.pushes
     assert not server.sync().is_complete
@@ -243,7 +244,7 @@ async def test_stopping_ends_streams_at_once_with_a_status(served: tuple[AdsServ
     client = Client(port, delta=True)
     await client.send(node="a", type_url=CLUSTER)
     await client.receive()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(5 * SLACK):
         await server.stop(10)
     assert await client.ended() is grpc.StatusCode.UNAVAILABLE
 

@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from envoy.service.discovery.v3 import discovery_pb2
+from patience import SLACK
 
 from dockermesh.xds import CLUSTER, AdsServer, NodeInfo, Snapshot
 
@@ -55,7 +56,7 @@ async def test_tls(secure: bool) -> None:
         channel = grpc.aio.insecure_channel(target)
     request = discovery_pb2.DeltaDiscoveryRequest(type_url=CLUSTER)
     request.node.id = "a"
-    async with channel, asyncio.timeout(10):
+    async with channel, asyncio.timeout(10 * SLACK):
         call = channel.stream_stream(METHOD)(metadata=(("authorization", "Bearer t"),))
         if secure:
             await call.write(request.SerializeToString())

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from bridge_rig import Agent, addresses, eventually, follow
+from patience import SLACK
 
 from dockermesh.engine.consul_client import ConsulClient
 from dockermesh.model import Catalog, Health, Workload
@@ -49,7 +50,7 @@ async def test_changes_are_seen_at_once_and_touch_nothing_else(agent: Agent) -> 
             catalog = await followed.until(lambda c, n=n: f"10.0.0.{n}" in addresses(c, "svc-7"))  # type: ignore[misc]
             latencies.append(time.perf_counter() - begun)
             await asyncio.sleep(0.4)  # changes rarer than churn
-        assert statistics.median(latencies) < 0.1
+        assert statistics.median(latencies) < 0.1 * SLACK
         others = set(catalog.services) - {"svc-7.service.consul"}
         assert all(catalog.services[h] is before.services[h] for h in others)
 

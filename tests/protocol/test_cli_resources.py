@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from kube_rig import TOKEN, Done, Kube, serving
+from patience import SLACK
 
 from dockermesh.app.api_client import Endpoint
 from dockermesh.app.kubeconfig import merged
@@ -48,7 +49,7 @@ class Cli:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        out, err = await asyncio.wait_for(process.communicate(text.encode()), 60)
+        out, err = await asyncio.wait_for(process.communicate(text.encode()), 60 * SLACK)
         return Done(process.returncode or 0, out.decode(), err.decode())
 
     def write(self, file: str, *names: str, host: str = "") -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from patience import SLACK
 
 from dockermesh.kubeapi.cache import ObjectCache
 from dockermesh.kubeapi.resources import make_api_app
@@ -46,7 +47,7 @@ class Rig:
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
         )
-        async with asyncio.timeout(40), aiohttp.ClientSession() as http:
+        async with asyncio.timeout(40 * SLACK), aiohttp.ClientSession() as http:
             while True:
                 with suppress(aiohttp.ClientError):
                     async with http.get(f"http://127.0.0.1:{self.port}/v1/status/leader") as answer:
@@ -88,7 +89,7 @@ async def rig() -> AsyncIterator[Rig]:
                 cache.update(stored, store.index)
 
             following.append(asyncio.create_task(store.run(publish)))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(20 * SLACK):
                 while not cache.is_read:
                     await cache.wait()
             client = TestClient(TestServer(make_api_app(store, cache, None)))
@@ -104,13 +105,13 @@ async def rig() -> AsyncIterator[Rig]:
 async def test_writers_on_two_control_planes_lose_no_update(rig: Rig) -> None:
     created = await rig.ask(0, "POST", RULES, RULE)
     assert created[0] == 201
-    await rig.caches[1].wait_for("networking.istio.io/DestinationRule/default/a", 0, 10)
+    await rig.caches[1].wait_for("networking.istio.io/DestinationRule/default/a", 0, 10 * SLACK)
     patches = [{"metadata": {"labels": {f"l{i}": "x"}}} for i in range(10)]
     done = await asyncio.gather(*(rig.ask(i % 2, "PATCH", f"{RULES}/a", p) for i, p in enumerate(patches)))
     lost = [body["reason"] for code, body in done if code != 200]
     assert set(lost) <= {"Conflict"}
     latest = max(int(body["metadata"]["resourceVersion"]) for code, body in done if code == 200)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(20 * SLACK):
         for cache in rig.caches:
             while cache.version < latest:
                 await cache.wait()
@@ -124,14 +125,14 @@ async def test_a_stale_replace_is_refused_by_the_other_control_plane_too(rig: Ri
     _, old = await rig.ask(0, "POST", RULES, RULE)
     await rig.ask(0, "PATCH", f"{RULES}/a", {"spec": {"host": "b"}})
     # The second may not have seen the change yet: then Consul's compare-and-set refuses.
-    await rig.caches[1].wait_for("networking.istio.io/DestinationRule/default/a", 0, 10)
+    await rig.caches[1].wait_for("networking.istio.io/DestinationRule/default/a", 0, 10 * SLACK)
     code, answer = await rig.ask(1, "PUT", f"{RULES}/a", {**old, "spec": {"host": "c"}})
     assert (code, answer["reason"]) == (409, "Conflict")
     assert (await rig.ask(0, "GET", f"{RULES}/a"))[1]["spec"] == {"host": "b"}
 
 
 async def test_many_writes_in_a_row_are_not_slowed_down_by_the_watch(rig: Rig) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(10 * SLACK):
         for i in range(30):
             code, _ = await rig.ask(0, "POST", RULES, {**RULE, "metadata": {"name": f"r{i}"}})
             assert code == 201

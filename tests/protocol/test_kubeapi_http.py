@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from patience import SLACK
 
 from dockermesh.app.folder_store import FolderConfigStore
 from dockermesh.errors import RegistryError
@@ -51,7 +52,7 @@ class Rig:
 
 
 async def event(stream: aiohttp.ClientResponse) -> Any:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(10 * SLACK):
         return json.loads(await stream.content.readline())
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from kube_rig import Kube, serving
+from patience import SLACK
 
 pytestmark = pytest.mark.kubectl
 
@@ -204,7 +205,7 @@ async def test_watch(kube: Kube) -> None:
     process = await kube.start("get", "vs", "-w", "--output-watch-events")
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(20 * SLACK):
             assert b"EVENT" in await process.stdout.readline()
             assert (await process.stdout.readline()).startswith(b"ADDED ")
             await kube.ok("label vs reviews a=b")

@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from patience import SLACK
 from registrar_rig import Agent, Host, ScopedEngine, consul, host, plain, registrar, until
 
 from dockermesh.model import Catalog, Health, Workload
@@ -34,7 +35,7 @@ async def test_a_container_is_listed_while_it_runs_and_gone_before_its_process_i
             return not await consul.services()
 
         await until(gone)
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < 1.0 * SLACK
         container.reload()
         assert container.status == "running"
 
@@ -95,7 +96,7 @@ async def test_a_pod_is_attested_fast_and_its_app_takes_its_address(consul: Agen
 
         workload = await until(attested)
         print(f"start returned after {created:.3f} s, attested after {time.monotonic() - started:.3f} s")
-        assert time.monotonic() - started - created < 1.0
+        assert time.monotonic() - started - created < 1.0 * SLACK
         proxy = host.member("proxy", pod)
         app = host.member("app", pod, environment={"SERVICE_9080_NAME": "reviews", "SERVICE_TAGS": "version|v1"})
 

@@ -162,6 +162,14 @@ def test_an_app_stops_with_its_pod_and_not_after_it() -> None:
     assert [(a.verb, a.container.name) for a in plan] == [(Verb.STOP, "app")]
 
 
+def test_a_proxy_that_was_told_to_stop_ends_after_its_app() -> None:
+    proxy = make("proxy")
+    assert plan_healing([make("pod"), make("app"), proxy], {proxy.id, "a" * 64}) == [], "the app still finishes"
+    (action,) = plan_healing([make("pod"), make("app", DOWN), proxy], {proxy.id})
+    assert (action.verb, action.container, action.grace) == (Verb.STOP, proxy, 0)
+    assert plan_healing([make("pod"), make("app", DOWN), proxy]) == [], "nobody stops it"
+
+
 @pytest.mark.parametrize(
     ("member", "started"),
     [
