@@ -40,7 +40,7 @@ from dockermesh.kubeapi.cache import ObjectCache
 from dockermesh.kubeapi.importing import take_over
 from dockermesh.kubeapi.resources import key_of, make_api_app
 from dockermesh.kubeapi.status import Failure
-from dockermesh.model import EMPTY_CATALOG, Catalog, WorkloadKind
+from dockermesh.model import EMPTY_CATALOG, Catalog, Workload, WorkloadKind
 from dockermesh.registry.config_store import ConsulConfigStore, StoredResource
 from dockermesh.translate.mesh import Proxy, build_mesh
 from dockermesh.translate.settings import MeshSettings
@@ -105,6 +105,14 @@ class ControlPlane:
         """Metrics for Prometheus."""
         return render_metrics(self._ads.metrics, self.sync(), self._translator.counters, self.catalog())
 
+    def snapshot_of(self, workload: str) -> Snapshot | None:
+        """What a workload's proxy is to have, without its certificate; None if there is no such workload."""
+        found = self._translator.mesh.workloads.get(workload)
+        if found is None:
+            return None
+        told = next((p.proxy.node.metadata for p in self.proxies() if p.proxy.key == workload), {})
+        return self._snapshot(proxy_of(found, told))
+
     # inputs -------------------------------------------------------------------------------------------------
 
     def take_catalog(self, catalog: Catalog) -> None:
@@ -147,17 +155,7 @@ class ControlPlane:
         workload = self._translator.mesh.workloads.get(proxy.key)
         if workload is None or self._secrets is None:
             return None
-        snapshot = self._snapshot(
-            Proxy(
-                id=proxy.key,
-                kind=workload.kind,
-                namespace=workload.namespace,
-                address=workload.address,
-                labels=workload.labels,
-                workload=workload,
-                metadata=proxy.node.metadata,
-            )
-        )
+        snapshot = self._snapshot(proxy_of(workload, proxy.node.metadata))
         if snapshot is None:
             return None
         identity = workload.identity(self._translator.mesh.settings.trust_domain)
@@ -259,6 +257,19 @@ class ControlPlane:
                     await take_over(self._store, self._objects, key_of(document), document)
                 except Failure as failure:
                     log.error("resource not stored", file=str(file), reason=failure.message)
+
+
+def proxy_of(workload: Workload, metadata: Mapping[str, Any]) -> Proxy:
+    """The proxy of an attested workload; `metadata` is what its node says of itself."""
+    return Proxy(
+        id=workload.name,
+        kind=workload.kind,
+        namespace=workload.namespace,
+        address=workload.address,
+        labels=workload.labels,
+        workload=workload,
+        metadata=metadata,
+    )
 
 
 def anonymous_proxy(node: NodeInfo) -> Proxy:

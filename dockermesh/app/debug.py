@@ -5,16 +5,18 @@
 
 from __future__ import annotations
 
+import socket
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from aiohttp import web
 
+from dockermesh.app.config_dump import config_dump
 from dockermesh.kubeapi.auth import require_token
 from dockermesh.model import Catalog, Endpoint, Workload
 from dockermesh.xds import ProxyStatus, Sync
-from dockermesh.xds.snapshot import FIELDS
+from dockermesh.xds.snapshot import FIELDS, Snapshot
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 
@@ -33,6 +35,9 @@ class View(Protocol):
 
     def sync(self) -> Sync:
         """How far they are."""
+
+    def snapshot_of(self, workload: str) -> Snapshot | None:
+        """What a workload's proxy is to have, without its certificate."""
 
     def metrics_text(self) -> str:
         """All metrics in Prometheus' text format."""
@@ -55,6 +60,18 @@ def make_debug_app(view: View, token: str) -> web.Application:
     async def syncz(_: web.Request) -> web.Response:
         return web.json_response([proxy_report(p) for p in view.proxies()])
 
+    async def dump(request: web.Request) -> web.Response:
+        wanted = request.query.get("proxyID", "")
+        # Istio's ids end with the namespace.
+        listed = view.catalog().workloads.values()
+        names = (w.name for w in listed if wanted in {w.name, f"{w.name}.{w.namespace}"})
+        snapshot = view.snapshot_of(next(names, ""))
+        if snapshot is None:
+            return web.json_response(
+                {"message": f"there is no workload {wanted!r}; give ?proxyID=WORKLOAD"}, status=404
+            )
+        return web.json_response(config_dump(snapshot))
+
     async def registryz(_: web.Request) -> web.Response:
         return web.json_response(catalog_report(view.catalog()))
 
@@ -67,6 +84,7 @@ def make_debug_app(view: View, token: str) -> web.Application:
         "/metrics": metrics,
         "/debug/workloads": workloads,
         "/debug/syncz": syncz,
+        "/debug/config_dump": dump,
         "/debug/registryz": registryz,
     }
     for path, handler in routes.items():
@@ -103,6 +121,7 @@ def workload_report(catalog: Catalog, proxies: list[ProxyStatus], sync: Sync) ->
             if endpoint.workload:
                 endpoints[endpoint.workload].append(endpoint)
     return {
+        "control_plane": socket.gethostname(),
         "degraded": catalog.degraded,
         "sync": {"connected": sync.connected, "pending": sync.pending, "nacked": sync.nacked},
         "workloads": [

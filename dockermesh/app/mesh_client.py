@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 from typing import Any
+from urllib.parse import urlencode
 
 from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import DockermeshError, NotReadyError
@@ -57,6 +58,11 @@ class MeshClient:
         """The report of `/debug/workloads`."""
         report: dict[str, Any] = self._json(DEBUG_PORT, "GET", "/debug/workloads")
         return report
+
+    def config_dump(self, workload: str) -> bytes:
+        """What the control plane would send to a workload's proxy, as JSON in the form of Envoy's config dump."""
+        path = f"/debug/config_dump?{urlencode({'proxyID': workload})}"
+        return json.dumps(self._json(DEBUG_PORT, "GET", path)).encode()
 
     def put(self, path: str, document: dict[str, Any]) -> None:
         """Create or replace a resource."""

@@ -23,6 +23,8 @@ VERBS = {
     "get": "Show resources of the mesh.",
     "delete": "Delete resources of the mesh.",
     "kubeconfig": "Write a context for kubectl.",
+    "proxy-status": "Show how far each proxy is; with a workload, what differs from what it should have.",
+    "proxy-config": "Show what the Envoy of a workload has (alias: pc).",
     "render": "Print what a proxy is told, from files alone.",
     "control-plane": "Run the control plane (bridge, translation, xDS, CA, API).",
     "registrar": "Put this host's containers into Consul, and heal pods.",
@@ -30,6 +32,8 @@ VERBS = {
     "version": "Print versions.",
     "completion": "Print a shell completion script.",
 }
+ALIASES = {"pc": "proxy-config"}
+"""istioctl's `ps` is `proxy-status` here: `dockermesh ps` lists workloads, as Compose's does containers."""
 
 
 class _LazyGroup(click.Group):
@@ -39,6 +43,7 @@ class _LazyGroup(click.Group):
         return list(VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        cmd_name = ALIASES.get(cmd_name, cmd_name)
         if cmd_name not in VERBS:
             return None
         from importlib import import_module
@@ -53,7 +58,7 @@ class _LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and args[0] not in VERBS:
+        if args and not args[0].startswith("-") and args[0] not in VERBS and args[0] not in ALIASES:
             from difflib import get_close_matches
 
             near = get_close_matches(args[0], VERBS, n=1)

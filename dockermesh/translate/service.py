@@ -18,6 +18,7 @@ from dockermesh.translate.destinations import Dependency, Destinations
 from dockermesh.translate.endpoints import load_assignment, locality_setting, serving
 from dockermesh.translate.index import Rules, UnknownHost
 from dockermesh.translate.mesh import host_names
+from dockermesh.translate.origin import note_origin
 from dockermesh.translate.policy import HostRule, effective_policy
 from dockermesh.translate.settings import MeshSettings
 from dockermesh.translate.tcp_routes import Contribution, contributions
@@ -167,6 +168,8 @@ def _clusters(service: Service, inputs: Inputs, rule: HostRule) -> tuple[tuple[R
         for subset in (None, *rule.subsets):
             policy = effective_policy(rule, port.number, subset)
             cluster = clusters.service_cluster(service, port, settings, policy=policy, subset=subset)
+            if inputs.policies:
+                note_origin(cluster, inputs.policies[0])
             made.append(make_resource(CLUSTER, cluster.name, _bytes(cluster)))
             secrets.extend(client_tls.secret_names(policy.tls, verify=settings.verify_certificates))
     return tuple(made), tuple(dict.fromkeys(secrets))

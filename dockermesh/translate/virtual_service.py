@@ -29,6 +29,7 @@ from dockermesh.translate.header_operations import apply_headers
 from dockermesh.translate.http import seconds, uint32
 from dockermesh.translate.index import MESH_GATEWAY
 from dockermesh.translate.load_balancer import hash_policy
+from dockermesh.translate.origin import note_origin
 from dockermesh.translate.retries import retries
 from dockermesh.translate.route_filters import apply_filters, fraction
 from dockermesh.translate.route_match import is_catch_all, route_match
@@ -69,6 +70,7 @@ def http_routes(resource: Resource[VirtualService], context: RouteContext) -> li
             route = _route(rule, match, resource.namespace, context)
             if route is None:
                 continue
+            note_origin(route, resource)
             routes.append(route)
             if is_catch_all(route.match):
                 return routes

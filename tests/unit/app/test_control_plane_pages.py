@@ -9,8 +9,11 @@ from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
 from dockermesh.app.debug import make_debug_app, workload_report
+from dockermesh.app.inspect.dump import read_dump
 from dockermesh.model import Catalog, Endpoint, Health, Port, Protocol, ServedPort, Service, Workload
-from dockermesh.xds import ProxyStatus, Sync
+from dockermesh.translate.mesh import Proxy
+from dockermesh.translate.translator import Translator
+from dockermesh.xds import ProxyStatus, Snapshot, Sync
 
 TOKEN = "a-token"
 
@@ -24,13 +27,16 @@ class View:
         return list(self.missing)
 
     def catalog(self) -> Catalog:
-        return Catalog()
+        return Catalog(workloads={"shop/web-1": Workload(id="1", name="shop/web-1", namespace="edge")})
 
     def proxies(self) -> list[ProxyStatus]:
         return []
 
     def sync(self) -> Sync:
         return Sync(0, 0, 0)
+
+    def snapshot_of(self, workload: str) -> Snapshot | None:
+        return Translator().snapshot(Proxy(id=workload)) if workload == "shop/web-1" else None
 
     def metrics_text(self) -> str:
         return "dockermesh_services 0.0\n"
@@ -44,7 +50,21 @@ async def server() -> AsyncIterator[tuple[TestServer, View]]:
         yield running, view
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/debug/workloads", "/debug/syncz", "/debug/registryz", "/nowhere", "/"])
+async def test_what_a_proxy_should_have_is_shown_as_envoy_shows_what_it_has(server: tuple[TestServer, View]) -> None:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with ClientSession(headers=headers) as session:
+        for name in ("shop/web-1", "shop/web-1.edge"):
+            async with session.get(server[0].make_url("/debug/config_dump"), params={"proxyID": name}) as answer:
+                dump = read_dump(await answer.read(), "page")
+            assert "virtualOutbound" in {listener["name"] for listener in dump.dynamic_listeners()}
+            assert "BlackHoleCluster" in {cluster["name"] for cluster in dump.dynamic_clusters()}
+        async with session.get(server[0].make_url("/debug/config_dump?proxyID=nobody")) as answer:
+            assert answer.status == 404
+
+
+@pytest.mark.parametrize(
+    "path", ["/metrics", "/debug/config_dump", "/debug/workloads", "/debug/syncz", "/debug/registryz", "/nowhere", "/"]
+)
 @pytest.mark.parametrize("header", ["", "Bearer wrong", "Bearer ", "Basic a-token", "a-token", "Bearer a-token2"])
 async def test_without_the_token_every_page_is_401(server: tuple[TestServer, View], path: str, header: str) -> None:
     headers = {"Authorization": header} if header else {}

@@ -1,0 +1,84 @@
+"""Certificates of a proxy, as `istioctl proxy-config secret` shows them. Source: `istioctl/pkg/writer/compare/sds`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from dockermesh.app.inspect.dump import Json
+
+COLUMNS = ["RESOURCE NAME", "TYPE", "STATUS", "VALID CERT", "SERIAL NUMBER", "NOT AFTER", "NOT BEFORE"]
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
+
+
+@dataclass(frozen=True, slots=True)
+class SecretItem:
+    """One certificate of a secret. Times are in RFC 3339; the serial number is hexadecimal."""
+
+    name: str
+    type: str
+    state: str
+    valid: bool = False
+    serial_number: str = ""
+    not_after: str = ""
+    not_before: str = ""
+
+    def row(self) -> list[str]:
+        """The cells of the table."""
+        valid = str(self.valid).lower()
+        return [self.name, self.type, self.state, valid, self.serial_number, self.not_after, self.not_before]
+
+    def to_dict(self) -> Json:
+        """The same as JSON."""
+        keys = ("name", "type", "state", "valid", "serialNumber", "notAfter", "notBefore")
+        values = (self.name, self.type, self.state, self.valid, self.serial_number, self.not_after, self.not_before)
+        return dict(zip(keys, values, strict=True))
+
+
+def secret_items(secrets: Iterable[tuple[str, Json]], now: datetime) -> list[SecretItem]:
+    """Every certificate of the secrets; a secret whose content Envoy reads from a file has one item without dates."""
+    found: list[SecretItem] = []
+    for state, secret in secrets:
+        if "validation_context" in secret:
+            kind, source = "CA", secret["validation_context"].get("trusted_ca", {})
+        else:
+            kind, source = "Cert Chain", secret.get("tls_certificate", {}).get("certificate_chain", {})
+        found += _items(str(secret.get("name", "")), kind, state, _content(source), now)
+    return found
+
+
+def _content(source: Json) -> bytes:
+    if "inline_string" in source:
+        return str(source["inline_string"]).encode()
+    try:
+        return base64.b64decode(source.get("inline_bytes", ""))
+    except (binascii.Error, ValueError):
+        return b""
+
+
+def _items(name: str, kind: str, state: str, pem: bytes, now: datetime) -> list[SecretItem]:
+    from cryptography import x509
+
+    try:
+        certificates = x509.load_pem_x509_certificates(pem) if pem else []
+    except ValueError:
+        certificates = []
+    if not certificates:
+        return [SecretItem(name, kind, state)]
+    # Of a chain the leaf is meant; of roots, each.
+    shown = certificates[:1] if kind == "Cert Chain" else certificates
+    return [
+        SecretItem(
+            name,
+            kind,
+            state,
+            c.not_valid_before_utc <= now <= c.not_valid_after_utc,
+            f"{c.serial_number:x}",
+            c.not_valid_after_utc.strftime(_TIME),
+            c.not_valid_before_utc.strftime(_TIME),
+        )
+        for c in shown
+    ]

@@ -1,0 +1,70 @@
+"""`dockermesh proxy-status`: how far each proxy is, and what of one differs from what it should have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from dockermesh.cli.tables import print_columns, print_data
+
+if TYPE_CHECKING:
+    from dockermesh.app.mesh_client import MeshClient
+    from dockermesh.engine.local import LocalEngine
+
+
+@click.command()
+@click.argument("workload", required=False)
+@click.option("-n", "--namespace", default="", metavar="NS", help="The workload's namespace.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json", "yaml"]),
+    default="table",
+    show_default=True,
+    help="Output format.",
+)
+def command(workload: str | None, namespace: str, output: str) -> None:
+    """Show how far each proxy is with each type of configuration.
+
+    With a WORKLOAD: what differs between what the control plane would send and what its Envoy has.
+    """
+    from dockermesh.app.inspect.status import COLUMNS, status_entries, status_row
+    from dockermesh.app.mesh_client import MeshClient
+    from dockermesh.engine.local import LocalEngine
+
+    engine = LocalEngine()
+    client = MeshClient(engine)
+    if workload:
+        _compare(engine, client, workload, namespace, output)
+        return
+    report = client.workloads()
+    entries = status_entries(report)
+    if output == "table":
+        print_columns(COLUMNS, [status_row(entry) for entry in entries])
+    else:
+        print_data(entries, output)
+    for entry in entries:
+        for kind, reason in entry["errors"].items():
+            click.echo(f"{entry['name']} refused {kind}: {reason}", err=True)
+    for other in report["workloads"]:
+        if other["proxy"] is None:
+            click.echo(f"{other['name']}.{other['namespace']} is not connected", err=True)
+
+
+def _compare(engine: LocalEngine, client: MeshClient, workload: str, namespace: str, output: str) -> None:
+    from dockermesh.app.inspect.dump import read_dump
+    from dockermesh.app.inspect.proxies import find_proxy, local_proxies
+    from dockermesh.app.inspect.status import compare
+    from dockermesh.engine.admin import ProxyAdmin
+
+    found = find_proxy(workload, local_proxies(engine), namespace)
+    wanted = read_dump(client.config_dump(found.workload), "the control plane")
+    held = read_dump(ProxyAdmin(engine, found.pod).get("/config_dump"), found.title)
+    results = compare(wanted, held)
+    if output == "table":
+        for result in results:
+            click.echo(str(result))
+        return
+    keys = {result.title.lower(): {"matches": not result.diff, "diff": result.diff} for result in results}
+    print_data(keys | {"routesLoadedAt": held.routes_loaded_at()}, output)

@@ -1,0 +1,120 @@
+"""What a user sees of running proxies: their status, their configuration, and what would happen to a request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from mesh_rig import Mesh, docker, until
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
+
+RULES = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews}
+spec:
+  host: reviews
+  subsets:
+  - {name: v1, labels: {version: v1}}
+  - {name: v3, labels: {version: v3}}
+---
+apiVersion: networking.istio.io/v1beta1
+kind: VirtualService
+metadata: {name: reviews}
+spec:
+  hosts: [reviews]
+  http:
+  - match: [{headers: {end-user: {exact: jason}}}]
+    route: [{destination: {host: reviews, subset: v3}}]
+  - timeout: 3s
+    route: [{destination: {host: reviews, subset: v1}}]
+"""
+
+
+def shown(mesh: Mesh, *arguments: str) -> str:
+    done = mesh.command(*arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def data(mesh: Mesh, *arguments: str) -> Any:
+    return json.loads(shown(mesh, *arguments, "-o", "json"))
+
+
+@pytest.fixture(scope="module")
+def rules(bookinfo: Mesh) -> Iterator[Mesh]:
+    """Rules for reviews; gone after the last test of this file."""
+    done = bookinfo.command("apply", "-f", "-", input=RULES)
+    assert done.returncode == 0, done.stderr
+    bookinfo.until_synced()
+    yield bookinfo
+    bookinfo.command("delete", "-f", "-", input=RULES)
+
+
+def test_status_lists_every_proxy_and_a_proxy_has_what_it_should_have(mesh: Mesh, rules: Mesh) -> None:
+    head, *rows = shown(rules, "proxy-status").splitlines()
+    assert head.split() == ["NAME", "CLUSTER", "CDS", "LDS", "EDS", "RDS", "ECDS", "ISTIOD", "VERSION"]
+    states = {row.split()[0]: row.split()[2:6] for row in rows}
+    assert states["bookinfo/reviews-v1-1.default"] == ["SYNCED"] * 4
+    for workload in ("productpage-v1", "gateway"):
+        until(lambda name=workload: is_equal(rules, name), f"the proxy of {workload} has it", 20)  # type: ignore[misc]
+
+
+def is_equal(mesh: Mesh, workload: str) -> bool:
+    lines = shown(mesh, "proxy-status", workload).splitlines()
+    return lines[:2] == ["Clusters Match", "Listeners Match"] and lines[2].startswith(
+        "Routes Match (RDS last loaded at "
+    )
+
+
+def test_configuration_is_shown_by_every_name_of_a_workload(mesh: Mesh, rules: Mesh) -> None:
+    clusters = data(rules, "proxy-config", "clusters", "productpage-v1", "--fqdn", "reviews.service.consul")
+    named = {cluster["name"]: cluster for cluster in clusters}
+    assert {"outbound|9080|v1|reviews.service.consul", "outbound|9080|v3|reviews.service.consul"} <= named.keys()
+    for name in ("bookinfo/productpage-v1-1", "productpage-v1-1.default", "bookinfo-productpage-v1-1-proxy-1"):
+        table = shown(rules, "pc", "c", name, "--subset", "v3")
+        assert table.splitlines()[1].split() == [
+            *("reviews.service.consul", "9080", "v3", "outbound", "EDS", "reviews.default")
+        ]
+    routes = shown(rules, "pc", "route", "productpage-v1", "--name", "9080").splitlines()
+    assert routes[0].split("  ")[0] == "NAME"
+    assert [line.split()[-1] for line in routes if "reviews.service.consul:9080" in line] == ["reviews.default"] * 2
+    listeners = shown(rules, "pc", "l", "productpage-v1", "--port", "9080").splitlines()
+    assert listeners[0].split() == ["ADDRESSES", "PORT", "MATCH", "DESTINATION"]
+    assert listeners[1].split() == ["0.0.0.0", "9080", "ALL", "Route:", "9080"]
+    cluster = "outbound|9080|v3|reviews.service.consul"
+    endpoints = shown(rules, "pc", "ep", "productpage-v1", "--cluster", cluster, "--status", "healthy").splitlines()
+    assert len(endpoints) == 2 and endpoints[1].endswith(cluster)
+
+
+def test_no_page_shows_a_private_key_or_a_token(mesh: Mesh) -> None:
+    own = docker("exec", "bookinfo-details-v1-1-proxy-1", "cat", "/var/run/dockermesh/envoy.json")
+    token = own.partition("Bearer ")[2][:64]
+    for page in ("bootstrap", "secret", "all"):
+        told = shown(mesh, "proxy-config", page, "details-v1", "-o", "json")
+        assert token not in told and "PRIVATE KEY" not in told
+    assert shown(mesh, "pc", "s", "details-v1").splitlines()[0].split()[:3] == ["RESOURCE", "NAME", "TYPE"]
+
+
+def test_loggers_are_changed_and_put_back(mesh: Mesh) -> None:
+    assert "  http: debug" in shown(mesh, "pc", "log", "details-v1", "--level", "http:debug").splitlines()
+    assert "  http: warning" in shown(mesh, "pc", "log", "details-v1", "--reset").splitlines()
+
+
+def test_a_workload_that_is_not_here_is_refused_with_a_hint(mesh: Mesh) -> None:
+    done = mesh.command("proxy-config", "routes", "detail-v1-1")
+    assert done.returncode == 1 and "did you mean details-v1-1?" in done.stderr
+    stopped = mesh.command("proxy-config", "routes")
+    assert stopped.returncode == 2 and "name a workload" in stopped.stderr
+
+
+def test_a_proxy_that_does_not_run_is_told(mesh: Mesh) -> None:
+    docker("stop", "-t", "1", "bookinfo-details-v1-1-proxy-1")
+    try:
+        done = mesh.command("proxy-config", "routes", "details-v1")
+        assert done.returncode == 1 and "admin does not answer" in done.stderr
+    finally:
+        docker("start", "bookinfo-details-v1-1-proxy-1")
