@@ -276,7 +276,7 @@ def anonymous_proxy(node: NodeInfo) -> Proxy:
     """A proxy on the plaintext port: what its node id says is believed, for nobody else reaches that port."""
     parts = node.id.split("~")
     if len(parts) != 4:
-        return Proxy(id=node.id)
+        return Proxy(id=node.id, has_certificate=False)
     kind = WorkloadKind.GATEWAY if parts[0] == WorkloadKind.GATEWAY else WorkloadKind.SIDECAR
     labels = node.metadata.get("LABELS")
     return Proxy(
@@ -285,6 +285,7 @@ def anonymous_proxy(node: NodeInfo) -> Proxy:
         address=parts[1],
         labels=labels if isinstance(labels, dict) else {},
         metadata=node.metadata,
+        has_certificate=False,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ def render(
     """
     known = read_catalog(catalog) if catalog is not None else EMPTY_CATALOG
     who = read_proxy(proxy) if proxy is not None else workload_proxy(known, workload)
+    if is_static:
+        who = replace(who, has_certificate=False)
     translator = Translator()
     translator.update(build_mesh(known, config=config, settings=MeshSettings()))
     snapshot = translator.snapshot(who)

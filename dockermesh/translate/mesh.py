@@ -31,7 +31,8 @@ _REFUSING = ("127.0.0.1", 1)
 class Proxy:
     """Who resources are made for. `workload` is None for a proxy that no registrar attested (plaintext xDS).
 
-    `metadata` is what the proxy says of itself in its bootstrap; only EnvoyFilters look at it.
+    `metadata` is what the proxy says of itself in its bootstrap; only EnvoyFilters look at it. Without
+    `has_certificate` it can neither offer nor take mutual TLS, and is not asked to.
     """
 
     id: str
@@ -42,6 +43,7 @@ class Proxy:
     workload: Workload | None = None
     locality: str = ""
     metadata: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    has_certificate: bool = True
 
 
 @dataclass(frozen=True, slots=True)

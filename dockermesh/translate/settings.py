@@ -10,7 +10,7 @@ from dockermesh.config.api.authorization_policy import AuthorizationPolicy
 from dockermesh.config.api.common import LocalityLoadBalancerSetting
 from dockermesh.config.api.destination_rule import DestinationRule, H2UpgradePolicy, TcpKeepalive
 from dockermesh.config.api.envoy_filter import EnvoyFilter
-from dockermesh.config.api.gateway import Gateway
+from dockermesh.config.api.gateway import Gateway, TlsProtocol
 from dockermesh.config.api.mesh_config import (
     GatewayTopology,
     MeshConfig,
@@ -35,10 +35,13 @@ class MeshSettings:
     20 attempts hold it for about 10 s, longer than an app or a pod takes to restart. 0 fails it at once.
     `allow_any`: pass connections to unknown destinations through (Istio: outboundTrafficPolicy.mode ALLOW_ANY);
     otherwise they are refused (REGISTRY_ONLY). `retries` is the user's own default, in place of holding.
-    `verify_certificates`: check servers against the system's roots where a rule names none. Times are in seconds.
+    `verify_certificates`: check servers against the system's roots where a rule names none. `auto_mtls`: use mutual TLS
+    wherever the endpoint's proxy takes it and no rule says otherwise. Times are in seconds.
     """
 
     trust_domain: str = "cluster.local"
+    auto_mtls: bool = True
+    minimum_tls: TlsProtocol = TlsProtocol.TLS_AUTO
     hold_attempts: int = 20
     allow_any: bool = True
     root_namespace: str = "istio-system"
@@ -85,6 +88,10 @@ def with_mesh_config(settings: MeshSettings, config: MeshConfig) -> MeshSettings
         changes["h2_upgrade"] = config.h2_upgrade_policy is H2UpgradePolicy.UPGRADE
     if config.verify_certificate_at_client is not None:
         changes["verify_certificates"] = config.verify_certificate_at_client
+    if config.enable_auto_mtls is not None:
+        changes["auto_mtls"] = config.enable_auto_mtls
+    if config.mesh_mtls is not None:
+        changes["minimum_tls"] = config.mesh_mtls.min_protocol_version
     if config.path_normalization is not None:
         wanted = config.path_normalization.normalization
         changes["normalization"] = NormalizationType.BASE if wanted is NormalizationType.DEFAULT else wanted

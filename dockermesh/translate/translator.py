@@ -16,11 +16,12 @@ from dockermesh.translate import inbound
 from dockermesh.translate.delegates import Delegation
 from dockermesh.translate.destinations import Destinations
 from dockermesh.translate.gateway import GatewayResources, gateway_resources
-from dockermesh.translate.inbound import Served
+from dockermesh.translate.inbound import Inbound
+from dockermesh.translate.inbound_listener import inbound_listener
 from dockermesh.translate.index import ConfigIndex
 from dockermesh.translate.mesh import MeshState, Proxy
 from dockermesh.translate.patches.book import PatchBook
-from dockermesh.translate.policies import Policies, PolicyIndex
+from dockermesh.translate.policies import PolicyIndex
 from dockermesh.translate.secrets import file_secrets
 from dockermesh.translate.service import plain_http_port
 from dockermesh.translate.sidecar_view import Counters, SidecarView, named
@@ -41,9 +42,7 @@ class Translator:
     _delegation: Delegation = field(default_factory=Delegation)
     _views: dict[Scope, SidecarView] = field(default_factory=dict)
     _policies: PolicyIndex = field(default_factory=lambda: PolicyIndex(MeshState()))
-    _inbound: dict[tuple[tuple[Served, ...], Policies], tuple[tuple[Resource, ...], Resource]] = field(
-        default_factory=dict
-    )
+    _inbound: dict[Inbound, tuple[tuple[Resource, ...], Resource]] = field(default_factory=dict)
     _layers: dict[object, tuple[ResourceSet, ResourceSet]] = field(default_factory=dict)
     _snapshots: dict[object, Snapshot] = field(default_factory=dict)
     _gateways: dict[object, GatewayResources] = field(default_factory=dict)
@@ -94,17 +93,16 @@ class Translator:
         scope = self._current().scope_of(proxy)
         if proxy.kind is WorkloadKind.GATEWAY:
             return self._gateway_snapshot(proxy, replace(scope, sidecar=None))
-        ports = inbound.served_ports(self._inbound_ports(proxy), scope.sidecar)
-        policies = self._policies.of(proxy)
-        found = self._snapshots.get((scope, ports, policies))
+        own = self._inbound_of(proxy, scope)
+        found = self._snapshots.get((scope, own))
         if found is None:
             shared = self._view(scope).shared
-            own_clusters, own_listeners = self._layered(scope, ports, policies)
-            secrets = [named(SECRET, s) for s in file_secrets(inbound.secret_names(ports))]
+            own_clusters, own_listeners = self._layered(scope, own)
+            secrets = [named(SECRET, s) for s in file_secrets(own.secrets)]
             found = replace(shared, clusters=own_clusters, listeners=own_listeners)
             if secrets:
                 found = replace(found, secrets=ResourceSet(secrets, base=shared.secrets))
-            self._snapshots[scope, ports, policies] = found
+            self._snapshots[scope, own] = found
         return found
 
     def problems(self) -> dict[str, str]:
@@ -132,33 +130,37 @@ class Translator:
 
     # what a proxy has of its own ------------------------------------------------------------------------------
 
+    def _inbound_of(self, proxy: Proxy, scope: Scope) -> Inbound:
+        modes = self._current().peer_policies.modes(proxy.namespace, proxy.labels)
+        if not proxy.has_certificate:
+            modes = modes.without_certificate()
+        served = inbound.served_ports(self._inbound_ports(proxy), scope.sidecar)
+        return Inbound(served, modes, self._policies.of(proxy))
+
     def _inbound_ports(self, proxy: Proxy) -> tuple[Port, ...]:
         if proxy.workload is not None:
             return workload_ports(proxy.workload)
         served = self._served.get(proxy.address, {})
         return tuple(served[number] for number in sorted(served))
 
-    def _layered(self, scope: Scope, ports: tuple[Served, ...], policies: Policies) -> tuple[ResourceSet, ResourceSet]:
-        """The clusters and listeners of sidecars with these ports and policies: their own over the shared ones."""
+    def _layered(self, scope: Scope, own: Inbound) -> tuple[ResourceSet, ResourceSet]:
+        """The clusters and listeners of sidecars that serve these ports: their own over the shared ones."""
         shared = self._view(scope).shared
-        found = self._layers.get((scope, ports, policies))
+        found = self._layers.get((scope, own))
         if found is None or found[0].base is not shared.clusters or found[1].base is not shared.listeners:
-            own_clusters, own_listener = self._inbound_resources(ports, policies)
-            found = self._layers[scope, ports, policies] = (
+            own_clusters, own_listener = self._inbound_resources(own)
+            found = self._layers[scope, own] = (
                 ResourceSet(own_clusters, base=shared.clusters),
                 ResourceSet([own_listener], base=shared.listeners),
             )
         return found
 
-    def _inbound_resources(
-        self, ports: tuple[Served, ...], policies: Policies
-    ) -> tuple[tuple[Resource, ...], Resource]:
-        found = self._inbound.get((ports, policies))
+    def _inbound_resources(self, own: Inbound) -> tuple[tuple[Resource, ...], Resource]:
+        found = self._inbound.get(own)
         if found is None:
             self.counters.inbound += 1
-            own = tuple(named(CLUSTER, c) for c in inbound.inbound_clusters(ports))
-            listener = inbound.inbound_listener(ports, self.mesh.settings, policies)
-            found = self._inbound[ports, policies] = (own, named(LISTENER, listener))
+            clusters = tuple(named(CLUSTER, c) for c in inbound.inbound_clusters(own.served))
+            found = self._inbound[own] = (clusters, named(LISTENER, inbound_listener(own, self.mesh.settings)))
         return found
 
     def _serve(self, before: MeshState, mesh: MeshState) -> bool:

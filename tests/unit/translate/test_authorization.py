@@ -33,8 +33,8 @@ def filters(translator: Translator, proxy: Proxy) -> tuple[list[str], list[str]]
         item for item in as_dict(translator.snapshot(proxy))["listeners"] if item["name"] == "virtualInbound"
     )
     chains = {chain["name"]: chain["filters"] for chain in inbound["filterChains"]}
-    http = chains["9080-http"][-1]["typedConfig"]["httpFilters"]
-    return [f["name"] for f in http], [f["name"] for f in chains["virtualInbound-catchall"]]
+    http = chains["0.0.0.0_9080"][-1]["typedConfig"]["httpFilters"]
+    return [f["name"] for f in http], [f["name"] for f in chains["virtualInbound"]]
 
 
 def translated(config: str = "", **more: Any) -> Translator:

@@ -76,7 +76,7 @@ def test_a_filter_goes_before_the_router_of_inbound_http_alone() -> None:
     text = envoy_filter(patch("HTTP_FILTER", "INSERT_BEFORE", LUA, context="SIDECAR_INBOUND", **BEFORE_ROUTER))
     snapshot, problems = told(text)
     listeners = messages(snapshot, "listeners")
-    assert http_filters(listeners["virtualInbound"]) == [["lua", "router"]]
+    assert http_filters(listeners["virtualInbound"]) == [["lua", "router"]] * 2  # mutual TLS, plaintext
     assert http_filters(listeners["0.0.0.0_9080"]) == [["cors", "fault", "router"]]
     assert not problems
 
@@ -134,7 +134,7 @@ def test_the_root_namespace_goes_first_and_priority_before_that() -> None:
         adds("own") + adds("root", namespace="istio-system") + adds("early", priority=-1) + adds("other", namespace="x")
     )
     snapshot, _ = told(text)
-    assert http_filters(messages(snapshot, "listeners")["virtualInbound"]) == [["own", "root", "early", "router"]]
+    assert http_filters(messages(snapshot, "listeners")["virtualInbound"])[0] == ["own", "root", "early", "router"]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_listener_filters_are_put_where_a_patch_says(operation: str, match: Any,
     text = envoy_filter(patch("LISTENER_FILTER", operation, proxy_protocol, context="SIDECAR_INBOUND", **match))
     snapshot, problems = told(text)
     names = [f.name.rpartition(".")[2] for f in messages(snapshot, "listeners")["virtualInbound"].listener_filters]
-    assert names == expected
+    assert [name for name in names if name != "tls_inspector"] == expected
     assert not problems
 
 
@@ -177,12 +177,12 @@ def test_a_port_of_an_inbound_listener_is_that_of_a_chain() -> None:
     chain = {"portNumber": 9080, "filterChain": {"filter": MANAGER}}
     text = envoy_filter(patch("NETWORK_FILTER", "MERGE", merge, context="SIDECAR_INBOUND", listener=chain))
     snapshot, _ = told(text, proxy=sidecar("reviews-1", 9080, 9090))
-    prefixes = []
+    prefixes = set()
     for chain_ in messages(snapshot, "listeners")["virtualInbound"].filter_chains:
         manager = hcm_pb2.HttpConnectionManager()
         if chain_.filters[0].typed_config.Unpack(manager):
-            prefixes.append(manager.stat_prefix)
-    assert sorted(prefixes) == ["inbound_0.0.0.0_9090", "renamed"]
+            prefixes.add(manager.stat_prefix)
+    assert prefixes == {"inbound_0.0.0.0_9090", "renamed"}
 
 
 def test_routes_of_a_virtual_host_are_merged_added_and_removed() -> None:
