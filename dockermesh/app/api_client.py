@@ -25,7 +25,7 @@ from dockermesh.model import API_PORT
 MANAGER = "dockermesh"
 SERVER_NAME = "localhost"
 """The name in the API's certificate: its address differs from host to host."""
-_ROOT_FILE = "/var/lib/dockermesh/ca/ca-cert.pem"
+_ROOT_FILE = "/etc/dockermesh/trust/root.pem"
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _UP = "run `dockermesh up`, or name another control plane in DOCKERMESH_API"
 

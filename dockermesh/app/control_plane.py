@@ -13,8 +13,6 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Mapping
-from pathlib import Path
-from secrets import token_urlsafe
 from typing import Any, NoReturn
 
 import grpc
@@ -31,11 +29,14 @@ from dockermesh.app.http_port import HttpPort, ServerTls
 from dockermesh.app.metrics import render_metrics
 from dockermesh.app.parts import make_registrar, make_registry, make_store
 from dockermesh.app.settings import ControlPlaneSettings
-from dockermesh.app.workload_secrets import WorkloadSecrets
-from dockermesh.ca import Authority, write_private
+from dockermesh.app.state_files import open_token
+from dockermesh.app.trust import Trust
+from dockermesh.app.trust_api import add_trust_routes
+from dockermesh.ca import Authority
 from dockermesh.config.documents import read_text
 from dockermesh.config.files import resource_files
 from dockermesh.errors import DockermeshError
+from dockermesh.kubeapi.auth import TokenGate
 from dockermesh.kubeapi.cache import ObjectCache
 from dockermesh.kubeapi.importing import take_over
 from dockermesh.kubeapi.resources import key_of, make_api_app
@@ -63,8 +64,8 @@ class ControlPlane:
         self._catalog: Catalog | None = None
         self._config: Mapping[str, StoredResource] | None = None
         self._objects = ObjectCache()
-        self._secrets: WorkloadSecrets | None = None
         self._ads = AdsServer(authorize=self._admission.authorize)
+        self._trust = Trust(settings, proxies=self._ads.proxies, running=self._running)
         self._plaintext = AdsServer(authorize=_anonymous)
         self._anonymous: dict[str, Proxy] = {}
         self._store: ConsulConfigStore | FolderConfigStore = make_store(settings)
@@ -76,7 +77,9 @@ class ControlPlane:
     def readiness(self) -> list[str]:
         """What is still missing before proxies are served."""
         missing = []
-        if not self._listening:
+        if self._trust.missing:
+            missing.append(self._trust.missing)
+        elif not self._listening:
             missing.append("xDS is not listening yet")
         if self._catalog is None:
             missing.append(f"the {self._settings.registry} registry has not been read yet")
@@ -145,21 +148,21 @@ class ControlPlane:
             # A fault of ours must not take the mesh down: proxies keep what they have until the next change.
             log.exception("the mesh could not be translated; proxies keep their configuration")
             return
-        if self._secrets is not None and mesh.workloads is not before.workloads:
-            self._secrets.retain(mesh.workloads)
+        if self._trust.secrets is not None and mesh.workloads is not before.workloads:
+            self._trust.secrets.retain(mesh.workloads)
         if is_changed or mesh.workloads is not before.workloads:
             self._ads.publish(self._look_up)
             self._plaintext.publish(self._look_up_anonymous)
 
     def _look_up(self, proxy: ConnectedProxy) -> Snapshot | None:
         workload = self._translator.mesh.workloads.get(proxy.key)
-        if workload is None or self._secrets is None:
+        if workload is None or self._trust.secrets is None:
             return None
         snapshot = self._snapshot(proxy_of(workload, proxy.node.metadata))
         if snapshot is None:
             return None
         identity = workload.identity(self._translator.mesh.settings.trust_domain)
-        return self._secrets.layered(proxy.key, identity, snapshot)
+        return self._trust.secrets.layered(proxy.key, identity, snapshot)
 
     def _look_up_anonymous(self, proxy: ConnectedProxy) -> Snapshot | None:
         if self._catalog is None or self._config is None:
@@ -180,41 +183,64 @@ class ControlPlane:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set."""
-        settings = self._settings
-        authority = Authority.open(settings.state_dir / "ca", settings.trust_domain)
-        secrets = self._secrets = WorkloadSecrets(authority, settings.leaf_lifetime)
-        token = open_token(settings.state_dir / "api.token")
-        ports = [
-            HttpPort(self._api(token), settings.api, ServerTls(authority, settings.server_names)),
-            HttpPort(make_debug_app(self, token), settings.debug),
-        ]
+        token = open_token(self._settings.state_dir / "api.token")
+        # Health is told while the CA still waits for Consul.
+        ports = [HttpPort(make_debug_app(self, token), self._settings.debug)]
         try:
-            for port in ports:
-                await port.start()
-            await self._serve_xds(authority)
-            publish_root(settings.trust_dir, authority.root_pem)
-            log.info("control plane started", xds=settings.xds, api=settings.api, registry=settings.registry)
-            async with asyncio.TaskGroup() as tasks:
-                running = [
-                    tasks.create_task(make_registry(settings, self.take_catalog), name="registry"),
-                    tasks.create_task(self._store.run(self.take_config), name="config"),
-                    tasks.create_task(self._import(), name="import"),
-                    tasks.create_task(
-                        secrets.run(lambda: self._ads.connected, self._ads.publish_to), name="certificates"
-                    ),
-                ]
-                registrar = make_registrar(settings)
-                if registrar is not None:
-                    running.append(tasks.create_task(registrar, name="registrar"))
-                await stop.wait()
-                log.info("control plane stopping")
-                for task in running:
-                    task.cancel()
+            await ports[0].start()
+            if not await self._open_trust(stop):
+                return
+            ports.append(self._api_port(token))
+            await ports[1].start()
+            await self._serve_xds(self._trust.authority)
+            await self._run_parts(stop)
         finally:
             await asyncio.gather(self._ads.stop(), self._plaintext.stop())
             for port in ports:
                 await port.stop()
             await self._store.close()
+            await self._trust.close()
+
+    async def _open_trust(self, stop: asyncio.Event) -> bool:
+        """Open the CA; False if the control plane is to stop before it could be."""
+        opening = asyncio.ensure_future(self._trust.open())
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait((opening, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not opening.done():
+            opening.cancel()
+            return False
+        await opening
+        return True
+
+    async def _run_parts(self, stop: asyncio.Event) -> None:
+        settings, secrets = self._settings, self._trust.secrets
+        log.info("control plane started", xds=settings.xds, api=settings.api, registry=settings.registry)
+        async with asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(make_registry(settings, self.take_catalog), name="registry"),
+                tasks.create_task(self._store.run(self.take_config), name="config"),
+                tasks.create_task(self._import(), name="import"),
+                tasks.create_task(self._trust.keeper.follow(), name="CA"),
+            ]
+            if secrets is not None:
+                renewing = secrets.run(lambda: self._ads.connected, self._ads.publish_to)
+                running.append(tasks.create_task(renewing, name="certificates"))
+            registrar = make_registrar(settings)
+            if registrar is not None:
+                running.append(tasks.create_task(registrar, name="registrar"))
+            await stop.wait()
+            log.info("control plane stopping")
+            for task in running:
+                task.cancel()
+
+    def _running(self) -> list[str]:
+        return [name for name, workload in self.catalog().workloads.items() if workload.token_sha256]
+
+    def _api_port(self, token: str) -> HttpPort:
+        app = self._api(token)
+        add_trust_routes(app, self._trust, TokenGate(token))
+        return HttpPort(app, self._settings.api, ServerTls(self._trust.authority, self._settings.server_names))
 
     def _api(self, token: str) -> web.Application:
         if self._settings.api_auth == "none":
@@ -308,28 +334,6 @@ def _taken(address: str, what: str) -> DockermeshError:
         f"{what} cannot listen on {address}: the address is taken or not allowed",
         fix=f"stop what listens there (`ss -ltnp`), or choose another address for {what}",
     )
-
-
-def open_token(file: Path) -> str:
-    """The API's token, made at the first start and kept with mode 0600."""
-    if file.exists():
-        return file.read_text().strip()
-    token = token_urlsafe(32)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_private(file, token.encode())
-    return token
-
-
-def publish_root(folder: Path, root: bytes) -> None:
-    """Put the mesh root where pods find it: readable for all, replaced in one step."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "root.pem"
-    if file.exists() and file.read_bytes() == root:
-        return
-    draft = folder / ".root.pem.new"
-    draft.write_bytes(root)
-    draft.chmod(0o644)
-    draft.rename(file)
 
 
 async def _main(settings: ControlPlaneSettings) -> None:

@@ -7,11 +7,11 @@ import threading
 
 import grpc
 
-from dockermesh.ca import Authority, Leaf
+from dockermesh.ca import Authority, AuthorityError, Leaf
 
 
 def server_credentials(authority: Authority, names: tuple[str, ...]) -> grpc.ServerCredentials:
-    """Credentials that gRPC asks for at every handshake, and that answer with a fresh leaf when it is time."""
+    """Credentials that gRPC asks for at every handshake; they answer with a new leaf at half-life or new root."""
     lock = threading.Lock()
     leaf = authority.issue_server(list(names))
 
@@ -21,9 +21,12 @@ def server_credentials(authority: Authority, names: tuple[str, ...]) -> grpc.Ser
     def fetch() -> grpc.ServerCertificateConfiguration | None:
         nonlocal leaf
         with lock:
-            if datetime.datetime.now(datetime.UTC) < leaf.renew_at:
+            if authority.is_current(leaf, datetime.datetime.now(datetime.UTC)):
                 return None
-            leaf = authority.issue_server(list(names))
+            try:
+                leaf = authority.issue_server(list(names))
+            except AuthorityError:
+                return None  # the leaf at hand goes on being good until it expires
             return configuration(leaf)
 
     return grpc.dynamic_ssl_server_credentials(configuration(leaf), fetch, require_client_authentication=False)

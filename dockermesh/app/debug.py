@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from dockermesh.app.config_dump import config_dump
-from dockermesh.kubeapi.auth import require_token
+from dockermesh.kubeapi.auth import TokenGate, require_token
 from dockermesh.model import Catalog, Endpoint, Workload
 from dockermesh.xds import ProxyStatus, Sync
 from dockermesh.xds.snapshot import FIELDS, Snapshot
@@ -45,7 +45,7 @@ class View(Protocol):
 
 def make_debug_app(view: View, token: str) -> web.Application:
     """The HTTP application of port 15014."""
-    app = web.Application(middlewares=[require_token(token, open_paths=OPEN_PATHS)])
+    app = web.Application(middlewares=[require_token(TokenGate(token), open_paths=OPEN_PATHS)])
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from dockermesh.ca import Authority, Leaf, write_private
+from dockermesh.ca import Authority, AuthorityError, Leaf, write_private
 from dockermesh.errors import DockermeshError
 
 _HANDSHAKE = 0x16
@@ -38,8 +38,13 @@ class ServerTls:
 
     def context(self) -> ssl.SSLContext:
         """The context for a new connection."""
-        if self._leaf is None or datetime.datetime.now(datetime.UTC) >= self._leaf.renew_at:
-            self._leaf = self._authority.issue_server(list(self._names))
+        if self._leaf is None or not self._authority.is_current(self._leaf, datetime.datetime.now(datetime.UTC)):
+            try:
+                self._leaf = self._authority.issue_server(list(self._names))
+            except AuthorityError:
+                if self._leaf is None:
+                    raise
+                return self._context  # its leaf goes on being good until it expires
             with tempfile.TemporaryDirectory() as folder:
                 # The ssl module reads keys from files only.
                 file = Path(folder) / "leaf.pem"

@@ -26,6 +26,8 @@ class ControlPlaneSettings:
     `registrar` runs this host's registrar in the same process (needs the Docker socket).
     `config` is a directory of Istio resources to take over at the start.
     `state_dir` keeps the CA and the API token; `trust_dir` gets the mesh root for proxies to mount.
+    `ca_dir` holds the user's own CA, as Istio's cacerts. `ca_passphrase_file` seals the mesh's own, in place of a key
+    in the state directory: several control planes need the same one.
     `api_auth` is `token`, or `none`: then whoever reaches the config API may change the mesh.
     `leaf_lifetime` is how long a workload's certificate is good for; it is replaced at half of that.
     Addresses are `host:port`; port 0 takes a free one. `xds_plaintext` is empty (off) or an address on loopback.
@@ -37,6 +39,8 @@ class ControlPlaneSettings:
     config: Path | None = None
     state_dir: Path = Path("/var/lib/dockermesh")
     trust_dir: Path = Path("/etc/dockermesh/trust")
+    ca_dir: Path | None = None
+    ca_passphrase_file: Path | None = None
     trust_domain: str = "cluster.local"
     xds: str = f"0.0.0.0:{XDS_TLS_PORT}"
     xds_plaintext: str = ""

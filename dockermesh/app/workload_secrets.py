@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-from collections.abc import Callable, Collection, Container
+import time
+from collections.abc import Callable, Collection, Container, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import structlog
@@ -27,8 +29,10 @@ log = structlog.get_logger(__name__)
 
 _LONGEST_SLEEP_S = 30.0
 """The clock may be set, or the machine sleep: nobody is told, so it is looked at this often."""
-_AT_ONCE = 20
-"""Leaves signed before other work gets its turn; signing takes well below a millisecond."""
+_AT_ONCE, _BREATH_S = 20, 0.05
+"""So many leaves are signed (each in well below a millisecond) and sent before other work gets its turn."""
+_JUMP_S = 30.0
+"""By how much the time of day may run away from the time that passes before it counts as set."""
 
 
 @dataclass(slots=True)
@@ -38,6 +42,7 @@ class _Held:
     identity: Identity
     leaf: Leaf
     resource: Resource
+    roots: Resource | None = None
     under: Snapshot | None = None
     made: Snapshot | None = None
 
@@ -49,9 +54,14 @@ class WorkloadSecrets:
         self._authority = authority
         self._lifetime = lifetime
         self._held: dict[str, _Held] = {}
-        self._roots = named(SECRET, trusted_roots(authority.root_pem))
+        self._roots = named(SECRET, trusted_roots(authority.roots_pem))
+        self._wake = asyncio.Event()
+        self._clocks = _now().timestamp() - time.monotonic()
+        authority.on_change.append(self._wake.set)
         self.issued = 0
         self.failures = 0
+        self.clock_jumps = 0
+        self.problem = ""
 
     def layered(self, key: str, identity: Identity, under: Snapshot) -> Snapshot:
         """What the proxy `key` is to have: `under` with its own certificate and the roots."""
@@ -60,12 +70,14 @@ class WorkloadSecrets:
             held = self._renew(key, identity, held)
             if held is None:
                 return under
-        if held.under is not under or held.made is None:
-            if held.made is None or held.under is None or held.under.secrets is not under.secrets:
-                secrets = ResourceSet([held.resource, self._roots], base=under.secrets)
-            else:
-                secrets = held.made.secrets
-            held.under, held.made = under, replace(under, secrets=secrets)
+        if held.made is not None and held.under is under and held.roots is self._roots:
+            return held.made
+        same = held.made is not None and held.under is not None and held.roots is self._roots
+        if same and held.under is not None and held.made is not None and held.under.secrets is under.secrets:
+            secrets = held.made.secrets
+        else:
+            secrets = ResourceSet([held.resource, self._roots], base=under.secrets)
+        held.under, held.roots, held.made = under, self._roots, replace(under, secrets=secrets)
         return held.made
 
     def leaf(self, key: str) -> Leaf | None:
@@ -73,29 +85,40 @@ class WorkloadSecrets:
         held = self._held.get(key)
         return held.leaf if held is not None else None
 
+    def leaves(self) -> Mapping[str, Leaf]:
+        """All leaves by proxy."""
+        return {key: held.leaf for key, held in self._held.items()}
+
     def retain(self, keys: Container[str]) -> None:
         """Forget the leaves of all other proxies."""
         self._held = {key: held for key, held in self._held.items() if key in keys}
 
-    async def run(self, connected: Callable[[], Container[str]], publish: Callable[[Collection[str]], None]) -> None:
+    async def run(self, connected: Callable[[], Collection[str]], publish: Callable[[Collection[str]], None]) -> None:
         """Replace leaves when it is time, and publish to the proxies that got a new one, for ever.
 
         Leaves of proxies that are not connected are left alone: they are renewed when their proxy comes back.
         """
         while True:
-            await asyncio.sleep(self._pause(connected()))
-            present, renewed = connected(), []
-            due = [key for key, held in self._held.items() if key in present and not held.leaf.is_fresh(_now())]
-            for count, key in enumerate(due, 1):
-                held = self._held.get(key)
-                if held is not None and self._renew(key, held.identity, held) is not held:
-                    renewed.append(key)
-                if count % _AT_ONCE == 0:
-                    publish(renewed)
-                    renewed = []
-                    await asyncio.sleep(0)
-            if renewed:
-                publish(renewed)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._pause(connected()))
+            self._wake.clear()
+            self._watch_clock()
+            self._take_roots(connected(), publish)
+            present, now = connected(), _now()
+            due = [k for k, h in self._held.items() if k in present and not self._authority.is_current(h.leaf, now)]
+            for start in range(0, len(due), _AT_ONCE):
+                publish([key for key in due[start : start + _AT_ONCE] if self._replaced(key)])
+                await asyncio.sleep(_BREATH_S)
+
+    def _take_roots(self, present: Collection[str], publish: Callable[[Collection[str]], None]) -> None:
+        roots = named(SECRET, trusted_roots(self._authority.roots_pem))
+        if roots.version != self._roots.version:
+            self._roots = roots
+            publish(tuple(present))
+
+    def _replaced(self, key: str) -> bool:
+        held = self._held.get(key)
+        return held is not None and self._renew(key, held.identity, held) is not held
 
     def _pause(self, present: Container[str]) -> float:
         """How long to sleep, in seconds: until the next leaf is due, but never long, and never not at all."""
@@ -104,15 +127,26 @@ class WorkloadSecrets:
         longest = min(_LONGEST_SLEEP_S, self._lifetime.total_seconds() / 20)
         return max(min((due - now).total_seconds(), longest), longest / 20)
 
+    def _watch_clock(self) -> None:
+        """Notice that the clock was set: certificates are about the time of day, and peers may think otherwise."""
+        clocks = _now().timestamp() - time.monotonic()
+        if abs(clocks - self._clocks) > _JUMP_S:
+            self.clock_jumps += 1
+            log.warning("the clock was set", by_seconds=round(clocks - self._clocks))
+        self._clocks = clocks
+
     def _renew(self, key: str, identity: Identity, before: _Held | None) -> _Held | None:
         """A new leaf; the one before if none can be made for the same identity."""
         try:
             leaf = self._authority.issue_workload(identity, self._lifetime)
         except AuthorityError as error:
             self.failures += 1
-            log.error("no certificate could be issued", proxy=key, identity=str(identity), reason=str(error))
+            if self.problem != error.what:
+                log.error("no certificates can be issued", proxy=key, identity=str(identity), reason=error.what)
+            self.problem = error.what
             return before if before is not None and before.identity == identity else None
         self.issued += 1
+        self.problem = ""
         resource = named(SECRET, issued_certificate(leaf.certificate, leaf.key))
         made = self._held[key] = _Held(identity, leaf, resource)
         log.info("certificate issued", proxy=key, identity=str(identity), until=leaf.not_after.isoformat())

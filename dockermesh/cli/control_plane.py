@@ -51,6 +51,18 @@ import click
     envvar="DOCKERMESH_TRUST_DOMAIN",
     help="First part of every identity.",
 )
+@click.option(
+    "--ca-dir",
+    type=click.Path(path_type=Path),
+    envvar="DOCKERMESH_CA_DIR",
+    help="A CA of your own: ca-cert.pem, ca-key.pem, cert-chain.pem, root-cert.pem, as Istio's cacerts.",
+)
+@click.option(
+    "--ca-passphrase-file",
+    type=click.Path(path_type=Path),
+    envvar="DOCKERMESH_CA_PASSPHRASE_FILE",
+    help="Seals the mesh's CA in Consul; several control planes need the same [a key in the state directory].",
+)
 @click.option("--xds-address", default="0.0.0.0:15012", show_default=True, help="xDS over TLS.")
 @click.option(
     "--xds-plaintext",
@@ -93,6 +105,8 @@ def command(
     state_dir: Path,
     trust_dir: Path,
     trust_domain: str,
+    ca_dir: Path | None,
+    ca_passphrase_file: Path | None,
     xds_address: str,
     plaintext: str,
     api_address: str,
@@ -124,6 +138,8 @@ def command(
             state_dir=state_dir,
             trust_dir=trust_dir,
             trust_domain=trust_domain,
+            ca_dir=ca_dir,
+            ca_passphrase_file=ca_passphrase_file,
             xds=xds_address,
             xds_plaintext=plaintext,
             api=api_address,

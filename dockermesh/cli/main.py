@@ -25,6 +25,7 @@ VERBS = {
     "kubeconfig": "Write a context for kubectl.",
     "proxy-status": "Show how far each proxy is; with a workload, what differs from what it should have.",
     "proxy-config": "Show what the Envoy of a workload has (alias: pc).",
+    "ca": "Look at the certificate authority; rotate its root.",
     "render": "Print what a proxy is told, from files alone.",
     "control-plane": "Run the control plane (bridge, translation, xDS, CA, API).",
     "registrar": "Put this host's containers into Consul, and heal pods.",

@@ -1,12 +1,13 @@
 """Who may use our HTTP servers: holders of the bearer token, or on request anybody who is no browser.
 
-Tokens are compared in constant time, and asked for on every path that is not said to be open.
+Tokens are compared in constant time, and asked for on every path that is not said to be open. Who guesses is stopped.
 """
 
 from __future__ import annotations
 
 import hmac
 import ipaddress
+import time
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
@@ -15,22 +16,62 @@ from dockermesh.kubeapi.status import status
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Middleware = Callable[..., Awaitable[web.StreamResponse]]
+_MOST_ADDRESSES = 10_000
 
 
-def require_token(token: str, *, open_paths: frozenset[str] = frozenset()) -> Middleware:
-    """A middleware that lets only requests with this bearer token through."""
+class FailureLimit:
+    """How many failed attempts an address has: `burst` at once, then one a second. Others are not affected."""
+
+    def __init__(self, burst: int = 30, clock: Callable[[], float] = time.monotonic) -> None:
+        self._burst = burst
+        self._clock = clock
+        self._full_at: dict[str, float] = {}
+
+    def is_spent(self, address: str) -> bool:
+        """Whether the address has failed too often."""
+        return self._full_at.get(address, 0.0) - self._clock() > self._burst - 1
+
+    def failed(self, address: str) -> None:
+        """One more attempt failed."""
+        now = self._clock()
+        if len(self._full_at) >= _MOST_ADDRESSES:
+            self._full_at = {known: at for known, at in self._full_at.items() if at > now}
+            if len(self._full_at) >= _MOST_ADDRESSES:
+                return
+        self._full_at[address] = max(self._full_at.get(address, 0.0), now) + 1
+
+
+class TokenGate:
+    """Checks bearer tokens in constant time, and stops answering addresses that guess."""
+
+    def __init__(self, token: str, limit: FailureLimit | None = None) -> None:
+        self._token = token.encode()
+        self._limit = limit or FailureLimit()
+
+    def refusal(self, request: web.Request) -> web.Response | None:
+        """The answer to a request without the token; None for one with it."""
+        address = request.remote or ""
+        if self._limit.is_spent(address):
+            refusal = status(429, "TooManyRequests", "too many attempts with a wrong token; try again in a moment")
+            refusal.headers["Retry-After"] = "5"
+            return refusal
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token):
+            return None
+        if given:
+            self._limit.failed(address)
+        refusal = status(401, "Unauthorized", "Unauthorized: a bearer token is needed; run `dockermesh kubeconfig`")
+        refusal.headers["WWW-Authenticate"] = "Bearer"
+        return refusal
+
+
+def require_token(gate: TokenGate, *, open_paths: frozenset[str] = frozenset()) -> Middleware:
+    """A middleware that lets only requests with the bearer token through."""
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path not in open_paths:
-            scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token.encode()):
-                refusal = status(
-                    401, "Unauthorized", "Unauthorized: a bearer token is needed; run `dockermesh kubeconfig`"
-                )
-                refusal.headers["WWW-Authenticate"] = "Bearer"
-                return refusal
-        return await handler(request)
+        refusal = gate.refusal(request) if request.path not in open_paths else None
+        return refusal if refusal is not None else await handler(request)
 
     return check
 

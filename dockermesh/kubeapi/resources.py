@@ -13,7 +13,7 @@ from aiohttp import web
 
 from dockermesh.kubeapi import discovery, openapi
 from dockermesh.kubeapi.api import Api
-from dockermesh.kubeapi.auth import Handler, refuse_browsers, require_token
+from dockermesh.kubeapi.auth import Handler, TokenGate, refuse_browsers, require_token
 from dockermesh.kubeapi.cache import ObjectCache
 from dockermesh.kubeapi.objects import Sync, View
 from dockermesh.kubeapi.served import groups
@@ -43,7 +43,7 @@ def make_api_app(
     version: str = "",
 ) -> web.Application:
     """The HTTP application of port 8080. Without a token anybody may use it, except web pages."""
-    guard = refuse_browsers() if token is None else require_token(token)
+    guard = refuse_browsers() if token is None else require_token(TokenGate(token))
     app = web.Application(middlewares=[_as_status, guard], client_max_size=MAX_BODY_BYTES)
     _add_discovery(app.router, version)
     _add_objects(app.router, Api(Writer(store, cache), cache, View(sync), why_unread))

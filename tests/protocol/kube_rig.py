@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from dockermesh.app.api_client import Endpoint
 from dockermesh.app.folder_store import FolderConfigStore
 from dockermesh.app.http_port import HttpPort, ServerTls
 from dockermesh.app.kubeconfig import write
-from dockermesh.ca import Authority
+from dockermesh.ca import Authority, new_material
 from dockermesh.kubeapi.cache import ObjectCache
 from dockermesh.kubeapi.resources import make_api_app
 
@@ -79,12 +80,13 @@ class Kube:
 async def serving(folder: Path, token: str | None = TOKEN) -> AsyncIterator[Kube]:
     """The API on a free port, with a kubeconfig for it."""
     store, cache = FolderConfigStore(folder / "store"), ObjectCache()
-    authority = Authority.open(folder / "ca", "cluster.local")
+    authority = Authority(new_material("cluster.local", datetime.datetime.now(datetime.UTC)))
     port = HttpPort(make_api_app(store, cache, token), "127.0.0.1:0", ServerTls(authority, ("localhost",)))
     await port.start()
+    (folder / "root.pem").write_bytes(authority.roots_pem)
     following = asyncio.create_task(store.run(lambda stored: cache.update(stored, store.index)))
     scheme = "https" if token else "http"
-    endpoint = Endpoint(f"{scheme}://127.0.0.1:{port.port}", token or "", authority.root_pem.decode())
+    endpoint = Endpoint(f"{scheme}://127.0.0.1:{port.port}", token or "", authority.roots_pem.decode())
     kube = Kube(endpoint, folder, cache, store)
     write(folder / "kubeconfig", endpoint, "istio", set_current=True)
     try:

@@ -36,7 +36,7 @@ class Cli:
             "KUBECONFIG": str(kube.folder / "kubeconfig"),
             "DOCKERMESH_API": kube.endpoint.url,
             "DOCKERMESH_TOKEN": TOKEN,
-            "DOCKERMESH_CA": str(kube.folder / "ca" / "ca-cert.pem"),
+            "DOCKERMESH_CA": str(kube.folder / "root.pem"),
         }
 
     async def __call__(self, command: str, text: str = "") -> Done:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dockermesh.app.control_plane import open_token, publish_root
 from dockermesh.app.settings import ControlPlaneSettings
+from dockermesh.app.state_files import open_token, publish_roots
 from dockermesh.errors import UsageError
 
 
@@ -48,12 +48,12 @@ def test_the_token_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
 
 
 def test_the_root_is_readable_for_pods_and_replaced_in_one_step(tmp_path: Path) -> None:
-    publish_root(tmp_path, b"one")
+    publish_roots(tmp_path, b"one")
     file = tmp_path / "root.pem"
     before = file.stat().st_mtime_ns
-    publish_root(tmp_path, b"one")
+    publish_roots(tmp_path, b"one")
     assert file.stat().st_mtime_ns == before, "an unchanged root is not written"
-    publish_root(tmp_path, b"two")
+    publish_roots(tmp_path, b"two")
     assert file.read_bytes() == b"two"
     assert stat.S_IMODE(file.stat().st_mode) == 0o644
     assert [f.name for f in tmp_path.iterdir()] == ["root.pem"]

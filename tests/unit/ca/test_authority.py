@@ -1,64 +1,94 @@
-"""The CA makes one root, keeps it private, and never replaces it silently."""
+"""What the CA signs: for whom, for how long, under which root; and what becomes of it when its root does not hold."""
 
 from __future__ import annotations
 
 import datetime
-from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from dockermesh.ca import Authority, AuthorityError
+from dockermesh.ca import Authority, AuthorityError, Leaf, new_material
+from dockermesh.model import Identity
 
-
-def test_the_root_survives_a_restart(tmp_path: Path) -> None:
-    first = Authority.open(tmp_path, "mesh.test")
-    assert Authority.open(tmp_path, "mesh.test").root_pem == first.root_pem
-
-
-def test_the_key_is_private(tmp_path: Path) -> None:
-    Authority.open(tmp_path, "mesh.test")
-    assert (tmp_path / "ca-key.pem").stat().st_mode & 0o777 == 0o600
+NOW = datetime.datetime.now(datetime.UTC)
+DAY = datetime.timedelta(days=1)
+REVIEWS = Identity("mesh.test", "default", "bookinfo-reviews")
 
 
-def test_a_key_that_others_can_read_is_closed_again(tmp_path: Path) -> None:
-    Authority.open(tmp_path, "mesh.test")
-    (tmp_path / "ca-key.pem").chmod(0o644)
-    Authority.open(tmp_path, "mesh.test")
-    assert (tmp_path / "ca-key.pem").stat().st_mode & 0o777 == 0o600
+def made(age: datetime.timedelta = datetime.timedelta(), lifetime: datetime.timedelta = 10 * DAY) -> Authority:
+    return Authority(new_material("mesh.test", NOW - age, lifetime))
 
 
-@pytest.mark.parametrize("victim", ["ca-key.pem", "ca-cert.pem"])
-def test_a_damaged_root_is_refused_and_kept(tmp_path: Path, victim: str) -> None:
-    Authority.open(tmp_path, "mesh.test")
-    (tmp_path / victim).write_bytes(b"-----BEGIN")
-    with pytest.raises(AuthorityError, match="cannot be read"):
-        Authority.open(tmp_path, "mesh.test")
-    assert (tmp_path / victim).read_bytes() == b"-----BEGIN"
+def certificate(leaf: Leaf) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(leaf.certificate)
 
 
-def test_a_missing_half_is_refused(tmp_path: Path) -> None:
-    Authority.open(tmp_path, "mesh.test")
-    (tmp_path / "ca-key.pem").unlink()
-    with pytest.raises(AuthorityError):
-        Authority.open(tmp_path, "mesh.test")
-
-
-def test_a_foreign_key_is_refused(tmp_path: Path) -> None:
-    Authority.open(tmp_path / "a", "mesh.test")
-    Authority.open(tmp_path / "b", "mesh.test")
-    (tmp_path / "a" / "ca-key.pem").write_bytes((tmp_path / "b" / "ca-key.pem").read_bytes())
-    with pytest.raises(AuthorityError, match="does not belong"):
-        Authority.open(tmp_path / "a", "mesh.test")
-
-
-def test_a_server_certificate_names_its_hosts_and_is_back_dated(tmp_path: Path) -> None:
-    authority = Authority.open(tmp_path, "mesh.test")
+def test_a_server_certificate_names_its_hosts_and_is_back_dated() -> None:
+    authority = made(DAY)
     leaf = authority.issue_server(["control-plane.dockermesh"])
-    certificate = x509.load_pem_x509_certificate(leaf.certificate)
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    found = certificate(leaf)
+    names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["control-plane.dockermesh"]
     now = datetime.datetime.now(datetime.UTC)
-    assert certificate.not_valid_before_utc <= now - datetime.timedelta(minutes=2)
-    assert now < leaf.renew_at < certificate.not_valid_after_utc
-    certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(authority.root_pem))
+    assert found.not_valid_before_utc <= now - datetime.timedelta(minutes=2)
+    assert now < leaf.renew_at < found.not_valid_after_utc
+    found.verify_directly_issued_by(x509.load_pem_x509_certificate(authority.roots_pem))
+
+
+def test_a_workload_certificate_has_its_identity_and_nothing_else() -> None:
+    found = certificate(made().issue_workload(REVIEWS))
+    extensions = {type(e.value): e for e in found.extensions}
+    names = extensions[x509.SubjectAlternativeName]
+    assert [n.value for n in names.value] == ["spiffe://mesh.test/ns/default/sa/bookinfo-reviews"]
+    assert names.critical, "the subject is empty"
+    assert not list(found.subject)
+    assert not extensions[x509.BasicConstraints].value.ca
+    usages = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH}
+    assert set(extensions[x509.ExtendedKeyUsage].value) == usages
+    assert found.not_valid_after_utc - NOW <= DAY + datetime.timedelta(minutes=1)
+
+
+def test_leaves_of_two_roots_are_told_apart_by_their_issuers_key() -> None:
+    one, two = made(), made()
+    leaf = certificate(one.issue_workload(REVIEWS))
+    root, other = (x509.load_pem_x509_certificate(a.roots_pem) for a in (one, two))
+    assert root.subject != other.subject
+    issuer = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    assert issuer == root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+
+
+def test_renewal_is_about_half_way_and_not_for_all_at_once() -> None:
+    leaves = [made().issue_workload(REVIEWS) for _ in range(20)]
+    parts = {(leaf.renew_at - NOW) / DAY for leaf in leaves}
+    assert all(0.46 < part < 0.54 for part in parts)
+    assert max(parts) - min(parts) > 0.005
+
+
+def test_no_leaf_outlives_its_root() -> None:
+    leaf = made(age=9 * DAY + DAY / 2).issue_workload(REVIEWS)
+    assert leaf.not_after <= NOW + DAY / 2
+    assert leaf.renew_at < NOW + DAY / 2
+
+
+@pytest.mark.parametrize(("age", "lifetime"), [(2 * DAY, DAY), (-DAY, 10 * DAY)], ids=["expired", "not yet valid"])
+def test_a_root_that_is_not_valid_now_signs_nothing(age: datetime.timedelta, lifetime: datetime.timedelta) -> None:
+    with pytest.raises(AuthorityError, match="valid from"):
+        made(age, lifetime).issue_workload(REVIEWS)
+
+
+def test_a_leaf_is_replaced_when_its_time_has_come_when_the_clock_went_back_and_for_a_new_signer() -> None:
+    authority = made(DAY)
+    leaf = authority.issue_workload(REVIEWS)
+    assert authority.is_current(leaf, NOW)
+    assert not authority.is_current(leaf, leaf.renew_at)
+    assert not authority.is_current(leaf, NOW - datetime.timedelta(hours=1)), "not valid yet by the present clock"
+    authority.install(made().material)
+    assert not authority.is_current(leaf, NOW)
+
+
+def test_a_key_is_never_shown() -> None:
+    authority = made()
+    shown = f"{authority.issue_workload(REVIEWS)!r} {authority.material!r}"
+    assert "PRIVATE" not in shown
+    assert "key=" not in shown

@@ -1,0 +1,156 @@
+"""What `ca status` says, and whether the next step of a root rotation is safe. Pure.
+
+Invariant: nothing here holds a key.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
+from dockermesh.ca import NEXT, Leaf, Material, Step
+from dockermesh.xds import SECRET, ProxyStatus, SyncState
+
+SETTLE = datetime.timedelta(seconds=2)
+"""How long a step rests before the next one: other control planes and proxies put it in force within this time."""
+_LATE = datetime.timedelta(days=30)
+_LATE_PART = 0.2
+"""A root is to be replaced in the last fifth of its life (as Istio's), or 30 days before its end where that is less."""
+
+
+def blockers(
+    step: Step,
+    material: Material,
+    *,
+    proxies: Iterable[ProxyStatus],
+    leaves: Mapping[str, Leaf],
+    running: Collection[str],
+    lifetime: datetime.timedelta,
+    now: datetime.datetime,
+) -> list[str]:
+    """Why this step would break connections now; empty when it is safe.
+
+    `running` are the workloads that run; those whose proxy is connected elsewhere, or not at all, count as well.
+    """
+    if step is Step.PREPARE:
+        return []
+    found = []
+    if now - material.since < SETTLE:
+        found.append(f"the step before was taken less than {SETTLE.total_seconds():.0f} s ago")
+    connected = {status.proxy.key: status for status in proxies}
+    late = sorted(key for key, status in connected.items() if not _has_secrets(status))
+    if late:
+        found.append(f"not yet accepted by {_some(late)}")
+    if step is Step.FINISH:
+        old = sorted(k for k, leaf in leaves.items() if k in connected and leaf.signer != material.signer.id)
+        if old:
+            found.append(f"certificates of the old root are still held by {_some(old)}")
+        until = material.since + lifetime
+        away = sorted(set(running) - set(connected))
+        if away and now < until:
+            found.append(
+                f"not connected to this control plane, so perhaps with certificates of the old root: {_some(away)}; "
+                f"the last of those expire at {_time(until)}"
+            )
+    return found
+
+
+def _has_secrets(status: ProxyStatus) -> bool:
+    return all(t.state is SyncState.SYNCED for t in status.types if t.type_url == SECRET)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def ca_report(
+    material: Material,
+    *,
+    trust_domain: str,
+    leaves: Mapping[str, Leaf],
+    issued: int,
+    failures: int,
+    problems: Iterable[str],
+    blocked: list[str],
+    lifetime: datetime.timedelta,
+    now: datetime.datetime,
+) -> dict[str, Any]:
+    """The state of the CA as JSON."""
+    signer = material.signer.certificate
+    return {
+        "trust_domain": trust_domain,
+        "managed": material.is_own,
+        "phase": material.phase.value,
+        "since": _time(material.since),
+        "signer": _certificate(signer, is_signing=True),
+        "roots": [_certificate(root, is_signing=_leads_to(material, root)) for root in material.roots],
+        "leaves": {
+            "lifetime_seconds": int(lifetime.total_seconds()),
+            "held": len(leaves),
+            "issued": issued,
+            "failures": failures,
+            "of_old_signer": sum(leaf.signer != material.signer.id for leaf in leaves.values()),
+            "next_renewal": _time(min((leaf.renew_at for leaf in leaves.values()), default=None)),
+            "next_expiry": _time(min((leaf.not_after for leaf in leaves.values()), default=None)),
+        },
+        "next_step": NEXT[material.phase].value if material.is_own else "",
+        "blocked": blocked,
+        "warnings": [
+            *(problem for problem in problems if problem),
+            *expiry_warnings(material, now),
+            *renewal_warnings(leaves, now),
+        ],
+    }
+
+
+def expiry_warnings(material: Material, now: datetime.datetime) -> Iterator[str]:
+    """What is to be said about the end of roots and signers."""
+    mend = "run `dockermesh ca rotate`" if material.is_own else "replace the files of your CA"
+    items = {"the root": material.roots[0], "the CA's certificate": material.signer.certificate}
+    for what, item in items.items():
+        left, whole = item.not_valid_after_utc - now, item.not_valid_after_utc - item.not_valid_before_utc
+        if left <= datetime.timedelta():
+            yield f"{what} has expired: no certificates can be issued; {mend}"
+        elif left < min(whole * _LATE_PART, _LATE):
+            yield f"{what} expires in {max(left.days, 0)} days; {mend}"
+        elif item.not_valid_before_utc > now:
+            yield f"{what} is not valid yet: is the clock right?"
+        if material.signer.certificate == material.roots[0]:
+            return
+
+
+def renewal_warnings(leaves: Mapping[str, Leaf], now: datetime.datetime) -> Iterator[str]:
+    """What is to be said about leaves that should have been replaced."""
+    late = {key: leaf for key, leaf in leaves.items() if is_late(leaf, now)}
+    if late:
+        first = min(late, key=lambda key: late[key].not_after)
+        end = _time(late[first].not_after)
+        yield f"{len(late)} certificates are overdue for renewal; the first, {first}'s, expires at {end}"
+
+
+def is_late(leaf: Leaf, now: datetime.datetime) -> bool:
+    """Whether a leaf should have been replaced for a while: more than a twentieth of its life."""
+    return now > leaf.renew_at + (leaf.not_after - leaf.not_before) / 20
+
+
+def _certificate(certificate: x509.Certificate, *, is_signing: bool) -> dict[str, Any]:
+    return {
+        "subject": certificate.subject.rfc4514_string(),
+        "sha256": certificate.fingerprint(hashes.SHA256()).hex(),
+        "not_before": _time(certificate.not_valid_before_utc),
+        "not_after": _time(certificate.not_valid_after_utc),
+        "signing": is_signing,
+    }
+
+
+def _leads_to(material: Material, root: x509.Certificate) -> bool:
+    certificate = material.signer.certificate
+    return root == certificate or (not material.is_own and root.subject == certificate.issuer)
+
+
+def _time(moment: datetime.datetime | None) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ") if moment is not None else ""

@@ -1,0 +1,91 @@
+"""One sealed text in Consul's KV, which all control planes share: read, followed, and written with check-and-set.
+
+It is the CA's material, encrypted before it comes here. Invariant: a write that does not know the present text fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import consul
+
+from dockermesh.engine.consul_client import ConsulClient
+from dockermesh.errors import RegistryError
+from dockermesh.model.consul import ConsulSettings
+from dockermesh.registry.watch import Outages, Watch, explain
+
+KEY = "dockermesh/ca"
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """The text and its version; no text and version 0 when there is none."""
+
+    text: str = ""
+    version: int = 0
+
+
+class ConsulSealedStore:
+    """The text at `dockermesh/ca`."""
+
+    where = f"Consul's KV, {KEY}"
+
+    def __init__(self, settings: ConsulSettings) -> None:
+        self._settings = settings
+        self._client: ConsulClient | None = None
+
+    async def read(self) -> Sealed:
+        """The text as it is now. Raises RegistryError when Consul does not tell."""
+        try:
+            # A follower's answer may be old, and an old answer here could make a second CA.
+            _, item = await self._connect().kv.get(KEY, consistency="consistent")
+        except (consul.ConsulException, aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise self._failed(error, "a read of the CA") from error
+        return _sealed(item)
+
+    async def write(self, text: str, version: int) -> bool:
+        """Write the text; False if it is not at `version` any more (0: there must be none). Raises RegistryError."""
+        try:
+            return bool(await self._connect().kv.put(KEY, text, cas=version))
+        except (consul.ConsulException, aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise self._failed(error, "a change of the CA") from error
+
+    async def follow(self, publish: Callable[[Sealed], None]) -> None:
+        """Publish the text now and after every change, until cancelled."""
+        client = self._connect()
+
+        async def fetch(index: int | None) -> Any:
+            at, item = await client.kv.get(KEY, index=index, wait=client.wait)
+            return at, _sealed(item)
+
+        await Watch("the CA", fetch, publish, Outages(self._settings.address, lambda: None)).run()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    def _connect(self) -> ConsulClient:
+        if self._client is None:
+            self._client = ConsulClient(self._settings)
+        return self._client
+
+    def _failed(self, error: BaseException, what: str) -> RegistryError:
+        return RegistryError(
+            explain(error, self._settings.address, what),
+            where=self.where,
+            fix="see that Consul runs and has a leader, then try again",
+        )
+
+
+def _sealed(item: Any) -> Sealed:
+    if not item:
+        return Sealed()
+    value = item.get("Value") or b""
+    return Sealed(
+        value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value), int(item["ModifyIndex"])
+    )
