@@ -26,6 +26,11 @@ _LONGEST_S = 600.0
 """Istio's default: in effect the authorizer's own time limits apply."""
 
 
+def rule_prefix(authorizer: str) -> str:
+    """What the names of an authorizer's rules start with, before `ns[`; no other authorizer's do."""
+    return f"istio-ext-authz-{authorizer}-"
+
+
 @dataclass(frozen=True, slots=True)
 class Authorizer:
     """A provider of the mesh settings, and the hostname of its service."""
@@ -33,11 +38,6 @@ class Authorizer:
     name: str
     host: str
     provider: Provider = field(hash=False)
-
-    @property
-    def rule_prefix(self) -> str:
-        """What the names of its rules start with; no other authorizer's do."""
-        return f"istio-ext-authz-{self.name}-"
 
     def http(self, rbac_filter: str) -> http_pb2.ExtAuthz | None:
         """The HTTP filter, asked where `rbac_filter` found a rule; None if the provider is no authorizer."""
@@ -109,7 +109,7 @@ class Authorizer:
         return made
 
     def _enabled(self, rbac_filter: str) -> metadata_pb2.MetadataMatcher:
-        matched = string_pb2.StringMatcher(prefix=f"{self.rule_prefix}ns[")
+        matched = string_pb2.StringMatcher(prefix=f"{rule_prefix(self.name)}ns[")
         return metadata_pb2.MetadataMatcher(
             filter=rbac_filter,
             path=[metadata_pb2.MetadataMatcher.PathSegment(key=_MATCHED)],

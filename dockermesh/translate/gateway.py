@@ -15,10 +15,12 @@ from typing import Any
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 
+from dockermesh.config.api.mesh_config import GatewayTopology
 from dockermesh.config.api.virtual_service import L4MatchAttributes, RouteDestination, VirtualService
 from dockermesh.config.resource import Resource
 from dockermesh.translate import names, server_tls
 from dockermesh.translate.destinations import Destinations
+from dockermesh.translate.edge import distrust
 from dockermesh.translate.endpoints import socket_address
 from dockermesh.translate.gateway_hosts import BoundServer, bound_hosts, intersect
 from dockermesh.translate.http import connection_manager
@@ -110,6 +112,7 @@ class _Builder:
             normalization=normalization,
             security=self.security.http,
         )
+        distrust(manager, self.where.mesh.settings.gateway_topology or GatewayTopology())
         return filter_chain(http_filter(manager), **match)
 
     def _table(self, port: int, name: str, servers: list[BoundServer]) -> route_pb2.RouteConfiguration:

@@ -132,9 +132,9 @@ def connection_manager(
         manager.path_with_escaped_slashes_action = hcm_pb2.HttpConnectionManager.UNESCAPE_AND_FORWARD
     if is_edge:
         manager.server_name = "dockermesh"
-        _tell_client(manager, hcm_pb2.HttpConnectionManager.SANITIZE_SET)
+        tell_client(manager, hcm_pb2.HttpConnectionManager.SANITIZE_SET)
     if is_inbound:
-        _tell_client(manager, hcm_pb2.HttpConnectionManager.APPEND_FORWARD)
+        tell_client(manager, hcm_pb2.HttpConnectionManager.APPEND_FORWARD)
         manager.local_reply_config.CopyFrom(_mark_unreached())
     if route_config is not None:
         manager.route_config.CopyFrom(route_config)
@@ -143,7 +143,7 @@ def connection_manager(
     return manager
 
 
-def _tell_client(manager: hcm_pb2.HttpConnectionManager, how: Any) -> None:
+def tell_client(manager: hcm_pb2.HttpConnectionManager, how: Any) -> None:
     """Tell the app in `x-forwarded-client-cert` who the client is, by its certificate (Istio's settings).
 
     Envoy drops the header of a client without one. At the edge it is always made anew; inside, that of another proxy,

@@ -17,11 +17,11 @@ from envoy.extensions.filters.http.jwt_authn.v3 import config_pb2
 from google.protobuf import empty_pb2
 
 from dockermesh.config.api.request_authentication import JWTRule
-from dockermesh.translate.jwt_names import JWT_PAYLOAD
+from dockermesh.translate.claims import JWT_PAYLOAD
+from dockermesh.translate.key_sets import REJECTING_KEYS, usable_keys
 
 DISCOVERY_PATH = "/.well-known/openid-configuration"
 """Where an issuer says what its `jwks_uri` is. Source: OpenID Connect Discovery 1.0, section 4."""
-REJECTING_KEYS = '{"keys":[]}'
 _SPACE_DELIMITED = ("permission", "scope")
 
 
@@ -50,7 +50,7 @@ def jwt_authentication(
 
 
 def _provider(rule: JWTRule, keys: Mapping[str, str], is_gateway: bool) -> config_pb2.JwtProvider:
-    text = rule.jwks or keys.get(key_source(rule)) or REJECTING_KEYS
+    text = usable_keys(rule.jwks or keys.get(key_source(rule), "")) or REJECTING_KEYS
     return config_pb2.JwtProvider(
         issuer=rule.issuer,
         audiences=rule.audiences,

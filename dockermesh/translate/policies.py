@@ -24,13 +24,14 @@ from dockermesh.config.api.authorization_policy import Action, AuthorizationPoli
 from dockermesh.config.api.common import LabelSelector, PolicyTargetReference
 from dockermesh.config.api.request_authentication import RequestAuthentication
 from dockermesh.config.resource import Resource
-from dockermesh.translate.ext_authz import SHADOW_PREFIX, Authorizer
+from dockermesh.translate.claims import JWT_FILTER
+from dockermesh.translate.ext_authz import SHADOW_PREFIX, Authorizer, rule_prefix
 from dockermesh.translate.http import pack
 from dockermesh.translate.index import resolve_host
 from dockermesh.translate.jwt import jwt_authentication, key_source
-from dockermesh.translate.jwt_names import JWT_FILTER
 from dockermesh.translate.mesh import MeshState, Proxy
 from dockermesh.translate.rbac import is_dry_run, rules
+from dockermesh.translate.scripts import HOST_AS_GIVEN, PORTLESS_HOST, one_token
 from dockermesh.translate.settings import MeshSettings
 from dockermesh.translate.visibility import Labels, as_labels
 
@@ -43,6 +44,8 @@ _DRY_RUN_STATS = {Action.ALLOW: "istio_dry_run_allow_", Action.DENY: "istio_dry_
 _BAD_CUSTOM = "-deny-due-to-bad-CUSTOM-action"
 _GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
 
+_Step = tuple[str, Any]
+"""A filter's name and settings."""
 _Policy = Resource[AuthorizationPolicy] | Resource[RequestAuthentication]
 
 
@@ -144,17 +147,34 @@ def security_filters(policies: Policies, settings: MeshSettings, *, is_gateway: 
     if policies is NO_POLICIES:
         return SecurityFilters()
     domains = (settings.trust_domain, *settings.trust_domain_aliases)
+    http: list[hcm_pb2.HttpFilter] = []
+    custom = [p for p in policies.authorizations if p.spec.action is Action.CUSTOM and not is_dry_run(p)]
+    for finding, asking in _custom(custom, policies, domains, is_tcp=False):
+        http.extend([*_seeing_hosts([_http(*finding)], custom), *(_http(*step) for step in asking)])
     jwt_rules = [rule for p in policies.authentications for rule in p.spec.jwt_rules]
-    http = [_http(name, message) for name, message in _custom(policies, domains, is_tcp=False)]
     if jwt_rules:
+        http.append(one_token(jwt_rules))
         http.append(_http(JWT_FILTER, jwt_authentication(jwt_rules, dict(policies.keys), is_gateway=is_gateway)))
-    network = [_network(name, message) for name, message in _custom(policies, domains, is_tcp=True)]
-    for action in (Action.AUDIT, Action.DENY, Action.ALLOW):
-        chosen = [p for p in policies.authorizations if p.spec.action is action]
-        if chosen:
-            http.append(_http(HTTP_RBAC, _enforced(chosen, action, domains, is_tcp=False)))
-            network.append(_network(TCP_RBAC, _enforced(chosen, action, domains, is_tcp=True)))
+    deciding = [p for p in policies.authorizations if p.spec.action is not Action.CUSTOM]
+    http.extend(_seeing_hosts([_http(*f) for f in _enforced(deciding, domains, is_tcp=False)], deciding))
+    steps = [step for first, rest in _custom(custom, policies, domains, is_tcp=True) for step in (first, *rest)]
+    network = [_network(*step) for step in (*steps, *_enforced(deciding, domains, is_tcp=True))]
     return SecurityFilters(http, network)
+
+
+def _seeing_hosts(
+    filters: list[hcm_pb2.HttpFilter], policies: Iterable[Resource[AuthorizationPolicy]]
+) -> list[hcm_pb2.HttpFilter]:
+    """The filters, which see hosts without port if that is how the policies write them.
+
+    Else a rule for `admin.example` would not hold for `admin.example:80`. Where any host has a port, all are compared
+    as they are.
+    """
+    operations = [to.operation for p in policies for rule in p.spec.rules for to in rule.to]
+    hosts = [host for o in operations if o is not None for host in (*o.hosts, *o.not_hosts)]
+    if not filters or all(host == "*" for host in hosts) or any(":" in host for host in hosts):
+        return filters
+    return [PORTLESS_HOST, *filters, HOST_AS_GIVEN]
 
 
 def _http(name: str, message: Any) -> hcm_pb2.HttpFilter:
@@ -166,51 +186,49 @@ def _network(name: str, message: Any) -> listener_components_pb2.Filter:
 
 
 def _enforced(
-    policies: list[Resource[AuthorizationPolicy]], action: Action, domains: tuple[str, ...], *, is_tcp: bool
-) -> Any:
-    """The RBAC filter of one action: policies in dry run are its shadow rules."""
-    made = tcp_rbac_pb2.RBAC(stat_prefix=_TCP_STATS) if is_tcp else http_rbac_pb2.RBAC()
-    enforced = [p for p in policies if not is_dry_run(p)]
-    reported = [p for p in policies if is_dry_run(p)]
-    if enforced:
-        made.rules.CopyFrom(rules(enforced, action, domains, is_tcp=is_tcp))
-    if reported:
-        made.shadow_rules.CopyFrom(rules(reported, action, domains, is_tcp=is_tcp))
-        made.shadow_rules_stat_prefix = _DRY_RUN_STATS.get(action, "")
-    return made
+    policies: list[Resource[AuthorizationPolicy]], domains: tuple[str, ...], *, is_tcp: bool
+) -> Iterable[_Step]:
+    """An RBAC filter for each action: policies in dry run are its shadow rules."""
+    for action in (Action.AUDIT, Action.DENY, Action.ALLOW):
+        chosen = [p for p in policies if p.spec.action is action]
+        enforced = [p for p in chosen if not is_dry_run(p)]
+        reported = [p for p in chosen if is_dry_run(p)]
+        made = _rbac(is_tcp=is_tcp)
+        if enforced:
+            made.rules.CopyFrom(rules(enforced, action, domains, is_tcp=is_tcp))
+        if reported:
+            made.shadow_rules.CopyFrom(rules(reported, action, domains, is_tcp=is_tcp))
+            made.shadow_rules_stat_prefix = _DRY_RUN_STATS.get(action, "")
+        if chosen:
+            yield TCP_RBAC if is_tcp else HTTP_RBAC, made
 
 
-def _custom(policies: Policies, domains: tuple[str, ...], *, is_tcp: bool) -> Iterable[tuple[str, Any]]:
+def _rbac(*, is_tcp: bool) -> Any:
+    return tcp_rbac_pb2.RBAC(stat_prefix=_TCP_STATS) if is_tcp else http_rbac_pb2.RBAC()
+
+
+def _custom(
+    custom: list[Resource[AuthorizationPolicy]], policies: Policies, domains: tuple[str, ...], *, is_tcp: bool
+) -> Iterable[tuple[_Step, list[_Step]]]:
     """For each authorizer, what finds the requests that it has to judge, and what asks it.
 
     A policy whose authorizer is not known denies what its rules match.
     """
     rbac_filter = TCP_RBAC if is_tcp else HTTP_RBAC
     known = {authorizer.name: authorizer for authorizer in policies.authorizers}
-    by_name: dict[str, list[Resource[AuthorizationPolicy]]] = defaultdict(list)
-    for policy in policies.authorizations:
-        if policy.spec.action is Action.CUSTOM and policy.spec.provider is not None and not is_dry_run(policy):
-            by_name[policy.spec.provider.name].append(policy)
-    for name, chosen in sorted(by_name.items()):
+    for name in sorted({p.spec.provider.name for p in custom if p.spec.provider is not None}):
+        chosen = [p for p in custom if p.spec.provider is not None and p.spec.provider.name == name]
+        found = rules(chosen, Action.CUSTOM, domains, is_tcp=is_tcp, prefix=rule_prefix(name))
         authorizer = known.get(name)
-        prefix = authorizer.rule_prefix if authorizer is not None else f"istio-ext-authz-{name}-"
-        found = rules(chosen, Action.CUSTOM, domains, is_tcp=is_tcp, prefix=prefix)
+        made = _rbac(is_tcp=is_tcp)
         if authorizer is None:
-            yield rbac_filter, _refusing(found, is_tcp=is_tcp)
+            made.rules.action = rbac_pb2.RBAC.DENY
+            for rule, policy in found.policies.items():
+                made.rules.policies[rule + _BAD_CUSTOM].CopyFrom(policy)
+            yield (rbac_filter, made), []
             continue
         asking = authorizer.tcp(rbac_filter) if is_tcp else authorizer.http(rbac_filter)
-        if asking is None:
-            continue
-        made = tcp_rbac_pb2.RBAC(stat_prefix=_TCP_STATS) if is_tcp else http_rbac_pb2.RBAC()
-        made.shadow_rules.CopyFrom(found)
-        made.shadow_rules_stat_prefix = SHADOW_PREFIX
-        yield rbac_filter, made
-        yield (TCP_EXT_AUTHZ if is_tcp else HTTP_EXT_AUTHZ), asking
-
-
-def _refusing(found: rbac_pb2.RBAC, *, is_tcp: bool) -> Any:
-    made = tcp_rbac_pb2.RBAC(stat_prefix=_TCP_STATS) if is_tcp else http_rbac_pb2.RBAC()
-    made.rules.action = rbac_pb2.RBAC.DENY
-    for name, policy in found.policies.items():
-        made.rules.policies[name + _BAD_CUSTOM].CopyFrom(policy)
-    return made
+        if asking is not None:
+            made.shadow_rules.CopyFrom(found)
+            made.shadow_rules_stat_prefix = SHADOW_PREFIX
+            yield (rbac_filter, made), [(TCP_EXT_AUTHZ if is_tcp else HTTP_EXT_AUTHZ, asking)]

@@ -19,10 +19,10 @@ from envoy.config.core.v3 import address_pb2, extension_pb2
 from envoy.config.rbac.v3 import rbac_pb2
 from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.path.match.uri_template.v3 import uri_template_match_pb2
-from envoy.type.matcher.v3 import metadata_pb2, path_pb2, regex_pb2, string_pb2, value_pb2
+from envoy.type.matcher.v3 import path_pb2, regex_pb2, string_pb2, value_pb2
 
+from dockermesh.translate.claims import JWT_FILTER, JWT_PAYLOAD, claim_matcher, metadata_matcher
 from dockermesh.translate.http import pack
-from dockermesh.translate.jwt_names import JWT_FILTER, JWT_PAYLOAD
 
 Matcher = Any
 """An rbac_pb2.Permission or an rbac_pb2.Principal; those of one rule's half are never mixed."""
@@ -95,11 +95,6 @@ def _one_of(values: Iterable[str]) -> value_pb2.ValueMatcher:
     return found[0] if len(found) == 1 else _Value(or_match=value_pb2.OrMatcher(value_matchers=found))
 
 
-def _metadata(name: str, path: Iterable[str], value: value_pb2.ValueMatcher) -> metadata_pb2.MetadataMatcher:
-    segments = [metadata_pb2.MetadataMatcher.PathSegment(key=key) for key in path]
-    return metadata_pb2.MetadataMatcher(filter=name, path=segments, value=value)
-
-
 def _cidr(text: str) -> address_pb2.CidrRange:
     address, _, length = text.partition("/")
     parsed = ipaddress.ip_address(address)
@@ -146,19 +141,13 @@ def service_account(policy_namespace: str) -> Attribute:
 # the end user -----------------------------------------------------------------------------------------------------
 
 
-def _claim(path: Iterable[str], value: value_pb2.ValueMatcher) -> rbac_pb2.Principal:
-    return rbac_pb2.Principal(metadata=_metadata(JWT_FILTER, (JWT_PAYLOAD, *path), value))
-
-
 def _claim_values(*path: str) -> Attribute:
     """A claim that is one of the values, or a list with one of them."""
-
-    def matcher(values: tuple[str, ...]) -> rbac_pb2.Principal:
-        single = _one_of(values)
-        listed = _Value(list_match=value_pb2.ListMatcher(one_of=single))
-        return _claim(path, _Value(or_match=value_pb2.OrMatcher(value_matchers=[listed, single])))
-
-    return Attribute(PRINCIPALS, matcher, is_http=True)
+    return Attribute(
+        PRINCIPALS,
+        lambda values: rbac_pb2.Principal(metadata=claim_matcher(path, _one_of(values))),
+        is_http=True,
+    )
 
 
 def _request_principal(value: str) -> rbac_pb2.Principal:
@@ -175,7 +164,8 @@ def _request_principal(value: str) -> rbac_pb2.Principal:
 
 def _issued(issuer: string_pb2.StringMatcher, subject: string_pb2.StringMatcher) -> rbac_pb2.Principal:
     pairs = (("iss", issuer), ("sub", subject))
-    return PRINCIPALS.all_of([_claim([name], _Value(string_match=wanted)) for name, wanted in pairs])
+    found = (metadata_matcher(JWT_FILTER, (JWT_PAYLOAD, name), _Value(string_match=text)) for name, text in pairs)
+    return PRINCIPALS.all_of([rbac_pb2.Principal(metadata=matcher) for matcher in found])
 
 
 # the request ------------------------------------------------------------------------------------------------------
@@ -230,7 +220,7 @@ def _envoy_metadata(key: str) -> Attribute:
     def matcher(values: tuple[str, ...]) -> rbac_pb2.Permission:
         found = [one(value) for value in values]
         joined = found[0] if len(found) == 1 else _Value(or_match=value_pb2.OrMatcher(value_matchers=found))
-        return rbac_pb2.Permission(metadata=_metadata(name, [path], joined))
+        return rbac_pb2.Permission(metadata=metadata_matcher(name, [path], joined))
 
     return Attribute(PERMISSIONS, matcher)
 

@@ -43,7 +43,8 @@ class Translator:
     _views: dict[Scope, SidecarView] = field(default_factory=dict)
     _policies: PolicyIndex = field(default_factory=lambda: PolicyIndex(MeshState()))
     _inbound: dict[Inbound, tuple[tuple[Resource, ...], Resource]] = field(default_factory=dict)
-    _layers: dict[object, tuple[ResourceSet, ResourceSet]] = field(default_factory=dict)
+    _layers: dict[tuple[Scope, Inbound], tuple[ResourceSet, ResourceSet]] = field(default_factory=dict)
+    _asked: set[tuple[Scope, Inbound]] = field(default_factory=set)
     _snapshots: dict[object, Snapshot] = field(default_factory=dict)
     _gateways: dict[object, GatewayResources] = field(default_factory=dict)
     _served: dict[str, dict[int, Port]] = field(default_factory=dict)
@@ -66,6 +67,7 @@ class Translator:
         if self._serve(before, mesh) or is_config_new:
             self._gateways.clear()
         if is_config_new:
+            self._forget_positions()
             self._index = ConfigIndex(mesh, self._delegation)
             self._policies = PolicyIndex(mesh)
             # Scopes follow from the config: those that no proxy asked for since its last change are gone.
@@ -146,6 +148,7 @@ class Translator:
     def _layered(self, scope: Scope, own: Inbound) -> tuple[ResourceSet, ResourceSet]:
         """The clusters and listeners of sidecars that serve these ports: their own over the shared ones."""
         shared = self._view(scope).shared
+        self._asked.add((scope, own))
         found = self._layers.get((scope, own))
         if found is None or found[0].base is not shared.clusters or found[1].base is not shared.listeners:
             own_clusters, own_listener = self._inbound_resources(own)
@@ -154,6 +157,13 @@ class Translator:
                 ResourceSet([own_listener], base=shared.listeners),
             )
         return found
+
+    def _forget_positions(self) -> None:
+        """Let go of what no proxy asked for since the last change of the config, such as replaced policies."""
+        self._layers = {position: layer for position, layer in self._layers.items() if position in self._asked}
+        kept = {own for _, own in self._asked}
+        self._inbound = {own: made for own, made in self._inbound.items() if own in kept}
+        self._asked.clear()
 
     def _inbound_resources(self, own: Inbound) -> tuple[tuple[Resource, ...], Resource]:
         found = self._inbound.get(own)

@@ -108,6 +108,7 @@ spec: {jwtRules: [{issuer: me, jwks: '{"keys": []}'}]}
     assert http == [
         "envoy.filters.http.rbac",
         "envoy.filters.http.ext_authz",
+        "envoy.filters.http.lua",
         "envoy.filters.http.jwt_authn",
         *["envoy.filters.http.rbac"] * 3,
         "envoy.filters.http.router",
@@ -126,3 +127,14 @@ def test_sidecars_without_a_workload_record_are_policed_by_their_labels() -> Non
     listed = filters(translator, unknown)
     assert "envoy.filters.http.rbac" in listed[0]
     assert "envoy.filters.http.rbac" not in filters(translator, sidecar("reviews-1", 9080))[0]
+
+
+def test_resources_of_replaced_policies_are_forgotten() -> None:
+    services = [service("reviews", "10.0.0.1")]
+    translator = translated()
+    for number in range(5):
+        config = edge(policy("one", f"{{rules: [{{to: [{{operation: {{ports: ['{number}']}}}}]}}]}}"))
+        translator.update(build_mesh(catalog(services), config=config, previous=translator.mesh))
+        translator.snapshot(reviews())
+    assert len(translator._inbound) <= 2
+    assert len(translator._layers) <= 2
