@@ -56,7 +56,8 @@ async def test_control_planes_that_start_together_share_one_root(agent: Agent, t
 async def test_neither_consul_nor_a_file_holds_the_key_in_the_open(agent: Agent, tmp_path: Path) -> None:
     await keeper(agent, tmp_path).open()
     assert "PRIVATE" not in await stored(agent)
-    for file in tmp_path.iterdir():
+    for name in ("sealing.key", "sealed.json"):
+        file = tmp_path / name
         assert file.stat().st_mode & 0o777 == 0o600
         assert b"PRIVATE" not in file.read_bytes()
 

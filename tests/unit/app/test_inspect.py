@@ -15,7 +15,7 @@ from dockermesh.app.inspect.logging import logging_paths
 from dockermesh.app.inspect.proxies import LocalProxy, find_proxy
 from dockermesh.app.inspect.secrets import secret_items
 from dockermesh.app.inspect.status import compare, status_entries, status_row
-from dockermesh.ca import Authority
+from dockermesh.ca import new_material
 from dockermesh.errors import InputError, UsageError
 
 ADMIN = "type.googleapis.com/envoy.admin.v3."
@@ -174,8 +174,8 @@ def test_endpoints_are_shown_by_address_and_can_be_picked() -> None:
     assert picked == [["10.0.0.1:9080", "HEALTHY", "FAILED", "a"]]
 
 
-def test_certificates_are_shown_and_private_keys_and_tokens_never(tmp_path: Path) -> None:
-    root = Authority.open(tmp_path, "cluster.local").root_pem
+def test_certificates_are_shown_and_private_keys_and_tokens_never() -> None:
+    root = new_material("cluster.local", datetime.now(UTC)).roots_pem
     secret = {
         "name": "default",
         "tls_certificate": {
