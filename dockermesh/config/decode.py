@@ -197,11 +197,11 @@ def _message_decoder(cls: Any) -> _Decode:
     return run
 
 
-def unknown_field(name: str, known: Any) -> str:
+def unknown_field(name: Any, known: Any) -> str:
     """The message about a field that does not exist, with the most similar one that does."""
     from difflib import get_close_matches
 
-    close = get_close_matches(name, list(known), n=1, cutoff=0.7)
+    close = get_close_matches(str(name), list(known), n=1, cutoff=0.7)
     return f"unknown field {name!r}" + (f"; did you mean {close[0]!r}?" if close else "")
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ from dockermesh.translate.edge import distrust
 from dockermesh.translate.endpoints import socket_address
 from dockermesh.translate.gateway_hosts import BoundServer, bound_hosts, intersect
 from dockermesh.translate.http import connection_manager
+from dockermesh.translate.isolation import TRANSLATION_ERRORS, sound
 from dockermesh.translate.listeners import TLS_INSPECTOR, filter_chain, http_filter, proxy_filter, sniff
 from dockermesh.translate.mesh import Proxy
 from dockermesh.translate.policies import NO_POLICIES, Policies, SecurityFilters, security_filters
@@ -38,11 +40,12 @@ _VirtualHost = route_components_pb2.VirtualHost
 
 @dataclass(frozen=True, slots=True)
 class GatewayResources:
-    """What a gateway proxy gets beside the clusters of the mesh."""
+    """What a gateway proxy gets beside the clusters of the mesh, and what was left out, by resource."""
 
     listeners: list[listener_pb2.Listener] = field(default_factory=list)
     tables: list[route_pb2.RouteConfiguration] = field(default_factory=list)
     secrets: list[str] = field(default_factory=list)
+    problems: dict[str, str] = field(default_factory=dict)
 
 
 def gateway_resources(where: Destinations, proxy: Proxy, policies: Policies = NO_POLICIES) -> GatewayResources:
@@ -57,7 +60,8 @@ def gateway_resources(where: Destinations, proxy: Proxy, policies: Policies = NO
     security = security_filters(policies, where.mesh.settings, is_gateway=True)
     builder = _Builder(where, GatewayResources(), security)
     for (address, port), servers in sorted(places.items()):
-        builder.add(address, port, servers)
+        with builder.isolated(*(bound.gateway for bound in servers)):
+            builder.add(address, port, servers)
     return builder.result
 
 
@@ -75,6 +79,15 @@ class _Builder:
     where: Destinations
     result: GatewayResources
     security: SecurityFilters
+
+    @contextmanager
+    def isolated(self, *resources: Resource[Any]) -> Iterator[None]:
+        """Leave out and note what the resources cannot become; all others stay."""
+        try:
+            yield
+        except TRANSLATION_ERRORS as error:
+            for resource in resources:
+                self.result.problems[str(resource)] = f"{resource} cannot be translated: {error}"
 
     def add(self, address: str, port: int, servers: list[BoundServer]) -> None:
         """Open an address and port for these servers, oldest first."""
@@ -97,7 +110,7 @@ class _Builder:
             listener.listener_filters.append(TLS_INSPECTOR)
             sniff(listener)
             listener.continue_on_listener_filters_timeout = False
-        self.result.listeners.append(listener)
+        self.result.listeners.append(sound(listener))
 
     # HTTP ---------------------------------------------------------------------------------------------------------
 
@@ -122,9 +135,10 @@ class _Builder:
             hosts = bound_hosts(resource, servers)
             if not hosts or not resource.spec.http:
                 continue
-            routes = http_routes(resource, self._context(port, servers))
-            for host in hosts:
-                by_host.setdefault(host, []).extend(routes)
+            with self.isolated(resource):
+                routes = [sound(route) for route in http_routes(resource, self._context(port, servers))]
+                for host in hosts:
+                    by_host.setdefault(host, []).extend(routes)
         secured = {h for s in servers if s.is_plain_http and _redirects(s) for h in s.hosts}
         for host in secured:
             by_host.setdefault(host, [])
@@ -146,10 +160,9 @@ class _Builder:
         chains: list[listener_components_pb2.FilterChain] = []
         taken: set[str] = set()
         for bound in servers:
-            if bound.terminates:
-                chains.extend(self._terminated(port, bound, taken))
-            else:
-                chains.extend(self._passed_through(port, bound, taken))
+            with self.isolated(bound.gateway):
+                made = self._terminated(port, bound, taken) if bound.terminates else self._passed(port, bound, taken)
+                chains.extend(sound(chain) for chain in made)
         return chains
 
     def _terminated(self, port: int, bound: BoundServer, taken: set[str]) -> list[Any]:
@@ -166,7 +179,7 @@ class _Builder:
             table = f"https.{port}.{bound.server.port.name}.{gateway.name}.{gateway.namespace}"
             chain = self._http(port, table, [bound], **match)
         else:
-            targets = next((t for _, _, t in self._tcp_rules(port, bound)), None)
+            targets = next((target for _, target in self._tcp_rules(port, bound)), None)
             if targets is None:
                 return []
             chain = filter_chain(*self.security.network, targets, **match)
@@ -175,7 +188,7 @@ class _Builder:
         self.result.secrets.extend(server_tls.secret_names(tls))
         return [chain]
 
-    def _passed_through(self, port: int, bound: BoundServer, taken: set[str]) -> list[Any]:
+    def _passed(self, port: int, bound: BoundServer, taken: set[str]) -> list[Any]:
         """A chain for every server name that a TLS rule bound to the server has."""
         chains = []
         context = self._context(port, [bound])
@@ -183,16 +196,13 @@ class _Builder:
             hosts = bound_hosts(resource, [bound])
             if not hosts:
                 continue
-            for rule in resource.spec.tls:
-                for match in rule.match:
-                    if not rule.route or not applies(match, resource.namespace, context):
-                        continue
-                    names_ = (intersect(sni.lower(), host) for sni in match.sni_hosts for host in hosts)
-                    for name in dict.fromkeys(n for n in names_ if n is not None and n not in taken):
+            with self.isolated(resource):
+                for name, route in _named_routes(resource, hosts, context):
+                    if name not in taken:
+                        target = self._proxy(resource, route, port)
+                        chains.append(sound(filter_chain(*self.security.network, target, **_server_names([name]))))
                         taken.add(name)
-                        target = self._proxy(resource, rule.route, port)
-                        chains.append(filter_chain(*self.security.network, target, **_server_names([name])))
-        for _, _, target in self._tcp_rules(port, bound) if not chains else ():
+        for _, target in self._tcp_rules(port, bound) if not chains else ():
             fresh = [host for host in bound.hosts if host not in taken]
             if fresh:
                 taken.update(fresh)
@@ -203,33 +213,42 @@ class _Builder:
 
     def _tcp(self, port: int, bound: BoundServer) -> list[Any]:
         """The chains of a TCP port; without a rule it is not opened."""
-        chains, seen = [], set()
-        for source, network, target in self._tcp_rules(port, bound):
-            if (source, network) in seen:
-                continue
-            seen.add((source, network))
-            match: dict[str, Any] = {}
-            if network:
-                match["prefix_ranges"] = [_range(network)]
-            if source:
-                match["source_prefix_ranges"] = [_range(source)]
-            chains.append(filter_chain(*self.security.network, target, **match))
-        return chains
+        chains: dict[bytes, Any] = {}
+        for match, target in self._tcp_rules(port, bound):
+            chain = filter_chain(*self.security.network, target, **match)
+            chains.setdefault(chain.filter_chain_match.SerializeToString(deterministic=True), chain)
+        return list(chains.values())
 
-    def _tcp_rules(self, port: int, bound: BoundServer) -> Iterable[tuple[str, str, Any]]:
+    def _tcp_rules(self, port: int, bound: BoundServer) -> Iterable[tuple[dict[str, Any], Any]]:
+        """The conditions and the filter of every TCP rule bound to the server."""
         context = self._context(port, [bound])
         for resource in self.where.index.virtual_services:
             if not resource.spec.tcp or not bound_hosts(resource, [bound]):
                 continue
-            for rule in resource.spec.tcp:
-                for match in rule.match or (L4MatchAttributes(),):
-                    if not rule.route or not applies(match, resource.namespace, context):
-                        continue
-                    for network in match.destination_subnets or ("",):
-                        yield match.source_subnet, network, self._proxy(resource, rule.route, port)
+            with self.isolated(resource):
+                yield from [
+                    (_addresses(match.source_subnet, network), self._proxy(resource, rule.route, port))
+                    for rule in resource.spec.tcp
+                    for match in rule.match or (L4MatchAttributes(),)
+                    if rule.route and applies(match, resource.namespace, context)
+                    for network in match.destination_subnets or ("",)
+                ]
 
     def _proxy(self, resource: Resource[VirtualService], targets: tuple[RouteDestination, ...], port: int) -> Any:
-        return proxy_filter(self.where.tcp_proxy(targets, resource.namespace, port))
+        return sound(proxy_filter(self.where.tcp_proxy(targets, resource.namespace, port)))
+
+
+def _named_routes(
+    resource: Resource[VirtualService], hosts: list[str], context: RouteContext
+) -> Iterator[tuple[str, tuple[RouteDestination, ...]]]:
+    """The server names of the TLS rules, as far as the hosts cover them, with where each leads."""
+    for rule in resource.spec.tls:
+        for match in rule.match:
+            if not rule.route or not applies(match, resource.namespace, context):
+                continue
+            names_ = (intersect(sni.lower(), host) for sni in match.sni_hosts for host in hosts)
+            for name in dict.fromkeys(n for n in names_ if n is not None):
+                yield name, rule.route
 
 
 def _server_names(hosts: list[str]) -> dict[str, Any]:
@@ -239,6 +258,16 @@ def _server_names(hosts: list[str]) -> dict[str, Any]:
 
 def _redirects(bound: BoundServer) -> bool:
     return bound.server.tls is not None and bound.server.tls.https_redirect
+
+
+def _addresses(source: str, network: str) -> dict[str, Any]:
+    """The conditions on who connects and to which address."""
+    found = {}
+    if network:
+        found["prefix_ranges"] = [_range(network)]
+    if source:
+        found["source_prefix_ranges"] = [_range(source)]
+    return found
 
 
 def _range(text: str) -> Any:

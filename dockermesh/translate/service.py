@@ -17,6 +17,7 @@ from dockermesh.translate import client_tls, clusters, listeners, names, routes
 from dockermesh.translate.destinations import Dependency, Destinations
 from dockermesh.translate.endpoints import load_assignment, locality_setting, serving
 from dockermesh.translate.index import Rules, UnknownHost
+from dockermesh.translate.isolation import sound
 from dockermesh.translate.mesh import host_names
 from dockermesh.translate.origin import note_origin
 from dockermesh.translate.policy import HostRule, effective_policy
@@ -152,7 +153,7 @@ def translate(service: Service, inputs: Inputs, where: Destinations) -> Translat
 
 def translate_unknown(host: UnknownHost, inputs: Inputs, where: Destinations) -> Translated:
     """The routes of a host that no service has."""
-    made = http_routes(host.rule, RouteContext(where, DEFAULT_HTTP_PORT))
+    made = [sound(route) for route in http_routes(host.rule, RouteContext(where, DEFAULT_HTTP_PORT))]
     hosts = {}
     if made:
         name = f"{host.host}:{DEFAULT_HTTP_PORT}"
@@ -170,6 +171,8 @@ def _clusters(service: Service, inputs: Inputs, rule: HostRule) -> tuple[tuple[R
             cluster = clusters.service_cluster(service, port, settings, policy=policy, subset=subset)
             if inputs.policies:
                 note_origin(cluster, inputs.policies[0])
+            if inputs.policies or service.is_declared:
+                sound(cluster)
             made.append(make_resource(CLUSTER, cluster.name, _bytes(cluster)))
             secrets.extend(client_tls.secret_names(policy.tls, verify=settings.verify_certificates))
     return tuple(made), tuple(dict.fromkeys(secrets))
@@ -177,7 +180,8 @@ def _clusters(service: Service, inputs: Inputs, rule: HostRule) -> tuple[tuple[R
 
 def _virtual_host(service: Service, port: Port, dialled: int, inputs: Inputs, where: Destinations) -> Any:
     """The routing of a service on one port; `dialled` is the port that clients call."""
-    made = http_routes(inputs.rule, RouteContext(where, port.number)) if inputs.rule is not None else []
+    rule = inputs.rule
+    made = [sound(r) for r in http_routes(rule, RouteContext(where, port.number))] if rule is not None else []
     if not made:
         policy = effective_policy(where.index.merged(inputs.policies), port.number)
         made = [routes.default_route(service, port, policy, inputs.settings)]

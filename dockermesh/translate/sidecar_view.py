@@ -8,7 +8,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from dockermesh.model import Service
 from dockermesh.translate import clusters, dns, listeners, routes, service
 from dockermesh.translate.destinations import Destinations
 from dockermesh.translate.index import ConfigIndex, MeshRules, UnknownHost
+from dockermesh.translate.isolation import TRANSLATION_ERRORS
 from dockermesh.translate.mesh import MeshState
 from dockermesh.translate.names import INBOUND_PASSTHROUGH_CLUSTER, PASSTHROUGH_CLUSTER
 from dockermesh.translate.secrets import file_secrets
@@ -119,6 +120,7 @@ class SidecarView:
         unknown = {u.host: u for u in self._rules.unknown_hosts(where.mesh, visible)}
         for host in self.services.keys() - visible.keys() - unknown.keys():
             del self.services[host]
+            self.problems.pop(host, None)
             touched = reshaped = True
         for host, item in visible.items():
             old = self.services.get(host)
@@ -164,22 +166,30 @@ class SidecarView:
         return self._translate_safely(item, inputs, where)
 
     def _translate_safely(self, item: Service, inputs: Inputs, where: Destinations) -> Translated:
-        """The service's resources; without its rules if these cannot be translated, so that no other one suffers."""
-        try:
-            made = service.translate(item, inputs, where)
-        except (ValueError, TypeError, KeyError, IndexError) as error:
-            self.problems[item.hostname] = f"{inputs.rule or item.hostname} cannot be translated: {error}"
-            plain = replace(inputs, rule=None, policies=(), dependencies=(), caller=None)
-            return replace(service.translate(item, plain, where), inputs=inputs)
-        self.problems.pop(item.hostname, None)
-        return made
+        """The service's resources; without the rules that cannot be translated, so that no other one suffers."""
+        reasons: list[str] = []
+        for attempt, left_out in _attempts(inputs):
+            try:
+                made = service.translate(item, attempt, where)
+            except TRANSLATION_ERRORS as error:
+                reasons.append(str(error))
+                continue
+            if left_out:
+                self.problems[item.hostname] = f"{left_out} cannot be translated: {reasons[0]}"
+            else:
+                self.problems.pop(item.hostname, None)
+            return replace(made, inputs=inputs)
+        self.problems[item.hostname] = f"{item.hostname} cannot be translated: {reasons[-1]}"
+        return Translated(item, inputs)
 
     def _unknown(self, missing: UnknownHost, inputs: Inputs, where: Destinations) -> Translated:
         try:
-            return service.translate_unknown(missing, inputs, where)
-        except (ValueError, TypeError, KeyError, IndexError) as error:
+            made = service.translate_unknown(missing, inputs, where)
+        except TRANSLATION_ERRORS as error:
             self.problems[missing.host] = f"{missing.rule} cannot be translated: {error}"
             return Translated(None, inputs)
+        self.problems.pop(missing.host, None)
+        return made
 
     # what is shared -------------------------------------------------------------------------------------------
 
@@ -281,6 +291,18 @@ class SidecarView:
         if self._dns is None or self._dns[0] != hosts:
             self._dns = (hosts, named(LISTENER, dns.dns_listener(dns.dns_table(hosts))))
         return self._dns[1]
+
+
+def _attempts(inputs: Inputs) -> Iterator[tuple[Inputs, str]]:
+    """The inputs with ever fewer of the users' rules, and which of these are left out."""
+    yield inputs, ""
+    rules = ", ".join(map(str, inputs.policies))
+    without_route = replace(inputs, rule=None, dependencies=(), caller=None)
+    if inputs.rule is not None:
+        yield without_route, str(inputs.rule)
+    if inputs.policies:
+        yield replace(inputs, policies=()), rules
+        yield replace(without_route, policies=()), ", ".join(filter(None, (str(inputs.rule or ""), rules)))
 
 
 def _bytes(message: Any) -> bytes:

@@ -20,6 +20,7 @@ from dockermesh.config.api.virtual_service import RouteDestination, VirtualServi
 from dockermesh.config.resource import Resource
 from dockermesh.model import Port, Protocol, Service
 from dockermesh.translate.http import connection_manager, uint32
+from dockermesh.translate.isolation import sound
 from dockermesh.translate.listeners import SNIFFED_HTTP, filter_chain, http_filter, proxy_filter
 from dockermesh.translate.service_entries import networks
 from dockermesh.translate.virtual_service import RouteContext, applies
@@ -117,7 +118,7 @@ def _routed(rule: Resource[VirtualService] | None, port: Port, context: RouteCon
             continue
         seen.add(match)
         proxy = context.destinations.tcp_proxy(targets, rule.namespace, context.port)
-        yield match, _chain(match, proxy_filter(proxy))
+        yield match, sound(_chain(match, proxy_filter(proxy)))
 
 
 def _tls_rules(

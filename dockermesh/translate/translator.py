@@ -110,6 +110,8 @@ class Translator:
     def problems(self) -> dict[str, str]:
         """What is left out and why, by the host or the resource that suffers."""
         found = {host: reason for view in self._views.values() for host, reason in view.problems.items()}
+        for made in self._gateways.values():
+            found.update(made.problems)
         for name, reason in self._book.problems():
             found[name] = f"{found[name]}; {reason}" if name in found else reason
         return found

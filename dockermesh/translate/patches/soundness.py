@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from envoy.config.core.v3 import address_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 
 from dockermesh.translate.constraints import violation
@@ -30,7 +31,8 @@ _TERMINAL = frozenset(
 def listener_fault(listener: Any) -> str:
     """Why Envoy would refuse the listener; empty if nothing is known against it."""
     chains = [*listener.filter_chains]
-    if not chains and not listener.HasField("default_filter_chain"):
+    is_udp = listener.address.socket_address.protocol == address_pb2.SocketAddress.UDP
+    if not chains and not is_udp and not listener.HasField("default_filter_chain"):
         return "the listener would have no filter chain"
     matches = [chain.filter_chain_match.SerializeToString(deterministic=True) for chain in chains]
     if len(set(matches)) != len(matches):
