@@ -26,6 +26,7 @@ from dockermesh.app.credentials import server_credentials
 from dockermesh.app.debug import make_debug_app
 from dockermesh.app.folder_store import FolderConfigStore
 from dockermesh.app.http_port import HttpPort, ServerTls
+from dockermesh.app.jwks import KeySets
 from dockermesh.app.metrics import render_metrics
 from dockermesh.app.parts import make_registrar, make_registry, make_store
 from dockermesh.app.settings import ControlPlaneSettings
@@ -43,6 +44,7 @@ from dockermesh.kubeapi.resources import key_of, make_api_app
 from dockermesh.kubeapi.status import Failure
 from dockermesh.model import EMPTY_CATALOG, Catalog, Workload, WorkloadKind
 from dockermesh.registry.config_store import ConsulConfigStore, StoredResource
+from dockermesh.translate.jwt import wanted_keys
 from dockermesh.translate.mesh import Proxy, build_mesh
 from dockermesh.translate.settings import MeshSettings
 from dockermesh.translate.translator import Translator
@@ -64,6 +66,8 @@ class ControlPlane:
         self._catalog: Catalog | None = None
         self._config: Mapping[str, StoredResource] | None = None
         self._objects = ObjectCache()
+        self._key_sets = KeySets(self.take_keys)
+        self._keys: Mapping[str, str] = {}
         self._ads = AdsServer(authorize=self._admission.authorize)
         self._trust = Trust(settings, proxies=self._ads.proxies, running=self._running)
         self._plaintext = AdsServer(authorize=_anonymous)
@@ -132,6 +136,11 @@ class ControlPlane:
         self._objects.update(stored, self._store.index)
         self._refresh()
 
+    def take_keys(self, keys: Mapping[str, str]) -> None:
+        """New key sets of token issuers, by URL."""
+        self._keys = keys
+        self._refresh()
+
     def _refresh(self) -> None:
         if self._catalog is None or self._config is None:
             return
@@ -141,9 +150,11 @@ class ControlPlane:
                 self._catalog,
                 config=self._reader.read(self._config, self._catalog.workloads),
                 settings=self._mesh_settings,
+                jwks=self._keys,
                 previous=before,
             )
             is_changed = self._translator.update(mesh)
+            self._key_sets.want(wanted_keys(mesh.config.request_authentications))
         except Exception:
             # A fault of ours must not take the mesh down: proxies keep what they have until the next change.
             log.exception("the mesh could not be translated; proxies keep their configuration")
@@ -221,6 +232,7 @@ class ControlPlane:
                 tasks.create_task(make_registry(settings, self.take_catalog), name="registry"),
                 tasks.create_task(self._store.run(self.take_config), name="config"),
                 tasks.create_task(self._import(), name="import"),
+                tasks.create_task(self._key_sets.run(), name="key sets"),
                 tasks.create_task(self._trust.keeper.follow(), name="CA"),
             ]
             if secrets is not None:

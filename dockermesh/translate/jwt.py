@@ -16,12 +16,14 @@ from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.filters.http.jwt_authn.v3 import config_pb2
 from google.protobuf import empty_pb2
 
-from dockermesh.config.api.request_authentication import JWTRule
+from dockermesh.config.api.request_authentication import JWTRule, RequestAuthentication
+from dockermesh.config.resource import Resource
 from dockermesh.translate.claims import JWT_PAYLOAD
 from dockermesh.translate.key_sets import REJECTING_KEYS, usable_keys
 
 DISCOVERY_PATH = "/.well-known/openid-configuration"
 """Where an issuer says what its `jwks_uri` is. Source: OpenID Connect Discovery 1.0, section 4."""
+_FETCH_S = 5.0
 _SPACE_DELIMITED = ("permission", "scope")
 
 
@@ -30,6 +32,17 @@ def key_source(rule: JWTRule) -> str:
     if rule.jwks:
         return ""
     return rule.jwks_uri or rule.issuer.rstrip("/") + DISCOVERY_PATH
+
+
+def wanted_keys(policies: Iterable[Resource[RequestAuthentication]]) -> dict[str, float]:
+    """The URLs of key sets, with the seconds that fetching each may take."""
+    found: dict[str, float] = {}
+    for rule in (rule for policy in policies for rule in policy.spec.jwt_rules):
+        source = key_source(rule)
+        if source.startswith(("http://", "https://")):
+            limit = rule.timeout.total_seconds() if rule.timeout is not None else _FETCH_S
+            found[source] = max(limit, found.get(source, 0.0))
+    return found
 
 
 def jwt_authentication(
