@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,8 +84,10 @@ class Reply:
 class ApiClient:
     """Requests to the config API. Raises ApiError for what it refuses, NotReadyError when it does not answer."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, command: str = "") -> None:
+        """`command` is what the history shows; all requests of one client are one change there."""
         self._endpoint = endpoint
+        self._own = {"Kubectl-Command": command, "Kubectl-Session": uuid.uuid4().hex} if command else {}
         parts = urlsplit(endpoint.url)
         self._host, self._port = parts.hostname or "", parts.port
         self._tls = _context(endpoint) if parts.scheme == "https" else None
@@ -116,7 +119,7 @@ class ApiClient:
         accept: str = "application/json",
     ) -> Reply:
         """Any request."""
-        headers = {"Accept": accept, "User-Agent": MANAGER}
+        headers = {"Accept": accept, "User-Agent": MANAGER, **self._own}
         if self._endpoint.token:
             headers["Authorization"] = f"Bearer {self._endpoint.token}"
         if document is not None:

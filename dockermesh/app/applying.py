@@ -107,7 +107,7 @@ def apply_items(
         preview = client.apply(item.served, item.document, dry_run=True).body if diff else None
         reply = client.apply(item.served, item.document, dry_run=dry_run)
         verb = "created" if live is None else "unchanged" if _same(live, reply.body) else "configured"
-        text = _difference(item.title, live, preview) if diff else ""
+        text = difference(item.title, live, preview) if diff else ""
         yield Outcome(item.title, verb, reply.warnings, text)
 
 
@@ -139,7 +139,8 @@ def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return bool(_bare(one) == _bare(other))
 
 
-def _difference(title: str, live: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> str:
+def difference(title: str, live: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> str:
+    """What leads from one document to another, as a unified diff of YAML; None is a document that does not exist."""
     before, after = (_yaml(d).splitlines(keepends=True) if d is not None else [] for d in (live, new))
     return "".join(difflib.unified_diff(before, after, f"live/{title}", f"merged/{title}"))
 

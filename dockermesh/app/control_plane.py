@@ -28,7 +28,7 @@ from dockermesh.app.folder_store import FolderConfigStore
 from dockermesh.app.http_port import HttpPort, ServerTls
 from dockermesh.app.jwks import KeySets
 from dockermesh.app.metrics import render_metrics
-from dockermesh.app.parts import make_registrar, make_registry, make_store
+from dockermesh.app.parts import make_documents, make_registrar, make_registry, make_store
 from dockermesh.app.settings import ControlPlaneSettings
 from dockermesh.app.state_files import open_token
 from dockermesh.app.trust import Trust
@@ -39,6 +39,7 @@ from dockermesh.config.files import resource_files
 from dockermesh.errors import DockermeshError
 from dockermesh.kubeapi.auth import TokenGate
 from dockermesh.kubeapi.cache import ObjectCache
+from dockermesh.kubeapi.history import History
 from dockermesh.kubeapi.importing import take_over
 from dockermesh.kubeapi.resources import key_of, make_api_app
 from dockermesh.kubeapi.status import Failure
@@ -73,6 +74,8 @@ class ControlPlane:
         self._plaintext = AdsServer(authorize=_anonymous)
         self._anonymous: dict[str, Proxy] = {}
         self._store: ConsulConfigStore | FolderConfigStore = make_store(settings)
+        self._documents = make_documents(settings)
+        self._history = History(self._documents)
         self._listening = False
         self.plaintext_port = 0
 
@@ -210,6 +213,7 @@ class ControlPlane:
             for port in ports:
                 await port.stop()
             await self._store.close()
+            await self._documents.close()
             await self._trust.close()
 
     async def _open_trust(self, stop: asyncio.Event) -> bool:
@@ -261,6 +265,7 @@ class ControlPlane:
             self._store,
             self._objects,
             token if self._settings.api_auth == "token" else None,
+            history=self._history,
             sync=self._counts,
             why_unread=lambda: self._store.problem,
             version=__version__,
@@ -292,7 +297,7 @@ class ControlPlane:
             for resource in reading.resources:
                 document = dict(resource.document)
                 try:
-                    await take_over(self._store, self._objects, key_of(document), document)
+                    await take_over(self._store, self._objects, key_of(document), document, self._history)
                 except Failure as failure:
                     log.error("resource not stored", file=str(file), reason=failure.message)
 

@@ -79,6 +79,14 @@ class FolderConfigStore:
             self._changed.set()
         return True
 
+    async def replace(self, changes: Mapping[str, tuple[int, Mapping[str, Any] | None]]) -> bool:
+        """Write (None: remove) resources by key, each from this version on; False: one is not at it, nothing done."""
+        if not all(self._is_at(key, version) for key, (version, _) in changes.items()):
+            return False
+        for key, (version, resource) in changes.items():
+            await (self.delete(key, version) if resource is None else self.put(key, resource, version))
+        return True
+
     async def close(self) -> None:
         """Nothing is open."""
 

@@ -95,6 +95,7 @@ class MeshClient:
         try:
             body = None if document is None else json.dumps(document)
             headers = {"Authorization": f"Bearer {self._bearer()}", "Content-Type": "application/json"}
+            headers["User-Agent"] = "dockermesh"
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
             return answer.status, answer.read()

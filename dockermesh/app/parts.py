@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from dockermesh.app.folder_history import FolderDocuments
 from dockermesh.app.folder_store import FolderConfigStore
 from dockermesh.app.settings import ControlPlaneSettings
 from dockermesh.engine.consul_client import ConsulClient
@@ -17,6 +18,7 @@ from dockermesh.registrar.registrar import Registrar
 from dockermesh.registrar.run import complete_options
 from dockermesh.registry.config_store import ConsulConfigStore
 from dockermesh.registry.consul import ConsulRegistry
+from dockermesh.registry.history_store import ConsulDocuments
 
 Publish = Callable[[Catalog], None]
 
@@ -26,6 +28,13 @@ def make_store(settings: ControlPlaneSettings) -> ConsulConfigStore | FolderConf
     if settings.registry == "docker":
         return FolderConfigStore(settings.state_dir / "config")
     return ConsulConfigStore(settings.consul)
+
+
+def make_documents(settings: ControlPlaneSettings) -> ConsulDocuments | FolderDocuments:
+    """Where the config's history is kept: beside the config."""
+    if settings.registry == "docker":
+        return FolderDocuments(settings.state_dir / "history")
+    return ConsulDocuments(settings.consul)
 
 
 def make_registry(settings: ControlPlaneSettings, publish: Publish) -> Coroutine[Any, Any, None]:

@@ -30,7 +30,7 @@ def command(files: tuple[str, ...], namespace: str, dry_run: bool, diff: bool, p
     items, warnings = applying.read_items(files, namespace)
     for warning in warnings:
         click.echo(warning, err=True)
-    client = ApiClient(find_endpoint(os.environ))
+    client = ApiClient(find_endpoint(os.environ), "dockermesh apply")
     ending = " (dry run)" if dry_run else ""
     for outcome in applying.apply_items(client, items, dry_run=dry_run, diff=diff):
         if outcome.diff:

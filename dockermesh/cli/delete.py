@@ -40,7 +40,7 @@ def command(
         items = [applying.Item(served, {"metadata": {"namespace": namespace, "name": n}}) for n in names]
     else:
         items = applying.read_items(files, namespace)[0]
-    client = ApiClient(find_endpoint(os.environ))
+    client = ApiClient(find_endpoint(os.environ), "dockermesh delete")
     failed: ApiError | None = None
     for item in items:
         try:

@@ -22,6 +22,8 @@ VERBS = {
     "apply": "Apply Istio resources to the running mesh.",
     "get": "Show resources of the mesh.",
     "delete": "Delete resources of the mesh.",
+    "history": "List the changes of the config, with number, time and author.",
+    "rollback": "Restore the config as of a number of the history.",
     "kubeconfig": "Write a context for kubectl.",
     "proxy-status": "Show how far each proxy is; with a workload, what differs from what it should have.",
     "proxy-config": "Show what the Envoy of a workload has (alias: pc).",

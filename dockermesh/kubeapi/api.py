@@ -166,7 +166,7 @@ class Api:
                 raise already_exists(call.target)
             return self._complete(call, document, None, call.manager(), None, warnings)
 
-        written = await self._writer.write(call.key, call.target, compute, dry_run=call.is_dry_run)
+        written = await self._writer.write(call.key, call.target, compute, call.actor, dry_run=call.is_dry_run)
         return self._answer(request, call, written, warnings)
 
     async def replace(self, request: web.Request) -> web.StreamResponse:
@@ -233,7 +233,7 @@ class Api:
                 raise conflict(call.target, "uid mismatch: the object does not exist")
             return self._complete(call, applied, None, manager, applied, warnings)
 
-        written = await self._writer.write(call.key, call.target, compute, dry_run=call.is_dry_run)
+        written = await self._writer.write(call.key, call.target, compute, call.actor, dry_run=call.is_dry_run)
         return self._answer(request, call, written, warnings)
 
     async def _update(self, request: web.Request, call: Call, change: Change) -> web.StreamResponse:
@@ -246,7 +246,7 @@ class Api:
                 raise not_found(call.target)
             return self._changed(call, known, change, warnings)
 
-        written = await self._writer.write(call.key, call.target, compute, dry_run=call.is_dry_run)
+        written = await self._writer.write(call.key, call.target, compute, call.actor, dry_run=call.is_dry_run)
         return self._answer(request, call, replace(written, created=False), warnings)
 
     def _changed(self, call: Call, current: Stored, change: Change, warnings: list[str]) -> dict[str, Any]:
@@ -317,7 +317,7 @@ class Api:
                 raise not_found(call.target)
             check_preconditions(preconditions, known, call.key, call.target)
 
-        return await self._writer.write(call.key, call.target, compute, dry_run=dry_run)
+        return await self._writer.write(call.key, call.target, compute, call.actor, dry_run=dry_run)
 
     async def _empty_namespace(self, call: Call, dry_run: bool) -> None:
         if call.name == "default":
@@ -326,7 +326,7 @@ class Api:
             raise not_found(call.target)
         inside = [k for k in self._cache.objects if k.split("/")[2] == call.name and k != call.key]
         for key in inside:
-            await self._writer.write(key, call.target, lambda _current: None, dry_run=dry_run)
+            await self._writer.write(key, call.target, lambda _current: None, call.actor, dry_run=dry_run)
 
     # answers --------------------------------------------------------------------------------------------------------
 

@@ -5,19 +5,24 @@ Invariant: a file that says what is stored already changes nothing, neither vers
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
 from dockermesh.kubeapi import managed
 from dockermesh.kubeapi.cache import ObjectCache, Stored
+from dockermesh.kubeapi.history import Actor, History
 from dockermesh.kubeapi.objects import now, stamp
 from dockermesh.kubeapi.status import Target
 from dockermesh.kubeapi.writer import ConfigStore, Writer
 
 MANAGER = "dockermesh-config"
+_ACTOR = Actor(MANAGER, "import of files", uuid.uuid4().hex)
 
 
-async def take_over(store: ConfigStore, cache: ObjectCache, key: str, document: Mapping[str, Any]) -> None:
+async def take_over(
+    store: ConfigStore, cache: ObjectCache, key: str, document: Mapping[str, Any], history: History | None = None
+) -> None:
     """Store a valid document. Raises Failure if the store cannot take it."""
     while not cache.is_read:
         await cache.wait()
@@ -36,4 +41,4 @@ async def take_over(store: ConfigStore, cache: ObjectCache, key: str, document: 
         return result
 
     target = Target("", str(document["kind"]), str(document["kind"]), str(metadata["name"]))
-    await Writer(store, cache).write(key, target, compute)
+    await Writer(store, cache, history).write(key, target, compute, _ACTOR)

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from dockermesh.config.loading import load_documents
 from dockermesh.kubeapi.checking import IGNORE, STRICT, WARN, check_plain, parse_json
+from dockermesh.kubeapi.history import Actor
 from dockermesh.kubeapi.managed import APPLY, UPDATE, Manager
 from dockermesh.kubeapi.objects import now
 from dockermesh.kubeapi.protobuf import read_namespace
@@ -19,6 +20,7 @@ from dockermesh.kubeapi.status import Failure, Target, bad_request, unknown_path
 JSON, YAML = "application/json", "application/yaml"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 MERGE_PATCH, JSON_PATCH = "application/merge-patch+json", "application/json-patch+json"
+_COMMANDS = {"POST": "create", "PUT": "replace", "PATCH": "patch", "DELETE": "delete"}
 STRATEGIC_PATCH, APPLY_PATCH = "application/strategic-merge-patch+json", "application/apply-patch+yaml"
 
 
@@ -32,6 +34,7 @@ class Call:
     name: str
     query: Mapping[str, str]
     agent: str
+    actor: Actor
 
     @property
     def api_version(self) -> str:
@@ -100,7 +103,20 @@ def read_call(request: web.Request) -> Call:
         info.get("name", ""),
         dict(query),
         request.headers.get("User-Agent", ""),
+        actor_of(request.headers, request.method),
     )
+
+
+def actor_of(headers: Mapping[str, str], method: str) -> Actor:
+    """Who sends a request. kubectl, and our command line, say which command it belongs to."""
+    who = headers.get("User-Agent", "").partition("/")[0]
+    command = headers.get("Kubectl-Command", "") or _COMMANDS.get(method, method)
+    return Actor(printable(who) or "unknown", printable(command), printable(headers.get("Kubectl-Session", "")))
+
+
+def printable(text: str) -> str:
+    """The text as it may be kept and shown."""
+    return "".join(c for c in text if c.isprintable())[:128]
 
 
 async def read_body(request: web.Request, *accepted: str) -> tuple[str, Any]:

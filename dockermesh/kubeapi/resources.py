@@ -15,7 +15,9 @@ from dockermesh.kubeapi import discovery, openapi
 from dockermesh.kubeapi.api import Api
 from dockermesh.kubeapi.auth import Handler, TokenGate, refuse_browsers, require_token
 from dockermesh.kubeapi.cache import ObjectCache
+from dockermesh.kubeapi.history import History
 from dockermesh.kubeapi.objects import Sync, View
+from dockermesh.kubeapi.rollback import RollbackApi
 from dockermesh.kubeapi.served import groups
 from dockermesh.kubeapi.status import Failure, status_object, unknown_path
 from dockermesh.kubeapi.writer import ConfigStore, Writer
@@ -38,6 +40,7 @@ def make_api_app(
     cache: ObjectCache,
     token: str | None,
     *,
+    history: History | None = None,
     sync: Sync | None = None,
     why_unread: Callable[[], str] = lambda: "",
     version: str = "",
@@ -46,7 +49,10 @@ def make_api_app(
     guard = refuse_browsers() if token is None else require_token(TokenGate(token))
     app = web.Application(middlewares=[_as_status, guard], client_max_size=MAX_BODY_BYTES)
     _add_discovery(app.router, version)
-    _add_objects(app.router, Api(Writer(store, cache), cache, View(sync), why_unread))
+    writer = Writer(store, cache, history)
+    _add_objects(app.router, Api(writer, cache, View(sync), why_unread))
+    if history is not None:
+        RollbackApi(history, writer, cache).add_to(app.router)
 
     async def end_watches(_app: web.Application) -> None:
         cache.close()

@@ -7,13 +7,15 @@ success, this server's lists and gets show it.
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 from dockermesh.errors import RegistryError
 from dockermesh.kubeapi.cache import ObjectCache, Stored
+from dockermesh.kubeapi.history import Actor, History
 from dockermesh.kubeapi.status import Failure, Target, conflict, unavailable
 
 _ATTEMPTS = 10
@@ -29,14 +31,21 @@ class ConfigStore(Protocol):
     async def delete(self, key: str, version: int | None = None) -> bool:
         """Remove; False if it is not at `version` any more."""
 
+    async def replace(self, changes: Mapping[str, tuple[int, Mapping[str, Any] | None]]) -> bool:
+        """Write (None: remove) all at once, if each is at its version; False, and nothing done, if one is not."""
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """An object after a write. `created` says that it was not there before; `version` 0: it is not stored (dry run)."""
+    """An object after a write. `created` says that it was not there before; `version` 0: it is not stored (dry run).
+
+    `is_change` says that something was written.
+    """
 
     resource: Mapping[str, Any]
     version: int
     created: bool = False
+    is_change: bool = False
 
 
 Compute = Callable[[Stored | None], Mapping[str, Any] | None]
@@ -46,14 +55,22 @@ Compute = Callable[[Stored | None], Mapping[str, Any] | None]
 class Writer:
     """Writes objects."""
 
-    def __init__(self, store: ConfigStore, cache: ObjectCache, read_back_s: float = READ_BACK_S) -> None:
+    def __init__(
+        self,
+        store: ConfigStore,
+        cache: ObjectCache,
+        history: History | None = None,
+        *,
+        read_back_s: float = READ_BACK_S,
+    ) -> None:
         self._store = store
         self._cache = cache
+        self._history = history
         self._read_back_s = read_back_s
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def write(self, key: str, target: Target, compute: Compute, *, dry_run: bool = False) -> Written:
-        """Replace the object by what `compute` makes of it. Raises Failure."""
+    async def write(self, key: str, target: Target, compute: Compute, by: Actor, *, dry_run: bool = False) -> Written:
+        """Replace the object by what `compute` makes of it, in the name of `by`. Raises Failure."""
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
             for _ in range(_ATTEMPTS):
@@ -64,9 +81,29 @@ class Writer:
                 else:
                     done = await self._put(key, current, document, dry_run)
                 if done is not None:
+                    if done.is_change:
+                        await self._note(by, key, current, document)
                     return done
                 await self._catch_up(key, current)
         raise conflict(target)
+
+    async def write_all(self, changes: Mapping[str, tuple[Stored | None, Mapping[str, Any] | None]], by: Actor) -> None:
+        """Replace (None: remove) objects, each from the state that it is in, as one change. Raises Failure."""
+        versions = {key: old.version if old is not None else 0 for key, (old, _) in changes.items()}
+        try:
+            done = await self._store.replace({key: (versions[key], new) for key, (_, new) in changes.items()})
+        except RegistryError as error:
+            raise unavailable(_unwritten(error)) from error
+        if not done:
+            raise Failure(409, "Conflict", "the config has been changed meanwhile; nothing was written, try again")
+        one_change = replace(by, session=by.session or uuid.uuid4().hex)
+        for key, (old, new) in changes.items():
+            await self._seen(key, versions[key])
+            await self._note(one_change, key, old, new)
+
+    async def _note(self, by: Actor, key: str, current: Stored | None, document: Mapping[str, Any] | None) -> None:
+        if self._history is not None:
+            await self._history.record(by, key, current.resource if current is not None else None, document)
 
     async def _put(
         self, key: str, current: Stored | None, document: Mapping[str, Any], dry_run: bool
@@ -83,9 +120,9 @@ class Writer:
             raise unavailable(_unwritten(error)) from error
         stored = await self._seen(key, version)
         return (
-            Written(document, self._cache.version, created)
+            Written(document, self._cache.version, created, is_change=True)
             if stored is None
-            else Written(stored.resource, stored.version, created)
+            else Written(stored.resource, stored.version, created, is_change=True)
         )
 
     async def _remove(self, key: str, current: Stored | None, dry_run: bool) -> Written | None:
@@ -98,7 +135,7 @@ class Writer:
             except RegistryError as error:
                 raise unavailable(_unwritten(error)) from error
             await self._seen(key, current.version)
-        return Written(current.resource, current.version)
+        return Written(current.resource, current.version, is_change=not dry_run)
 
     async def _seen(self, key: str, before: int) -> Stored | None:
         try:

@@ -6,10 +6,12 @@ Invariant: a resource whose ModifyIndex did not change stays the same object, so
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -24,6 +26,8 @@ from dockermesh.registry.accept import quoted
 from dockermesh.registry.watch import Outages, Watch, explain
 
 PREFIX = "dockermesh/config/"
+_TRANSACTION = 64
+"""Operations that Consul takes in one transaction."""
 _log = structlog.get_logger(__name__)
 
 
@@ -34,6 +38,17 @@ class StoredResource:
     key: str
     resource: Mapping[str, Any]
     version: int
+
+
+def _text(resource: Mapping[str, Any]) -> str:
+    return json.dumps(resource, separators=(",", ":"), sort_keys=True)
+
+
+def _operation(key: str, version: int, resource: Mapping[str, Any] | None) -> dict[str, Any]:
+    if resource is None:
+        return {"KV": {"Verb": "delete-cas", "Key": PREFIX + key, "Index": version}}
+    value = base64.b64encode(_text(resource).encode()).decode()
+    return {"KV": {"Verb": "cas", "Key": PREFIX + key, "Value": value, "Index": version}}
 
 
 class ConsulConfigStore:
@@ -81,8 +96,7 @@ class ConsulConfigStore:
 
         Raises RegistryError if Consul cannot be reached or refuses.
         """
-        text = json.dumps(resource, separators=(",", ":"), sort_keys=True)
-        return await self._write(key, lambda kv: kv.put(PREFIX + key, text, cas=version))
+        return await self._write(key, lambda kv: kv.put(PREFIX + key, _text(resource), cas=version))
 
     async def delete(self, key: str, version: int | None = None) -> bool:
         """Remove a resource; False if it is not at `version` any more. Removing what is not there succeeds.
@@ -90,6 +104,33 @@ class ConsulConfigStore:
         Raises RegistryError if Consul cannot be reached or refuses.
         """
         return await self._write(key, lambda kv: kv.delete(PREFIX + key, cas=version))
+
+    async def replace(self, changes: Mapping[str, tuple[int, Mapping[str, Any] | None]]) -> bool:
+        """Write (None: remove) resources by key, each from this version on; False and nothing done if one is not at it.
+
+        Consul does up to 64 in one step; more than that are several steps.
+        Raises RegistryError if Consul cannot be reached or refuses, also if that left only some of the steps done.
+        """
+        operations = [_operation(key, version, new) for key, (version, new) in changes.items()]
+        for start in range(0, len(operations), _TRANSACTION):
+            step = operations[start : start + _TRANSACTION]
+            if not await self._write(PREFIX, partial(self._transact, step)):
+                if not start:
+                    return False
+                raise RegistryError(
+                    f"only {start} of {len(operations)} resources were written: others changed meanwhile",
+                    fix="try again to write the rest",
+                )
+        return True
+
+    async def _transact(self, operations: list[dict[str, Any]], _kv: Any) -> bool:
+        try:
+            await self._connect().txn.put(operations)
+        except consul.ConsulException as error:
+            if str(error).startswith("409"):
+                return False
+            raise
+        return True
 
     async def close(self) -> None:
         """Close the connections; `put` and `delete` open new ones."""

@@ -16,11 +16,13 @@ from typing import Any
 from patience import SLACK
 
 from dockermesh.app.api_client import Endpoint
+from dockermesh.app.folder_history import FolderDocuments
 from dockermesh.app.folder_store import FolderConfigStore
 from dockermesh.app.http_port import HttpPort, ServerTls
 from dockermesh.app.kubeconfig import write
 from dockermesh.ca import Authority, new_material
 from dockermesh.kubeapi.cache import ObjectCache
+from dockermesh.kubeapi.history import History
 from dockermesh.kubeapi.resources import make_api_app
 
 TOKEN = "a-token"
@@ -81,7 +83,11 @@ async def serving(folder: Path, token: str | None = TOKEN) -> AsyncIterator[Kube
     """The API on a free port, with a kubeconfig for it."""
     store, cache = FolderConfigStore(folder / "store"), ObjectCache()
     authority = Authority(new_material("cluster.local", datetime.datetime.now(datetime.UTC)))
-    port = HttpPort(make_api_app(store, cache, token), "127.0.0.1:0", ServerTls(authority, ("localhost",)))
+    port = HttpPort(
+        make_api_app(store, cache, token, history=History(FolderDocuments(folder / "history"))),
+        "127.0.0.1:0",
+        ServerTls(authority, ("localhost",)),
+    )
     await port.start()
     (folder / "root.pem").write_bytes(authority.roots_pem)
     following = asyncio.create_task(store.run(lambda stored: cache.update(stored, store.index)))

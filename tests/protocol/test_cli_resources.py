@@ -166,3 +166,40 @@ def test_kubeconfig_keeps_the_current_context_on_request() -> None:
     assert config["current-context"] == "prod"
     assert config["clusters"] == [{"name": "istio", "cluster": {"server": "http://localhost:8080"}}]
     assert config["users"] == [{"name": "istio", "user": {}}]
+
+
+async def test_history_and_rollback_go_back_to_what_was(cli: Cli) -> None:
+    cli.write("one.yaml", "a", "b")
+    assert (await cli("apply -f one.yaml")).code == 0
+    cli.write("two.yaml", "b", "c", host="changed")
+    assert (await cli("apply -f two.yaml")).code == 0
+    assert (await cli("apply -f two.yaml")).code == 0, "changes nothing, so it is no change"
+    assert (await cli("delete -f one.yaml")).code == 0
+    entries = (await cli("history -o json")).json()
+    assert [(e["number"], e["command"], e["counts"]) for e in entries] == [
+        (3, "dockermesh delete", {"created": 0, "configured": 0, "deleted": 2}),
+        (2, "dockermesh apply", {"created": 1, "configured": 1, "deleted": 0}),
+        (1, "dockermesh apply", {"created": 2, "configured": 0, "deleted": 0}),
+    ]
+    assert {e["who"] for e in entries} == {"dockermesh"} and all(e["time"].endswith("Z") for e in entries)
+    head, newest, *_ = (await cli("history")).out.splitlines()
+    assert head.split() == ["NUMBER", "TIME", "WHO", "COMMAND", "CHANGES", "RESOURCES"]
+    assert "2 deleted" in newest and "DestinationRule default/a, DestinationRule default/b" in newest
+
+    preview = await cli("rollback 1 --dry-run --diff")
+    assert "+  host: b" in preview.out and "-  host: changed" in preview.out and "(dry run)" in preview.out
+    assert len((await cli("history -o json")).json()) == 3
+    done = await cli("rollback 1")
+    assert sorted(done.out.splitlines()) == [
+        *("DestinationRule default/a created", "DestinationRule default/b created", "DestinationRule default/c deleted")
+    ]
+    hosts = {d["metadata"]["name"]: d["spec"]["host"] for d in (await cli("get dr -o json")).json()["items"]}
+    assert hosts == {"a": "a", "b": "b"}
+    entry = (await cli("history -o json")).json()[0]
+    assert (entry["number"], entry["command"]) == (4, "rollback 1")
+    assert "Nothing to change" in (await cli("rollback 4")).out
+    # A rollback is a change like others.
+    assert (await cli("rollback 3")).code == 0
+    assert [d["metadata"]["name"] for d in (await cli("get dr -o json")).json()["items"]] == ["c"]
+    gone = await cli("rollback 17")
+    assert gone.code == 1 and "it goes from 1 to 5" in gone.err

@@ -16,9 +16,11 @@ from aiohttp.test_utils import TestClient, TestServer
 from patience import SLACK
 
 from dockermesh.kubeapi.cache import ObjectCache
+from dockermesh.kubeapi.history import History
 from dockermesh.kubeapi.resources import make_api_app
 from dockermesh.model.consul import ConsulSettings
 from dockermesh.registry.config_store import ConsulConfigStore
+from dockermesh.registry.history_store import ConsulDocuments
 
 pytestmark = pytest.mark.consul
 RULES = "/apis/networking.istio.io/v1/namespaces/default/destinationrules"
@@ -83,6 +85,8 @@ async def rig() -> AsyncIterator[Rig]:
     async with AsyncExitStack() as stack:
         for _ in range(2):
             store = ConsulConfigStore(ConsulSettings(port=found.port))
+            documents = ConsulDocuments(ConsulSettings(port=found.port))
+            stack.push_async_callback(documents.close)
             cache = ObjectCache()
 
             def publish(stored: Any, cache: ObjectCache = cache, store: ConsulConfigStore = store) -> None:
@@ -92,7 +96,7 @@ async def rig() -> AsyncIterator[Rig]:
             async with asyncio.timeout(20 * SLACK):
                 while not cache.is_read:
                     await cache.wait()
-            client = TestClient(TestServer(make_api_app(store, cache, None)))
+            client = TestClient(TestServer(make_api_app(store, cache, None, history=History(documents))))
             found.clients.append(await stack.enter_async_context(client))
             found.caches.append(cache)
         yield found
@@ -119,6 +123,45 @@ async def test_writers_on_two_control_planes_lose_no_update(rig: Rig) -> None:
     assert len(answers[0][1]["metadata"]["labels"]) == 10 - len(lost)
     # Both agree about versions, so a client may go from one to the other.
     assert answers[0][1] == answers[1][1]
+
+
+async def test_a_rollback_restores_everything_in_one_step_and_numbers_are_shared(rig: Rig) -> None:
+    for name in ("a", "b"):
+        assert (await rig.ask(0, "POST", RULES, {**RULE, "metadata": {"name": name}}))[0] == 201
+    key = "networking.istio.io/DestinationRule/default/b"
+    await rig.caches[1].wait_for(key, 0, 10 * SLACK)
+    await rig.ask(1, "PATCH", f"{RULES}/b", {"spec": {"host": "changed"}})
+    await rig.ask(1, "DELETE", f"{RULES}/a")
+    _, history = await rig.ask(0, "GET", "/dockermesh/history")
+    listed = [(e["number"], e["resources"][0]["action"]) for e in history["entries"]]
+    assert listed == [(4, "deleted"), (3, "configured"), (2, "created"), (1, "created")]
+    code, answer = await rig.ask(1, "POST", "/dockermesh/history/2/rollback")
+    assert (code, {c["resource"]: c["action"] for c in answer["changes"]}) == (
+        200,
+        {"DestinationRule default/a": "created", "DestinationRule default/b": "configured"},
+    )
+    _, found = await rig.ask(1, "GET", RULES)
+    assert {d["metadata"]["name"]: d["spec"]["host"] for d in found["items"]} == {"a": "a", "b": "a"}
+    _, history = await rig.ask(1, "GET", "/dockermesh/history")
+    assert [r["action"] for r in history["entries"][0]["resources"]] == ["created", "configured"]
+    code, answer = await rig.ask(0, "POST", "/dockermesh/history/9/rollback")
+    assert code == 404 and "from 1 to 5" in answer["message"]
+
+
+async def test_a_step_of_which_one_part_is_stale_is_not_done_at_all(rig: Rig) -> None:
+    await rig.ask(0, "POST", RULES, RULE)
+    key = "networking.istio.io/DestinationRule/default/{}"
+    stored = rig.caches[0].objects[key.format("a")]
+    store = ConsulConfigStore(ConsulSettings(port=rig.port))
+    new = {**stored.resource, "spec": {"host": "x"}}
+    try:
+        assert not await store.replace({key.format("n"): (0, new), key.format("a"): (stored.version - 1, None)})
+        assert (await rig.ask(0, "GET", f"{RULES}/n"))[0] == 404
+        assert await store.replace({key.format("n"): (0, new), key.format("a"): (stored.version, None)})
+        await rig.caches[0].wait_for(key.format("a"), stored.version, 10 * SLACK)
+        assert (await rig.ask(0, "GET", f"{RULES}/n"))[1]["spec"]["host"] == "x"
+    finally:
+        await store.close()
 
 
 async def test_a_stale_replace_is_refused_by_the_other_control_plane_too(rig: Rig) -> None:

@@ -11,6 +11,9 @@ import pytest
 from kube_rig import Kube, serving
 from patience import SLACK
 
+from dockermesh.app.folder_history import FolderDocuments
+from dockermesh.kubeapi.history import History
+
 pytestmark = pytest.mark.kubectl
 
 
@@ -254,3 +257,14 @@ async def test_the_old_way_without_tokens(tmp_path: Path) -> None:
         assert kube.endpoint.url.startswith("http://")
         await kube.ok("create -f -", virtual_service("v1"))
         assert "reviews" in await kube.ok("get virtualservices")
+
+
+async def test_what_one_kubectl_command_changes_is_one_entry_of_the_history(kube: Kube) -> None:
+    rule = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: %s}\nspec: {host: a}\n"
+    await kube.ok("apply -f -", rule % "a" + "---\n" + rule % "b")
+    await kube.ok("label dr a tier=front")
+    entries = await History(FolderDocuments(kube.folder / "history")).entries()
+    assert [(e.who, e.command, len(e.changes)) for e in entries] == [
+        ("kubectl", "kubectl apply", 2),
+        ("kubectl", "kubectl label", 1),
+    ]

@@ -1,0 +1,69 @@
+"""JSON documents in Consul's KV, below `dockermesh/history/`: written once, read whole, removed by folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+import aiohttp
+import consul
+
+from dockermesh.engine.consul_client import ConsulClient
+from dockermesh.errors import RegistryError
+from dockermesh.model.consul import ConsulSettings
+from dockermesh.registry.watch import explain
+
+PREFIX = "dockermesh/history/"
+T = TypeVar("T")
+
+
+class ConsulDocuments:
+    """Paths are without the prefix. Every operation raises RegistryError if Consul cannot be reached or refuses."""
+
+    def __init__(self, settings: ConsulSettings) -> None:
+        self._settings = settings
+        self._client: ConsulClient | None = None
+
+    async def read(self) -> dict[str, Any]:
+        """All documents by path; what is no JSON is left out."""
+        _, items = await self._ask(lambda kv: kv.get(PREFIX, recurse=True))
+        found = {}
+        for item in items or ():
+            try:
+                found[item["Key"].removeprefix(PREFIX)] = json.loads(item.get("Value") or b"")
+            except ValueError:
+                continue
+        return found
+
+    async def folders(self) -> list[str]:
+        """The first parts of all paths."""
+        _, keys = await self._ask(lambda kv: kv.get(PREFIX, keys=True, separator="/"))
+        return [key.removeprefix(PREFIX).strip("/") for key in keys or ()]
+
+    async def create(self, path: str, document: Mapping[str, Any]) -> bool:
+        """Keep a document; False if there is one at this path already."""
+        text = json.dumps(document, separators=(",", ":"), sort_keys=True)
+        return bool(await self._ask(lambda kv: kv.put(PREFIX + path, text, cas=0)))
+
+    async def remove(self, folder: str) -> None:
+        """Remove every document in a folder."""
+        await self._ask(lambda kv: kv.delete(f"{PREFIX}{folder}/", recurse=True))
+
+    async def close(self) -> None:
+        """Close the connections; the next operation opens new ones."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    async def _ask(self, action: Callable[[Any], Awaitable[T]]) -> T:
+        if self._client is None:
+            self._client = ConsulClient(self._settings)
+        try:
+            return await action(self._client.kv)
+        except (consul.ConsulException, aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise RegistryError(
+                explain(error, self._settings.address, "the history of the config"),
+                where=PREFIX,
+                fix="see that Consul runs and has a leader, then try again",
+            ) from error
