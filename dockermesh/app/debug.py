@@ -166,6 +166,9 @@ def catalog_report(catalog: Catalog) -> list[dict[str, Any]]:
     return [
         {
             "hostname": service.hostname,
+            "name": service.name,
+            "namespace": service.namespace,
+            "aliases": list(service.aliases),
             "ports": [{"number": p.number, "protocol": p.protocol.value} for p in service.ports],
             "endpoints": [
                 {

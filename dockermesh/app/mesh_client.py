@@ -64,6 +64,11 @@ class MeshClient:
         path = f"/debug/config_dump?{urlencode({'proxyID': workload})}"
         return json.dumps(self._json(DEBUG_PORT, "GET", path)).encode()
 
+    def services(self) -> list[dict[str, Any]]:
+        """The report of `/debug/registryz`."""
+        report: list[dict[str, Any]] = self._json(DEBUG_PORT, "GET", "/debug/registryz")
+        return report
+
     def put(self, path: str, document: dict[str, Any]) -> None:
         """Create or replace a resource."""
         try:

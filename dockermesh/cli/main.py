@@ -19,6 +19,7 @@ VERBS = {
     "inject": "Write the meshed form of a Compose project.",
     "capture": "Print the traffic capture rules of a pod.",
     "validate": "Check Istio resources offline.",
+    "analyze": "Say what is valid but wrong, in the mesh or in files.",
     "apply": "Apply Istio resources to the running mesh.",
     "get": "Show resources of the mesh.",
     "delete": "Delete resources of the mesh.",

@@ -28,10 +28,14 @@ _ENVELOPE = ("apiVersion", "kind", "metadata", "spec", "status")
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The valid resources of a text, and what was found in all of it."""
+    """The valid resources of a text, and what was found in all of it.
+
+    `rejected` are resources with errors, as far as they could be read: for analysis only, never to be used.
+    """
 
     resources: tuple[Resource[Any], ...]
     findings: tuple[Finding, ...]
+    rejected: tuple[Resource[Any], ...] = ()
 
     @property
     def is_valid(self) -> bool:
@@ -60,8 +64,9 @@ def read_document(data: Any, file: str = "", namespace: str = DEFAULT_NAMESPACE)
 
 def _read_raw(document: RawDocument, file: str, namespace: str) -> Reading:
     resources: list[Resource[Any]] = []
+    rejected: list[Resource[Any]] = []
     findings: list[Finding] = []
-    for path, data in _items(document.data):
+    for path, data in listed(document.data):
         problems = Problems()
         resource = _read_resource(data, Location(file, line_of(document.data, path)), namespace, problems)
         title = str(resource) if resource is not None else _title(data, namespace)
@@ -73,19 +78,22 @@ def _read_raw(document: RawDocument, file: str, namespace: str) -> Reading:
                 render_path((*path, *p.path)),
                 p.level,
                 p.message,
+                p.code,
             )
             for p in problems.found
         ]
         findings.extend(sorted(found, key=lambda finding: finding.line))
-        if resource is not None and not any(f.is_error for f in found) and not document.mistakes:
-            resources.append(resource)
+        if resource is not None:
+            is_valid = not any(f.is_error for f in found) and not document.mistakes
+            (resources if is_valid else rejected).append(resource)
     for mistake in document.mistakes:
         title = _title(document.data, namespace)
         findings.append(Finding(title, file, mistake.line, "", Level.ERROR, mistake.message))
-    return Reading(tuple(resources), tuple(findings))
+    return Reading(tuple(resources), tuple(findings), tuple(rejected))
 
 
-def _items(data: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+def listed(data: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    """The objects of a document, each with its place: those of a `List`, else the document itself."""
     items = data.get("items") if isinstance(data, dict) and str(data.get("kind", "")).endswith("List") else None
     if isinstance(items, list):
         for index, item in enumerate(items):

@@ -22,6 +22,7 @@ class Finding:
     """What is wrong with one field of one resource.
 
     `resource` is `Kind namespace/name`, `field` a path such as `spec.http[0].route[1].weight`; `line` is 0 if unknown.
+    `code` is what `dockermesh analyze` calls it, where it has a name of its own.
     """
 
     resource: str
@@ -30,6 +31,7 @@ class Finding:
     field: str
     level: Level
     message: str
+    code: str = ""
 
     @property
     def is_error(self) -> bool:
@@ -38,7 +40,7 @@ class Finding:
 
     def to_dict(self) -> dict[str, str | int]:
         """A JSON object."""
-        return asdict(self)
+        return {key: value for key, value in asdict(self).items() if key != "code"}
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
@@ -69,6 +71,7 @@ class Problem:
     path: Path
     level: Level
     message: str
+    code: str = ""
 
 
 @dataclass(slots=True)
@@ -107,6 +110,6 @@ class Cursor:
         """Say that the resource is invalid."""
         self.problems.found.append(Problem(self.path, Level.ERROR, message))
 
-    def warn(self, message: str) -> None:
-        """Say that the resource is valid but doubtful."""
-        self.problems.found.append(Problem(self.path, Level.WARNING, message))
+    def warn(self, message: str, code: str = "") -> None:
+        """Say that the resource is valid but doubtful; `code` as in `Finding`."""
+        self.problems.found.append(Problem(self.path, Level.WARNING, message, code))

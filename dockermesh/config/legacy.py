@@ -13,6 +13,8 @@ from typing import Any
 from dockermesh.config.fields import camel_case
 from dockermesh.config.findings import Cursor
 
+DEPRECATED = "IST0002"
+"""What `dockermesh analyze` calls the warnings."""
 _Upgrade = Callable[[dict[str, Any], Cursor], dict[str, Any]]
 
 
@@ -33,7 +35,7 @@ def _percent(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
     percent = raw.get("percent")
     if percent is None:
         return raw
-    (at / "percent").warn("is no longer part of Istio's API; taken as percentage.value")
+    (at / "percent").warn("is no longer part of Istio's API; taken as percentage.value", DEPRECATED)
     rest = _without(raw, "percent")
     if raw.get("percentage") is None:
         rest["percentage"] = {"value": percent}
@@ -45,7 +47,7 @@ def _http_route(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
     raw = _append_headers(raw, at)
     name, value = _get(raw, "websocket_upgrade")
     if name:
-        (at / name).warn("has no effect: WebSocket upgrades are always allowed")
+        (at / name).warn("has no effect: WebSocket upgrades are always allowed", DEPRECATED)
         if not isinstance(value, bool):
             (at / name).error("must be true or false")
         raw = _without(raw, name)
@@ -56,7 +58,7 @@ def _mirror_percent(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
     name, percent = _get(raw, "mirror_percent")
     if not name:
         return raw
-    (at / name).warn("is deprecated, use mirrorPercentage; taken as mirrorPercentage.value")
+    (at / name).warn("is deprecated, use mirrorPercentage; taken as mirrorPercentage.value", DEPRECATED)
     rest = _without(raw, name)
     if _get(raw, "mirror_percentage")[1] is None:
         rest["mirrorPercentage"] = {"value": percent}
@@ -78,7 +80,7 @@ def _append_headers(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
         name, value = _get(raw, snake)
         if not name:
             continue
-        (at / name).warn(f"is no longer part of Istio's API; taken as headers.{side}.{operation}")
+        (at / name).warn(f"is no longer part of Istio's API; taken as headers.{side}.{operation}", DEPRECATED)
         headers = raw.get("headers") or {}
         operations = headers.get(side) or {} if isinstance(headers, dict) else None
         if not isinstance(operations, dict):
@@ -96,7 +98,7 @@ def _cors_policy(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
     name, origins = _get(raw, "allow_origin")
     if not name:
         return raw
-    (at / name).warn("is deprecated, use allowOrigins; taken as exact matches")
+    (at / name).warn("is deprecated, use allowOrigins; taken as exact matches", DEPRECATED)
     rest = _without(raw, name)
     if _get(raw, "allow_origins")[1] is None and isinstance(origins, list):
         rest["allowOrigins"] = [
@@ -112,7 +114,9 @@ def _outlier_detection(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
     name, errors = _get(raw, "consecutive_errors")
     if not name:
         return raw
-    (at / name).warn("is deprecated, use consecutiveGatewayErrors or consecutive5xxErrors; taken as the former")
+    (at / name).warn(
+        "is deprecated, use consecutiveGatewayErrors, as which it is taken, or consecutive5xxErrors", DEPRECATED
+    )
     rest = _without(raw, name)
     if _get(raw, "consecutive_gateway_errors")[1] is None:
         rest["consecutiveGatewayErrors"] = errors
@@ -124,17 +128,17 @@ def _http_outlier(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
     nested = raw.get("http")
     if not isinstance(nested, dict):
         return raw
-    (at / "http").warn("is no longer part of Istio's API; its fields are taken as outlierDetection's own")
+    (at / "http").warn("is no longer part of Istio's API; its fields are taken as outlierDetection's own", DEPRECATED)
     return {**nested, **_without(raw, "http")}
 
 
 def _load_balancer(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
     if raw.get("simple") == "LEAST_CONN":
-        (at / "simple").warn("LEAST_CONN is deprecated, use LEAST_REQUEST; taken as that")
+        (at / "simple").warn("LEAST_CONN is deprecated, use LEAST_REQUEST; taken as that", DEPRECATED)
         raw = {**raw, "simple": "LEAST_REQUEST"}
     name, duration = _get(raw, "warmup_duration_secs")
     if name:
-        (at / name).warn("is deprecated, use warmup; taken as warmup.duration")
+        (at / name).warn("is deprecated, use warmup; taken as warmup.duration", DEPRECATED)
         if raw.get("warmup") is not None:
             (at / name).error("cannot be set together with warmup")
         raw = {"warmup": {"duration": duration}} | _without(raw, name)
@@ -145,7 +149,7 @@ def _consistent_hash(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
     name, size = _get(raw, "minimum_ring_size")
     if not name:
         return raw
-    (at / name).warn("is deprecated, use ringHash; taken as ringHash.minimumRingSize")
+    (at / name).warn("is deprecated, use ringHash; taken as ringHash.minimumRingSize", DEPRECATED)
     if _get(raw, "ring_hash")[0] or raw.get("maglev") is not None:
         (at / name).error("cannot be set together with ringHash or maglev")
         return _without(raw, name)

@@ -1,6 +1,6 @@
 """Warnings about rules of a VirtualService that can never match because an earlier one takes their traffic.
 
-`_covers(a, b)` is sound: when it says yes, everything `b` matches is matched by `a`. It says no when in doubt.
+`covers(a, b)` is sound: when it says yes, everything `b` matches is matched by `a`. It says no when in doubt.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dockermesh.config.api.common import StringMatch
 from dockermesh.config.api.virtual_service import HTTPMatchRequest, TCPRoute, TLSRoute, VirtualService
 from dockermesh.config.findings import Cursor
 
+SHADOWED = "DM0003"
+"""What `dockermesh analyze` calls the warnings."""
 _ANYTHING = HTTPMatchRequest()
 _MOST_COMPARED = 200
 """Earlier matches that a match is compared with: enough for people, and it bounds the time for generated routes."""
@@ -31,15 +33,15 @@ def _warn_http(spec: VirtualService, at: Cursor) -> None:
         matches = route.match or (_ANYTHING,)
         covered = 0
         for number, match in enumerate(matches):
-            by = next((other for known, other in earlier if _covers(known, match)), None)
+            by = next((other for known, other in earlier if covers(known, match)), None)
             if by is not None:
                 covered += 1
                 if route.match and len(matches) > 1:
-                    (at / index / "match" / number).warn(f"is never used: the match of {by} takes its requests")
+                    (at / index / "match" / number).warn(f"is never used: {by} takes its requests", SHADOWED)
             elif len(earlier) < _MOST_COMPARED:
                 earlier.append((match, f"rule {name}"))
         if covered == len(matches):
-            (at / index).warn(f"rule {name} is never used: earlier rules take all its requests (shadowed)")
+            (at / index).warn(f"rule {name} is never used: earlier rules take all its requests (shadowed)", SHADOWED)
 
 
 def _warn_repeated(routes: Sequence[TLSRoute | TCPRoute], at: Cursor) -> None:
@@ -49,11 +51,12 @@ def _warn_repeated(routes: Sequence[TLSRoute | TCPRoute], at: Cursor) -> None:
             continue  # an error of its own
         matches: list[object] = list(route.match) or [None]
         if seen and (None in seen or all(match in seen for match in matches)):
-            (at / index).warn(f"rule #{index} is never used: earlier rules take all its connections (shadowed)")
+            (at / index).warn(f"rule #{index} is never used: earlier ones take all (shadowed)", SHADOWED)
         seen.extend(matches)
 
 
-def _covers(one: HTTPMatchRequest, other: HTTPMatchRequest) -> bool:
+def covers(one: HTTPMatchRequest, other: HTTPMatchRequest) -> bool:
+    """Whether every request that `other` matches is matched by `one`; no when in doubt."""
     if replace(one, name="", stat_prefix="") == replace(other, name="", stat_prefix=""):
         return True
     return (

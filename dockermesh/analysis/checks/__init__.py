@@ -1,0 +1,1 @@
+"""The analyzers, one module for each group; `registry` lists them."""

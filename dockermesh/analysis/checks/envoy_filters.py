@@ -1,0 +1,65 @@
+"""EnvoyFilters: operations that do nothing, or depend on the order of filters.
+
+Source of the rules: `pkg/config/analysis/analyzers/envoyfilter` of Istio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dockermesh.analysis.context import Context
+from dockermesh.analysis.diagnostics import Diagnostic, found
+from dockermesh.analysis.messages import (
+    ADD_MISUSED,
+    RELATIVE_PATCH,
+    RELATIVE_PATCH_VERSION,
+    REMOVE_MISUSED,
+    REPLACE_MISUSED,
+)
+from dockermesh.analysis.objects import Item
+from dockermesh.config.api.envoy_filter import ApplyTo, ConfigPatch, PatchOperation
+
+_ROUTES = (ApplyTo.ROUTE_CONFIGURATION, ApplyTo.HTTP_ROUTE)
+_FILTERS = (ApplyTo.HTTP_FILTER, ApplyTo.NETWORK_FILTER)
+_INSERTING = (PatchOperation.INSERT_BEFORE, PatchOperation.INSERT_AFTER)
+
+
+def operations(context: Context) -> Iterator[Diagnostic]:
+    """Each patch's operation must fit what it is applied to."""
+    versioned: set[str] = set()
+    for item in context.istio("EnvoyFilter"):
+        for index, patch in enumerate(item.spec.config_patches):
+            if patch.patch is None:
+                break
+            name = _filter_name(patch)
+            yield from _operation(item, index, patch, name in versioned)
+            if patch.match is not None and patch.match.proxy is not None and patch.match.proxy.proxy_version:
+                versioned.add(name)
+
+
+def _operation(item: Item, index: int, patch: ConfigPatch, is_versioned: bool) -> Iterator[Diagnostic]:
+    assert patch.patch is not None
+    operation, path = patch.patch.operation, ("spec", "configPatches", index)
+    if operation is PatchOperation.ADD:
+        if patch.apply_to in _ROUTES:
+            yield found(item, ADD_MISUSED, at=path)
+    elif operation is PatchOperation.REMOVE and patch.apply_to in _ROUTES:
+        yield found(item, REMOVE_MISUSED, at=path)
+    elif operation is PatchOperation.REPLACE and patch.apply_to not in _FILTERS:
+        yield found(item, REPLACE_MISUSED, at=path)
+    elif operation in (PatchOperation.REMOVE, PatchOperation.REPLACE, *_INSERTING) and item.spec.priority == 0:
+        yield found(item, RELATIVE_PATCH_VERSION if is_versioned else RELATIVE_PATCH, at=path)
+
+
+def _filter_name(patch: ConfigPatch) -> str:
+    """The filter that a patch with a value is about: the one it brings, else the one it looks for."""
+    assert patch.patch is not None
+    value = patch.patch.value
+    if not value:
+        return ""
+    name = value.get("name")
+    if name is not None:
+        return str(name)
+    listener = patch.match.listener if patch.match is not None else None
+    chain = listener.filter_chain if listener is not None else None
+    return chain.filter.name if chain is not None and chain.filter is not None else ""

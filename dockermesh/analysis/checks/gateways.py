@@ -1,0 +1,141 @@
+"""Gateways: their workloads, ports, hosts and certificates.
+
+Source of the rules: `pkg/config/analysis/analyzers/gateway` of Istio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dockermesh.analysis.context import Context
+from dockermesh.analysis.diagnostics import Diagnostic, found
+from dockermesh.analysis.messages import (
+    DUPLICATE_CERTIFICATE,
+    GATEWAY_CONFLICT,
+    GATEWAY_PORT,
+    INVALID_CREDENTIAL,
+    NOT_FOUND,
+)
+from dockermesh.analysis.objects import Item, selector_text, selects
+from dockermesh.analysis.workloads import AnalyzedWorkload
+from dockermesh.config.api.gateway import Server, ServerTlsSettings
+
+_SELECTOR = ("spec", "selector")
+
+
+def workloads_and_ports(context: Context) -> Iterator[Diagnostic]:
+    """Some workload must serve the Gateway, and a service in front of it have its ports."""
+    for item in context.istio("Gateway"):
+        selector = item.spec.selector
+        workloads = context.workloads_matching(selector)
+        if not workloads:
+            yield found(item, NOT_FOUND, "selector", selector_text(selector), at=_SELECTOR)
+            continue
+        known = [_reachable_ports(context, workload) for workload in workloads]
+        if any(ports is None for ports in known):
+            continue
+        reachable = {port for ports in known if ports is not None for port in ports}
+        for index, server in enumerate(item.spec.servers):
+            if server.port is not None and server.port.number and server.port.number not in reachable:
+                path = ("spec", "servers", index, "port")
+                yield found(item, GATEWAY_PORT, server.port.number, selector_text(selector), at=path)
+
+
+def _reachable_ports(context: Context, workload: AnalyzedWorkload) -> set[int] | None:
+    """The ports at which services lead to a workload, by their own number or their target's; None if unknown."""
+    if workload.gateway_ports is not None:
+        return set(workload.gateway_ports)
+    if not workload.is_kubernetes:
+        return None
+    found_ports: set[int] = set()
+    for service in context.services:
+        if service.namespace != workload.namespace or not service.selector:
+            continue
+        if service.item is not None and service.item.kind == "Service" and selects(service.selector, workload.labels):
+            for port in service.ports:
+                if port.protocol in ("", "TCP"):
+                    found_ports |= {port.number, port.target or port.number}
+    return found_ports
+
+
+def conflicts(context: Context) -> Iterator[Diagnostic]:
+    """Two Gateways of the same workloads must not have the same host at the same port and address."""
+    listed = list(context.istio("Gateway"))
+    for item in listed:
+        rivals = [other for other in listed if other is not item and _share_workloads(context, item, other)]
+        for index, server in enumerate(item.spec.servers):
+            names = sorted({other.full_name for other in rivals if _has_same_host(server, other)})
+            if names:
+                yield found(
+                    item,
+                    GATEWAY_CONFLICT,
+                    ",".join(names),
+                    selector_text(item.spec.selector),
+                    _number(server),
+                    ",".join(server.hosts),
+                    at=("spec", "servers", index),
+                )
+
+
+def _share_workloads(context: Context, one: Item, other: Item) -> bool:
+    if one.spec.selector == other.spec.selector:
+        return True
+    return bool(context.workloads_matching({**one.spec.selector, **other.spec.selector})) and all(
+        other.spec.selector.get(key, value) == value for key, value in one.spec.selector.items()
+    )
+
+
+def _has_same_host(server: Server, other: Item) -> bool:
+    rivals = (s for s in other.spec.servers if _number(s) == _number(server) and s.bind == server.bind)
+    return any(host in rival.hosts for rival in rivals for host in server.hosts)
+
+
+def _number(server: Server) -> int:
+    return server.port.number if server.port is not None else 0
+
+
+def duplicate_certificates(context: Context) -> Iterator[Diagnostic]:
+    """A certificate that two Gateways of the same workloads present."""
+    listed = list(context.istio("Gateway"))
+    for item in listed:
+        for other in listed:
+            if other is item or not selects(item.spec.selector, other.spec.selector):
+                continue
+            if any(_same_certificate(s.tls, o.tls) for s in item.spec.servers for o in other.spec.servers):
+                yield found(item, DUPLICATE_CERTIFICATE, [item.full_name, other.full_name])
+
+
+def _same_certificate(one: ServerTlsSettings | None, other: ServerTlsSettings | None) -> bool:
+    if one is None or other is None:
+        return False
+    if one.credential_name or other.credential_name:
+        return one.credential_name == other.credential_name
+    if not (one.server_certificate and one.private_key):
+        return False
+    return (one.server_certificate, one.private_key) == (other.server_certificate, other.private_key)
+
+
+def credentials(context: Context) -> Iterator[Diagnostic]:
+    """Secrets that Gateways name must be in the namespace of the workload, and hold a valid certificate.
+
+    Checked only where Secrets are described at all: the mesh's own credentials are files.
+    """
+    secrets = {item.full_name: item for item in context.kubernetes("Secret")}
+    for item in context.istio("Gateway") if secrets else ():
+        workloads = context.workloads_matching(item.spec.selector)
+        for index, server in enumerate(item.spec.servers if workloads else ()):
+            name = server.tls.credential_name if server.tls is not None else ""
+            if not name:
+                continue
+            path = ("spec", "servers", index, "tls", "credentialName")
+            secret = secrets.get(f"{workloads[0].namespace}/{name}")
+            if secret is None:
+                yield found(item, NOT_FOUND, "credentialName", name, at=path)
+            elif not _is_valid(secret):
+                yield found(item, INVALID_CREDENTIAL, item.name, workloads[0].namespace, at=path)
+
+
+def _is_valid(secret: Item) -> bool:
+    from dockermesh.analysis.certificates import holds_certificate
+
+    return holds_certificate(secret.body)

@@ -1,0 +1,72 @@
+"""Security policies, and whatever else selects workloads by labels.
+
+Source of the rules: `pkg/config/analysis/analyzers/{authz,k8sgateway}` of Istio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dockermesh.analysis.context import Context
+from dockermesh.analysis.diagnostics import Diagnostic, found
+from dockermesh.analysis.messages import INEFFECTIVE_SELECTOR, NO_WORKLOADS, NOT_FOUND
+from dockermesh.analysis.objects import Item, selector_text
+
+_GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
+_POLICIES = ("AuthorizationPolicy", "RequestAuthentication", "Telemetry", "WasmPlugin")
+
+
+def authorization_workloads(context: Context) -> Iterator[Diagnostic]:
+    """An AuthorizationPolicy must apply to some workload of the mesh."""
+    for item in context.istio("AuthorizationPolicy"):
+        spec = item.spec
+        if spec.target_ref is not None or spec.target_refs:
+            continue
+        is_mesh_wide = item.namespace == context.root_namespace
+        if is_mesh_wide and spec.selector is None:
+            continue
+        wanted = spec.selector.match_labels if spec.selector is not None else {}
+        candidates = context.workloads_matching(wanted, "" if is_mesh_wide else item.namespace)
+        if not any(workload.in_mesh for workload in candidates):
+            yield found(item, NO_WORKLOADS, selector_text(wanted), at=("spec", "selector"))
+
+
+def authorization_namespaces(context: Context) -> Iterator[Diagnostic]:
+    """Namespaces of sources must exist: as an object, or because something is in them."""
+    known = {*context.namespaces, *(w.namespace for w in context.workloads), *(s.namespace for s in context.services)}
+    for item in context.istio("AuthorizationPolicy"):
+        for index, rule in enumerate(item.spec.rules):
+            for number, origin in enumerate(rule.sources):
+                if origin.source is None:
+                    continue
+                for field in ("namespaces", "not_namespaces"):
+                    name = "notNamespaces" if field == "not_namespaces" else field
+                    for place, wanted in enumerate(getattr(origin.source, field)):
+                        if not any(_namespace_matches(namespace, wanted) for namespace in known):
+                            path = ("spec", "rules", index, "from", number, "source", name, place)
+                            yield found(item, NOT_FOUND, "namespace", wanted, at=path)
+
+
+def _namespace_matches(namespace: str, wanted: str) -> bool:
+    if wanted.startswith("*"):
+        return namespace.endswith(wanted[1:])
+    if wanted.endswith("*"):
+        return namespace.startswith(wanted[:-1])
+    return namespace.lower() == wanted.lower()
+
+
+def gateway_selectors(context: Context) -> Iterator[Diagnostic]:
+    """Policies reach the workloads of Kubernetes Gateways by targetRefs only."""
+    gateways = [workload for workload in context.workloads if _GATEWAY_NAME in workload.labels]
+    for kind in _POLICIES if gateways else ():
+        for item in context.istio(kind):
+            if not _has_target(item) and item.spec.selector is not None:
+                wanted = item.spec.selector.match_labels.items()
+                for workload in gateways:
+                    if workload.namespace == item.namespace and wanted <= workload.labels.items():
+                        path = ("spec", "selector")
+                        yield found(item, INEFFECTIVE_SELECTOR, workload.labels[_GATEWAY_NAME], at=path)
+
+
+def _has_target(item: Item) -> bool:
+    return getattr(item.spec, "target_ref", None) is not None or bool(getattr(item.spec, "target_refs", ()))

@@ -1,0 +1,169 @@
+"""All that analyzers may look at, as one immutable value: objects, services, workloads, mesh settings.
+
+Services and workloads come from Kubernetes objects in files, from ServiceEntries, and from a catalog (the live mesh's,
+or a file); analyzers see no difference. Host names are looked up as Istio does (`analyzers/util/service_lookup.go`).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+from dockermesh.analysis.objects import Item, dig, selects, texts
+from dockermesh.analysis.services import EVERYWHERE, Destination, catalog_services, entry_services, kubernetes_services
+from dockermesh.analysis.workloads import (
+    AnalyzedWorkload,
+    catalog_workloads,
+    default_gateway,
+    entry_workloads,
+    kubernetes_workloads,
+)
+from dockermesh.config.findings import Finding
+from dockermesh.config.hosts import fully_qualified
+from dockermesh.model.catalog import Catalog
+
+ROOT_NAMESPACE = "istio-system"
+
+
+class Context:
+    """What is known. Objects given twice: the last one counts, as it does when they are applied in turn.
+
+    `findings` are what validation said about them. `is_live`: the catalog is a running mesh's; else a gateway with
+    Istio's usual labels and ports is assumed, as istioctl does. `mesh_config` is Istio's MeshConfig, as data.
+    """
+
+    def __init__(
+        self,
+        items: Iterable[Item],
+        *,
+        findings: Iterable[Finding] = (),
+        mesh_config: Mapping[str, Any] | None = None,
+        catalog: Catalog | None = None,
+        is_live: bool = False,
+    ) -> None:
+        self.given = tuple(items)
+        self.findings = tuple(findings)
+        self.catalog = catalog
+        self.is_live = is_live
+        self._mesh_config = mesh_config
+        last = {(item.group, item.kind, item.namespace, item.name): item for item in self.given}
+        self._by_kind: dict[str, list[Item]] = defaultdict(list)
+        for item in last.values():
+            self._by_kind[item.kind].append(item)
+
+    # objects --------------------------------------------------------------------------------------------------
+    def istio(self, kind: str) -> Iterator[Item]:
+        """The objects of one of Istio's kinds; their `spec` is never None."""
+        return (item for item in self._by_kind.get(kind, ()) if item.spec is not None)
+
+    def kubernetes(self, *kinds: str) -> Iterator[Item]:
+        """The objects of kinds that are not Istio's."""
+        return (item for kind in kinds for item in self._by_kind.get(kind, ()) if item.spec is None)
+
+    @cached_property
+    def namespaces(self) -> dict[str, Item]:
+        """The Namespace objects by name."""
+        return {item.name: item for item in self.kubernetes("Namespace")}
+
+    @cached_property
+    def gateways(self) -> dict[str, Item]:
+        """Istio's Gateways by `namespace/name`."""
+        return {item.full_name: item for item in self.istio("Gateway")}
+
+    @cached_property
+    def mesh_config(self) -> Mapping[str, Any]:
+        """Istio's MeshConfig: given explicitly, else from the objects; as data."""
+        if self._mesh_config is not None:
+            return self._mesh_config
+        for item in self._by_kind.get("MeshConfig", ()):
+            spec = item.body.get("spec")
+            return spec if isinstance(spec, Mapping) else item.body
+        return {}
+
+    @property
+    def root_namespace(self) -> str:
+        """Where policies apply to the whole mesh."""
+        return str(self.mesh_config.get("rootNamespace") or ROOT_NAMESPACE)
+
+    @property
+    def proxy_metadata(self) -> dict[str, str]:
+        """`defaultConfig.proxyMetadata` of the MeshConfig."""
+        return texts(dig(self.mesh_config, "defaultConfig", "proxyMetadata"))
+
+    # workloads ------------------------------------------------------------------------------------------------
+    @cached_property
+    def workloads(self) -> tuple[AnalyzedWorkload, ...]:
+        """Pods, what makes pods, WorkloadEntries, and the catalog's workloads."""
+        found = [*kubernetes_workloads(self), *entry_workloads(self.istio("WorkloadEntry"))]
+        if self.catalog is not None:
+            found += catalog_workloads(self.catalog)
+        if not self.is_live and not any(workload.is_gateway for workload in found):
+            found.append(default_gateway(ROOT_NAMESPACE))
+        return tuple(found)
+
+    def workloads_matching(self, selector: Mapping[str, str], namespace: str = "") -> list[AnalyzedWorkload]:
+        """The workloads that carry these labels, in one namespace or (empty) in all."""
+        listed = self._in_namespace.get(namespace, ()) if namespace else self.workloads
+        return [workload for workload in listed if selects(selector, workload.labels)]
+
+    @cached_property
+    def _in_namespace(self) -> dict[str, list[AnalyzedWorkload]]:
+        found: dict[str, list[AnalyzedWorkload]] = defaultdict(list)
+        for workload in self.workloads:
+            found[workload.namespace].append(workload)
+        return found
+
+    # services -------------------------------------------------------------------------------------------------
+    @property
+    def domain(self) -> str:
+        """What short names end with."""
+        return f"svc.{self.mesh_config.get('clusterDomain') or 'cluster.local'}"
+
+    @cached_property
+    def services(self) -> tuple[Destination, ...]:
+        """Everything that can be a destination."""
+        found = [*entry_services(self.istio("ServiceEntry")), *kubernetes_services(self, self.domain)]
+        return (*found, *(catalog_services(self.catalog) if self.catalog is not None else ()))
+
+    @cached_property
+    def _hosts(self) -> dict[tuple[str, str], Destination]:
+        found: dict[tuple[str, str], Destination] = {}
+        for service in self.services:
+            for host in service.hosts:
+                name = fully_qualified(host.lower(), service.namespace, self.domain)
+                found.update({(scope, name): service for scope in service.scopes})
+        return found
+
+    @cached_property
+    def _anywhere(self) -> dict[str, Destination]:
+        """The catalog's services by the short names that hold in every namespace."""
+        return {name: service for service in self.services for name in service.short_names}
+
+    @cached_property
+    def _patterns(self) -> list[tuple[str, str, Destination]]:
+        return [(scope, name[1:], s) for (scope, name), s in self._hosts.items() if name.startswith("*")]
+
+    def service(self, host: str, namespace: str, export_to: Iterable[str] = ()) -> Destination | None:
+        """The service that a resource in `namespace` calls `host`; `export_to` is the resource's own."""
+        host = host.lower()
+        name = fully_qualified(host, namespace, self.domain)
+        scopes = [namespace if scope == "." else scope for scope in export_to] or [namespace]
+        for scope in (EVERYWHERE, *scopes):
+            found = self._hosts.get((scope, name))
+            if found is not None:
+                return found
+        if host in self._anywhere:
+            return self._anywhere[host]
+        bare = host.removeprefix("*")
+        visible = (s for scope, end, s in self._patterns if scope in (EVERYWHERE, namespace) and bare.endswith(end))
+        return next(visible, None)
+
+    def canonical(self, host: str, namespace: str) -> str:
+        """One name for each service, however it is called; for what is no service, the full name."""
+        found = self._anywhere.get(host.lower())
+        name = fully_qualified(host.lower(), namespace, self.domain)
+        if found is None and not name.startswith("*"):
+            found = self._hosts.get((EVERYWHERE, name)) or self._hosts.get((namespace, name))
+        return found.canonical if found is not None and found.canonical else name

@@ -1,0 +1,117 @@
+"""Destinations: services of Kubernetes, ServiceEntries and catalogs in one form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dockermesh.analysis.objects import Item, dig, mappings, number, texts
+from dockermesh.model.catalog import Catalog
+from dockermesh.model.service import Health
+
+if TYPE_CHECKING:
+    from dockermesh.analysis.context import Context
+
+EVERYWHERE = "*"
+_EXPORT = "networking.istio.io/exportTo"
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationPort:
+    """A port; `target` is 0 where it is a name or the same, `protocol` what was declared (TCP, HTTP, ...)."""
+
+    number: int
+    name: str = ""
+    protocol: str = ""
+    target: int = 0
+    target_text: str = ""
+    app_protocol: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Something that can be called.
+
+    `scopes` are the namespaces that see it (`*`: all); `selector` finds its workloads (None: it has no such thing);
+    `endpoints` are the labels of its endpoints, and `healthy` how many may get requests; None where nothing is known.
+    """
+
+    hosts: tuple[str, ...]
+    namespace: str
+    ports: tuple[DestinationPort, ...] = ()
+    scopes: tuple[str, ...] = (EVERYWHERE,)
+    selector: Mapping[str, str] | None = None
+    endpoints: tuple[Mapping[str, str], ...] | None = None
+    healthy: int | None = None
+    short_names: tuple[str, ...] = ()
+    canonical: str = ""
+    item: Item | None = field(default=None, compare=False)
+
+
+def kubernetes_services(context: Context, domain: str) -> Iterator[Destination]:
+    """The Services in files."""
+    for item in context.kubernetes("Service"):
+        spec = item.body.get("spec")
+        exported = item.annotations.get(_EXPORT, "")
+        scopes = tuple(item.namespace if s.strip() == "." else s.strip() for s in exported.split(",") if s.strip())
+        yield Destination(
+            hosts=(f"{item.name}.{item.namespace}.{domain}",),
+            namespace=item.namespace,
+            ports=tuple(kubernetes_ports(item)),
+            scopes=scopes or (EVERYWHERE,),
+            selector=texts(dig(spec, "selector")),
+            item=item,
+        )
+
+
+def kubernetes_ports(item: Item) -> Iterator[DestinationPort]:
+    """The ports of a Service."""
+    for port in mappings(dig(item.body, "spec", "ports")):
+        target = port.get("targetPort")
+        yield DestinationPort(
+            number(port.get("port")),
+            _text(port.get("name")),
+            _text(port.get("protocol")),
+            number(target),
+            "" if target is None else str(target),
+            _text(port.get("appProtocol")),
+        )
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def entry_services(entries: Iterable[Item]) -> Iterator[Destination]:
+    """The hosts of ServiceEntries."""
+    for item in entries:
+        spec = item.spec
+        scopes = tuple(item.namespace if scope == "." else scope for scope in spec.export_to)
+        yield Destination(
+            hosts=tuple(spec.hosts),
+            namespace=item.namespace,
+            ports=tuple(DestinationPort(p.number, p.name, p.protocol, p.target_port) for p in spec.ports),
+            scopes=(EVERYWHERE,) if EVERYWHERE in scopes or not scopes else scopes,
+            selector=spec.workload_selector.labels if spec.workload_selector is not None else None,
+            endpoints=tuple(e.labels for e in spec.endpoints) if spec.endpoints else None,
+            item=item,
+        )
+
+
+def catalog_services(catalog: Catalog) -> Iterator[Destination]:
+    """The services of the registry, by every name that leads to them."""
+    from dockermesh.translate.mesh import host_names
+
+    for service in catalog.services.values():
+        names = host_names(service)
+        yield Destination(
+            hosts=tuple(name for name in names if "." in name),
+            namespace=service.namespace,
+            ports=tuple(DestinationPort(p.number, p.name, p.protocol.value) for p in service.ports),
+            scopes=service.export_to or (EVERYWHERE,),
+            endpoints=tuple(endpoint.labels for endpoint in service.endpoints),
+            healthy=sum(endpoint.health is not Health.UNHEALTHY for endpoint in service.endpoints),
+            short_names=tuple(name for name in names if "." not in name),
+            canonical=service.hostname,
+        )

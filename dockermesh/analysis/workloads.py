@@ -1,0 +1,122 @@
+"""Workloads: pods, what makes pods, WorkloadEntries and running replicas in one form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dockermesh.analysis.objects import Item, dig, mappings, texts
+from dockermesh.model.catalog import Catalog
+from dockermesh.model.workload import WorkloadKind
+
+if TYPE_CHECKING:
+    from dockermesh.analysis.context import Context
+
+TEMPLATES = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job")
+"""Kinds whose pods are described by a template."""
+INJECT = "sidecar.istio.io/inject"
+INJECTION = "istio-injection"
+PROXY_CONTAINER = "istio-proxy"
+_AMBIENT = "ambient.istio.io/redirection"
+_NODE_LABELS = (
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+    "topology.istio.io/subzone",
+)
+_GATEWAY_PORTS = (80, 443, 31400, 15443)
+_GATEWAY_LABELS = {"istio": "ingressgateway"}
+
+
+@dataclass(frozen=True, slots=True)
+class AnalyzedWorkload:
+    """A workload; `gateway_ports` are those that the world can reach (None: it is found out by its services)."""
+
+    name: str
+    namespace: str
+    labels: Mapping[str, str]
+    in_mesh: bool = True
+    is_ambient: bool = False
+    is_kubernetes: bool = False
+    is_gateway: bool = False
+    gateway_ports: frozenset[int] | None = None
+
+    @property
+    def full_name(self) -> str:
+        """`namespace/name`."""
+        return f"{self.namespace}/{self.name}"
+
+
+def pod_template(item: Item) -> Mapping[str, Any]:
+    """What describes the pod: the object itself for a Pod, else its template."""
+    if item.kind == "Pod":
+        return item.body
+    template = dig(item.body, "spec", "template")
+    return template if isinstance(template, Mapping) else {}
+
+
+def containers(template: Mapping[str, Any], *, with_init: bool = False) -> list[Mapping[str, Any]]:
+    """The containers of a pod."""
+    found = list(mappings(dig(template, "spec", "containers")))
+    return found + list(mappings(dig(template, "spec", "initContainers"))) if with_init else found
+
+
+def kubernetes_workloads(context: Context) -> Iterator[AnalyzedWorkload]:
+    """The workloads of files."""
+    nodes = {node.name: node.labels for node in context.kubernetes("Node")}
+    for item in context.kubernetes("Pod", *TEMPLATES):
+        template = pod_template(item)
+        labels = texts(dig(template, "metadata", "labels"))
+        node = dig(template, "spec", "nodeName")
+        if isinstance(node, str) and node in nodes:
+            places = {key: nodes[node][key] for key in _NODE_LABELS if nodes[node].get(key)}
+            labels = labels | places | {"kubernetes.io/hostname": node}
+        annotations = texts(dig(template, "metadata", "annotations"))
+        is_ambient = annotations.get(_AMBIENT) == "enabled"
+        yield AnalyzedWorkload(
+            item.name,
+            item.namespace,
+            labels,
+            in_mesh=is_ambient or is_in_mesh(context, item),
+            is_ambient=is_ambient,
+            is_kubernetes=True,
+        )
+
+
+def is_in_mesh(context: Context, item: Item) -> bool:
+    """Whether a pod has a proxy: its own, by its label or annotation, or by its namespace's label."""
+    template = pod_template(item)
+    for container in containers(template, with_init=True):
+        if container.get("name") == PROXY_CONTAINER and container.get("image"):
+            return True
+    for where in ("labels", "annotations"):
+        wanted = texts(dig(template, "metadata", where)).get(INJECT)
+        if wanted is not None:
+            return wanted == "true"
+    namespace = context.namespaces.get(item.namespace)
+    return namespace is not None and namespace.labels.get(INJECTION) == "enabled"
+
+
+def entry_workloads(entries: Iterable[Item]) -> Iterator[AnalyzedWorkload]:
+    """The workloads of WorkloadEntries."""
+    for item in entries:
+        yield AnalyzedWorkload(item.name, item.namespace, {**item.labels, **item.spec.labels})
+
+
+def catalog_workloads(catalog: Catalog) -> Iterator[AnalyzedWorkload]:
+    """The workloads of the registry; those that only endpoints tell of, too."""
+    for workload in catalog.workloads.values():
+        is_gateway = workload.kind is WorkloadKind.GATEWAY
+        yield AnalyzedWorkload(workload.name, workload.namespace, workload.labels, is_gateway=is_gateway)
+
+
+def default_gateway(namespace: str) -> AnalyzedWorkload:
+    """The gateway that is there unless one is described: Istio's, or the one that `dockermesh up` makes."""
+    return AnalyzedWorkload(
+        "istio-ingressgateway",
+        namespace,
+        _GATEWAY_LABELS,
+        in_mesh=False,
+        is_gateway=True,
+        gateway_ports=frozenset(_GATEWAY_PORTS),
+    )

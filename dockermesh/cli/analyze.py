@@ -1,0 +1,122 @@
+"""`dockermesh analyze`: what is valid but wrong, in the live mesh or in files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from dockermesh.analysis.diagnostics import Diagnostic
+    from dockermesh.app.analyze import Request
+
+FOUND = 79
+"""The exit code for findings at or above the threshold, as istioctl's."""
+_LEVELS = click.Choice(["Info", "Warning", "Error"], case_sensitive=False)
+_FILE = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("files", nargs=-1, metavar="[FILE|DIR|-]...")
+@click.option("--mesh-config", "--meshConfigFile", type=_FILE, metavar="FILE", help="Istio's MeshConfig to assume.")
+@click.option("--catalog", type=_FILE, metavar="FILE", help="YAML file of services and endpoints to assume.")
+@click.option("--live", is_flag=True, help="Files as if they were applied to the running mesh.")
+@click.option("-R", "--recursive", is_flag=True, help="Folders with all that is below them.")
+@click.option("-n", "--namespace", default="", help="Only what is about this namespace.")
+@click.option("-A", "--all-namespaces", is_flag=True, help="Findings about all namespaces (the default).")
+@click.option("-S", "--suppress", multiple=True, metavar="CODE=RESOURCE", help="Leave out, as IST0101='Gateway gw.*'.")
+@click.option("--failure-threshold", type=_LEVELS, default="Error", show_default=True, help="Level that fails.")
+@click.option("--output-threshold", type=_LEVELS, default="Info", show_default=True, help="Level that is shown.")
+@click.option(
+    "-o", "--output", type=click.Choice(["log", "table", "json", "yaml"]), default="log", help="Output format."
+)
+@click.option("-L", "--list-analyzers", is_flag=True, help="List analyzers and codes, and do nothing else.")
+def command(
+    files: tuple[str, ...],
+    mesh_config: Path | None,
+    catalog: Path | None,
+    live: bool,
+    recursive: bool,
+    namespace: str,
+    all_namespaces: bool,
+    suppress: tuple[str, ...],
+    failure_threshold: str,
+    output_threshold: str,
+    output: str,
+    list_analyzers: bool,
+) -> int:
+    """Say what is valid but wrong: in the running mesh, or in files alone.
+
+    Codes are Istio's where they exist (IST...), else ours (DM...). Kubernetes' objects in files are context for the
+    findings. Exits 79 if there is a finding at or above the failure threshold, 2 for bad usage, else 0.
+    """
+    import gc
+
+    from dockermesh.analysis.messages import Severity
+    from dockermesh.app.analyze import Request, run
+    from dockermesh.errors import UsageError
+
+    if list_analyzers:
+        _print_analyzers()
+        return 0
+    if namespace and all_namespaces:
+        raise UsageError("-n and -A contradict each other", fix="give one of them")
+    # Nearly all that is allocated lives until the end, so the collector would only walk it again and again.
+    gc.disable()
+    request = Request(files, mesh_config, catalog, live, recursive, namespace, suppress)
+    found, warnings = run(request)
+    for warning in warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    shown = [d for d in found if d.level.rank <= Severity(output_threshold.capitalize()).rank]
+    _print(shown, output)
+    if not shown:
+        click.echo(f"✔ No validation issues found when analyzing {_target(request)}.", err=True)
+    if any(d.level.rank <= Severity(failure_threshold.capitalize()).rank for d in found):
+        if output == "log":
+            click.echo(f"Analyzers found issues when analyzing {_target(request)}.", err=True)
+        return FOUND
+    return 0
+
+
+def _target(request: Request) -> str:
+    if request.files:
+        return ", ".join(request.files)
+    return f"namespace: {request.namespace}" if request.namespace else "all namespaces"
+
+
+def _print(found: Sequence[Diagnostic], output: str) -> None:
+    if output == "json":
+        import json
+
+        click.echo(json.dumps([diagnostic.to_dict() for diagnostic in found], indent=2, ensure_ascii=False))
+    elif output == "yaml":
+        import yaml
+
+        click.echo(yaml.safe_dump([diagnostic.to_dict() for diagnostic in found], sort_keys=False), nl=False)
+    elif output == "table":
+        rows = [("LEVEL", "CODE", "RESOURCE", "WHERE", "MESSAGE")]
+        rows += [
+            (d.level.value, d.code, d.resource, f"{d.file}:{d.line}" if d.line else d.file, d.message) for d in found
+        ]
+        _print_rows(rows)
+    else:
+        for diagnostic in found:
+            click.echo(str(diagnostic))
+
+
+def _print_rows(rows: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        click.echo("   ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _print_analyzers() -> None:
+    from dockermesh.analysis.messages import ALL
+    from dockermesh.analysis.registry import ANALYZERS
+
+    for analyzer in ANALYZERS:
+        click.echo(f"* {analyzer.name} ({', '.join(analyzer.codes)}):\n    {analyzer.description}")
+    click.echo()
+    _print_rows([("CODE", "LEVEL", "NAME"), *((m.code, m.level.value, m.name) for m in ALL)])
