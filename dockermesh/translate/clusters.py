@@ -11,13 +11,16 @@ from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
 from dockermesh.config.api.destination_rule import H2UpgradePolicy, HTTPSettings, Subset, TrafficPolicy
+from dockermesh.config.api.health_check import HealthCheck
 from dockermesh.model import Endpoint, Port, Resolution, Service
 from dockermesh.translate import client_tls, names
 from dockermesh.translate.circuit_breaking import set_connection, set_outlier_detection, thresholds
 from dockermesh.translate.endpoints import load_assignment, locality_setting, serving, socket_address
+from dockermesh.translate.health_checks import set_health_check
 from dockermesh.translate.http import ads, pack, seconds, uint32
 from dockermesh.translate.load_balancer import balance, is_passthrough
 from dockermesh.translate.policy import NO_POLICY
+from dockermesh.translate.proxy_protocol import announce_client
 from dockermesh.translate.settings import MeshSettings
 
 _Options = http_protocol_options_pb2.HttpProtocolOptions
@@ -38,6 +41,7 @@ def service_cluster(
     *,
     policy: TrafficPolicy = NO_POLICY,
     subset: Subset | None = None,
+    check: HealthCheck | None = None,
 ) -> cluster_pb2.Cluster:
     """The cluster of one port of a service, or of one of its subsets."""
     cluster = cluster_pb2.Cluster(
@@ -60,6 +64,10 @@ def service_cluster(
         cluster.transport_socket.CopyFrom(
             client_tls.transport_socket(tls, service, port, verify=settings.verify_certificates, http2=is_http2)
         )
+    if policy.proxy_protocol is not None:
+        announce_client(cluster, policy.proxy_protocol)
+    if check is not None and cluster.lb_policy != cluster_pb2.Cluster.CLUSTER_PROVIDED:
+        set_health_check(cluster, check)
     return cluster
 
 
@@ -121,7 +129,9 @@ def _set_protocol(
         options.upstream_http_protocol_options.auto_san_validation = bool(
             tls is not None and client_tls.trusted_roots(tls, verify=settings.verify_certificates)
         )
-    if not port.protocol.is_http or http.use_client_protocol:
+    if policy.tunnel is not None and not port.protocol.is_http:
+        options.explicit_http_config.http_protocol_options.SetInParent()
+    elif not port.protocol.is_http or http.use_client_protocol:
         # A sniffed port carries what its clients speak.
         options.use_downstream_protocol_config.http_protocol_options.SetInParent()
         _http2(options.use_downstream_protocol_config.http2_protocol_options, http)

@@ -92,6 +92,10 @@ class Destinations:
             proxy.idle_timeout.CopyFrom(seconds(tcp.idle_timeout.total_seconds()))
         if tcp is not None and tcp.max_connection_duration is not None:
             proxy.max_downstream_connection_duration.CopyFrom(seconds(tcp.max_connection_duration.total_seconds()))
+        if policy.tunnel is not None:
+            tunnel = policy.tunnel
+            proxy.tunneling_config.hostname = f"{tunnel.target_host}:{tunnel.target_port}"
+            proxy.tunneling_config.use_post = tunnel.protocol == "POST"
         hashed = consistent_hash(policy)
         if hashed is not None and hashed.use_source_ip:
             proxy.hash_policy.append(hash_policy_pb2.HashPolicy(source_ip=hash_policy_pb2.HashPolicy.SourceIp()))

@@ -113,7 +113,7 @@ class ConfigIndex:
         key = tuple(id(rule) for rule in rules)
         found = self._merged.get(key)
         if found is None:
-            found = self._merged[key] = merge_rules(r.spec for r in rules)
+            found = self._merged[key] = merge_rules(rules)
         return found
 
     def mesh_rules(self, scope: Scope) -> MeshRules:

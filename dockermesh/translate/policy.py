@@ -10,6 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from dockermesh.config.api.destination_rule import DestinationRule, Subset, TrafficPolicy
+from dockermesh.config.api.health_check import HealthCheck
+from dockermesh.config.health_check import health_check
+from dockermesh.config.resource import Resource
 
 NO_POLICY = TrafficPolicy()
 _BLOCKS = (
@@ -29,6 +32,7 @@ class HostRule:
 
     policy: TrafficPolicy = NO_POLICY
     subsets: tuple[Subset, ...] = ()
+    health_check: HealthCheck | None = None
 
     def subset(self, name: str) -> Subset | None:
         """The subset of this name."""
@@ -38,15 +42,17 @@ class HostRule:
 NO_RULE = HostRule()
 
 
-def merge_rules(rules: Iterable[DestinationRule]) -> HostRule:
+def merge_rules(rules: Iterable[Resource[DestinationRule]]) -> HostRule:
     """Several rules of one host, oldest first: the first policy counts, subsets add up, the first of a name counts."""
     policy: TrafficPolicy | None = None
+    check: HealthCheck | None = None
     subsets: dict[str, Subset] = {}
     for rule in rules:
-        policy = policy if policy is not None else rule.traffic_policy
-        for subset in rule.subsets:
+        policy = policy if policy is not None else rule.spec.traffic_policy
+        check = check if check is not None else health_check(rule.annotations)
+        for subset in rule.spec.subsets:
             subsets.setdefault(subset.name, subset)
-    return HostRule(policy or NO_POLICY, tuple(subsets.values()))
+    return HostRule(policy or NO_POLICY, tuple(subsets.values()), check)
 
 
 def effective_policy(rule: HostRule, port: int, subset: Subset | None = None) -> TrafficPolicy:

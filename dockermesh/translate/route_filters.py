@@ -53,7 +53,7 @@ def _fault(wanted: HTTPFaultInjection | None) -> fault_pb2.HTTPFault | None:
 
 
 def _add_delay(fault: fault_pb2.HTTPFault, wanted: FaultDelay) -> None:
-    delay = wanted.fixed_delay if wanted.fixed_delay is not None else wanted.exponential_delay
+    delay = wanted.fixed_delay
     share = fraction(wanted.percentage, default=0)
     if delay is None or not share.numerator:
         return

@@ -168,7 +168,9 @@ def _clusters(service: Service, inputs: Inputs, rule: HostRule) -> tuple[tuple[R
     for port in clusters.ports_of(service):
         for subset in (None, *rule.subsets):
             policy = effective_policy(rule, port.number, subset)
-            cluster = clusters.service_cluster(service, port, settings, policy=policy, subset=subset)
+            cluster = clusters.service_cluster(
+                service, port, settings, policy=policy, subset=subset, check=rule.health_check
+            )
             if inputs.policies:
                 note_origin(cluster, inputs.policies[0])
             if inputs.policies or service.is_declared:

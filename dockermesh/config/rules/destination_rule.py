@@ -20,7 +20,9 @@ from dockermesh.config.api.destination_rule import (
     TrafficPolicy,
     TunnelSettings,
 )
+from dockermesh.config.api.health_check import ANNOTATION
 from dockermesh.config.findings import Cursor
+from dockermesh.config.health_check import read_health_check
 from dockermesh.config.resource import Resource
 from dockermesh.config.rules.locality import check_locality, check_zone_aware
 from dockermesh.config.rules.names import check_fqdn, check_host, check_label, check_port, is_ip_address
@@ -35,6 +37,8 @@ def check_destinationrules(resource: Resource[DestinationRule], at: Cursor) -> N
     """All rules of a DestinationRule."""
     spec, namespace = resource.spec, resource.namespace
     report(at / "host", check_host(spec.host))
+    if ANNOTATION in resource.annotations:
+        at.problems.found.extend(read_health_check(resource.annotations[ANNOTATION])[1])
     _check_policy(spec.traffic_policy, namespace, at / "trafficPolicy")
     names: set[str] = set()
     for index, subset in enumerate(spec.subsets):
