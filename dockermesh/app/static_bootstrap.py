@@ -30,8 +30,9 @@ def _with_endpoints(cluster: dict[str, Any], assignments: dict[str, dict[str, An
     if cluster.get("type") != "EDS":
         return cluster
     name = cluster["name"]
+    found = assignments.get(cluster["edsClusterConfig"].get("serviceName", name), {})
     rest = {key: value for key, value in cluster.items() if key != "edsClusterConfig"}
-    return {**rest, "type": "STATIC", "loadAssignment": assignments.get(name, {"clusterName": name})}
+    return {**rest, "type": "STATIC", "loadAssignment": {**found, "clusterName": name}}
 
 
 def _inline(value: Any, tables: dict[str, dict[str, Any]]) -> Any:

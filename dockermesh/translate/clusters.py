@@ -67,7 +67,7 @@ def service_cluster(
     if policy.proxy_protocol is not None:
         announce_client(cluster, policy.proxy_protocol)
     if check is not None and cluster.lb_policy != cluster_pb2.Cluster.CLUSTER_PROVIDED:
-        set_health_check(cluster, check)
+        set_health_check(cluster, check, is_http=port.protocol.is_http, is_http2=is_http2)
     return cluster
 
 

@@ -13,20 +13,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
 
+from dockermesh.config.api.gateway import ServerTlsMode
 from dockermesh.config.api.mesh_config import GatewayTopology
 from dockermesh.config.api.virtual_service import L4MatchAttributes, RouteDestination, VirtualService
 from dockermesh.config.resource import Resource
 from dockermesh.translate import names, server_tls
+from dockermesh.translate.auto_passthrough import MESH_PROTOCOLS, passed_services
 from dockermesh.translate.destinations import Destinations
 from dockermesh.translate.edge import distrust
 from dockermesh.translate.endpoints import socket_address
 from dockermesh.translate.gateway_hosts import BoundServer, bound_hosts, intersect
 from dockermesh.translate.http import connection_manager
 from dockermesh.translate.isolation import TRANSLATION_ERRORS, sound
-from dockermesh.translate.listeners import TLS_INSPECTOR, filter_chain, http_filter, proxy_filter, sniff
+from dockermesh.translate.listeners import TLS_INSPECTOR, filter_chain, http_filter, proxy_filter, sniff, tcp_filter
 from dockermesh.translate.mesh import Proxy
 from dockermesh.translate.policies import NO_POLICIES, Policies, SecurityFilters, security_filters
 from dockermesh.translate.route_match import is_catch_all
@@ -45,6 +48,7 @@ class GatewayResources:
     listeners: list[listener_pb2.Listener] = field(default_factory=list)
     tables: list[route_pb2.RouteConfiguration] = field(default_factory=list)
     secrets: list[str] = field(default_factory=list)
+    clusters: list[cluster_pb2.Cluster] = field(default_factory=list)
     problems: dict[str, str] = field(default_factory=dict)
 
 
@@ -190,6 +194,8 @@ class _Builder:
 
     def _passed(self, port: int, bound: BoundServer, taken: set[str]) -> list[Any]:
         """A chain for every server name that a TLS rule bound to the server has."""
+        if bound.server.tls is not None and bound.server.tls.mode is ServerTlsMode.AUTO_PASSTHROUGH:
+            return self._passed_by_name(bound, taken)
         chains = []
         context = self._context(port, [bound])
         for resource in self.where.index.virtual_services:
@@ -207,6 +213,20 @@ class _Builder:
             if fresh:
                 taken.update(fresh)
                 chains.append(filter_chain(*self.security.network, target, **_server_names(fresh)))
+        return chains
+
+    def _passed_by_name(self, bound: BoundServer, taken: set[str]) -> list[Any]:
+        """A chain and a cluster for every service that may be called through the gateway."""
+        chains = []
+        known = {cluster.name for cluster in self.result.clusters}
+        for cluster in passed_services(self.where, bound):
+            if cluster.name not in known:
+                self.result.clusters.append(sound(cluster))
+            if cluster.name not in taken:
+                taken.add(cluster.name)
+                protocols = list(MESH_PROTOCOLS)
+                target = tcp_filter(cluster.name)
+                chains.append(filter_chain(target, server_names=[cluster.name], application_protocols=protocols))
         return chains
 
     # TCP ----------------------------------------------------------------------------------------------------------

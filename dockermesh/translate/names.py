@@ -21,6 +21,11 @@ def outbound_cluster(host: str, port: int, subset: str = "") -> str:
     return f"outbound|{port}|{subset}|{host}"
 
 
+def sni_cluster(host: str, port: int, subset: str = "") -> str:
+    """`outbound_.9080_.v1_.reviews.service.consul`, which can be a server name."""
+    return f"outbound_.{port}_.{subset}_.{host}"
+
+
 def inbound_cluster(port: int) -> str:
     """`inbound|9080||`."""
     return f"inbound|{port}||"

@@ -219,7 +219,11 @@ class Translator:
                 self._gateways[key] = made
             secrets = [named(SECRET, s) for s in file_secrets(made.secrets)]
             found = self._snapshots[key] = Snapshot(
-                clusters=shared.clusters,
+                clusters=(
+                    ResourceSet((named(CLUSTER, c) for c in made.clusters), base=shared.clusters)
+                    if made.clusters
+                    else shared.clusters
+                ),
                 endpoints=shared.endpoints,
                 listeners=ResourceSet(named(LISTENER, item) for item in made.listeners),
                 routes=ResourceSet(named(ROUTES, table) for table in made.tables),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from meshes import as_dict, mesh, service, sidecar
 
+from dockermesh.config.documents import read_document
 from dockermesh.model import Endpoint, Port, Protocol, Service
 from dockermesh.translate.mesh import MeshState, Proxy
 from dockermesh.translate.settings import MeshSettings
@@ -223,3 +225,61 @@ pathNormalization: {normalization: MERGE_SLASHES}
     assert found["clusters"][f"outbound|9080||{REVIEWS}"]["connectTimeout"] == "3s"
     assert "BlackHoleCluster" in str(found["listeners"]["virtualOutbound"]["filterChains"][-1])
     assert "'mergeSlashes': True" in str(found["listeners"]["virtualInbound"])
+
+
+def test_an_annotation_asks_for_active_health_checks() -> None:
+    text = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata:
+  name: reviews
+  annotations: {dockermesh.io/health-check: '{"http": {"path": "/health"}, "interval": "2s", "unhealthyThreshold": 4}'}
+spec: {host: reviews, subsets: [{name: v1, labels: {version: v1}}]}
+"""
+    found = told(mesh(service("reviews", "10.0.0.1"), config=text))["clusters"]
+    for name in (f"outbound|9080||{REVIEWS}", f"outbound|9080|v1|{REVIEWS}"):
+        [check] = found[name]["healthChecks"]
+        assert (check["httpHealthCheck"]["path"], check["interval"], check["timeout"]) == ("/health", "2s", "1s")
+        assert (check["healthyThreshold"], check["unhealthyThreshold"]) == (2, 4)
+        assert found[name]["ignoreHealthOnHostRemoval"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{http: {path: health}}", "must begin with /"),
+        ("{http: {}, tcp: {}}", "only one of"),
+        ("{interval: 1s}", "one of http, tcp and grpc"),
+        ("{tcp: {}, interval: never}", "duration"),
+        ("{tcp: {}, retries: 1}", "unknown field"),
+        ("[", "one mapping"),
+        ("&a [*a, *a]", ""),
+    ],
+)
+def test_a_health_check_that_is_none_is_refused(text: str, reason: str) -> None:
+    document = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": {"name": "reviews", "annotations": {"dockermesh.io/health-check": text}},
+        "spec": {"host": "reviews"},
+    }
+    errors = [f for f in read_document(document).findings if f.is_error]
+    assert any(reason in f.message for f in errors)
+
+
+def test_the_proxy_protocol_goes_around_the_transport() -> None:
+    found = cluster("{host: reviews, trafficPolicy: {proxyProtocol: {version: V2}, tls: {mode: SIMPLE}}}")
+    socket = found["transportSocket"]
+    assert socket["name"] == "envoy.transport_sockets.upstream_proxy_protocol"
+    assert socket["typedConfig"]["config"]["version"] == "V2"
+    assert socket["typedConfig"]["transportSocket"]["name"] == "envoy.transport_sockets.tls"
+    plain = cluster("{host: reviews, trafficPolicy: {proxyProtocol: {version: V1}}}")["transportSocket"]["typedConfig"]
+    assert plain["transportSocket"]["name"] == "envoy.transport_sockets.raw_buffer"
+
+
+def test_tcp_is_tunnelled_through_a_proxy() -> None:
+    text = rule("{host: db, trafficPolicy: {tunnel: {protocol: POST, targetHost: far.example, targetPort: 443}}}")
+    found = told(mesh(service("db", "10.0.0.3", port=3306, protocol=Protocol.TCP), config=text))
+    chains = [c for item in found["listeners"].values() for c in item.get("filterChains", [])]
+    proxies = [f["typedConfig"] for c in chains for f in c["filters"] if "tunnelingConfig" in f["typedConfig"]]
+    assert [p["tunnelingConfig"] for p in proxies] == [{"hostname": "far.example:443", "usePost": True}]

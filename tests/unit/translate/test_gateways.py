@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from meshes import as_dict, catalog, gateway, mesh, messages, service
+from meshes import as_dict, catalog, gateway, mesh, messages, service, sidecar
 
 from dockermesh.config.documents import read_text
 from dockermesh.translate.mesh import build_mesh
@@ -132,3 +132,39 @@ def test_of_two_tcp_servers_on_a_port_the_first_counts_whatever_the_order_of_fil
         seen.add(snapshot.listeners.version)
         assert "outbound|9080||web.service.consul" in str(messages(snapshot, "listeners")["0.0.0.0_3306"])
     assert len(seen) == 1
+
+
+def test_a_server_that_passes_mesh_tls_on_finds_services_and_subsets_by_server_name() -> None:
+    config = """
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: east-west}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - {port: {number: 15443, name: tls, protocol: TLS}, hosts: ["*.service.consul"], tls: {mode: AUTO_PASSTHROUGH}}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews}
+spec: {host: reviews, trafficPolicy: {tls: {mode: SIMPLE}}, subsets: [{name: v1, labels: {version: v1}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: outside}
+spec: {hosts: [out.example], resolution: DNS, ports: [{number: 443, name: tls, protocol: TLS}]}
+"""
+    translator = Translator()
+    translator.update(mesh(service("reviews", "10.0.0.2"), config=config))
+    snapshot = translator.snapshot(gateway({"istio": "ingressgateway"}))
+    chains = messages(snapshot, "listeners")["0.0.0.0_15443"].filter_chains
+    names = ["outbound_.9080_._.reviews.service.consul", "outbound_.9080_.v1_.reviews.service.consul"]
+    assert [list(chain.filter_chain_match.server_names) for chain in chains] == [[name] for name in names]
+    assert all("istio" in chain.filter_chain_match.application_protocols for chain in chains)
+    cluster = messages(snapshot, "clusters")[names[1]]
+    assert cluster.eds_cluster_config.service_name == "outbound|9080|v1|reviews.service.consul"
+    assert cluster.eds_cluster_config.service_name in snapshot.endpoints
+    assert not cluster.HasField("transport_socket")
+    translator.update(mesh(service("reviews", "10.0.0.2"), config=config))
+    plain = translator.snapshot(sidecar("front-1", 80))
+    assert names[0] not in plain.clusters

@@ -65,7 +65,8 @@ def static(resources: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     for cluster in resources["clusters"]:
         own = {k: v for k, v in cluster.items() if k != "edsClusterConfig"}
         if cluster.get("type") == "EDS":
-            own |= {"type": "STATIC", "loadAssignment": endpoints[cluster["name"]]}
+            assignment = endpoints[cluster["edsClusterConfig"].get("serviceName", cluster["name"])]
+            own |= {"type": "STATIC", "loadAssignment": assignment}
         clusters.append(own)
     return {
         "node": {"id": "golden", "cluster": "golden"},
