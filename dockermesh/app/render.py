@@ -23,6 +23,7 @@ from dockermesh.translate.settings import IstioConfig, MeshSettings, istio_confi
 from dockermesh.translate.translator import Translator
 from dockermesh.xds.snapshot import ResourceSet, Snapshot
 
+_MAPS = frozenset({"policies", "providers", "filterMetadata", "typedPerFilterConfig", "fields"})
 _PARTS = ("listeners", "routes", "clusters", "endpoints")
 
 
@@ -75,4 +76,14 @@ def snapshot_parts(snapshot: Snapshot) -> dict[str, list[dict[str, Any]]]:
 def _messages(resources: ResourceSet) -> list[dict[str, Any]]:
     listed = sorted(resources.values(), key=lambda r: r.name)
     made = [json_format.MessageToDict(any_pb2.Any.FromString(r.any_bytes)) for r in listed]
-    return [{key: value for key, value in message.items() if key != "@type"} for message in made]
+    return [_ordered({key: value for key, value in message.items() if key != "@type"}) for message in made]
+
+
+def _ordered(value: Any) -> Any:
+    """The value with the entries of maps by their names: protobuf has them in no order."""
+    if isinstance(value, list):
+        return [_ordered(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    made = ((key, _ordered(item)) for key, item in value.items())
+    return {k: dict(sorted(v.items())) if k in _MAPS and isinstance(v, dict) else v for k, v in made}

@@ -101,7 +101,7 @@ def _half(logic: Logic, clauses: Iterable[_Clause], *, is_tcp: bool, drops: bool
     """All clauses together. Raises _Unsupported where one cannot be seen and must not be dropped."""
     found = []
     for clause in clauses:
-        if is_tcp and clause.attribute.is_http:
+        if is_tcp and clause.attribute.is_http and (clause.values or clause.not_values):
             if drops:
                 continue
             raise _Unsupported

@@ -21,6 +21,7 @@ from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.path.match.uri_template.v3 import uri_template_match_pb2
 from envoy.type.matcher.v3 import path_pb2, regex_pb2, string_pb2, value_pb2
 
+from dockermesh.config.rules.regex import check_regex
 from dockermesh.translate.claims import JWT_FILTER, JWT_PAYLOAD, claim_matcher, metadata_matcher
 from dockermesh.translate.http import pack
 
@@ -29,6 +30,10 @@ Matcher = Any
 _String = string_pb2.StringMatcher
 _Value = value_pb2.ValueMatcher
 _SPIFFE = "spiffe://"
+_LITERAL = r"[A-Za-z0-9\-._~%!$&'()+,;:@]+"
+_TEMPLATE = re.compile(rf"/(?:(?:\*\*?|{_LITERAL})(?:/(?:\*\*?|{_LITERAL}))*(?:/|(?<=\*){_LITERAL})?)?")
+"""What Envoy can parse (source/extensions/path/uri_template_lib); nor may a wildcard follow `**`."""
+_ESCAPED = r"\\\g<0>"
 _SPECIAL = re.compile(r"[\\.+*?()|\[\]{}^$]")
 
 
@@ -110,20 +115,26 @@ def _authenticated(name: string_pb2.StringMatcher) -> rbac_pb2.Principal:
     return rbac_pb2.Principal(authenticated=rbac_pb2.Principal.Authenticated(principal_name=name))
 
 
+def _around(before: str, value: str, after: str, *, star: str = "") -> string_pb2.StringMatcher:
+    """An expression with a value as Istio puts it there: as it is. One that this breaks is taken literally."""
+    expression = f"{before}{value.replace('*', star) if star else value}{after}"
+    return _regex(expression if not check_regex(expression) else f"{before}{_SPECIAL.sub(_ESCAPED, value)}{after}")
+
+
 def _principal(value: str) -> rbac_pb2.Principal:
     if value == "*":
         return _authenticated(_ANY_TEXT)
     if value.startswith("*"):
-        return _authenticated(_regex(f"{_SPIFFE}.*{value[1:]}"))
+        return _authenticated(_around(f"{_SPIFFE}.*", value[1:], ""))
     return _authenticated(text_matcher(_SPIFFE + value))
 
 
 def _namespace(value: str) -> rbac_pb2.Principal:
-    return _authenticated(_regex(f".*/ns/{value.replace('*', '.*')}/.*"))
+    return _authenticated(_around(".*/ns/", value, "/.*", star=".*"))
 
 
 def _trust_domain(value: str) -> rbac_pb2.Principal:
-    return _authenticated(_regex(f"{_SPIFFE}{value.replace('*', '[^/]*')}/.*"))
+    return _authenticated(_around(_SPIFFE, value, "/.*", star="[^/]*"))
 
 
 def service_account(policy_namespace: str) -> Attribute:
@@ -131,9 +142,8 @@ def service_account(policy_namespace: str) -> Attribute:
 
     def leaf(value: str) -> rbac_pb2.Principal:
         namespace, slash, account = value.rpartition("/")
-        return _authenticated(
-            _regex(f"{_SPIFFE}.+/ns/{namespace if slash else policy_namespace}/(.+/|)sa/{account}(/.+)?")
-        )
+        inside = f"{namespace if slash else policy_namespace}/(.+/|)sa/{account}"
+        return _authenticated(_around(f"{_SPIFFE}.+/ns/", inside, "(/.+)?"))
 
     return _each(PRINCIPALS, leaf)
 
@@ -181,7 +191,7 @@ def _inline_header(name: str, value: str) -> route_components_pb2.HeaderMatcher:
     """One of the values that a header lists, separated by commas."""
     if value == "*":
         return _header(name, value)
-    quoted = ".*".join(_SPECIAL.sub(r"\\\g<0>", part) for part in _wildcard_parts(value))
+    quoted = ".*".join(_SPECIAL.sub(_ESCAPED, part) for part in _wildcard_parts(value))
     listed = f"^{quoted}$|^{quoted},.*|.*,{quoted},.*|.*,{quoted}$"
     return route_components_pb2.HeaderMatcher(name=name, safe_regex_match=regex_pb2.RegexMatcher(regex=listed))
 
@@ -196,12 +206,21 @@ def _path(value: str) -> rbac_pb2.Permission:
     if "{*}" not in value and "{**}" not in value:
         return rbac_pb2.Permission(url_path=path_pb2.PathMatcher(path=text_matcher(value)))
     template = value.replace("{*}", "*").replace("{**}", "**")
+    if not _TEMPLATE.fullmatch(template) or "*" in template.partition("**")[2]:
+        # Envoy 1.40 crashes at a template that it cannot parse.
+        return rbac_pb2.Permission(url_path=path_pb2.PathMatcher(path=_regex(_template_regex(value))))
     return rbac_pb2.Permission(
         uri_template=extension_pb2.TypedExtensionConfig(
             name="uri-template",
             typed_config=pack(uri_template_match_pb2.UriTemplateMatchConfig(path_template=template)),
         )
     )
+
+
+def _template_regex(value: str) -> str:
+    literals = (_SPECIAL.sub(_ESCAPED, part) for part in re.split(r"\{\*\*?\}", value))
+    wildcards = (".*" if found == "{**}" else "[^/]+" for found in re.findall(r"\{\*\*?\}", value))
+    return next(literals) + "".join(w + part for w, part in zip(wildcards, literals, strict=True))
 
 
 def _request_header(name: str, match: Callable[[str, str], Any]) -> Attribute:
@@ -260,7 +279,7 @@ def condition(key: str, policy_namespace: str) -> Attribute | None:
     if key == "source.serviceAccount":
         return service_account(policy_namespace)
     name, bracket, rest = key.partition("[")
-    if not bracket or not rest.endswith("]"):
+    if not bracket or not rest.endswith("]") or re.search(r"[\0\r\n]", rest):
         return None
     if name == "request.headers":
         return _request_header(rest[:-1], _header)
