@@ -17,6 +17,8 @@ from dockermesh.model import API_PORT, DEBUG_PORT
 
 CONTAINER = "dockermesh-control-plane"
 TOKEN_FILE = "/var/lib/dockermesh/api.token"
+_PROBE_S = 3.0
+"""Whoever asks whether it is ready asks again; a control plane that hangs must not hold them up."""
 _UP = "run `dockermesh up`, or `docker compose -f compose/mesh.yaml up -d`"
 
 
@@ -49,7 +51,7 @@ class MeshClient:
     def readiness(self) -> str:
         """What the control plane still waits for, in its own words; empty when it is ready."""
         try:
-            code, body = self._raw(DEBUG_PORT, "GET", "/readyz")
+            code, body = self._raw(DEBUG_PORT, "GET", "/readyz", timeout=_PROBE_S)
         except OSError as error:
             return f"it does not answer yet ({error})"
         return "" if code == 200 else body.decode().strip()
@@ -89,13 +91,15 @@ class MeshClient:
             raise ApiError(_message(body) or f"HTTP {code}", code=code, where=f"{method} {path}")
         return json.loads(body) if body else None
 
-    def _raw(self, port: int, method: str, path: str, document: Any = None) -> tuple[int, bytes]:
+    def _raw(
+        self, port: int, method: str, path: str, document: Any = None, *, timeout: float = 10.0
+    ) -> tuple[int, bytes]:
         bindings = self._ports.get(f"{port}/tcp") or []
         if not bindings:
             raise NotReadyError(f"port {port} of the control plane is not published", where=CONTAINER, fix=_UP)
         host = bindings[0]["HostIp"] or "127.0.0.1"
         connection = http.client.HTTPConnection(
-            "127.0.0.1" if host == "0.0.0.0" else host, int(bindings[0]["HostPort"]), timeout=10
+            "127.0.0.1" if host == "0.0.0.0" else host, int(bindings[0]["HostPort"]), timeout=timeout
         )
         try:
             body = None if document is None else json.dumps(document)

@@ -115,7 +115,9 @@ class HTTPClient(consul.base.HTTPClient):  # type: ignore[misc]  # py-consul is 
         connections_timeout: float | None = None,
     ) -> Any:
         """A GET; one with an index may block as long as its `wait` allows."""
-        request = _Request("GET", path, params or [], headers, b"", connections_timeout, raw)
+        # py-consul leaves the consistency out where it asks for health, which is what endpoints are made of.
+        present = [("consistent", "1")] if path.startswith("/v1/health/") else []
+        request = _Request("GET", path, [*(params or []), *present], headers, b"", connections_timeout, raw)
         return callback(await self._send(request))
 
     async def put(

@@ -190,7 +190,7 @@ class Edge:
             workers=_WORKERS,
             profiles=None,
             # Nobody takes its place: what it did not refuse meanwhile would be lost later.
-            drains=False,
+            patience="",
         )
         return {pair[0]: pod, pair[1]: made}
 

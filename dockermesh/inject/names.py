@@ -20,7 +20,6 @@ INJECT = PREFIX + "inject"
 
 DEFAULT_NETWORK = "dockermesh"
 TRUST_VOLUME = "dockermesh-trust"
-TRUST_PATH = "/etc/dockermesh/trust"
 RUN_PATH = "/var/run/dockermesh"
 CAPTURE_PATH = "/etc/dockermesh/capture.rules"
 GATEWAY = "gateway"

@@ -15,7 +15,7 @@ from dockermesh.inject.images import Images
 from dockermesh.inject.plan import Meshed, Plan
 from dockermesh.inject.references import links, rewritten
 from dockermesh.inject.settings import EXTENSION, string_map
-from dockermesh.model import PROXY_UID, WorkloadKind
+from dockermesh.model import PROXY_UID, TRUST_PATH, WorkloadKind
 
 Service = dict[str, Any]
 
@@ -101,16 +101,17 @@ def pod_base(
         # The registrar heals what Docker does not; bringing the pod itself back is Docker's.
         "restart": "unless-stopped",
         "stop_grace_period": "5s",
-        "volumes": [_volume(names.TRUST_VOLUME, names.TRUST_PATH, read_only=True), _run(name)],
+        "volumes": [_volume(names.TRUST_VOLUME, TRUST_PATH, read_only=True), _run(name)],
     }
 
 
 def proxy(
-    pod_service: str, *, workload: str, service: str, images: Images, workers: int, profiles: Any, drains: bool
+    pod_service: str, *, workload: str, service: str, images: Images, workers: int, profiles: Any, patience: str
 ) -> Service:
     """Stock Envoy in the pod's network, as uid 1337, without capabilities, on a read-only root.
 
-    One that `drains` goes on serving when it is told to stop, until the registrar ends it or its grace is over.
+    One with `patience` (a duration of Compose's) goes on serving when it is told to stop: until the registrar ends it,
+    or for that long.
     """
     made: Service = {
         "image": images.proxy,
@@ -136,15 +137,15 @@ def proxy(
         "restart": "always",
         "stop_grace_period": "5s",
         "volumes": [
-            _volume(names.TRUST_VOLUME, names.TRUST_PATH, read_only=True),
+            _volume(names.TRUST_VOLUME, TRUST_PATH, read_only=True),
             # Writable, for the socket of Envoy's admin, which must not be on the network that the app shares.
             _run(pod_service),
         ],
     }
-    if drains:
+    if patience:
         # Envoy ends at once on SIGTERM, and with it what it has in hand. It ignores SIGHUP, while the registrar, for
         # which any stop signal ends the endpoint, sees to it that nothing new is sent here.
-        made["stop_signal"] = "SIGHUP"
+        made |= {"stop_signal": "SIGHUP", "stop_grace_period": patience}
     if profiles:
         made["profiles"] = list(profiles)
     return made

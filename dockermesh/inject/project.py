@@ -22,6 +22,7 @@ from dockermesh.inject.references import rewritten
 from dockermesh.inject.settings import project_settings, string_map
 
 _WORKERS = 1
+_GRACE = "10s"  # Docker's own, where the service names none
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class _Sidecars:
                 images=self.images,
                 workers=_WORKERS,
                 profiles=service.definition.get("profiles"),
-                drains=True,
+                patience=service.definition.get("stop_grace_period") or _GRACE,
             )
         return made
 

@@ -17,7 +17,7 @@ from dockermesh.model.ports import (
 )
 from dockermesh.model.protocol import Protocol
 from dockermesh.model.service import Endpoint, Health, Port, Resolution, Service
-from dockermesh.model.workload import ServedPort, Workload, WorkloadKind
+from dockermesh.model.workload import TRUST_PATH, ServedPort, Workload, WorkloadKind
 
 __all__ = [
     "ADMIN_PORT",
@@ -30,6 +30,7 @@ __all__ = [
     "PROMETHEUS_PORT",
     "PROXY_UID",
     "READINESS_PORT",
+    "TRUST_PATH",
     "XDS_PLAINTEXT_PORT",
     "XDS_TLS_PORT",
     "Catalog",

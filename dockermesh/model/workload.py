@@ -11,6 +11,9 @@ from dockermesh.model.identity import Identity, account_of
 from dockermesh.model.protocol import Protocol
 from dockermesh.model.service import NO_LABELS
 
+TRUST_PATH = "/etc/dockermesh/trust"
+"""Where every pod has the mesh's root mounted."""
+
 
 class WorkloadKind(StrEnum):
     """The role of a workload's proxy; values are those of Istio's node ids."""

@@ -1,6 +1,7 @@
 """A container as the registrar needs it, read from `docker inspect` once and immutable after.
 
-Invariant: reading never fails on missing fields, since engines of different versions leave different ones out.
+Invariant: reading never fails on missing fields, since engines of different versions leave different ones out. The
+mesh's own labels count only on containers that were made for it, and not because an image has them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from dockermesh.model import TRUST_PATH
 from dockermesh.model.identity import account_of
 from dockermesh.model.service import NO_LABELS
 
@@ -28,6 +30,7 @@ CONFIG = "dockermesh.io/config"
 PROJECT = "com.docker.compose.project"
 ONE_OFF = "com.docker.compose.oneoff"
 
+_OURS = "dockermesh.io/"
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)?$")
 
 
@@ -138,7 +141,7 @@ def parse_container(inspect: Mapping[str, Any]) -> Container:
         name=(inspect.get("Name") or "").lstrip("/"),
         image=config.get("Image") or "",
         env=tuple(config.get("Env") or ()),
-        labels=MappingProxyType(dict(config.get("Labels") or {})),
+        labels=MappingProxyType(_believed(config.get("Labels") or {}, host)),
         exposed=_port_keys(config.get("ExposedPorts") or ()),
         bindings=MappingProxyType({p: _first(b) for p, b in (settings.get("Ports") or {}).items()}),
         ip=settings.get("IPAddress") or "",
@@ -150,6 +153,29 @@ def parse_container(inspect: Mapping[str, Any]) -> Container:
         state=_state(inspect.get("State") or {}),
         raw=inspect,
     )
+
+
+def _believed(labels: Mapping[str, str], host: Mapping[str, Any]) -> dict[str, str]:
+    """The labels, without the mesh's own where the container's image may have brought them.
+
+    Docker shows the labels of image and container as one. What no image can set is how a container is made: a pod gets
+    the mesh's root mounted, the others join a pod's network.
+    """
+    role = labels.get(ROLE, "")
+    made_so = (
+        TRUST_PATH in _mount_targets(host)
+        if role == "pod"
+        else (host.get("NetworkMode") or "").startswith("container:")
+    )
+    if not role or made_so:
+        return dict(labels)
+    return {key: value for key, value in labels.items() if not key.startswith(_OURS)}
+
+
+def _mount_targets(host: Mapping[str, Any]) -> set[str]:
+    """Where whoever made the container had something mounted; an image's own volumes are not among it."""
+    bound = {bind.split(":")[1] for bind in host.get("Binds") or () if ":" in bind}
+    return bound | {mount.get("Target") or "" for mount in host.get("Mounts") or ()}
 
 
 def _port_keys(keys: Iterable[str]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from dockermesh.engine.docker import EngineRefusedError
 from dockermesh.engine.events import Event, EventStream
 from dockermesh.errors import DockermeshError, EngineError
 from dockermesh.registrar.attest import find_token
-from dockermesh.registrar.container import Container, group_of, parse_container
+from dockermesh.registrar.container import ROLE, Container, group_of, parse_container
 from dockermesh.registrar.desired import desired_state
 from dockermesh.registrar.heal import Action, Verb, plan_healing
 from dockermesh.registrar.mapping import Skipped
@@ -227,6 +227,7 @@ class Registrar:
             self._forget(container_id)
         else:
             container = parse_container(data)
+            self._say(_disbelieved(container, data))
             self._containers[container_id] = container
             told = self._stopping.get(container_id, 0)
             if told and (not container.state.running or container.state.started > told):
@@ -334,6 +335,14 @@ class Registrar:
         finally:
             self._healing.pop(target.id, None)
             self._look_again(target.id)
+
+
+def _disbelieved(container: Container, data: Mapping[str, Any]) -> tuple[Skipped, ...]:
+    role = ((data.get("Config") or {}).get("Labels") or {}).get(ROLE, "")
+    if role == container.role:
+        return ()
+    reason = f"it was not made as a {role} of the mesh, whatever its labels (or its image's) say; they are ignored"
+    return (Skipped(container.name, reason),)
 
 
 def _digest(summary: Mapping[str, Any]) -> object:

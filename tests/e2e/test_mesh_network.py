@@ -19,6 +19,7 @@ NAME = "reachable-only-by-dns"
 # Runs in the app's place. Prints the answer to a DNS question and, for each address, whether a connection was made.
 PROBE = """
 import json, socket, sys
+from concurrent.futures import ThreadPoolExecutor
 name, gateway, targets = sys.argv[1], sys.argv[2], sys.argv[3:]
 labels = b"".join(bytes([len(p)]) + p.encode() for p in (name, "service", "consul"))
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
@@ -33,7 +34,8 @@ def answers(target):
             return connection.recv(64).decode()
     except OSError:
         return ""
-print(json.dumps({"dns": address, "answers": {target: answers(target) for target in targets}}))
+with ThreadPoolExecutor(len(targets)) as asking:
+    print(json.dumps({"dns": address, "answers": dict(zip(targets, asking.map(answers, targets)))}))
 """
 
 

@@ -26,6 +26,7 @@ from patience import SLACK
 
 from dockermesh.engine.consul_client import ConsulClient
 from dockermesh.engine.docker import DockerEngine
+from dockermesh.model import TRUST_PATH
 from dockermesh.model.consul import ConsulSettings
 from dockermesh.registrar.consul_sink import ConsulSink
 from dockermesh.registrar.lease import HostLease
@@ -141,7 +142,9 @@ class Host:
             "dockermesh.io/labels": '{"version":"v1"}',
             "com.docker.compose.project": "shop",
         }
-        return self.run("pod", f"echo '{said}'; {STAY}", labels=labels, ports={"9080/tcp": None})
+        return self.run(
+            "pod", f"echo '{said}'; {STAY}", labels=labels, ports={"9080/tcp": None}, volumes=[f"/tmp:{TRUST_PATH}:ro"]
+        )
 
     def member(self, role: str, pod: Any, **options: Any) -> Any:
         labels = {"dockermesh.io/role": role, "dockermesh.io/workload": "shop/reviews-1"}

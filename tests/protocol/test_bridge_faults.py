@@ -35,6 +35,7 @@ class Script:
         self.fixed_index = ""
         self.returns_early = False
         self.queries: Counter[str] = Counter()
+        self.may_be_old: set[str] = set()
         self._changed = asyncio.Event()
         self.settings = ConsulSettings()
 
@@ -47,6 +48,8 @@ class Script:
 
     async def answer(self, request: web.Request) -> web.Response:
         self.queries[request.path] += 1
+        if "consistent" not in request.query:
+            self.may_be_old.add(request.path)
         asked = int(request.query.get("index", 0))
         if asked >= self.index and not self.returns_early and self.status == 200:
             with contextlib.suppress(TimeoutError):
@@ -94,6 +97,14 @@ async def script() -> AsyncIterator[Script]:
     script.settings = ConsulSettings(port=runner.addresses[0][1], wait=WAIT)
     yield script
     await runner.cleanup()
+
+
+async def test_a_restarted_server_is_never_asked_for_an_old_state(script: Script) -> None:
+    script.services = catalogue(2)
+    async with follow(script.settings) as followed:
+        await followed.until(lambda c: len(c.services) == 2)
+    assert {"/v1/catalog/services", "/v1/health/service/s0"} <= script.queries.keys()
+    assert script.may_be_old == set()
 
 
 async def test_an_index_that_goes_backwards(script: Script) -> None:

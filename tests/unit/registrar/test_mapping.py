@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from dockermesh.cli.registrar import command
 from dockermesh.errors import InputError
+from dockermesh.model import TRUST_PATH
 from dockermesh.registrar.container import Container, parse_container
 from dockermesh.registrar.mapping import map_container
 from dockermesh.registrar.options import Options, parse_flags
@@ -193,11 +194,25 @@ def pod_and_app(**app_labels: str) -> list[dict[str, Any]]:
     networks = {"front": {"IPAddress": "10.0.0.2"}, "mesh": {"IPAddress": "10.5.0.2"}}
     pod = inspect(labels=labels, exposed=("7000/tcp", "15006/tcp"), NetworkSettings={"Networks": networks})
     pod |= {"Id": "f" * 64, "Name": "/pod"}
+    pod["HostConfig"] = {"NetworkMode": "shop", "Mounts": [{"Type": "volume", "Target": TRUST_PATH}]}
     own = {"dockermesh.io/role": "app", "dockermesh.io/workload": "shop/web-1", "dockermesh.io/service": "frontend"}
     app = inspect(labels=own | app_labels, exposed=("9080/tcp",), ports={})
     app["HostConfig"] = {"NetworkMode": "container:" + "f" * 64}
     app["NetworkSettings"] = {"Ports": {}, "IPAddress": "", "Networks": {}}
     return [pod, app]
+
+
+@pytest.mark.parametrize("role", ["pod", "app", "proxy", "follower", "nonsense"])
+def test_an_image_cannot_make_a_container_a_part_of_the_mesh(role: str) -> None:
+    labels = {
+        "dockermesh.io/role": role,
+        "dockermesh.io/workload": "shop/bank-1",
+        "dockermesh.io/config": "x",
+        "a": "b",
+    }
+    alone = inspect(labels=labels, exposed=("9080/tcp",), Mounts=[{"Type": "volume", "Destination": TRUST_PATH}])
+    found = parse_container(alone)
+    assert (found.role, found.group, dict(found.labels)) == ("", ID[:12], {"a": "b"})
 
 
 def test_a_meshed_app_takes_address_and_ports_from_its_pod() -> None:
