@@ -1,5 +1,8 @@
 """A bootstrap that needs no control plane: everything that would come over xDS is in it.
 
+There are no certificates of the mesh without a control plane: what could only be had with them is left out, so that
+TLS of the mesh is neither taken nor offered.
+
 Invariant: what refers to a resource by name refers to it by name still, wherever Envoy allows that (secrets); else the
 resource is put in its place (routes, endpoints).
 """
@@ -8,22 +11,57 @@ from __future__ import annotations
 
 from typing import Any
 
+_DISCOVERY = frozenset({"type", "edsClusterConfig", "loadAssignment", "lbPolicy", "originalDstLbConfig"})
 _TLS_FIELDS = frozenset({"tlsCertificateSdsSecretConfigs", "validationContextSdsSecretConfig"})
 
 
 def static_bootstrap(parts: dict[str, list[dict[str, Any]]], node: str) -> dict[str, Any]:
     """The bootstrap of a proxy with these listeners, routes, clusters, endpoints and secrets."""
+    known = {secret["name"] for secret in parts["secrets"]}
+    listeners = [_usable_listener(listener, known) for listener in parts["listeners"]]
+    clusters = [_usable_cluster(cluster, known) for cluster in parts["clusters"]]
     tables = {table["name"]: table for table in parts["routes"]}
     assignments = {a["clusterName"]: a for a in parts["endpoints"]}
     return {
         "node": {"id": node, "cluster": node},
         "admin": {"address": {"socketAddress": {"address": "127.0.0.1", "portValue": 15000}}},
         "staticResources": {
-            "listeners": [_inline(listener, tables) for listener in parts["listeners"]],
-            "clusters": [_inline(_with_endpoints(cluster, assignments), tables) for cluster in parts["clusters"]],
+            "listeners": [_inline(listener, tables) for listener in listeners],
+            "clusters": [_inline(_with_endpoints(cluster, assignments), tables) for cluster in clusters],
             "secrets": parts["secrets"],
         },
     }
+
+
+def _usable_listener(listener: dict[str, Any], known: set[str]) -> dict[str, Any]:
+    chains = [c for c in listener.get("filterChains", ()) if _secrets(c.get("transportSocket")) <= known]
+    return {**listener, "filterChains": chains} if chains else listener
+
+
+def _usable_cluster(cluster: dict[str, Any], known: set[str]) -> dict[str, Any]:
+    """The cluster without TLS of the mesh where it is optional; where it is not, there is nobody to connect to."""
+    made = dict(cluster)
+    if "transportSocketMatches" in made:
+        matches = [m for m in made["transportSocketMatches"] if _secrets(m["transportSocket"]) <= known]
+        made["transportSocketMatches"] = matches
+    if not _secrets(made.get("transportSocket")) <= known:
+        del made["transportSocket"]
+        kept = {key: value for key, value in made.items() if key not in _DISCOVERY}
+        made = {**kept, "type": "STATIC", "loadAssignment": {"clusterName": made["name"]}}
+    return made
+
+
+def _secrets(value: Any) -> set[str]:
+    """The secrets that a part of a resource refers to."""
+    if isinstance(value, list):
+        return set().union(*map(_secrets, value))
+    if not isinstance(value, dict):
+        return set()
+    found = set().union(*map(_secrets, value.values()))
+    for key in _TLS_FIELDS & value.keys():
+        entries = value[key] if isinstance(value[key], list) else [value[key]]
+        found.update(entry["name"] for entry in entries)
+    return found
 
 
 def _with_endpoints(cluster: dict[str, Any], assignments: dict[str, dict[str, Any]]) -> dict[str, Any]:
