@@ -70,7 +70,7 @@ class ControlPlane:
         self._key_sets = KeySets(self.take_keys)
         self._keys: Mapping[str, str] = {}
         self._ads = AdsServer(authorize=self._admission.authorize)
-        self._trust = Trust(settings, proxies=self._ads.proxies, running=self._running)
+        self.trust = Trust(settings, proxies=self._ads.proxies, running=self._running)
         self._plaintext = AdsServer(authorize=_anonymous)
         self._anonymous: dict[str, Proxy] = {}
         self._store: ConsulConfigStore | FolderConfigStore = make_store(settings)
@@ -84,8 +84,8 @@ class ControlPlane:
     def readiness(self) -> list[str]:
         """What is still missing before proxies are served."""
         missing = []
-        if self._trust.missing:
-            missing.append(self._trust.missing)
+        if self.trust.missing:
+            missing.append(self.trust.missing)
         elif not self._listening:
             missing.append("xDS is not listening yet")
         if self._catalog is None:
@@ -162,21 +162,21 @@ class ControlPlane:
             # A fault of ours must not take the mesh down: proxies keep what they have until the next change.
             log.exception("the mesh could not be translated; proxies keep their configuration")
             return
-        if self._trust.secrets is not None and mesh.workloads is not before.workloads:
-            self._trust.secrets.retain(mesh.workloads)
+        if self.trust.secrets is not None and mesh.workloads is not before.workloads:
+            self.trust.secrets.retain(mesh.workloads)
         if is_changed or mesh.workloads is not before.workloads:
             self._ads.publish(self._look_up)
             self._plaintext.publish(self._look_up_anonymous)
 
     def _look_up(self, proxy: ConnectedProxy) -> Snapshot | None:
         workload = self._translator.mesh.workloads.get(proxy.key)
-        if workload is None or self._trust.secrets is None:
+        if workload is None or self.trust.secrets is None:
             return None
         snapshot = self._snapshot(proxy_of(workload, proxy.node.metadata))
         if snapshot is None:
             return None
         identity = workload.identity(self._translator.mesh.settings.trust_domain)
-        return self._trust.secrets.layered(proxy.key, identity, snapshot)
+        return self.trust.secrets.layered(proxy.key, identity, snapshot)
 
     def _look_up_anonymous(self, proxy: ConnectedProxy) -> Snapshot | None:
         if self._catalog is None or self._config is None:
@@ -206,7 +206,7 @@ class ControlPlane:
                 return
             ports.append(self._api_port(token))
             await ports[1].start()
-            await self._serve_xds(self._trust.authority)
+            await self._serve_xds(self.trust.authority)
             await self._run_parts(stop)
         finally:
             await asyncio.gather(self._ads.stop(), self._plaintext.stop())
@@ -214,11 +214,11 @@ class ControlPlane:
                 await port.stop()
             await self._store.close()
             await self._documents.close()
-            await self._trust.close()
+            await self.trust.close()
 
     async def _open_trust(self, stop: asyncio.Event) -> bool:
         """Open the CA; False if the control plane is to stop before it could be."""
-        opening = asyncio.ensure_future(self._trust.open())
+        opening = asyncio.ensure_future(self.trust.open())
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait((opening, stopping), return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
@@ -229,7 +229,7 @@ class ControlPlane:
         return True
 
     async def _run_parts(self, stop: asyncio.Event) -> None:
-        settings, secrets = self._settings, self._trust.secrets
+        settings, secrets = self._settings, self.trust.secrets
         log.info("control plane started", xds=settings.xds, api=settings.api, registry=settings.registry)
         async with asyncio.TaskGroup() as tasks:
             running = [
@@ -237,7 +237,7 @@ class ControlPlane:
                 tasks.create_task(self._store.run(self.take_config), name="config"),
                 tasks.create_task(self._import(), name="import"),
                 tasks.create_task(self._key_sets.run(), name="key sets"),
-                tasks.create_task(self._trust.keeper.follow(), name="CA"),
+                tasks.create_task(self.trust.keeper.follow(), name="CA"),
             ]
             if secrets is not None:
                 renewing = secrets.run(lambda: self._ads.connected, self._ads.publish_to)
@@ -255,8 +255,8 @@ class ControlPlane:
 
     def _api_port(self, token: str) -> HttpPort:
         app = self._api(token)
-        add_trust_routes(app, self._trust, TokenGate(token))
-        return HttpPort(app, self._settings.api, ServerTls(self._trust.authority, self._settings.server_names))
+        add_trust_routes(app, self.trust, TokenGate(token))
+        return HttpPort(app, self._settings.api, ServerTls(self.trust.authority, self._settings.server_names))
 
     def _api(self, token: str) -> web.Application:
         if self._settings.api_auth == "none":
