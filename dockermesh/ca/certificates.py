@@ -24,8 +24,8 @@ ROOT_LIFETIME = datetime.timedelta(days=3650)
 LEAF_LIFETIME = datetime.timedelta(hours=24)
 CLOCK_SKEW = datetime.timedelta(minutes=5)
 """Certificates begin this long before now: the clocks of two hosts are never the same."""
-_JITTER = 0.025
-"""Half-life is meant give or take this part of the lifetime: what was issued together is not renewed together."""
+RENEW_AT, _JITTER = 0.5, 0.025
+"""At which part of its life a leaf is replaced, give or take: what was issued together is not renewed together."""
 
 SigningKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -130,7 +130,7 @@ def sign_leaf(
         key=key_pem(key),
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
-        renew_at=now + (end - now) * (0.5 + _JITTER * (2 * random.random() - 1)),
+        renew_at=now + (end - now) * (RENEW_AT + _JITTER * (2 * random.random() - 1)),
         signer=signer.id,
     )
 

@@ -100,7 +100,8 @@ def bootstrap(mesh: Running, name: str, listeners: list[Any], clusters: Path, ad
         {"explicit_http_config": {"http2_protocol_options": {}}},
     )
     bearer = [{"key": "authorization", "value": f"Bearer {token_of(name)}"}]
-    grpc = {"envoy_grpc": {"cluster_name": "xds"}, "initial_metadata": bearer}
+    pause = {"retry_back_off": {"base_interval": "0.2s", "max_interval": "2s"}}
+    grpc = {"envoy_grpc": {"cluster_name": "xds", "retry_policy": pause}, "initial_metadata": bearer}
     return {
         "node": {"id": node_id(name), "cluster": "test"},
         "admin": {"address": address(admin)},
@@ -204,8 +205,16 @@ async def under_load(url: str) -> AsyncIterator[Load]:
     assert not load.failures, f"{len(load.failures)} of {load.answered}: {load.failures[:3]}"
 
 
-async def test_leaves_and_roots_are_replaced_without_a_failed_handshake(tmp_path: Path) -> None:
-    lifetime = datetime.timedelta(seconds=6)
+@pytest.fixture
+def lifetime(monkeypatch: pytest.MonkeyPatch) -> datetime.timedelta:
+    """Leaves that are to be replaced every few seconds, and on a slow machine do not expire meanwhile."""
+    monkeypatch.setattr("dockermesh.ca.certificates.RENEW_AT", 0.05)
+    return datetime.timedelta(seconds=90)
+
+
+async def test_leaves_and_roots_are_replaced_without_a_failed_handshake(
+    tmp_path: Path, lifetime: datetime.timedelta
+) -> None:
     async with Agent() as agent, control_plane(tmp_path, agent, leaf_lifetime=lifetime) as mesh:
         trust = mesh.plane.trust
         async with envoys(mesh, tmp_path) as url, under_load(url) as load:
@@ -228,9 +237,8 @@ async def _taken(mesh: Running, step: Step) -> bool:
 
 
 async def test_traffic_goes_on_while_the_control_plane_is_away_and_certificates_are_renewed_when_it_is_back(
-    tmp_path: Path,
+    tmp_path: Path, lifetime: datetime.timedelta
 ) -> None:
-    lifetime = datetime.timedelta(seconds=12)
     async with Agent() as agent, contextlib.AsyncExitStack() as stack:
         first = contextlib.AsyncExitStack()
         mesh = await first.enter_async_context(control_plane(tmp_path, agent, leaf_lifetime=lifetime))

@@ -127,8 +127,11 @@ async def test_a_stolen_token_is_refused_elsewhere(mesh: Running) -> None:
         assert (await stream.refusal("default"))[0] is grpc.StatusCode.PERMISSION_DENIED
 
 
-async def test_a_certificate_is_replaced_at_half_life_and_no_other_resource_is_sent(tmp_path: Path) -> None:
-    lifetime = datetime.timedelta(seconds=4)
+async def test_a_certificate_is_replaced_in_time_and_no_other_resource_is_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dockermesh.ca.certificates.RENEW_AT", 0.05)
+    lifetime = datetime.timedelta(seconds=60)
     async with Agent() as agent, control_plane(tmp_path, agent, leaf_lifetime=lifetime) as running:
         await running.add(REVIEWS)
         async with running.stream("shop/reviews-1") as stream:
