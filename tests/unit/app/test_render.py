@@ -72,7 +72,7 @@ def test_a_static_bootstrap_refers_to_nothing_outside(files: Path) -> None:
     assert '"ads"' not in text
     # A certificate of the mesh comes from a control plane, and Envoy does not start where a secret is missing.
     assert '"ROOTCA"' not in text
-    assert '"default"' not in text
+    assert "tlsCertificateSdsSecretConfigs" not in text
     inbound = next(x for x in json.loads(text)["staticResources"]["listeners"] if x["name"] == "virtualInbound")
     assert "0.0.0.0_9080" in {chain["name"] for chain in inbound["filterChains"]}
 
