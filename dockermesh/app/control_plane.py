@@ -111,6 +111,10 @@ class ControlPlane:
         one, two = self._ads.sync(), self._plaintext.sync()
         return Sync(one.connected + two.connected, one.pending + two.pending, one.nacked + two.nacked)
 
+    def trust_domain(self) -> str:
+        """The mesh's trust domain, by a MeshConfig or the settings."""
+        return self._translator.mesh.settings.trust_domain
+
     def metrics_text(self) -> str:
         """Metrics for Prometheus."""
         return render_metrics(self._ads.metrics, self.sync(), self._translator.counters, self.catalog())

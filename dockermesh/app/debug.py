@@ -36,6 +36,9 @@ class View(Protocol):
     def sync(self) -> Sync:
         """How far they are."""
 
+    def trust_domain(self) -> str:
+        """The mesh's trust domain."""
+
     def snapshot_of(self, workload: str) -> Snapshot | None:
         """What a workload's proxy is to have, without its certificate."""
 
@@ -55,7 +58,8 @@ def make_debug_app(view: View, token: str) -> web.Application:
         return web.Response(text="\n".join(missing or ["ok"]) + "\n", status=503 if missing else 200)
 
     async def workloads(_: web.Request) -> web.Response:
-        return web.json_response(workload_report(view.catalog(), view.proxies(), view.sync()))
+        report = workload_report(view.catalog(), view.proxies(), view.sync())
+        return web.json_response(report | {"trust_domain": view.trust_domain()})
 
     async def syncz(_: web.Request) -> web.Response:
         return web.json_response([proxy_report(p) for p in view.proxies()])

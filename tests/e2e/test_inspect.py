@@ -118,3 +118,24 @@ def test_a_proxy_that_does_not_run_is_told(mesh: Mesh) -> None:
         assert done.returncode == 1 and "admin does not answer" in done.stderr
     finally:
         docker("start", "bookinfo-details-v1-1-proxy-1")
+
+
+def test_what_is_explained_is_what_happens(mesh: Mesh, rules: Mesh) -> None:
+    url = "http://reviews:9080/reviews/0"
+    for header, subset, place in (("end-user: jason", "v3", "spec.http[0].match[0]"), ("x: y", "v1", "spec.http[1]")):
+        found = data(rules, "explain", "productpage-v1", url, "-H", header, "--live")
+        assert (found["rule"]["resource"], found["rule"]["path"]) == ("VirtualService default/reviews", place)
+        (target,) = found["destinations"]
+        assert (target["subset"], target["destination_rule"]) == (subset, "reviews.default")
+        assert [e["workload"] for e in target["endpoints"]] == [f"bookinfo/reviews-{subset}-1"]
+        assert all(e["accepts"] for e in target["endpoints"])
+        assert found["live"]["status"] == 200 and found["live"]["as_explained"]
+        assert [e["endpoint"] for e in found["live"]["endpoints"]] == [target["endpoints"][0]["address"]]
+    entering = data(rules, "explain", "gateway", "http://localhost:30080/productpage", "--live")
+    assert entering["destinations"][0]["endpoints"][0]["workload"] == "bookinfo/productpage-v1-1"
+    assert entering["live"]["status"] == 200 and entering["live"]["as_explained"]
+
+
+def test_a_name_that_nobody_knows_is_explained_as_passed_through(mesh: Mesh) -> None:
+    text = shown(mesh, "explain", "productpage-v1", "http://nowhere.invalid/")
+    assert text.splitlines()[-1].split(None, 1)[1] == "passed through to where it was going"

@@ -38,6 +38,9 @@ class View:
     def snapshot_of(self, workload: str) -> Snapshot | None:
         return Translator().snapshot(Proxy(id=workload)) if workload == "shop/web-1" else None
 
+    def trust_domain(self) -> str:
+        return "cluster.local"
+
     def metrics_text(self) -> str:
         return "dockermesh_services 0.0\n"
 

@@ -1,0 +1,227 @@
+"""Where `dockermesh explain` gets its facts: files, or the running mesh; and what really happens to the request.
+
+Both go through the same translation: files here, a live mesh by the control plane's `/debug/config_dump`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from dockermesh.app.api_client import ApiClient
+from dockermesh.app.catalog_file import read_catalog, workload_proxy
+from dockermesh.app.config_dump import config_dump
+from dockermesh.app.inspect.dump import Dump, Json, read_dump
+from dockermesh.app.inspect.explain import Rule, Source, Surroundings
+from dockermesh.app.inspect.matching import Request
+from dockermesh.app.inspect.proxies import LocalProxy, find_proxy, local_proxies
+from dockermesh.app.inspect.tables import origin_of
+from dockermesh.app.mesh_client import ApiError, MeshClient
+from dockermesh.app.render import read_config
+from dockermesh.config.api.virtual_service import VirtualService
+from dockermesh.config.documents import read_document
+from dockermesh.config.resource import Resource
+from dockermesh.engine.admin import ProxyAdmin
+from dockermesh.engine.local import LocalEngine
+from dockermesh.engine.sending import Sender
+from dockermesh.errors import DockermeshError, EngineError, NotReadyError
+from dockermesh.model import EMPTY_CATALOG, Catalog, Identity, Workload, WorkloadKind
+from dockermesh.model.identity import account_of
+from dockermesh.translate.mesh import build_mesh
+from dockermesh.translate.origin import origin
+from dockermesh.translate.rule_lookup import find_rule
+from dockermesh.translate.settings import MeshSettings
+from dockermesh.translate.translator import Translator
+
+Lookup = Callable[[str], Resource[VirtualService] | None]
+"""A VirtualService by its path in the API."""
+
+
+# rules ----------------------------------------------------------------------------------------------------------------
+
+
+def rule_finder(lookup: Lookup) -> Callable[[Json], Rule | None]:
+    """Where routes come from; the place within the resource where it can be told."""
+
+    def rule_of(route: Json) -> Rule | None:
+        path = origin_of(route)
+        if not path:
+            return None
+        resource = lookup(path)
+        if resource is None:
+            *_, namespace, kind, name = path.split("/")
+            return Rule(f"{kind.title().replace('-', '')} {namespace}/{name}")
+        found = find_rule(resource, route)
+        if found is None:
+            return Rule(str(resource), at=str(resource.location))
+        number, position = found
+        place: tuple[str | int, ...] = ("spec", "http", number)
+        if resource.spec.http[number].match:
+            place = (*place, "match", position)
+        text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+        return Rule(str(resource), text.removeprefix("."), str(resource.location_of(*place)))
+
+    return rule_of
+
+
+# files ----------------------------------------------------------------------------------------------------------------
+
+
+def from_files(name: str, configs: Iterable[Path], catalog: Path | None) -> tuple[Source, Surroundings, list[str]]:
+    """The source and what is known, from files; and what of them had to be left out.
+
+    Raises InputError if a file cannot be used, or the catalog has no such workload.
+    """
+    known = read_catalog(catalog) if catalog is not None else EMPTY_CATALOG
+    config, findings = read_config(configs)
+    translator = Translator()
+    mesh = build_mesh(known, config=config, settings=MeshSettings())
+    translator.update(mesh)
+    rules = {origin(resource): resource for resource in config.virtual_services}
+
+    @cache
+    def dump_of(workload: str) -> Dump | None:
+        if workload not in known.workloads:
+            return None
+        return _dump(config_dump(translator.snapshot(workload_proxy(known, workload))), workload)
+
+    chosen = find_proxy(name, _listed(known.workloads.values())).workload
+    own = known.workloads[chosen]
+    dump = _dump(config_dump(translator.snapshot(workload_proxy(known, chosen))), chosen)
+    identity = str(own.identity(mesh.settings.trust_domain))
+    source = Source(chosen, dump, own.kind is WorkloadKind.GATEWAY, identity, own.address)
+    problems = [str(f) for f in findings if f.is_error] + sorted(translator.problems().values())
+    return source, Surroundings(rule_finder(rules.get), _workloads_at(known), dump_of), problems
+
+
+def _listed(workloads: Iterable[Workload]) -> list[LocalProxy]:
+    return [LocalProxy(w.name, w.namespace, w.id) for w in workloads]
+
+
+def _workloads_at(catalog: Catalog) -> dict[str, str]:
+    endpoints = (e for service in catalog.services.values() for e in service.endpoints)
+    return {e.address: e.workload for e in endpoints if e.workload}
+
+
+def _dump(made: dict[str, Any], where: str) -> Dump:
+    return read_dump(json.dumps(made).encode(), where)
+
+
+# the running mesh -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LiveMesh:
+    """The running mesh, seen from a source's proxy on this host."""
+
+    engine: LocalEngine
+    proxy: LocalProxy
+    source: Source
+    known: Surroundings
+
+
+def from_mesh(name: str, namespace: str, api: ApiClient) -> LiveMesh:
+    """The source and what is known, from the control plane of this host.
+
+    Raises InputError if no proxy of this host is meant, NotReadyError if the mesh does not run.
+    """
+    engine = LocalEngine()
+    client = MeshClient(engine)
+    report = client.workloads()
+    proxy = find_proxy(name, local_proxies(engine), namespace)
+    workloads = {w["name"]: w for w in report["workloads"]}
+    own = workloads.get(proxy.workload)
+    if own is None:
+        raise NotReadyError(f"the control plane does not know {proxy.workload} yet", fix="see `dockermesh ps`")
+
+    @cache
+    def dump_of(workload: str) -> Dump | None:
+        if workload not in workloads:
+            return None
+        return read_dump(client.config_dump(workload), workload)
+
+    @cache
+    def lookup(path: str) -> Resource[VirtualService] | None:
+        return _stored_rule(api, path)
+
+    dump = read_dump(client.config_dump(proxy.workload), proxy.workload)
+    account = account_of(own["service_account"], own["service"])
+    identity = str(Identity(report["trust_domain"], own["namespace"], account))
+    is_gateway = own["kind"] == WorkloadKind.GATEWAY.value
+    source = Source(proxy.workload, dump, is_gateway, identity, own["address"])
+    at = {w["address"]: w["name"] for w in report["workloads"] if w["address"]}
+    return LiveMesh(engine, proxy, source, Surroundings(rule_finder(lookup), at, dump_of))
+
+
+def _stored_rule(api: ApiClient, path: str) -> Resource[VirtualService] | None:
+    # In metadata Istio writes the kind where the API has its plural.
+    *start, _, name = path.split("/")
+    try:
+        document = api.find("/".join([*start, "virtualservices", name]))
+    except ApiError:
+        return None
+    found = read_document(document).resources if document is not None else ()
+    return next((r for r in found if isinstance(r.spec, VirtualService)), None)
+
+
+# what really happens --------------------------------------------------------------------------------------------------
+
+
+def try_out(mesh: LiveMesh, explanation: Json, request: Request, host: str, port: int) -> Json:
+    """Send the request from the source's network, and say whether what happens was foreseen.
+
+    Which endpoint answered follows from the source proxy's own counters, so other requests at the same moment may be
+    counted as well. Where nothing answers, `error` says why.
+    """
+    admin = ProxyAdmin(mesh.engine, mesh.proxy.pod)
+    before = _requests(admin)
+    headers = {"Host": request.authority, "User-Agent": "dockermesh-explain", **request.headers}
+    if mesh.source.is_gateway and explanation["listener"]:
+        host, port = "127.0.0.1", int(str(explanation["listener"]["address"]).rpartition(":")[2])
+    try:
+        answer = Sender(mesh.engine, mesh.proxy.pod).send(host, port, request.method, request.path, headers)
+    except EngineError as error:
+        return {"error": error.what, "as_explained": _may_stop_here(explanation)}
+    after = _requests(admin)
+    asked = sorted(key for key, number in after.items() if number > before.get(key, 0))
+    foreseen = {(t["cluster"], e["address"]) for t in explanation.get("destinations", ()) for e in t["endpoints"]}
+    foreseen |= {
+        (m["cluster"], address) for m in explanation.get("mirrors", ()) for c, address in after if c == m["cluster"]
+    }
+    used = [{"cluster": cluster, "endpoint": address} for cluster, address in asked if (cluster, address) in foreseen]
+    expected = explanation.get("status")
+    agrees = answer.status == expected if expected is not None else bool(used) or _may_stop_here(explanation)
+    return {
+        "status": answer.status,
+        "seconds": round(answer.seconds, 3),
+        "server": answer.headers.get("server", ""),
+        "endpoints": used,
+        "as_explained": agrees,
+    }
+
+
+def _may_stop_here(explanation: Json) -> bool:
+    """Whether it was to be expected that no endpoint is asked."""
+    clusters = {target["cluster"] for target in explanation.get("destinations", ())}
+    is_way_out = bool(clusters & {"PassthroughCluster", "BlackHoleCluster"})
+    return "abort" in explanation or is_way_out or not any(t["endpoints"] for t in explanation.get("destinations", ()))
+
+
+def _requests(admin: ProxyAdmin) -> Mapping[tuple[str, str], int]:
+    """How many requests each endpoint was sent, by cluster and address."""
+    try:
+        statuses = json.loads(admin.get("/clusters?format=json")).get("cluster_statuses", ())
+    except ValueError as error:
+        raise DockermeshError("the proxy's counters cannot be read", where=admin.pod) from error
+    found = {}
+    for cluster in statuses:
+        for entry in cluster.get("host_statuses", ()):
+            socket = entry.get("address", {}).get("socket_address", {})
+            numbers = {s["name"]: int(s.get("value", 0)) for s in entry.get("stats", ())}
+            address = f"{socket.get('address', '')}:{socket.get('port_value', 0)}"
+            found[str(cluster.get("name", "")), address] = numbers.get("rq_total", 0)
+    return found

@@ -1,0 +1,311 @@
+"""What decides a request: put together from one proxy's configuration and those of the workloads that it leads to.
+
+Invariant: pure, and the same for a live mesh and for files: only the `Surroundings` differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from dockermesh.app.inspect import routing
+from dockermesh.app.inspect.authorization import Caller, decide
+from dockermesh.app.inspect.dump import Dump, Json
+from dockermesh.app.inspect.matching import Request
+from dockermesh.app.inspect.tables import managed_by, path_match
+from dockermesh.errors import InputError
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_FAULT = "envoy.filters.http.fault"
+_MESH_PROTOCOLS = ("istio", "istio-http/1.1", "istio-h2", "h2", "http/1.1")
+_WAYS_OUT = {
+    "PassthroughCluster": "passed through to where it was going",
+    "BlackHoleCluster": "refused: nothing in the mesh is there",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Who sends the request. `identity` is the SPIFFE identity that its proxy shows."""
+
+    workload: str
+    dump: Dump
+    is_gateway: bool = False
+    identity: str = ""
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Where in the config a route comes from: `path` is the rule's place in the resource, `at` its file and line."""
+
+    resource: str
+    path: str = ""
+    at: str = ""
+
+    def to_dict(self) -> Json:
+        """As JSON."""
+        return {"resource": self.resource, "path": self.path, "at": self.at}
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is known besides the source's proxy."""
+
+    rule_of: Callable[[Json], Rule | None] = lambda _route: None
+    workload_at: Mapping[str, str] = field(default_factory=dict)
+    dump_of: Callable[[str], Dump | None] = lambda _workload: None
+
+
+def parse_request(url: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> tuple[Request, str, int]:
+    """The request for a URL, and the host and port that are dialled. A Host header is the authority.
+
+    Raises InputError if the URL is none.
+    """
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
+    except ValueError:
+        parts, port = urlsplit(""), 0
+    if not parts.hostname or not port:
+        raise InputError(f"{url!r} is no URL that can be explained", fix="for example http://reviews:9080/reviews/0")
+    given = {name.lower(): value for name, value in (headers or {}).items()}
+    authority = given.pop("host", "") or parts.netloc.rpartition("@")[2]
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return Request(method.upper(), parts.scheme, authority, path, given), parts.hostname, port
+
+
+def explain(source: Source, request: Request, host: str, port: int, known: Surroundings) -> Json:
+    """Everything that decides the request, as JSON; `outcome` says in one sentence what comes out."""
+    asked = {"method": request.method, "url": f"{request.scheme}://{request.authority}{request.path}"}
+    result: Json = {"source": source.workload, "request": asked | {"headers": dict(request.headers)}}
+    is_tls = request.scheme == "https"
+    name = request.authority.partition(":")[0]
+    if source.is_gateway:
+        address = source.address
+        listener = routing.gateway_listener(source.dump, port)
+        port = routing.socket_of(listener)[1] if listener is not None else port
+    else:
+        address = routing.address_of(source.dump, host)
+        listener = routing.outbound_listener(source.dump, address, port)
+    connection = routing.Connection(address or "0.0.0.0", port, name if is_tls else "", is_tls)
+    chain = routing.filter_chain(listener, connection) if listener is not None else None
+    if listener is None or chain is None:
+        return result | {"listener": None, "outcome": f"refused: nothing takes connections to port {port}"}
+    result["listener"] = {
+        "name": listener.get("name", ""),
+        "address": ":".join(map(str, routing.socket_of(listener))),
+        "dialled": f"{address or host}:{port}",
+    }
+    manager = routing.network_filter(chain, "HttpConnectionManager")
+    if manager is not None and (not is_tls or "transport_socket" in chain):
+        return result | _http(source, request, port, manager, known)
+    proxy = routing.network_filter(chain, "TcpProxy")
+    if proxy is None:
+        return result | {"outcome": "refused: the port takes HTTP, and this is TLS" if manager else "refused"}
+    return result | _forwarded(source, request, proxy, known) | {"protocol": "TLS" if is_tls else "TCP"}
+
+
+# HTTP -----------------------------------------------------------------------------------------------------------------
+
+
+def _http(source: Source, request: Request, port: int, manager: Json, known: Surroundings) -> Json:
+    result: Json = {"protocol": "HTTP"}
+    if source.is_gateway:
+        decision = decide(list(_http_filters(manager)), request, Caller(address="", port=port))
+        if decision.allowed is False:
+            return result | {"outcome": f"403: AuthorizationPolicy ({decision.by})"}
+    table = routing.route_table(source.dump, manager)
+    if table is None:
+        return result | {"outcome": "404: the listener's route table is not there"}
+    found = routing.find_route(table, request)
+    result["route_table"] = str(table.get("name", ""))
+    if found.host is None:
+        return result | {"outcome": f"404: the table has no host {request.authority!r}"}
+    result["virtual_host"] = {"name": found.host.get("name", ""), "domain": found.domain}
+    result["passed_over"] = [
+        {
+            "match": path_match(route.get("match", {})),
+            "rule": _rule(route, known),
+            "reason": verdict.reason,
+            "is_sure": verdict.answer is False,
+        }
+        for route, verdict in found.passed
+    ]
+    if found.route is None:
+        return result | {"outcome": "404: no rule takes it"}
+    route = found.route
+    result |= {"rule": _rule(route, known), "match": path_match(route.get("match", {}))}
+    if "direct_response" in route:
+        status = route["direct_response"].get("status", 200)
+        return result | {"outcome": f"{status}: answered by the proxy (direct response)", "status": status}
+    if "redirect" in route:
+        return result | {"redirect": route["redirect"], **_redirected(route["redirect"])}
+    return result | _policies(route) | _forwarded(source, request, route.get("route", {}), known)
+
+
+def _redirected(redirect: Json) -> Json:
+    codes = {"FOUND": 302, "SEE_OTHER": 303, "TEMPORARY_REDIRECT": 307, "PERMANENT_REDIRECT": 308}
+    status = codes.get(str(redirect.get("response_code", "")), 301)
+    return {"outcome": f"{status}: redirected", "status": status}
+
+
+def _rule(route: Json, known: Surroundings) -> Json | None:
+    rule = known.rule_of(route)
+    return rule.to_dict() if rule is not None else None
+
+
+def _policies(route: Json) -> Json:
+    action = route.get("route", {})
+    timeout = str(action.get("timeout", "15s"))
+    found: Json = {"timeout": "" if timeout == "0s" else timeout}
+    retry = action.get("retry_policy")
+    if retry:
+        found["retries"] = {
+            "attempts": retry.get("num_retries", 1),
+            "on": retry.get("retry_on", ""),
+            "per_try_timeout": retry.get("per_try_timeout", ""),
+        }
+    fault = route.get("typed_per_filter_config", {}).get(_FAULT, {})
+    if "delay" in fault:
+        delay = fault["delay"]
+        found["delay"] = {"percent": percent(delay.get("percentage", {})), "seconds": delay.get("fixed_delay", "")}
+    if "abort" in fault:
+        abort = fault["abort"]
+        code = abort.get("http_status", abort.get("grpc_status", ""))
+        found["abort"] = {"percent": percent(abort.get("percentage", {})), "status": code}
+    mirrors = action.get("request_mirror_policies", ())
+    if mirrors:
+        found["mirrors"] = [
+            {"cluster": m.get("cluster", ""), "percent": percent(m.get("runtime_fraction", {}).get("default_value"))}
+            for m in mirrors
+        ]
+    rewrites = {k: action[k] for k in ("prefix_rewrite", "regex_rewrite", "host_rewrite_literal") if k in action}
+    return found | ({"rewrite": rewrites} if rewrites else {})
+
+
+def percent(fraction: Json | None) -> float:
+    """A `FractionalPercent` in percent; without one, all."""
+    if fraction is None:
+        return 100.0
+    scale = {"MILLION": 10_000, "TEN_THOUSAND": 100}.get(str(fraction.get("denominator", "HUNDRED")), 1)
+    return float(fraction.get("numerator", 0)) / scale
+
+
+# destinations ---------------------------------------------------------------------------------------------------------
+
+
+def _forwarded(source: Source, request: Request, action: Json, known: Surroundings) -> Json:
+    targets = [_destination(source, request, name, share, known) for name, share in routing.clusters_of(action)]
+    return {"destinations": targets, "outcome": _outcome(targets)}
+
+
+def _outcome(targets: list[Json]) -> str:
+    texts = []
+    for target in targets:
+        name = target["cluster"]
+        share = f"{target['percent']:g} % " if len(targets) > 1 else ""
+        if name in _WAYS_OUT:
+            texts.append(f"{share}{_WAYS_OUT[name]}")
+        elif not target["exists"]:
+            texts.append(f"{share}503: there is no cluster {name}")
+        elif not target["endpoints"] and target["discovery"] in {"EDS", "STATIC"}:
+            texts.append(f"{share}503: {name} has no endpoints")
+        else:
+            refused = [e for e in target["endpoints"] if e.get("accepts") is False]
+            all_refused = refused and len(refused) == len(target["endpoints"])
+            texts.append(f"{share}{'refused by ' if all_refused else 'to '}{name}")
+    return "; ".join(texts) or "nowhere"
+
+
+def _destination(source: Source, request: Request, name: str, share: float, known: Surroundings) -> Json:
+    cluster = next((c for c in source.dump.clusters() if c.get("name") == name), None)
+    parts = name.split("|")
+    made: Json = {"cluster": name, "percent": share, "exists": cluster is not None, "endpoints": []}
+    if len(parts) == 4:
+        made |= {"host": parts[3], "port": int(parts[1]), "subset": parts[2]}
+    if cluster is None:
+        return made | {"discovery": ""}
+    made |= {
+        "discovery": str(cluster.get("type", "STATIC")),
+        "destination_rule": managed_by(cluster),
+        "balancing": str(cluster.get("lb_policy", "ROUND_ROBIN")),
+        "tls": tls_mode(cluster),
+    }
+    assignment = cluster.get("load_assignment") or next(
+        (a for a in source.dump.endpoints() if a.get("cluster_name") == name), {}
+    )
+    made["endpoints"] = [
+        _endpoint(source, request, cluster, entry, int(group.get("priority", 0)), known)
+        for group in assignment.get("endpoints", ())
+        for entry in group.get("lb_endpoints", ())
+    ]
+    return made
+
+
+def tls_mode(cluster: Json, endpoint: Json | None = None) -> str:
+    """What is spoken to a cluster or one of its endpoints, in a DestinationRule's words; `auto`: endpoints differ."""
+    socket = cluster.get("transport_socket")
+    matches = cluster.get("transport_socket_matches", ())
+    if matches:
+        if endpoint is None:
+            return "auto"
+        labels = endpoint.get("metadata", {}).get("filter_metadata", {}).get("envoy.transport_socket_match", {})
+        socket = next(
+            (m.get("transport_socket") for m in matches if m.get("match", {}).items() <= labels.items()), socket
+        )
+    context = (socket or {}).get("typed_config", {})
+    if not str(context.get("@type", "")).endswith("UpstreamTlsContext"):
+        return "DISABLE"
+    common = context.get("common_tls_context", {})
+    shown = [c.get("name") for c in common.get("tls_certificate_sds_secret_configs", ())]
+    if "default" in shown:
+        return "ISTIO_MUTUAL"
+    return "MUTUAL" if shown or common.get("tls_certificates") else "SIMPLE"
+
+
+def _endpoint(source: Source, request: Request, cluster: Json, entry: Json, priority: int, known: Surroundings) -> Json:
+    socket = entry.get("endpoint", {}).get("address", {}).get("socket_address", {})
+    address, port = str(socket.get("address", "")), int(socket.get("port_value", 0))
+    workload = known.workload_at.get(address, "")
+    mode = tls_mode(cluster, entry)
+    made: Json = {
+        "address": f"{address}:{port}",
+        "health": str(entry.get("health_status", "HEALTHY")),
+        "priority": priority,
+        "tls": mode,
+        "workload": workload,
+    }
+    dump = known.dump_of(workload) if workload else None
+    return made | (_inbound(source, request, dump, address, port, mode) if dump is not None else {})
+
+
+def _inbound(source: Source, request: Request, dump: Dump, address: str, port: int, mode: str) -> Json:
+    """What the target's proxy says to the request."""
+    listener = routing.inbound_listener(dump)
+    is_mutual = mode == "ISTIO_MUTUAL"
+    connection = routing.Connection(address, port, is_tls=mode != "DISABLE", protocols=_MESH_PROTOCOLS)
+    chain = routing.filter_chain(listener, connection) if listener is not None else None
+    if chain is None or not _is_spoken(chain, mode):
+        return {"accepts": False, "reason": f"its proxy takes no connection with TLS mode {mode}"}
+    caller = Caller(source.identity if is_mutual else "", source.address, port)
+    manager = routing.network_filter(chain, "HttpConnectionManager")
+    filters = [entry.get("typed_config", {}) for entry in chain.get("filters", ())]
+    decision = decide([*filters, *(_http_filters(manager) if manager is not None else ())], request, caller)
+    if decision.allowed:
+        return {"accepts": True, "reason": ""}
+    return {"accepts": decision.allowed, "reason": f"AuthorizationPolicy: {decision.by}"}
+
+
+def _is_spoken(chain: Json, mode: str) -> bool:
+    """Whether a chain speaks what the client does."""
+    context = chain.get("transport_socket", {}).get("typed_config")
+    if context is None:
+        # Without a socket of its own a chain hands the bytes on, whatever they are, unless it reads them as HTTP.
+        return mode == "DISABLE" or routing.network_filter(chain, "HttpConnectionManager") is None
+    return mode in {"ISTIO_MUTUAL", "MUTUAL"} or (mode == "SIMPLE" and not context.get("require_client_certificate"))
+
+
+def _http_filters(manager: Json) -> list[Json]:
+    return [entry.get("typed_config", {}) for entry in manager.get("http_filters", ())]
