@@ -46,6 +46,7 @@ class Endpoint:
     `port` is where the replica listens, `service_port` the port of the service it answers for (0: the same).
     `labels` hold what subsets select on: Docker labels, Consul meta and tags `key|value` or `key=value`.
     `workload` is the name of the meshed workload (`bookinfo/reviews-v1-1`), empty when there is no proxy in front.
+    `takes_mtls`: its proxy, which was attested, is to be called over mutual TLS; translation finds that out.
     """
 
     address: str
@@ -59,11 +60,7 @@ class Endpoint:
     service_account: str = ""
     locality: str = ""
     weight: int = 1
-
-    @property
-    def is_meshed(self) -> bool:
-        """Whether a proxy of ours stands in front of it, so that it can be reached over mutual TLS."""
-        return bool(self.workload)
+    takes_mtls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +72,8 @@ class Service:
     `addresses` are IPs and networks that clients may call beside the virtual IP. `is_external`: not part of the mesh.
     `is_declared`: made by a ServiceEntry, not found in a registry; it is called by its hostname alone.
     `export_to` are the namespaces that may see it, in Istio's form; empty: all. `subject_alt_names` are the identities
-    that its endpoints may have.
+    that its endpoints may have. `accounts` are namespaces and service accounts of the attested workloads that serve it,
+    `is_meshed` whether there are any; translation finds both out.
     Sources keep the same object for a service that did not change: translation is cached by identity.
     """
 
@@ -92,3 +90,5 @@ class Service:
     is_declared: bool = False
     export_to: tuple[str, ...] = ()
     subject_alt_names: tuple[str, ...] = ()
+    accounts: tuple[tuple[str, str], ...] = ()
+    is_meshed: bool = False

@@ -60,6 +60,11 @@ class Workload:
     app_container: str = ""
     proxy_container: str = ""
 
+    @property
+    def compose_service(self) -> str:
+        """The Compose service of `<project>/<service>-<replica>`."""
+        return self.name.rpartition("/")[2].rpartition("-")[0]
+
     def identity(self, trust_domain: str) -> Identity:
         """Who the workload is: what its certificate says, and peers and policies are told."""
         return Identity(trust_domain, self.namespace, account_of(self.service_account, self.service))

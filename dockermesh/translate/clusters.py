@@ -13,7 +13,7 @@ from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from dockermesh.config.api.destination_rule import H2UpgradePolicy, HTTPSettings, Subset, TrafficPolicy
 from dockermesh.config.api.health_check import HealthCheck
 from dockermesh.model import Endpoint, Port, Resolution, Service
-from dockermesh.translate import client_tls, names
+from dockermesh.translate import client_tls, mesh_tls, names
 from dockermesh.translate.circuit_breaking import set_connection, set_outlier_detection, thresholds
 from dockermesh.translate.endpoints import load_assignment, locality_setting, serving, socket_address
 from dockermesh.translate.health_checks import set_health_check
@@ -42,8 +42,12 @@ def service_cluster(
     policy: TrafficPolicy = NO_POLICY,
     subset: Subset | None = None,
     check: HealthCheck | None = None,
+    has_certificate: bool = True,
 ) -> cluster_pb2.Cluster:
-    """The cluster of one port of a service, or of one of its subsets."""
+    """The cluster of one port of a service, or of one of its subsets.
+
+    A proxy without a certificate of the mesh cannot speak mutual TLS: it is not asked to.
+    """
     cluster = cluster_pb2.Cluster(
         name=names.outbound_cluster(service.hostname, port.number, subset.name if subset is not None else ""),
         connect_timeout=seconds(settings.connect_timeout),
@@ -64,6 +68,9 @@ def service_cluster(
         cluster.transport_socket.CopyFrom(
             client_tls.transport_socket(tls, service, port, verify=settings.verify_certificates, http2=is_http2)
         )
+    elif has_certificate and (mesh_tls.is_asked_for(tls) if tls else mesh_tls.is_automatic(cluster, service, settings)):
+        name = subset.name if subset is not None else ""
+        mesh_tls.set_client(cluster, service, port, settings, tls=tls, subset=name, http2=is_http2)
     if policy.proxy_protocol is not None:
         announce_client(cluster, policy.proxy_protocol)
     if check is not None and cluster.lb_policy != cluster_pb2.Cluster.CLUSTER_PROVIDED:

@@ -10,6 +10,7 @@ from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from dockermesh.config.api.common import LocalityLoadBalancerSetting
 from dockermesh.config.api.destination_rule import TrafficPolicy
 from dockermesh.model import Endpoint, Health, Port, Service
+from dockermesh.translate import mesh_tls
 from dockermesh.translate.http import uint32
 from dockermesh.translate.locality import LocalityPlan, plan_localities
 
@@ -98,5 +99,6 @@ def _lb_endpoint(endpoint: Endpoint, *, ignore_health: bool) -> endpoint_compone
     return endpoint_components_pb2.LbEndpoint(
         endpoint=endpoint_components_pb2.Endpoint(address=socket_address(endpoint.address, endpoint.port)),
         health_status=health_check_pb2.UNKNOWN if ignore_health else _HEALTH[endpoint.health],
+        metadata=mesh_tls.endpoint_metadata() if endpoint.takes_mtls else None,
         load_balancing_weight=uint32(max(1, endpoint.weight)),
     )

@@ -13,9 +13,11 @@ from typing import Any
 from envoy.config.accesslog.v3 import accesslog_pb2
 from envoy.config.core.v3 import base_pb2, config_source_pb2, protocol_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
+from envoy.extensions.filters.common.set_filter_state.v3 import value_pb2
 from envoy.extensions.filters.http.cors.v3 import cors_pb2
 from envoy.extensions.filters.http.fault.v3 import fault_pb2
 from envoy.extensions.filters.http.router.v3 import router_pb2
+from envoy.extensions.filters.http.set_filter_state.v3 import set_filter_state_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from google.protobuf import any_pb2, duration_pb2, wrappers_pb2
@@ -25,6 +27,8 @@ from dockermesh.config.api.mesh_config import NormalizationType
 UNREACHED_HEADER = "x-dockermesh-unreached"
 FAULT_FILTER = "envoy.filters.http.fault"
 CORS_FILTER = "envoy.filters.http.cors"
+REQUEST_PROTOCOL = ("dockermesh", "request_protocol")
+"""Namespace and key of a cluster's metadata: the protocol to offer under TLS for requests, other than for bytes."""
 
 
 def pack(message: Any) -> any_pb2.Any:
@@ -166,8 +170,21 @@ def _filters(*, is_inbound: bool) -> list[hcm_pb2.HttpFilter]:
     return [
         hcm_pb2.HttpFilter(name=CORS_FILTER, typed_config=pack(cors_pb2.Cors())),
         hcm_pb2.HttpFilter(name=FAULT_FILTER, typed_config=pack(fault_pb2.HTTPFault())),
+        hcm_pb2.HttpFilter(name="envoy.filters.http.set_filter_state", typed_config=_offered_protocol()),
         router,
     ]
+
+
+def _offered_protocol() -> any_pb2.Any:
+    """Offer the protocol that the cluster's metadata names, if any.
+
+    A cluster of an undeclared port carries requests and bytes alike, and a server's proxy tells them apart under TLS by
+    nothing but the protocol that was offered. Istio has a filter of its own for this (`istio.alpn`), which Envoy lacks.
+    """
+    value = value_pb2.FilterStateValue(object_key="envoy.network.application_protocols", skip_if_empty=True)
+    value.format_string.text_format_source.inline_string = "%METADATA(CLUSTER:{}:{})%".format(*REQUEST_PROTOCOL)
+    value.format_string.omit_empty_values = True
+    return pack(set_filter_state_pb2.Config(on_request_headers=[value]))
 
 
 def _mark_unreached() -> hcm_pb2.LocalReplyConfig:

@@ -14,7 +14,6 @@ from dockermesh.config.resource import Resource
 from dockermesh.model import Service
 from dockermesh.translate.delegates import Delegation
 from dockermesh.translate.mesh import MeshState, Proxy, host_names
-from dockermesh.translate.peer_authentication import PeerPolicies
 from dockermesh.translate.policy import NO_RULE, HostRule, merge_rules
 from dockermesh.translate.settings import IstioConfig
 from dockermesh.translate.visibility import Labels, Scope, as_labels, is_exported
@@ -45,7 +44,7 @@ class ConfigIndex:
             self._rules.setdefault(rule.namespace, defaultdict(list))[host].append(rule)
         self._patterns = {ns: [h for h in hosts if h.startswith("*")] for ns, hosts in self._rules.items()}
         self._merged: dict[tuple[int, ...], HostRule] = {}
-        self.peer_policies = PeerPolicies(mesh.config.peer_authentications, mesh.settings.root_namespace)
+        self.peer_policies = mesh.attestation.policies
         self._selectors = _selectors(mesh.config)
         self._namespaces = _namespaces(mesh)
         self._uses_labels = any(_uses_labels(r) for r in mesh.config.destination_rules) or bool(
@@ -62,6 +61,7 @@ class ConfigIndex:
             selectors=frozenset(s for s in self._selectors if carried >= dict(s).items()),
             locality=proxy.locality,
             labels=as_labels(proxy.labels) if self._uses_labels else (),
+            has_certificate=proxy.has_certificate,
         )
 
     def _sidecar_of(self, proxy: Proxy) -> Resource[Sidecar] | None:

@@ -16,7 +16,9 @@ from dockermesh.config.hosts import kubernetes_service
 from dockermesh.model import Catalog, Endpoint, Health, Port, Resolution, Service, Workload, WorkloadKind
 from dockermesh.model.identity import account_of
 from dockermesh.model.protocol import Protocol, parse_protocol
+from dockermesh.translate.attestation import Attestation, attest
 from dockermesh.translate.egress import egress_service
+from dockermesh.translate.peer_authentication import PeerPolicies
 from dockermesh.translate.service_entries import entry_services, merge_services
 from dockermesh.translate.settings import IstioConfig, MeshSettings, with_mesh_config
 from dockermesh.translate.vips import allocate_vips
@@ -53,7 +55,7 @@ class MeshState:
     `names` maps every name by which a service may be called to its hostname; a name belongs to one service only.
     `vips` holds the address that DNS answers for a service. `declared` are the services that ServiceEntries make;
     `owners` tells which one answers requests for an address that several of them give. `jwks` holds the key sets of
-    token issuers that were fetched, by URL.
+    token issuers that were fetched, by URL. `attestation` is what `services` know of the proxies in front of them.
     """
 
     services: Mapping[str, Service] = field(default_factory=lambda: MappingProxyType({}))
@@ -66,6 +68,7 @@ class MeshState:
     declared: Mapping[str, Service] = field(default_factory=lambda: MappingProxyType({}))
     owners: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     jwks: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    attestation: Attestation = field(default_factory=Attestation)
 
 
 def build_mesh(
@@ -83,26 +86,39 @@ def build_mesh(
     before = previous or MeshState()
     config = config if config is not None else before.config
     declared = _declared(catalog, config, before)
-    services = _with_workloads(catalog, before.services)
-    services |= egress_service(catalog.workloads, config.gateways, SERVICE_DOMAIN, before.services)
+    known = {host: given for host, (given, _) in before.attestation.found.items()}
+    services = _with_workloads(catalog, known)
+    services |= egress_service(catalog.workloads, config.gateways, SERVICE_DOMAIN, known)
     for host, service in declared.items():
         services.setdefault(host, service)
+    base = settings if settings is not None else before.base_settings
+    settings = _settings(base, config, before)
+    policies = _peer_policies(config, settings, before)
+    attestation = attest(services, catalog.services, catalog.workloads, policies, before.attestation)
+    services = {host: made for host, (_, made) in attestation.found.items()}
     vips, names, owners = before.vips, before.names, before.owners
     if _addressing(services) != _addressing(before.services):
         vips, names, owners = _vips(services), _names(services), _owners(services)
-    base = settings if settings is not None else before.base_settings
     return MeshState(
         services=services,
         names=names,
         vips=vips,
         workloads=catalog.workloads,
         config=config,
-        settings=_settings(base, config, before),
+        settings=settings,
         base_settings=base,
         declared=declared,
         owners=owners,
         jwks=jwks if jwks is not None else before.jwks,
+        attestation=attestation,
     )
+
+
+def _peer_policies(config: IstioConfig, settings: MeshSettings, before: MeshState) -> PeerPolicies:
+    is_same = config.peer_authentications == before.config.peer_authentications
+    if is_same and settings.root_namespace == before.settings.root_namespace:
+        return before.attestation.policies
+    return PeerPolicies(config.peer_authentications, settings.root_namespace)
 
 
 def _settings(base: MeshSettings, config: IstioConfig, before: MeshState) -> MeshSettings:
@@ -201,7 +217,7 @@ def _with_workloads(catalog: Catalog, before: Mapping[str, Service]) -> dict[str
     protocols: dict[tuple[str, int], Protocol] = {}
     for workload in catalog.workloads.values():
         for served in workload.ports:
-            for name in {served.service, compose_service(workload)}:
+            for name in {served.service, workload.compose_service}:
                 host = f"{name}.{SERVICE_DOMAIN}"
                 known = services.get(host)
                 if known is None or not known.endpoints:
@@ -215,11 +231,6 @@ def _with_workloads(catalog: Catalog, before: Mapping[str, Service]) -> dict[str
         old = before.get(host)
         services[host] = old if old == standing_in else standing_in
     return services
-
-
-def compose_service(workload: Workload) -> str:
-    """The Compose service of a workload `<project>/<service>-<replica>`."""
-    return workload.name.rpartition("/")[2].rpartition("-")[0]
 
 
 def _standing_in(workload: Workload, port: int) -> Endpoint:

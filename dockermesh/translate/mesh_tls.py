@@ -18,9 +18,11 @@ from envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
 from envoy.type.matcher.v3 import string_pb2
 from google.protobuf import struct_pb2
 
+from dockermesh.config.api.destination_rule import ClientTlsMode, ClientTlsSettings
 from dockermesh.config.api.gateway import TlsProtocol
-from dockermesh.translate import secrets
-from dockermesh.translate.http import boolean, pack
+from dockermesh.model import Identity, Port, Protocol, Service
+from dockermesh.translate import names, secrets
+from dockermesh.translate.http import REQUEST_PROTOCOL, boolean, pack
 from dockermesh.translate.settings import MeshSettings
 
 SOCKET_MATCH = "envoy.transport_socket_match"
@@ -56,6 +58,48 @@ def server_socket(settings: MeshSettings, *, is_http: bool) -> base_pb2.Transpor
     parameters.cipher_suites.extend(_CIPHERS)
     _authenticate(common, members(settings))
     return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))
+
+
+def set_client(
+    cluster: cluster_pb2.Cluster,
+    service: Service,
+    port: Port,
+    settings: MeshSettings,
+    *,
+    tls: ClientTlsSettings | None,
+    subset: str,
+    http2: bool,
+) -> None:
+    """Have a cluster speak mutual TLS: to all its endpoints if a rule says so, else to those that take it."""
+    sni = tls.sni if tls is not None and tls.sni else names.sni_cluster(service.hostname, port.number, subset)
+    given = tls.subject_alt_names if tls is not None else ()
+    socket = client_socket(sni, named(given) if given else _servers(service, settings), http2=http2)
+    if tls is not None:
+        cluster.transport_socket.CopyFrom(socket)
+    else:
+        cluster.transport_socket_matches.extend(per_endpoint(socket))
+    if port.protocol is Protocol.AUTO:
+        namespace, key = REQUEST_PROTOCOL
+        cluster.metadata.filter_metadata[namespace].fields[key].string_value = HTTP_PROTOCOL
+
+
+def is_asked_for(tls: ClientTlsSettings) -> bool:
+    """Whether a rule asks for the mesh's own mutual TLS."""
+    return tls.mode is ClientTlsMode.ISTIO_MUTUAL
+
+
+def is_automatic(cluster: cluster_pb2.Cluster, service: Service, settings: MeshSettings) -> bool:
+    """Whether mutual TLS is used without a rule: inside the mesh, where it is known which endpoint is called."""
+    is_known = cluster.type != cluster_pb2.Cluster.ORIGINAL_DST
+    return settings.auto_mtls and service.is_meshed and not service.is_external and is_known
+
+
+def _servers(service: Service, settings: MeshSettings) -> list[Any]:
+    """The identities that servers of the service may have; any of the mesh where none is known."""
+    domains = dict.fromkeys((settings.trust_domain, *settings.trust_domain_aliases))
+    known = [str(Identity(domain, *account)) for domain in domains for account in service.accounts]
+    expected = list(dict.fromkeys((*service.subject_alt_names, *known)))
+    return named(expected) if expected else members(settings)
 
 
 def client_socket(sni: str, peers: Iterable[Any], *, http2: bool) -> base_pb2.TransportSocket:

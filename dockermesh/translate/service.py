@@ -45,6 +45,9 @@ class Inputs:
     dependencies: tuple[Dependency, ...] = ()
     inline_endpoints: object = None
     caller: object = None
+    accounts: tuple[tuple[str, str], ...] = ()
+    is_meshed: bool = False
+    has_certificate: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ def inputs_of(
     """The inputs of a service."""
     mesh = where.mesh
     has_inline = service.resolution.value not in {"STATIC", "NONE"}
+    rules = where.index.rules_of(service.hostname, service.namespace, where.scope)
     return Inputs(
         hostname=service.hostname,
         ports=service.ports,
@@ -74,7 +78,7 @@ def inputs_of(
         vip=mesh.vips.get(service.hostname, ""),
         settings=mesh.settings,
         rule=rule,
-        policies=where.index.rules_of(service.hostname, service.namespace, where.scope),
+        policies=rules,
         dependencies=dependencies(rule, where) if rule is not None else (),
         caller=caller(rule, where) if rule is not None else None,
         inline_endpoints=(
@@ -85,6 +89,9 @@ def inputs_of(
         )
         if service.is_declared
         else None,
+        accounts=service.accounts,
+        is_meshed=service.is_meshed,
+        has_certificate=where.scope.has_certificate or not (service.is_meshed or rules),
     )
 
 
@@ -169,7 +176,13 @@ def _clusters(service: Service, inputs: Inputs, rule: HostRule) -> tuple[tuple[R
         for subset in (None, *rule.subsets):
             policy = effective_policy(rule, port.number, subset)
             cluster = clusters.service_cluster(
-                service, port, settings, policy=policy, subset=subset, check=rule.health_check
+                service,
+                port,
+                settings,
+                policy=policy,
+                subset=subset,
+                check=rule.health_check,
+                has_certificate=inputs.has_certificate,
             )
             if inputs.policies:
                 note_origin(cluster, inputs.policies[0])

@@ -8,6 +8,7 @@ Invariants:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from dockermesh.model import Port, Protocol, Service, Workload, WorkloadKind
@@ -48,6 +49,7 @@ class Translator:
     _snapshots: dict[object, Snapshot] = field(default_factory=dict)
     _gateways: dict[object, GatewayResources] = field(default_factory=dict)
     _served: dict[str, dict[int, Port]] = field(default_factory=dict)
+    _declared: dict[str, dict[int, Port]] = field(default_factory=dict)
     _localities: dict[str, str] = field(default_factory=dict)
     _book: PatchBook = field(default_factory=PatchBook)
 
@@ -64,6 +66,8 @@ class Translator:
         if mesh.settings is not before.settings:
             self._inbound.clear()
             self._layers.clear()
+        if mesh.declared is not before.declared:
+            self._declared = declared_ports(mesh.declared.values())
         if self._serve(before, mesh) or is_config_new:
             self._gateways.clear()
         if is_config_new:
@@ -142,9 +146,11 @@ class Translator:
         return Inbound(served, modes, self._policies.of(proxy))
 
     def _inbound_ports(self, proxy: Proxy) -> tuple[Port, ...]:
-        if proxy.workload is not None:
-            return workload_ports(proxy.workload)
         served = self._served.get(proxy.address, {})
+        if proxy.workload is not None:
+            # A ServiceEntry may lead to ports of the workload that nobody declared: clients' proxies call them, too.
+            own = {port.number: port for port in workload_ports(proxy.workload)}
+            served = {**self._declared.get(proxy.address, {}), **own}
         return tuple(served[number] for number in sorted(served))
 
     def _layered(self, scope: Scope, own: Inbound) -> tuple[ResourceSet, ResourceSet]:
@@ -234,6 +240,18 @@ class Translator:
 
 def _place(scope: Scope) -> tuple[object, object]:
     return scope.locality, scope.labels
+
+
+def declared_ports(services: Iterable[Service]) -> dict[str, dict[int, Port]]:
+    """The ports to which ServiceEntries lead, by address and number."""
+    found: dict[str, dict[int, Port]] = {}
+    for service in services:
+        protocols = {port.number: port.protocol for port in service.ports}
+        for endpoint in service.endpoints:
+            protocol = protocols.get(endpoint.service_port or endpoint.port, Protocol.AUTO)
+            if protocol is not Protocol.UDP:
+                found.setdefault(endpoint.address, {}).setdefault(endpoint.port, Port(endpoint.port, protocol))
+    return found
 
 
 def workload_ports(workload: Workload) -> tuple[Port, ...]:

@@ -45,6 +45,7 @@ class Scope:
     selectors: frozenset[Labels] = frozenset()
     locality: str = ""
     labels: Labels = ()
+    has_certificate: bool = True
 
     def carries(self, labels: Mapping[str, str]) -> bool:
         """Whether the proxy fulfils a selector."""

@@ -44,7 +44,7 @@ def test_a_running_egress_gateway_is_a_service_with_the_ports_of_its_gateways() 
         ("172.28.0.20", number, Health.HEALTHY) for number in (80, 443, 7777)
     }
     # No mutual TLS unless a Gateway of the user asks for it.
-    assert not any(endpoint.is_meshed for endpoint in made.endpoints)
+    assert not any(endpoint.takes_mtls for endpoint in made.endpoints)
 
 
 def test_one_that_is_down_is_unhealthy_and_without_any_there_is_no_service() -> None:

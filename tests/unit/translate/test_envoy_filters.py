@@ -77,7 +77,7 @@ def test_a_filter_goes_before_the_router_of_inbound_http_alone() -> None:
     snapshot, problems = told(text)
     listeners = messages(snapshot, "listeners")
     assert http_filters(listeners["virtualInbound"]) == [["lua", "router"]] * 2  # mutual TLS, plaintext
-    assert http_filters(listeners["0.0.0.0_9080"]) == [["cors", "fault", "router"]]
+    assert http_filters(listeners["0.0.0.0_9080"]) == [["cors", "fault", "set_filter_state", "router"]]
     assert not problems
 
 

@@ -69,7 +69,7 @@ def test_a_stopped_app_keeps_its_service() -> None:
     (endpoint,) = standing_in.endpoints
     assert (endpoint.address, endpoint.port, endpoint.service_port) == ("127.0.0.1", 1, 9080)
     assert endpoint.health is Health.UNHEALTHY
-    assert not endpoint.is_meshed
+    assert not endpoint.takes_mtls
 
 
 def test_a_stand_in_has_the_identity_of_what_it_stands_for() -> None:
@@ -84,7 +84,7 @@ def test_a_real_endpoint_takes_the_place_of_the_stand_in() -> None:
     before = build_mesh(catalog([], [app]))
     real = service("details", "172.28.0.9")
     after = build_mesh(catalog([real], [app]), previous=before)
-    assert after.services["details.service.consul"] is real
+    assert [e.address for e in after.services["details.service.consul"].endpoints] == ["172.28.0.9"]
     gone = build_mesh(catalog([replace(real, endpoints=())], [app]), previous=after)
     assert gone.services["details.service.consul"].endpoints[0].port == 1
 

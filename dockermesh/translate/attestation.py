@@ -1,0 +1,115 @@
+"""Which endpoints are reached over mutual TLS, and which identities the servers of a service may have.
+
+A registry is believed where a service is, not who answers there: an endpoint counts as meshed only if a workload that a
+registrar attested is named as its own, and the identities of a service follow from the records of the workloads that
+serve it. So who merely registers under a service's name can neither prove to be it nor have its identities widened.
+
+Invariant: a service to which nothing is new is the object that it was before.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from dockermesh.config.api.peer_authentication import MutualTlsMode
+from dockermesh.model import Endpoint, Service, Workload, WorkloadKind
+from dockermesh.translate.peer_authentication import PeerPolicies
+
+TLS_MODE_LABEL = "security.istio.io/tlsMode"
+"""Istio's label: `istio` on an endpoint of a ServiceEntry with a proxy, `disabled` where a proxy takes no TLS."""
+_EXCLUDED = "traffic.sidecar.istio.io/excludeInboundPorts"
+_INCLUDED = "traffic.sidecar.istio.io/includeInboundPorts"
+Account = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """What was found out about the services of one state of the mesh, and from what.
+
+    `found` are the services as they were given and as they were made of that; `accounts` go by a service's name.
+    """
+
+    workloads: Mapping[str, Workload] = field(default_factory=lambda: MappingProxyType({}))
+    policies: PeerPolicies = field(default_factory=lambda: PeerPolicies((), ""))
+    accounts: Mapping[str, tuple[Account, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    found: Mapping[str, tuple[Service, Service]] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def attest(
+    services: Mapping[str, Service],
+    registered: Mapping[str, Service],
+    workloads: Mapping[str, Workload],
+    policies: PeerPolicies,
+    before: Attestation,
+) -> Attestation:
+    """The services with what is known of their proxies. Those that are not `registered` are made from config."""
+    accounts = before.accounts if workloads is before.workloads else _accounts(workloads.values())
+    found: dict[str, tuple[Service, Service]] = {}
+    for host, given in services.items():
+        own = accounts.get(given.name, ()) if host in registered else None
+        known = before.found.get(host)
+        if known is not None and known[0] is given and policies is before.policies:
+            is_same = own is None or own == known[1].accounts
+            if is_same and (workloads is before.workloads or _names_same(given, workloads, before.workloads)):
+                found[host] = known
+                continue
+        made = _attested(given, workloads, policies, own)
+        found[host] = (given, known[1] if known is not None and known[1] == made else made)
+    return Attestation(workloads, policies, accounts, found)
+
+
+def _names_same(service: Service, workloads: Mapping[str, Workload], before: Mapping[str, Workload]) -> bool:
+    return all(workloads.get(e.workload) is before.get(e.workload) for e in service.endpoints if e.workload)
+
+
+def _accounts(workloads: Iterable[Workload]) -> dict[str, tuple[Account, ...]]:
+    found: dict[str, set[Account]] = defaultdict(set)
+    for workload in workloads:
+        identity = workload.identity("")
+        for served in workload.ports:
+            for name in (served.service, workload.compose_service):
+                found[name].add((identity.namespace, identity.service_account))
+    return {name: tuple(sorted(accounts)) for name, accounts in found.items()}
+
+
+def _attested(
+    service: Service, workloads: Mapping[str, Workload], policies: PeerPolicies, accounts: tuple[Account, ...] | None
+) -> Service:
+    marks = [_takes_mtls(e, service, workloads, policies) for e in service.endpoints]
+    endpoints = service.endpoints
+    if any(marks):
+        pairs = zip(endpoints, marks, strict=True)
+        endpoints = tuple(replace(e, takes_mtls=True) if takes_mtls else e for e, takes_mtls in pairs)
+    if accounts is None:
+        accounts = tuple(sorted({(e.namespace, e.service_account) for e in endpoints if e.service_account}))
+    # Where there are records, the service stays meshed while its endpoints come and go, and so its clusters stay.
+    is_meshed = any(marks) or (bool(accounts) and not service.is_declared)
+    if endpoints is service.endpoints and not accounts and not is_meshed:
+        return service
+    return replace(service, endpoints=endpoints, accounts=accounts, is_meshed=is_meshed)
+
+
+def _takes_mtls(
+    endpoint: Endpoint, service: Service, workloads: Mapping[str, Workload], policies: PeerPolicies
+) -> bool:
+    namespace, labels = endpoint.namespace, endpoint.labels
+    if endpoint.workload:
+        workload = workloads.get(endpoint.workload)
+        if workload is None or workload.kind is WorkloadKind.GATEWAY or not _captures(workload, endpoint.port):
+            return False
+        namespace, labels = workload.namespace, workload.labels
+    elif not service.is_declared or TLS_MODE_LABEL not in labels:
+        return False
+    if labels.get(TLS_MODE_LABEL, "istio") != "istio":
+        return False
+    return policies.modes(namespace, labels).of(endpoint.port) is not MutualTlsMode.DISABLE
+
+
+def _captures(workload: Workload, port: int) -> bool:
+    """Whether connections to the port go through the proxy."""
+    excluded = workload.labels.get(_EXCLUDED, "").split(",")
+    included = workload.labels.get(_INCLUDED, "*").split(",")
+    return str(port) not in excluded and ("*" in included or str(port) in included)
