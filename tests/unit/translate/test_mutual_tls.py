@@ -1,0 +1,292 @@
+"""Mutual TLS towards services: which endpoints, which identities, and what a DestinationRule changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
+from meshes import catalog, edge, gateway, messages, service, sidecar, workload
+
+from dockermesh.model import Endpoint, Port, Protocol, Workload
+from dockermesh.translate.mesh import MeshState, Proxy, build_mesh
+from dockermesh.translate.translator import Translator
+
+HOST = "reviews.service.consul"
+ONE, TWO = workload("reviews-1", 9080, address="10.0.0.1"), workload("reviews-2", 9080, address="10.0.0.2")
+REVIEWS = service("reviews", "10.0.0.1", "10.0.0.2")
+CLIENT = sidecar("front-1", 80)
+
+
+def resource(kind: str, spec: str, name: str = "own", group: str = "networking.istio.io/v1") -> str:
+    return f"apiVersion: {group}\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n---\n"
+
+
+def rule(policy: str, more: str = "") -> str:
+    return resource("DestinationRule", f"{{host: reviews, trafficPolicy: {policy}{more}}}")
+
+
+def disable(labels: str = "{app: reviews}") -> str:
+    spec = f"{{selector: {{matchLabels: {labels}}}, mtls: {{mode: DISABLE}}}}"
+    return resource("PeerAuthentication", spec, group="security.istio.io/v1")
+
+
+def of(*workloads: Workload, config: str = "", services: Any = (REVIEWS,)) -> MeshState:
+    return build_mesh(catalog(services, workloads), config=edge(config) if config else None)
+
+
+def clusters(state: MeshState, proxy: Proxy = CLIENT) -> dict[str, cluster_pb2.Cluster]:
+    translator = Translator()
+    translator.update(state)
+    return messages(translator.snapshot(proxy), "clusters")
+
+
+def cluster(state: MeshState, subset: str = "", proxy: Proxy = CLIENT) -> cluster_pb2.Cluster:
+    return clusters(state, proxy)[f"outbound|9080|{subset}|{HOST}"]
+
+
+def context(socket: Any) -> tls_pb2.UpstreamTlsContext:
+    made = tls_pb2.UpstreamTlsContext()
+    assert socket.typed_config.Unpack(made)
+    return made
+
+
+def mutual(made: cluster_pb2.Cluster) -> tls_pb2.UpstreamTlsContext:
+    """The TLS context for endpoints that take mutual TLS; all others get plaintext."""
+    secured, plain = made.transport_socket_matches
+    assert dict(secured.match) == {"tlsMode": "istio"}
+    assert not dict(plain.match)
+    assert plain.transport_socket.name == "envoy.transport_sockets.raw_buffer"
+    return context(secured.transport_socket)
+
+
+def accepted(tls: tls_pb2.UpstreamTlsContext) -> list[str]:
+    validation = tls.common_tls_context.combined_validation_context.default_validation_context
+    return [m.matcher.exact or f"{m.matcher.prefix}*" for m in validation.match_typed_subject_alt_names]
+
+
+def secured(state: MeshState, translator: Translator | None = None) -> dict[str, bool]:
+    """By address of an endpoint: whether it is called over mutual TLS."""
+    translator = translator or Translator()
+    translator.update(state)
+    made = messages(translator.snapshot(CLIENT), "endpoints")[f"outbound|9080||{HOST}"]
+    found = {}
+    for group in made.endpoints:
+        for e in group.lb_endpoints:
+            mark = e.metadata.filter_metadata.get("envoy.transport_socket_match")
+            found[e.endpoint.address.socket_address.address] = mark is not None and mark["tlsMode"] == "istio"
+    return found
+
+
+# which endpoints ----------------------------------------------------------------------------------------------------
+
+
+def test_endpoints_of_attested_workloads_are_called_over_mutual_tls_and_others_beside_them_in_plaintext() -> None:
+    assert secured(of(ONE, TWO)) == {"10.0.0.1": True, "10.0.0.2": True}
+    assert secured(of(ONE)) == {"10.0.0.1": True, "10.0.0.2": False}
+    assert secured(of()) == {"10.0.0.1": False, "10.0.0.2": False}
+
+
+def test_a_service_without_proxies_costs_no_tls() -> None:
+    assert not cluster(of()).transport_socket_matches
+
+
+def test_a_port_that_takes_no_tls_is_called_in_plaintext() -> None:
+    labelled = replace(ONE, labels={"app": "reviews"})
+    assert secured(of(labelled, TWO, config=disable())) == {"10.0.0.1": False, "10.0.0.2": True}
+    whole_mesh = resource("PeerAuthentication", "{mtls: {mode: DISABLE}}", group="security.istio.io/v1")
+    assert not any(secured(of(ONE, TWO, config=whole_mesh)).values())
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"traffic.sidecar.istio.io/excludeInboundPorts": "80,9080"},
+        {"traffic.sidecar.istio.io/includeInboundPorts": "80"},
+        {"security.istio.io/tlsMode": "disabled"},
+    ],
+)
+def test_a_port_that_does_not_go_through_the_proxy_is_called_in_plaintext(labels: dict[str, str]) -> None:
+    assert secured(of(replace(ONE, labels=labels), TWO)) == {"10.0.0.1": False, "10.0.0.2": True}
+
+
+def test_a_service_entry_says_by_label_which_endpoint_has_a_proxy() -> None:
+    spec = """
+  hosts: [vm.example.com]
+  resolution: STATIC
+  location: MESH_INTERNAL
+  ports: [{number: 9080, name: http, protocol: HTTP}]
+  endpoints:
+  - {address: 10.1.0.1, serviceAccount: vm, labels: {security.istio.io/tlsMode: istio}}
+  - {address: 10.1.0.2}"""
+    state = of(services=(), config=resource("ServiceEntry", spec))
+    made = state.services["vm.example.com"]
+    assert [e.takes_mtls for e in made.endpoints] == [True, False]
+    found = clusters(state)["outbound|9080||vm.example.com"]
+    assert accepted(mutual(found)) == ["spiffe://cluster.local/ns/default/sa/vm"]
+    outside = of(services=(), config=resource("ServiceEntry", spec.replace("INTERNAL", "EXTERNAL")))
+    assert not clusters(outside)["outbound|9080||vm.example.com"].transport_socket_matches
+
+
+def test_ports_to_which_a_service_entry_leads_are_taken_in_by_the_workload() -> None:
+    """Their clients use mutual TLS: the workload's proxy has to end it."""
+    spec = """
+  hosts: [extra.example.com]
+  resolution: STATIC
+  ports: [{number: 7000, name: tcp, protocol: TCP}]
+  workloadSelector: {labels: {app: reviews}}"""
+    own = replace(ONE, labels={"app": "reviews"})
+    state = of(own, config=resource("ServiceEntry", spec))
+    assert [e.takes_mtls for e in state.services["extra.example.com"].endpoints] == [True]
+    found = clusters(state, Proxy(own.name, address=own.address, labels=own.labels, workload=own))
+    assert "inbound|7000||" in found
+
+
+# whose identity -----------------------------------------------------------------------------------------------------
+
+
+def test_a_client_names_the_cluster_and_expects_the_accounts_of_the_services_workloads() -> None:
+    tls = mutual(cluster(of(replace(ONE, service_account="bookinfo-reviews"), TWO)))
+    assert tls.sni == f"outbound_.9080_._.{HOST}"
+    assert accepted(tls) == [
+        "spiffe://cluster.local/ns/default/sa/bookinfo-reviews",
+        "spiffe://cluster.local/ns/default/sa/reviews",
+    ]
+    common = tls.common_tls_context
+    assert [s.name for s in common.tls_certificate_sds_secret_configs] == ["default"]
+    assert common.combined_validation_context.validation_context_sds_secret_config.name == "ROOTCA"
+    assert list(common.alpn_protocols) == ["istio"]
+    assert common.tls_params.tls_minimum_protocol_version == common.tls_params.TLSv1_2
+
+
+def test_who_registers_under_a_services_name_does_not_widen_its_identities() -> None:
+    evil = workload("evil-1", 9080, address="10.6.6.6")
+    rogue = Endpoint("10.6.6.6", 9080, workload=evil.name, service_account="evil")
+    posing = replace(REVIEWS, endpoints=(*REVIEWS.endpoints, rogue))
+    state = of(ONE, TWO, evil, services=(posing,))
+    assert secured(state)["10.6.6.6"], "its certificate is asked for"
+    assert accepted(mutual(cluster(state))) == ["spiffe://cluster.local/ns/default/sa/reviews"]
+
+
+def test_identities_of_all_trusted_domains_are_accepted() -> None:
+    config = resource("MeshConfig", "{trustDomain: new, trustDomainAliases: [old]}", group="mesh.istio.io/v1alpha1")
+    tls = mutual(cluster(of(ONE, config=config)))
+    assert accepted(tls) == ["spiffe://new/ns/default/sa/reviews", "spiffe://old/ns/default/sa/reviews"]
+
+
+def test_http2_is_offered_where_it_is_spoken() -> None:
+    grpc = service("reviews", "10.0.0.1", protocol=Protocol.GRPC)
+    assert list(mutual(cluster(of(ONE, services=(grpc,)))).common_tls_context.alpn_protocols) == ["istio", "h2"]
+
+
+def test_requests_to_an_undeclared_port_are_marked_as_such() -> None:
+    auto = service("reviews", "10.0.0.1", ports=(Port(9080, Protocol.AUTO),))
+    metadata = cluster(of(ONE, services=(auto,))).metadata.filter_metadata
+    assert metadata["dockermesh"]["request_protocol"] == "istio-http/1.1"
+    assert "dockermesh" not in cluster(of(ONE)).metadata.filter_metadata
+
+
+# what a rule changes ------------------------------------------------------------------------------------------------
+
+
+def test_a_rule_without_tls_leaves_it_automatic() -> None:
+    assert mutual(cluster(of(ONE, config=rule("{loadBalancer: {simple: RANDOM}}"))))
+
+
+def test_a_rule_switches_mutual_tls_off() -> None:
+    made = cluster(of(ONE, config=rule("{tls: {mode: DISABLE}}")))
+    assert not made.transport_socket_matches
+    assert not made.HasField("transport_socket")
+
+
+def test_a_subsets_rule_switches_it_off_for_the_subset_alone() -> None:
+    subsets = ", subsets: [{name: v1, labels: {version: v1}, trafficPolicy: {tls: {mode: DISABLE}}}, {name: v2}]"
+    state = of(ONE, config=rule("{loadBalancer: {simple: RANDOM}}", subsets))
+    assert not cluster(state, "v1").transport_socket_matches
+    assert mutual(cluster(state, "v2")).sni == f"outbound_.9080_.v2_.{HOST}"
+    assert mutual(cluster(state))
+
+
+def test_a_rule_that_asks_for_it_holds_for_every_endpoint() -> None:
+    made = cluster(of(ONE, config=rule("{tls: {mode: ISTIO_MUTUAL}}")))
+    assert not made.transport_socket_matches
+    tls = context(made.transport_socket)
+    assert (tls.sni, accepted(tls)) == (f"outbound_.9080_._.{HOST}", ["spiffe://cluster.local/ns/default/sa/reviews"])
+
+
+def test_a_rule_names_the_server_and_who_it_must_be() -> None:
+    config = rule("{tls: {mode: ISTIO_MUTUAL, sni: there, subjectAltNames: ['spiffe://cluster.local/ns/a/sa/b', c]}}")
+    tls = context(cluster(of(ONE, config=config)).transport_socket)
+    assert (tls.sni, accepted(tls)) == ("there", ["spiffe://cluster.local/ns/a/sa/b", "c"])
+
+
+def test_mutual_tls_with_nobody_known_still_asks_for_a_member_of_the_mesh() -> None:
+    tls = context(cluster(of(config=rule("{tls: {mode: ISTIO_MUTUAL}}"))).transport_socket)
+    assert accepted(tls) == ["spiffe://cluster.local/*"]
+
+
+def test_the_mesh_may_go_without_automatic_mutual_tls() -> None:
+    config = resource("MeshConfig", "{enableAutoMtls: false}", group="mesh.istio.io/v1alpha1")
+    assert not cluster(of(ONE, config=config)).transport_socket_matches
+
+
+# who calls, and what a change touches -------------------------------------------------------------------------------
+
+
+def test_gateways_call_over_mutual_tls_like_sidecars() -> None:
+    state = of(ONE)
+    assert cluster(state, proxy=gateway({"istio": "ingressgateway"})) == cluster(state)
+
+
+def test_a_proxy_without_a_certificate_calls_in_plaintext() -> None:
+    nobody = replace(CLIENT, has_certificate=False)
+    for config in ("", rule("{tls: {mode: ISTIO_MUTUAL}}")):
+        made = cluster(of(ONE, config=config), proxy=nobody)
+        assert not made.transport_socket_matches
+        assert not made.HasField("transport_socket")
+
+
+def test_a_workload_that_is_attested_later_touches_eds_alone() -> None:
+    translator = Translator()
+    before = of(ONE)
+    assert secured(before, translator) == {"10.0.0.1": True, "10.0.0.2": False}
+    old = translator.snapshot(CLIENT)
+    after = build_mesh(catalog([REVIEWS], [ONE, TWO]), previous=before)
+    assert secured(after, translator) == {"10.0.0.1": True, "10.0.0.2": True}
+    new = translator.snapshot(CLIENT)
+    assert (new.clusters is old.clusters, new.listeners is old.listeners) == (True, True)
+    assert new.endpoints.version != old.endpoints.version
+
+
+def test_a_policy_that_ends_mutual_tls_touches_eds_of_clients_alone() -> None:
+    labelled = replace(ONE, labels={"app": "reviews"})
+    translator = Translator()
+    before = of(labelled)
+    secured(before, translator)
+    old = translator.snapshot(CLIENT)
+    after = build_mesh(catalog([REVIEWS], [labelled]), config=edge(disable()), previous=before)
+    assert not any(secured(after, translator).values())
+    assert translator.snapshot(CLIENT).clusters.version == old.clusters.version
+
+
+def test_clusters_stay_when_the_last_endpoint_goes() -> None:
+    translator = Translator()
+    before = of(ONE)
+    translator.update(before)
+    old = translator.snapshot(CLIENT).clusters.version
+    after = build_mesh(catalog([], [ONE]), previous=before)
+    translator.update(after)
+    assert translator.snapshot(CLIENT).clusters.version == old
+    assert secured(after) == {"127.0.0.1": False}
+
+
+def test_what_is_known_of_a_service_is_not_found_out_again() -> None:
+    before = of(ONE, TWO)
+    other = service("ratings", "10.0.0.7")
+    after = build_mesh(catalog([REVIEWS, other], [ONE, TWO]), previous=before)
+    assert after.services[HOST] is before.services[HOST]
+    same = [replace(ONE, token_sha256="a" * 64), TWO]
+    renewed = build_mesh(catalog([REVIEWS, other], same), previous=after)
+    assert renewed.services[HOST] is before.services[HOST]
