@@ -20,8 +20,6 @@ from dockermesh.translate.destinations import Destinations
 from dockermesh.translate.gateway_hosts import BoundServer
 from dockermesh.translate.policy import effective_policy
 
-MESH_PROTOCOLS = ("istio-peer-exchange", "istio", "istio-http/1.0", "istio-http/1.1", "istio-h2")
-
 
 def passed_services(where: Destinations, bound: BoundServer) -> Iterator[Any]:
     """A cluster for every port and subset of the services that the server's hosts cover; its name is the SNI."""

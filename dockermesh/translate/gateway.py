@@ -21,8 +21,8 @@ from dockermesh.config.api.gateway import ServerTlsMode
 from dockermesh.config.api.mesh_config import GatewayTopology
 from dockermesh.config.api.virtual_service import L4MatchAttributes, RouteDestination, VirtualService
 from dockermesh.config.resource import Resource
-from dockermesh.translate import names, server_tls
-from dockermesh.translate.auto_passthrough import MESH_PROTOCOLS, passed_services
+from dockermesh.translate import mesh_tls, names, server_tls
+from dockermesh.translate.auto_passthrough import passed_services
 from dockermesh.translate.destinations import Destinations
 from dockermesh.translate.edge import distrust
 from dockermesh.translate.endpoints import socket_address
@@ -224,7 +224,7 @@ class _Builder:
                 self.result.clusters.append(sound(cluster))
             if cluster.name not in taken:
                 taken.add(cluster.name)
-                protocols = list(MESH_PROTOCOLS)
+                protocols = list(mesh_tls.PROTOCOLS)
                 target = tcp_filter(cluster.name)
                 chains.append(filter_chain(target, server_names=[cluster.name], application_protocols=protocols))
         return chains
