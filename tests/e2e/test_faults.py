@@ -155,9 +155,12 @@ def test_a_killed_control_plane_comes_back_and_sends_nothing(mesh: Mesh, measure
     assert {name: types(name) for name in pods} == versions
     for name, pod in pods.items():
         before, after = listeners[name], listener_stats(pod)
-        for counter in ("listener_added", "listener_modified", "listener_removed", "total_listeners_draining"):
+        for counter in ("listener_added", "listener_modified", "listener_removed"):
             key = f"envoy_listener_manager_{counter}"
             assert after[key] == before[key], f"{name}: {key}"
+        # What is replaced while a proxy starts may be gone by now; nothing may have been added to it.
+        key = "envoy_listener_manager_total_listeners_draining"
+        assert after[key] <= before[key], name
         assert (
             after["envoy_listener_manager_lds_update_success"]
             <= before["envoy_listener_manager_lds_update_success"] + 1
