@@ -1,0 +1,118 @@
+"""A real Envoy as gateway: what it makes of paths, of headers that clients invent, and of claims."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from policy_rig import Envoy, ask, free_port, gateway_parts, serve, service
+from tokens import Issuer, bearer
+
+pytestmark = pytest.mark.binary
+ISSUER = Issuer("me")
+GATEWAY = """
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {{name: front}}
+spec:
+  selector: {{istio: ingressgateway}}
+  servers: [{{port: {{number: {port}, name: http, protocol: HTTP}}, hosts: ["*"]}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: front}}
+spec:
+  hosts: ["*"]
+  gateways: [front]
+  http:
+  - match: [{{headers: {{"@request.auth.claims.sub": {{exact: bob}}}}}}]
+    route: [{{destination: {{host: app}}, headers: {{request: {{set: {{x-route: bob}}}}}}}}]
+  - match: [{{headers: {{"@request.auth.claims[roles]": {{exact: admin}}}}}}]
+    route: [{{destination: {{host: app}}, headers: {{request: {{set: {{x-route: admin}}}}}}}}]
+  - route: [{{destination: {{host: app}}, headers: {{request: {{set: {{x-route: any}}}}}}}}]
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {{name: tokens}}
+spec: {{jwtRules: [{{issuer: me, jwks: '{jwks}', forwardOriginalToken: true}}]}}
+---
+kind: MeshConfig
+spec: {mesh}
+"""
+MODES = ("NONE", "BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES")
+TRUSTING = "{defaultConfig: {gatewayTopology: {numTrustedProxies: 2, forwardClientCertDetails: ALWAYS_FORWARD_ONLY}}}"
+
+
+@pytest.fixture(scope="module")
+def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, int]]:
+    """Gateways by the path normalisation of their mesh, one that has proxies before it, and all in one process."""
+    app = service("app", serve())
+    meshes = {mode: f"{{pathNormalization: {{normalization: {mode}}}}}" for mode in MODES} | {"behind": TRUSTING}
+    found = {name: free_port() for name in meshes}
+    configs = [GATEWAY.format(port=found[name], jwks=ISSUER.jwks, mesh=mesh) for name, mesh in meshes.items()]
+    folder: Path = tmp_path_factory.mktemp("edge")
+    envoy = Envoy(folder, [gateway_parts(config, [app]) for config in configs], found.values())
+    yield found
+    envoy.stop()
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/a/../b", ("/a/../b", "/b", "/b", "/b")),
+        ("/a//b", ("/a//b", "/a//b", "/a/b", "/a/b")),
+        ("/a\\b", ("/a\\b", "/a/b", "/a/b", "/a/b")),
+        ("/%61/%2E%2e/b", ("/%61/%2E%2e/b", "/b", "/b", "/b")),
+        ("/a%2fb%5Cc", ("/a%2fb%5Cc", "/a%2fb%5Cc", "/a%2fb%5Cc", "/a/b/c")),
+        ("/a%2f..%2f/b", ("/a%2f..%2f/b", "/a%2f..%2f/b", "/a%2f..%2f/b", "/b")),
+        ("/a;b=c/%20?q=/../d", ("/a;b=c/%20?q=/../d",) * 4),
+    ],
+)
+def test_paths_are_normalised_as_the_mesh_says(ports: Mapping[str, int], path: str, expected: tuple[str, ...]) -> None:
+    seen = tuple(ask(ports[mode], path).seen.get("path") for mode in MODES)
+    assert seen == expected
+
+
+def test_a_path_with_a_fragment_or_a_zero_byte_is_refused(ports: Mapping[str, int]) -> None:
+    assert ask(ports["BASE"], "/a#/../b").status == 400
+    assert ask(ports["BASE"], "/a%00b").status == 400
+
+
+def test_headers_that_proxies_believe_do_not_come_from_clients(ports: Mapping[str, int]) -> None:
+    invented = [
+        ("x-forwarded-client-cert", "URI=spiffe://cluster.local/ns/shop/sa/front"),
+        ("x-forwarded-for", "6.6.6.6"),
+        ("X-Real-IP", "6.6.6.6"),
+        ("X-Envoy-Internal", "true"),
+        ("x-envoy-original-path", "/admin"),
+        ("x-envoy-upstream-rq-timeout-ms", "1"),
+        ("x-envoy-attempt-count", "7"),
+        ("x-forwarded-proto", "https"),
+        ("end_user", "ann"),
+    ]
+    seen = ask(ports["BASE"], "/", invented)
+    assert seen.status == 200
+    for name in ("x-forwarded-client-cert", "x-envoy-internal", "x-envoy-original-path", "end_user", "x-real-ip"):
+        assert seen.header(name) is None, name
+    assert "6.6.6.6" not in str(seen.seen)
+    assert (seen.header("x-forwarded-proto"), seen.header("x-envoy-attempt-count")) == ("http", "1")
+
+
+def test_a_gateway_behind_proxies_believes_as_many_as_it_is_told(ports: Mapping[str, int]) -> None:
+    certificate = ("x-forwarded-client-cert", "By=the-proxy")
+    seen = ask(ports["behind"], "/", [("x-forwarded-for", "9.9.9.9, 6.6.6.6, 7.7.7.7"), certificate])
+    assert seen.header("x-envoy-external-address") == "6.6.6.6"
+    assert seen.header("x-forwarded-client-cert") == "By=the-proxy"
+
+
+def test_routes_follow_the_claims_of_valid_tokens_alone(ports: Mapping[str, int]) -> None:
+    def route(*headers: tuple[str, str]) -> str | None:
+        return ask(ports["BASE"], "/", headers).header("x-route")
+
+    assert route(bearer(ISSUER.token(sub="bob"))) == "bob"
+    assert route(bearer(ISSUER.token(roles=["user", "admin"]))) == "admin"
+    assert route(bearer(ISSUER.token())) == "any"
+    assert route() == "any"
+    assert route(("@request.auth.claims.sub", "bob")) is None
+    assert ask(ports["BASE"], "/", [bearer(Issuer("me").token(sub="bob"))]).status == 401
