@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from typing import Any
 
 from envoy.config.core.v3 import base_pb2
@@ -9,11 +11,14 @@ from envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
 from envoy.type.matcher.v3 import string_pb2
 
 from dockermesh.config.api.gateway import ServerTlsMode, ServerTlsSettings, TlsProtocol
+from dockermesh.config.rules.gateway import CIPHER_SUITES
 from dockermesh.translate import secrets
 from dockermesh.translate.http import boolean, pack
+from dockermesh.translate.isolation import Unsound
 
 PASSES_THROUGH = frozenset({ServerTlsMode.PASSTHROUGH, ServerTlsMode.AUTO_PASSTHROUGH})
 _ASKS = frozenset({ServerTlsMode.MUTUAL, ServerTlsMode.ISTIO_MUTUAL, ServerTlsMode.OPTIONAL_MUTUAL})
+_SHA256_BYTES = 32
 _VERSIONS = {
     TlsProtocol.TLSV1_0: common_pb2.TlsParameters.TLSv1_0,
     TlsProtocol.TLSV1_1: common_pb2.TlsParameters.TLSv1_1,
@@ -69,11 +74,22 @@ def transport_socket(tls: ServerTlsSettings, *, is_http: bool) -> Any:
     parameters.tls_minimum_protocol_version = _VERSIONS.get(tls.min_protocol_version, common_pb2.TlsParameters.TLSv1_2)
     if tls.max_protocol_version in _VERSIONS:
         parameters.tls_maximum_protocol_version = _VERSIONS[tls.max_protocol_version]
-    parameters.cipher_suites.extend(tls.cipher_suites)
+    # Envoy refuses a listener with one it does not know; validation has warned of it.
+    parameters.cipher_suites.extend(c for c in dict.fromkeys(tls.cipher_suites) if c == "ALL" or c in CIPHER_SUITES)
     trusted = roots(tls)
     if trusted:
         _check_clients(context, tls, trusted)
     return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))
+
+
+def _digest(text: str) -> str:
+    """The text, if it is the base64 of a SHA-256. Raises Unsound otherwise."""
+    try:
+        if len(base64.b64decode(text, validate=True)) == _SHA256_BYTES:
+            return base64.b64encode(base64.b64decode(text)).decode()
+    except (binascii.Error, ValueError):
+        pass
+    raise Unsound(f"verifyCertificateSpki {text!r} is not the base64 of a SHA-256")
 
 
 def _check_clients(context: tls_pb2.DownstreamTlsContext, tls: ServerTlsSettings, trusted: str) -> None:
@@ -82,7 +98,7 @@ def _check_clients(context: tls_pb2.DownstreamTlsContext, tls: ServerTlsSettings
     combined.validation_context_sds_secret_config.CopyFrom(secrets.sds(trusted))
     validation = combined.default_validation_context
     validation.SetInParent()
-    validation.verify_certificate_spki.extend(tls.verify_certificate_spki)
+    validation.verify_certificate_spki.extend(map(_digest, tls.verify_certificate_spki))
     validation.verify_certificate_hash.extend(tls.verify_certificate_hash)
     kinds = common_pb2.SubjectAltNameMatcher
     for name in tls.subject_alt_names:
