@@ -15,13 +15,14 @@ from dockermesh.inject.images import Images
 from dockermesh.inject.options import PortMapping
 from dockermesh.inject.plan import Meshed, Plan
 from dockermesh.inject.pod import Service, exposed_ports, pod_base, proxy
-from dockermesh.inject.ports import ENTRY_GATEWAY_PORT, ENTRY_HOST_PORT
+from dockermesh.inject.ports import ENTRY_HOST_PORT
 from dockermesh.inject.settings import conventions
-from dockermesh.model import WorkloadKind
+from dockermesh.model import READINESS_PORT, WorkloadKind
 from dockermesh.model.identity import EGRESS_GATEWAY_ACCOUNT, GATEWAY_ACCOUNT, GATEWAY_NAMESPACE
 
 HTTPS_HOST_PORT = 30443
 _HTTPS_PORT = 443
+OWN_NETWORK = "default"
 _WORKERS = 2
 _MOST_HELD = 7
 """How many ports the pod takes in a list; without one it holds all."""
@@ -132,6 +133,8 @@ class Edge:
     mesh_key: str
     mesh_name: str
     images: Images
+    own_network: bool = False
+    """Whether the project has a network of its own, on which there may be what is not in the mesh."""
 
     def ingress(self, mappings: Sequence[PortMapping], user: UserPorts) -> dict[str, Service]:
         """Pod and proxy of the gateway; none if no port is published and no config of the user needs a gateway."""
@@ -161,7 +164,11 @@ class Edge:
             EGRESS_GATEWAY_ACCOUNT,
             egress_labels(self.plan.project),
         )
-        made[names.EGRESS_POD]["environment"]["DOCKERMESH_HOLD_PORTS"] = f"{ENTRY_GATEWAY_PORT},{_HTTPS_PORT}"
+        pod = made[names.EGRESS_POD]
+        # Which ports will be open is not known here, and a call to one that is not must fail at once.
+        pod["environment"]["DOCKERMESH_HOLD_PORTS"] = str(READINESS_PORT)
+        if self.own_network:
+            pod["networks"][OWN_NETWORK] = None
         return made
 
     def _gateway(self, service: str, pair: tuple[str, str], account: str, labels: dict[str, str]) -> dict[str, Service]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from dockermesh.errors import InputError
 from dockermesh.inject import names, tuning
-from dockermesh.inject.gateway import Edge, settle, user_ports
+from dockermesh.inject.gateway import OWN_NETWORK, Edge, settle, user_ports
 from dockermesh.inject.images import Images
 from dockermesh.inject.options import Injection, InjectOptions, Notice
 from dockermesh.inject.overlay import overlay
@@ -78,7 +78,7 @@ def inject_project(project: Mapping[str, Any], options: InjectOptions) -> Inject
     moving, staying, notices = split_ports(plan.meshed.values())
     user = user_ports(options.config, plan.project)
     mappings = settle(map_ports(moving, (*options.gateway_ports, *settings.gateway_ports), user.http), user)
-    edge = Edge(plan, mesh_key, mesh_name, options.images)
+    edge = Edge(plan, mesh_key, mesh_name, options.images, own_network=OWN_NETWORK in (project.get("networks") or {}))
     gateway = edge.ingress(mappings, user)
     if options.egress_gateway or settings.egress_gateway:
         gateway |= edge.egress()

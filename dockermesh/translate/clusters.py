@@ -22,6 +22,7 @@ from dockermesh.translate.load_balancer import balance, is_passthrough
 from dockermesh.translate.policy import NO_POLICY
 from dockermesh.translate.proxy_protocol import announce_client
 from dockermesh.translate.settings import MeshSettings
+from dockermesh.translate.visibility import Scope
 
 _Options = http_protocol_options_pb2.HttpProtocolOptions
 _OPTIONS_KEY = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -34,6 +35,9 @@ _DNS = {
 }
 
 
+ANYWHERE = Scope()
+
+
 def service_cluster(
     service: Service,
     port: Port,
@@ -43,8 +47,9 @@ def service_cluster(
     subset: Subset | None = None,
     check: HealthCheck | None = None,
     has_certificate: bool = True,
+    scope: Scope = ANYWHERE,
 ) -> cluster_pb2.Cluster:
-    """The cluster of one port of a service, or of one of its subsets.
+    """The cluster of one port of a service, or of one of its subsets, as proxies in this scope are to use it.
 
     A proxy without a certificate of the mesh cannot speak mutual TLS: it is not asked to.
     """
@@ -56,10 +61,15 @@ def service_cluster(
         common_lb_config={"healthy_panic_threshold": {"value": 0}},
     )
     balance(cluster, policy.load_balancer)
-    _set_discovery(cluster, service, port, policy, subset)
+    setting = locality_setting(policy, settings.locality)
+    if not _discovers(cluster, service, policy):
+        endpoints = _named(cluster, service, port, subset)
+        made = load_assignment(
+            cluster.name, endpoints, locality=scope.locality, labels=dict(scope.labels), setting=setting
+        )
+        cluster.load_assignment.CopyFrom(made)
     set_connection(cluster, policy.connection_pool, settings.tcp_keepalive)
     set_outlier_detection(cluster, policy.outlier_detection)
-    setting = locality_setting(policy, settings.locality)
     if setting is not None and setting.distribute and cluster.lb_policy != cluster_pb2.Cluster.CLUSTER_PROVIDED:
         cluster.common_lb_config.locality_weighted_lb_config.SetInParent()
     is_http2 = _set_protocol(cluster, service, port, policy, settings)
@@ -83,31 +93,35 @@ def has_assignment(service: Service, policy: TrafficPolicy) -> bool:
     return service.resolution is Resolution.STATIC and not is_passthrough(policy)
 
 
-def _set_discovery(
-    cluster: cluster_pb2.Cluster, service: Service, port: Port, policy: TrafficPolicy, subset: Subset | None
-) -> None:
+def _discovers(cluster: cluster_pb2.Cluster, service: Service, policy: TrafficPolicy) -> bool:
+    """Set where the endpoints come from. Returns whether that is elsewhere than in the cluster itself."""
     if has_assignment(service, policy):
         cluster.type = cluster_pb2.Cluster.EDS
         cluster.eds_cluster_config.CopyFrom(cluster_pb2.Cluster.EdsClusterConfig(eds_config=ads()))
-        return
+        return True
     kind = _DNS.get(service.resolution)
     if kind is None or is_passthrough(policy) or service.hostname.startswith("*"):
         cluster.type = cluster_pb2.Cluster.ORIGINAL_DST
         cluster.lb_policy = cluster_pb2.Cluster.CLUSTER_PROVIDED
         for name in ("ring_hash_lb_config", "maglev_lb_config", "least_request_lb_config", "round_robin_lb_config"):
             cluster.ClearField(name)
-        return
-    endpoints = serving(service, port, subset.labels if subset is not None else None)
-    if not service.endpoints and (subset is None or not subset.labels):
-        endpoints = [Endpoint(service.hostname, port.number)]
+        return True
     cluster.type = kind
-    if kind == cluster_pb2.Cluster.LOGICAL_DNS:
-        # Envoy takes one name for such a cluster.
-        endpoints = endpoints[:1] or [Endpoint(service.hostname, port.number)]
     cluster.dns_refresh_rate.CopyFrom(seconds(60))
     cluster.respect_dns_ttl = True
     cluster.dns_lookup_family = cluster_pb2.Cluster.V4_PREFERRED
-    cluster.load_assignment.CopyFrom(load_assignment(cluster.name, endpoints))
+    return False
+
+
+def _named(cluster: cluster_pb2.Cluster, service: Service, port: Port, subset: Subset | None) -> list[Endpoint]:
+    """The endpoints that are resolved by their names."""
+    endpoints = serving(service, port, subset.labels if subset is not None else None)
+    if not service.endpoints and (subset is None or not subset.labels):
+        endpoints = [Endpoint(service.hostname, port.number)]
+    if cluster.type == cluster_pb2.Cluster.LOGICAL_DNS:
+        # Envoy takes one name for such a cluster.
+        endpoints = endpoints[:1] or [Endpoint(service.hostname, port.number)]
+    return endpoints
 
 
 def _set_protocol(

@@ -24,6 +24,7 @@ from dockermesh.translate.policy import HostRule, effective_policy
 from dockermesh.translate.settings import MeshSettings
 from dockermesh.translate.tcp_routes import Contribution, contributions
 from dockermesh.translate.virtual_service import RouteContext, dependencies, http_routes
+from dockermesh.translate.visibility import Scope
 from dockermesh.xds.protobuf import frame
 from dockermesh.xds.resources import CLUSTER, ENDPOINTS, ROUTES, Resource, make_resource
 
@@ -128,7 +129,7 @@ def assignments(service: Service, inputs: Inputs, where: Destinations) -> tuple[
 def translate(service: Service, inputs: Inputs, where: Destinations) -> Translated:
     """All resources of a service."""
     rule = where.index.merged(inputs.policies)
-    made_clusters, secrets = _clusters(service, inputs, rule)
+    made_clusters, secrets = _clusters(service, inputs, rule, where.scope)
     hosts: dict[int, bytes] = {}
     tables: list[Resource] = []
     tcp: list[Contribution] = []
@@ -168,7 +169,9 @@ def translate_unknown(host: UnknownHost, inputs: Inputs, where: Destinations) ->
     return Translated(None, inputs, hosts=hosts)
 
 
-def _clusters(service: Service, inputs: Inputs, rule: HostRule) -> tuple[tuple[Resource, ...], tuple[str, ...]]:
+def _clusters(
+    service: Service, inputs: Inputs, rule: HostRule, scope: Scope
+) -> tuple[tuple[Resource, ...], tuple[str, ...]]:
     made: list[Resource] = []
     secrets: list[str] = []
     settings = inputs.settings
@@ -183,6 +186,7 @@ def _clusters(service: Service, inputs: Inputs, rule: HostRule) -> tuple[tuple[R
                 subset=subset,
                 check=rule.health_check,
                 has_certificate=inputs.has_certificate,
+                scope=scope,
             )
             if inputs.policies:
                 note_origin(cluster, inputs.policies[0])

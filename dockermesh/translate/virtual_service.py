@@ -189,8 +189,10 @@ def _forward(route: Any, rule: HTTPRoute, namespace: str, context: RouteContext)
         action.retry_policy.CopyFrom(policy)
     if rule.timeout is not None:
         limit = seconds(rule.timeout.total_seconds())
+        # Where max_stream_duration is present, Envoy looks at nothing else: it would never time out.
+        action.ClearField("max_stream_duration")
         action.timeout.CopyFrom(limit)
-        action.max_stream_duration.grpc_timeout_header_max.CopyFrom(limit)
+        action.max_grpc_timeout.CopyFrom(limit)
     _mirror(action, rule, namespace, context)
     _, _, host = clusters[0].rpartition("|")
     route.decorator.operation = f"{host}:{clusters[0].split('|')[1]}{_operation(route.match)}"

@@ -131,6 +131,21 @@ def test_failover_between_localities_needs_outlier_detection() -> None:
     assert priorities(spec) == {"10.0.0.2": 0, "10.0.0.3": 1, "10.0.0.1": 2}
 
 
+def test_failover_holds_for_endpoints_that_dns_resolves() -> None:
+    config = entry(
+        "{hosts: [api.example.com], location: MESH_EXTERNAL, resolution: DNS,"
+        " ports: [{number: 80, name: http, protocol: HTTP}],"
+        " endpoints: [{address: us.example.com, locality: us}, {address: eu.example.com, locality: eu}]}"
+    )
+    config += "---" + rule("{host: api.example.com, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 1}}}")
+    found = told(mesh(config=config), Proxy(id="front", locality="eu/a/"))["clusters"]["outbound|80||api.example.com"]
+    groups = found["loadAssignment"]["endpoints"]
+    assert {addresses({"endpoints": [g]})[0]: g.get("priority", 0) for g in groups} == {
+        "eu.example.com": 0,
+        "us.example.com": 1,
+    }
+
+
 def test_localities_share_traffic_by_weight() -> None:
     spec = """{host: reviews, trafficPolicy: {loadBalancer: {localityLbSetting: {distribute:
       [{from: "eu/*", to: {"eu/*": 80, "us/*": 20}}]}}}}"""

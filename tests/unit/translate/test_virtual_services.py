@@ -185,7 +185,9 @@ def test_retries_of_a_rule_take_the_place_of_the_meshs(retries: str, expected: A
 
 def test_a_timeout_limits_grpc_too_and_none_is_infinite() -> None:
     limited = reviews("[{timeout: 2s, route: [{destination: {host: reviews}}]}]")[0]["route"]
-    assert (limited["timeout"], limited["maxStreamDuration"]["grpcTimeoutHeaderMax"]) == ("2s", "2s")
+    assert (limited["timeout"], limited["maxGrpcTimeout"]) == ("2s", "2s")
+    # Envoy would look at it instead of the timeout.
+    assert "maxStreamDuration" not in limited
     assert reviews("[{route: [{destination: {host: reviews}}]}]")[0]["route"]["timeout"] == "0s"
 
 
