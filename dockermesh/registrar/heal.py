@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dockermesh.registrar.container import Container
+from dockermesh.model import WorkloadKind
+from dockermesh.registrar.container import KIND, Container
 from dockermesh.registrar.desired import is_stranded
 
 # Ended with the pod (by the engine, at shutdown) rather than by the user's hand: within this time of it.
@@ -77,7 +78,10 @@ def _heal(
     if pod.role != "pod":
         return None
     if member.role == "proxy" and member.id in stopping and _is_up(member):
-        served = any(c.joined == pod.id and c.role != "proxy" and c.state.running for c in containers)
+        # A gateway's ends by itself: nobody takes its place.
+        served = pod.labels.get(KIND) == WorkloadKind.GATEWAY or any(
+            c.joined == pod.id and c.role != "proxy" and c.state.running for c in containers
+        )
         return None if served else Action(Verb.STOP, member, "it was told to stop, and its app has ended")
     if pod.id in stopping and member.role != "proxy" and _is_up(member) and member.id not in stopping:
         return Action(Verb.STOP, member, "its pod is stopping")

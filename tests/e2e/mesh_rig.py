@@ -163,7 +163,7 @@ class Mesh:
 
     def up(self, file: str | Path = SAMPLE, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`dockermesh up`, which must succeed."""
-        done = self.command("up", "-f", str(file), *arguments)
+        done = self.command("up", "-f", str(file), "--timeout", str(60 * SLACK), *arguments)
         assert done.returncode == 0, f"up {file} ended with {done.returncode}\n{done.stdout}{done.stderr}"
         return done
 

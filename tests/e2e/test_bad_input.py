@@ -68,7 +68,7 @@ def test_an_image_that_cannot_be_had(mesh: Mesh, tmp_path: Path) -> None:
     file = tmp_path / "compose.yaml"
     file.write_text("name: noimage\nservices:\n  app: {image: 'localhost:1/no/such:image', expose: ['80']}\n")
     try:
-        refused(mesh.command("up", "-f", str(file), "--timeout", "30"), "image")
+        refused(mesh.command("up", "-f", str(file), "--timeout", "300"), "image")
     finally:
         mesh.down("noimage")
 

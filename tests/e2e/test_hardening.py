@@ -82,7 +82,7 @@ for line in sys.argv[1:]:
     method, path = line.split(" ")
     try:
         request = urllib.request.Request("http://127.0.0.1:15000" + path, method=method)
-        with urllib.request.urlopen(request, timeout=5) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             print(json.dumps([line, answer.status, answer.read(65536).decode("utf-8", "replace")]))
     except urllib.error.HTTPError as error:
         print(json.dumps([line, error.code, error.read().decode("utf-8", "replace")]))

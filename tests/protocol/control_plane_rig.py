@@ -16,6 +16,7 @@ from bridge_rig import Agent, eventually, free_ports
 from cryptography import x509
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from envoy.service.discovery.v3 import discovery_pb2
+from patience import SLACK
 
 from dockermesh.app.control_plane import ControlPlane
 from dockermesh.app.settings import ControlPlaneSettings
@@ -99,7 +100,7 @@ class Stream:
 
     async def answer(self) -> Any:
         """The next response, acknowledged."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(20 * SLACK):
             raw = await self._call.read()
         if raw is grpc.aio.EOF:
             raise AssertionError(f"the stream ended: {await self._call.code()} {await self._call.details()}")
@@ -125,7 +126,7 @@ class Stream:
         """The status with which the stream ends; fails if anything was sent before."""
         with contextlib.suppress(grpc.aio.AioRpcError):
             await self.ask(*names)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(20 * SLACK):
                 sent = await self._call.read()
             assert sent is grpc.aio.EOF, "bytes were sent to a proxy that is to be refused"
         return await self._call.code(), await self._call.details()

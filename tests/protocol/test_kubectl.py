@@ -79,7 +79,7 @@ async def test_a_resource_through_its_life(kube: Kube) -> None:
     assert await kube.ok("get vs reviews -o jsonpath={.spec.hosts}") == '["a"]'
     assert "not supported" in (await kube.run("patch vs reviews -p {}")).err
     assert "replaced" in await kube.ok("replace -f -", virtual_service("v9", "v1beta1"))
-    assert "condition met" in await kube.ok("wait --for=condition=Accepted vs/reviews --timeout=10s")
+    assert "condition met" in await kube.ok("wait --for=condition=Accepted vs/reviews --timeout=100s")
     assert "Subset:  v9" in await kube.ok("describe vs reviews")
     assert "deleted" in await kube.ok("delete vs reviews")
     for command in ("get vs reviews", "delete vs reviews", "label vs reviews a=b"):

@@ -384,7 +384,7 @@ def test_resets_of_established_connections_pass(pod: Pod, net: Net) -> None:
     code = f"""
 import socket, struct
 l = socket.socket(); l.setsockopt(1, 2, 1); l.bind(("127.0.0.1", 15001)); l.listen()
-s = socket.socket(); s.settimeout(3); s.connect(("1.2.3.4", 80)); c, _ = l.accept()
+s = socket.socket(); s.settimeout(30); s.connect(("1.2.3.4", 80)); c, _ = l.accept()
 c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, {struct.pack("ii", 1, 0)!r}); c.close()
 try: s.recv(1)
 except OSError as error: print(type(error).__name__)
@@ -401,7 +401,7 @@ while True:
 ASK_UDP = """
 import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("127.0.0.1", 41000))
-s.connect(("127.0.0.11", 53)); s.settimeout(3)
+s.connect(("127.0.0.11", 53)); s.settimeout(30)
 s.send(b"?"); print(s.recv(99).decode())
 """
 

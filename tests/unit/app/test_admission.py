@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import grpc
 import pytest
+from patience import SLACK
 
 from dockermesh.app import admission
 from dockermesh.app.admission import Admission, node_workload, peer_address
@@ -85,7 +86,7 @@ async def test_a_proxy_may_be_faster_than_its_record() -> None:
     waiting = asyncio.create_task(late.authorize(BEARER, NODE, PEER))
     await asyncio.sleep(0)
     late.update({REVIEWS.name: REVIEWS})
-    assert await asyncio.wait_for(waiting, 1) == "shop/reviews-1"
+    assert await asyncio.wait_for(waiting, 1 * SLACK) == "shop/reviews-1"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
+from patience import SLACK
 
 from dockermesh.app.folder_store import FolderConfigStore
 from dockermesh.errors import RegistryError
@@ -24,7 +25,7 @@ class Reader:
         self.task = asyncio.create_task(store.run(self.published.put_nowait))
 
     async def next(self) -> Mapping[str, StoredResource]:
-        return await asyncio.wait_for(self.published.get(), 5)
+        return await asyncio.wait_for(self.published.get(), 5 * SLACK)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import pytest
 from httpservice.messages import Request, Response, json_response
 from httpservice.server import Drain, Server
 from httpservice.upstream import Upstream
+from patience import SLACK
 from productpage import library
 
 SERVICES = Path(library.__file__).parents[1]
@@ -72,7 +73,7 @@ def at(name: str, port: int) -> dict[str, str]:
 
 def call(port: int, path: str, method: str = "GET", body: str | None = None, **headers: str) -> tuple[int, Any, str]:
     """Status, headers and text of one answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10 * SLACK)
     try:
         connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
         reply = connection.getresponse()
@@ -88,12 +89,12 @@ def test_health_and_leaving(name: str) -> None:
         assert (status, headers["x-served-by"]) == (200, f"{name}-v1")
         assert "is healthy" in json.loads(text)["status"]
         process.send_signal(signal.SIGTERM)
-        assert process.wait(5) == 0
+        assert process.wait(5 * SLACK) == 0
 
 
 def test_a_connection_is_kept_and_head_has_no_body() -> None:
     with service("details") as (_, port):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10 * SLACK)
         sockets = set()
         for method in ("GET", "HEAD", "GET"):
             connection.request(method, "/details/0")
@@ -185,7 +186,7 @@ def test_slow_reviews_are_given_the_timeout_twice(monkeypatch: pytest.MonkeyPatc
     released = threading.Event()
 
     def hang(_request: Request) -> Response:
-        released.wait(10)
+        released.wait(10 * SLACK)
         return json_response({})
 
     monkeypatch.setattr(library, "_TIMEOUT", 0.1)
@@ -214,7 +215,7 @@ def test_a_request_in_hand_is_finished_before_the_process_ends() -> None:
 
     def hold(_request: Request) -> Response:
         arrived.set()
-        released.wait(10)
+        released.wait(10 * SLACK)
         return json_response({"ratings": {"Reviewer1": 2}})
 
     with (
@@ -224,16 +225,16 @@ def test_a_request_in_hand_is_finished_before_the_process_ends() -> None:
         answers: list[tuple[int, Any, str]] = []
         caller = threading.Thread(target=lambda: answers.append(call(port, "/reviews/0")))
         caller.start()
-        assert arrived.wait(5)
+        assert arrived.wait(5 * SLACK)
         process.send_signal(signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.3)
         released.set()
-        caller.join(5)
+        caller.join(5 * SLACK)
         status, headers, text = answers[0]
         assert (status, headers["connection"]) == (200, "close")
         assert json.loads(text)["reviews"][0]["rating"]["stars"] == 2
-        assert process.wait(5) == 0
+        assert process.wait(5 * SLACK) == 0
 
 
 def test_while_draining_requests_are_served_and_health_says_so() -> None:

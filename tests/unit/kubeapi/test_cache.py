@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from patience import SLACK
 
 from dockermesh.kubeapi.cache import ObjectCache
 
@@ -55,7 +56,7 @@ async def test_waiting_for_a_write_ends_with_it_or_with_time() -> None:
     with pytest.raises(TimeoutError):
         await cache.wait_for("k", 0, 0.01)
     cache.update({"k": Thing(2)}, 2)
-    seen = await cache.wait_for("k", 0, 1)
+    seen = await cache.wait_for("k", 0, 1 * SLACK)
     assert seen is not None and seen.version == 2
 
 

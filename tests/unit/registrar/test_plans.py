@@ -168,6 +168,8 @@ def test_a_proxy_that_was_told_to_stop_ends_after_its_app() -> None:
     (action,) = plan_healing([make("pod"), make("app", DOWN), proxy], {proxy.id})
     assert (action.verb, action.container, action.grace) == (Verb.STOP, proxy, 0)
     assert plan_healing([make("pod"), make("app", DOWN), proxy]) == [], "nobody stops it"
+    gateway = make("pod", labels={"dockermesh.io/role": "pod", "dockermesh.io/kind": "router"})
+    assert plan_healing([gateway, proxy], {proxy.id}) == [], "it ends by itself"
 
 
 @pytest.mark.parametrize(

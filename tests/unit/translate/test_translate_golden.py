@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from meshes import as_dict, catalog, edge, gateway, sidecar
+from patience import SLACK
 
 from dockermesh.model import Endpoint, Health, Port, Service
 from dockermesh.model.protocol import Protocol
@@ -92,7 +93,7 @@ def test_envoy_takes_them(case: str, proxy: str, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=60 * SLACK,
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
