@@ -69,7 +69,7 @@ def test_the_account_is_what_the_registrar_found_or_registrators_metadata(meta: 
 
 def test_the_nodes_address_serves_where_the_service_has_none() -> None:
     endpoint = only_endpoint(address="")
-    assert (endpoint.address, endpoint.locality, endpoint.is_meshed) == ("10.9.9.9", "dc1/n1/", False)
+    assert (endpoint.address, endpoint.locality, endpoint.workload) == ("10.9.9.9", "dc1/n1/", "")
 
 
 @pytest.mark.parametrize(
