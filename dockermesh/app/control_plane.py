@@ -47,6 +47,7 @@ from dockermesh.model import EMPTY_CATALOG, Catalog, Workload, WorkloadKind
 from dockermesh.registry.config_store import ConsulConfigStore, StoredResource
 from dockermesh.translate.jwt import wanted_keys
 from dockermesh.translate.mesh import Proxy, build_mesh
+from dockermesh.translate.mtls_report import MtlsReport, mtls_report
 from dockermesh.translate.settings import MeshSettings
 from dockermesh.translate.translator import Translator
 from dockermesh.xds import AdsServer, NodeInfo, ProxyStatus, Snapshot, Sync
@@ -114,6 +115,10 @@ class ControlPlane:
     def trust_domain(self) -> str:
         """The mesh's trust domain, by a MeshConfig or the settings."""
         return self._translator.mesh.settings.trust_domain
+
+    def mtls(self) -> MtlsReport:
+        """What is encrypted, and what STRICT would break."""
+        return mtls_report(self._translator.mesh)
 
     def metrics_text(self) -> str:
         """Metrics for Prometheus."""

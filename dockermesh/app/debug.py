@@ -15,6 +15,7 @@ from aiohttp import web
 from dockermesh.app.config_dump import config_dump
 from dockermesh.kubeapi.auth import TokenGate, require_token
 from dockermesh.model import Catalog, Endpoint, Workload
+from dockermesh.translate.mtls_report import MtlsReport
 from dockermesh.xds import ProxyStatus, Sync
 from dockermesh.xds.snapshot import FIELDS, Snapshot
 
@@ -41,6 +42,9 @@ class View(Protocol):
 
     def snapshot_of(self, workload: str) -> Snapshot | None:
         """What a workload's proxy is to have, without its certificate."""
+
+    def mtls(self) -> MtlsReport:
+        """What is encrypted, and what STRICT would break."""
 
     def metrics_text(self) -> str:
         """All metrics in Prometheus' text format."""
@@ -79,6 +83,9 @@ def make_debug_app(view: View, token: str) -> web.Application:
     async def registryz(_: web.Request) -> web.Response:
         return web.json_response(catalog_report(view.catalog()))
 
+    async def mtls(_: web.Request) -> web.Response:
+        return web.json_response(view.mtls().to_dict())
+
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(text=view.metrics_text(), content_type="text/plain", charset="utf-8")
 
@@ -90,6 +97,7 @@ def make_debug_app(view: View, token: str) -> web.Application:
         "/debug/syncz": syncz,
         "/debug/config_dump": dump,
         "/debug/registryz": registryz,
+        "/debug/mtls": mtls,
     }
     for path, handler in routes.items():
         app.router.add_get(path, handler)

@@ -71,6 +71,11 @@ class MeshClient:
         report: list[dict[str, Any]] = self._json(DEBUG_PORT, "GET", "/debug/registryz")
         return report
 
+    def mtls(self) -> dict[str, Any]:
+        """The report of `/debug/mtls`."""
+        report: dict[str, Any] = self._json(DEBUG_PORT, "GET", "/debug/mtls")
+        return report
+
     def put(self, path: str, document: dict[str, Any]) -> None:
         """Create or replace a resource."""
         try:

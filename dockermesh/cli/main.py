@@ -29,6 +29,7 @@ VERBS = {
     "proxy-status": "Show how far each proxy is; with a workload, what differs from what it should have.",
     "proxy-config": "Show what the Envoy of a workload has (alias: pc).",
     "ca": "Look at the certificate authority; rotate its root.",
+    "mtls": "Show what is encrypted, and what STRICT would break.",
     "explain": "Say what decides a request: listener, rule, subset, endpoints, policies.",
     "render": "Print what a proxy is told, from files alone.",
     "control-plane": "Run the control plane (bridge, translation, xDS, CA, API).",

@@ -41,6 +41,8 @@ class Workload:
     `ports` does not change when the app stops, so that neither its inbound listener nor its services do.
     A record lives as long as the pod's container exists, running or not: requests to a service that is just
     restarting are held, not refused.
+    `published` are its ports that the host publishes past any gateway, `probed` those that Consul's checks call in
+    plaintext.
     `config` is YAML of Istio resources that come with the workload (a generated Gateway), from its labels.
     """
 
@@ -59,6 +61,8 @@ class Workload:
     project: str = ""
     app_container: str = ""
     proxy_container: str = ""
+    published: tuple[int, ...] = ()
+    probed: tuple[int, ...] = ()
 
     @property
     def compose_service(self) -> str:
@@ -76,6 +80,8 @@ class Workload:
             "labels": dict(self.labels),
             "kind": self.kind.value,
             "ports": [{"service": p.service, "port": p.port, "protocol": p.protocol} for p in self.ports],
+            "published": list(self.published),
+            "probed": list(self.probed),
         }
 
     @classmethod
@@ -87,5 +93,7 @@ class Workload:
             | {
                 "kind": WorkloadKind(known.get("kind", WorkloadKind.SIDECAR)),
                 "ports": tuple(ServedPort(**port) for port in known.get("ports", ())),
+                "published": tuple(known.get("published", ())),
+                "probed": tuple(known.get("probed", ())),
             }
         )

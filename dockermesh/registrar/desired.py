@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from dockermesh.model import ServedPort, Workload, WorkloadKind
 from dockermesh.registrar import container as labels
+from dockermesh.registrar.checks import Check
 from dockermesh.registrar.container import Container
 from dockermesh.registrar.mapping import Registration, Skipped, map_container
 from dockermesh.registrar.options import Options
@@ -127,7 +128,21 @@ def _workload(pod: Container, members: Iterable[Container], token: str, options:
         project=pod.labels.get(labels.PROJECT, ""),
         app_container=app.id if app else "",
         proxy_container=proxy.id if proxy else "",
+        published=_published(pod),
+        probed=tuple(sorted({r.port for r in registrations if _is_plain(r.check)})),
     )
+
+
+def _published(pod: Container) -> tuple[int, ...]:
+    keys = (key.split("/") for key, binding in pod.bindings.items() if binding is not None and binding.port)
+    return tuple(sorted({int(number) for number, *protocol in keys if protocol != ["udp"]}))
+
+
+def _is_plain(check: Check | None) -> bool:
+    """Whether it asks the app itself, in plaintext: one that only connects is content with the proxy."""
+    if check is None:
+        return False
+    return str(check.get("HTTP", "")).startswith("http:") or ("GRPC" in check and not check.get("GRPCUseTLS"))
 
 
 def _kind(pod: Container) -> WorkloadKind:

@@ -17,7 +17,8 @@ from dockermesh.model.workload import Workload
 from dockermesh.registry.accept import plain_name, quoted
 
 PREFIX = "dockermesh/workloads/"
-_TEXTS = tuple(f.name for f in fields(Workload) if f.name not in {"kind", "labels", "ports"})
+_NUMBERS = ("published", "probed")
+_TEXTS = tuple(f.name for f in fields(Workload) if f.name not in {"kind", "labels", "ports", *_NUMBERS})
 
 
 class WorkloadRecords:
@@ -57,6 +58,8 @@ def _parse(key: str, value: Any) -> Workload:
         raise ValueError("not a JSON object")
     if not all(isinstance(data.get(text, ""), str) for text in _TEXTS):
         raise ValueError("a field is not a text")
+    if not all(isinstance(number, int) for field in _NUMBERS for number in data.get(field, ())):
+        raise ValueError("a field is not a list of ports")
     labels = data.get("labels", {})
     if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
         raise ValueError("the labels are not texts")

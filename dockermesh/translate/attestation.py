@@ -78,7 +78,7 @@ def _accounts(workloads: Iterable[Workload]) -> dict[str, tuple[Account, ...]]:
 def _attested(
     service: Service, workloads: Mapping[str, Workload], policies: PeerPolicies, accounts: tuple[Account, ...] | None
 ) -> Service:
-    marks = [_takes_mtls(e, service, workloads, policies) for e in service.endpoints]
+    marks = [not why_plaintext(e, service, workloads, policies) for e in service.endpoints]
     endpoints = service.endpoints
     if any(marks):
         pairs = zip(endpoints, marks, strict=True)
@@ -92,20 +92,27 @@ def _attested(
     return replace(service, endpoints=endpoints, accounts=accounts, is_meshed=is_meshed)
 
 
-def _takes_mtls(
+def why_plaintext(
     endpoint: Endpoint, service: Service, workloads: Mapping[str, Workload], policies: PeerPolicies
-) -> bool:
+) -> str:
+    """Why an endpoint is not called over mutual TLS by itself; empty if it is."""
     namespace, labels = endpoint.namespace, endpoint.labels
     if endpoint.workload:
         workload = workloads.get(endpoint.workload)
-        if workload is None or workload.kind is WorkloadKind.GATEWAY or not _captures(workload, endpoint.port):
-            return False
+        if workload is None:
+            return f"no workload {endpoint.workload} is attested"
+        if workload.kind is WorkloadKind.GATEWAY:
+            return "a gateway takes mutual TLS only where its Gateway says so"
+        if not _captures(workload, endpoint.port):
+            return "the port is not captured"
         namespace, labels = workload.namespace, workload.labels
     elif not service.is_declared or TLS_MODE_LABEL not in labels:
-        return False
+        return "it has no proxy"
     if labels.get(TLS_MODE_LABEL, "istio") != "istio":
-        return False
-    return policies.modes(namespace, labels).of(endpoint.port) is not MutualTlsMode.DISABLE
+        return f"its label {TLS_MODE_LABEL} says so"
+    if policies.modes(namespace, labels).of(endpoint.port) is MutualTlsMode.DISABLE:
+        return "PeerAuthentication: DISABLE"
+    return ""
 
 
 def _captures(workload: Workload, port: int) -> bool:

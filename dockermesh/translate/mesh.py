@@ -25,7 +25,7 @@ from dockermesh.translate.vips import allocate_vips
 
 CLUSTER_DOMAIN = "svc.cluster.local"
 SERVICE_DOMAIN = "service.consul"
-_REFUSING = ("127.0.0.1", 1)
+REFUSING = ("127.0.0.1", 1)
 """Where nobody listens, in any proxy's network namespace (tcpmux, unused since decades)."""
 
 
@@ -236,8 +236,8 @@ def _with_workloads(catalog: Catalog, before: Mapping[str, Service]) -> dict[str
 def _standing_in(workload: Workload, port: int) -> Endpoint:
     """What refuses in place of a workload, and is the same in name, so that its service's identities stay."""
     return Endpoint(
-        address=_REFUSING[0],
-        port=_REFUSING[1],
+        address=REFUSING[0],
+        port=REFUSING[1],
         service_port=port,
         health=Health.UNHEALTHY,
         namespace=workload.namespace,
