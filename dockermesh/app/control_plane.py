@@ -28,6 +28,7 @@ from dockermesh.app.folder_store import FolderConfigStore
 from dockermesh.app.http_port import HttpPort, ServerTls
 from dockermesh.app.jwks import KeySets
 from dockermesh.app.metrics import render_metrics
+from dockermesh.app.outcome import MeshOutcome
 from dockermesh.app.parts import make_documents, make_registrar, make_registry, make_store
 from dockermesh.app.settings import ControlPlaneSettings
 from dockermesh.app.state_files import open_token
@@ -67,6 +68,7 @@ class ControlPlane:
         self._mesh_settings = MeshSettings(trust_domain=settings.trust_domain)
         self._catalog: Catalog | None = None
         self._config: Mapping[str, StoredResource] | None = None
+        self._translated: Mapping[str, StoredResource] = {}
         self._objects = ObjectCache()
         self._key_sets = KeySets(self.take_keys)
         self._keys: Mapping[str, str] = {}
@@ -166,6 +168,7 @@ class ControlPlane:
                 previous=before,
             )
             is_changed = self._translator.update(mesh)
+            self._translated = self._config
             self._key_sets.want(wanted_keys(mesh.config.request_authentications))
         except Exception:
             # A fault of ours must not take the mesh down: proxies keep what they have until the next change.
@@ -275,14 +278,10 @@ class ControlPlane:
             self._objects,
             token if self._settings.api_auth == "token" else None,
             history=self._history,
-            sync=self._counts,
+            outcome=MeshOutcome(self._translator, self.sync, lambda: self._translated),
             why_unread=lambda: self._store.problem,
             version=__version__,
         )
-
-    def _counts(self) -> tuple[int, int, int]:
-        sync = self.sync()
-        return sync.connected, sync.pending, sync.nacked
 
     async def _serve_xds(self, authority: Authority) -> None:
         credentials = server_credentials(authority, self._settings.server_names)

@@ -83,7 +83,7 @@ def _print_table(found: Mapping[str, Any], *, wide: bool, namespaces: bool, empt
     if not rows:
         click.echo(f"No resources found in {empty} namespace." if empty else "No resources found.", err=True)
         return
-    columns = [i for i, c in enumerate(found["columnDefinitions"]) if wide or not c["priority"]]
+    columns = [i for i, c in enumerate(found["columnDefinitions"]) if wide or c["priority"] < 2]
     lines = [[found["columnDefinitions"][i]["name"].upper() for i in columns]]
     lines += [[str(row["cells"][i]) for i in columns] for row in rows]
     if namespaces:

@@ -15,7 +15,7 @@ from dockermesh.kubeapi import client_side, managed, patches
 from dockermesh.kubeapi.cache import ObjectCache, Stored
 from dockermesh.kubeapi.checking import check_document, check_envelope
 from dockermesh.kubeapi.managed import Manager
-from dockermesh.kubeapi.objects import View, check_preconditions, generated_name, stamp
+from dockermesh.kubeapi.objects import check_preconditions, generated_name, stamp
 from dockermesh.kubeapi.placing import apply_conflict, deleted, place, quoted
 from dockermesh.kubeapi.request import (
     APPLY_PATCH,
@@ -42,6 +42,7 @@ from dockermesh.kubeapi.status import (
     unavailable,
 )
 from dockermesh.kubeapi.tables import table, wants_table
+from dockermesh.kubeapi.view import View
 from dockermesh.kubeapi.watching import WatchRequest, serve_watch, start_of
 from dockermesh.kubeapi.writer import Writer, Written
 

@@ -226,7 +226,7 @@ def _status() -> dict[str, Any]:
     words = ("type", "status", "reason", "message", "lastTransitionTime")
     condition = {
         "type": "object",
-        "description": "One aspect of the object's state: Accepted, Synced.",
+        "description": "One aspect of the object's state: Accepted, Programmed.",
         "properties": {word: {"type": "string"} for word in words} | {"observedGeneration": {"type": "integer"}},
     }
     return {

@@ -15,11 +15,12 @@ from dockermesh.kubeapi import discovery, openapi
 from dockermesh.kubeapi.api import Api
 from dockermesh.kubeapi.auth import Handler, TokenGate, refuse_browsers, require_token
 from dockermesh.kubeapi.cache import ObjectCache
+from dockermesh.kubeapi.conditions import Outcome
 from dockermesh.kubeapi.history import History
-from dockermesh.kubeapi.objects import Sync, View
 from dockermesh.kubeapi.rollback import RollbackApi
 from dockermesh.kubeapi.served import groups
 from dockermesh.kubeapi.status import Failure, status_object, unknown_path
+from dockermesh.kubeapi.view import View
 from dockermesh.kubeapi.writer import ConfigStore, Writer
 
 MAX_BODY_BYTES = 4 << 20
@@ -41,7 +42,7 @@ def make_api_app(
     token: str | None,
     *,
     history: History | None = None,
-    sync: Sync | None = None,
+    outcome: Outcome | None = None,
     why_unread: Callable[[], str] = lambda: "",
     version: str = "",
 ) -> web.Application:
@@ -50,7 +51,7 @@ def make_api_app(
     app = web.Application(middlewares=[_as_status, guard], client_max_size=MAX_BODY_BYTES)
     _add_discovery(app.router, version)
     writer = Writer(store, cache, history)
-    _add_objects(app.router, Api(writer, cache, View(sync), why_unread))
+    _add_objects(app.router, Api(writer, cache, View(outcome), why_unread))
     if history is not None:
         RollbackApi(history, writer, cache).add_to(app.router)
 

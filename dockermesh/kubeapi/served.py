@@ -13,7 +13,10 @@ from dockermesh.config.kinds import KINDS, Kind
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table; `path` is where in the object its value is. Priority 1: only in wide tables."""
+    """A column of a table; `path` is where in the object its value is.
+
+    Priority 0 is shown always, 1 in wide tables and by `dockermesh get`, 2 in wide tables alone.
+    """
 
     name: str
     path: tuple[str, ...]
@@ -71,7 +74,14 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
     "PeerAuthentication": (Column("Mode", ("spec", "mtls", "mode"), "Defines the mTLS mode used for peers."),),
     "AuthorizationPolicy": (Column("Action", ("spec", "action"), "The operation to take."),),
 }
-_ACCEPTED = Column("Accepted", ("status", "conditions", "Accepted"), "Whether the mesh uses the resource", priority=1)
+_ACCEPTED = ("status", "conditions", "Accepted")
+_PROGRAMMED = ("status", "conditions", "Programmed")
+_CONDITIONS = (
+    Column("Accepted", (*_ACCEPTED, "status"), "Whether the mesh uses all of the resource", priority=1),
+    Column("Programmed", (*_PROGRAMMED, "status"), "Whether all proxies are up to date", priority=1),
+    Column("Why", (*_ACCEPTED, "message"), "What of the resource has no effect", priority=2),
+    Column("Proxies", (*_PROGRAMMED, "message"), "How many proxies are up to date", priority=2),
+)
 
 
 def _served(kind: Kind) -> Served:
@@ -83,7 +93,7 @@ def _served(kind: Kind) -> Served:
         versions=tuple(sorted(kind.versions, key=_age)),
         short_names=kind.short_names,
         categories=("istio-io", f"{prefix}-istio-io"),
-        columns=(*_COLUMNS.get(kind.name, ()), _ACCEPTED),
+        columns=(*_COLUMNS.get(kind.name, ()), *_CONDITIONS),
         definition=kind,
     )
 

@@ -72,7 +72,7 @@ def _cell(column: Column, document: Mapping[str, Any]) -> Any:
     value: Any = document
     for part in column.path:
         if isinstance(value, list):
-            value = next((c.get("status") for c in value if isinstance(c, dict) and c.get("type") == part), None)
+            value = next((c for c in value if isinstance(c, dict) and c.get("type") == part), None)
         else:
             value = value.get(part) if isinstance(value, Mapping) else None
     if column.name == "Age":

@@ -26,6 +26,7 @@ from dockermesh.translate.auto_passthrough import passed_services
 from dockermesh.translate.destinations import Destinations
 from dockermesh.translate.edge import distrust
 from dockermesh.translate.endpoints import socket_address
+from dockermesh.translate.faults import Fault, Reason
 from dockermesh.translate.gateway_hosts import BoundServer, bound_hosts, intersect
 from dockermesh.translate.http import connection_manager
 from dockermesh.translate.isolation import TRANSLATION_ERRORS, sound
@@ -43,13 +44,13 @@ _VirtualHost = route_components_pb2.VirtualHost
 
 @dataclass(frozen=True, slots=True)
 class GatewayResources:
-    """What a gateway proxy gets beside the clusters of the mesh, and what was left out, by resource."""
+    """What a gateway proxy gets beside the clusters of the mesh, and what of which resources was left out."""
 
     listeners: list[listener_pb2.Listener] = field(default_factory=list)
     tables: list[route_pb2.RouteConfiguration] = field(default_factory=list)
     secrets: list[str] = field(default_factory=list)
     clusters: list[cluster_pb2.Cluster] = field(default_factory=list)
-    problems: dict[str, str] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
 
 
 def gateway_resources(where: Destinations, proxy: Proxy, policies: Policies = NO_POLICIES) -> GatewayResources:
@@ -91,15 +92,35 @@ class _Builder:
             yield
         except TRANSLATION_ERRORS as error:
             for resource in resources:
-                self.result.problems[str(resource)] = f"{resource} cannot be translated: {error}"
+                text = f"{resource} cannot be translated: {error}"
+                self.result.faults.append(Fault(str(resource), Reason.NOT_TRANSLATED, text))
+
+    def _conflict(self, resource: Resource[Any], what: str, holder: Resource[Any]) -> None:
+        """Note what of a resource is left out because another one has it."""
+        fault = Fault(str(resource), Reason.CONFLICTED, f"{what} {holder}, which is older")
+        if holder is not resource and fault not in self.result.faults:
+            self.result.faults.append(fault)
+
+    def _fresh(self, bound: BoundServer, taken: dict[str, Resource[Any]]) -> list[str]:
+        """The server's hosts that no earlier server has."""
+        for host in bound.hosts:
+            if host in taken:
+                self._conflict(bound.gateway, f"{bound.title}: {host} is served by", taken[host])
+        return [host for host in bound.hosts if host not in taken]
 
     def add(self, address: str, port: int, servers: list[BoundServer]) -> None:
         """Open an address and port for these servers, oldest first."""
         first = servers[0]
+        fitting = []
+        for bound in servers:
+            if _stand_together(first, bound):
+                fitting.append(bound)
+            else:
+                self._conflict(bound.gateway, f"{bound.title}: {first.title} has the port, of", first.gateway)
         if first.is_plain_http:
-            chains = [self._http(port, names.gateway_route(port), [s for s in servers if s.is_plain_http])]
+            chains = [self._http(port, names.gateway_route(port), fitting)]
         elif first.is_tls:
-            chains = self._tls(port, [s for s in servers if s.is_tls])
+            chains = self._tls(port, fitting)
         else:
             chains = self._tcp(port, first)
         if not chains:
@@ -162,17 +183,17 @@ class _Builder:
 
     def _tls(self, port: int, servers: list[BoundServer]) -> list[listener_components_pb2.FilterChain]:
         chains: list[listener_components_pb2.FilterChain] = []
-        taken: set[str] = set()
+        taken: dict[str, Resource[Any]] = {}
         for bound in servers:
             with self.isolated(bound.gateway):
                 made = self._terminated(port, bound, taken) if bound.terminates else self._passed(port, bound, taken)
                 chains.extend(sound(chain) for chain in made)
         return chains
 
-    def _terminated(self, port: int, bound: BoundServer, taken: set[str]) -> list[Any]:
+    def _terminated(self, port: int, bound: BoundServer, taken: dict[str, Resource[Any]]) -> list[Any]:
         """One chain for the server's hosts that no older server has."""
         tls = bound.server.tls
-        fresh = [host for host in bound.hosts if host not in taken]
+        fresh = self._fresh(bound, taken)
         is_http = bound.protocol == "HTTPS"
         socket = server_tls.transport_socket(tls, is_http=is_http) if tls is not None else None
         if tls is None or socket is None or not fresh:
@@ -187,12 +208,12 @@ class _Builder:
             if targets is None:
                 return []
             chain = filter_chain(*self.security.network, targets, **match)
-        taken.update(fresh)
+        taken.update(dict.fromkeys(fresh, bound.gateway))
         chain.transport_socket.CopyFrom(socket)
         self.result.secrets.extend(server_tls.secret_names(tls))
         return [chain]
 
-    def _passed(self, port: int, bound: BoundServer, taken: set[str]) -> list[Any]:
+    def _passed(self, port: int, bound: BoundServer, taken: dict[str, Resource[Any]]) -> list[Any]:
         """A chain for every server name that a TLS rule bound to the server has."""
         if bound.server.tls is not None and bound.server.tls.mode is ServerTlsMode.AUTO_PASSTHROUGH:
             return self._passed_by_name(bound, taken)
@@ -204,18 +225,20 @@ class _Builder:
                 continue
             with self.isolated(resource):
                 for name, route in _named_routes(resource, hosts, context):
-                    if name not in taken:
-                        target = self._proxy(resource, route, port)
-                        chains.append(sound(filter_chain(*self.security.network, target, **_server_names([name]))))
-                        taken.add(name)
+                    if name in taken:
+                        self._conflict(resource, f"server name {name} on port {port} is routed by", taken[name])
+                        continue
+                    target = self._proxy(resource, route, port)
+                    chains.append(sound(filter_chain(*self.security.network, target, **_server_names([name]))))
+                    taken[name] = resource
         for _, target in self._tcp_rules(port, bound) if not chains else ():
-            fresh = [host for host in bound.hosts if host not in taken]
+            fresh = self._fresh(bound, taken)
             if fresh:
-                taken.update(fresh)
+                taken.update(dict.fromkeys(fresh, bound.gateway))
                 chains.append(filter_chain(*self.security.network, target, **_server_names(fresh)))
         return chains
 
-    def _passed_by_name(self, bound: BoundServer, taken: set[str]) -> list[Any]:
+    def _passed_by_name(self, bound: BoundServer, taken: dict[str, Resource[Any]]) -> list[Any]:
         """A chain and a cluster for every service that may be called through the gateway."""
         chains = []
         known = {cluster.name for cluster in self.result.clusters}
@@ -223,7 +246,7 @@ class _Builder:
             if cluster.name not in known:
                 self.result.clusters.append(sound(cluster))
             if cluster.name not in taken:
-                taken.add(cluster.name)
+                taken[cluster.name] = bound.gateway
                 protocols = list(mesh_tls.PROTOCOLS)
                 target = tcp_filter(cluster.name)
                 chains.append(filter_chain(target, server_names=[cluster.name], application_protocols=protocols))
@@ -256,6 +279,13 @@ class _Builder:
 
     def _proxy(self, resource: Resource[VirtualService], targets: tuple[RouteDestination, ...], port: int) -> Any:
         return sound(proxy_filter(self.where.tcp_proxy(targets, resource.namespace, port)))
+
+
+def _stand_together(first: BoundServer, other: BoundServer) -> bool:
+    """Whether a port that is the first one's can be the other's, too."""
+    if first.is_plain_http:
+        return other.is_plain_http
+    return other.is_tls if first.is_tls else other is first
 
 
 def _named_routes(

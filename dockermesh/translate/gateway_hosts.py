@@ -32,6 +32,12 @@ class BoundServer:
         return f"{self.gateway.namespace}/{self.gateway.name}"
 
     @property
+    def title(self) -> str:
+        """The server as messages name it."""
+        port = self.server.port
+        return f"server {self.server.name or port.name} (port {port.number})" if port is not None else "server"
+
+    @property
     def protocol(self) -> str:
         """The protocol in upper case."""
         return self.server.port.protocol.upper() if self.server.port is not None else ""

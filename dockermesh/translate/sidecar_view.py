@@ -41,6 +41,14 @@ class Counters:
     gateways: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a host lacks something, and the resources that are left out for it."""
+
+    message: str
+    left_out: tuple[str, ...] = ()
+
+
 @dataclass(slots=True)
 class SidecarView:
     """The translation of one scope, moved on by `update`."""
@@ -51,7 +59,7 @@ class SidecarView:
     index: ConfigIndex | None = None
     services: dict[str, Translated] = field(default_factory=dict)
     is_used: bool = True
-    problems: dict[str, str] = field(default_factory=dict)
+    problems: dict[str, Problem] = field(default_factory=dict)
     _mesh: MeshState = field(default_factory=MeshState)
     _rules: MeshRules = field(default_factory=lambda: MeshRules(()))
     _imported: set[str] = field(default_factory=set)
@@ -175,18 +183,20 @@ class SidecarView:
                 reasons.append(str(error))
                 continue
             if left_out:
-                self.problems[item.hostname] = f"{left_out} cannot be translated: {reasons[0]}"
+                message = f"{', '.join(left_out)} cannot be translated: {reasons[0]}"
+                self.problems[item.hostname] = Problem(message, left_out)
             else:
                 self.problems.pop(item.hostname, None)
             return replace(made, inputs=inputs)
-        self.problems[item.hostname] = f"{item.hostname} cannot be translated: {reasons[-1]}"
+        self.problems[item.hostname] = Problem(f"{item.hostname} cannot be translated: {reasons[-1]}")
         return Translated(item, inputs)
 
     def _unknown(self, missing: UnknownHost, inputs: Inputs, where: Destinations) -> Translated:
         try:
             made = service.translate_unknown(missing, inputs, where)
         except TRANSLATION_ERRORS as error:
-            self.problems[missing.host] = f"{missing.rule} cannot be translated: {error}"
+            rule = str(missing.rule)
+            self.problems[missing.host] = Problem(f"{rule} cannot be translated: {error}", (rule,))
             return Translated(None, inputs)
         self.problems.pop(missing.host, None)
         return made
@@ -293,16 +303,17 @@ class SidecarView:
         return self._dns[1]
 
 
-def _attempts(inputs: Inputs) -> Iterator[tuple[Inputs, str]]:
+def _attempts(inputs: Inputs) -> Iterator[tuple[Inputs, tuple[str, ...]]]:
     """The inputs with ever fewer of the users' rules, and which of these are left out."""
-    yield inputs, ""
-    rules = ", ".join(map(str, inputs.policies))
+    yield inputs, ()
+    route = (str(inputs.rule),) if inputs.rule is not None else ()
+    rules = tuple(map(str, inputs.policies))
     without_route = replace(inputs, rule=None, dependencies=(), caller=None)
-    if inputs.rule is not None:
-        yield without_route, str(inputs.rule)
-    if inputs.policies:
+    if route:
+        yield without_route, route
+    if rules:
         yield replace(inputs, policies=()), rules
-        yield replace(without_route, policies=()), ", ".join(filter(None, (str(inputs.rule or ""), rules)))
+        yield replace(without_route, policies=()), (*route, *rules)
 
 
 def _bytes(message: Any) -> bytes:

@@ -8,7 +8,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from dockermesh.model import Port, Protocol, Service, Workload, WorkloadKind
@@ -16,6 +16,7 @@ from dockermesh.model.protocol import parse_protocol
 from dockermesh.translate import inbound
 from dockermesh.translate.delegates import Delegation
 from dockermesh.translate.destinations import Destinations
+from dockermesh.translate.faults import Fault, Reason, faults_of_config
 from dockermesh.translate.gateway import GatewayResources, gateway_resources
 from dockermesh.translate.inbound import Inbound
 from dockermesh.translate.inbound_listener import inbound_listener
@@ -52,6 +53,7 @@ class Translator:
     _declared: dict[str, dict[int, Port]] = field(default_factory=dict)
     _localities: dict[str, str] = field(default_factory=dict)
     _book: PatchBook = field(default_factory=PatchBook)
+    _faults: tuple[ConfigIndex, Mapping[str, tuple[Fault, ...]]] | None = None
 
     def update(self, mesh: MeshState) -> bool:
         """Move on to this state. Returns whether any proxy's resources may have changed."""
@@ -113,12 +115,32 @@ class Translator:
 
     def problems(self) -> dict[str, str]:
         """What is left out and why, by the host or the resource that suffers."""
-        found = {host: reason for view in self._views.values() for host, reason in view.problems.items()}
-        for made in self._gateways.values():
-            found.update(made.problems)
-        for name, reason in self._book.problems():
+        found = {host: problem.message for view in self._views.values() for host, problem in view.problems.items()}
+        noted = [(fault.resource, fault.message) for fault in self._noted()]
+        for name, reason in noted:
             found[name] = f"{found[name]}; {reason}" if name in found else reason
         return found
+
+    def faults(self, resource: str) -> tuple[Fault, ...]:
+        """What of a resource (`Kind namespace/name`) has no effect, as far as any proxy was told of it."""
+        if self._index is None:
+            return ()
+        if self._faults is None or self._faults[0] is not self._index:
+            self._faults = (self._index, faults_of_config(self._index))
+        found = dict.fromkeys(self._faults[1].get(resource, ()))
+        for view in self._views.values():
+            for problem in view.problems.values():
+                if resource in problem.left_out:
+                    found[Fault(resource, Reason.NOT_TRANSLATED, problem.message)] = None
+        found.update((fault, None) for fault in self._noted() if fault.resource == resource)
+        return tuple(found)
+
+    def _noted(self) -> Iterator[Fault]:
+        """What gateways and EnvoyFilters note while they are translated."""
+        for made in self._gateways.values():
+            yield from made.faults
+        for name, reason in self._book.problems():
+            yield Fault(name, Reason.NOT_TRANSLATED, reason)
 
     def _current(self) -> ConfigIndex:
         if self._index is None:

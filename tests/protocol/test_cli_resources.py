@@ -77,7 +77,9 @@ async def test_apply_get_delete(cli: Cli) -> None:
         "destinationrule.networking.istio.io/a",
         "destinationrule.networking.istio.io/b",
     ]
-    assert (await cli("get dr -A")).out.splitlines()[0].split() == ["NAMESPACE", "NAME", "HOST", "AGE"]
+    assert (await cli("get dr -A")).out.splitlines()[0].split() == [
+        *("NAMESPACE", "NAME", "HOST", "AGE", "ACCEPTED", "PROGRAMMED")
+    ]
     assert "a deleted" in (await cli("delete dr a")).out
     gone = await cli("delete -f rules.yaml")
     assert (gone.code, "b deleted" in gone.out, '"a" not found' in gone.err) == (1, True, True)

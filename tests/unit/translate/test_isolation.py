@@ -12,6 +12,7 @@ from meshes import edge, gateway, mesh, messages, service, sidecar
 from dockermesh.config.api.destination_rule import ConnectionPoolSettings, TCPSettings, TrafficPolicy
 from dockermesh.config.api.virtual_service import HTTPRewrite
 from dockermesh.model import Protocol
+from dockermesh.translate.faults import Reason
 from dockermesh.translate.mesh import MeshState
 from dockermesh.translate.settings import IstioConfig
 from dockermesh.translate.translator import Translator
@@ -96,6 +97,8 @@ def test_a_gateway_keeps_what_is_sound(broken: MeshState) -> None:
     assert "prefix_rewrite" in problems["VirtualService default/bad"]
     assert "VirtualService default/bytes" in problems
     assert not any("good" in text for text in problems.values())
+    (fault,) = translator.faults("VirtualService default/bytes")
+    assert fault.reason is Reason.NOT_TRANSLATED
 
 
 def test_a_sidecar_keeps_the_service_without_the_rule(broken: MeshState) -> None:
@@ -110,6 +113,8 @@ def test_a_sidecar_keeps_the_service_without_the_rule(broken: MeshState) -> None
     assert problems["ratings.service.consul"].startswith("VirtualService default/bad cannot be translated")
     assert problems["db.service.consul"].startswith("VirtualService default/bytes cannot be translated")
     assert problems["reviews.service.consul"].startswith("DestinationRule default/slow cannot be translated")
+    (fault,) = translator.faults("DestinationRule default/slow")
+    assert fault.reason is Reason.NOT_TRANSLATED
 
 
 def test_problems_end_with_their_cause(broken: MeshState) -> None:

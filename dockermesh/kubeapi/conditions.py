@@ -1,0 +1,101 @@
+"""The conditions in an object's status: whether the mesh uses it, and how many proxies have what came of it.
+
+They are computed when an object is read and never stored: what the mesh does changes no object and costs nobody who
+does not look. `Accepted` is False as soon as a part of the object has no effect; the message says which part and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
+
+from dockermesh.kubeapi.cache import Stored
+from dockermesh.kubeapi.checking import problems_of
+from dockermesh.kubeapi.objects import now
+
+
+class Outcome(Protocol):
+    """What the mesh has made of the stored objects."""
+
+    def counts(self) -> tuple[int, int, int]:
+        """Connected proxies, and those of them that are behind or refused their config."""
+
+    def faults(self, resource: str) -> Sequence[tuple[str, str]]:
+        """What of `Kind namespace/name` has no effect: reasons in one word, and messages."""
+
+    def has_taken(self, key: str, version: int) -> bool:
+        """Whether proxies are served from this version of an object, or a later one."""
+
+
+class Conditions:
+    """Conditions of objects, and since when each of them has been as it is."""
+
+    def __init__(self, outcome: Outcome | None = None) -> None:
+        self._outcome = outcome
+        self._problems: dict[str, tuple[Stored, list[str]]] = {}
+        self._since: dict[tuple[str, str], tuple[bool, str]] = {}
+
+    def of(self, key: str, stored: Stored, kind: str, metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The conditions of one object; `metadata` is as clients see it."""
+        problems = self._problems_of(key, stored)
+        found = [self._accepted(problems, f"{kind} {metadata.get('namespace')}/{metadata['name']}")]
+        if self._outcome is not None:
+            found.append(_programmed(self._outcome, key, stored, is_valid=not problems))
+        return [
+            {
+                "type": name,
+                "status": "True" if holds else "False",
+                "reason": reason,
+                "message": message,
+                "lastTransitionTime": self._transition(key, name, holds, metadata),
+                "observedGeneration": metadata["generation"],
+            }
+            for name, holds, reason, message in found
+        ]
+
+    def forget(self, keys: Collection[str]) -> None:
+        """Keep only what is known of these."""
+        self._problems = {k: v for k, v in self._problems.items() if k in keys}
+        self._since = {k: v for k, v in self._since.items() if k[0] in keys}
+
+    def _problems_of(self, key: str, stored: Stored) -> list[str]:
+        known = self._problems.get(key)
+        if known is None or known[0] is not stored:
+            known = self._problems[key] = (stored, problems_of(stored.resource))
+        return known[1]
+
+    def _accepted(self, problems: Sequence[str], resource: str) -> tuple[str, bool, str, str]:
+        if problems:
+            return "Accepted", False, "Invalid", "; ".join(problems)
+        faults = self._outcome.faults(resource) if self._outcome is not None else ()
+        if faults:
+            return "Accepted", False, faults[0][0], "; ".join(message for _, message in faults)
+        return "Accepted", True, "Valid", ""
+
+    def _transition(self, key: str, name: str, holds: bool, metadata: Mapping[str, Any]) -> str:
+        """When this became so, as far as anybody looked; before that, when the object was written last."""
+        known = self._since.get((key, name))
+        if known is None or known[0] != holds:
+            known = self._since[key, name] = (holds, now() if known is not None else _last_change(metadata))
+        return known[1]
+
+
+def _programmed(outcome: Outcome, key: str, stored: Stored, *, is_valid: bool) -> tuple[str, bool, str, str]:
+    """How far the proxies are with the mesh's config as a whole, of which the object is a part."""
+    connected, pending, refused = outcome.counts()
+    if not is_valid:
+        return "Programmed", False, "Invalid", f"0/{connected} proxies have it, as it is not valid"
+    if not outcome.has_taken(key, stored.version):
+        return "Programmed", False, "Pending", f"0/{connected} proxies have it: it is not translated yet"
+    reason = "Refused" if refused else "Pending" if pending else "Programmed"
+    text = f"{connected - pending - refused}/{connected} proxies run the latest configuration of the mesh"
+    text += f"; {refused} refused it (see dockermesh proxy-status)" if refused else ""
+    return "Programmed", not pending and not refused, reason, text
+
+
+def _last_change(metadata: Mapping[str, Any]) -> str:
+    times = [str(metadata.get("creationTimestamp") or "")]
+    managed = metadata.get("managedFields")
+    if isinstance(managed, list):
+        times += [str(entry.get("time") or "") for entry in managed if isinstance(entry, dict)]
+    return max(times) or "1970-01-01T00:00:00Z"

@@ -1,0 +1,48 @@
+"""Stored objects as clients see them: in the version they ask for, with metadata and status that are not stored."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from dockermesh.kubeapi.cache import Stored
+from dockermesh.kubeapi.conditions import Conditions, Outcome
+from dockermesh.kubeapi.objects import derived_uid
+from dockermesh.kubeapi.served import Served
+
+
+class View:
+    """Makes what is answered out of what is stored."""
+
+    def __init__(self, outcome: Outcome | None = None) -> None:
+        self._conditions = Conditions(outcome)
+
+    def __call__(self, served: Served, version: str, key: str, stored: Stored, at: int | None = None) -> dict[str, Any]:
+        """The object in a version of its group; `at` is its resourceVersion, where it is another than its own."""
+        document = copy.deepcopy(dict(stored.resource))
+        document["apiVersion"], document["kind"] = served.api_version(version), served.kind
+        namespace, name = key.split("/")[-2:]
+        metadata = document["metadata"] = dict(document.get("metadata") or {})
+        metadata["name"] = name
+        if served.namespaced:
+            metadata["namespace"] = namespace
+        metadata.setdefault("uid", derived_uid(key))
+        metadata["resourceVersion"] = str(stored.version if at is None else at)
+        metadata.setdefault("generation", 1)
+        ordered: dict[str, Any] = {k: document[k] for k in ("apiVersion", "kind", "metadata") if k in document}
+        ordered |= {k: v for k, v in document.items() if k not in ordered and k != "status"}
+        ordered["status"] = self._status(served, key, stored, metadata)
+        return ordered
+
+    def forget(self, keys: Mapping[str, Stored]) -> None:
+        """Keep only what is known of these."""
+        self._conditions.forget(keys)
+
+    def _status(self, served: Served, key: str, stored: Stored, metadata: Mapping[str, Any]) -> dict[str, Any]:
+        if served.definition is None:
+            return {"phase": "Active"}
+        return {
+            "observedGeneration": metadata["generation"],
+            "conditions": self._conditions.of(key, stored, served.kind, metadata),
+        }
