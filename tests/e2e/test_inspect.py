@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from mesh_rig import Mesh, docker, until
+from patience import SLACK
+
+from dockermesh.engine.local import LocalEngine
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
 
@@ -139,3 +143,11 @@ def test_what_is_explained_is_what_happens(mesh: Mesh, rules: Mesh) -> None:
 def test_a_name_that_nobody_knows_is_explained_as_passed_through(mesh: Mesh) -> None:
     text = shown(mesh, "explain", "productpage-v1", "http://nowhere.invalid/")
     assert text.splitlines()[-1].split(None, 1)[1] == "passed through to where it was going"
+
+
+def test_what_a_pod_says_is_read_at_once_however_much_it_is(mesh: Mesh) -> None:
+    """Dumps of large meshes have tens of megabytes; appending part to part took minutes for that."""
+    began = time.monotonic()
+    code, output, _ = LocalEngine().execute("bookinfo-details-v1-1-pod-1", ["head", "-c", "20000000", "/dev/zero"])
+    assert (code, len(output)) == (0, 20_000_000)
+    assert time.monotonic() - began < 20 * SLACK

@@ -34,6 +34,10 @@ class Dump:
         """Active clusters that came by CDS."""
         return list(self._of("ClustersConfigDump", "dynamic_active_clusters", "cluster"))
 
+    def warming_clusters(self) -> list[str]:
+        """The names of clusters that came by CDS and wait for names, certificates or endpoints."""
+        return [str(c.get("name", "")) for c in self._of("ClustersConfigDump", "dynamic_warming_clusters", "cluster")]
+
     def listeners(self) -> list[Json]:
         """Active listeners, dynamic ones first."""
         return [*self.dynamic_listeners(), *self._of("ListenersConfigDump", "static_listeners", "listener")]

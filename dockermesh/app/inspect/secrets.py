@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +12,9 @@ from datetime import datetime
 from dockermesh.app.inspect.dump import Json
 
 COLUMNS = ["RESOURCE NAME", "TYPE", "STATUS", "VALID CERT", "SERIAL NUMBER", "NOT AFTER", "NOT BEFORE"]
+_ROOTS, _CHAIN = "CA", "Cert Chain"
+_MOST_ROOTS = 4
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -39,13 +43,14 @@ class SecretItem:
 
 
 def secret_items(secrets: Iterable[tuple[str, Json]], now: datetime) -> list[SecretItem]:
-    """Every certificate of the secrets; a secret whose content Envoy reads from a file has one item without dates."""
+    """The certificates of the secrets; a secret that Envoy does not have yet has one item without dates."""
     found: list[SecretItem] = []
     for state, secret in secrets:
         if "validation_context" in secret:
-            kind, source = "CA", secret["validation_context"].get("trusted_ca", {})
+            kind, source = _ROOTS, secret["validation_context"].get("trusted_ca", {})
         else:
-            kind, source = "Cert Chain", secret.get("tls_certificate", {}).get("certificate_chain", {})
+            kind, source = _CHAIN, secret.get("tls_certificate", {}).get("certificate_chain", {})
+        kind = kind if source else ""
         found += _items(str(secret.get("name", "")), kind, state, _content(source), now)
     return found
 
@@ -62,14 +67,15 @@ def _content(source: Json) -> bytes:
 def _items(name: str, kind: str, state: str, pem: bytes, now: datetime) -> list[SecretItem]:
     from cryptography import x509
 
+    blocks = _PEM.findall(pem)
+    # Of a chain the leaf is meant; of roots, each, unless it is a whole system's bundle.
+    is_one = kind == _CHAIN or len(blocks) > _MOST_ROOTS
     try:
-        certificates = x509.load_pem_x509_certificates(pem) if pem else []
+        shown = [x509.load_pem_x509_certificate(block) for block in (blocks[:1] if is_one else blocks)]
     except ValueError:
-        certificates = []
-    if not certificates:
+        shown = []
+    if not shown:
         return [SecretItem(name, kind, state)]
-    # Of a chain the leaf is meant; of roots, each.
-    shown = certificates[:1] if kind == "Cert Chain" else certificates
     return [
         SecretItem(
             name,

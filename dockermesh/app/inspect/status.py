@@ -68,8 +68,13 @@ class Comparison:
 def compare(wanted: Dump, found: Dump) -> list[Comparison]:
     """Clusters, listeners and routes, in this order."""
     at = found.routes_loaded_at()
+    warming = ", ".join(sorted(found.warming_clusters()))
     return [
-        Comparison("Clusters", _diff("Clusters", wanted.dynamic_clusters(), found.dynamic_clusters())),
+        Comparison(
+            "Clusters",
+            _diff("Clusters", wanted.dynamic_clusters(), found.dynamic_clusters()),
+            f" (warming: {warming})" if warming else "",
+        ),
         Comparison("Listeners", _diff("Listeners", wanted.dynamic_listeners(), found.dynamic_listeners())),
         Comparison(
             "Routes",
