@@ -141,10 +141,9 @@ def _destination(target: dict[str, Any]) -> Iterator[tuple[str, str]]:
         verdict = {True: "accepts", False: "refuses", None: "may refuse"}.get(endpoint.get("accepts"), "")
         verdict = verdict if "accepts" in endpoint else ""
         reason = f" ({endpoint['reason']})" if endpoint.get("reason") else ""
-        yield (
-            "",
-            "  ".join(filter(None, (endpoint["address"], endpoint["health"], endpoint["workload"], verdict + reason))),
-        )
+        tls = f"TLS {endpoint['tls']}" if target["tls"] == "auto" else ""
+        parts = (endpoint["address"], endpoint["health"], endpoint["workload"], tls, verdict + reason)
+        yield "", "  ".join(filter(None, parts))
 
 
 def _live(live: dict[str, Any]) -> Iterator[tuple[str, str]]:
