@@ -15,6 +15,7 @@ from collections.abc import Mapping
 import grpc
 import structlog
 
+from dockermesh.kubeapi.auth import FailureLimit
 from dockermesh.model import Workload
 from dockermesh.xds import NodeInfo, Refused
 
@@ -30,7 +31,10 @@ _DENIED = grpc.StatusCode.PERMISSION_DENIED
 class Admission:
     """Looks tokens up among the workloads of the latest catalog."""
 
-    def __init__(self) -> None:
+    def __init__(self, denied: frozenset[str] | None = frozenset()) -> None:
+        """`denied` are digests of revoked tokens; None: not known yet, and until then nobody is let in."""
+        self._denied = denied
+        self._limit = FailureLimit()
         self._by_digest: dict[str, Workload] = {}
         self._workloads: Mapping[str, Workload] | None = None
         self._changed = asyncio.Event()
@@ -41,18 +45,34 @@ class Admission:
             return
         self._workloads = workloads
         self._by_digest = {w.token_sha256: w for w in workloads.values() if w.token_sha256}
+        self._wake()
+
+    def deny(self, digests: frozenset[str]) -> list[str]:
+        """Take the digests of all revoked tokens; the workloads that lose their right by it."""
+        fresh = digests - (self._denied or frozenset())
+        self._denied = digests
+        self._wake()
+        return [self._by_digest[digest].name for digest in fresh if digest in self._by_digest]
+
+    def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
     async def authorize(self, metadata: Mapping[str, str], node: NodeInfo, peer: str) -> str:
         """The name of the workload whose proxy this is; raises Refused."""
+        address = peer_address(peer)
+        if self._limit.is_spent(address):
+            raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many attempts with a wrong token")
         scheme, _, token = metadata.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Refused(_UNAUTHENTICATED, "no token: proxies must send 'authorization: Bearer TOKEN'")
         digest = hashlib.sha256(token.strip().encode()).hexdigest()
         workload = await self._find(digest)
         if workload is None:
+            self._limit.failed(address)
             raise Refused(_UNAUTHENTICATED, "the token belongs to no workload that runs now")
+        if self._denied is None or digest in self._denied:
+            raise Refused(_DENIED, f"the token of {workload.name} was revoked" if self._denied else "not ready yet")
         if not hmac.compare_digest(node_workload(node.id, workload.namespace).encode(), workload.name.encode()):
             log.warning("node id and token disagree", node=node.id, token_of=workload.name, peer=peer)
             raise Refused(_DENIED, f"the token is not that of {node.id!r}")
@@ -63,7 +83,7 @@ class Admission:
 
     async def _find(self, digest: str) -> Workload | None:
         deadline = asyncio.get_running_loop().time() + PATIENCE_S
-        while digest not in self._by_digest:
+        while digest not in self._by_digest or self._denied is None:
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 return None

@@ -27,13 +27,15 @@ from dockermesh.app.debug import make_debug_app
 from dockermesh.app.folder_store import FolderConfigStore
 from dockermesh.app.http_port import HttpPort, ServerTls
 from dockermesh.app.jwks import KeySets
+from dockermesh.app.known_proxies import anonymous_proxy, proxy_of
 from dockermesh.app.metrics import render_metrics
 from dockermesh.app.outcome import MeshOutcome
-from dockermesh.app.parts import make_documents, make_registrar, make_registry, make_store
+from dockermesh.app.parts import make_documents, make_registrar, make_registry, make_store, make_token_store
 from dockermesh.app.settings import ControlPlaneSettings
 from dockermesh.app.state_files import open_token
+from dockermesh.app.tokens import Tokens
 from dockermesh.app.trust import Trust
-from dockermesh.app.trust_api import add_trust_routes
+from dockermesh.app.trust_api import JOIN_PATH, add_trust_routes
 from dockermesh.ca import Authority
 from dockermesh.config.documents import read_text
 from dockermesh.config.files import resource_files
@@ -44,7 +46,8 @@ from dockermesh.kubeapi.history import History
 from dockermesh.kubeapi.importing import take_over
 from dockermesh.kubeapi.resources import key_of, make_api_app
 from dockermesh.kubeapi.status import Failure
-from dockermesh.model import EMPTY_CATALOG, Catalog, Workload, WorkloadKind
+from dockermesh.model import EMPTY_CATALOG, Catalog
+from dockermesh.registrar.joined import JoinedWorkloads
 from dockermesh.registry.config_store import ConsulConfigStore, StoredResource
 from dockermesh.translate.jwt import wanted_keys
 from dockermesh.translate.mesh import Proxy, build_mesh
@@ -63,7 +66,7 @@ class ControlPlane:
     def __init__(self, settings: ControlPlaneSettings) -> None:
         self._settings = settings
         self._translator = Translator()
-        self._admission = Admission()
+        self._admission = Admission(denied=None)
         self._reader = ConfigReader()
         self._mesh_settings = MeshSettings(trust_domain=settings.trust_domain)
         self._catalog: Catalog | None = None
@@ -73,6 +76,15 @@ class ControlPlane:
         self._key_sets = KeySets(self.take_keys)
         self._keys: Mapping[str, str] = {}
         self._ads = AdsServer(authorize=self._admission.authorize)
+        self.tokens = Tokens(
+            make_token_store(settings),
+            self._admission,
+            catalog=self.catalog,
+            connected=lambda: self._ads.connected,
+            disconnect=self._ads.disconnect,
+            joined=JoinedWorkloads(settings.consul) if settings.registry == "consul" else None,
+            allow_loopback=settings.consul.allow_loopback,
+        )
         self.trust = Trust(settings, proxies=self._ads.proxies, running=self._running)
         self._plaintext = AdsServer(authorize=_anonymous)
         self._anonymous: dict[str, Proxy] = {}
@@ -226,6 +238,7 @@ class ControlPlane:
                 await port.stop()
             await self._store.close()
             await self._documents.close()
+            await self.tokens.close()
             await self.trust.close()
 
     async def _open_trust(self, stop: asyncio.Event) -> bool:
@@ -250,6 +263,7 @@ class ControlPlane:
                 tasks.create_task(self._import(), name="import"),
                 tasks.create_task(self._key_sets.run(), name="key sets"),
                 tasks.create_task(self.trust.keeper.follow(), name="CA"),
+                tasks.create_task(self.tokens.run(), name="tokens"),
             ]
             if secrets is not None:
                 renewing = secrets.run(lambda: self._ads.connected, self._ads.publish_to)
@@ -267,7 +281,7 @@ class ControlPlane:
 
     def _api_port(self, token: str) -> HttpPort:
         app = self._api(token)
-        add_trust_routes(app, self.trust, TokenGate(token))
+        add_trust_routes(app, self.trust, self.tokens, TokenGate(token))
         return HttpPort(app, self._settings.api, ServerTls(self.trust.authority, self._settings.server_names))
 
     def _api(self, token: str) -> web.Application:
@@ -281,6 +295,7 @@ class ControlPlane:
             outcome=MeshOutcome(self._translator, self.sync, lambda: self._translated),
             why_unread=lambda: self._store.problem,
             version=__version__,
+            open_paths=frozenset({JOIN_PATH}),
         )
 
     async def _serve_xds(self, authority: Authority) -> None:
@@ -308,36 +323,6 @@ class ControlPlane:
                     await take_over(self._store, self._objects, key_of(document), document, self._history)
                 except Failure as failure:
                     log.error("resource not stored", file=str(file), reason=failure.message)
-
-
-def proxy_of(workload: Workload, metadata: Mapping[str, Any]) -> Proxy:
-    """The proxy of an attested workload; `metadata` is what its node says of itself."""
-    return Proxy(
-        id=workload.name,
-        kind=workload.kind,
-        namespace=workload.namespace,
-        address=workload.address,
-        labels=workload.labels,
-        workload=workload,
-        metadata=metadata,
-    )
-
-
-def anonymous_proxy(node: NodeInfo) -> Proxy:
-    """A proxy on the plaintext port: what its node id says is believed, for nobody else reaches that port."""
-    parts = node.id.split("~")
-    if len(parts) != 4:
-        return Proxy(id=node.id, has_certificate=False)
-    kind = WorkloadKind.GATEWAY if parts[0] == WorkloadKind.GATEWAY else WorkloadKind.SIDECAR
-    labels = node.metadata.get("LABELS")
-    return Proxy(
-        id=node.id,
-        kind=kind,
-        address=parts[1],
-        labels=labels if isinstance(labels, dict) else {},
-        metadata=node.metadata,
-        has_certificate=False,
-    )
 
 
 async def _anonymous(_metadata: Mapping[str, str], node: NodeInfo, _peer: str) -> str:

@@ -1,4 +1,4 @@
-"""The command line's requests about the CA: its state, its roots, and the steps of a rotation."""
+"""The command line's requests about trust: the CA, its roots and their rotation, and tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from dockermesh.app.api_client import ApiClient
 from dockermesh.errors import DockermeshError
 
-CA = "/mesh/ca"
+CA, TOKENS = "/mesh/ca", "/mesh/tokens"
 _LOOK_S = 0.5
 
 
@@ -53,3 +53,21 @@ def _take(client: ApiClient, step: str, *, force: bool, timeout: float, tell: Ca
             told = report["blocked"]
             tell(f"{step}: waiting: {'; '.join(told)}")
         time.sleep(_LOOK_S)
+
+
+def tokens(client: ApiClient) -> list[dict[str, Any]]:
+    """All tokens, by id."""
+    found: list[dict[str, Any]] = client.request("GET", TOKENS).body
+    return found
+
+
+def revoke(client: ApiClient, token: str) -> str:
+    """Revoke the token of a workload, or the one with this id; whose it was."""
+    return str(client.request("POST", f"{TOKENS}/revoke", document={"token": token}).body["revoked"])
+
+
+def create_token(client: ApiClient, *, service: str, namespace: str, account: str, seconds: int) -> dict[str, Any]:
+    """A new join token and what it is good for."""
+    asked = {"service": service, "namespace": namespace, "account": account, "ttl_seconds": seconds}
+    made: dict[str, Any] = client.request("POST", TOKENS, document=asked).body
+    return made

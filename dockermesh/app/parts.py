@@ -30,6 +30,13 @@ def make_store(settings: ControlPlaneSettings) -> ConsulConfigStore | FolderConf
     return ConsulConfigStore(settings.consul)
 
 
+def make_token_store(settings: ControlPlaneSettings) -> ConsulConfigStore | FolderConfigStore:
+    """Where join tokens and the digests of revoked ones are kept."""
+    if settings.registry == "docker":
+        return FolderConfigStore(settings.state_dir / "tokens")
+    return ConsulConfigStore(settings.consul, "dockermesh/tokens/")
+
+
 def make_documents(settings: ControlPlaneSettings) -> ConsulDocuments | FolderDocuments:
     """Where the config's history is kept: beside the config."""
     if settings.registry == "docker":

@@ -1,6 +1,7 @@
-"""The HTTP interface of trust, on the config API's port below `/mesh/`: the CA and its rotation.
+"""The HTTP interface of trust, on the config API's port below `/mesh/`: the CA and its rotation, tokens, joining.
 
-Invariant: every request needs the API token, also where the config API itself is served without.
+Invariant: every request needs the API token, also where the config API itself is served without; but who joins shows a
+join token instead.
 """
 
 from __future__ import annotations
@@ -10,17 +11,20 @@ from typing import Any
 
 from aiohttp import web
 
+from dockermesh.app.tokens import NotAllowed, Tokens
 from dockermesh.app.trust import Trust
 from dockermesh.ca import Step
 from dockermesh.errors import DockermeshError, NotReadyError, UsageError
-from dockermesh.kubeapi.auth import TokenGate
+from dockermesh.kubeapi.auth import TokenGate, bearer_of, too_many
 from dockermesh.kubeapi.status import status
 
 CA_PATH = "/mesh/ca"
+TOKENS_PATH = "/mesh/tokens"
+JOIN_PATH = "/mesh/join"
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
-def add_trust_routes(app: web.Application, trust: Trust, gate: TokenGate) -> None:
+def add_trust_routes(app: web.Application, trust: Trust, tokens: Tokens, gate: TokenGate) -> None:
     """Add the routes to an application."""
 
     def guarded(handler: Handler) -> Handler:
@@ -44,6 +48,35 @@ def add_trust_routes(app: web.Application, trust: Trust, gate: TokenGate) -> Non
         blocked = await trust.rotate(Step(step), force=force)
         return web.json_response(trust.status() | {"blocked": blocked, "taken": not blocked})
 
+    async def tokens_list(_: web.Request) -> web.Response:
+        return web.json_response(tokens.listing())
+
+    async def tokens_create(request: web.Request) -> web.Response:
+        return web.json_response(await tokens.create(await body_of(request)), status=201)
+
+    async def tokens_revoke(request: web.Request) -> web.Response:
+        asked = await body_of(request)
+        return web.json_response(await tokens.revoke(str(asked.get("token", ""))))
+
+    async def join(request: web.Request) -> web.Response:
+        address = request.remote or ""
+        if gate.limit.is_spent(address):
+            return too_many()
+        try:
+            joined = await tokens.join(bearer_of(request), await body_of(request))
+        except NotAllowed as error:
+            gate.limit.failed(address)
+            return status(401, "Unauthorized", f"{error.what}: {error.fix}")
+        roots = trust.authority.roots_pem.decode()
+        return web.json_response({"workload": joined.name, "namespace": joined.namespace, "roots": roots}, status=201)
+
+    async def answered_join(request: web.Request) -> web.Response:
+        return await _answered(join, request)
+
+    app.router.add_get(TOKENS_PATH, guarded(tokens_list))
+    app.router.add_post(TOKENS_PATH, guarded(tokens_create))
+    app.router.add_post(f"{TOKENS_PATH}/revoke", guarded(tokens_revoke))
+    app.router.add_post(JOIN_PATH, answered_join)
     app.router.add_get(CA_PATH, guarded(show))
     app.router.add_get(f"{CA_PATH}/roots", guarded(roots))
     app.router.add_post(f"{CA_PATH}/rotate", guarded(rotate))

@@ -31,6 +31,8 @@ VERBS = {
     "ca": "Look at the certificate authority; rotate its root.",
     "mtls": "Show what is encrypted, and what STRICT would break.",
     "explain": "Say what decides a request: listener, rule, subset, endpoints, policies.",
+    "token": "List and revoke tokens of proxies; make one to join with.",
+    "join": "Make a process outside Docker a workload of the mesh.",
     "render": "Print what a proxy is told, from files alone.",
     "control-plane": "Run the control plane (bridge, translation, xDS, CA, API).",
     "registrar": "Put this host's containers into Consul, and heal pods.",

@@ -46,23 +46,34 @@ class TokenGate:
 
     def __init__(self, token: str, limit: FailureLimit | None = None) -> None:
         self._token = token.encode()
-        self._limit = limit or FailureLimit()
+        self.limit = limit or FailureLimit()
 
     def refusal(self, request: web.Request) -> web.Response | None:
         """The answer to a request without the token; None for one with it."""
         address = request.remote or ""
-        if self._limit.is_spent(address):
-            refusal = status(429, "TooManyRequests", "too many attempts with a wrong token; try again in a moment")
-            refusal.headers["Retry-After"] = "5"
-            return refusal
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._token):
+        if self.limit.is_spent(address):
+            return too_many()
+        given = bearer_of(request)
+        if hmac.compare_digest(given.encode(), self._token):
             return None
         if given:
-            self._limit.failed(address)
+            self.limit.failed(address)
         refusal = status(401, "Unauthorized", "Unauthorized: a bearer token is needed; run `dockermesh kubeconfig`")
         refusal.headers["WWW-Authenticate"] = "Bearer"
         return refusal
+
+
+def bearer_of(request: web.Request) -> str:
+    """The bearer token of a request; empty if there is none."""
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else ""
+
+
+def too_many() -> web.Response:
+    """The answer to an address that guesses."""
+    refusal = status(429, "TooManyRequests", "too many attempts with a wrong token; try again in a moment")
+    refusal.headers["Retry-After"] = "5"
+    return refusal
 
 
 def require_token(gate: TokenGate, *, open_paths: frozenset[str] = frozenset()) -> Middleware:

@@ -45,9 +45,13 @@ def make_api_app(
     outcome: Outcome | None = None,
     why_unread: Callable[[], str] = lambda: "",
     version: str = "",
+    open_paths: frozenset[str] = frozenset(),
 ) -> web.Application:
-    """The HTTP application of port 8080. Without a token anybody may use it, except web pages."""
-    guard = refuse_browsers() if token is None else require_token(TokenGate(token))
+    """The HTTP application of port 8080. Without a token anybody may use it, except web pages.
+
+    `open_paths` check for themselves who asks.
+    """
+    guard = refuse_browsers() if token is None else require_token(TokenGate(token), open_paths=open_paths)
     app = web.Application(middlewares=[_as_status, guard], client_max_size=MAX_BODY_BYTES)
     _add_discovery(app.router, version)
     writer = Writer(store, cache, history)

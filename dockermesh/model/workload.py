@@ -14,6 +14,9 @@ from dockermesh.model.service import NO_LABELS
 TRUST_PATH = "/etc/dockermesh/trust"
 """Where every pod has the mesh's root mounted."""
 
+JOINED = "joined"
+"""The host and project of workloads outside Docker. No registrar owns them: they stay until they are revoked."""
+
 
 class WorkloadKind(StrEnum):
     """The role of a workload's proxy; values are those of Istio's node ids."""

@@ -17,6 +17,7 @@ import structlog
 from consul.exceptions import ConsulException
 
 from dockermesh.engine.consul_client import ConsulClient
+from dockermesh.model.workload import JOINED
 from dockermesh.registrar.mapping import META_HOST
 
 log = structlog.get_logger(__name__)
@@ -120,7 +121,9 @@ class HostLease:
         services = await self._client.agent.services()
         sessions = {p["Key"].removeprefix(f"{HOSTS}/"): p.get("Session") or "" for p in leases or ()}
         hosts = {k.split("/")[2] for k in keys or () if k.count("/") >= 3}
-        hosts |= {m for s in (services or {}).values() if (m := _owner(s.get("Meta")))}
+        # Outside Docker: no registrar, and so no lease.
+        hosts.discard(JOINED)
+        hosts |= {m for s in (services or {}).values() if (m := _owner(s.get("Meta"))) not in ("", JOINED)}
         return sessions, hosts
 
     async def _is_held(self, host: str) -> bool:

@@ -44,18 +44,19 @@ def _text(resource: Mapping[str, Any]) -> str:
     return json.dumps(resource, separators=(",", ":"), sort_keys=True)
 
 
-def _operation(key: str, version: int, resource: Mapping[str, Any] | None) -> dict[str, Any]:
+def _operation(full_key: str, version: int, resource: Mapping[str, Any] | None) -> dict[str, Any]:
     if resource is None:
-        return {"KV": {"Verb": "delete-cas", "Key": PREFIX + key, "Index": version}}
+        return {"KV": {"Verb": "delete-cas", "Key": full_key, "Index": version}}
     value = base64.b64encode(_text(resource).encode()).decode()
-    return {"KV": {"Verb": "cas", "Key": PREFIX + key, "Value": value, "Index": version}}
+    return {"KV": {"Verb": "cas", "Key": full_key, "Value": value, "Index": version}}
 
 
 class ConsulConfigStore:
-    """Keys are `<group>/<kind>/<namespace>/<name>`, without the prefix."""
+    """Keys are `<group>/<kind>/<namespace>/<name>`, without the prefix; another prefix keeps other documents."""
 
-    def __init__(self, settings: ConsulSettings) -> None:
+    def __init__(self, settings: ConsulSettings, prefix: str = PREFIX) -> None:
         self._settings = settings
+        self._prefix = prefix
         self._client: ConsulClient | None = None
         self._outages = Outages(settings.address, lambda: None)
         self._known: dict[str, StoredResource] = {}
@@ -77,7 +78,7 @@ class ConsulConfigStore:
         """Follow the store until cancelled; `publish` gets all resources at first and after every change."""
 
         async def fetch(index: int | None) -> Any:
-            at, items = await client.kv.get(PREFIX, index=index, wait=client.wait, recurse=True)
+            at, items = await client.kv.get(self._prefix, index=index, wait=client.wait, recurse=True)
             return at, (int(at), items)
 
         def reset() -> None:
@@ -96,14 +97,14 @@ class ConsulConfigStore:
 
         Raises RegistryError if Consul cannot be reached or refuses.
         """
-        return await self._write(key, lambda kv: kv.put(PREFIX + key, _text(resource), cas=version))
+        return await self._write(key, lambda kv: kv.put(self._prefix + key, _text(resource), cas=version))
 
     async def delete(self, key: str, version: int | None = None) -> bool:
         """Remove a resource; False if it is not at `version` any more. Removing what is not there succeeds.
 
         Raises RegistryError if Consul cannot be reached or refuses.
         """
-        return await self._write(key, lambda kv: kv.delete(PREFIX + key, cas=version))
+        return await self._write(key, lambda kv: kv.delete(self._prefix + key, cas=version))
 
     async def replace(self, changes: Mapping[str, tuple[int, Mapping[str, Any] | None]]) -> bool:
         """Write (None: remove) resources by key, each from this version on; False and nothing done if one is not at it.
@@ -111,10 +112,10 @@ class ConsulConfigStore:
         Consul does up to 64 in one step; more than that are several steps.
         Raises RegistryError if Consul cannot be reached or refuses, also if that left only some of the steps done.
         """
-        operations = [_operation(key, version, new) for key, (version, new) in changes.items()]
+        operations = [_operation(self._prefix + key, version, new) for key, (version, new) in changes.items()]
         for start in range(0, len(operations), _TRANSACTION):
             step = operations[start : start + _TRANSACTION]
-            if not await self._write(PREFIX, partial(self._transact, step)):
+            if not await self._write(self._prefix, partial(self._transact, step)):
                 if not start:
                     return False
                 raise RegistryError(
@@ -168,14 +169,14 @@ class ConsulConfigStore:
             # At once, as the watch may be pacing itself, and writers wait until their change is seen. If it fails,
             # the watch brings the change.
             with suppress(consul.ConsulException, aiohttp.ClientError, OSError, TimeoutError):
-                index, items = await kv.get(PREFIX, recurse=True)
+                index, items = await kv.get(self._prefix, recurse=True)
                 self._deliver((int(index), items))
         return done
 
     def _parse(self, items: Any) -> dict[str, StoredResource]:
         resources: dict[str, StoredResource] = {}
         for item in items or ():
-            key, version = item["Key"].removeprefix(PREFIX), int(item["ModifyIndex"])
+            key, version = item["Key"].removeprefix(self._prefix), int(item["ModifyIndex"])
             old = self._known.get(key)
             if old is not None and old.version == version:
                 resources[key] = old

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
+VIP_RANGE = "240.240.0.0/16"
 _SIZE = 255 * 254  # the last octet is 1..254, the third 0..254, as in Istio: no network or broadcast look-alikes
 
 

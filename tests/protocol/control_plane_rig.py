@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import grpc
 import grpc.aio
 from bridge_rig import Agent, eventually, free_ports
@@ -58,6 +60,15 @@ class Running:
         for item in workloads:
             await self.agent.put(f"kv/dockermesh/workloads/test-host/{item.name}", item.to_dict())
         await eventually(lambda: all(self.plane.catalog().workloads.get(w.name) == w for w in workloads), 10)
+
+    async def ask(self, method: str, path: str, bearer: str | None = None, **body: object) -> tuple[int, Any]:
+        """A request to the API: its status and its JSON."""
+        headers = {"Authorization": f"Bearer {self.token if bearer is None else bearer}"}
+        async with (
+            aiohttp.ClientSession(headers=headers) as http,
+            http.request(method, f"http://{self.settings.api}{path}", json=body or None) as answer,
+        ):
+            return answer.status, json.loads(await answer.text())
 
     def stream(self, name: str = "", *, token: str | None = None, node: str = "", delta: bool = True) -> Stream:
         """A proxy's stream, opened at the first request."""
@@ -154,7 +165,7 @@ def identity_in(certificate: x509.Certificate) -> list[str]:
 def settings_for(folder: Path, agent: Agent, **changes: Any) -> ControlPlaneSettings:
     xds, api, debug = free_ports(3)
     base = ControlPlaneSettings(
-        consul=agent.settings,
+        consul=replace(agent.settings, allow_loopback=True),
         state_dir=folder / "state",
         trust_dir=folder / "trust",
         xds=f"127.0.0.1:{xds}",

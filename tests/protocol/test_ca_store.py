@@ -7,7 +7,6 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import aiohttp
 import pytest
 from bridge_rig import Agent, eventually
 from control_plane_rig import Running, certificates, control_plane, secrets_in, workload
@@ -134,15 +133,6 @@ async def test_a_step_of_one_control_plane_reaches_the_others(agent: Agent, tmp_
     following.cancel()
 
 
-async def ask(mesh: Running, method: str, path: str, token: str | None = None, **body: object) -> tuple[int, object]:
-    headers = {"Authorization": f"Bearer {mesh.token if token is None else token}"}
-    async with (
-        aiohttp.ClientSession(headers=headers) as http,
-        http.request(method, f"http://{mesh.settings.api}{path}", json=body or None) as answer,
-    ):
-        return answer.status, json.loads(await answer.text())
-
-
 async def test_a_rotation_waits_for_every_proxy_and_replaces_every_certificate(agent: Agent, tmp_path: Path) -> None:
     async with control_plane(tmp_path, agent) as mesh:
         await mesh.add(workload("shop/reviews-1"), workload("shop/away-1"))
@@ -150,13 +140,13 @@ async def test_a_rotation_waits_for_every_proxy_and_replaces_every_certificate(a
         first = root.read_bytes()
         async with mesh.stream("shop/reviews-1") as stream:
             await stream.secrets("default", "ROOTCA")
-            assert (await ask(mesh, "POST", "/mesh/ca/rotate", step="switch"))[0] == 409, "not its turn"
+            assert (await mesh.ask("POST", "/mesh/ca/rotate", step="switch"))[0] == 409, "not its turn"
 
-            code, report = await ask(mesh, "POST", "/mesh/ca/rotate", step="prepare")
+            code, report = await mesh.ask("POST", "/mesh/ca/rotate", step="prepare")
             assert (code, report["taken"], report["phase"]) == (200, True, "prepared")
             assert len(root.read_bytes()) > len(first)
             assert root.read_bytes().startswith(first)
-            _, report = await ask(mesh, "POST", "/mesh/ca/rotate", step="switch")
+            _, report = await mesh.ask("POST", "/mesh/ca/rotate", step="switch")
             assert not report["taken"]
             assert report["blocked"]
             [bundle] = secrets_in(await stream.answer()).values()
@@ -172,10 +162,10 @@ async def test_a_rotation_waits_for_every_proxy_and_replaces_every_certificate(a
 
             # A proxy that was given a certificate and is away may still show it.
             await asyncio.sleep(2)
-            _, report = await ask(mesh, "POST", "/mesh/ca/rotate", step="finish")
+            _, report = await mesh.ask("POST", "/mesh/ca/rotate", step="finish")
             assert not report["taken"]
             assert "shop/away-1" in " ".join(report["blocked"])
-            _, report = await ask(mesh, "POST", "/mesh/ca/rotate", step="finish", force=True)
+            _, report = await mesh.ask("POST", "/mesh/ca/rotate", step="finish", force=True)
             assert (report["taken"], report["phase"]) == (True, "stable")
             [last] = secrets_in(await stream.answer()).values()
             assert certificates(last) == certificates(seen["ROOTCA"])[:1]
@@ -186,16 +176,16 @@ async def test_a_rotation_waits_for_every_proxy_and_replaces_every_certificate(a
 
 
 async def _take(mesh: Running, step: str) -> bool:
-    _, report = await ask(mesh, "POST", "/mesh/ca/rotate", step=step)
+    _, report = await mesh.ask("POST", "/mesh/ca/rotate", step=step)
     return bool(report["taken"])
 
 
 async def test_the_ca_is_shown_without_its_key_and_to_holders_of_the_token_only(agent: Agent, tmp_path: Path) -> None:
     async with control_plane(tmp_path, agent, api_auth="none") as mesh:
         for path in ("/mesh/ca", "/mesh/ca/roots"):
-            assert (await ask(mesh, "GET", path, token="wrong"))[0] == 401
-            code, report = await ask(mesh, "GET", path)
+            assert (await mesh.ask("GET", path, bearer="wrong"))[0] == 401
+            code, report = await mesh.ask("GET", path)
             assert code == 200
             assert "PRIVATE" not in json.dumps(report)
-        assert (await ask(mesh, "POST", "/mesh/ca/rotate", token="wrong", step="prepare"))[0] == 401
-        assert (await ask(mesh, "GET", "/mesh/ca"))[1]["phase"] == "stable"
+        assert (await mesh.ask("POST", "/mesh/ca/rotate", bearer="wrong", step="prepare"))[0] == 401
+        assert (await mesh.ask("GET", "/mesh/ca"))[1]["phase"] == "stable"

@@ -1,0 +1,148 @@
+"""A process outside Docker as a workload: it is announced to the mesh, and gets the files for an Envoy beside it.
+
+Invariants: the token that its proxy will show is made here and never leaves but in a file of mode 0600; the control
+plane is told its digest. Nothing on the machine is changed but the files in one folder: capture rules are written, and
+put in force by the user.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dockermesh.app.api_client import ApiClient, Endpoint
+from dockermesh.app.bring_up import mesh_file
+from dockermesh.app.mesh_client import CONTAINER
+from dockermesh.ca import write_private
+from dockermesh.engine.local import LocalEngine
+from dockermesh.errors import InputError, UsageError
+from dockermesh.inject.capture import parse_capture_config, render_capture
+from dockermesh.inject.names import DEFAULT_NETWORK
+from dockermesh.model import XDS_TLS_PORT
+from dockermesh.translate.vips import VIP_RANGE
+
+_NO_ROUTE = "give the address at which the mesh reaches this machine: --address"
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """What is to join: the ports that the process serves with their protocols, and where it and the mesh are."""
+
+    ports: Mapping[int, str]
+    folder: Path
+    control_plane: str
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What came of it: the workload's name, and the commands that start its proxy."""
+
+    workload: str
+    address: str
+    commands: tuple[str, ...]
+
+
+def join(endpoint: Endpoint, token: str, what: Join) -> Joined:
+    """Announce the process with a join token, and write its proxy's files.
+
+    Raises ApiError, NotReadyError, UsageError, InputError.
+    """
+    address = what.address or _own_address(what.control_plane)
+    own = secrets.token_hex(32)
+    asked = {
+        "token_sha256": hashlib.sha256(own.encode()).hexdigest(),
+        "address": address,
+        "ports": {str(port): protocol for port, protocol in what.ports.items()},
+    }
+    _prepare(what.folder)
+    client = ApiClient(replace(endpoint, token=token))
+    answer: dict[str, Any] = client.request("POST", "/mesh/join", document=asked).body
+    _write(what, answer, address, own)
+    return Joined(answer["workload"], address, _commands(what.folder))
+
+
+def xds_address() -> str:
+    """Where a process on this host reaches the control plane's xDS. Raises NotReadyError, UsageError."""
+    found = LocalEngine().inspect(CONTAINER) or {}
+    networks = (found.get("NetworkSettings") or {}).get("Networks") or {}
+    address = (networks.get(DEFAULT_NETWORK) or {}).get("IPAddress") or next(
+        (n["IPAddress"] for n in networks.values() if n.get("IPAddress")), ""
+    )
+    if not address:
+        raise UsageError("the control plane is not on this host", fix="say where its port 15012 is: --xds HOST:PORT")
+    return f"{address}:{XDS_TLS_PORT}"
+
+
+def _own_address(control_plane: str) -> str:
+    """The address from which this machine talks to the control plane."""
+    host, _, port = control_plane.rpartition(":")
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((host.strip("[]"), int(port)))
+            return str(probe.getsockname()[0])
+    except (OSError, ValueError) as error:
+        raise UsageError(f"no way leads to {control_plane}: {error}", fix=_NO_ROUTE) from error
+
+
+def _prepare(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (folder / "envoy.json").unlink(missing_ok=True)
+    except OSError as error:
+        reason = f"cannot be written: {error.strerror}"
+        raise InputError(reason, where=str(folder), fix="name another with --dir") from error
+
+
+def _write(what: Join, answer: Mapping[str, Any], address: str, own: str) -> None:
+    templates = mesh_file().parent / "images" / "pod"
+    workload, namespace = str(answer["workload"]), str(answer["namespace"])
+    host, _, port = what.control_plane.rpartition(":")
+    folder = what.folder.resolve()
+    values = {
+        "NODE_ID": f"sidecar~{address}~{workload}.{namespace}~{namespace}.svc.cluster.local",
+        "SERVICE": workload.rpartition("/")[2].rpartition("-")[0],
+        "WORKLOAD": workload,
+        "NAMESPACE": namespace,
+        "CONTROL_PLANE_HOST": host.strip("[]"),
+        "CONTROL_PLANE_PORT": port,
+        "RUN": str(folder),
+        "TRUST": str(folder),
+        "TOKEN": own,
+    }
+    write_private(folder / "envoy.json", _filled(templates / "bootstrap.json", values))
+    (folder / "trust.json").write_bytes(_filled(templates / "trust.json", values))
+    (folder / "root.pem").write_text(str(answer["roots"]))
+    (folder / "capture.rules").write_text(_rules(what.ports))
+
+
+def _filled(template: Path, values: Mapping[str, str]) -> bytes:
+    text = template.read_text()
+    for name, value in values.items():
+        # All of them stand inside of JSON strings, or are numbers.
+        text = text.replace(f"@{name}@", json.dumps(value)[1:-1])
+    return text.encode()
+
+
+def _rules(ports: Mapping[int, str]) -> str:
+    """Only what concerns the mesh: connections to the served ports, and to the mesh's virtual addresses."""
+    settings = {
+        "InboundPortsInclude": ",".join(map(str, sorted(ports))),
+        "OutboundIPRangesInclude": VIP_RANGE,
+    }
+    return render_capture(parse_capture_config(json.dumps(settings), where="join"))
+
+
+def _commands(folder: Path) -> tuple[str, ...]:
+    where = folder.resolve()
+    return (
+        f"chown -R 1337:1337 {where}",
+        f"iptables-restore --noflush < {where}/capture.rules",
+        f"setpriv --reuid 1337 --regid 1337 --clear-groups envoy -c {where}/envoy.json",
+    )

@@ -1,0 +1,40 @@
+"""What translation is told of a proxy: of an attested one by its workload's record, of others what they say. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dockermesh.model import Workload, WorkloadKind
+from dockermesh.translate.mesh import Proxy
+from dockermesh.xds import NodeInfo
+
+
+def proxy_of(workload: Workload, metadata: Mapping[str, Any]) -> Proxy:
+    """The proxy of an attested workload; `metadata` is what its node says of itself."""
+    return Proxy(
+        id=workload.name,
+        kind=workload.kind,
+        namespace=workload.namespace,
+        address=workload.address,
+        labels=workload.labels,
+        workload=workload,
+        metadata=metadata,
+    )
+
+
+def anonymous_proxy(node: NodeInfo) -> Proxy:
+    """A proxy on the plaintext port: what its node id says is believed, for nobody else reaches that port."""
+    parts = node.id.split("~")
+    if len(parts) != 4:
+        return Proxy(id=node.id, has_certificate=False)
+    kind = WorkloadKind.GATEWAY if parts[0] == WorkloadKind.GATEWAY else WorkloadKind.SIDECAR
+    labels = node.metadata.get("LABELS")
+    return Proxy(
+        id=node.id,
+        kind=kind,
+        address=parts[1],
+        labels=labels if isinstance(labels, dict) else {},
+        metadata=node.metadata,
+        has_certificate=False,
+    )
