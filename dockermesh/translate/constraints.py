@@ -8,8 +8,9 @@ holds, and looks into every `google.protobuf.Any` whose type is known.
 from __future__ import annotations
 
 import ipaddress
+import operator
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -18,6 +19,8 @@ from google.protobuf.message import DecodeError
 from validate import validate_pb2  # type: ignore[import-untyped]
 
 _Check = Callable[[Any], str]
+_Shape = Callable[[Any], Iterable[tuple[str, Any]]]
+_Special = Callable[[Any], str]
 _NUMBERS = frozenset(
     {
         "float",
@@ -38,6 +41,7 @@ _WRAPPERS = frozenset(
     f"google.protobuf.{name}Value"
     for name in ("Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes")
 )
+_VALUES = _WRAPPERS | {"google.protobuf.Duration", "google.protobuf.Timestamp", "google.protobuf.Empty"}
 _TYPED_STRUCTS = frozenset({"udpa.type.v1.TypedStruct", "xds.type.v3.TypedStruct"})
 _HEADER_NAME = re.compile(r":?[0-9a-zA-Z!#$%&'*+\-.^_|~`]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -47,65 +51,90 @@ _HOSTNAME = re.compile(r"(?=.{1,253}\.?$)(?!-)[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-
 
 def violation(message: Any) -> str:
     """The first rule that the message, or one within it, breaks: `field: what`. Empty if it breaks none."""
-    return next(_violations(message, ""), "")
-
-
-def _violations(message: Any, path: str) -> Iterator[str]:
-    if message.DESCRIPTOR.full_name == "google.protobuf.Any":
-        yield from _packed(message, path)
-        return
-    if message.DESCRIPTOR.full_name in _TYPED_STRUCTS:
-        yield from _structured(message, path)
-        return
-    for field, check in _checks(message.DESCRIPTOR):
+    special, checks, shapes = _plan(message.DESCRIPTOR)
+    if special is not None:
+        return special(message)
+    for name, check in checks:
         found = check(message)
         if found:
-            yield f"{path}{field}: {found}"
+            return f"{name}: {found}"
     for field, value in message.ListFields():
-        if field.message_type is None:
-            continue
-        for key, part in _parts(field, value):
-            yield from _violations(part, f"{path}{field.name}{key}.")
+        shape = shapes.get(field.name)
+        if shape is not None:
+            for key, part in shape(value):
+                found = _known(part)
+                if found:
+                    return f"{field.name}{key}.{found}"
+    return ""
 
 
-def _packed(packed: any_pb2.Any, path: str) -> Iterator[str]:
+def _known(part: Any) -> str:
+    """What is wrong with a part of a message. Most parts are the same in many: it is found out once."""
+    body = part.SerializeToString()
+    if len(body) > _LARGEST_KNOWN:
+        return violation(part)
+    key = (part.DESCRIPTOR.full_name, body)
+    found = _KNOWN.get(key)
+    if found is None:
+        if len(_KNOWN) >= _MOST_KNOWN:
+            _KNOWN.clear()
+        found = _KNOWN[key] = violation(part)
+    return found
+
+
+_KNOWN: dict[tuple[str, bytes], str] = {}
+_MOST_KNOWN = 4096
+_LARGEST_KNOWN = 1024
+
+
+def _packed(packed: any_pb2.Any) -> str:
     try:
         inner = symbol_database.Default().GetSymbol(packed.TypeName())()
         inner.ParseFromString(packed.value)
     except KeyError:
-        return
+        return ""
     except DecodeError:
-        yield f"{path.rstrip('.')}: cannot be decoded as {packed.TypeName()}"
-        return
-    yield from _violations(inner, path)
+        return f"value: cannot be decoded as {packed.TypeName()}"
+    return violation(inner)
 
 
-def _structured(struct: Any, path: str) -> Iterator[str]:
+def _structured(struct: Any) -> str:
     """The rules of a message that is given as JSON within a message."""
     try:
         inner = symbol_database.Default().GetSymbol(struct.type_url.rpartition("/")[2])()
     except KeyError:
-        return
+        return ""
     try:
         json_format.ParseDict(json_format.MessageToDict(struct.value), inner)
     except (json_format.Error, ValueError, TypeError) as error:
-        yield f"{path.rstrip('.')}: {' '.join(str(error).split())[:200]}"
-        return
-    yield from _violations(inner, path)
-
-
-def _parts(field: Any, value: Any) -> Iterator[tuple[str, Any]]:
-    """The messages in a field, each with what tells it from the others."""
-    if field.message_type.GetOptions().map_entry:
-        if field.message_type.fields_by_name["value"].message_type is not None:
-            yield from ((f"[{key}]", value[key]) for key in value)
-    elif field.is_repeated:
-        yield from ((f"[{index}]", part) for index, part in enumerate(value))
-    else:
-        yield "", value
+        return f"value: {' '.join(str(error).split())[:200]}"
+    return violation(inner)
 
 
 @cache
+def _plan(descriptor: Any) -> tuple[_Special | None, tuple[tuple[str, _Check], ...], dict[str, _Shape]]:
+    """How messages of a type are checked: by what it packs, or by its own rules and those of its parts."""
+    if descriptor.full_name == "google.protobuf.Any":
+        return _packed, (), {}
+    if descriptor.full_name in _TYPED_STRUCTS:
+        return _structured, (), {}
+    shapes = {f.name: shape for f in descriptor.fields if (shape := _shape(f)) is not None}
+    return None, _checks(descriptor), shapes
+
+
+def _shape(field: Any) -> _Shape | None:
+    """How the messages in a field are got at, each with what tells it from the others; None if there are none."""
+    if field.message_type is None or field.message_type.full_name in _VALUES:
+        return None
+    if field.message_type.GetOptions().map_entry:
+        if field.message_type.fields_by_name["value"].message_type is None:
+            return None
+        return lambda value: [(f"[{key}]", value[key]) for key in value]
+    if field.is_repeated:
+        return lambda value: [(f"[{index}]", part) for index, part in enumerate(value)]
+    return lambda value: (("", value),)
+
+
 def _checks(descriptor: Any) -> tuple[tuple[str, _Check], ...]:
     """The checks of a message's own fields and choices."""
     options = descriptor.GetOptions()
@@ -156,7 +185,7 @@ def _scalar(field: Any, kind: str, rules: Any, value: Any) -> str:
     if kind in _NUMBERS:
         return _range(rules, value)
     if kind in {"duration", "timestamp"}:
-        return _range(rules, value, as_number=_seconds)
+        return _range(rules, _seconds(value), as_number=_seconds)
     check = _SCALARS.get(kind)
     return check(field, rules, value) if check is not None else ""
 
@@ -165,23 +194,22 @@ def _seconds(value: duration_pb2.Duration | timestamp_pb2.Timestamp) -> float:
     return value.seconds + value.nanos / 1e9
 
 
-def _range(rules: Any, value: Any, as_number: Callable[[Any], float] = lambda number: number) -> str:
-    number = as_number(value)
-    given = {limit.name: bound for limit, bound in rules.ListFields()}
-    if given.get("ignore_empty") and not number:
-        return ""
-    bounds = {name: as_number(bound) for name, bound in given.items() if name in {"const", "lt", "lte", "gt", "gte"}}
-    holds = {
-        "const": lambda bound: number == bound,
-        "lt": lambda bound: number < bound,
-        "lte": lambda bound: number <= bound,
-        "gt": lambda bound: number > bound,
-        "gte": lambda bound: number >= bound,
-    }
-    words = {"const": "be", "lt": "be below", "lte": "be at most", "gt": "be above", "gte": "be at least"}
-    for name, bound in bounds.items():
-        if not holds[name](bound):
-            return f"must {words[name]} {bound:g}"
+_HOLDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
+    "const": (operator.eq, "be"),
+    "lt": (operator.lt, "be below"),
+    "lte": (operator.le, "be at most"),
+    "gt": (operator.gt, "be above"),
+    "gte": (operator.ge, "be at least"),
+}
+
+
+def _range(rules: Any, number: Any, as_number: Callable[[Any], float] = lambda number: number) -> str:
+    for limit, bound in rules.ListFields():
+        held = _HOLDS.get(limit.name)
+        if held is not None and not held[0](number, as_number(bound)):
+            if rules.DESCRIPTOR.fields_by_name.get("ignore_empty") is not None and rules.ignore_empty and not number:
+                return ""
+            return f"must {held[1]} {as_number(bound):g}"
     return _membership(rules, number, [as_number(one) for one in getattr(rules, "in")])
 
 
