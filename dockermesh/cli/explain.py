@@ -12,6 +12,7 @@ from dockermesh.cli.tables import print_data
 
 _FILE = click.Path(path_type=Path)
 _WIDTH = 13
+_VERDICTS = {True: "accepts", False: "refuses", None: "may refuse"}
 
 
 @click.command()
@@ -138,8 +139,7 @@ def _destination(target: dict[str, Any]) -> Iterator[tuple[str, str]]:
     extra = f", {target['balancing']}, TLS {target['tls']}{rule}" if target["exists"] else ", which does not exist"
     yield "To", f"{target['percent']:g} % {name}{extra}"
     for endpoint in target["endpoints"]:
-        verdict = {True: "accepts", False: "refuses", None: "may refuse"}.get(endpoint.get("accepts"), "")
-        verdict = verdict if "accepts" in endpoint else ""
+        verdict = _VERDICTS[endpoint["accepts"]] if "accepts" in endpoint else ""
         reason = f" ({endpoint['reason']})" if endpoint.get("reason") else ""
         tls = f"TLS {endpoint['tls']}" if target["tls"] == "auto" else ""
         parts = (endpoint["address"], endpoint["health"], endpoint["workload"], tls, verdict + reason)

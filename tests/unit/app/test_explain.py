@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from dockermesh.app.explaining import from_files
 from dockermesh.app.inspect.authorization import Caller, decide
 from dockermesh.app.inspect.explain import explain, parse_request
 from dockermesh.app.inspect.matching import Request, header_matches, route_matches, text_matches
 from dockermesh.app.inspect.routing import Connection, filter_chain, find_route
-from dockermesh.errors import InputError
+from dockermesh.cli.main import root
+from dockermesh.errors import DockermeshError, InputError
 
 CATALOG = """\
 services:
@@ -280,3 +283,33 @@ def test_policies_decide_in_order_and_what_is_not_known_is_said() -> None:
         "DENY", other=({"not_rule": {"header": {"name": ":method", "string_match": {"exact": "GET"}}}}, anyone)
     )
     assert decide([negated], request("/"), caller).allowed is True
+
+
+def test_the_command_prints_it_for_people_and_for_scripts(files: Path) -> None:
+    options = ["--config", str(files / "rules.yaml"), "--catalog", str(files / "catalog.yaml")]
+    told = CliRunner().invoke(root, ["explain", "web", "http://reviews:9080/new?beta=1", *options])
+    assert told.exit_code == 0, told.output
+    labels = dict(line.split(None, 1) for line in told.stdout.splitlines() if not line.startswith(" "))
+    assert labels["Rule"] == f"VirtualService default/reviews spec.http[0].match[1] ({files / 'rules.yaml'}:19): /new*"
+    assert (labels["Delay"], labels["Abort"]) == ("7s for 12.5 %", "503 for 1 %")
+    assert labels["To"].startswith("100 % reviews.service.consul:9080 subset v2, LEAST_REQUEST, TLS ")
+    assert "10.0.0.3:9080  HEALTHY  shop/reviews-v2-1" in told.stdout
+    same = CliRunner().invoke(root, ["explain", "web", "http://reviews:9080/new?beta=1", "-o", "json", *options])
+    assert json.loads(same.stdout)["rule"]["path"] == "spec.http[0].match[1]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["web", "http://reviews/", "-H", "no-colon"], "is no header"),
+        (["web", "https://reviews/", "--live"], "only http://"),
+        (["web", "http://reviews/", "--live", "--config", "x"], "cannot be asked live"),
+        (
+            ["nobody", "http://reviews/", "--config", "{}/rules.yaml", "--catalog", "{}/catalog.yaml"],
+            "is called 'nobody'",
+        ),
+    ],
+)
+def test_what_cannot_be_explained_is_refused(files: Path, arguments: list[str], reason: str) -> None:
+    done = CliRunner().invoke(root, ["explain", *(a.replace("{}", str(files)) for a in arguments)])
+    assert isinstance(done.exception, DockermeshError) and reason in str(done.exception)
