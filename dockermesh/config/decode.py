@@ -7,6 +7,7 @@ problems of a document are found in one go. Whether the result may be used, `Pro
 from __future__ import annotations
 
 import math
+import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
@@ -23,6 +24,7 @@ from dockermesh.config.legacy import UPGRADES
 T = TypeVar("T")
 _Decode = Callable[[Any, Cursor], Any]
 _REJECTED: Any = object()
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _MOST_HINTS = 100
 """Suggestions are slow, and nobody reads more."""
 
@@ -56,7 +58,7 @@ def _decoder(annotation: Any) -> _Decode:
 
 def _plain_decoder(annotation: Any) -> _Decode:
     if annotation is Any:
-        return lambda raw, at: raw
+        return _anything
     if annotation in _SCALARS:
         return _SCALARS[annotation]
     if issubclass(annotation, StrEnum):
@@ -219,8 +221,35 @@ def describe(raw: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+NOT_UNICODE = "must be valid Unicode: it has half of a surrogate pair"
+
+
+def is_unicode(text: str) -> bool:
+    """Whether the text can be encoded: JSON's escapes can make one that cannot."""
+    return text.isascii() or _SURROGATE.search(text) is None
+
+
+def _anything(raw: Any, at: Cursor) -> Any:
+    """Free-form data: only what no encoder takes is refused."""
+    pending = [raw]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, str) and not is_unicode(part):
+            at.error(NOT_UNICODE)
+            return _REJECTED
+        if isinstance(part, dict):
+            pending.extend(part)
+            pending.extend(part.values())
+        elif isinstance(part, list):
+            pending.extend(part)
+    return raw
+
+
 def _text(raw: Any, at: Cursor) -> Any:
     if isinstance(raw, str):
+        if not is_unicode(raw):
+            at.error(NOT_UNICODE)
+            return _REJECTED
         return raw
     at.error(f"must be a text, not {describe(raw)}; quote it")
     return _REJECTED

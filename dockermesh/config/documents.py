@@ -13,7 +13,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from dockermesh.config.decode import decode, describe, unknown_field
+from dockermesh.config.decode import NOT_UNICODE, decode, describe, is_unicode, unknown_field
 from dockermesh.config.findings import Cursor, Finding, Level, Problems, Touched, render_path
 from dockermesh.config.kinds import KINDS, MESH_CONFIG, Kind, kind_named, replacement_of
 from dockermesh.config.loading import RawDocument, line_of, load_documents
@@ -243,4 +243,6 @@ def _texts(raw: Any, at: Cursor) -> dict[str, str]:
     for key, value in raw.items():
         if not isinstance(value, str):
             (at / key).error(f"must be a text, not {describe(value)}; quote it")
+        elif not is_unicode(value) or not is_unicode(str(key)):
+            (at / key).error(NOT_UNICODE)
     return {key: value for key, value in raw.items() if isinstance(value, str)}

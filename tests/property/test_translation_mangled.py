@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
-from mangling import DOCUMENTS, accepted, mangle, messages, told
+from mangling import DOCUMENTS, accepted, mangle, messages, part, places, told
 
 from dockermesh.app.render import snapshot_parts
 from dockermesh.app.static_bootstrap import static_bootstrap
@@ -49,6 +49,15 @@ def test_what_a_mangled_resource_becomes_breaks_no_rule_of_envoy(seed: int, is_a
         for message in messages(snapshot):
             fault = FAULTS.get(message.DESCRIPTOR.name)
             assert fault is None or not fault(message)
+
+
+@pytest.mark.parametrize("kind", sorted({document["kind"] for document in DOCUMENTS}))
+def test_half_a_surrogate_pair_is_refused_wherever_it_stands(kind: str) -> None:
+    for document in (d for d in DOCUMENTS if d["kind"] == kind):
+        for path in [p for p in places(document) if len(p) > 1 and p[0] == "spec"]:
+            spoiled = copy.deepcopy(document)
+            part(spoiled, path[:-1])[path[-1]] = "\ud800"
+            assert not accepted(spoiled), path
 
 
 def certificate() -> tuple[str, str]:

@@ -34,6 +34,8 @@ def listener_fault(listener: Any) -> str:
     is_udp = listener.address.socket_address.protocol == address_pb2.SocketAddress.UDP
     if not chains and not is_udp and not listener.HasField("default_filter_chain"):
         return "the listener would have no filter chain"
+    if any(f.WhichOneof("config_type") is None for f in listener.listener_filters):
+        return "a listener filter would have no typed_config"
     matches = [chain.filter_chain_match.SerializeToString(deterministic=True) for chain in chains]
     if len(set(matches)) != len(matches):
         return "two filter chains would have the same match"
@@ -43,6 +45,8 @@ def listener_fault(listener: Any) -> str:
 
 
 def _chain_fault(chain: Any) -> str:
+    if any(f.WhichOneof("config_type") is None for f in chain.filters):
+        return "a network filter would have no typed_config"
     types = [f.typed_config.TypeName() if f.HasField("typed_config") else "" for f in chain.filters]
     if any(kind in _TERMINAL for kind in types[:-1]):
         return "a network filter would come after one that ends the chain"
@@ -61,8 +65,8 @@ def _manager_fault(manager: Any) -> str:
     kinds = [f.typed_config.TypeName() for f in manager.http_filters]
     if not kinds or kinds[-1] != _ROUTER or _ROUTER in kinds[:-1]:
         return "the router would not be the last HTTP filter; use INSERT_BEFORE envoy.filters.http.router"
-    if any(not f.name for f in manager.http_filters):
-        return "an HTTP filter would have no name"
+    if any(not f.name or f.WhichOneof("config_type") is None for f in manager.http_filters):
+        return "an HTTP filter would have no name or no typed_config"
     return table_fault(manager.route_config) if manager.HasField("route_config") else ""
 
 
