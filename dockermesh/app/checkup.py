@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from dockermesh.app.local_certificates import away_warning
 from dockermesh.app.mesh_client import CONTAINER, MeshClient
 from dockermesh.engine.compose import OLDEST, compose_command, run_compose
 from dockermesh.engine.local import LocalEngine
@@ -103,7 +104,8 @@ def _mesh(engine: LocalEngine) -> Iterator[Finding]:
     try:
         client = MeshClient(engine)
     except DockermeshError:
-        yield Finding("mesh", Verdict.OK, "not running")
+        alone = away_warning(engine)
+        yield Finding("mesh", Verdict.FAILED if alone else Verdict.OK, alone or "not running", "run `dockermesh up`")
         return
     missing = client.readiness()
     if missing:
@@ -112,6 +114,8 @@ def _mesh(engine: LocalEngine) -> Iterator[Finding]:
     report = client.workloads()
     if report["degraded"]:
         yield Finding("registry", Verdict.WARNING, report["degraded"], "see `docker logs dockermesh-consul`")
+    for warning in report.get("warnings") or ():
+        yield Finding("certificates", Verdict.WARNING, warning, "see `dockermesh ca status`")
     late = [w["name"] for w in report["workloads"] if w["xds"] != "SYNCED"]
     if late:
         yield Finding("proxies", Verdict.WARNING, f"not in sync: {', '.join(late)}", "see `dockermesh ps`")

@@ -28,7 +28,7 @@ from dockermesh.app.folder_store import FolderConfigStore
 from dockermesh.app.http_port import HttpPort, ServerTls
 from dockermesh.app.jwks import KeySets
 from dockermesh.app.known_proxies import anonymous_proxy, proxy_of
-from dockermesh.app.metrics import render_metrics
+from dockermesh.app.metrics import render_metrics, trust_metrics
 from dockermesh.app.outcome import MeshOutcome
 from dockermesh.app.parts import make_documents, make_registrar, make_registry, make_store, make_token_store
 from dockermesh.app.settings import ControlPlaneSettings
@@ -36,7 +36,7 @@ from dockermesh.app.state_files import open_token
 from dockermesh.app.tokens import Tokens
 from dockermesh.app.trust import Trust
 from dockermesh.app.trust_api import JOIN_PATH, add_trust_routes
-from dockermesh.ca import Authority
+from dockermesh.ca import Authority, Leaf
 from dockermesh.config.documents import read_text
 from dockermesh.config.files import resource_files
 from dockermesh.errors import DockermeshError
@@ -136,7 +136,16 @@ class ControlPlane:
 
     def metrics_text(self) -> str:
         """Metrics for Prometheus."""
-        return render_metrics(self._ads.metrics, self.sync(), self._translator.counters, self.catalog())
+        found = (self._ads.metrics, self.sync(), self._translator.counters, self.catalog())
+        return render_metrics(*found, trust_metrics(self.trust))
+
+    def certificates(self) -> Mapping[str, Leaf]:
+        """The certificates last given to proxies."""
+        return self.trust.certificates()
+
+    def trust_warnings(self) -> list[str]:
+        """What is to be said about the CA and its certificates."""
+        return self.trust.warnings()
 
     def snapshot_of(self, workload: str) -> Snapshot | None:
         """What a workload's proxy is to have, without its certificate; None if there is no such workload."""

@@ -5,20 +5,25 @@
 
 from __future__ import annotations
 
+import datetime
 import socket
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from aiohttp import web
 
+from dockermesh.app.ca_report import is_late
 from dockermesh.app.config_dump import config_dump
+from dockermesh.ca import Leaf
 from dockermesh.kubeapi.auth import TokenGate, require_token
 from dockermesh.model import Catalog, Endpoint, Workload
 from dockermesh.translate.mtls_report import MtlsReport
 from dockermesh.xds import ProxyStatus, Sync
 from dockermesh.xds.snapshot import FIELDS, Snapshot
 
+_NO_LEAVES: Mapping[str, Leaf] = MappingProxyType({})
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 
 
@@ -46,6 +51,12 @@ class View(Protocol):
     def mtls(self) -> MtlsReport:
         """What is encrypted, and what STRICT would break."""
 
+    def certificates(self) -> Mapping[str, Leaf]:
+        """The certificates last given to proxies, by workload."""
+
+    def trust_warnings(self) -> list[str]:
+        """What is to be said about the CA and the renewal of certificates."""
+
     def metrics_text(self) -> str:
         """All metrics in Prometheus' text format."""
 
@@ -62,8 +73,8 @@ def make_debug_app(view: View, token: str) -> web.Application:
         return web.Response(text="\n".join(missing or ["ok"]) + "\n", status=503 if missing else 200)
 
     async def workloads(_: web.Request) -> web.Response:
-        report = workload_report(view.catalog(), view.proxies(), view.sync())
-        return web.json_response(report | {"trust_domain": view.trust_domain()})
+        report = workload_report(view.catalog(), view.proxies(), view.sync(), view.certificates())
+        return web.json_response(report | {"trust_domain": view.trust_domain(), "warnings": view.trust_warnings()})
 
     async def syncz(_: web.Request) -> web.Response:
         return web.json_response([proxy_report(p) for p in view.proxies()])
@@ -124,8 +135,10 @@ def proxy_report(proxy: ProxyStatus) -> dict[str, Any]:
     }
 
 
-def workload_report(catalog: Catalog, proxies: list[ProxyStatus], sync: Sync) -> dict[str, Any]:
-    """Every workload with its endpoints' health and its proxy's state."""
+def workload_report(
+    catalog: Catalog, proxies: list[ProxyStatus], sync: Sync, leaves: Mapping[str, Leaf] = _NO_LEAVES
+) -> dict[str, Any]:
+    """Every workload with its endpoints' health, its proxy's state and the end of its certificate."""
     by_key = {p.proxy.key: p for p in proxies}
     endpoints: dict[str, list[Endpoint]] = defaultdict(list)
     for service in catalog.services.values():
@@ -138,9 +151,18 @@ def workload_report(catalog: Catalog, proxies: list[ProxyStatus], sync: Sync) ->
         "sync": {"connected": sync.connected, "pending": sync.pending, "nacked": sync.nacked},
         "workloads": [
             _workload(catalog.workloads[name], endpoints.get(name, []), by_key.get(name))
+            | {"certificate": certificate_report(leaves.get(name), datetime.datetime.now(datetime.UTC))}
             for name in sorted(catalog.workloads)
         ],
     }
+
+
+def certificate_report(leaf: Leaf | None, now: datetime.datetime) -> dict[str, Any] | None:
+    """Until when a certificate is good, when it is to be replaced, and whether that is overdue."""
+    if leaf is None:
+        return None
+    ends, renewal = (f"{moment:%Y-%m-%dT%H:%M:%SZ}" for moment in (leaf.not_after, leaf.renew_at))
+    return {"expires": ends, "renewal": renewal, "overdue": is_late(leaf, now)}
 
 
 def _workload(workload: Workload, endpoints: list[Endpoint], proxy: ProxyStatus | None) -> dict[str, Any]:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import datetime
+from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from dockermesh.app.ca_report import is_late
+from dockermesh.app.trust import Trust
 from dockermesh.model import Catalog
 from dockermesh.translate.translator import Counters
 from dockermesh.xds import Metrics, Sync
 from dockermesh.xds.snapshot import FIELDS
 
 
-def render_metrics(metrics: Metrics, sync: Sync, counters: Counters, catalog: Catalog) -> str:
+def render_metrics(
+    metrics: Metrics, sync: Sync, counters: Counters, catalog: Catalog, trust: Iterable[Metric] = ()
+) -> str:
     """All metrics as text."""
     registry = CollectorRegistry()
-    registry.register(_Snapshot([*_xds(metrics, sync), *_translation(counters), *_catalog(catalog)]))
+    registry.register(_Snapshot([*_xds(metrics, sync), *_translation(counters), *_catalog(catalog), *trust]))
     return generate_latest(registry).decode()
 
 
@@ -48,6 +53,34 @@ def _xds(metrics: Metrics, sync: Sync) -> Iterator[Metric]:
     yield GaugeMetricFamily("dockermesh_proxies_connected", "Proxies connected.", value=sync.connected)
     yield GaugeMetricFamily("dockermesh_proxies_pending", "Proxies that wait for the newest state.", value=sync.pending)
     yield GaugeMetricFamily("dockermesh_proxies_nacked", "Proxies that refused something.", value=sync.nacked)
+
+
+def trust_metrics(trust: Trust) -> Iterator[Metric]:
+    """The CA's roots and the certificates that proxies hold; times are Unix times in seconds."""
+    secrets = trust.secrets
+    if secrets is None:
+        return
+    now, leaves = datetime.datetime.now(datetime.UTC), secrets.leaves()
+    material = trust.authority.material
+    late = sum(is_late(leaf, now) for leaf in leaves.values())
+    ends = {
+        "dockermesh_ca_root_expiry_seconds": ("When the first trusted root expires.", material.roots),
+        "dockermesh_ca_signer_expiry_seconds": ("When the signing certificate expires.", [material.signer.certificate]),
+    }
+    for name, (text, items) in ends.items():
+        yield GaugeMetricFamily(name, text, value=min(c.not_valid_after_utc for c in items).timestamp())
+    first = min((leaf.not_after for leaf in leaves.values()), default=None)
+    if first is not None:
+        text = "When the first of the proxies' certificates expires."
+        yield GaugeMetricFamily("dockermesh_certificates_expiry_seconds", text, value=first.timestamp())
+    yield GaugeMetricFamily(
+        "dockermesh_ca_roots", "Trusted roots; more than 1 in a rotation.", value=len(material.roots)
+    )
+    yield GaugeMetricFamily("dockermesh_certificates", "Certificates that proxies hold.", value=len(leaves))
+    yield GaugeMetricFamily("dockermesh_certificates_overdue", "Certificates overdue for renewal.", value=late)
+    yield CounterMetricFamily("dockermesh_certificates_issued", "Certificates issued.", value=secrets.issued)
+    yield CounterMetricFamily("dockermesh_certificate_failures", "Failures to issue.", value=secrets.failures)
+    yield CounterMetricFamily("dockermesh_clock_jumps", "Times that the clock was set.", value=secrets.clock_jumps)
 
 
 def _translation(counters: Counters) -> Iterator[Metric]:

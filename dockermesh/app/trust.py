@@ -6,7 +6,7 @@ Invariant: a step is taken only when no connection can break by it, unless the o
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import structlog
@@ -16,7 +16,7 @@ from dockermesh.app.ca_report import blockers, ca_report
 from dockermesh.app.settings import ControlPlaneSettings
 from dockermesh.app.state_files import publish_roots
 from dockermesh.app.workload_secrets import WorkloadSecrets
-from dockermesh.ca import NEXT, Authority, Step
+from dockermesh.ca import NEXT, Authority, Leaf, Step
 from dockermesh.errors import DockermeshError, NotReadyError
 from dockermesh.registry.sealed_store import ConsulSealedStore
 from dockermesh.xds import ProxyStatus
@@ -91,6 +91,16 @@ class Trust:
             lifetime=self._settings.leaf_lifetime,
             now=datetime.datetime.now(datetime.UTC),
         )
+
+    def certificates(self) -> Mapping[str, Leaf]:
+        """The certificates last given to proxies, by workload."""
+        return self.secrets.leaves() if self.secrets is not None else {}
+
+    def warnings(self) -> list[str]:
+        """What is to be said about the CA and the renewal of certificates."""
+        if self._authority is None:
+            return [self.missing]
+        return list(self.status()["warnings"])
 
     async def rotate(self, step: Step, *, force: bool = False) -> list[str]:
         """Take a step; what forbids it, if anything does and it is not forced. Raises DockermeshError."""

@@ -23,10 +23,18 @@ _COLOURS = {"SYNCED": "green", "healthy": "green", "STALE": "yellow", "NOT SENT"
 )
 def command(project_name: str | None, output: str) -> None:
     """List workloads with container, endpoint health and xDS state."""
+    from dockermesh.app.local_certificates import away_warning
     from dockermesh.app.mesh_client import MeshClient
     from dockermesh.engine.local import LocalEngine
+    from dockermesh.errors import NotReadyError
 
-    report = MeshClient(LocalEngine()).workloads()
+    engine = LocalEngine()
+    try:
+        report = MeshClient(engine).workloads()
+    except NotReadyError:
+        if warning := away_warning(engine):
+            click.echo(f"warning: {warning}", err=True)
+        raise
     workloads = [w for w in report["workloads"] if project_name in {None, w["project"]}]
     if output == "json":
         click.echo(json.dumps(workloads, indent=2))
@@ -39,8 +47,9 @@ def command(project_name: str | None, output: str) -> None:
             click.echo(workload["name"])
     else:
         print_table(workloads, wide=output == "wide")
-    if report["degraded"]:
-        click.echo(f"warning: {report['degraded']}", err=True)
+    for warning in (report["degraded"], *report["warnings"]):
+        if warning:
+            click.echo(f"warning: {warning}", err=True)
 
 
 def print_table(workloads: Sequence[Mapping[str, Any]], *, wide: bool = False) -> None:
@@ -48,11 +57,8 @@ def print_table(workloads: Sequence[Mapping[str, Any]], *, wide: bool = False) -
     head = ["WORKLOAD", "KIND", "SERVICE", "ADDRESS", "CONTAINER", "HEALTH", "XDS"]
     rows = [_row(w) for w in workloads]
     if wide:
-        head += ["HOST", "ACCOUNT", "VERSION", "PROXY"]
-        rows = [
-            [*r, w["host"], w["service_account"], w["labels"].get("version", "-"), w["proxy_container"][:12] or "-"]
-            for r, w in zip(rows, workloads, strict=True)
-        ]
+        head += ["HOST", "ACCOUNT", "VERSION", "PROXY", "CERTIFICATE UNTIL"]
+        rows = [row + _wide(w) for row, w in zip(rows, workloads, strict=True)]
     widths = [max(len(line[i]) for line in [head, *rows]) for i in range(len(head))]
     click.echo("  ".join(f"{text:<{width}}" for text, width in zip(head, widths, strict=True)).rstrip())
     for row in rows:
@@ -62,6 +68,13 @@ def print_table(workloads: Sequence[Mapping[str, Any]], *, wide: bool = False) -
         for name, state in ((workload["proxy"] or {}).get("types") or {}).items():
             if state.get("error"):
                 click.echo(f"{workload['name']} refused {name}: {state['error']}", err=True)
+
+
+def _wide(workload: Mapping[str, Any]) -> list[str]:
+    certificate = workload.get("certificate") or {}
+    version = workload["labels"].get("version", "-")
+    proxy = workload["proxy_container"][:12] or "-"
+    return [workload["host"], workload["service_account"], version, proxy, certificate.get("expires", "-")]
 
 
 def _row(workload: Mapping[str, Any]) -> list[str]:

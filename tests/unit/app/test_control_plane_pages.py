@@ -10,6 +10,7 @@ from aiohttp.test_utils import TestServer
 
 from dockermesh.app.debug import make_debug_app, workload_report
 from dockermesh.app.inspect.dump import read_dump
+from dockermesh.ca import Leaf
 from dockermesh.model import Catalog, Endpoint, Health, Port, Protocol, ServedPort, Service, Workload
 from dockermesh.translate.mesh import Proxy
 from dockermesh.translate.translator import Translator
@@ -40,6 +41,12 @@ class View:
 
     def trust_domain(self) -> str:
         return "cluster.local"
+
+    def certificates(self) -> dict[str, Leaf]:
+        return {}
+
+    def trust_warnings(self) -> list[str]:
+        return []
 
     def metrics_text(self) -> str:
         return "dockermesh_services 0.0\n"
