@@ -47,7 +47,7 @@ def command(project_name: str | None, output: str) -> None:
             click.echo(workload["name"])
     else:
         print_table(workloads, wide=output == "wide")
-    for warning in (report["degraded"], *report["warnings"]):
+    for warning in (report["degraded"], *report.get("warnings", ())):
         if warning:
             click.echo(f"warning: {warning}", err=True)
 
