@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
+import json
 import socket
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -89,7 +91,9 @@ def make_debug_app(view: View, token: str) -> web.Application:
             return web.json_response(
                 {"message": f"there is no workload {wanted!r}; give ?proxyID=WORKLOAD"}, status=404
             )
-        return web.json_response(config_dump(snapshot))
+        # A large mesh takes seconds, in which streams must go on; a snapshot never changes, so a thread may read it.
+        text = await asyncio.to_thread(lambda: json.dumps(config_dump(snapshot)))
+        return web.Response(text=text, content_type="application/json")
 
     async def registryz(_: web.Request) -> web.Response:
         return web.json_response(catalog_report(view.catalog()))

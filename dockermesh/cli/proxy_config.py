@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from dockermesh.app.inspect.dump import Dump
     from dockermesh.engine.admin import ProxyAdmin
 
-F = TypeVar("F", bound=Callable[..., Any])
 ALIASES = {
     "listener": ("listeners", "l"),
     "route": ("routes", "r"),
@@ -48,8 +48,22 @@ def command() -> None:
     """
 
 
-def _source(function: F) -> F:
-    """The options by which every page is read."""
+def _source(function: Callable[..., None]) -> Callable[..., None]:
+    """The options by which every page is read; a file of another form than Envoy's is refused."""
+
+    @functools.wraps(function)
+    def guarded(*, file: Path | None, **options: Any) -> None:
+        from dockermesh.errors import InputError
+
+        try:
+            function(file=file, **options)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            if file is None:
+                raise
+            text = f"not in the form of Envoy's config dump: {error}"
+            raise InputError(text, where=str(file), fix="save Envoy's /config_dump as it is") from error
+
+    decorated: Callable[..., None] = guarded
     for option in (
         click.option("-n", "--namespace", default="", metavar="NS", help="The workload's namespace."),
         click.option(
@@ -65,8 +79,8 @@ def _source(function: F) -> F:
         ),
         click.argument("workload", required=False),
     ):
-        function = option(function)
-    return function
+        decorated = option(decorated)
+    return decorated
 
 
 @command.command("cluster")

@@ -154,3 +154,13 @@ def test_what_a_pod_says_is_read_at_once_however_much_it_is(mesh: Mesh) -> None:
     code, output, _ = LocalEngine().execute("bookinfo-details-v1-1-pod-1", ["head", "-c", "20000000", "/dev/zero"])
     assert (code, len(output)) == (0, 20_000_000)
     assert time.monotonic() - began < 20 * SLACK
+
+
+def test_the_history_has_what_was_applied_and_knows_the_way_back(mesh: Mesh, rules: Mesh) -> None:
+    entries = data(rules, "history")
+    applied = next(e for e in entries if "VirtualService default/reviews" in {r["resource"] for r in e["resources"]})
+    assert (applied["who"], applied["command"]) == ("dockermesh", "dockermesh apply")
+    before = json.loads(shown(rules, "rollback", str(applied["number"] - 1), "--dry-run", "-o", "json"))
+    undone = {change["resource"]: change["action"] for change in before}
+    assert undone["VirtualService default/reviews"] == undone["DestinationRule default/reviews"] == "deleted"
+    assert data(rules, "history") == entries

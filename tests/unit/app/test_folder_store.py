@@ -76,3 +76,17 @@ async def test_what_cannot_be_saved_is_not_published(tmp_path: Path, readers: li
     with pytest.raises(RegistryError):
         await store.put(KEY, GATEWAY)
     assert readers[0].published.empty()
+
+
+def names_in(folder: Path) -> list[str]:
+    return [file.name for file in folder.glob("*.json")]
+
+
+async def test_several_resources_are_replaced_together_or_not_at_all(tmp_path: Path) -> None:
+    store = FolderConfigStore(tmp_path)
+    assert await store.put("g/k/ns/a", {"spec": 1})
+    version = store.index
+    assert not await store.replace({"g/k/ns/b": (0, {"spec": 2}), "g/k/ns/a": (version - 1, None)})
+    assert names_in(tmp_path) == ["g~k~ns~a.json"]
+    assert await store.replace({"g/k/ns/b": (0, {"spec": 2}), "g/k/ns/a": (version, None)})
+    assert names_in(tmp_path) == ["g~k~ns~b.json"]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dockermesh.app.inspect import tables
 from dockermesh.app.inspect.dump import Dump, public_names, read_dump, read_json
@@ -16,8 +20,20 @@ from dockermesh.app.inspect.proxies import LocalProxy, find_proxy
 from dockermesh.app.inspect.secrets import secret_items
 from dockermesh.app.inspect.status import compare, status_entries, status_row
 from dockermesh.ca import new_material
+from dockermesh.cli.main import root
 from dockermesh.errors import InputError, UsageError
 
+# fmt: off
+FIELDS = [
+    "active_state", "address", "application_protocols", "bootstrap", "cluster", "cluster_name", "clusters",
+    "config", "domains", "dynamic_active_clusters", "dynamic_active_secrets", "dynamic_endpoint_configs",
+    "dynamic_listeners", "dynamic_route_configs", "endpoint", "endpoint_config", "endpoints", "filter_chain_match",
+    "filter_chains", "filter_metadata", "filters", "inline_string", "istio", "lb_endpoints", "listener", "match",
+    "metadata", "name", "port_value", "prefix_ranges", "route", "route_config", "routes", "secret", "server_names",
+    "socket_address", "static_clusters", "tls_certificate", "trusted_ca", "type", "typed_config",
+    "validation_context", "virtual_hosts",
+]
+# fmt: on
 ADMIN = "type.googleapis.com/envoy.admin.v3."
 ORIGIN = "/apis/networking.istio.io/v1/namespaces/shop/virtual-service/reviews"
 
@@ -267,3 +283,21 @@ def test_a_comparison_shows_what_an_envoy_does_not_have() -> None:
     assert '-      "connect_timeout": "10s"' in missing and "own" not in missing
     assert same == "Listeners Match"
     assert loaded.startswith("Routes Match (RDS last loaded at ") and "Jan 2026" in loaded
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(["Clusters", "Listeners", "Routes", "Endpoints", "Secrets", "Bootstrap"]), JSON)
+def test_a_dump_of_any_form_is_shown_or_refused_with_the_files_name(section: str, content: Any) -> None:
+    config = {"@type": f"{ADMIN}{section}ConfigDump", **(content if isinstance(content, dict) else {})}
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump({"configs": [config]}, file)
+        file.flush()
+        done = CliRunner().invoke(root, ["proxy-config", "all", "-f", file.name])
+    assert done.exit_code == 0 or isinstance(done.exception, InputError), done.exception
