@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -11,7 +12,7 @@ import pytest
 import pytest_asyncio
 from tls_rig import Apps, Party, Proxy, bootstrap, free_ports, request, talk
 
-from dockermesh.ca import Authority
+from dockermesh.ca import Authority, new_material
 from dockermesh.config.documents import read_text
 from dockermesh.model import Catalog, Endpoint, Port, Protocol, ServedPort, Service, Workload
 from dockermesh.translate import mesh as meshes
@@ -102,7 +103,8 @@ def proxy_of(workload: Workload) -> meshes.Proxy:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     folder = tmp_path_factory.mktemp("tls")
-    authority, foreign = (Authority.open(folder / name, "cluster.local") for name in ("ca", "foreign"))
+    now = datetime.datetime.now(datetime.UTC)
+    authority, foreign = (Authority(new_material("cluster.local", now)) for _ in range(2))
     friend, db = (Party(folder / who, authority, "default", who) for who in ("web", "db"))
     stranger = Party(folder / "stranger", foreign, "default", "web")
     own_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -92,7 +92,7 @@ class Party:
         self.chain, self.key, self.root = folder / "chain.pem", folder / "key.pem", folder / "root.pem"
         self.chain.write_bytes(leaf.certificate)
         self.key.write_bytes(leaf.key)
-        self.root.write_bytes(authority.root_pem)
+        self.root.write_bytes(authority.roots_pem)
 
     @property
     def secrets(self) -> list[dict[str, Any]]:
