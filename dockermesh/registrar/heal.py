@@ -19,6 +19,7 @@ from dockermesh.registrar.desired import is_stranded
 # Ended with the pod (by the engine, at shutdown) rather than by the user's hand: within this time of it.
 TOGETHER = 20 * 1_000_000_000
 _GRACE = 3
+_DRAIN = 1.0  # for what a proxy has in hand when it leaves its app behind
 _JOIN_FAILED = ("joining network", "join network", "network namespace", "namespace path", "/ns/net")
 
 
@@ -40,6 +41,8 @@ class Action:
     verb: Verb
     container: Container
     reason: str
+    delay: float = 0.0
+    """Seconds until it is due, if it still is then."""
 
     @property
     def grace(self) -> int:
@@ -51,7 +54,7 @@ def plan_healing(containers: Iterable[Container], stopping: Collection[str] = ()
     """The steps that can be taken now, proxies first; apps follow once their pod is healthy.
 
     `stopping` are ids of containers that got their stop signal: an app stops together with its pod, a proxy after its
-    app.
+    app, if that stops too.
     """
     by_id = {c.id: c for c in containers}
     plan = []
@@ -59,7 +62,12 @@ def plan_healing(containers: Iterable[Container], stopping: Collection[str] = ()
         if member.role not in ("proxy", "app", "follower") or not member.joined:
             continue
         pod = by_id.get(member.joined)
-        action = _orphan(member, by_id.values()) if pod is None else _heal(member, pod, by_id.values(), stopping)
+        if member.role == "proxy" and member.id in stopping and _is_up(member):
+            action = _ending(member, pod, by_id.values(), stopping)
+        elif pod is None:
+            action = _orphan(member, by_id.values())
+        else:
+            action = _heal(member, pod, by_id.values(), stopping)
         if action is not None:
             plan.append(action)
     return plan
@@ -77,12 +85,6 @@ def _heal(
 ) -> Action | None:
     if pod.role != "pod":
         return None
-    if member.role == "proxy" and member.id in stopping and _is_up(member):
-        # A gateway's ends by itself: nobody takes its place.
-        served = pod.labels.get(KIND) == WorkloadKind.GATEWAY or any(
-            c.joined == pod.id and c.role != "proxy" and c.state.running for c in containers
-        )
-        return None if served else Action(Verb.STOP, member, "it was told to stop, and its app has ended")
     if pod.id in stopping and member.role != "proxy" and _is_up(member) and member.id not in stopping:
         return Action(Verb.STOP, member, "its pod is stopping")
     if not _is_up(pod):
@@ -95,6 +97,22 @@ def _heal(
     if proxy_is_in and pod.state.health in ("", "healthy"):
         return action
     return Action(Verb.STOP, member, action.reason) if action.verb is Verb.RESTART else None
+
+
+def _ending(
+    proxy: Container, pod: Container | None, containers: Iterable[Container], stopping: Collection[str]
+) -> Action | None:
+    if pod is None or is_stranded(proxy, pod):
+        return Action(Verb.STOP, proxy, "it was told to stop, and its network is gone")
+    if pod.labels.get(KIND) == WorkloadKind.GATEWAY:
+        return None  # it ends by itself, since nobody takes its place
+    served = [c for c in containers if c.joined == pod.id and c.role != "proxy" and c.state.running]
+    if not served:
+        return Action(Verb.STOP, proxy, "it was told to stop, and its app has ended")
+    if any(c.id in stopping for c in served):
+        return None
+    # It alone is stopped or restarted: its app's requests go elsewhere by now, or wait for it.
+    return Action(Verb.STOP, proxy, "it was told to stop", delay=_DRAIN)
 
 
 def _needed(member: Container, pod: Container) -> Action | None:

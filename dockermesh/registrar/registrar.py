@@ -314,7 +314,7 @@ class Registrar:
         wait = backoff.next() if backoff else 0.0
         self._attempts.setdefault(target.id, Backoff(0.5, 4.0))
         try:
-            await asyncio.sleep(wait)
+            await asyncio.sleep(max(wait, action.delay))
             fresh = [c for c in self._containers.values() if c.group == target.group]
             if not any(
                 a.container.id == target.id and a.verb is action.verb for a in plan_healing(fresh, self._stopping)

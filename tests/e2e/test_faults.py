@@ -82,6 +82,7 @@ def test_a_stopped_replica_gets_no_requests_and_comes_back(mesh: Mesh, measured:
     [
         "bookinfo-details-v1-1",
         "bookinfo-productpage-v1-1",
+        "bookinfo-details-v1-1-proxy-1",
         "bookinfo-details-v1-1-pod-1",
         "bookinfo-productpage-v1-1-pod-1",
     ],

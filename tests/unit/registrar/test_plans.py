@@ -168,6 +168,9 @@ def test_a_proxy_that_was_told_to_stop_ends_after_its_app() -> None:
     (action,) = plan_healing([make("pod"), make("app", DOWN), proxy], {proxy.id})
     assert (action.verb, action.container, action.grace) == (Verb.STOP, proxy, 0)
     assert plan_healing([make("pod"), make("app", DOWN), proxy]) == [], "nobody stops it"
+    (alone,) = plan_healing([make("pod"), make("app"), proxy], {proxy.id})
+    assert (alone.verb, alone.container, alone.grace, alone.delay > 0) == (Verb.STOP, proxy, 0, True)
+    assert [a.verb for a in plan_healing([make("app"), proxy], {proxy.id}) if a.container is proxy] == [Verb.STOP]
     gateway = make("pod", labels={"dockermesh.io/role": "pod", "dockermesh.io/kind": "router"})
     assert plan_healing([gateway, proxy], {proxy.id}) == [], "it ends by itself"
 
