@@ -30,6 +30,7 @@ from dockermesh.app.jwks import KeySets
 from dockermesh.app.known_proxies import anonymous_proxy, proxy_of
 from dockermesh.app.metrics import render_metrics, trust_metrics
 from dockermesh.app.outcome import MeshOutcome
+from dockermesh.app.pacing import Paced
 from dockermesh.app.parts import make_documents, make_registrar, make_registry, make_store, make_token_store
 from dockermesh.app.settings import ControlPlaneSettings
 from dockermesh.app.state_files import open_token
@@ -58,6 +59,7 @@ from dockermesh.xds import AdsServer, NodeInfo, ProxyStatus, Snapshot, Sync
 from dockermesh.xds import Proxy as ConnectedProxy
 
 log = structlog.get_logger(__name__)
+_PUSH_INTERVAL_S = 0.1
 
 
 class ControlPlane:
@@ -91,6 +93,7 @@ class ControlPlane:
         self._store: ConsulConfigStore | FolderConfigStore = make_store(settings)
         self._documents = make_documents(settings)
         self._history = History(self._documents)
+        self._refresh = Paced(self._translate, _PUSH_INTERVAL_S)
         self._listening = False
         self.plaintext_port = 0
 
@@ -176,7 +179,7 @@ class ControlPlane:
         self._keys = keys
         self._refresh()
 
-    def _refresh(self) -> None:
+    def _translate(self) -> None:
         if self._catalog is None or self._config is None:
             return
         before = self._translator.mesh
@@ -282,6 +285,7 @@ class ControlPlane:
                 running.append(tasks.create_task(registrar, name="registrar"))
             await stop.wait()
             log.info("control plane stopping")
+            self._refresh.cancel()
             for task in running:
                 task.cancel()
 

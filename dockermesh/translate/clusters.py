@@ -64,8 +64,10 @@ def service_cluster(
     setting = locality_setting(policy, settings.locality)
     if not _discovers(cluster, service, policy):
         endpoints = _named(cluster, service, port, subset)
+        # Of one name there is nothing to choose, and Envoy refuses a cluster of that type without it.
+        chosen = setting if cluster.type != cluster_pb2.Cluster.LOGICAL_DNS else None
         made = load_assignment(
-            cluster.name, endpoints, locality=scope.locality, labels=dict(scope.labels), setting=setting
+            cluster.name, endpoints, locality=scope.locality, labels=dict(scope.labels), setting=chosen
         )
         cluster.load_assignment.CopyFrom(made)
     set_connection(cluster, policy.connection_pool, settings.tcp_keepalive)
