@@ -120,11 +120,10 @@ def private_bytes(file: Path, what: str, *, is_ours: bool) -> bytes:
             )
         return file.read_bytes()
     except OSError as error:
-        raise AuthorityError(
-            f"{what} cannot be read: {error.strerror}",
-            where=str(file),
-            fix="restore the file from a backup; without it the CA cannot be opened",
-        ) from error
+        fix = "restore the file from a backup; without it the CA cannot be opened"
+        if isinstance(error, PermissionError):
+            fix = "give it to the user that runs the control plane (in compose/mesh.yaml root, without capabilities)"
+        raise AuthorityError(f"{what} cannot be read: {error.strerror}", where=str(file), fix=fix) from error
 
 
 def write_private(path: Path, content: bytes) -> None:
