@@ -15,7 +15,7 @@ import datetime
 import time
 from collections.abc import Callable, Collection, Container, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
 
@@ -42,9 +42,19 @@ class _Held:
     identity: Identity
     leaf: Leaf
     resource: Resource
-    roots: Resource | None = None
     under: Snapshot | None = None
     made: Snapshot | None = None
+    _secrets: ResourceSet | None = None
+    _from: tuple[object, ...] = ()
+
+    def layered(self, under: Snapshot, roots: Resource) -> Snapshot:
+        """The snapshot with the leaf and these roots; the same object, and the same set, for the same parts."""
+        if self._secrets is None or self._from != (roots, under.secrets):
+            self._secrets = ResourceSet([self.resource, roots], base=under.secrets)
+            self._from, self.made = (roots, under.secrets), None
+        if self.made is None or self.under is not under:
+            self.under, self.made = under, under.with_secrets(self._secrets)
+        return self.made
 
 
 class WorkloadSecrets:
@@ -70,20 +80,7 @@ class WorkloadSecrets:
             held = self._renew(key, identity, held)
             if held is None:
                 return under
-        if held.made is not None and held.under is under and held.roots is self._roots:
-            return held.made
-        same = held.made is not None and held.under is not None and held.roots is self._roots
-        if same and held.under is not None and held.made is not None and held.under.secrets is under.secrets:
-            secrets = held.made.secrets
-        else:
-            secrets = ResourceSet([held.resource, self._roots], base=under.secrets)
-        held.under, held.roots, held.made = under, self._roots, replace(under, secrets=secrets)
-        return held.made
-
-    def leaf(self, key: str) -> Leaf | None:
-        """The leaf that a proxy was last given."""
-        held = self._held.get(key)
-        return held.leaf if held is not None else None
+        return held.layered(under, self._roots)
 
     def leaves(self) -> Mapping[str, Leaf]:
         """All leaves by proxy."""
