@@ -55,11 +55,10 @@ from dockermesh.translate.mesh import Proxy, build_mesh
 from dockermesh.translate.mtls_report import MtlsReport, mtls_report
 from dockermesh.translate.settings import MeshSettings
 from dockermesh.translate.translator import Translator
-from dockermesh.xds import AdsServer, NodeInfo, ProxyStatus, Snapshot, Sync
+from dockermesh.xds import AdsServer, Nack, NodeInfo, ProxyStatus, Snapshot, Sync
 from dockermesh.xds import Proxy as ConnectedProxy
 
 log = structlog.get_logger(__name__)
-_PUSH_INTERVAL_S = 0.1
 
 
 class ControlPlane:
@@ -77,7 +76,7 @@ class ControlPlane:
         self._objects = ObjectCache()
         self._key_sets = KeySets(self.take_keys)
         self._keys: Mapping[str, str] = {}
-        self._ads = AdsServer(authorize=self._admission.authorize)
+        self._ads = AdsServer(authorize=self._admission.authorize, on_nack=self._take_refusal)
         self.tokens = Tokens(
             make_token_store(settings),
             self._admission,
@@ -93,7 +92,7 @@ class ControlPlane:
         self._store: ConsulConfigStore | FolderConfigStore = make_store(settings)
         self._documents = make_documents(settings)
         self._history = History(self._documents)
-        self._refresh = Paced(self._translate, _PUSH_INTERVAL_S)
+        self._refresh = Paced(self._translate)
         self._listening = False
         self.plaintext_port = 0
 
@@ -213,6 +212,13 @@ class ControlPlane:
             return None
         identity = workload.identity(self._translator.mesh.settings.trust_domain)
         return self.trust.secrets.layered(proxy.key, identity, snapshot)
+
+    def _take_refusal(self, proxy: ConnectedProxy, type_url: str, nack: Nack) -> None:
+        """Leave the EnvoyFilters out of what a proxy refused, or the next to start would have nothing there."""
+        workload = self._translator.mesh.workloads.get(proxy.key)
+        told = proxy_of(workload, proxy.node.metadata) if workload is not None else None
+        if told is not None and self._translator.distrust(told, type_url, nack.detail):
+            asyncio.get_running_loop().call_soon(self._ads.publish, self._look_up)
 
     def _look_up_anonymous(self, proxy: ConnectedProxy) -> Snapshot | None:
         if self._catalog is None or self._config is None:

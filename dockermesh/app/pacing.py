@@ -13,7 +13,7 @@ class Paced:
     always counts. Invariant: two calls are never less than the interval apart. Used from one event loop.
     """
 
-    def __init__(self, call: Callable[[], None], interval: float) -> None:
+    def __init__(self, call: Callable[[], None], interval: float = 0.1) -> None:
         self._call = call
         self._interval = interval
         self._last = float("-inf")

@@ -142,6 +142,14 @@ class Translator:
         for name, reason in self._book.problems():
             yield Fault(name, Reason.NOT_TRANSLATED, reason)
 
+    def distrust(self, proxy: Proxy, type_url: str, reason: str) -> bool:
+        """A proxy has refused resources of a type: leave EnvoyFilters out of those that the reason names.
+
+        Returns whether that changes what proxies are told.
+        """
+        patcher = self._book.patcher(proxy)
+        return patcher is not None and patcher.distrust(type_url, reason)
+
     def _current(self) -> ConfigIndex:
         if self._index is None:
             raise RuntimeError("the translator was asked before its first update")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,12 @@ from control_plane_rig import control_plane, workload
 from envoy.config.cluster.v3 import cluster_pb2
 from patience import SLACK
 
-from dockermesh.config.documents import read_text
+from dockermesh.config.documents import read_document, read_text
 from dockermesh.model import Catalog, Endpoint, Port, Protocol, Service, WorkloadKind
 from dockermesh.translate.mesh import MeshState, Proxy, build_mesh
 from dockermesh.translate.settings import istio_config
 from dockermesh.translate.translator import Translator
-from dockermesh.xds import CLUSTER, AdsServer
+from dockermesh.xds import CLUSTER, AdsServer, Nack
 
 ADS: dict[str, Any] = {"ads": {}, "resource_api_version": "V3"}
 
@@ -53,6 +55,21 @@ def bootstrap(xds: int) -> dict[str, Any]:
         },
         "static_resources": {"clusters": [cluster]},
     }
+
+
+@contextlib.asynccontextmanager
+async def envoy(xds: int, folder: Path) -> AsyncIterator[None]:
+    """A real Envoy that takes its configuration from a port on loopback."""
+    file = folder / "envoy.json"
+    file.write_text(json.dumps(bootstrap(xds)))
+    binary = os.environ.get("DOCKERMESH_ENVOY") or shutil.which("envoy") or str(Path(sys.executable).parent / "envoy")
+    command = [binary, "-c", str(file), "--use-dynamic-base-id", "--concurrency", "1", "-l", "off"]
+    process = await asyncio.create_subprocess_exec(*command)
+    try:
+        yield
+    finally:
+        process.kill()
+        await process.wait()
 
 
 async def answers(version: str) -> asyncio.Server:
@@ -128,12 +145,7 @@ async def test_a_route_that_moves_to_a_new_subset_while_the_old_one_goes_loses_n
 
     move_to("v1")
     await server.start()
-    file = tmp_path / "envoy.json"
-    file.write_text(json.dumps(bootstrap(xds)))
-    binary = os.environ.get("DOCKERMESH_ENVOY") or shutil.which("envoy") or str(Path(sys.executable).parent / "envoy")
-    command = [binary, "-c", str(file), "--use-dynamic-base-id", "--concurrency", "1", "-l", "error"]
-    envoy = await asyncio.create_subprocess_exec(*command)
-    try:
+    async with envoy(xds, tmp_path):
         await eventually(lambda: _is(port, "v1"), 30)
         seen: Counter[str] = Counter()
         is_over = asyncio.Event()
@@ -146,15 +158,50 @@ async def test_a_route_that_moves_to_a_new_subset_while_the_old_one_goes_loses_n
         for version in ("v2", "v1", "v2", "v1", "v2"):
             move_to(version)
             await eventually(lambda version=version: _is(port, version), 20)  # type: ignore[misc]
+            enough = seen.total() + 30
+            await eventually(lambda enough=enough: seen.total() >= enough, 20)  # type: ignore[misc]
         is_over.set()
         await asyncio.gather(*load)
         assert set(seen) == {"v1", "v2"}, seen
-    finally:
-        envoy.kill()
-        await envoy.wait()
-        await server.stop(1)
-        one.close()
-        two.close()
+    await server.stop(1)
+    one.close()
+    two.close()
+
+
+@pytest.mark.binary
+async def test_a_patch_that_envoy_refuses_does_not_keep_a_new_proxy_from_serving(tmp_path: Path) -> None:
+    """What nothing but Envoy can tell: that a script does not compile."""
+    lua = {"@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"}
+    broken = lua | {"default_source_code": {"inline_string": "this is no Lua"}}
+    value = {"name": "envoy.filters.http.lua", "typed_config": broken}
+    patch = {"applyTo": "HTTP_FILTER", "patch": {"operation": "INSERT_FIRST", "value": value}}
+    document = {
+        "apiVersion": "networking.istio.io/v1alpha3",
+        "kind": "EnvoyFilter",
+        "metadata": {"name": "broken"},
+        "spec": {"configPatches": [patch]},
+    }
+    xds, port = free_ports(2)
+    app = await answers("v1")
+    translator, proxy = Translator(), Proxy("edge", WorkloadKind.GATEWAY, labels={"app": "edge"})
+    mesh = state(port, {"v1": app.sockets[0].getsockname()[1]}, "v1", None)
+    filters = istio_config(read_document(document).resources).envoy_filters
+    translator.update(replace(mesh, config=replace(mesh.config, envoy_filters=filters)))
+
+    def refused(_proxy: object, type_url: str, nack: Nack) -> None:
+        if translator.distrust(proxy, type_url, nack.detail):
+            asyncio.get_running_loop().call_soon(server.publish, lambda _: translator.snapshot(proxy))
+
+    server = AdsServer(authorize=_anybody, on_nack=refused)
+    server.add_port(f"127.0.0.1:{xds}")
+    server.publish(lambda _: translator.snapshot(proxy))
+    await server.start()
+    async with envoy(xds, tmp_path):
+        await eventually(lambda: _is(port, "v1"), 30)
+        await eventually(lambda: server.sync().is_complete, 10)
+    assert "a proxy refused it" in translator.problems()["EnvoyFilter default/broken"]
+    await server.stop(1)
+    app.close()
 
 
 async def _is(port: int, version: str) -> bool:

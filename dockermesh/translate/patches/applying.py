@@ -61,6 +61,7 @@ class _Kind:
 _CLUSTERS_KIND = _Kind(CLUSTER, cluster_pb2.Cluster, frozenset({ApplyTo.CLUSTER}), ApplyTo.CLUSTER, cluster_fault)
 _LISTENERS_KIND = _Kind(LISTENER, listener_pb2.Listener, _LISTENERS | _ROUTES, ApplyTo.LISTENER, listener_fault)
 _ROUTES_KIND = _Kind(ROUTES, route_pb2.RouteConfiguration, _ROUTES, ApplyTo.INVALID, table_fault)
+_KINDS = (_CLUSTERS_KIND, _LISTENERS_KIND, _ROUTES_KIND)
 
 
 @dataclass(slots=True)
@@ -73,6 +74,8 @@ class Patcher:
     names: Mapping[str, str] = field(default_factory=dict)
     problems: dict[CompiledPatch, str] = field(default_factory=dict)
     is_used: bool = True
+    _changed: dict[str, set[str]] = field(default_factory=dict)
+    _refused: dict[str, set[str]] = field(default_factory=dict)
     _resources: dict[Resource, Resource | None] = field(default_factory=dict)
     _sets: dict[ResourceSet, ResourceSet] = field(default_factory=dict)
     _whole: dict[Snapshot, Snapshot] = field(default_factory=dict)
@@ -84,6 +87,24 @@ class Patcher:
             self._former, self._resources = self._resources, {}
         self._sets, self._whole = {}, {}
         self.is_used = False
+
+    def distrust(self, type_url: str, reason: str) -> bool:
+        """Leave what Envoy refused as it is without patches. Returns whether that changes anything.
+
+        Its reason names listeners and clusters; of route tables it need not.
+        """
+        kind = next((k for k in _KINDS if k.type_url == type_url), None)
+        changed = self._changed.get(type_url, set())
+        names = {name for name in changed if name in reason} or (changed if kind is _ROUTES_KIND else set())
+        refused = self._refused.setdefault(type_url, set())
+        if kind is None or names <= refused:
+            return False
+        refused |= names
+        for patch in self.patches:
+            if patch.apply_to in kind.targets:
+                self.problems[patch] = f"not applied to {', '.join(sorted(names))}: a proxy refused it: {reason[:500]}"
+        self._resources, self._former, self._sets, self._whole = {}, {}, {}, {}
+        return True
 
     def apply(self, snapshot: Snapshot) -> Snapshot:
         """The snapshot with the patches; the same object where they change nothing."""
@@ -125,7 +146,10 @@ class Patcher:
         else:
             context = self._context(resource.name)
             own = [p for p in self.patches if p.apply_to in kind.targets and p.concerns(context)]
-            made = self._make(resource, own, kind) if own and resource.name not in _OUR_OWN else resource
+            is_left = resource.name in _OUR_OWN or resource.name in self._refused.get(kind.type_url, ())
+            made = self._make(resource, own, kind) if own and not is_left else resource
+        if made is not resource:
+            self._changed.setdefault(kind.type_url, set()).add(resource.name)
         self._resources[resource] = made
         return made
 
@@ -200,7 +224,9 @@ class Patcher:
             if fault or not name:
                 self.problems[patch] = f"not added: {fault or 'it has no name'}"
                 continue
-            made[name] = make_resource(kind.type_url, name, patch.value.SerializeToString(deterministic=True))
+            self._changed.setdefault(kind.type_url, set()).add(name)
+            if name not in self._refused.get(kind.type_url, ()):
+                made[name] = make_resource(kind.type_url, name, patch.value.SerializeToString(deterministic=True))
         return list(made.values())
 
     def _additions(self, kind: ApplyTo) -> Iterable[CompiledPatch]:
