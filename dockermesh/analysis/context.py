@@ -105,14 +105,15 @@ class Context:
 
     def workloads_matching(self, selector: Mapping[str, str], namespace: str = "") -> list[AnalyzedWorkload]:
         """The workloads that carry these labels, in one namespace or (empty) in all."""
-        listed = self._in_namespace.get(namespace, ()) if namespace else self.workloads
-        return [workload for workload in listed if selects(selector, workload.labels)]
+        listed = self._by_label.get(next(iter(selector.items())), ()) if selector else self.workloads
+        return [w for w in listed if namespace in ("", w.namespace) and selects(selector, w.labels)]
 
     @cached_property
-    def _in_namespace(self) -> dict[str, list[AnalyzedWorkload]]:
-        found: dict[str, list[AnalyzedWorkload]] = defaultdict(list)
+    def _by_label(self) -> dict[tuple[str, str], list[AnalyzedWorkload]]:
+        found: dict[tuple[str, str], list[AnalyzedWorkload]] = defaultdict(list)
         for workload in self.workloads:
-            found[workload.namespace].append(workload)
+            for label in workload.labels.items():
+                found[label].append(workload)
         return found
 
     # services -------------------------------------------------------------------------------------------------

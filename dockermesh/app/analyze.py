@@ -51,7 +51,7 @@ def run(request: Request) -> tuple[tuple[Diagnostic, ...], list[str]]:
     if is_live:
         from dockermesh.app.live_mesh import live_catalog, live_resources
 
-        catalog, sources = live_catalog(os.environ), [*live_resources(os.environ), *sources]
+        catalog, sources = live_catalog(), [*live_resources(os.environ), *sources]
     items, findings = read_items(sources, request.namespace or "default")
     context = Context(
         items,

@@ -5,7 +5,7 @@ plane's debug pages show them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dockermesh.app.api_client import ApiClient, find_endpoint, path_of
@@ -34,15 +34,20 @@ def live_resources(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     return found
 
 
-def live_catalog(environ: Mapping[str, str]) -> Catalog:
+def live_catalog() -> Catalog:
     """The services and workloads of the mesh on this host.
 
     Raises NotReadyError when the mesh does not run.
     """
     client = MeshClient(LocalEngine())
-    services = [_service(entry) for entry in client.services()]
-    workloads = [_workload(entry) for entry in client.workloads()["workloads"]]
-    return Catalog(services={s.hostname: s for s in services}, workloads={w.name: w for w in workloads})
+    return reported_catalog(client.services(), client.workloads()["workloads"])
+
+
+def reported_catalog(services: Iterable[Mapping[str, Any]], workloads: Iterable[Mapping[str, Any]]) -> Catalog:
+    """The catalog that `/debug/registryz` and `/debug/workloads` tell of, as far as they do."""
+    known = [_service(entry) for entry in services]
+    found = [_workload(entry) for entry in workloads]
+    return Catalog(services={s.hostname: s for s in known}, workloads={w.name: w for w in found})
 
 
 def _service(entry: Mapping[str, Any]) -> Service:

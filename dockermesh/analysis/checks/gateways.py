@@ -5,6 +5,7 @@ Source of the rules: `pkg/config/analysis/analyzers/gateway` of Istio.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 from dockermesh.analysis.context import Context
@@ -21,6 +22,7 @@ from dockermesh.analysis.workloads import AnalyzedWorkload
 from dockermesh.config.api.gateway import Server, ServerTlsSettings
 
 _SELECTOR = ("spec", "selector")
+_Place = tuple[int, str, str]
 
 
 def workloads_and_ports(context: Context) -> Iterator[Diagnostic]:
@@ -60,11 +62,16 @@ def _reachable_ports(context: Context, workload: AnalyzedWorkload) -> set[int] |
 
 def conflicts(context: Context) -> Iterator[Diagnostic]:
     """Two Gateways of the same workloads must not have the same host at the same port and address."""
-    listed = list(context.istio("Gateway"))
-    for item in listed:
-        rivals = [other for other in listed if other is not item and _share_workloads(context, item, other)]
+    holders: dict[_Place, dict[str, Item]] = defaultdict(dict)
+    for item in context.istio("Gateway"):
+        for server in item.spec.servers:
+            for place in _places(server):
+                holders[place][item.full_name] = item
+    for item in context.istio("Gateway"):
         for index, server in enumerate(item.spec.servers):
-            names = sorted({other.full_name for other in rivals if _has_same_host(server, other)})
+            rivals = {name: other for place in _places(server) for name, other in holders[place].items()}
+            rivals.pop(item.full_name, None)
+            names = sorted(name for name, other in rivals.items() if _share_workloads(context, item, other))
             if names:
                 yield found(
                     item,
@@ -77,17 +84,16 @@ def conflicts(context: Context) -> Iterator[Diagnostic]:
                 )
 
 
+def _places(server: Server) -> list[_Place]:
+    return [(_number(server), server.bind, host) for host in server.hosts]
+
+
 def _share_workloads(context: Context, one: Item, other: Item) -> bool:
     if one.spec.selector == other.spec.selector:
         return True
-    return bool(context.workloads_matching({**one.spec.selector, **other.spec.selector})) and all(
-        other.spec.selector.get(key, value) == value for key, value in one.spec.selector.items()
-    )
-
-
-def _has_same_host(server: Server, other: Item) -> bool:
-    rivals = (s for s in other.spec.servers if _number(s) == _number(server) and s.bind == server.bind)
-    return any(host in rival.hosts for rival in rivals for host in server.hosts)
+    if any(other.spec.selector.get(key, value) != value for key, value in one.spec.selector.items()):
+        return False
+    return bool(context.workloads_matching({**one.spec.selector, **other.spec.selector}))
 
 
 def _number(server: Server) -> int:
