@@ -92,10 +92,10 @@ def from_files(name: str, configs: Iterable[Path], catalog: Path | None) -> tupl
     chosen = find_proxy(name, _listed(known.workloads.values())).workload
     own = known.workloads[chosen]
     dump = _dump(config_dump(translator.snapshot(workload_proxy(known, chosen))), chosen)
-    identity = str(own.identity(mesh.settings.trust_domain))
-    source = Source(chosen, dump, own.kind is WorkloadKind.GATEWAY, identity, own.address)
+    identities = {w.name: str(w.identity(mesh.settings.trust_domain)) for w in known.workloads.values()}
+    source = Source(chosen, dump, own.kind is WorkloadKind.GATEWAY, identities[chosen], own.address)
     problems = [str(f) for f in findings if f.is_error] + sorted(translator.problems().values())
-    return source, Surroundings(rule_finder(rules.get), _workloads_at(known), dump_of), problems
+    return source, Surroundings(rule_finder(rules.get), _workloads_at(known), identities, dump_of), problems
 
 
 def _listed(workloads: Iterable[Workload]) -> list[LocalProxy]:
@@ -149,12 +149,16 @@ def from_mesh(name: str, namespace: str, api: ApiClient) -> LiveMesh:
         return _stored_rule(api, path)
 
     dump = read_dump(client.config_dump(proxy.workload), proxy.workload)
-    account = account_of(own["service_account"], own["service"])
-    identity = str(Identity(report["trust_domain"], own["namespace"], account))
+    identities = {name: _identity(w, report["trust_domain"]) for name, w in workloads.items()}
     is_gateway = own["kind"] == WorkloadKind.GATEWAY.value
-    source = Source(proxy.workload, dump, is_gateway, identity, own["address"])
+    source = Source(proxy.workload, dump, is_gateway, identities[proxy.workload], own["address"])
     at = {w["address"]: w["name"] for w in report["workloads"] if w["address"]}
-    return LiveMesh(engine, proxy, source, Surroundings(rule_finder(lookup), at, dump_of))
+    return LiveMesh(engine, proxy, source, Surroundings(rule_finder(lookup), at, identities, dump_of))
+
+
+def _identity(workload: Mapping[str, Any], trust_domain: str) -> str:
+    account = account_of(workload["service_account"], workload["service"])
+    return str(Identity(trust_domain, workload["namespace"], account))
 
 
 def _stored_rule(api: ApiClient, path: str) -> Resource[VirtualService] | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from dockermesh.app.inspect import routing
+from dockermesh.app.inspect import routing, tls
 from dockermesh.app.inspect.authorization import Caller, decide
 from dockermesh.app.inspect.dump import Dump, Json
 from dockermesh.app.inspect.matching import Request
@@ -18,7 +18,6 @@ from dockermesh.errors import InputError
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _FAULT = "envoy.filters.http.fault"
-_MESH_PROTOCOLS = ("istio", "istio-http/1.1", "istio-h2", "h2", "http/1.1")
 _WAYS_OUT = {
     "PassthroughCluster": "passed through to where it was going",
     "BlackHoleCluster": "refused: nothing in the mesh is there",
@@ -55,6 +54,7 @@ class Surroundings:
 
     rule_of: Callable[[Json], Rule | None] = lambda _route: None
     workload_at: Mapping[str, str] = field(default_factory=dict)
+    identity_of: Mapping[str, str] = field(default_factory=dict)
     dump_of: Callable[[str], Dump | None] = lambda _workload: None
 
 
@@ -231,7 +231,7 @@ def _destination(source: Source, request: Request, name: str, share: float, know
         "discovery": str(cluster.get("type", "STATIC")),
         "destination_rule": managed_by(cluster),
         "balancing": str(cluster.get("lb_policy", "ROUND_ROBIN")),
-        "tls": tls_mode(cluster),
+        "tls": tls.mode_of(cluster),
     }
     assignment = cluster.get("load_assignment") or next(
         (a for a in source.dump.endpoints() if a.get("cluster_name") == name), {}
@@ -244,67 +244,39 @@ def _destination(source: Source, request: Request, name: str, share: float, know
     return made
 
 
-def tls_mode(cluster: Json, endpoint: Json | None = None) -> str:
-    """What is spoken to a cluster or one of its endpoints, in a DestinationRule's words; `auto`: endpoints differ."""
-    socket = cluster.get("transport_socket")
-    matches = cluster.get("transport_socket_matches", ())
-    if matches:
-        if endpoint is None:
-            return "auto"
-        labels = endpoint.get("metadata", {}).get("filter_metadata", {}).get("envoy.transport_socket_match", {})
-        socket = next(
-            (m.get("transport_socket") for m in matches if m.get("match", {}).items() <= labels.items()), socket
-        )
-    context = (socket or {}).get("typed_config", {})
-    if not str(context.get("@type", "")).endswith("UpstreamTlsContext"):
-        return "DISABLE"
-    common = context.get("common_tls_context", {})
-    shown = [c.get("name") for c in common.get("tls_certificate_sds_secret_configs", ())]
-    if "default" in shown:
-        return "ISTIO_MUTUAL"
-    return "MUTUAL" if shown or common.get("tls_certificates") else "SIMPLE"
-
-
 def _endpoint(source: Source, request: Request, cluster: Json, entry: Json, priority: int, known: Surroundings) -> Json:
     socket = entry.get("endpoint", {}).get("address", {}).get("socket_address", {})
     address, port = str(socket.get("address", "")), int(socket.get("port_value", 0))
     workload = known.workload_at.get(address, "")
-    mode = tls_mode(cluster, entry)
+    spoken = tls.upstream_tls(cluster, entry)
     made: Json = {
         "address": f"{address}:{port}",
         "health": str(entry.get("health_status", "HEALTHY")),
         "priority": priority,
-        "tls": mode,
+        "tls": spoken.mode,
         "workload": workload,
     }
+    if spoken.expects(known.identity_of.get(workload, "")) is False:
+        reason = f"the client expects another identity than {known.identity_of[workload]}"
+        return made | {"accepts": False, "reason": reason}
     dump = known.dump_of(workload) if workload else None
-    return made | (_inbound(source, request, dump, address, port, mode) if dump is not None else {})
+    return made | (_inbound(source, request, dump, (address, port), spoken) if dump is not None else {})
 
 
-def _inbound(source: Source, request: Request, dump: Dump, address: str, port: int, mode: str) -> Json:
+def _inbound(source: Source, request: Request, dump: Dump, at: tuple[str, int], spoken: tls.UpstreamTls) -> Json:
     """What the target's proxy says to the request."""
     listener = routing.inbound_listener(dump)
-    is_mutual = mode == "ISTIO_MUTUAL"
-    connection = routing.Connection(address, port, is_tls=mode != "DISABLE", protocols=_MESH_PROTOCOLS)
+    connection = routing.Connection(*at, is_tls=spoken.mode != tls.PLAIN, protocols=spoken.protocols)
     chain = routing.filter_chain(listener, connection) if listener is not None else None
-    if chain is None or not _is_spoken(chain, mode):
-        return {"accepts": False, "reason": f"its proxy takes no connection with TLS mode {mode}"}
-    caller = Caller(source.identity if is_mutual else "", source.address, port)
+    if chain is None or not tls.is_taken(chain, spoken.mode):
+        return {"accepts": False, "reason": f"its proxy takes no connection with TLS mode {spoken.mode}"}
+    caller = Caller(source.identity if spoken.mode == tls.MESH else "", source.address, at[1])
     manager = routing.network_filter(chain, "HttpConnectionManager")
     filters = [entry.get("typed_config", {}) for entry in chain.get("filters", ())]
     decision = decide([*filters, *(_http_filters(manager) if manager is not None else ())], request, caller)
     if decision.allowed:
         return {"accepts": True, "reason": ""}
     return {"accepts": decision.allowed, "reason": f"AuthorizationPolicy: {decision.by}"}
-
-
-def _is_spoken(chain: Json, mode: str) -> bool:
-    """Whether a chain speaks what the client does."""
-    context = chain.get("transport_socket", {}).get("typed_config")
-    if context is None:
-        # Without a socket of its own a chain hands the bytes on, whatever they are, unless it reads them as HTTP.
-        return mode == "DISABLE" or routing.network_filter(chain, "HttpConnectionManager") is None
-    return mode in {"ISTIO_MUTUAL", "MUTUAL"} or (mode == "SIMPLE" and not context.get("require_client_certificate"))
 
 
 def _http_filters(manager: Json) -> list[Json]:

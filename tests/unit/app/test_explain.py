@@ -162,6 +162,16 @@ def test_a_target_that_wants_mutual_tls_refuses_a_plain_client(files: Path) -> N
     assert (endpoint["tls"], endpoint["accepts"]) == ("DISABLE", False)
 
 
+def test_a_client_expects_the_identity_that_its_rule_names(files: Path) -> None:
+    with (files / "rules.yaml").open("a") as rules:
+        rules.write("---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: other}\n")
+        rules.write("spec:\n  host: web\n")
+        rules.write("  trafficPolicy: {tls: {mode: ISTIO_MUTUAL, subjectAltNames: [spiffe://elsewhere/ns/a/sa/b]}}\n")
+    (endpoint,) = explained(files, "http://web/")["destinations"][0]["endpoints"]
+    assert (endpoint["tls"], endpoint["accepts"]) == ("ISTIO_MUTUAL", False)
+    assert "another identity than spiffe://cluster.local/ns/default/sa/web" in endpoint["reason"]
+
+
 @pytest.mark.parametrize("url", ["", "http://", "reviews:port", "ftp://reviews/", "http://[::1"])
 def test_what_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(InputError, match="no URL"):
