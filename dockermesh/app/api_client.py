@@ -12,7 +12,7 @@ import json
 import ssl
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -91,6 +91,10 @@ class ApiClient:
         parts = urlsplit(endpoint.url)
         self._host, self._port = parts.hostname or "", parts.port
         self._tls = _context(endpoint) if parts.scheme == "https" else None
+
+    def trusting(self, roots_pem: str) -> ApiClient:
+        """The same, verifying the server by these roots."""
+        return ApiClient(replace(self._endpoint, root_pem=roots_pem))
 
     def apply(self, served: Served, document: Mapping[str, Any], *, dry_run: bool = False) -> Reply:
         """Apply on the server, as our own field manager; it takes over what others manage."""

@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from dockermesh.ca import NEXT, Leaf, Material, Step
+from dockermesh.model.workload import JOINED
 from dockermesh.xds import SECRET, ProxyStatus, SyncState
 
 SETTLE = datetime.timedelta(seconds=2)
@@ -49,6 +50,11 @@ def blockers(
         old = sorted(k for k, leaf in leaves.items() if k in connected and leaf.signer != material.signer.id)
         if old:
             found.append(f"certificates of the old root are still held by {_some(old)}")
+        outside = sorted(name for name in running if name.startswith(f"{JOINED}/"))
+        if outside:
+            found.append(
+                f"outside Docker, where root.pem is replaced by hand (`ca export`), then --force: {_some(outside)}"
+            )
         until = material.since + lifetime
         away = sorted(set(running) - set(connected))
         if away and now < until:

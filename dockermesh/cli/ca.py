@@ -54,7 +54,9 @@ def rotate(step: str | None, force: bool, timeout: float) -> None:
     """
     from dockermesh.app.mesh_trust import rotate as take
 
-    take(_client(), step or "", force=force, timeout=timeout, tell=lambda text: click.echo(text, err=True))
+    report = take(_client(), step or "", force=force, timeout=timeout, tell=lambda text: click.echo(text, err=True))
+    if report["phase"] == "stable":
+        click.echo("kubectl needs the new root, too: run `dockermesh kubeconfig` again", err=True)
 
 
 def _client() -> Any:

@@ -59,6 +59,8 @@ def test_the_old_root_is_not_forgotten_while_a_certificate_of_it_may_be_shown() 
     away = why(Step.FINISH, material, running=["shop/a-1", "shop/b-1"])
     assert "shop/b-1" in away
     assert not why(Step.FINISH, material, running=["shop/a-1", "shop/b-1"], now=BEFORE + DAY), "it has expired by then"
+    outside = {"proxies": [proxy(name="joined/vm-1")], "running": ["joined/vm-1"], "now": BEFORE + DAY}
+    assert "root.pem" in why(Step.FINISH, material, **outside), "nobody but its owner can give it the new root"
 
 
 def report_of(material: Material, **changes: Any) -> dict[str, Any]:
