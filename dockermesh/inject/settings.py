@@ -14,12 +14,12 @@ from typing import Any
 from dockermesh.errors import InputError
 from dockermesh.inject.names import INJECT, NAMESPACE, PREFIX, SERVICE_ACCOUNT
 from dockermesh.model.identity import is_identity_part
+from dockermesh.model.workload import TLS_MODE_LABEL, TRAFFIC_LABELS
 
 EXTENSION = "x-dockermesh"
 _TOP_KEYS = ("inject", "network", "namespace", "gateway", "egressGateway")
 _GATEWAY_KEYS = ("ports",)
 _SERVICE_KEYS = ("inject", "namespace", "serviceAccount", "labels")
-_TRAFFIC = "traffic.sidecar.istio.io/"
 _CAPTURE_KEYS = {
     "includeInboundPorts": "include_inbound_ports",
     "excludeInboundPorts": "exclude_inbound_ports",
@@ -88,14 +88,26 @@ def service_settings(name: str, service: Mapping[str, Any], project: ProjectSett
     own = raw.get("labels") or {}
     if not isinstance(own, Mapping):
         raise InputError("must be a mapping", where=f"{place}.labels")
+    capture = _capture(raw, labels)
+    intercept = _intercepts(raw.get(_MODE_KEY, labels.get("sidecar.istio.io/interceptionMode")), f"services.{name}")
     return ServiceSettings(
         inject=_boolean(inject, f"services.{name}: inject"),
         namespace=_name(namespace, f"services.{name}: namespace"),
         service_account=_account(str(account), f"services.{name}: service account"),
-        labels=workload_labels(name, service) | {str(k): str(v) for k, v in own.items()},
-        capture=_capture(raw, labels),
-        intercept=_intercepts(raw.get(_MODE_KEY, labels.get("sidecar.istio.io/interceptionMode")), f"services.{name}"),
+        labels=workload_labels(name, service)
+        | {str(k): str(v) for k, v in own.items()}
+        | _taken_in(capture, intercept=intercept),
+        capture=capture,
+        intercept=intercept,
     )
+
+
+def _taken_in(capture: Mapping[str, str], *, intercept: bool) -> dict[str, str]:
+    """Labels that tell the control plane which ports its proxy does not see: clients call these in plaintext."""
+    if not intercept:
+        return {TLS_MODE_LABEL: "disabled"}
+    inbound = ((key, capture.get(_CAPTURE_KEYS[key])) for key in ("includeInboundPorts", "excludeInboundPorts"))
+    return {f"{TRAFFIC_LABELS}{key}": value for key, value in inbound if value is not None}
 
 
 def string_map(value: Any) -> dict[str, str]:
@@ -124,7 +136,7 @@ def workload_labels(name: str, service: Mapping[str, Any]) -> dict[str, str]:
     own = {
         key: value
         for key, value in string_map(service.get("labels")).items()
-        if not key.startswith(("com.docker.", "SERVICE_", PREFIX, _TRAFFIC))
+        if not key.startswith(("com.docker.", "SERVICE_", PREFIX, TRAFFIC_LABELS))
     }
     tags: dict[str, str] = {}
     for key, value in sorted(conventions(service).items()):
@@ -184,7 +196,7 @@ def _account(text: str, place: str) -> str:
 def _capture(raw: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, str]:
     settings: dict[str, str] = {}
     for key, argument in _CAPTURE_KEYS.items():
-        value = raw.get(key, labels.get(_TRAFFIC + key))
+        value = raw.get(key, labels.get(TRAFFIC_LABELS + key))
         if value is not None:
             settings[argument] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
     return settings

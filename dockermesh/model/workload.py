@@ -18,6 +18,12 @@ JOINED = "joined"
 """The host and project of workloads outside Docker. No registrar owns them: they stay until they are revoked."""
 
 
+TLS_MODE_LABEL = "security.istio.io/tlsMode"
+"""Istio's label: `istio` where a proxy takes mutual TLS, `disabled` where none does."""
+TRAFFIC_LABELS = "traffic.sidecar.istio.io/"
+"""Prefix of Istio's settings of what a pod captures: `includeInboundPorts`, `excludeInboundPorts`."""
+
+
 class WorkloadKind(StrEnum):
     """The role of a workload's proxy; values are those of Istio's node ids."""
 
@@ -71,6 +77,12 @@ class Workload:
     def compose_service(self) -> str:
         """The Compose service of `<project>/<service>-<replica>`."""
         return self.name.rpartition("/")[2].rpartition("-")[0]
+
+    def captures(self, port: int) -> bool:
+        """Whether connections to the port go through the proxy, by the labels that `inject` gives the workload."""
+        excluded = self.labels.get(f"{TRAFFIC_LABELS}excludeInboundPorts", "").split(",")
+        included = self.labels.get(f"{TRAFFIC_LABELS}includeInboundPorts", "*").split(",")
+        return str(port) not in excluded and ("*" in included or str(port) in included)
 
     def identity(self, trust_domain: str) -> Identity:
         """Who the workload is: what its certificate says, and peers and policies are told."""

@@ -16,12 +16,9 @@ from types import MappingProxyType
 
 from dockermesh.config.api.peer_authentication import MutualTlsMode
 from dockermesh.model import Endpoint, Service, Workload, WorkloadKind
+from dockermesh.model.workload import TLS_MODE_LABEL
 from dockermesh.translate.peer_authentication import PeerPolicies
 
-TLS_MODE_LABEL = "security.istio.io/tlsMode"
-"""Istio's label: `istio` on an endpoint of a ServiceEntry with a proxy, `disabled` where a proxy takes no TLS."""
-_EXCLUDED = "traffic.sidecar.istio.io/excludeInboundPorts"
-_INCLUDED = "traffic.sidecar.istio.io/includeInboundPorts"
 Account = tuple[str, str]
 
 
@@ -103,7 +100,7 @@ def why_plaintext(
             return f"no workload {endpoint.workload} is attested"
         if workload.kind is WorkloadKind.GATEWAY:
             return "a gateway takes mutual TLS only where its Gateway says so"
-        if not _captures(workload, endpoint.port):
+        if not workload.captures(endpoint.port):
             return "the port is not captured"
         namespace, labels = workload.namespace, workload.labels
     elif not service.is_declared or TLS_MODE_LABEL not in labels:
@@ -113,10 +110,3 @@ def why_plaintext(
     if policies.modes(namespace, labels).of(endpoint.port) is MutualTlsMode.DISABLE:
         return "PeerAuthentication: DISABLE"
     return ""
-
-
-def _captures(workload: Workload, port: int) -> bool:
-    """Whether connections to the port go through the proxy."""
-    excluded = workload.labels.get(_EXCLUDED, "").split(",")
-    included = workload.labels.get(_INCLUDED, "*").split(",")
-    return str(port) not in excluded and ("*" in included or str(port) in included)

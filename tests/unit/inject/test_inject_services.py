@@ -249,6 +249,20 @@ def test_interception_can_be_switched_off_but_not_made_tproxy() -> None:
         mesh({"web": service(labels={label: "TPROXY"})})
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"interceptionMode": "NONE"}, {"security.istio.io/tlsMode": "disabled"}),
+        ({"excludeInboundPorts": [9000]}, {"traffic.sidecar.istio.io/excludeInboundPorts": "9000"}),
+        ({}, {}),
+    ],
+)
+def test_a_workload_tells_which_ports_its_proxy_does_not_see(settings: object, expected: dict[str, str]) -> None:
+    """Clients would call them over mutual TLS otherwise, and the app would get it."""
+    made = mesh({"web": service(**{"x-dockermesh": settings})}).project["services"]
+    assert json.loads(made["web-1-pod"]["labels"]["dockermesh.io/labels"]) == {"app": "web"} | expected
+
+
 def test_the_mesh_network_is_joined_once_when_the_project_has_it() -> None:
     networks = {"old": {"name": "consul_istiomesh", "external": True}}
     definition = {"image": "x", "networks": {"old": {"ipv4_address": "172.28.0.20"}}}

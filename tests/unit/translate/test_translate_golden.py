@@ -1,17 +1,19 @@
 """Whole meshes in, Envoy's resources out: as reviewed, and as a real Envoy takes them.
 
 `tests/golden/translate/<case>.in.yaml` lists services (and Istio resources under `config`), `<case>.<proxy>.out.yaml`
-is what that proxy gets.
+is what that proxy gets. With `meshed: true`, the workloads that endpoints name are attested.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ import yaml
 from meshes import as_dict, catalog, edge, gateway, sidecar
 from patience import SLACK
 
-from dockermesh.model import Endpoint, Health, Port, Service
+from dockermesh.ca import Authority, new_material
+from dockermesh.model import Endpoint, Health, Identity, Port, ServedPort, Service, Workload
 from dockermesh.model.protocol import Protocol
 from dockermesh.translate.mesh import Proxy, build_mesh
 from dockermesh.translate.translator import Translator
@@ -38,12 +41,40 @@ def service_of(text: dict[str, Any]) -> Service:
     )
 
 
+def meshed(service: Service, endpoint: Endpoint) -> Workload:
+    """The record of an endpoint's workload."""
+    return Workload(
+        id=endpoint.workload,
+        name=endpoint.workload,
+        service=service.name,
+        service_account=endpoint.service_account,
+        address=endpoint.address,
+        ports=(ServedPort(service.name, endpoint.port, service.ports[0].protocol.value),),
+        labels={"app": service.name},
+    )
+
+
 def translated(case: str, proxy: str) -> dict[str, list[dict[str, Any]]]:
     read = yaml.safe_load((CASES / f"{case}.in.yaml").read_text())
     config = edge(yaml.safe_dump_all(read["config"])) if read.get("config") else None
+    services = [service_of(s) for s in read["services"]]
+    workloads = [meshed(s, e) for s in services for e in s.endpoints if e.workload] if read.get("meshed") else []
     translator = Translator()
-    translator.update(build_mesh(catalog(service_of(s) for s in read["services"]), config=config))
+    translator.update(build_mesh(catalog(services, workloads), config=config))
     return as_dict(translator.snapshot(PROXIES[proxy]))
+
+
+@cache
+def issued() -> list[dict[str, Any]]:
+    """What the control plane gives every proxy: a certificate of its own, and the mesh's roots."""
+    authority = Authority(new_material("cluster.local", datetime.datetime.now(datetime.UTC)))
+    leaf = authority.issue_workload(Identity("cluster.local", "default", "reviews"))
+    pair = {
+        "certificateChain": {"inlineString": leaf.certificate.decode()},
+        "privateKey": {"inlineString": leaf.key.decode()},
+    }
+    roots = {"trustedCa": {"inlineString": authority.roots_pem.decode()}}
+    return [{"name": "default", "tlsCertificate": pair}, {"name": "ROOTCA", "validationContext": roots}]
 
 
 def static(resources: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
@@ -60,18 +91,24 @@ def static(resources: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
             node = {k: v for k, v in node.items() if k != "rds"} | {
                 "routeConfig": routes[node["rds"]["routeConfigName"]]
             }
+        if node.get("name") in {"default", "ROOTCA"} and "sdsConfig" in node:
+            return {"name": node["name"]}
         return {key: inlined(value) for key, value in node.items()}
 
     clusters = []
     for cluster in resources["clusters"]:
-        own = {k: v for k, v in cluster.items() if k != "edsClusterConfig"}
+        own = inlined({k: v for k, v in cluster.items() if k != "edsClusterConfig"})
         if cluster.get("type") == "EDS":
             assignment = endpoints[cluster["edsClusterConfig"].get("serviceName", cluster["name"])]
             own |= {"type": "STATIC", "loadAssignment": assignment}
         clusters.append(own)
     return {
         "node": {"id": "golden", "cluster": "golden"},
-        "staticResources": {"listeners": inlined(resources["listeners"]), "clusters": clusters},
+        "staticResources": {
+            "listeners": inlined(resources["listeners"]),
+            "clusters": clusters,
+            "secrets": issued(),
+        },
     }
 
 
