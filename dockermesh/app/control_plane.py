@@ -25,6 +25,7 @@ from dockermesh.app.config_reader import ConfigReader
 from dockermesh.app.credentials import server_credentials
 from dockermesh.app.debug import make_debug_app
 from dockermesh.app.folder_store import FolderConfigStore
+from dockermesh.app.gateway_credentials import GatewayCredentials, open_credentials
 from dockermesh.app.http_port import HttpPort, ServerTls
 from dockermesh.app.jwks import KeySets
 from dockermesh.app.known_proxies import anonymous_proxy, proxy_of
@@ -93,6 +94,7 @@ class ControlPlane:
         self._documents = make_documents(settings)
         self._history = History(self._documents)
         self._refresh = Paced(self._translate)
+        self._credentials: GatewayCredentials | None = None
         self._listening = False
         self.plaintext_port = 0
 
@@ -199,19 +201,21 @@ class ControlPlane:
             return
         if self.trust.secrets is not None and mesh.workloads is not before.workloads:
             self.trust.secrets.retain(mesh.workloads)
+        if self._credentials is not None:
+            is_changed = self._credentials.update(self._config) or is_changed
         if is_changed or mesh.workloads is not before.workloads:
             self._ads.publish(self._look_up)
             self._plaintext.publish(self._look_up_anonymous)
 
     def _look_up(self, proxy: ConnectedProxy) -> Snapshot | None:
         workload = self._translator.mesh.workloads.get(proxy.key)
-        if workload is None or self.trust.secrets is None:
+        if workload is None or self.trust.secrets is None or self._credentials is None:
             return None
         snapshot = self._snapshot(proxy_of(workload, proxy.node.metadata))
         if snapshot is None:
             return None
         identity = workload.identity(self._translator.mesh.settings.trust_domain)
-        return self.trust.secrets.layered(proxy.key, identity, snapshot)
+        return self.trust.secrets.layered(proxy.key, identity, self._credentials.layered(workload, snapshot))
 
     def _take_refusal(self, proxy: ConnectedProxy, type_url: str, nack: Nack) -> None:
         """Leave the EnvoyFilters out of what a proxy refused, or the next to start would have nothing there."""
@@ -269,6 +273,7 @@ class ControlPlane:
             opening.cancel()
             return False
         await opening
+        self._credentials = open_credentials(self._settings)
         return True
 
     async def _run_parts(self, stop: asyncio.Event) -> None:
@@ -312,6 +317,7 @@ class ControlPlane:
             token if self._settings.api_auth == "token" else None,
             history=self._history,
             outcome=MeshOutcome(self._translator, self.sync, lambda: self._translated),
+            vault=self._credentials.vault if self._credentials is not None else None,
             why_unread=lambda: self._store.problem,
             version=__version__,
             open_paths=frozenset({JOIN_PATH}),

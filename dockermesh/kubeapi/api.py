@@ -30,7 +30,7 @@ from dockermesh.kubeapi.request import (
     read_call,
 )
 from dockermesh.kubeapi.selectors import parse_selectors
-from dockermesh.kubeapi.served import NAMESPACE
+from dockermesh.kubeapi.served import NAMESPACE, SECRET
 from dockermesh.kubeapi.status import (
     Cause,
     Failure,
@@ -42,6 +42,7 @@ from dockermesh.kubeapi.status import (
     unavailable,
 )
 from dockermesh.kubeapi.tables import table, wants_table
+from dockermesh.kubeapi.vault import Vault
 from dockermesh.kubeapi.view import View
 from dockermesh.kubeapi.watching import WatchRequest, serve_watch, start_of
 from dockermesh.kubeapi.writer import Writer, Written
@@ -62,8 +63,11 @@ class _Implicit:
 class Api:
     """Handlers of objects' paths."""
 
-    def __init__(self, writer: Writer, cache: ObjectCache, view: View, why_unread: Callable[[], str]) -> None:
+    def __init__(
+        self, writer: Writer, cache: ObjectCache, view: View, vault: Vault | None, why_unread: Callable[[], str]
+    ) -> None:
         self._writer = writer
+        self._vault = vault
         self._cache = cache
         self._view = view
         self._why_unread = why_unread
@@ -146,7 +150,7 @@ class Api:
     async def create(self, request: web.Request) -> web.StreamResponse:
         """POST to a collection."""
         call = self._call(request)
-        _, body = await read_body(request, JSON, YAML, *([PROTOBUF] if call.served is NAMESPACE else []))
+        _, body = await read_body(request, JSON, YAML, *([PROTOBUF] if not call.served.group else []))
         document = check_envelope(body, call.served, call.version)
         metadata = document["metadata"]
         if metadata.get("resourceVersion"):
@@ -186,7 +190,7 @@ class Api:
         """PATCH by a merge patch, a JSON patch or an apply."""
         call = self._call(request)
         accepted = [MERGE_PATCH, JSON_PATCH, APPLY_PATCH]
-        if call.served is NAMESPACE:
+        if not call.served.group:
             accepted.append(STRATEGIC_PATCH)  # the same as a merge patch, as all fields are mappings of texts
         kind, body = await read_body(request, *accepted)
         if kind == APPLY_PATCH:
@@ -265,7 +269,7 @@ class Api:
         warnings: list[str],
     ) -> dict[str, Any]:
         """The document as it is stored."""
-        before = current.resource if current is not None else None
+        before = self._view.opened(call.key, current) if current is not None else None
         checked = check_document(document, call.served, call.validation)
         warnings += checked.warnings
         result = {**checked.document, "metadata": dict(checked.document["metadata"])}
@@ -273,6 +277,8 @@ class Api:
         if before is not None and not isinstance(result["metadata"].get("managedFields"), list):
             result["metadata"]["managedFields"] = (before.get("metadata") or {}).get("managedFields") or []
         managed.record(before, result, manager, applied)
+        if call.served is SECRET and self._vault is not None:
+            return self._vault.close(result, current.resource if current is not None else None, call.key)
         return result
 
     # removing -------------------------------------------------------------------------------------------------------
@@ -334,7 +340,10 @@ class Api:
     def _call(self, request: web.Request) -> Call:
         if not self._cache.is_read:
             raise unavailable(f"the config store has not been read yet {self._why_unread()}".rstrip())
-        return read_call(request)
+        call = read_call(request)
+        if call.served is SECRET and self._vault is None:
+            raise Failure(403, "Forbidden", "Secrets are served only where the API wants a token (--api-auth token)")
+        return call
 
     def _answer(self, request: web.Request, call: Call, written: Written, warnings: list[str]) -> web.StreamResponse:
         response = self._show(request, call, written, 201 if written.created else 200)

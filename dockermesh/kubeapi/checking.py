@@ -15,8 +15,9 @@ from typing import Any
 
 from dockermesh.config.documents import read_document
 from dockermesh.config.findings import Finding
-from dockermesh.kubeapi.served import Served
+from dockermesh.kubeapi.served import SECRET, Served
 from dockermesh.kubeapi.status import Cause, Failure, Target, bad_request, invalid
+from dockermesh.kubeapi.vault import check_secret
 
 MAX_DEPTH = 64
 MAX_STORED_BYTES = 500_000
@@ -25,6 +26,7 @@ STRICT, WARN, IGNORE = "Strict", "Warn", "Ignore"
 _UNKNOWN = "unknown field "
 _PART = re.compile(r"""\.?([^.\[\]'"]+)|\[(\d+)\]|\[('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\]""")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_SUBDOMAIN = re.compile(rf"{_LABEL.pattern}(\.{_LABEL.pattern})*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,8 @@ def check_document(document: dict[str, Any], served: Served, validation: str) ->
     if len(json.dumps(document)) > MAX_STORED_BYTES:
         raise Failure(413, "RequestEntityTooLarge", f"{target.title} is larger than {MAX_STORED_BYTES} bytes")
     if served.definition is None:
-        return Checked(_check_namespace(document, target))
+        _check_texts(document, target)
+        return Checked(check_secret(document, target) if served is SECRET else _check_namespace(document, target))
     findings = read_document(_without_managed(document)).findings
     unknown = [f for f in findings if f.is_error and f.message.startswith(_UNKNOWN)]
     warnings: list[str] = []
@@ -133,16 +136,23 @@ def _without_managed(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_namespace(document: dict[str, Any], target: Target) -> dict[str, Any]:
-    causes = []
     if not _LABEL.fullmatch(target.name) or len(target.name) > 63:
-        causes.append(Cause("metadata.name", f"Invalid value: {target.name[:80]!r}: must be a lower-case DNS label"))
+        problem = f"Invalid value: {target.name[:80]!r}: must be a lower-case DNS label"
+        raise invalid(target, [Cause("metadata.name", problem)])
+    return {key: document[key] for key in ("apiVersion", "kind", "metadata")}
+
+
+def _check_texts(document: dict[str, Any], target: Target) -> None:
+    causes = []
     for field in ("labels", "annotations"):
         texts = document["metadata"].get(field) or {}
         if not isinstance(texts, dict) or not all(isinstance(v, str) for v in texts.values()):
             causes.append(Cause(f"metadata.{field}", "must be a mapping of texts"))
+    if not _SUBDOMAIN.fullmatch(target.name) or len(target.name) > 253:
+        problem = f"Invalid value: {target.name[:80]!r}: must be lower-case letters, digits, '-' and '.'"
+        causes.append(Cause("metadata.name", problem))
     if causes:
         raise invalid(target, causes)
-    return {key: document[key] for key in ("apiVersion", "kind", "metadata")}
 
 
 def _cause(finding: Finding) -> Cause:

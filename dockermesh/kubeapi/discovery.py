@@ -64,6 +64,11 @@ def _resource(served: Served) -> dict[str, Any]:
     return entry
 
 
+def access_review() -> dict[str, Any]:
+    """The answer to `kubectl auth can-i`."""
+    return {"kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "status": {"allowed": True}}
+
+
 def version_info(version: str) -> dict[str, Any]:
     """`/version`; kubectl compares the minor version with its own."""
     return {

@@ -17,7 +17,7 @@ from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from dockermesh.config.fields import AtLeast, Length, Pattern, Range, json_name
-from dockermesh.kubeapi.served import Served, groups, in_version
+from dockermesh.kubeapi.served import SECRET, Served, groups, in_version
 
 _META = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
 _STATUS = "io.istio.api.meta.v1alpha1.IstioStatus"
@@ -66,6 +66,11 @@ def _kind_schema(served: Served, version: str) -> dict[str, Any]:
         "status": {"allOf": [_ref(_STATUS)], "description": "Whether the mesh uses the object, and how far it is."},
     }
     description = "A namespace: a scope of names."
+    if served is SECRET:
+        description = "A credential: what a Gateway or DestinationRule names as credentialName."
+        texts = {"type": "object", "additionalProperties": {"type": "string"}}
+        properties |= {"type": {"type": "string"}, "immutable": {"type": "boolean"}, "data": texts, "stringData": texts}
+        del properties["status"]
     if served.definition is not None:
         properties["spec"] = message_schema(served.definition.spec_class())
         description = properties["spec"].get("description", "")

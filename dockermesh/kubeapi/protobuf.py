@@ -1,37 +1,52 @@
-"""Kubernetes' protobuf of a Namespace: the one object that kubectl (`create namespace`) sends in no other form.
+"""Kubernetes' protobuf of Namespaces and Secrets: what `kubectl create namespace` and `create secret` send.
 
-Only name, labels and annotations are read; the wire format is decoded here, as no package has the messages.
+Of the metadata only name, namespace, labels and annotations are read. The wire format is decoded here, as no package
+has the messages.
 """
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from typing import Any
 
 from dockermesh.kubeapi.status import bad_request
 
 _MAGIC = b"k8s\x00"
-_RAW = 2  # of runtime.Unknown
-_METADATA = 1  # of Namespace
-_NAME, _LABELS, _ANNOTATIONS = 1, 11, 12  # of ObjectMeta
+_TYPE_META, _RAW = 1, 2  # of runtime.Unknown
+_KIND = 2  # of TypeMeta
+_METADATA = 1  # of Namespace and Secret
+_DATA, _TYPE = 2, 3  # of Secret
+_NAME, _NAMESPACE, _LABELS, _ANNOTATIONS = 1, 3, 11, 12  # of ObjectMeta
 _KEY, _VALUE = 1, 2  # of an entry of a map
 
 
-def read_namespace(data: bytes) -> dict[str, Any]:
-    """The Namespace in a request's body. Raises Failure (400)."""
+def read_protobuf(data: bytes) -> dict[str, Any]:
+    """The Namespace or Secret in a request's body. Raises Failure (400)."""
     if not data.startswith(_MAGIC):
         raise bad_request("the body is no protobuf of Kubernetes")
     try:
-        raw = _last(data[len(_MAGIC) :], _RAW)
+        unknown = data[len(_MAGIC) :]
+        raw = _last(unknown, _RAW)
+        kind = _last(_last(unknown, _TYPE_META), _KIND).decode()
         meta = _last(raw, _METADATA)
         metadata: dict[str, Any] = {"name": _last(meta, _NAME).decode()}
+        if namespace := _last(meta, _NAMESPACE).decode():
+            metadata["namespace"] = namespace
         for field, number in (("labels", _LABELS), ("annotations", _ANNOTATIONS)):
-            entries = {_last(e, _KEY).decode(): _last(e, _VALUE).decode() for n, e in _fields(meta) if n == number}
-            if entries:
+            if entries := {k: v.decode() for k, v in _map(meta, number).items()}:
                 metadata[field] = entries
+        document = {"apiVersion": "v1", "kind": kind, "metadata": metadata}
+        if kind == "Secret":
+            data_ = {k: base64.b64encode(v).decode() for k, v in _map(raw, _DATA).items()}
+            document |= {"data": data_, "type": _last(raw, _TYPE).decode()}
     except ValueError as error:
         raise bad_request(f"the body cannot be decoded: {error}") from error
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+    return document
+
+
+def _map(data: bytes, number: int) -> dict[str, bytes]:
+    return {_last(entry, _KEY).decode(): _last(entry, _VALUE) for n, entry in _fields(data) if n == number}
 
 
 def _last(data: bytes, wanted: int) -> bytes:

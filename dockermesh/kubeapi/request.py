@@ -13,7 +13,7 @@ from dockermesh.kubeapi.checking import IGNORE, STRICT, WARN, check_plain, parse
 from dockermesh.kubeapi.history import Actor
 from dockermesh.kubeapi.managed import APPLY, UPDATE, Manager
 from dockermesh.kubeapi.objects import now
-from dockermesh.kubeapi.protobuf import read_namespace
+from dockermesh.kubeapi.protobuf import read_protobuf
 from dockermesh.kubeapi.served import Served, find
 from dockermesh.kubeapi.status import Failure, Target, bad_request, unknown_path
 
@@ -136,7 +136,7 @@ async def read_body(request: web.Request, *accepted: str) -> tuple[str, Any]:
         limit = f"{request.client_max_size >> 20} MiB"
         raise Failure(413, "RequestEntityTooLarge", f"the body is larger than {limit}") from None
     if kind == PROTOBUF:
-        return kind, read_namespace(text)
+        return kind, read_protobuf(text)
     if kind in {YAML, APPLY_PATCH}:
         return kind, _yaml(text)
     return kind, parse_json(text)

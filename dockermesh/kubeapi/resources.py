@@ -5,12 +5,14 @@ Invariant: every path wants authentication, and every failure is answered with a
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
 from aiohttp import web
 
+from dockermesh.ca import Seal
 from dockermesh.kubeapi import discovery, openapi
 from dockermesh.kubeapi.api import Api
 from dockermesh.kubeapi.auth import Handler, TokenGate, refuse_browsers, require_token
@@ -20,6 +22,7 @@ from dockermesh.kubeapi.history import History
 from dockermesh.kubeapi.rollback import RollbackApi
 from dockermesh.kubeapi.served import groups
 from dockermesh.kubeapi.status import Failure, status_object, unknown_path
+from dockermesh.kubeapi.vault import Vault
 from dockermesh.kubeapi.view import View
 from dockermesh.kubeapi.writer import ConfigStore, Writer
 
@@ -43,19 +46,22 @@ def make_api_app(
     *,
     history: History | None = None,
     outcome: Outcome | None = None,
+    vault: Vault | None = None,
     why_unread: Callable[[], str] = lambda: "",
     version: str = "",
     open_paths: frozenset[str] = frozenset(),
 ) -> web.Application:
     """The HTTP application of port 8080. Without a token anybody may use it, except web pages.
 
-    `open_paths` check for themselves who asks.
+    `open_paths` check for themselves who asks. Without a vault, Secrets are sealed with a key that is forgotten when
+    the process ends; where anybody may ask, they are not served at all.
     """
     guard = refuse_browsers() if token is None else require_token(TokenGate(token), open_paths=open_paths)
     app = web.Application(middlewares=[_as_status, guard], client_max_size=MAX_BODY_BYTES)
     _add_discovery(app.router, version)
     writer = Writer(store, cache, history)
-    _add_objects(app.router, Api(writer, cache, View(outcome), why_unread))
+    safe = None if token is None else vault or Vault(Seal(secrets.token_bytes(32), is_passphrase=False, where="memory"))
+    _add_objects(app.router, Api(writer, cache, View(outcome, safe), safe, why_unread))
     if history is not None:
         RollbackApi(history, writer, cache).add_to(app.router)
 
@@ -67,7 +73,8 @@ def make_api_app(
 
 
 def _add_objects(router: web.UrlDispatcher, api: Api) -> None:
-    for collection in ("/apis/{group}/{version}/namespaces/{namespace}/{plural}", "/api/v1/namespaces"):
+    core = "/api/v1/namespaces"
+    for collection in ("/apis/{group}/{version}/namespaces/{namespace}/{plural}", core, core + "/{namespace}/{plural}"):
         router.add_get(collection, api.collection)
         router.add_post(collection, api.create)
         router.add_delete(collection, api.delete_collection)
@@ -77,6 +84,7 @@ def _add_objects(router: web.UrlDispatcher, api: Api) -> None:
         router.add_delete(collection + "/{name}", api.delete)
     router.add_get("/apis/{group}/{version}/{plural}", api.collection)
     router.add_delete("/apis/{group}/{version}/{plural}", api.delete_collection)
+    router.add_get("/api/v1/{plural}", api.collection)
 
 
 def _add_discovery(router: web.UrlDispatcher, version: str) -> None:
@@ -113,6 +121,11 @@ def _add_discovery(router: web.UrlDispatcher, version: str) -> None:
     async def alive(_request: web.Request) -> web.Response:
         return web.Response(text="ok")
 
+    async def allowed(_request: web.Request) -> web.Response:
+        # Whoever has the token may do everything.
+        return web.json_response(discovery.access_review(), status=201)
+
+    router.add_post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", allowed)
     router.add_get("/", root)
     router.add_get("/api", core)
     router.add_get("/api/v1", resources)

@@ -92,7 +92,7 @@ def _served(kind: Kind) -> Served:
         group=kind.group,
         versions=tuple(sorted(kind.versions, key=_age)),
         short_names=kind.short_names,
-        categories=("istio-io", f"{prefix}-istio-io"),
+        categories=("all", "istio-io", f"{prefix}-istio-io"),
         columns=(*_COLUMNS.get(kind.name, ()), *_CONDITIONS),
         definition=kind,
     )
@@ -111,7 +111,17 @@ NAMESPACE = Served(
     columns=(Column("Status", ("status", "phase"), "The status of the namespace"),),
     namespaced=False,
 )
-SERVED: tuple[Served, ...] = (NAMESPACE, *(_served(kind) for kind in KINDS))
+SECRET = Served(
+    kind="Secret",
+    plural="secrets",
+    group="",
+    versions=("v1",),
+    columns=(
+        Column("Type", ("type",), "What the secret is for"),
+        Column("Data", ("data",), "How many values it holds", type="integer"),
+    ),
+)
+SERVED: tuple[Served, ...] = (NAMESPACE, SECRET, *(_served(kind) for kind in KINDS))
 _BY_PLURAL = {(s.group, s.plural): s for s in SERVED}
 _BY_KEY = {s.prefix: s for s in SERVED}
 

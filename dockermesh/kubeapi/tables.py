@@ -77,6 +77,8 @@ def _cell(column: Column, document: Mapping[str, Any]) -> Any:
             value = value.get(part) if isinstance(value, Mapping) else None
     if column.name == "Age":
         return age(str(value or ""))
+    if column.type == "integer":
+        return len(value or ())
     if isinstance(value, dict | list):
         return json.dumps(value, separators=(",", ":"))
     return "" if value is None else str(value)

@@ -9,18 +9,20 @@ from typing import Any
 from dockermesh.kubeapi.cache import Stored
 from dockermesh.kubeapi.conditions import Conditions, Outcome
 from dockermesh.kubeapi.objects import derived_uid
-from dockermesh.kubeapi.served import Served
+from dockermesh.kubeapi.served import SECRET, Served
+from dockermesh.kubeapi.vault import Vault
 
 
 class View:
     """Makes what is answered out of what is stored."""
 
-    def __init__(self, outcome: Outcome | None = None) -> None:
+    def __init__(self, outcome: Outcome | None = None, vault: Vault | None = None) -> None:
         self._conditions = Conditions(outcome)
+        self._vault = vault
 
     def __call__(self, served: Served, version: str, key: str, stored: Stored, at: int | None = None) -> dict[str, Any]:
         """The object in a version of its group; `at` is its resourceVersion, where it is another than its own."""
-        document = copy.deepcopy(dict(stored.resource))
+        document = copy.deepcopy(self.opened(key, stored))
         document["apiVersion"], document["kind"] = served.api_version(version), served.kind
         namespace, name = key.split("/")[-2:]
         metadata = document["metadata"] = dict(document.get("metadata") or {})
@@ -32,8 +34,15 @@ class View:
         metadata.setdefault("generation", 1)
         ordered: dict[str, Any] = {k: document[k] for k in ("apiVersion", "kind", "metadata") if k in document}
         ordered |= {k: v for k, v in document.items() if k not in ordered and k != "status"}
-        ordered["status"] = self._status(served, key, stored, metadata)
+        if served is not SECRET:
+            ordered["status"] = self._status(served, key, stored, metadata)
         return ordered
+
+    def opened(self, key: str, stored: Stored) -> dict[str, Any]:
+        """The document of an object: what is stored, unless it is sealed."""
+        if self._vault is not None and key.startswith(SECRET.prefix):
+            return self._vault.open(stored.resource, key)
+        return dict(stored.resource)
 
     def forget(self, keys: Mapping[str, Stored]) -> None:
         """Keep only what is known of these."""

@@ -1,7 +1,7 @@
 """SDS secrets, named the way Istio names them: certificates in files of the proxy, and those that the mesh issues.
 
-Invariant: the secret of a file follows from its name alone. A user's private key never passes through the control
-plane: the secret only says in which files it is, and the proxy loads them again when the files are replaced.
+Invariant: the secret of a file follows from its name alone: it says in which files of the proxy's container the
+certificate is, and the proxy loads them again when they are replaced. What the API holds instead is laid over it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,25 @@ def issued_certificate(chain: bytes, key: bytes) -> secret_pb2.Secret:
 
 def trusted_roots(roots: bytes) -> secret_pb2.Secret:
     """The mesh's roots, in PEM: what the certificates of peers are verified against."""
-    secret = secret_pb2.Secret(name=MESH_ROOT)
+    return inline_roots(MESH_ROOT, roots)
+
+
+def named_credential(secret: str) -> str:
+    """The `credentialName` that a secret stands for; empty if it stands for something else."""
+    return secret.removeprefix(_CREDENTIAL).rpartition("/")[2] if secret.startswith(_CREDENTIAL) else ""
+
+
+def inline_pair(name: str, certificate: bytes, key: bytes) -> secret_pb2.Secret:
+    """A certificate with its key, in PEM."""
+    secret = secret_pb2.Secret(name=name)
+    secret.tls_certificate.certificate_chain.inline_bytes = certificate
+    secret.tls_certificate.private_key.inline_bytes = key
+    return secret
+
+
+def inline_roots(name: str, roots: bytes) -> secret_pb2.Secret:
+    """Trusted certificates, in PEM."""
+    secret = secret_pb2.Secret(name=name)
     secret.validation_context.trusted_ca.inline_bytes = roots
     return secret
 

@@ -10,7 +10,7 @@ import pytest
 
 from dockermesh.kubeapi import openapi
 from dockermesh.kubeapi.checking import MAX_DEPTH, STRICT, WARN, check_document, parse_json
-from dockermesh.kubeapi.protobuf import read_namespace
+from dockermesh.kubeapi.protobuf import read_protobuf
 from dockermesh.kubeapi.selectors import parse_selectors
 from dockermesh.kubeapi.served import SERVED, groups, named
 from dockermesh.kubeapi.status import Failure
@@ -151,11 +151,11 @@ def test_kubectls_protobuf_of_a_namespace() -> None:
         b'k8s\x00\n\x0f\n\x02v1\x12\tNamespace\x12\x1b\n\x13\n\x03foo\x12\x00\x1a\x00"\x00*\x002\x008\x00B\x00'
         b'\x12\x00\x1a\x02\n\x00\x1a\x00"\x00'
     )
-    assert read_namespace(recorded)["metadata"]["name"] == "foo"
+    assert read_protobuf(recorded)["metadata"]["name"] == "foo"
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"k8s\x00\xff", b"k8s\x00\x12\x7f", b"k8s\x00" + b"\xff" * 40])
 def test_other_protobuf_is_refused(data: bytes) -> None:
     with pytest.raises(Failure) as failure:
-        read_namespace(data)
+        read_protobuf(data)
     assert failure.value.code == 400

@@ -86,7 +86,12 @@ def serve_tls(name: str) -> bytes:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     pem = certificate.read_bytes()
-    server = Server(TLS_PORT, Router(routes(pem, tls=name)), served_by=f"{name}-tls", drain=Drain())
+    server = Server(
+        TLS_PORT,
+        Router(routes(pem, tls=name)),
+        served_by=f"{os.environ.get('SERVICE_NAME', 'site')}-v1-tls",
+        drain=Drain(),
+    )
     # The handshake belongs to the thread of the connection, or one silent client would stop all others.
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     threading.Thread(target=server.serve_forever, daemon=True).start()
