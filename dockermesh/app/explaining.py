@@ -37,6 +37,8 @@ from dockermesh.translate.rule_lookup import find_rule
 from dockermesh.translate.settings import MeshSettings
 from dockermesh.translate.translator import Translator
 
+_REFUSALS = {403, 503}
+"""What a client sees of a target's refusal: by its policies, or of the connection."""
 Lookup = Callable[[str], Resource[VirtualService] | None]
 """A VirtualService by its path in the API."""
 
@@ -197,15 +199,25 @@ def try_out(mesh: LiveMesh, explanation: Json, request: Request, host: str, port
         (m["cluster"], address) for m in explanation.get("mirrors", ()) for c, address in after if c == m["cluster"]
     }
     used = [{"cluster": cluster, "endpoint": address} for cluster, address in asked if (cluster, address) in foreseen]
-    expected = explanation.get("status")
-    agrees = answer.status == expected if expected is not None else bool(used) or _may_stop_here(explanation)
     return {
         "status": answer.status,
         "seconds": round(answer.seconds, 3),
         "server": answer.headers.get("server", ""),
         "endpoints": used,
-        "as_explained": agrees,
+        "as_explained": agrees(explanation, answer.status, is_seen=bool(used)),
     }
+
+
+def agrees(explanation: Json, status: int, *, is_seen: bool) -> bool:
+    """Whether a status is what the explanation foresees; `is_seen` says that one of its endpoints was asked."""
+    abort = explanation.get("abort", {})
+    expected = explanation.get("status", abort.get("status") if abort.get("percent") == 100 else None)
+    if expected is not None:
+        return bool(status == expected)
+    endpoints = [e for target in explanation.get("destinations", ()) for e in target["endpoints"]]
+    if endpoints and all(e.get("accepts") is False for e in endpoints):
+        return status in _REFUSALS
+    return is_seen or _may_stop_here(explanation)
 
 
 def _may_stop_here(explanation: Json) -> bool:

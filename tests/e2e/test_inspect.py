@@ -164,3 +164,24 @@ def test_the_history_has_what_was_applied_and_knows_the_way_back(mesh: Mesh, rul
     undone = {change["resource"]: change["action"] for change in before}
     assert undone["VirtualService default/reviews"] == undone["DestinationRule default/reviews"] == "deleted"
     assert data(rules, "history") == entries
+
+
+def test_a_policy_of_the_target_is_explained_and_enforced(mesh: Mesh) -> None:
+    policy = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: ratings-for-reviews}
+spec:
+  selector: {matchLabels: {app: ratings}}
+  rules: [{from: [{source: {principals: ["cluster.local/ns/default/sa/bookinfo-reviews"]}}]}]
+"""
+    assert mesh.command("apply", "-f", "-", input=policy).returncode == 0
+    try:
+        mesh.until_synced()
+        for source, accepts, status in (("productpage-v1", False, 403), ("reviews-v2", True, 200)):
+            found = data(mesh, "explain", source, "http://ratings:9080/ratings/0", "--live")
+            (endpoint,) = found["destinations"][0]["endpoints"]
+            assert (endpoint["tls"], endpoint["accepts"]) == ("ISTIO_MUTUAL", accepts), endpoint
+            assert found["live"]["status"] == status and found["live"]["as_explained"]
+    finally:
+        mesh.command("delete", "-f", "-", input=policy)

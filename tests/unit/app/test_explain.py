@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from dockermesh.app.explaining import from_files
+from dockermesh.app.explaining import agrees, from_files
 from dockermesh.app.inspect.authorization import Caller, decide
 from dockermesh.app.inspect.explain import explain, parse_request
 from dockermesh.app.inspect.matching import Request, header_matches, route_matches, text_matches
@@ -323,3 +323,25 @@ def test_the_command_prints_it_for_people_and_for_scripts(files: Path) -> None:
 def test_what_cannot_be_explained_is_refused(files: Path, arguments: list[str], reason: str) -> None:
     done = CliRunner().invoke(root, ["explain", *(a.replace("{}", str(files)) for a in arguments)])
     assert isinstance(done.exception, DockermeshError) and reason in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("explanation", "status", "is_seen", "agreed"),
+    [
+        ({"status": 418}, 418, False, True),
+        ({"status": 418}, 200, True, False),
+        ({"abort": {"percent": 100, "status": 500}}, 500, False, True),
+        ({"abort": {"percent": 100, "status": 500}}, 200, True, False),
+        ({"abort": {"percent": 10, "status": 500}, "destinations": []}, 500, False, True),
+        ({"destinations": [{"cluster": "a", "endpoints": [{"accepts": False}]}]}, 403, True, True),
+        ({"destinations": [{"cluster": "a", "endpoints": [{"accepts": False}]}]}, 200, True, False),
+        ({"destinations": [{"cluster": "a", "endpoints": [{"accepts": True}]}]}, 200, True, True),
+        ({"destinations": [{"cluster": "a", "endpoints": [{"accepts": True}]}]}, 404, False, False),
+        ({"destinations": [{"cluster": "a", "endpoints": []}]}, 503, False, True),
+        ({"destinations": [{"cluster": "PassthroughCluster", "endpoints": []}]}, 200, False, True),
+    ],
+)
+def test_what_happens_is_compared_with_what_was_explained(
+    explanation: dict[str, Any], status: int, is_seen: bool, agreed: bool
+) -> None:
+    assert agrees(explanation, status, is_seen=is_seen) is agreed
