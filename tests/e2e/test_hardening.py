@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from mesh_rig import APPS, CONSUL, CONTROL_PLANE, Mesh, docker, inspect, pid, run
+from mesh_rig import APPS, CONSUL, CONTROL_PLANE, Mesh, consul, docker, inspect, pid, run
+from patience import until
 
 from dockermesh.engine.admin import ProxyAdmin
 from dockermesh.engine.local import LocalEngine
@@ -124,3 +125,21 @@ def test_the_injector_refuses_an_app_with_the_proxys_uid(mesh: Mesh, tmp_path: P
     done = mesh.command("up", "-f", str(file))
     assert done.returncode == 1
     assert "1337" in done.stderr and "->" in done.stderr
+
+
+def test_an_image_that_calls_itself_a_pod_is_none(mesh: Mesh, tmp_path: Path) -> None:
+    image = inspect("bookinfo-details-v1-1-pod-1")["Config"]["Image"]
+    labels = "dockermesh.io/role=pod dockermesh.io/kind=sidecar dockermesh.io/workload=bookinfo/impostor-1"
+    (tmp_path / "Dockerfile").write_text(f'FROM {image}\nLABEL {labels}\nENTRYPOINT ["sleep", "600"]\n')
+    made = docker("build", "-q", str(tmp_path))
+    container = docker("run", "-d", "--network", "dockermesh", made)
+    name = inspect(container)["Name"].lstrip("/")
+    try:
+        log = ("docker", "logs", "--tail", "200", CONTROL_PLANE)
+        until(lambda: [line for line in run(*log).stderr.splitlines() if name in line], "the registrar has seen it")
+        assert "bookinfo/impostor-1" not in {w["name"] for w in mesh.workloads()}
+        kept = consul("/v1/kv/dockermesh/workloads?keys")
+        assert kept and not [key for key in kept if "impostor" in key]
+    finally:
+        docker("rm", "-f", container)
+        docker("rmi", made)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from patience import SLACK
+from ports import free_ports
 
 from dockermesh.engine.consul_client import ConsulClient
 from dockermesh.model import EMPTY_CATALOG, Catalog
@@ -20,14 +20,6 @@ from dockermesh.model.consul import ConsulSettings
 from dockermesh.registry import ConsulRegistry
 
 Condition = Callable[[Catalog], bool]
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
 
 
 class Agent:

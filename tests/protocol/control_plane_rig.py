@@ -14,11 +14,12 @@ from typing import Any
 import aiohttp
 import grpc
 import grpc.aio
-from bridge_rig import Agent, eventually, free_ports
+from bridge_rig import Agent, eventually
 from cryptography import x509
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 from patience import SLACK
+from ports import free_ports
 
 from dockermesh.app.control_plane import ControlPlane
 from dockermesh.app.settings import ControlPlaneSettings

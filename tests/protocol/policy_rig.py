@@ -65,12 +65,6 @@ def serve(handler: type[http.server.BaseHTTPRequestHandler] = App) -> int:
     return int(server.server_address[1])
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
 @dataclass(frozen=True)
 class Answer:
     """What came back; `seen` is what the app was asked, empty if it was not."""

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import shutil
-import socket
 import subprocess
 import time
 import uuid
@@ -23,6 +22,7 @@ import aiohttp
 import docker
 import pytest
 from patience import SLACK
+from ports import free_ports
 
 from dockermesh.engine.consul_client import ConsulClient
 from dockermesh.engine.docker import DockerEngine
@@ -51,14 +51,6 @@ class ScopedEngine(DockerEngine):
     async def inspect(self, container: str) -> dict[str, Any] | None:
         found = await super().inspect(container)
         return found if found and found["Config"]["Labels"].get(SCOPE) == self.scope else None
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
 
 
 @dataclass

@@ -14,8 +14,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from bridge_rig import Agent, eventually, free_ports
+from bridge_rig import Agent, eventually
 from control_plane_rig import Running, control_plane, node_id, token_of, workload
+from ports import free_ports
 
 from dockermesh.ca import Step
 from dockermesh.xds import CLUSTER

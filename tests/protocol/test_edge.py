@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from policy_rig import Envoy, ask, free_port, gateway_parts, serve, service
+from policy_rig import Envoy, ask, gateway_parts, serve, service
+from ports import free_port
 from tokens import Issuer, bearer
 
 pytestmark = pytest.mark.binary

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from typing import Any
@@ -14,6 +13,7 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from patience import SLACK
+from ports import free_ports
 
 from dockermesh.kubeapi.cache import ObjectCache
 from dockermesh.kubeapi.history import History
@@ -67,14 +67,6 @@ class Rig:
         data = None if body is None else json.dumps(body)
         async with self.clients[which].request(method, path, data=data, headers={"Content-Type": kind}) as answer:
             return answer.status, await answer.json()
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
 
 
 @pytest.fixture

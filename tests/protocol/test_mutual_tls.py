@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import pytest
 import pytest_asyncio
-from tls_rig import Apps, Party, Proxy, bootstrap, free_ports, request, talk
+from ports import free_ports
+from tls_rig import Apps, Party, Proxy, bootstrap, request, talk
 
 from dockermesh.ca import Authority, new_material
 from dockermesh.config.documents import read_text

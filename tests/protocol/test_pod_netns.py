@@ -15,6 +15,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -103,8 +104,6 @@ class Pod:
         (self.etc / "trust").mkdir(parents=True)
         self.run_dir.mkdir()
         root.chmod(0o755)
-        for parent in list(root.parents)[:3]:
-            parent.chmod(parent.stat().st_mode | 0o011)
         for name in ("capture.rules", "bootstrap.json", "trust.json"):
             shutil.copy(IMAGE / name, self.etc / name)
         shutil.copy(IMAGE / "pod", root / "pod")
@@ -147,11 +146,14 @@ class Pod:
 
 
 @pytest.fixture
-def make_pod(net: Net, tmp_path: Path) -> Iterator[Callable[..., Pod]]:
+def make_pod(net: Net) -> Iterator[Callable[..., Pod]]:
     pods: list[Pod] = []
+    # Not pytest's own: nobody but its user may look into that one, and a pod ends up as somebody else.
+    folder = Path(tempfile.mkdtemp(prefix="dockermesh-pods-"))
+    folder.chmod(0o755)
 
     def make(**environment: str) -> Pod:
-        pods.append(Pod(net, tmp_path / f"pod{len(pods)}", **environment))
+        pods.append(Pod(net, folder / f"pod{len(pods)}", **environment))
         return pods[-1]
 
     yield make
@@ -159,6 +161,7 @@ def make_pod(net: Net, tmp_path: Path) -> Iterator[Callable[..., Pod]]:
         if pod.process and pod.process.poll() is None:
             pod.process.kill()
             pod.process.wait()
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -20,11 +20,11 @@ from policy_rig import (
     Envoy,
     ask,
     exchange,
-    free_port,
     serve,
     service,
     sidecar_parts,
 )
+from ports import free_port
 from tokens import Issuer, bearer
 
 from dockermesh.model import Protocol

@@ -12,7 +12,6 @@ import http.server
 import json
 import os
 import shutil
-import socket
 import socketserver
 import ssl
 import threading
@@ -28,14 +27,6 @@ from dockermesh.model import Identity
 from dockermesh.xds import Snapshot
 
 DEADLINE_S = 30.0
-
-
-def free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in held]
-    for s in held:
-        s.close()
-    return ports
 
 
 class _Echo(http.server.BaseHTTPRequestHandler):
