@@ -105,20 +105,27 @@ class OwnCa:
         stored = await self._read()
         present = await self._settle(stored)
         after = advance(present, step, self._trust_domain, _now())
-        if not await self._write(after, stored.version):
+        if self._store is None:
+            self._save(after)
+        elif not await self._write(after, stored.version):
             raise AuthorityError("another control plane changed the CA at the same time", fix="look at `ca status`")
-        self._save(after)
         self._install(after)
+        if self._store is not None:
+            self._save(after)
         log.warning("root rotation", step=step.value, phase=after.phase.value, roots=len(after.roots))
         return after
 
     async def _take(self, sealed: Sealed) -> None:
-        material = await self._settle(sealed)
-        self._install(material)
+        if sealed.text:
+            # What the others sign with counts at once, whether or not it can be saved here.
+            remote = self._unseal(sealed.text, ConsulSealedStore.where)
+            if self._authority is not None and remote.mesh == self._authority.material.mesh:
+                self._install(remote)
+        self._install(await self._settle(sealed))
 
     def _install(self, material: Material) -> None:
         authority = self._authority
-        if authority is not None and authority.material.generation != material.generation:
+        if authority is not None and authority.material.generation < material.generation:
             authority.install(material)
 
     async def _read(self) -> Sealed:
@@ -131,7 +138,7 @@ class OwnCa:
 
     async def _settle(self, stored: Sealed) -> Material:
         """The material to use, with store and copy brought to it."""
-        local = self._load()
+        local = self._newest()
         remote = self._unseal(stored.text, ConsulSealedStore.where) if stored.text else None
         if local is not None and remote is not None and local.mesh != remote.mesh:
             raise AuthorityError(
@@ -140,7 +147,7 @@ class OwnCa:
                 fix="point it at its own Consul; to give up its CA for the one in Consul, delete this file",
             )
         if remote is not None and (local is None or remote.generation >= local.generation):
-            if local is None or remote.generation > local.generation:
+            if local is None or remote.generation > local.generation or not self._copy.exists():
                 self._save(remote)
             return remote
         if local is None:
@@ -152,6 +159,13 @@ class OwnCa:
             return await self._settle(await self._read())
         self._save(local)
         return local
+
+    def _newest(self) -> Material | None:
+        """What is in force here or in the copy, whichever is newer."""
+        copy, used = self._load(), self._authority.material if self._authority is not None else None
+        if copy is None or used is None:
+            return copy or used
+        return used if used.generation > copy.generation else copy
 
     def _load(self) -> Material | None:
         if not self._copy.exists():

@@ -2,46 +2,18 @@
 
 from __future__ import annotations
 
-import datetime
 from pathlib import Path
 
 import pytest
+from certified import NOW, Certified, write
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from dockermesh.ca import Authority, AuthorityError
-from dockermesh.ca.certificates import SigningKey, pem_of, signed_by
+from dockermesh.ca.certificates import signed_by
 from dockermesh.ca.plugged import read_plugged
 from dockermesh.model import Identity
 
-NOW = datetime.datetime.now(datetime.UTC)
-DAY = datetime.timedelta(days=1)
 REVIEWS = Identity("mesh.test", "default", "reviews")
-
-
-class Certified:
-    """A certificate and its key, signed by another or by itself."""
-
-    def __init__(
-        self, name: str, by: Certified | None = None, *, ca: bool = True, days: int = 9, rsa_bits: int = 0
-    ) -> None:
-        self.key: SigningKey = (
-            rsa.generate_private_key(65537, rsa_bits) if rsa_bits else ec.generate_private_key(ec.SECP256R1())
-        )
-        self.name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        signer = by or self
-        self.certificate = (
-            x509.CertificateBuilder(signer.name, self.name, self.key.public_key(), x509.random_serial_number())
-            .not_valid_before(NOW - 10 * DAY)
-            .not_valid_after(NOW + days * DAY)
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-            .sign(signer.key, hashes.SHA256())
-        )
-
-    @property
-    def pem(self) -> bytes:
-        return pem_of(self.certificate)
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +27,6 @@ def certified() -> dict[str, Certified]:
 def folder(tmp_path: Path, certified: dict[str, Certified]) -> Path:
     write(tmp_path, certified["signer"], [certified["middle"], certified["root"]], [certified["root"]])
     return tmp_path
-
-
-def write(folder: Path, signer: Certified, chain: list[Certified], roots: list[Certified]) -> None:
-    plain = serialization.NoEncryption()
-    pem = signer.key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, plain)
-    (folder / "ca-key.pem").write_bytes(pem)
-    (folder / "ca-key.pem").chmod(0o600)
-    (folder / "ca-cert.pem").write_bytes(signer.pem)
-    (folder / "cert-chain.pem").write_bytes(signer.pem + b"".join(c.pem for c in chain))
-    (folder / "root-cert.pem").write_bytes(b"".join(c.pem for c in roots))
 
 
 def test_the_chain_is_served_without_the_root(folder: Path, certified: dict[str, Certified]) -> None:
