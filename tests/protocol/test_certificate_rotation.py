@@ -244,6 +244,12 @@ async def test_traffic_goes_on_while_the_control_plane_is_away_and_certificates_
         first = contextlib.AsyncExitStack()
         mesh = await first.enter_async_context(control_plane(tmp_path, agent, leaf_lifetime=lifetime))
         url = await stack.enter_async_context(envoys(mesh, tmp_path))
+        # They come back under another root than the one that they started with.
+        for step in Step:
+            await mesh.plane.trust.rotate(step, force=True)
+        root = mesh.plane.trust.authority.roots_pem
+        await eventually(lambda: _signed_alike(mesh), 30)
+        await eventually(lambda: answers(url), 30)
         async with under_load(url):
             secrets = mesh.plane.trust.secrets
             assert secrets is not None
@@ -253,3 +259,11 @@ async def test_traffic_goes_on_while_the_control_plane_is_away_and_certificates_
             same = {"xds": mesh.settings.xds, "api": mesh.settings.api, "debug": mesh.settings.debug}
             again = await stack.enter_async_context(control_plane(tmp_path, agent, leaf_lifetime=lifetime, **same))
             await eventually(lambda: len(again.plane.trust.secrets.leaves()) == 2, 60)
+            assert again.plane.trust.authority.roots_pem == root
+
+
+def _signed_alike(mesh: Running) -> bool:
+    """Whether all proxies accepted certificates of the present signer."""
+    secrets, signer = mesh.plane.trust.secrets, mesh.plane.trust.authority.material.signer.id
+    assert secrets is not None
+    return {leaf.signer for leaf in secrets.leaves().values()} == {signer} and mesh.plane.sync().is_complete
