@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from dockermesh.errors import RegistryError
-from dockermesh.model import EMPTY_CATALOG, Protocol
+from dockermesh.model import EMPTY_CATALOG, Protocol, Workload
 from dockermesh.registrar.attest import find_token
 from dockermesh.registrar.catalog import build_catalog
-from dockermesh.registrar.container import Container, State, parse_time
+from dockermesh.registrar.container import Binding, Container, State, parse_time
 from dockermesh.registrar.desired import desired_state
 from dockermesh.registrar.heal import Verb, plan_healing
 from dockermesh.registrar.lease import released_since
@@ -88,6 +88,17 @@ def test_a_workload_keeps_its_ports_while_it_is_down_but_not_its_token() -> None
     assert down.token_sha256 == ""
     assert down.ports == workload.ports
     assert [(p.service, p.port, p.protocol) for p in down.ports] == [("reviews", 9080, "http")]
+
+
+def test_a_workload_tells_who_calls_its_ports_past_any_proxy() -> None:
+    """Under STRICT they are refused, so they have to be known before."""
+    pod, app = make("pod", bindings={"9080/tcp": Binding("0.0.0.0", "8080")}), make("app")
+    probes = {"SERVICE_CHECK_HTTP=/": (9080,), "SERVICE_CHECK_GRPC=true": (9080,), "SERVICE_CHECK_TCP=true": ()}
+    for probe, probed in probes.items():
+        asked = dataclasses.replace(app, env=(*app.env, probe))
+        (found,) = desired_state([pod, asked], OPTIONS).workloads
+        assert (found.published, found.probed) == ((9080,), probed), probe
+        assert Workload.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
 
 def test_stop_signals() -> None:
