@@ -1,7 +1,7 @@
 """What of valid resources has no effect, and why: an older one has it already, or what it needs is not there.
 
-Computed from the config alone, and only when somebody asks. The rules are those by which `index`, `policy` and
-`delegates` decide.
+Computed from the config alone, and only when somebody asks. The rules are those by which `index`, `policy`,
+`delegates` and `peer_authentication` decide.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from enum import StrEnum
 from typing import Any
 
 from dockermesh.config.api.destination_rule import DestinationRule
+from dockermesh.config.api.peer_authentication import PeerAuthentication
+from dockermesh.config.api.sidecar import Sidecar
 from dockermesh.config.api.virtual_service import VirtualService
 from dockermesh.config.resource import Resource
 from dockermesh.translate.index import MESH_GATEWAY, ConfigIndex, resolve_host
-from dockermesh.translate.visibility import is_exported
+from dockermesh.translate.visibility import Labels, as_labels, is_exported
 
 
 class Reason(StrEnum):
@@ -39,7 +41,7 @@ class Fault:
 def faults_of_config(index: ConfigIndex) -> Mapping[str, tuple[Fault, ...]]:
     """All that can be told without knowing any proxy, by resource."""
     found: dict[str, list[Fault]] = defaultdict(list)
-    for fault in (*_mesh_hosts(index), *_delegates(index), *_destination_rules(index)):
+    for fault in (*_mesh_hosts(index), *_delegates(index), *_destination_rules(index), *_same_scope(index)):
         found[fault.resource].append(fault)
     return {resource: tuple(faults) for resource, faults in found.items()}
 
@@ -103,7 +105,7 @@ def _destination_rules(index: ConfigIndex) -> Iterator[Fault]:
         spec = resource.spec
         host = resolve_host(index.names, spec.host, resource.namespace)
         selector = spec.workload_selector
-        labels = tuple(sorted(selector.match_labels.items())) if selector is not None else ()
+        labels = as_labels(selector.match_labels) if selector is not None else ()
         groups[resource.namespace, host, labels, tuple(sorted(spec.export_to))].append(resource)
     for rules in groups.values():
         if len(rules) > 1:
@@ -125,3 +127,22 @@ def _merged(rules: Iterable[Resource[DestinationRule]]) -> Iterator[Fault]:
             if older is not resource:
                 text = f"spec.subsets[{position}]: {older}, which is older, has a subset {subset.name}"
                 yield Fault(str(resource), Reason.CONFLICTED, text)
+
+
+def _same_scope(index: ConfigIndex) -> Iterator[Fault]:
+    """Of Sidecars, and of PeerAuthentications, for the same workloads of a namespace the oldest counts."""
+    owners: dict[object, Resource[Any]] = {}
+    listed: tuple[Resource[Sidecar | PeerAuthentication], ...] = (
+        *index.config.sidecars,
+        *index.config.peer_authentications,
+    )
+    for resource in listed:
+        older = owners.setdefault((resource.kind, resource.namespace, _selected(resource.spec)), resource)
+        if older is not resource:
+            yield Fault(str(resource), Reason.CONFLICTED, f"spec: {older}, which is older, is for the same workloads")
+
+
+def _selected(spec: Sidecar | PeerAuthentication) -> Labels:
+    if isinstance(spec, Sidecar):
+        return as_labels(spec.workload_selector.labels) if spec.workload_selector is not None else ()
+    return as_labels(spec.selector.match_labels) if spec.selector is not None else ()

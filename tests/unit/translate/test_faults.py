@@ -147,6 +147,26 @@ def test_a_server_name_that_another_rule_passes_on_is_told() -> None:
     assert reason is Reason.CONFLICTED and "VirtualService default/a" in message
 
 
+@pytest.mark.parametrize("labels", ["", "{app: reviews}"])
+@pytest.mark.parametrize(
+    ("kind", "api", "selector"),
+    [
+        ("Sidecar", "networking", "workloadSelector: {labels: %s}, "),
+        ("PeerAuthentication", "security", "selector: {matchLabels: %s}, "),
+    ],
+)
+def test_of_two_for_the_same_workloads_the_younger_is_told(kind: str, api: str, selector: str, labels: str) -> None:
+    more = "egress: [{hosts: ['*/*']}]" if kind == "Sidecar" else "mtls: {mode: STRICT}"
+    spec = f"{selector % labels if labels else ''}{more}"
+    texts = [
+        f"apiVersion: {api}.istio.io/v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: shop}}\nspec: {{{spec}}}\n"
+        for name in "ab"
+    ]
+    [(reason, message)] = faults(f"{kind} shop/b", *texts)
+    assert reason is Reason.CONFLICTED and f"{kind} shop/a" in message
+    assert faults(f"{kind} shop/a", *texts) == []
+
+
 def test_faults_end_with_their_cause() -> None:
     translator = told(rule("a"), rule("b"))
     assert translator.faults("VirtualService default/b")
