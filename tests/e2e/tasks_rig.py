@@ -68,6 +68,20 @@ class Tasks:
         finally:
             self.kubectl("delete", "--ignore-not-found", *files)
 
+    @contextmanager
+    def secret(self, namespace: str, name: str, kind: str, *options: str) -> Iterator[None]:
+        """A Secret as `kubectl create secret` makes it, removed in the end."""
+        try:
+            self.kubectl("create", "-n", namespace, "secret", kind, name, *options)
+            yield
+        finally:
+            self.kubectl("delete", "-n", namespace, "secret", name, "--ignore-not-found")
+
+    def renew(self, namespace: str, name: str, kind: str, *options: str) -> None:
+        """Replace a Secret the way everybody does it."""
+        made = self.kubectl("create", "-n", namespace, "secret", kind, name, *options, "--dry-run=client", "-o", "yaml")
+        self.kubectl("apply", "-f", "-", text=made)
+
     # bookinfo -------------------------------------------------------------------------------------------------------
 
     def page(self, user: str = "") -> Page:

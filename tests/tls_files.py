@@ -15,6 +15,11 @@ class Pair:
     certificate: str
     key: str
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        """How `kubectl create secret tls` is told of it."""
+        return "--key", str(self.folder / "tls.key"), "--cert", str(self.folder / "tls.crt")
+
 
 def self_signed(folder: Path, name: str) -> Pair:
     """A new certificate for a DNS name."""
