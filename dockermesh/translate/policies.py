@@ -75,20 +75,24 @@ class SecurityFilters:
 
 
 class PolicyIndex:
-    """The policies of one generation of the config, by namespace."""
+    """The policies of one generation of the config, by namespace and by one of the labels that they ask for.
+
+    A proxy is compared only with policies that share a label with it, or that ask for none.
+    """
 
     def __init__(self, mesh: MeshState) -> None:
         self._mesh = mesh
-        self._by_namespace: dict[str, list[_Policy]] = defaultdict(list)
-        for authorization in mesh.config.authorization_policies:
-            self._by_namespace[authorization.namespace].append(authorization)
-        for authentication in mesh.config.request_authentications:
-            self._by_namespace[authentication.namespace].append(authentication)
+        self._policies: list[_Policy] = [*mesh.config.authorization_policies, *mesh.config.request_authentications]
+        self._by_label: dict[tuple[str, tuple[str, str] | None], list[int]] = defaultdict(list)
+        for number, policy in enumerate(self._policies):
+            selector: LabelSelector | None = policy.spec.selector
+            label = next(iter(selector.match_labels.items()), None) if selector is not None else None
+            self._by_label[policy.namespace, label].append(number)
         self._found: dict[tuple[str, Labels], Policies] = {}
 
     def of(self, proxy: Proxy) -> Policies:
         """The policies that select a proxy."""
-        if not self._by_namespace:
+        if not self._policies:
             return NO_POLICIES
         key = (proxy.namespace, as_labels(proxy.labels))
         found = self._found.get(key)
@@ -98,8 +102,9 @@ class PolicyIndex:
 
     def _select(self, proxy: Proxy) -> Policies:
         root = self._mesh.settings.root_namespace
-        listed = [p for ns in dict.fromkeys((root, proxy.namespace)) for p in self._by_namespace.get(ns, ())]
-        chosen = [p for p in listed if _applies(p, proxy)]
+        labels = (None, *proxy.labels.items())
+        near = {n for ns in (root, proxy.namespace) for label in labels for n in self._by_label.get((ns, label), ())}
+        chosen = [p for p in (self._policies[n] for n in sorted(near)) if _applies(p, proxy)]
         if not chosen:
             return NO_POLICIES
         authorizations = tuple(p for p in chosen if isinstance(p.spec, AuthorizationPolicy))
