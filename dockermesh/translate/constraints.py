@@ -41,7 +41,9 @@ _WRAPPERS = frozenset(
     f"google.protobuf.{name}Value"
     for name in ("Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes")
 )
-_VALUES = _WRAPPERS | {"google.protobuf.Duration", "google.protobuf.Timestamp", "google.protobuf.Empty"}
+_VALUES = _WRAPPERS | {"google.protobuf.Timestamp", "google.protobuf.Empty"}
+LONGEST_S = 2**63 // 10**9 - 1
+"""The longest duration in seconds: Envoy counts in nanoseconds, in 64 bits."""
 _TYPED_STRUCTS = frozenset({"udpa.type.v1.TypedStruct", "xds.type.v3.TypedStruct"})
 _HEADER_NAME = re.compile(r":?[0-9a-zA-Z!#$%&'*+\-.^_|~`]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -98,6 +100,12 @@ def _packed(packed: any_pb2.Any) -> str:
     return violation(inner)
 
 
+def _duration(value: duration_pb2.Duration) -> str:
+    """Envoy takes no negative duration anywhere, and none that it cannot count in nanoseconds."""
+    is_countable = 0 <= value.seconds <= LONGEST_S and 0 <= value.nanos < 10**9
+    return "" if is_countable else f"seconds: must be between 0 and {LONGEST_S}"
+
+
 def _structured(struct: Any) -> str:
     """The rules of a message that is given as JSON within a message."""
     try:
@@ -116,6 +124,8 @@ def _plan(descriptor: Any) -> tuple[_Special | None, tuple[tuple[str, _Check], .
     """How messages of a type are checked: by what it packs, or by its own rules and those of its parts."""
     if descriptor.full_name == "google.protobuf.Any":
         return _packed, (), {}
+    if descriptor.full_name == "google.protobuf.Duration":
+        return _duration, (), {}
     if descriptor.full_name in _TYPED_STRUCTS:
         return _structured, (), {}
     shapes = {f.name: shape for f in descriptor.fields if (shape := _shape(f)) is not None}

@@ -23,6 +23,7 @@ from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
 from google.protobuf import any_pb2, duration_pb2, wrappers_pb2
 
 from dockermesh.config.api.mesh_config import NormalizationType
+from dockermesh.translate.constraints import LONGEST_S
 
 UNREACHED_HEADER = "x-dockermesh-unreached"
 FAULT_FILTER = "envoy.filters.http.fault"
@@ -39,7 +40,9 @@ def pack(message: Any) -> any_pb2.Any:
 
 
 def seconds(value: float) -> duration_pb2.Duration:
-    """A protobuf duration."""
+    """A protobuf duration, at most as long as Envoy can count (292 years)."""
+    if value >= LONGEST_S:
+        return duration_pb2.Duration(seconds=LONGEST_S)
     whole = int(value)
     return duration_pb2.Duration(seconds=whole, nanos=round((value - whole) * 1e9))
 

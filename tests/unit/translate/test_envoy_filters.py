@@ -248,6 +248,7 @@ def test_a_wrapped_false_takes_the_place_of_true() -> None:
     ("broken", "reason"),
     [
         (patch("CLUSTER", "MERGE", {"connect_timeout": "-1s"}), "must be above 0"),
+        (patch("CLUSTER", "MERGE", {"connect_timeout": "9223372036s"}), "between 0 and 9223372035"),
         (patch("CLUSTER", "MERGE", {"no_such_field": 1}), "no_such_field"),
         (patch("CLUSTER", "MERGE", {"name": "renamed"}), "must keep its name"),
         (patch("HTTP_FILTER", "ADD", LUA), "router would not be the last"),
