@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from typing import Any
@@ -189,5 +190,19 @@ async def test_consul_gone_is_an_error_and_the_old_state_is_still_served(rig: Ri
     code, answer = await rig.ask(0, "PATCH", f"{RULES}/a", {"spec": {"host": "b"}})
     assert (code, answer["reason"]) == (503, "ServiceUnavailable")
     assert "Consul" in answer["message"]
+    code, answer = await rig.ask(0, "GET", f"{RULES}/a")
+    assert (code, answer["spec"]) == (200, {"host": "a"})
+
+
+async def test_consul_that_goes_away_during_a_write_leaves_the_old_state_and_an_error(rig: Rig) -> None:
+    await rig.ask(0, "POST", RULES, RULE)
+    assert rig.agent is not None
+    rig.agent.send_signal(signal.SIGSTOP)
+    writing = asyncio.create_task(rig.ask(0, "PATCH", f"{RULES}/a", {"spec": {"host": "b"}}))
+    done, _ = await asyncio.wait([writing], timeout=0.5)
+    assert not done, "the write was to be under way"
+    await rig.stop_consul()
+    code, answer = await writing
+    assert code in {503, 504}, answer
     code, answer = await rig.ask(0, "GET", f"{RULES}/a")
     assert (code, answer["spec"]) == (200, {"host": "a"})

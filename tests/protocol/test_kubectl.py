@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,14 @@ pytestmark = pytest.mark.kubectl
 async def kube(tmp_path: Path) -> AsyncIterator[Kube]:
     async with serving(tmp_path) as running:
         yield running
+
+
+RULE = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: reviews}
+spec: {host: reviews}
+"""
 
 
 def virtual_service(subset: str, version: str = "v1", **metadata: str) -> str:
@@ -268,3 +278,75 @@ async def test_what_one_kubectl_command_changes_is_one_entry_of_the_history(kube
         ("kubectl", "kubectl apply", 2),
         ("kubectl", "kubectl label", 1),
     ]
+
+
+async def test_folders_kustomizations_and_pruning(kube: Kube) -> None:
+    base = kube.folder / "base"
+    (base / "more").mkdir(parents=True)
+    (base / "reviews.yaml").write_text(virtual_service("v1"))
+    (base / "more" / "rule.yaml").write_text(RULE)
+    (base / "kustomization.yaml").write_text("resources: [reviews.yaml]\nnamePrefix: k-\ncommonAnnotations: {by: k}\n")
+    created = await kube.ok(f"apply -f {base}/more -f {base}/reviews.yaml -R")
+    assert created.count("created") == 2
+    assert "k-reviews created" in await kube.ok(f"apply -k {base}")
+    assert await kube.ok("get vs k-reviews -o jsonpath={.metadata.annotations.by}") == "k"
+    assert {line.split()[0] for line in (await kube.ok("get all --no-headers")).splitlines() if line} == {
+        "virtualservice.networking.istio.io/reviews",
+        "virtualservice.networking.istio.io/k-reviews",
+        "destinationrule.networking.istio.io/reviews",
+    }
+    pruned = await kube.ok(
+        f"apply -f {base}/reviews.yaml --prune --all --prune-allowlist=networking.istio.io/v1/VirtualService"
+    )
+    assert "virtualservice.networking.istio.io/k-reviews pruned" in pruned
+    # Only the kind that was named is pruned.
+    assert await kube.ok("get dr -o name") == "destinationrule.networking.istio.io/reviews\n"
+    await kube.ok(f"delete -k {base} --ignore-not-found")
+    await kube.ok(f"delete -f {base}/reviews.yaml --cascade=foreground")
+    await kube.ok("wait --for=delete vs/reviews --timeout=20s")
+
+
+async def test_lists_in_all_forms(kube: Kube) -> None:
+    for name in ("c", "a", "b"):
+        document = json.loads(virtual_service("v1", name=name))
+        await kube.ok("create --save-config -f -", json.dumps(document))
+    await kube.ok("label vs a b team=x")
+    named = "virtualservice.networking.istio.io/{}\n".format
+    assert await kube.ok("get vs --sort-by=.metadata.name -o name") == named("a") + named("b") + named("c")
+    assert await kube.ok("get vs -o name --chunk-size=1 --field-selector=metadata.name!=b") == named("a") + named("c")
+    columns = await kube.ok("get vs -l team -o custom-columns=N:.metadata.name,H:.spec.hosts --no-headers")
+    assert [line.split() for line in columns.splitlines()] == [["a", "[reviews]"], ["b", "[reviews]"]]
+    assert await kube.ok("get vs -o go-template={{range.items}}{{.metadata.name}}{{end}}") == "abc"
+    assert (await kube.ok("get vs a c --no-headers --show-labels")).split()[3] == "team=x"
+    assert "subset: v1" in await kube.ok("apply view-last-applied vs/a")
+    assert await kube.ok("get virtualservices.v1alpha3.networking.istio.io a -o jsonpath={.apiVersion}") == (
+        "networking.istio.io/v1alpha3"
+    )
+    assert (await kube.ok("delete vs -l team=x --wait=false")).count("deleted") == 2
+    assert "deleted" in await kube.ok("delete vs --all")
+    assert (await kube.run("delete vs nobody --ignore-not-found")).code == 0
+
+
+async def test_a_store_that_is_full_refuses_writes_and_keeps_what_it_has(tmp_path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("only root can make a small file system")
+    folder = tmp_path / "full"
+    folder.mkdir()
+    mounted = await asyncio.create_subprocess_exec("mount", "-t", "tmpfs", "-o", "size=256k", "none", str(folder))
+    assert await mounted.wait() == 0
+    try:
+        async with serving(folder) as kube:
+            await kube.ok("apply -f -", virtual_service("v1"))
+            ballast = folder / "ballast"
+            with ballast.open("wb", buffering=0) as file, suppress(OSError):
+                while file.write(b"x" * 4096):
+                    pass
+            refused = await kube.run("apply --server-side --force-conflicts -f -", virtual_service("v2"))
+            assert refused.code == 1
+            assert "cannot be saved: No space left on device" in refused.err
+            assert await subset(kube) == "v1"
+            ballast.unlink()
+            await kube.ok("apply --server-side --force-conflicts -f -", virtual_service("v2"))
+            assert await subset(kube) == "v2"
+    finally:
+        await (await asyncio.create_subprocess_exec("umount", "-l", str(folder))).wait()
