@@ -22,6 +22,7 @@ from dockermesh.translate.names import outbound_cluster
 
 SHADOW_PREFIX = "istio_ext_authz_"
 _MATCHED = f"{SHADOW_PREFIX}shadow_effective_policy_id"
+_STATUSES = frozenset(http_status_pb2.StatusCode.values()) - {0}
 _LONGEST_S = 600.0
 """Istio's default: in effect the authorizer's own time limits apply."""
 
@@ -29,6 +30,12 @@ _LONGEST_S = 600.0
 def rule_prefix(authorizer: str) -> str:
     """What the names of an authorizer's rules start with, before `ns[`; no other authorizer's do."""
     return f"istio-ext-authz-{authorizer}-"
+
+
+def is_usable(settings: ExternalAuthorizationProvider) -> bool:
+    """Whether Envoy takes these settings; it knows only some of the HTTP statuses."""
+    status = settings.status_on_error
+    return 0 < settings.port < 65536 and (not status or (status.isdecimal() and int(status) in _STATUSES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +60,9 @@ class Authorizer:
         )
         if settings.status_on_error:
             made.status_on_error.CopyFrom(http_status_pb2.HttpStatus(code=int(settings.status_on_error)))
-        if settings.include_request_body_in_check is not None:
-            made.with_request_body.CopyFrom(_body(settings.include_request_body_in_check))
+        body = settings.include_request_body_in_check
+        if body is not None and body.max_request_bytes:
+            made.with_request_body.CopyFrom(_body(body))
         if grpc is not None:
             made.grpc_service.CopyFrom(self._grpc(grpc))
         elif http is not None:

@@ -25,7 +25,7 @@ from dockermesh.config.api.common import LabelSelector, PolicyTargetReference
 from dockermesh.config.api.request_authentication import RequestAuthentication
 from dockermesh.config.resource import Resource
 from dockermesh.translate.claims import JWT_FILTER
-from dockermesh.translate.ext_authz import SHADOW_PREFIX, Authorizer, rule_prefix
+from dockermesh.translate.ext_authz import SHADOW_PREFIX, Authorizer, is_usable, rule_prefix
 from dockermesh.translate.http import pack
 from dockermesh.translate.index import resolve_host
 from dockermesh.translate.jwt import jwt_authentication, key_source
@@ -124,7 +124,7 @@ class PolicyIndex:
         names, root = self._mesh.names, self._mesh.settings.root_namespace
         for provider in self._mesh.settings.extension_providers:
             settings = provider.envoy_ext_authz_grpc or provider.envoy_ext_authz_http
-            if provider.name in wanted and settings is not None:
+            if provider.name in wanted and settings is not None and is_usable(settings):
                 namespace, _, host = settings.service.rpartition("/")
                 yield Authorizer(provider.name, resolve_host(names, host, namespace or root), provider)
 

@@ -138,3 +138,14 @@ def test_resources_of_replaced_policies_are_forgotten() -> None:
         translator.snapshot(reviews())
     assert len(translator._inbound) <= 2
     assert len(translator._layers) <= 2
+
+
+def test_an_authorizer_that_envoy_would_not_take_denies_what_it_should_judge() -> None:
+    for settings in ("{service: opa.shop, port: 80}", '{service: opa.shop, port: 80, statusOnError: "299"}'):
+        config = f"kind: MeshConfig\nspec: {{extensionProviders: [{{name: opa, envoyExtAuthzGrpc: {settings}}}]}}\n"
+        asked = filters(
+            translated(config + policy("ask", "{action: CUSTOM, provider: {name: opa}, rules: [{}]}")), reviews()
+        )
+        is_asked = "299" not in settings
+        assert ("envoy.filters.http.ext_authz" in asked[0]) is is_asked
+        assert "envoy.filters.http.rbac" in asked[0]
