@@ -3,8 +3,9 @@
 A gateway finds a credential in its own namespace, as in Istio, else in `default`. Where no Secret has the name, what
 translation made stays: files in the gateway's container.
 
-Invariant: private keys go to gateways that name them, and to nobody else; sidecars get trusted certificates only. The
-same snapshot in gives the same snapshot out until a Secret changes.
+Invariant: private keys go to gateways that name them, and to nobody else. Sidecars get trusted certificates only: those
+of a Secret in their own namespace or in `default`, else, where the Secret is a gateway's, their system's. The same
+snapshot in gives the same snapshot out until a Secret changes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dockermesh.kubeapi.served import SECRET
 from dockermesh.kubeapi.vault import Vault, credential_pair, credential_roots
 from dockermesh.model import Workload, WorkloadKind
 from dockermesh.registry.config_store import StoredResource
-from dockermesh.translate.secrets import inline_pair, inline_roots, named_credential
+from dockermesh.translate.secrets import inline_pair, inline_roots, named_credential, system_roots
 from dockermesh.translate.sidecar_view import named
 from dockermesh.xds import SECRET as SECRET_TYPE
 from dockermesh.xds import Resource, ResourceSet, Snapshot
@@ -77,7 +78,12 @@ class GatewayCredentials:
             roots = credential_roots(self._values(namespace, credential)) or credential_roots(
                 self._values(namespace, base)
             )
-            return named(SECRET_TYPE, inline_roots(name, roots)) if roots else None
+            if roots:
+                return named(SECRET_TYPE, inline_roots(name, roots))
+            # A gateway's credential concerns sidecars, too, which see the same DestinationRule. Their container has no
+            # such file: they would refuse the secret.
+            is_elsewhere = any(key.rpartition("/")[2] in {credential, base} for key in self._known)
+            return named(SECRET_TYPE, system_roots(name)) if is_elsewhere and not is_gateway else None
         pair = credential_pair(self._values(namespace, credential)) if is_gateway else None
         return named(SECRET_TYPE, inline_pair(name, *pair)) if pair is not None else None
 

@@ -84,6 +84,11 @@ def inline_roots(name: str, roots: bytes) -> secret_pb2.Secret:
     return secret
 
 
+def system_roots(name: str) -> secret_pb2.Secret:
+    """The roots of the proxy's system, as a secret of that name."""
+    return _roots(name, SYSTEM_ROOTS)
+
+
 def file_secrets(names: Iterable[str]) -> list[secret_pb2.Secret]:
     """The secrets that say where files are; those that the mesh's own authority issues are not among them."""
     made = (_secret(name) for name in sorted(set(names)))

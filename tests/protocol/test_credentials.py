@@ -7,13 +7,14 @@ import base64
 import json
 import os
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from bridge_rig import Agent
-from control_plane_rig import Running, control_plane, node_id, secrets_in, workload
+from control_plane_rig import Running, Stream, control_plane, node_id, secrets_in, workload
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from kube_rig import KUBECTL, Done, serving
 from tls_files import Pair, self_signed
 
@@ -77,6 +78,24 @@ class Shell:
         return "\n".join(base64.b64decode(item["Value"] or "").decode("utf-8", "replace") for item in items)
 
 
+async def told(stream: Stream, name: str, is_right: Callable[[secret_pb2.Secret], bool]) -> None:
+    """Ask for a secret, and wait until what is pushed is right."""
+    found = (await stream.secrets(name)).get(name)
+    while found is None or not is_right(found):
+        found = secrets_in(await stream.answer()).get(name, found)
+
+
+def key_is(pair: Pair) -> Callable[[secret_pb2.Secret], bool]:
+    return lambda secret: (
+        secret.tls_certificate.private_key.inline_bytes.decode() == pair.key
+        and secret.tls_certificate.certificate_chain.inline_bytes.decode() == pair.certificate
+    )
+
+
+def roots_are(pair: Pair) -> Callable[[secret_pb2.Secret], bool]:
+    return lambda secret: secret.validation_context.trusted_ca.inline_bytes.decode() == pair.certificate
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shell(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shell]:
     folder = tmp_path_factory.mktemp("credentials")
@@ -97,13 +116,11 @@ async def test_the_gateway_gets_the_secret_and_its_successor_over_its_stream(she
     assert "created" in await shell.ok(SECRET.format(old.folder, old.folder))
     node = node_id(GATEWAY.name, "istio-system")
     async with shell.mesh.stream(GATEWAY.name, node=node) as stream:
-        got = (await stream.secrets(PAIR))[PAIR].tls_certificate
-        assert got.private_key.inline_bytes.decode() == old.key
-        assert got.certificate_chain.inline_bytes.decode() == old.certificate
+        await told(stream, PAIR, key_is(old))
         document = await shell.ok(SECRET.format(new.folder, new.folder) + " --dry-run=client -o yaml")
         assert "configured" in await shell.ok("apply -f -", document)
-        pushed = secrets_in(await stream.answer())
-        assert pushed[PAIR].tls_certificate.private_key.inline_bytes.decode() == new.key
+        while not key_is(new)(secrets_in(await stream.answer())[PAIR]):
+            pass
     # The same again is no change, although it would not be sealed to the same bytes.
     version = "get secret -n istio-system bookinfo-credential -o jsonpath={.metadata.resourceVersion}"
     before = await shell.ok(version)
@@ -119,14 +136,41 @@ async def test_clients_are_checked_against_the_secrets_ca(shell: Shell, pairs: l
         f"{generic} --from-file={folder}/tls.crt --from-file={folder}/tls.key --from-file=ca.crt={roots}/tls.crt"
     )
     async with shell.mesh.stream(GATEWAY.name, node=node_id(GATEWAY.name, "istio-system")) as stream:
-        got = await stream.secrets(ROOTS)
-    assert got[ROOTS].validation_context.trusted_ca.inline_bytes.decode() == pairs[1].certificate
+        await told(stream, ROOTS, roots_are(pairs[1]))
 
 
 async def test_a_sidecar_is_not_given_the_gateways_key(shell: Shell) -> None:
     async with shell.mesh.stream(REVIEWS.name) as stream:
         got = await stream.secrets("default", PAIR)
     assert got.keys() == {"default"}
+
+
+async def test_a_sidecar_does_without_a_credential_that_only_the_gateway_has(shell: Shell, pairs: list[Pair]) -> None:
+    name = "kubernetes://site-ca-cacert"
+    rule = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": {"name": "site"},
+        "spec": {"host": "site.example", "trafficPolicy": {"tls": {"mode": "SIMPLE", "credentialName": "site-ca"}}},
+    }
+    port = {"number": 443, "name": "https", "protocol": "HTTPS"}
+    entry = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "ServiceEntry",
+        "metadata": {"name": "site"},
+        "spec": {"hosts": ["site.example"], "ports": [port], "resolution": "DNS"},
+    }
+    await shell.ok(f"create -n istio-system secret generic site-ca --from-file=ca.crt={pairs[0].folder}/tls.crt")
+    await shell.ok("apply -f -", json.dumps(entry))
+    await shell.ok("apply -f -", json.dumps(rule))
+    async with shell.mesh.stream(REVIEWS.name) as stream:
+        await told(stream, name, lambda s: s.validation_context.trusted_ca.filename.endswith("/ca-certificates.crt"))
+    async with shell.mesh.stream(GATEWAY.name, node=node_id(GATEWAY.name, "istio-system")) as stream:
+        await told(stream, name, roots_are(pairs[0]))
+    # In the sidecar's own namespace it is for sidecars.
+    await shell.ok(f"create secret generic site-ca --from-file=ca.crt={pairs[1].folder}/tls.crt")
+    async with shell.mesh.stream(REVIEWS.name) as stream:
+        await told(stream, name, roots_are(pairs[1]))
 
 
 async def test_nothing_of_a_secret_is_readable_in_consul(shell: Shell, pairs: list[Pair]) -> None:
