@@ -34,7 +34,7 @@ def listener_fault(listener: Any) -> str:
     is_udp = listener.address.socket_address.protocol == address_pb2.SocketAddress.UDP
     if not chains and not is_udp and not listener.HasField("default_filter_chain"):
         return "the listener would have no filter chain"
-    if any(f.WhichOneof("config_type") is None for f in listener.listener_filters):
+    if not all(map(_is_configured, listener.listener_filters)):
         return "a listener filter would have no typed_config"
     matches = [chain.filter_chain_match.SerializeToString(deterministic=True) for chain in chains]
     if len(set(matches)) != len(matches):
@@ -44,8 +44,14 @@ def listener_fault(listener: Any) -> str:
     return next((fault for chain in chains if (fault := _chain_fault(chain))), "") or violation(listener)
 
 
+def _is_configured(one: Any) -> bool:
+    """Whether a filter says what it is: Envoy looks it up by the type of its configuration."""
+    kind = one.WhichOneof("config_type")
+    return kind is not None and (kind != "typed_config" or bool(one.typed_config.type_url))
+
+
 def _chain_fault(chain: Any) -> str:
-    if any(f.WhichOneof("config_type") is None for f in chain.filters):
+    if not all(map(_is_configured, chain.filters)):
         return "a network filter would have no typed_config"
     types = [f.typed_config.TypeName() if f.HasField("typed_config") else "" for f in chain.filters]
     if any(kind in _TERMINAL for kind in types[:-1]):
@@ -65,7 +71,7 @@ def _manager_fault(manager: Any) -> str:
     kinds = [f.typed_config.TypeName() for f in manager.http_filters]
     if not kinds or kinds[-1] != _ROUTER or _ROUTER in kinds[:-1]:
         return "the router would not be the last HTTP filter; use INSERT_BEFORE envoy.filters.http.router"
-    if any(not f.name or f.WhichOneof("config_type") is None for f in manager.http_filters):
+    if not all(f.name and _is_configured(f) for f in manager.http_filters):
         return "an HTTP filter would have no name or no typed_config"
     return table_fault(manager.route_config) if manager.HasField("route_config") else ""
 

@@ -262,6 +262,7 @@ def test_a_wrapped_false_takes_the_place_of_true() -> None:
             "type_url": "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
             "value": {"stat_prefix": "x", "token_bucket": {"max_tokens": 0}}}}), "token_bucket.max_tokens"),
         (patch("HTTP_FILTER", "INSERT_FIRST", {"name": "envoy.filters.http.buffer"}), "no typed_config"),
+        (patch("HTTP_FILTER", "INSERT_FIRST", {"name": "any", "typed_config": {}}), "no typed_config"),
         (patch("LISTENER_FILTER", "ADD", {"name": "any"}, context="SIDECAR_INBOUND"), "no typed_config"),
         (patch("FILTER_CHAIN", "REMOVE"), "no filter chain"),
         (patch("CLUSTER", "ADD", {"name": "PassthroughCluster", "connect_timeout": "1s"}), "exists already"),
