@@ -215,7 +215,8 @@ class ControlPlane:
         if snapshot is None:
             return None
         identity = workload.identity(self._translator.mesh.settings.trust_domain)
-        return self.trust.secrets.layered(proxy.key, identity, self._credentials.layered(workload, snapshot))
+        under = self._credentials.layered(workload, snapshot)
+        return self.trust.secrets.layered(proxy.key, identity, under, holder=workload.id)
 
     def _take_refusal(self, proxy: ConnectedProxy, type_url: str, nack: Nack) -> None:
         """Leave the EnvoyFilters out of what a proxy refused, or the next to start would have nothing there."""

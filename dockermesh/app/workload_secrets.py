@@ -1,7 +1,8 @@
 """The certificate that every attested proxy gets over its ADS stream, and the roots it verifies others with.
 
 A proxy is given the secrets `default` (its own leaf and key) and `ROOTCA`, laid over what the translator made for it.
-A leaf is signed when its proxy first needs it, kept in memory only, and replaced at half of its life.
+A leaf is signed when its proxy first needs it, kept in memory only, and replaced at half of its life. A control plane
+that was restarted makes the same one again (see `ca.certificates`).
 
 Invariants: a proxy's snapshot holds no other proxy's leaf. While nothing was renewed, the same snapshot in gives the
 same snapshot out, so that a publish costs nothing for proxies that it does not concern. A leaf that cannot be renewed
@@ -37,9 +38,10 @@ _JUMP_S = 30.0
 
 @dataclass(slots=True)
 class _Held:
-    """A proxy's leaf, and the snapshot last made with it."""
+    """A proxy's leaf, and the snapshot last made with it. `holder` is who has the key: one run of a pod."""
 
     identity: Identity
+    holder: str
     leaf: Leaf
     resource: Resource
     under: Snapshot | None = None
@@ -73,11 +75,14 @@ class WorkloadSecrets:
         self.clock_jumps = 0
         self.problem = ""
 
-    def layered(self, key: str, identity: Identity, under: Snapshot) -> Snapshot:
-        """What the proxy `key` is to have: `under` with its own certificate and the roots."""
+    def layered(self, key: str, identity: Identity, under: Snapshot, *, holder: str = "") -> Snapshot:
+        """What the proxy `key` is to have: `under` with its own certificate and the roots.
+
+        Another `holder` gets another private key.
+        """
         held = self._held.get(key)
-        if held is None or held.identity != identity or not held.leaf.is_fresh(_now()):
-            held = self._renew(key, identity, held)
+        if held is None or (held.identity, held.holder) != (identity, holder) or not held.leaf.is_fresh(_now()):
+            held = self._renew(key, identity, holder, held)
             if held is None:
                 return under
         return held.layered(under, self._roots)
@@ -115,7 +120,7 @@ class WorkloadSecrets:
 
     def _replaced(self, key: str) -> bool:
         held = self._held.get(key)
-        return held is not None and self._renew(key, held.identity, held) is not held
+        return held is not None and self._renew(key, held.identity, held.holder, held) is not held
 
     def _pause(self, present: Container[str]) -> float:
         """How long to sleep, in seconds: until the next leaf is due, but never long, and never not at all."""
@@ -132,10 +137,10 @@ class WorkloadSecrets:
             log.warning("the clock was set", by_seconds=round(clocks - self._clocks))
         self._clocks = clocks
 
-    def _renew(self, key: str, identity: Identity, before: _Held | None) -> _Held | None:
+    def _renew(self, key: str, identity: Identity, holder: str, before: _Held | None) -> _Held | None:
         """A new leaf; the one before if none can be made for the same identity."""
         try:
-            leaf = self._authority.issue_workload(identity, self._lifetime)
+            leaf = self._authority.issue_workload(identity, self._lifetime, holder=f"{key} {holder}", now=_now())
         except AuthorityError as error:
             self.failures += 1
             if self.problem != error.what:
@@ -145,7 +150,7 @@ class WorkloadSecrets:
         self.issued += 1
         self.problem = ""
         resource = named(SECRET, issued_certificate(leaf.certificate, leaf.key))
-        made = self._held[key] = _Held(identity, leaf, resource)
+        made = self._held[key] = _Held(identity, holder, leaf, resource)
         log.info("certificate issued", proxy=key, identity=str(identity), until=leaf.not_after.isoformat())
         return made
 

@@ -46,14 +46,22 @@ class Authority:
     def issue_server(self, dns_names: Sequence[str], lifetime: datetime.timedelta = LEAF_LIFETIME) -> Leaf:
         """A server certificate for these DNS names. Raises AuthorityError."""
         names = [x509.DNSName(name) for name in dns_names]
-        return self._issue(names, [ExtendedKeyUsageOID.SERVER_AUTH], lifetime)
+        usages = [ExtendedKeyUsageOID.SERVER_AUTH]
+        return sign_leaf(self._material.signer, names, usages, lifetime, datetime.datetime.now(datetime.UTC), "server")
 
-    def issue_workload(self, identity: Identity, lifetime: datetime.timedelta = LEAF_LIFETIME) -> Leaf:
-        """The certificate of a workload: an X.509-SVID, good for both sides of a connection. Raises AuthorityError."""
-        names = [x509.UniformResourceIdentifier(str(identity))]
-        return self._issue(names, [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH], lifetime)
-
-    def _issue(
-        self, names: Sequence[x509.GeneralName], usages: Sequence[x509.ObjectIdentifier], lifetime: datetime.timedelta
+    def issue_workload(
+        self,
+        identity: Identity,
+        lifetime: datetime.timedelta = LEAF_LIFETIME,
+        *,
+        holder: str = "",
+        now: datetime.datetime | None = None,
     ) -> Leaf:
-        return sign_leaf(self._material.signer, names, usages, lifetime, datetime.datetime.now(datetime.UTC))
+        """The certificate of a workload: an X.509-SVID, good for both sides of a connection.
+
+        `holder` tells apart who have the same identity: each has a key of its own. Raises AuthorityError.
+        """
+        names = [x509.UniformResourceIdentifier(str(identity))]
+        usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        now = now or datetime.datetime.now(datetime.UTC)
+        return sign_leaf(self._material.signer, names, usages, lifetime, now, f"workload {holder}")

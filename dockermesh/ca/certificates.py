@@ -1,13 +1,16 @@
-"""X.509 as the mesh uses it: roots, leaves, and the PEM they are written in. Pure but for the clock and the keys.
+"""X.509 as the mesh uses it: roots, leaves, and the PEM they are written in. Pure but for the roots' keys.
 
 Invariants: no certificate outlives the one that signed it; every certificate begins a little before now; a leaf names
 the key that signed it, since during a rotation two roots are trusted.
+
+A leaf and its key follow from the signer's key, the holder and the time, and from nothing else. So a control plane that
+was restarted, and every replica of it, gives a holder the very certificate that it has, and nothing is sent again.
 """
 
 from __future__ import annotations
 
 import datetime
-import random
+import hashlib
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +19,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.x509.oid import NameOID
 
 from dockermesh.errors import DockermeshError
@@ -24,8 +28,11 @@ ROOT_LIFETIME = datetime.timedelta(days=3650)
 LEAF_LIFETIME = datetime.timedelta(hours=24)
 CLOCK_SKEW = datetime.timedelta(minutes=5)
 """Certificates begin this long before now: the clocks of two hosts are never the same."""
-RENEW_AT, _JITTER = 0.5, 0.025
-"""At which part of its life a leaf is replaced, give or take: what was issued together is not renewed together."""
+RENEW_AT = 0.5
+"""At which part of its life a leaf is replaced. Terms begin at another time for each holder: not all end at once."""
+_EPOCH = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+"""The order of the group of P-256 (FIPS 186-5): private keys are the numbers from 1 to below it."""
 
 SigningKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -95,10 +102,11 @@ def sign_leaf(
     usages: Sequence[x509.ObjectIdentifier],
     lifetime: datetime.timedelta,
     now: datetime.datetime,
+    holder: str,
 ) -> Leaf:
-    """A leaf with a new EC P-256 key.
+    """The leaf of `holder` in the term that `now` is in, with an EC P-256 key of its own.
 
-    Raises AuthorityError when the signing certificate is not valid now.
+    At least half of its life is left. Raises AuthorityError when the signing certificate is not valid now.
     """
     authority = signer.certificate
     if not authority.not_valid_before_utc <= now < authority.not_valid_after_utc:
@@ -107,15 +115,17 @@ def sign_leaf(
             f"to {authority.not_valid_after_utc:%Y-%m-%d %H:%M} UTC only",
             fix="set the clock right; if it is, rotate the root (`dockermesh ca rotate`) or replace your CA's files",
         )
-    key = ec.generate_private_key(ec.SECP256R1())
-    end = min(now + lifetime, authority.not_valid_after_utc)
+    start, renew_at = _term(holder, lifetime, now)
+    said = [str(part) for part in (holder, *(name.value for name in names), start, lifetime)]
+    key, serial = _derived(signer, "\0".join(said).encode())
+    end = min(start + lifetime, authority.not_valid_after_utc)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([]))
         .issuer_name(authority.subject)
         .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(max(now - CLOCK_SKEW, authority.not_valid_before_utc))
+        .serial_number(serial)
+        .not_valid_before(max(start - CLOCK_SKEW, authority.not_valid_before_utc))
         .not_valid_after(end)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(is_authority=False), critical=True)
@@ -123,16 +133,40 @@ def sign_leaf(
         .add_extension(_issuer_key(authority), critical=False)
         # Critical, because the subject is empty (RFC 5280 section 4.2.1.6).
         .add_extension(x509.SubjectAlternativeName(names), critical=True)
-        .sign(signer.key, hashes.SHA256())
+        # RSA's signatures (PKCS #1 v1.5) are deterministic as they are; ECDSA's have to be asked to (RFC 6979).
+        .sign(
+            signer.key, hashes.SHA256(), ecdsa_deterministic=isinstance(signer.key, ec.EllipticCurvePrivateKey) or None
+        )
     )
     return Leaf(
         certificate=certificate.public_bytes(serialization.Encoding.PEM) + signer.chain,
         key=key_pem(key),
         not_before=certificate.not_valid_before_utc,
         not_after=certificate.not_valid_after_utc,
-        renew_at=now + (end - now) * (RENEW_AT + _JITTER * (2 * random.random() - 1)),
+        renew_at=min(renew_at, end),
         signer=signer.id,
     )
+
+
+def _term(
+    holder: str, lifetime: datetime.timedelta, now: datetime.datetime
+) -> tuple[datetime.datetime, datetime.datetime]:
+    """When the present term of a holder began, and when the next one does."""
+    length = lifetime * RENEW_AT
+    fraction = int.from_bytes(hashlib.sha256(holder.encode()).digest()[:4]) / 2**32
+    start = now - (now - _EPOCH - length * fraction) % length
+    return start, start + length
+
+
+def _derived(signer: Signer, purpose: bytes) -> tuple[ec.EllipticCurvePrivateKey, int]:
+    """A private key and a serial number that follow from the signer's key and the purpose (HKDF, RFC 5869)."""
+    secret = signer.key.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    drawn = HKDF(hashes.SHA256(), length=64, salt=None, info=b"dockermesh leaf\0" + purpose).derive(secret)
+    # 64 bits more than the order has: the numbers are as good as uniform (FIPS 186-5 appendix A.2.1).
+    scalar = int.from_bytes(drawn[:40]) % (_ORDER - 1) + 1
+    return ec.derive_private_key(scalar, ec.SECP256R1()), int.from_bytes(drawn[40:59]) | 1
 
 
 def signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:

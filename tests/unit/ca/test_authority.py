@@ -9,6 +9,8 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from dockermesh.ca import Authority, AuthorityError, Leaf, new_material
+from dockermesh.ca.certificates import CLOCK_SKEW
+from dockermesh.ca.material import from_json, to_json
 from dockermesh.model import Identity
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -58,17 +60,41 @@ def test_leaves_of_two_roots_are_told_apart_by_their_issuers_key() -> None:
     assert issuer == root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
 
 
-def test_renewal_is_about_half_way_and_not_for_all_at_once() -> None:
-    leaves = [made().issue_workload(REVIEWS) for _ in range(20)]
-    parts = {(leaf.renew_at - NOW) / DAY for leaf in leaves}
-    assert all(0.46 < part < 0.54 for part in parts)
-    assert max(parts) - min(parts) > 0.005
+def test_at_least_half_of_its_life_is_left_and_not_all_are_renewed_at_once() -> None:
+    authority = made()
+    leaves = [authority.issue_workload(REVIEWS, holder=str(number), now=NOW) for number in range(40)]
+    assert all(leaf.not_after - NOW >= DAY / 2 for leaf in leaves)
+    moments = sorted((leaf.renew_at - NOW) / DAY for leaf in leaves)
+    assert 0 < moments[0] < 0.2
+    assert 0.3 < moments[-1] <= 0.5
+
+
+def test_another_control_plane_with_the_same_ca_issues_the_same_leaf() -> None:
+    authority = made()
+    again = Authority(from_json(to_json(authority.material)))
+    leaf = authority.issue_workload(REVIEWS, holder="a-1", now=NOW)
+    assert again.issue_workload(REVIEWS, holder="a-1", now=NOW) == leaf
+    later = again.issue_workload(REVIEWS, holder="a-1", now=leaf.renew_at)
+    assert later.key != leaf.key
+    assert later.not_before == (leaf.renew_at - CLOCK_SKEW).replace(microsecond=0)
+
+
+def test_every_holder_identity_and_ca_has_a_key_of_its_own() -> None:
+    authority = made()
+    leaves = [
+        authority.issue_workload(REVIEWS, holder="a-1", now=NOW),
+        authority.issue_workload(REVIEWS, holder="a-2", now=NOW),
+        authority.issue_workload(Identity("mesh.test", "default", "other"), holder="a-1", now=NOW),
+        made().issue_workload(REVIEWS, holder="a-1", now=NOW),
+    ]
+    assert len({leaf.key for leaf in leaves}) == len(leaves)
+    assert len({certificate(leaf).serial_number for leaf in leaves}) == len(leaves)
 
 
 def test_no_leaf_outlives_its_root() -> None:
     leaf = made(age=9 * DAY + DAY / 2).issue_workload(REVIEWS)
     assert leaf.not_after <= NOW + DAY / 2
-    assert leaf.renew_at < NOW + DAY / 2
+    assert leaf.renew_at <= NOW + DAY / 2
 
 
 @pytest.mark.parametrize(("age", "lifetime"), [(2 * DAY, DAY), (-DAY, 10 * DAY)], ids=["expired", "not yet valid"])
@@ -82,7 +108,7 @@ def test_a_leaf_is_replaced_when_its_time_has_come_when_the_clock_went_back_and_
     leaf = authority.issue_workload(REVIEWS)
     assert authority.is_current(leaf, NOW)
     assert not authority.is_current(leaf, leaf.renew_at)
-    assert not authority.is_current(leaf, NOW - datetime.timedelta(hours=1)), "not valid yet by the present clock"
+    assert not authority.is_current(leaf, leaf.not_before - datetime.timedelta(hours=1)), "not valid yet"
     authority.install(made().material)
     assert not authority.is_current(leaf, NOW)
 
