@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -69,8 +70,15 @@ def mesh_file() -> Path:
 
 
 def mesh_environment() -> dict[str, str]:
-    """The environment for `mesh_file`: an installed package has its sources in other places than a checkout."""
+    """The environment for `mesh_file`: an installed package has its sources in other places than a checkout.
+
+    The registrar gets the socket of the engine that this command talks to (a rootless one is not at the default place).
+    Desktop's engine is in a virtual machine, where its socket is at the default place after all.
+    """
     found = dict(os.environ)
+    kind, _, socket = found.get("DOCKER_HOST", "").partition("://")
+    if kind == "unix" and sys.platform == "linux" and "/desktop/" not in socket:
+        found.setdefault("DOCKER_SOCK", socket)
     if mesh_file().parent.name == "_compose":
         found.setdefault("DOCKERMESH_SOURCE", "../..")
         found.setdefault("DOCKERMESH_IMAGES", "dockermesh/_compose/images")

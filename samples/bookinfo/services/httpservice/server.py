@@ -161,16 +161,16 @@ def health_route(service: str, drain: Drain) -> Route:
 
 def run(service: str, title: str, routes: list[Route], environment: Mapping[str, str] = os.environ) -> None:
     """Serve the routes and `/health` on PORT (9080) until SIGTERM or SIGINT."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    # Blocked here and in all threads to come, and waited for below: a handler could interrupt whoever holds a lock.
+    ends = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     drain = Drain()
     version = environment.get("SERVICE_VERSION", "v1")
     router = Router([*routes, health_route(title, drain)])
     server = Server(int(environment.get("PORT", "9080")), router, served_by=f"{service}-{version}", drain=drain)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True).start()
     print(f"{service} {version} listening on port {server.server_port}", flush=True)
-    stop.wait()
+    signal.sigwait(ends)
     drain.leaving = True
     time.sleep(float(environment.get("DRAIN_SECONDS", "1")))
     server.shutdown()
