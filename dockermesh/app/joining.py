@@ -27,6 +27,7 @@ from dockermesh.inject.names import DEFAULT_NETWORK
 from dockermesh.model import XDS_TLS_PORT
 from dockermesh.translate.vips import VIP_RANGE
 
+_JUMP = "-A PREROUTING -p tcp -j ISTIO_INBOUND"
 _NO_ROUTE = "give the address at which the mesh reaches this machine: --address"
 
 
@@ -119,7 +120,7 @@ def _write(what: Join, answer: Mapping[str, Any], address: str, own: str) -> Non
     write_private(folder / "envoy.json", _filled(templates / "bootstrap.json", values))
     (folder / "trust.json").write_bytes(_filled(templates / "trust.json", values))
     (folder / "root.pem").write_text(str(answer["roots"]))
-    (folder / "capture.rules").write_text(_rules(what.ports))
+    (folder / "capture.rules").write_text(_rules(what.ports, address))
 
 
 def _filled(template: Path, values: Mapping[str, str]) -> bytes:
@@ -130,13 +131,15 @@ def _filled(template: Path, values: Mapping[str, str]) -> bytes:
     return text.encode()
 
 
-def _rules(ports: Mapping[int, str]) -> str:
-    """Only what concerns the mesh: connections to the served ports, and to the mesh's virtual addresses."""
+def _rules(ports: Mapping[int, str], address: str) -> str:
+    """Only what concerns the mesh: connections to this machine's served ports, and to the mesh's virtual addresses."""
     settings = {
         "InboundPortsInclude": ",".join(map(str, sorted(ports))),
         "OutboundIPRangesInclude": VIP_RANGE,
     }
-    return render_capture(parse_capture_config(json.dumps(settings), where="join"))
+    text = render_capture(parse_capture_config(json.dumps(settings), where="join"))
+    # A Docker host forwards its containers' connections, which are not this process's.
+    return text.replace(_JUMP, f"-A PREROUTING -d {address} -p tcp -j ISTIO_INBOUND")
 
 
 def _commands(folder: Path) -> tuple[str, ...]:

