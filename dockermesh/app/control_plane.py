@@ -24,6 +24,7 @@ from dockermesh.app.admission import Admission
 from dockermesh.app.config_reader import ConfigReader
 from dockermesh.app.credentials import server_credentials
 from dockermesh.app.debug import make_debug_app
+from dockermesh.app.folder_import import import_folder
 from dockermesh.app.folder_store import FolderConfigStore
 from dockermesh.app.gateway_credentials import GatewayCredentials, open_credentials
 from dockermesh.app.http_port import HttpPort, ServerTls
@@ -39,15 +40,11 @@ from dockermesh.app.tokens import Tokens
 from dockermesh.app.trust import Trust
 from dockermesh.app.trust_api import JOIN_PATH, add_trust_routes
 from dockermesh.ca import Authority, Leaf
-from dockermesh.config.documents import read_text
-from dockermesh.config.files import resource_files
 from dockermesh.errors import DockermeshError
 from dockermesh.kubeapi.auth import TokenGate
 from dockermesh.kubeapi.cache import ObjectCache
 from dockermesh.kubeapi.history import History
-from dockermesh.kubeapi.importing import take_over
-from dockermesh.kubeapi.resources import key_of, make_api_app
-from dockermesh.kubeapi.status import Failure
+from dockermesh.kubeapi.resources import make_api_app
 from dockermesh.model import EMPTY_CATALOG, Catalog
 from dockermesh.registrar.joined import JoinedWorkloads
 from dockermesh.registry.config_store import ConsulConfigStore, StoredResource
@@ -284,7 +281,9 @@ class ControlPlane:
             running = [
                 tasks.create_task(make_registry(settings, self.take_catalog), name="registry"),
                 tasks.create_task(self._store.run(self.take_config), name="config"),
-                tasks.create_task(self._import(), name="import"),
+                tasks.create_task(
+                    import_folder(settings.config, self._store, self._objects, self._history), name="import"
+                ),
                 tasks.create_task(self._key_sets.run(), name="key sets"),
                 tasks.create_task(self.trust.keeper.follow(), name="CA"),
                 tasks.create_task(self.tokens.run(), name="tokens"),
@@ -333,22 +332,6 @@ class ControlPlane:
             await self._plaintext.start()
             log.warning("serving xDS without TLS and without tokens", address=self._settings.xds_plaintext)
         self._listening = True
-
-    async def _import(self) -> None:
-        """Take the resources of the config directory into the store."""
-        folder = self._settings.config
-        if folder is None or not folder.is_dir():
-            return
-        for file in resource_files(folder):
-            reading = read_text(file.read_bytes(), str(file))
-            for finding in (f for f in reading.findings if f.is_error):
-                log.error("resource refused", file=finding.file, line=finding.line, reason=finding.message)
-            for resource in reading.resources:
-                document = dict(resource.document)
-                try:
-                    await take_over(self._store, self._objects, key_of(document), document, self._history)
-                except Failure as failure:
-                    log.error("resource not stored", file=str(file), reason=failure.message)
 
 
 async def _anonymous(_metadata: Mapping[str, str], node: NodeInfo, _peer: str) -> str:

@@ -1,0 +1,42 @@
+"""Takes the Istio resources of a folder into the config store, at the control plane's start."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import structlog
+
+from dockermesh.app.folder_store import FolderConfigStore
+from dockermesh.config.documents import Reading, read_text
+from dockermesh.config.files import resource_files
+from dockermesh.kubeapi.cache import ObjectCache
+from dockermesh.kubeapi.history import History
+from dockermesh.kubeapi.importing import take_over
+from dockermesh.kubeapi.resources import key_of
+from dockermesh.kubeapi.status import Failure
+from dockermesh.registry.config_store import ConsulConfigStore
+
+log = structlog.get_logger(__name__)
+
+
+async def import_folder(
+    folder: Path | None, store: ConsulConfigStore | FolderConfigStore, objects: ObjectCache, history: History
+) -> None:
+    """Store every valid resource of the folder; what is refused is logged, and takes nothing else with it."""
+    if folder is None:
+        return
+    for file, reading in await asyncio.to_thread(_read, folder):
+        for finding in (f for f in reading.findings if f.is_error):
+            log.error("resource refused", file=finding.file, line=finding.line, reason=finding.message)
+        for resource in reading.resources:
+            document = dict(resource.document)
+            try:
+                await take_over(store, objects, key_of(document), document, history)
+            except Failure as failure:
+                log.error("resource not stored", file=str(file), reason=failure.message)
+
+
+def _read(folder: Path) -> list[tuple[Path, Reading]]:
+    files = resource_files(folder) if folder.is_dir() else []
+    return [(file, read_text(file.read_bytes(), str(file))) for file in files]
