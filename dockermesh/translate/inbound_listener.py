@@ -3,7 +3,8 @@
 What a port accepts is decided by its own chains alone: a connection that none of them matches is closed, and never
 falls through to the chain for ports that nobody declared. The chains of a mode are those of Istio's
 `pilot/pkg/networking/core/filterchain_options.go`, but for undeclared ports in PERMISSIVE mode: no proxy calls them
-over TLS, so they are not inspected, for that would hold up protocols in which the server speaks first.
+over TLS, so they are not inspected, for that would hold up protocols in which the server speaks first. Only where
+policies judge requests and the workload declares no port at all is HTTP looked for on any.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ _SNIFFED: Mapping[MutualTlsMode, tuple[_Kind, ...]] = {
 
 
 def inbound_listener(inbound: Inbound, settings: MeshSettings) -> listener_pb2.Listener:
-    """`virtualInbound`: declared ports by their protocol, all other ports as bytes to the app."""
+    """`virtualInbound`: declared ports by their protocol, all other ports to the app as they are."""
     security = security_filters(inbound.policies, settings)
     # A connection to 15006 itself would be forwarded to itself for ever.
     trap = filter_chain(
@@ -103,9 +104,7 @@ def inbound_listener(inbound: Inbound, settings: MeshSettings) -> listener_pb2.L
         for chain in _undeclared(_TCP[mode], settings, security, destination_port=uint32(port))
     )
     # An ordinary chain, not the default one: what a declared port's own chains refuse must not fall through to it.
-    any_mode = inbound.modes.default
-    kinds = _TCP[any_mode] if any_mode is MutualTlsMode.STRICT else (_Kind(),)
-    chains.extend(_undeclared(kinds, settings, security))
+    chains.extend(_undeclared(_on_any_port(inbound, security), settings, security))
     listener = listener_pb2.Listener(
         name=names.VIRTUAL_INBOUND,
         address=socket_address("0.0.0.0", INBOUND_PORT),
@@ -124,26 +123,29 @@ def _served(served: Served, mode: MutualTlsMode, settings: MeshSettings, securit
     kinds = _SNIFFED if port.protocol is Protocol.AUTO else _HTTP if served.is_http else _TCP
     listed = kinds[mode]
     name, number = names.listener("0.0.0.0", port.number), uint32(port.number)
+    app = names.inbound_cluster(port.number)
     own = server_tls.transport_socket(served.tls, is_http=served.is_http) if served.tls is not None else None
     if own is not None and mode is not MutualTlsMode.STRICT:
         listed = tuple(k for k in listed if k.is_mesh or (k.transport == _PLAIN and mode is MutualTlsMode.PERMISSIVE))
         kind = _Kind(served.is_http, _TLS)
-        chain = _chain(kind, _to_app(port.number, kind, settings, security), name, destination_port=number)
+        chain = _chain(kind, _to_app(port.number, app, kind, settings, security), name, destination_port=number)
         chain.transport_socket.CopyFrom(own)
         yield chain
     for kind in listed:
-        chain = _chain(kind, _to_app(port.number, kind, settings, security), name, destination_port=number)
+        chain = _chain(kind, _to_app(port.number, app, kind, settings, security), name, destination_port=number)
         yield _secured(kind, chain, settings)
 
 
-def _to_app(number: int, kind: _Kind, settings: MeshSettings, security: SecurityFilters) -> tuple[Any, ...]:
-    """The filters that check connections and hand them to the app."""
+def _to_app(
+    number: int, cluster: str, kind: _Kind, settings: MeshSettings, security: SecurityFilters
+) -> tuple[Any, ...]:
+    """The filters that check connections and hand them to the app; 0 is any port."""
     if not kind.is_http:
-        return (*security.network, tcp_filter(names.inbound_cluster(number)))
+        return (*security.network, tcp_filter(cluster))
     http = http_filter(
         connection_manager(
             f"inbound_0.0.0.0_{number}",
-            route_config=inbound_table(number),
+            route_config=inbound_table(number, cluster),
             is_inbound=True,
             normalization=settings.normalization,
             security=security.http,
@@ -152,12 +154,24 @@ def _to_app(number: int, kind: _Kind, settings: MeshSettings, security: Security
     return (http,)
 
 
+def _on_any_port(inbound: Inbound, security: SecurityFilters) -> tuple[_Kind, ...]:
+    """What is told apart on ports that nobody declared.
+
+    HTTP is where rules for requests would else hold nowhere, as the workload declares no port at all.
+    """
+    is_strict = inbound.modes.default is MutualTlsMode.STRICT
+    if security.http and not inbound.served:
+        return _SNIFFED[MutualTlsMode.STRICT if is_strict else MutualTlsMode.DISABLE]
+    return _TCP[MutualTlsMode.STRICT] if is_strict else (_Kind(),)
+
+
 def _undeclared(
     kinds: Iterable[_Kind], settings: MeshSettings, security: SecurityFilters, **match: Any
 ) -> Iterable[Any]:
     for kind in kinds:
-        filters = (*security.network, tcp_filter(names.INBOUND_PASSTHROUGH_CLUSTER))
-        yield _secured(kind, _chain(kind, filters, names.VIRTUAL_INBOUND, **match), settings)
+        filters = _to_app(0, names.INBOUND_PASSTHROUGH_CLUSTER, kind, settings, security)
+        name = f"{names.VIRTUAL_INBOUND}-catchall-http" if kind.is_http else names.VIRTUAL_INBOUND
+        yield _secured(kind, _chain(kind, filters, name, **match), settings)
 
 
 def _chain(kind: _Kind, filters: Iterable[Any], name: str, **match: Any) -> Any:

@@ -164,7 +164,7 @@ def _aliases(principal: str, trust_domains: tuple[str, ...]) -> list[str]:
     domain, _, rest = principal.partition("/")
     if principal.count("/") != 4 or domain == "*":
         return [principal]
-    if domain != _LOCAL_DOMAIN and not any(_covers(domain, known) for known in trust_domains):
+    if domain != _LOCAL_DOMAIN and not any(_covers(domain, d) or _covers(d, domain) for d in trust_domains):
         return [principal]
     kept = (principal if domain.startswith("*") and _covers(domain, d) else f"{d}/{rest}" for d in trust_domains)
     return list(dict.fromkeys(kept))

@@ -134,7 +134,10 @@ def _namespace(value: str) -> rbac_pb2.Principal:
 
 
 def _trust_domain(value: str) -> rbac_pb2.Principal:
-    return _authenticated(_around(_SPIFFE, value, "/.*", star="[^/]*"))
+    """A domain ends at the first slash: a dot in it is a dot, and a wildcard reaches no further."""
+    if "*" not in value:
+        return _authenticated(_String(prefix=f"{_SPIFFE}{value}/"))
+    return _authenticated(_regex(_SPIFFE + "[^/]*".join(_SPECIAL.sub(_ESCAPED, p) for p in value.split("*")) + "/.*"))
 
 
 def service_account(policy_namespace: str) -> Attribute:

@@ -84,9 +84,8 @@ def table_frame(name: str) -> route_pb2.RouteConfiguration:
     )
 
 
-def inbound_table(port: int) -> route_pb2.RouteConfiguration:
-    """The routes of an inbound HTTP port: all to the app, with idempotent requests retried."""
-    cluster = names.inbound_cluster(port)
+def inbound_table(port: int, cluster: str) -> route_pb2.RouteConfiguration:
+    """The routes of an inbound HTTP port: all to the app's cluster, with idempotent requests retried."""
     idempotent = route_components_pb2.HeaderMatcher(
         name=":method",
         string_match=string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex="GET|HEAD|OPTIONS|PUT|DELETE")),

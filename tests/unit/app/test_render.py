@@ -89,3 +89,26 @@ def test_a_catalog_of_another_form_is_refused(files: Path, text: str) -> None:
     (files / "catalog.yaml").write_text(text)
     with pytest.raises(InputError):
         run(files, "--proxy", str(files / "proxy.json"))
+
+
+def test_a_proxy_without_any_known_port_shows_how_requests_and_connections_are_judged(files: Path) -> None:
+    (files / "config.yaml").write_text(
+        """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: readers, namespace: shop}
+spec: {rules: [{to: [{operation: {methods: [GET]}}]}, {to: [{operation: {ports: ["80"]}}]}]}
+"""
+    )
+    (files / "proxy.json").write_text('{"namespace": "shop", "ip": "10.9.9.9"}')
+    made = json.loads(run(files, "--proxy", str(files / "proxy.json")).stdout)
+    inbound = next(listener for listener in made["listeners"] if listener["name"] == "virtualInbound")
+    assert [f["name"] for f in inbound["listenerFilters"]] == [
+        "envoy.filters.listener.original_dst",
+        "envoy.filters.listener.http_inspector",
+    ]
+    http, tcp = (chain["filters"] for chain in inbound["filterChains"][1:])
+    request_rules = next(f for f in http[0]["typedConfig"]["httpFilters"] if f["name"] == "envoy.filters.http.rbac")
+    assert len(request_rules["typedConfig"]["rules"]["policies"]) == 2
+    assert [f["name"] for f in tcp] == ["envoy.filters.network.rbac", "envoy.filters.network.tcp_proxy"]
+    assert len(tcp[0]["typedConfig"]["rules"]["policies"]) == 1

@@ -142,6 +142,9 @@ def when(key: str, values: str) -> str:
         (source("serviceAccounts: [x/front]"), Request(FRONT.replace("shop", "x")), Request(FRONT)),
         (source("notServiceAccounts: [front]"), Request(f"{FRONT}er"), Request(FRONT)),
         (source("trustDomains: [cluster.local]"), Request(FRONT), Request(FRONT.replace("cluster", "other"))),
+        (source("trustDomains: [cluster.local]"), Request(FRONT), Request(FRONT.replace("cluster.", "cluster-"))),
+        (source('trustDomains: ["*.local"]'), Request(FRONT), Request("spiffe://evil/ns/a.local/sa/front")),
+        (source('trustDomains: ["clu*"]'), Request(FRONT), Request(FRONT.replace("cluster", "a/cluster"))),
         (source('notTrustDomains: ["clu*"]'), Request(FRONT.replace("cluster", "other")), Request(FRONT)),
         (source("ipBlocks: [10.0.0.0/30]"), Request(), Request(direct="10.0.0.9")),
         (source("ipBlocks: ['fd00::/16']"), Request(direct="fd00::1"), Request()),
@@ -245,11 +248,24 @@ def test_no_rules_match_nothing_and_an_empty_rule_matches_all() -> None:
         ("*ld/ns/a/sa/b", "bold/ns/a/sa/b", True),
         ("elsewhere/ns/a/sa/b", "td/ns/a/sa/b", False),
         ("elsewhere/ns/a/sa/b", "elsewhere/ns/a/sa/b", True),
+        ("t*/ns/a/sa/b", "old/ns/a/sa/b", True),
+        ("old/ns/a/sa", "td/ns/a/sa", False),
     ],
 )
 def test_principals_hold_in_all_of_the_mesh_s_trust_domains(principal: str, peer: str, expected: bool) -> None:
     for rule in (source(f'principals: ["{principal}"]'), when("source.principal", f'["{principal}"]')):
         assert matched(rule, Request(f"spiffe://{peer}"), domains=("td", "old")) is expected
+
+
+def test_a_trust_domain_s_alias_may_be_a_pattern() -> None:
+    rule = source("principals: [team-a/ns/a/sa/b]")
+    assert matched(rule, Request("spiffe://td/ns/a/sa/b"), domains=("td", "team-*"))
+    assert not matched(rule, Request("spiffe://td/ns/a/sa/b"), domains=("td", "other-*"))
+
+
+def test_a_trust_domain_stands_for_its_aliases() -> None:
+    assert matched(source("trustDomains: [old]"), Request("spiffe://td/ns/a/sa/b"), domains=("td", "old"))
+    assert not matched(source("notTrustDomains: [old]"), Request("spiffe://td/ns/a/sa/b"), domains=("td", "old"))
 
 
 def test_a_value_that_would_break_an_expression_is_taken_literally() -> None:
