@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import dockermesh
 from dockermesh.app.mesh_client import CONTAINER, MeshClient
+from dockermesh.app.mesh_files import mesh_file
 from dockermesh.config.kinds import kind_named
 from dockermesh.engine.compose import project_arguments, run_compose
 from dockermesh.engine.local import LocalEngine
@@ -58,15 +58,6 @@ def state_home() -> Path:
     """Where generated projects are kept: $XDG_STATE_HOME/dockermesh."""
     base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(base) / "dockermesh"
-
-
-def mesh_file() -> Path:
-    """compose/mesh.yaml, of the source tree or of the installed package."""
-    package = Path(dockermesh.__file__).parent
-    for candidate in (package.parent / "compose" / "mesh.yaml", package / "_compose" / "mesh.yaml"):
-        if candidate.is_file():
-            return candidate
-    raise InputError("compose/mesh.yaml is missing", where=str(package), fix="reinstall dockermesh")
 
 
 def mesh_environment() -> dict[str, str]:

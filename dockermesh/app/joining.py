@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from dockermesh.app.api_client import ApiClient, Endpoint
-from dockermesh.app.bring_up import mesh_file
 from dockermesh.app.mesh_client import CONTAINER
+from dockermesh.app.mesh_files import pod_file
 from dockermesh.ca import write_private
 from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import InputError, UsageError
@@ -102,7 +102,6 @@ def _prepare(folder: Path) -> None:
 
 
 def _write(what: Join, answer: Mapping[str, Any], address: str, own: str) -> None:
-    templates = mesh_file().parent / "images" / "pod"
     workload, namespace = str(answer["workload"]), str(answer["namespace"])
     host, _, port = what.control_plane.rpartition(":")
     folder = what.folder.resolve()
@@ -117,18 +116,10 @@ def _write(what: Join, answer: Mapping[str, Any], address: str, own: str) -> Non
         "TRUST": str(folder),
         "TOKEN": own,
     }
-    write_private(folder / "envoy.json", _filled(templates / "bootstrap.json", values))
-    (folder / "trust.json").write_bytes(_filled(templates / "trust.json", values))
+    write_private(folder / "envoy.json", pod_file("bootstrap.json", values))
+    (folder / "trust.json").write_bytes(pod_file("trust.json", values))
     (folder / "root.pem").write_text(str(answer["roots"]))
     (folder / "capture.rules").write_text(_rules(what.ports, address))
-
-
-def _filled(template: Path, values: Mapping[str, str]) -> bytes:
-    text = template.read_text()
-    for name, value in values.items():
-        # All of them stand inside of JSON strings, or are numbers.
-        text = text.replace(f"@{name}@", json.dumps(value)[1:-1])
-    return text.encode()
 
 
 def _rules(ports: Mapping[int, str], address: str) -> str:

@@ -1,4 +1,7 @@
-"""What a proxy would be told, from files alone: the translation of the control plane without any of its I/O."""
+"""What a proxy would have, from files alone: the translation of the control plane without any of its I/O.
+
+The listeners of its bootstrap are shown as well, as Envoy shows them: they are open before it is told anything.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 from google.protobuf import any_pb2, json_format
 
 from dockermesh.app.catalog_file import read_catalog, read_proxy, workload_proxy
+from dockermesh.app.mesh_files import bootstrap_resources
 from dockermesh.app.static_bootstrap import static_bootstrap
 from dockermesh.config.documents import read_text
 from dockermesh.config.files import resource_files
@@ -21,6 +25,7 @@ from dockermesh.translate.mesh import build_mesh
 from dockermesh.translate.names import DNS_LISTENER
 from dockermesh.translate.settings import IstioConfig, MeshSettings, istio_config
 from dockermesh.translate.translator import Translator
+from dockermesh.xds.resources import CLUSTER, LISTENER
 from dockermesh.xds.snapshot import ResourceSet, Snapshot
 
 _MAPS = frozenset({"policies", "providers", "filterMetadata", "typedPerFilterConfig", "fields"})
@@ -50,6 +55,8 @@ def render(
 ) -> tuple[dict[str, Any], list[str]]:
     """The resources of one proxy by type, in proto JSON, or a bootstrap that holds them; and what had to be left out.
 
+    Of the first kind those that stand in every proxy's bootstrap come last.
+
     Raises InputError if the catalog or the proxy cannot be used.
     """
     known = read_catalog(catalog) if catalog is not None else EMPTY_CATALOG
@@ -64,7 +71,10 @@ def render(
         return static_bootstrap(parts, who.id), problems
     # Tools for Istio's dumps know no UDP listeners: Istio's agent answers DNS, not its Envoy.
     shown = {name: parts[name] for name in _PARTS}
-    shown["listeners"] = [listener for listener in parts["listeners"] if listener["name"] != DNS_LISTENER]
+    told = [listener for listener in parts["listeners"] if listener["name"] != DNS_LISTENER]
+    own = bootstrap_resources()
+    shown["listeners"] = [*told, *(_canonical(LISTENER, item) for item in own["listeners"])]
+    shown["clusters"] = [*parts["clusters"], *(_canonical(CLUSTER, item) for item in own["clusters"])]
     return shown, problems
 
 
@@ -75,8 +85,17 @@ def snapshot_parts(snapshot: Snapshot) -> dict[str, list[dict[str, Any]]]:
 
 def _messages(resources: ResourceSet) -> list[dict[str, Any]]:
     listed = sorted(resources.values(), key=lambda r: r.name)
-    made = [json_format.MessageToDict(any_pb2.Any.FromString(r.any_bytes)) for r in listed]
-    return [_ordered({key: value for key, value in message.items() if key != "@type"}) for message in made]
+    return [_shown(any_pb2.Any.FromString(r.any_bytes)) for r in listed]
+
+
+def _canonical(type_url: str, message: dict[str, Any]) -> dict[str, Any]:
+    """A message that may have the protos' field names, with those of JSON."""
+    return _shown(json_format.ParseDict({"@type": type_url, **message}, any_pb2.Any()))
+
+
+def _shown(packed: any_pb2.Any) -> dict[str, Any]:
+    message = json_format.MessageToDict(packed)
+    return {key: _ordered(value) for key, value in message.items() if key != "@type"}
 
 
 def _ordered(value: Any) -> Any:

@@ -82,19 +82,13 @@ def virtual_outbound(*, allow_any: bool) -> listener_pb2.Listener:
     )
 
 
-def http_port(port: int, settings: MeshSettings) -> listener_pb2.Listener:
-    """The listener for HTTP to any address on this port."""
+def http_port_chain(port: int, settings: MeshSettings) -> Any:
+    """The chain for HTTP to any address on this port; what is not HTTP is left to other chains, as in Istio."""
     manager = connection_manager(f"outbound_0.0.0.0_{port}", rds=str(port), normalization=settings.normalization)
-    return listener_pb2.Listener(
-        name=names.listener("0.0.0.0", port),
-        address=socket_address("0.0.0.0", port),
-        bind_to_port=boolean(False),
-        traffic_direction="OUTBOUND",
-        filter_chains=[filter_chain(http_filter(manager))],
-    )
+    return filter_chain(http_filter(manager), transport_protocol="raw_buffer", application_protocols=SNIFFED_HTTP)
 
 
-def tcp_port(
+def port_listener(
     address: str, port: int, *, needs_sni: bool, needs_sniffing: bool, timeout: float = SNIFF_TIMEOUT_S
 ) -> listener_pb2.Listener:
     """The listener of an address and port, without its filter chains."""

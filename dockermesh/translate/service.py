@@ -141,8 +141,12 @@ def translate(service: Service, inputs: Inputs, where: Destinations) -> Translat
         table = listeners.sniffed_route(service, port)
         context = RouteContext(where, port.number)
         tcp.extend(contributions(service, port, inputs.vip, inputs.rule, context, http_table=table))
-        if port.protocol is Protocol.AUTO and inputs.vip:
-            tables.append(_sniffed_table(table, host))
+        if port.protocol is Protocol.AUTO:
+            if service.is_declared and not service.addresses:
+                # Whoever calls an address that DNS did not tell names the service in the request.
+                hosts[port.number] = frame(VIRTUAL_HOSTS, _bytes(host))
+            if inputs.vip:
+                tables.append(_sniffed_table(table, host))
     plain = plain_http_port(service)
     if plain is not None:
         host = _virtual_host(service, plain, DEFAULT_HTTP_PORT, inputs, where)

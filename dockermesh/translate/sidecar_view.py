@@ -22,7 +22,7 @@ from dockermesh.translate.mesh import MeshState
 from dockermesh.translate.names import INBOUND_PASSTHROUGH_CLUSTER, PASSTHROUGH_CLUSTER
 from dockermesh.translate.secrets import file_secrets
 from dockermesh.translate.service import Inputs, Translated
-from dockermesh.translate.tcp_routes import ANY_ADDRESS, Contribution, listener_body
+from dockermesh.translate.tcp_routes import ANY_ADDRESS, Contribution, http_contribution, listener_body
 from dockermesh.translate.virtual_service import dependencies
 from dockermesh.translate.visibility import Scope, is_exported
 from dockermesh.xds.protobuf import frame
@@ -64,8 +64,8 @@ class SidecarView:
     _rules: MeshRules = field(default_factory=lambda: MeshRules(()))
     _imported: set[str] = field(default_factory=set)
     _tables: dict[int, tuple[tuple[bytes, ...], Resource]] = field(default_factory=dict)
-    _http_listeners: dict[int, Resource] = field(default_factory=dict)
-    _tcp_listeners: dict[tuple[str, int], tuple[tuple[Contribution, ...], Resource]] = field(default_factory=dict)
+    _http_parts: dict[int, Contribution] = field(default_factory=dict)
+    _listeners: dict[tuple[str, int], tuple[tuple[Contribution, ...], Resource]] = field(default_factory=dict)
     _fixed: tuple[tuple[Resource, ...], tuple[Resource, ...]] | None = None
     _dns: tuple[tuple[tuple[str, str], ...], Resource] | None = None
 
@@ -86,8 +86,8 @@ class SidecarView:
             self.index, self._rules = index, index.mesh_rules(self.scope)
             if self._fixed is None or before.settings is not mesh.settings:
                 self._fixed = None
-                self._http_listeners.clear()
-                self._tcp_listeners.clear()
+                self._http_parts.clear()
+                self._listeners.clear()
         where = Destinations(mesh, index, self.scope)
         touched, reshaped = self._update_services(where, is_new_index)
         if reshaped or self._fixed is None:
@@ -210,13 +210,12 @@ class SidecarView:
         fixed_clusters, fixed_listeners = self._fixed_resources()
         old = self.shared
         tables = self._port_tables(called)
-        http_listeners = [self._http_listener(port) for port in tables]
-        tcp = self._tcp(called, frozenset(tables))
+        ports = self._port_listeners(called, tables)
         secrets = file_secrets(name for t in translated for name in t.secrets)
         return Snapshot(
             clusters=_keep(old.clusters, [*fixed_clusters, *(c for t in translated for c in t.clusters)]),
             endpoints=_keep(old.endpoints, [a for t in translated for a in t.assignments]),
-            listeners=_keep(old.listeners, [*fixed_listeners, self._dns_listener(called), *http_listeners, *tcp]),
+            listeners=_keep(old.listeners, [*fixed_listeners, self._dns_listener(called), *ports]),
             routes=_keep(old.routes, [*tables.values(), *(table for t in called for table in t.tables)]),
             secrets=_keep(old.secrets, [named(SECRET, s) for s in secrets]),
         )
@@ -262,36 +261,39 @@ class SidecarView:
             return True
         return self.scope.imports(entry.service.namespace, entry.inputs.domains, port)
 
-    def _http_listener(self, port: int) -> Resource:
-        found = self._http_listeners.get(port)
+    def _http_part(self, port: int) -> Contribution:
+        found = self._http_parts.get(port)
         if found is None:
-            made = listeners.http_port(port, self._mesh.settings)
-            found = self._http_listeners[port] = named(LISTENER, made)
+            chain = listeners.http_port_chain(port, self._mesh.settings)
+            found = self._http_parts[port] = http_contribution(ANY_ADDRESS, port, chain)
         return found
 
-    def _tcp(self, translated: Iterable[Translated], http_ports: frozenset[int]) -> list[Resource]:
-        """The listeners of TCP, TLS and sniffed ports; on an HTTP port only those of an address of their own."""
+    def _port_listeners(self, translated: Iterable[Translated], http_ports: Iterable[int]) -> list[Resource]:
+        """The listeners of every address and port: HTTP for all services of a port, TCP and TLS by their addresses."""
         parts: dict[tuple[str, int], list[Contribution]] = {}
+        for port in http_ports:
+            parts[ANY_ADDRESS, port] = [self._http_part(port)]
         for entry in translated:
             for part in entry.tcp:
-                if part.address != ANY_ADDRESS or part.port not in http_ports:
-                    parts.setdefault((part.address, part.port), []).append(part)
+                parts.setdefault((part.address, part.port), []).append(part)
         rest = _bytes(listeners.unknown_chain(allow_any=self.allow_any))
         made: dict[tuple[str, int], tuple[tuple[Contribution, ...], Resource]] = {}
         for (address, port), listed in parts.items():
             key = tuple(listed)
-            known = self._tcp_listeners.get((address, port))
+            known = self._listeners.get((address, port))
             if known is None or known[0] != key:
-                head = listeners.tcp_port(
+                # Where nobody but clients of HTTP is known to call, one that says nothing yet is not of another kind.
+                is_bounded = any(p.rest or not p.needs_sniffing for p in listed)
+                head = listeners.port_listener(
                     address,
                     port,
                     needs_sni=any(p.needs_sni for p in listed),
                     needs_sniffing=any(p.needs_sniffing for p in listed),
-                    timeout=self._mesh.settings.detection_timeout,
+                    timeout=self._mesh.settings.detection_timeout if is_bounded else 0,
                 )
                 known = (key, make_resource(LISTENER, head.name, listener_body(_bytes(head), listed, rest)))
             made[address, port] = known
-        self._tcp_listeners = made
+        self._listeners = made
         return [resource for _, resource in made.values()]
 
     def _dns_listener(self, translated: Iterable[Translated]) -> Resource:

@@ -175,6 +175,12 @@ def _range(text: str) -> address_pb2.CidrRange:
     return address_pb2.CidrRange(address_prefix=address, prefix_len=uint32(int(length)))
 
 
+def http_contribution(address: str, port: int, chain: Any) -> Contribution:
+    """What the HTTP services of a port add to its listener together."""
+    match = chain.filter_chain_match.SerializeToString(deterministic=True)
+    return Contribution(address, port, (Chain(match, _bytes(chain)),), needs_sniffing=True)
+
+
 def _freeze(chains: Iterable[tuple[_Match, Any]]) -> tuple[Chain, ...]:
     return tuple(
         Chain(body.filter_chain_match.SerializeToString(deterministic=True), _bytes(body)) for _, body in chains

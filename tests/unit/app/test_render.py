@@ -65,6 +65,14 @@ def test_a_proxy_is_known_by_its_address(files: Path) -> None:
     assert "inbound|9080||" in {cluster["name"] for cluster in made["clusters"]}
 
 
+def test_what_every_proxy_opens_before_it_is_told_anything_is_shown(files: Path) -> None:
+    (files / "proxy.json").write_text('{"id": "x", "type": "router", "labels": {"istio": "none"}, "ip": "10.0.0.1"}')
+    made = json.loads(run(files, "--proxy", str(files / "proxy.json")).stdout)
+    assert {listener["name"] for listener in made["listeners"]} == {"admin", "prometheus", "readiness"}
+    [admin] = [cluster for cluster in made["clusters"] if cluster["name"] == "proxy-admin"]
+    assert "loadAssignment" in admin  # in JSON's own names, as all the rest
+
+
 def test_a_static_bootstrap_refers_to_nothing_outside(files: Path) -> None:
     text = run(files, "--workload", "shop/reviews-1", "--static").stdout
     assert "staticResources" in json.loads(text)
