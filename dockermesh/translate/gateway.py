@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from envoy.config.cluster.v3 import cluster_pb2
@@ -40,6 +41,7 @@ from dockermesh.translate.visibility import selects
 
 _ANY_ADDRESS = "0.0.0.0"
 _VirtualHost = route_components_pb2.VirtualHost
+_AS_DECLARED: Mapping[int, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +55,22 @@ class GatewayResources:
     faults: list[Fault] = field(default_factory=list)
 
 
-def gateway_resources(where: Destinations, proxy: Proxy, policies: Policies = NO_POLICIES) -> GatewayResources:
-    """Everything that the Gateways whose selector matches the proxy ask for."""
+def gateway_resources(
+    where: Destinations, proxy: Proxy, policies: Policies = NO_POLICIES, targets: Mapping[int, int] = _AS_DECLARED
+) -> GatewayResources:
+    """Everything that the Gateways whose selector matches the proxy ask for.
+
+    `targets` are the ports to which services forward those that Gateways name (Istio: targetPort of the gateway's
+    service).
+    """
     places: dict[tuple[str, int], list[BoundServer]] = defaultdict(list)
     for resource in where.mesh.config.gateways:
         if not selects(resource.spec.selector, proxy.labels):
             continue
         for server in resource.spec.servers:
             if server.port is not None:
-                places[_address(server.bind), server.port.number].append(BoundServer(server, resource))
+                port = targets.get(server.port.number, server.port.number)
+                places[_address(server.bind), port].append(BoundServer(server, resource))
     security = security_filters(policies, where.mesh.settings, is_gateway=True)
     builder = _Builder(where, GatewayResources(), security)
     for (address, port), servers in sorted(places.items()):
@@ -122,7 +131,7 @@ class _Builder:
         elif first.is_tls:
             chains = self._tls(port, fitting)
         else:
-            chains = self._tcp(port, first)
+            chains = self._tcp(first)
         if not chains:
             return
         listener = listener_pb2.Listener(
@@ -141,7 +150,7 @@ class _Builder:
 
     def _http(self, port: int, table: str, servers: list[BoundServer], **match: Any) -> Any:
         if table not in {t.name for t in self.result.tables}:
-            self.result.tables.append(self._table(port, table, servers))
+            self.result.tables.append(self._table(table, servers))
         normalization = self.where.mesh.settings.normalization
         manager = connection_manager(
             f"outbound_0.0.0.0_{port}",
@@ -153,15 +162,16 @@ class _Builder:
         distrust(manager, self.where.mesh.settings.gateway_topology or GatewayTopology())
         return filter_chain(http_filter(manager), **match)
 
-    def _table(self, port: int, name: str, servers: list[BoundServer]) -> route_pb2.RouteConfiguration:
+    def _table(self, name: str, servers: list[BoundServer]) -> route_pb2.RouteConfiguration:
         """The route table of servers; a host with no VirtualService is answered 404."""
         by_host: dict[str, list[route_components_pb2.Route]] = {}
+        port = servers[0].number
         for resource in self.where.index.virtual_services:
             hosts = bound_hosts(resource, servers)
             if not hosts or not resource.spec.http:
                 continue
             with self.isolated(resource):
-                routes = [sound(route) for route in http_routes(resource, self._context(port, servers))]
+                routes = [sound(route) for route in http_routes(resource, self._context(servers))]
                 for host in hosts:
                     by_host.setdefault(host, []).extend(routes)
         secured = {h for s in servers if s.is_plain_http and _redirects(s) for h in s.hosts}
@@ -176,8 +186,8 @@ class _Builder:
             table.virtual_hosts.append(made)
         return table
 
-    def _context(self, port: int, servers: Iterable[BoundServer]) -> RouteContext:
-        return RouteContext(self.where, port, frozenset(s.name for s in servers))
+    def _context(self, servers: list[BoundServer]) -> RouteContext:
+        return RouteContext(self.where, servers[0].number, frozenset(s.name for s in servers))
 
     # TLS ----------------------------------------------------------------------------------------------------------
 
@@ -204,7 +214,7 @@ class _Builder:
             table = f"https.{port}.{bound.server.port.name}.{gateway.name}.{gateway.namespace}"
             chain = self._http(port, table, [bound], **match)
         else:
-            targets = next((target for _, target in self._tcp_rules(port, bound)), None)
+            targets = next((target for _, target in self._tcp_rules(bound)), None)
             if targets is None:
                 return []
             chain = filter_chain(*self.security.network, targets, **match)
@@ -218,7 +228,7 @@ class _Builder:
         if bound.server.tls is not None and bound.server.tls.mode is ServerTlsMode.AUTO_PASSTHROUGH:
             return self._passed_by_name(bound, taken)
         chains = []
-        context = self._context(port, [bound])
+        context = self._context([bound])
         for resource in self.where.index.virtual_services:
             hosts = bound_hosts(resource, [bound])
             if not hosts:
@@ -228,10 +238,10 @@ class _Builder:
                     if name in taken:
                         self._conflict(resource, f"server name {name} on port {port} is routed by", taken[name])
                         continue
-                    target = self._proxy(resource, route, port)
+                    target = self._proxy(resource, route, bound.number)
                     chains.append(sound(filter_chain(*self.security.network, target, **_server_names([name]))))
                     taken[name] = resource
-        for _, target in self._tcp_rules(port, bound) if not chains else ():
+        for _, target in self._tcp_rules(bound) if not chains else ():
             fresh = self._fresh(bound, taken)
             if fresh:
                 taken.update(dict.fromkeys(fresh, bound.gateway))
@@ -254,23 +264,23 @@ class _Builder:
 
     # TCP ----------------------------------------------------------------------------------------------------------
 
-    def _tcp(self, port: int, bound: BoundServer) -> list[Any]:
+    def _tcp(self, bound: BoundServer) -> list[Any]:
         """The chains of a TCP port; without a rule it is not opened."""
         chains: dict[bytes, Any] = {}
-        for match, target in self._tcp_rules(port, bound):
+        for match, target in self._tcp_rules(bound):
             chain = filter_chain(*self.security.network, target, **match)
             chains.setdefault(chain.filter_chain_match.SerializeToString(deterministic=True), chain)
         return list(chains.values())
 
-    def _tcp_rules(self, port: int, bound: BoundServer) -> Iterable[tuple[dict[str, Any], Any]]:
+    def _tcp_rules(self, bound: BoundServer) -> Iterable[tuple[dict[str, Any], Any]]:
         """The conditions and the filter of every TCP rule bound to the server."""
-        context = self._context(port, [bound])
+        context = self._context([bound])
         for resource in self.where.index.virtual_services:
             if not resource.spec.tcp or not bound_hosts(resource, [bound]):
                 continue
             with self.isolated(resource):
                 yield from [
-                    (_addresses(match.source_subnet, network), self._proxy(resource, rule.route, port))
+                    (_addresses(match.source_subnet, network), self._proxy(resource, rule.route, bound.number))
                     for rule in resource.spec.tcp
                     for match in rule.match or (L4MatchAttributes(),)
                     if rule.route and applies(match, resource.namespace, context)

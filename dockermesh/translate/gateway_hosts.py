@@ -38,6 +38,11 @@ class BoundServer:
         return f"server {self.server.name or port.name} (port {port.number})" if port is not None else "server"
 
     @property
+    def number(self) -> int:
+        """The port that clients call, which rules and route names mean; 0 without one."""
+        return self.server.port.number if self.server.port is not None else 0
+
+    @property
     def protocol(self) -> str:
         """The protocol in upper case."""
         return self.server.port.protocol.upper() if self.server.port is not None else ""

@@ -51,6 +51,7 @@ class Translator:
     _gateways: dict[object, GatewayResources] = field(default_factory=dict)
     _served: dict[str, dict[int, Port]] = field(default_factory=dict)
     _declared: dict[str, dict[int, Port]] = field(default_factory=dict)
+    _forwarded: dict[tuple[str, str], dict[int, int]] = field(default_factory=dict)
     _localities: dict[str, str] = field(default_factory=dict)
     _book: PatchBook = field(default_factory=PatchBook)
     _faults: tuple[ConfigIndex, Mapping[str, tuple[Fault, ...]]] | None = None
@@ -70,6 +71,7 @@ class Translator:
             self._layers.clear()
         if mesh.declared is not before.declared:
             self._declared = declared_ports(mesh.declared.values())
+            self._forwarded = forwarded_ports(mesh.declared.values())
         if self._serve(before, mesh) or is_config_new:
             self._gateways.clear()
         if is_config_new:
@@ -244,14 +246,17 @@ class Translator:
 
     def _gateway_snapshot(self, proxy: Proxy, scope: Scope) -> Snapshot:
         policies = self._policies.of(proxy)
-        key = (scope, tuple(sorted(proxy.labels.items())), proxy.namespace, policies)
+        targets = self._forwarded.get((proxy.namespace, proxy.address), {})
+        labels = tuple(sorted(proxy.labels.items()))
+        key = (scope, labels, proxy.namespace, policies, tuple(sorted(targets.items())))
         found = self._snapshots.get(key)
         if found is None:
             shared = self._view(scope).shared
             made = self._gateways.get(key)
             if made is None:
                 self.counters.gateways += 1
-                made = gateway_resources(Destinations(self.mesh, self._current(), scope), proxy, policies)
+                where = Destinations(self.mesh, self._current(), scope)
+                made = gateway_resources(where, proxy, policies, targets)
                 self._gateways[key] = made
             secrets = [named(SECRET, s) for s in file_secrets(made.secrets)]
             found = self._snapshots[key] = Snapshot(
@@ -281,6 +286,20 @@ def declared_ports(services: Iterable[Service]) -> dict[str, dict[int, Port]]:
             protocol = protocols.get(endpoint.service_port or endpoint.port, Protocol.AUTO)
             if protocol is not Protocol.UDP:
                 found.setdefault(endpoint.address, {}).setdefault(endpoint.port, Port(endpoint.port, protocol))
+    return found
+
+
+def forwarded_ports(services: Iterable[Service]) -> dict[tuple[str, str], dict[int, int]]:
+    """Where ServiceEntries forward their ports to, by namespace and address; of several the first by name counts.
+
+    A service does not speak for proxies of other namespaces (Istio's rule).
+    """
+    found: dict[tuple[str, str], dict[int, int]] = {}
+    for service in sorted(services, key=lambda s: s.hostname):
+        for endpoint in service.endpoints:
+            if endpoint.service_port and endpoint.service_port != endpoint.port:
+                ports = found.setdefault((service.namespace, endpoint.address), {})
+                ports.setdefault(endpoint.service_port, endpoint.port)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -168,3 +169,30 @@ spec: {hosts: [out.example], resolution: DNS, ports: [{number: 443, name: tls, p
     translator.update(mesh(service("reviews", "10.0.0.2"), config=config))
     plain = translator.snapshot(sidecar("front-1", 80))
     assert names[0] not in plain.clusters
+
+
+def test_the_gateways_own_service_tells_where_it_listens() -> None:
+    entry = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: edge}
+spec:
+  hosts: [edge.com]
+  ports: [{number: 80, targetPort: 8080, name: http, protocol: HTTP}]
+  resolution: STATIC
+  endpoints: [{address: 10.0.0.7}]
+"""
+    config = [
+        gateway_yaml(HTTP % "a.com", HTTP.replace("80, name: http", "82, name: more") % "b.com"),
+        bound("[a.com]", TO_WEB),
+        entry,
+    ]
+    translator = Translator()
+    translator.update(mesh(service("web", "10.0.0.1"), config="---".join(config)))
+    made = as_dict(translator.snapshot(replace(EDGE, address="10.0.0.7")))
+    assert sorted(item["name"] for item in made["listeners"]) == ["0.0.0.0_8080", "0.0.0.0_82"]
+    tables = {table["name"]: table for table in made["routes"]}
+    assert [host["name"] for host in tables["http.8080"]["virtualHosts"]] == ["a.com:80"]  # as clients and rules say it
+    for other in (replace(EDGE, address="10.0.0.8"), replace(EDGE, address="10.0.0.7", namespace="other")):
+        listeners = as_dict(translator.snapshot(other))["listeners"]
+        assert sorted(item["name"] for item in listeners) == ["0.0.0.0_80", "0.0.0.0_82"]
