@@ -60,13 +60,16 @@ class Tasks:
 
     @contextmanager
     def applied(self, *names: str) -> Iterator[None]:
-        """Files of `networking/`, applied in this order, and their resources removed in the end."""
-        files = [argument for name in names for argument in ("-f", str(NETWORKING / f"{name}.yaml"))]
+        """Files of `networking/`, applied in this order, and their resources removed in the opposite one.
+
+        Rules go before the subsets that they name: a rule that names none is answered 503, here as in Istio.
+        """
+        files = [f"--filename={NETWORKING / name}.yaml" for name in names]
         try:
             self.kubectl("apply", *files)
             yield
         finally:
-            self.kubectl("delete", "--ignore-not-found", *files)
+            self.kubectl("delete", "--ignore-not-found", *reversed(files))
 
     @contextmanager
     def secret(self, namespace: str, name: str, kind: str, *options: str) -> Iterator[None]:
