@@ -7,12 +7,14 @@ put in force by the user.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +26,28 @@ from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import InputError, UsageError
 from dockermesh.inject.capture import parse_capture_config, render_capture
 from dockermesh.inject.names import DEFAULT_NETWORK
-from dockermesh.model import XDS_TLS_PORT
+from dockermesh.model import DNS_PORT, PROXY_UID, XDS_TLS_PORT
 from dockermesh.translate.vips import VIP_RANGE
 
 _JUMP = "-A PREROUTING -p tcp -j ISTIO_INBOUND"
+_OUT = "-A OUTPUT -j ISTIO_OUTPUT\n"
+_RESOLV_CONF = Path("/etc/resolv.conf")
+_NO_DNS = "join without --dns"
 _NO_ROUTE = "give the address at which the mesh reaches this machine: --address"
 
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """What is to join: the ports that the process serves with their protocols, and where it and the mesh are."""
+    """What is to join: the ports that the process serves with their protocols, and where it and the mesh are.
+
+    With `dns`, what this machine asks its name servers goes through the proxy, which knows the mesh's names.
+    """
 
     ports: Mapping[int, str]
     folder: Path
     control_plane: str
     address: str = ""
+    dns: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +71,12 @@ def join(endpoint: Endpoint, token: str, what: Join) -> Joined:
         "address": address,
         "ports": {str(port): protocol for port, protocol in what.ports.items()},
     }
+    servers = _name_servers() if what.dns else ()
     _prepare(what.folder)
     client = ApiClient(replace(endpoint, token=token))
     answer: dict[str, Any] = client.request("POST", "/mesh/join", document=asked).body
     _write(what, answer, address, own)
+    (what.folder / "capture.rules").write_text(_rules(what.ports, address, servers))
     return Joined(answer["workload"], address, _commands(what.folder))
 
 
@@ -119,10 +130,25 @@ def _write(what: Join, answer: Mapping[str, Any], address: str, own: str) -> Non
     write_private(folder / "envoy.json", pod_file("bootstrap.json", values))
     (folder / "trust.json").write_bytes(pod_file("trust.json", values))
     (folder / "root.pem").write_text(str(answer["roots"]))
-    (folder / "capture.rules").write_text(_rules(what.ports, address))
 
 
-def _rules(ports: Mapping[int, str], address: str) -> str:
+def _name_servers() -> tuple[IPv4Address, ...]:
+    """Those of this machine: IPv4 alone, as the proxy listens there alone."""
+    found = []
+    try:
+        lines = _RESOLV_CONF.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("the name servers cannot be read", where=str(_RESOLV_CONF), fix=_NO_DNS) from error
+    for words in map(str.split, lines):
+        with contextlib.suppress(ValueError):
+            if words[:1] == ["nameserver"] and words[1:]:
+                found.append(IPv4Address(words[1]))
+    if not found:
+        raise InputError("no name server has an IPv4 address", where=str(_RESOLV_CONF), fix=_NO_DNS)
+    return tuple(found)
+
+
+def _rules(ports: Mapping[int, str], address: str, name_servers: Iterable[IPv4Address]) -> str:
     """Only what concerns the mesh: connections to this machine's served ports, and to the mesh's virtual addresses."""
     settings = {
         "InboundPortsInclude": ",".join(map(str, sorted(ports))),
@@ -130,7 +156,11 @@ def _rules(ports: Mapping[int, str], address: str) -> str:
     }
     text = render_capture(parse_capture_config(json.dumps(settings), where="join"))
     # A Docker host forwards its containers' connections, which are not this process's.
-    return text.replace(_JUMP, f"-A PREROUTING -d {address} -p tcp -j ISTIO_INBOUND")
+    text = text.replace(_JUMP, f"-A PREROUTING -d {address} -p tcp -j ISTIO_INBOUND")
+    # Not Istio's rules for DNS: their conntrack zones would keep answers from a Docker host's containers.
+    asked = f"-p udp --dport 53 -m owner ! --uid-owner {PROXY_UID}"
+    to_proxy = f"-j REDIRECT --to-ports {DNS_PORT}"
+    return text.replace(_OUT, "".join(f"-A OUTPUT -d {ip} {asked} {to_proxy}\n" for ip in name_servers) + _OUT)
 
 
 def _commands(folder: Path) -> tuple[str, ...]:

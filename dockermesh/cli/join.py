@@ -19,6 +19,7 @@ import click
     type=click.Path(path_type=Path),
     help="A join token, from `dockermesh token create` [made now, which needs the API token].",
 )
+@click.option("--dns", is_flag=True, help="Resolve the mesh's names, too: this machine's DNS goes through the proxy.")
 @click.option(
     "--dir",
     "folder",
@@ -35,6 +36,7 @@ def command(
     address: str,
     xds: str,
     token_file: Path | None,
+    dns: bool,
     folder: Path,
 ) -> None:
     """Make a process outside Docker a workload: announce it, and write what an Envoy beside it needs.
@@ -49,7 +51,7 @@ def command(
     from dockermesh.app.mesh_trust import create_token
 
     endpoint = find_endpoint(os.environ)
-    what = Join(dict(map(_port, ports)), folder, xds or xds_address(), address)
+    what = Join(dict(map(_port, ports)), folder, xds or xds_address(), address, dns)
     if token_file is not None:
         token = _read(token_file)
     else:

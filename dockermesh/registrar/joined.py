@@ -1,6 +1,7 @@
 """Workloads outside Docker: their record and their endpoints in Consul, written on request and not by observation.
 
-Invariant: a name is given once; what `remove` is told of is gone as a whole. Their health is a TCP check by Consul.
+Invariant: a name is given once; what `remove` is told of is gone as a whole. Nobody checks their health: Consul is kept
+off the mesh network, and a check that cannot connect would call them dead forever.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from dockermesh.errors import InputError
 from dockermesh.model import ServedPort, Workload
 from dockermesh.model.consul import ConsulSettings
 from dockermesh.model.workload import JOINED
-from dockermesh.registrar.checks import DEFAULT_INTERVAL
 from dockermesh.registrar.consul_sink import WORKLOADS, consul_errors
 from dockermesh.registrar.mapping import (
     META_ACCOUNT,
@@ -91,7 +91,6 @@ def _registrations(workload: Workload) -> list[Registration]:
         META_NAMESPACE: workload.namespace,
         META_ACCOUNT: workload.service_account,
     }
-    host = f"[{workload.address}]" if ":" in workload.address else workload.address
     return [
         Registration(
             id=f"{workload.name.replace('/', ':')}:{served.port}",
@@ -99,7 +98,6 @@ def _registrations(workload: Workload) -> list[Registration]:
             port=served.port,
             address=workload.address,
             meta=MappingProxyType({**workload.labels, **own, "protocol": served.protocol}),
-            check={"TCP": f"{host}:{served.port}", "Interval": DEFAULT_INTERVAL, "Timeout": "3s"},
         )
         for served in workload.ports
     ]

@@ -1,4 +1,7 @@
-"""The DNS listeners of a sidecar: the mesh's names are answered on the spot, all others by Docker's resolver."""
+"""The DNS listeners of a sidecar: the mesh's names are answered on the spot, all others by the machine's resolver.
+
+In a pod that is Docker's; beside a process outside Docker, which the proxy is not told, what /etc/resolv.conf names.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ def dns_table(hosts: Iterable[tuple[str, str]]) -> dns_table_pb2.DnsTable:
 def dns_listener(table: dns_table_pb2.DnsTable) -> listener_pb2.Listener:
     """DNS over UDP on loopback; queries of the app are redirected here by the capture rules."""
     resolver = cares_dns_resolver_pb2.CaresDnsResolverConfig(
-        resolvers=[socket_address(DOCKER_RESOLVER, 53)], use_resolvers_as_fallback=False
+        resolvers=[socket_address(DOCKER_RESOLVER, 53)], use_resolvers_as_fallback=True
     )
     resolver.dns_resolver_options.no_default_search_domain = True
     config = dns_filter_pb2.DnsFilterConfig(
