@@ -91,7 +91,7 @@ def test_configuration_is_shown_by_every_name_of_a_workload(mesh: Mesh, rules: M
     assert [line.split()[-1] for line in routes if "reviews.service.consul:9080" in line] == ["reviews.default"] * 2
     listeners = shown(rules, "pc", "l", "productpage-v1", "--port", "9080").splitlines()
     assert listeners[0].split() == ["ADDRESSES", "PORT", "MATCH", "DESTINATION"]
-    assert listeners[1].split() == ["0.0.0.0", "9080", "ALL", "Route:", "9080"]
+    assert listeners[1].split() == ["0.0.0.0", "9080", "Trans:", "raw_buffer;", "App:", "HTTP", "Route:", "9080"]
     cluster = "outbound|9080|v3|reviews.service.consul"
     endpoints = shown(rules, "pc", "ep", "productpage-v1", "--cluster", cluster, "--status", "healthy").splitlines()
     assert len(endpoints) == 2 and endpoints[1].endswith(cluster)
