@@ -49,6 +49,11 @@ class Options:
         """The host name under which entries are owned."""
         return self.host or self.hostname
 
+    @property
+    def needs_host_address(self) -> bool:
+        """Whether published ports are announced at the host's own address, which has to be looked up."""
+        return not self.internal and not self.ip
+
 
 # Other spellings: registrator's Go field names, and its flag names without punctuation.
 _ALIASES = {"hostip": "ip", "forcetags": "tags", "refreshttl": "ttl", "refreshinterval": "ttlrefresh"}

@@ -34,7 +34,7 @@ def render_registrations(
     if not isinstance(flags, dict):
         raise InputError("not a JSON object", where="--flags", fix='give an object like {"internal": true}')
     options, unknown = parse_flags(flags)
-    if not options.ip and not options.internal:
+    if options.needs_host_address:
         options = dataclasses.replace(options, host_address=resolver(options.hostname))
     containers = [parse_container(o) for o in objects]
     by_id = {c.id: c for c in containers}

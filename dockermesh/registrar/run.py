@@ -73,7 +73,9 @@ async def complete_options(engine: DockerEngine, options: Options) -> Options:
     # The name becomes part of keys in Consul's KV.
     host = re.sub(r"[^A-Za-z0-9_.-]", "-", host).strip(".") or "host"
     hostname = options.hostname or host
-    return dataclasses.replace(options, host=host, hostname=hostname, host_address=resolve(hostname))
+    # A name server that is away keeps a lookup for 10 s; nothing else may wait for it.
+    address = await asyncio.to_thread(resolve, hostname) if options.needs_host_address else ""
+    return dataclasses.replace(options, host=host, hostname=hostname, host_address=address)
 
 
 async def _engine_name(engine: DockerEngine) -> str:
