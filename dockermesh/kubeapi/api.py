@@ -14,6 +14,7 @@ from aiohttp import web
 from dockermesh.kubeapi import client_side, managed, patches
 from dockermesh.kubeapi.cache import ObjectCache, Stored
 from dockermesh.kubeapi.checking import check_document, check_envelope
+from dockermesh.kubeapi.conditions import State
 from dockermesh.kubeapi.managed import Manager
 from dockermesh.kubeapi.objects import check_preconditions, generated_name, stamp
 from dockermesh.kubeapi.placing import apply_conflict, deleted, place, quoted
@@ -107,6 +108,9 @@ class Api:
         def show(key: str, stored: Stored, version: int) -> dict[str, Any]:
             return self._view(call.served, call.version, key, stored, version)
 
+        def state(key: str, stored: Stored) -> State:
+            return self._view.state(call.served, key, stored)
+
         def wrap(document: dict[str, Any]) -> dict[str, Any]:
             return table(call.served, [document], document["metadata"]["resourceVersion"], include)
 
@@ -121,6 +125,7 @@ class Api:
             matches=matches,
             bare={"kind": call.served.kind, "apiVersion": call.api_version},
             show=show,
+            state=state,
             wrap=wrap if as_table else lambda document: document,
         )
 

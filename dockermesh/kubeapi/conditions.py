@@ -1,7 +1,8 @@
 """The conditions in an object's status: whether the mesh uses it, and how many proxies have what came of it.
 
-They are computed when an object is read and never stored: what the mesh does changes no object and costs nobody who
-does not look. `Accepted` is False as soon as a part of the object has no effect; the message says which part and why.
+They are computed when an object is read or watched, and never stored: what the mesh does changes no object and costs
+nobody who does not look. `Accepted` is False as soon as a part of the object has no effect; the message says which part
+and why.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from typing import Any, Protocol
 from dockermesh.kubeapi.cache import Stored
 from dockermesh.kubeapi.checking import problems_of
 from dockermesh.kubeapi.objects import now
+
+State = tuple[tuple[str, bool, str], ...]
+"""Conditions without their messages: the name, whether it holds, and the reason in one word."""
 
 
 class Outcome(Protocol):
@@ -37,10 +41,6 @@ class Conditions:
 
     def of(self, key: str, stored: Stored, kind: str, metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The conditions of one object; `metadata` is as clients see it."""
-        problems = self._problems_of(key, stored)
-        found = [self._accepted(problems, f"{kind} {metadata.get('namespace')}/{metadata['name']}")]
-        if self._outcome is not None:
-            found.append(_programmed(self._outcome, key, stored, is_valid=not problems))
         return [
             {
                 "type": name,
@@ -50,13 +50,25 @@ class Conditions:
                 "lastTransitionTime": self._transition(key, name, holds, metadata),
                 "observedGeneration": metadata["generation"],
             }
-            for name, holds, reason, message in found
+            for name, holds, reason, message in self._found(key, stored, kind)
         ]
+
+    def state(self, key: str, stored: Stored, kind: str) -> State:
+        """What a watcher is told about when it becomes another: not every proxy that is counted in a message."""
+        return tuple((name, holds, reason) for name, holds, reason, _ in self._found(key, stored, kind))
 
     def forget(self, keys: Collection[str]) -> None:
         """Keep only what is known of these."""
         self._problems = {k: v for k, v in self._problems.items() if k in keys}
         self._since = {k: v for k, v in self._since.items() if k[0] in keys}
+
+    def _found(self, key: str, stored: Stored, kind: str) -> list[tuple[str, bool, str, str]]:
+        problems = self._problems_of(key, stored)
+        namespace, name = key.split("/")[-2:]
+        found = [self._accepted(problems, f"{kind} {namespace}/{name}")]
+        if self._outcome is not None:
+            found.append(_programmed(self._outcome, key, stored, is_valid=not problems))
+        return found
 
     def _problems_of(self, key: str, stored: Stored) -> list[str]:
         known = self._problems.get(key)

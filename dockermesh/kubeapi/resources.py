@@ -58,7 +58,7 @@ def make_api_app(
     """
     guard = refuse_browsers() if token is None else require_token(TokenGate(token), open_paths=open_paths)
     app = web.Application(middlewares=[_as_status, guard], client_max_size=MAX_BODY_BYTES)
-    _add_discovery(app.router, version)
+    _add_discovery(app.router, version, is_anonymous=token is None)
     writer = Writer(store, cache, history)
     safe = None if token is None else vault or Vault(Seal(secrets.token_bytes(32), is_passphrase=False, where="memory"))
     _add_objects(app.router, Api(writer, cache, View(outcome, safe), safe, why_unread))
@@ -87,7 +87,7 @@ def _add_objects(router: web.UrlDispatcher, api: Api) -> None:
     router.add_get("/api/v1/{plural}", api.collection)
 
 
-def _add_discovery(router: web.UrlDispatcher, version: str) -> None:
+def _add_discovery(router: web.UrlDispatcher, version: str, *, is_anonymous: bool) -> None:
     async def root(_request: web.Request) -> web.Response:
         found = [f"/apis/{g}/{v}" for g, versions in groups().items() for v in versions]
         return web.json_response({"paths": ["/api", "/api/v1", "/apis", *found, "/openapi/v3", "/version"]})
@@ -125,7 +125,11 @@ def _add_discovery(router: web.UrlDispatcher, version: str) -> None:
         # Whoever has the token may do everything.
         return web.json_response(discovery.access_review(), status=201)
 
+    async def whoami(_request: web.Request) -> web.Response:
+        return web.json_response(discovery.user_review(is_anonymous=is_anonymous), status=201)
+
     router.add_post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", allowed)
+    router.add_post("/apis/authentication.k8s.io/v1/selfsubjectreviews", whoami)
     router.add_get("/", root)
     router.add_get("/api", core)
     router.add_get("/api/v1", resources)

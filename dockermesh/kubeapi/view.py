@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dockermesh.kubeapi.cache import Stored
-from dockermesh.kubeapi.conditions import Conditions, Outcome
+from dockermesh.kubeapi.conditions import Conditions, Outcome, State
 from dockermesh.kubeapi.objects import derived_uid
 from dockermesh.kubeapi.served import SECRET, Served
 from dockermesh.kubeapi.vault import Vault
@@ -37,6 +37,10 @@ class View:
         if served is not SECRET:
             ordered["status"] = self._status(served, key, stored, metadata)
         return ordered
+
+    def state(self, served: Served, key: str, stored: Stored) -> State:
+        """The object's conditions, as far as a watcher hears of them; nothing for a kind that has none."""
+        return () if served.definition is None else self._conditions.state(key, stored, served.kind)
 
     def opened(self, key: str, stored: Stored) -> dict[str, Any]:
         """The document of an object: what is stored, unless it is sealed."""

@@ -1,4 +1,8 @@
-"""Watches: changes of a kind as lines of JSON, with bookmarks, until the client leaves, time is up or history ended."""
+"""Watches: changes of a kind as lines of JSON, with bookmarks, until the client leaves, time is up or history ended.
+
+A status is computed and not stored, so no change tells of it: a watch looks for itself, once a second, and sends the
+object again, in the version that it has, when a condition came to be another. `kubectl wait` lives on that.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,17 @@ from typing import Any
 from aiohttp import web
 
 from dockermesh.kubeapi.cache import Change, ObjectCache, Stored
+from dockermesh.kubeapi.conditions import State
+from dockermesh.kubeapi.objects import now as time_now
 from dockermesh.kubeapi.selectors import Matches
 from dockermesh.kubeapi.status import Failure, expired
 
 BOOKMARK_S = 30.0
 LONGEST_S = 3600.0
+STATUS_S = 1.0
+"""How long a condition may be another until watchers are told."""
 _CATCH_UP_S = 5.0
+_RECENT_S = 10.0
 _INITIAL_END = {"k8s.io/initial-events-end": "true"}
 
 
@@ -27,7 +36,7 @@ class WatchRequest:
     """What is watched, and how it is shown.
 
     `start` None: all objects first, as additions. `bare` is the object of a bookmark, without its version.
-    `show` and `wrap` make an object, and what is sent of it (itself, or a table of it).
+    `show` and `wrap` make an object, and what is sent of it (itself, or a table of it); `state` tells its conditions.
     """
 
     prefix: str
@@ -39,6 +48,7 @@ class WatchRequest:
     bare: Mapping[str, Any]
     show: Callable[[str, Stored, int], dict[str, Any]]
     wrap: Callable[[dict[str, Any]], dict[str, Any]]
+    state: Callable[[str, Stored], State]
 
 
 async def serve_watch(
@@ -75,12 +85,16 @@ class _Stream:
         self._cache = cache
         self._watch = watch
         self._position = position
+        self._told: dict[str, State] = {}
 
     async def run(self, seconds: float, bookmark_s: float) -> None:
         end = time.monotonic() + seconds
         next_bookmark = time.monotonic() + bookmark_s
+        next_look = time.monotonic() + STATUS_S
         if self._watch.start is None:
             await self._send_all()
+        else:
+            self._remember()
         while not self._cache.is_closed:
             if not await self._send_changes():
                 return
@@ -90,9 +104,12 @@ class _Stream:
             if now >= next_bookmark:
                 await self._bookmark()
                 next_bookmark = now + bookmark_s
+            if now >= next_look:
+                await self._send_statuses()
+                next_look = time.monotonic() + STATUS_S
             if self._position == self._cache.end:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(min(end, next_bookmark) - now):
+                    async with asyncio.timeout(min(end, next_bookmark, next_look) - time.monotonic()):
                         await self._cache.wait()
         # A last bookmark lets the client resume from here even if all changes concerned others.
         if await self._send_changes():
@@ -100,13 +117,36 @@ class _Stream:
 
     async def _send_all(self) -> None:
         version, self._position = self._cache.version, self._cache.end
-        for key, stored in sorted(self._cache.objects.items()):
-            if key.startswith(self._watch.prefix):
-                document = self._watch.show(key, stored, stored.version)
-                if self._watch.matches is None or self._watch.matches(document):
-                    await self._send("ADDED", self._watch.wrap(document))
+        for key, stored in sorted(self._watched()):
+            self._told[key] = self._watch.state(key, stored)
+            document = self._watch.show(key, stored, stored.version)
+            if self._watch.matches is None or self._watch.matches(document):
+                await self._send("ADDED", self._watch.wrap(document))
         if self._watch.initial_end:
             await self._bookmark(version, _INITIAL_END)
+
+    def _watched(self) -> list[tuple[str, Stored]]:
+        return [item for item in self._cache.objects.items() if item[0].startswith(self._watch.prefix)]
+
+    def _remember(self) -> None:
+        """Take it that the client knows the conditions, but for those that may be younger than what it has read."""
+        for key, stored in self._watched():
+            status = self._watch.show(key, stored, stored.version).get("status") or {}
+            times = [condition["lastTransitionTime"] for condition in status.get("conditions") or ()]
+            if max(times, default="") < time_now(_RECENT_S):
+                self._told[key] = self._watch.state(key, stored)
+
+    async def _send_statuses(self) -> None:
+        if self._position != self._cache.end:
+            return
+        for key, stored in self._watched():
+            state = self._watch.state(key, stored)
+            if self._told.get(key) == state:
+                continue
+            self._told[key] = state
+            document = self._watch.show(key, stored, stored.version)
+            if self._watch.matches is None or self._watch.matches(document):
+                await self._send("MODIFIED", self._watch.wrap(document))
 
     async def _send_changes(self) -> bool:
         """Send what is new; False if the watch is over because it fell too far behind."""
@@ -117,6 +157,10 @@ class _Stream:
         for change in changes:
             self._position += 1
             if change.key.startswith(self._watch.prefix):
+                if change.after is None:
+                    self._told.pop(change.key, None)
+                else:
+                    self._told[change.key] = self._watch.state(change.key, change.after)
                 await self._send_change(change)
         return True
 

@@ -216,3 +216,4 @@ async def test_without_tokens_there_are_no_secrets(tmp_path: Path) -> None:
 
 async def test_who_has_the_token_may_do_everything(shell: Shell) -> None:
     assert (await shell.ok("auth can-i create virtualservices")).strip() == "yes"
+    assert "admin" in await shell.ok("auth whoami")

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from bridge_rig import Agent, eventually
 from control_plane_rig import Running, control_plane, workload
+from patience import SLACK
 
 from dockermesh.app.api_client import ApiClient, Endpoint, path_of
 from dockermesh.app.live_mesh import live_resources
 from dockermesh.kubeapi.served import named
+from dockermesh.xds import CLUSTER
 
 pytestmark = pytest.mark.consul
 PROXY = workload("shop/web-1")
@@ -72,3 +78,63 @@ async def test_the_younger_of_two_rules_for_a_host_says_whose_it_is(tmp_path: Pa
 
         stored = await asyncio.to_thread(live_resources, {"DOCKERMESH_API": endpoint(mesh).url})
         assert [name for name in ("a", "b") if any(f'"name": "{name}"' in text for _, text in stored)] == ["a", "b"]
+
+
+class Watch:
+    """The events of a collection, as they come."""
+
+    def __init__(self, lines: aiohttp.StreamReader) -> None:
+        self._lines = lines
+
+    async def until_programmed(self, wanted: str) -> tuple[list[str], str]:
+        """The types of the events until Programmed has this status, and the version of the object then."""
+        types = []
+        async with asyncio.timeout(20 * SLACK):
+            while True:
+                event = json.loads(await self._lines.readline())
+                types.append(event["type"])
+                states = {c["type"]: c["status"] for c in event["object"]["status"]["conditions"]}
+                if states["Programmed"] == wanted:
+                    return types, event["object"]["metadata"]["resourceVersion"]
+
+
+@contextlib.asynccontextmanager
+async def watched(mesh: Running, version: str) -> AsyncIterator[Watch]:
+    served = named("virtualservice")
+    assert served is not None
+    url = f"{endpoint(mesh).url}{path_of(served, 'default', '')}?watch=true&resourceVersion={version}"
+    async with aiohttp.ClientSession() as http, http.get(url) as answer:
+        yield Watch(answer.content)
+
+
+async def test_a_watch_tells_when_proxies_fell_behind_and_when_they_have_caught_up(tmp_path: Path) -> None:
+    """Nothing is written meanwhile, so the object's version stays. `kubectl wait --for=condition=Programmed`."""
+    async with Agent() as agent, control_plane(tmp_path, agent, api_auth="none") as mesh:
+        served = named("virtualservice")
+        assert served is not None
+        await asyncio.to_thread(ApiClient(endpoint(mesh)).apply, served, rule("a", "reviews"))
+        await mesh.add(PROXY)
+        version = (await find(mesh))["metadata"]["resourceVersion"]
+        own = (await find(mesh, "a"))["metadata"]["resourceVersion"]
+        async with watched(mesh, version) as watch, mesh.stream(PROXY.name) as stream:
+            await stream.ask("*", type_url=CLUSTER)
+            types, at = await watch.until_programmed("False")
+            assert (set(types), at) == ({"MODIFIED"}, own)
+            await stream.answer()
+            types, at = await watch.until_programmed("True")
+            assert (set(types), at) == ({"MODIFIED"}, own)
+
+
+async def test_what_changed_between_the_list_and_the_watch_is_told_all_the_same(tmp_path: Path) -> None:
+    async with Agent() as agent, control_plane(tmp_path, agent, api_auth="none") as mesh:
+        served = named("virtualservice")
+        assert served is not None
+        await asyncio.to_thread(ApiClient(endpoint(mesh)).apply, served, rule("a", "reviews"))
+        listed = await find(mesh)
+
+        async def is_programmed() -> bool:
+            return (await conditions(mesh, "a"))["Programmed"]["status"] == "True"
+
+        await eventually(is_programmed, 10)
+        async with watched(mesh, listed["metadata"]["resourceVersion"]) as watch:
+            assert (await watch.until_programmed("True"))[0] == ["MODIFIED"]
