@@ -69,11 +69,11 @@ def access_review() -> dict[str, Any]:
     return {"kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "status": {"allowed": True}}
 
 
-def user_review(*, is_anonymous: bool) -> dict[str, Any]:
+def user_review(version: str, *, is_anonymous: bool) -> dict[str, Any]:
     """The answer to `kubectl auth whoami`. There is one token, so there is one user."""
     name, group = ("system:anonymous", "unauthenticated") if is_anonymous else ("admin", "authenticated")
     user = {"username": name, "groups": [f"system:{group}"]}
-    return {"kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1", "status": {"userInfo": user}}
+    return {"kind": "SelfSubjectReview", "apiVersion": f"authentication.k8s.io/{version}", "status": {"userInfo": user}}
 
 
 def version_info(version: str) -> dict[str, Any]:

@@ -125,11 +125,13 @@ def _add_discovery(router: web.UrlDispatcher, version: str, *, is_anonymous: boo
         # Whoever has the token may do everything.
         return web.json_response(discovery.access_review(), status=201)
 
-    async def whoami(_request: web.Request) -> web.Response:
-        return web.json_response(discovery.user_review(is_anonymous=is_anonymous), status=201)
+    async def whoami(request: web.Request) -> web.Response:
+        review = discovery.user_review(request.match_info["version"], is_anonymous=is_anonymous)
+        return web.json_response(review, status=201)
 
     router.add_post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", allowed)
-    router.add_post("/apis/authentication.k8s.io/v1/selfsubjectreviews", whoami)
+    # kubectl 1.27 asks in the versions of before.
+    router.add_post("/apis/authentication.k8s.io/{version:v1|v1beta1|v1alpha1}/selfsubjectreviews", whoami)
     router.add_get("/", root)
     router.add_get("/api", core)
     router.add_get("/api/v1", resources)
