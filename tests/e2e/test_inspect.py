@@ -15,7 +15,7 @@ from patience import SLACK
 from dockermesh.cli.main import root
 from dockermesh.engine.local import LocalEngine
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.docker
 
 RULES = """
 apiVersion: networking.istio.io/v1
@@ -62,10 +62,14 @@ def rules(bookinfo: Mesh) -> Iterator[Mesh]:
 
 
 def test_status_lists_every_proxy_and_a_proxy_has_what_it_should_have(mesh: Mesh, rules: Mesh) -> None:
-    head, *rows = shown(rules, "proxy-status").splitlines()
+    head = shown(rules, "proxy-status").splitlines()[0]
     assert head.split() == ["NAME", "CLUSTER", "CDS", "LDS", "EDS", "RDS", "ECDS", "ISTIOD", "VERSION"]
-    states = {row.split()[0]: row.split()[2:6] for row in rows}
-    assert states["bookinfo/reviews-v1-1.default"] == ["SYNCED"] * 4
+
+    def states() -> list[str]:
+        rows = [row.split() for row in shown(rules, "proxy-status").splitlines()]
+        return next(row[2:6] for row in rows if row[0] == "bookinfo/reviews-v1-1.default")
+
+    until(lambda: states() == ["SYNCED"] * 4, "the proxy of reviews-v1 is in sync")
     for workload in ("productpage-v1", "gateway"):
         until(lambda name=workload: is_equal(rules, name), f"the proxy of {workload} has it", 20)  # type: ignore[misc]
 
@@ -179,9 +183,16 @@ spec:
     try:
         mesh.until_synced()
         for source, accepts, status in (("productpage-v1", False, 403), ("reviews-v2", True, 200)):
-            found = data(mesh, "explain", source, "http://ratings:9080/ratings/0", "--live")
+            explained: list[Any] = []
+
+            def is_enforced(source: str = source, status: int = status, explained: list[Any] = explained) -> bool:
+                explained[:] = [data(mesh, "explain", source, "http://ratings:9080/ratings/0", "--live")]
+                return bool(explained[0]["live"]["status"] == status)
+
+            until(is_enforced, f"{source} gets {status}")
+            (found,) = explained
             (endpoint,) = found["destinations"][0]["endpoints"]
             assert (endpoint["tls"], endpoint["accepts"]) == ("ISTIO_MUTUAL", accepts), endpoint
-            assert found["live"]["status"] == status and found["live"]["as_explained"]
+            assert found["live"]["as_explained"]
     finally:
         mesh.command("delete", "-f", "-", input=policy)

@@ -35,7 +35,7 @@ def test_overlay_and_mesh_file_give_the_same_mesh(mesh: Mesh, small: Callable[..
         assert inspect("plain-shop-1")["HostConfig"]["NetworkMode"].startswith("container:")
         run(*compose, "up", "-d", "--force-recreate", "shop")
         mesh.until_synced(30, ["plain/shop-1", "plain/gateway-1"])
-        assert get(f"http://127.0.0.1:{PORT}/details/0")[0] == 200
+        until(lambda: get(f"http://127.0.0.1:{PORT}/details/0")[0] == 200, "the new app answers", 10)
     finally:
         run(*compose, "down", "-v", "-t", "1")
     assert leftovers("plain") == []

@@ -80,7 +80,7 @@ def test_a_revoked_workload_is_cut_off_alone_until_its_pod_is_restarted(mesh: Me
         refusal = f"the token of {REVOKED} was revoked"
         until(lambda: refusal in run("docker", "logs", PROXY).stderr, "it is refused when it comes again")
         assert states(mesh, REVOKED)[first] == "revoked"
-        assert mesh.is_synced(EVERYBODY - {REVOKED})
+        mesh.until_synced(names=EVERYBODY - {REVOKED})
         assert answers(PAGE)
     finally:
         docker("restart", "-t", "1", POD)

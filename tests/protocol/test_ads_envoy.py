@@ -14,7 +14,7 @@ from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import address_pb2, config_source_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from patience import SLACK
-from ports import free_port
+from ports import free_ports
 
 from dockermesh.xds import (
     CLUSTER,
@@ -156,7 +156,7 @@ def binary() -> Path:
 
 @pytest.fixture(params=["DELTA_GRPC", "GRPC"])
 async def running(request: pytest.FixtureRequest, binary: Path, tmp_path: Path) -> AsyncIterator[tuple[int, Envoy]]:
-    xds, admin = free_port(), free_port()
+    xds, admin = free_ports(2)
     config = tmp_path / "envoy.json"
     config.write_text(bootstrap(xds, admin, request.param))
     process = await asyncio.create_subprocess_exec(

@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from bridge_rig import eventually
 from envoy.service.discovery.v3 import discovery_pb2
 from patience import SLACK
 
@@ -225,6 +226,7 @@ async def test_a_client_that_does_not_read_delays_nobody_and_gets_the_newest(ser
     for client, node in ((slow, "slow"), (quick, "quick")):
         await client.send(node=node, type_url=ENDPOINTS, resource_names_subscribe=NAMES)
     answer = await quick.receive()
+    await eventually(lambda: server.sync().connected == 2, 10)
     for i in range(20):
         body = f"{i}" + "x" * 100_000
         current = snapshot(body)

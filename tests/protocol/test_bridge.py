@@ -75,6 +75,7 @@ async def test_half_of_the_checks_critical(agent: Agent) -> None:
         return sum(e.health is Health.HEALTHY for e in endpoints)
 
     async with follow(agent.settings) as followed:
+        await followed.until(lambda c: len(addresses(c, "web")) == 4)
         await followed.until(lambda c: healthy(c) == 4)
         for n in (1, 2):
             await agent.put(f"agent/check/fail/service:web-{n}")

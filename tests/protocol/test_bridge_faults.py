@@ -120,10 +120,11 @@ async def test_an_index_that_goes_backwards(script: Script) -> None:
 @pytest.mark.parametrize("index", ["0", "-3", "100"])
 async def test_an_index_that_never_rises_does_not_make_us_spin(script: Script, index: str) -> None:
     script.services, script.fixed_index, script.returns_early = catalogue(1), index, True
+    begun = time.monotonic()
     async with follow(script.settings) as followed:
         await followed.until(lambda c: len(c.services) == 1)
         await asyncio.sleep(3.0)
-        assert max(script.queries.values()) <= 8 + 3
+        assert max(script.queries.values()) <= 8 + time.monotonic() - begun
         assert len(followed.catalogs) == 1
 
 
@@ -202,10 +203,11 @@ async def test_a_lone_change_is_published_at_once_and_a_storm_together(script: S
     async with follow(script.settings) as followed:
         await followed.until(lambda c: len(c.services) == 50)
         await asyncio.sleep(0.1)
-        seen = len(followed.catalogs)
+        seen, begun = len(followed.catalogs), time.monotonic()
         script.change({name: [*found, "10.7.7.7"] for name, found in catalogue(50).items()})
         await followed.until(lambda c: all(len(s.endpoints) == 4 for s in c.services.values()))
-        assert len(followed.catalogs) - seen <= 25
+        # At most one in 20 ms, and so fewer than there were changes unless the machine is very slow.
+        assert len(followed.catalogs) - seen <= min(50, 2 + (time.monotonic() - begun) / 0.02)
 
 
 async def test_connections_that_break_while_queries_are_parked(script: Script) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from policy_rig import Envoy, ask, gateway_parts, serve, service
-from ports import free_port
+from ports import free_ports
 from tokens import Issuer, bearer
 
 pytestmark = pytest.mark.binary
@@ -50,7 +50,7 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, int
     """Gateways by the path normalisation of their mesh, one that has proxies before it, and all in one process."""
     app = service("app", serve())
     meshes = {mode: f"{{pathNormalization: {{normalization: {mode}}}}}" for mode in MODES} | {"behind": TRUSTING}
-    found = {name: free_port() for name in meshes}
+    found = dict(zip(meshes, free_ports(len(meshes)), strict=True))
     configs = [GATEWAY.format(port=found[name], jwks=ISSUER.jwks, mesh=mesh) for name, mesh in meshes.items()]
     folder: Path = tmp_path_factory.mktemp("edge")
     envoy = Envoy(folder, [gateway_parts(config, [app]) for config in configs], found.values())

@@ -21,7 +21,7 @@ from dockermesh.translate import names
 from dockermesh.translate.settings import MeshSettings, istio_config
 from dockermesh.translate.translator import Translator
 
-pytestmark = [pytest.mark.binary, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.binary, pytest.mark.asyncio(loop_scope="module")]
 
 SERVED = {
     "strict": ("HTTP", "STRICT"),
@@ -70,7 +70,7 @@ def config(ports: dict[str, int], apps: Apps) -> str:
             "  selector: {matchLabels: {app: db}}\n  mtls: {mode: STRICT}\n  portLevelMtls:",
             *levels,
             "---\napiVersion: networking.istio.io/v1\nkind: MeshConfig\nmetadata: {name: mesh}\n"
-            "spec: {protocolDetectionTimeout: 1s}\n".replace("networking.istio.io/v1", "mesh.istio.io/v1alpha1"),
+            "spec: {protocolDetectionTimeout: 5s}\n".replace("networking.istio.io/v1", "mesh.istio.io/v1alpha1"),
         ]
     )
 

@@ -202,7 +202,7 @@ def serving(
     return running(net.python(SERVE.format(host=host, port=port, say=say), uid=uid, where=where))
 
 
-def connect(net: Net, host: str, port: int, *, uid: int = 0, where: str = "", timeout: float = 5) -> str:
+def connect(net: Net, host: str, port: int, *, uid: int = 0, where: str = "", timeout: float = 5 * SLACK) -> str:
     process = net.python(CONNECT.format(host=host, port=port, timeout=timeout), uid=uid, where=where)
     return process.communicate()[0].strip()
 
@@ -231,17 +231,26 @@ def test_the_sleeping_pod_has_no_privileges_and_uses_no_processor(pod: Pod) -> N
     pod.bootstrap()
     assert pod.process
     process = Path(f"/proc/{pod.process.pid}")
-    until(lambda: "S (sleeping)" in (process / "status").read_text(), "asleep")
+
+    def switches() -> list[str]:
+        return re.findall(r"ctxt_switches:\s+(\d+)", (process / "status").read_text())
+
+    def is_at_rest() -> bool:
+        before = switches()
+        time.sleep(0.2)
+        alone = not (process / f"task/{process.name}/children").read_text()
+        return alone and "S (sleeping)" in (process / "status").read_text() and switches() == before
+
+    until(is_at_rest, "asleep, without a child")
     status = (process / "status").read_text()
     assert re.search(r"^Uid:\s+1337\s+1337", status, re.M)
     for capabilities in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
         assert re.search(rf"^{capabilities}:\s+0{{16}}$", status, re.M), capabilities
     assert re.search(r"^NoNewPrivs:\s+1$", status, re.M)
-    assert not (process / f"task/{pod.process.pid}/children").read_text()
-    switches = re.findall(r"ctxt_switches:\s+(\d+)", (process / "status").read_text())
+    before = switches()
     with pytest.raises(subprocess.TimeoutExpired):
         pod.process.wait(0.5)
-    assert re.findall(r"ctxt_switches:\s+(\d+)", (process / "status").read_text()) == switches
+    assert switches() == before
 
 
 def test_a_restart_makes_a_new_token_and_the_same_rules(pod: Pod, net: Net) -> None:
@@ -458,10 +467,10 @@ def test_the_probe_returns_when_the_proxy_is_ready_then_sleeps_until_it_is_lost(
     with running(net.python(READY, uid=1337)):
         assert first.wait(5 * SLACK) == 0
         second = subprocess.Popen(probe, env=pod.environment)
+        status = Path(f"/proc/{second.pid}/status")
+        until(lambda: re.search(r"^CapEff:\s+0{16}$", status.read_text(), re.M), "without capabilities", 5)
         with pytest.raises(subprocess.TimeoutExpired):
             second.wait(1)
-        status = Path(f"/proc/{second.pid}/status").read_text()
-        assert re.search(r"^CapEff:\s+0{16}$", status, re.M)
     assert second.wait(12 * SLACK) == 1
     third = subprocess.Popen(probe, env=pod.environment)
     with running(net.python(READY, uid=1337)):

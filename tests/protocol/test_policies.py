@@ -24,7 +24,7 @@ from policy_rig import (
     service,
     sidecar_parts,
 )
-from ports import free_port
+from ports import free_ports
 from tokens import Issuer, bearer
 
 from dockermesh.model import Protocol
@@ -180,14 +180,15 @@ class Rig:
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     folder = tmp_path_factory.mktemp("policies")
-    http, tcp, repeater = free_port(), free_port(), socketserver.ThreadingTCPServer(("127.0.0.1", 0), Repeater)
+    http, tcp, away = free_ports(3)
+    repeater = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Repeater)
     repeater.daemon_threads = True
     threading.Thread(target=repeater.serve_forever, daemon=True).start()
     judge, by_grpc = judge_by_grpc()
     services = [
         service("by-grpc", by_grpc, protocol=Protocol.GRPC),
         service("by-http", serve(Judge)),
-        service("away", free_port()),
+        service("away", away),
     ]
     certificates = Certificates(folder)
     config = CONFIG.format(jwks=ISSUER.jwks, http=http, tcp=tcp)

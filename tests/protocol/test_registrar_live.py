@@ -42,8 +42,13 @@ async def test_a_container_is_listed_while_it_runs_and_gone_before_its_process_i
 
 async def test_a_reload_signal_keeps_the_entry(consul: Agent, host: Host) -> None:
     async with registrar(consul, host) as running:
-        container = plain(host, command="trap 'echo reloaded' HUP; while :; do sleep 0.1; done")
+        container = plain(host, command="trap 'echo reloaded' HUP; echo up; while :; do sleep 0.1; done")
         before = await until(consul.services)
+
+        async def traps() -> bool:
+            return b"up" in container.logs()
+
+        await until(traps)
         container.kill("HUP")
 
         async def reloaded() -> bool:
@@ -167,18 +172,29 @@ async def test_a_new_registrar_changes_only_what_is_stale(consul: Agent, host: H
         for body in (foreign, unowned):
             await http.put(f"{consul.url}/v1/agent/service/register", json=body)
     stale.remove(force=True)
-    before = (await consul.get("catalog/service/web"))[0]["ModifyIndex"]
-    indexes = {e["ServiceID"]: e["ModifyIndex"] for e in await consul.get("catalog/service/web")}
-    assert before
+    kept_id = f"host-a:kept-{host.scope}:9080"
+
+    async def catalog() -> dict[str, int]:
+        # An agent's entries come into the catalog a moment later.
+        return {e["ServiceID"]: e["ModifyIndex"] for e in await consul.get("catalog/service/web") or ()}
+
+    async def both_in_catalog() -> dict[str, int]:
+        found = await catalog()
+        return found if len(found) == 2 else {}
+
+    indexes = await until(both_in_catalog)
     async with registrar(consul, host):
-        kept_id = f"host-a:kept-{host.scope}:9080"
 
         async def exact() -> bool:
             return set(await consul.services()) == {kept_id, "foreign", "host-a:by-hand:1"}
 
         await until(exact, 10)
-        (entry,) = await consul.get("catalog/service/web")
-        assert entry["ModifyIndex"] == indexes[kept_id], "an unchanged entry is not written again"
+
+        async def kept_alone() -> bool:
+            return (await catalog()).keys() == {kept_id}
+
+        await until(kept_alone)
+        assert (await catalog())[kept_id] == indexes[kept_id], "an unchanged entry is not written again"
     kept.stop(timeout=1)
 
 

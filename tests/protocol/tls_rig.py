@@ -20,13 +20,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from patience import SLACK
+
 from dockermesh.app.render import snapshot_parts
 from dockermesh.app.static_bootstrap import static_bootstrap
 from dockermesh.ca import Authority
 from dockermesh.model import Identity
 from dockermesh.xds import Snapshot
 
-DEADLINE_S = 30.0
+DEADLINE_S = 30.0 * SLACK
 
 
 class _Echo(http.server.BaseHTTPRequestHandler):
@@ -168,6 +170,8 @@ async def request(
             writer.write(f"GET {path} HTTP/1.1\r\nhost: {host}\r\n{header}connection: close\r\n\r\n".encode())
             answer = await reader.read()
             writer.close()
+    except TimeoutError:
+        raise  # an OSError, but no refusal
     except (OSError, ssl.SSLError):
         return 0, ""
     head, _, body = answer.partition(b"\r\n\r\n")
