@@ -127,6 +127,10 @@ class ControlPlane:
         one, two = self._ads.sync(), self._plaintext.sync()
         return Sync(one.connected + two.connected, one.pending + two.pending, one.nacked + two.nacked)
 
+    async def settled(self) -> None:
+        """Wait until proxies are told of all that is known: changes are gathered for a tenth of a second."""
+        await self._refresh.settled()
+
     def trust_domain(self) -> str:
         """The mesh's trust domain, by a MeshConfig or the settings."""
         return self._translator.mesh.settings.trust_domain

@@ -44,6 +44,9 @@ class View(Protocol):
     def sync(self) -> Sync:
         """How far they are."""
 
+    async def settled(self) -> None:
+        """Wait until proxies are told of all that is known; who has just changed something asks about that."""
+
     def trust_domain(self) -> str:
         """The mesh's trust domain."""
 
@@ -75,14 +78,17 @@ def make_debug_app(view: View, token: str) -> web.Application:
         return web.Response(text="\n".join(missing or ["ok"]) + "\n", status=503 if missing else 200)
 
     async def workloads(_: web.Request) -> web.Response:
+        await view.settled()
         report = workload_report(view.catalog(), view.proxies(), view.sync(), view.certificates())
         return web.json_response(report | {"trust_domain": view.trust_domain(), "warnings": view.trust_warnings()})
 
     async def syncz(_: web.Request) -> web.Response:
+        await view.settled()
         return web.json_response([proxy_report(p) for p in view.proxies()])
 
     async def dump(request: web.Request) -> web.Response:
         wanted = request.query.get("proxyID", "")
+        await view.settled()
         # Istio's ids end with the namespace.
         listed = view.catalog().workloads.values()
         names = (w.name for w in listed if wanted in {w.name, f"{w.name}.{w.namespace}"})

@@ -18,6 +18,7 @@ class Paced:
         self._interval = interval
         self._last = float("-inf")
         self._planned: asyncio.TimerHandle | None = None
+        self._over = asyncio.Event()
 
     def __call__(self) -> None:
         """Ask for the call."""
@@ -28,13 +29,19 @@ class Paced:
         if loop.time() >= due:
             self._run()
         else:
-            self._planned = loop.call_at(due, self._run)
+            self._planned, self._over = loop.call_at(due, self._run), asyncio.Event()
+
+    async def settled(self) -> None:
+        """Wait until what was asked for before this has been done: for the rest of an interval at most."""
+        if self._planned is not None:
+            await self._over.wait()
 
     def cancel(self) -> None:
         """Forget a call that is planned."""
         if self._planned is not None:
             self._planned.cancel()
             self._planned = None
+            self._over.set()
 
     def _run(self) -> None:
         self._planned = None
@@ -43,3 +50,4 @@ class Paced:
             self._call()
         finally:
             self._last = asyncio.get_running_loop().time()
+            self._over.set()

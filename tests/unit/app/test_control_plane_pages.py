@@ -23,6 +23,7 @@ class View:
     """A control plane that waits for its registry."""
 
     missing = ("the consul registry has not been read yet",)
+    waited = 0
 
     def readiness(self) -> list[str]:
         return list(self.missing)
@@ -35,6 +36,9 @@ class View:
 
     def sync(self) -> Sync:
         return Sync(0, 0, 0)
+
+    async def settled(self) -> None:
+        self.waited += 1
 
     def snapshot_of(self, workload: str) -> Snapshot | None:
         return Translator().snapshot(Proxy(id=workload)) if workload == "shop/web-1" else None
@@ -119,3 +123,13 @@ def test_a_workload_is_as_healthy_as_its_worst_endpoint(states: list[Health], he
     report = workload_report(Catalog({"a.service.consul": service}, {"shop/a-1": own}), [], Sync(0, 0, 0))
     (listed,) = report["workloads"]
     assert (listed["health"], listed["xds"]) == (health, "NOT CONNECTED")
+
+
+async def test_what_proxies_have_is_told_when_they_were_told_of_all_that_is_known(
+    server: tuple[TestServer, View],
+) -> None:
+    running, view = server
+    async with ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}) as session:
+        for count, page in enumerate(("workloads", "syncz", "config_dump?proxyID=shop/web-1"), 1):
+            async with session.get(running.make_url(f"/debug/{page}")) as answer:
+                assert (answer.status, view.waited) == (200, count)

@@ -45,6 +45,23 @@ async def test_a_call_that_fails_does_not_end_the_pacing() -> None:
     assert len(calls) == 2
 
 
+async def test_who_waits_for_what_was_asked_for_gets_it_and_waits_for_nothing_else() -> None:
+    calls: list[int] = []
+    paced = Paced(lambda: calls.append(1), interval=0.05)
+    await paced.settled()
+    assert not calls
+    paced()
+    paced()
+    await paced.settled()
+    assert len(calls) == 2
+    paced()
+    waiting = asyncio.create_task(paced.settled())
+    await asyncio.sleep(0)
+    paced.cancel()
+    async with asyncio.timeout(10 * SLACK):
+        await waiting
+
+
 async def test_what_is_planned_can_be_forgotten() -> None:
     calls: list[int] = []
     paced = Paced(lambda: calls.append(1), interval=0.02)
