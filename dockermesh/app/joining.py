@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import secrets
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -24,13 +23,11 @@ from dockermesh.app.mesh_files import pod_file
 from dockermesh.ca import write_private
 from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import InputError, UsageError
-from dockermesh.inject.capture import parse_capture_config, render_capture
+from dockermesh.inject.capture import MachineOptions, capture_config, render_capture
 from dockermesh.inject.names import DEFAULT_NETWORK
-from dockermesh.model import DNS_PORT, PROXY_UID, XDS_TLS_PORT
+from dockermesh.model import XDS_TLS_PORT
 from dockermesh.translate.vips import VIP_RANGE
 
-_JUMP = "-A PREROUTING -p tcp -j ISTIO_INBOUND"
-_OUT = "-A OUTPUT -j ISTIO_OUTPUT\n"
 _RESOLV_CONF = Path("/etc/resolv.conf")
 _NO_DNS = "join without --dns"
 _NO_ROUTE = "give the address at which the mesh reaches this machine: --address"
@@ -148,19 +145,13 @@ def _name_servers() -> tuple[IPv4Address, ...]:
     return tuple(found)
 
 
-def _rules(ports: Mapping[int, str], address: str, name_servers: Iterable[IPv4Address]) -> str:
+def _rules(ports: Mapping[int, str], address: str, name_servers: tuple[IPv4Address, ...]) -> str:
     """Only what concerns the mesh: connections to this machine's served ports, and to the mesh's virtual addresses."""
     settings = {
         "InboundPortsInclude": ",".join(map(str, sorted(ports))),
         "OutboundIPRangesInclude": VIP_RANGE,
     }
-    text = render_capture(parse_capture_config(json.dumps(settings), where="join"))
-    # A Docker host forwards its containers' connections, which are not this process's.
-    text = text.replace(_JUMP, f"-A PREROUTING -d {address} -p tcp -j ISTIO_INBOUND")
-    # Not Istio's rules for DNS: their conntrack zones would keep answers from a Docker host's containers.
-    asked = f"-p udp --dport 53 -m owner ! --uid-owner {PROXY_UID}"
-    to_proxy = f"-j REDIRECT --to-ports {DNS_PORT}"
-    return text.replace(_OUT, "".join(f"-A OUTPUT -d {ip} {asked} {to_proxy}\n" for ip in name_servers) + _OUT)
+    return render_capture(capture_config(settings), machine=MachineOptions(address, name_servers))
 
 
 def _commands(folder: Path) -> tuple[str, ...]:

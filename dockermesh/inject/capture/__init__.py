@@ -4,17 +4,19 @@ Invariant: pure. A configuration in, the text out; nothing here runs a command o
 """
 
 from dockermesh.inject.capture.config import CaptureConfig, Cidrs, OwnerGroups, Ports
-from dockermesh.inject.capture.parse import parse_capture_config
+from dockermesh.inject.capture.parse import capture_config, parse_capture_config
 from dockermesh.inject.capture.pod import SIDECAR_HOLDS, PodOptions, pod_capture, pod_capture_config
-from dockermesh.inject.capture.render import render_capture
+from dockermesh.inject.capture.render import MachineOptions, render_capture
 
 __all__ = [
     "SIDECAR_HOLDS",
     "CaptureConfig",
     "Cidrs",
+    "MachineOptions",
     "OwnerGroups",
     "PodOptions",
     "Ports",
+    "capture_config",
     "parse_capture_config",
     "pod_capture",
     "pod_capture_config",

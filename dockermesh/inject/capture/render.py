@@ -8,6 +8,7 @@ everything of ours can be found and replaced.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 
 from dockermesh.errors import InputError
 from dockermesh.inject.capture.config import CaptureConfig, Mode
@@ -28,6 +29,17 @@ class PodOptions:
 
     resolver: str = "127.0.0.11"
     hold_ports: tuple[int, ...] = SIDECAR_HOLDS
+
+
+@dataclass(frozen=True, slots=True)
+class MachineOptions:
+    """What a joined process needs beside Istio's rules, on a machine that others use, too.
+
+    `address` is the machine's on the mesh's network; what others than the proxy ask `name_servers` goes to the proxy.
+    """
+
+    address: str
+    name_servers: tuple[IPv4Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +230,21 @@ def _pod_extras(rules: _Rules, config: CaptureConfig, pod: PodOptions) -> None:
         rules.add("filter", "OUTPUT", "-p tcp --tcp-flags RST,ACK RST,ACK -j ISTIO_HOLD")
 
 
-def _family_rules(config: CaptureConfig, family: _Family, pod: PodOptions | None) -> _Rules:
+def _machine_extras(rules: _Rules, config: CaptureConfig, machine: MachineOptions) -> None:
+    # A Docker host forwards its containers' connections, which are not this process's.
+    inbound = rules.chain("nat", "PREROUTING")
+    inbound[:] = [f"-d {machine.address} {rule}" for rule in inbound]
+    # Not Istio's rules for DNS: their conntrack zones would keep answers from a Docker host's containers.
+    asked = "".join(f" -m owner ! --uid-owner {uid}" for uid in config.proxy_uids)
+    rules.chain("nat", "OUTPUT")[:0] = [
+        f"-d {server} -p udp --dport 53{asked} -j REDIRECT --to-ports {config.dns_port}"
+        for server in machine.name_servers
+    ]
+
+
+def _family_rules(
+    config: CaptureConfig, family: _Family, pod: PodOptions | None, machine: MachineOptions | None
+) -> _Rules:
     rules = _Rules()
     for chain in ("ISTIO_INBOUND", "ISTIO_REDIRECT", "ISTIO_IN_REDIRECT", "ISTIO_OUTPUT"):
         rules.chain("nat", chain)
@@ -239,6 +265,8 @@ def _family_rules(config: CaptureConfig, family: _Family, pod: PodOptions | None
     # The proxy listens on IPv4 alone: a held IPv6 connection would never be answered, a refused one falls back.
     if pod and family.version == 4:
         _pod_extras(rules, config, pod)
+    if machine:
+        _machine_extras(rules, config, machine)
     return rules
 
 
@@ -269,13 +297,14 @@ def _check_for_pod(config: CaptureConfig) -> None:
         raise InputError("a pod has no virtual machines' interfaces and drops nothing", fix="leave these settings out")
 
 
-def render_capture(config: CaptureConfig, pod: PodOptions | None = None) -> str:
-    """The `iptables-restore` text for `config`: Istio's capture, or with `pod` that of a pod of this mesh."""
+def render_capture(config: CaptureConfig, pod: PodOptions | None = None, machine: MachineOptions | None = None) -> str:
+    """The `iptables-restore` text for `config`: Istio's capture, or that of a pod or a joined machine of this mesh."""
     if pod:
         _check_for_pod(config)
     if config.mode is Mode.NONE:
         return "# InboundInterceptionMode NONE: nothing is captured\n"
     text = ""
     for family in _families(config):
-        text += f"# IPv{family.version}\n" + _family_rules(config, family, pod).text(jumps_first=pod is not None)
+        rules = _family_rules(config, family, pod, machine)
+        text += f"# IPv{family.version}\n" + rules.text(jumps_first=pod is not None)
     return text
