@@ -125,7 +125,7 @@ class Api:
             matches=matches,
             bare={"kind": call.served.kind, "apiVersion": call.api_version},
             show=show,
-            state=state,
+            state=state if call.served.definition is not None else None,
             wrap=wrap if as_table else lambda document: document,
         )
 

@@ -39,8 +39,8 @@ class View:
         return ordered
 
     def state(self, served: Served, key: str, stored: Stored) -> State:
-        """The object's conditions, as far as a watcher hears of them; nothing for a kind that has none."""
-        return () if served.definition is None else self._conditions.state(key, stored, served.kind)
+        """The object's conditions, as far as a watcher hears of them."""
+        return self._conditions.state(key, stored, served.kind)
 
     def opened(self, key: str, stored: Stored) -> dict[str, Any]:
         """The document of an object: what is stored, unless it is sealed."""

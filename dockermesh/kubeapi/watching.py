@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -36,7 +37,8 @@ class WatchRequest:
     """What is watched, and how it is shown.
 
     `start` None: all objects first, as additions. `bare` is the object of a bookmark, without its version.
-    `show` and `wrap` make an object, and what is sent of it (itself, or a table of it); `state` tells its conditions.
+    `show` and `wrap` make an object, and what is sent of it (itself, or a table of it); `state` tells its conditions,
+    and is None for a kind that has none.
     """
 
     prefix: str
@@ -48,7 +50,7 @@ class WatchRequest:
     bare: Mapping[str, Any]
     show: Callable[[str, Stored, int], dict[str, Any]]
     wrap: Callable[[dict[str, Any]], dict[str, Any]]
-    state: Callable[[str, Stored], State]
+    state: Callable[[str, Stored], State] | None
 
 
 async def serve_watch(
@@ -90,10 +92,10 @@ class _Stream:
     async def run(self, seconds: float, bookmark_s: float) -> None:
         end = time.monotonic() + seconds
         next_bookmark = time.monotonic() + bookmark_s
-        next_look = time.monotonic() + STATUS_S
+        next_look = time.monotonic() + STATUS_S if self._watch.state is not None else math.inf
         if self._watch.start is None:
             await self._send_all()
-        else:
+        elif self._watch.state is not None:
             self._remember()
         while not self._cache.is_closed:
             if not await self._send_changes():
@@ -118,10 +120,7 @@ class _Stream:
     async def _send_all(self) -> None:
         version, self._position = self._cache.version, self._cache.end
         for key, stored in sorted(self._watched()):
-            self._told[key] = self._watch.state(key, stored)
-            document = self._watch.show(key, stored, stored.version)
-            if self._watch.matches is None or self._watch.matches(document):
-                await self._send("ADDED", self._watch.wrap(document))
+            await self._tell("ADDED", key, stored)
         if self._watch.initial_end:
             await self._bookmark(version, _INITIAL_END)
 
@@ -134,19 +133,23 @@ class _Stream:
             status = self._watch.show(key, stored, stored.version).get("status") or {}
             times = [condition["lastTransitionTime"] for condition in status.get("conditions") or ()]
             if max(times, default="") < time_now(_RECENT_S):
-                self._told[key] = self._watch.state(key, stored)
+                self._told[key] = self._state(key, stored)
 
     async def _send_statuses(self) -> None:
         if self._position != self._cache.end:
             return
         for key, stored in self._watched():
-            state = self._watch.state(key, stored)
-            if self._told.get(key) == state:
-                continue
-            self._told[key] = state
-            document = self._watch.show(key, stored, stored.version)
-            if self._watch.matches is None or self._watch.matches(document):
-                await self._send("MODIFIED", self._watch.wrap(document))
+            if self._told.get(key) != self._state(key, stored):
+                await self._tell("MODIFIED", key, stored)
+
+    async def _tell(self, kind: str, key: str, stored: Stored) -> None:
+        self._told[key] = self._state(key, stored)
+        document = self._seen(key, stored, stored.version)
+        if document is not None:
+            await self._send(kind, self._watch.wrap(document))
+
+    def _state(self, key: str, stored: Stored) -> State:
+        return self._watch.state(key, stored) if self._watch.state is not None else ()
 
     async def _send_changes(self) -> bool:
         """Send what is new; False if the watch is over because it fell too far behind."""
@@ -160,22 +163,23 @@ class _Stream:
                 if change.after is None:
                     self._told.pop(change.key, None)
                 else:
-                    self._told[change.key] = self._watch.state(change.key, change.after)
+                    self._told[change.key] = self._state(change.key, change.after)
                 await self._send_change(change)
         return True
 
     async def _send_change(self, change: Change) -> None:
-        old, new = self._seen(change, change.before), self._seen(change, change.after)
+        old = self._seen(change.key, change.before, change.version)
+        new = self._seen(change.key, change.after, change.version)
         if new is not None:
             await self._send("ADDED" if old is None else "MODIFIED", self._watch.wrap(new))
         elif old is not None:
             await self._send("DELETED", self._watch.wrap(old))
 
-    def _seen(self, change: Change, stored: Stored | None) -> dict[str, Any] | None:
+    def _seen(self, key: str, stored: Stored | None, version: int) -> dict[str, Any] | None:
         """The object, if it matches; an object that stops matching is gone for this client."""
         if stored is None:
             return None
-        document = self._watch.show(change.key, stored, change.version)
+        document = self._watch.show(key, stored, version)
         return document if self._watch.matches is None or self._watch.matches(document) else None
 
     async def _bookmark(self, version: int | None = None, annotations: Mapping[str, str] | None = None) -> None:
