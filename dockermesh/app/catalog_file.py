@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dockermesh.app.known_proxies import proxy_of
 from dockermesh.config.loading import load_documents
 from dockermesh.errors import InputError
 from dockermesh.model import Catalog, Endpoint, Health, Port, ServedPort, Service, Workload, WorkloadKind
@@ -66,14 +67,7 @@ def workload_proxy(catalog: Catalog, name: str) -> Proxy:
     if workload is None:
         known = ", ".join(sorted(catalog.workloads)) or "none"
         raise InputError(f"no workload is named {name!r}", where="--workload", fix=f"the catalog has: {known}")
-    return Proxy(
-        id=workload.name,
-        kind=workload.kind,
-        namespace=workload.namespace,
-        address=workload.address,
-        labels=workload.labels,
-        workload=workload,
-    )
+    return proxy_of(workload, {})
 
 
 def _content(file: Path) -> bytes:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dockermesh.model import Workload, WorkloadKind
 from dockermesh.translate.mesh import Proxy
-from dockermesh.xds import NodeInfo
+
+if TYPE_CHECKING:
+    # Offline commands look proxies up, too, and do not wait for gRPC.
+    from dockermesh.xds import NodeInfo
 
 
 def proxy_of(workload: Workload, metadata: Mapping[str, Any]) -> Proxy:
