@@ -20,6 +20,7 @@ from dockermesh.app.inspect.explain import Rule, Source, Surroundings
 from dockermesh.app.inspect.matching import Request
 from dockermesh.app.inspect.proxies import LocalProxy, find_proxy, local_proxies
 from dockermesh.app.inspect.tables import origin_of
+from dockermesh.app.live_mesh import reported_catalog
 from dockermesh.app.mesh_client import ApiError, MeshClient
 from dockermesh.app.render import read_config
 from dockermesh.config.api.virtual_service import VirtualService
@@ -29,8 +30,7 @@ from dockermesh.engine.admin import ProxyAdmin
 from dockermesh.engine.local import LocalEngine
 from dockermesh.engine.sending import Sender
 from dockermesh.errors import DockermeshError, EngineError, NotReadyError
-from dockermesh.model import EMPTY_CATALOG, Catalog, Identity, Workload, WorkloadKind
-from dockermesh.model.identity import account_of
+from dockermesh.model import EMPTY_CATALOG, Catalog, Workload, WorkloadKind
 from dockermesh.translate.mesh import build_mesh
 from dockermesh.translate.origin import origin
 from dockermesh.translate.rule_lookup import find_rule
@@ -94,14 +94,22 @@ def from_files(name: str, configs: Iterable[Path], catalog: Path | None) -> tupl
     chosen = find_proxy(name, _listed(known.workloads.values())).workload
     own = known.workloads[chosen]
     dump = _dump(config_dump(translator.snapshot(workload_proxy(known, chosen))), chosen)
-    identities = {w.name: str(w.identity(mesh.settings.trust_domain)) for w in known.workloads.values()}
-    source = Source(chosen, dump, own.kind is WorkloadKind.GATEWAY, identities[chosen], own.address)
+    identities = _identities(known.workloads, mesh.settings.trust_domain)
+    source = _source(own, dump, identities)
     problems = [str(f) for f in findings if f.is_error] + sorted(translator.problems().values())
     return source, Surroundings(rule_finder(rules.get), _workloads_at(known), identities, dump_of), problems
 
 
 def _listed(workloads: Iterable[Workload]) -> list[LocalProxy]:
     return [LocalProxy(w.name, w.namespace, w.id) for w in workloads]
+
+
+def _identities(workloads: Mapping[str, Workload], trust_domain: str) -> dict[str, str]:
+    return {name: str(workload.identity(trust_domain)) for name, workload in workloads.items()}
+
+
+def _source(own: Workload, dump: Dump, identities: Mapping[str, str]) -> Source:
+    return Source(own.name, dump, own.kind is WorkloadKind.GATEWAY, identities[own.name], own.address)
 
 
 def _workloads_at(catalog: Catalog) -> dict[str, str]:
@@ -135,7 +143,7 @@ def from_mesh(name: str, namespace: str, api: ApiClient) -> LiveMesh:
     client = MeshClient(engine)
     report = client.workloads()
     proxy = find_proxy(name, local_proxies(engine), namespace)
-    workloads = {w["name"]: w for w in report["workloads"]}
+    workloads = reported_catalog((), report["workloads"]).workloads
     own = workloads.get(proxy.workload)
     if own is None:
         raise NotReadyError(f"the control plane does not know {proxy.workload} yet", fix="see `dockermesh ps`")
@@ -151,16 +159,10 @@ def from_mesh(name: str, namespace: str, api: ApiClient) -> LiveMesh:
         return _stored_rule(api, path)
 
     dump = read_dump(client.config_dump(proxy.workload), proxy.workload)
-    identities = {name: _identity(w, report["trust_domain"]) for name, w in workloads.items()}
-    is_gateway = own["kind"] == WorkloadKind.GATEWAY.value
-    source = Source(proxy.workload, dump, is_gateway, identities[proxy.workload], own["address"])
-    at = {w["address"]: w["name"] for w in report["workloads"] if w["address"]}
+    at = {w.address: w.name for w in workloads.values() if w.address}
+    identities = _identities(workloads, report["trust_domain"])
+    source = _source(own, dump, identities)
     return LiveMesh(engine, proxy, source, Surroundings(rule_finder(lookup), at, identities, dump_of))
-
-
-def _identity(workload: Mapping[str, Any], trust_domain: str) -> str:
-    account = account_of(workload["service_account"], workload["service"])
-    return str(Identity(trust_domain, workload["namespace"], account))
 
 
 def _stored_rule(api: ApiClient, path: str) -> Resource[VirtualService] | None:

@@ -72,5 +72,7 @@ def _workload(entry: Mapping[str, Any]) -> Workload:
         service=entry["service"],
         kind=WorkloadKind(entry["kind"]),
         namespace=entry["namespace"],
+        service_account=entry["service_account"],
+        address=entry["address"],
         labels=entry["labels"],
     )
