@@ -60,7 +60,7 @@ def blockers(
         if away and now < until:
             found.append(
                 f"not connected to this control plane, so perhaps with certificates of the old root: {_some(away)}; "
-                f"the last of those expire at {_time(until)}"
+                f"the last of those expire at {utc_text(until)}"
             )
     return found
 
@@ -91,7 +91,7 @@ def ca_report(
         "trust_domain": trust_domain,
         "managed": material.is_own,
         "phase": material.phase.value,
-        "since": _time(material.since),
+        "since": utc_text(material.since),
         "signer": _certificate(signer, is_signing=True),
         "roots": [_certificate(root, is_signing=_leads_to(material, root)) for root in material.roots],
         "leaves": {
@@ -100,17 +100,21 @@ def ca_report(
             "issued": issued,
             "failures": failures,
             "of_old_signer": sum(leaf.signer != material.signer.id for leaf in leaves.values()),
-            "next_renewal": _time(min((leaf.renew_at for leaf in leaves.values()), default=None)),
-            "next_expiry": _time(min((leaf.not_after for leaf in leaves.values()), default=None)),
+            "next_renewal": utc_text(min((leaf.renew_at for leaf in leaves.values()), default=None)),
+            "next_expiry": utc_text(min((leaf.not_after for leaf in leaves.values()), default=None)),
         },
         "next_step": NEXT[material.phase].value if material.is_own else "",
         "blocked": blocked,
-        "warnings": [
-            *(problem for problem in problems if problem),
-            *expiry_warnings(material, now),
-            *renewal_warnings(leaves, now),
-        ],
+        "warnings": ca_warnings(material, leaves, problems, now),
     }
+
+
+def ca_warnings(
+    material: Material, leaves: Mapping[str, Leaf], problems: Iterable[str], now: datetime.datetime
+) -> list[str]:
+    """What is to be said about the CA and the renewal of certificates."""
+    said = [problem for problem in problems if problem]
+    return [*said, *expiry_warnings(material, now), *renewal_warnings(leaves, now)]
 
 
 def expiry_warnings(material: Material, now: datetime.datetime) -> Iterator[str]:
@@ -134,7 +138,7 @@ def renewal_warnings(leaves: Mapping[str, Leaf], now: datetime.datetime) -> Iter
     late = {key: leaf for key, leaf in leaves.items() if is_late(leaf, now)}
     if late:
         first = min(late, key=lambda key: late[key].not_after)
-        end = _time(late[first].not_after)
+        end = utc_text(late[first].not_after)
         yield f"{len(late)} certificates are overdue for renewal; the first, {first}'s, expires at {end}"
 
 
@@ -147,8 +151,8 @@ def _certificate(certificate: x509.Certificate, *, is_signing: bool) -> dict[str
     return {
         "subject": certificate.subject.rfc4514_string(),
         "sha256": certificate.fingerprint(hashes.SHA256()).hex(),
-        "not_before": _time(certificate.not_valid_before_utc),
-        "not_after": _time(certificate.not_valid_after_utc),
+        "not_before": utc_text(certificate.not_valid_before_utc),
+        "not_after": utc_text(certificate.not_valid_after_utc),
         "signing": is_signing,
     }
 
@@ -158,5 +162,6 @@ def _leads_to(material: Material, root: x509.Certificate) -> bool:
     return root == certificate or (not material.is_own and root.subject == certificate.issuer)
 
 
-def _time(moment: datetime.datetime | None) -> str:
+def utc_text(moment: datetime.datetime | None) -> str:
+    """A moment as reports write it; empty if there is none."""
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ") if moment is not None else ""

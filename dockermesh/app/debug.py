@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from dockermesh.app.ca_report import is_late
+from dockermesh.app.ca_report import is_late, utc_text
 from dockermesh.app.config_dump import config_dump
 from dockermesh.ca import Leaf
 from dockermesh.kubeapi.auth import TokenGate, require_token
@@ -149,6 +149,7 @@ def workload_report(
     catalog: Catalog, proxies: list[ProxyStatus], sync: Sync, leaves: Mapping[str, Leaf] = _NO_LEAVES
 ) -> dict[str, Any]:
     """Every workload with its endpoints' health, its proxy's state and the end of its certificate."""
+    now = datetime.datetime.now(datetime.UTC)
     by_key = {p.proxy.key: p for p in proxies}
     endpoints: dict[str, list[Endpoint]] = defaultdict(list)
     for service in catalog.services.values():
@@ -161,7 +162,7 @@ def workload_report(
         "sync": {"connected": sync.connected, "pending": sync.pending, "nacked": sync.nacked},
         "workloads": [
             _workload(catalog.workloads[name], endpoints.get(name, []), by_key.get(name))
-            | {"certificate": certificate_report(leaves.get(name), datetime.datetime.now(datetime.UTC))}
+            | {"certificate": certificate_report(leaves.get(name), now)}
             for name in sorted(catalog.workloads)
         ],
     }
@@ -171,8 +172,7 @@ def certificate_report(leaf: Leaf | None, now: datetime.datetime) -> dict[str, A
     """Until when a certificate is good, when it is to be replaced, and whether that is overdue."""
     if leaf is None:
         return None
-    ends, renewal = (f"{moment:%Y-%m-%dT%H:%M:%SZ}" for moment in (leaf.not_after, leaf.renew_at))
-    return {"expires": ends, "renewal": renewal, "overdue": is_late(leaf, now)}
+    return {"expires": utc_text(leaf.not_after), "renewal": utc_text(leaf.renew_at), "overdue": is_late(leaf, now)}
 
 
 def _workload(workload: Workload, endpoints: list[Endpoint], proxy: ProxyStatus | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from dockermesh.app.ca_keeper import CaKeeper, OwnCa, PluggedCa
-from dockermesh.app.ca_report import blockers, ca_report
+from dockermesh.app.ca_report import blockers, ca_report, ca_warnings
 from dockermesh.app.settings import ControlPlaneSettings
 from dockermesh.app.state_files import publish_roots
 from dockermesh.app.workload_secrets import WorkloadSecrets
@@ -100,7 +100,8 @@ class Trust:
         """What is to be said about the CA and the renewal of certificates."""
         if self._authority is None:
             return [self.missing]
-        return list(self.status()["warnings"])
+        problems = (self.keeper.problem, self._open_secrets().problem)
+        return ca_warnings(self._authority.material, self.certificates(), problems, datetime.datetime.now(datetime.UTC))
 
     async def rotate(self, step: Step, *, force: bool = False) -> list[str]:
         """Take a step; what forbids it, if anything does and it is not forced. Raises DockermeshError."""
