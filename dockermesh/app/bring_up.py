@@ -67,9 +67,9 @@ def mesh_environment() -> dict[str, str]:
     Desktop's engine is in a virtual machine, where its socket is at the default place after all.
     """
     found = dict(os.environ)
-    kind, _, socket = found.get("DOCKER_HOST", "").partition("://")
-    if kind == "unix" and sys.platform == "linux" and "/desktop/" not in socket:
-        found.setdefault("DOCKER_SOCK", socket)
+    kind, _, path = found.get("DOCKER_HOST", "").partition("://")
+    if kind == "unix" and sys.platform == "linux" and "/desktop/" not in path:
+        found.setdefault("DOCKER_SOCK", path)
     if mesh_file().parent.name == "_compose":
         found.setdefault("DOCKERMESH_SOURCE", "../..")
         found.setdefault("DOCKERMESH_IMAGES", "dockermesh/_compose/images")

@@ -53,10 +53,7 @@ def sds(name: str) -> secret_pb2.SdsSecretConfig:
 
 def issued_certificate(chain: bytes, key: bytes) -> secret_pb2.Secret:
     """The workload's own certificate, in PEM with its chain, and its key."""
-    secret = secret_pb2.Secret(name=WORKLOAD_CERTIFICATE)
-    secret.tls_certificate.certificate_chain.inline_bytes = chain
-    secret.tls_certificate.private_key.inline_bytes = key
-    return secret
+    return inline_pair(WORKLOAD_CERTIFICATE, chain, key)
 
 
 def trusted_roots(roots: bytes) -> secret_pb2.Secret:

@@ -27,7 +27,7 @@ from dockermesh.translate.policies import PolicyIndex
 from dockermesh.translate.secrets import file_secrets
 from dockermesh.translate.service import plain_http_port
 from dockermesh.translate.sidecar_view import Counters, SidecarView, named
-from dockermesh.translate.visibility import Scope
+from dockermesh.translate.visibility import Scope, as_labels
 from dockermesh.xds.resources import CLUSTER, LISTENER, ROUTES, SECRET, Resource
 from dockermesh.xds.snapshot import ResourceSet, Snapshot
 
@@ -247,8 +247,7 @@ class Translator:
     def _gateway_snapshot(self, proxy: Proxy, scope: Scope) -> Snapshot:
         policies = self._policies.of(proxy)
         targets = self._forwarded.get((proxy.namespace, proxy.address), {})
-        labels = tuple(sorted(proxy.labels.items()))
-        key = (scope, labels, proxy.namespace, policies, tuple(sorted(targets.items())))
+        key = (scope, as_labels(proxy.labels), proxy.namespace, policies, tuple(sorted(targets.items())))
         found = self._snapshots.get(key)
         if found is None:
             shared = self._view(scope).shared
