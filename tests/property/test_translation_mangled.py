@@ -7,9 +7,7 @@ import datetime
 import json
 import os
 import random
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from envoy_binary import envoy_binary
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from mangling import DOCUMENTS, accepted, mangle, messages, part, places, told
@@ -104,7 +103,6 @@ def mangled_mesh(seed: int) -> list[Resource[Any]]:
 
 @pytest.mark.binary
 def test_envoy_takes_what_mangled_resources_become(tmp_path: Path) -> None:
-    envoy = os.environ.get("DOCKERMESH_ENVOY") or shutil.which("envoy") or str(Path(sys.executable).parent / "envoy")
     pair, first = certificate(), int(os.environ.get("MANGLE_SEED", "1"))
     for seed in range(first, first + int(os.environ.get("MANGLE_ROUNDS", ROUNDS))):
         resources = mangled_mesh(seed)
@@ -112,7 +110,7 @@ def test_envoy_takes_what_mangled_resources_become(tmp_path: Path) -> None:
             file = tmp_path / f"{seed}-{number}.json"
             file.write_text(json.dumps(bootstrap(snapshot, pair)))
             done = subprocess.run(
-                [envoy, "--mode", "validate", "-c", str(file), "-l", "error", "--disable-hot-restart"],
+                [envoy_binary(), "--mode", "validate", "-c", str(file), "-l", "error", "--disable-hot-restart"],
                 capture_output=True,
                 text=True,
                 check=False,

@@ -9,12 +9,9 @@ from __future__ import annotations
 import datetime
 import http.server
 import json
-import os
-import shutil
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from envoy_binary import envoy_binary
 from patience import until
 
 from dockermesh.app.render import snapshot_parts
@@ -213,12 +211,9 @@ class Envoy:
         joined["admin"] = {"address": {"pipe": {"path": str(folder / "admin.sock")}}}
         file = folder / "bootstrap.json"
         file.write_text(json.dumps(joined))
-        named = (
-            os.environ.get("DOCKERMESH_ENVOY") or shutil.which("envoy") or str(Path(sys.executable).parent / "envoy")
-        )
         self._log = folder / "envoy.log"
         with self._log.open("w") as log:
-            command = [named, "-c", str(file), "-l", "error", "--disable-hot-restart", "--concurrency", "1"]
+            command = [envoy_binary(), "-c", str(file), "-l", "error", "--disable-hot-restart", "--concurrency", "1"]
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         for port in ports:
             until(partial(self._listens, port), f"Envoy listens on {port}", 30)

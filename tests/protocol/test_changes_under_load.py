@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import shutil
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -19,6 +16,7 @@ import pytest
 from bridge_rig import Agent, eventually, free_ports
 from control_plane_rig import control_plane, workload
 from envoy.config.cluster.v3 import cluster_pb2
+from envoy_binary import envoy_binary
 from patience import SLACK
 
 from dockermesh.config.documents import read_document, read_text
@@ -62,8 +60,7 @@ async def envoy(xds: int, folder: Path) -> AsyncIterator[None]:
     """A real Envoy that takes its configuration from a port on loopback."""
     file = folder / "envoy.json"
     file.write_text(json.dumps(bootstrap(xds)))
-    binary = os.environ.get("DOCKERMESH_ENVOY") or shutil.which("envoy") or str(Path(sys.executable).parent / "envoy")
-    command = [binary, "-c", str(file), "--use-dynamic-base-id", "--concurrency", "1", "-l", "off"]
+    command = [envoy_binary(), "-c", str(file), "--use-dynamic-base-id", "--concurrency", "1", "-l", "off"]
     process = await asyncio.create_subprocess_exec(*command)
     try:
         yield

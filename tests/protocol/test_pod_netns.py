@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from envoy_binary import envoy_binary
 from patience import SLACK, until
 
 IMAGE = Path(__file__).parents[2] / "compose/images/pod"
@@ -276,8 +277,7 @@ def test_dockers_rules_stay_and_come_after_ours(pod: Pod, net: Net) -> None:
 @pytest.mark.binary
 def test_envoy_accepts_the_bootstrap(pod: Pod) -> None:
     pod.start()
-    envoy = os.environ.get("DOCKERMESH_ENVOY") or shutil.which("envoy") or str(Path(sys.executable).parent / "envoy")
-    command = [envoy, "--mode", "validate", "-l", "warning", "-c", str(pod.bootstrap())]
+    command = [envoy_binary(), "--mode", "validate", "-l", "warning", "-c", str(pod.bootstrap())]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Deprecated" not in done.stderr

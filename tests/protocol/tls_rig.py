@@ -10,8 +10,6 @@ import asyncio
 import datetime
 import http.server
 import json
-import os
-import shutil
 import socketserver
 import ssl
 import threading
@@ -20,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from envoy_binary import envoy_binary
 from patience import SLACK
 
 from dockermesh.app.render import snapshot_parts
@@ -129,10 +128,9 @@ class Proxy:
         self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Proxy:
-        binary = os.environ.get("DOCKERMESH_ENVOY") or shutil.which("envoy") or "envoy"
         log = self._file.with_suffix(".log").open("wb")
         self._process = await asyncio.create_subprocess_exec(
-            *(binary, "-c", str(self._file), "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning"),
+            *(envoy_binary(), "-c", str(self._file), "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning"),
             stdout=log,
             stderr=log,
         )

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
-import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -19,6 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
+from envoy_binary import envoy_binary
 from meshes import as_dict, catalog, edge, gateway, sidecar
 from patience import SLACK
 
@@ -122,11 +120,10 @@ def test_resources(case: str, proxy: str, golden: Callable[[Path, str], None]) -
 @pytest.mark.parametrize("proxy", PROXIES)
 @pytest.mark.parametrize("case", NAMES)
 def test_envoy_takes_them(case: str, proxy: str, tmp_path: Path) -> None:
-    named = os.environ.get("DOCKERMESH_ENVOY") or shutil.which("envoy") or str(Path(sys.executable).parent / "envoy")
     file = tmp_path / "bootstrap.json"
     file.write_text(json.dumps(static(translated(case, proxy))))
     done = subprocess.run(
-        [named, "--mode", "validate", "-c", str(file), "-l", "error", "--disable-hot-restart"],
+        [envoy_binary(), "--mode", "validate", "-c", str(file), "-l", "error", "--disable-hot-restart"],
         capture_output=True,
         text=True,
         check=False,
