@@ -9,6 +9,8 @@ from typing import Any, Generic, TypeVar
 SpecT_co = TypeVar("SpecT_co", covariant=True)
 
 DEFAULT_NAMESPACE = "default"
+GENERATED_LABEL = "dockermesh.io/generated"
+"""Set to "true" on what was made for a published port: a default, which yields to what the user says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,11 @@ class Resource(Generic[SpecT_co]):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}"
+
+    @property
+    def is_generated(self) -> bool:
+        """Whether `dockermesh inject` made it."""
+        return self.labels.get(GENERATED_LABEL) == "true"
 
     def location_of(self, *path: str | int) -> Location:
         """Where a part of the document is, for example `location_of("spec", "http", 0)`."""

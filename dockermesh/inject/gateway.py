@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dockermesh.config.resource import GENERATED_LABEL
 from dockermesh.inject import names
 from dockermesh.inject.emit import emit
 from dockermesh.inject.images import Images
@@ -100,7 +101,7 @@ def resources(mappings: Iterable[PortMapping], plan: Plan) -> list[dict[str, Any
             spec["http"] = [route]
         else:
             spec["tcp"] = [{"match": [{"port": mapping.gateway_port}], **route}]
-        metadata = {"name": title, "namespace": namespace}
+        metadata = {"name": title, "namespace": namespace, "labels": {GENERATED_LABEL: "true"}}
         found.append(
             {
                 "apiVersion": _API,

@@ -163,12 +163,17 @@ class _Builder:
         return filter_chain(http_filter(manager), **match)
 
     def _table(self, name: str, servers: list[BoundServer]) -> route_pb2.RouteConfiguration:
-        """The route table of servers; a host with no VirtualService is answered 404."""
+        """The route table of servers; a host with no VirtualService is answered 404.
+
+        A generated VirtualService has no part in a host for which the user wrote one.
+        """
         by_host: dict[str, list[route_components_pb2.Route]] = {}
         port = servers[0].number
-        for resource in self.where.index.virtual_services:
-            hosts = bound_hosts(resource, servers)
-            if not hosts or not resource.spec.http:
+        rules = ((r, bound_hosts(r, servers)) for r in self.where.index.virtual_services if r.spec.http)
+        # Those that were generated come last: they have the hosts that are left.
+        for resource, bound in sorted(rules, key=lambda rule: rule[0].is_generated):
+            hosts = [host for host in bound if not (resource.is_generated and host in by_host)]
+            if not hosts:
                 continue
             with self.isolated(resource):
                 routes = [sound(route) for route in http_routes(resource, self._context(servers))]

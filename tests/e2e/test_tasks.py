@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mesh_rig import Mesh, docker, run
+from mesh_rig import Mesh, answers, docker, run
 from patience import until
 from tasks_rig import TOOLS, TOOLS_PROJECT, VERSIONS, Tasks, check_share
 from tls_files import Pair, self_signed
@@ -156,6 +156,18 @@ def test_a_mirror_sees_every_request_and_answers_none(tasks: Tasks) -> None:
         before = mirrored()
         assert tasks.versions(10) == {"v1": 10}
         until(lambda: mirrored() >= before + 10, "v3 got all ten")
+
+
+# the entry ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_entry_of_ones_own_takes_the_place_of_the_generated_one(tasks: Tasks) -> None:
+    page, health = (f"http://127.0.0.1:30080{path}" for path in ("/productpage", "/health"))
+    assert answers(page) and answers(health)
+    with tasks.applied("bookinfo-gateway"):
+        until(lambda: answers(health, 404), "what the rule does not name is not served")
+        until(lambda: answers(page), "what it names is")
+    until(lambda: answers(health), "all is served again")
 
 
 # TLS ----------------------------------------------------------------------------------------------------------------

@@ -66,6 +66,25 @@ def test_rules_of_one_host_follow_each_other_and_catch_alls_go_last() -> None:
     assert [r["match"]["prefix"] for r in host["routes"]] == ["/db", "/"]
 
 
+def test_what_was_generated_yields_where_the_user_says_what_a_host_serves() -> None:
+    marked = "metadata: {labels: {dockermesh.io/generated: 'true'}, "
+    made = [
+        text.replace("metadata: {", marked)
+        for text in (gateway_yaml(HTTP % '"*"'), bound("['*']", "http: [{route: [{destination: {host: db}}]}]"))
+    ]
+    own = gateway_yaml(HTTP % '"*"', name="own")
+    rule = TO_WEB.replace("[{route", "[{match: [{uri: {prefix: /web}}], route")
+
+    def prefixes(*config: str) -> dict[str, list[str]]:
+        hosts = told(*made, *config)["routes"]["http.80"]["virtualHosts"]
+        return {host["domains"][0]: [r["match"]["prefix"] for r in host["routes"]] for host in hosts}
+
+    assert prefixes() == prefixes(own) == {"*": ["/"]}
+    assert prefixes(own, bound("[a.com]", rule, name="a", gateways="[own]")) == {"*": ["/"], "a.com": ["/web"]}
+    assert prefixes(own, bound("['*']", rule, name="a", gateways="[own]")) == {"*": ["/web"]}
+    assert prefixes(bound("['*']", rule, name="z")) == {"*": ["/web"]}
+
+
 def test_https_redirect_asks_for_tls_on_plain_servers() -> None:
     server = "{port: {number: 80, name: http, protocol: HTTP}, hosts: [a.com], tls: {httpsRedirect: true}}"
     [host] = told(gateway_yaml(server))["routes"]["http.80"]["virtualHosts"]
