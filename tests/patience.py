@@ -18,12 +18,19 @@ SLACK = float(os.environ.get("DOCKERMESH_TEST_SLACK", "10"))
 
 
 def until(read: Callable[[], T], what: str, seconds: float = 30, every: float = 0.05) -> T:
-    """The first true value of `read`; after the deadline an AssertionError that says what did not happen."""
+    """The first true value of `read`; after the deadline an AssertionError that says what did not happen.
+
+    A `read` that raises an OSError has nothing to say yet: connections break while something is being replaced.
+    """
     limit = seconds * SLACK
     deadline = time.monotonic() + limit
     while True:
-        value = read()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"not within {limit:g} s: {what} (last: {value!r})"
+        last: object
+        try:
+            last = value = read()
+            if value:
+                return value
+        except OSError as error:
+            last = error
+        assert time.monotonic() < deadline, f"not within {limit:g} s: {what} (last: {last!r})"
         time.sleep(every)

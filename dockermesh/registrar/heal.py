@@ -19,7 +19,7 @@ from dockermesh.registrar.desired import is_stranded
 # Ended with the pod (by the engine, at shutdown) rather than by the user's hand: within this time of it.
 TOGETHER = 20 * 1_000_000_000
 _GRACE = 3
-_DRAIN = 1.0  # for what a proxy has in hand when it leaves its app behind
+_DRAIN = 2.0  # for what a proxy has in hand when it leaves its app behind
 _JOIN_FAILED = ("joining network", "join network", "network namespace", "namespace path", "/ns/net")
 
 

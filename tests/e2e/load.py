@@ -27,8 +27,9 @@ SERVICES = ("http://reviews:9080/reviews/0", "http://reviews:9080/reviews/0", "h
 PACE_S = 0.1
 GIVES_UP_S = 2.5
 """How long reviews v3 waits for ratings; productpage waits 3 s for details and reviews."""
-HELD_S = 5.0
-"""Proxies keep a request for a replica that restarts for some 8 s; who is still not there by then is slow, not lost."""
+HELD_S = 2.5
+"""Proxies keep a request for a replica that restarts for some 8 s, and hardly ever less than 3: twenty back-offs of
+random length. Who is still not there by then is slow, not lost."""
 _CALLER = Path(__file__).with_name("caller.py").read_text()
 
 

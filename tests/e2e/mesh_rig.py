@@ -199,6 +199,11 @@ class Mesh:
         lines = [line for line in self.page("/metrics").splitlines() if line and not line.startswith("#")]
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
+    def endpoints(self, service: str) -> list[dict[str, Any]]:
+        """The endpoints that the control plane knows of a service."""
+        listed = json.loads(self.page("/debug/registryz"))
+        return [e for s in listed if s["hostname"] == f"{service}.service.consul" for e in s["endpoints"]]
+
     def is_ready(self) -> bool:
         """Whether the control plane serves proxies."""
         return answers("http://127.0.0.1:15014/readyz")

@@ -122,12 +122,15 @@ class Tasks:
     @cached_property
     def jason(self) -> str:
         """The cookie of somebody who signed in as jason."""
+        return until(self._sign_in, "jason may sign in")
+
+    def _sign_in(self) -> str:
         connection = http.client.HTTPConnection("127.0.0.1", 30080, timeout=_PATIENCE_S)
         form = {"Content-Type": "application/x-www-form-urlencoded"}
         connection.request("POST", "/login", "username=jason&passwd=x", form)
-        cookie = connection.getresponse().headers["set-cookie"]
+        cookie = connection.getresponse().headers["set-cookie"] or ""
         connection.close()
-        return str(cookie).partition(";")[0]
+        return cookie.partition(";")[0]
 
     def _request(self, method: str, path: str, *, cookie: str) -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", 30080, timeout=_PATIENCE_S)

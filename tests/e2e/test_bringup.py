@@ -63,7 +63,7 @@ def address_of(container: str, network: str) -> str:
 
 
 def test_six_workloads_and_the_gateway_are_in_sync(mesh: Mesh) -> None:
-    listed = {w["name"]: w for w in mesh.workloads()}
+    listed = {w["name"]: w for w in until(mesh.workloads, "workloads are listed")}
     assert set(listed) == {f"bookinfo/{app}-1" for app in APPS} | {"bookinfo/gateway-1"}
     assert {w["xds"] for w in listed.values()} == {"SYNCED"}
     assert listed["bookinfo/gateway-1"]["kind"] == "router"

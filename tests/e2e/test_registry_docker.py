@@ -29,7 +29,7 @@ def without_consul(bookinfo: Mesh) -> Iterator[Mesh]:
 def test_bookinfo_works_without_consul(without_consul: Mesh) -> None:
     mesh = without_consul
     assert not inspect(CONSUL)["State"]["Running"], "`up --registry docker` must not need Consul"
-    assert len(mesh.workloads()) == 7
+    assert len(until(mesh.workloads, "workloads are listed")) == 7
     versions: set[str] = set()
 
     def is_complete() -> bool:

@@ -69,7 +69,7 @@ def test_jason_sees_black_stars_and_nobody_else(tasks: Tasks) -> None:
 
 def test_requests_are_split_by_weight(tasks: Tasks) -> None:
     with tasks.applied(*VERSIONS, "virtual-service-reviews-50-v3"):
-        until(lambda: tasks.page().version == "v3", "v3 is seen")
+        until(lambda: "v3" in (seen := tasks.versions(8)) and "v2" not in seen, "v3 is seen, v2 no longer")
         seen = tasks.versions(40)
         assert seen.keys() <= {"v1", "v3"}
         check_share(seen["v3"], 40, 0.5)
@@ -77,7 +77,7 @@ def test_requests_are_split_by_weight(tasks: Tasks) -> None:
 
 def test_a_canary_gets_a_tenth_and_then_everything(tasks: Tasks) -> None:
     with tasks.applied(*VERSIONS, "virtual-service-reviews-90-10"):
-        until(lambda: tasks.versions(4)["v2"], "v2 is seen", 60)
+        until(lambda: "v2" in (seen := tasks.versions(8)) and "v3" not in seen, "v2 is seen, v3 no longer", 60)
         seen = tasks.versions(40)
         assert seen.keys() <= {"v1", "v2"}
         check_share(seen["v2"], 40, 0.1)
@@ -123,9 +123,12 @@ def test_jasons_ratings_are_aborted(tasks: Tasks) -> None:
 
 def test_reviews_time_out_after_half_a_second(tasks: Tasks) -> None:
     with tasks.applied(*VERSIONS, "virtual-service-ratings-delay-2s", "virtual-service-reviews-timeout"):
-        page = until(lambda: page if (page := tasks.page()).sorry == NO_REVIEWS else None, "reviews are given up")
-        # The page asks twice.
-        assert page.seconds >= 1
+
+        def are_given_up() -> bool:
+            page = tasks.page()
+            return page.sorry == NO_REVIEWS and page.seconds >= 1  # the page asks twice
+
+        until(are_given_up, "reviews are given up")
 
 
 def test_retries_hide_an_unstable_service(equipped: Tasks) -> None:
@@ -217,8 +220,7 @@ def test_mutual_tls_at_the_gateway_asks_for_a_certificate(tasks: Tasks, pairs: t
         ),
         tasks.applied("bookinfo-gateway-mutual"),
     ):
-        until(lambda: https(server, client) == 200, "the page for who shows a certificate")
-        assert https(server) == 0
+        until(lambda: https(server, client) == 200 and https(server) == 0, "the page for who shows a certificate alone")
         assert https(server, server) == 0
 
 
@@ -274,7 +276,8 @@ def test_calls_leave_the_mesh_through_the_egress_gateway(equipped: Tasks) -> Non
     with equipped.applied("egress-books", "egress-books-gateway"):
 
         def passed() -> bool:
-            return json.loads(equipped.python(program))["headers"].get("x-egress") == "gateway"
+            done = run("docker", "exec", f"{TOOLS_PROJECT}-client-1", "python3", "-c", program, check=False)
+            return done.returncode == 0 and json.loads(done.stdout)["headers"].get("x-egress") == "gateway"
 
         until(passed, "the gateway's mark is on the request")
         assert equipped.load(BOOKS, 10, 2)["status"] == {"200": 10}
@@ -294,4 +297,11 @@ def test_a_region_that_fails_is_left_for_the_next(equipped: Tasks) -> None:
     with equipped.applied("locality-failover"):
         until(lambda: equipped.load(url, 20, 2)["served_by"] == {"near-v1": 20}, "the near site answers alone")
         assert equipped.load(f"{url}status/503")["status"] == {"503": 1}
-        until(lambda: equipped.load(url, 20, 2)["served_by"] == {"far-v1": 20}, "the far site answers alone")
+
+        def has_failed_over() -> bool:
+            by = equipped.load(url, 20, 2)["served_by"]
+            if "near-v1" in by:  # it was not left, or it is taken back after 30 s
+                equipped.load(f"{url}status/503")
+            return bool(by == {"far-v1": 20})
+
+        until(has_failed_over, "the far site answers alone")

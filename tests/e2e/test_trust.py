@@ -81,7 +81,7 @@ def test_a_revoked_workload_is_cut_off_alone_until_its_pod_is_restarted(mesh: Me
         until(lambda: refusal in run("docker", "logs", PROXY).stderr, "it is refused when it comes again")
         assert states(mesh, REVOKED)[first] == "revoked"
         mesh.until_synced(names=EVERYBODY - {REVOKED})
-        assert answers(PAGE)
+        until(lambda: answers(PAGE), "the page is served")
     finally:
         docker("restart", "-t", "1", POD)
     mesh.until_synced(60)
