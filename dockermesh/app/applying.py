@@ -73,6 +73,9 @@ def read_items(sources: Iterable[str], namespace: str) -> tuple[list[Item], list
                 served = named(f"{resource.kind}.{resource.api_version.partition('/')[0]}")
                 if served is None:
                     raise InputError(f"{resource.kind} is not kept in the config API", where=str(resource.location))
+                if not resource.document["metadata"].get("name"):
+                    fix = "give it a metadata.name, or use kubectl create"
+                    raise InputError("cannot use generateName with apply", where=str(resource.location), fix=fix)
                 metadata = {**resource.document["metadata"], "namespace": resource.namespace}
                 for field in _SERVER_FIELDS:
                     metadata.pop(field, None)

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dockermesh.app.applying import Item
 from dockermesh.app.mesh_client import CONTAINER, MeshClient
 from dockermesh.app.mesh_files import mesh_file
-from dockermesh.config.kinds import kind_named
 from dockermesh.engine.compose import project_arguments, run_compose
 from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import EngineError, InputError, NotReadyError
@@ -41,7 +41,7 @@ class UpOptions:
 
     registry: str = "consul"
     timeout: float = 120.0
-    resources: tuple[Mapping[str, Any], ...] = ()
+    resources: tuple[Item, ...] = ()
     build: bool = False
 
 
@@ -96,8 +96,8 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
         _start_app(engine, file, project, deadline)
     client = MeshClient(engine)
     _wait_ready(client, deadline)
-    for resource in options.resources:
-        client.put(resource_path(resource), dict(resource))
+    for item in options.resources:
+        client.put(item.path, dict(item.document))
     with _timed(say, "proxies in sync"):
         workloads = _wait_synced(client, project, _expected(injection), deadline)
     after = _running(engine, project)
@@ -135,16 +135,6 @@ def bring_down(project: str, *, volumes: bool, say: Say) -> list[str]:
 def _down_arguments(project: str) -> list[str]:
     saved = state_home() / project / "compose.yaml"
     return project_arguments([str(saved)] if saved.is_file() else [], project)
-
-
-def resource_path(resource: Mapping[str, Any]) -> str:
-    """Where a resource lives in the config API. Raises InputError for a kind that is not served."""
-    metadata = resource.get("metadata") or {}
-    kind = kind_named(str(resource.get("kind", "")))
-    if kind is None:
-        raise InputError(f"unknown kind {resource.get('kind')!r}", fix="`dockermesh validate` tells what is supported")
-    namespace, name = metadata.get("namespace") or "default", metadata.get("name", "")
-    return f"/apis/{resource.get('apiVersion')}/namespaces/{namespace}/{kind.plural}/{name}"
 
 
 # preparation --------------------------------------------------------------------------------------------------------

@@ -12,11 +12,11 @@ from dockermesh.config.documents import Reading, read_text
 from dockermesh.config.files import resource_files
 from dockermesh.kubeapi.cache import ObjectCache
 from dockermesh.kubeapi.history import History
-from dockermesh.kubeapi.importing import take_over
-from dockermesh.kubeapi.resources import key_of
+from dockermesh.kubeapi.importing import key_of, take_over
 from dockermesh.kubeapi.status import Failure
 from dockermesh.registry.config_store import ConsulConfigStore
 
+_NO_NAME = "metadata.name is required: generateName makes a new resource each time"
 log = structlog.get_logger(__name__)
 
 
@@ -30,13 +30,21 @@ async def import_folder(
         for finding in (f for f in reading.findings if f.is_error):
             log.error("resource refused", file=finding.file, line=finding.line, reason=finding.message)
         for resource in reading.resources:
-            document = dict(resource.document)
+            if not resource.document["metadata"].get("name"):
+                log.error("resource refused", file=str(resource.location), reason=_NO_NAME)
+                continue
             try:
-                await take_over(store, objects, key_of(document), document, history)
+                await take_over(store, objects, key_of(resource), resource.document, history)
             except Failure as failure:
                 log.error("resource not stored", file=str(file), reason=failure.message)
 
 
 def _read(folder: Path) -> list[tuple[Path, Reading]]:
     files = resource_files(folder) if folder.is_dir() else []
-    return [(file, read_text(file.read_bytes(), str(file))) for file in files]
+    readings = []
+    for file in files:
+        try:
+            readings.append((file, read_text(file.read_bytes(), str(file))))
+        except OSError as error:
+            log.error("file not read", file=str(file), reason=error.strerror)
+    return readings

@@ -15,7 +15,9 @@ def command() -> None:
 
 
 @command.command()
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."
+)
 def status(output: str) -> None:
     """Show roots, expiry, the phase of a rotation, leaves and warnings."""
     from dockermesh.app.mesh_trust import ca_status

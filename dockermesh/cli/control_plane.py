@@ -12,6 +12,7 @@ import click
     "--registry",
     type=click.Choice(["consul", "docker"]),
     envvar="DOCKERMESH_REGISTRY",
+    show_envvar=True,
     default="consul",
     show_default=True,
     help="Where services come from.",
@@ -20,12 +21,14 @@ import click
     "--registrar/--no-registrar",
     default=None,
     envvar="DOCKERMESH_REGISTRAR",
+    show_envvar=True,
     help="Also run this host's registrar [default: when the Docker socket is there].",
 )
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
     envvar="DOCKERMESH_CONFIG_DIR",
+    show_envvar=True,
     help="Directory of Istio resources, taken over at the start.",
 )
 @click.option(
@@ -34,6 +37,7 @@ import click
     default=Path("/var/lib/dockermesh"),
     show_default=True,
     envvar="DOCKERMESH_STATE_DIR",
+    show_envvar=True,
     help="Keeps the CA's key and the API token; mode 0700.",
 )
 @click.option(
@@ -42,6 +46,7 @@ import click
     default=Path("/etc/dockermesh/trust"),
     show_default=True,
     envvar="DOCKERMESH_TRUST_DIR",
+    show_envvar=True,
     help="Gets root.pem, the mesh root that proxies verify.",
 )
 @click.option(
@@ -49,18 +54,21 @@ import click
     default="cluster.local",
     show_default=True,
     envvar="DOCKERMESH_TRUST_DOMAIN",
+    show_envvar=True,
     help="First part of every identity.",
 )
 @click.option(
     "--ca-dir",
     type=click.Path(path_type=Path),
     envvar="DOCKERMESH_CA_DIR",
+    show_envvar=True,
     help="A CA of your own: ca-cert.pem, ca-key.pem, cert-chain.pem, root-cert.pem, as Istio's cacerts.",
 )
 @click.option(
     "--ca-passphrase-file",
     type=click.Path(path_type=Path),
     envvar="DOCKERMESH_CA_PASSPHRASE_FILE",
+    show_envvar=True,
     help="Seals the mesh's CA in Consul; several control planes need the same [a key in the state directory].",
 )
 @click.option("--xds-address", default="0.0.0.0:15012", show_default=True, help="xDS over TLS.")
@@ -73,7 +81,12 @@ import click
     help="Also serve xDS without TLS and tokens, on loopback only [127.0.0.1:15010].",
 )
 @click.option(
-    "--api-address", default="127.0.0.1:8080", show_default=True, envvar="DOCKERMESH_API_ADDRESS", help="Config API."
+    "--api-address",
+    default="127.0.0.1:8080",
+    show_default=True,
+    envvar="DOCKERMESH_API_ADDRESS",
+    show_envvar=True,
+    help="Config API.",
 )
 @click.option(
     "--api-auth",
@@ -81,6 +94,7 @@ import click
     default="token",
     show_default=True,
     envvar="DOCKERMESH_API_AUTH",
+    show_envvar=True,
     help="Who may use the config API: holders of the bearer token, or all who reach it, containers of the mesh too.",
 )
 @click.option(
@@ -88,6 +102,7 @@ import click
     default="127.0.0.1:15014",
     show_default=True,
     envvar="DOCKERMESH_DEBUG_ADDRESS",
+    show_envvar=True,
     help="Health, metrics and debug pages.",
 )
 @click.option(
@@ -95,9 +110,12 @@ import click
     default="24h",
     show_default=True,
     envvar="DOCKERMESH_LEAF_LIFETIME",
+    show_envvar=True,
     help="How long workloads' certificates are good for; they are replaced at half of it (30s, 90m, 24h).",
 )
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Of its log."
+)
 def command(
     registry: str,
     registrar: bool | None,

@@ -12,7 +12,9 @@ _MARKS = {"ok": ("✔", "green"), "warning": ("!", "yellow"), "failed": ("✘", 
 
 
 @click.command()
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."
+)
 def command(output: str) -> None:
     """Check the engine, Compose, images, ports and kernel features; exit 1 if something fails."""
     from dockermesh.app.checkup import Verdict, check_up

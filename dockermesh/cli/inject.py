@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    from dockermesh.app.applying import Item
     from dockermesh.inject import Injection, InjectOptions
 
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--config", "configs", multiple=True, metavar="PATH", help="Istio resources: a file or directory; repeatable."
 )
-@click.option("--network", metavar="NAME", help="The mesh network.  [default: dockermesh]")
+@click.option("--network", metavar="NAME", help="The mesh network [x-dockermesh's, else dockermesh].")
 @click.option("--egress-gateway", is_flag=True, help="Run a gateway through which traffic may leave the mesh.")
 def command(
     *,
@@ -59,7 +60,8 @@ def command(
     from dockermesh.inject.writer import check, to_yaml
 
     project = load_project(files, project_name, project_directory, profiles)
-    injection = inject_project(project, options(gateway_ports, configs, network, egress_gateway=egress_gateway))
+    resources = read_config(configs)
+    injection = inject_project(project, options(gateway_ports, resources, network, egress_gateway=egress_gateway))
     check(injection.project, project)
     text = to_yaml(injection.overlay if overlay else injection.project)
     if output is None or output == "-":
@@ -73,7 +75,7 @@ def command(
 
 
 def options(
-    gateway_ports: Sequence[str], configs: Sequence[str], network: str | None, *, egress_gateway: bool = False
+    gateway_ports: Sequence[str], resources: Sequence[Item], network: str | None, *, egress_gateway: bool = False
 ) -> InjectOptions:
     """The generator's options out of the command line and the environment."""
     import os
@@ -82,16 +84,23 @@ def options(
 
     return InjectOptions(
         gateway_ports=tuple(gateway_ports),
-        config=tuple(read_config(configs)),
+        config=tuple(item.document for item in resources),
         network=network or "",
         egress_gateway=egress_gateway,
         images=Images.from_environment(os.environ),
     )
 
 
-def read_config(paths: Sequence[str]) -> list[dict[str, Any]]:
-    """The resources in these files and directories. Only their shape is looked at; the control plane validates them."""
-    return [resource for path in paths for file in _yaml_files(Path(path)) for resource in _resources(file)]
+def read_config(paths: Sequence[str]) -> tuple[Item, ...]:
+    """The resources in these files and directories. Raises InputError naming every mistake in them."""
+    if not paths:
+        return ()
+    from dockermesh.app.applying import read_items
+
+    items, warnings = read_items(paths, "default")
+    for warning in warnings:
+        click.echo(f"note: {warning}", err=True)
+    return tuple(items)
 
 
 def report(injection: Injection) -> None:
@@ -124,28 +133,3 @@ def write_private(path: Path, text: str) -> None:
         raise InputError(
             f"cannot be written: {error.strerror}", where=str(path), fix="choose another -o FILE"
         ) from error
-
-
-def _yaml_files(path: Path) -> list[Path]:
-    if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.suffix in (".yaml", ".yml"))
-    return [path]
-
-
-def _resources(path: Path) -> list[dict[str, Any]]:
-    import yaml
-
-    from dockermesh.errors import InputError
-
-    try:
-        documents = list(yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader))
-    except OSError as error:
-        raise InputError(
-            f"cannot be read: {error.strerror}", where=str(path), fix="check the path of --config"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        what = getattr(error, "problem", None) or str(error)
-        raise InputError(f"invalid YAML: {what}", where=where, fix="correct the file") from error
-    return [document for document in documents if isinstance(document, dict)]

@@ -9,17 +9,19 @@ import click
 
 @click.command()
 @click.option("--service", required=True, help="The service that the process is a part of.")
-@click.option("--port", "ports", multiple=True, required=True, metavar="N[/PROTOCOL]", help="A port that it serves.")
-@click.option("-n", "--namespace", default="default", show_default=True)
+@click.option(
+    "--port", "ports", multiple=True, required=True, metavar="N[/PROTOCOL]", help="A port that it serves; repeatable."
+)
+@click.option("-n", "--namespace", default="default", show_default=True, help="Its namespace.")
 @click.option("--account", default="", help="Its service account [the service's name].")
-@click.option("--address", default="", help="The IP address at which the mesh reaches this machine [found out].")
+@click.option("--address", default="", help="The IP address at which the mesh reaches this host [found out].")
 @click.option("--xds", default="", metavar="HOST:PORT", help="The control plane's xDS [this host's, port 15012].")
 @click.option(
     "--token-file",
     type=click.Path(path_type=Path),
     help="A join token, from `dockermesh token create` [made now, which needs the API token].",
 )
-@click.option("--dns", is_flag=True, help="Resolve the mesh's names, too: this machine's DNS goes through the proxy.")
+@click.option("--dns", is_flag=True, help="Resolve the mesh's names, too: this host's DNS goes through the proxy.")
 @click.option(
     "--dir",
     "folder",

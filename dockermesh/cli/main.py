@@ -79,7 +79,7 @@ class _LazyGroup(click.Group):
 def root() -> None:
     """A service mesh for Docker and Compose: Envoy, Consul and Istio's API, without Kubernetes.
 
-    Exit codes: 0 ok, 1 failed, 2 usage, 130 interrupted.
+    Exit codes: 0 ok, 1 failed, 2 usage, 79 findings of analyze, 130 interrupted.
     """
 
 

@@ -17,7 +17,14 @@ def command() -> None:
 
 
 @command.command()
-@click.option("-o", "--output", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json", "yaml"]),
+    default="table",
+    show_default=True,
+    help="Output format.",
+)
 @click.option("--service", metavar="NAME", help="Only this service: its hostname or the first part of it.")
 def status(output: str, service: str | None) -> None:
     """Show for every client and service whether it is encrypted and by what, and what STRICT would break.

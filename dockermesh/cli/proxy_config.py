@@ -168,7 +168,7 @@ def secret(output: str, **source: Any) -> None:
 @command.command("all")
 @_source
 def everything(output: str, **source: Any) -> None:
-    """Clusters, listeners, routes and secrets; or as JSON the whole dump (alias: a)."""
+    """Clusters, listeners, routes, endpoints and secrets; or as JSON the whole dump (alias: a)."""
     from datetime import UTC, datetime
 
     from dockermesh.app.inspect import tables

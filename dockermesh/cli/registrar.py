@@ -22,7 +22,14 @@ from dockermesh.errors import InputError
 @click.option("--explicit", "-explicit", is_flag=True, help="Only containers with SERVICE_NAME.")
 @click.option("--tags", "-tags", default="", help="Tags of all services; a Go template over docker inspect.")
 @click.option("--use-ip-from-label", "-useIpFromLabel", default="", metavar="LABEL", help="Label with the address.")
-@click.option("--deregister", "-deregister", type=click.Choice(["always", "on-success"]), default="always")
+@click.option(
+    "--deregister",
+    "-deregister",
+    type=click.Choice(["always", "on-success"]),
+    default="always",
+    show_default=True,
+    help="Which containers that ended are taken out of Consul: all, or those that succeeded or ended by a signal.",
+)
 @click.option("--ttl", "-ttl", type=int, default=0, help="As registrator's; without effect for Consul.")
 @click.option("--ttl-refresh", "-ttl-refresh", type=int, default=0, help="As registrator's.")
 @click.option("--resync", "-resync", type=float, default=30.0, show_default=True, help="Seconds between comparisons.")

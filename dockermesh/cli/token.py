@@ -14,7 +14,9 @@ def command() -> None:
 
 
 @command.command(name="list")
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option(
+    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Output format."
+)
 def list_(output: str) -> None:
     """List all tokens by id; the tokens themselves are told to nobody."""
     from dockermesh.app.mesh_trust import tokens
@@ -44,10 +46,12 @@ def revoke(token: str) -> None:
 
 @command.command()
 @click.option("--service", required=True, help="The service that the process is a part of.")
-@click.option("-n", "--namespace", default="default", show_default=True)
+@click.option("-n", "--namespace", default="default", show_default=True, help="Its namespace.")
 @click.option("--account", default="", help="Its service account [the service's name].")
 @click.option("--ttl", default="1h", show_default=True, help="How long the token can be used: 10m, 1h, at most 7d.")
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."
+)
 def create(service: str, namespace: str, account: str, ttl: str, output: str) -> None:
     """Print a token with which one process may `dockermesh join`. It works once."""
     from dockermesh.app.mesh_trust import create_token

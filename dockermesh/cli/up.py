@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     metavar="A:B",
     help="Published port (or service) A becomes host port B; repeatable.",
 )
-@click.option("--network", metavar="NAME", help="The mesh network.  [default: dockermesh]")
+@click.option("--network", metavar="NAME", help="The mesh network [x-dockermesh's, else dockermesh].")
 @click.option("--egress-gateway", is_flag=True, help="Run a gateway through which traffic may leave the mesh.")
 @click.option("--build", is_flag=True, help="Build the app's images even if they exist.")
 @click.option(
@@ -64,14 +64,14 @@ def command(
     accepted its configuration. Run again, it changes nothing. `dockermesh down` removes all of it.
     """
     from dockermesh.app.bring_up import UpOptions, bring_up
-    from dockermesh.cli.inject import options, report
+    from dockermesh.cli.inject import options, read_config, report
     from dockermesh.engine.compose import load_project
     from dockermesh.inject import inject_project
     from dockermesh.inject.writer import check, to_yaml
 
     project = load_project(files, project_name, project_directory, profiles)
-    choices = options(gateway_ports, configs, network, egress_gateway=egress_gateway)
-    injection = inject_project(project, choices)
+    resources = read_config(configs)
+    injection = inject_project(project, options(gateway_ports, resources, network, egress_gateway=egress_gateway))
     check(injection.project, project)
     if not quiet:
         report(injection)
@@ -79,7 +79,7 @@ def command(
     result = bring_up(
         injection,
         to_yaml(injection.project),
-        UpOptions(registry=registry, timeout=timeout, resources=tuple(choices.config), build=build),
+        UpOptions(registry=registry, timeout=timeout, resources=resources, build=build),
         say,
     )
     _print(result, str(injection.project["name"]))

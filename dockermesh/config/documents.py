@@ -23,6 +23,7 @@ _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _DRY_RUN = "istio.io/dry-run"
 _ALWAYS_REJECT = "internal.istio.io/webhook-always-reject"
+_ROOT_NAMESPACE = "istio-system"
 _ENVELOPE = ("apiVersion", "kind", "metadata", "spec", "status")
 
 
@@ -120,12 +121,12 @@ def _read_resource(data: Any, location: Location, namespace: str, problems: Prob
     kind = _kind(data, root)
     if kind is None:
         return None
-    if kind is MESH_CONFIG and "spec" not in data:
-        data = _with_spec(data)
+    if kind is MESH_CONFIG:
+        data = _as_resource(data, kind)
     for key in data:
         if key not in _ENVELOPE:
             (root / key).error(unknown_field(key, _ENVELOPE))
-    envelope = _metadata(data.get("metadata"), root / "metadata", kind, namespace)
+    envelope = _metadata(data.get("metadata"), root / "metadata", namespace)
     spec = data.get("spec")
     resource = Resource(
         kind=kind.name,
@@ -166,10 +167,14 @@ def _rules(kind: Kind) -> Callable[[Resource[Any], Cursor], None] | None:
     return check
 
 
-def _with_spec(data: dict[str, Any]) -> dict[str, Any]:
-    """A MeshConfig whose settings are at the top, as in Istio's ConfigMap."""
-    spec = {key: value for key, value in data.items() if key not in _ENVELOPE}
-    return {key: value for key, value in data.items() if key in _ENVELOPE} | {"spec": spec}
+def _as_resource(data: dict[str, Any], kind: Kind) -> dict[str, Any]:
+    """A MeshConfig with the envelope of a resource: in Istio's ConfigMap it has none, and its settings at the top."""
+    if "spec" not in data:
+        spec = {key: value for key, value in data.items() if key not in _ENVELOPE}
+        data = {key: value for key, value in data.items() if key in _ENVELOPE} | {"spec": spec}
+    metadata = data.get("metadata")
+    named = {"name": "default", "namespace": _ROOT_NAMESPACE} if metadata is None else metadata
+    return {**data, "apiVersion": kind.api_version, "metadata": named}
 
 
 def _kind(data: dict[str, Any], root: Cursor) -> Kind | None:
@@ -207,9 +212,7 @@ def _refuse(api_version: str, name: str, kind: Kind | None, root: Cursor) -> Non
         (root / "kind").warn(f"{name} of {api_version} is not a resource of the mesh; it is ignored")
 
 
-def _metadata(raw: Any, at: Cursor, kind: Kind, namespace: str) -> dict[str, Any]:
-    if raw is None and kind is MESH_CONFIG:
-        raw = {"name": "default"}
+def _metadata(raw: Any, at: Cursor, namespace: str) -> dict[str, Any]:
     if not isinstance(raw, dict):
         at.error("is required: a mapping with at least a name")
         raw = {"name": "?"}

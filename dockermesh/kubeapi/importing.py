@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from dockermesh.config.resource import Resource
 from dockermesh.kubeapi import managed
 from dockermesh.kubeapi.cache import ObjectCache, Stored
 from dockermesh.kubeapi.history import Actor, History
@@ -18,6 +19,12 @@ from dockermesh.kubeapi.writer import ConfigStore, Writer
 
 MANAGER = "dockermesh-config"
 _ACTOR = Actor(MANAGER, "import of files", uuid.uuid4().hex)
+
+
+def key_of(resource: Resource[Any]) -> str:
+    """The store's key of a resource."""
+    group = resource.api_version.partition("/")[0]
+    return f"{group}/{resource.kind}/{resource.namespace}/{resource.name}"
 
 
 async def take_over(

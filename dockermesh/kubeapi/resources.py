@@ -6,8 +6,7 @@ Invariant: every path wants authentication, and every failure is answered with a
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 import structlog
 from aiohttp import web
@@ -30,13 +29,6 @@ MAX_BODY_BYTES = 4 << 20
 # kubectl accepts an empty document under this type, and fails on any other answer.
 _OPENAPI_V2 = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
 _log = structlog.get_logger(__name__)
-
-
-def key_of(resource: Mapping[str, Any]) -> str:
-    """The store's key of a document whose shape is valid."""
-    metadata = resource["metadata"]
-    group = str(resource["apiVersion"]).partition("/")[0]
-    return f"{group}/{resource['kind']}/{metadata.get('namespace') or 'default'}/{metadata['name']}"
 
 
 def make_api_app(

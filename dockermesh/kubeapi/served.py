@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from dockermesh.config.kinds import KINDS, Kind
+from dockermesh.config.kinds import KINDS, MESH_CONFIG, Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ SECRET = Served(
         Column("Data", ("data",), "How many values it holds", type="integer"),
     ),
 )
-SERVED: tuple[Served, ...] = (NAMESPACE, SECRET, *(_served(kind) for kind in KINDS))
+SERVED: tuple[Served, ...] = (NAMESPACE, SECRET, *(_served(kind) for kind in (*KINDS, MESH_CONFIG)))
 _BY_PLURAL = {(s.group, s.plural): s for s in SERVED}
 _BY_KEY = {s.prefix: s for s in SERVED}
 

@@ -18,6 +18,7 @@ from dockermesh.config.api.sidecar import Sidecar
 from dockermesh.config.api.virtual_service import VirtualService
 from dockermesh.config.resource import Resource
 from dockermesh.translate.index import MESH_GATEWAY, ConfigIndex, resolve_host
+from dockermesh.translate.settings import without_effect
 from dockermesh.translate.visibility import Labels, as_labels, is_exported
 
 
@@ -41,7 +42,13 @@ class Fault:
 def faults_of_config(index: ConfigIndex) -> Mapping[str, tuple[Fault, ...]]:
     """All that can be told without knowing any proxy, by resource."""
     found: dict[str, list[Fault]] = defaultdict(list)
-    for fault in (*_mesh_hosts(index), *_delegates(index), *_destination_rules(index), *_same_scope(index)):
+    for fault in (
+        *_mesh_hosts(index),
+        *_delegates(index),
+        *_destination_rules(index),
+        *_same_scope(index),
+        *_settings(index),
+    ):
         found[fault.resource].append(fault)
     return {resource: tuple(faults) for resource, faults in found.items()}
 
@@ -146,3 +153,16 @@ def _selected(spec: Sidecar | PeerAuthentication) -> Labels:
     if isinstance(spec, Sidecar):
         return as_labels(spec.workload_selector.labels) if spec.workload_selector is not None else ()
     return as_labels(spec.selector.match_labels) if spec.selector is not None else ()
+
+
+def _settings(index: ConfigIndex) -> Iterator[Fault]:
+    """The oldest MeshConfig counts, as far as its settings are read; some kinds are only kept."""
+    for position, resource in enumerate(index.config.mesh_configs):
+        if position > 0:
+            text = f"spec: {index.config.mesh_configs[0]}, which is older, holds the settings of the mesh"
+            yield Fault(str(resource), Reason.CONFLICTED, text)
+            continue
+        for field in without_effect(resource.spec):
+            yield Fault(str(resource), Reason.NOT_TRANSLATED, f"spec.{field}: has no effect yet")
+    for resource in index.config.others:
+        yield Fault(str(resource), Reason.NOT_TRANSLATED, f"spec: {resource.kind} is kept, but has no effect yet")

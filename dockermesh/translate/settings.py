@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from dockermesh.config.api.authorization_policy import AuthorizationPolicy
@@ -12,6 +12,7 @@ from dockermesh.config.api.destination_rule import DestinationRule, H2UpgradePol
 from dockermesh.config.api.envoy_filter import EnvoyFilter
 from dockermesh.config.api.gateway import Gateway, TlsProtocol
 from dockermesh.config.api.mesh_config import (
+    DefaultProxyConfig,
     GatewayTopology,
     MeshConfig,
     NormalizationType,
@@ -24,6 +25,7 @@ from dockermesh.config.api.service_entry import ServiceEntry
 from dockermesh.config.api.sidecar import Sidecar
 from dockermesh.config.api.virtual_service import HTTPRetry, VirtualService
 from dockermesh.config.api.workload import WorkloadEntry
+from dockermesh.config.fields import camel_case, json_name
 from dockermesh.config.resource import Resource
 
 
@@ -96,6 +98,31 @@ def with_mesh_config(settings: MeshSettings, config: MeshConfig) -> MeshSettings
         wanted = config.path_normalization.normalization
         changes["normalization"] = NormalizationType.BASE if wanted is NormalizationType.DEFAULT else wanted
     return replace(settings, **changes)
+
+
+_WITHOUT_EFFECT = (
+    "access_log_file",
+    "access_log_format",
+    "access_log_encoding",
+    "enable_tracing",
+    "inbound_traffic_policy",
+    "default_providers",
+    "tls_defaults",
+    "dns_refresh_rate",
+    "enable_prometheus_merge",
+)
+
+
+def without_effect(config: MeshConfig) -> Iterator[str]:
+    """The fields, by their place in the spec, that a MeshConfig sets and nothing reads yet."""
+    nothing = MeshConfig()
+    yield from (camel_case(n) for n in _WITHOUT_EFFECT if getattr(config, n) != getattr(nothing, n))
+    if config.default_config is not None:
+        defaults = DefaultProxyConfig()
+        for field in fields(defaults):
+            is_set = getattr(config.default_config, field.name) != getattr(defaults, field.name)
+            if is_set and field.name != "gateway_topology":
+                yield f"defaultConfig.{json_name(field)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,22 @@ async def test_apply_get_delete(cli: Cli) -> None:
     assert "No resources found" in (await cli("get dr")).err
 
 
+async def test_settings_of_the_mesh_are_a_resource(cli: Cli) -> None:
+    """As Istio's ConfigMap has them, without an envelope, or as a whole resource; for kubectl, too."""
+    plain = "kind: MeshConfig\noutboundTrafficPolicy: {mode: REGISTRY_ONLY}\n"
+    refused = await cli("apply -f -", plain + "metadata: {generateName: mesh-}\n")
+    assert (refused.code, "cannot use generateName with apply" in refused.err) == (1, True)
+    first = await cli("apply -f -", plain)
+    assert (first.code, first.out.strip()) == (0, "meshconfig.mesh.istio.io/default created"), first.err
+    assert "unchanged" in (await cli("apply -f -", plain)).out
+    found = json.loads(await cli.kube.ok("get meshconfigs.mesh.istio.io default -n istio-system -o json"))
+    assert found["spec"] == {"outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"}}
+    changed = {**found, "spec": {"outboundTrafficPolicy": {"mode": "ALLOW_ANY"}}}
+    await cli.kube.ok("apply -f -", json.dumps(changed))
+    assert "ALLOW_ANY" in (await cli("get meshconfig default -n istio-system -o yaml")).out
+    assert "deleted" in (await cli("delete meshconfig default -n istio-system")).out
+
+
 async def test_nothing_is_applied_when_anything_is_invalid(cli: Cli) -> None:
     cli.write("good.yaml", "a")
     (cli.folder / "wrong.yaml").write_text(RULE.replace("host:", "hots:") % ("b", "b"))

@@ -157,11 +157,19 @@ def test_a_standalone_compose_v2_is_used(tmp_path: Path) -> None:
     assert load_project(env=env) == {"services": {"a": {}}}
 
 
-@pytest.mark.parametrize("text", ["kind: [", "\x00"])
-def test_config_that_is_no_yaml_is_named(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("kind: [", "not valid YAML"),
+        ("\x00", "not valid YAML"),
+        ("{apiVersion: networking.istio.io/v1, kind: Gateway, metadata: {name: a}, spec: {server: []}}", "server"),
+        ("{apiVersion: networking.istio.io/v1, kind: Gatway, metadata: {name: a}}", "Gatway"),
+    ],
+)
+def test_config_that_is_not_valid_is_named(tmp_path: Path, text: str, why: str) -> None:
     from dockermesh.cli.inject import read_config
 
     (tmp_path / "gateway.yaml").write_text(text)
-    with pytest.raises(InputError, match="invalid YAML") as raised:
+    with pytest.raises(InputError, match=why) as raised:
         read_config([str(tmp_path)])
-    assert "gateway.yaml" in raised.value.where
+    assert "gateway.yaml:" in raised.value.what

@@ -138,3 +138,31 @@ async def test_what_changed_between_the_list_and_the_watch_is_told_all_the_same(
         await eventually(is_programmed, 10)
         async with watched(mesh, listed["metadata"]["resourceVersion"]) as watch:
             assert (await watch.until_programmed("True"))[0] == ["MODIFIED"]
+
+
+async def test_settings_come_from_the_folder_of_resources(tmp_path: Path) -> None:
+    """A MeshConfig needs no name there, as in Istio's ConfigMap; what it sets in vain is told.
+
+    A nameless rule costs itself.
+    """
+    folder = tmp_path / "config"
+    folder.mkdir()
+    (folder / "mesh.yaml").write_text("kind: MeshConfig\nconnectTimeout: 3s\nenableTracing: true\n")
+    nameless = {**rule("a", "reviews"), "metadata": {"generateName": "a-"}}
+    (folder / "a-nameless.yaml").write_text(json.dumps(nameless))
+    (folder / "rule.yaml").write_text(json.dumps(rule("a", "reviews")))
+    async with Agent() as agent, control_plane(tmp_path, agent, api_auth="none", config=folder) as mesh:
+        served = named("meshconfig")
+        assert served is not None
+        client = ApiClient(endpoint(mesh))
+
+        async def is_told() -> bool:
+            found = await asyncio.to_thread(client.find, path_of(served, "istio-system", "default"))
+            if found is None:
+                return False
+            assert found["spec"] == {"connectTimeout": "3s", "enableTracing": True}
+            accepted = {c["type"]: c for c in found["status"]["conditions"]}["Accepted"]
+            return bool(accepted["message"] == "spec.enableTracing: has no effect yet")
+
+        await eventually(is_told, 10)
+        assert [item["metadata"]["name"] for item in (await find(mesh))["items"]] == ["a"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import inspect
+from dataclasses import fields, replace
 
 import pytest
 from meshes import edge, gateway, mesh, service
 
+from dockermesh.config.api.mesh_config import MeshConfig
+from dockermesh.translate import settings
 from dockermesh.translate.faults import Reason
 from dockermesh.translate.mesh import MeshState
 from dockermesh.translate.translator import Translator
@@ -176,3 +179,33 @@ def test_faults_end_with_their_cause() -> None:
 
 def test_nothing_is_told_before_the_first_state() -> None:
     assert Translator().faults("VirtualService default/a") == ()
+
+
+def test_settings_that_nothing_reads_are_told() -> None:
+    config = """
+apiVersion: mesh.istio.io/v1alpha1
+kind: MeshConfig
+metadata: {name: %s, creationTimestamp: '2026-01-0%dT00:00:00Z'}
+spec: {connectTimeout: 3s, enableTracing: true, defaultConfig: {concurrency: 2, gatewayTopology: {}}}
+"""
+    first, second = config % ("first", 1), config % ("second", 2)
+    assert faults("MeshConfig default/first", second, first) == [
+        (Reason.NOT_TRANSLATED, "spec.enableTracing: has no effect yet"),
+        (Reason.NOT_TRANSLATED, "spec.defaultConfig.concurrency: has no effect yet"),
+    ]
+    ((reason, message),) = faults("MeshConfig default/second", second, first)
+    assert reason is Reason.CONFLICTED
+    assert "MeshConfig default/first" in message
+
+
+def test_kinds_that_are_only_kept_are_told() -> None:
+    telemetry = "{apiVersion: telemetry.istio.io/v1, kind: Telemetry, metadata: {name: all}, spec: {}}"
+    ((reason, message),) = faults("Telemetry default/all", telemetry)
+    assert (reason, message) == (Reason.NOT_TRANSLATED, "spec: Telemetry is kept, but has no effect yet")
+
+
+def test_all_settings_are_read_or_told() -> None:
+    """A field of MeshConfig is either used by `with_mesh_config`, or named as being without effect."""
+    source = inspect.getsource(settings.with_mesh_config)
+    unread = {f.name for f in fields(MeshConfig) if f"config.{f.name}" not in source}
+    assert unread == set(settings._WITHOUT_EFFECT)
