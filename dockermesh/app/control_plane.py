@@ -21,6 +21,7 @@ from aiohttp import web
 
 from dockermesh import __version__
 from dockermesh.app.admission import Admission
+from dockermesh.app.check_tls import CheckTls
 from dockermesh.app.config_reader import ConfigReader
 from dockermesh.app.credentials import server_credentials
 from dockermesh.app.debug import make_debug_app
@@ -280,10 +281,11 @@ class ControlPlane:
 
     async def _run_parts(self, stop: asyncio.Event) -> None:
         settings, secrets = self._settings, self.trust.secrets
+        tls = CheckTls(self.trust.authority, self.trust_domain).context
         log.info("control plane started", xds=settings.xds, api=settings.api, registry=settings.registry)
         async with asyncio.TaskGroup() as tasks:
             running = [
-                tasks.create_task(make_registry(settings, self.take_catalog), name="registry"),
+                tasks.create_task(make_registry(settings, self.take_catalog, tls), name="registry"),
                 tasks.create_task(self._store.run(self.take_config), name="config"),
                 tasks.create_task(
                     import_folder(settings.config, self._store, self._objects, self._history), name="import"
@@ -295,7 +297,7 @@ class ControlPlane:
             if secrets is not None:
                 renewing = secrets.run(lambda: self._ads.connected, self._ads.publish_to)
                 running.append(tasks.create_task(renewing, name="certificates"))
-            registrar = make_registrar(settings)
+            registrar = make_registrar(settings, tls)
             if registrar is not None:
                 running.append(tasks.create_task(registrar, name="registrar"))
             await stop.wait()

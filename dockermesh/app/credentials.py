@@ -1,13 +1,25 @@
-"""TLS of the control plane's own port: a leaf of the mesh CA, replaced at half of its life without a restart."""
+"""TLS of the control plane's own ports: a leaf of the mesh CA, replaced at half of its life without a restart."""
 
 from __future__ import annotations
 
 import datetime
+import ssl
+import tempfile
 import threading
+from pathlib import Path
 
 import grpc
 
-from dockermesh.ca import Authority, AuthorityError, Leaf
+from dockermesh.ca import Authority, AuthorityError, Leaf, write_private
+
+
+def load_leaf(context: ssl.SSLContext, leaf: Leaf) -> None:
+    """Have new connections of the context show the leaf."""
+    with tempfile.TemporaryDirectory() as folder:
+        # The ssl module reads keys from files only.
+        file = Path(folder) / "leaf.pem"
+        write_private(file, leaf.key + leaf.certificate)
+        context.load_cert_chain(file)
 
 
 def server_credentials(authority: Authority, names: tuple[str, ...]) -> grpc.ServerCredentials:

@@ -10,14 +10,13 @@ import asyncio
 import datetime
 import socket
 import ssl
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 from aiohttp import web
 
-from dockermesh.ca import Authority, AuthorityError, Leaf, write_private
+from dockermesh.app.credentials import load_leaf
+from dockermesh.ca import Authority, AuthorityError, Leaf
 from dockermesh.errors import DockermeshError
 
 _HANDSHAKE = 0x16
@@ -47,11 +46,7 @@ class ServerTls:
                 if self._leaf is None:
                     raise
                 return self._context  # its leaf goes on being good until it expires
-            with tempfile.TemporaryDirectory() as folder:
-                # The ssl module reads keys from files only.
-                file = Path(folder) / "leaf.pem"
-                write_private(file, self._leaf.key + self._leaf.certificate)
-                self._context.load_cert_chain(file)
+            load_leaf(self._context, self._leaf)
         return self._context
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -21,6 +22,7 @@ from dockermesh.registry.consul import ConsulRegistry
 from dockermesh.registry.history_store import ConsulDocuments
 
 Publish = Callable[[Catalog], None]
+Tls = Callable[[], ssl.SSLContext]
 
 
 def make_store(settings: ControlPlaneSettings) -> ConsulConfigStore | FolderConfigStore:
@@ -44,33 +46,34 @@ def make_documents(settings: ControlPlaneSettings) -> ConsulDocuments | FolderDo
     return ConsulDocuments(settings.consul)
 
 
-def make_registry(settings: ControlPlaneSettings, publish: Publish) -> Coroutine[Any, Any, None]:
-    """The source of catalogs, running."""
+def make_registry(settings: ControlPlaneSettings, publish: Publish, tls: Tls) -> Coroutine[Any, Any, None]:
+    """The source of catalogs, running; `tls` is for health checks."""
     if settings.registry == "docker":
-        return _docker_registry(settings, publish)
+        return _docker_registry(settings, publish, tls)
     return ConsulRegistry(settings.consul).run(publish)
 
 
-def make_registrar(settings: ControlPlaneSettings) -> Coroutine[Any, Any, None] | None:
+def make_registrar(settings: ControlPlaneSettings, tls: Tls) -> Coroutine[Any, Any, None] | None:
     """This host's registrar, running; None where it is a process of its own, or part of the registry."""
-    return _registrar(settings) if settings.registrar and settings.registry == "consul" else None
+    return _registrar(settings, tls) if settings.registrar and settings.registry == "consul" else None
 
 
-async def _docker_registry(settings: ControlPlaneSettings, publish: Publish) -> None:
+async def _docker_registry(settings: ControlPlaneSettings, publish: Publish, tls: Tls) -> None:
     engine = DockerEngine()
-    await DockerRegistry(engine, await complete_options(engine, _options(settings))).run(publish)
+    await DockerRegistry(engine, await complete_options(engine, _options(settings)), tls=tls).run(publish)
 
 
-async def _registrar(settings: ControlPlaneSettings) -> None:
+async def _registrar(settings: ControlPlaneSettings, tls: Tls) -> None:
     engine = DockerEngine()
     options = await complete_options(engine, _options(settings))
     client = ConsulClient(settings.consul)
     try:
-        await Registrar(engine, ConsulSink(client, options.owner), options).run()
+        await Registrar(engine, ConsulSink(client, options.owner), options, tls=tls).run()
     finally:
         await client.close()
 
 
 def _options(settings: ControlPlaneSettings) -> Options:
     # Inside a mesh, containers are reached at their own addresses on the mesh network.
-    return Options(internal=True, network=settings.environment.get("DOCKERMESH_NETWORK") or "dockermesh")
+    network = settings.environment.get("DOCKERMESH_NETWORK") or "dockermesh"
+    return Options(internal=True, network=network, run_checks=settings.run_checks or settings.registry == "docker")

@@ -23,7 +23,8 @@ class ControlPlaneSettings:
     """How a control plane runs.
 
     `registry` is where services come from: `consul`, or `docker` (one host, nothing else needed).
-    `registrar` runs this host's registrar in the same process (needs the Docker socket).
+    `registrar` runs this host's registrar in the same process (needs the Docker socket); with `run_checks` it asks
+    the declared health checks itself.
     `config` is a directory of Istio resources to take over at the start.
     `state_dir` keeps the CA and the API token; `trust_dir` gets the mesh root for proxies to mount.
     `ca_dir` holds the user's own CA, as Istio's cacerts. `ca_passphrase_file` seals the mesh's own, in place of a key
@@ -35,6 +36,7 @@ class ControlPlaneSettings:
 
     registry: str = "consul"
     registrar: bool = False
+    run_checks: bool = False
     consul: ConsulSettings = field(default_factory=ConsulSettings)
     config: Path | None = None
     state_dir: Path = Path("/var/lib/dockermesh")

@@ -25,6 +25,13 @@ import click
     help="Also run this host's registrar [default: when the Docker socket is there].",
 )
 @click.option(
+    "--run-checks",
+    is_flag=True,
+    envvar="DOCKERMESH_RUN_CHECKS",
+    show_envvar=True,
+    help="The registrar asks the declared HTTP, TCP and gRPC checks itself, for a Consul that cannot reach the pods.",
+)
+@click.option(
     "--config",
     type=click.Path(path_type=Path),
     envvar="DOCKERMESH_CONFIG_DIR",
@@ -119,6 +126,7 @@ import click
 def command(
     registry: str,
     registrar: bool | None,
+    run_checks: bool,
     config: Path | None,
     state_dir: Path,
     trust_dir: Path,
@@ -151,6 +159,7 @@ def command(
         ControlPlaneSettings(
             registry=registry,
             registrar=socket.is_socket() if registrar is None else registrar,
+            run_checks=run_checks,
             consul=ConsulSettings.from_environment(os.environ),
             config=config,
             state_dir=state_dir,

@@ -32,16 +32,20 @@ class Target:
     @property
     def socket(self) -> str:
         """Address and port, IPv6 in brackets."""
-        host = f"[{self.address}]" if ":" in self.address else self.address
-        return f"{host}:{self.port}"
+        return socket(self.address, self.port)
 
 
 @dataclass(frozen=True, slots=True)
-class DockerHealth:
-    """What Docker says of a container, as the status of a Consul check."""
+class HealthStatus:
+    """What is known of an instance's health, as the status of a Consul check."""
 
     status: str
     output: str = ""
+
+
+def socket(address: str, port: int) -> str:
+    """Address and port, IPv6 in brackets."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def declared_check(meta: Metadata, target: Target) -> Check | None:
@@ -58,6 +62,19 @@ def declared_check(meta: Metadata, target: Target) -> Check | None:
     if meta.get("check_deregister_after"):
         check["DeregisterCriticalServiceAfter"] = meta.get("check_deregister_after")
     return check
+
+
+def can_be_asked(check: Check) -> bool:
+    """Whether it is a question that anybody on the network can ask."""
+    return not check.keys().isdisjoint(("HTTP", "TCP", "GRPC"))
+
+
+def all_of(docker: HealthStatus | None, own: Check | None, answer: HealthStatus | None) -> HealthStatus | None:
+    """Docker's verdict and the answer to a check in one: the worse one. Without an answer yet, the check's `Status`."""
+    if own is None:
+        return docker
+    asked = answer or HealthStatus(str(own.get("Status") or "critical"), "not asked yet")
+    return asked if docker is None or docker.status == "passing" else docker
 
 
 def _probe(meta: Metadata, target: Target) -> dict[str, str | bool | list[str]] | None:
@@ -92,29 +109,29 @@ def _grpc_tls(meta: Metadata) -> dict[str, bool]:
     return {"GRPCUseTLS": True, **skip}
 
 
-def docker_health(container: Container, pod: Container | None) -> DockerHealth | None:
+def docker_health(container: Container, pod: Container | None) -> HealthStatus | None:
     """Docker's verdict on a container in its pod; None when it has no opinion.
 
     A pod counts only once Docker calls it unhealthy: while it starts, its app has not been started yet.
     """
     state = container.state
     if state.paused or (pod is not None and pod.state.paused):
-        return DockerHealth("critical", "paused")
+        return HealthStatus("critical", "paused")
     if pod is not None and pod.state.health == "unhealthy":
-        return DockerHealth("critical", f"the pod is unhealthy: {pod.state.health_output}".strip(": \n"))
+        return HealthStatus("critical", f"the pod is unhealthy: {pod.state.health_output}".strip(": \n"))
     if not state.health:
         return None
-    return DockerHealth("passing" if state.health == "healthy" else "critical", state.health)
+    return HealthStatus("passing" if state.health == "healthy" else "critical", state.health)
 
 
-def docker_check(service_id: str, health: DockerHealth) -> Check:
+def docker_check(service_id: str, health: HealthStatus) -> Check:
     """The check through which the registrar reports Docker's verdict."""
     return {
         "CheckID": check_id(service_id),
         "Name": "Docker health",
         "TTL": DOCKER_TTL,
         "Status": health.status,
-        "Notes": "set by dockermesh from the container's state",
+        "Notes": "set by dockermesh from the container's state and checks",
     }
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from dockermesh.model import ServedPort, Workload, WorkloadKind
 from dockermesh.registrar import container as labels
-from dockermesh.registrar.checks import Check
+from dockermesh.registrar.checks import HealthStatus, all_of
 from dockermesh.registrar.container import Container
 from dockermesh.registrar.mapping import Registration, Skipped, map_container
 from dockermesh.registrar.options import Options
@@ -35,11 +35,13 @@ def desired_state(
     *,
     stopping: Collection[str] = (),
     tokens: Mapping[str, str] = MappingProxyType({}),
+    answers: Mapping[str, HealthStatus] = MappingProxyType({}),
     group: str = "",
 ) -> Desired:
     """What the registry should hold, for one `group` if given; the rest of the containers then is context.
 
-    `stopping` are ids of containers that got their stop signal, `tokens` the attested digests by pod incarnation.
+    `stopping` are ids of containers that got their stop signal, `tokens` the attested digests by pod incarnation,
+    `answers` what came of the checks that the registrar asks itself, by the registration's id.
     """
     all_containers = sorted(containers, key=lambda c: (c.name, c.id))
     by_id = {c.id: c for c in all_containers}
@@ -53,7 +55,8 @@ def desired_state(
             skipped += reasons
             if not serves(container, owner, members.get(container.joined, ()), stopping):
                 continue
-            for registration in mapped:
+            for found in mapped:
+                registration = replace(found, health=all_of(found.health, found.own_check, answers.get(found.id)))
                 if registrations.setdefault(registration.id, registration) is not registration:
                     skipped.append(Skipped(container.name, f"service id {registration.id} is used twice"))
     # A pod that is down, or not attested yet, keeps its record without a token: its services then still exist, and
@@ -129,7 +132,7 @@ def _workload(pod: Container, members: Iterable[Container], token: str, options:
         app_container=app.id if app else "",
         proxy_container=proxy.id if proxy else "",
         published=_published(pod),
-        probed=tuple(sorted({r.port for r in registrations if _is_plain(r.check)})),
+        probed=tuple(sorted({r.port for r in registrations if _is_plain(r)})),
     )
 
 
@@ -138,11 +141,15 @@ def _published(pod: Container) -> tuple[int, ...]:
     return tuple(sorted({int(number) for number, *protocol in keys if protocol != ["udp"]}))
 
 
-def _is_plain(check: Check | None) -> bool:
-    """Whether it asks the app itself, in plaintext: one that only connects is content with the proxy."""
+def _is_plain(registration: Registration) -> bool:
+    """Whether its check asks the app itself, in plaintext: one that only connects is content with the proxy."""
+    check = registration.check or registration.own_check
     if check is None:
         return False
-    return str(check.get("HTTP", "")).startswith("http:") or ("GRPC" in check and not check.get("GRPCUseTLS"))
+    if "GRPC" in check:
+        return not check.get("GRPCUseTLS")
+    # The registrar has a certificate for its own.
+    return registration.own_check is None and str(check.get("HTTP", "")).startswith("http:")
 
 
 def _kind(pod: Container) -> WorkloadKind:

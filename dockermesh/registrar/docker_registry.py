@@ -6,6 +6,7 @@ Invariant: nothing is published before all containers were seen once, so that a 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable, Collection
 
 from dockermesh.model import EMPTY_CATALOG, Catalog
@@ -71,11 +72,19 @@ class CatalogSink:
 class DockerRegistry:
     """Publishes what one engine runs."""
 
-    def __init__(self, engine: Engine, options: Options, *, heal: bool = True) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        options: Options,
+        *,
+        heal: bool = True,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+    ) -> None:
         self._engine = engine
         self._options = options
         self._heal = heal
+        self._tls = tls
 
     async def run(self, publish: Callable[[Catalog], None]) -> None:
         """Follow the engine for ever; cancel to stop."""
-        await Registrar(self._engine, CatalogSink(publish), self._options, heal=self._heal).run()
+        await Registrar(self._engine, CatalogSink(publish), self._options, heal=self._heal, tls=self._tls).run()

@@ -20,12 +20,14 @@ from dockermesh.registrar import container as labels
 from dockermesh.registrar import gotemplate
 from dockermesh.registrar.checks import (
     Check,
-    DockerHealth,
+    HealthStatus,
     Target,
+    can_be_asked,
     check_id,
     declared_check,
     docker_check,
     docker_health,
+    socket,
 )
 from dockermesh.registrar.container import Binding, Container
 from dockermesh.registrar.metadata import (
@@ -55,7 +57,11 @@ _PROXY_KEYS = frozenset(f"{n}/{p}" for n in _PROXY_PORTS for p in ("tcp", "udp")
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """One service instance to be registered. `check` is the declared one, `health` what Docker says."""
+    """One service instance to be registered.
+
+    `check` is the declared one if Consul asks it, `own_check` if the registrar does, and `health` what the registrar
+    knows.
+    """
 
     id: str
     name: str
@@ -64,7 +70,13 @@ class Registration:
     tags: tuple[str, ...] = ()
     meta: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
     check: Check | None = None
-    health: DockerHealth | None = None
+    own_check: Check | None = None
+    health: HealthStatus | None = None
+
+    @property
+    def socket(self) -> str:
+        """Address and port, IPv6 in brackets."""
+        return socket(self.address, self.port)
 
     @property
     def protocol(self) -> Protocol:
@@ -207,6 +219,12 @@ class _Mapper:
         rest = {k: v for k, v in meta.values.items() if k not in ("id", "tags", "name")}
         kept, bad_meta = clean_meta(rest, MAX_META_KEYS - len(own) - 1)
         number = self._number()
+        check = declared_check(meta, Target(address, number, self.port.exposed, self.container.id))
+        is_ours = self.options.run_checks
+        lost: tuple[str, ...] = ()
+        if is_ours and check is not None and not can_be_asked(check):
+            kind = next((k for k in ("TTL", "Args") if k in check), "check")
+            check, lost = None, (f"its check ({kind}) is for a Consul beside it; only Docker's health counts",)
         registration = Registration(
             id=service_id,
             name=name,
@@ -214,10 +232,11 @@ class _Mapper:
             address=address,
             tags=tuple(tags),
             meta=MappingProxyType(kept | own),
-            check=declared_check(meta, Target(address, number, self.port.exposed, self.container.id)),
+            check=None if is_ours else check,
+            own_check=check if is_ours else None,
             health=docker_health(self.container, self._pod),
         )
-        return _Mapped(registration, (*bad_tags, *bad_meta))
+        return _Mapped(registration, (*bad_tags, *bad_meta, *lost))
 
     @property
     def _pod(self) -> Container | None:

@@ -21,6 +21,7 @@ class Options:
 
     `hostname` is the first part of service ids, `host` the owner written into Meta (empty: the hostname),
     `host_address` what the hostname resolves to, `network` the mesh network whose addresses are preferred.
+    `run_checks`: the registrar asks declared HTTP, TCP and gRPC checks itself, for a registry that cannot.
     """
 
     hostname: str = ""
@@ -35,6 +36,7 @@ class Options:
     ttl_refresh: int = 0
     deregister: str = "always"
     network: str = DEFAULT_NETWORK
+    run_checks: bool = False
 
     def __post_init__(self) -> None:
         if bool(self.ttl) != bool(self.ttl_refresh):
@@ -79,7 +81,7 @@ def parse_flags(flags: Mapping[str, Any]) -> tuple[Options, tuple[str, ...]]:
 
 
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
-_BOOL_FIELDS = frozenset({"internal", "explicit"})
+_BOOL_FIELDS = frozenset({"internal", "explicit", "run_checks"})
 _INT_FIELDS = frozenset({"ttl", "ttl_refresh"})
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-from collections.abc import Mapping
+import ssl
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NoReturn, Protocol
 
@@ -19,6 +20,7 @@ from dockermesh.engine.docker import EngineRefusedError
 from dockermesh.engine.events import Event, EventStream
 from dockermesh.errors import DockermeshError, EngineError
 from dockermesh.registrar.attest import find_token
+from dockermesh.registrar.checker import Checker
 from dockermesh.registrar.container import ROLE, Container, group_of, parse_container
 from dockermesh.registrar.desired import desired_state
 from dockermesh.registrar.heal import Action, Verb, plan_healing
@@ -67,8 +69,16 @@ class Registrar:
     """Registers the containers of one engine in one sink."""
 
     def __init__(
-        self, engine: Engine, sink: Sink, options: Options, *, heal: bool = True, resync: float = RESYNC
+        self,
+        engine: Engine,
+        sink: Sink,
+        options: Options,
+        *,
+        heal: bool = True,
+        resync: float = RESYNC,
+        tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
+        """`tls` gives what proxies are asked for their health with, where they take no plaintext."""
         self._engine = engine
         self._sink = sink
         self._options = options
@@ -87,6 +97,7 @@ class Registrar:
         self._full = True
         self._sync_wanted = asyncio.Event()
         self._workers = KeyedWorkers(self._handle)
+        self._checker = Checker(self._workers.mark, tls)
 
     async def run(self) -> NoReturn:
         """Follow the engine for ever; cancel to stop. Entries stay in the sink: the services outlive the registrar."""
@@ -99,6 +110,7 @@ class Registrar:
             for task in (*self._attesting.values(), *self._healing.values()):
                 task.cancel()
             await self._workers.close()
+            await self._checker.close()
         raise AssertionError("unreachable: the tasks never end")
 
     def _request_resync(self) -> None:
@@ -216,8 +228,16 @@ class Registrar:
         scope = members + [self._containers[i] for i in owners if i in self._containers]
         self._attest(members)
         self._heal(members)
-        desired = desired_state(scope, self._options, stopping=self._stopping, tokens=self._tokens, group=group)
+        desired = desired_state(
+            scope,
+            self._options,
+            stopping=self._stopping,
+            tokens=self._tokens,
+            answers=self._checker.results,
+            group=group,
+        )
         self._say(desired.skipped)
+        self._checker.follow(group, desired.registrations)
         await self._sink.apply(group, desired)
 
     async def _inspect(self, container_id: str, group: str) -> None:

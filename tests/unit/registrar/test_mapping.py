@@ -11,12 +11,14 @@ from click.testing import CliRunner
 from dockermesh.cli.registrar import command
 from dockermesh.errors import InputError
 from dockermesh.model import TRUST_PATH
+from dockermesh.registrar.checks import HealthStatus, all_of
 from dockermesh.registrar.container import Container, parse_container
 from dockermesh.registrar.mapping import map_container
 from dockermesh.registrar.options import Options, parse_flags
 from dockermesh.registrar.render import render_registrations
 
 ID = "0123456789abcdef" * 4
+RUN = Options(hostname="h", internal=True, run_checks=True)
 
 
 def inspect(
@@ -139,6 +141,40 @@ def test_dockers_health_becomes_a_check_whose_status_does_not_change_the_registr
     assert "TCP" in both["Check"]
     assert both["Checks"][0]["CheckID"] == "dockermesh:h:shop-web-1:9080"
     assert only(inspect(State={"Paused": True}))["Check"]["Status"] == "critical"
+
+
+def test_checks_that_the_registrar_asks_are_none_of_consuls() -> None:
+    """Consul gets one check, which the registrar reports; what nobody can ask here is left out."""
+    body = only(inspect({"SERVICE_CHECK_HTTP": "/up"}), run_checks=True)
+    assert "Check" not in body
+    (made,), _ = map_container(parse_container(inspect({"SERVICE_CHECK_HTTP": "/up"})), None, RUN)
+    assert made.own_check == {"HTTP": "http://172.17.0.5:9080/up", "Interval": "10s"}
+    assert made.socket == "172.17.0.5:9080"
+    for kind, value in (("TTL", "30s"), ("SCRIPT", "true"), ("CMD", "true")):
+        (made,), skipped = map_container(parse_container(inspect({f"SERVICE_CHECK_{kind}": value})), None, RUN)
+        assert (made.check, made.own_check) == (None, None)
+        assert "only Docker's health counts" in skipped[0].reason
+
+
+@pytest.mark.parametrize(
+    ("docker", "answer", "all_in_all"),
+    [
+        (None, None, "critical"),
+        (None, "passing", "passing"),
+        ("passing", "critical", "critical"),
+        ("passing", "warning", "warning"),
+        ("critical", "passing", "critical"),
+    ],
+)
+def test_health_is_the_worse_of_dockers_verdict_and_the_answer(
+    docker: str | None, answer: str | None, all_in_all: str
+) -> None:
+    known, told = (HealthStatus(s) if s else None for s in (docker, answer))
+    found = all_of(known, {"TCP": "10.0.0.1:1"}, told)
+    assert found is not None
+    assert found.status == all_in_all
+    assert all_of(None, {"TCP": "10.0.0.1:1", "Status": "passing"}, None) == HealthStatus("passing", "not asked yet")
+    assert all_of(known, None, None) is known
 
 
 def test_the_address_does_not_depend_on_the_order_of_networks() -> None:

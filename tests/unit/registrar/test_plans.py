@@ -98,6 +98,9 @@ def test_a_workload_tells_who_calls_its_ports_past_any_proxy() -> None:
         asked = dataclasses.replace(app, env=(*app.env, probe))
         (found,) = desired_state([pod, asked], OPTIONS).workloads
         assert (found.published, found.probed) == ((9080,), probed), probe
+        # The control plane has a certificate to ask with, but not for gRPC.
+        (found,) = desired_state([pod, asked], dataclasses.replace(OPTIONS, run_checks=True)).workloads
+        assert found.probed == (probed if "GRPC" in probe else ()), probe
         assert Workload.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
 

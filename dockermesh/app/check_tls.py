@@ -1,0 +1,49 @@
+"""The certificate with which the control plane asks proxies for their app's health, where they take no plaintext.
+
+It is a workload's certificate like any other: `spiffe://TRUST_DOMAIN/ns/istio-system/sa/dockermesh-control-plane`.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ssl
+from collections.abc import Callable
+
+from dockermesh.app.credentials import load_leaf
+from dockermesh.ca import Authority, AuthorityError, Leaf
+from dockermesh.model.identity import CONTROL_PLANE_ACCOUNT, GATEWAY_NAMESPACE, Identity
+from dockermesh.translate.mesh_tls import HTTP_PROTOCOL
+
+
+class CheckTls:
+    """TLS contexts with a certificate that is good at the moment."""
+
+    def __init__(self, authority: Authority, trust_domain: Callable[[], str]) -> None:
+        self._authority = authority
+        self._trust_domain = trust_domain
+        self._made: tuple[Leaf, bytes, ssl.SSLContext] | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """What a connection to a proxy is made with; it verifies the mesh's roots. Raises AuthorityError."""
+        roots, now = self._authority.roots_pem, datetime.datetime.now(datetime.UTC)
+        if self._made is None or self._made[1] != roots or not self._authority.is_current(self._made[0], now):
+            identity = Identity(self._trust_domain(), GATEWAY_NAMESPACE, CONTROL_PLANE_ACCOUNT)
+            try:
+                leaf = self._authority.issue_workload(identity, holder=CONTROL_PLANE_ACCOUNT)
+            except AuthorityError:
+                if self._made is None:
+                    raise
+                return self._made[2]  # its leaf goes on being good until it expires
+            self._made = (leaf, roots, _context(leaf, roots))
+        return self._made[2]
+
+
+def _context(leaf: Leaf, roots: bytes) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # A proxy's certificate has no host name, it names a workload; nothing secret is sent.
+    context.check_hostname = False
+    context.load_verify_locations(cadata=roots.decode())
+    context.set_alpn_protocols([HTTP_PROTOCOL])
+    load_leaf(context, leaf)
+    return context
