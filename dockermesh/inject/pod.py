@@ -45,6 +45,8 @@ def pod(service: Meshed, replica: int, plan: Plan, *, mesh_key: str, mesh_name: 
     definition = service.definition
     made |= {key: definition[key] for key in _MOVED if definition.get(key) is not None}
     made["networks"] = _networks(service, mesh_key)
+    if aliases := _aliases(made["networks"], service.name):
+        made["labels"][names.ALIASES] = ",".join(aliases)
     if exposed := exposed_ports(definition):
         made["expose"] = exposed
     if linked := links(definition.get("links"), plan):
@@ -212,6 +214,12 @@ def _networks(service: Meshed, mesh_key: str) -> dict[str, Any]:
         joined[network] = kept | {"aliases": list(dict.fromkeys(filter(None, aliases)))}
     joined.setdefault(mesh_key, None)
     return joined
+
+
+def _aliases(joined: Mapping[str, Any], service: str) -> list[str]:
+    """By what other names Docker's DNS knows the service on any of its networks."""
+    found = {alias for attachment in joined.values() for alias in (attachment or {}).get("aliases") or ()}
+    return sorted(found - {service})
 
 
 def exposed_ports(definition: Mapping[str, Any]) -> list[str]:

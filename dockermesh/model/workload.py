@@ -52,6 +52,7 @@ class Workload:
     restarting are held, not refused.
     `published` are its ports that the host publishes past any gateway, `probed` those that Consul's checks call in
     plaintext.
+    `aliases` are other names that Docker's DNS has for its Compose service.
     `config` is YAML of Istio resources that come with the workload (a generated Gateway), from its labels.
     """
 
@@ -64,6 +65,7 @@ class Workload:
     address: str = ""
     host: str = ""
     labels: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
+    aliases: tuple[str, ...] = ()
     ports: tuple[ServedPort, ...] = ()
     token_sha256: str = ""
     config: str = ""
@@ -95,6 +97,7 @@ class Workload:
             "labels": dict(self.labels),
             "kind": self.kind.value,
             "ports": [{"service": p.service, "port": p.port, "protocol": p.protocol} for p in self.ports],
+            "aliases": list(self.aliases),
             "published": list(self.published),
             "probed": list(self.probed),
         }
@@ -108,6 +111,7 @@ class Workload:
             | {
                 "kind": WorkloadKind(known.get("kind", WorkloadKind.SIDECAR)),
                 "ports": tuple(ServedPort(**port) for port in known.get("ports", ())),
+                "aliases": tuple(known.get("aliases", ())),
                 "published": tuple(known.get("published", ())),
                 "probed": tuple(known.get("probed", ())),
             }

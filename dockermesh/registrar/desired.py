@@ -124,6 +124,7 @@ def _workload(pod: Container, members: Iterable[Container], token: str, options:
         address=pod.address(network),
         host=options.owner,
         labels=MappingProxyType(json_labels(pod.labels.get(labels.LABELS, ""))),
+        aliases=tuple(a for a in pod.labels.get(labels.ALIASES, "").split(",") if a),
         # From the app's definition, so that the ports do not change while it is down or comes up.
         ports=tuple(ServedPort(r.name, r.port, r.protocol.value) for r in registrations),
         token_sha256=token,

@@ -18,7 +18,7 @@ from dockermesh.registry.accept import plain_name, quoted
 
 PREFIX = "dockermesh/workloads/"
 _NUMBERS = ("published", "probed")
-_TEXTS = tuple(f.name for f in fields(Workload) if f.name not in {"kind", "labels", "ports", *_NUMBERS})
+_TEXTS = tuple(f.name for f in fields(Workload) if f.name not in {"kind", "labels", "aliases", "ports", *_NUMBERS})
 
 
 class WorkloadRecords:
@@ -60,6 +60,8 @@ def _parse(key: str, value: Any) -> Workload:
         raise ValueError("a field is not a text")
     if not all(isinstance(number, int) for field in _NUMBERS for number in data.get(field, ())):
         raise ValueError("a field is not a list of ports")
+    if not all(isinstance(alias, str) for alias in data.get("aliases", ())):
+        raise ValueError("the aliases are not texts")
     labels = data.get("labels", {})
     if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
         raise ValueError("the labels are not texts")

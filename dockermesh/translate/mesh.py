@@ -6,9 +6,10 @@ the same object in the next one: translation is cached by identity.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -25,6 +26,7 @@ from dockermesh.translate.vips import allocate_vips
 
 CLUSTER_DOMAIN = "svc.cluster.local"
 SERVICE_DOMAIN = "service.consul"
+_ALIAS = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
 REFUSING = ("127.0.0.1", 1)
 """Where nobody listens, in any proxy's network namespace (tcpmux, unused since decades)."""
 
@@ -230,7 +232,29 @@ def _with_workloads(catalog: Catalog, before: Mapping[str, Service]) -> dict[str
         standing_in = _stand_in(host, ports, tuple(endpoints[key] for key in sorted(endpoints)))
         old = before.get(host)
         services[host] = old if old == standing_in else standing_in
+    for host, aliases in _aliases(catalog.workloads.values(), services).items():
+        named = replace(services[host], aliases=aliases)
+        services[host] = old if (old := before.get(host)) == named else named
     return services
+
+
+def _aliases(workloads: Iterable[Workload], services: Mapping[str, Service]) -> dict[str, tuple[str, ...]]:
+    """The names that Docker's DNS has for Compose services besides their own, by the service's hostname.
+
+    One that several services have stays Docker's, which gives all of their addresses. So does one with dots, which
+    could be somebody's on the internet.
+    """
+    holders: dict[str, set[str]] = defaultdict(set)
+    for workload in workloads:
+        for alias in workload.aliases:
+            holders[alias.lower()].add(f"{workload.compose_service}.{SERVICE_DOMAIN}".lower())
+    found: dict[str, list[str]] = defaultdict(list)
+    for alias in sorted(holders):
+        host = min(holders[alias])
+        is_free = f"{alias}.{SERVICE_DOMAIN}" not in services
+        if len(holders[alias]) == 1 and host in services and is_free and _ALIAS.fullmatch(alias):
+            found[host].append(alias)
+    return {host: tuple(aliases) for host, aliases in found.items()}
 
 
 def _standing_in(workload: Workload, port: int) -> Endpoint:

@@ -22,7 +22,7 @@ services:
     dns: [172.28.0.1, 8.8.8.8]
     dns_search: [service.consul]
     networks:
-      outer: {{ipv4_address: {subnet}.9.10}}
+      outer: {{ipv4_address: {subnet}.9.10, aliases: [books]}}
   front:
     image: bookinfo-details-v1
     expose: ["9080"]
@@ -55,9 +55,11 @@ def test_an_old_file_on_the_external_mesh_network(mesh: Mesh, tmp_path: Path) ->
         assert (entry["Address"], entry["Port"]) == ("172.28.9.10", 9080)
         until(lambda: answers(f"http://127.0.0.1:{PORT}/details/0"), "the app answers at the gateway")
         # The search domain makes the bare name a name of Consul's; the proxy answers all of its forms.
-        for host in ("old-catalog:9080", "old-catalog.service.consul:9080", "catalog:9080"):
+        for host in ("old-catalog:9080", "old-catalog.service.consul:9080", "catalog:9080", "books:9080"):
             told = docker("exec", "oldstyle-front-1", "python3", "-c", CALL.format(host))
             assert json.loads(told)["id"] == 0, host
+        routed = mesh.command("explain", "oldstyle/front-1", "http://books:9080/").stdout
+        assert "outbound|9080||catalog.service.consul" in routed, "an alias is not merely passed through"
         # A name that the mesh does not know still goes the way that the file says: to Consul's DNS.
         consul(
             "/v1/agent/service/register", "PUT", {"ID": "foreign", "Name": "foreign", "Address": "10.1.2.3", "Port": 1}

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from meshes import catalog, service, workload
 
-from dockermesh.model import Health
+from dockermesh.model import Health, Workload
 from dockermesh.translate.mesh import build_mesh, host_names
 from dockermesh.translate.vips import allocate_vips
 
@@ -96,3 +96,35 @@ def test_what_did_not_change_is_the_same_object() -> None:
     assert after.names is before.names
     assert after.vips is before.vips
     assert all(after.services[host] is before.services[host] for host in before.services)
+
+
+def names(*workloads: Workload) -> dict[str, str]:
+    """What aliases mean where `reviews`, `ratings` and `db` are services."""
+    found = [service(name, "10.0.0.2") for name in ("reviews", "ratings", "db")]
+    return dict(build_mesh(catalog(found, workloads)).names)
+
+
+def test_the_names_that_docker_has_for_a_service_are_names_of_the_mesh() -> None:
+    """Network aliases and `container_name`, so that calls by them are routed and encrypted as all others."""
+    one, two = (workload(f"reviews-{n}", 9080, aliases=("backend", "Old-Reviews")) for n in (1, 2))
+    found = names(one, two)
+    assert found["backend"] == found["old-reviews"] == "reviews.service.consul"
+
+
+@pytest.mark.parametrize("alias", ["db", "backend", "api.example.com", "*", ""])
+def test_an_alias_that_means_something_else_stays_dockers(alias: str) -> None:
+    """Another service's name; one that two services have, which Docker answers with both; one of the internet."""
+    before = names(workload("reviews-1", 9080))
+    after = names(workload("reviews-1", 9080, aliases=(alias,)), workload("ratings-1", 9080, aliases=("backend",)))
+    assert {n: h for n, h in after.items() if n != "backend"} == before
+    assert after.get("backend") == ("ratings.service.consul" if alias != "backend" else None)
+
+
+def test_an_alias_that_stays_keeps_the_service_the_same_object() -> None:
+    found = [service("reviews", "10.0.0.2")]
+    known = workload("reviews-1", 9080, aliases=("backend",))
+    before = build_mesh(catalog(found, [known]))
+    after = build_mesh(catalog([*found, service("db", "10.0.0.3")], [known]), previous=before)
+    assert after.services["reviews.service.consul"] is before.services["reviews.service.consul"]
+    gone = build_mesh(catalog(found, [replace(known, aliases=())]), previous=after)
+    assert "backend" not in gone.names
