@@ -25,12 +25,14 @@ from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import InputError, UsageError
 from dockermesh.inject.capture import MachineOptions, capture_config, render_capture
 from dockermesh.inject.names import DEFAULT_NETWORK
-from dockermesh.model import XDS_TLS_PORT
+from dockermesh.model import DNS_PORT, XDS_TLS_PORT
 from dockermesh.translate.vips import VIP_RANGE
 
 _RESOLV_CONF = Path("/etc/resolv.conf")
+# The rules for DNS are in no chain of their own.
+_RELEASE = f"iptables-save | grep -vE 'ISTIO_|--to-ports {DNS_PORT}' | iptables-restore"
 _NO_DNS = "join without --dns"
-_NO_ROUTE = "give the address at which the mesh reaches this machine: --address"
+_NO_ROUTE = "give the address at which the mesh reaches this host: --address"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +51,12 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What came of it: the workload's name, and the commands that start its proxy."""
+    """What came of it: the workload's name, the commands that start its proxy, and those that undo it once it ended."""
 
     workload: str
     address: str
     commands: tuple[str, ...]
+    leaving: tuple[str, ...]
 
 
 def join(endpoint: Endpoint, token: str, what: Join) -> Joined:
@@ -74,7 +77,8 @@ def join(endpoint: Endpoint, token: str, what: Join) -> Joined:
     answer: dict[str, Any] = client.request("POST", "/mesh/join", document=asked).body
     _write(what, answer, address, own)
     (what.folder / "capture.rules").write_text(_rules(what.ports, address, servers))
-    return Joined(answer["workload"], address, _commands(what.folder))
+    workload = answer["workload"]
+    return Joined(workload, address, _commands(what.folder), (_RELEASE, f"dockermesh token revoke {workload}"))
 
 
 def xds_address() -> str:

@@ -63,6 +63,9 @@ def command(
     click.echo(f"{joined.workload} joined, at {joined.address}. As root, start its proxy:", err=True)
     for line in joined.commands:
         click.echo(line)
+    click.echo("To leave the mesh, stop it, and then:", err=True)
+    for line in joined.leaving:
+        click.echo(f"  {line}", err=True)
 
 
 def _port(text: str) -> tuple[int, str]:

@@ -146,8 +146,9 @@ def outsider(mesh: Mesh, tmp_path: Path) -> Iterator[Outsider]:
 
 def test_a_process_outside_docker_joins_calls_and_is_called(mesh: Mesh, outsider: Outsider) -> None:
     where = ("--address", outsider.address, "--dir", str(outsider.folder))
-    printed = told(mesh, "join", "--service", "outside", "--port", "8080/http", "--dns", *where)
-    *as_root, proxy = printed.splitlines()
+    joined = mesh.command("join", "--service", "outside", "--port", "8080/http", "--dns", *where)
+    assert joined.returncode == 0, joined.stderr
+    *as_root, proxy = joined.stdout.splitlines()
     outsider.as_root(*as_root)
     outsider.start_proxy(proxy)
     mesh.until_synced(60, {"joined/outside-1"})
@@ -155,5 +156,8 @@ def test_a_process_outside_docker_joins_calls_and_is_called(mesh: Mesh, outsider
     until(lambda: caller in answer(APP, "http://outside:8080/"), "called by name, over mutual TLS", HEALS_S)
     until(lambda: "Reviews is healthy" in answer(OUTSIDER, "http://reviews:9080/health"), "it calls", HEALS_S)
 
-    told(mesh, "token", "revoke", "joined/outside-1")
+    release, revoke = joined.stderr.splitlines()[-2:]
+    docker("rm", "-f", f"{OUTSIDER}-proxy")
+    outsider.as_root(release, "! iptables-save | grep -e ISTIO -e REDIRECT")
+    told(mesh, *revoke.split()[1:])
     until(lambda: not mesh.workloads("joined"), "it is no workload any more", HEALS_S)
