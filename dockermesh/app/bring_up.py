@@ -21,6 +21,7 @@ from typing import Any
 from dockermesh.app.applying import Item
 from dockermesh.app.mesh_client import CONTAINER, MeshClient
 from dockermesh.app.mesh_files import mesh_file
+from dockermesh.app.subnets import overlaps
 from dockermesh.engine.compose import project_arguments, run_compose
 from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import EngineError, InputError, NotReadyError
@@ -235,7 +236,12 @@ def _start_mesh(engine: LocalEngine, network: str, options: UpOptions, say: Say)
     known = engine.inspect(CONTAINER)
     label = "mesh is up" if known is not None and known["State"]["Running"] else "mesh started"
     with _timed(say, label):
-        _compose([*files, "-p", MESH_PROJECT], ["up", "-d", *flags, *services], "start the mesh", environment)
+        try:
+            _compose([*files, "-p", MESH_PROJECT], ["up", "-d", *flags, *services], "start the mesh", environment)
+        except EngineError as error:
+            for detail, fix in overlaps(engine.subnets(), environment):
+                raise EngineError(detail, where="the mesh's networks", fix=fix) from error
+            raise
 
 
 def _start_app(engine: LocalEngine, file: Path, project: str, deadline: float) -> None:
@@ -280,8 +286,6 @@ def _remedy(stderr: str) -> str:
         return "the image can't be had: build it, correct its name, log in to its registry, or check the network"
     if "port is already allocated" in text or "address already in use" in text:
         return "free the port, or choose another with --gateway-port PUBLISHED:PORT"
-    if "pool overlaps" in text:
-        return "another network has the mesh's subnet: set DOCKERMESH_SUBNET and DOCKER_GATEWAY (see compose/mesh.yaml)"
     return "`dockermesh down` removes what was started; `docker compose` logs tell more"
 
 

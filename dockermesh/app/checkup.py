@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dockermesh.app.local_certificates import away_warning
 from dockermesh.app.mesh_client import CONTAINER, MeshClient
+from dockermesh.app.subnets import overlaps
 from dockermesh.engine.compose import OLDEST, compose_command, run_compose
 from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import DockermeshError
@@ -45,7 +46,7 @@ def check_up() -> list[Finding]:
         engine = LocalEngine()
     except DockermeshError as error:
         return [Finding("engine", Verdict.FAILED, error.what, error.fix), *findings]
-    for check in (_engine, _images, _mesh, _ports):
+    for check in (_engine, _images, _mesh, _ports, _networks):
         try:
             findings += check(engine)
         except DockermeshError as error:
@@ -136,6 +137,11 @@ def _ports(engine: LocalEngine) -> Iterator[Finding]:
                 "choose another with --gateway-port" if port == _GATEWAY_PORT else "see the ports in compose/mesh.yaml"
             )
             yield Finding("port", Verdict.FAILED, f"{port} is taken", f"stop what listens there (`ss -ltnp`), or {fix}")
+
+
+def _networks(engine: LocalEngine) -> Iterator[Finding]:
+    found = [Finding("network", Verdict.FAILED, detail, fix) for detail, fix in overlaps(engine.subnets(), os.environ)]
+    yield from found or [Finding("network", Verdict.OK, "no other network is in the way of the mesh's")]
 
 
 def _is_free(port: int) -> bool:

@@ -59,6 +59,12 @@ class LocalEngine:
         found = self._call(self._api.networks, names=[name])
         return next((dict(n.get("Labels") or {}) for n in found if n["Name"] == name), None)
 
+    def subnets(self) -> dict[str, list[str]]:
+        """The subnets of all networks, by the network's name."""
+        found = self._call(self._api.networks)
+        configs = {n["Name"]: (n.get("IPAM") or {}).get("Config") or () for n in found}
+        return {name: [c["Subnet"] for c in known if c.get("Subnet")] for name, known in configs.items()}
+
     def logs(self, container: str, lines: int = 20) -> str:
         """The last lines that a container wrote."""
         return bytes(self._call(self._api.logs, container, tail=lines)).decode("utf-8", "replace")
