@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dockermesh.app.applying import Item
+from dockermesh.app.compose_failure import mesh_ports, reason, remedy
 from dockermesh.app.mesh_client import CONTAINER, MeshClient
 from dockermesh.app.mesh_files import mesh_file
 from dockermesh.app.subnets import overlaps
@@ -100,7 +100,7 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
     for item in options.resources:
         client.put(item.path, dict(item.document))
     with _timed(say, "proxies in sync"):
-        workloads = _wait_synced(client, project, _expected(injection), deadline)
+        workloads = _wait_synced(engine, client, project, _expected(injection), deadline)
     after = _running(engine, project)
     changed = sorted(name for identity, name in after.items() if identity not in before)
     return UpResult(workloads, _urls(injection.ports), changed)
@@ -151,6 +151,13 @@ def _check_ports(engine: LocalEngine, project: str, ports: tuple[PortMapping, ..
     for mapping in ports:
         if mapping.host_port in ours:
             continue
+        variable = next((v for v, number in mesh_ports(os.environ) if number == str(mapping.host_port)), "")
+        if variable and mapping.host_ip in {"", "0.0.0.0", "127.0.0.1"}:
+            raise InputError(
+                f"port {mapping.host_port} is one of the mesh's own",
+                where=f"gateway port of {mapping.service}",
+                fix=f"set {variable} to another, or choose another here: --gateway-port {mapping.published}:PORT",
+            )
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -271,22 +278,8 @@ def _compose(
 ) -> None:
     done = run_compose(["--progress", "plain", *options, *command], env=env, timeout=timeout)
     if done.returncode != 0:
-        raise EngineError(f"Compose could not {doing}: {_reason(done)}", fix=_remedy(done.stderr))
-
-
-def _reason(done: subprocess.CompletedProcess[str]) -> str:
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    telling = [line for line in lines if "rror" in line or "ailed" in line or "denied" in line]
-    return "\n".join((telling or lines)[-5:]) or f"exit status {done.returncode}"
-
-
-def _remedy(stderr: str) -> str:
-    text = stderr.lower()
-    if "pull access denied" in text or "failed to resolve" in text or "dial tcp" in text or "no such host" in text:
-        return "the image can't be had: build it, correct its name, log in to its registry, or check the network"
-    if "port is already allocated" in text or "address already in use" in text:
-        return "free the port, or choose another with --gateway-port PUBLISHED:PORT"
-    return "`dockermesh down` removes what was started; `docker compose` logs tell more"
+        why, fix = reason(done.stderr, done.returncode), remedy(done.stderr, env or os.environ)
+        raise EngineError(f"Compose could not {doing}: {why}", fix=fix)
 
 
 # waiting ------------------------------------------------------------------------------------------------------------
@@ -318,28 +311,56 @@ def _expected(injection: Injection) -> set[str]:
     return names
 
 
-def _wait_synced(client: MeshClient, project: str, expected: set[str], deadline: float) -> list[dict[str, Any]]:
+def _wait_synced(
+    engine: LocalEngine, client: MeshClient, project: str, expected: set[str], deadline: float
+) -> list[dict[str, Any]]:
     while True:
         report = client.workloads()
-        ours = [w for w in report["workloads"] if w["name"] in expected]
-        late = expected - {w["name"] for w in ours if w["xds"] == "SYNCED" and w["health"] in {"healthy", "-"}}
+        ours = {w["name"]: w for w in report["workloads"] if w["name"] in expected}
+        late = expected - {w["name"] for w in ours.values() if w["xds"] == "SYNCED" and w["health"] in {"healthy", "-"}}
+        apps = {name: _app_state(engine, ours[name]) for name in late if name in ours}
+        # What has done its work and ended needs no endpoint: a job, or an old container for volumes.
+        late -= {n for n, app in apps.items() if ours[n]["xds"] == "SYNCED" and app.has_ended and app.exit_code == 0}
         if not late:
-            return ours
-        if time.monotonic() > deadline:
+            return list(ours.values())
+        failed = {name for name in late if name in apps and apps[name].has_ended and apps[name].exit_code != 0}
+        if failed or time.monotonic() > deadline:
+            lines = [_tardy(name, ours.get(name), apps.get(name)) for name in sorted(failed or late)]
             raise NotReadyError(
-                _tardy(ours, late), where=project, fix="see `dockermesh ps`, and the logs of these pods"
+                "\n  ".join(["apps have failed:" if failed else "not in sync in time:", *lines]),
+                where=project,
+                fix="see `dockermesh ps`, and the logs of these apps and their pods",
             )
         time.sleep(_POLL_S)
 
 
-def _tardy(workloads: list[dict[str, Any]], late: set[str]) -> str:
-    known = {w["name"]: w for w in workloads}
-    lines = []
-    for name in sorted(late):
-        workload = known.get(name)
-        state = f"{workload['xds']}, endpoint {workload['health']}" if workload else "not attested by the registrar"
-        lines.append(f"{name}: {state}")
-    return "not in sync in time:\n  " + "\n  ".join(lines)
+@dataclass(frozen=True, slots=True)
+class _AppState:
+    """What became of an app's container. It has ended if Docker will not start it again."""
+
+    name: str = ""
+    status: str = ""
+    exit_code: int = 0
+    has_ended: bool = False
+
+
+def _app_state(engine: LocalEngine, workload: Mapping[str, Any]) -> _AppState:
+    found = engine.inspect(workload["app_container"]) if workload["app_container"] else None
+    if found is None:
+        return _AppState()
+    state, policy = found["State"], (found["HostConfig"].get("RestartPolicy") or {}).get("Name") or "no"
+    code = int(state.get("ExitCode") or 0)
+    is_final = policy == "no" or (policy == "on-failure" and code == 0)
+    return _AppState(found["Name"].lstrip("/"), state["Status"], code, state["Status"] == "exited" and is_final)
+
+
+def _tardy(name: str, workload: Mapping[str, Any] | None, app: _AppState | None) -> str:
+    if workload is None or app is None:
+        return f"{name}: not attested by the registrar"
+    said = f"{name}: {workload['xds']}, endpoint {workload['health']}"
+    if app.status in {"", "running"}:
+        return said
+    return f"{said}; {app.name} is {app.status}, its last exit code {app.exit_code}"
 
 
 # results ------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from dockermesh.app.compose_failure import mesh_ports
 from dockermesh.app.local_certificates import away_warning
 from dockermesh.app.mesh_client import CONTAINER, MeshClient
 from dockermesh.app.subnets import overlaps
@@ -18,7 +19,7 @@ from dockermesh.errors import DockermeshError
 from dockermesh.inject import Images
 
 OLDEST_ENGINE = (20, 10)
-_GATEWAY_PORT = 30080
+_GATEWAY_PORT = "30080"
 
 
 class Verdict(StrEnum):
@@ -126,17 +127,16 @@ def _mesh(engine: LocalEngine) -> Iterator[Finding]:
 
 def _ports(engine: LocalEngine) -> Iterator[Finding]:
     running = engine.inspect(CONTAINER)
-    ports = [] if running is not None and running["State"]["Running"] else [8080, 15014, 8500]
-    for port in [*ports, _GATEWAY_PORT]:
-        if _is_free(port):
+    is_up = running is not None and running["State"]["Running"]
+    moved_by = {} if is_up else {number: f"set {variable}" for variable, number in mesh_ports(os.environ)}
+    for port, other in (*moved_by.items(), (_GATEWAY_PORT, "choose another with --gateway-port")):
+        if not port.isdigit() or _is_free(int(port)):
             yield Finding("port", Verdict.OK, f"{port} is free")
         elif port == _GATEWAY_PORT and engine.containers(["dockermesh.io/kind=router"]):
             yield Finding("port", Verdict.OK, f"{port} is the gateway's")
         else:
-            fix = (
-                "choose another with --gateway-port" if port == _GATEWAY_PORT else "see the ports in compose/mesh.yaml"
-            )
-            yield Finding("port", Verdict.FAILED, f"{port} is taken", f"stop what listens there (`ss -ltnp`), or {fix}")
+            fix = f"stop what listens there (`ss -ltnp`), or {other}"
+            yield Finding("port", Verdict.FAILED, f"{port} is taken", fix)
 
 
 def _networks(engine: LocalEngine) -> Iterator[Finding]:

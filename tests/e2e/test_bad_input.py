@@ -93,3 +93,22 @@ def test_a_control_plane_that_does_not_come_up(
 def test_down_of_what_is_not_there(mesh: Mesh) -> None:
     done = run(DOCKERMESH, "down", "-p", "never-was", env=mesh.environment())
     assert "not running" in done.stderr
+
+
+# A job's image has often ports: it is the app's.
+JOB = """
+  job:
+    image: bookinfo-details-v1
+    entrypoint: [sh, -c, "sleep 1; exit {code}"]
+"""
+
+
+def test_a_job_that_has_done_its_work_is_no_failure_and_one_that_failed_is_told(
+    mesh: Mesh, small: Callable[..., str]
+) -> None:
+    try:
+        mesh.up(small("jobs", body=JOB.format(code=0)))
+        said = refused(mesh.command("up", "-f", small("jobs", body=JOB.format(code=3))), "jobs-job-1", "exit code 3")
+        assert "jobs/shop-1" not in said, "the others are well"
+    finally:
+        mesh.down("jobs")

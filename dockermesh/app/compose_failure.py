@@ -1,0 +1,48 @@
+"""What Compose's last words mean to the user: the telling lines, and the next step."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from dockermesh.app.mesh_client import CONTAINER
+
+_CONSUL = "dockermesh-consul"
+_PORTS = (("CONSUL_PORT", "8500"), ("DOCKERMESH_API_PORT", "8080"), ("DOCKERMESH_DEBUG_PORT", "15014"))
+_LINES = 5
+
+
+def mesh_ports(env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The ports that the mesh publishes on the host's loopback, with the variables that move them."""
+    for variable, default in _PORTS:
+        yield variable, env.get(variable) or default
+
+
+def reason(stderr: str, status: int) -> str:
+    """The lines that tell what went wrong."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    telling = [line for line in lines if "rror" in line or "ailed" in line or "denied" in line]
+    return "\n".join((telling or lines)[-_LINES:]) or f"exit status {status}"
+
+
+def remedy(stderr: str, env: Mapping[str, str]) -> str:
+    """The next step."""
+    text = stderr.lower()
+    if "pull access denied" in text or "failed to resolve" in text or "dial tcp" in text or "no such host" in text:
+        return "the image can't be had: build it, correct its name, log in to its registry, or check the network"
+    if "port is already allocated" in text or "address already in use" in text:
+        return _port_remedy(text, env)
+    return "`dockermesh down` removes what was started; `docker compose` logs tell more"
+
+
+def _port_remedy(text: str, env: Mapping[str, str]) -> str:
+    """Which setting moves the port: one of the mesh's own, or of the app's gateway."""
+    found = re.search(r"(?:listen \w+ |bind for )\S*:(\d+)", text)
+    port = found[1] if found else ""
+    if _CONSUL in text or CONTAINER in text:
+        for variable, number in mesh_ports(env):
+            if port == number:
+                return f"free port {port} of the host's loopback, or set {variable} to another"
+        if port == "53":
+            return "free the port, or set DOCKER_GATEWAY=127.0.0.1:100, which puts Consul's DNS on 127.0.0.1:10053"
+    return "free the port, or choose another with --gateway-port PUBLISHED:PORT"
