@@ -95,11 +95,12 @@ def test_down_of_what_is_not_there(mesh: Mesh) -> None:
     assert "not running" in done.stderr
 
 
-# A job's image has often ports: it is the app's.
+# A job's image has often ports: it is the app's. This one is never healthy, so that it is waited for until it ends.
 JOB = """
   job:
     image: bookinfo-details-v1
     entrypoint: [sh, -c, "sleep 1; exit {code}"]
+    healthcheck: {{test: [CMD, "false"], interval: 10m}}
 """
 
 
