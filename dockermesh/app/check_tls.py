@@ -21,21 +21,28 @@ class CheckTls:
     def __init__(self, authority: Authority, trust_domain: Callable[[], str]) -> None:
         self._authority = authority
         self._trust_domain = trust_domain
-        self._made: tuple[Leaf, bytes, ssl.SSLContext] | None = None
+        self._made: ssl.SSLContext | None = None
+        self._leaf: Leaf | None = None
+        self._of: tuple[bytes, Identity] | None = None
 
     def context(self) -> ssl.SSLContext:
         """What a connection to a proxy is made with; it verifies the mesh's roots. Raises AuthorityError."""
-        roots, now = self._authority.roots_pem, datetime.datetime.now(datetime.UTC)
-        if self._made is None or self._made[1] != roots or not self._authority.is_current(self._made[0], now):
-            identity = Identity(self._trust_domain(), GATEWAY_NAMESPACE, CONTROL_PLANE_ACCOUNT)
+        identity = Identity(self._trust_domain(), GATEWAY_NAMESPACE, CONTROL_PLANE_ACCOUNT)
+        of, now = (self._authority.roots_pem, identity), datetime.datetime.now(datetime.UTC)
+        if (
+            self._made is None
+            or self._leaf is None
+            or self._of != of
+            or not self._authority.is_current(self._leaf, now)
+        ):
             try:
-                leaf = self._authority.issue_workload(identity, holder=CONTROL_PLANE_ACCOUNT)
+                self._leaf = self._authority.issue_workload(identity, holder=CONTROL_PLANE_ACCOUNT)
             except AuthorityError:
                 if self._made is None:
                     raise
-                return self._made[2]  # its leaf goes on being good until it expires
-            self._made = (leaf, roots, _context(leaf, roots))
-        return self._made[2]
+                return self._made  # its leaf goes on being good until it expires
+            self._made, self._of = _context(self._leaf, of[0]), of
+        return self._made
 
 
 def _context(leaf: Leaf, roots: bytes) -> ssl.SSLContext:
