@@ -74,6 +74,8 @@ class Service:
     `export_to` are the namespaces that may see it, in Istio's form; empty: all. `subject_alt_names` are the identities
     that its endpoints may have. `accounts` are namespaces and service accounts of the attested workloads that serve it,
     `is_meshed` whether there are any; translation finds both out.
+    `project` is there on what a Compose project has for itself of a name that several projects use; `shared` is then
+    the hostname of what all others call so, and rules for that are rules for this, too.
     Sources keep the same object for a service that did not change: translation is cached by identity.
     """
 
@@ -92,3 +94,5 @@ class Service:
     subject_alt_names: tuple[str, ...] = ()
     accounts: tuple[tuple[str, str], ...] = ()
     is_meshed: bool = False
+    project: str = ""
+    shared: str = ""

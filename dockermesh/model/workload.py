@@ -24,6 +24,12 @@ TRAFFIC_LABELS = "traffic.sidecar.istio.io/"
 """Prefix of Istio's settings of what a pod captures: `includeInboundPorts`, `excludeInboundPorts`."""
 
 
+def compose_names(workload: str) -> tuple[str, str]:
+    """The Compose project and service of a workload called `<project>/<service>-<replica>`."""
+    project, _, replica = workload.rpartition("/")
+    return project, replica.rpartition("-")[0]
+
+
 class WorkloadKind(StrEnum):
     """The role of a workload's proxy; values are those of Istio's node ids."""
 
@@ -78,7 +84,7 @@ class Workload:
     @property
     def compose_service(self) -> str:
         """The Compose service of `<project>/<service>-<replica>`."""
-        return self.name.rpartition("/")[2].rpartition("-")[0]
+        return compose_names(self.name)[1]
 
     def captures(self, port: int) -> bool:
         """Whether connections to the port go through the proxy, by the labels that `inject` gives the workload."""

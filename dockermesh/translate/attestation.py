@@ -16,8 +16,9 @@ from types import MappingProxyType
 
 from dockermesh.config.api.peer_authentication import MutualTlsMode
 from dockermesh.model import Endpoint, Service, Workload, WorkloadKind
-from dockermesh.model.workload import TLS_MODE_LABEL
+from dockermesh.model.workload import JOINED, TLS_MODE_LABEL, compose_names
 from dockermesh.translate.peer_authentication import PeerPolicies
+from dockermesh.translate.projects import default_names
 
 Account = tuple[str, str]
 
@@ -46,7 +47,7 @@ def attest(
     accounts = before.accounts if workloads is before.workloads else _accounts(workloads.values())
     found: dict[str, tuple[Service, Service]] = {}
     for host, given in services.items():
-        own = accounts.get(given.name, ()) if host in registered else None
+        own = accounts.get(_key(given.name, given.project), ()) if host in registered or given.project else None
         known = before.found.get(host)
         if known is not None and known[0] is given and policies is before.policies:
             is_same = own is None or own == known[1].accounts
@@ -63,13 +64,29 @@ def _names_same(service: Service, workloads: Mapping[str, Workload], before: Map
 
 
 def _accounts(workloads: Iterable[Workload]) -> dict[str, tuple[Account, ...]]:
-    found: dict[str, set[Account]] = defaultdict(set)
+    """By the name of a service, and by name and project for what a project may have for itself."""
+    everybody: dict[str, set[Account]] = defaultdict(set)
+    joined_by_name: dict[str, set[Account]] = defaultdict(set)
+    of_projects: dict[tuple[str, str], set[Account]] = defaultdict(set)
     for workload in workloads:
         identity = workload.identity("")
+        account = (identity.namespace, identity.service_account)
+        project, compose = compose_names(workload.name)
         for served in workload.ports:
-            for name in (served.service, workload.compose_service):
-                found[name].add((identity.namespace, identity.service_account))
-    return {name: tuple(sorted(accounts)) for name, accounts in found.items()}
+            for name in {compose, served.service}:
+                everybody[name].add(account)
+                if project != JOINED and name in default_names(compose, served.port):
+                    of_projects[name, project].add(account)
+                else:
+                    joined_by_name[name].add(account)
+    found = {name: tuple(sorted(accounts)) for name, accounts in everybody.items()}
+    own = {_key(n, p): tuple(sorted(a | joined_by_name[n])) for (n, p), a in of_projects.items()}
+    return found | own
+
+
+def _key(name: str, project: str) -> str:
+    # A slash is in no name.
+    return f"{project}/{name}" if project else name
 
 
 def _attested(

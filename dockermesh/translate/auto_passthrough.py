@@ -29,7 +29,7 @@ def passed_services(where: Destinations, bound: BoundServer) -> Iterator[Any]:
             continue
         if not _covers(bound, hostname, service.namespace):
             continue
-        rule = where.index.merged(where.index.rules_of(hostname, service.namespace, where.scope))
+        rule = where.index.merged(where.index.rules_of(hostname, service.namespace, where.scope, service.shared))
         for port in clusters.ports_of(service):
             for subset in (None, *rule.subsets):
                 policy = replace(effective_policy(rule, port.number, subset), tls=None, proxy_protocol=None)

@@ -32,7 +32,7 @@ class Destinations:
 
     def host(self, destination: Destination, namespace: str) -> str:
         """The hostname of a destination that a resource in `namespace` names."""
-        return resolve_host(self.mesh.names, destination.host, namespace)
+        return resolve_host(self.mesh.names_in(self.scope.project), destination.host, namespace)
 
     def port(self, destination: Destination, host: str, called: int) -> int:
         """The port of a destination: the one it names, the service's only one, or the one that was called."""
@@ -53,7 +53,9 @@ class Destinations:
 
     def _rules(self, host: str) -> Rules:
         service = self.mesh.services.get(host)
-        return self.index.rules_of(host, service.namespace if service is not None else self.scope.namespace, self.scope)
+        if service is None:
+            return self.index.rules_of(host, self.scope.namespace, self.scope)
+        return self.index.rules_of(host, service.namespace, self.scope, service.shared)
 
     def hash_of(self, destination: Destination, namespace: str, called: int) -> ConsistentHashLB | None:
         """What requests to a destination are balanced by, if it is a hash."""

@@ -12,6 +12,7 @@ from dockermesh.config.api.virtual_service import VirtualService
 from dockermesh.config.hosts import is_short, most_specific
 from dockermesh.config.resource import Resource
 from dockermesh.model import Service
+from dockermesh.model.workload import compose_names
 from dockermesh.translate.delegates import Delegation
 from dockermesh.translate.mesh import MeshState, Proxy, host_names
 from dockermesh.translate.policy import NO_RULE, HostRule, merge_rules
@@ -36,6 +37,7 @@ class ConfigIndex:
     def __init__(self, mesh: MeshState, delegation: Delegation) -> None:
         self.config: IstioConfig = mesh.config
         self.names = mesh.names
+        self._projects = frozenset(mesh.own_names)
         self.settings = mesh.settings
         self.virtual_services = delegation.resolve(mesh.config.virtual_services)
         self._rules: dict[str, dict[str, list[Resource[DestinationRule]]]] = {}
@@ -62,7 +64,13 @@ class ConfigIndex:
             locality=proxy.locality,
             labels=as_labels(proxy.labels) if self._uses_labels else (),
             has_certificate=proxy.has_certificate,
+            project=self._project_of(proxy),
         )
+
+    def _project_of(self, proxy: Proxy) -> str:
+        """The Compose project of the proxy, if that has services of its own."""
+        project = compose_names(proxy.workload.name)[0] if proxy.workload is not None else ""
+        return project if project in self._projects else ""
 
     def _sidecar_of(self, proxy: Proxy) -> Resource[Sidecar] | None:
         """The Sidecar that selects the proxy, else that of its namespace, else that of the root namespace."""
@@ -78,23 +86,26 @@ class ConfigIndex:
                 root = root or resource
         return default or root
 
-    def rules_of(self, host: str, owner: str, scope: Scope) -> Rules:
-        """The DestinationRules for a service of namespace `owner`: the client's own, the service's, or the root's."""
+    def rules_of(self, host: str, owner: str, scope: Scope, shared: str = "") -> Rules:
+        """The DestinationRules for a service of namespace `owner`: the client's own, the service's, or the root's.
+
+        Those for `shared` are for the service, too (see `Service`).
+        """
         for namespace in dict.fromkeys((scope.namespace, owner, self.settings.root_namespace)):
             hosts = self._rules.get(namespace)
             if hosts is None:
                 continue
-            for candidate in self._candidates(namespace, host):
+            for candidate in self._candidates(namespace, host, shared):
                 found = tuple(r for r in hosts[candidate] if self._applies(r, scope))
                 if found:
                     return found
         return ()
 
-    def _candidates(self, namespace: str, host: str) -> list[str]:
+    def _candidates(self, namespace: str, host: str, shared: str) -> list[str]:
         """The hosts of rules that cover `host`, the most specific first."""
         patterns = self._patterns[namespace]
         wild = [p for p in patterns if p != host and most_specific(host, [p]) is not None]
-        exact = [host] if host in self._rules[namespace] else []
+        exact = [h for h in (host, shared) if h in self._rules[namespace]]
         return exact + sorted(wild, key=len, reverse=True)
 
     def _applies(self, rule: Resource[DestinationRule], scope: Scope) -> bool:
@@ -167,7 +178,7 @@ class MeshRules:
 
     def of(self, service: Service) -> Resource[VirtualService] | None:
         """The VirtualService of a service."""
-        found = self._by_host.get(service.hostname)
+        found = self._by_host.get(service.hostname) or self._by_host.get(service.shared)
         if found is not None or not self._patterns:
             return found
         host = self._pattern_of(service)

@@ -14,21 +14,20 @@ from types import MappingProxyType
 from typing import Any
 
 from dockermesh.config.hosts import kubernetes_service
-from dockermesh.model import Catalog, Endpoint, Health, Port, Resolution, Service, Workload, WorkloadKind
-from dockermesh.model.identity import account_of
+from dockermesh.model import Catalog, Endpoint, Port, Resolution, Service, Workload, WorkloadKind
 from dockermesh.model.protocol import Protocol, parse_protocol
 from dockermesh.translate.attestation import Attestation, attest
 from dockermesh.translate.egress import egress_service
 from dockermesh.translate.peer_authentication import PeerPolicies
+from dockermesh.translate.projects import namesakes, own_services
 from dockermesh.translate.service_entries import entry_services, merge_services
 from dockermesh.translate.settings import IstioConfig, MeshSettings, with_mesh_config
+from dockermesh.translate.stand_in import standing_in
 from dockermesh.translate.vips import allocate_vips
 
 CLUSTER_DOMAIN = "svc.cluster.local"
 SERVICE_DOMAIN = "service.consul"
 _ALIAS = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
-REFUSING = ("127.0.0.1", 1)
-"""Where nobody listens, in any proxy's network namespace (tcpmux, unused since decades)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +61,7 @@ class MeshState:
 
     services: Mapping[str, Service] = field(default_factory=lambda: MappingProxyType({}))
     names: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    own_names: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
     vips: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     workloads: Mapping[str, Workload] = field(default_factory=lambda: MappingProxyType({}))
     config: IstioConfig = field(default_factory=IstioConfig)
@@ -71,6 +71,10 @@ class MeshState:
     owners: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     jwks: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     attestation: Attestation = field(default_factory=Attestation)
+
+    def names_in(self, project: str) -> Mapping[str, str]:
+        """Names to hostnames as a Compose project understands them."""
+        return self.own_names.get(project, self.names)
 
 
 def build_mesh(
@@ -98,12 +102,14 @@ def build_mesh(
     policies = _peer_policies(config, settings, before)
     attestation = attest(services, catalog.services, catalog.workloads, policies, before.attestation)
     services = {host: made for host, (_, made) in attestation.found.items()}
-    vips, names, owners = before.vips, before.names, before.owners
+    vips, names, own_names, owners = before.vips, before.names, before.own_names, before.owners
     if _addressing(services) != _addressing(before.services):
         vips, names, owners = _vips(services), _names(services), _owners(services)
+        own_names = _own_names(services, names)
     return MeshState(
         services=services,
         names=names,
+        own_names=own_names,
         vips=vips,
         workloads=catalog.workloads,
         config=config,
@@ -158,7 +164,7 @@ def _owners(services: Mapping[str, Service]) -> dict[str, str]:
 
 def _addressing(services: Mapping[str, Service]) -> list[tuple[object, ...]]:
     """What names and virtual IPs depend on."""
-    return sorted((host, s.aliases, s.addresses, s.resolution.value) for host, s in services.items())
+    return sorted((host, s.namespace, s.aliases, s.addresses, s.resolution.value) for host, s in services.items())
 
 
 def _vips(services: Mapping[str, Service]) -> dict[str, str]:
@@ -189,6 +195,7 @@ def host_names(service: Service) -> list[str]:
         return [service.hostname, *forms]
     listed = [
         service.hostname,
+        *([service.shared] if service.shared else []),
         name,
         f"{name}.service",
         f"{name}.{namespace}",
@@ -202,10 +209,21 @@ def host_names(service: Service) -> list[str]:
 def _names(services: Mapping[str, Service]) -> dict[str, str]:
     """Names to hostnames. A hostname is never taken away by another service's alias; else the first in order wins."""
     names = {host.lower(): host for host in services}
-    for host in sorted(services):
+    for host in sorted(host for host, service in services.items() if not service.project):
         for name in host_names(services[host]):
             names.setdefault(name, host)
     return names
+
+
+def _own_names(services: Mapping[str, Service], names: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """The names of each project that has services of its own: their short names are theirs."""
+    found: dict[str, dict[str, str]] = {}
+    for host in sorted(host for host, service in services.items() if service.project):
+        own = found.setdefault(services[host].project, dict(names))
+        shared = services[host].shared
+        # What another service's name is meanwhile stays that one's.
+        own |= {name: host for name in host_names(services[host]) if names.get(name, host) in {shared, host}}
+    return found
 
 
 def _with_workloads(catalog: Catalog, before: Mapping[str, Service]) -> dict[str, Service]:
@@ -224,17 +242,19 @@ def _with_workloads(catalog: Catalog, before: Mapping[str, Service]) -> dict[str
                 known = services.get(host)
                 if known is None or not known.endpoints:
                     protocols[host, served.port] = parse_protocol(served.protocol) or Protocol.AUTO
-                    endpoint = _standing_in(workload, served.port)
+                    endpoint = standing_in(workload, served.port)
                     missing[host][served.port, endpoint.service_account] = endpoint
     for host, endpoints in missing.items():
         numbers = sorted({port for port, _ in endpoints})
         ports = tuple(Port(number, protocols[host, number]) for number in numbers)
-        standing_in = _stand_in(host, ports, tuple(endpoints[key] for key in sorted(endpoints)))
+        waiting = _stand_in(host, ports, tuple(endpoints[key] for key in sorted(endpoints)))
         old = before.get(host)
-        services[host] = old if old == standing_in else standing_in
+        services[host] = old if old == waiting else waiting
     for host, aliases in _aliases(catalog.workloads.values(), services).items():
         named = replace(services[host], aliases=aliases)
         services[host] = old if (old := before.get(host)) == named else named
+    for own in own_services(services, namesakes(catalog.workloads.values()), SERVICE_DOMAIN):
+        services[own.hostname] = old if (old := before.get(own.hostname)) == own else own
     return services
 
 
@@ -255,18 +275,6 @@ def _aliases(workloads: Iterable[Workload], services: Mapping[str, Service]) -> 
         if len(holders[alias]) == 1 and host in services and is_free and _ALIAS.fullmatch(alias):
             found[host].append(alias)
     return {host: tuple(aliases) for host, aliases in found.items()}
-
-
-def _standing_in(workload: Workload, port: int) -> Endpoint:
-    """What refuses in place of a workload, and is the same in name, so that its service's identities stay."""
-    return Endpoint(
-        address=REFUSING[0],
-        port=REFUSING[1],
-        service_port=port,
-        health=Health.UNHEALTHY,
-        namespace=workload.namespace,
-        service_account=account_of(workload.service_account, workload.service),
-    )
 
 
 def _stand_in(host: str, ports: tuple[Port, ...], endpoints: tuple[Endpoint, ...]) -> Service:

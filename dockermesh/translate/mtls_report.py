@@ -19,8 +19,9 @@ from dockermesh.translate.attestation import why_plaintext
 from dockermesh.translate.delegates import Delegation
 from dockermesh.translate.endpoints import serving
 from dockermesh.translate.index import ConfigIndex, Rules
-from dockermesh.translate.mesh import REFUSING, MeshState, Proxy
+from dockermesh.translate.mesh import MeshState, Proxy
 from dockermesh.translate.policy import effective_policy
+from dockermesh.translate.stand_in import REFUSING
 from dockermesh.translate.visibility import Scope, is_exported
 
 
@@ -98,7 +99,7 @@ def _sees(scope: Scope, service: Service, mesh: MeshState) -> bool:
 
 
 def _edges(service: Service, scope: Scope, index: ConfigIndex, mesh: MeshState) -> Iterator[Edge]:
-    rules = index.rules_of(service.hostname, service.namespace, scope)
+    rules = index.rules_of(service.hostname, service.namespace, scope, service.shared)
     merged = index.merged(rules)
     for port in clusters.ports_of(service):
         for subset in (None, *merged.subsets):

@@ -71,12 +71,12 @@ def inputs_of(
     """The inputs of a service."""
     mesh = where.mesh
     has_inline = service.resolution.value not in {"STATIC", "NONE"}
-    rules = where.index.rules_of(service.hostname, service.namespace, where.scope)
+    rules = where.index.rules_of(service.hostname, service.namespace, where.scope, service.shared)
     return Inputs(
         hostname=service.hostname,
         ports=service.ports,
         domains=domains,
-        vip=mesh.vips.get(service.hostname, ""),
+        vip=mesh.vips.get(_address_of(service, where), ""),
         settings=mesh.settings,
         rule=rule,
         policies=rules,
@@ -94,6 +94,15 @@ def inputs_of(
         is_meshed=service.is_meshed,
         has_certificate=where.scope.has_certificate or not (service.is_meshed or rules),
     )
+
+
+def _address_of(service: Service, where: Destinations) -> str:
+    """The hostname whose virtual IP the service has in this scope.
+
+    What a project has for itself keeps that of the name: clients remember addresses, and another project may come.
+    """
+    is_own = bool(service.project) and service.project == where.scope.project
+    return service.shared if is_own else service.hostname
 
 
 def caller(rule: ConfigResource[VirtualService], where: Destinations) -> object:

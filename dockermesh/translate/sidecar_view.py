@@ -102,10 +102,12 @@ class SidecarView:
 
     def _visible(self) -> Mapping[str, Service]:
         """The services that this scope may see; destinations of its rules are among them, without routes."""
-        mesh, scope = self._mesh, self.scope
+        mesh, scope, names = self._mesh, self.scope, self._mesh.names_in(self.scope.project)
+        # Of a name that several projects have, each calls its own.
+        covered = {s.shared for s in mesh.services.values() if s.project == scope.project} if scope.project else set()
         default = mesh.settings.service_export_to
         if scope.sidecar is None and not default and not any(s.export_to for s in mesh.declared.values()):
-            self._imported = set(mesh.services)
+            self._imported = mesh.services.keys() - covered
             return mesh.services
         exported = {
             host: item
@@ -115,9 +117,10 @@ class SidecarView:
         self._imported = {
             host
             for host, item in exported.items()
-            if scope.imports(item.namespace, [host, *item.aliases, *service.visible_domains(item, mesh.names)])
+            if host not in covered
+            and scope.imports(item.namespace, [host, *item.aliases, *service.visible_domains(item, names)])
         }
-        wanted = self._imported | self._rules.targets(mesh.names)
+        wanted = self._imported | self._rules.targets(names)
         return {host: item for host, item in exported.items() if host in wanted}
 
     def _update_services(self, where: Destinations, is_new_index: bool) -> tuple[bool, bool]:
@@ -158,7 +161,7 @@ class SidecarView:
         return touched, reshaped
 
     def _translate(self, item: Service, old: Translated | None, where: Destinations) -> Translated:
-        domains = service.visible_domains(item, where.mesh.names)
+        domains = service.visible_domains(item, where.mesh.names_in(self.scope.project))
         rule = self._rules.of(item) if item.hostname in self._imported else None
         inputs = service.inputs_of(item, domains, rule, where)
         is_same = old is not None and old.service is not None and old.inputs == inputs

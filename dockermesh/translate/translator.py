@@ -221,14 +221,15 @@ class Translator:
         changed = [host for host, item in mesh.services.items() if before.services.get(host) is not item]
         for host in (*(before.services.keys() - mesh.services.keys()), *changed):
             old = before.services.get(host)
-            if old is not None:
+            # What a project has for itself are endpoints of the shared service.
+            if old is not None and not old.project:
                 self._forget(old)
         is_reshaped = before.services.keys() != mesh.services.keys()
         for host in changed:
             new = mesh.services[host]
             is_reshaped = is_reshaped or before.services[host].ports != new.ports
             protocols = {port.number: port.protocol for port in new.ports}
-            for endpoint in new.endpoints:
+            for endpoint in new.endpoints if not new.project else ():
                 protocol = protocols.get(endpoint.service_port or endpoint.port, Protocol.AUTO)
                 self._served.setdefault(endpoint.address, {})[endpoint.port] = Port(endpoint.port, protocol)
                 if endpoint.locality:

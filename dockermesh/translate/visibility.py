@@ -37,7 +37,7 @@ class Scope:
     """What decides about everything that a sidecar gets beside its inbound ports.
 
     Proxies in equal scopes share all those resources. `selectors` are the label selectors of the config that the proxy
-    fulfils; `locality` and `labels` are only there if something depends on them.
+    fulfils; `locality`, `labels` and `project` (Compose's) are only there if something depends on them.
     """
 
     namespace: str = "default"
@@ -46,6 +46,7 @@ class Scope:
     locality: str = ""
     labels: Labels = ()
     has_certificate: bool = True
+    project: str = ""
 
     def carries(self, labels: Mapping[str, str]) -> bool:
         """Whether the proxy fulfils a selector."""

@@ -1,0 +1,21 @@
+"""What stands in for endpoints that are away for a moment: it refuses at once, so that requests are retried."""
+
+from __future__ import annotations
+
+from dockermesh.model import Endpoint, Health, Workload
+from dockermesh.model.identity import account_of
+
+REFUSING = ("127.0.0.1", 1)
+"""Where nobody listens, in any proxy's network namespace (tcpmux, unused since decades)."""
+
+
+def standing_in(workload: Workload, port: int) -> Endpoint:
+    """What refuses in place of a workload, and is the same in name, so that its service's identities stay."""
+    return Endpoint(
+        address=REFUSING[0],
+        port=REFUSING[1],
+        service_port=port,
+        health=Health.UNHEALTHY,
+        namespace=workload.namespace,
+        service_account=account_of(workload.service_account, workload.service),
+    )
