@@ -19,7 +19,7 @@ from dockermesh.model.protocol import Protocol, parse_protocol
 from dockermesh.translate.attestation import Attestation, attest
 from dockermesh.translate.egress import egress_service
 from dockermesh.translate.peer_authentication import PeerPolicies
-from dockermesh.translate.projects import namesakes, own_services
+from dockermesh.translate.projects import Namesakes, namesakes, own_services
 from dockermesh.translate.service_entries import entry_services, merge_services
 from dockermesh.translate.settings import IstioConfig, MeshSettings, with_mesh_config
 from dockermesh.translate.stand_in import standing_in
@@ -62,6 +62,7 @@ class MeshState:
     services: Mapping[str, Service] = field(default_factory=lambda: MappingProxyType({}))
     names: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     own_names: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+    shared_names: Namesakes = field(default_factory=lambda: MappingProxyType({}))
     vips: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     workloads: Mapping[str, Workload] = field(default_factory=lambda: MappingProxyType({}))
     config: IstioConfig = field(default_factory=IstioConfig)
@@ -93,7 +94,10 @@ def build_mesh(
     config = config if config is not None else before.config
     declared = _declared(catalog, config, before)
     known = {host: given for host, (given, _) in before.attestation.found.items()}
-    services = _with_workloads(catalog, known)
+    shared_names = (
+        before.shared_names if catalog.workloads is before.workloads else namesakes(catalog.workloads.values())
+    )
+    services = _with_workloads(catalog, shared_names, known)
     services |= egress_service(catalog.workloads, config.gateways, SERVICE_DOMAIN, known)
     for host, service in declared.items():
         services.setdefault(host, service)
@@ -110,6 +114,7 @@ def build_mesh(
         services=services,
         names=names,
         own_names=own_names,
+        shared_names=shared_names,
         vips=vips,
         workloads=catalog.workloads,
         config=config,
@@ -226,7 +231,7 @@ def _own_names(services: Mapping[str, Service], names: Mapping[str, str]) -> dic
     return found
 
 
-def _with_workloads(catalog: Catalog, before: Mapping[str, Service]) -> dict[str, Service]:
+def _with_workloads(catalog: Catalog, shared_names: Namesakes, before: Mapping[str, Service]) -> dict[str, Service]:
     """The catalog's services, and those that only stopped workloads serve at the moment.
 
     A service lives as long as a pod of it exists. When no endpoint is registered, one stands in that refuses every
@@ -253,7 +258,7 @@ def _with_workloads(catalog: Catalog, before: Mapping[str, Service]) -> dict[str
     for host, aliases in _aliases(catalog.workloads.values(), services).items():
         named = replace(services[host], aliases=aliases)
         services[host] = old if (old := before.get(host)) == named else named
-    for own in own_services(services, namesakes(catalog.workloads.values()), SERVICE_DOMAIN):
+    for own in own_services(services, shared_names, SERVICE_DOMAIN):
         services[own.hostname] = old if (old := before.get(own.hostname)) == own else own
     return services
 

@@ -30,17 +30,27 @@ Namesakes = Mapping[str, Mapping[str, Own]]
 
 def namesakes(workloads: Iterable[Workload]) -> Namesakes:
     """The names that several projects have, with what each serves under them."""
-    found: dict[str, dict[str, Own]] = defaultdict(lambda: defaultdict(Own))
+    by_service: dict[str, dict[str, list[Workload]]] = defaultdict(dict)
     for workload in workloads:
         project, service = compose_names(workload.name)
-        if project == JOINED:
-            continue
+        if project != JOINED:
+            by_service[service].setdefault(project, []).append(workload)
+    found: dict[str, dict[str, Own]] = defaultdict(lambda: defaultdict(Own))
+    for service, projects in by_service.items():
+        # Nearly always there is one.
+        if len(projects) > 1:
+            for project, members in projects.items():
+                _collect(found, service, project, members)
+    return {name: projects for name, projects in found.items() if len(projects) > 1}
+
+
+def _collect(found: dict[str, dict[str, Own]], service: str, project: str, members: Iterable[Workload]) -> None:
+    for workload in members:
         for served in workload.ports:
             for name in default_names(service, served.port) & {service, served.service}:
                 own = found[name.lower()][project]
                 own.ports.setdefault(served.port, parse_protocol(served.protocol) or Protocol.AUTO)
                 own.served.append((workload, served))
-    return {name: projects for name, projects in found.items() if len(projects) > 1}
 
 
 def default_names(service: str, port: int) -> set[str]:
