@@ -1,7 +1,7 @@
 """The certificates that Gateways and DestinationRules name by `credentialName`, out of Secrets, for who needs them.
 
-A gateway finds a credential in its own namespace, as in Istio, else in `default`. Where no Secret has the name, what
-translation made stays: files in the gateway's container.
+A gateway finds a credential in its own namespace, as in Istio, else in `default`. Where no Secret has the name, nothing
+is sent: the hosts that need it are refused, and all others go on.
 
 Invariant: private keys go to gateways that name them, and to nobody else. Sidecars get trusted certificates only: those
 of a Secret in their own namespace or in `default`, else, where the Secret is a gateway's, their system's. The same
@@ -25,6 +25,7 @@ from dockermesh.xds import SECRET as SECRET_TYPE
 from dockermesh.xds import Resource, ResourceSet, Snapshot
 
 _SHARED_NAMESPACE = "default"
+_MOST_KEPT = 64
 _ROOTS_SUFFIX = "-cacert"
 
 
@@ -59,15 +60,23 @@ class GatewayCredentials:
     def layered(self, workload: Workload, snapshot: Snapshot) -> Snapshot:
         """The snapshot with the workload's credentials in it."""
         under = snapshot.secrets
-        if not self._known or not len(under):
+        if not any(map(named_credential, under)):
             return snapshot
         is_gateway = workload.kind is WorkloadKind.GATEWAY
         place = (id(under), workload.namespace, is_gateway)
         known = self._made.get(place)
         if known is None or known[0] is not under:
-            own = [r for name in under if (r := self._resource(name, workload.namespace, is_gateway)) is not None]
-            known = self._made[place] = (under, ResourceSet(own, base=under) if own else under)
+            if len(self._made) >= _MOST_KEPT:
+                self._made.clear()
+            known = self._made[place] = (under, self._filled(under, workload.namespace, is_gateway))
         return snapshot if known[1] is under else replace(snapshot, secrets=known[1])
+
+    def _filled(self, under: ResourceSet, namespace: str, is_gateway: bool) -> ResourceSet:
+        """The secrets with those of credentials in the place of what translation made of their names."""
+        wanted = [name for name in under if named_credential(name)]
+        kept = [resource for resource in under.values() if not named_credential(resource.name)]
+        own = (self._resource(name, namespace, is_gateway) for name in wanted)
+        return ResourceSet([*kept, *(resource for resource in own if resource is not None)])
 
     def _resource(self, name: str, namespace: str, is_gateway: bool) -> Resource | None:
         credential = named_credential(name)

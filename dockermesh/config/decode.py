@@ -17,7 +17,7 @@ from functools import cache
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from dockermesh.config.checks import CHECKS, parse_duration
-from dockermesh.config.fields import json_name
+from dockermesh.config.fields import Quotable, json_name
 from dockermesh.config.findings import Cursor
 from dockermesh.config.legacy import UPGRADES
 
@@ -45,7 +45,9 @@ def _decoder(annotation: Any) -> _Decode:
     origin = get_origin(annotation)
     if origin is Annotated:
         inner, *limits = get_args(annotation)
-        return _limited(_decoder(inner), limits)
+        plain = [limit for limit in limits if not isinstance(limit, Quotable)]
+        decoder = _decoder(inner)
+        return _limited(decoder if len(plain) == len(limits) else _unquoted(decoder), plain)
     if origin in (Union, types.UnionType):
         (inner,) = (a for a in get_args(annotation) if a is not types.NoneType)
         return _decoder(inner)
@@ -128,9 +130,11 @@ def _map_decoder(key: Any, item: Any) -> _Decode:
 
 def _key_decoder(key: Any) -> _Decode:
     inner = _decoder(key)
-    if get_origin(key) is Annotated and get_args(key)[0] is int:
-        return lambda raw, at: inner(int(raw) if _is_integer_text(raw) else raw, at)
-    return inner
+    return _unquoted(inner) if get_origin(key) is Annotated and get_args(key)[0] is int else inner
+
+
+def _unquoted(inner: _Decode) -> _Decode:
+    return lambda raw, at: inner(int(raw) if _is_integer_text(raw) else raw, at)
 
 
 def _is_integer_text(raw: Any) -> bool:

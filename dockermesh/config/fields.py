@@ -45,6 +45,11 @@ class Pattern:
     meaning: str
 
 
+@dataclass(frozen=True, slots=True)
+class Quotable:
+    """A number that may be in quotes, as protobuf's JSON allows; Kubernetes' resources do not."""
+
+
 Int32 = Annotated[int, Range(-(2**31), 2**31 - 1)]
 UInt32 = Annotated[int, Range(0, 2**32 - 1)]
 Int64 = Annotated[int, Range(-(2**63), 2**63 - 1)]

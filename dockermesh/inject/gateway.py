@@ -91,10 +91,12 @@ def resources(mappings: Iterable[PortMapping], plan: Plan) -> list[dict[str, Any
             continue
         service = plan.meshed[mapping.service]
         namespace = service.settings.namespace
-        title = f"{plan.project}-gateway-{mapping.gateway_port}"
+        # Compose's project may have `_`, which no name of a resource has.
+        title = f"{plan.project.replace('_', '-').strip('-')}-gateway-{mapping.gateway_port}"
         port = {"number": mapping.gateway_port, "name": f"{mapping.protocol}-{mapping.gateway_port}"}
         server = {"port": port | {"protocol": mapping.protocol.upper()}, "hosts": ["*"]}
-        host = destination_host(service, mapping.target)
+        # Hosts of resources have no `_` either; the mesh knows such a service by this name, too.
+        host = destination_host(service, mapping.target).replace("_", "-")
         route = {"route": [{"destination": {"host": host, "port": {"number": mapping.target}}}]}
         spec: dict[str, Any] = {"hosts": ["*"], "gateways": [title]}
         if mapping.protocol == "http":

@@ -37,11 +37,24 @@ def check(project: Mapping[str, Any], source: Mapping[str, Any]) -> None:
         )
 
 
+def _networks(service: Mapping[str, Any]) -> dict[str, Any]:
+    """The networks without aliases: compose-spec takes host names only, Docker also `my_db`."""
+    networks = service.get("networks")
+    if not isinstance(networks, Mapping):
+        return {}
+    return {
+        "networks": {
+            name: {key: value for key, value in attachment.items() if key != "aliases"} if attachment else attachment
+            for name, attachment in networks.items()
+        }
+    }
+
+
 def _complaint(project: Mapping[str, Any]) -> str:
     from compose_spec import PyCompose
 
     services = {
-        name: {key: value for key, value in service.items() if key not in _NEWER}
+        name: {key: value for key, value in service.items() if key not in _NEWER} | _networks(service)
         for name, service in project["services"].items()
     }
     try:

@@ -93,7 +93,7 @@ def _attested(
     service: Service, workloads: Mapping[str, Workload], policies: PeerPolicies, accounts: tuple[Account, ...] | None
 ) -> Service:
     marks = [not why_plaintext(e, service, workloads, policies) for e in service.endpoints]
-    endpoints = service.endpoints
+    endpoints = _labelled(service.endpoints, workloads)
     if any(marks):
         pairs = zip(endpoints, marks, strict=True)
         endpoints = tuple(replace(e, takes_mtls=True) if takes_mtls else e for e, takes_mtls in pairs)
@@ -104,6 +104,17 @@ def _attested(
     if endpoints is service.endpoints and not accounts and not is_meshed:
         return service
     return replace(service, endpoints=endpoints, accounts=accounts, is_meshed=is_meshed)
+
+
+def _labelled(endpoints: tuple[Endpoint, ...], workloads: Mapping[str, Workload]) -> tuple[Endpoint, ...]:
+    """With the labels of their workloads, which Consul does not know; what it says itself counts more."""
+    found = tuple(
+        replace(e, labels=MappingProxyType({**known.labels, **e.labels}))
+        if (known := workloads.get(e.workload)) is not None and not known.labels.keys() <= e.labels.keys()
+        else e
+        for e in endpoints
+    )
+    return endpoints if all(new is old for new, old in zip(found, endpoints, strict=True)) else found
 
 
 def why_plaintext(

@@ -62,15 +62,15 @@ def boolean(value: bool) -> wrappers_pb2.BoolValue:
     return wrappers_pb2.BoolValue(value=value)
 
 
-def ads() -> config_source_pb2.ConfigSource:
+def ads(*, patience: float = 0) -> config_source_pb2.ConfigSource:
     """Where proxies get further resources: the stream that they already have.
 
-    Without a time-out, a listener waits for its routes rather than start without them.
+    Without `patience` (seconds), a listener waits for its routes rather than start without them.
     """
     return config_source_pb2.ConfigSource(
         ads=config_source_pb2.AggregatedConfigSource(),
         resource_api_version=config_source_pb2.V3,
-        initial_fetch_timeout=seconds(0),
+        initial_fetch_timeout=seconds(patience),
     )
 
 

@@ -207,6 +207,8 @@ def host_names(service: Service) -> list[str]:
         f"{name}.{namespace}.svc",
         f"{name}.{namespace}.{CLUSTER_DOMAIN}",
         *service.aliases,
+        # What resources can call it, whose hosts have no `_`.
+        *([name.replace("_", "-")] if "_" in name else []),
     ]
     return list(dict.fromkeys(text.lower() for text in listed))
 

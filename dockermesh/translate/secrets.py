@@ -19,6 +19,7 @@ CREDENTIALS_DIR = "/etc/dockermesh/credentials"
 SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
 WORKLOAD_CERTIFICATE = "default"
 MESH_ROOT = "ROOTCA"
+_PATIENCE_S = 1.0
 _FILE_CERTIFICATE = "file-cert:"
 _FILE_ROOT = "file-root:"
 _CREDENTIAL = "kubernetes://"
@@ -47,8 +48,9 @@ def credential_root(name: str) -> str:
 
 
 def sds(name: str) -> secret_pb2.SdsSecretConfig:
-    """A reference to a secret."""
-    return secret_pb2.SdsSecretConfig(name=name, sds_config=ads())
+    """A reference to a secret. A credential may not be there: it then keeps nothing but its own hosts from working."""
+    patience = _PATIENCE_S if name.startswith(_CREDENTIAL) else 0
+    return secret_pb2.SdsSecretConfig(name=name, sds_config=ads(patience=patience))
 
 
 def issued_certificate(chain: bytes, key: bytes) -> secret_pb2.Secret:

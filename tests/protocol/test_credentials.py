@@ -139,6 +139,19 @@ async def test_clients_are_checked_against_the_secrets_ca(shell: Shell, pairs: l
         await told(stream, ROOTS, roots_are(pairs[1]))
 
 
+async def test_a_credential_that_is_not_there_is_not_spoken_of(shell: Shell, pairs: list[Pair]) -> None:
+    """A secret that names files which the gateway has not would be refused, and with it all others."""
+    edge = json.loads(json.dumps(EDGE).replace("bookinfo", "lost").replace('"*"', '"lost.example"'))
+    edge["metadata"]["name"] = "lost"
+    await shell.ok("apply -f -", json.dumps(edge))
+    await shell.run(SECRET.format(pairs[0].folder, pairs[0].folder))
+    async with shell.mesh.stream(GATEWAY.name, node=node_id(GATEWAY.name, "istio-system")) as stream:
+        await told(stream, PAIR, lambda _: True)
+        got = await stream.secrets("default", PAIR, PAIR.replace("bookinfo", "lost"))
+    assert got.keys() == {"default", PAIR}
+    await shell.ok("delete -f -", json.dumps(edge))
+
+
 async def test_a_sidecar_is_not_given_the_gateways_key(shell: Shell) -> None:
     async with shell.mesh.stream(REVIEWS.name) as stream:
         got = await stream.secrets("default", PAIR)

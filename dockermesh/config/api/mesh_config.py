@@ -16,7 +16,11 @@ from dockermesh.config.api.destination_rule import ClientTlsSettings, H2UpgradeP
 from dockermesh.config.api.gateway import TlsProtocol
 from dockermesh.config.api.telemetry import CustomTag
 from dockermesh.config.api.virtual_service import HTTPRetry
-from dockermesh.config.fields import REQUIRED, Duration, Length, Range, UInt32
+from dockermesh.config.fields import REQUIRED, Duration, Length, Quotable, Range
+from dockermesh.config.fields import UInt32 as _UInt32
+
+UInt32 = Annotated[_UInt32, Quotable()]
+"""Istio reads its MeshConfig as protobuf's JSON."""
 
 
 class OutboundPolicyMode(StrEnum):

@@ -184,6 +184,19 @@ items:
     }
 
 
+def test_numbers_of_mesh_config_may_be_quoted() -> None:
+    """As in Istio's task of external authorization, whose MeshConfig is protobuf's JSON; a resource's may not."""
+    provider = "{name: opa, envoyExtAuthzGrpc: {service: opa.foo.svc.cluster.local, port: %s}}"
+    for port in ("9000", "'9000'"):
+        reading = read_text(f"kind: MeshConfig\nextensionProviders: [{provider % port}]\n")
+        assert [p.envoy_ext_authz_grpc.port for p in reading.resources[0].spec.extension_providers] == [9000]
+    for port in ("'9e3'", "'x'", "'99999999999'"):
+        assert not read_text(f"kind: MeshConfig\nextensionProviders: [{provider % port}]\n").is_valid
+    gateway = "{number: '80', name: http, protocol: HTTP}"
+    text = f"spec: {{servers: [{{port: {gateway}, hosts: ['*']}}]}}"
+    assert not read_text(f"apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: a}}\n{text}").is_valid
+
+
 def test_mesh_config_at_the_top_or_in_spec() -> None:
     plain = read_text("kind: MeshConfig\naccessLogFile: /dev/stdout\noutboundTrafficPolicy: {mode: REGISTRY_ONLY}\n")
     nested = read_text(

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from inject_projects import mesh, port, service
 
+from dockermesh.config.documents import read_text
 from dockermesh.errors import InputError
-from dockermesh.inject import InjectOptions
+from dockermesh.inject import InjectOptions, inject_project
+from dockermesh.inject.writer import check
 
 
 def test_network_moves_to_the_pod_and_the_rest_stays() -> None:
@@ -308,3 +310,19 @@ def test_a_thousand_services_take_less_than_two_seconds() -> None:
     text = to_yaml(injection.project)
     assert time.process_time() - began < 2
     assert text.count("dockermesh.io/role: pod") == 1000
+
+
+def test_names_with_underscores_are_as_good_as_any() -> None:
+    """`my_db` is no host name, but Compose takes it and Docker's DNS answers it; a project may be called so, too."""
+    source = {
+        "name": "my_shop",
+        "services": {"my_db": service(ports=[port(80, "8000")], container_name="the_db")},
+        "networks": {"default": {"name": "my_shop_default"}},
+    }
+    made = inject_project(source, InjectOptions()).project
+    check(made, source)
+    assert made["services"]["my_db-1-pod"]["networks"]["default"]["aliases"] == ["my_db", "the_db"]
+    text = made["services"]["gateway-pod"]["labels"]["dockermesh.io/config"].replace("$$", "$")
+    reading = read_text(text)
+    assert [r.kind for r in reading.resources] == ["Gateway", "VirtualService"]
+    assert not reading.findings

@@ -98,6 +98,16 @@ def test_what_did_not_change_is_the_same_object() -> None:
     assert all(after.services[host] is before.services[host] for host in before.services)
 
 
+def test_endpoints_have_their_workloads_labels_and_the_registrys_count_more() -> None:
+    """Consul knows tags and meta only; subsets select by Compose's labels, too."""
+    known = workload("reviews-1", 9080, labels={"version": "v9", "tier": "back"})
+    found = service("reviews", "10.0.0.2")
+    before = build_mesh(catalog([found], [known]))
+    (endpoint,) = before.services[found.hostname].endpoints
+    assert dict(endpoint.labels) == {"version": "v1", "tier": "back"}
+    assert build_mesh(catalog([found], [known]), previous=before).services[found.hostname].endpoints[0] is endpoint
+
+
 def names(*workloads: Workload) -> dict[str, str]:
     """What aliases mean where `reviews`, `ratings` and `db` are services."""
     found = [service(name, "10.0.0.2") for name in ("reviews", "ratings", "db")]
