@@ -414,8 +414,15 @@ ASK_UDP = """
 import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("127.0.0.1", 41000))
 s.connect(("127.0.0.11", 53)); s.settimeout(30)
-s.send(b"?"); print(s.recv(99).decode())
+answers = []
+for name, kind in {questions!r}:
+    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
+    extended = bytes([0, 0, 41, 16, 0, 0, 0, 0, 0, 0, 0])
+    s.send(b"id" + bytes([1, 0, 0, 1, 0, 0, 0, 0, 0, 1]) + labels + bytes([0, 0, kind, 0, 1]) + extended)
+    answers.append(s.recv(99).decode())
+print(*answers)
 """
+A, MX, TXT, AAAA = 1, 15, 16, 28
 
 
 def test_dns_goes_to_the_proxy_and_the_proxys_own_to_docker(pod: Pod, net: Net) -> None:
@@ -425,9 +432,17 @@ def test_dns_goes_to_the_proxy_and_the_proxys_own_to_docker(pod: Pod, net: Net) 
         running(net.python(ECHO_UDP.format(host="127.0.0.11", port=45678, say=b"docker"))),
     ):
         # The same source port on purpose: one's conntrack entry must not catch the other.
+        asked = ASK_UDP.format(questions=[("api", A)])
         for _ in range(2):
-            assert net.python(ASK_UDP).communicate()[0].strip() == "proxy"
-            assert net.python(ASK_UDP, uid=1337).communicate()[0].strip() == "docker"
+            assert net.python(asked).communicate()[0].strip() == "proxy"
+            assert net.python(asked, uid=1337).communicate()[0].strip() == "docker"
+        # One socket asks for both kinds of addresses, as musl and glibc do. What the proxy cannot answer is Docker's.
+        both = [("api", A), ("api", AAAA), ("example.org", A), ("example.org", MX), ("consul.example.org", TXT)]
+        found = net.python(ASK_UDP.format(questions=both)).communicate()[0].split()
+        assert found == ["proxy", "docker", "proxy", "docker", "docker"]
+        ours = ["api.service.consul", "api.default.svc.cluster.local", "api.default", "api.service", "api.default.svc"]
+        found = net.python(ASK_UDP.format(questions=[(name, AAAA) for name in ours])).communicate()[0].split()
+        assert found == ["proxy"] * len(ours), "a name server that is away must not hold them up"
     with (
         serving(net, "0.0.0.0", 15053, b"proxy", uid=1337),
         serving(net, "127.0.0.11", 45678, b"docker"),

@@ -54,6 +54,10 @@ class _Family:
     dns_servers: tuple[str, ...]
 
 
+_ENDINGS = ("consul", "local", "svc", "service", "default")
+"""Last labels of names that the mesh alone knows, such as `service.consul` and `svc.cluster.local`."""
+
+
 @dataclass(slots=True)
 class _Rules:
     """Chains by table in the order in which they will be written."""
@@ -214,8 +218,28 @@ def _outbound(rules: _Rules, config: CaptureConfig, family: _Family) -> None:
     _outbound_include(rules, config, family)
 
 
+def _addresses_alone(rules: _Rules, config: CaptureConfig, pod: PodOptions) -> None:
+    """Of DNS queries over UDP only those for IPv4 addresses go to the proxy, others to Docker's resolver.
+
+    Envoy's filter answers NXDOMAIN to AAAA, for which musl gives a name up, and knows no other types at all. As one
+    socket asks for both kinds, the others are in the zone of the proxy's own queries. Names that nobody else knows go
+    to the proxy whatever is asked: a name server that is away would hold them up.
+    """
+    to = f"-p udp --dport 53 -d {pod.resolver}/32 "
+    # The end of a name, type A, class IN; or a last label. A question begins 40 bytes after the packet.
+    wanted = ["0000010001", *(f"{len(label):02x}{label.encode().hex()}00" for label in _ENDINGS)]
+    matches = [f'{to}-m string --algo bm --from 40 --hex-string "|{text}|" ' for text in wanted]
+    redirects = rules.chain("nat", "ISTIO_OUTPUT_DNS")
+    redirects[:] = [rule for rule in redirects if not rule.startswith(to)]
+    redirects += [f"{match}-j REDIRECT --to-ports {config.dns_port}" for match in matches]
+    zones = rules.chain("raw", "ISTIO_OUTPUT_DNS")
+    place = next(place for place, rule in enumerate(zones) if rule.startswith(to))
+    zones[place : place + 1] = [*(f"{match}-j CT --zone 2" for match in matches), f"{to}-j CT --zone 1"]
+
+
 def _pod_extras(rules: _Rules, config: CaptureConfig, pod: PodOptions) -> None:
     if config.dns:
+        _addresses_alone(rules, config, pod)
         # Docker answers out of a socket inside the pod; the answer belongs to the proxy's query, so to zone 1.
         rules.add("raw", "ISTIO_OUTPUT_DNS", f"-p udp -s {pod.resolver}/32 ! --dport 53 -j CT --zone 1")
     for first in range(0, len(pod.hold_ports), MAX_MULTIPORT):

