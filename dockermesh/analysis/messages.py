@@ -95,13 +95,14 @@ NO_CA = Message(
     "IST0128",
     "NoServerCertificateVerificationDestinationLevel",
     _W,
-    "DestinationRule {} in namespace {} has TLS mode {} without caCertificates, so nothing verifies host {}",
+    "DestinationRule {} in namespace {} has TLS mode {} without caCertificates: system roots alone verify {}",
 )
 NO_CA_FOR_PORT = Message(
     "IST0129",
     "NoServerCertificateVerificationPortLevel",
     _W,
-    "DestinationRule {} in namespace {} has TLS mode {} without caCertificates, so nothing verifies host {} at port {}",
+    "DestinationRule {} in namespace {} has TLS mode {} without caCertificates: system roots alone verify {} "
+    "at port {}",
 )
 UNREACHABLE_RULE = Message("IST0130", "VirtualServiceUnreachableRule", _W, "rule {} is never used ({})")
 INEFFECTIVE_MATCH = Message(

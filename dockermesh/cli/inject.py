@@ -123,7 +123,12 @@ def write_private(path: Path, text: str) -> None:
 
     from dockermesh.errors import InputError
 
+    path = path.resolve()
     try:
+        if path.exists() and not path.is_file():
+            # A device or a pipe is written to, never replaced: as root that would take /dev/null from everybody.
+            path.write_text(text)
+            return
         # mkstemp makes the file with mode 0600.
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "w") as out:

@@ -13,21 +13,24 @@ import click
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE|DIR|-...")
+@click.argument("files", nargs=-1, metavar="FILE|DIR|-...")
+@click.option("-f", "--filename", "more", multiple=True, metavar="FILE", help="As an argument, as istioctl has it.")
 @click.option("-n", "--namespace", default="default", help="Namespace of resources that name none.")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Output format.")
-def command(files: tuple[str, ...], namespace: str, output: str) -> int:
+def command(files: tuple[str, ...], more: tuple[str, ...], namespace: str, output: str) -> int:
     """Check Istio resources offline.
 
     Prints every finding with file, line and field. Exits 0 if all resources are valid (warnings allowed), else 1.
     """
     import gc
 
+    if not files and not more:
+        raise click.UsageError("Missing argument 'FILE|DIR|-...'.")
     from dockermesh.config.validate import validate_documents
 
     # Nearly all that is allocated lives until the end, so the collector would only walk it again and again.
     gc.disable()
-    readings = validate_documents(_sources(files), namespace)
+    readings = validate_documents(_sources((*files, *more)), namespace)
     findings = [finding for reading in readings for finding in reading.findings]
     if output == "json":
         import json

@@ -7,7 +7,7 @@ Envoy needs; everything else stays with the app.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from dockermesh.inject import names
@@ -44,8 +44,8 @@ def pod(service: Meshed, replica: int, plan: Plan, *, mesh_key: str, mesh_name: 
     )
     definition = service.definition
     made |= {key: definition[key] for key in _MOVED if definition.get(key) is not None}
-    made["networks"] = _networks(service, mesh_key)
-    if aliases := _aliases(made["networks"], service.name):
+    made["networks"] = _networks(service, replica, mesh_key)
+    if aliases := _aliases(made["networks"], {service.name, _container_name(service, replica)}):
         made["labels"][names.ALIASES] = ",".join(aliases)
     if exposed := exposed_ports(definition):
         made["expose"] = exposed
@@ -205,21 +205,27 @@ def _stand_alone(made: Service, service: Meshed) -> None:
         made["image"] = f"{service.project}-{service.name}"
 
 
-def _networks(service: Meshed, mesh_key: str) -> dict[str, Any]:
+def _container_name(service: Meshed, replica: int) -> str:
+    """What Compose calls the container, which brokers and databases tell each other."""
+    return f"{service.project}-{service.name}-{replica}"
+
+
+def _networks(service: Meshed, replica: int, mesh_key: str) -> dict[str, Any]:
     """The service's own networks, where its names stay known to Docker's DNS, and the mesh network."""
     joined: dict[str, Any] = {}
     for network, attachment in (service.definition.get("networks") or {"default": None}).items():
         kept = dict(attachment or {})
-        aliases = [service.name, service.definition.get("container_name"), *(kept.get("aliases") or ())]
+        container = service.definition.get("container_name") or _container_name(service, replica)
+        aliases = [service.name, container, *(kept.get("aliases") or ())]
         joined[network] = kept | {"aliases": list(dict.fromkeys(filter(None, aliases)))}
     joined.setdefault(mesh_key, None)
     return joined
 
 
-def _aliases(joined: Mapping[str, Any], service: str) -> list[str]:
+def _aliases(joined: Mapping[str, Any], known: Set[str]) -> list[str]:
     """By what other names Docker's DNS knows the service on any of its networks."""
     found = {alias for attachment in joined.values() for alias in (attachment or {}).get("aliases") or ()}
-    return sorted(found - {service})
+    return sorted(found - known)
 
 
 def exposed_ports(definition: Mapping[str, Any]) -> list[str]:

@@ -125,10 +125,17 @@ def conventions(service: Mapping[str, Any]) -> dict[str, str]:
 
 
 def mesh_name(name: str, service: Mapping[str, Any]) -> str:
-    """What the mesh calls the service: as declared, for the first port if only there, else Compose's name."""
+    """What the mesh calls the service: as declared, for its only port if there, else Compose's name."""
     declared = conventions(service)
-    named = [value for key, value in sorted(declared.items()) if re.fullmatch(r"SERVICE_\d+_NAME", key)]
-    return declared.get("SERVICE_NAME") or next(iter(named), name)
+    named = {value for key, value in declared.items() if re.fullmatch(r"SERVICE_\d+_NAME", key)}
+    return declared.get("SERVICE_NAME") or (named.pop() if len(named) == 1 and _is_single(service) else name)
+
+
+def _is_single(service: Mapping[str, Any]) -> bool:
+    """Whether the file tells of one port at most."""
+    exposed = {str(port).partition("/")[0] for port in service.get("expose") or ()}
+    exposed |= {str(port["target"]) for port in service.get("ports") or () if isinstance(port, Mapping)}
+    return len(exposed) <= 1
 
 
 def workload_labels(name: str, service: Mapping[str, Any]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from dockermesh.config.api.authorization_policy import Action
 from dockermesh.config.api.destination_rule import DestinationRule
 from dockermesh.config.api.peer_authentication import PeerAuthentication
 from dockermesh.config.api.sidecar import Sidecar
@@ -48,6 +49,7 @@ def faults_of_config(index: ConfigIndex) -> Mapping[str, tuple[Fault, ...]]:
         *_destination_rules(index),
         *_same_scope(index),
         *_settings(index),
+        *_providers(index),
     ):
         found[fault.resource].append(fault)
     return {resource: tuple(faults) for resource, faults in found.items()}
@@ -166,3 +168,17 @@ def _settings(index: ConfigIndex) -> Iterator[Fault]:
             yield Fault(str(resource), Reason.NOT_TRANSLATED, f"spec.{field}: has no effect yet")
     for resource in index.config.others:
         yield Fault(str(resource), Reason.NOT_TRANSLATED, f"spec: {resource.kind} is kept, but has no effect yet")
+
+
+def _providers(index: ConfigIndex) -> Iterator[Fault]:
+    """CUSTOM policies whose authorizer is not known let nobody through."""
+    known = {
+        provider.name
+        for provider in index.settings.extension_providers
+        if provider.envoy_ext_authz_grpc is not None or provider.envoy_ext_authz_http is not None
+    }
+    for resource in index.config.authorization_policies:
+        provider = resource.spec.provider
+        if resource.spec.action is Action.CUSTOM and provider is not None and provider.name not in known:
+            text = f"spec.provider.name: MeshConfig has no external authorizer {provider.name}; what matches is refused"
+            yield Fault(str(resource), Reason.REFERENCE_NOT_FOUND, text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 from pathlib import Path
@@ -98,7 +99,7 @@ def test_old_style_file(tmp_path: Path) -> None:
     file.write_text(OLD)
     assert run("-f", str(file), "-p", "old", "--network", "consul_istiomesh", "-o", str(meshed)).exit_code == 0
     pod = config(meshed)["services"]["consumer-1-pod"]
-    assert pod["networks"] == {"envoymesh": {"aliases": ["consumer"], "ipv4_address": "172.28.0.20"}}
+    assert pod["networks"] == {"envoymesh": {"aliases": ["consumer", "old-consumer-1"], "ipv4_address": "172.28.0.20"}}
     assert pod["dns"] == ["172.28.0.1", "8.8.8.8"] and pod["dns_search"] == ["service.consul"]
     assert pod["expose"] == ["8080"]
 
@@ -173,3 +174,20 @@ def test_config_that_is_not_valid_is_named(tmp_path: Path, text: str, why: str) 
     with pytest.raises(InputError, match=why) as raised:
         read_config([str(tmp_path)])
     assert "gateway.yaml:" in raised.value.what
+
+
+def test_a_pipe_or_a_device_is_written_to_and_never_replaced(tmp_path: Path) -> None:
+    """`inject -o /dev/null`, as root, must not leave a file in its place."""
+    from dockermesh.cli.inject import write_private
+
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_private(pipe, "services: {}")
+    assert os.read(reader, 99) == b"services: {}"
+    os.close(reader)
+    assert pipe.is_fifo()
+    real, link = tmp_path / "real.yaml", tmp_path / "link.yaml"
+    link.symlink_to(real)
+    write_private(link, "services: {}")
+    assert (link.is_symlink(), real.read_text(), real.stat().st_mode & 0o777) == (True, "services: {}", 0o600)

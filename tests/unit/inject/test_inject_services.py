@@ -37,7 +37,7 @@ def test_network_moves_to_the_pod_and_the_rest_stays() -> None:
     assert {key: app[key] for key in kept} == kept
     assert app["network_mode"] == made["web-1-proxy"]["network_mode"] == "service:web-1-pod"
     assert pod["expose"] == ["80"]
-    assert pod["networks"] == {"default": {"aliases": ["web"]}, "dockermesh": None}
+    assert pod["networks"] == {"default": {"aliases": ["web", "shop-web-1"]}, "dockermesh": None}
 
 
 def test_app_waits_for_its_pod_and_loses_its_proxy_last() -> None:
@@ -65,7 +65,9 @@ def test_replicas_become_services() -> None:
     assert set(made) == made_names
     assert {made[f"web-{n}"]["image"] for n in (1, 2, 3)} == {"busybox"}
     assert made["web-2"]["deploy"] == {"resources": {}}
-    assert all(made[f"web-{n}-pod"]["networks"]["default"]["aliases"] == ["web"] for n in (1, 2, 3))
+    for n in (1, 2, 3):
+        assert made[f"web-{n}-pod"]["networks"]["default"]["aliases"] == ["web", f"shop-web-{n}"]
+        assert "dockermesh.io/aliases" not in made[f"web-{n}-pod"]["labels"], "a replica's name is no service's"
 
 
 def test_built_replicas_share_the_image_that_compose_would_name() -> None:
@@ -270,7 +272,7 @@ def test_the_mesh_network_is_joined_once_when_the_project_has_it() -> None:
     definition = {"image": "x", "networks": {"old": {"ipv4_address": "172.28.0.20"}}}
     injection = mesh({"web": definition}, InjectOptions(network="consul_istiomesh"), networks=networks)
     pod = injection.project["services"]["web-1-pod"]
-    assert pod["networks"] == {"old": {"ipv4_address": "172.28.0.20", "aliases": ["web"]}}
+    assert pod["networks"] == {"old": {"ipv4_address": "172.28.0.20", "aliases": ["web", "shop-web-1"]}}
     assert injection.project["networks"] == networks
     assert pod["labels"]["dockermesh.io/network"] == "consul_istiomesh"
 

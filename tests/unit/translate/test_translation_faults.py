@@ -198,6 +198,20 @@ spec: {connectTimeout: 3s, enableTracing: true, defaultConfig: {concurrency: 2, 
     assert "MeshConfig default/first" in message
 
 
+def test_a_policy_whose_authorizer_nobody_knows_is_told() -> None:
+    policy = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: ask}
+spec: {action: CUSTOM, provider: {name: opa}, rules: [{}]}
+"""
+    ((reason, message),) = faults("AuthorizationPolicy default/ask", policy)
+    assert (reason, "opa" in message) == (Reason.REFERENCE_NOT_FOUND, True)
+    provider = "{name: opa, envoyExtAuthzGrpc: {service: opa.default.svc.cluster.local, port: 9000}}"
+    known = f"{{kind: MeshConfig, spec: {{extensionProviders: [{provider}]}}}}\n"
+    assert faults("AuthorizationPolicy default/ask", policy, known) == []
+
+
 def test_kinds_that_are_only_kept_are_told() -> None:
     telemetry = "{apiVersion: telemetry.istio.io/v1, kind: Telemetry, metadata: {name: all}, spec: {}}"
     ((reason, message),) = faults("Telemetry default/all", telemetry)
