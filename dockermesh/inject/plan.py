@@ -5,6 +5,7 @@ Invariant: every service is in exactly one of the three groups, and the user is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,8 @@ from dockermesh.inject import names
 from dockermesh.inject.options import Notice
 from dockermesh.inject.settings import ProjectSettings, ServiceSettings, service_settings, string_map
 from dockermesh.model import PROXY_UID
+
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ def make_plan(project: Mapping[str, Any], settings: ProjectSettings) -> Plan:
         _refuse_meshed(name, definition)
         own = service_settings(name, definition, settings)
         count = replicas(definition)
-        reason = _left_out(definition, own, count)
+        reason = _left_out(name, definition, own, count)
         if reason is None:
             _refuse_impossible(name, definition, count)
             meshed[name] = Meshed(name, title, count, definition, own)
@@ -85,7 +88,7 @@ def replicas(definition: Mapping[str, Any]) -> int:
     return 1
 
 
-def _left_out(definition: Mapping[str, Any], settings: ServiceSettings, count: int) -> str | None:
+def _left_out(name: str, definition: Mapping[str, Any], settings: ServiceSettings, count: int) -> str | None:
     mode = str(definition.get("network_mode") or "")
     if mode and mode != "default":
         return f"network_mode {mode} gives it no network of its own that a pod could hold"
@@ -95,6 +98,8 @@ def _left_out(definition: Mapping[str, Any], settings: ServiceSettings, count: i
         return "it has no replicas"
     if definition.get("provider"):
         return "it is run by a provider, not as a container"
+    if not _NAME.fullmatch(name):
+        return "the mesh's names have at most 63 letters, digits, '-' and '_', and no dot"
     return None
 
 

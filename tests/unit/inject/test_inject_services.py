@@ -314,6 +314,12 @@ def test_a_thousand_services_take_less_than_two_seconds() -> None:
     assert text.count("dockermesh.io/role: pod") == 1000
 
 
+def test_a_name_that_the_mesh_cannot_have_leaves_its_service_out_and_that_is_told() -> None:
+    made = mesh({"my.svc": service(expose=["80"]), "web": service(expose=["80"])})
+    assert "my.svc-1-pod" not in made.project["services"]
+    assert [n.service for n in made.notices if "left out of the mesh" in n.text] == ["my.svc"]
+
+
 def test_names_with_underscores_are_as_good_as_any() -> None:
     """`my_db` is no host name, but Compose takes it and Docker's DNS answers it; a project may be called so, too."""
     source = {
