@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from dockermesh.cli.options import output_option
+
 
 @click.group(name="ca")
 def command() -> None:
@@ -15,9 +17,7 @@ def command() -> None:
 
 
 @command.command()
-@click.option(
-    "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."
-)
+@output_option("text", "json")
 def status(output: str) -> None:
     """Show roots, expiry, the phase of a rotation, leaves and warnings."""
     from dockermesh.app.mesh_trust import ca_status

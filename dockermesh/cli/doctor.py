@@ -8,13 +8,13 @@ from dataclasses import asdict
 
 import click
 
+from dockermesh.cli.options import output_option
+
 _MARKS = {"ok": ("✔", "green"), "warning": ("!", "yellow"), "failed": ("✘", "red")}
 
 
 @click.command()
-@click.option(
-    "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."
-)
+@output_option("text", "json")
 def command(output: str) -> None:
     """Check the engine, Compose, images, ports and kernel features; exit 1 if something fails."""
     from dockermesh.app.checkup import Verdict, check_up

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from dockermesh.cli.options import output_option
 from dockermesh.cli.tables import print_data
 
 _FILE = click.Path(path_type=Path)
@@ -24,9 +25,7 @@ _VERDICTS = {True: "accepts", False: "refuses", None: "may refuse"}
 @click.option("--config", "configs", multiple=True, type=_FILE, metavar="PATH", help="Explain these files' resources.")
 @click.option("--catalog", type=_FILE, metavar="FILE", help="YAML file of services and endpoints, with --config.")
 @click.option("--live", is_flag=True, help="Send the request from the source's network, too, and compare.")
-@click.option(
-    "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."
-)
+@output_option("text", "json")
 def command(
     source: str,
     url: str,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dockermesh.cli.options import output_option
+
 if TYPE_CHECKING:
     from dockermesh.kubeapi.served import Served
 
@@ -17,14 +19,7 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @click.option("-n", "--namespace", default="default", show_default=True, help="Where to look.")
 @click.option("-A", "--all-namespaces", is_flag=True, help="Look everywhere.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "wide", "yaml", "json", "name"]),
-    default="table",
-    show_default=True,
-    help="Output format.",
-)
+@output_option("table", "wide", "yaml", "json", "name")
 def command(kind: str, name: str | None, namespace: str, all_namespaces: bool, output: str) -> None:
     """Show resources of KIND, for example virtualservices, dr or serviceentry; or the one named NAME."""
     import os

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from dockermesh.cli.options import output_option
+
 _SHOWN = 3
 """Names of clients in a cell of the table."""
 
@@ -17,14 +19,7 @@ def command() -> None:
 
 
 @command.command()
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "json", "yaml"]),
-    default="table",
-    show_default=True,
-    help="Output format.",
-)
+@output_option("table", "json", "yaml")
 @click.option("--service", metavar="NAME", help="Only this service: its hostname or the first part of it.")
 def status(output: str, service: str | None) -> None:
     """Show for every client and service whether it is encrypted and by what, and what STRICT would break.

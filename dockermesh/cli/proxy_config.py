@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dockermesh.cli.options import output_option
 from dockermesh.cli.tables import print_columns, print_data
 
 if TYPE_CHECKING:
@@ -69,14 +70,7 @@ def _source(function: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "-f", "--file", type=click.Path(path_type=Path), metavar="FILE", help="Read Envoy's config dump from here."
         ),
-        click.option(
-            "-o",
-            "--output",
-            type=click.Choice(["short", "json", "yaml"]),
-            default="short",
-            show_default=True,
-            help="Output format.",
-        ),
+        output_option("short", "json", "yaml"),
         click.argument("workload", required=False),
     ):
         decorated = option(decorated)

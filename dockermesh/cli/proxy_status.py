@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dockermesh.cli.options import output_option
 from dockermesh.cli.tables import print_columns, print_data
 
 if TYPE_CHECKING:
@@ -16,14 +17,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("workload", required=False)
 @click.option("-n", "--namespace", default="", metavar="NS", help="The workload's namespace.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "json", "yaml"]),
-    default="table",
-    show_default=True,
-    help="Output format.",
-)
+@output_option("table", "json", "yaml")
 def command(workload: str | None, namespace: str, output: str) -> None:
     """Show how far each proxy is with each type of configuration.
 

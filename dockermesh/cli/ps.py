@@ -8,19 +8,14 @@ from typing import Any
 
 import click
 
+from dockermesh.cli.options import output_option
+
 _COLOURS = {"SYNCED": "green", "healthy": "green", "STALE": "yellow", "NOT SENT": "yellow", "draining": "yellow"}
 
 
 @click.command()
 @click.option("-p", "--project-name", metavar="NAME", help="Only this Compose project.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "wide", "json", "yaml", "name"]),
-    default="table",
-    show_default=True,
-    help="Output format.",
-)
+@output_option("table", "wide", "json", "yaml", "name")
 def command(project_name: str | None, output: str) -> None:
     """List workloads with container, endpoint health and xDS state."""
     from dockermesh.app.local_certificates import away_warning

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from dockermesh.cli.options import output_option
 from dockermesh.cli.tables import print_data
 
 
@@ -11,9 +12,7 @@ from dockermesh.cli.tables import print_data
 @click.argument("number", type=click.IntRange(min=0))
 @click.option("--dry-run", is_flag=True, help="Validate and show what would change, without changing it.")
 @click.option("--diff", is_flag=True, help="Show the difference of each resource.")
-@click.option(
-    "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."
-)
+@output_option("text", "json")
 def command(number: int, dry_run: bool, diff: bool, output: str) -> None:
     """Restore the config as of NUMBER of `dockermesh history`: all of it, or nothing if a part is not valid now."""
     import os

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from dockermesh.cli.options import output_option
+
 
 @click.group(name="token")
 def command() -> None:
@@ -14,9 +16,7 @@ def command() -> None:
 
 
 @command.command(name="list")
-@click.option(
-    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True, help="Output format."
-)
+@output_option("table", "json")
 def list_(output: str) -> None:
     """List all tokens by id; the tokens themselves are told to nobody."""
     from dockermesh.app.mesh_trust import tokens
@@ -49,9 +49,7 @@ def revoke(token: str) -> None:
 @click.option("-n", "--namespace", default="default", show_default=True, help="Its namespace.")
 @click.option("--account", default="", help="Its service account [the service's name].")
 @click.option("--ttl", default="1h", show_default=True, help="How long the token can be used: 10m, 1h, at most 7d.")
-@click.option(
-    "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."
-)
+@output_option("text", "json")
 def create(service: str, namespace: str, account: str, ttl: str, output: str) -> None:
     """Print a token with which one process may `dockermesh join`. It works once."""
     from dockermesh.app.mesh_trust import create_token

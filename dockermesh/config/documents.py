@@ -130,7 +130,7 @@ def _read_resource(data: Any, location: Location, namespace: str, problems: Prob
     spec = data.get("spec")
     resource = Resource(
         kind=kind.name,
-        api_version=data.get("apiVersion") or kind.api_version,
+        api_version=data["apiVersion"],
         spec=decode(kind.spec_class(), {} if spec is None else spec, root / "spec"),
         location=location,
         document=data,

@@ -5,7 +5,6 @@ Invariant: every service is in exactly one of the three groups, and the user is 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,8 +14,7 @@ from dockermesh.inject import names
 from dockermesh.inject.options import Notice
 from dockermesh.inject.settings import ProjectSettings, ServiceSettings, service_settings, string_map
 from dockermesh.model import PROXY_UID
-
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
+from dockermesh.model.service import SERVICE_NAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +96,7 @@ def _left_out(name: str, definition: Mapping[str, Any], settings: ServiceSetting
         return "it has no replicas"
     if definition.get("provider"):
         return "it is run by a provider, not as a container"
-    if not _NAME.fullmatch(name):
+    if not SERVICE_NAME.fullmatch(name):
         return "the mesh's names have at most 63 letters, digits, '-' and '_', and no dot"
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -9,6 +10,8 @@ from types import MappingProxyType
 
 from dockermesh.model.protocol import Protocol
 
+SERVICE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
+"""What a service of the mesh can be called: one label of a host name, in which Docker and Consul also take `_`."""
 NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 

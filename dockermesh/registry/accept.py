@@ -12,10 +12,11 @@ import ipaddress
 import re
 from collections.abc import Iterable
 
+from dockermesh.model.service import SERVICE_NAME
+
 OWN_SERVICE = "consul"
 """Consul registers its servers under this name; they are no part of the mesh."""
 
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 _HOST = re.compile(
     r"(?=.{1,253}\Z)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 )
@@ -25,7 +26,7 @@ _WORKLOAD = re.compile(r"[A-Za-z0-9._/-]{1,253}")
 
 def name_problem(name: str) -> str:
     """Why this service name cannot be used; empty when it can."""
-    if _NAME.fullmatch(name):
+    if SERVICE_NAME.fullmatch(name):
         return ""
     if len(name.encode("utf-8", "replace")) > 63:
         return "the name is longer than 63 bytes"
@@ -80,7 +81,7 @@ def plain_label(key: str, value: str) -> bool:
 
 def plain_name(text: str, default: str) -> str:
     """A namespace, or `default` where the text is not one."""
-    return text if _NAME.fullmatch(text) else default
+    return text if SERVICE_NAME.fullmatch(text) else default
 
 
 def plain_workload(text: str) -> str:

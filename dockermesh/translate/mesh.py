@@ -6,7 +6,6 @@ the same object in the next one: translation is cached by identity.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from typing import Any
 from dockermesh.config.hosts import kubernetes_service
 from dockermesh.model import Catalog, Endpoint, Port, Resolution, Service, Workload, WorkloadKind
 from dockermesh.model.protocol import Protocol, parse_protocol
+from dockermesh.model.service import SERVICE_NAME
 from dockermesh.translate.attestation import Attestation, attest
 from dockermesh.translate.egress import egress_service
 from dockermesh.translate.peer_authentication import PeerPolicies
@@ -27,7 +27,6 @@ from dockermesh.translate.vips import allocate_vips
 
 CLUSTER_DOMAIN = "svc.cluster.local"
 SERVICE_DOMAIN = "service.consul"
-_ALIAS = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +278,7 @@ def _aliases(workloads: Iterable[Workload], services: Mapping[str, Service]) -> 
     for alias in sorted(holders):
         host = min(holders[alias])
         is_free = f"{alias}.{SERVICE_DOMAIN}" not in services
-        if len(holders[alias]) == 1 and host in services and is_free and _ALIAS.fullmatch(alias):
+        if len(holders[alias]) == 1 and host in services and is_free and SERVICE_NAME.fullmatch(alias):
             found[host].append(alias)
     return {host: tuple(aliases) for host, aliases in found.items()}
 

@@ -1,7 +1,7 @@
 """SDS secrets, named the way Istio names them: certificates in files of the proxy, and those that the mesh issues.
 
 Invariant: the secret of a file follows from its name alone: it says in which files of the proxy's container the
-certificate is, and the proxy loads them again when they are replaced. What the API holds instead is laid over it.
+certificate is, and the proxy loads them again when they are replaced. That of a credential is what `render` shows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from dockermesh.translate.http import ads
 
 CREDENTIALS_DIR = "/etc/dockermesh/credentials"
-"""Where a gateway finds `credentialName`: `<dir>/<name>/{tls.crt,tls.key,ca.crt}`, the keys of a Kubernetes Secret."""
+"""Where `render`, which knows no Secrets, has `credentialName`: `<dir>/<name>/{tls.crt,tls.key,ca.crt}`. In a running
+mesh the API's Secrets take this place, or nothing does."""
 SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
 WORKLOAD_CERTIFICATE = "default"
 MESH_ROOT = "ROOTCA"

@@ -153,18 +153,31 @@ def _owner_groups(rules: _Rules, config: CaptureConfig) -> None:
         rules.add("nat", "ISTIO_OUTPUT", *(f"-m owner --gid-owner {group} -j RETURN" for group in groups))
 
 
-def _dns(rules: _Rules, config: CaptureConfig, family: _Family) -> None:
+def _dns(rules: _Rules, config: CaptureConfig, family: _Family, *, in_pod: bool) -> None:
     redirect = f"-j REDIRECT --to-ports {config.dns_port}"
     targets = [""] if config.capture_all_dns else [f"-d {server} " for server in family.dns_servers]
+    asked = _proxy_questions() if in_pod else [""]
     if targets:
         rules.add("nat", "ISTIO_OUTPUT", "-j ISTIO_OUTPUT_DNS")
-    for protocol in ("tcp", "udp"):
-        rules.add("nat", "ISTIO_OUTPUT_DNS", *(f"-p {protocol} --dport 53 {to}{redirect}" for to in targets))
-    _dns_zones(rules, config, targets)
+    rules.add("nat", "ISTIO_OUTPUT_DNS", *(f"-p tcp --dport 53 {to}{redirect}" for to in targets))
+    rules.add("nat", "ISTIO_OUTPUT_DNS", *(f"-p udp --dport 53 {to}{q}{redirect}" for to in targets for q in asked))
+    _dns_zones(rules, config, targets, asked)
 
 
-def _dns_zones(rules: _Rules, config: CaptureConfig, targets: list[str]) -> None:
-    """Proxy to resolver is conntrack zone 1, app to proxy zone 2.
+def _proxy_questions() -> list[str]:
+    """Matches of the DNS queries over UDP that a pod sends to its proxy; Docker's resolver answers all others.
+
+    They are those for IPv4 addresses: Envoy's filter answers NXDOMAIN to AAAA, for which musl gives a name up, and
+    knows no other types at all. Names that nobody else knows go to the proxy whatever is asked: a name server that is
+    away would hold them up.
+    """
+    # The end of a name, type A, class IN; or a last label. A question begins 40 bytes after the packet.
+    wanted = ["0000010001", *(f"{len(label):02x}{label.encode().hex()}00" for label in _ENDINGS)]
+    return [f'-m string --algo bm --from 40 --hex-string "|{text}|" ' for text in wanted]
+
+
+def _dns_zones(rules: _Rules, config: CaptureConfig, targets: list[str], asked: list[str]) -> None:
+    """Proxy to resolver is conntrack zone 1, app to proxy zone 2. What an app asks the resolver itself is in zone 1.
 
     An app's closed UDP port may be the proxy's next one; in one zone the proxy's query would meet the app's old entry
     and be redirected to the proxy itself.
@@ -175,7 +188,11 @@ def _dns_zones(rules: _Rules, config: CaptureConfig, targets: list[str]) -> None
         rules.add("raw", "ISTIO_OUTPUT_DNS", f"-p udp --dport 53 -m owner {owner} -j CT --zone 1")
         rules.add("raw", "ISTIO_OUTPUT_DNS", f"-p udp --sport {config.dns_port} -m owner {owner} -j CT --zone 2")
     for target in targets:
-        rules.add("raw", "ISTIO_OUTPUT_DNS", f"-p udp --dport 53 {target}-j CT --zone 2")
+        to = f"-p udp --dport 53 {target}"
+        rules.add("raw", "ISTIO_OUTPUT_DNS", *(f"{to}{question}-j CT --zone 2" for question in asked))
+        if any(asked):
+            # One socket asks for both kinds of addresses, and the first packet of an entry decides where all go.
+            rules.add("raw", "ISTIO_OUTPUT_DNS", f"{to}-j CT --zone 1")
         rules.add("raw", "ISTIO_INBOUND", f"-p udp --sport 53 {target.replace('-d', '-s')}-j CT --zone 1")
     if targets:
         rules.add("raw", "PREROUTING", "-j ISTIO_INBOUND")
@@ -205,7 +222,7 @@ def _short_cuts(rules: _Rules, config: CaptureConfig, pod: PodOptions | None) ->
         rules.chain("nat", "PREROUTING").insert(0, f"-i {interface} -j RETURN")
 
 
-def _outbound(rules: _Rules, config: CaptureConfig, family: _Family) -> None:
+def _outbound(rules: _Rules, config: CaptureConfig, family: _Family, *, in_pod: bool) -> None:
     rules.add("nat", "OUTPUT", "-j ISTIO_OUTPUT")
     for port in config.outbound_exclude.listed:
         rules.add("nat", "ISTIO_OUTPUT", *(f"-p {proto} --dport {port} -j RETURN" for proto in ("tcp", "udp")))
@@ -213,33 +230,13 @@ def _outbound(rules: _Rules, config: CaptureConfig, family: _Family) -> None:
     _own_traffic(rules, config, family)
     _owner_groups(rules, config)
     if config.dns:
-        _dns(rules, config, family)
+        _dns(rules, config, family, in_pod=in_pod and family.version == 4)
     rules.add("nat", "ISTIO_OUTPUT", f"-d {family.loopback} -j RETURN")
     _outbound_include(rules, config, family)
 
 
-def _addresses_alone(rules: _Rules, config: CaptureConfig, pod: PodOptions) -> None:
-    """Of DNS queries over UDP only those for IPv4 addresses go to the proxy, others to Docker's resolver.
-
-    Envoy's filter answers NXDOMAIN to AAAA, for which musl gives a name up, and knows no other types at all. As one
-    socket asks for both kinds, the others are in the zone of the proxy's own queries. Names that nobody else knows go
-    to the proxy whatever is asked: a name server that is away would hold them up.
-    """
-    to = f"-p udp --dport 53 -d {pod.resolver}/32 "
-    # The end of a name, type A, class IN; or a last label. A question begins 40 bytes after the packet.
-    wanted = ["0000010001", *(f"{len(label):02x}{label.encode().hex()}00" for label in _ENDINGS)]
-    matches = [f'{to}-m string --algo bm --from 40 --hex-string "|{text}|" ' for text in wanted]
-    redirects = rules.chain("nat", "ISTIO_OUTPUT_DNS")
-    redirects[:] = [rule for rule in redirects if not rule.startswith(to)]
-    redirects += [f"{match}-j REDIRECT --to-ports {config.dns_port}" for match in matches]
-    zones = rules.chain("raw", "ISTIO_OUTPUT_DNS")
-    place = next(place for place, rule in enumerate(zones) if rule.startswith(to))
-    zones[place : place + 1] = [*(f"{match}-j CT --zone 2" for match in matches), f"{to}-j CT --zone 1"]
-
-
 def _pod_extras(rules: _Rules, config: CaptureConfig, pod: PodOptions) -> None:
     if config.dns:
-        _addresses_alone(rules, config, pod)
         # Docker answers out of a socket inside the pod; the answer belongs to the proxy's query, so to zone 1.
         rules.add("raw", "ISTIO_OUTPUT_DNS", f"-p udp -s {pod.resolver}/32 ! --dport 53 -j CT --zone 1")
     for first in range(0, len(pod.hold_ports), MAX_MULTIPORT):
@@ -283,7 +280,7 @@ def _family_rules(
         _inbound_tproxy(rules, config, family)
     elif config.inbound_include:
         _inbound_redirect(rules, config)
-    _outbound(rules, config, family)
+    _outbound(rules, config, family, in_pod=pod is not None)
     if config.mode is Mode.TPROXY:
         _tproxy_marks(rules, config, family)
     # The proxy listens on IPv4 alone: a held IPv6 connection would never be answered, a refused one falls back.

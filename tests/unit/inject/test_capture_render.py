@@ -284,3 +284,16 @@ def test_a_pod_refuses_what_its_proxy_cannot_do() -> None:
 
 def test_the_image_holds_the_default_rules() -> None:
     assert (POD_IMAGE / "capture.rules").read_text() == pod_capture()
+
+
+@pytest.mark.parametrize("config", [{"DNSServersV4": ["8.8.8.8"]}, {"CaptureAllDNS": True}, {"DNSServersV4": []}])
+def test_a_pods_rules_for_dns_do_not_depend_on_whose_resolver_it_is(config: dict[str, object]) -> None:
+    text = render_capture(capture_config({"RedirectDNS": True, **config}), PodOptions())
+    servers = 0 if config == {"DNSServersV4": []} else 1
+    questions = 6
+    asked = [line for line in text.splitlines() if "-p udp --dport 53 " in line and "-m owner" not in line]
+    redirects = [line for line in asked if "-j REDIRECT" in line]
+    assert len(redirects) == servers * questions
+    assert all("--hex-string" in line for line in redirects)
+    zones = [line for line in asked if "-j CT" in line]
+    assert [line.endswith("--zone 1") for line in zones] == ([False] * questions + [True]) * servers
