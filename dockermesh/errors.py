@@ -7,7 +7,8 @@
     ├── RegistryError        exit 1: Consul cannot be reached or refused
     └── NotReadyError        exit 1: the mesh did not come up in time
 
-Each carries what failed, where, and what to do next; `cli/` prints the three and maps the class to an exit code.
+Each carries what failed, where, and what to do next; `cli/` prints the three and maps the class to
+an exit code.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from __future__ import annotations
 class DockermeshError(Exception):
     """A failure with its place and its remedy.
 
-    `what` is one sentence; `where` a file and line, a resource or an address; `fix` the next step to take.
+    `what` is one sentence; `where` a file and line, a resource or an address; `fix` the next step
+    to take.
     """
 
     exit_code = 1

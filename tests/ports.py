@@ -1,7 +1,7 @@
 """Ports for servers that tests start.
 
-Invariant: none is in the range from which the kernel gives ports to outgoing connections (on Linux 32768 and above),
-since it could be somebody's own by the time that the server listens.
+Invariant: none is in the range from which the kernel gives ports to outgoing connections (on Linux
+32768 and above), since it could be somebody's own by the time that the server listens.
 """
 
 from __future__ import annotations

@@ -23,7 +23,10 @@ class Pair:
 
 def self_signed(folder: Path, name: str) -> Pair:
     """A new certificate for a DNS name."""
-    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -keyout tls.key"
+    command = (
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -keyout"
+        " tls.key"
+    )
     more = ["-out", "tls.crt", "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}"]
     subprocess.run([*command.split(), *more], cwd=folder, check=True, capture_output=True)
     return Pair(folder, (folder / "tls.crt").read_text(), (folder / "tls.key").read_text())

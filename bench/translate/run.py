@@ -2,8 +2,8 @@
 
     python bench/translate/run.py [--services 1000] [--endpoints 3] [--proxies 1,1000] [--rounds 3]
 
-No network, no Envoy: MeshState in, snapshots of serialised resources out. What the rows and columns are is in
-bench/README.md.
+No network, no Envoy: MeshState in, snapshots of serialised resources out. What the rows and columns
+are is in bench/README.md.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ from dataclasses import replace
 from multiprocessing import get_context
 
 from dockermesh.config.api.destination_rule import DestinationRule, Subset
-from dockermesh.config.api.virtual_service import Destination, HTTPRoute, HTTPRouteDestination, VirtualService
+from dockermesh.config.api.virtual_service import (
+    Destination,
+    HTTPRoute,
+    HTTPRouteDestination,
+    VirtualService,
+)
 from dockermesh.config.resource import Resource
 from dockermesh.model import Catalog, Endpoint, Port, Protocol, ServedPort, Service, Workload
 from dockermesh.translate.mesh import MeshState, Proxy, build_mesh
@@ -37,7 +42,10 @@ def address(number: int) -> str:
 
 def service(number: int, endpoints: int, first: int) -> Service:
     """A service with its endpoints, whose addresses start at `first`."""
-    listed = tuple(Endpoint(address(first + n), PORT, labels={"version": f"v{n % 2 + 1}"}) for n in range(endpoints))
+    listed = tuple(
+        Endpoint(address(first + n), PORT, labels={"version": f"v{n % 2 + 1}"})
+        for n in range(endpoints)
+    )
     return Service(f"s{number}", f"s{number}.service.consul", (Port(PORT, Protocol.HTTP),), listed)
 
 
@@ -77,13 +85,18 @@ def proxies(count: int, services: int) -> list[Proxy]:
 
 
 def measure(services: int, endpoints: int, count: int, *, with_rules: bool) -> dict[str, Row]:
-    """The rows of one mesh, in a process of its own: wall and CPU time in ms, services translated, memory in MiB."""
-    listed = {s.hostname: s for s in (service(n, endpoints, 1 + n * endpoints) for n in range(services))}
+    """The rows of one mesh, in a process of its own: wall and CPU time in ms, services translated,
+    memory in MiB.
+    """
+    listed = {
+        s.hostname: s for s in (service(n, endpoints, 1 + n * endpoints) for n in range(services))
+    }
     config = IstioConfig()
     if with_rules:
         numbers = sorted(range(services), key=lambda n: f"s{n}")
         config = IstioConfig(
-            virtual_services=tuple(route(n) for n in numbers), destination_rules=tuple(rule(n) for n in numbers)
+            virtual_services=tuple(route(n) for n in numbers),
+            destination_rules=tuple(rule(n) for n in numbers),
         )
     clients = proxies(count, services)
     translator, rows = Translator(), {}
@@ -93,7 +106,11 @@ def measure(services: int, endpoints: int, count: int, *, with_rules: bool) -> d
     def step(name: str, make: Callable[[MeshState], MeshState]) -> None:
         nonlocal state
         gc.collect()
-        translated, start, busy = translator.counters.services, time.perf_counter(), time.process_time()
+        translated, start, busy = (
+            translator.counters.services,
+            time.perf_counter(),
+            time.process_time(),
+        )
         state = make(state)
         translator.update(state)
         for client in clients:
@@ -112,10 +129,14 @@ def measure(services: int, endpoints: int, count: int, *, with_rules: bool) -> d
     step("endpoint added", lambda old: build_mesh(Catalog(listed, {}), previous=old))
     if with_rules:
         changed = tuple(
-            route(services // 2, 50) if r.name == f"s{services // 2}" else r for r in config.virtual_services
+            route(services // 2, 50) if r.name == f"s{services // 2}" else r
+            for r in config.virtual_services
         )
         config = replace(config, virtual_services=changed)
-        step("VirtualService changed", lambda old: build_mesh(Catalog(listed, {}), config=config, previous=old))
+        step(
+            "VirtualService changed",
+            lambda old: build_mesh(Catalog(listed, {}), config=config, previous=old),
+        )
     added = service(services, endpoints, 1 + services * endpoints)
     listed = {**listed, added.hostname: added}
     step("service added", lambda old: build_mesh(Catalog(listed, {}), previous=old))
@@ -129,26 +150,40 @@ def _resident() -> float:
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--services", type=int, default=1000)
     parser.add_argument("--endpoints", type=int, default=3, help="of each service")
     parser.add_argument("--proxies", default="1,1000", help="how many, separated by commas")
-    parser.add_argument("--rounds", type=int, default=3, help="each in a new process; the median is printed")
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="each in a new process; the median is printed"
+    )
     args = parser.parse_args()
     print(f"{args.services} services of {args.endpoints} endpoints")
-    print(f"{'proxies':>8} {'rules':>6}  {'step':<24} {'ms':>9} {'cpu ms':>9} {'translated':>11} {'MiB':>7}")
+    print(
+        f"{'proxies':>8} {'rules':>6}  {'step':<24} {'ms':>9} {'cpu ms':>9} {'translated':>11}"
+        f" {'MiB':>7}"
+    )
     for count in map(int, args.proxies.split(",")):
         for with_rules in (False, True):
             found = []
             for _ in range(args.rounds):
                 # A process of its own, so that the memory is that of this case alone.
                 with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                    job = pool.submit(measure, args.services, args.endpoints, count, with_rules=with_rules)
+                    job = pool.submit(
+                        measure, args.services, args.endpoints, count, with_rules=with_rules
+                    )
                     found.append(job.result())
             for step in found[0]:
-                row = {key: statistics.median(r[step][key] for r in found) for key in found[0][step]}
+                row = {
+                    key: statistics.median(r[step][key] for r in found) for key in found[0][step]
+                }
                 rules = 2 * args.services if with_rules else 0
-                text = f"{row['ms']:>9.1f} {row['cpu']:>9.1f} {row['services']:>11.0f} {row['MiB']:>7.0f}"
+                text = (
+                    f"{row['ms']:>9.1f} {row['cpu']:>9.1f} {row['services']:>11.0f}"
+                    f" {row['MiB']:>7.0f}"
+                )
                 print(f"{count:>8} {rules:>6}  {step:<24} {text}", flush=True)
 
 

@@ -1,7 +1,9 @@
-"""What the mesh costs an app: time of `up`, and memory per workload, against plain `docker compose up`.
+"""What the mesh costs an app: time of `up`, and memory per workload, against plain `docker compose
+up`.
 
-Both bring up bookinfo from images that are there already, in turn, A B A B, so that a machine that drifts slows both.
-Plain and meshed run under project names of their own; nothing of the user's is touched. Prints one JSON object.
+Both bring up bookinfo from images that are there already, in turn, A B A B, so that a machine that
+drifts slows both. Plain and meshed run under project names of their own; nothing of the user's is
+touched. Prints one JSON object.
 
     python bench/up/run.py [--rounds 3]
 """
@@ -87,9 +89,16 @@ def main() -> None:
         "pod, MiB (PSS)": sizes["pod"],
         "proxy, MiB (PSS)": sizes["proxy"],
     }
-    report = {name: {"median": round(median(v), 2), "all": [round(x, 2) for x in v]} for name, v in figures.items()}
+    report = {
+        name: {"median": round(median(v), 2), "all": [round(x, 2) for x in v]}
+        for name, v in figures.items()
+    }
     ratio = median(c / p for c, p in zip(cold, plain, strict=True))
-    print(json.dumps({"rounds": rounds, **report, "up against compose, ratio": round(ratio, 2)}, indent=1))
+    print(
+        json.dumps(
+            {"rounds": rounds, **report, "up against compose, ratio": round(ratio, 2)}, indent=1
+        )
+    )
 
 
 if __name__ == "__main__":

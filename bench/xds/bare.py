@@ -1,7 +1,8 @@
-"""The bound: a grpc.aio server that only sends shared bytes. No subscriptions, no versions, no order, no ACK check.
+"""The bound: a grpc.aio server that only sends shared bytes. No subscriptions, no versions, no
+order, no ACK check.
 
-It knows a request for what it is by searching the type URL in it, answers each type once with everything, and after a
-change sends the one resource that changed to every stream.
+It knows a request for what it is by searching the type URL in it, answers each type once with
+everything, and after a change sends the one resource that changed to every stream.
 
     python bare.py SERVICES XDS_PORT HTTP_PORT
 """
@@ -52,10 +53,17 @@ class Bare:
         version = str(self.version)
         packed = {n: any_pb2.Any(type_url=url, value=b) for n, b in bodies.items()}
         if delta:
-            resources = [discovery_pb2.Resource(name=n, version=version, resource=a) for n, a in packed.items()]
-            delta_response = discovery_pb2.DeltaDiscoveryResponse(type_url=url, nonce=version, resources=resources)
+            resources = [
+                discovery_pb2.Resource(name=n, version=version, resource=a)
+                for n, a in packed.items()
+            ]
+            delta_response = discovery_pb2.DeltaDiscoveryResponse(
+                type_url=url, nonce=version, resources=resources
+            )
             return bytes(delta_response.SerializeToString())
-        response = discovery_pb2.DiscoveryResponse(type_url=url, nonce=version, version_info=version)
+        response = discovery_pb2.DiscoveryResponse(
+            type_url=url, nonce=version, version_info=version
+        )
         response.resources.extend(packed.values())
         return bytes(response.SerializeToString())
 
@@ -78,7 +86,8 @@ class Bare:
         try:
             while (raw := await context.read()) is not grpc.aio.EOF:
                 kind = next(t for t, url in TYPES.items() if url in raw)
-                # The client asks for endpoints and routes with their names, and acknowledges with the nonce.
+                # The client asks for endpoints and routes with their names, and acknowledges with
+                # the nonce.
                 if kind not in answered:
                     answered.add(kind)
                     await context.write(self.full[kind, delta])

@@ -1,4 +1,6 @@
-"""The HTTP door through which `ads_load.py --change url` changes the mesh, the same for every Python server here."""
+"""The HTTP door through which `ads_load.py --change url` changes the mesh, the same for every
+Python server here.
+"""
 
 from __future__ import annotations
 

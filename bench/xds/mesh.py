@@ -1,4 +1,5 @@
-"""The synthetic mesh that every server of this benchmark serves: S EDS clusters of 3 endpoints, a listener and a route.
+"""The synthetic mesh that every server of this benchmark serves: S EDS clusters of 3 endpoints, a
+listener and a route.
 
 Pure; the Go program builds the same.
 """
@@ -10,7 +11,9 @@ from envoy.config.core.v3 import address_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
-from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2 as hcm_pb2,
+)
 
 PORT = 8080
 

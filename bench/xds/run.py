@@ -1,9 +1,11 @@
-"""One endpoint changes: time until the last of N streams has it, and CPU, for several servers side by side.
+"""One endpoint changes: time until the last of N streams has it, and CPU, for several servers side
+by side.
 
-    python bench/xds/run.py [--sizes 100x100,500x500] [--servers dockermesh,bare,go,control-plane] [--apis v3-delta,v3]
+    python bench/xds/run.py [--sizes 100x100,500x500] [--servers dockermesh,bare,go,control-plane]
+    [--apis v3-delta,v3]
 
-Servers are alternated within one run, because the machine drifts; compare ratios, not milliseconds. What the servers
-and the columns are is in bench/README.md.
+Servers are alternated within one run, because the machine drifts; compare ratios, not milliseconds.
+What the servers and the columns are is in bench/README.md.
 """
 
 from __future__ import annotations
@@ -36,10 +38,29 @@ Row = dict[str, float]
 def measure(server: str, services: int, streams: int, api: str, args: argparse.Namespace) -> Row:
     """Start a server, put the load on it, stop it."""
     with servers.running(server, services) as subject:
-        command = [sys.executable, str(LOAD), "--target", subject.target, "--api", api, "--streams", str(streams)]
-        command += [*subject.change, "--changes", str(args.changes), "--services", str(services), "--first", "0"]
+        command = [
+            sys.executable,
+            str(LOAD),
+            "--target",
+            subject.target,
+            "--api",
+            api,
+            "--streams",
+            str(streams),
+        ]
+        command += [
+            *subject.change,
+            "--changes",
+            str(args.changes),
+            "--services",
+            str(services),
+            "--first",
+            "0",
+        ]
         command += ["--pause", "0.1", "--quiet", "0.2", "--idle", str(args.idle), "--warm", "0.5"]
-        done = subprocess.run([*command, "--pid", f"cp={subject.pid}"], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*command, "--pid", f"cp={subject.pid}"], capture_output=True, text=True, check=False
+        )
         if done.returncode:
             raise servers.FailedError(done.stderr[-2000:])
     out = json.loads(done.stdout)
@@ -56,19 +77,26 @@ def measure(server: str, services: int, streams: int, api: str, args: argparse.N
 
 def compare(rows: dict[str, list[Row]]) -> dict[str, Row]:
     """The median over the rounds for each server, and how it stands to the bare server's."""
-    medians = {s: {c: statistics.median(r[c] for r in found) for c in found[0]} for s, found in rows.items()}
+    medians = {
+        s: {c: statistics.median(r[c] for r in found) for c in found[0]}
+        for s, found in rows.items()
+    }
     bare = medians.get("bare")
     for row in medians.values():
         for column in ("last", "cpu"):
             # CPU comes in ticks of 10 ms: a small load may have cost none.
-            row[f"{column}/bare"] = row[column] / bare[column] if bare and bare[column] else float("nan")
+            row[f"{column}/bare"] = (
+                row[column] / bare[column] if bare and bare[column] else float("nan")
+            )
     return medians
 
 
 def choose(names: list[str]) -> list[str]:
     """The servers that can be measured here; says which can't."""
     if unknown := set(names) - set(servers.NAMES):
-        raise SystemExit(f"no such server: {', '.join(sorted(unknown))}; there are {', '.join(servers.NAMES)}")
+        raise SystemExit(
+            f"no such server: {', '.join(sorted(unknown))}; there are {', '.join(servers.NAMES)}"
+        )
     chosen = []
     for name in names:
         if reason := servers.unavailable(name):
@@ -78,8 +106,12 @@ def choose(names: list[str]) -> list[str]:
     return chosen
 
 
-def measure_all(chosen: list[str], size: str, api: str, args: argparse.Namespace) -> tuple[dict[str, list[Row]], bool]:
-    """The rows of each server, taken in turn, and whether all of them did their work. One that failed has no rows."""
+def measure_all(
+    chosen: list[str], size: str, api: str, args: argparse.Namespace
+) -> tuple[dict[str, list[Row]], bool]:
+    """The rows of each server, taken in turn, and whether all of them did their work. One that
+    failed has no rows.
+    """
     services, streams = map(int, size.split("x"))
     rows: dict[str, list[Row]] = {s: [] for s in chosen}
     for _ in range(args.rounds):
@@ -99,7 +131,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--apis", default="v3-delta,v3")
     parser.add_argument("--changes", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--idle", type=float, default=3, help="seconds to watch for work when nothing changes")
+    parser.add_argument(
+        "--idle", type=float, default=3, help="seconds to watch for work when nothing changes"
+    )
     return parser.parse_args()
 
 

@@ -38,7 +38,9 @@ async def main(services: int, port: int, http: int) -> None:
 
     def change(op: str, service: str, ip: str) -> None:
         at[service] = [a for a in at[service] if a != ip] + ([ip] if op == "add" else [])
-        endpoints[service] = xds.make_resource(xds.ENDPOINTS, service, mesh.assignment(service, at[service]))
+        endpoints[service] = xds.make_resource(
+            xds.ENDPOINTS, service, mesh.assignment(service, at[service])
+        )
         publish()
 
     publish()

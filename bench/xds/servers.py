@@ -1,4 +1,5 @@
-"""What can be measured: each server started on ports of its own, with the way to change one endpoint in it.
+"""What can be measured: each server started on ports of its own, with the way to change one
+endpoint in it.
 
 Nothing outlives its `with` block, and nothing of the user's (Consul, Docker, environment) is used.
 """
@@ -52,7 +53,10 @@ class Subject:
 
 def unavailable(name: str) -> str | None:
     """Why a server can't be measured here; builds the Go program if need be."""
-    if name == "go" and subprocess.run([HERE / "go" / "setup"], stdout=sys.stderr, check=False).returncode:
+    if (
+        name == "go"
+        and subprocess.run([HERE / "go" / "setup"], stdout=sys.stderr, check=False).returncode
+    ):
         return "the Go program can't be built (see above)"
     if name == REAL and not find_consul():
         return "there is no consul binary: run scripts/setup consul"
@@ -79,11 +83,15 @@ def synthetic(name: str, services: int) -> Iterator[Subject]:
 
 @contextlib.contextmanager
 def control_plane(services: int) -> Iterator[Subject]:
-    """The whole control plane, without a registrar, and a Consul of its own in which the change is made."""
+    """The whole control plane, without a registrar, and a Consul of its own in which the change is
+    made.
+    """
     xds, tls, api, debug = free_ports(4)
     with tempfile.TemporaryDirectory(prefix="bench-xds-") as state, consul(Path(state)) as port:
         fill(port, services)
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("DOCKERMESH_", "CONSUL_"))}
+        environment = {
+            k: v for k, v in os.environ.items() if not k.startswith(("DOCKERMESH_", "CONSUL_"))
+        }
         environment |= {"CONSUL_HTTP_ADDR": f"http://127.0.0.1:{port}", "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "dockermesh", "control-plane", "--no-registrar"]
         command += ["--xds-plaintext", f"127.0.0.1:{xds}", "--xds-address", f"127.0.0.1:{tls}"]
@@ -97,12 +105,33 @@ def control_plane(services: int) -> Iterator[Subject]:
 
 @contextlib.contextmanager
 def consul(state: Path) -> Iterator[int]:
-    """A Consul agent in memory, with the limit on connections that compose/mesh.yaml gives it; its HTTP port."""
+    """A Consul agent in memory, with the limit on connections that compose/mesh.yaml gives it; its
+    HTTP port.
+    """
     http_port, server, lan = free_ports(3)
-    ports = {"http": http_port, "server": server, "serf_lan": lan, "serf_wan": -1, "dns": -1, "grpc": -1}
-    settings = {"ports": ports, "limits": {"http_max_conns_per_client": 10000}, "disable_update_check": True}
+    ports = {
+        "http": http_port,
+        "server": server,
+        "serf_lan": lan,
+        "serf_wan": -1,
+        "dns": -1,
+        "grpc": -1,
+    }
+    settings = {
+        "ports": ports,
+        "limits": {"http_max_conns_per_client": 10000},
+        "disable_update_check": True,
+    }
     (state / "consul.json").write_text(json.dumps(settings))
-    command = [find_consul() or "consul", "agent", "-dev", "-bind", "127.0.0.1", "-log-level", "err"]
+    command = [
+        find_consul() or "consul",
+        "agent",
+        "-dev",
+        "-bind",
+        "127.0.0.1",
+        "-log-level",
+        "err",
+    ]
     command += ["-config-file", str(state / "consul.json")]
     with child(command, os.environ, state / "consul.log") as process:
         # The leader's catalog answers only once it is elected.
@@ -124,7 +153,12 @@ def fill(port: int, services: int) -> None:
     for k in range(services * INSTANCES):
         name = mesh.name(k % services)
         address = f"10.1.{k // 250}.{k % 250 + 1}"
-        body = {"ID": f"{name}-{k // services}", "Name": name, "Address": address, "Port": mesh.PORT}
+        body = {
+            "ID": f"{name}-{k // services}",
+            "Name": name,
+            "Address": address,
+            "Port": mesh.PORT,
+        }
         connection.request("PUT", "/v1/agent/service/register", json.dumps(body))
         response = connection.getresponse()
         answer = response.read()
@@ -155,7 +189,9 @@ def child(
             yield process
         finally:
             if log and process.poll() is not None:
-                print(*log.read_text(errors="replace").splitlines()[-15:], sep="\n", file=sys.stderr)
+                print(
+                    *log.read_text(errors="replace").splitlines()[-15:], sep="\n", file=sys.stderr
+                )
             process.kill()
             process.wait()
 
@@ -165,7 +201,10 @@ def wait_for(process: subprocess.Popen[bytes], port: int, path: str = "") -> Non
     deadline = time.monotonic() + START
     while process.poll() is None and time.monotonic() < deadline:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-        with contextlib.closing(connection), contextlib.suppress(OSError, http.client.HTTPException):
+        with (
+            contextlib.closing(connection),
+            contextlib.suppress(OSError, http.client.HTTPException),
+        ):
             connection.connect()
             if not path:
                 return

@@ -13,11 +13,15 @@ from cryptography import x509
 from dockermesh.analysis.objects import dig
 
 _PAIRS = (("tls.crt", "tls.key"), ("cert", "key"))
-"""The keys of certificate and private key, in the order in which Istio looks (`pilot/pkg/credentials/kube`)."""
+"""The keys of certificate and private key, in the order in which Istio looks
+(`pilot/pkg/credentials/kube`).
+"""
 
 
 def holds_certificate(secret: Mapping[str, Any]) -> bool:
-    """Whether certificate and key are there, and every certificate of the chain can be read and has not expired."""
+    """Whether certificate and key are there, and every certificate of the chain can be read and has
+    not expired.
+    """
     for certificate, key in _PAIRS:
         chain = _content(secret, certificate)
         if chain and _content(secret, key):

@@ -1,7 +1,9 @@
-"""All that analyzers may look at, as one immutable value: objects, services, workloads, mesh settings.
+"""All that analyzers may look at, as one immutable value: objects, services, workloads, mesh
+settings.
 
-Services and workloads come from Kubernetes objects in files, from ServiceEntries, and from a catalog (the live mesh's,
-or a file); analyzers see no difference. Host names are looked up as Istio does (`analyzers/util/service_lookup.go`).
+Services and workloads come from Kubernetes objects in files, from ServiceEntries, and from a
+catalog (the live mesh's, or a file); analyzers see no difference. Host names are looked up as Istio
+does (`analyzers/util/service_lookup.go`).
 """
 
 from __future__ import annotations
@@ -12,7 +14,13 @@ from functools import cached_property
 from typing import Any
 
 from dockermesh.analysis.objects import Item, dig, selects, texts
-from dockermesh.analysis.services import EVERYWHERE, Destination, catalog_services, entry_services, kubernetes_services
+from dockermesh.analysis.services import (
+    EVERYWHERE,
+    Destination,
+    catalog_services,
+    entry_services,
+    kubernetes_services,
+)
 from dockermesh.analysis.workloads import (
     AnalyzedWorkload,
     catalog_workloads,
@@ -28,10 +36,12 @@ ROOT_NAMESPACE = "istio-system"
 
 
 class Context:
-    """What is known. Objects given twice: the last one counts, as it does when they are applied in turn.
+    """What is known. Objects given twice: the last one counts, as it does when they are applied in
+    turn.
 
-    `findings` are what validation said about them. `is_live`: the catalog is a running mesh's; else a gateway with
-    Istio's usual labels and ports is assumed, as istioctl does. `mesh_config` is Istio's MeshConfig, as data.
+    `findings` are what validation said about them. `is_live`: the catalog is a running mesh's; else
+    a gateway with Istio's usual labels and ports is assumed, as istioctl does. `mesh_config` is
+    Istio's MeshConfig, as data.
     """
 
     def __init__(
@@ -53,7 +63,8 @@ class Context:
         for item in last.values():
             self._by_kind[item.kind].append(item)
 
-    # objects --------------------------------------------------------------------------------------------------
+    # objects
+    # ----------------------------------------------------------------------------------------------
     def istio(self, kind: str) -> Iterator[Item]:
         """The objects of one of Istio's kinds; their `spec` is never None."""
         return (item for item in self._by_kind.get(kind, ()) if item.spec is not None)
@@ -92,7 +103,8 @@ class Context:
         """`defaultConfig.proxyMetadata` of the MeshConfig."""
         return texts(dig(self.mesh_config, "defaultConfig", "proxyMetadata"))
 
-    # workloads ------------------------------------------------------------------------------------------------
+    # workloads
+    # ----------------------------------------------------------------------------------------------
     @cached_property
     def workloads(self) -> tuple[AnalyzedWorkload, ...]:
         """Pods, what makes pods, WorkloadEntries, and the catalog's workloads."""
@@ -103,9 +115,13 @@ class Context:
             found.append(default_gateway(ROOT_NAMESPACE))
         return tuple(found)
 
-    def workloads_matching(self, selector: Mapping[str, str], namespace: str = "") -> list[AnalyzedWorkload]:
+    def workloads_matching(
+        self, selector: Mapping[str, str], namespace: str = ""
+    ) -> list[AnalyzedWorkload]:
         """The workloads that carry these labels, in one namespace or (empty) in all."""
-        listed = self._by_label.get(next(iter(selector.items())), ()) if selector else self.workloads
+        listed = (
+            self._by_label.get(next(iter(selector.items())), ()) if selector else self.workloads
+        )
         return [w for w in listed if namespace in ("", w.namespace) and selects(selector, w.labels)]
 
     @cached_property
@@ -116,7 +132,8 @@ class Context:
                 found[label].append(workload)
         return found
 
-    # services -------------------------------------------------------------------------------------------------
+    # services
+    # ----------------------------------------------------------------------------------------------
     @property
     def domain(self) -> str:
         """What short names end with."""
@@ -125,7 +142,10 @@ class Context:
     @cached_property
     def services(self) -> tuple[Destination, ...]:
         """Everything that can be a destination."""
-        found = [*entry_services(self.istio("ServiceEntry")), *kubernetes_services(self, self.domain)]
+        found = [
+            *entry_services(self.istio("ServiceEntry")),
+            *kubernetes_services(self, self.domain),
+        ]
         return (*found, *(catalog_services(self.catalog) if self.catalog is not None else ()))
 
     @cached_property
@@ -144,10 +164,16 @@ class Context:
 
     @cached_property
     def _patterns(self) -> list[tuple[str, str, Destination]]:
-        return [(scope, name[1:], s) for (scope, name), s in self._hosts.items() if name.startswith("*")]
+        return [
+            (scope, name[1:], s) for (scope, name), s in self._hosts.items() if name.startswith("*")
+        ]
 
-    def service(self, host: str, namespace: str, export_to: Iterable[str] = ()) -> Destination | None:
-        """The service that a resource in `namespace` calls `host`; `export_to` is the resource's own."""
+    def service(
+        self, host: str, namespace: str, export_to: Iterable[str] = ()
+    ) -> Destination | None:
+        """The service that a resource in `namespace` calls `host`; `export_to` is the resource's
+        own.
+        """
         host = host.lower()
         name = fully_qualified(host, namespace, self.domain)
         scopes = [namespace if scope == "." else scope for scope in export_to] or [namespace]
@@ -158,11 +184,17 @@ class Context:
         if host in self._anywhere:
             return self._anywhere[host]
         bare = host.removeprefix("*")
-        visible = (s for scope, end, s in self._patterns if scope in (EVERYWHERE, namespace) and bare.endswith(end))
+        visible = (
+            s
+            for scope, end, s in self._patterns
+            if scope in (EVERYWHERE, namespace) and bare.endswith(end)
+        )
         return next(visible, None)
 
     def canonical(self, host: str, namespace: str) -> str:
-        """One name for each service, however it is called; for what is no service, the full name."""
+        """One name for each service, however it is called; for what is no service, the full
+        name.
+        """
         found = self._anywhere.get(host.lower())
         name = fully_qualified(host.lower(), namespace, self.domain)
         if found is None and not name.startswith("*"):

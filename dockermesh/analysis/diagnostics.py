@@ -38,7 +38,10 @@ class Diagnostic:
 
 
 def found(
-    item: Item, message: Message, *arguments: object, at: tuple[str | int, ...] = ("metadata", "name")
+    item: Item,
+    message: Message,
+    *arguments: object,
+    at: tuple[str | int, ...] = ("metadata", "name"),
 ) -> Diagnostic:
     """A finding about an object; `at` is the field whose line is given."""
     return Diagnostic(

@@ -1,7 +1,8 @@
 """The codes: what each means, how bad it is, and its text.
 
-Codes, names, levels and arguments of IST... are those of Istio's `pkg/config/analysis/msg/messages.yaml`, so that
-suppressions and habits carry over; DM... are our own. A code is never given a second meaning.
+Codes, names, levels and arguments of IST... are those of Istio's
+`pkg/config/analysis/msg/messages.yaml`, so that suppressions and habits carry over; DM... are our
+own. A code is never given a second meaning.
 """
 
 from __future__ import annotations
@@ -42,21 +43,29 @@ NAMESPACE_NOT_INJECTED = Message(
     "IST0102",
     "NamespaceNotInjected",
     _I,
-    "pods of namespace {0} get no proxy; label it istio-injection=enabled, or istio-injection=disabled to say "
-    "that this is meant",
+    "pods of namespace {0} get no proxy; label it istio-injection=enabled, or"
+    " istio-injection=disabled to say that this is meant",
 )
-POD_MISSING_PROXY = Message("IST0103", "PodMissingProxy", _W, "pod {} has no Istio proxy; deploy it again to get one")
+POD_MISSING_PROXY = Message(
+    "IST0103", "PodMissingProxy", _W, "pod {} has no Istio proxy; deploy it again to get one"
+)
 SCHEMA_ERROR = Message("IST0106", "SchemaValidationError", _E, "Schema validation error: {}")
-MISPLACED_ANNOTATION = Message("IST0107", "MisplacedAnnotation", _W, "annotation {} has an effect on {} only")
+MISPLACED_ANNOTATION = Message(
+    "IST0107", "MisplacedAnnotation", _W, "annotation {} has an effect on {} only"
+)
 UNKNOWN_ANNOTATION = Message("IST0108", "UnknownAnnotation", _W, "Unknown annotation: {}")
 MESH_HOST_CONFLICT = Message(
     "IST0109",
     "ConflictingMeshGatewayVirtualServiceHosts",
     _E,
-    "VirtualServices {} all route host {} for the gateway mesh; only one of them counts, so merge them",
+    "VirtualServices {} all route host {} for the gateway mesh; only one of them counts, so merge"
+    " them",
 )
 SIDECAR_CONFLICT = Message(
-    "IST0110", "ConflictingSidecarWorkloadSelectors", _E, 'Sidecars {} of namespace "{}" select the same workload "{}"'
+    "IST0110",
+    "ConflictingSidecarWorkloadSelectors",
+    _E,
+    'Sidecars {} of namespace "{}" select the same workload "{}"',
 )
 SIDECAR_DEFAULTS = Message(
     "IST0111",
@@ -80,31 +89,40 @@ PORT_NAME = Message(
     "IST0118",
     "PortNameIsNotUnderNamingConvention",
     _I,
-    'port name "{}" (port {}, target {}) tells no protocol as <protocol>[-<suffix>] would; it will be sniffed',
+    'port name "{}" (port {}, target {}) tells no protocol as <protocol>[-<suffix>] would; it will'
+    " be sniffed",
 )
 INVALID_REGEXP = Message("IST0122", "InvalidRegexp", _W, "regular expression of {} is invalid: {}")
 INJECTION_LABELS = Message(
-    "IST0123", "NamespaceMultipleInjectionLabels", _W, "the namespace has more than one injection label: {}"
+    "IST0123",
+    "NamespaceMultipleInjectionLabels",
+    _W,
+    "the namespace has more than one injection label: {}",
 )
 INVALID_ANNOTATION = Message("IST0125", "InvalidAnnotation", _W, "Invalid annotation {}: {}")
 UNKNOWN_REGISTRY = Message(
     "IST0126", "UnknownMeshNetworksServiceRegistry", _E, "Unknown service registry {} in network {}"
 )
-NO_WORKLOADS = Message("IST0127", "NoMatchingWorkloadsFound", _W, "no workload matches the labels: {}")
+NO_WORKLOADS = Message(
+    "IST0127", "NoMatchingWorkloadsFound", _W, "no workload matches the labels: {}"
+)
 NO_CA = Message(
     "IST0128",
     "NoServerCertificateVerificationDestinationLevel",
     _W,
-    "DestinationRule {} in namespace {} has TLS mode {} without caCertificates: system roots alone verify {}",
+    "DestinationRule {} in namespace {} has TLS mode {} without caCertificates: system roots alone"
+    " verify {}",
 )
 NO_CA_FOR_PORT = Message(
     "IST0129",
     "NoServerCertificateVerificationPortLevel",
     _W,
-    "DestinationRule {} in namespace {} has TLS mode {} without caCertificates: system roots alone verify {} "
-    "at port {}",
+    "DestinationRule {} in namespace {} has TLS mode {} without caCertificates: system roots alone"
+    " verify {} at port {}",
 )
-UNREACHABLE_RULE = Message("IST0130", "VirtualServiceUnreachableRule", _W, "rule {} is never used ({})")
+UNREACHABLE_RULE = Message(
+    "IST0130", "VirtualServiceUnreachableRule", _W, "rule {} is never used ({})"
+)
 INEFFECTIVE_MATCH = Message(
     "IST0131",
     "VirtualServiceIneffectiveMatch",
@@ -127,7 +145,9 @@ ADDRESSES_REQUIRED = Message(
 DEPRECATED_ANNOTATION = Message(
     "IST0135", "DeprecatedAnnotation", _I, 'annotation "{}" is deprecated{} and may stop working'
 )
-ALPHA_ANNOTATION = Message("IST0136", "AlphaAnnotation", _I, 'annotation "{}" is of an alpha feature')
+ALPHA_ANNOTATION = Message(
+    "IST0136", "AlphaAnnotation", _I, 'annotation "{}" is of an alpha feature'
+)
 CONFLICTING_PORTS = Message(
     "IST0137",
     "DeploymentConflictingPorts",
@@ -138,7 +158,8 @@ DUPLICATE_CERTIFICATE = Message(
     "IST0138",
     "GatewayDuplicateCertificate",
     _W,
-    "Gateways {} share a certificate: a client that reuses its HTTP/2 connection gets 404 from the wrong one",
+    "Gateways {} share a certificate: a client that reuses its HTTP/2 connection gets 404 from the"
+    " wrong one",
 )
 INVALID_WEBHOOK = Message("IST0139", "InvalidWebhook", _E, "{}")
 INGRESS_IGNORES_SUBSET = Message(
@@ -147,18 +168,32 @@ INGRESS_IGNORES_SUBSET = Message(
     _W,
     "the subsets of VirtualService {} have no effect on gateway requests that {} routes",
 )
-INVALID_UID = Message("IST0144", "InvalidApplicationUID", _W, "user id 1337 is the proxy's: nothing is captured")
+INVALID_UID = Message(
+    "IST0144", "InvalidApplicationUID", _W, "user id 1337 is the proxy's: nothing is captured"
+)
 GATEWAY_CONFLICT = Message(
-    "IST0145", "ConflictingGateways", _E, "conflict with Gateways {} (workload selector {}, port {}, hosts {})"
+    "IST0145",
+    "ConflictingGateways",
+    _E,
+    "conflict with Gateways {} (workload selector {}, port {}, hosts {})",
 )
 AUTO_IMAGE_WARNING = Message(
-    "IST0146", "ImageAutoWithoutInjectionWarning", _W, "{} {} has `image: auto`, but no injection webhook selects it"
+    "IST0146",
+    "ImageAutoWithoutInjectionWarning",
+    _W,
+    "{} {} has `image: auto`, but no injection webhook selects it",
 )
 AUTO_IMAGE_ERROR = Message(
-    "IST0147", "ImageAutoWithoutInjectionError", _E, "{} {} has `image: auto`, which injection should have replaced"
+    "IST0147",
+    "ImageAutoWithoutInjectionError",
+    _E,
+    "{} {} has `image: auto`, which injection should have replaced",
 )
 INJECTED_BY_DEFAULT = Message(
-    "IST0148", "NamespaceInjectionEnabledByDefault", _I, "is injected, since Istio injects namespaces by default"
+    "IST0148",
+    "NamespaceInjectionEnabledByDefault",
+    _I,
+    "is injected, since Istio injects namespaces by default",
 )
 CLAIM_WITHOUT_AUTHENTICATION = Message(
     "IST0149",
@@ -170,13 +205,15 @@ EXTERNAL_NAME_PORT = Message(
     "IST0150",
     "ExternalNameServiceTypeInvalidPortName",
     _W,
-    "a port of an ExternalName service has to name an HTTP or TLS protocol, or traffic may go astray",
+    "a port of an ExternalName service has to name an HTTP or TLS protocol, or traffic may go"
+    " astray",
 )
 RELATIVE_PATCH = Message(
     "IST0151",
     "EnvoyFilterUsesRelativeOperation",
     _W,
-    "a relative operation without a priority may find nothing to relate to; use INSERT_FIRST or ADD, or set priority",
+    "a relative operation without a priority may find nothing to relate to; use INSERT_FIRST or"
+    " ADD, or set priority",
 )
 REPLACE_MISUSED = Message(
     "IST0152",
@@ -185,7 +222,10 @@ REPLACE_MISUSED = Message(
     "REPLACE works with HTTP_FILTER and NETWORK_FILTER only",
 )
 ADD_MISUSED = Message(
-    "IST0153", "EnvoyFilterUsesAddOperationIncorrectly", _E, "ADD is ignored for ROUTE_CONFIGURATION and HTTP_ROUTE"
+    "IST0153",
+    "EnvoyFilterUsesAddOperationIncorrectly",
+    _E,
+    "ADD is ignored for ROUTE_CONFIGURATION and HTTP_ROUTE",
 )
 REMOVE_MISUSED = Message(
     "IST0154",
@@ -197,13 +237,20 @@ RELATIVE_PATCH_VERSION = Message(
     "IST0155",
     "EnvoyFilterUsesRelativeOperationWithProxyVersion",
     _W,
-    "a relative operation without a priority relates to a filter of one proxy version only; set priority",
+    "a relative operation without a priority relates to a filter of one proxy version only; set"
+    " priority",
 )
 TELEMETRY_PROVIDER = Message(
-    "IST0157", "InvalidTelemetryProvider", _W, 'Telemetry {} in namespace "{}" has no provider, so it is ignored'
+    "IST0157",
+    "InvalidTelemetryProvider",
+    _W,
+    'Telemetry {} in namespace "{}" has no provider, so it is ignored',
 )
 PROXY_IMAGES = Message(
-    "IST0158", "PodsIstioProxyImageMismatchInNamespace", _W, "pods run another proxy image than injection gives: {}"
+    "IST0158",
+    "PodsIstioProxyImageMismatchInNamespace",
+    _W,
+    "pods run another proxy image than injection gives: {}",
 )
 TELEMETRY_CONFLICT = Message(
     "IST0159",
@@ -227,10 +274,14 @@ GATEWAY_PORT = Message(
     "IST0162",
     "GatewayPortNotDefinedOnService",
     _W,
-    "port {} is not among the ports of the service in front of the gateway's workloads (selector {})",
+    "port {} is not among the ports of the service in front of the gateway's workloads"
+    " (selector {})",
 )
 EXTERNAL_CONTROL_PLANE = Message(
-    "IST0163", "InvalidExternalControlPlaneConfig", _W, "the address ({}) by which webhook {} reaches istiod {}"
+    "IST0163",
+    "InvalidExternalControlPlaneConfig",
+    _W,
+    "the address ({}) by which webhook {} reaches istiod {}",
 )
 EXTERNAL_CONTROL_PLANE_IP = Message(
     "IST0164",
@@ -239,7 +290,10 @@ EXTERNAL_CONTROL_PLANE_IP = Message(
     "the address ({}) by which webhook {} reaches istiod is an IP, not a hostname",
 )
 INTERNAL_GATEWAY = Message(
-    "IST0165", "ReferencedInternalGateway", _W, "VirtualService {} names a generated, internal Gateway: {}"
+    "IST0165",
+    "ReferencedInternalGateway",
+    _W,
+    "VirtualService {} names a generated, internal Gateway: {}",
 )
 INEFFECTIVE_SELECTOR = Message(
     "IST0166",
@@ -257,15 +311,25 @@ SUBSET_SELECTS_NOTHING = Message(
     _E,
     "subset {} selects no workload: requests to it fail with 503",
 )
-UNKNOWN_RULE_HOST = Message("IST0174", "UnknownDestinationRuleHost", _W, "host {} is no service of the mesh")
+UNKNOWN_RULE_HOST = Message(
+    "IST0174", "UnknownDestinationRuleHost", _W, "host {} is no service of the mesh"
+)
 
-NO_ENDPOINTS = Message("DM0001", "ServiceWithoutEndpoints", _W, "the destination {} has no endpoint: requests fail")
+NO_ENDPOINTS = Message(
+    "DM0001", "ServiceWithoutEndpoints", _W, "the destination {} has no endpoint: requests fail"
+)
 LYING_PORT_NAME = Message(
-    "DM0002", "PortNameContradictsProtocol", _W, 'port {} is declared as {} but named "{}", which says {}'
+    "DM0002",
+    "PortNameContradictsProtocol",
+    _W,
+    'port {} is declared as {} but named "{}", which says {}',
 )
 SHADOWED = Message("DM0003", "ShadowedRule", _W, "{}")
 GATEWAY_UNSERVED = Message(
-    "DM0004", "GatewayWithoutProxy", _W, "is bound to Gateway {}, which no gateway workload serves (selector {})"
+    "DM0004",
+    "GatewayWithoutProxy",
+    _W,
+    "is bound to Gateway {}, which no gateway workload serves (selector {})",
 )
 DUPLICATE_SUBSET = Message(
     "DM0005",
@@ -273,10 +337,16 @@ DUPLICATE_SUBSET = Message(
     _W,
     "subset {} of host {} is also defined by DestinationRule {}; the older one counts",
 )
-DELEGATE_NOT_FOUND = Message("DM0006", "DelegateNotFound", _E, 'rule {} delegates to VirtualService "{}", which {}')
-GIVEN_TWICE = Message("DM0007", "ResourceGivenTwice", _W, "is given twice, first at {}; the last one counts")
+DELEGATE_NOT_FOUND = Message(
+    "DM0006", "DelegateNotFound", _E, 'rule {} delegates to VirtualService "{}", which {}'
+)
+GIVEN_TWICE = Message(
+    "DM0007", "ResourceGivenTwice", _W, "is given twice, first at {}; the last one counts"
+)
 UNREADABLE = Message("DM0008", "UnreadableFile", _E, "{}")
 
-ALL: tuple[Message, ...] = tuple(value for value in dict(globals()).values() if isinstance(value, Message))
+ALL: tuple[Message, ...] = tuple(
+    value for value in dict(globals()).values() if isinstance(value, Message)
+)
 """Every code, in order."""
 BY_CODE = {message.code: message for message in ALL}

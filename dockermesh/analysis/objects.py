@@ -1,6 +1,7 @@
 """Objects in files, of Istio or of Kubernetes, and how analyzers look into them without stumbling.
 
-Kubernetes' own objects are read as data: they are context for the findings, never an error of their own.
+Kubernetes' own objects are read as data: they are context for the findings, never an error of their
+own.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ CLUSTER_SCOPED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One object. `spec` is a class of `config/api` for Istio's kinds (as far as it could be read), else None."""
+    """One object. `spec` is a class of `config/api` for Istio's kinds (as far as it could be read),
+    else None.
+    """
 
     kind: str
     group: str
@@ -98,7 +101,9 @@ def selector_text(selector: Mapping[str, str]) -> str:
 
 
 def label_selector_matches(selector: Any, labels: Mapping[str, str]) -> bool:
-    """Kubernetes' LabelSelector with matchLabels and matchExpressions; a missing one takes everything."""
+    """Kubernetes' LabelSelector with matchLabels and matchExpressions; a missing one takes
+    everything.
+    """
     if not selects(texts(dig(selector, "matchLabels")), labels):
         return False
     return all(_holds(entry, labels) for entry in mappings(dig(selector, "matchExpressions")))

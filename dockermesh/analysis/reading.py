@@ -1,7 +1,7 @@
 """Files to objects: Istio's resources as validation reads them, Kubernetes' as they are.
 
-A resource that does not validate is still an object for the analyzers, as far as it could be read: other resources may
-refer to it, and one mistake should not hide the others.
+A resource that does not validate is still an object for the analyzers, as far as it could be read:
+other resources may refer to it, and one mistake should not hide the others.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from dockermesh.config.kinds import MESH_CONFIG
 from dockermesh.config.loading import line_of, load_documents
 from dockermesh.config.resource import DEFAULT_NAMESPACE, Resource
 
-_IGNORED_NAMESPACES = frozenset({"kube-system", "kube-public", "kube-node-lease", "local-path-storage"})
+_IGNORED_NAMESPACES = frozenset(
+    {"kube-system", "kube-public", "kube-node-lease", "local-path-storage"}
+)
 """Where Istio looks at nothing of Kubernetes."""
 _MESH_NETWORKS = ("MeshNetworks", "meshnetworks", "istio-system")
 
@@ -33,9 +35,13 @@ def read_items(
             for path, data in listed(document.data):
                 line = line_of(document.data, path) or document.line
                 items.extend(_object(data, file, line, namespace, findings))
-            findings.extend(Finding("", file, m.line, "", Level.ERROR, m.message) for m in document.mistakes)
+            findings.extend(
+                Finding("", file, m.line, "", Level.ERROR, m.message) for m in document.mistakes
+            )
         if loaded.error is not None:
-            findings.append(Finding("", file, loaded.error.line, "", Level.ERROR, loaded.error.message))
+            findings.append(
+                Finding("", file, loaded.error.line, "", Level.ERROR, loaded.error.message)
+            )
     return tuple(items), tuple(findings)
 
 
@@ -55,7 +61,9 @@ def item_of(resource: Resource[Any]) -> Item:
     )
 
 
-def _object(data: Any, file: str, line: int, namespace: str, findings: list[Finding]) -> Iterator[Item]:
+def _object(
+    data: Any, file: str, line: int, namespace: str, findings: list[Finding]
+) -> Iterator[Item]:
     if isinstance(data, Mapping) and set(data) == {"networks"}:
         kind, name, space = _MESH_NETWORKS
         yield Item(kind, "", name, space, body=data, file=file, line=line)
@@ -87,7 +95,11 @@ def _object(data: Any, file: str, line: int, namespace: str, findings: list[Find
 
 def _is_kubernetes(data: Any) -> bool:
     """Whether the document is an object that is none of Istio's."""
-    if not isinstance(data, Mapping) or not isinstance(data.get("kind"), str) or data["kind"] == MESH_CONFIG.name:
+    if (
+        not isinstance(data, Mapping)
+        or not isinstance(data.get("kind"), str)
+        or data["kind"] == MESH_CONFIG.name
+    ):
         return False
     version = data.get("apiVersion")
     return isinstance(version, str) and bool(version) and not _group(data).endswith("istio.io")
@@ -101,7 +113,8 @@ def _group(data: Mapping[str, Any]) -> str:
 def read_mesh_config(text: str | bytes) -> tuple[Mapping[str, Any], str]:
     """Istio's MeshConfig and why it cannot be read (else empty).
 
-    It may be the bare settings, a document of kind MeshConfig, or Istio's ConfigMap with the settings under `mesh`.
+    It may be the bare settings, a document of kind MeshConfig, or Istio's ConfigMap with the
+    settings under `mesh`.
     """
     loaded = load_documents(text)
     if loaded.error is not None:
@@ -110,7 +123,11 @@ def read_mesh_config(text: str | bytes) -> tuple[Mapping[str, Any], str]:
     if isinstance(data, Mapping) and data.get("kind") == "ConfigMap":
         settings = data.get("data")
         nested = settings.get("mesh") if isinstance(settings, Mapping) else None
-        return read_mesh_config(nested) if isinstance(nested, str) else ({}, "the ConfigMap has no key `mesh`")
+        return (
+            read_mesh_config(nested)
+            if isinstance(nested, str)
+            else ({}, "the ConfigMap has no key `mesh`")
+        )
     if isinstance(data, Mapping) and isinstance(data.get("spec"), Mapping):
         data = data["spec"]
     return (data, "") if isinstance(data, Mapping) else ({}, "must be a mapping")

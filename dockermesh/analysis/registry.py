@@ -52,19 +52,34 @@ def _analyzer(name: str, run: Callable[[Context], Iterator[Diagnostic]], *codes:
 
 
 ANALYZERS: tuple[Analyzer, ...] = (
-    _analyzer("schema.Validation", schema.validation, "IST0002", "IST0106", "IST0133", "DM0003", "DM0008"),
+    _analyzer(
+        "schema.Validation", schema.validation, "IST0002", "IST0106", "IST0133", "DM0003", "DM0008"
+    ),
     _analyzer("schema.GivenTwice", schema.given_twice, "DM0007"),
-    _analyzer("virtualservice.Destinations", virtual_services.destinations, "IST0101", "IST0112", "DM0001"),
+    _analyzer(
+        "virtualservice.Destinations", virtual_services.destinations, "IST0101", "IST0112", "DM0001"
+    ),
     _analyzer("virtualservice.Subsets", virtual_services.subsets, "IST0101"),
     _analyzer("virtualservice.MeshHosts", virtual_services.mesh_hosts, "IST0109"),
-    _analyzer("virtualservice.Gateways", virtual_services.gateways, "IST0101", "IST0132", "IST0165", "DM0004"),
+    _analyzer(
+        "virtualservice.Gateways",
+        virtual_services.gateways,
+        "IST0101",
+        "IST0132",
+        "IST0165",
+        "DM0004",
+    ),
     _analyzer("virtualservice.Rules", rules.unreachable_rules, "IST0130", "IST0131"),
     _analyzer("virtualservice.IgnoredSubsets", virtual_services.ignored_subsets, "IST0140"),
     _analyzer("virtualservice.JWTClaims", virtual_services.claim_routing, "IST0149"),
     _analyzer("virtualservice.Delegates", virtual_services.delegates, "DM0006"),
     _analyzer("virtualservice.Regexes", schema.regular_expressions, "IST0122"),
-    _analyzer("destinationrule.CaCertificates", destination_rules.unverified_servers, "IST0128", "IST0129"),
-    _analyzer("destinationrule.HostsAndSubsets", destination_rules.hosts_and_subsets, "IST0173", "IST0174"),
+    _analyzer(
+        "destinationrule.CaCertificates", destination_rules.unverified_servers, "IST0128", "IST0129"
+    ),
+    _analyzer(
+        "destinationrule.HostsAndSubsets", destination_rules.hosts_and_subsets, "IST0173", "IST0174"
+    ),
     _analyzer("destinationrule.DuplicateSubsets", destination_rules.duplicate_subsets, "DM0005"),
     _analyzer("gateway.WorkloadsAndPorts", gateways.workloads_and_ports, "IST0101", "IST0162"),
     _analyzer("gateway.Conflicts", gateways.conflicts, "IST0145"),
@@ -81,26 +96,50 @@ ANALYZERS: tuple[Analyzer, ...] = (
     _analyzer("authorization.Namespaces", policies.authorization_namespaces, "IST0101"),
     _analyzer("k8sgateway.Selectors", policies.gateway_selectors, "IST0166"),
     _analyzer(
-        "envoyfilter.Operations", envoy_filters.operations, "IST0151", "IST0152", "IST0153", "IST0154", "IST0155"
+        "envoyfilter.Operations",
+        envoy_filters.operations,
+        "IST0151",
+        "IST0152",
+        "IST0153",
+        "IST0154",
+        "IST0155",
     ),
     _analyzer("deprecation.Fields", telemetry.deprecations, "IST0002"),
     _analyzer("conditions.Negative", telemetry.conditions, "IST0171"),
     _analyzer("meshnetworks.Registries", telemetry.networks, "IST0126"),
-    _analyzer("annotations.Placement", annotation_checks.placement, "IST0107", "IST0108", "IST0125", "IST0135"),
+    _analyzer(
+        "annotations.Placement",
+        annotation_checks.placement,
+        "IST0107",
+        "IST0108",
+        "IST0125",
+        "IST0135",
+    ),
     _analyzer("annotations.Alpha", annotation_checks.alpha, "IST0136"),
     _analyzer("deployment.Services", kubernetes.deployment_services, "IST0116", "IST0137"),
     _analyzer("deployment.UserIds", kubernetes.user_ids, "IST0144"),
-    _analyzer("injection.NamespacesAndPods", injection.namespaces_and_pods, "IST0102", "IST0103", "IST0123", "IST0148"),
+    _analyzer(
+        "injection.NamespacesAndPods",
+        injection.namespaces_and_pods,
+        "IST0102",
+        "IST0103",
+        "IST0123",
+        "IST0148",
+    ),
     _analyzer("injection.ProxyImages", injection.proxy_images, "IST0158"),
     _analyzer("injection.AutoImages", injection.auto_images, "IST0146", "IST0147"),
     _analyzer("webhook.Webhooks", kubernetes.webhooks, "IST0139"),
-    _analyzer("webhook.ExternalControlPlane", kubernetes.external_control_plane, "IST0163", "IST0164"),
+    _analyzer(
+        "webhook.ExternalControlPlane", kubernetes.external_control_plane, "IST0163", "IST0164"
+    ),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Suppression:
-    """A code, and the resources about which it is not reported: `Kind name.namespace`, with `*` for any text."""
+    """A code, and the resources about which it is not reported: `Kind name.namespace`, with `*` for
+    any text.
+    """
 
     code: str
     resource: str
@@ -120,10 +159,15 @@ def analyze(
 ) -> tuple[Diagnostic, ...]:
     """Every finding once, the worst first.
 
-    `namespaces` are those that findings may be about (none: all); resources may suppress codes by annotation, too.
+    `namespaces` are those that findings may be about (none: all); resources may suppress codes by
+    annotation, too.
     """
     wanted, hidden = frozenset(namespaces), tuple(suppressions)
-    silenced = {item.title: item.annotations[_SUPPRESS] for item in context.given if _SUPPRESS in item.annotations}
+    silenced = {
+        item.title: item.annotations[_SUPPRESS]
+        for item in context.given
+        if _SUPPRESS in item.annotations
+    }
     kept = {
         diagnostic: None
         for analyzer in ANALYZERS
@@ -132,7 +176,9 @@ def analyze(
         and not any(suppression.covers(diagnostic) for suppression in hidden)
         and not _is_silenced(silenced.get(diagnostic.resource, ""), diagnostic.code)
     }
-    return tuple(sorted(kept, key=lambda d: (d.level.rank, d.code, d.resource, d.file, d.line, d.message)))
+    return tuple(
+        sorted(kept, key=lambda d: (d.level.rank, d.code, d.resource, d.file, d.line, d.message))
+    )
 
 
 def _run(analyzer: Analyzer, context: Context) -> Iterator[Diagnostic]:

@@ -19,7 +19,9 @@ _EXPORT = "networking.istio.io/exportTo"
 
 @dataclass(frozen=True, slots=True)
 class DestinationPort:
-    """A port; `target` is 0 where it is a name or the same, `protocol` what was declared (TCP, HTTP, ...)."""
+    """A port; `target` is 0 where it is a name or the same, `protocol` what was declared (TCP,
+    HTTP, ...).
+    """
 
     number: int
     name: str = ""
@@ -33,8 +35,9 @@ class DestinationPort:
 class Destination:
     """Something that can be called.
 
-    `scopes` are the namespaces that see it (`*`: all); `selector` finds its workloads (None: it has no such thing);
-    `endpoints` are the labels of its endpoints, and `healthy` how many may get requests; None where nothing is known.
+    `scopes` are the namespaces that see it (`*`: all); `selector` finds its workloads (None: it has
+    no such thing); `endpoints` are the labels of its endpoints, and `healthy` how many may get
+    requests; None where nothing is known.
     """
 
     hosts: tuple[str, ...]
@@ -54,7 +57,11 @@ def kubernetes_services(context: Context, domain: str) -> Iterator[Destination]:
     for item in context.kubernetes("Service"):
         spec = item.body.get("spec")
         exported = item.annotations.get(_EXPORT, "")
-        scopes = tuple(item.namespace if s.strip() == "." else s.strip() for s in exported.split(",") if s.strip())
+        scopes = tuple(
+            item.namespace if s.strip() == "." else s.strip()
+            for s in exported.split(",")
+            if s.strip()
+        )
         yield Destination(
             hosts=(f"{item.name}.{item.namespace}.{domain}",),
             namespace=item.namespace,
@@ -91,7 +98,9 @@ def entry_services(entries: Iterable[Item]) -> Iterator[Destination]:
         yield Destination(
             hosts=tuple(spec.hosts),
             namespace=item.namespace,
-            ports=tuple(DestinationPort(p.number, p.name, p.protocol, p.target_port) for p in spec.ports),
+            ports=tuple(
+                DestinationPort(p.number, p.name, p.protocol, p.target_port) for p in spec.ports
+            ),
             scopes=(EVERYWHERE,) if EVERYWHERE in scopes or not scopes else scopes,
             selector=spec.workload_selector.labels if spec.workload_selector is not None else None,
             endpoints=tuple(e.labels for e in spec.endpoints) if spec.endpoints else None,

@@ -30,7 +30,9 @@ _GATEWAY_LABELS = {"istio": "ingressgateway"}
 
 @dataclass(frozen=True, slots=True)
 class AnalyzedWorkload:
-    """A workload; `gateway_ports` are those that the world can reach (None: it is found out by its services)."""
+    """A workload; `gateway_ports` are those that the world can reach (None: it is found out by its
+    services).
+    """
 
     name: str
     namespace: str
@@ -84,7 +86,9 @@ def kubernetes_workloads(context: Context) -> Iterator[AnalyzedWorkload]:
 
 
 def is_in_mesh(context: Context, item: Item) -> bool:
-    """Whether a pod has a proxy: its own, by its label or annotation, or by its namespace's label."""
+    """Whether a pod has a proxy: its own, by its label or annotation, or by its namespace's
+    label.
+    """
     template = pod_template(item)
     for container in containers(template, with_init=True):
         if container.get("name") == PROXY_CONTAINER and container.get("image"):
@@ -107,11 +111,15 @@ def catalog_workloads(catalog: Catalog) -> Iterator[AnalyzedWorkload]:
     """The workloads of the registry; those that only endpoints tell of, too."""
     for workload in catalog.workloads.values():
         is_gateway = workload.kind is WorkloadKind.GATEWAY
-        yield AnalyzedWorkload(workload.name, workload.namespace, workload.labels, is_gateway=is_gateway)
+        yield AnalyzedWorkload(
+            workload.name, workload.namespace, workload.labels, is_gateway=is_gateway
+        )
 
 
 def default_gateway(namespace: str) -> AnalyzedWorkload:
-    """The gateway that is there unless one is described: Istio's, or the one that `dockermesh up` makes."""
+    """The gateway that is there unless one is described: Istio's, or the one that `dockermesh up`
+    makes.
+    """
     return AnalyzedWorkload(
         "istio-ingressgateway",
         namespace,

@@ -1,8 +1,9 @@
 """Who may open an xDS stream, and as whom.
 
-A proxy shows the token that its pod made. The registrar read the token's digest from the pod's own log, so the digest
-names the workload; the node id must name the same one, and the connection must come from the workload's address.
-Nothing is sent to a proxy before this returned. Source of the rules: the trust section of the design.
+A proxy shows the token that its pod made. The registrar read the token's digest from the pod's own
+log, so the digest names the workload; the node id must name the same one, and the connection must
+come from the workload's address. Nothing is sent to a proxy before this returned. Source of the
+rules: the trust section of the design.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from dockermesh.xds import NodeInfo, Refused
 log = structlog.get_logger(__name__)
 
 PATIENCE_S = 5.0
-"""How long a proxy may wait to be known: it can be here a moment before its pod's log line went through Docker,
-the registrar and Consul."""
+"""How long a proxy may wait to be known: it can be here a moment before its pod's log line went
+through Docker, the registrar and Consul.
+"""
 _UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 _DENIED = grpc.StatusCode.PERMISSION_DENIED
 
@@ -32,7 +34,9 @@ class Admission:
     """Looks tokens up among the workloads of the latest catalog."""
 
     def __init__(self, denied: frozenset[str] | None = frozenset()) -> None:
-        """`denied` are digests of revoked tokens; None: not known yet, and until then nobody is let in."""
+        """`denied` are digests of revoked tokens; None: not known yet, and until then nobody is let
+        in.
+        """
         self._denied = denied
         self._limit = FailureLimit()
         self._by_digest: dict[str, Workload] = {}
@@ -62,22 +66,38 @@ class Admission:
         """The name of the workload whose proxy this is; raises Refused."""
         address = peer_address(peer)
         if self._limit.is_spent(address):
-            raise Refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many attempts with a wrong token")
+            raise Refused(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, "too many attempts with a wrong token"
+            )
         scheme, _, token = metadata.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
-            raise Refused(_UNAUTHENTICATED, "no token: proxies must send 'authorization: Bearer TOKEN'")
+            raise Refused(
+                _UNAUTHENTICATED, "no token: proxies must send 'authorization: Bearer TOKEN'"
+            )
         digest = hashlib.sha256(token.strip().encode()).hexdigest()
         workload = await self._find(digest)
         if workload is None:
             self._limit.failed(address)
             raise Refused(_UNAUTHENTICATED, "the token belongs to no workload that runs now")
         if self._denied is None or digest in self._denied:
-            raise Refused(_DENIED, f"the token of {workload.name} was revoked" if self._denied else "not ready yet")
-        if not hmac.compare_digest(node_workload(node.id, workload.namespace).encode(), workload.name.encode()):
-            log.warning("node id and token disagree", node=node.id, token_of=workload.name, peer=peer)
+            raise Refused(
+                _DENIED,
+                f"the token of {workload.name} was revoked" if self._denied else "not ready yet",
+            )
+        if not hmac.compare_digest(
+            node_workload(node.id, workload.namespace).encode(), workload.name.encode()
+        ):
+            log.warning(
+                "node id and token disagree", node=node.id, token_of=workload.name, peer=peer
+            )
             raise Refused(_DENIED, f"the token is not that of {node.id!r}")
         if workload.address and peer_address(peer) != workload.address:
-            log.warning("token used from elsewhere", workload=workload.name, peer=peer, expected=workload.address)
+            log.warning(
+                "token used from elsewhere",
+                workload=workload.name,
+                peer=peer,
+                expected=workload.address,
+            )
             raise Refused(_DENIED, f"{workload.name} does not run at {peer_address(peer)}")
         return workload.name
 
@@ -95,7 +115,9 @@ class Admission:
 
 
 def node_workload(node_id: str, namespace: str) -> str:
-    """The workload named in a node id `kind~address~workload.namespace~domain`; empty if it is not of that form."""
+    """The workload named in a node id `kind~address~workload.namespace~domain`; empty if it is not
+    of that form.
+    """
     parts = node_id.split("~")
     return parts[2].removesuffix(f".{namespace}") if len(parts) == 4 else ""
 

@@ -1,4 +1,6 @@
-"""What `dockermesh analyze` looks at: files, the running mesh, or files as if they were applied to it."""
+"""What `dockermesh analyze` looks at: files, the running mesh, or files as if they were applied to
+it.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ STDIN = "-"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be analyzed. Without files it is the running mesh; `live` puts files over what runs."""
+    """What is to be analyzed. Without files it is the running mesh; `live` puts files over what
+    runs.
+    """
 
     files: tuple[str, ...] = ()
     mesh_config: Path | None = None
@@ -39,14 +43,16 @@ class Request:
 def run(request: Request) -> tuple[tuple[Diagnostic, ...], list[str]]:
     """The findings, the worst first, and what the user should know about the request itself.
 
-    Raises UsageError for a request that makes no sense, InputError for a file that cannot be read, NotReadyError
-    when there is no running mesh to look at.
+    Raises UsageError for a request that makes no sense, InputError for a file that cannot be read,
+    NotReadyError when there is no running mesh to look at.
     """
     suppressions, warnings = _suppressions(request.suppress)
     sources = list(_sources(request))
     is_live = request.live or not request.files
     if is_live and request.catalog is not None:
-        raise UsageError("--catalog stands in for a running mesh", fix="give files, too, or leave it out")
+        raise UsageError(
+            "--catalog stands in for a running mesh", fix="give files, too, or leave it out"
+        )
     catalog = _catalog(request.catalog) if request.catalog is not None else None
     if is_live:
         from dockermesh.app.live_mesh import live_catalog, live_resources
@@ -69,7 +75,9 @@ def _suppressions(given: tuple[str, ...]) -> tuple[list[Suppression], list[str]]
     for text in given:
         code, equals, resource = text.partition("=")
         if not equals or not code or not resource:
-            raise UsageError(f"{text!r} is no suppression", where="--suppress", fix="write CODE=RESOURCE")
+            raise UsageError(
+                f"{text!r} is no suppression", where="--suppress", fix="write CODE=RESOURCE"
+            )
         if code not in BY_CODE:
             warnings.append(f"there is no code {code!r}, so suppressing it has no effect")
         found.append(Suppression(code, resource))
@@ -109,5 +117,7 @@ def _content(file: Path) -> bytes:
             return stream.read(MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(
-            f"cannot be read: {error.strerror}", where=str(file), fix="name an existing YAML or JSON file, or -"
+            f"cannot be read: {error.strerror}",
+            where=str(file),
+            fix="name an existing YAML or JSON file, or -",
         ) from error

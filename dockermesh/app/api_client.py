@@ -1,7 +1,8 @@
-"""The command line's way to the config API: of this host's mesh, or of the one that the environment names.
+"""The command line's way to the config API: of this host's mesh, or of the one that the environment
+names.
 
-`DOCKERMESH_API` (a URL), `DOCKERMESH_TOKEN` and `DOCKERMESH_CA` (a file) name another control plane; without them the
-container of this host is asked, and its token read through the engine.
+`DOCKERMESH_API` (a URL), `DOCKERMESH_TOKEN` and `DOCKERMESH_CA` (a file) name another control
+plane; without them the container of this host is asked, and its token read through the engine.
 Invariant: a token leaves this host over TLS only.
 """
 
@@ -48,13 +49,20 @@ def find_endpoint(environment: Mapping[str, str]) -> Endpoint:
     parts = urlsplit(url)
     token, ca = environment.get("DOCKERMESH_TOKEN", ""), environment.get("DOCKERMESH_CA", "")
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise UsageError(f"DOCKERMESH_API is no URL: {url}", fix="for example DOCKERMESH_API=https://127.0.0.1:8080")
+        raise UsageError(
+            f"DOCKERMESH_API is no URL: {url}",
+            fix="for example DOCKERMESH_API=https://127.0.0.1:8080",
+        )
     if token and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
-        raise UsageError("the token would be sent in plaintext", where=url, fix="use https:// in DOCKERMESH_API")
+        raise UsageError(
+            "the token would be sent in plaintext", where=url, fix="use https:// in DOCKERMESH_API"
+        )
     try:
         return Endpoint(url.rstrip("/"), token, Path(ca).read_text() if ca else "")
     except OSError as error:
-        raise InputError(f"the CA's certificate cannot be read: {error.strerror}", where=ca) from error
+        raise InputError(
+            f"the CA's certificate cannot be read: {error.strerror}", where=ca
+        ) from error
 
 
 def _of_this_host() -> Endpoint:
@@ -64,12 +72,16 @@ def _of_this_host() -> Endpoint:
         raise NotReadyError("the mesh is not running on this host", where=CONTAINER, fix=_UP)
     bindings = (found["NetworkSettings"]["Ports"] or {}).get(f"{API_PORT}/tcp") or []
     if not bindings:
-        raise NotReadyError(f"port {API_PORT} of the control plane is not published", where=CONTAINER, fix=_UP)
+        raise NotReadyError(
+            f"port {API_PORT} of the control plane is not published", where=CONTAINER, fix=_UP
+        )
     host = bindings[0]["HostIp"] or "127.0.0.1"
     host = "127.0.0.1" if host == "0.0.0.0" else f"[{host}]" if ":" in host else host
     token = engine.read_file(CONTAINER, TOKEN_FILE) or b""
     root = engine.read_file(CONTAINER, _ROOT_FILE) or b""
-    return Endpoint(f"https://{host}:{bindings[0]['HostPort']}", token.decode().strip(), root.decode())
+    return Endpoint(
+        f"https://{host}:{bindings[0]['HostPort']}", token.decode().strip(), root.decode()
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +94,16 @@ class Reply:
 
 
 class ApiClient:
-    """Requests to the config API. Raises ApiError for what it refuses, NotReadyError when it does not answer."""
+    """Requests to the config API. Raises ApiError for what it refuses, NotReadyError when it does
+    not answer.
+    """
 
     def __init__(self, endpoint: Endpoint, command: str = "") -> None:
         """`command` is what the history shows; all requests of one client are one change there."""
         self._endpoint = endpoint
-        self._own = {"Kubectl-Command": command, "Kubectl-Session": uuid.uuid4().hex} if command else {}
+        self._own = (
+            {"Kubectl-Command": command, "Kubectl-Session": uuid.uuid4().hex} if command else {}
+        )
         parts = urlsplit(endpoint.url)
         self._host, self._port = parts.hostname or "", parts.port
         self._tls = _context(endpoint) if parts.scheme == "https" else None
@@ -106,7 +122,11 @@ class ApiClient:
 
     def find(self, path: str, *, table: bool = False) -> Any:
         """What is at a path; None if there is nothing."""
-        accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json" if table else "application/json"
+        accept = (
+            "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"
+            if table
+            else "application/json"
+        )
         try:
             return self.request("GET", path, accept=accept).body
         except ApiError as error:
@@ -127,7 +147,9 @@ class ApiClient:
         if self._endpoint.token:
             headers["Authorization"] = f"Bearer {self._endpoint.token}"
         if document is not None:
-            headers["Content-Type"] = "application/apply-patch+yaml" if method == "PATCH" else "application/json"
+            headers["Content-Type"] = (
+                "application/apply-patch+yaml" if method == "PATCH" else "application/json"
+            )
         body = None if document is None else json.dumps(document)
         target = f"{path}?{urlencode(query)}" if query else path
         connection = self._connection()
@@ -137,13 +159,17 @@ class ApiClient:
             data = json.loads(answer.read() or b"null")
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise NotReadyError(
-                f"the config API does not answer: {error or type(error).__name__}", where=self._endpoint.url, fix=_UP
+                f"the config API does not answer: {error or type(error).__name__}",
+                where=self._endpoint.url,
+                fix=_UP,
             ) from error
         finally:
             connection.close()
         if answer.status >= 400:
             text = data.get("message") if isinstance(data, dict) else ""
-            raise ApiError(text or f"HTTP {answer.status}", code=answer.status, where=f"{method} {path}")
+            raise ApiError(
+                text or f"HTTP {answer.status}", code=answer.status, where=f"{method} {path}"
+            )
         warnings = answer.headers.get_all("Warning") or []
         return Reply(answer.status, data, tuple(_unquoted(w) for w in warnings))
 

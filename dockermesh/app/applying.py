@@ -1,6 +1,7 @@
 """Resources from files to the config API: `apply`, its diff, what it prunes, and `delete -f`.
 
-Invariant: all files are read and validated before the first change, so a typing error changes nothing.
+Invariant: all files are read and validated before the first change, so a typing error changes
+nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +44,12 @@ class Item:
     @property
     def path(self) -> str:
         """Its path in the API."""
-        return path_of(self.served, self.namespace, self.name, str(self.document["apiVersion"]).rpartition("/")[2])
+        return path_of(
+            self.served,
+            self.namespace,
+            self.name,
+            str(self.document["apiVersion"]).rpartition("/")[2],
+        )
 
     @property
     def title(self) -> str:
@@ -53,7 +59,9 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What happened to a resource, with the server's warnings, and the difference it makes if that was asked for."""
+    """What happened to a resource, with the server's warnings, and the difference it makes if that
+    was asked for.
+    """
 
     title: str
     verb: str
@@ -62,7 +70,9 @@ class Outcome:
 
 
 def read_items(sources: Iterable[str], namespace: str) -> tuple[list[Item], list[str]]:
-    """The resources of files, directories and `-` (stdin), and warnings. Raises InputError naming all mistakes."""
+    """The resources of files, directories and `-` (stdin), and warnings. Raises InputError naming
+    all mistakes.
+    """
     items: list[Item] = []
     findings = []
     for source in sources:
@@ -72,10 +82,15 @@ def read_items(sources: Iterable[str], namespace: str) -> tuple[list[Item], list
             for resource in reading.resources:
                 served = named(f"{resource.kind}.{resource.api_version.partition('/')[0]}")
                 if served is None:
-                    raise InputError(f"{resource.kind} is not kept in the config API", where=str(resource.location))
+                    raise InputError(
+                        f"{resource.kind} is not kept in the config API",
+                        where=str(resource.location),
+                    )
                 if not resource.document["metadata"].get("name"):
                     fix = "give it a metadata.name, or use kubectl create"
-                    raise InputError("cannot use generateName with apply", where=str(resource.location), fix=fix)
+                    raise InputError(
+                        "cannot use generateName with apply", where=str(resource.location), fix=fix
+                    )
                 metadata = {**resource.document["metadata"], "namespace": resource.namespace}
                 for field in _SERVER_FIELDS:
                     metadata.pop(field, None)
@@ -83,7 +98,9 @@ def read_items(sources: Iterable[str], namespace: str) -> tuple[list[Item], list
                 items.append(Item(served, document | {"metadata": metadata}))
     errors = [str(f) for f in findings if f.is_error]
     if errors:
-        raise InputError("the resources are invalid, nothing was changed:\n  " + "\n  ".join(errors))
+        raise InputError(
+            "the resources are invalid, nothing was changed:\n  " + "\n  ".join(errors)
+        )
     if not items:
         raise InputError("there is no resource in the input", fix="name files with Istio resources")
     return items, [str(f) for f in findings]
@@ -109,13 +126,17 @@ def apply_items(
         # A diff needs the merged object before anything is written.
         preview = client.apply(item.served, item.document, dry_run=True).body if diff else None
         reply = client.apply(item.served, item.document, dry_run=dry_run)
-        verb = "created" if live is None else "unchanged" if _same(live, reply.body) else "configured"
+        verb = (
+            "created" if live is None else "unchanged" if _same(live, reply.body) else "configured"
+        )
         text = difference(item.title, live, preview) if diff else ""
         yield Outcome(item.title, verb, reply.warnings, text)
 
 
 def prune(client: ApiClient, items: Iterable[Item], *, dry_run: bool = False) -> Iterator[Outcome]:
-    """Delete what an earlier apply of ours stored in the same namespaces, and is not among `items`."""
+    """Delete what an earlier apply of ours stored in the same namespaces, and is not among
+    `items`.
+    """
     items = list(items)
     kept = {(i.served.kind, i.namespace, i.name) for i in items}
     for namespace in sorted({i.namespace for i in items}):
@@ -126,7 +147,9 @@ def prune(client: ApiClient, items: Iterable[Item], *, dry_run: bool = False) ->
                     yield delete(client, Item(served, document), dry_run=dry_run, verb="pruned")
 
 
-def delete(client: ApiClient, item: Item, *, dry_run: bool = False, verb: str = "deleted") -> Outcome:
+def delete(
+    client: ApiClient, item: Item, *, dry_run: bool = False, verb: str = "deleted"
+) -> Outcome:
     """Delete one resource."""
     path = path_of(item.served, item.namespace, item.name)
     client.request("DELETE", path, {"dryRun": "All"} if dry_run else None)
@@ -143,8 +166,12 @@ def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def difference(title: str, live: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> str:
-    """What leads from one document to another, as a unified diff of YAML; None is a document that does not exist."""
-    before, after = (_yaml(d).splitlines(keepends=True) if d is not None else [] for d in (live, new))
+    """What leads from one document to another, as a unified diff of YAML; None is a document that
+    does not exist.
+    """
+    before, after = (
+        _yaml(d).splitlines(keepends=True) if d is not None else [] for d in (live, new)
+    )
     return "".join(difflib.unified_diff(before, after, f"live/{title}", f"merged/{title}"))
 
 
@@ -155,4 +182,6 @@ def _yaml(document: Mapping[str, Any]) -> str:
 def _bare(document: Mapping[str, Any]) -> dict[str, Any]:
     """What users write."""
     metadata = {k: v for k, v in document["metadata"].items() if k not in _SERVER_FIELDS}
-    return {k: v for k, v in document.items() if k not in {"metadata", "status", "apiVersion"}} | {"metadata": metadata}
+    return {k: v for k, v in document.items() if k not in {"metadata", "status", "apiVersion"}} | {
+        "metadata": metadata
+    }

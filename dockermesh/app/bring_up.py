@@ -1,7 +1,8 @@
 """`up` and `down`: inject plus `docker compose up`, nothing hidden.
 
-The order is: load and inject (nothing is started if that fails), look for what would fail later (ports, engine), the
-mesh itself, the app, its Istio resources, and then wait until every proxy of the project accepted its configuration.
+The order is: load and inject (nothing is started if that fails), look for what would fail later
+(ports, engine), the mesh itself, the app, its Istio resources, and then wait until every proxy of
+the project accepted its configuration.
 """
 
 from __future__ import annotations
@@ -62,10 +63,12 @@ def state_home() -> Path:
 
 
 def mesh_environment() -> dict[str, str]:
-    """The environment for `mesh_file`: an installed package has its sources in other places than a checkout.
+    """The environment for `mesh_file`: an installed package has its sources in other places than a
+    checkout.
 
-    The registrar gets the socket of the engine that this command talks to (a rootless one is not at the default place).
-    Desktop's engine is in a virtual machine, where its socket is at the default place after all.
+    The registrar gets the socket of the engine that this command talks to (a rootless one is not at
+    the default place). Desktop's engine is in a virtual machine, where its socket is at the default
+    place after all.
     """
     found = dict(os.environ)
     kind, _, path = found.get("DOCKER_HOST", "").partition("://")
@@ -80,7 +83,8 @@ def mesh_environment() -> dict[str, str]:
 def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> UpResult:
     """Start the mesh and the project, and return when every proxy is in sync.
 
-    Raises EngineError when Docker or Compose fails, InputError for a port that is taken, NotReadyError at the time-out.
+    Raises EngineError when Docker or Compose fails, InputError for a port that is taken,
+    NotReadyError at the time-out.
     """
     deadline = time.monotonic() + options.timeout
     project = str(injection.project["name"])
@@ -107,7 +111,9 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
 
 
 def bring_down(project: str, *, volumes: bool, say: Say) -> list[str]:
-    """Remove a project, and the mesh too when no other project is left in it. Returns what was removed."""
+    """Remove a project, and the mesh too when no other project is left in it. Returns what was
+    removed.
+    """
     engine = LocalEngine()
     removed = _names(engine, f"com.docker.compose.project={project}")
     flags = ["--remove-orphans", *(["--volumes"] if volumes else [])]
@@ -125,7 +131,10 @@ def bring_down(project: str, *, volumes: bool, say: Say) -> list[str]:
     if mesh and not others:
         with _timed(say, "mesh removed"):
             _compose(
-                ["-f", str(mesh_file()), "-p", MESH_PROJECT], ["down", *flags], "remove the mesh", mesh_environment()
+                ["-f", str(mesh_file()), "-p", MESH_PROJECT],
+                ["down", *flags],
+                "remove the mesh",
+                mesh_environment(),
             )
         removed += mesh
     elif mesh:
@@ -138,7 +147,8 @@ def _down_arguments(project: str) -> list[str]:
     return project_arguments([str(saved)] if saved.is_file() else [], project)
 
 
-# preparation --------------------------------------------------------------------------------------------------------
+# preparation
+# --------------------------------------------------------------------------------------------------
 
 
 def _check_ports(engine: LocalEngine, project: str, ports: tuple[PortMapping, ...]) -> None:
@@ -151,12 +161,17 @@ def _check_ports(engine: LocalEngine, project: str, ports: tuple[PortMapping, ..
     for mapping in ports:
         if mapping.host_port in ours:
             continue
-        variable = next((v for v, number in mesh_ports(os.environ) if number == str(mapping.host_port)), "")
+        variable = next(
+            (v for v, number in mesh_ports(os.environ) if number == str(mapping.host_port)), ""
+        )
         if variable and mapping.host_ip in {"", "0.0.0.0", "127.0.0.1"}:
             raise InputError(
                 f"port {mapping.host_port} is one of the mesh's own",
                 where=f"gateway port of {mapping.service}",
-                fix=f"set {variable} to another, or choose another here: --gateway-port {mapping.published}:PORT",
+                fix=(
+                    f"set {variable} to another, or choose another here: --gateway-port"
+                    f" {mapping.published}:PORT"
+                ),
             )
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -166,8 +181,10 @@ def _check_ports(engine: LocalEngine, project: str, ports: tuple[PortMapping, ..
                 raise InputError(
                     f"port {mapping.host_port} is taken ({error.strerror})",
                     where=f"gateway port of {mapping.service}",
-                    fix=f"stop what listens there (`ss -ltnp sport = :{mapping.host_port}`), "
-                    f"or choose another: --gateway-port {mapping.published}:PORT",
+                    fix=(
+                        f"stop what listens there (`ss -ltnp sport = :{mapping.host_port}`), "
+                        f"or choose another: --gateway-port {mapping.published}:PORT"
+                    ),
                 ) from error
 
 
@@ -182,24 +199,31 @@ def _save(project: str, text: str) -> Path:
     return file
 
 
-def _prepare_images(engine: LocalEngine, injection: Injection, file: Path, options: UpOptions, say: Say) -> None:
+def _prepare_images(
+    engine: LocalEngine, injection: Injection, file: Path, options: UpOptions, say: Say
+) -> None:
     images = Images.from_environment(os.environ)
     missing = [name for name in (images.pod, images.proxy) if not engine.has_image(name)]
     if missing:
         with _timed(say, "mesh images built"):
             _compose(
-                ["-f", str(mesh_file()), "--profile", "build"], ["build", "pod", "proxy"], "build the mesh's images"
+                ["-f", str(mesh_file()), "--profile", "build"],
+                ["build", "pod", "proxy"],
+                "build the mesh's images",
             )
     services = injection.project["services"]
     builds = sorted(
         name
         for name, service in services.items()
-        if "build" in service and (options.build or not engine.has_image(_image_of(injection, name, service)))
+        if "build" in service
+        and (options.build or not engine.has_image(_image_of(injection, name, service)))
     )
     if builds:
         with _timed(say, f"{len(builds)} app images built"):
             _compose(
-                project_arguments([str(file)], str(injection.project["name"])), ["build", *builds], "build the app"
+                project_arguments([str(file)], str(injection.project["name"])),
+                ["build", *builds],
+                "build the app",
             )
 
 
@@ -236,7 +260,10 @@ def _mesh_files(engine: LocalEngine, network: str) -> list[str]:
 
 
 def _start_mesh(engine: LocalEngine, network: str, options: UpOptions, say: Say) -> None:
-    environment = mesh_environment() | {"DOCKERMESH_REGISTRY": options.registry, "DOCKERMESH_NETWORK": network}
+    environment = mesh_environment() | {
+        "DOCKERMESH_REGISTRY": options.registry,
+        "DOCKERMESH_NETWORK": network,
+    }
     files = _mesh_files(engine, network)
     services = ["control-plane"] if options.registry == "docker" else []
     flags = ["--no-deps"] if options.registry == "docker" else []
@@ -244,7 +271,12 @@ def _start_mesh(engine: LocalEngine, network: str, options: UpOptions, say: Say)
     label = "mesh is up" if known is not None and known["State"]["Running"] else "mesh started"
     with _timed(say, label):
         try:
-            _compose([*files, "-p", MESH_PROJECT], ["up", "-d", *flags, *services], "start the mesh", environment)
+            _compose(
+                [*files, "-p", MESH_PROJECT],
+                ["up", "-d", *flags, *services],
+                "start the mesh",
+                environment,
+            )
         except EngineError as error:
             for detail, fix in overlaps(engine.subnets(), environment):
                 raise EngineError(detail, where="the mesh's networks", fix=fix) from error
@@ -252,7 +284,9 @@ def _start_mesh(engine: LocalEngine, network: str, options: UpOptions, say: Say)
 
 
 def _start_app(engine: LocalEngine, file: Path, project: str, deadline: float) -> None:
-    """Start the project. Compose itself would wait minutes for a pod that the control plane does not serve."""
+    """Start the project. Compose itself would wait minutes for a pod that the control plane does
+    not serve.
+    """
     arguments = project_arguments([str(file)], project)
     try:
         left = max(1.0, deadline - time.monotonic())
@@ -264,7 +298,10 @@ def _start_app(engine: LocalEngine, file: Path, project: str, deadline: float) -
         raise NotReadyError(
             f"the containers of {project} did not start in time",
             where=project,
-            fix="see `dockermesh ps`, and the logs of its pods; `dockermesh down` removes what was started",
+            fix=(
+                "see `dockermesh ps`, and the logs of its pods; `dockermesh down` removes what was"
+                " started"
+            ),
         ) from error
 
 
@@ -282,7 +319,8 @@ def _compose(
         raise EngineError(f"Compose could not {doing}: {why}", fix=fix)
 
 
-# waiting ------------------------------------------------------------------------------------------------------------
+# waiting
+# --------------------------------------------------------------------------------------------------
 
 
 def _wait_ready(client: MeshClient, deadline: float) -> None:
@@ -317,15 +355,30 @@ def _wait_synced(
     while True:
         report = client.workloads()
         ours = {w["name"]: w for w in report["workloads"] if w["name"] in expected}
-        late = expected - {w["name"] for w in ours.values() if w["xds"] == "SYNCED" and w["health"] in {"healthy", "-"}}
+        late = expected - {
+            w["name"]
+            for w in ours.values()
+            if w["xds"] == "SYNCED" and w["health"] in {"healthy", "-"}
+        }
         apps = {name: _app_state(engine, ours[name]) for name in late if name in ours}
-        # What has done its work and ended needs no endpoint: a job, or an old container for volumes.
-        late -= {n for n, app in apps.items() if ours[n]["xds"] == "SYNCED" and app.has_ended and app.exit_code == 0}
+        # What has done its work and ended needs no endpoint: a job, or an old container for
+        # volumes.
+        late -= {
+            n
+            for n, app in apps.items()
+            if ours[n]["xds"] == "SYNCED" and app.has_ended and app.exit_code == 0
+        }
         if not late:
             return list(ours.values())
-        failed = {name for name in late if name in apps and apps[name].has_ended and apps[name].exit_code != 0}
+        failed = {
+            name
+            for name in late
+            if name in apps and apps[name].has_ended and apps[name].exit_code != 0
+        }
         if failed or time.monotonic() > deadline:
-            lines = [_tardy(name, ours.get(name), apps.get(name)) for name in sorted(failed or late)]
+            lines = [
+                _tardy(name, ours.get(name), apps.get(name)) for name in sorted(failed or late)
+            ]
             raise NotReadyError(
                 "\n  ".join(["apps have failed:" if failed else "not in sync in time:", *lines]),
                 where=project,
@@ -348,10 +401,15 @@ def _app_state(engine: LocalEngine, workload: Mapping[str, Any]) -> _AppState:
     found = engine.inspect(workload["app_container"]) if workload["app_container"] else None
     if found is None:
         return _AppState()
-    state, policy = found["State"], (found["HostConfig"].get("RestartPolicy") or {}).get("Name") or "no"
+    state, policy = (
+        found["State"],
+        (found["HostConfig"].get("RestartPolicy") or {}).get("Name") or "no",
+    )
     code = int(state.get("ExitCode") or 0)
     is_final = policy == "no" or (policy == "on-failure" and code == 0)
-    return _AppState(found["Name"].lstrip("/"), state["Status"], code, state["Status"] == "exited" and is_final)
+    return _AppState(
+        found["Name"].lstrip("/"), state["Status"], code, state["Status"] == "exited" and is_final
+    )
 
 
 def _tardy(name: str, workload: Mapping[str, Any] | None, app: _AppState | None) -> str:
@@ -363,7 +421,8 @@ def _tardy(name: str, workload: Mapping[str, Any] | None, app: _AppState | None)
     return f"{said}; {app.name} is {app.status}, its last exit code {app.exit_code}"
 
 
-# results ------------------------------------------------------------------------------------------------------------
+# results
+# --------------------------------------------------------------------------------------------------
 
 
 def _running(engine: LocalEngine, project: str) -> dict[tuple[str, str], str]:
@@ -373,7 +432,9 @@ def _running(engine: LocalEngine, project: str) -> dict[tuple[str, str], str]:
         for container in engine.containers([f"com.docker.compose.project={name}"]):
             state = engine.inspect(container["Id"])
             if state is not None and state["State"]["Running"]:
-                found[container["Id"], state["State"]["StartedAt"]] = container["Names"][0].lstrip("/")
+                found[container["Id"], state["State"]["StartedAt"]] = container["Names"][0].lstrip(
+                    "/"
+                )
     return found
 
 
@@ -382,13 +443,12 @@ def _names(engine: LocalEngine, label: str) -> list[str]:
 
 
 def _urls(ports: tuple[PortMapping, ...]) -> list[tuple[str, str]]:
-    return [
-        (
-            m.service,
-            f"{'http://' if m.protocol.lower() in {'http', 'http2', 'grpc', 'auto'} else ''}localhost:{m.host_port}",
-        )
-        for m in ports
-    ]
+    return [(mapping.service, _url(mapping)) for mapping in ports]
+
+
+def _url(mapping: PortMapping) -> str:
+    is_http = mapping.protocol.lower() in {"http", "http2", "grpc", "auto"}
+    return f"{'http://' if is_http else ''}localhost:{mapping.host_port}"
 
 
 @contextmanager

@@ -1,7 +1,9 @@
-"""Where the CA's material comes from and is kept: sealed in Consul with a copy here, or in the user's own files.
+"""Where the CA's material comes from and is kept: sealed in Consul with a copy here, or in the
+user's own files.
 
-Invariants: a CA that exists but cannot be read is an error; a new one is made only where there is none in Consul and
-none here. What Consul lost, or took back to an older state, is restored from the copy. The key is written sealed only.
+Invariants: a CA that exists but cannot be read is an error; a new one is made only where there is
+none in Consul and none here. What Consul lost, or took back to an older state, is restored from the
+copy. The key is written sealed only.
 """
 
 from __future__ import annotations
@@ -55,7 +57,11 @@ class OwnCa:
     """The CA that the mesh made itself. Without a store its copy on this host is all there is."""
 
     def __init__(
-        self, folder: Path, trust_domain: str, store: ConsulSealedStore | None, passphrase_file: Path | None = None
+        self,
+        folder: Path,
+        trust_domain: str,
+        store: ConsulSealedStore | None,
+        passphrase_file: Path | None = None,
     ) -> None:
         self._copy = folder / "sealed.json"
         self._key_file = folder / "sealing.key"
@@ -101,18 +107,24 @@ class OwnCa:
     async def step(self, step: Step) -> Material:
         """Take a step, here and in the store, or nowhere."""
         if self._authority is None:
-            raise AuthorityError("the CA is not open yet", fix="try again when the control plane is ready")
+            raise AuthorityError(
+                "the CA is not open yet", fix="try again when the control plane is ready"
+            )
         stored = await self._read()
         present = await self._settle(stored)
         after = advance(present, step, self._trust_domain, _now())
         if self._store is None:
             self._save(after)
         elif not await self._write(after, stored.version):
-            raise AuthorityError("another control plane changed the CA at the same time", fix="look at `ca status`")
+            raise AuthorityError(
+                "another control plane changed the CA at the same time", fix="look at `ca status`"
+            )
         self._install(after)
         if self._store is not None:
             self._save(after)
-        log.warning("root rotation", step=step.value, phase=after.phase.value, roots=len(after.roots))
+        log.warning(
+            "root rotation", step=step.value, phase=after.phase.value, roots=len(after.roots)
+        )
         return after
 
     async def _take(self, sealed: Sealed) -> None:
@@ -144,7 +156,10 @@ class OwnCa:
             raise AuthorityError(
                 "Consul holds the CA of another mesh than this control plane's",
                 where=str(self._copy),
-                fix="point it at its own Consul; to give up its CA for the one in Consul, delete this file",
+                fix=(
+                    "point it at its own Consul; to give up its CA for the one in Consul, delete"
+                    " this file"
+                ),
             )
         if remote is not None and (local is None or remote.generation >= local.generation):
             if local is None or remote.generation > local.generation or not self._copy.exists():
@@ -154,7 +169,9 @@ class OwnCa:
             local = new_material(self._trust_domain, _now())
             log.info("a new mesh root was made", trust_domain=self._trust_domain)
         elif self._store is not None:
-            log.warning("Consul lost the CA or has an older one; it is restored from the copy of this host")
+            log.warning(
+                "Consul lost the CA or has an older one; it is restored from the copy of this host"
+            )
         if not await self._write(local, stored.version):
             return await self._settle(await self._read())
         self._save(local)
@@ -195,12 +212,17 @@ class OwnCa:
             raise AuthorityError(
                 f"the CA cannot be saved: {error.strerror}",
                 where=str(self._copy),
-                fix="make the folder writable and see that the disk has room, or name another one with --state-dir",
+                fix=(
+                    "make the folder writable and see that the disk has room, or name another one"
+                    " with --state-dir"
+                ),
             ) from error
 
 
 class PluggedCa:
-    """The CA that the user brings. Its files are looked at again every few seconds, so replacing them is enough."""
+    """The CA that the user brings. Its files are looked at again every few seconds, so replacing
+    them is enough.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -215,7 +237,9 @@ class PluggedCa:
         return self._authority
 
     async def follow(self) -> None:
-        """Take over new files as soon as they belong together; until then the old ones stay in force."""
+        """Take over new files as soon as they belong together; until then the old ones stay in
+        force.
+        """
         while True:
             await asyncio.sleep(_LOOK_S)
             try:
@@ -238,8 +262,11 @@ class PluggedCa:
         raise UsageError(
             f"{step}: this mesh's CA is yours, so its files are rotated, not the mesh",
             where=str(self._folder),
-            fix="add the new root to root-cert.pem; then replace ca-cert.pem, ca-key.pem and cert-chain.pem; "
-            "when every leaf is new (`ca status`), take the old root out. Each change counts within seconds",
+            fix=(
+                "add the new root to root-cert.pem; then replace ca-cert.pem, ca-key.pem and"
+                " cert-chain.pem; when every leaf is new (`ca status`), take the old root out. Each"
+                " change counts within seconds"
+            ),
         )
 
 

@@ -17,10 +17,14 @@ from dockermesh.model.workload import JOINED
 from dockermesh.xds import SECRET, ProxyStatus, SyncState
 
 SETTLE = datetime.timedelta(seconds=2)
-"""How long a step rests before the next one: other control planes and proxies put it in force within this time."""
+"""How long a step rests before the next one: other control planes and proxies put it in force
+within this time.
+"""
 _LATE = datetime.timedelta(days=30)
 _LATE_PART = 0.2
-"""A root is to be replaced in the last fifth of its life (as Istio's), or 30 days before its end where that is less."""
+"""A root is to be replaced in the last fifth of its life (as Istio's), or 30 days before its end
+where that is less.
+"""
 
 
 def blockers(
@@ -35,7 +39,8 @@ def blockers(
 ) -> list[str]:
     """Why this step would break connections now; empty when it is safe.
 
-    `running` are the workloads that run; those whose proxy is connected elsewhere, or not at all, count as well.
+    `running` are the workloads that run; those whose proxy is connected elsewhere, or not at all,
+    count as well.
     """
     if step is Step.PREPARE:
         return []
@@ -47,20 +52,23 @@ def blockers(
     if late:
         found.append(f"not yet accepted by {_some(late)}")
     if step is Step.FINISH:
-        old = sorted(k for k, leaf in leaves.items() if k in connected and leaf.signer != material.signer.id)
+        old = sorted(
+            k for k, leaf in leaves.items() if k in connected and leaf.signer != material.signer.id
+        )
         if old:
             found.append(f"certificates of the old root are still held by {_some(old)}")
         outside = sorted(name for name in running if name.startswith(f"{JOINED}/"))
         if outside:
             found.append(
-                f"outside Docker, where root.pem is replaced by hand (`ca export`), then --force: {_some(outside)}"
+                "outside Docker, where root.pem is replaced by hand (`ca export`), then --force:"
+                f" {_some(outside)}"
             )
         until = material.since + lifetime
         away = sorted(set(running) - set(connected))
         if away and now < until:
             found.append(
-                f"not connected to this control plane, so perhaps with certificates of the old root: {_some(away)}; "
-                f"the last of those expire at {utc_text(until)}"
+                "not connected to this control plane, so perhaps with certificates of the old"
+                f" root: {_some(away)}; the last of those expire at {utc_text(until)}"
             )
     return found
 
@@ -93,15 +101,21 @@ def ca_report(
         "phase": material.phase.value,
         "since": utc_text(material.since),
         "signer": _certificate(signer, is_signing=True),
-        "roots": [_certificate(root, is_signing=_leads_to(material, root)) for root in material.roots],
+        "roots": [
+            _certificate(root, is_signing=_leads_to(material, root)) for root in material.roots
+        ],
         "leaves": {
             "lifetime_seconds": int(lifetime.total_seconds()),
             "held": len(leaves),
             "issued": issued,
             "failures": failures,
             "of_old_signer": sum(leaf.signer != material.signer.id for leaf in leaves.values()),
-            "next_renewal": utc_text(min((leaf.renew_at for leaf in leaves.values()), default=None)),
-            "next_expiry": utc_text(min((leaf.not_after for leaf in leaves.values()), default=None)),
+            "next_renewal": utc_text(
+                min((leaf.renew_at for leaf in leaves.values()), default=None)
+            ),
+            "next_expiry": utc_text(
+                min((leaf.not_after for leaf in leaves.values()), default=None)
+            ),
         },
         "next_step": NEXT[material.phase].value if material.is_own else "",
         "blocked": blocked,
@@ -122,7 +136,10 @@ def expiry_warnings(material: Material, now: datetime.datetime) -> Iterator[str]
     mend = "run `dockermesh ca rotate`" if material.is_own else "replace the files of your CA"
     items = {"the root": material.roots[0], "the CA's certificate": material.signer.certificate}
     for what, item in items.items():
-        left, whole = item.not_valid_after_utc - now, item.not_valid_after_utc - item.not_valid_before_utc
+        left, whole = (
+            item.not_valid_after_utc - now,
+            item.not_valid_after_utc - item.not_valid_before_utc,
+        )
         if left <= datetime.timedelta():
             yield f"{what} has expired: no certificates can be issued; {mend}"
         elif left < min(whole * _LATE_PART, _LATE):
@@ -139,7 +156,10 @@ def renewal_warnings(leaves: Mapping[str, Leaf], now: datetime.datetime) -> Iter
     if late:
         first = min(late, key=lambda key: late[key].not_after)
         end = utc_text(late[first].not_after)
-        yield f"{len(late)} certificates are overdue for renewal; the first, {first}'s, expires at {end}"
+        yield (
+            f"{len(late)} certificates are overdue for renewal; the first, {first}'s, expires at"
+            f" {end}"
+        )
 
 
 def is_late(leaf: Leaf, now: datetime.datetime) -> bool:

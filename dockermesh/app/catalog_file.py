@@ -10,7 +10,16 @@ from typing import Any
 from dockermesh.app.known_proxies import proxy_of
 from dockermesh.config.loading import load_documents
 from dockermesh.errors import InputError
-from dockermesh.model import Catalog, Endpoint, Health, Port, ServedPort, Service, Workload, WorkloadKind
+from dockermesh.model import (
+    Catalog,
+    Endpoint,
+    Health,
+    Port,
+    ServedPort,
+    Service,
+    Workload,
+    WorkloadKind,
+)
 from dockermesh.model.protocol import infer_protocol
 from dockermesh.translate.mesh import SERVICE_DOMAIN, Proxy
 
@@ -22,7 +31,9 @@ def read_catalog(file: Path) -> Catalog:
     """
     loaded = load_documents(_content(file))
     if loaded.error is not None:
-        raise InputError(loaded.error.message, where=f"{file}:{loaded.error.line}", fix="correct the YAML")
+        raise InputError(
+            loaded.error.message, where=f"{file}:{loaded.error.line}", fix="correct the YAML"
+        )
     data = loaded.documents[0].data if loaded.documents else {}
     services: dict[str, Service] = {}
     for index, entry in enumerate(_list(data, "services", str(file))):
@@ -43,10 +54,14 @@ def read_proxy(file: Path) -> Proxy:
             f"is not JSON: {error}", where=str(file), fix="write {id, type, namespace, labels, ip}"
         ) from None
     if not isinstance(data, dict):
-        raise InputError("must be a JSON object", where=str(file), fix="write {id, type, namespace, labels, ip}")
+        raise InputError(
+            "must be a JSON object", where=str(file), fix="write {id, type, namespace, labels, ip}"
+        )
     kind = data.get("type") or WorkloadKind.SIDECAR.value
     if kind not in {k.value for k in WorkloadKind}:
-        raise InputError(f"{kind!r} is no type of proxy", where=f"{file}: type", fix="write sidecar or router")
+        raise InputError(
+            f"{kind!r} is no type of proxy", where=f"{file}: type", fix="write sidecar or router"
+        )
     return Proxy(
         id=str(data.get("id") or "proxy"),
         kind=WorkloadKind(kind),
@@ -66,7 +81,9 @@ def workload_proxy(catalog: Catalog, name: str) -> Proxy:
     workload = catalog.workloads.get(name)
     if workload is None:
         known = ", ".join(sorted(catalog.workloads)) or "none"
-        raise InputError(f"no workload is named {name!r}", where="--workload", fix=f"the catalog has: {known}")
+        raise InputError(
+            f"no workload is named {name!r}", where="--workload", fix=f"the catalog has: {known}"
+        )
     return proxy_of(workload, {})
 
 
@@ -74,7 +91,9 @@ def _content(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=str(file), fix="check the path") from None
+        raise InputError(
+            f"cannot be read: {error.strerror}", where=str(file), fix="check the path"
+        ) from None
 
 
 def _list(data: Any, key: str, where: str) -> list[dict[str, Any]]:
@@ -82,7 +101,9 @@ def _list(data: Any, key: str, where: str) -> list[dict[str, Any]]:
         raise InputError(f"must be a mapping with {key!r}", where=where, fix=f"write {key}: [...]")
     items = data.get(key) or []
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise InputError(f"{key} must be a list of mappings", where=where, fix=f"write {key}: [{{...}}]")
+        raise InputError(
+            f"{key} must be a list of mappings", where=where, fix=f"write {key}: [{{...}}]"
+        )
     return items
 
 
@@ -93,14 +114,20 @@ def _labels(data: Mapping[str, Any], where: str) -> dict[str, str]:
 def _mapping(data: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
     found = data.get(key) or {}
     if not isinstance(found, dict):
-        raise InputError(f"{key} must be a mapping", where=where, fix=f"write {key}: {{key: value}}")
+        raise InputError(
+            f"{key} must be a mapping", where=where, fix=f"write {key}: {{key: value}}"
+        )
     return {str(name): value for name, value in found.items()}
 
 
 def _number(data: Mapping[str, Any], key: str, where: str) -> int:
     value = data.get(key) or 0
     if not isinstance(value, int) or not 0 <= value < 65536:
-        raise InputError(f"{value!r} is not a port", where=f"{where}: {key}", fix="write a number from 1 to 65535")
+        raise InputError(
+            f"{value!r} is not a port",
+            where=f"{where}: {key}",
+            fix="write a number from 1 to 65535",
+        )
     return value
 
 
@@ -112,10 +139,14 @@ def _service(data: Mapping[str, Any], where: str) -> Service:
     for index, entry in enumerate(_list(data, "ports", where)):
         number = _number(entry, "port", f"{where}.ports[{index}]")
         label = str(entry.get("name") or "")
-        protocol = infer_protocol(declared=str(entry.get("protocol") or ""), port_name=label, number=number)
+        protocol = infer_protocol(
+            declared=str(entry.get("protocol") or ""), port_name=label, number=number
+        )
         ports.append(Port(number, protocol, label))
     namespace = str(data.get("namespace") or "default")
-    hostname = str(data.get("hostname") or (name if "." in name else f"{name}.{SERVICE_DOMAIN}")).lower()
+    hostname = str(
+        data.get("hostname") or (name if "." in name else f"{name}.{SERVICE_DOMAIN}")
+    ).lower()
     endpoints = [
         endpoint
         for index, entry in enumerate(_list(data, "endpoints", where))
@@ -131,7 +162,9 @@ def _service(data: Mapping[str, Any], where: str) -> Service:
     )
 
 
-def _endpoints(data: Mapping[str, Any], ports: list[Port], namespace: str, where: str) -> list[Endpoint]:
+def _endpoints(
+    data: Mapping[str, Any], ports: list[Port], namespace: str, where: str
+) -> list[Endpoint]:
     """One endpoint for the port it names; for every port of the service if it names none."""
     given = _number(data, "port", where)
     numbers = [port.number for port in ports]
@@ -168,7 +201,10 @@ def _workloads(services: Mapping[str, Service]) -> dict[str, Workload]:
                 continue
             known = found.get(endpoint.workload)
             protocol = protocols.get(endpoint.service_port, "auto")
-            served = (*(known.ports if known else ()), ServedPort(service.name, endpoint.port, protocol))
+            served = (
+                *(known.ports if known else ()),
+                ServedPort(service.name, endpoint.port, protocol),
+            )
             found[endpoint.workload] = Workload(
                 id=endpoint.workload,
                 name=endpoint.workload,

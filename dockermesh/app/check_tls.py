@@ -1,6 +1,8 @@
-"""The certificate with which the control plane asks proxies for their app's health, where they take no plaintext.
+"""The certificate with which the control plane asks proxies for their app's health, where they take
+no plaintext.
 
-It is a workload's certificate like any other: `spiffe://TRUST_DOMAIN/ns/istio-system/sa/dockermesh-control-plane`.
+It is a workload's certificate like any other:
+`spiffe://TRUST_DOMAIN/ns/istio-system/sa/dockermesh-control-plane`.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ class CheckTls:
         self._of: tuple[bytes, Identity] | None = None
 
     def context(self) -> ssl.SSLContext:
-        """What a connection to a proxy is made with; it verifies the mesh's roots. Raises AuthorityError."""
+        """What a connection to a proxy is made with; it verifies the mesh's roots. Raises
+        AuthorityError.
+        """
         identity = Identity(self._trust_domain(), GATEWAY_NAMESPACE, CONTROL_PLANE_ACCOUNT)
         of, now = (self._authority.roots_pem, identity), datetime.datetime.now(datetime.UTC)
         if (

@@ -41,7 +41,9 @@ class Finding:
 
 
 def check_up() -> list[Finding]:
-    """All findings. What needs the engine is left out when there is none, which is a finding itself."""
+    """All findings. What needs the engine is left out when there is none, which is a finding
+    itself.
+    """
     findings = [*_compose(), *_kernel()]
     try:
         engine = LocalEngine()
@@ -51,21 +53,35 @@ def check_up() -> list[Finding]:
         try:
             findings += check(engine)
         except DockermeshError as error:
-            findings.append(Finding(check.__name__.strip("_"), Verdict.FAILED, error.what, error.fix))
+            findings.append(
+                Finding(check.__name__.strip("_"), Verdict.FAILED, error.what, error.fix)
+            )
     return findings
 
 
 def _engine(engine: LocalEngine) -> Iterator[Finding]:
     version = str(engine.version().get("Version", "0"))
-    numbers = tuple(int("".join(c for c in part if c.isdigit()) or 0) for part in version.split(".")[:2])
+    numbers = tuple(
+        int("".join(c for c in part if c.isdigit()) or 0) for part in version.split(".")[:2]
+    )
     if numbers >= OLDEST_ENGINE:
         yield Finding("engine", Verdict.OK, f"Docker {version}")
     else:
         wanted = ".".join(map(str, OLDEST_ENGINE))
-        yield Finding("engine", Verdict.FAILED, f"Docker {version} is too old", f"install Docker {wanted} or newer")
+        yield Finding(
+            "engine",
+            Verdict.FAILED,
+            f"Docker {version} is too old",
+            f"install Docker {wanted} or newer",
+        )
     info = engine.info()
     if "name=rootless" in (info.get("SecurityOptions") or ()):
-        yield Finding("engine mode", Verdict.WARNING, "rootless", "capture needs a kernel that allows iptables there")
+        yield Finding(
+            "engine mode",
+            Verdict.WARNING,
+            "rootless",
+            "capture needs a kernel that allows iptables there",
+        )
 
 
 def _compose() -> Iterator[Finding]:
@@ -85,11 +101,16 @@ def _kernel() -> Iterator[Finding]:
     if tables.exists() or nft.exists():
         yield Finding("kernel", Verdict.OK, "netfilter is there")
     elif Path("/proc/version").exists():
-        yield Finding("kernel", Verdict.WARNING, "netfilter is not loaded here", "modprobe nf_tables, as root")
+        yield Finding(
+            "kernel", Verdict.WARNING, "netfilter is not loaded here", "modprobe nf_tables, as root"
+        )
     watches = Path("/proc/sys/fs/inotify/max_user_instances")
     if watches.exists() and int(watches.read_text()) < 128:
         yield Finding(
-            "inotify", Verdict.WARNING, "few instances for many proxies", "sysctl fs.inotify.max_user_instances=1024"
+            "inotify",
+            Verdict.WARNING,
+            "few instances for many proxies",
+            "sysctl fs.inotify.max_user_instances=1024",
         )
 
 
@@ -99,7 +120,9 @@ def _images(engine: LocalEngine) -> Iterator[Finding]:
         if engine.has_image(name):
             yield Finding("image", Verdict.OK, name)
         else:
-            yield Finding("image", Verdict.WARNING, f"{name} is not here yet", "`dockermesh up` builds it")
+            yield Finding(
+                "image", Verdict.WARNING, f"{name} is not here yet", "`dockermesh up` builds it"
+            )
 
 
 def _mesh(engine: LocalEngine) -> Iterator[Finding]:
@@ -107,20 +130,31 @@ def _mesh(engine: LocalEngine) -> Iterator[Finding]:
         client = MeshClient(engine)
     except DockermeshError:
         alone = away_warning(engine)
-        yield Finding("mesh", Verdict.FAILED if alone else Verdict.OK, alone or "not running", "run `dockermesh up`")
+        yield Finding(
+            "mesh",
+            Verdict.FAILED if alone else Verdict.OK,
+            alone or "not running",
+            "run `dockermesh up`",
+        )
         return
     missing = client.readiness()
     if missing:
-        yield Finding("mesh", Verdict.FAILED, f"not ready: {missing}", f"see `docker logs {CONTAINER}`")
+        yield Finding(
+            "mesh", Verdict.FAILED, f"not ready: {missing}", f"see `docker logs {CONTAINER}`"
+        )
         return
     report = client.workloads()
     if report["degraded"]:
-        yield Finding("registry", Verdict.WARNING, report["degraded"], "see `docker logs dockermesh-consul`")
+        yield Finding(
+            "registry", Verdict.WARNING, report["degraded"], "see `docker logs dockermesh-consul`"
+        )
     for warning in report.get("warnings") or ():
         yield Finding("certificates", Verdict.WARNING, warning, "see `dockermesh ca status`")
     late = [w["name"] for w in report["workloads"] if w["xds"] != "SYNCED"]
     if late:
-        yield Finding("proxies", Verdict.WARNING, f"not in sync: {', '.join(late)}", "see `dockermesh ps`")
+        yield Finding(
+            "proxies", Verdict.WARNING, f"not in sync: {', '.join(late)}", "see `dockermesh ps`"
+        )
     else:
         yield Finding("mesh", Verdict.OK, f"ready, {len(report['workloads'])} proxies in sync")
 
@@ -128,7 +162,9 @@ def _mesh(engine: LocalEngine) -> Iterator[Finding]:
 def _ports(engine: LocalEngine) -> Iterator[Finding]:
     running = engine.inspect(CONTAINER)
     is_up = running is not None and running["State"]["Running"]
-    moved_by = {} if is_up else {number: f"set {variable}" for variable, number in mesh_ports(os.environ)}
+    moved_by = (
+        {} if is_up else {number: f"set {variable}" for variable, number in mesh_ports(os.environ)}
+    )
     for port, other in (*moved_by.items(), (_GATEWAY_PORT, "choose another with --gateway-port")):
         if not port.isdigit() or _is_free(int(port)):
             yield Finding("port", Verdict.OK, f"{port} is free")
@@ -140,8 +176,13 @@ def _ports(engine: LocalEngine) -> Iterator[Finding]:
 
 
 def _networks(engine: LocalEngine) -> Iterator[Finding]:
-    found = [Finding("network", Verdict.FAILED, detail, fix) for detail, fix in overlaps(engine.subnets(), os.environ)]
-    yield from found or [Finding("network", Verdict.OK, "no other network is in the way of the mesh's")]
+    found = [
+        Finding("network", Verdict.FAILED, detail, fix)
+        for detail, fix in overlaps(engine.subnets(), os.environ)
+    ]
+    yield from found or [
+        Finding("network", Verdict.OK, "no other network is in the way of the mesh's")
+    ]
 
 
 def _is_free(port: int) -> bool:

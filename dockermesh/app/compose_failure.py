@@ -8,12 +8,18 @@ from collections.abc import Iterator, Mapping
 from dockermesh.app.mesh_client import CONTAINER
 
 _CONSUL = "dockermesh-consul"
-_PORTS = (("CONSUL_PORT", "8500"), ("DOCKERMESH_API_PORT", "8080"), ("DOCKERMESH_DEBUG_PORT", "15014"))
+_PORTS = (
+    ("CONSUL_PORT", "8500"),
+    ("DOCKERMESH_API_PORT", "8080"),
+    ("DOCKERMESH_DEBUG_PORT", "15014"),
+)
 _LINES = 5
 
 
 def mesh_ports(env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """The ports that the mesh publishes on the host's loopback, with the variables that move them."""
+    """The ports that the mesh publishes on the host's loopback, with the variables that move
+    them.
+    """
     for variable, default in _PORTS:
         yield variable, env.get(variable) or default
 
@@ -28,8 +34,16 @@ def reason(stderr: str, status: int) -> str:
 def remedy(stderr: str, env: Mapping[str, str]) -> str:
     """The next step."""
     text = stderr.lower()
-    if "pull access denied" in text or "failed to resolve" in text or "dial tcp" in text or "no such host" in text:
-        return "the image can't be had: build it, correct its name, log in to its registry, or check the network"
+    if (
+        "pull access denied" in text
+        or "failed to resolve" in text
+        or "dial tcp" in text
+        or "no such host" in text
+    ):
+        return (
+            "the image can't be had: build it, correct its name, log in to its registry, or check"
+            " the network"
+        )
     if "port is already allocated" in text or "address already in use" in text:
         return _port_remedy(text, env)
     return "`dockermesh down` removes what was started; `docker compose` logs tell more"
@@ -44,5 +58,8 @@ def _port_remedy(text: str, env: Mapping[str, str]) -> str:
             if port == number:
                 return f"free port {port} of the host's loopback, or set {variable} to another"
         if port == "53":
-            return "free the port, or set DOCKER_GATEWAY=127.0.0.1:100, which puts Consul's DNS on 127.0.0.1:10053"
+            return (
+                "free the port, or set DOCKER_GATEWAY=127.0.0.1:100, which puts Consul's DNS on"
+                " 127.0.0.1:10053"
+            )
     return "free the port, or choose another with --gateway-port PUBLISHED:PORT"

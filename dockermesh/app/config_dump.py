@@ -1,4 +1,5 @@
-"""What the control plane would send to a proxy, in the form of Envoy's own config dump, so that both can be compared.
+"""What the control plane would send to a proxy, in the form of Envoy's own config dump, so that
+both can be compared.
 
 Secrets are left out: nobody compares them, and nobody is to read them here.
 """
@@ -16,11 +17,21 @@ _ADMIN = "type.googleapis.com/envoy.admin.v3."
 
 def config_dump(snapshot: Snapshot) -> dict[str, Any]:
     """The snapshot as JSON of `envoy.admin.v3.ConfigDump`, each type by name."""
-    listeners = [{"name": m["name"], "active_state": {"listener": m}} for m in messages(snapshot.listeners)]
+    listeners = [
+        {"name": m["name"], "active_state": {"listener": m}} for m in messages(snapshot.listeners)
+    ]
     return {
         "configs": [
-            _section("Clusters", "dynamic_active_clusters", [{"cluster": m} for m in messages(snapshot.clusters)]),
-            _section("Endpoints", "dynamic_endpoint_configs", _wrapped("endpoint_config", snapshot.endpoints)),
+            _section(
+                "Clusters",
+                "dynamic_active_clusters",
+                [{"cluster": m} for m in messages(snapshot.clusters)],
+            ),
+            _section(
+                "Endpoints",
+                "dynamic_endpoint_configs",
+                _wrapped("endpoint_config", snapshot.endpoints),
+            ),
             _section("Listeners", "dynamic_listeners", listeners),
             _section("Routes", "dynamic_route_configs", _wrapped("route_config", snapshot.routes)),
         ]
@@ -38,7 +49,10 @@ def _wrapped(part: str, resources: ResourceSet) -> list[dict[str, Any]]:
 def messages(resources: ResourceSet) -> list[dict[str, Any]]:
     """The resources in proto JSON with the field names of the protos, by name."""
     listed = sorted(resources.values(), key=lambda r: r.name)
-    return [_plain(json_format.MessageToDict(_any(r.any_bytes), preserving_proto_field_name=True)) for r in listed]
+    return [
+        _plain(json_format.MessageToDict(_any(r.any_bytes), preserving_proto_field_name=True))
+        for r in listed
+    ]
 
 
 def _any(content: bytes) -> any_pb2.Any:

@@ -28,7 +28,9 @@ class ConfigReader:
         self._inputs: tuple[object, ...] = ()
         self._config = IstioConfig()
 
-    def read(self, stored: Mapping[str, StoredResource], workloads: Mapping[str, Workload]) -> IstioConfig:
+    def read(
+        self, stored: Mapping[str, StoredResource], workloads: Mapping[str, Workload]
+    ) -> IstioConfig:
         """The resources of both sources; the same object while nothing changed.
 
         Resources of the store win over those that a workload carries under the same name.
@@ -36,14 +38,19 @@ class ConfigReader:
         kept = {key: self._read_stored(item) for key, item in stored.items()}
         carried = {name: self._read_carried(w) for name, w in workloads.items() if w.config}
         self._stored, self._carried = kept, carried
-        # Identity of the parts tells whether anything changed: unchanged documents keep their resources.
+        # Identity of the parts tells whether anything changed: unchanged documents keep their
+        # resources.
         inputs = (*(id(r) for _, r in kept.values()), "", *(id(r) for _, r in carried.values()))
         if inputs != self._inputs:
             self._inputs = inputs
-            self._config = istio_config(r for _, group in (*carried.values(), *kept.values()) for r in group)
+            self._config = istio_config(
+                r for _, group in (*carried.values(), *kept.values()) for r in group
+            )
         return self._config
 
-    def _read_stored(self, item: StoredResource) -> tuple[StoredResource, tuple[Resource[Any], ...]]:
+    def _read_stored(
+        self, item: StoredResource
+    ) -> tuple[StoredResource, tuple[Resource[Any], ...]]:
         known = self._stored.get(item.key)
         if known is not None and known[0] is item:
             return known
@@ -63,4 +70,6 @@ class ConfigReader:
 def _report(where: str, findings: Iterable[Any]) -> None:
     for finding in findings:
         if finding.is_error:
-            log.warning("resource left out", where=where, field=finding.field, reason=finding.message)
+            log.warning(
+                "resource left out", where=where, field=finding.field, reason=finding.message
+            )

@@ -4,8 +4,9 @@
               ├─> refresh: MeshState ─> Translator ─> AdsServer
     config ───┘
 
-One event loop, one TaskGroup; a part that ends is a failure of the whole. Nothing is served before the registry and the
-config store were read once, so a restarted control plane never sends a proxy less than it has.
+One event loop, one TaskGroup; a part that ends is a failure of the whole. Nothing is served before
+the registry and the config store were read once, so a restarted control plane never sends a proxy
+less than it has.
 """
 
 from __future__ import annotations
@@ -34,7 +35,13 @@ from dockermesh.app.known_proxies import anonymous_proxy, proxy_of
 from dockermesh.app.metrics import render_metrics, trust_metrics
 from dockermesh.app.outcome import MeshOutcome
 from dockermesh.app.pacing import Paced
-from dockermesh.app.parts import make_documents, make_registrar, make_registry, make_store, make_token_store
+from dockermesh.app.parts import (
+    make_documents,
+    make_registrar,
+    make_registry,
+    make_store,
+    make_token_store,
+)
 from dockermesh.app.settings import ControlPlaneSettings
 from dockermesh.app.state_files import open_token
 from dockermesh.app.tokens import Tokens
@@ -96,7 +103,8 @@ class ControlPlane:
         self._listening = False
         self.plaintext_port = 0
 
-    # what the pages show ------------------------------------------------------------------------------------
+    # what the pages show
+    # ------------------------------------------------------------------------------------
 
     def readiness(self) -> list[str]:
         """What is still missing before proxies are served."""
@@ -126,10 +134,14 @@ class ControlPlane:
     def sync(self) -> Sync:
         """How far all proxies are."""
         one, two = self._ads.sync(), self._plaintext.sync()
-        return Sync(one.connected + two.connected, one.pending + two.pending, one.nacked + two.nacked)
+        return Sync(
+            one.connected + two.connected, one.pending + two.pending, one.nacked + two.nacked
+        )
 
     async def settled(self) -> None:
-        """Wait until proxies are told of all that is known: changes are gathered for a tenth of a second."""
+        """Wait until proxies are told of all that is known: changes are gathered for a tenth of a
+        second.
+        """
         await self._refresh.settled()
 
     def trust_domain(self) -> str:
@@ -154,14 +166,17 @@ class ControlPlane:
         return self.trust.warnings()
 
     def snapshot_of(self, workload: str) -> Snapshot | None:
-        """What a workload's proxy is to have, without its certificate; None if there is no such workload."""
+        """What a workload's proxy is to have, without its certificate; None if there is no such
+        workload.
+        """
         found = self._translator.mesh.workloads.get(workload)
         if found is None:
             return None
         told = next((p.proxy.node.metadata for p in self.proxies() if p.proxy.key == workload), {})
         return self._snapshot(proxy_of(found, told))
 
-    # inputs -------------------------------------------------------------------------------------------------
+    # inputs
+    # ----------------------------------------------------------------------------------------------
 
     def take_catalog(self, catalog: Catalog) -> None:
         """A new catalog from the registry."""
@@ -198,7 +213,8 @@ class ControlPlane:
             self._translated = self._config
             self._key_sets.want(wanted_keys(mesh.config.request_authentications))
         except Exception:
-            # A fault of ours must not take the mesh down: proxies keep what they have until the next change.
+            # A fault of ours must not take the mesh down: proxies keep what they have until the
+            # next change.
             log.exception("the mesh could not be translated; proxies keep their configuration")
             return
         if self.trust.secrets is not None and mesh.workloads is not before.workloads:
@@ -221,7 +237,9 @@ class ControlPlane:
         return self.trust.secrets.layered(proxy.key, identity, under, holder=workload.id)
 
     def _take_refusal(self, proxy: ConnectedProxy, type_url: str, nack: Nack) -> None:
-        """Leave the EnvoyFilters out of what a proxy refused, or the next to start would have nothing there."""
+        """Leave the EnvoyFilters out of what a proxy refused, or the next to start would have
+        nothing there.
+        """
         workload = self._translator.mesh.workloads.get(proxy.key)
         told = proxy_of(workload, proxy.node.metadata) if workload is not None else None
         if told is not None and self._translator.distrust(told, type_url, nack.detail):
@@ -239,10 +257,13 @@ class ControlPlane:
         try:
             return self._translator.snapshot(proxy)
         except Exception:
-            log.exception("a proxy's part could not be translated; it keeps its configuration", proxy=proxy.id)
+            log.exception(
+                "a proxy's part could not be translated; it keeps its configuration", proxy=proxy.id
+            )
             return None
 
-    # running ------------------------------------------------------------------------------------------------
+    # running
+    # ----------------------------------------------------------------------------------------------
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set."""
@@ -282,13 +303,16 @@ class ControlPlane:
     async def _run_parts(self, stop: asyncio.Event) -> None:
         settings, secrets = self._settings, self.trust.secrets
         tls = CheckTls(self.trust.authority, self.trust_domain).context
-        log.info("control plane started", xds=settings.xds, api=settings.api, registry=settings.registry)
+        log.info(
+            "control plane started", xds=settings.xds, api=settings.api, registry=settings.registry
+        )
         async with asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(make_registry(settings, self.take_catalog, tls), name="registry"),
                 tasks.create_task(self._store.run(self.take_config), name="config"),
                 tasks.create_task(
-                    import_folder(settings.config, self._store, self._objects, self._history), name="import"
+                    import_folder(settings.config, self._store, self._objects, self._history),
+                    name="import",
                 ),
                 tasks.create_task(self._key_sets.run(), name="key sets"),
                 tasks.create_task(self.trust.keeper.follow(), name="CA"),
@@ -307,12 +331,16 @@ class ControlPlane:
                 task.cancel()
 
     def _running(self) -> list[str]:
-        return [name for name, workload in self.catalog().workloads.items() if workload.token_sha256]
+        return [
+            name for name, workload in self.catalog().workloads.items() if workload.token_sha256
+        ]
 
     def _api_port(self, token: str) -> HttpPort:
         app = self._api(token)
         add_trust_routes(app, self.trust, self.tokens, TokenGate(token))
-        return HttpPort(app, self._settings.api, ServerTls(self.trust.authority, self._settings.server_names))
+        return HttpPort(
+            app, self._settings.api, ServerTls(self.trust.authority, self._settings.server_names)
+        )
 
     def _api(self, token: str) -> web.Application:
         if self._settings.api_auth == "none":
@@ -336,7 +364,9 @@ class ControlPlane:
         if self._settings.xds_plaintext:
             self.plaintext_port = _bind(self._plaintext, self._settings.xds_plaintext, None)
             await self._plaintext.start()
-            log.warning("serving xDS without TLS and without tokens", address=self._settings.xds_plaintext)
+            log.warning(
+                "serving xDS without TLS and without tokens", address=self._settings.xds_plaintext
+            )
         self._listening = True
 
 

@@ -1,4 +1,6 @@
-"""TLS of the control plane's own ports: a leaf of the mesh CA, replaced at half of its life without a restart."""
+"""TLS of the control plane's own ports: a leaf of the mesh CA, replaced at half of its life without
+a restart.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def load_leaf(context: ssl.SSLContext, leaf: Leaf) -> None:
 
 
 def server_credentials(authority: Authority, names: tuple[str, ...]) -> grpc.ServerCredentials:
-    """Credentials that gRPC asks for at every handshake; they answer with a new leaf at half-life or new root."""
+    """Credentials that gRPC asks for at every handshake; they answer with a new leaf at half-life
+    or new root.
+    """
     lock = threading.Lock()
     leaf = authority.issue_server(list(names))
 
@@ -41,4 +45,6 @@ def server_credentials(authority: Authority, names: tuple[str, ...]) -> grpc.Ser
                 return None  # the leaf at hand goes on being good until it expires
             return configuration(leaf)
 
-    return grpc.dynamic_ssl_server_credentials(configuration(leaf), fetch, require_client_authentication=False)
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(leaf), fetch, require_client_authentication=False
+    )

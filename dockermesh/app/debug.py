@@ -45,7 +45,9 @@ class View(Protocol):
         """How far they are."""
 
     async def settled(self) -> None:
-        """Wait until proxies are told of all that is known; who has just changed something asks about that."""
+        """Wait until proxies are told of all that is known; who has just changed something asks
+        about that.
+        """
 
     def trust_domain(self) -> str:
         """The mesh's trust domain."""
@@ -75,12 +77,16 @@ def make_debug_app(view: View, token: str) -> web.Application:
 
     async def readyz(_: web.Request) -> web.Response:
         missing = view.readiness()
-        return web.Response(text="\n".join(missing or ["ok"]) + "\n", status=503 if missing else 200)
+        return web.Response(
+            text="\n".join(missing or ["ok"]) + "\n", status=503 if missing else 200
+        )
 
     async def workloads(_: web.Request) -> web.Response:
         await view.settled()
         report = workload_report(view.catalog(), view.proxies(), view.sync(), view.certificates())
-        return web.json_response(report | {"trust_domain": view.trust_domain(), "warnings": view.trust_warnings()})
+        return web.json_response(
+            report | {"trust_domain": view.trust_domain(), "warnings": view.trust_warnings()}
+        )
 
     async def syncz(_: web.Request) -> web.Response:
         await view.settled()
@@ -97,7 +103,8 @@ def make_debug_app(view: View, token: str) -> web.Application:
             return web.json_response(
                 {"message": f"there is no workload {wanted!r}; give ?proxyID=WORKLOAD"}, status=404
             )
-        # A large mesh takes seconds, in which streams must go on; a snapshot never changes, so a thread may read it.
+        # A large mesh takes seconds, in which streams must go on; a snapshot never changes, so a
+        # thread may read it.
         text = await asyncio.to_thread(lambda: json.dumps(config_dump(snapshot)))
         return web.Response(text=text, content_type="application/json")
 
@@ -146,9 +153,14 @@ def proxy_report(proxy: ProxyStatus) -> dict[str, Any]:
 
 
 def workload_report(
-    catalog: Catalog, proxies: list[ProxyStatus], sync: Sync, leaves: Mapping[str, Leaf] = _NO_LEAVES
+    catalog: Catalog,
+    proxies: list[ProxyStatus],
+    sync: Sync,
+    leaves: Mapping[str, Leaf] = _NO_LEAVES,
 ) -> dict[str, Any]:
-    """Every workload with its endpoints' health, its proxy's state and the end of its certificate."""
+    """Every workload with its endpoints' health, its proxy's state and the end of its
+    certificate.
+    """
     now = datetime.datetime.now(datetime.UTC)
     by_key = {p.proxy.key: p for p in proxies}
     endpoints: dict[str, list[Endpoint]] = defaultdict(list)
@@ -172,10 +184,16 @@ def certificate_report(leaf: Leaf | None, now: datetime.datetime) -> dict[str, A
     """Until when a certificate is good, when it is to be replaced, and whether that is overdue."""
     if leaf is None:
         return None
-    return {"expires": utc_text(leaf.not_after), "renewal": utc_text(leaf.renew_at), "overdue": is_late(leaf, now)}
+    return {
+        "expires": utc_text(leaf.not_after),
+        "renewal": utc_text(leaf.renew_at),
+        "overdue": is_late(leaf, now),
+    }
 
 
-def _workload(workload: Workload, endpoints: list[Endpoint], proxy: ProxyStatus | None) -> dict[str, Any]:
+def _workload(
+    workload: Workload, endpoints: list[Endpoint], proxy: ProxyStatus | None
+) -> dict[str, Any]:
     report = proxy_report(proxy) if proxy is not None else None
     return {
         "name": workload.name,
@@ -190,7 +208,9 @@ def _workload(workload: Workload, endpoints: list[Endpoint], proxy: ProxyStatus 
         "pod": workload.id,
         "app_container": workload.app_container,
         "proxy_container": workload.proxy_container,
-        "ports": [{"service": p.service, "port": p.port, "protocol": p.protocol} for p in workload.ports],
+        "ports": [
+            {"service": p.service, "port": p.port, "protocol": p.protocol} for p in workload.ports
+        ],
         "health": _health(workload, endpoints),
         "xds": report["state"] if report else "NOT CONNECTED",
         "proxy": report,
@@ -198,7 +218,9 @@ def _workload(workload: Workload, endpoints: list[Endpoint], proxy: ProxyStatus 
 
 
 def _health(workload: Workload, endpoints: list[Endpoint]) -> str:
-    """The worst of the workload's endpoints; `none` if it serves but is not registered, `-` if it serves nothing."""
+    """The worst of the workload's endpoints; `none` if it serves but is not registered, `-` if it
+    serves nothing.
+    """
     if not workload.ports:
         return "-"
     states = {e.health.value for e in endpoints}

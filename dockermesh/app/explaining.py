@@ -1,6 +1,8 @@
-"""Where `dockermesh explain` gets its facts: files, or the running mesh; and what really happens to the request.
+"""Where `dockermesh explain` gets its facts: files, or the running mesh; and what really happens to
+the request.
 
-Both go through the same translation: files here, a live mesh by the control plane's `/debug/config_dump`.
+Both go through the same translation: files here, a live mesh by the control plane's
+`/debug/config_dump`.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ Lookup = Callable[[str], Resource[VirtualService] | None]
 """A VirtualService by its path in the API."""
 
 
-# rules ----------------------------------------------------------------------------------------------------------------
+# rules
+# --------------------------------------------------------------------------------------------------
 
 
 def rule_finder(lookup: Lookup) -> Callable[[Json], Rule | None]:
@@ -70,10 +73,13 @@ def rule_finder(lookup: Lookup) -> Callable[[Json], Rule | None]:
     return rule_of
 
 
-# files ----------------------------------------------------------------------------------------------------------------
+# files
+# --------------------------------------------------------------------------------------------------
 
 
-def from_files(name: str, configs: Iterable[Path], catalog: Path | None) -> tuple[Source, Surroundings, list[str]]:
+def from_files(
+    name: str, configs: Iterable[Path], catalog: Path | None
+) -> tuple[Source, Surroundings, list[str]]:
     """The source and what is known, from files; and what of them had to be left out.
 
     Raises InputError if a file cannot be used, or the catalog has no such workload.
@@ -97,7 +103,11 @@ def from_files(name: str, configs: Iterable[Path], catalog: Path | None) -> tupl
     identities = _identities(known.workloads, mesh.settings.trust_domain)
     source = _source(own, dump, identities)
     problems = [str(f) for f in findings if f.is_error] + sorted(translator.problems().values())
-    return source, Surroundings(rule_finder(rules.get), _workloads_at(known), identities, dump_of), problems
+    return (
+        source,
+        Surroundings(rule_finder(rules.get), _workloads_at(known), identities, dump_of),
+        problems,
+    )
 
 
 def _listed(workloads: Iterable[Workload]) -> list[LocalProxy]:
@@ -109,7 +119,9 @@ def _identities(workloads: Mapping[str, Workload], trust_domain: str) -> dict[st
 
 
 def _source(own: Workload, dump: Dump, identities: Mapping[str, str]) -> Source:
-    return Source(own.name, dump, own.kind is WorkloadKind.GATEWAY, identities[own.name], own.address)
+    return Source(
+        own.name, dump, own.kind is WorkloadKind.GATEWAY, identities[own.name], own.address
+    )
 
 
 def _workloads_at(catalog: Catalog) -> dict[str, str]:
@@ -121,7 +133,8 @@ def _dump(made: dict[str, Any], where: str) -> Dump:
     return read_dump(json.dumps(made).encode(), where)
 
 
-# the running mesh -----------------------------------------------------------------------------------------------------
+# the running mesh
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +159,9 @@ def from_mesh(name: str, namespace: str, api: ApiClient) -> LiveMesh:
     workloads = reported_catalog((), report["workloads"]).workloads
     own = workloads.get(proxy.workload)
     if own is None:
-        raise NotReadyError(f"the control plane does not know {proxy.workload} yet", fix="see `dockermesh ps`")
+        raise NotReadyError(
+            f"the control plane does not know {proxy.workload} yet", fix="see `dockermesh ps`"
+        )
 
     @cache
     def dump_of(workload: str) -> Dump | None:
@@ -162,7 +177,9 @@ def from_mesh(name: str, namespace: str, api: ApiClient) -> LiveMesh:
     at = {w.address: w.name for w in workloads.values() if w.address}
     identities = _identities(workloads, report["trust_domain"])
     source = _source(own, dump, identities)
-    return LiveMesh(engine, proxy, source, Surroundings(rule_finder(lookup), at, identities, dump_of))
+    return LiveMesh(
+        engine, proxy, source, Surroundings(rule_finder(lookup), at, identities, dump_of)
+    )
 
 
 def _stored_rule(api: ApiClient, path: str) -> Resource[VirtualService] | None:
@@ -176,14 +193,15 @@ def _stored_rule(api: ApiClient, path: str) -> Resource[VirtualService] | None:
     return next((r for r in found if isinstance(r.spec, VirtualService)), None)
 
 
-# what really happens --------------------------------------------------------------------------------------------------
+# what really happens
+# --------------------------------------------------------------------------------------------------
 
 
 def try_out(mesh: LiveMesh, explanation: Json, request: Request, host: str, port: int) -> Json:
     """Send the request from the source's network, and say whether what happens was foreseen.
 
-    Which endpoint answered follows from the source proxy's own counters, so other requests at the same moment may be
-    counted as well. Where nothing answers, `error` says why.
+    Which endpoint answered follows from the source proxy's own counters, so other requests at the
+    same moment may be counted as well. Where nothing answers, `error` says why.
     """
     admin = ProxyAdmin(mesh.engine, mesh.proxy.pod)
     before = _requests(admin)
@@ -191,16 +209,29 @@ def try_out(mesh: LiveMesh, explanation: Json, request: Request, host: str, port
     if mesh.source.is_gateway and explanation["listener"]:
         host, port = "127.0.0.1", int(str(explanation["listener"]["address"]).rpartition(":")[2])
     try:
-        answer = Sender(mesh.engine, mesh.proxy.pod).send(host, port, request.method, request.path, headers)
+        answer = Sender(mesh.engine, mesh.proxy.pod).send(
+            host, port, request.method, request.path, headers
+        )
     except EngineError as error:
         return {"error": error.what, "as_explained": _may_stop_here(explanation)}
     after = _requests(admin)
     asked = sorted(key for key, number in after.items() if number > before.get(key, 0))
-    foreseen = {(t["cluster"], e["address"]) for t in explanation.get("destinations", ()) for e in t["endpoints"]}
-    foreseen |= {
-        (m["cluster"], address) for m in explanation.get("mirrors", ()) for c, address in after if c == m["cluster"]
+    foreseen = {
+        (t["cluster"], e["address"])
+        for t in explanation.get("destinations", ())
+        for e in t["endpoints"]
     }
-    used = [{"cluster": cluster, "endpoint": address} for cluster, address in asked if (cluster, address) in foreseen]
+    foreseen |= {
+        (m["cluster"], address)
+        for m in explanation.get("mirrors", ())
+        for c, address in after
+        if c == m["cluster"]
+    }
+    used = [
+        {"cluster": cluster, "endpoint": address}
+        for cluster, address in asked
+        if (cluster, address) in foreseen
+    ]
     return {
         "status": answer.status,
         "seconds": round(answer.seconds, 3),
@@ -211,9 +242,13 @@ def try_out(mesh: LiveMesh, explanation: Json, request: Request, host: str, port
 
 
 def agrees(explanation: Json, status: int, *, is_seen: bool) -> bool:
-    """Whether a status is what the explanation foresees; `is_seen` says that one of its endpoints was asked."""
+    """Whether a status is what the explanation foresees; `is_seen` says that one of its endpoints
+    was asked.
+    """
     abort = explanation.get("abort", {})
-    expected = explanation.get("status", abort.get("status") if abort.get("percent") == 100 else None)
+    expected = explanation.get(
+        "status", abort.get("status") if abort.get("percent") == 100 else None
+    )
     if expected is not None:
         return bool(status == expected)
     endpoints = [e for target in explanation.get("destinations", ()) for e in target["endpoints"]]
@@ -226,7 +261,11 @@ def _may_stop_here(explanation: Json) -> bool:
     """Whether it was to be expected that no endpoint is asked."""
     clusters = {target["cluster"] for target in explanation.get("destinations", ())}
     is_way_out = bool(clusters & {"PassthroughCluster", "BlackHoleCluster"})
-    return "abort" in explanation or is_way_out or not any(t["endpoints"] for t in explanation.get("destinations", ()))
+    return (
+        "abort" in explanation
+        or is_way_out
+        or not any(t["endpoints"] for t in explanation.get("destinations", ()))
+    )
 
 
 def _requests(admin: ProxyAdmin) -> Mapping[tuple[str, str], int]:

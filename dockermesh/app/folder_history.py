@@ -1,4 +1,5 @@
-"""The config's history in a folder of JSON files, for a mesh without Consul. One process owns the folder.
+"""The config's history in a folder of JSON files, for a mesh without Consul. One process owns the
+folder.
 
 Invariant: a document is there whole or not at all.
 """
@@ -15,7 +16,9 @@ from dockermesh.errors import RegistryError
 
 
 class FolderDocuments:
-    """The same operations as `ConsulDocuments`, on files `<folder>/<rest of the path, with ~ for />.json`."""
+    """The same operations as `ConsulDocuments`, on files `<folder>/<rest of the path, with ~ for
+    />.json`.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -25,7 +28,9 @@ class FolderDocuments:
         found = {}
         for file in sorted(self._folder.glob("*/*.json")):
             try:
-                found[f"{file.parent.name}/{file.stem.replace('~', '/')}"] = json.loads(file.read_text())
+                found[f"{file.parent.name}/{file.stem.replace('~', '/')}"] = json.loads(
+                    file.read_text()
+                )
             except (OSError, ValueError, RecursionError):
                 continue
         return found
@@ -35,7 +40,9 @@ class FolderDocuments:
         return [entry.name for entry in self._folder.iterdir()] if self._folder.is_dir() else []
 
     async def create(self, path: str, document: Mapping[str, Any]) -> bool:
-        """Keep a document; False if there is one at this path already. Raises RegistryError if it cannot be saved."""
+        """Keep a document; False if there is one at this path already. Raises RegistryError if it
+        cannot be saved.
+        """
         folder, _, rest = path.partition("/")
         file = self._folder / folder / f"{rest.replace('/', '~')}.json"
         if file.exists():

@@ -21,14 +21,21 @@ log = structlog.get_logger(__name__)
 
 
 async def import_folder(
-    folder: Path | None, store: ConsulConfigStore | FolderConfigStore, objects: ObjectCache, history: History
+    folder: Path | None,
+    store: ConsulConfigStore | FolderConfigStore,
+    objects: ObjectCache,
+    history: History,
 ) -> None:
-    """Store every valid resource of the folder; what is refused is logged, and takes nothing else with it."""
+    """Store every valid resource of the folder; what is refused is logged, and takes nothing else
+    with it.
+    """
     if folder is None:
         return
     for file, reading in await asyncio.to_thread(_read, folder):
         for finding in (f for f in reading.findings if f.is_error):
-            log.error("resource refused", file=finding.file, line=finding.line, reason=finding.message)
+            log.error(
+                "resource refused", file=finding.file, line=finding.line, reason=finding.message
+            )
         for resource in reading.resources:
             if not resource.document["metadata"].get("name"):
                 log.error("resource refused", file=str(resource.location), reason=_NO_NAME)

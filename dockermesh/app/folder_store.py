@@ -1,7 +1,8 @@
 """Istio resources in a folder of JSON files: the config store of a mesh without Consul.
 
-One process owns the folder. A file is replaced in one step, so that a crash leaves the old resource or the new one.
-Versions are kept in the files and never go back, so that a writer from before a restart is still found out.
+One process owns the folder. A file is replaced in one step, so that a crash leaves the old resource
+or the new one. Versions are kept in the files and never go back, so that a writer from before a
+restart is still found out.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ _VERSION = "$version"
 
 
 class FolderConfigStore:
-    """The same operations as `ConsulConfigStore`, on files `<group>~<kind>~<namespace>~<name>.json`."""
+    """The same operations as `ConsulConfigStore`, on files
+    `<group>~<kind>~<namespace>~<name>.json`.
+    """
 
     problem = ""
 
@@ -80,11 +83,15 @@ class FolderConfigStore:
         return True
 
     async def replace(self, changes: Mapping[str, tuple[int, Mapping[str, Any] | None]]) -> bool:
-        """Write (None: remove) resources by key, each from this version on; False: one is not at it, nothing done."""
+        """Write (None: remove) resources by key, each from this version on; False: one is not at
+        it, nothing done.
+        """
         if not all(self._is_at(key, version) for key, (version, _) in changes.items()):
             return False
         for key, (version, resource) in changes.items():
-            await (self.delete(key, version) if resource is None else self.put(key, resource, version))
+            await (
+                self.delete(key, version) if resource is None else self.put(key, resource, version)
+            )
         return True
 
     async def close(self) -> None:

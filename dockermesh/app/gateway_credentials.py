@@ -1,11 +1,13 @@
-"""The certificates that Gateways and DestinationRules name by `credentialName`, out of Secrets, for who needs them.
+"""The certificates that Gateways and DestinationRules name by `credentialName`, out of Secrets, for
+who needs them.
 
-A gateway finds a credential in its own namespace, as in Istio, else in `default`. Where no Secret has the name, nothing
-is sent: the hosts that need it are refused, and all others go on.
+A gateway finds a credential in its own namespace, as in Istio, else in `default`. Where no Secret
+has the name, nothing is sent: the hosts that need it are refused, and all others go on.
 
-Invariant: private keys go to gateways that name them, and to nobody else. Sidecars get trusted certificates only: those
-of a Secret in their own namespace or in `default`, else, where the Secret is a gateway's, their system's. The same
-snapshot in gives the same snapshot out until a Secret changes.
+Invariant: private keys go to gateways that name them, and to nobody else. Sidecars get trusted
+certificates only: those of a Secret in their own namespace or in `default`, else, where the Secret
+is a gateway's, their system's. The same snapshot in gives the same snapshot out until a Secret
+changes.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ _ROOTS_SUFFIX = "-cacert"
 def open_credentials(settings: ControlPlaneSettings) -> GatewayCredentials:
     """With the seal of the CA: who can open the one can open the other. Raises AuthorityError."""
     key_file = settings.state_dir / "ca" / "sealing.key"
-    return GatewayCredentials(Vault(open_seal(settings.ca_passphrase_file, key_file, may_create=True)))
+    return GatewayCredentials(
+        Vault(open_seal(settings.ca_passphrase_file, key_file, may_create=True))
+    )
 
 
 class GatewayCredentials:
@@ -50,8 +54,14 @@ class GatewayCredentials:
             if key.startswith(SECRET.prefix):
                 old = self._known.get(key)
                 is_same = old is not None and old[0] is item
-                known[key] = old if old is not None and is_same else (item, self.vault.values(item.resource, key))
-        is_changed = known.keys() != self._known.keys() or any(known[k] is not self._known[k] for k in known)
+                known[key] = (
+                    old
+                    if old is not None and is_same
+                    else (item, self.vault.values(item.resource, key))
+                )
+        is_changed = known.keys() != self._known.keys() or any(
+            known[k] is not self._known[k] for k in known
+        )
         if is_changed:
             self._known = known
             self._made.clear()
@@ -72,7 +82,9 @@ class GatewayCredentials:
         return snapshot if known[1] is under else replace(snapshot, secrets=known[1])
 
     def _filled(self, under: ResourceSet, namespace: str, is_gateway: bool) -> ResourceSet:
-        """The secrets with those of credentials in the place of what translation made of their names."""
+        """The secrets with those of credentials in the place of what translation made of their
+        names.
+        """
         wanted = [name for name in under if named_credential(name)]
         kept = [resource for resource in under.values() if not named_credential(resource.name)]
         own = (self._resource(name, namespace, is_gateway) for name in wanted)
@@ -89,10 +101,12 @@ class GatewayCredentials:
             )
             if roots:
                 return named(SECRET_TYPE, inline_roots(name, roots))
-            # A gateway's credential concerns sidecars, too, which see the same DestinationRule. Their container has no
-            # such file: they would refuse the secret.
+            # A gateway's credential concerns sidecars, too, which see the same DestinationRule.
+            # Their container has no such file: they would refuse the secret.
             is_elsewhere = any(key.rpartition("/")[2] in {credential, base} for key in self._known)
-            return named(SECRET_TYPE, system_roots(name)) if is_elsewhere and not is_gateway else None
+            return (
+                named(SECRET_TYPE, system_roots(name)) if is_elsewhere and not is_gateway else None
+            )
         pair = credential_pair(self._values(namespace, credential)) if is_gateway else None
         return named(SECRET_TYPE, inline_pair(name, *pair)) if pair is not None else None
 

@@ -1,7 +1,8 @@
 """HTTP servers on one port each; the config API's answers in plaintext and in TLS alike.
 
-kubectl sends a token over TLS only, while the old way of pointing it at `http://localhost:8080` and our own command
-line on the same host speak plaintext. The first byte of a connection tells which it is: 0x16 begins a TLS handshake.
+kubectl sends a token over TLS only, while the old way of pointing it at `http://localhost:8080` and
+our own command line on the same host speak plaintext. The first byte of a connection tells which it
+is: 0x16 begins a TLS handshake.
 """
 
 from __future__ import annotations
@@ -33,13 +34,16 @@ class ServerTls:
         self._leaf: Leaf | None = None
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.minimum_version = ssl.TLSVersion.TLSv1_2
-        # Of TLS 1.2 only what TLS 1.3 kept: forward secrecy and authenticated encryption, as gRPC on its port.
+        # Of TLS 1.2 only what TLS 1.3 kept: forward secrecy and authenticated encryption, as gRPC
+        # on its port.
         self._context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
         self._context.set_alpn_protocols(["http/1.1"])
 
     def context(self) -> ssl.SSLContext:
         """The context for a new connection."""
-        if self._leaf is None or not self._authority.is_current(self._leaf, datetime.datetime.now(datetime.UTC)):
+        if self._leaf is None or not self._authority.is_current(
+            self._leaf, datetime.datetime.now(datetime.UTC)
+        ):
             try:
                 self._leaf = self._authority.issue_server(list(self._names))
             except AuthorityError:
@@ -93,7 +97,9 @@ class HttpPort:
         listener = socket.create_server((host, int(port)), family=family, backlog=_BACKLOG)
         listener.setblocking(False)
         self.port = listener.getsockname()[1]
-        self._accepting = asyncio.create_task(self._accept(listener, self._tls), name=f"accept {self._address}")
+        self._accepting = asyncio.create_task(
+            self._accept(listener, self._tls), name=f"accept {self._address}"
+        )
 
     async def _accept(self, listener: socket.socket, tls: ServerTls) -> None:
         loop = asyncio.get_running_loop()
@@ -102,7 +108,8 @@ class HttpPort:
                 try:
                     connection, _ = await loop.sock_accept(listener)
                 except OSError:
-                    # Too many open files, or the client has gone already: others must still be served.
+                    # Too many open files, or the client has gone already: others must still be
+                    # served.
                     await asyncio.sleep(0.05)
                     continue
                 task = asyncio.create_task(self._open(connection, tls))

@@ -1,8 +1,9 @@
-"""A process outside Docker as a workload: it is announced to the mesh, and gets the files for an Envoy beside it.
+"""A process outside Docker as a workload: it is announced to the mesh, and gets the files for an
+Envoy beside it.
 
-Invariants: the token that its proxy will show is made here and never leaves but in a file of mode 0600; the control
-plane is told its digest. Nothing on the machine is changed but the files in one folder: capture rules are written, and
-put in force by the user.
+Invariants: the token that its proxy will show is made here and never leaves but in a file of mode
+0600; the control plane is told its digest. Nothing on the machine is changed but the files in one
+folder: capture rules are written, and put in force by the user.
 """
 
 from __future__ import annotations
@@ -37,9 +38,11 @@ _NO_ROUTE = "give the address at which the mesh reaches this host: --address"
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """What is to join: the ports that the process serves with their protocols, and where it and the mesh are.
+    """What is to join: the ports that the process serves with their protocols, and where it and the
+    mesh are.
 
-    With `dns`, what this machine asks its name servers goes through the proxy, which knows the mesh's names.
+    With `dns`, what this machine asks its name servers goes through the proxy, which knows the
+    mesh's names.
     """
 
     ports: Mapping[int, str]
@@ -51,7 +54,9 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What came of it: the workload's name, the commands that start its proxy, and those that undo it once it ended."""
+    """What came of it: the workload's name, the commands that start its proxy, and those that undo
+    it once it ended.
+    """
 
     workload: str
     address: str
@@ -78,18 +83,25 @@ def join(endpoint: Endpoint, token: str, what: Join) -> Joined:
     _write(what, answer, address, own)
     (what.folder / "capture.rules").write_text(_rules(what.ports, address, servers))
     workload = answer["workload"]
-    return Joined(workload, address, _commands(what.folder), (_RELEASE, f"dockermesh token revoke {workload}"))
+    return Joined(
+        workload, address, _commands(what.folder), (_RELEASE, f"dockermesh token revoke {workload}")
+    )
 
 
 def xds_address() -> str:
-    """Where a process on this host reaches the control plane's xDS. Raises NotReadyError, UsageError."""
+    """Where a process on this host reaches the control plane's xDS. Raises NotReadyError,
+    UsageError.
+    """
     found = LocalEngine().inspect(CONTAINER) or {}
     networks = (found.get("NetworkSettings") or {}).get("Networks") or {}
     address = (networks.get(DEFAULT_NETWORK) or {}).get("IPAddress") or next(
         (n["IPAddress"] for n in networks.values() if n.get("IPAddress")), ""
     )
     if not address:
-        raise UsageError("the control plane is not on this host", fix="say where its port 15012 is: --xds HOST:PORT")
+        raise UsageError(
+            "the control plane is not on this host",
+            fix="say where its port 15012 is: --xds HOST:PORT",
+        )
     return f"{address}:{XDS_TLS_PORT}"
 
 
@@ -139,7 +151,9 @@ def _name_servers() -> tuple[IPv4Address, ...]:
     try:
         lines = _RESOLV_CONF.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError("the name servers cannot be read", where=str(_RESOLV_CONF), fix=_NO_DNS) from error
+        raise InputError(
+            "the name servers cannot be read", where=str(_RESOLV_CONF), fix=_NO_DNS
+        ) from error
     for words in map(str.split, lines):
         with contextlib.suppress(ValueError):
             if words[:1] == ["nameserver"] and words[1:]:
@@ -150,7 +164,9 @@ def _name_servers() -> tuple[IPv4Address, ...]:
 
 
 def _rules(ports: Mapping[int, str], address: str, name_servers: tuple[IPv4Address, ...]) -> str:
-    """Only what concerns the mesh: connections to this machine's served ports, and to the mesh's virtual addresses."""
+    """Only what concerns the mesh: connections to this machine's served ports, and to the mesh's
+    virtual addresses.
+    """
     settings = {
         "InboundPortsInclude": ",".join(map(str, sorted(ports))),
         "OutboundIPRangesInclude": VIP_RANGE,

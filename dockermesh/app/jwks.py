@@ -1,9 +1,10 @@
 """Key sets of token issuers, fetched by the control plane so that proxies never have to.
 
 Invariants:
-- The last good set is kept: a server that is down, slow, or answers with something else changes nothing.
-- A fetch is bounded in time and size, verifies TLS, follows no redirect, and never reaches link-local addresses, where
-  clouds answer with credentials.
+- The last good set is kept: a server that is down, slow, or answers with something else changes
+  nothing.
+- A fetch is bounded in time and size, verifies TLS, follows no redirect, and never reaches
+  link-local addresses, where clouds answer with credentials.
 - Sources do not wait for each other, and nothing else waits for any of them.
 """
 
@@ -29,11 +30,20 @@ from dockermesh.translate.jwt import DISCOVERY_PATH
 from dockermesh.translate.key_sets import usable_keys
 
 REFRESH_S = 20 * 60.0
-"""How long a fetched set is used before it is fetched again (Istio: PILOT_JWT_PUB_KEY_REFRESH_INTERVAL)."""
+"""How long a fetched set is used before it is fetched again (Istio:
+PILOT_JWT_PUB_KEY_REFRESH_INTERVAL).
+"""
 _RETRY_S, _LAST_RETRY_S = 1.0, 60.0
 _LARGEST = 1 << 20
 _METADATA = (
-    *("169.254.0.0/16", "fe80::/10", "fd00:ec2::/32", "100.100.100.200/32", "192.0.0.192/32", "168.63.129.16/32"),
+    *(
+        "169.254.0.0/16",
+        "fe80::/10",
+        "fd00:ec2::/32",
+        "100.100.100.200/32",
+        "192.0.0.192/32",
+        "168.63.129.16/32",
+    ),
     *("0.0.0.0/8", "::/128", "224.0.0.0/4", "ff00::/8"),
 )
 _FORBIDDEN = tuple(ipaddress.ip_network(text) for text in _METADATA)
@@ -43,10 +53,16 @@ log = structlog.get_logger(__name__)
 
 
 class KeySets:
-    """Follows the sources that are wanted; `changed` is called with all known sets whenever one is new."""
+    """Follows the sources that are wanted; `changed` is called with all known sets whenever one is
+    new.
+    """
 
     def __init__(
-        self, changed: Callable[[Mapping[str, str]], None], *, refresh: float = REFRESH_S, retry: float = _RETRY_S
+        self,
+        changed: Callable[[Mapping[str, str]], None],
+        *,
+        refresh: float = REFRESH_S,
+        retry: float = _RETRY_S,
     ) -> None:
         self._changed = changed
         self._refresh = refresh
@@ -72,7 +88,9 @@ class KeySets:
                     followed.pop(gone).cancel()
                     self._forget(gone)
                 for source in self._wanted.keys() - followed.keys():
-                    followed[source] = tasks.create_task(self._follow(session, source), name=f"keys of {source}")
+                    followed[source] = tasks.create_task(
+                        self._follow(session, source), name=f"keys of {source}"
+                    )
                 await self._news.wait()
 
     async def _follow(self, session: aiohttp.ClientSession, source: str) -> None:
@@ -82,7 +100,11 @@ class KeySets:
                 keys = await fetch_keys(session, source, self._wanted.get(source, 5.0))
             except DockermeshError as error:
                 if source not in self.failing:
-                    log.warning("the keys of tokens cannot be fetched; trying again", source=source, reason=str(error))
+                    log.warning(
+                        "the keys of tokens cannot be fetched; trying again",
+                        source=source,
+                        reason=str(error),
+                    )
                 self.failing[source] = str(error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LAST_RETRY_S)
@@ -97,7 +119,9 @@ class KeySets:
     def _forget(self, source: str) -> None:
         self.failing.pop(source, None)
         if source in self._known:
-            self._known = MappingProxyType({s: keys for s, keys in self._known.items() if s != source})
+            self._known = MappingProxyType(
+                {s: keys for s, keys in self._known.items() if s != source}
+            )
 
 
 def _session() -> aiohttp.ClientSession:
@@ -105,14 +129,20 @@ def _session() -> aiohttp.ClientSession:
         connector=aiohttp.TCPConnector(resolver=_GuardedResolver(), ttl_dns_cache=10),
         # Nothing is unpacked here: a small answer must not become a large one.
         auto_decompress=False,
-        headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "dockermesh"},
+        headers={
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": "dockermesh",
+        },
     )
 
 
 async def fetch_keys(session: aiohttp.ClientSession, source: str, limit: float) -> str:
-    """The usable keys at a URL; where it is an issuer's discovery document, those that it refers to.
+    """The usable keys at a URL; where it is an issuer's discovery document, those that it refers
+    to.
 
-    `limit` is the time for all of it, in seconds. Raises DockermeshError when there is nothing usable.
+    `limit` is the time for all of it, in seconds. Raises DockermeshError when there is nothing
+    usable.
     """
     try:
         async with asyncio.timeout(limit):
@@ -120,12 +150,18 @@ async def fetch_keys(session: aiohttp.ClientSession, source: str, limit: float) 
             if source.endswith(DISCOVERY_PATH):
                 text = await _get(session, _discovered(text, source.removesuffix(DISCOVERY_PATH)))
     except TimeoutError:
-        raise DockermeshError(f"{source} did not answer within {limit:g} s", fix="check that it is up") from None
+        raise DockermeshError(
+            f"{source} did not answer within {limit:g} s", fix="check that it is up"
+        ) from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise DockermeshError(f"{source}: {error}", fix="check the URL, and that it can be reached") from None
+        raise DockermeshError(
+            f"{source}: {error}", fix="check the URL, and that it can be reached"
+        ) from None
     keys = usable_keys(text)
     if not keys:
-        raise DockermeshError(f"{source} has no usable key", fix="it must answer with a JSON Web Key Set")
+        raise DockermeshError(
+            f"{source} has no usable key", fix="it must answer with a JSON Web Key Set"
+        )
     return keys
 
 
@@ -137,23 +173,30 @@ async def _get(session: aiohttp.ClientSession, url: str) -> str:
     async with session.get(url, allow_redirects=False) as answer:
         if answer.status != 200:
             raise DockermeshError(
-                f"{url} answered {answer.status}", fix="redirects are not followed: name the last URL"
+                f"{url} answered {answer.status}",
+                fix="redirects are not followed: name the last URL",
             )
         body = bytearray()
         async for part in answer.content.iter_chunked(1 << 16):
             body.extend(part)
             if len(body) > _LARGEST:
-                raise DockermeshError(f"{url} is larger than 1 MiB", fix="name the URL of a key set")
+                raise DockermeshError(
+                    f"{url} is larger than 1 MiB", fix="name the URL of a key set"
+                )
         return body.decode()
 
 
 def _discovered(text: str, issuer: str) -> str:
     document = json.loads(text)
     if not isinstance(document, dict) or str(document.get("issuer", "")).rstrip("/") != issuer:
-        raise DockermeshError(f"the discovery document of {issuer} is that of another issuer", fix="set jwksUri")
+        raise DockermeshError(
+            f"the discovery document of {issuer} is that of another issuer", fix="set jwksUri"
+        )
     url = document.get("jwks_uri")
     if not isinstance(url, str) or urlsplit(url).scheme not in ("http", "https"):
-        raise DockermeshError(f"the discovery document of {issuer} has no jwks_uri", fix="set jwksUri")
+        raise DockermeshError(
+            f"the discovery document of {issuer} has no jwks_uri", fix="set jwksUri"
+        )
     return url
 
 
@@ -165,7 +208,9 @@ def _check(address: ipaddress.IPv4Address | ipaddress.IPv6Address, host: str) ->
         else:
             address = address.ipv4_mapped or address.sixtofour or address
     if any(address in network for network in _FORBIDDEN):
-        raise DockermeshError(f"{host} is at {address}, which is never fetched from", fix="use another URL")
+        raise DockermeshError(
+            f"{host} is at {address}, which is never fetched from", fix="use another URL"
+        )
 
 
 class _GuardedResolver(AbstractResolver):

@@ -1,4 +1,6 @@
-"""What translation is told of a proxy: of an attested one by its workload's record, of others what they say. Pure."""
+"""What translation is told of a proxy: of an attested one by its workload's record, of others what
+they say. Pure.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def proxy_of(workload: Workload, metadata: Mapping[str, Any]) -> Proxy:
 
 
 def anonymous_proxy(node: NodeInfo) -> Proxy:
-    """A proxy on the plaintext port: what its node id says is believed, for nobody else reaches that port."""
+    """A proxy on the plaintext port: what its node id says is believed, for nobody else reaches
+    that port.
+    """
     parts = node.id.split("~")
     if len(parts) != 4:
         return Proxy(id=node.id, has_certificate=False)

@@ -1,6 +1,7 @@
 """kubectl's configuration: our context merged into what the user has.
 
-Invariant: other contexts, clusters and users stay as they are, and the file is replaced in one step with mode 0600.
+Invariant: other contexts, clusters and users stay as they are, and the file is replaced in one step
+with mode 0600.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ from dockermesh.ca import write_private
 from dockermesh.errors import InputError
 
 
-def merged(existing: Mapping[str, Any], endpoint: Endpoint, name: str, *, set_current: bool) -> dict[str, Any]:
+def merged(
+    existing: Mapping[str, Any], endpoint: Endpoint, name: str, *, set_current: bool
+) -> dict[str, Any]:
     """`existing` with a cluster, a user and a context for `endpoint`."""
     cluster: dict[str, Any] = {"server": endpoint.url}
     if endpoint.url.startswith("https:"):
         cluster["tls-server-name"] = SERVER_NAME
         if endpoint.root_pem:
-            cluster["certificate-authority-data"] = base64.b64encode(endpoint.root_pem.encode()).decode()
+            cluster["certificate-authority-data"] = base64.b64encode(
+                endpoint.root_pem.encode()
+            ).decode()
     user = {"token": endpoint.token} if endpoint.token else {}
     result: dict[str, Any] = {"apiVersion": "v1", "kind": "Config", **existing}
     context = {"cluster": name, "user": name}
@@ -32,7 +37,11 @@ def merged(existing: Mapping[str, Any], endpoint: Endpoint, name: str, *, set_cu
         ("users", {"name": name, "user": user}),
         ("contexts", {"name": name, "context": context}),
     ):
-        others = [e for e in result.get(field) or [] if not isinstance(e, Mapping) or e.get("name") != name]
+        others = [
+            e
+            for e in result.get(field) or []
+            if not isinstance(e, Mapping) or e.get("name") != name
+        ]
         result[field] = [*others, value]
     if set_current or not result.get("current-context"):
         result["current-context"] = name
@@ -56,5 +65,7 @@ def write(file: Path, endpoint: Endpoint, name: str, *, set_current: bool) -> No
         write_private(file.resolve(), text.encode())
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise InputError(
-            f"the kubeconfig cannot be changed: {error}", where=str(file), fix="name another file with --output"
+            f"the kubeconfig cannot be changed: {error}",
+            where=str(file),
+            fix="name another file with --output",
         ) from error

@@ -1,5 +1,5 @@
-"""The running mesh as `analyze` sees it: its resources through the config API, services and workloads as the control
-plane's debug pages show them.
+"""The running mesh as `analyze` sees it: its resources through the config API, services and
+workloads as the control plane's debug pages show them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ def live_resources(environ: Mapping[str, str]) -> list[tuple[str, str]]:
         answer = client.find(path_of(served, ""))
         for item in answer.get("items", ()) if isinstance(answer, dict) else ():
             item.pop("status", None)
-            document = {"apiVersion": served.api_version(served.versions[0]), "kind": served.kind, **item}
+            document = {
+                "apiVersion": served.api_version(served.versions[0]),
+                "kind": served.kind,
+                **item,
+            }
             found.append(("", json.dumps(document)))
     return found
 
@@ -43,7 +47,9 @@ def live_catalog() -> Catalog:
     return reported_catalog(client.services(), client.workloads()["workloads"])
 
 
-def reported_catalog(services: Iterable[Mapping[str, Any]], workloads: Iterable[Mapping[str, Any]]) -> Catalog:
+def reported_catalog(
+    services: Iterable[Mapping[str, Any]], workloads: Iterable[Mapping[str, Any]]
+) -> Catalog:
     """The catalog that `/debug/registryz` and `/debug/workloads` tell of, as far as they do."""
     known = [_service(entry) for entry in services]
     found = [_workload(entry) for entry in workloads]
@@ -51,7 +57,9 @@ def reported_catalog(services: Iterable[Mapping[str, Any]], workloads: Iterable[
 
 
 def _service(entry: Mapping[str, Any]) -> Service:
-    ports = [Port(p["number"], parse_protocol(p["protocol"]) or Protocol.AUTO) for p in entry["ports"]]
+    ports = [
+        Port(p["number"], parse_protocol(p["protocol"]) or Protocol.AUTO) for p in entry["ports"]
+    ]
     return Service(
         name=entry.get("name") or entry["hostname"].partition(".")[0],
         hostname=entry["hostname"],
@@ -59,7 +67,13 @@ def _service(entry: Mapping[str, Any]) -> Service:
         aliases=tuple(entry.get("aliases") or ()),
         ports=tuple(ports),
         endpoints=tuple(
-            Endpoint(e["address"], e["port"], labels=e["labels"], health=Health(e["health"]), workload=e["workload"])
+            Endpoint(
+                e["address"],
+                e["port"],
+                labels=e["labels"],
+                health=Health(e["health"]),
+                workload=e["workload"],
+            )
             for e in entry["endpoints"]
         ),
     )

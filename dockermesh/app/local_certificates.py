@@ -1,4 +1,6 @@
-"""Until when the proxies of this host have certificates: told by themselves, so also without a control plane."""
+"""Until when the proxies of this host have certificates: told by themselves, so also without a
+control plane.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,15 @@ from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import DockermeshError
 
 _MOST_ASKED = 5
-"""Each is asked by an exec in its pod. All were issued at about the same time, so a few are enough to know."""
+"""Each is asked by an exec in its pod. All were issued at about the same time, so a few are enough
+to know.
+"""
 
 
 def away_warning(engine: LocalEngine) -> str:
-    """What to say while no control plane renews the certificates of this host's proxies; empty if none runs."""
+    """What to say while no control plane renews the certificates of this host's proxies; empty if
+    none runs.
+    """
     proxies = local_proxies(engine)
     if not proxies:
         return ""
@@ -27,7 +33,10 @@ def away_warning(engine: LocalEngine) -> str:
             ends += expiries(json.loads(ProxyAdmin(engine, proxy.pod).get("/certs")))
         except (DockermeshError, ValueError):
             continue
-    said = f"{len(proxies)} proxies run without a control plane: nothing changes, and certificates are not renewed"
+    said = (
+        f"{len(proxies)} proxies run without a control plane: nothing changes, and certificates are"
+        " not renewed"
+    )
     if not ends:
         return said
     left = min(ends) - datetime.now(UTC)
@@ -36,9 +45,13 @@ def away_warning(engine: LocalEngine) -> str:
 
 
 def expiries(page: Any) -> Iterator[datetime]:
-    """When the workload's own certificates on Envoy's `/certs` page expire (admin.v3.Certificates)."""
+    """When the workload's own certificates on Envoy's `/certs` page expire
+    (admin.v3.Certificates).
+    """
     for entry in page.get("certificates") or ():
         for certificate in (entry.get("cert_chain") or ())[:1]:
             names = [name.get("uri", "") for name in certificate.get("subject_alt_names") or ()]
-            if any(name.startswith("spiffe://") for name in names) and certificate.get("expiration_time"):
+            if any(name.startswith("spiffe://") for name in names) and certificate.get(
+                "expiration_time"
+            ):
                 yield datetime.fromisoformat(certificate["expiration_time"].replace("Z", "+00:00"))

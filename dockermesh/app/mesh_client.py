@@ -1,7 +1,8 @@
-"""The command line's connection to a running control plane: its HTTP ports on this host, and the token for them.
+"""The command line's connection to a running control plane: its HTTP ports on this host, and the
+token for them.
 
-The token is read out of the control plane's container, which only those can do who may use the engine; it is on no
-disk of the user and in no environment.
+The token is read out of the control plane's container, which only those can do who may use the
+engine; it is on no disk of the user and in no environment.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class MeshClient:
         if found is None or not found["State"]["Running"]:
             raise NotReadyError("the mesh is not running on this host", where=CONTAINER, fix=_UP)
         self._engine = engine
-        self._ports: dict[str, list[dict[str, str]] | None] = found["NetworkSettings"]["Ports"] or {}
+        self._ports: dict[str, list[dict[str, str]] | None] = (
+            found["NetworkSettings"]["Ports"] or {}
+        )
         self._token = ""
 
     def is_ready(self) -> bool:
@@ -62,7 +65,9 @@ class MeshClient:
         return report
 
     def config_dump(self, workload: str) -> bytes:
-        """What the control plane would send to a workload's proxy, as JSON in the form of Envoy's config dump."""
+        """What the control plane would send to a workload's proxy, as JSON in the form of Envoy's
+        config dump.
+        """
         path = f"/debug/config_dump?{urlencode({'proxyID': workload})}"
         return json.dumps(self._json(DEBUG_PORT, "GET", path)).encode()
 
@@ -85,12 +90,16 @@ class MeshClient:
                 raise
             self._json(API_PORT, "POST", path.rpartition("/")[0], document)
 
-    def _json(self, port: int, method: str, path: str, document: dict[str, Any] | None = None) -> Any:
+    def _json(
+        self, port: int, method: str, path: str, document: dict[str, Any] | None = None
+    ) -> Any:
         try:
             code, body = self._raw(port, method, path, document)
         except OSError as error:
             raise NotReadyError(
-                f"the control plane does not answer: {error}", where=CONTAINER, fix=f"see `docker logs {CONTAINER}`"
+                f"the control plane does not answer: {error}",
+                where=CONTAINER,
+                fix=f"see `docker logs {CONTAINER}`",
             ) from error
         if code >= 400:
             raise ApiError(_message(body) or f"HTTP {code}", code=code, where=f"{method} {path}")
@@ -101,14 +110,21 @@ class MeshClient:
     ) -> tuple[int, bytes]:
         bindings = self._ports.get(f"{port}/tcp") or []
         if not bindings:
-            raise NotReadyError(f"port {port} of the control plane is not published", where=CONTAINER, fix=_UP)
+            raise NotReadyError(
+                f"port {port} of the control plane is not published", where=CONTAINER, fix=_UP
+            )
         host = bindings[0]["HostIp"] or "127.0.0.1"
         connection = http.client.HTTPConnection(
-            "127.0.0.1" if host == "0.0.0.0" else host, int(bindings[0]["HostPort"]), timeout=timeout
+            "127.0.0.1" if host == "0.0.0.0" else host,
+            int(bindings[0]["HostPort"]),
+            timeout=timeout,
         )
         try:
             body = None if document is None else json.dumps(document)
-            headers = {"Authorization": f"Bearer {self._bearer()}", "Content-Type": "application/json"}
+            headers = {
+                "Authorization": f"Bearer {self._bearer()}",
+                "Content-Type": "application/json",
+            }
             headers["User-Agent"] = "dockermesh"
             connection.request(method, path, body, headers)
             answer = connection.getresponse()

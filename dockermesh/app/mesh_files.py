@@ -1,4 +1,6 @@
-"""The files that the mesh's containers are made of, and the part of them that every proxy starts with."""
+"""The files that the mesh's containers are made of, and the part of them that every proxy starts
+with.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ def pod_file(name: str, values: Mapping[str, str]) -> bytes:
 
 
 def bootstrap_resources() -> dict[str, list[dict[str, Any]]]:
-    """The listeners that every proxy has before it is told anything, and their clusters, with the protos' field names.
+    """The listeners that every proxy has before it is told anything, and their clusters, with the
+    protos' field names.
 
     The cluster of the control plane is not among them: it is another one in every mesh.
     """

@@ -24,7 +24,9 @@ def ca_roots(client: ApiClient) -> str:
     return str(client.request("GET", f"{CA}/roots").body["roots"])
 
 
-def rotate(client: ApiClient, step: str, *, force: bool, timeout: float, tell: Callable[[str], None]) -> dict[str, Any]:
+def rotate(
+    client: ApiClient, step: str, *, force: bool, timeout: float, tell: Callable[[str], None]
+) -> dict[str, Any]:
     """Take one step, or with an empty `step` all that are left, each as soon as it is safe.
 
     `timeout` is in seconds, for each step. Raises DockermeshError when a step is not safe by then.
@@ -38,18 +40,25 @@ def rotate(client: ApiClient, step: str, *, force: bool, timeout: float, tell: C
             return report
 
 
-def _take(client: ApiClient, step: str, *, force: bool, timeout: float, tell: Callable[[str], None]) -> dict[str, Any]:
+def _take(
+    client: ApiClient, step: str, *, force: bool, timeout: float, tell: Callable[[str], None]
+) -> dict[str, Any]:
     deadline = time.monotonic() + timeout
     told: list[str] = []
     while True:
-        report: dict[str, Any] = client.request("POST", f"{CA}/rotate", document={"step": step, "force": force}).body
+        report: dict[str, Any] = client.request(
+            "POST", f"{CA}/rotate", document={"step": step, "force": force}
+        ).body
         if report["taken"]:
             tell(f"{step}: done; {len(report['roots'])} trusted root(s)")
             return report
         if time.monotonic() > deadline:
             raise DockermeshError(
                 f"{step} is not safe yet: {'; '.join(report['blocked'])}",
-                fix=f"run `dockermesh ca rotate --step {step}` later, or with --force to break what is named",
+                fix=(
+                    f"run `dockermesh ca rotate --step {step}` later, or with --force to break what"
+                    " is named"
+                ),
             )
         if report["blocked"] != told:
             told = report["blocked"]
@@ -65,10 +74,14 @@ def tokens(client: ApiClient) -> list[dict[str, Any]]:
 
 def revoke(client: ApiClient, token: str) -> str:
     """Revoke the token of a workload, or the one with this id; whose it was."""
-    return str(client.request("POST", f"{TOKENS}/revoke", document={"token": token}).body["revoked"])
+    return str(
+        client.request("POST", f"{TOKENS}/revoke", document={"token": token}).body["revoked"]
+    )
 
 
-def create_token(client: ApiClient, *, service: str, namespace: str, account: str, seconds: int) -> dict[str, Any]:
+def create_token(
+    client: ApiClient, *, service: str, namespace: str, account: str, seconds: int
+) -> dict[str, Any]:
     """A new join token and what it is good for."""
     asked = {"service": service, "namespace": namespace, "account": account, "ttl_seconds": seconds}
     made: dict[str, Any] = client.request("POST", TOKENS, document=asked).body

@@ -12,7 +12,9 @@ from dockermesh.xds import Sync
 
 @dataclass(frozen=True, slots=True)
 class MeshOutcome:
-    """Asks the control plane's parts. `served_from` is the contents of the store that proxies are served from."""
+    """Asks the control plane's parts. `served_from` is the contents of the store that proxies are
+    served from.
+    """
 
     translator: Translator
     sync: Callable[[], Sync]

@@ -7,10 +7,12 @@ from collections.abc import Callable
 
 
 class Paced:
-    """A call that happens at once; where the last one was less than `interval` seconds ago, when that time is over.
+    """A call that happens at once; where the last one was less than `interval` seconds ago, when
+    that time is over.
 
-    All that ask for it meanwhile share that one call, so that many changes in a row are few pushes and the last one
-    always counts. Invariant: two calls are never less than the interval apart. Used from one event loop.
+    All that ask for it meanwhile share that one call, so that many changes in a row are few pushes
+    and the last one always counts. Invariant: two calls are never less than the interval apart.
+    Used from one event loop.
     """
 
     def __init__(self, call: Callable[[], None], interval: float = 0.1) -> None:
@@ -32,7 +34,9 @@ class Paced:
             self._planned, self._over = loop.call_at(due, self._run), asyncio.Event()
 
     async def settled(self) -> None:
-        """Wait until what was asked for before this has been done: for the rest of an interval at most."""
+        """Wait until what was asked for before this has been done: for the rest of an interval at
+        most.
+        """
         if self._planned is not None:
             await self._over.wait()
 

@@ -46,7 +46,9 @@ def make_documents(settings: ControlPlaneSettings) -> ConsulDocuments | FolderDo
     return ConsulDocuments(settings.consul)
 
 
-def make_registry(settings: ControlPlaneSettings, publish: Publish, tls: Tls) -> Coroutine[Any, Any, None]:
+def make_registry(
+    settings: ControlPlaneSettings, publish: Publish, tls: Tls
+) -> Coroutine[Any, Any, None]:
     """The source of catalogs, running; `tls` is for health checks."""
     if settings.registry == "docker":
         return _docker_registry(settings, publish, tls)
@@ -54,13 +56,19 @@ def make_registry(settings: ControlPlaneSettings, publish: Publish, tls: Tls) ->
 
 
 def make_registrar(settings: ControlPlaneSettings, tls: Tls) -> Coroutine[Any, Any, None] | None:
-    """This host's registrar, running; None where it is a process of its own, or part of the registry."""
-    return _registrar(settings, tls) if settings.registrar and settings.registry == "consul" else None
+    """This host's registrar, running; None where it is a process of its own, or part of the
+    registry.
+    """
+    return (
+        _registrar(settings, tls) if settings.registrar and settings.registry == "consul" else None
+    )
 
 
 async def _docker_registry(settings: ControlPlaneSettings, publish: Publish, tls: Tls) -> None:
     engine = DockerEngine()
-    await DockerRegistry(engine, await complete_options(engine, _options(settings)), tls=tls).run(publish)
+    await DockerRegistry(engine, await complete_options(engine, _options(settings)), tls=tls).run(
+        publish
+    )
 
 
 async def _registrar(settings: ControlPlaneSettings, tls: Tls) -> None:
@@ -76,4 +84,8 @@ async def _registrar(settings: ControlPlaneSettings, tls: Tls) -> None:
 def _options(settings: ControlPlaneSettings) -> Options:
     # Inside a mesh, containers are reached at their own addresses on the mesh network.
     network = settings.environment.get("DOCKERMESH_NETWORK") or "dockermesh"
-    return Options(internal=True, network=network, run_checks=settings.run_checks or settings.registry == "docker")
+    return Options(
+        internal=True,
+        network=network,
+        run_checks=settings.run_checks or settings.registry == "docker",
+    )

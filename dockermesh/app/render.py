@@ -1,6 +1,8 @@
-"""What a proxy would have, from files alone: the translation of the control plane without any of its I/O.
+"""What a proxy would have, from files alone: the translation of the control plane without any of
+its I/O.
 
-The listeners of its bootstrap are shown as well, as Envoy shows them: they are open before it is told anything.
+The listeners of its bootstrap are shown as well, as Envoy shows them: they are open before it is
+told anything.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ def read_config(paths: Iterable[Path]) -> tuple[IstioConfig, list[Finding]]:
             try:
                 reading = read_text(file.read_bytes(), str(file))
             except OSError as error:
-                raise InputError(f"cannot be read: {error.strerror}", where=str(file), fix="check the path") from None
+                raise InputError(
+                    f"cannot be read: {error.strerror}", where=str(file), fix="check the path"
+                ) from None
             resources.extend(reading.resources)
             findings.extend(reading.findings)
     return istio_config(resources), findings
@@ -53,7 +57,8 @@ def read_config(paths: Iterable[Path]) -> tuple[IstioConfig, list[Finding]]:
 def render(
     config: IstioConfig, *, catalog: Path | None, workload: str, proxy: Path | None, is_static: bool
 ) -> tuple[dict[str, Any], list[str]]:
-    """The resources of one proxy by type, in proto JSON, or a bootstrap that holds them; and what had to be left out.
+    """The resources of one proxy by type, in proto JSON, or a bootstrap that holds them; and what
+    had to be left out.
 
     Of the first kind those that stand in every proxy's bootstrap come last.
 
@@ -74,7 +79,10 @@ def render(
     told = [listener for listener in parts["listeners"] if listener["name"] != DNS_LISTENER]
     own = bootstrap_resources()
     shown["listeners"] = [*told, *(_canonical(LISTENER, item) for item in own["listeners"])]
-    shown["clusters"] = [*parts["clusters"], *(_canonical(CLUSTER, item) for item in own["clusters"])]
+    shown["clusters"] = [
+        *parts["clusters"],
+        *(_canonical(CLUSTER, item) for item in own["clusters"]),
+    ]
     return shown, problems
 
 
@@ -105,4 +113,6 @@ def _ordered(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     made = ((key, _ordered(item)) for key, item in value.items())
-    return {k: dict(sorted(v.items())) if k in _MAPS and isinstance(v, dict) else v for k, v in made}
+    return {
+        k: dict(sorted(v.items())) if k in _MAPS and isinstance(v, dict) else v for k, v in made
+    }

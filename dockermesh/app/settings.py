@@ -23,15 +23,15 @@ class ControlPlaneSettings:
     """How a control plane runs.
 
     `registry` is where services come from: `consul`, or `docker` (one host, nothing else needed).
-    `registrar` runs this host's registrar in the same process (needs the Docker socket); with `run_checks` it asks
-    the declared health checks itself.
-    `config` is a directory of Istio resources to take over at the start.
-    `state_dir` keeps the CA and the API token; `trust_dir` gets the mesh root for proxies to mount.
-    `ca_dir` holds the user's own CA, as Istio's cacerts. `ca_passphrase_file` seals the mesh's own, in place of a key
-    in the state directory: several control planes need the same one.
-    `api_auth` is `token`, or `none`: then whoever reaches the config API may change the mesh.
-    `leaf_lifetime` is how long a workload's certificate is good for; it is replaced at half of that.
-    Addresses are `host:port`; port 0 takes a free one. `xds_plaintext` is empty (off) or an address on loopback.
+    `registrar` runs this host's registrar in the same process (needs the Docker socket); with
+    `run_checks` it asks the declared health checks itself. `config` is a directory of Istio
+    resources to take over at the start. `state_dir` keeps the CA and the API token; `trust_dir`
+    gets the mesh root for proxies to mount. `ca_dir` holds the user's own CA, as Istio's cacerts.
+    `ca_passphrase_file` seals the mesh's own, in place of a key in the state directory: several
+    control planes need the same one. `api_auth` is `token`, or `none`: then whoever reaches the
+    config API may change the mesh. `leaf_lifetime` is how long a workload's certificate is good
+    for; it is replaced at half of that. Addresses are `host:port`; port 0 takes a free one.
+    `xds_plaintext` is empty (off) or an address on loopback.
     """
 
     registry: str = "consul"
@@ -55,9 +55,14 @@ class ControlPlaneSettings:
 
     def __post_init__(self) -> None:
         if self.registry not in REGISTRIES:
-            raise UsageError(f"unknown registry {self.registry!r}", fix=f"use one of: {', '.join(REGISTRIES)}")
+            raise UsageError(
+                f"unknown registry {self.registry!r}", fix=f"use one of: {', '.join(REGISTRIES)}"
+            )
         if self.api_auth not in API_AUTH:
-            raise UsageError(f"unknown API authentication {self.api_auth!r}", fix=f"use one of: {', '.join(API_AUTH)}")
+            raise UsageError(
+                f"unknown API authentication {self.api_auth!r}",
+                fix=f"use one of: {', '.join(API_AUTH)}",
+            )
         host = self.xds_plaintext.rpartition(":")[0].strip("[]")
         if self.xds_plaintext and host not in {"127.0.0.1", "localhost", "::1"}:
             raise UsageError(
@@ -72,7 +77,13 @@ def parse_lifetime(text: str) -> datetime.timedelta:
     Raises UsageError when it is none, or not between 2 seconds and 90 days (Istio's bound).
     """
     found = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", text.strip())
-    lifetime = datetime.timedelta(seconds=int(found[1]) * _UNITS[found[2]]) if found else datetime.timedelta()
+    lifetime = (
+        datetime.timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+        if found
+        else datetime.timedelta()
+    )
     if not datetime.timedelta(seconds=2) <= lifetime <= datetime.timedelta(days=90):
-        raise UsageError(f"{text!r} is no lifetime for certificates", fix="write 2s to 90d, for example 24h")
+        raise UsageError(
+            f"{text!r} is no lifetime for certificates", fix="write 2s to 90d, for example 24h"
+        )
     return lifetime

@@ -1,4 +1,6 @@
-"""The few files that a control plane keeps or hands out: the API token, and the mesh roots for pods."""
+"""The few files that a control plane keeps or hands out: the API token, and the mesh roots for
+pods.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,13 @@ def open_token(file: Path) -> str:
     Raises DockermeshError when the file cannot be used.
     """
     if file.exists():
-        token = private_bytes(file, "the API token", is_ours=True).decode("utf-8", "replace").strip()
+        token = (
+            private_bytes(file, "the API token", is_ours=True).decode("utf-8", "replace").strip()
+        )
         if not token:
-            raise DockermeshError("the API token is empty", where=str(file), fix="delete the file: a new one is made")
+            raise DockermeshError(
+                "the API token is empty", where=str(file), fix="delete the file: a new one is made"
+            )
         return token
     token = token_urlsafe(32)
     try:
@@ -27,13 +33,18 @@ def open_token(file: Path) -> str:
         raise DockermeshError(
             f"the API token cannot be saved: {error.strerror}",
             where=str(file),
-            fix="make the folder writable and see that the disk has room, or name another one with --state-dir",
+            fix=(
+                "make the folder writable and see that the disk has room, or name another one with"
+                " --state-dir"
+            ),
         ) from error
     return token
 
 
 def publish_roots(folder: Path, roots: bytes) -> None:
-    """Put the mesh roots where pods find them: readable for all, replaced in one step, which proxies notice."""
+    """Put the mesh roots where pods find them: readable for all, replaced in one step, which
+    proxies notice.
+    """
     file = folder / "root.pem"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -47,5 +58,8 @@ def publish_roots(folder: Path, roots: bytes) -> None:
         raise DockermeshError(
             f"the mesh roots cannot be written: {error.strerror}",
             where=str(file),
-            fix="make the folder writable and see that the disk has room, or name another one with --trust-dir",
+            fix=(
+                "make the folder writable and see that the disk has room, or name another one with"
+                " --trust-dir"
+            ),
         ) from error

@@ -1,17 +1,19 @@
 """A bootstrap that needs no control plane: everything that would come over xDS is in it.
 
-There are no certificates of the mesh without a control plane: what could only be had with them is left out, so that
-TLS of the mesh is neither taken nor offered.
+There are no certificates of the mesh without a control plane: what could only be had with them is
+left out, so that TLS of the mesh is neither taken nor offered.
 
-Invariant: what refers to a resource by name refers to it by name still, wherever Envoy allows that (secrets); else the
-resource is put in its place (routes, endpoints).
+Invariant: what refers to a resource by name refers to it by name still, wherever Envoy allows that
+(secrets); else the resource is put in its place (routes, endpoints).
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-_DISCOVERY = frozenset({"type", "edsClusterConfig", "loadAssignment", "lbPolicy", "originalDstLbConfig"})
+_DISCOVERY = frozenset(
+    {"type", "edsClusterConfig", "loadAssignment", "lbPolicy", "originalDstLbConfig"}
+)
 _TLS_FIELDS = frozenset({"tlsCertificateSdsSecretConfigs", "validationContextSdsSecretConfig"})
 
 
@@ -27,22 +29,30 @@ def static_bootstrap(parts: dict[str, list[dict[str, Any]]], node: str) -> dict[
         "admin": {"address": {"socketAddress": {"address": "127.0.0.1", "portValue": 15000}}},
         "staticResources": {
             "listeners": [_inline(listener, tables) for listener in listeners],
-            "clusters": [_inline(_with_endpoints(cluster, assignments), tables) for cluster in clusters],
+            "clusters": [
+                _inline(_with_endpoints(cluster, assignments), tables) for cluster in clusters
+            ],
             "secrets": parts["secrets"],
         },
     }
 
 
 def _usable_listener(listener: dict[str, Any], known: set[str]) -> dict[str, Any]:
-    chains = [c for c in listener.get("filterChains", ()) if _secrets(c.get("transportSocket")) <= known]
+    chains = [
+        c for c in listener.get("filterChains", ()) if _secrets(c.get("transportSocket")) <= known
+    ]
     return {**listener, "filterChains": chains} if chains else listener
 
 
 def _usable_cluster(cluster: dict[str, Any], known: set[str]) -> dict[str, Any]:
-    """The cluster without TLS of the mesh where it is optional; where it is not, there is nobody to connect to."""
+    """The cluster without TLS of the mesh where it is optional; where it is not, there is nobody to
+    connect to.
+    """
     made = dict(cluster)
     if "transportSocketMatches" in made:
-        matches = [m for m in made["transportSocketMatches"] if _secrets(m["transportSocket"]) <= known]
+        matches = [
+            m for m in made["transportSocketMatches"] if _secrets(m["transportSocket"]) <= known
+        ]
         made["transportSocketMatches"] = matches
     if not _secrets(made.get("transportSocket")) <= known:
         del made["transportSocket"]
@@ -64,7 +74,9 @@ def _secrets(value: Any) -> set[str]:
     return found
 
 
-def _with_endpoints(cluster: dict[str, Any], assignments: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _with_endpoints(
+    cluster: dict[str, Any], assignments: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
     if cluster.get("type") != "EDS":
         return cluster
     name = cluster["name"]
@@ -74,7 +86,9 @@ def _with_endpoints(cluster: dict[str, Any], assignments: dict[str, dict[str, An
 
 
 def _inline(value: Any, tables: dict[str, dict[str, Any]]) -> Any:
-    """The value with route tables in the place of references, and secrets looked up in the bootstrap."""
+    """The value with route tables in the place of references, and secrets looked up in the
+    bootstrap.
+    """
     if isinstance(value, list):
         return [_inline(item, tables) for item in value]
     if not isinstance(value, dict):
@@ -85,7 +99,9 @@ def _inline(value: Any, tables: dict[str, dict[str, Any]]) -> Any:
             name = item["routeConfigName"]
             made["routeConfig"] = tables.get(name, {"name": name})
         elif key in _TLS_FIELDS:
-            made[key] = [_named(entry) for entry in item] if isinstance(item, list) else _named(item)
+            made[key] = (
+                [_named(entry) for entry in item] if isinstance(item, list) else _named(item)
+            )
         else:
             made[key] = _inline(item, tables)
     return made

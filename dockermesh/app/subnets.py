@@ -13,7 +13,9 @@ _OURS = (
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-def overlaps(subnets: Mapping[str, Sequence[str]], env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+def overlaps(
+    subnets: Mapping[str, Sequence[str]], env: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
     """What is in the way, and how to mend it, for each network of the mesh that is not there yet.
 
     `subnets` are those of the engine's networks by name.
@@ -23,14 +25,21 @@ def overlaps(subnets: Mapping[str, Sequence[str]], env: Mapping[str, str]) -> It
         for name, found in subnets.items():
             if own not in subnets and any(_overlap(wanted, _network(subnet)) for subnet in found):
                 more = " and DOCKER_GATEWAY" if variable == "DOCKERMESH_SUBNET" else ""
-                fix = f"`docker network rm {name}` if nothing needs it, or set {variable}{more} (see compose/mesh.yaml)"
+                fix = (
+                    f"`docker network rm {name}` if nothing needs it, or set {variable}{more} (see"
+                    " compose/mesh.yaml)"
+                )
                 yield f"network {name} has {', '.join(found)}, which the network {own} needs", fix
 
 
 def _overlap(one: _Network | None, other: _Network | None) -> bool:
     if isinstance(one, ipaddress.IPv4Network) and isinstance(other, ipaddress.IPv4Network):
         return one.overlaps(other)
-    return isinstance(one, ipaddress.IPv6Network) and isinstance(other, ipaddress.IPv6Network) and one.overlaps(other)
+    return (
+        isinstance(one, ipaddress.IPv6Network)
+        and isinstance(other, ipaddress.IPv6Network)
+        and one.overlaps(other)
+    )
 
 
 def _network(text: str) -> _Network | None:

@@ -1,9 +1,10 @@
-"""Who may be what: the tokens of workloads, those that were revoked, and those with which processes may join.
+"""Who may be what: the tokens of workloads, those that were revoked, and those with which processes
+may join.
 
-Workloads' own tokens are made by their pods and attested; here they are listed, and denied before their time. A join
-token is made by an operator, works once and not for long, and says which service and account its bearer may be.
-Invariants: only digests are stored; a revoked token lets nobody in from the moment that the store says so; a join token
-gives no more than was written into it.
+Workloads' own tokens are made by their pods and attested; here they are listed, and denied before
+their time. A join token is made by an operator, works once and not for long, and says which service
+and account its bearer may be. Invariants: only digests are stored; a revoked token lets nobody in
+from the moment that the store says so; a join token gives no more than was written into it.
 """
 
 from __future__ import annotations
@@ -88,7 +89,9 @@ class Tokens:
     async def create(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """A new join token; this is the only time that it is told. Raises UsageError."""
         if self._joined is None:
-            raise UsageError("without Consul no process can join", fix="run the mesh with --registry consul")
+            raise UsageError(
+                "without Consul no process can join", fix="run the mesh with --registry consul"
+            )
         service = _text(asked, "service")
         namespace = _text(asked, "namespace") or "default"
         account = account_of(_text(asked, "account"), service)
@@ -100,7 +103,9 @@ class Tokens:
             raise UsageError(reason, fix="use letters, digits, '.', '_', '-'")
         seconds = asked.get("ttl_seconds", 3600)
         if not isinstance(seconds, int) or not 0 < seconds <= _LONGEST.total_seconds():
-            raise UsageError("a join token lives at most 7 days", fix="give a shorter --ttl, for example 1h")
+            raise UsageError(
+                "a join token lives at most 7 days", fix="give a shorter --ttl, for example 1h"
+            )
         await self._prune()
         token, expires = token_urlsafe(32), _now() + datetime.timedelta(seconds=seconds)
         record = {
@@ -111,11 +116,19 @@ class Tokens:
             "expires": _time(expires),
         }
         await self._store.put(_JOIN + digest_of(token), record, 0)
-        log.info("join token created", service=service, namespace=namespace, account=account, until=record["expires"])
+        log.info(
+            "join token created",
+            service=service,
+            namespace=namespace,
+            account=account,
+            until=record["expires"],
+        )
         return record | {"token": token, "id": digest_of(token)[:_ID_LENGTH]}
 
     async def revoke(self, which: str) -> dict[str, Any]:
-        """Revoke the token of a workload, or the one with this id. Raises InputError when there is none."""
+        """Revoke the token of a workload, or the one with this id. Raises InputError when there is
+        none.
+        """
         for key in [k for k in self._known if k.startswith(_JOIN)]:
             if which == key.removeprefix(_JOIN)[:_ID_LENGTH]:
                 await self._store.delete(key)
@@ -136,18 +149,27 @@ class Tokens:
         return {"revoked": workload.name, "kind": "workload"}
 
     async def join(self, token: str, asked: Mapping[str, Any]) -> Workload:
-        """Take a process in as a workload. Raises NotAllowed for the token, UsageError for what is asked."""
+        """Take a process in as a workload. Raises NotAllowed for the token, UsageError for what is
+        asked.
+        """
         key = _JOIN + digest_of(token)
         record = self._known.get(key)
         if record is None or _is_over(record.resource) or self._joined is None:
             reason = "the join token is not known, was used, or has expired"
             raise NotAllowed(reason, fix="make one: dockermesh token create")
-        workload, ports = _asked_workload(asked, record.resource, allow_loopback=self._allow_loopback)
+        workload, ports = _asked_workload(
+            asked, record.resource, allow_loopback=self._allow_loopback
+        )
         # It works once: whoever takes it out of the store first has it.
         if not await self._store.delete(key, record.version):
-            raise NotAllowed("the join token was used at the same time", fix="make another: dockermesh token create")
+            raise NotAllowed(
+                "the join token was used at the same time",
+                fix="make another: dockermesh token create",
+            )
         joined = await self._joined.add(workload, ports)
-        log.info("joined", workload=joined.name, address=joined.address, account=joined.service_account)
+        log.info(
+            "joined", workload=joined.name, address=joined.address, account=joined.service_account
+        )
         return joined
 
     def _of_workloads(self) -> list[dict[str, Any]]:
@@ -219,18 +241,31 @@ def digest_of(token: str) -> str:
 def _asked_workload(
     asked: Mapping[str, Any], record: Mapping[str, Any], *, allow_loopback: bool
 ) -> tuple[Workload, dict[int, str]]:
-    digest, address, ports = _text(asked, "token_sha256"), _text(asked, "address"), asked.get("ports")
+    digest, address, ports = (
+        _text(asked, "token_sha256"),
+        _text(asked, "address"),
+        asked.get("ports"),
+    )
     if not _DIGEST.fullmatch(digest):
         raise UsageError("token_sha256 is no SHA-256")
     problem = address_problem(address, allow_loopback=allow_loopback)
     if problem:
-        raise UsageError(f"{address!a}: {problem}", fix="give the IP address at which the mesh reaches it: --address")
+        raise UsageError(
+            f"{address!a}: {problem}",
+            fix="give the IP address at which the mesh reaches it: --address",
+        )
     if not isinstance(ports, dict) or not ports:
         raise UsageError("no port is served", fix="name it with --port")
     served = {}
     for number, protocol in ports.items():
-        if not str(number).isdigit() or not 0 < int(number) < 65536 or parse_protocol(str(protocol)) is None:
-            raise UsageError(f"no port: {number!a} {protocol!a}", fix="write --port 8080 or --port 8080/http")
+        if (
+            not str(number).isdigit()
+            or not 0 < int(number) < 65536
+            or parse_protocol(str(protocol)) is None
+        ):
+            raise UsageError(
+                f"no port: {number!a} {protocol!a}", fix="write --port 8080 or --port 8080/http"
+            )
         served[int(number)] = str(protocol)
     workload = Workload(
         id="",

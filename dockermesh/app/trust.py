@@ -1,4 +1,5 @@
-"""The control plane's trust: the CA's material, the leaves made with it, and the steps of a root rotation.
+"""The control plane's trust: the CA's material, the leaves made with it, and the steps of a root
+rotation.
 
 Invariant: a step is taken only when no connection can break by it, unless the operator insists.
 """
@@ -46,19 +47,27 @@ class Trust:
     def authority(self) -> Authority:
         """The authority. Raises NotReadyError before the CA is open."""
         if self._authority is None:
-            raise NotReadyError(f"the CA is not open yet {self.keeper.problem}".rstrip(), fix="try again in a moment")
+            raise NotReadyError(
+                f"the CA is not open yet {self.keeper.problem}".rstrip(),
+                fix="try again in a moment",
+            )
         return self._authority
 
     @property
     def missing(self) -> str:
         """What the CA still waits for; empty when it is open."""
-        return "" if self._authority is not None else f"the CA has not been opened yet {self.keeper.problem}".rstrip()
+        return (
+            ""
+            if self._authority is not None
+            else f"the CA has not been opened yet {self.keeper.problem}".rstrip()
+        )
 
     async def open(self) -> Authority:
         """Open the CA and put its roots where pods find them. Raises AuthorityError."""
         authority = await self.keeper.open()
         publish_roots(self._settings.trust_dir, authority.roots_pem)
-        # Before the proxies are told: a new root must be in the file before anything signed by it is shown.
+        # Before the proxies are told: a new root must be in the file before anything signed by it
+        # is shown.
         authority.on_change.append(self._publish_roots)
         self.secrets = WorkloadSecrets(authority, self._settings.leaf_lifetime)
         self._authority = authority
@@ -101,10 +110,17 @@ class Trust:
         if self._authority is None:
             return [self.missing]
         problems = (self.keeper.problem, self._open_secrets().problem)
-        return ca_warnings(self._authority.material, self.certificates(), problems, datetime.datetime.now(datetime.UTC))
+        return ca_warnings(
+            self._authority.material,
+            self.certificates(),
+            problems,
+            datetime.datetime.now(datetime.UTC),
+        )
 
     async def rotate(self, step: Step, *, force: bool = False) -> list[str]:
-        """Take a step; what forbids it, if anything does and it is not forced. Raises DockermeshError."""
+        """Take a step; what forbids it, if anything does and it is not forced. Raises
+        DockermeshError.
+        """
         blocked = self._blockers(step) if NEXT[self.authority.material.phase] is step else []
         if not blocked or force:
             await self.keeper.step(step)
@@ -130,4 +146,6 @@ class Trust:
 def _keeper(settings: ControlPlaneSettings, store: ConsulSealedStore | None) -> CaKeeper:
     if settings.ca_dir is not None:
         return PluggedCa(settings.ca_dir)
-    return OwnCa(settings.state_dir / "ca", settings.trust_domain, store, settings.ca_passphrase_file)
+    return OwnCa(
+        settings.state_dir / "ca", settings.trust_domain, store, settings.ca_passphrase_file
+    )

@@ -1,7 +1,8 @@
-"""The HTTP interface of trust, on the config API's port below `/mesh/`: the CA and its rotation, tokens, joining.
+"""The HTTP interface of trust, on the config API's port below `/mesh/`: the CA and its rotation,
+tokens, joining.
 
-Invariant: every request needs the API token, also where the config API itself is served without; but who joins shows a
-join token instead.
+Invariant: every request needs the API token, also where the config API itself is served without;
+but who joins shows a join token instead.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ def add_trust_routes(app: web.Application, trust: Trust, tokens: Tokens, gate: T
         asked = await body_of(request)
         step, force = asked.get("step"), asked.get("force", False)
         if step not in set(Step) or not isinstance(force, bool):
-            raise UsageError(f"no step of a rotation: {step!r}", fix=f"use one of: {', '.join(Step)}")
+            raise UsageError(
+                f"no step of a rotation: {step!r}", fix=f"use one of: {', '.join(Step)}"
+            )
         blocked = await trust.rotate(Step(step), force=force)
         return web.json_response(trust.status() | {"blocked": blocked, "taken": not blocked})
 
@@ -68,7 +71,9 @@ def add_trust_routes(app: web.Application, trust: Trust, tokens: Tokens, gate: T
             gate.limit.failed(address)
             return status(401, "Unauthorized", f"{error.what}: {error.fix}")
         roots = trust.authority.roots_pem.decode()
-        return web.json_response({"workload": joined.name, "namespace": joined.namespace, "roots": roots}, status=201)
+        return web.json_response(
+            {"workload": joined.name, "namespace": joined.namespace, "roots": roots}, status=201
+        )
 
     async def answered_join(request: web.Request) -> web.Response:
         return await _answered(join, request)
@@ -99,4 +104,8 @@ async def _answered(handler: Handler, request: web.Request) -> web.Response:
     except NotReadyError as error:
         return status(503, "ServiceUnavailable", error.what)
     except DockermeshError as error:
-        return status(409, "Conflict", f"{error.what}. {error.fix}".removesuffix(". ") if error.fix else error.what)
+        return status(
+            409,
+            "Conflict",
+            f"{error.what}. {error.fix}".removesuffix(". ") if error.fix else error.what,
+        )

@@ -1,12 +1,14 @@
-"""The certificate that every attested proxy gets over its ADS stream, and the roots it verifies others with.
+"""The certificate that every attested proxy gets over its ADS stream, and the roots it verifies
+others with.
 
-A proxy is given the secrets `default` (its own leaf and key) and `ROOTCA`, laid over what the translator made for it.
-A leaf is signed when its proxy first needs it, kept in memory only, and replaced at half of its life. A control plane
-that was restarted makes the same one again (see `ca.certificates`).
+A proxy is given the secrets `default` (its own leaf and key) and `ROOTCA`, laid over what the
+translator made for it. A leaf is signed when its proxy first needs it, kept in memory only, and
+replaced at half of its life. A control plane that was restarted makes the same one again (see
+`ca.certificates`).
 
-Invariants: a proxy's snapshot holds no other proxy's leaf. While nothing was renewed, the same snapshot in gives the
-same snapshot out, so that a publish costs nothing for proxies that it does not concern. A leaf that cannot be renewed
-is kept: it goes on being good until it expires.
+Invariants: a proxy's snapshot holds no other proxy's leaf. While nothing was renewed, the same
+snapshot in gives the same snapshot out, so that a publish costs nothing for proxies that it does
+not concern. A leaf that cannot be renewed is kept: it goes on being good until it expires.
 """
 
 from __future__ import annotations
@@ -31,14 +33,18 @@ log = structlog.get_logger(__name__)
 _LONGEST_SLEEP_S = 30.0
 """The clock may be set, or the machine sleep: nobody is told, so it is looked at this often."""
 _AT_ONCE, _BREATH_S = 20, 0.05
-"""So many leaves are signed (each in well below a millisecond) and sent before other work gets its turn."""
+"""So many leaves are signed (each in well below a millisecond) and sent before other work gets its
+turn.
+"""
 _JUMP_S = 30.0
 """By how much the time of day may run away from the time that passes before it counts as set."""
 
 
 @dataclass(slots=True)
 class _Held:
-    """A proxy's leaf, and the snapshot last made with it. `holder` is who has the key: one run of a pod."""
+    """A proxy's leaf, and the snapshot last made with it. `holder` is who has the key: one run of a
+    pod.
+    """
 
     identity: Identity
     holder: str
@@ -50,7 +56,9 @@ class _Held:
     _from: tuple[object, ...] = ()
 
     def layered(self, under: Snapshot, roots: Resource) -> Snapshot:
-        """The snapshot with the leaf and these roots; the same object, and the same set, for the same parts."""
+        """The snapshot with the leaf and these roots; the same object, and the same set, for the
+        same parts.
+        """
         if self._secrets is None or self._from != (roots, under.secrets):
             self._secrets = ResourceSet([self.resource, roots], base=under.secrets)
             self._from, self.made = (roots, under.secrets), None
@@ -75,13 +83,19 @@ class WorkloadSecrets:
         self.clock_jumps = 0
         self.problem = ""
 
-    def layered(self, key: str, identity: Identity, under: Snapshot, *, holder: str = "") -> Snapshot:
+    def layered(
+        self, key: str, identity: Identity, under: Snapshot, *, holder: str = ""
+    ) -> Snapshot:
         """What the proxy `key` is to have: `under` with its own certificate and the roots.
 
         Another `holder` gets another private key.
         """
         held = self._held.get(key)
-        if held is None or (held.identity, held.holder) != (identity, holder) or not held.leaf.is_fresh(_now()):
+        if (
+            held is None
+            or (held.identity, held.holder) != (identity, holder)
+            or not held.leaf.is_fresh(_now())
+        ):
             held = self._renew(key, identity, holder, held)
             if held is None:
                 return under
@@ -95,10 +109,13 @@ class WorkloadSecrets:
         """Forget the leaves of all other proxies."""
         self._held = {key: held for key, held in self._held.items() if key in keys}
 
-    async def run(self, connected: Callable[[], Collection[str]], publish: Callable[[Collection[str]], None]) -> None:
+    async def run(
+        self, connected: Callable[[], Collection[str]], publish: Callable[[Collection[str]], None]
+    ) -> None:
         """Replace leaves when it is time, and publish to the proxies that got a new one, for ever.
 
-        Leaves of proxies that are not connected are left alone: they are renewed when their proxy comes back.
+        Leaves of proxies that are not connected are left alone: they are renewed when their proxy
+        comes back.
         """
         while True:
             with suppress(TimeoutError):
@@ -107,12 +124,18 @@ class WorkloadSecrets:
             self._watch_clock()
             self._take_roots(connected(), publish)
             present, now = connected(), _now()
-            due = [k for k, h in self._held.items() if k in present and not self._authority.is_current(h.leaf, now)]
+            due = [
+                k
+                for k, h in self._held.items()
+                if k in present and not self._authority.is_current(h.leaf, now)
+            ]
             for start in range(0, len(due), _AT_ONCE):
                 publish([key for key in due[start : start + _AT_ONCE] if self._replaced(key)])
                 await asyncio.sleep(_BREATH_S)
 
-    def _take_roots(self, present: Collection[str], publish: Callable[[Collection[str]], None]) -> None:
+    def _take_roots(
+        self, present: Collection[str], publish: Callable[[Collection[str]], None]
+    ) -> None:
         roots = named(SECRET, trusted_roots(self._authority.roots_pem))
         if roots.version != self._roots.version:
             self._roots = roots
@@ -123,35 +146,56 @@ class WorkloadSecrets:
         return held is not None and self._renew(key, held.identity, held.holder, held) is not held
 
     def _pause(self, present: Container[str]) -> float:
-        """How long to sleep, in seconds: until the next leaf is due, but never long, and never not at all."""
+        """How long to sleep, in seconds: until the next leaf is due, but never long, and never not
+        at all.
+        """
         now = _now()
-        due = min((h.leaf.renew_at for k, h in self._held.items() if k in present), default=now + self._lifetime)
+        due = min(
+            (h.leaf.renew_at for k, h in self._held.items() if k in present),
+            default=now + self._lifetime,
+        )
         longest = min(_LONGEST_SLEEP_S, self._lifetime.total_seconds() / 20)
         return max(min((due - now).total_seconds(), longest), longest / 20)
 
     def _watch_clock(self) -> None:
-        """Notice that the clock was set: certificates are about the time of day, and peers may think otherwise."""
+        """Notice that the clock was set: certificates are about the time of day, and peers may
+        think otherwise.
+        """
         clocks = _now().timestamp() - time.monotonic()
         if abs(clocks - self._clocks) > _JUMP_S:
             self.clock_jumps += 1
             log.warning("the clock was set", by_seconds=round(clocks - self._clocks))
         self._clocks = clocks
 
-    def _renew(self, key: str, identity: Identity, holder: str, before: _Held | None) -> _Held | None:
+    def _renew(
+        self, key: str, identity: Identity, holder: str, before: _Held | None
+    ) -> _Held | None:
         """A new leaf; the one before if none can be made for the same identity."""
         try:
-            leaf = self._authority.issue_workload(identity, self._lifetime, holder=f"{key} {holder}", now=_now())
+            leaf = self._authority.issue_workload(
+                identity, self._lifetime, holder=f"{key} {holder}", now=_now()
+            )
         except AuthorityError as error:
             self.failures += 1
             if self.problem != error.what:
-                log.error("no certificates can be issued", proxy=key, identity=str(identity), reason=error.what)
+                log.error(
+                    "no certificates can be issued",
+                    proxy=key,
+                    identity=str(identity),
+                    reason=error.what,
+                )
             self.problem = error.what
             return before if before is not None and before.identity == identity else None
         self.issued += 1
         self.problem = ""
         resource = named(SECRET, issued_certificate(leaf.certificate, leaf.key))
         made = self._held[key] = _Held(identity, holder, leaf, resource)
-        log.info("certificate issued", proxy=key, identity=str(identity), until=leaf.not_after.isoformat())
+        log.info(
+            "certificate issued",
+            proxy=key,
+            identity=str(identity),
+            until=leaf.not_after.isoformat(),
+        )
         return made
 
 

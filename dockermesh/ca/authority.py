@@ -43,11 +43,20 @@ class Authority:
         """Whether a leaf can go on being used: fresh, and signed by the present signer."""
         return leaf.signer == self._material.signer.id and leaf.is_fresh(now)
 
-    def issue_server(self, dns_names: Sequence[str], lifetime: datetime.timedelta = LEAF_LIFETIME) -> Leaf:
+    def issue_server(
+        self, dns_names: Sequence[str], lifetime: datetime.timedelta = LEAF_LIFETIME
+    ) -> Leaf:
         """A server certificate for these DNS names. Raises AuthorityError."""
         names = [x509.DNSName(name) for name in dns_names]
         usages = [ExtendedKeyUsageOID.SERVER_AUTH]
-        return sign_leaf(self._material.signer, names, usages, lifetime, datetime.datetime.now(datetime.UTC), "server")
+        return sign_leaf(
+            self._material.signer,
+            names,
+            usages,
+            lifetime,
+            datetime.datetime.now(datetime.UTC),
+            "server",
+        )
 
     def issue_workload(
         self,
@@ -59,7 +68,8 @@ class Authority:
     ) -> Leaf:
         """The certificate of a workload: an X.509-SVID, good for both sides of a connection.
 
-        `holder` tells apart who have the same identity: each has a key of its own. Raises AuthorityError.
+        `holder` tells apart who have the same identity: each has a key of its own. Raises
+        AuthorityError.
         """
         names = [x509.UniformResourceIdentifier(str(identity))]
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]

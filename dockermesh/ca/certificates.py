@@ -1,10 +1,12 @@
-"""X.509 as the mesh uses it: roots, leaves, and the PEM they are written in. Pure but for the roots' keys.
+"""X.509 as the mesh uses it: roots, leaves, and the PEM they are written in. Pure but for the
+roots' keys.
 
-Invariants: no certificate outlives the one that signed it; every certificate begins a little before now; a leaf names
-the key that signed it, since during a rotation two roots are trusted.
+Invariants: no certificate outlives the one that signed it; every certificate begins a little before
+now; a leaf names the key that signed it, since during a rotation two roots are trusted.
 
-A leaf and its key follow from the signer's key, the holder and the time, and from nothing else. So a control plane that
-was restarted, and every replica of it, gives a holder the very certificate that it has, and nothing is sent again.
+A leaf and its key follow from the signer's key, the holder and the time, and from nothing else. So
+a control plane that was restarted, and every replica of it, gives a holder the very certificate
+that it has, and nothing is sent again.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ LEAF_LIFETIME = datetime.timedelta(hours=24)
 CLOCK_SKEW = datetime.timedelta(minutes=5)
 """Certificates begin this long before now: the clocks of two hosts are never the same."""
 RENEW_AT = 0.5
-"""At which part of its life a leaf is replaced. Terms begin at another time for each holder: not all end at once."""
+"""At which part of its life a leaf is replaced. Terms begin at another time for each holder: not
+all end at once.
+"""
 _EPOCH = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
 _ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 """The order of the group of P-256 (FIPS 186-5): private keys are the numbers from 1 to below it."""
@@ -62,7 +66,9 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """A signing certificate and its key. `chain`: PEM of what leads from it, itself first, to below the root."""
+    """A signing certificate and its key. `chain`: PEM of what leads from it, itself first, to below
+    the root.
+    """
 
     key: SigningKey = field(repr=False)
     certificate: x509.Certificate
@@ -74,11 +80,17 @@ class Signer:
         return self.certificate.fingerprint(hashes.SHA256()).hex()
 
 
-def new_root(trust_domain: str, now: datetime.datetime, lifetime: datetime.timedelta = ROOT_LIFETIME) -> Signer:
+def new_root(
+    trust_domain: str, now: datetime.datetime, lifetime: datetime.timedelta = ROOT_LIFETIME
+) -> Signer:
     """A new self-signed root with an EC P-256 key."""
     key = ec.generate_private_key(ec.SECP256R1())
-    # Roots have names of their own: a verifier that looks for a leaf's issuer by name must not find the other root.
-    names = [(NameOID.ORGANIZATION_NAME, trust_domain), (NameOID.COMMON_NAME, f"mesh root {secrets.token_hex(4)}")]
+    # Roots have names of their own: a verifier that looks for a leaf's issuer by name must not find
+    # the other root.
+    names = [
+        (NameOID.ORGANIZATION_NAME, trust_domain),
+        (NameOID.COMMON_NAME, f"mesh root {secrets.token_hex(4)}"),
+    ]
     name = x509.Name([x509.NameAttribute(oid, text[:64]) for oid, text in names])
     certificate = (
         x509.CertificateBuilder()
@@ -106,14 +118,18 @@ def sign_leaf(
 ) -> Leaf:
     """The leaf of `holder` in the term that `now` is in, with an EC P-256 key of its own.
 
-    At least half of its life is left. Raises AuthorityError when the signing certificate is not valid now.
+    At least half of its life is left. Raises AuthorityError when the signing certificate is not
+    valid now.
     """
     authority = signer.certificate
     if not authority.not_valid_before_utc <= now < authority.not_valid_after_utc:
         raise AuthorityError(
             f"the CA's certificate is valid from {authority.not_valid_before_utc:%Y-%m-%d %H:%M} "
             f"to {authority.not_valid_after_utc:%Y-%m-%d %H:%M} UTC only",
-            fix="set the clock right; if it is, rotate the root (`dockermesh ca rotate`) or replace your CA's files",
+            fix=(
+                "set the clock right; if it is, rotate the root (`dockermesh ca rotate`) or replace"
+                " your CA's files"
+            ),
         )
     start, renew_at = _term(holder, lifetime, now)
     said = [str(part) for part in (holder, *(name.value for name in names), start, lifetime)]
@@ -133,9 +149,12 @@ def sign_leaf(
         .add_extension(_issuer_key(authority), critical=False)
         # Critical, because the subject is empty (RFC 5280 section 4.2.1.6).
         .add_extension(x509.SubjectAlternativeName(names), critical=True)
-        # RSA's signatures (PKCS #1 v1.5) are deterministic as they are; ECDSA's have to be asked to (RFC 6979).
+        # RSA's signatures (PKCS #1 v1.5) are deterministic as they are; ECDSA's have to be asked to
+        # (RFC 6979).
         .sign(
-            signer.key, hashes.SHA256(), ecdsa_deterministic=isinstance(signer.key, ec.EllipticCurvePrivateKey) or None
+            signer.key,
+            hashes.SHA256(),
+            ecdsa_deterministic=isinstance(signer.key, ec.EllipticCurvePrivateKey) or None,
         )
     )
     return Leaf(
@@ -159,12 +178,17 @@ def _term(
 
 
 def _derived(signer: Signer, purpose: bytes) -> tuple[ec.EllipticCurvePrivateKey, int]:
-    """A private key and a serial number that follow from the signer's key and the purpose (HKDF, RFC 5869)."""
+    """A private key and a serial number that follow from the signer's key and the purpose (HKDF,
+    RFC 5869).
+    """
     secret = signer.key.private_bytes(
         serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    drawn = HKDF(hashes.SHA256(), length=64, salt=None, info=b"dockermesh leaf\0" + purpose).derive(secret)
-    # 64 bits more than the order has: the numbers are as good as uniform (FIPS 186-5 appendix A.2.1).
+    drawn = HKDF(hashes.SHA256(), length=64, salt=None, info=b"dockermesh leaf\0" + purpose).derive(
+        secret
+    )
+    # 64 bits more than the order has: the numbers are as good as uniform (FIPS 186-5 appendix
+    # A.2.1).
     scalar = int.from_bytes(drawn[:40]) % (_ORDER - 1) + 1
     return ec.derive_private_key(scalar, ec.SECP256R1()), int.from_bytes(drawn[40:59]) | 1
 

@@ -1,11 +1,13 @@
-"""What a CA consists of, and the steps of a root rotation as pure functions from one state to the next.
+"""What a CA consists of, and the steps of a root rotation as pure functions from one state to the
+next.
 
     stable ──prepare──> prepared ──switch──> switched ──finish──> stable
     trusts  old          old, new             old, new             new
     signs   old          old                  new                  new
 
-Invariants: in every state the signer's root is among the roots that are trusted; between two neighbouring states every
-leaf of the one is trusted in the other. `generation` grows with every step, so that an old copy is known as old.
+Invariants: in every state the signer's root is among the roots that are trusted; between two
+neighbouring states every leaf of the one is trusted in the other. `generation` grows with every
+step, so that an old copy is known as old.
 """
 
 from __future__ import annotations
@@ -20,7 +22,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from dockermesh.ca.certificates import ROOT_LIFETIME, AuthorityError, Signer, key_pem, new_root, pem_of
+from dockermesh.ca.certificates import (
+    ROOT_LIFETIME,
+    AuthorityError,
+    Signer,
+    key_pem,
+    new_root,
+    pem_of,
+)
 from dockermesh.errors import UsageError
 
 
@@ -40,15 +49,20 @@ class Step(StrEnum):
     FINISH = "finish"
 
 
-NEXT: dict[Phase, Step] = {Phase.STABLE: Step.PREPARE, Phase.PREPARED: Step.SWITCH, Phase.SWITCHED: Step.FINISH}
+NEXT: dict[Phase, Step] = {
+    Phase.STABLE: Step.PREPARE,
+    Phase.PREPARED: Step.SWITCH,
+    Phase.SWITCHED: Step.FINISH,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
     """The signer and the trusted roots, the signer's own first.
 
-    `mesh` is random and stays the same for ever: it tells this mesh's CA from another's. `coming` is the root that a
-    prepared rotation will sign with. `is_own`: made by us; otherwise the user's, whose files say what is trusted.
+    `mesh` is random and stays the same for ever: it tells this mesh's CA from another's. `coming`
+    is the root that a prepared rotation will sign with. `is_own`: made by us; otherwise the user's,
+    whose files say what is trusted.
     """
 
     mesh: str
@@ -66,7 +80,9 @@ class Material:
         return b"".join(map(pem_of, self.roots))
 
 
-def new_material(trust_domain: str, now: datetime.datetime, lifetime: datetime.timedelta = ROOT_LIFETIME) -> Material:
+def new_material(
+    trust_domain: str, now: datetime.datetime, lifetime: datetime.timedelta = ROOT_LIFETIME
+) -> Material:
     """A new mesh's CA."""
     signer = new_root(trust_domain, now, lifetime)
     return Material(secrets.token_hex(8), 1, Phase.STABLE, now, signer, (signer.certificate,))
@@ -79,19 +95,29 @@ def advance(material: Material, step: Step, trust_domain: str, now: datetime.dat
     """
     if NEXT[material.phase] is not step:
         raise UsageError(
-            f"the root rotation is {material.phase}: the next step is {NEXT[material.phase]}, not {step}",
-            fix=f"run `dockermesh ca rotate --step {NEXT[material.phase]}`, or without --step for all that are left",
+            f"the root rotation is {material.phase}: the next step is {NEXT[material.phase]}, not"
+            f" {step}",
+            fix=(
+                f"run `dockermesh ca rotate --step {NEXT[material.phase]}`, or without --step for"
+                " all that are left"
+            ),
         )
     after = replace(material, generation=material.generation + 1, since=now)
     if step is Step.PREPARE:
         coming = new_root(trust_domain, now)
-        return replace(after, phase=Phase.PREPARED, coming=coming, roots=(*material.roots, coming.certificate))
+        return replace(
+            after, phase=Phase.PREPARED, coming=coming, roots=(*material.roots, coming.certificate)
+        )
     if step is Step.SWITCH:
         if material.coming is None:
-            raise AuthorityError("the rotation was prepared without a new root", fix="restore the CA from a backup")
+            raise AuthorityError(
+                "the rotation was prepared without a new root", fix="restore the CA from a backup"
+            )
         old = tuple(root for root in material.roots if root != material.coming.certificate)
         roots = (material.coming.certificate, *old)
-        return replace(after, phase=Phase.SWITCHED, signer=material.coming, coming=None, roots=roots)
+        return replace(
+            after, phase=Phase.SWITCHED, signer=material.coming, coming=None, roots=roots
+        )
     return replace(after, phase=Phase.STABLE, roots=(material.signer.certificate,))
 
 

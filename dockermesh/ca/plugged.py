@@ -1,8 +1,10 @@
-"""A CA that the user brings: the files of Istio's `cacerts`, checked before anything is signed with them.
+"""A CA that the user brings: the files of Istio's `cacerts`, checked before anything is signed with
+them.
 
-Source of the file names: Istio, "Plug in CA Certificates". `ca-cert.pem` and `ca-key.pem` sign; `cert-chain.pem` leads
-from `ca-cert.pem` to the root; `root-cert.pem` holds what is trusted, several roots during a rotation.
-Invariant: files that do not belong together, may not sign, or have expired are refused as a whole.
+Source of the file names: Istio, "Plug in CA Certificates". `ca-cert.pem` and `ca-key.pem` sign;
+`cert-chain.pem` leads from `ca-cert.pem` to the root; `root-cert.pem` holds what is trusted,
+several roots during a rotation. Invariant: files that do not belong together, may not sign, or have
+expired are refused as a whole.
 """
 
 from __future__ import annotations
@@ -35,12 +37,15 @@ def read_plugged(folder: Path, now: datetime.datetime) -> Material:
         raise _refused(folder / KEY, f"the key does not belong to {CERTIFICATE}")
     for place, items in ((CERTIFICATE, [certificate]), (CHAIN, chain), (ROOT, roots)):
         for item in items:
-            # What was trusted once and has expired may stay in the bundle, as long as the signer does not hang on it.
+            # What was trusted once and has expired may stay in the bundle, as long as the signer
+            # does not hang on it.
             _check(folder / place, item, now, may_expire=place == ROOT)
     roots = tuple(root for root in roots if _is_valid(root, now))
     path = _path(certificate, chain, roots)
     if path is None:
-        raise _refused(folder / CHAIN, f"no chain leads from {CERTIFICATE} to a valid certificate in {ROOT}")
+        raise _refused(
+            folder / CHAIN, f"no chain leads from {CERTIFICATE} to a valid certificate in {ROOT}"
+        )
     signer = Signer(key, certificate, b"".join(pem_of(c) for c in path if c not in roots))
     return Material(
         mesh="plugged",
@@ -60,7 +65,9 @@ def fingerprint(folder: Path) -> tuple[bytes, ...]:
 
 
 def _path(
-    certificate: x509.Certificate, chain: list[x509.Certificate], roots: tuple[x509.Certificate, ...]
+    certificate: x509.Certificate,
+    chain: list[x509.Certificate],
+    roots: tuple[x509.Certificate, ...],
 ) -> list[x509.Certificate] | None:
     """The certificates from the signing one up to below a root."""
     path = [certificate]
@@ -101,18 +108,27 @@ def _is_valid(certificate: x509.Certificate, now: datetime.datetime) -> bool:
     return certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc
 
 
-def _check(file: Path, certificate: x509.Certificate, now: datetime.datetime, *, may_expire: bool) -> None:
-    name = certificate.subject.rfc4514_string() or certificate.fingerprint(hashes.SHA256()).hex()[:16]
+def _check(
+    file: Path, certificate: x509.Certificate, now: datetime.datetime, *, may_expire: bool
+) -> None:
+    name = (
+        certificate.subject.rfc4514_string() or certificate.fingerprint(hashes.SHA256()).hex()[:16]
+    )
     if not is_authority(certificate):
         raise _refused(file, f"{name!a} is no CA: it may not sign certificates")
     if not may_expire and not _is_valid(certificate, now):
         start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-        raise _refused(file, f"{name!a} is valid from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC only")
+        raise _refused(
+            file, f"{name!a} is valid from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC only"
+        )
 
 
 def _refused(file: Path, reason: str) -> AuthorityError:
     return AuthorityError(
         f"the CA that you bring cannot be used: {reason}",
         where=str(file),
-        fix=f"the folder needs {CERTIFICATE}, {KEY}, {ROOT} and, with intermediates, {CHAIN}, as Istio's cacerts",
+        fix=(
+            f"the folder needs {CERTIFICATE}, {KEY}, {ROOT} and, with intermediates, {CHAIN}, as"
+            " Istio's cacerts"
+        ),
     )

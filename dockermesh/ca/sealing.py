@@ -1,8 +1,9 @@
 """The CA's material encrypted at rest, so that it may lie in Consul, where many can read.
 
-AES-256-GCM under a key that never leaves the control planes: a random one in a file of mode 0600, or one derived by
-scrypt from a passphrase that the user keeps in a file, which several control planes can then share.
-Invariant: what was sealed with another key, or changed since, cannot be opened; that is an error, never an empty CA.
+AES-256-GCM under a key that never leaves the control planes: a random one in a file of mode 0600,
+or one derived by scrypt from a passphrase that the user keeps in a file, which several control
+planes can then share. Invariant: what was sealed with another key, or changed since, cannot be
+opened; that is an error, never an empty CA.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ class Seal:
         nonce = secrets.token_bytes(12)
         data = AESGCM(self._key(salt)).encrypt(nonce, content, _CONTEXT)
         parts = {"salt": salt, "nonce": nonce, "data": data}
-        return json.dumps({"v": 1} | {name: base64.b64encode(part).decode() for name, part in parts.items()})
+        return json.dumps(
+            {"v": 1} | {name: base64.b64encode(part).decode() for name, part in parts.items()}
+        )
 
     def open(self, sealed: str, where: str) -> bytes:
         """What was sealed. `where` is where it was found.
@@ -53,7 +56,9 @@ class Seal:
         """
         try:
             parts = json.loads(sealed)
-            salt, nonce, data = (base64.b64decode(parts[name], validate=True) for name in ("salt", "nonce", "data"))
+            salt, nonce, data = (
+                base64.b64decode(parts[name], validate=True) for name in ("salt", "nonce", "data")
+            )
             return AESGCM(self._key(salt)).decrypt(nonce, data, _CONTEXT)
         except (ValueError, KeyError, TypeError) as error:
             raise _unreadable("it is damaged", where, "restore it from a backup") from error
@@ -67,12 +72,15 @@ class Seal:
         if not self._is_passphrase:
             return self._secret
         if salt not in self._derived:
-            self._derived[salt] = Scrypt(salt=salt, length=_KEY_BYTES, n=_COST, r=8, p=1).derive(self._secret)
+            self._derived[salt] = Scrypt(salt=salt, length=_KEY_BYTES, n=_COST, r=8, p=1).derive(
+                self._secret
+            )
         return self._derived[salt]
 
 
 def open_seal(passphrase_file: Path | None, key_file: Path, *, may_create: bool) -> Seal:
-    """The seal of a passphrase file, or of our own key file, which is made if there is none and `may_create`.
+    """The seal of a passphrase file, or of our own key file, which is made if there is none and
+    `may_create`.
 
     Raises AuthorityError when the file cannot be used.
     """
@@ -98,7 +106,9 @@ def open_seal(passphrase_file: Path | None, key_file: Path, *, may_create: bool)
             raise ValueError
     except ValueError:
         raise AuthorityError(
-            "the key that seals the CA is damaged", where=str(key_file), fix="restore the file from a backup"
+            "the key that seals the CA is damaged",
+            where=str(key_file),
+            fix="restore the file from a backup",
         ) from None
     return Seal(key, is_passphrase=False, where=str(key_file))
 
@@ -112,22 +122,35 @@ def private_bytes(file: Path, what: str, *, is_ours: bool) -> bytes:
     try:
         mode = file.stat().st_mode & 0o777
         if mode & 0o077 and is_ours:
-            log.warning("a secret was readable for others; its mode is 0600 again", file=str(file), mode=f"{mode:04o}")
+            log.warning(
+                "a secret was readable for others; its mode is 0600 again",
+                file=str(file),
+                mode=f"{mode:04o}",
+            )
             file.chmod(0o600)
         elif mode & 0o077:
             raise AuthorityError(
-                f"{what} is readable for others (mode {mode:04o})", where=str(file), fix=f"run `chmod 600 {file}`"
+                f"{what} is readable for others (mode {mode:04o})",
+                where=str(file),
+                fix=f"run `chmod 600 {file}`",
             )
         return file.read_bytes()
     except OSError as error:
         fix = "restore the file from a backup; without it the CA cannot be opened"
         if isinstance(error, PermissionError):
-            fix = "give it to the user that runs the control plane (in compose/mesh.yaml root, without capabilities)"
-        raise AuthorityError(f"{what} cannot be read: {error.strerror}", where=str(file), fix=fix) from error
+            fix = (
+                "give it to the user that runs the control plane (in compose/mesh.yaml root,"
+                " without capabilities)"
+            )
+        raise AuthorityError(
+            f"{what} cannot be read: {error.strerror}", where=str(file), fix=fix
+        ) from error
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file that was never readable by anybody else, and that exists in full or not at all."""
+    """Write a file that was never readable by anybody else, and that exists in full or not at
+    all.
+    """
     draft = path.with_name(f".{path.name}.new")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -146,5 +169,8 @@ def _unsaved(file: Path, error: OSError) -> AuthorityError:
     return AuthorityError(
         f"the CA cannot be saved: {error.strerror}",
         where=str(file),
-        fix="make the folder writable and see that the disk has room, or name another one with --state-dir",
+        fix=(
+            "make the folder writable and see that the disk has room, or name another one with"
+            " --state-dir"
+        ),
     )

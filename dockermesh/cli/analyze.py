@@ -20,19 +20,53 @@ _FILE = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("files", nargs=-1, metavar="[FILE|DIR|-]...")
-@click.option("--mesh-config", "--meshConfigFile", type=_FILE, metavar="FILE", help="Istio's MeshConfig to assume.")
-@click.option("--catalog", type=_FILE, metavar="FILE", help="YAML file of services and endpoints to assume.")
+@click.option(
+    "--mesh-config",
+    "--meshConfigFile",
+    type=_FILE,
+    metavar="FILE",
+    help="Istio's MeshConfig to assume.",
+)
+@click.option(
+    "--catalog", type=_FILE, metavar="FILE", help="YAML file of services and endpoints to assume."
+)
 @click.option("--live", is_flag=True, help="Files as if they were applied to the running mesh.")
 @click.option("-R", "--recursive", is_flag=True, help="Folders with all that is below them.")
 @click.option("-n", "--namespace", default="", help="Only what is about this namespace.")
-@click.option("-A", "--all-namespaces", is_flag=True, help="Findings about all namespaces (the default).")
-@click.option("-S", "--suppress", multiple=True, metavar="CODE=RESOURCE", help="Leave out, as IST0101='Gateway gw.*'.")
-@click.option("--failure-threshold", type=_LEVELS, default="Error", show_default=True, help="Level that fails.")
-@click.option("--output-threshold", type=_LEVELS, default="Info", show_default=True, help="Level that is shown.")
 @click.option(
-    "-o", "--output", type=click.Choice(["log", "table", "json", "yaml"]), default="log", help="Output format."
+    "-A", "--all-namespaces", is_flag=True, help="Findings about all namespaces (the default)."
 )
-@click.option("-L", "--list-analyzers", is_flag=True, help="List analyzers and codes, and do nothing else.")
+@click.option(
+    "-S",
+    "--suppress",
+    multiple=True,
+    metavar="CODE=RESOURCE",
+    help="Leave out, as IST0101='Gateway gw.*'.",
+)
+@click.option(
+    "--failure-threshold",
+    type=_LEVELS,
+    default="Error",
+    show_default=True,
+    help="Level that fails.",
+)
+@click.option(
+    "--output-threshold",
+    type=_LEVELS,
+    default="Info",
+    show_default=True,
+    help="Level that is shown.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["log", "table", "json", "yaml"]),
+    default="log",
+    help="Output format.",
+)
+@click.option(
+    "-L", "--list-analyzers", is_flag=True, help="List analyzers and codes, and do nothing else."
+)
 def command(
     files: tuple[str, ...],
     mesh_config: Path | None,
@@ -49,8 +83,9 @@ def command(
 ) -> int:
     """Say what is valid but wrong: in the running mesh, or in files alone.
 
-    Codes are Istio's where they exist (IST...), else ours (DM...). Kubernetes' objects in files are context for the
-    findings. Exits 79 if there is a finding at or above the failure threshold, 2 for bad usage, else 0.
+    Codes are Istio's where they exist (IST...), else ours (DM...). Kubernetes' objects in files are
+    context for the findings. Exits 79 if there is a finding at or above the failure threshold, 2
+    for bad usage, else 0.
     """
     import gc
 
@@ -63,7 +98,8 @@ def command(
         return 0
     if namespace and all_namespaces:
         raise UsageError("-n and -A contradict each other", fix="give one of them")
-    # Nearly all that is allocated lives until the end, so the collector would only walk it again and again.
+    # Nearly all that is allocated lives until the end, so the collector would only walk it again
+    # and again.
     gc.disable()
     request = Request(files, mesh_config, catalog, live, recursive, namespace, suppress)
     found, warnings = run(request)
@@ -90,15 +126,27 @@ def _print(found: Sequence[Diagnostic], output: str) -> None:
     if output == "json":
         import json
 
-        click.echo(json.dumps([diagnostic.to_dict() for diagnostic in found], indent=2, ensure_ascii=False))
+        click.echo(
+            json.dumps([diagnostic.to_dict() for diagnostic in found], indent=2, ensure_ascii=False)
+        )
     elif output == "yaml":
         import yaml
 
-        click.echo(yaml.safe_dump([diagnostic.to_dict() for diagnostic in found], sort_keys=False), nl=False)
+        click.echo(
+            yaml.safe_dump([diagnostic.to_dict() for diagnostic in found], sort_keys=False),
+            nl=False,
+        )
     elif output == "table":
         rows = [("LEVEL", "CODE", "RESOURCE", "WHERE", "MESSAGE")]
         rows += [
-            (d.level.value, d.code, d.resource, f"{d.file}:{d.line}" if d.line else d.file, d.message) for d in found
+            (
+                d.level.value,
+                d.code,
+                d.resource,
+                f"{d.file}:{d.line}" if d.line else d.file,
+                d.message,
+            )
+            for d in found
         ]
         _print_rows(rows)
     else:
@@ -109,7 +157,9 @@ def _print(found: Sequence[Diagnostic], output: str) -> None:
 def _print_rows(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
-        click.echo("   ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
+        click.echo(
+            "   ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
+        )
 
 
 def _print_analyzers() -> None:

@@ -7,15 +7,28 @@ import click
 
 @click.command()
 @click.option(
-    "-f", "--file", "files", multiple=True, required=True, metavar="FILE|DIR|-", help="What to apply; repeatable."
+    "-f",
+    "--file",
+    "files",
+    multiple=True,
+    required=True,
+    metavar="FILE|DIR|-",
+    help="What to apply; repeatable.",
 )
-@click.option("-n", "--namespace", default="default", show_default=True, help="For resources that name none.")
-@click.option("--dry-run", is_flag=True, help="Have the control plane check everything, and change nothing.")
+@click.option(
+    "-n", "--namespace", default="default", show_default=True, help="For resources that name none."
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Have the control plane check everything, and change nothing."
+)
 @click.option("--diff", is_flag=True, help="Print the differences to what is stored.")
 @click.option(
     "--prune",
     is_flag=True,
-    help="Delete what an earlier `dockermesh apply` stored in the same namespaces and is not in FILE any more.",
+    help=(
+        "Delete what an earlier `dockermesh apply` stored in the same namespaces and is not in FILE"
+        " any more."
+    ),
 )
 def command(files: tuple[str, ...], namespace: str, dry_run: bool, diff: bool, prune: bool) -> None:
     """Apply Istio resources to the running mesh.

@@ -29,7 +29,10 @@ import click
     is_flag=True,
     envvar="DOCKERMESH_RUN_CHECKS",
     show_envvar=True,
-    help="The registrar asks the declared HTTP, TCP and gRPC checks itself, for a Consul that cannot reach the pods.",
+    help=(
+        "The registrar asks the declared HTTP, TCP and gRPC checks itself, for a Consul that cannot"
+        " reach the pods."
+    ),
 )
 @click.option(
     "--config",
@@ -69,14 +72,20 @@ import click
     type=click.Path(path_type=Path),
     envvar="DOCKERMESH_CA_DIR",
     show_envvar=True,
-    help="A CA of your own: ca-cert.pem, ca-key.pem, cert-chain.pem, root-cert.pem, as Istio's cacerts.",
+    help=(
+        "A CA of your own: ca-cert.pem, ca-key.pem, cert-chain.pem, root-cert.pem, as Istio's"
+        " cacerts."
+    ),
 )
 @click.option(
     "--ca-passphrase-file",
     type=click.Path(path_type=Path),
     envvar="DOCKERMESH_CA_PASSPHRASE_FILE",
     show_envvar=True,
-    help="Seals the mesh's CA in Consul; several control planes need the same [a key in the state directory].",
+    help=(
+        "Seals the mesh's CA in Consul; several control planes need the same [a key in the state"
+        " directory]."
+    ),
 )
 @click.option("--xds-address", default="0.0.0.0:15012", show_default=True, help="xDS over TLS.")
 @click.option(
@@ -102,7 +111,10 @@ import click
     show_default=True,
     envvar="DOCKERMESH_API_AUTH",
     show_envvar=True,
-    help="Who may use the config API: holders of the bearer token, or all who reach it, containers of the mesh too.",
+    help=(
+        "Who may use the config API: holders of the bearer token, or all who reach it, containers"
+        " of the mesh too."
+    ),
 )
 @click.option(
     "--debug-address",
@@ -118,10 +130,17 @@ import click
     show_default=True,
     envvar="DOCKERMESH_LEAF_LIFETIME",
     show_envvar=True,
-    help="How long workloads' certificates are good for; they are replaced at half of it (30s, 90m, 24h).",
+    help=(
+        "How long workloads' certificates are good for; they are replaced at half of it (30s, 90m,"
+        " 24h)."
+    ),
 )
 @click.option(
-    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Of its log."
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Of its log.",
 )
 def command(
     registry: str,
@@ -143,8 +162,8 @@ def command(
 ) -> None:
     """Run the control plane: bridge, translation, xDS, CA and config API.
 
-    Consul is found by the CONSUL_HTTP_* variables that all Consul tools honour. Stop it with SIGTERM; proxies keep
-    their configuration and come back by themselves.
+    Consul is found by the CONSUL_HTTP_* variables that all Consul tools honour. Stop it with
+    SIGTERM; proxies keep their configuration and come back by themselves.
     """
     import os
 
@@ -154,7 +173,9 @@ def command(
     from dockermesh.model.consul import ConsulSettings
 
     configure_logging(log_format)
-    socket = Path(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://"))
+    socket = Path(
+        os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
+    )
     run(
         ControlPlaneSettings(
             registry=registry,

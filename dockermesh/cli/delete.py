@@ -8,8 +8,17 @@ import click
 @click.command()
 @click.argument("kind", required=False)
 @click.argument("names", nargs=-1)
-@click.option("-f", "--file", "files", multiple=True, metavar="FILE|DIR|-", help="Delete what is in here; repeatable.")
-@click.option("-n", "--namespace", default="default", show_default=True, help="Where the resources are.")
+@click.option(
+    "-f",
+    "--file",
+    "files",
+    multiple=True,
+    metavar="FILE|DIR|-",
+    help="Delete what is in here; repeatable.",
+)
+@click.option(
+    "-n", "--namespace", default="default", show_default=True, help="Where the resources are."
+)
 @click.option("--dry-run", is_flag=True, help="Change nothing.")
 @click.option("--ignore-not-found", is_flag=True, help="What does not exist is no error.")
 def command(
@@ -30,14 +39,18 @@ def command(
     from dockermesh.errors import UsageError
 
     if bool(files) == bool(kind):
-        raise UsageError("name either KIND NAME..., or -f FILE", fix="dockermesh delete virtualservice reviews")
+        raise UsageError(
+            "name either KIND NAME..., or -f FILE", fix="dockermesh delete virtualservice reviews"
+        )
     if kind:
         kind, _, name = kind.partition("/")
         names = (name, *names) if name else names
         if not names:
             raise UsageError(f"which {kind}?", fix=f"dockermesh delete {kind} NAME")
         served = served_kind(kind)
-        items = [applying.Item(served, {"metadata": {"namespace": namespace, "name": n}}) for n in names]
+        items = [
+            applying.Item(served, {"metadata": {"namespace": namespace, "name": n}}) for n in names
+        ]
     else:
         items = applying.read_items(files, namespace)[0]
     client = ApiClient(find_endpoint(os.environ), "dockermesh delete")

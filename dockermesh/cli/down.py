@@ -6,10 +6,15 @@ import click
 
 
 @click.command()
-@click.option("-f", "--file", "files", multiple=True, metavar="FILE", help="Compose file; repeatable.")
+@click.option(
+    "-f", "--file", "files", multiple=True, metavar="FILE", help="Compose file; repeatable."
+)
 @click.option("-p", "--project-name", metavar="NAME", help="Name of the project.")
 @click.option(
-    "-v", "--volumes", is_flag=True, help="Also remove the volumes: the project's, and the mesh's with its CA."
+    "-v",
+    "--volumes",
+    is_flag=True,
+    help="Also remove the volumes: the project's, and the mesh's with its CA.",
 )
 def command(files: tuple[str, ...], project_name: str | None, volumes: bool) -> None:
     """Remove a project, and the mesh with the last one.

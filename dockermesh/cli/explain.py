@@ -19,12 +19,33 @@ _VERDICTS = {True: "accepts", False: "refuses", None: "may refuse"}
 @click.command()
 @click.argument("source")
 @click.argument("url")
-@click.option("-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="A header of the request.")
+@click.option(
+    "-H",
+    "--header",
+    "headers",
+    multiple=True,
+    metavar="'NAME: VALUE'",
+    help="A header of the request.",
+)
 @click.option("-X", "--method", default="GET", show_default=True, help="The request's method.")
 @click.option("-n", "--namespace", default="", metavar="NS", help="The source's namespace.")
-@click.option("--config", "configs", multiple=True, type=_FILE, metavar="PATH", help="Explain these files' resources.")
-@click.option("--catalog", type=_FILE, metavar="FILE", help="YAML file of services and endpoints, with --config.")
-@click.option("--live", is_flag=True, help="Send the request from the source's network, too, and compare.")
+@click.option(
+    "--config",
+    "configs",
+    multiple=True,
+    type=_FILE,
+    metavar="PATH",
+    help="Explain these files' resources.",
+)
+@click.option(
+    "--catalog",
+    type=_FILE,
+    metavar="FILE",
+    help="YAML file of services and endpoints, with --config.",
+)
+@click.option(
+    "--live", is_flag=True, help="Send the request from the source's network, too, and compare."
+)
 @output_option("text", "json")
 def command(
     source: str,
@@ -37,10 +58,11 @@ def command(
     live: bool,
     output: str,
 ) -> None:
-    """Say what decides a request to URL from the workload SOURCE: listener, rule, subset, endpoints, policies.
+    """Say what decides a request to URL from the workload SOURCE: listener, rule, subset,
+    endpoints, policies.
 
-    Without files it is about the running mesh. A gateway as SOURCE stands for requests that come in through it.
-    Exits with 1 if --live found something else than what was explained.
+    Without files it is about the running mesh. A gateway as SOURCE stands for requests that come in
+    through it. Exits with 1 if --live found something else than what was explained.
     """
     import os
 
@@ -51,10 +73,14 @@ def command(
 
     request, host, port = parse_request(url, method, _headers(headers))
     if live and request.scheme != "http":
-        raise UsageError("only http:// can be sent by --live", fix="leave --live out, or explain an http:// URL")
+        raise UsageError(
+            "only http:// can be sent by --live", fix="leave --live out, or explain an http:// URL"
+        )
     if configs or catalog is not None:
         if live:
-            raise UsageError("files cannot be asked live", fix="give either --live, or --config and --catalog")
+            raise UsageError(
+                "files cannot be asked live", fix="give either --live, or --config and --catalog"
+            )
         from_where, known, problems = from_files(source, configs, catalog)
         for problem in problems:
             click.echo(problem, err=True)
@@ -93,9 +119,15 @@ def lines(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "Listener", f"{result['listener']['name']}, for {result['listener']['dialled']}"
     if "virtual_host" in result:
         host = result["virtual_host"]
-        yield "Host", f"{host['name']} in route table {result['route_table']}, by the name {host['domain']}"
+        yield (
+            "Host",
+            f"{host['name']} in route table {result['route_table']}, by the name {host['domain']}",
+        )
     for passed in result.get("passed_over", ()):
-        yield "Not taken", f"{_place(passed)}{'' if passed['is_sure'] else ' perhaps'}: {passed['reason']}"
+        yield (
+            "Not taken",
+            f"{_place(passed)}{'' if passed['is_sure'] else ' perhaps'}: {passed['reason']}",
+        )
     if "match" in result:
         yield "Rule", _place(result)
     yield from _policies(result)
@@ -134,14 +166,26 @@ def _policies(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _destination(target: dict[str, Any]) -> Iterator[tuple[str, str]]:
     subset = f" subset {target['subset']}" if target.get("subset") else ""
     name = f"{target['host']}:{target['port']}{subset}" if "host" in target else target["cluster"]
-    rule = f", DestinationRule {target['destination_rule']}" if target.get("destination_rule") else ""
-    extra = f", {target['balancing']}, TLS {target['tls']}{rule}" if target["exists"] else ", which does not exist"
+    rule = (
+        f", DestinationRule {target['destination_rule']}" if target.get("destination_rule") else ""
+    )
+    extra = (
+        f", {target['balancing']}, TLS {target['tls']}{rule}"
+        if target["exists"]
+        else ", which does not exist"
+    )
     yield "To", f"{target['percent']:g} % {name}{extra}"
     for endpoint in target["endpoints"]:
         verdict = _VERDICTS[endpoint["accepts"]] if "accepts" in endpoint else ""
         reason = f" ({endpoint['reason']})" if endpoint.get("reason") else ""
         tls = f"TLS {endpoint['tls']}" if target["tls"] == "auto" else ""
-        parts = (endpoint["address"], endpoint["health"], endpoint["workload"], tls, verdict + reason)
+        parts = (
+            endpoint["address"],
+            endpoint["health"],
+            endpoint["workload"],
+            tls,
+            verdict + reason,
+        )
         yield "", "  ".join(filter(None, parts))
 
 
@@ -149,6 +193,9 @@ def _live(live: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if "error" in live:
         yield "Live", live["error"]
         return
-    listed = ", ".join(f"{e['endpoint']} of {e['cluster']}" for e in live["endpoints"]) or "no endpoint of these"
+    listed = (
+        ", ".join(f"{e['endpoint']} of {e['cluster']}" for e in live["endpoints"])
+        or "no endpoint of these"
+    )
     verdict = "as explained" if live["as_explained"] else "NOT as explained"
     yield "Live", f"{live['status']} in {live['seconds']:g} s, {listed}: {verdict}"

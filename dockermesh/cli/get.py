@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 @click.option("-A", "--all-namespaces", is_flag=True, help="Look everywhere.")
 @output_option("table", "wide", "yaml", "json", "name")
 def command(kind: str, name: str | None, namespace: str, all_namespaces: bool, output: str) -> None:
-    """Show resources of KIND, for example virtualservices, dr or serviceentry; or the one named NAME."""
+    """Show resources of KIND, for example virtualservices, dr or serviceentry; or the one named
+    NAME.
+    """
     import os
 
     from dockermesh.app.api_client import ApiClient, find_endpoint, path_of
@@ -31,12 +33,18 @@ def command(kind: str, name: str | None, namespace: str, all_namespaces: bool, o
     name = name or after_slash or None
     served = served_kind(kind)
     if name and all_namespaces:
-        raise UsageError("a resource is named within its namespace", fix="use -n NAMESPACE instead of -A")
+        raise UsageError(
+            "a resource is named within its namespace", fix="use -n NAMESPACE instead of -A"
+        )
     space = "" if all_namespaces else namespace
     as_table = output in {"table", "wide"}
-    found = ApiClient(find_endpoint(os.environ)).find(path_of(served, space, name or ""), table=as_table)
+    found = ApiClient(find_endpoint(os.environ)).find(
+        path_of(served, space, name or ""), table=as_table
+    )
     if found is None:
-        raise InputError(f'{served.plural}.{served.group} "{name}" not found', fix=f"dockermesh get {kind} -A")
+        raise InputError(
+            f'{served.plural}.{served.group} "{name}" not found', fix=f"dockermesh get {kind} -A"
+        )
     if output == "json":
         click.echo(json.dumps(_shown(found), indent=2))
     elif output == "yaml":
@@ -45,9 +53,16 @@ def command(kind: str, name: str | None, namespace: str, all_namespaces: bool, o
         click.echo(yaml.safe_dump(_shown(found), sort_keys=False), nl=False)
     elif output == "name":
         for item in found.get("items", [found]):
-            click.echo(f"{served.singular}.{served.group}/{item['metadata']['name']}".replace("./", "/"))
+            click.echo(
+                f"{served.singular}.{served.group}/{item['metadata']['name']}".replace("./", "/")
+            )
     else:
-        _print_table(found, wide=output == "wide", namespaces=all_namespaces and served.namespaced, empty=space)
+        _print_table(
+            found,
+            wide=output == "wide",
+            namespaces=all_namespaces and served.namespaced,
+            empty=space,
+        )
 
 
 def served_kind(word: str) -> Served:
@@ -63,7 +78,9 @@ def served_kind(word: str) -> Served:
     words = [w for s in SERVED for w in (s.plural, s.singular, *s.short_names)]
     near = get_close_matches(word.lower(), words, n=1)
     kinds = ", ".join(s.singular for s in SERVED)
-    raise UsageError(f"there is no kind {word!r}", fix=f"did you mean {near[0]}?" if near else f"one of: {kinds}")
+    raise UsageError(
+        f"there is no kind {word!r}", fix=f"did you mean {near[0]}?" if near else f"one of: {kinds}"
+    )
 
 
 def _shown(found: dict[str, Any]) -> dict[str, Any]:
@@ -76,7 +93,10 @@ def _shown(found: dict[str, Any]) -> dict[str, Any]:
 def _print_table(found: Mapping[str, Any], *, wide: bool, namespaces: bool, empty: str) -> None:
     rows = found["rows"]
     if not rows:
-        click.echo(f"No resources found in {empty} namespace." if empty else "No resources found.", err=True)
+        click.echo(
+            f"No resources found in {empty} namespace." if empty else "No resources found.",
+            err=True,
+        )
         return
     columns = [i for i, c in enumerate(found["columnDefinitions"]) if wide or c["priority"] < 2]
     lines = [[found["columnDefinitions"][i]["name"].upper() for i in columns]]
@@ -87,4 +107,8 @@ def _print_table(found: Mapping[str, Any], *, wide: bool, namespaces: bool, empt
             line.insert(0, row["object"]["metadata"]["namespace"])
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     for line in lines:
-        click.echo("   ".join(f"{text:<{width}}" for text, width in zip(line, widths, strict=True)).rstrip())
+        click.echo(
+            "   ".join(
+                f"{text:<{width}}" for text, width in zip(line, widths, strict=True)
+            ).rstrip()
+        )

@@ -19,7 +19,9 @@ _SHOWN = 3
     help="Output format; wide names all resources.",
 )
 def command(output: str) -> None:
-    """List the last 100 changes of the config, the newest first; `dockermesh rollback NUMBER` goes back to one."""
+    """List the last 100 changes of the config, the newest first; `dockermesh rollback NUMBER` goes
+    back to one.
+    """
     import os
 
     from dockermesh.app.api_client import ApiClient, find_endpoint
@@ -38,6 +40,10 @@ def command(output: str) -> None:
         named = [r["resource"] for r in entry["resources"]]
         more = len(named) - _SHOWN
         is_cut = output == "table" and more > 0
-        listed = ", ".join(named[:_SHOWN] if is_cut else named) + (f" and {more} more" if is_cut else "")
-        rows.append([str(entry["number"]), entry["time"], entry["who"], entry["command"], counts, listed])
+        listed = ", ".join(named[:_SHOWN] if is_cut else named) + (
+            f" and {more} more" if is_cut else ""
+        )
+        rows.append(
+            [str(entry["number"]), entry["time"], entry["who"], entry["command"], counts, listed]
+        )
     print_columns(["NUMBER", "TIME", "WHO", "COMMAND", "CHANGES", "RESOURCES"], rows, gap=3)

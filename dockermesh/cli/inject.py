@@ -17,12 +17,27 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("-f", "--file", "files", multiple=True, metavar="FILE", help="Compose file; repeatable, '-' is stdin.")
+@click.option(
+    "-f",
+    "--file",
+    "files",
+    multiple=True,
+    metavar="FILE",
+    help="Compose file; repeatable, '-' is stdin.",
+)
 @click.option("-p", "--project-name", metavar="NAME", help="Name of the project.")
 @click.option("--project-directory", metavar="DIR", help="What relative paths start from.")
-@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Enable a profile; repeatable.")
-@click.option("-o", "--output", metavar="OUT", help="File to write (mode 0600); without it, stdout.")
-@click.option("--overlay", is_flag=True, help="Write only the difference, to be given after the original file.")
+@click.option(
+    "--profile", "profiles", multiple=True, metavar="NAME", help="Enable a profile; repeatable."
+)
+@click.option(
+    "-o", "--output", metavar="OUT", help="File to write (mode 0600); without it, stdout."
+)
+@click.option(
+    "--overlay",
+    is_flag=True,
+    help="Write only the difference, to be given after the original file.",
+)
 @click.option(
     "--gateway-port",
     "gateway_ports",
@@ -31,10 +46,18 @@ if TYPE_CHECKING:
     help="Published port (or service) A becomes host port B; repeatable.",
 )
 @click.option(
-    "--config", "configs", multiple=True, metavar="PATH", help="Istio resources: a file or directory; repeatable."
+    "--config",
+    "configs",
+    multiple=True,
+    metavar="PATH",
+    help="Istio resources: a file or directory; repeatable.",
 )
-@click.option("--network", metavar="NAME", help="The mesh network [x-dockermesh's, else dockermesh].")
-@click.option("--egress-gateway", is_flag=True, help="Run a gateway through which traffic may leave the mesh.")
+@click.option(
+    "--network", metavar="NAME", help="The mesh network [x-dockermesh's, else dockermesh]."
+)
+@click.option(
+    "--egress-gateway", is_flag=True, help="Run a gateway through which traffic may leave the mesh."
+)
 def command(
     *,
     files: tuple[str, ...],
@@ -50,9 +73,8 @@ def command(
 ) -> None:
     """Write the meshed form of a Compose project: a pod and a proxy for every replica.
 
-    \b
-    dockermesh inject -o meshed.yaml && docker compose -f meshed.yaml up -d
-    dockermesh inject --overlay -o sidecars.yaml && docker compose -f compose.yaml -f sidecars.yaml up -d
+    \b dockermesh inject -o meshed.yaml && docker compose -f meshed.yaml up -d dockermesh inject
+    --overlay -o sidecars.yaml && docker compose -f compose.yaml -f sidecars.yaml up -d
     """
     from dockermesh.engine.compose import load_project
     from dockermesh.inject import inject_project
@@ -61,7 +83,9 @@ def command(
 
     project = load_project(files, project_name, project_directory, profiles)
     resources = read_config(configs)
-    injection = inject_project(project, options(gateway_ports, resources, network, egress_gateway=egress_gateway))
+    injection = inject_project(
+        project, options(gateway_ports, resources, network, egress_gateway=egress_gateway)
+    )
     check(injection.project, project)
     text = to_yaml(injection.overlay if overlay else injection.project)
     if output is None or output == "-":
@@ -75,7 +99,11 @@ def command(
 
 
 def options(
-    gateway_ports: Sequence[str], resources: Sequence[Item], network: str | None, *, egress_gateway: bool = False
+    gateway_ports: Sequence[str],
+    resources: Sequence[Item],
+    network: str | None,
+    *,
+    egress_gateway: bool = False,
 ) -> InjectOptions:
     """The generator's options out of the command line and the environment."""
     import os
@@ -92,7 +120,9 @@ def options(
 
 
 def read_config(paths: Sequence[str]) -> tuple[Item, ...]:
-    """The resources in these files and directories. Raises InputError naming every mistake in them."""
+    """The resources in these files and directories. Raises InputError naming every mistake in
+    them.
+    """
     if not paths:
         return ()
     from dockermesh.app.applying import read_items
@@ -126,7 +156,8 @@ def write_private(path: Path, text: str) -> None:
     path = path.resolve()
     try:
         if path.exists() and not path.is_file():
-            # A device or a pipe is written to, never replaced: as root that would take /dev/null from everybody.
+            # A device or a pipe is written to, never replaced: as root that would take /dev/null
+            # from everybody.
             path.write_text(text)
             return
         # mkstemp makes the file with mode 0600.

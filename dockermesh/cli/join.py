@@ -10,18 +10,34 @@ import click
 @click.command()
 @click.option("--service", required=True, help="The service that the process is a part of.")
 @click.option(
-    "--port", "ports", multiple=True, required=True, metavar="N[/PROTOCOL]", help="A port that it serves; repeatable."
+    "--port",
+    "ports",
+    multiple=True,
+    required=True,
+    metavar="N[/PROTOCOL]",
+    help="A port that it serves; repeatable.",
 )
 @click.option("-n", "--namespace", default="default", show_default=True, help="Its namespace.")
 @click.option("--account", default="", help="Its service account [the service's name].")
-@click.option("--address", default="", help="The IP address at which the mesh reaches this host [found out].")
-@click.option("--xds", default="", metavar="HOST:PORT", help="The control plane's xDS [this host's, port 15012].")
+@click.option(
+    "--address", default="", help="The IP address at which the mesh reaches this host [found out]."
+)
+@click.option(
+    "--xds",
+    default="",
+    metavar="HOST:PORT",
+    help="The control plane's xDS [this host's, port 15012].",
+)
 @click.option(
     "--token-file",
     type=click.Path(path_type=Path),
     help="A join token, from `dockermesh token create` [made now, which needs the API token].",
 )
-@click.option("--dns", is_flag=True, help="Resolve the mesh's names, too: this host's DNS goes through the proxy.")
+@click.option(
+    "--dns",
+    is_flag=True,
+    help="Resolve the mesh's names, too: this host's DNS goes through the proxy.",
+)
 @click.option(
     "--dir",
     "folder",
@@ -41,10 +57,11 @@ def command(
     dns: bool,
     folder: Path,
 ) -> None:
-    """Make a process outside Docker a workload: announce it, and write what an Envoy beside it needs.
+    """Make a process outside Docker a workload: announce it, and write what an Envoy beside it
+    needs.
 
-    The mesh is the one of this host, or the one that DOCKERMESH_API and DOCKERMESH_CA name. With --token-file the
-    token says which service and account the process may be.
+    The mesh is the one of this host, or the one that DOCKERMESH_API and DOCKERMESH_CA name. With
+    --token-file the token says which service and account the process may be.
     """
     import os
 
@@ -57,10 +74,14 @@ def command(
     if token_file is not None:
         token = _read(token_file)
     else:
-        made = create_token(ApiClient(endpoint), service=service, namespace=namespace, account=account, seconds=60)
+        made = create_token(
+            ApiClient(endpoint), service=service, namespace=namespace, account=account, seconds=60
+        )
         token = made["token"]
     joined = join(endpoint, token, what)
-    click.echo(f"{joined.workload} joined, at {joined.address}. As root, start its proxy:", err=True)
+    click.echo(
+        f"{joined.workload} joined, at {joined.address}. As root, start its proxy:", err=True
+    )
     for line in joined.commands:
         click.echo(line)
     click.echo("To leave the mesh, stop it, and then:", err=True)

@@ -8,12 +8,30 @@ CONTEXT = "istio"
 
 
 @click.command()
-@click.option("--print", "only_print", is_flag=True, help="Print a kubeconfig to stdout instead of changing a file.")
 @click.option(
-    "-o", "--output", metavar="FILE", help="The file; '-' is stdout.  [default: $KUBECONFIG or ~/.kube/config]"
+    "--print",
+    "only_print",
+    is_flag=True,
+    help="Print a kubeconfig to stdout instead of changing a file.",
 )
-@click.option("--context", default=CONTEXT, show_default=True, help="Name of the context, the cluster and the user.")
-@click.option("--set-current/--no-set-current", default=True, show_default=True, help="Make it the current context.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    help="The file; '-' is stdout.  [default: $KUBECONFIG or ~/.kube/config]",
+)
+@click.option(
+    "--context",
+    default=CONTEXT,
+    show_default=True,
+    help="Name of the context, the cluster and the user.",
+)
+@click.option(
+    "--set-current/--no-set-current",
+    default=True,
+    show_default=True,
+    help="Make it the current context.",
+)
 def command(only_print: bool, output: str | None, context: str, set_current: bool) -> None:
     """Write a context for kubectl into the kubeconfig; what else is in it stays.
 
@@ -34,4 +52,8 @@ def command(only_print: bool, output: str | None, context: str, set_current: boo
     first = (os.environ.get("KUBECONFIG") or "").split(os.pathsep)[0]
     file = Path(output or first or Path.home() / ".kube" / "config").expanduser()
     write(file, endpoint, context, set_current=set_current)
-    click.echo(f"context {context!r} written to {file}; try: kubectl --context {context} get virtualservices", err=True)
+    click.echo(
+        f"context {context!r} written to {file}; try: kubectl --context {context} get"
+        " virtualservices",
+        err=True,
+    )

@@ -1,7 +1,7 @@
 """The `dockermesh` command: a lazy group of one module per verb.
 
-Invariant: this module imports click only, so that `--help` and completion stay under 0.15 s; a verb's own
-module (and with it Docker, gRPC, ...) is imported when that verb runs.
+Invariant: this module imports click only, so that `--help` and completion stay under 0.15 s; a
+verb's own module (and with it Docker, gRPC, ...) is imported when that verb runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ VERBS = {
     "history": "List the changes of the config, with number, time and author.",
     "rollback": "Restore the config as of a number of the history.",
     "kubeconfig": "Write a context for kubectl.",
-    "proxy-status": "Show how far each proxy is; with a workload, what differs from what it should have.",
+    "proxy-status": (
+        "Show how far each proxy is; with a workload, what differs from what it should have."
+    ),
     "proxy-config": "Show what the Envoy of a workload has (alias: pc).",
     "ca": "Look at the certificate authority; rotate its root.",
     "mtls": "Show what is encrypted, and what STRICT would break.",
@@ -41,7 +43,9 @@ VERBS = {
     "completion": "Print a shell completion script.",
 }
 ALIASES = {"pc": "proxy-config"}
-"""istioctl's `ps` is `proxy-status` here: `dockermesh ps` lists workloads, as Compose's does containers."""
+"""istioctl's `ps` is `proxy-status` here: `dockermesh ps` lists workloads, as Compose's does
+containers.
+"""
 
 
 class _LazyGroup(click.Group):
@@ -56,7 +60,9 @@ class _LazyGroup(click.Group):
             return None
         from importlib import import_module
 
-        command: click.Command = import_module(f"dockermesh.cli.{cmd_name.replace('-', '_')}").command
+        command: click.Command = import_module(
+            f"dockermesh.cli.{cmd_name.replace('-', '_')}"
+        ).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -20,11 +20,15 @@ def command() -> None:
 
 @command.command()
 @output_option("table", "json", "yaml")
-@click.option("--service", metavar="NAME", help="Only this service: its hostname or the first part of it.")
+@click.option(
+    "--service", metavar="NAME", help="Only this service: its hostname or the first part of it."
+)
 def status(output: str, service: str | None) -> None:
-    """Show for every client and service whether it is encrypted and by what, and what STRICT would break.
+    """Show for every client and service whether it is encrypted and by what, and what STRICT would
+    break.
 
-    It is read from the configuration and the registry: a client without a proxy is known only if it is registered.
+    It is read from the configuration and the registry: a client without a proxy is known only if it
+    is registered.
     """
     from dockermesh.app.mesh_client import MeshClient
     from dockermesh.cli.tables import print_data
@@ -33,7 +37,9 @@ def status(output: str, service: str | None) -> None:
     client = MeshClient(LocalEngine())
     report = client.mtls()
     if service is not None:
-        report["edges"] = [e for e in report["edges"] if service in {e["service"], e["service"].split(".")[0]}]
+        report["edges"] = [
+            e for e in report["edges"] if service in {e["service"], e["service"].split(".")[0]}
+        ]
     if output == "table":
         _print(report, {c for edge in report["edges"] for c in edge["clients"]})
     else:

@@ -11,4 +11,6 @@ import click
 def output_option(*formats: str) -> Callable[[Any], Any]:
     """`-o FORMAT`; the first is the default."""
     choice = click.Choice(formats)
-    return click.option("-o", "--output", type=choice, default=formats[0], show_default=True, help="Output format.")
+    return click.option(
+        "-o", "--output", type=choice, default=formats[0], show_default=True, help="Output format."
+    )

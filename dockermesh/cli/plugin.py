@@ -1,7 +1,7 @@
 """`docker mesh ...`: the same commands as a Docker CLI plugin.
 
-Docker runs `docker-mesh docker-cli-plugin-metadata` for every `docker --help`, so the answer needs no imports;
-otherwise it passes its own global flags, the word `mesh`, and then our arguments.
+Docker runs `docker-mesh docker-cli-plugin-metadata` for every `docker --help`, so the answer needs
+no imports; otherwise it passes its own global flags, the word `mesh`, and then our arguments.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""`dockermesh proxy-config`: what the Envoy of a workload has, with istioctl's words, columns and flags."""
+"""`dockermesh proxy-config`: what the Envoy of a workload has, with istioctl's words, columns and
+flags.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +46,8 @@ class _Aliased(click.Group):
 def command() -> None:
     """Show what the proxy of a WORKLOAD has.
 
-    WORKLOAD is `bookinfo/reviews-v1-1`, or where that is clear `reviews-v1-1`, `reviews-v1`, or the name of a
-    container; `.NAMESPACE` may follow. A saved /config_dump is read with --file instead.
+    WORKLOAD is `bookinfo/reviews-v1-1`, or where that is clear `reviews-v1-1`, `reviews-v1`, or the
+    name of a container; `.NAMESPACE` may follow. A saved /config_dump is read with --file instead.
     """
 
 
@@ -62,13 +64,21 @@ def _source(function: Callable[..., None]) -> Callable[..., None]:
             if file is None:
                 raise
             text = f"not in the form of Envoy's config dump: {error}"
-            raise InputError(text, where=str(file), fix="save Envoy's /config_dump as it is") from error
+            raise InputError(
+                text, where=str(file), fix="save Envoy's /config_dump as it is"
+            ) from error
 
     decorated: Callable[..., None] = guarded
     for option in (
-        click.option("-n", "--namespace", default="", metavar="NS", help="The workload's namespace."),
         click.option(
-            "-f", "--file", type=click.Path(path_type=Path), metavar="FILE", help="Read Envoy's config dump from here."
+            "-n", "--namespace", default="", metavar="NS", help="The workload's namespace."
+        ),
+        click.option(
+            "-f",
+            "--file",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Read Envoy's config dump from here.",
         ),
         output_option("short", "json", "yaml"),
         click.argument("workload", required=False),
@@ -96,7 +106,9 @@ def cluster(fqdn: str, port: int, subset: str, direction: str, output: str, **so
 @_source
 @click.option("--address", default="", help="Only listeners on this address.")
 @click.option("--port", default=0, help="Only listeners on this port.")
-@click.option("--type", "kind", default="", help="Only listeners of this type: HTTP, TCP, HTTP+TCP.")
+@click.option(
+    "--type", "kind", default="", help="Only listeners of this type: HTTP, TCP, HTTP+TCP."
+)
 def listener(address: str, port: int, kind: str, output: str, **source: Any) -> None:
     """Listeners (aliases: listeners, l)."""
     from dockermesh.app.inspect import tables
@@ -122,14 +134,22 @@ def route(name: str, output: str, **source: Any) -> None:
 @click.option("--address", default="", help="Only endpoints at this address.")
 @click.option("--port", default=0, help="Only endpoints at this port.")
 @click.option("--cluster", "cluster_name", default="", help="Only endpoints of this cluster.")
-@click.option("--status", default="", help="Only endpoints of this status: HEALTHY, UNHEALTHY, DRAINING, ...")
-def endpoint(address: str, port: int, cluster_name: str, status: str, output: str, **source: Any) -> None:
+@click.option(
+    "--status", default="", help="Only endpoints of this status: HEALTHY, UNHEALTHY, DRAINING, ..."
+)
+def endpoint(
+    address: str, port: int, cluster_name: str, status: str, output: str, **source: Any
+) -> None:
     """Endpoints (aliases: endpoints, ep)."""
     from dockermesh.app.inspect import tables
 
     wanted = tables.EndpointFilter(address, port, cluster_name, status)
     statuses = _statuses(**source)
-    shown = [s for s in statuses if any(wanted.takes(h, str(s.get("name", ""))) for h in s.get("host_statuses", ()))]
+    shown = [
+        s
+        for s in statuses
+        if any(wanted.takes(h, str(s.get("name", ""))) for h in s.get("host_statuses", ()))
+    ]
     _show(output, shown, tables.ENDPOINTS, tables.endpoint_rows(shown, wanted))
 
 
@@ -139,7 +159,10 @@ def bootstrap(output: str, **source: Any) -> None:
     """The bootstrap (alias: b); always whole, so `short` is JSON."""
     from dockermesh.app.inspect.dump import public_names
 
-    print_data({"bootstrap": public_names(_dump(**source).bootstrap())}, "json" if output == "short" else output)
+    print_data(
+        {"bootstrap": public_names(_dump(**source).bootstrap())},
+        "json" if output == "short" else output,
+    )
 
 
 @command.command("secret")
@@ -189,7 +212,9 @@ def everything(output: str, **source: Any) -> None:
 @command.command("log")
 @click.argument("workload")
 @click.option("-n", "--namespace", default="", metavar="NS", help="The workload's namespace.")
-@click.option("--level", default="", help="LEVEL for all loggers, or LOGGER:LEVEL[,LOGGER:LEVEL...].")
+@click.option(
+    "--level", default="", help="LEVEL for all loggers, or LOGGER:LEVEL[,LOGGER:LEVEL...]."
+)
 @click.option("--reset", is_flag=True, help="Back to `warning`, at which proxies start.")
 def log(workload: str, namespace: str, level: str, reset: bool) -> None:
     """Levels of the proxy's loggers, shown or changed (alias: o)."""
@@ -209,7 +234,9 @@ def _admin(workload: str | None, namespace: str) -> tuple[str, ProxyAdmin]:
     from dockermesh.errors import UsageError
 
     if not workload:
-        raise UsageError("name a workload, or a file with --file", fix="see `dockermesh ps` for the workloads")
+        raise UsageError(
+            "name a workload, or a file with --file", fix="see `dockermesh ps` for the workloads"
+        )
     engine = LocalEngine()
     found = find_proxy(workload, local_proxies(engine), namespace)
     return found.title, ProxyAdmin(engine, found.pod)
@@ -225,7 +252,9 @@ def _dump(*, workload: str | None, namespace: str, file: Path | None) -> Dump:
 
 
 def _statuses(*, workload: str | None, namespace: str, file: Path | None) -> list[dict[str, Any]]:
-    """Envoy's view of its endpoints; a file may be /clusters?format=json, or /config_dump?include_eds."""
+    """Envoy's view of its endpoints; a file may be /clusters?format=json, or
+    /config_dump?include_eds.
+    """
     from dockermesh.app.inspect.dump import read_dump, read_json
     from dockermesh.app.inspect.tables import cluster_statuses
 
@@ -246,14 +275,21 @@ def _read(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", where=str(file), fix="check the path") from None
+        raise InputError(
+            f"cannot be read: {error.strerror}", where=str(file), fix="check the path"
+        ) from None
 
 
-def _show(output: str, found: Sequence[Any], head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _show(
+    output: str, found: Sequence[Any], head: Sequence[str], rows: Sequence[Sequence[str]]
+) -> None:
     from dockermesh.app.inspect.dump import public_names
     from dockermesh.app.inspect.tables import LISTENERS
 
     if output == "short":
         print_columns(head, rows, gap=1 if head is LISTENERS else 5)
     else:
-        print_data([{k: v for k, v in public_names(item).items() if k != "@type"} for item in found], output)
+        print_data(
+            [{k: v for k, v in public_names(item).items() if k != "@type"} for item in found],
+            output,
+        )

@@ -1,4 +1,6 @@
-"""`dockermesh proxy-status`: how far each proxy is, and what of one differs from what it should have."""
+"""`dockermesh proxy-status`: how far each proxy is, and what of one differs from what it should
+have.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def command(workload: str | None, namespace: str, output: str) -> None:
             click.echo(f"{other['name']}.{other['namespace']} is not connected", err=True)
 
 
-def _compare(engine: LocalEngine, client: MeshClient, workload: str, namespace: str, output: str) -> None:
+def _compare(
+    engine: LocalEngine, client: MeshClient, workload: str, namespace: str, output: str
+) -> None:
     from dockermesh.app.inspect.dump import read_dump
     from dockermesh.app.inspect.proxies import find_proxy, local_proxies
     from dockermesh.app.inspect.status import compare
@@ -60,5 +64,8 @@ def _compare(engine: LocalEngine, client: MeshClient, workload: str, namespace: 
         for result in results:
             click.echo(str(result))
         return
-    keys = {result.title.lower(): {"matches": not result.diff, "diff": result.diff} for result in results}
+    keys = {
+        result.title.lower(): {"matches": not result.diff, "diff": result.diff}
+        for result in results
+    }
     print_data(keys | {"routesLoadedAt": held.routes_loaded_at()}, output)

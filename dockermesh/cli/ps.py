@@ -10,7 +10,13 @@ import click
 
 from dockermesh.cli.options import output_option
 
-_COLOURS = {"SYNCED": "green", "healthy": "green", "STALE": "yellow", "NOT SENT": "yellow", "draining": "yellow"}
+_COLOURS = {
+    "SYNCED": "green",
+    "healthy": "green",
+    "STALE": "yellow",
+    "NOT SENT": "yellow",
+    "draining": "yellow",
+}
 
 
 @click.command()
@@ -48,14 +54,18 @@ def command(project_name: str | None, output: str) -> None:
 
 
 def print_table(workloads: Sequence[Mapping[str, Any]], *, wide: bool = False) -> None:
-    """Print workloads in aligned columns, coloured on a terminal; what a proxy refused goes to stderr."""
+    """Print workloads in aligned columns, coloured on a terminal; what a proxy refused goes to
+    stderr.
+    """
     head = ["WORKLOAD", "KIND", "SERVICE", "ADDRESS", "CONTAINER", "HEALTH", "XDS"]
     rows = [_row(w) for w in workloads]
     if wide:
         head += ["HOST", "ACCOUNT", "VERSION", "PROXY", "CERTIFICATE UNTIL"]
         rows = [row + _wide(w) for row, w in zip(rows, workloads, strict=True)]
     widths = [max(len(line[i]) for line in [head, *rows]) for i in range(len(head))]
-    click.echo("  ".join(f"{text:<{width}}" for text, width in zip(head, widths, strict=True)).rstrip())
+    click.echo(
+        "  ".join(f"{text:<{width}}" for text, width in zip(head, widths, strict=True)).rstrip()
+    )
     for row in rows:
         cells = [_coloured(text, width) for text, width in zip(row, widths, strict=True)]
         click.echo("  ".join(cells).rstrip())
@@ -69,19 +79,35 @@ def _wide(workload: Mapping[str, Any]) -> list[str]:
     certificate = workload.get("certificate") or {}
     version = workload["labels"].get("version", "-")
     proxy = workload["proxy_container"][:12] or "-"
-    return [workload["host"], workload["service_account"], version, proxy, certificate.get("expires", "-")]
+    return [
+        workload["host"],
+        workload["service_account"],
+        version,
+        proxy,
+        certificate.get("expires", "-"),
+    ]
 
 
 def _row(workload: Mapping[str, Any]) -> list[str]:
     kind = "gateway" if workload["kind"] == "router" else workload["kind"]
     container = (workload["app_container"] or workload["proxy_container"])[:12] or "-"
     service = "-" if kind == "gateway" else workload["service"] or "-"
-    return [workload["name"], kind, service, workload["address"] or "-", container, workload["health"], workload["xds"]]
+    return [
+        workload["name"],
+        kind,
+        service,
+        workload["address"] or "-",
+        container,
+        workload["health"],
+        workload["xds"],
+    ]
 
 
 def _coloured(text: str, width: int) -> str:
     import os
 
     padded = f"{text:<{width}}"
-    colour = _COLOURS.get(text) or ("red" if text in {"NACKED", "NOT CONNECTED", "unhealthy", "none"} else None)
+    colour = _COLOURS.get(text) or (
+        "red" if text in {"NACKED", "NOT CONNECTED", "unhealthy", "none"} else None
+    )
     return click.style(padded, fg=colour) if colour and "NO_COLOR" not in os.environ else padded

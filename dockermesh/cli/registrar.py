@@ -1,4 +1,6 @@
-"""`dockermesh registrar`: Docker to Consul on this host; `render` shows the mapping of one container without either."""
+"""`dockermesh registrar`: Docker to Consul on this host; `render` shows the mapping of one
+container without either.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +15,65 @@ from dockermesh.errors import InputError
 
 # Options are written as registrator's (`-internal`) or in the usual way (`--internal`).
 @click.group("registrar", invoke_without_command=True)
-@click.option("--consul", metavar="URL", default="", help="Consul's address; CONSUL_HTTP_ADDR by default.")
-@click.option("--host", default="", help="This host's name in Consul; DOCKERMESH_HOST, else Docker's, by default.")
-@click.option("--hostname", default="", help="First part of service ids; the host's name by default.")
+@click.option(
+    "--consul", metavar="URL", default="", help="Consul's address; CONSUL_HTTP_ADDR by default."
+)
+@click.option(
+    "--host",
+    default="",
+    help="This host's name in Consul; DOCKERMESH_HOST, else Docker's, by default.",
+)
+@click.option(
+    "--hostname", default="", help="First part of service ids; the host's name by default."
+)
 @click.option("--network", default="dockermesh", show_default=True, help="The mesh network.")
 @click.option("--ip", "-ip", default="", help="Address of services with published ports.")
-@click.option("--internal", "-internal", is_flag=True, help="Use exposed ports and the containers' own addresses.")
+@click.option(
+    "--internal",
+    "-internal",
+    is_flag=True,
+    help="Use exposed ports and the containers' own addresses.",
+)
 @click.option("--explicit", "-explicit", is_flag=True, help="Only containers with SERVICE_NAME.")
-@click.option("--tags", "-tags", default="", help="Tags of all services; a Go template over docker inspect.")
-@click.option("--use-ip-from-label", "-useIpFromLabel", default="", metavar="LABEL", help="Label with the address.")
+@click.option(
+    "--tags", "-tags", default="", help="Tags of all services; a Go template over docker inspect."
+)
+@click.option(
+    "--use-ip-from-label",
+    "-useIpFromLabel",
+    default="",
+    metavar="LABEL",
+    help="Label with the address.",
+)
 @click.option(
     "--deregister",
     "-deregister",
     type=click.Choice(["always", "on-success"]),
     default="always",
     show_default=True,
-    help="Which containers that ended are taken out of Consul: all, or those that succeeded or ended by a signal.",
+    help=(
+        "Which containers that ended are taken out of Consul: all, or those that succeeded or ended"
+        " by a signal."
+    ),
 )
-@click.option("--ttl", "-ttl", type=int, default=0, help="As registrator's; without effect for Consul.")
+@click.option(
+    "--ttl", "-ttl", type=int, default=0, help="As registrator's; without effect for Consul."
+)
 @click.option("--ttl-refresh", "-ttl-refresh", type=int, default=0, help="As registrator's.")
-@click.option("--resync", "-resync", type=float, default=30.0, show_default=True, help="Seconds between comparisons.")
-@click.option("--cleanup", "-cleanup", is_flag=True, help="As registrator's; what this host owns is always cleaned up.")
+@click.option(
+    "--resync",
+    "-resync",
+    type=float,
+    default=30.0,
+    show_default=True,
+    help="Seconds between comparisons.",
+)
+@click.option(
+    "--cleanup",
+    "-cleanup",
+    is_flag=True,
+    help="As registrator's; what this host owns is always cleaned up.",
+)
 @click.option("--no-heal", is_flag=True, help="Never start or restart containers.")
 @click.pass_context
 def command(ctx: click.Context, /, **flags: Any) -> None:
@@ -45,8 +85,16 @@ def command(ctx: click.Context, /, **flags: Any) -> None:
 
 
 @command.command("render")
-@click.option("--inspect", "inspect_file", type=click.File("rb"), required=True, help="One object of docker inspect.")
-@click.option("--flags", "flags_file", type=click.File("rb"), help="registrator's options as a JSON object.")
+@click.option(
+    "--inspect",
+    "inspect_file",
+    type=click.File("rb"),
+    required=True,
+    help="One object of docker inspect.",
+)
+@click.option(
+    "--flags", "flags_file", type=click.File("rb"), help="registrator's options as a JSON object."
+)
 def render(inspect_file: IO[bytes], flags_file: IO[bytes] | None) -> None:
     """Print the bodies for Consul's /v1/agent/service/register."""
     from dockermesh.registrar.render import render_registrations
@@ -63,4 +111,6 @@ def _json(file: IO[bytes]) -> Any:
         return json.loads(file.read())
     except ValueError as error:
         name = Path(getattr(file, "name", "-")).name
-        raise InputError(f"not JSON: {error}", where=name, fix="give the output of docker inspect") from None
+        raise InputError(
+            f"not JSON: {error}", where=name, fix="give the output of docker inspect"
+        ) from None

@@ -1,4 +1,6 @@
-"""`dockermesh render`: what a proxy is told, from files, without Docker, Consul or a control plane."""
+"""`dockermesh render`: what a proxy is told, from files, without Docker, Consul or a control
+plane.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,31 @@ _FILE = click.Path(path_type=Path)
 
 
 @click.command()
-@click.option("--config", "configs", multiple=True, type=_FILE, metavar="PATH", help="File or folder of resources.")
+@click.option(
+    "--config",
+    "configs",
+    multiple=True,
+    type=_FILE,
+    metavar="PATH",
+    help="File or folder of resources.",
+)
 @click.argument("more", nargs=-1, type=_FILE, metavar="[PATH...]")
 @click.option("--catalog", type=_FILE, metavar="FILE", help="YAML file of services and endpoints.")
-@click.option("--workload", default="", metavar="NAME", help="The catalog's workload whose proxy is meant.")
-@click.option("--proxy", type=_FILE, metavar="FILE", help="JSON file {id, type, namespace, labels, ip}.")
-@click.option("--static", "is_static", is_flag=True, help="Print a bootstrap that Envoy runs without control plane.")
-@click.option("-o", "--output", type=click.Choice(["json", "yaml"]), default="json", help="Output format.")
+@click.option(
+    "--workload", default="", metavar="NAME", help="The catalog's workload whose proxy is meant."
+)
+@click.option(
+    "--proxy", type=_FILE, metavar="FILE", help="JSON file {id, type, namespace, labels, ip}."
+)
+@click.option(
+    "--static",
+    "is_static",
+    is_flag=True,
+    help="Print a bootstrap that Envoy runs without control plane.",
+)
+@click.option(
+    "-o", "--output", type=click.Choice(["json", "yaml"]), default="json", help="Output format."
+)
 def command(
     configs: tuple[Path, ...],
     more: tuple[Path, ...],
@@ -37,14 +57,19 @@ def command(
     from dockermesh.errors import UsageError
 
     if bool(workload) == (proxy is not None):
-        raise UsageError("name the proxy by either --workload or --proxy", fix="see 'dockermesh render --help'")
-    # Nearly all that is allocated lives until the end, so the collector would only walk it again and again.
+        raise UsageError(
+            "name the proxy by either --workload or --proxy", fix="see 'dockermesh render --help'"
+        )
+    # Nearly all that is allocated lives until the end, so the collector would only walk it again
+    # and again.
     gc.disable()
     config, findings = read_config((*configs, *more))
     for finding in findings:
         if finding.is_error:
             click.echo(str(finding), err=True)
-    made, problems = render(config, catalog=catalog, workload=workload, proxy=proxy, is_static=is_static)
+    made, problems = render(
+        config, catalog=catalog, workload=workload, proxy=proxy, is_static=is_static
+    )
     for problem in problems:
         click.echo(problem, err=True)
     if output == "json":
@@ -54,4 +79,7 @@ def command(
 
     # Packed messages come as a kind of dictionary that the YAML library does not know.
     plain = json.loads(json.dumps(made))
-    click.echo(yaml.dump(plain, sort_keys=False, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper)), nl=False)
+    click.echo(
+        yaml.dump(plain, sort_keys=False, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper)),
+        nl=False,
+    )

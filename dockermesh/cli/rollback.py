@@ -10,11 +10,15 @@ from dockermesh.cli.tables import print_data
 
 @click.command()
 @click.argument("number", type=click.IntRange(min=0))
-@click.option("--dry-run", is_flag=True, help="Validate and show what would change, without changing it.")
+@click.option(
+    "--dry-run", is_flag=True, help="Validate and show what would change, without changing it."
+)
 @click.option("--diff", is_flag=True, help="Show the difference of each resource.")
 @output_option("text", "json")
 def command(number: int, dry_run: bool, diff: bool, output: str) -> None:
-    """Restore the config as of NUMBER of `dockermesh history`: all of it, or nothing if a part is not valid now."""
+    """Restore the config as of NUMBER of `dockermesh history`: all of it, or nothing if a part is
+    not valid now.
+    """
     import os
 
     from dockermesh.app.api_client import ApiClient, find_endpoint

@@ -12,7 +12,9 @@ from dockermesh.cli.options import output_option
 
 @click.group(name="token")
 def command() -> None:
-    """List and revoke the tokens of proxies; make one with which a process outside Docker may join."""
+    """List and revoke the tokens of proxies; make one with which a process outside Docker may
+    join.
+    """
 
 
 @command.command(name="list")
@@ -29,7 +31,9 @@ def list_(output: str) -> None:
     rows = [head, *([str(item[key.lower()]) or "-" for key in head] for item in found)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     for row in rows:
-        click.echo("  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
+        click.echo(
+            "  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
+        )
 
 
 @command.command()
@@ -48,7 +52,12 @@ def revoke(token: str) -> None:
 @click.option("--service", required=True, help="The service that the process is a part of.")
 @click.option("-n", "--namespace", default="default", show_default=True, help="Its namespace.")
 @click.option("--account", default="", help="Its service account [the service's name].")
-@click.option("--ttl", default="1h", show_default=True, help="How long the token can be used: 10m, 1h, at most 7d.")
+@click.option(
+    "--ttl",
+    default="1h",
+    show_default=True,
+    help="How long the token can be used: 10m, 1h, at most 7d.",
+)
 @output_option("text", "json")
 def create(service: str, namespace: str, account: str, ttl: str, output: str) -> None:
     """Print a token with which one process may `dockermesh join`. It works once."""
@@ -56,13 +65,17 @@ def create(service: str, namespace: str, account: str, ttl: str, output: str) ->
     from dockermesh.app.settings import parse_lifetime
 
     seconds = int(parse_lifetime(ttl).total_seconds())
-    made = create_token(_client(), service=service, namespace=namespace, account=account, seconds=seconds)
+    made = create_token(
+        _client(), service=service, namespace=namespace, account=account, seconds=seconds
+    )
     if output == "json":
         click.echo(json.dumps(made, indent=2))
         return
     click.echo(made["token"])
     click.echo(
-        f"for {made['service']} as {made['namespace']}/{made['account']}, once, until {made['expires']}", err=True
+        f"for {made['service']} as {made['namespace']}/{made['account']}, once, until"
+        f" {made['expires']}",
+        err=True,
     )
 
 

@@ -11,12 +11,20 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("-f", "--file", "files", multiple=True, metavar="FILE", help="Compose file; repeatable.")
+@click.option(
+    "-f", "--file", "files", multiple=True, metavar="FILE", help="Compose file; repeatable."
+)
 @click.option("-p", "--project-name", metavar="NAME", help="Name of the project.")
 @click.option("--project-directory", metavar="DIR", help="What relative paths start from.")
-@click.option("--profile", "profiles", multiple=True, metavar="NAME", help="Enable a profile; repeatable.")
 @click.option(
-    "--config", "configs", multiple=True, metavar="PATH", help="Istio resources: file or directory; repeatable."
+    "--profile", "profiles", multiple=True, metavar="NAME", help="Enable a profile; repeatable."
+)
+@click.option(
+    "--config",
+    "configs",
+    multiple=True,
+    metavar="PATH",
+    help="Istio resources: file or directory; repeatable.",
 )
 @click.option(
     "--registry",
@@ -32,8 +40,12 @@ if TYPE_CHECKING:
     metavar="A:B",
     help="Published port (or service) A becomes host port B; repeatable.",
 )
-@click.option("--network", metavar="NAME", help="The mesh network [x-dockermesh's, else dockermesh].")
-@click.option("--egress-gateway", is_flag=True, help="Run a gateway through which traffic may leave the mesh.")
+@click.option(
+    "--network", metavar="NAME", help="The mesh network [x-dockermesh's, else dockermesh]."
+)
+@click.option(
+    "--egress-gateway", is_flag=True, help="Run a gateway through which traffic may leave the mesh."
+)
 @click.option("--build", is_flag=True, help="Build the app's images even if they exist.")
 @click.option(
     "--timeout",
@@ -60,8 +72,9 @@ def command(
 ) -> None:
     """Bring a Compose app up in the mesh.
 
-    Builds or pulls what is missing, starts the mesh and the app, and returns when every proxy is connected and has
-    accepted its configuration. Run again, it changes nothing. `dockermesh down` removes all of it.
+    Builds or pulls what is missing, starts the mesh and the app, and returns when every proxy is
+    connected and has accepted its configuration. Run again, it changes nothing. `dockermesh down`
+    removes all of it.
     """
     from dockermesh.app.bring_up import UpOptions, bring_up
     from dockermesh.cli.inject import options, read_config, report
@@ -71,7 +84,9 @@ def command(
 
     project = load_project(files, project_name, project_directory, profiles)
     resources = read_config(configs)
-    injection = inject_project(project, options(gateway_ports, resources, network, egress_gateway=egress_gateway))
+    injection = inject_project(
+        project, options(gateway_ports, resources, network, egress_gateway=egress_gateway)
+    )
     check(injection.project, project)
     if not quiet:
         report(injection)

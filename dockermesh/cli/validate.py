@@ -14,13 +14,23 @@ import click
 
 @click.command()
 @click.argument("files", nargs=-1, metavar="FILE|DIR|-...")
-@click.option("-f", "--filename", "more", multiple=True, metavar="FILE", help="As an argument, as istioctl has it.")
+@click.option(
+    "-f",
+    "--filename",
+    "more",
+    multiple=True,
+    metavar="FILE",
+    help="As an argument, as istioctl has it.",
+)
 @click.option("-n", "--namespace", default="default", help="Namespace of resources that name none.")
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Output format.")
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Output format."
+)
 def command(files: tuple[str, ...], more: tuple[str, ...], namespace: str, output: str) -> int:
     """Check Istio resources offline.
 
-    Prints every finding with file, line and field. Exits 0 if all resources are valid (warnings allowed), else 1.
+    Prints every finding with file, line and field. Exits 0 if all resources are valid (warnings
+    allowed), else 1.
     """
     import gc
 
@@ -28,14 +38,17 @@ def command(files: tuple[str, ...], more: tuple[str, ...], namespace: str, outpu
         raise click.UsageError("Missing argument 'FILE|DIR|-...'.")
     from dockermesh.config.validate import validate_documents
 
-    # Nearly all that is allocated lives until the end, so the collector would only walk it again and again.
+    # Nearly all that is allocated lives until the end, so the collector would only walk it again
+    # and again.
     gc.disable()
     readings = validate_documents(_sources((*files, *more)), namespace)
     findings = [finding for reading in readings for finding in reading.findings]
     if output == "json":
         import json
 
-        click.echo(json.dumps([finding.to_dict() for finding in findings], indent=2, ensure_ascii=False))
+        click.echo(
+            json.dumps([finding.to_dict() for finding in findings], indent=2, ensure_ascii=False)
+        )
     else:
         for finding in findings:
             click.echo(str(finding))
@@ -64,7 +77,9 @@ def _content(path: Path) -> tuple[str, bytes]:
             return str(path), _limited(file.read)
     except OSError as error:
         raise UsageError(
-            f"cannot read: {error.strerror}", where=str(path), fix="name an existing YAML or JSON file, or -"
+            f"cannot read: {error.strerror}",
+            where=str(path),
+            fix="name an existing YAML or JSON file, or -",
         ) from error
 
 

@@ -8,7 +8,9 @@ from dockermesh import __version__
 
 
 @click.command()
-@click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Output format.")
+@click.option(
+    "-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Output format."
+)
 def command(output: str) -> None:
     """Print versions."""
     import json

@@ -74,7 +74,11 @@ def _compiled(expression: str) -> re.Pattern[str]:
 
 
 def _pattern(limit: Pattern, value: str) -> str:
-    return "" if _compiled(limit.expression).fullmatch(value) else f"{value[:80]!r} must be {limit.meaning}"
+    return (
+        ""
+        if _compiled(limit.expression).fullmatch(value)
+        else f"{value[:80]!r} must be {limit.meaning}"
+    )
 
 
 def _at_least(limit: AtLeast, value: timedelta) -> str:

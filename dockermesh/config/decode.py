@@ -1,7 +1,9 @@
-"""Plain data to the dataclasses of `api/`: one decoder per class, built from its annotations on first use.
+"""Plain data to the dataclasses of `api/`: one decoder per class, built from its annotations on
+first use.
 
-A decoder never raises on bad data: it reports every problem to its cursor and goes on with the default, so that all
-problems of a document are found in one go. Whether the result may be used, `Problems` says.
+A decoder never raises on bad data: it reports every problem to its cursor and goes on with the
+default, so that all problems of a document are found in one go. Whether the result may be used,
+`Problems` says.
 """
 
 from __future__ import annotations
@@ -186,7 +188,11 @@ def _message_decoder(cls: Any) -> _Decode:
             if name in ignored:
                 (at / name).warn("is a field of Istio that has no effect in dockermesh")
             elif known is None:
-                (at / name).error(unknown_field(name, names.values() if len(at.problems.found) < _MOST_HINTS else ()))
+                (at / name).error(
+                    unknown_field(
+                        name, names.values() if len(at.problems.found) < _MOST_HINTS else ()
+                    )
+                )
             elif entry is not None:
                 if known[0] in values:
                     (at / name).error(f"is given twice, as {names[known[0]]} and as {known[0]}")
@@ -293,4 +299,10 @@ def _duration(raw: Any, at: Cursor) -> Any:
     return _REJECTED
 
 
-_SCALARS: dict[Any, _Decode] = {str: _text, int: _integer, float: _number, bool: _boolean, timedelta: _duration}
+_SCALARS: dict[Any, _Decode] = {
+    str: _text,
+    int: _integer,
+    float: _number,
+    bool: _boolean,
+    timedelta: _duration,
+}

@@ -1,7 +1,8 @@
 """Documents to typed resources: the envelope (`apiVersion`, `kind`, `metadata`), then the spec.
 
-`read_text` is the way in for files, `read_document` for documents that come as data (the API, Consul). Both return
-what could be read together with all findings; a resource is only there if no finding is an error.
+`read_text` is the way in for files, `read_document` for documents that come as data (the API,
+Consul). Both return what could be read together with all findings; a resource is only there if no
+finding is an error.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ _ENVELOPE = ("apiVersion", "kind", "metadata", "spec", "status")
 class Reading:
     """The valid resources of a text, and what was found in all of it.
 
-    `rejected` are resources with errors, as far as they could be read: for analysis only, never to be used.
+    `rejected` are resources with errors, as far as they could be read: for analysis only, never to
+    be used.
     """
 
     resources: tuple[Resource[Any], ...]
@@ -69,7 +71,9 @@ def _read_raw(document: RawDocument, file: str, namespace: str) -> Reading:
     findings: list[Finding] = []
     for path, data in listed(document.data):
         problems = Problems()
-        resource = _read_resource(data, Location(file, line_of(document.data, path)), namespace, problems)
+        resource = _read_resource(
+            data, Location(file, line_of(document.data, path)), namespace, problems
+        )
         title = str(resource) if resource is not None else _title(data, namespace)
         found = [
             Finding(
@@ -94,8 +98,14 @@ def _read_raw(document: RawDocument, file: str, namespace: str) -> Reading:
 
 
 def listed(data: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """The objects of a document, each with its place: those of a `List`, else the document itself."""
-    items = data.get("items") if isinstance(data, dict) and str(data.get("kind", "")).endswith("List") else None
+    """The objects of a document, each with its place: those of a `List`, else the document
+    itself.
+    """
+    items = (
+        data.get("items")
+        if isinstance(data, dict) and str(data.get("kind", "")).endswith("List")
+        else None
+    )
     if isinstance(items, list):
         for index, item in enumerate(items):
             yield ("items", index), item
@@ -113,10 +123,15 @@ def _title(data: Any, namespace: str) -> str:
     return f"{data.get('kind') or '?'} {metadata.get('namespace') or namespace}/{name}"
 
 
-def _read_resource(data: Any, location: Location, namespace: str, problems: Problems) -> Resource[Any] | None:
+def _read_resource(
+    data: Any, location: Location, namespace: str, problems: Problems
+) -> Resource[Any] | None:
     root = problems.at()
     if not isinstance(data, dict):
-        root.error(f"a resource must be a mapping with apiVersion, kind, metadata and spec, not {describe(data)}")
+        root.error(
+            "a resource must be a mapping with apiVersion, kind, metadata and spec, not"
+            f" {describe(data)}"
+        )
         return None
     kind = _kind(data, root)
     if kind is None:
@@ -141,7 +156,9 @@ def _read_resource(data: Any, location: Location, namespace: str, problems: Prob
 
 
 def _check(resource: Resource[Any], kind: Kind, problems: Problems) -> None:
-    """Apply the kind's rules; what they say about a field that could not be decoded is a consequence, so left out."""
+    """Apply the kind's rules; what they say about a field that could not be decoded is a
+    consequence, so left out.
+    """
     _check_annotations(resource, problems)
     before = len(problems.found)
     undecoded = Touched(problems.found)
@@ -154,21 +171,29 @@ def _check(resource: Resource[Any], kind: Kind, problems: Problems) -> None:
 def _check_annotations(resource: Resource[Any], problems: Problems) -> None:
     """Annotations that change how a resource is understood."""
     if _DRY_RUN in resource.annotations and resource.kind != "AuthorizationPolicy":
-        problems.at("metadata", "annotations", _DRY_RUN).error("is only supported for AuthorizationPolicy")
+        problems.at("metadata", "annotations", _DRY_RUN).error(
+            "is only supported for AuthorizationPolicy"
+        )
     if _ALWAYS_REJECT in resource.annotations:
-        problems.at("metadata", "annotations", _ALWAYS_REJECT).error("asks for the resource to be rejected")
+        problems.at("metadata", "annotations", _ALWAYS_REJECT).error(
+            "asks for the resource to be rejected"
+        )
 
 
 def _rules(kind: Kind) -> Callable[[Resource[Any], Cursor], None] | None:
     name = f"dockermesh.config.rules.{kind.module}"
     if find_spec(name) is None:
         return None
-    check: Callable[[Resource[Any], Cursor], None] | None = getattr(import_module(name), f"check_{kind.plural}", None)
+    check: Callable[[Resource[Any], Cursor], None] | None = getattr(
+        import_module(name), f"check_{kind.plural}", None
+    )
     return check
 
 
 def _as_resource(data: dict[str, Any], kind: Kind) -> dict[str, Any]:
-    """A MeshConfig with the envelope of a resource: in Istio's ConfigMap it has none, and its settings at the top."""
+    """A MeshConfig with the envelope of a resource: in Istio's ConfigMap it has none, and its
+    settings at the top.
+    """
     if "spec" not in data:
         spec = {key: value for key, value in data.items() if key not in _ENVELOPE}
         data = {key: value for key, value in data.items() if key in _ENVELOPE} | {"spec": spec}
@@ -205,11 +230,17 @@ def _refuse(api_version: str, name: str, kind: Kind | None, root: Cursor) -> Non
         (root / "apiVersion").error(f"{name} has no version {api_version!r}; use one of {versions}")
     elif group.endswith("istio.io"):
         if kind is not None:
-            (root / "apiVersion").error(f"{name} is in {kind.group}, not in {group}; use {kind.api_version}")
+            (root / "apiVersion").error(
+                f"{name} is in {kind.group}, not in {group}; use {kind.api_version}"
+            )
         else:
-            (root / "kind").error(unknown_field(name, [k.name for k in KINDS]).replace("field", "kind"))
+            (root / "kind").error(
+                unknown_field(name, [k.name for k in KINDS]).replace("field", "kind")
+            )
     else:
-        (root / "kind").warn(f"{name} of {api_version} is not a resource of the mesh; it is ignored")
+        (root / "kind").warn(
+            f"{name} of {api_version} is not a resource of the mesh; it is ignored"
+        )
 
 
 def _metadata(raw: Any, at: Cursor, namespace: str) -> dict[str, Any]:
@@ -221,11 +252,15 @@ def _metadata(raw: Any, at: Cursor, namespace: str) -> dict[str, Any]:
         (at / "name").error("is required")
         name = "?"
     elif raw.get("name") and not (_SUBDOMAIN.fullmatch(name) and len(name) <= 253):
-        (at / "name").error(f"{name[:80]!r} is not a valid name: lower-case letters, digits, '-' and '.'")
+        (at / "name").error(
+            f"{name[:80]!r} is not a valid name: lower-case letters, digits, '-' and '.'"
+        )
     space = raw.get("namespace")
     space = namespace if space in (None, "") else space
     if not isinstance(space, str) or not _LABEL.fullmatch(space) or len(space) > 63:
-        (at / "namespace").error(f"{describe(space)} is not a valid namespace: lower-case letters, digits and '-'")
+        (at / "namespace").error(
+            f"{describe(space)} is not a valid namespace: lower-case letters, digits and '-'"
+        )
         space = namespace
     return {
         "name": name,

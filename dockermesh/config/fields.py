@@ -1,8 +1,10 @@
-"""Words for writing the API types: bounded numbers, required fields and the names a field has in YAML.
+"""Words for writing the API types: bounded numbers, required fields and the names a field has in
+YAML.
 
-The types in `api/` are plain frozen dataclasses; what a decoder must know beyond the Python type is said here,
-either in `Annotated[...]` or in the metadata of a field. Field names are Istio's in snake_case; YAML has them in
-lowerCamelCase (`json_name`). A default is the one of Istio's API, so an absent field and an empty one are equal.
+The types in `api/` are plain frozen dataclasses; what a decoder must know beyond the Python type is
+said here, either in `Annotated[...]` or in the metadata of a field. Field names are Istio's in
+snake_case; YAML has them in lowerCamelCase (`json_name`). A default is the one of Istio's API, so
+an absent field and an empty one are equal.
 """
 
 from __future__ import annotations
@@ -63,7 +65,9 @@ REQUIRED: Mapping[str, Any] = {"required": True}
 
 
 def json_name(field: Field[Any]) -> str:
-    """The name of the field in YAML: given in its metadata, else its Python name in lowerCamelCase."""
+    """The name of the field in YAML: given in its metadata, else its Python name in
+    lowerCamelCase.
+    """
     given: str | None = field.metadata.get("json")
     return given if given is not None else camel_case(field.name)
 

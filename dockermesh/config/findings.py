@@ -21,8 +21,9 @@ class Level(StrEnum):
 class Finding:
     """What is wrong with one field of one resource.
 
-    `resource` is `Kind namespace/name`, `field` a path such as `spec.http[0].route[1].weight`; `line` is 0 if unknown.
-    `code` is what `dockermesh analyze` calls it, where it has a name of its own.
+    `resource` is `Kind namespace/name`, `field` a path such as `spec.http[0].route[1].weight`;
+    `line` is 0 if unknown. `code` is what `dockermesh analyze` calls it, where it has a name of its
+    own.
     """
 
     resource: str
@@ -52,7 +53,9 @@ Path = tuple[str | int, ...]
 
 
 def render_path(path: Path) -> str:
-    """`("spec", "http", 0)` as `spec.http[0]`; keys that are no plain words are quoted in brackets."""
+    """`("spec", "http", 0)` as `spec.http[0]`; keys that are no plain words are quoted in
+    brackets.
+    """
     text = ""
     for part in path:
         if isinstance(part, int):
@@ -93,7 +96,9 @@ class Touched:
         self._above = {path[:length] for path in self._at for length in range(len(path))}
 
     def __contains__(self, path: Path) -> bool:
-        return path in self._above or any(path[:length] in self._at for length in range(len(path) + 1))
+        return path in self._above or any(
+            path[:length] in self._at for length in range(len(path) + 1)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,9 @@ def read_health_check(text: str) -> tuple[HealthCheck, tuple[Problem, ...]]:
     loaded = load_documents(text)
     documents = [document.data for document in loaded.documents]
     if loaded.error is not None or len(documents) != 1 or loaded.documents[0].mistakes:
-        at.error("must be one mapping in YAML or JSON, such as {http: {path: /healthz}, interval: 5s}")
+        at.error(
+            "must be one mapping in YAML or JSON, such as {http: {path: /healthz}, interval: 5s}"
+        )
         return HealthCheck(), tuple(problems.found)
     check = decode(HealthCheck, documents[0], at)
     if not problems.found and check.http is None and check.tcp is None and check.grpc is None:

@@ -1,7 +1,9 @@
-"""Host names in configuration: short names, wildcards, and which of several hosts is the most specific.
+"""Host names in configuration: short names, wildcards, and which of several hosts is the most
+specific.
 
-A short host (`reviews`) is that of a service in the namespace of the resource that says it, as Istio documents.
-Matching ignores case, and a wildcard (`*`, `*.example.com`) covers any number of labels.
+A short host (`reviews`) is that of a service in the namespace of the resource that says it, as
+Istio documents. Matching ignores case, and a wildcard (`*`, `*.example.com`) covers any number of
+labels.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ DEFAULT_DOMAIN = "svc.cluster.local"
 
 
 def fully_qualified(host: str, namespace: str, domain: str = DEFAULT_DOMAIN) -> str:
-    """`reviews` as `reviews.<namespace>.<domain>`; every host with a dot or a wildcard, and every address, as it is."""
+    """`reviews` as `reviews.<namespace>.<domain>`; every host with a dot or a wildcard, and every
+    address, as it is.
+    """
     if "." in host or ":" in host or host.startswith("*") or not host:
         return host
     return f"{host}.{namespace}.{domain}"
@@ -24,7 +28,9 @@ def is_short(host: str) -> bool:
 
 
 def kubernetes_service(host: str, domain: str = DEFAULT_DOMAIN) -> tuple[str, str] | None:
-    """Name and namespace in `reviews.default.svc.cluster.local` (or a prefix such as `reviews.default.svc`)."""
+    """Name and namespace in `reviews.default.svc.cluster.local` (or a prefix such as
+    `reviews.default.svc`).
+    """
     rest = host.removesuffix(".").lower()
     for suffix in (f".{domain}", ".svc"):
         if rest.endswith(suffix):
@@ -34,14 +40,18 @@ def kubernetes_service(host: str, domain: str = DEFAULT_DOMAIN) -> tuple[str, st
 
 
 def matches(pattern: str, host: str) -> bool:
-    """Whether every host that `host` stands for is covered by `pattern`; both may have a wildcard."""
+    """Whether every host that `host` stands for is covered by `pattern`; both may have a
+    wildcard.
+    """
     pattern, host = pattern.lower(), host.lower()
     if pattern in (host, "*"):
         return True
     if not pattern.startswith("*"):
         return False
     suffix = pattern[1:]
-    return host.removeprefix("*").endswith(suffix) and (len(host) > len(suffix) or host.startswith("*"))
+    return host.removeprefix("*").endswith(suffix) and (
+        len(host) > len(suffix) or host.startswith("*")
+    )
 
 
 def covering(patterns: Set[str], host: str) -> str | None:
@@ -63,6 +73,8 @@ def covering_wildcard(patterns: Set[str], host: str) -> str | None:
 
 
 def most_specific(host: str, candidates: Iterable[str]) -> str | None:
-    """The candidate that covers `host` and is closest to it: itself, else the longest wildcard; None if none covers."""
+    """The candidate that covers `host` and is closest to it: itself, else the longest wildcard;
+    None if none covers.
+    """
     covering = [candidate for candidate in candidates if matches(candidate, host)]
     return max(covering, key=lambda c: (not c.startswith("*"), len(c)), default=None)

@@ -19,7 +19,9 @@ MESH = "mesh.istio.io"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind: its names, its versions (preferred first), and where its class and its rules are."""
+    """One kind: its names, its versions (preferred first), and where its class and its rules
+    are.
+    """
 
     name: str
     plural: str
@@ -59,8 +61,22 @@ KINDS: tuple[Kind, ...] = (
     Kind("Sidecar", "sidecars", NETWORKING, _ALL, "sidecar"),
     Kind("EnvoyFilter", "envoyfilters", NETWORKING, ("v1alpha3",), "envoy_filter"),
     Kind("ProxyConfig", "proxyconfigs", NETWORKING, ("v1beta1", "v1"), "proxy_config"),
-    Kind("PeerAuthentication", "peerauthentications", SECURITY, ("v1", "v1beta1"), "peer_authentication", ("pa",)),
-    Kind("AuthorizationPolicy", "authorizationpolicies", SECURITY, ("v1", "v1beta1"), "authorization_policy", ("ap",)),
+    Kind(
+        "PeerAuthentication",
+        "peerauthentications",
+        SECURITY,
+        ("v1", "v1beta1"),
+        "peer_authentication",
+        ("pa",),
+    ),
+    Kind(
+        "AuthorizationPolicy",
+        "authorizationpolicies",
+        SECURITY,
+        ("v1", "v1beta1"),
+        "authorization_policy",
+        ("ap",),
+    ),
     Kind(
         "RequestAuthentication",
         "requestauthentications",
@@ -76,7 +92,9 @@ KINDS: tuple[Kind, ...] = (
 """The kinds of resources; settings of the mesh are `MESH_CONFIG`."""
 
 MESH_CONFIG = Kind("MeshConfig", "meshconfigs", MESH, ("v1alpha1",), "mesh_config")
-"""Mesh-wide settings. Istio keeps them in a ConfigMap, so `apiVersion` may be absent and the fields at the top."""
+"""Mesh-wide settings. Istio keeps them in a ConfigMap, so `apiVersion` may be absent and the fields
+at the top.
+"""
 
 
 @cache
@@ -121,7 +139,10 @@ _DROPPED = {
     ("config.istio.io", "EgressRule"): "ServiceEntry",
     ("config.istio.io", "IngressRule"): "Gateway and VirtualService",
     ("authentication.istio.io", "Policy"): "PeerAuthentication and RequestAuthentication",
-    ("authentication.istio.io", "MeshPolicy"): "PeerAuthentication without selector in the root namespace",
+    (
+        "authentication.istio.io",
+        "MeshPolicy",
+    ): "PeerAuthentication without selector in the root namespace",
     ("rbac.istio.io", "ServiceRole"): _AUTHORIZATION,
     ("rbac.istio.io", "ServiceRoleBinding"): _AUTHORIZATION,
     ("rbac.istio.io", "RbacConfig"): _AUTHORIZATION,

@@ -1,8 +1,9 @@
 """Fields of old Istio releases, rewritten to what replaced them, each with a warning.
 
-Keyed by the class whose raw mapping is rewritten. A rewrite never changes its input and leaves the line numbers of
-what it keeps; the new field is at the place of the old one, so errors about its value point there.
-Sources: istio/api's history and the release notes from 1.1 on; the meanings are those Pilot 1.0.6 gave them.
+Keyed by the class whose raw mapping is rewritten. A rewrite never changes its input and leaves the
+line numbers of what it keeps; the new field is at the place of the old one, so errors about its
+value point there. Sources: istio/api's history and the release notes from 1.1 on; the meanings are
+those Pilot 1.0.6 gave them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ def _without(raw: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _percent(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
-    """`fault.*.percent: 50` is `percentage: {value: 50}`; when both are given, the new one counts."""
+    """`fault.*.percent: 50` is `percentage: {value: 50}`; when both are given, the new one
+    counts.
+    """
     percent = raw.get("percent")
     if percent is None:
         return raw
@@ -58,7 +61,9 @@ def _mirror_percent(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
     name, percent = _get(raw, "mirror_percent")
     if not name:
         return raw
-    (at / name).warn("is deprecated, use mirrorPercentage; taken as mirrorPercentage.value", DEPRECATED)
+    (at / name).warn(
+        "is deprecated, use mirrorPercentage; taken as mirrorPercentage.value", DEPRECATED
+    )
     rest = _without(raw, name)
     if _get(raw, "mirror_percentage")[1] is None:
         rest["mirrorPercentage"] = {"value": percent}
@@ -75,12 +80,16 @@ _HEADER_FIELDS = {
 
 
 def _append_headers(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
-    """The flat header fields of 1.0 are operations within `headers`; they never override what is given there."""
+    """The flat header fields of 1.0 are operations within `headers`; they never override what is
+    given there.
+    """
     for snake, (side, operation) in _HEADER_FIELDS.items():
         name, value = _get(raw, snake)
         if not name:
             continue
-        (at / name).warn(f"is no longer part of Istio's API; taken as headers.{side}.{operation}", DEPRECATED)
+        (at / name).warn(
+            f"is no longer part of Istio's API; taken as headers.{side}.{operation}", DEPRECATED
+        )
         headers = raw.get("headers") or {}
         operations = headers.get(side) or {} if isinstance(headers, dict) else None
         if not isinstance(operations, dict):
@@ -102,7 +111,13 @@ def _cors_policy(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
     rest = _without(raw, name)
     if _get(raw, "allow_origins")[1] is None and isinstance(origins, list):
         rest["allowOrigins"] = [
-            {"regex": ".*"} if origin == "*" else {"exact": origin} if isinstance(origin, str) else origin
+            (
+                {"regex": ".*"}
+                if origin == "*"
+                else {"exact": origin}
+                if isinstance(origin, str)
+                else origin
+            )
             for origin in origins
         ]
     return rest
@@ -115,7 +130,9 @@ def _outlier_detection(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
     if not name:
         return raw
     (at / name).warn(
-        "is deprecated, use consecutiveGatewayErrors, as which it is taken, or consecutive5xxErrors", DEPRECATED
+        "is deprecated, use consecutiveGatewayErrors, as which it is taken, or"
+        " consecutive5xxErrors",
+        DEPRECATED,
     )
     rest = _without(raw, name)
     if _get(raw, "consecutive_gateway_errors")[1] is None:
@@ -128,13 +145,18 @@ def _http_outlier(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
     nested = raw.get("http")
     if not isinstance(nested, dict):
         return raw
-    (at / "http").warn("is no longer part of Istio's API; its fields are taken as outlierDetection's own", DEPRECATED)
+    (at / "http").warn(
+        "is no longer part of Istio's API; its fields are taken as outlierDetection's own",
+        DEPRECATED,
+    )
     return {**nested, **_without(raw, "http")}
 
 
 def _load_balancer(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
     if raw.get("simple") == "LEAST_CONN":
-        (at / "simple").warn("LEAST_CONN is deprecated, use LEAST_REQUEST; taken as that", DEPRECATED)
+        (at / "simple").warn(
+            "LEAST_CONN is deprecated, use LEAST_REQUEST; taken as that", DEPRECATED
+        )
         raw = {**raw, "simple": "LEAST_REQUEST"}
     name, duration = _get(raw, "warmup_duration_secs")
     if name:
@@ -164,13 +186,17 @@ def _port_selector(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
 
 
 def _envoy_filter(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
-    """`filters` named Envoy's v1 filters; there is no rewrite that would be right for all of them."""
+    """`filters` named Envoy's v1 filters; there is no rewrite that would be right for all of
+    them.
+    """
     name, labels = _get(raw, "workload_labels")
     if name:
         (at / name).warn("is no longer part of Istio's API; taken as workloadSelector.labels")
         raw = {"workloadSelector": {"labels": labels}} | _without(raw, name)
     if raw.get("filters") is not None:
-        (at / "filters").error("is no longer part of Istio's API; write it as configPatches with applyTo HTTP_FILTER")
+        (at / "filters").error(
+            "is no longer part of Istio's API; write it as configPatches with applyTo HTTP_FILTER"
+        )
         raw = _without(raw, "filters")
     return raw
 

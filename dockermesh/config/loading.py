@@ -1,9 +1,10 @@
 """Text to plain data that remembers its lines; the gate for input that nobody vouches for.
 
-YAML (and JSON, which is YAML) is read from libyaml's events, not with PyYAML's constructors: no recursion, so nesting
-cannot exhaust the stack; no tags beyond YAML's own scalars, so no code is run; aliases are counted at the size
-they stand for, so they cannot explode; scalars become what Kubernetes makes of them (no dates, no base 60).
-Keys are always text. Mappings are `LocatedDict`, sequences `LocatedList`: ordinary dicts and lists with line numbers.
+YAML (and JSON, which is YAML) is read from libyaml's events, not with PyYAML's constructors: no
+recursion, so nesting cannot exhaust the stack; no tags beyond YAML's own scalars, so no code is
+run; aliases are counted at the size they stand for, so they cannot explode; scalars become what
+Kubernetes makes of them (no dates, no base 60). Keys are always text. Mappings are `LocatedDict`,
+sequences `LocatedList`: ordinary dicts and lists with line numbers.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ import yaml
 MAX_BYTES = 4 * 1024 * 1024
 """Kubernetes refuses objects above 1.5 MB; a file may hold several."""
 MAX_DEPTH = 100
-"""The deepest resource of Istio's API has about 20 levels, a patch of an EnvoyFilter some 20 more."""
+"""The deepest resource of Istio's API has about 20 levels, a patch of an EnvoyFilter 20 more."""
+TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
+_PARSER_DEPTH = "maximum nesting depth"
+"""What PyYAML says since 6.0.4 when its own bound is exceeded."""
 MAX_NODES = 250_000
 _MAX_REPAIRS = 50
 
@@ -112,7 +116,9 @@ def load_documents(text: str | bytes) -> Loaded:
 
 
 def line_of(data: Any, path: Sequence[str | int]) -> int:
-    """The line of the field at `path`, or of the closest field above it that exists; 0 if nothing is known."""
+    """The line of the field at `path`, or of the closest field above it that exists; 0 if nothing
+    is known.
+    """
     line = getattr(data, "line", 0)
     for part in path:
         if isinstance(data, LocatedDict) and part in data.lines:
@@ -137,7 +143,9 @@ def _decoded(text: str | bytes) -> str:
 
 
 def _with_quoted_address(source: str, error: yaml.scanner.ScannerError) -> str | None:
-    """`[2001:db8::]` is a string for Kubernetes, and an error for libyaml: quote it on the line of the error."""
+    """`[2001:db8::]` is a string for Kubernetes, and an error for libyaml: quote it on the line of
+    the error.
+    """
     if error.problem_mark is None or "':'" not in str(error.problem):
         return None
     lines = source.split("\n")
@@ -152,8 +160,16 @@ def _with_quoted_address(source: str, error: yaml.scanner.ScannerError) -> str |
 
 def _mistake(error: yaml.YAMLError, source: str) -> Mistake:
     mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error).split("\n", maxsplit=1)[0]
+    problem = (
+        getattr(error, "problem", None)
+        or getattr(error, "reason", None)
+        or str(error).split("\n", maxsplit=1)[0]
+    )
     context = getattr(error, "context", None)
+    if _PARSER_DEPTH in problem:
+        # The parser reads ahead, so its own, larger bound can be met before ours.
+        mark = mark or getattr(error, "context_mark", None)
+        return Mistake(mark.line + 1 if mark else 0, TOO_DEEP)
     message = f"not valid YAML: {context + ': ' if context else ''}{problem}"
     if mark is not None:
         return Mistake(mark.line + 1, message)
@@ -236,7 +252,9 @@ class _Builder:
     def _key(self, top: _Open, key: str, line: int, *, merge: bool) -> None:
         if key in top.value and not merge:
             assert isinstance(top.value, LocatedDict)
-            self.mistakes.append(Mistake(line, f"key {key!r} is given twice (first on line {top.value.lines[key]})"))
+            self.mistakes.append(
+                Mistake(line, f"key {key!r} is given twice (first on line {top.value.lines[key]})")
+            )
         top.key, top.key_line, top.merge = key, line, merge
 
     def _open(self, value: LocatedDict | LocatedList, event: Any, line: int) -> None:
@@ -246,7 +264,7 @@ class _Builder:
         if top is not None and isinstance(top.value, LocatedDict) and top.key is None:
             raise _Refused(line, "a key must be a text")
         if len(self._stack) >= MAX_DEPTH:
-            raise _Refused(line, f"nested deeper than {MAX_DEPTH} levels")
+            raise _Refused(line, TOO_DEEP)
         self._stack.append(_Open(value, event.anchor, self._nodes))
         self._count(1, line)
 

@@ -10,7 +10,9 @@ SpecT_co = TypeVar("SpecT_co", covariant=True)
 
 DEFAULT_NAMESPACE = "default"
 GENERATED_LABEL = "dockermesh.io/generated"
-"""Set to "true" on what was made for a published port: a default, which yields to what the user says."""
+"""Set to "true" on what was made for a published port: a default, which yields to what the user
+says.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +30,10 @@ class Location:
 class Resource(Generic[SpecT_co]):
     """One resource of Istio's API.
 
-    `spec` is a class of `api/`; `api_version` is what the document said (`networking.istio.io/v1alpha3`).
-    `created` is the creation timestamp in RFC 3339 (empty: unknown), by which Istio settles conflicts.
-    `document` is the raw document; it is not compared, so equal resources from two files are equal.
+    `spec` is a class of `api/`; `api_version` is what the document said
+    (`networking.istio.io/v1alpha3`). `created` is the creation timestamp in RFC 3339 (empty:
+    unknown), by which Istio settles conflicts. `document` is the raw document; it is not compared,
+    so equal resources from two files are equal.
     """
 
     kind: str

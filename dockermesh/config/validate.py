@@ -26,7 +26,9 @@ def validate_documents(
             if identity in seen:
                 message = f"is given twice, first at {seen[identity]}; the last one counts"
                 line = resource.location.line
-                extra.append(Finding(str(resource), file, line, "metadata.name", Level.WARNING, message))
+                extra.append(
+                    Finding(str(resource), file, line, "metadata.name", Level.WARNING, message)
+                )
             seen[identity] = str(resource.location)
         if not reading.resources and not reading.findings:
             extra.append(Finding("", file, 0, "", Level.WARNING, "there is no resource in it"))

@@ -1,7 +1,8 @@
 """Envoy's admin of a workload's proxy, by an exec in its pod.
 
-The admin is a unix socket in a volume that pod and proxy share, so neither the app nor the network reaches it; who may
-exec in containers does. Perl speaks to the socket: `perl-base` is in every Debian and Ubuntu image, unlike curl or nc.
+The admin is a unix socket in a volume that pod and proxy share, so neither the app nor the network
+reaches it; who may exec in containers does. Perl speaks to the socket: `perl-base` is in every
+Debian and Ubuntu image, unlike curl or nc.
 
 Invariant: an answer is whole or an error; nothing is cut off, however large it is.
 """
@@ -21,7 +22,8 @@ TIMEOUT_S = 60
 _ASK = r"""
 alarm shift;
 my $admin = IO::Socket::UNIX->new(Peer => shift) or die "$!\n";
-print $admin "$ARGV[0] $ARGV[1] HTTP/1.1\r\nHost: admin\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+my $head = "$ARGV[0] $ARGV[1] HTTP/1.1\r\nHost: admin\r\nContent-Length: 0\r\n";
+print $admin "${head}Connection: close\r\n\r\n";
 $admin->flush;
 my $part;
 while (sysread $admin, $part, 1 << 16) { print $part }
@@ -43,7 +45,9 @@ class ProxyAdmin:
         return self._ask("GET", path)
 
     def post(self, path: str) -> bytes:
-        """POST to an admin page that changes something, `/logging?level=debug` for example; errors as with `get`."""
+        """POST to an admin page that changes something, `/logging?level=debug` for example; errors
+        as with `get`.
+        """
         return self._ask("POST", path)
 
     def _ask(self, method: str, path: str) -> bytes:

@@ -1,7 +1,8 @@
 """The only code that runs `docker compose`: loading a project, and bringing one up or down.
 
-Invariant: Compose itself decides what a file means (interpolation, `extends`, `include`, merging, profiles); we read
-what it printed. The YAML output is read, not the JSON, because Compose's JSON drops the `x-*` keys of services.
+Invariant: Compose itself decides what a file means (interpolation, `extends`, `include`, merging,
+profiles); we read what it printed. The YAML output is read, not the JSON, because Compose's JSON
+drops the `x-*` keys of services.
 """
 
 from __future__ import annotations
@@ -30,14 +31,16 @@ def _plain_text(loader: _Loader, node: yaml.ScalarNode) -> str:
     return str(loader.construct_scalar(node))
 
 
-# Go writes the string "=" plainly, which YAML 1.1 gives a tag of its own that no safe loader can construct.
+# Go writes the string "=" plainly, which YAML 1.1 gives a tag of its own that no safe loader can
+# construct.
 _Loader.add_constructor("tag:yaml.org,2002:value", _plain_text)
 # A date can only come from the user's own `x-*`, and is kept as it was written.
 _Loader.add_constructor("tag:yaml.org,2002:timestamp", _plain_text)
 
 
 def compose_command(env: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """How Compose v2 is started here: the Docker plugin, else a standalone `docker-compose` of version 2.
+    """How Compose v2 is started here: the Docker plugin, else a standalone `docker-compose` of
+    version 2.
 
     Raises EngineError if there is none, or only version 1.
     """
@@ -55,9 +58,14 @@ def compose_command(env: Mapping[str, str] | None = None) -> tuple[str, ...]:
         seen = ".".join(map(str, version))
     if seen:
         wanted = ".".join(map(str, OLDEST))
-        raise EngineError(f"Docker Compose {seen} is too old, {wanted} or newer is needed", fix=INSTALL_COMPOSE)
+        raise EngineError(
+            f"Docker Compose {seen} is too old, {wanted} or newer is needed", fix=INSTALL_COMPOSE
+        )
     if shutil.which("docker", path=path) is None:
-        raise EngineError("the docker command was not found", fix="install Docker: https://docs.docker.com/engine/")
+        raise EngineError(
+            "the docker command was not found",
+            fix="install Docker: https://docs.docker.com/engine/",
+        )
     raise EngineError("Docker Compose was not found", fix=INSTALL_COMPOSE)
 
 
@@ -69,10 +77,11 @@ def run_compose(
     stdin: str | None = None,
     timeout: float | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `docker compose ARGUMENTS`; the caller judges the exit status. Raises TimeoutError after `timeout` seconds.
+    """Run `docker compose ARGUMENTS`; the caller judges the exit status. Raises TimeoutError after
+    `timeout` seconds.
 
-    Without `capture` the output goes to the terminal. Compose's absence is only looked into after a failure,
-    so that the usual case costs one process.
+    Without `capture` the output goes to the terminal. Compose's absence is only looked into after a
+    failure, so that the usual case costs one process.
     """
     environ = dict(os.environ if env is None else env)
     command: tuple[str, ...] = ("docker", "compose")
@@ -122,7 +131,8 @@ def load_project(
     profiles: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The project as Compose resolves it; needs no engine. Literal `$` is doubled in it, as in Compose's output.
+    """The project as Compose resolves it; needs no engine. Literal `$` is doubled in it, as in
+    Compose's output.
 
     Raises InputError for a missing or wrong file, EngineError if Compose v2 is not there.
     """
@@ -132,14 +142,23 @@ def load_project(
         raise _config_error(done.stderr, files)
     project = yaml.load(done.stdout, Loader=_Loader)
     if not isinstance(project, dict) or not project.get("services"):
-        raise InputError("the project has no services", where=_place(files), fix="add a service, or choose a --profile")
+        raise InputError(
+            "the project has no services",
+            where=_place(files),
+            fix="add a service, or choose a --profile",
+        )
     return project
 
 
 def _version(command: tuple[str, ...], environ: Mapping[str, str]) -> tuple[int, ...] | None:
     try:
         done = subprocess.run(
-            [*command, "version", "--short"], env=dict(environ), capture_output=True, text=True, check=False, timeout=30
+            [*command, "version", "--short"],
+            env=dict(environ),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=30,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -159,7 +178,9 @@ def _config_error(stderr: str, files: Sequence[str]) -> DockermeshError:
         )
     if "no such file or directory" in message and files:
         return InputError(message, where=where, fix="check the path given with -f")
-    return InputError(message, where=where, fix="correct the file; `docker compose config` checks it")
+    return InputError(
+        message, where=where, fix="correct the file; `docker compose config` checks it"
+    )
 
 
 def _place(files: Sequence[str]) -> str:

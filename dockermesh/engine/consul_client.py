@@ -1,13 +1,14 @@
 """The Consul client of all parts: py-consul's asyncio API over connections that we control.
 
-py-consul's own transport knows neither unix sockets, CA and client certificates, token files, namespaces nor the limit
-of connections per client address. Ours adds them.
+py-consul's own transport knows neither unix sockets, CA and client certificates, token files,
+namespaces nor the limit of connections per client address. Ours adds them.
 
-A stock Consul allows 200 connections per client address and resets the others without an answer. A blocking query holds
-one, and (measured with 1.8.7) holds it until its `wait` is over, even when the client has long gone: a control plane
-that is killed and started again meets the connections of its predecessor. So against a stock Consul elsewhere we use
-less than half of the limit and let queries block for a minute; when Consul is on this machine's loopback, we come from
-several random addresses of 127.0.0.0/8, each with a quota of its own, and need not care.
+A stock Consul allows 200 connections per client address and resets the others without an answer. A
+blocking query holds one, and (measured with 1.8.7) holds it until its `wait` is over, even when the
+client has long gone: a control plane that is killed and started again meets the connections of its
+predecessor. So against a stock Consul elsewhere we use less than half of the limit and let queries
+block for a minute; when Consul is on this machine's loopback, we come from several random addresses
+of 127.0.0.0/8, each with a quota of its own, and need not care.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ class _Request:
 
 
 class ConsulClient(consul.aio.Consul):  # type: ignore[misc]  # py-consul is untyped
-    """`consul.aio.Consul` for our settings. Make it inside a running event loop; close it with `await close()`."""
+    """`consul.aio.Consul` for our settings. Make it inside a running event loop; close it with
+    `await close()`.
+    """
 
     def __init__(self, settings: ConsulSettings) -> None:
         self.settings = settings
@@ -64,13 +67,17 @@ class ConsulClient(consul.aio.Consul):  # type: ignore[misc]  # py-consul is unt
             scheme=settings.scheme,
             verify=settings.verify,
             dc=settings.datacenter or None,
-            # A restarted server leads before it has replayed its log: by default it would answer with an old state.
+            # A restarted server leads before it has replayed its log: by default it would answer
+            # with an old state.
             consistency="consistent",
         )
-        # Set afterwards, because py-consul prefers its own reading of the environment to its argument.
+        # Set afterwards, because py-consul prefers its own reading of the environment to its
+        # argument.
         self.token = read_token(settings) or None
 
-    def http_connect(self, host: str, port: int, scheme: str, verify: bool | str = True, cert: object = None) -> Any:
+    def http_connect(
+        self, host: str, port: int, scheme: str, verify: bool | str = True, cert: object = None
+    ) -> Any:
         """The transport; called by py-consul's constructor."""
         return HTTPClient(self.settings)
 
@@ -92,9 +99,13 @@ class HTTPClient(consul.base.HTTPClient):  # type: ignore[misc]  # py-consul is 
         super().__init__(settings.host, settings.port, settings.scheme, settings.verify)
         self.base_uri = "http://localhost" if settings.unix_socket else settings.address
         sources = _source_addresses(settings)
-        self._quota = settings.max_connections or (_SOURCE_QUOTA if len(sources) > 1 else _STOCK_QUOTA)
+        self._quota = settings.max_connections or (
+            _SOURCE_QUOTA if len(sources) > 1 else _STOCK_QUOTA
+        )
         self.wait = settings.wait or (_SHORT_WAIT if self._quota == _STOCK_QUOTA else _LONG_WAIT)
-        self._scope = [(k, v) for k, v in (("ns", settings.namespace), ("partition", settings.partition)) if v]
+        self._scope = [
+            (k, v) for k, v in (("ns", settings.namespace), ("partition", settings.partition)) if v
+        ]
         self._server_name = settings.tls_server_name or None
         self._sessions = [_session(settings, source) for source in sources]
         self._in_flight = [0] * len(self._sessions)
@@ -115,9 +126,12 @@ class HTTPClient(consul.base.HTTPClient):  # type: ignore[misc]  # py-consul is 
         connections_timeout: float | None = None,
     ) -> Any:
         """A GET; one with an index may block as long as its `wait` allows."""
-        # py-consul leaves the consistency out where it asks for health, which is what endpoints are made of.
+        # py-consul leaves the consistency out where it asks for health, which is what endpoints are
+        # made of.
         present = [("consistent", "1")] if path.startswith("/v1/health/") else []
-        request = _Request("GET", path, [*(params or []), *present], headers, b"", connections_timeout, raw)
+        request = _Request(
+            "GET", path, [*(params or []), *present], headers, b"", connections_timeout, raw
+        )
         return callback(await self._send(request))
 
     async def put(
@@ -168,7 +182,8 @@ class HTTPClient(consul.base.HTTPClient):  # type: ignore[misc]  # py-consul is 
             await session.close()
 
     async def _send(self, request: _Request) -> Any:
-        # `encoded`: py-consul has quoted the path, and a second quoting would change names that hold a percent sign.
+        # `encoded`: py-consul has quoted the path, and a second quoting would change names that
+        # hold a percent sign.
         url = URL(self.uri(request.path, [*request.params, *self._scope]), encoded=True)
         source = self._pick()
         self._in_flight[source] += 1
@@ -218,8 +233,8 @@ def _session(settings: ConsulSettings, source: str) -> aiohttp.ClientSession:
 
 
 def _connector(settings: ConsulSettings, source: str) -> aiohttp.BaseConnector:
-    # No limit here: a request that queued behind blocking queries would wait for minutes. The budget is kept by who
-    # starts the queries.
+    # No limit here: a request that queued behind blocking queries would wait for minutes. The
+    # budget is kept by who starts the queries.
     if settings.unix_socket:
         return aiohttp.UnixConnector(settings.unix_socket, limit=0)
     return aiohttp.TCPConnector(
@@ -232,7 +247,8 @@ def _connector(settings: ConsulSettings, source: str) -> aiohttp.BaseConnector:
 
 
 def _open_socket(address: tuple[Any, ...]) -> socket.socket:
-    # A blocking query is silent for minutes; keepalive probes are what notices that the other machine is gone.
+    # A blocking query is silent for minutes; keepalive probes are what notices that the other
+    # machine is gone.
     family, kind, proto, *_ = address
     sock = socket.socket(family, kind, proto)
     sock.setblocking(False)
@@ -245,7 +261,9 @@ def _open_socket(address: tuple[Any, ...]) -> socket.socket:
 
 def _tls(settings: ConsulSettings) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=settings.ca_file or None, capath=settings.ca_path or None)
+        context = ssl.create_default_context(
+            cafile=settings.ca_file or None, capath=settings.ca_path or None
+        )
         if settings.client_cert:
             context.load_cert_chain(settings.client_cert, settings.client_key)
     except (OSError, ssl.SSLError) as error:
@@ -280,7 +298,9 @@ def _source_addresses(settings: ConsulSettings) -> list[str]:
     if settings.max_connections or settings.unix_socket:
         return [""]
     with contextlib.suppress(ValueError):
-        target = ipaddress.ip_address("127.0.0.1" if settings.host == "localhost" else settings.host)
+        target = ipaddress.ip_address(
+            "127.0.0.1" if settings.host == "localhost" else settings.host
+        )
         if target.version == 4 and target.is_loopback:
             addresses = [_random_loopback() for _ in range(_SOURCES)]
             return addresses if all(map(_can_bind, addresses)) else [""]

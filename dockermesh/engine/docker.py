@@ -66,13 +66,18 @@ class DockerEngine:
         return (found or b"").decode("utf-8", "replace")
 
     async def subscribe(self, since: int = 0) -> EventStream:
-        """A subscription to the events of containers, from `since` (nanoseconds) on if it is given."""
-        arguments: dict[str, Any] = {"filters": {"type": ["container", "network"], "event": list(ACTIONS)}}
+        """A subscription to the events of containers, from `since` (nanoseconds) on if it is
+        given.
+        """
+        arguments: dict[str, Any] = {
+            "filters": {"type": ["container", "network"], "event": list(ACTIONS)}
+        }
         if since:
             arguments["since"] = f"{since // 1_000_000_000}.{since % 1_000_000_000:09d}"
 
         def open_stream(api: Any) -> Any:
-            # A client of its own: the stream outlives the call, and closing it must not hit another call's connection.
+            # A client of its own: the stream outlives the call, and closing it must not hit another
+            # call's connection.
             return self._new_client(api.api_version).events(decode=True, **arguments)
 
         stream = await self._call(open_stream)
@@ -145,5 +150,7 @@ class DockerEngine:
 def _engine_error(error: docker.errors.APIError) -> EngineError:
     text = str(error.explanation or error)
     if error.status_code in (401, 403, 405):
-        return EngineRefusedError(f"the engine refused: {text}", fix="allow the call in the socket's access filter")
+        return EngineRefusedError(
+            f"the engine refused: {text}", fix="allow the call in the socket's access filter"
+        )
     return EngineError(f"the engine failed: {text}", fix="see the engine's log")

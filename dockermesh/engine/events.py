@@ -1,6 +1,7 @@
 """Events of the Docker engine, and the thread that reads them: the SDK's stream blocks.
 
-Invariant: a stream ends with None exactly once, whatever ended it; what it holds by then was delivered before.
+Invariant: a stream ends with None exactly once, whatever ended it; what it holds by then was
+delivered before.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from typing import Any
 
 # Left out are exec_*: health checks make several of them a second.
 ACTIONS = (
-    "create", "start", "restart", "die", "kill", "stop", "pause", "unpause", "health_status", "rename", "update",
-    "destroy", "connect", "disconnect",
+    "create", "start", "restart", "die", "kill", "stop", "pause", "unpause", "health_status",
+    "rename", "update", "destroy", "connect", "disconnect",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to a container; for network events, to the container that was connected."""
+    """Something that happened to a container; for network events, to the container that was
+    connected.
+    """
 
     action: str
     container: str
@@ -35,11 +38,20 @@ def parse_event(data: Mapping[str, Any]) -> Event | None:
     actor = data.get("Actor") or {}
     attributes = {str(k): str(v) for k, v in (actor.get("Attributes") or {}).items()}
     kind = data.get("Type")
-    container = attributes.get("container", "") if kind == "network" else str(actor.get("ID") or data.get("id") or "")
+    container = (
+        attributes.get("container", "")
+        if kind == "network"
+        else str(actor.get("ID") or data.get("id") or "")
+    )
     if kind not in ("container", "network") or not container:
         return None
     action = str(data.get("Action") or data.get("status") or "").split(":")[0]
-    return Event(action, container, attributes, int(data.get("timeNano") or int(data.get("time") or 0) * 1_000_000_000))
+    return Event(
+        action,
+        container,
+        attributes,
+        int(data.get("timeNano") or int(data.get("time") or 0) * 1_000_000_000),
+    )
 
 
 class EventStream:
@@ -74,7 +86,8 @@ class EventStream:
                 if event is not None:
                     self._loop.call_soon_threadsafe(self._queue.put_nowait, event)
         except Exception as error:
-            # Whatever broke the stream (the SDK raises urllib3's, http.client's and its own): its reader starts anew.
+            # Whatever broke the stream (the SDK raises urllib3's, http.client's and its own): its
+            # reader starts anew.
             self.broken = str(error)
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._queue.put_nowait, None)

@@ -1,4 +1,6 @@
-"""The Docker engine for the command line: few synchronous calls, each failure an EngineError with its remedy."""
+"""The Docker engine for the command line: few synchronous calls, each failure an EngineError with
+its remedy.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ import requests
 
 from dockermesh.errors import EngineError
 
-START_DOCKER = "start Docker (on Debian: `systemctl start docker`), or set DOCKER_HOST to where it listens"
+START_DOCKER = (
+    "start Docker (on Debian: `systemctl start docker`), or set DOCKER_HOST to where it listens"
+)
 
 
 class LocalEngine:
@@ -25,9 +29,13 @@ class LocalEngine:
 
     def __init__(self) -> None:
         try:
-            self._api: Any = docker.APIClient(version="auto", timeout=60, **docker.utils.kwargs_from_env())
+            self._api: Any = docker.APIClient(
+                version="auto", timeout=60, **docker.utils.kwargs_from_env()
+            )
         except (docker.errors.DockerException, requests.RequestException, OSError) as error:
-            raise EngineError(f"no Docker engine answers: {_reason(error)}", fix=START_DOCKER) from error
+            raise EngineError(
+                f"no Docker engine answers: {_reason(error)}", fix=START_DOCKER
+            ) from error
 
     def version(self) -> dict[str, Any]:
         """GET /version."""
@@ -52,7 +60,9 @@ class LocalEngine:
         except docker.errors.NotFound:
             return None
         except (docker.errors.DockerException, requests.RequestException) as error:
-            raise EngineError(f"the engine failed: {_reason(error)}", fix="see the engine's log") from error
+            raise EngineError(
+                f"the engine failed: {_reason(error)}", fix="see the engine's log"
+            ) from error
 
     def network_labels(self, name: str) -> dict[str, str] | None:
         """The labels of the network with this name; None if there is none."""
@@ -63,7 +73,9 @@ class LocalEngine:
         """The subnets of all networks, by the network's name."""
         found = self._call(self._api.networks)
         configs = {n["Name"]: (n.get("IPAM") or {}).get("Config") or () for n in found}
-        return {name: [c["Subnet"] for c in known if c.get("Subnet")] for name, known in configs.items()}
+        return {
+            name: [c["Subnet"] for c in known if c.get("Subnet")] for name, known in configs.items()
+        }
 
     def logs(self, container: str, lines: int = 20) -> str:
         """The last lines that a container wrote."""
@@ -78,24 +90,42 @@ class LocalEngine:
                 return member.read() if member is not None else None
         except docker.errors.NotFound:
             return None
-        except (docker.errors.DockerException, requests.RequestException, tarfile.TarError) as error:
+        except (
+            docker.errors.DockerException,
+            requests.RequestException,
+            tarfile.TarError,
+        ) as error:
             raise EngineError(f"cannot read {path} of {container}: {_reason(error)}") from error
 
-    def execute(self, container: str, command: list[str], *, user: str = "") -> tuple[int, bytes, bytes]:
-        """Run a command in a container; returns its exit code and what it wrote to stdout and stderr."""
+    def execute(
+        self, container: str, command: list[str], *, user: str = ""
+    ) -> tuple[int, bytes, bytes]:
+        """Run a command in a container; returns its exit code and what it wrote to stdout and
+        stderr.
+        """
         made = self._call(self._api.exec_create, container, command, user=user)
         # Collected here: the SDK appends each part to all before it, which takes minutes for 40 MB.
         parts = self._call(lambda: list(self._api.exec_start(made["Id"], stream=True, demux=True)))
         code = self._call(self._api.exec_inspect, made["Id"])["ExitCode"]
-        return int(code or 0), b"".join(out or b"" for out, _ in parts), b"".join(err or b"" for _, err in parts)
+        return (
+            int(code or 0),
+            b"".join(out or b"" for out, _ in parts),
+            b"".join(err or b"" for _, err in parts),
+        )
 
     def _call(self, action: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             return action(*args, **kwargs)
         except (docker.errors.DockerException, requests.RequestException, OSError) as error:
-            raise EngineError(f"the engine failed: {_reason(error)}", fix="see the engine's log") from error
+            raise EngineError(
+                f"the engine failed: {_reason(error)}", fix="see the engine's log"
+            ) from error
 
 
 def _reason(error: Exception) -> str:
     text = str(error)
-    return "connection refused, or no such socket" if "FileNotFoundError" in text or "refused" in text else text
+    return (
+        "connection refused, or no such socket"
+        if "FileNotFoundError" in text or "refused" in text
+        else text
+    )

@@ -1,6 +1,7 @@
 """A Compose project to its meshed form, and the capture rules of its pods.
 
-Invariant: everything here is pure; loading projects is `engine/`'s, files and the terminal are `cli/`'s.
+Invariant: everything here is pure; loading projects is `engine/`'s, files and the terminal are
+`cli/`'s.
 """
 
 from dockermesh.inject.images import Images

@@ -1,7 +1,7 @@
 """YAML text for what a Compose file can hold, five times as fast as PyYAML's dumper.
 
-Invariant: any YAML 1.1 or 1.2 parser reads back the same value; a string that could be anything else is quoted.
-No anchors, keys in the order given, so that equal values give equal bytes.
+Invariant: any YAML 1.1 or 1.2 parser reads back the same value; a string that could be anything
+else is quoted. No anchors, keys in the order given, so that equal values give equal bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-# Letters first: no number, no indicator, no merge key. Nothing in it can start a comment or end a key.
+# Letters first: no number, no indicator, no merge key. Nothing in it can start a comment or end a
+# key.
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./@|+-]*(?::[A-Za-z0-9_./@|+-]+)*")
 _WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
 _BLOCK = re.compile(r"(?![ \n])(?:[ -~]*\n)+[ -~]*")
@@ -43,7 +44,9 @@ def emit(document: Mapping[str, Any]) -> str:
 
 
 def _node(out: list[str], prefix: str, value: Any, indent: int) -> None:
-    """Append `value` behind `prefix`, a key with its colon; `indent` is the column of its children."""
+    """Append `value` behind `prefix`, a key with its colon; `indent` is the column of its
+    children.
+    """
     if isinstance(value, str):
         text = _multiline(value, indent) if "\n" in value else _scalar(value)
         out.append(f"{prefix} {text}")
@@ -93,7 +96,11 @@ def _scalar(text: str) -> str:
         return text
     quoted = json.dumps(text, ensure_ascii=False)
     # YAML takes these for line breaks, a byte order mark or unprintable; JSON does not mind them.
-    return re.sub("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]", lambda m: f"\\u{ord(m[0]):04x}", quoted)
+    return re.sub(
+        "[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]",
+        lambda m: f"\\u{ord(m[0]):04x}",
+        quoted,
+    )
 
 
 def _multiline(text: str, indent: int) -> str:

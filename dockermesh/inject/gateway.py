@@ -1,6 +1,8 @@
-"""The gateways of a project: their pods and proxies, and the Istio resources that make one serve published ports.
+"""The gateways of a project: their pods and proxies, and the Istio resources that make one serve
+published ports.
 
-Invariant: what the user's own Gateway and VirtualService serve is theirs; nothing is generated beside it.
+Invariant: what the user's own Gateway and VirtualService serve is theirs; nothing is generated
+beside it.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ _API = "networking.istio.io/v1"
 
 @dataclass(frozen=True, slots=True)
 class UserPorts:
-    """The ports that the user's Gateways open on our gateway and that a VirtualService is bound to."""
+    """The ports that the user's Gateways open on our gateway and that a VirtualService is bound
+    to.
+    """
 
     http: tuple[int, ...] = ()
     tls: tuple[int, ...] = ()
@@ -50,7 +54,9 @@ def gateway_labels(project: str) -> dict[str, str]:
 
 
 def egress_labels(project: str) -> dict[str, str]:
-    """The labels of the gateway through which traffic leaves the mesh; again those of Istio's own."""
+    """The labels of the gateway through which traffic leaves the mesh; again those of Istio's
+    own.
+    """
     return {"app": names.EGRESS, "istio": "egressgateway", names.PROJECT: project}
 
 
@@ -69,9 +75,13 @@ def user_ports(config: Iterable[Mapping[str, Any]], project: str) -> UserPorts:
         servers = spec.get("servers")
         for server in servers if isinstance(servers, list) else ():
             port = _section(server, "port")
-            kind = {"HTTP": "http", "HTTP2": "http", "GRPC": "http", "HTTPS": "tls", "TLS": "tls"}.get(
-                str(port.get("protocol", "HTTP")).upper(), "tcp"
-            )
+            kind = {
+                "HTTP": "http",
+                "HTTP2": "http",
+                "GRPC": "http",
+                "HTTPS": "tls",
+                "TLS": "tls",
+            }.get(str(port.get("protocol", "HTTP")).upper(), "tcp")
             if str(port.get("number")).isdigit():
                 found[kind][int(port["number"])] = None
     http = sorted(found["http"], key=lambda number: (number != 80, number))
@@ -80,7 +90,9 @@ def user_ports(config: Iterable[Mapping[str, Any]], project: str) -> UserPorts:
 
 def settle(mappings: Sequence[PortMapping], user: UserPorts) -> tuple[PortMapping, ...]:
     """Mark the mappings that the user's own config serves."""
-    return tuple(replace(mapping, generated=mapping.gateway_port not in user.all) for mapping in mappings)
+    return tuple(
+        replace(mapping, generated=mapping.gateway_port not in user.all) for mapping in mappings
+    )
 
 
 def resources(mappings: Iterable[PortMapping], plan: Plan) -> list[dict[str, Any]]:
@@ -93,7 +105,10 @@ def resources(mappings: Iterable[PortMapping], plan: Plan) -> list[dict[str, Any
         namespace = service.settings.namespace
         # Compose's project may have `_`, which no name of a resource has.
         title = f"{plan.project.replace('_', '-').strip('-')}-gateway-{mapping.gateway_port}"
-        port = {"number": mapping.gateway_port, "name": f"{mapping.protocol}-{mapping.gateway_port}"}
+        port = {
+            "number": mapping.gateway_port,
+            "name": f"{mapping.protocol}-{mapping.gateway_port}",
+        }
         server = {"port": port | {"protocol": mapping.protocol.upper()}, "hosts": ["*"]}
         # Hosts of resources have no `_` either; the mesh knows such a service by this name, too.
         host = destination_host(service, mapping.target).replace("_", "-")
@@ -112,13 +127,15 @@ def resources(mappings: Iterable[PortMapping], plan: Plan) -> list[dict[str, Any
                 "spec": {"selector": gateway_labels(plan.project), "servers": [server]},
             }
         )
-        found.append({"apiVersion": _API, "kind": "VirtualService", "metadata": dict(metadata), "spec": spec})
+        found.append(
+            {"apiVersion": _API, "kind": "VirtualService", "metadata": dict(metadata), "spec": spec}
+        )
     return found
 
 
 def destination_host(service: Meshed, port: int) -> str:
-    """The mesh's name for the port. With several ports the registrar, as registrator did, appends the port to the name;
-    Compose's name then stands for all of them.
+    """The mesh's name for the port. With several ports the registrar, as registrator did, appends
+    the port to the name; Compose's name then stands for all of them.
     """
     declared = conventions(service.definition)
     if named := declared.get(f"SERVICE_{port}_NAME"):
@@ -137,21 +154,29 @@ class Edge:
     mesh_name: str
     images: Images
     own_network: bool = False
-    """Whether the project has a network of its own, on which there may be what is not in the mesh."""
+    """Whether the project has a network of its own, on which there may be what is not in the mesh.
+    """
 
     def ingress(self, mappings: Sequence[PortMapping], user: UserPorts) -> dict[str, Service]:
-        """Pod and proxy of the gateway; none if no port is published and no config of the user needs a gateway."""
+        """Pod and proxy of the gateway; none if no port is published and no config of the user
+        needs a gateway.
+        """
         published = _published(mappings, user)
         if not published:
             return {}
         taken = self.plan.meshed.keys() | self.plan.followers.keys()
         service = names.GATEWAY if names.GATEWAY not in taken else f"dockermesh-{names.GATEWAY}"
         made = self._gateway(
-            service, (names.GATEWAY_POD, names.GATEWAY_PROXY), GATEWAY_ACCOUNT, gateway_labels(self.plan.project)
+            service,
+            (names.GATEWAY_POD, names.GATEWAY_PROXY),
+            GATEWAY_ACCOUNT,
+            gateway_labels(self.plan.project),
         )
         pod = made[names.GATEWAY_POD]
         if len(published) <= _MOST_HELD:
-            pod["environment"]["DOCKERMESH_HOLD_PORTS"] = ",".join(str(port["target"]) for port in published)
+            pod["environment"]["DOCKERMESH_HOLD_PORTS"] = ",".join(
+                str(port["target"]) for port in published
+            )
         if generated := resources(mappings, self.plan):
             text = "---\n".join(map(emit, generated))
             # Compose interpolates what it reads.
@@ -160,7 +185,9 @@ class Edge:
         return made
 
     def egress(self) -> dict[str, Service]:
-        """Pod and proxy of the egress gateway. Translation makes it the service that Istio's users know it as."""
+        """Pod and proxy of the egress gateway. Translation makes it the service that Istio's users
+        know it as.
+        """
         made = self._gateway(
             names.EGRESS,
             (names.EGRESS_POD, names.EGRESS_PROXY),
@@ -168,13 +195,16 @@ class Edge:
             egress_labels(self.plan.project),
         )
         pod = made[names.EGRESS_POD]
-        # Which ports will be open is not known here, and a call to one that is not must fail at once.
+        # Which ports will be open is not known here, and a call to one that is not must fail at
+        # once.
         pod["environment"]["DOCKERMESH_HOLD_PORTS"] = str(READINESS_PORT)
         if self.own_network:
             pod["networks"][OWN_NETWORK] = None
         return made
 
-    def _gateway(self, service: str, pair: tuple[str, str], account: str, labels: dict[str, str]) -> dict[str, Service]:
+    def _gateway(
+        self, service: str, pair: tuple[str, str], account: str, labels: dict[str, str]
+    ) -> dict[str, Service]:
         workload = names.workload_name(self.plan.project, service, 1)
         pod = pod_base(
             pair[0],
@@ -208,20 +238,27 @@ class Edge:
 def _https_port(published: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Beside the entry at 30080, the door at 30443 for Gateways that are applied later."""
     entry = next((port for port in published if port["published"] == str(ENTRY_HOST_PORT)), None)
-    hosts, targets = {port["published"] for port in published}, {port["target"] for port in published}
+    hosts, targets = (
+        {port["published"] for port in published},
+        {port["target"] for port in published},
+    )
     if entry is None or str(HTTPS_HOST_PORT) in hosts or _HTTPS_PORT in targets:
         return []
     return [_port(_HTTPS_PORT, HTTPS_HOST_PORT, str(entry.get("host_ip") or ""))]
 
 
 def _published(mappings: Sequence[PortMapping], user: UserPorts) -> list[dict[str, Any]]:
-    found = [_port(mapping.gateway_port, mapping.host_port, mapping.host_ip) for mapping in mappings]
+    found = [
+        _port(mapping.gateway_port, mapping.host_port, mapping.host_ip) for mapping in mappings
+    ]
     hosts = {mapping.host_port for mapping in mappings}
     served = {mapping.gateway_port for mapping in mappings}
     for number in user.all:
         if number in served:
             continue
-        first = {user.http[:1]: ENTRY_HOST_PORT, user.tls[:1]: HTTPS_HOST_PORT}.get((number,), number)
+        first = {user.http[:1]: ENTRY_HOST_PORT, user.tls[:1]: HTTPS_HOST_PORT}.get(
+            (number,), number
+        )
         host = first if first not in hosts else number
         if host not in hosts:
             found.append(_port(number, host, ""))
@@ -230,7 +267,12 @@ def _published(mappings: Sequence[PortMapping], user: UserPorts) -> list[dict[st
 
 
 def _port(target: int, host: int, host_ip: str) -> dict[str, Any]:
-    found: dict[str, Any] = {"mode": "ingress", "target": target, "published": str(host), "protocol": "tcp"}
+    found: dict[str, Any] = {
+        "mode": "ingress",
+        "target": target,
+        "published": str(host),
+        "protocol": "tcp",
+    }
     return {"host_ip": host_ip} | found if host_ip else found
 
 
@@ -240,7 +282,9 @@ def _bound(resource: Mapping[str, Any]) -> list[str]:
         return []
     namespace = _namespace(resource)
     gateways = _section(resource, "spec").get("gateways")
-    named = [str(item) for item in (gateways if isinstance(gateways, list) else ()) if item != "mesh"]
+    named = [
+        str(item) for item in (gateways if isinstance(gateways, list) else ()) if item != "mesh"
+    ]
     return [item if "/" in item else f"{namespace}/{item}" for item in named]
 
 
@@ -253,6 +297,8 @@ def _namespace(resource: Mapping[str, Any]) -> str:
 
 
 def _section(value: Any, key: str) -> Mapping[str, Any]:
-    """A mapping inside a resource. Whether the resource is right is judged, with file and line, where it is applied."""
+    """A mapping inside a resource. Whether the resource is right is judged, with file and line,
+    where it is applied.
+    """
     found = value.get(key) if isinstance(value, Mapping) else None
     return found if isinstance(found, Mapping) else {}

@@ -26,4 +26,7 @@ class Images:
     def from_environment(cls, environ: Mapping[str, str]) -> Images:
         """The images named in `environ`, else the defaults."""
         default = cls()
-        return cls(pod=environ.get(POD_VARIABLE) or default.pod, proxy=environ.get(PROXY_VARIABLE) or default.proxy)
+        return cls(
+            pod=environ.get(POD_VARIABLE) or default.pod,
+            proxy=environ.get(PROXY_VARIABLE) or default.proxy,
+        )

@@ -16,9 +16,10 @@ from dockermesh.inject.images import Images
 class InjectOptions:
     """Choices beside the project.
 
-    `gateway_ports` are `A:B`, A a published port or `service[:port]`, B the host port it becomes; they go before those
-    in `x-dockermesh`. `config` are the user's Istio resources. `network` is the mesh network's name; empty: the one in
-    `x-dockermesh`, else `dockermesh`. `egress_gateway` asks for a gateway through which traffic leaves the mesh.
+    `gateway_ports` are `A:B`, A a published port or `service[:port]`, B the host port it becomes;
+    they go before those in `x-dockermesh`. `config` are the user's Istio resources. `network` is
+    the mesh network's name; empty: the one in `x-dockermesh`, else `dockermesh`. `egress_gateway`
+    asks for a gateway through which traffic leaves the mesh.
     """
 
     gateway_ports: tuple[str, ...] = ()
@@ -32,8 +33,9 @@ class InjectOptions:
 class PortMapping:
     """A published port that moved to the gateway.
 
-    `published` is its host port in the user's file, `host_port` the one it became, `gateway_port` where the gateway
-    listens. `generated` tells whether Gateway and VirtualService were made for it, or come from the user's config.
+    `published` is its host port in the user's file, `host_port` the one it became, `gateway_port`
+    where the gateway listens. `generated` tells whether Gateway and VirtualService were made for
+    it, or come from the user's config.
     """
 
     service: str
@@ -48,7 +50,9 @@ class PortMapping:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something the user should know about a service: it is left out, or behaves otherwise than before."""
+    """Something the user should know about a service: it is left out, or behaves otherwise than
+    before.
+    """
 
     service: str
     text: str

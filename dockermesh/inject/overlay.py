@@ -1,6 +1,8 @@
-"""The difference between a project and its meshed form, as a Compose file to be merged after the user's own.
+"""The difference between a project and its meshed form, as a Compose file to be merged after the
+user's own.
 
-Invariant: merging it by Compose's rules gives the meshed project; what the user's file says is not repeated.
+Invariant: merging it by Compose's rules gives the meshed project; what the user's file says is not
+repeated.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ def overlay(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, An
     sections: dict[str, Any] = {"services": _services(before["services"], after["services"])}
     for key in ("networks", "volumes", "configs"):
         old = before.get(key) or {}
-        sections[key] = {name: value for name, value in (after.get(key) or {}).items() if name not in old}
+        sections[key] = {
+            name: value for name, value in (after.get(key) or {}).items() if name not in old
+        }
     return {key: section for key, section in sections.items() if section}
 
 
@@ -44,4 +48,6 @@ def _service(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, A
         else:
             # Not merged: what Compose derives (a dependency out of `links`, say) would come on top.
             found[key] = Override(value) if isinstance(value, (list, Mapping)) and old else value
-    return found | {key: Reset() for key, value in before.items() if key not in after and value is not None}
+    return found | {
+        key: Reset() for key, value in before.items() if key not in after and value is not None
+    }

@@ -1,6 +1,7 @@
 """Which services get proxies, which follow another's pod, and which stay as they are.
 
-Invariant: every service is in exactly one of the three groups, and the user is told about each that is not meshed.
+Invariant: every service is in exactly one of the three groups, and the user is told about each that
+is not meshed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,12 @@ from typing import Any
 from dockermesh.errors import InputError
 from dockermesh.inject import names
 from dockermesh.inject.options import Notice
-from dockermesh.inject.settings import ProjectSettings, ServiceSettings, service_settings, string_map
+from dockermesh.inject.settings import (
+    ProjectSettings,
+    ServiceSettings,
+    service_settings,
+    string_map,
+)
 from dockermesh.model import PROXY_UID
 from dockermesh.model.service import SERVICE_NAME
 
@@ -55,7 +61,8 @@ class Plan:
 def make_plan(project: Mapping[str, Any], settings: ProjectSettings) -> Plan:
     """Sort the services of `project`.
 
-    Raises InputError for what cannot be meshed: the proxy's uid, one fixed address for several replicas, name clashes.
+    Raises InputError for what cannot be meshed: the proxy's uid, one fixed address for several
+    replicas, name clashes.
     """
     title = str(project.get("name") or "default")
     services: Mapping[str, Any] = project["services"]
@@ -78,7 +85,9 @@ def make_plan(project: Mapping[str, Any], settings: ProjectSettings) -> Plan:
 
 
 def replicas(definition: Mapping[str, Any]) -> int:
-    """How many containers the service has; `scale` and `deploy.replicas` may not differ, Compose sees to it."""
+    """How many containers the service has; `scale` and `deploy.replicas` may not differ, Compose
+    sees to it.
+    """
     deploy = definition.get("deploy") or {}
     for value in (deploy.get("replicas"), definition.get("scale")):
         if value is not None:
@@ -86,7 +95,9 @@ def replicas(definition: Mapping[str, Any]) -> int:
     return 1
 
 
-def _left_out(name: str, definition: Mapping[str, Any], settings: ServiceSettings, count: int) -> str | None:
+def _left_out(
+    name: str, definition: Mapping[str, Any], settings: ServiceSettings, count: int
+) -> str | None:
     mode = str(definition.get("network_mode") or "")
     if mode and mode != "default":
         return f"network_mode {mode} gives it no network of its own that a pod could hold"
@@ -101,7 +112,9 @@ def _left_out(name: str, definition: Mapping[str, Any], settings: ServiceSetting
     return None
 
 
-def _followers(services: Mapping[str, Any], meshed: Mapping[str, Meshed], notices: list[Notice]) -> dict[str, str]:
+def _followers(
+    services: Mapping[str, Any], meshed: Mapping[str, Meshed], notices: list[Notice]
+) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, definition in services.items():
         owner = _owner(name, services)
@@ -110,9 +123,16 @@ def _followers(services: Mapping[str, Any], meshed: Mapping[str, Meshed], notice
         if owner in meshed:
             _refuse_uid(name, definition)
             found[name] = owner
-            notices.append(Notice(name, f"shares the network of {owner}: it follows into the pod of {owner}"))
+            notices.append(
+                Notice(name, f"shares the network of {owner}: it follows into the pod of {owner}")
+            )
         else:
-            notices.append(Notice(name, f"left out of the mesh: it shares the network of {owner}, which is not meshed"))
+            notices.append(
+                Notice(
+                    name,
+                    f"left out of the mesh: it shares the network of {owner}, which is not meshed",
+                )
+            )
     return found
 
 
@@ -131,14 +151,20 @@ def _owner(name: str, services: Mapping[str, Any]) -> str | None:
 def _refuse_meshed(name: str, definition: Mapping[str, Any]) -> None:
     if names.ROLE in string_map(definition.get("labels")):
         raise InputError(
-            "the project is meshed already", where=f"services.{name}", fix="inject the Compose file it was made from"
+            "the project is meshed already",
+            where=f"services.{name}",
+            fix="inject the Compose file it was made from",
         )
 
 
 def _refuse_impossible(name: str, definition: Mapping[str, Any], count: int) -> None:
     _refuse_uid(name, definition)
     for network, attachment in (definition.get("networks") or {}).items():
-        if count > 1 and attachment and (attachment.get("ipv4_address") or attachment.get("ipv6_address")):
+        if (
+            count > 1
+            and attachment
+            and (attachment.get("ipv4_address") or attachment.get("ipv6_address"))
+        ):
             raise InputError(
                 f"{count} replicas cannot share the fixed address on network {network!r}",
                 where=f"services.{name}",
@@ -147,7 +173,9 @@ def _refuse_impossible(name: str, definition: Mapping[str, Any], count: int) -> 
 
 
 def _refuse_uid(name: str, definition: Mapping[str, Any]) -> None:
-    """Traffic of the proxy's user and group is not captured, so an app that had them would bypass the mesh."""
+    """Traffic of the proxy's user and group is not captured, so an app that had them would bypass
+    the mesh.
+    """
     user = str(definition.get("user") or "")
     claimed = [*user.split(":", 1), *map(str, definition.get("group_add") or ())]
     if any(part.strip().isdigit() and int(part) == PROXY_UID for part in claimed):
@@ -165,17 +193,25 @@ def _warnings(definition: Mapping[str, Any], project: Mapping[str, Any]) -> list
     elif risky := {"NET_ADMIN", "NET_RAW", "ALL"} & {
         str(cap).upper().removeprefix("CAP_") for cap in definition.get("cap_add") or ()
     }:
-        found.append(f"has {', '.join(sorted(risky))}: it can get around the capture rules of its pod")
+        found.append(
+            f"has {', '.join(sorted(risky))}: it can get around the capture rules of its pod"
+        )
     if definition.get("pid") == "host":
         found.append("sees the host's processes: it can enter other network namespaces")
     known = project.get("networks") or {}
     own = [known.get(key) or {} for key in definition.get("networks") or ()]
     if own and all(network.get("internal") for network in own):
-        found.append("was on internal networks only; its pod also joins the mesh network, which is not internal")
+        found.append(
+            "was on internal networks only; its pod also joins the mesh network, which is not"
+            " internal"
+        )
     for link in definition.get("links") or ():
         target, _, alias = str(link).partition(":")
         if alias and alias != target:
-            found.append(f"link {link}: {alias!r} is answered by Docker's DNS; routes of the mesh are for {target!r}")
+            found.append(
+                f"link {link}: {alias!r} is answered by Docker's DNS; routes of the mesh are for"
+                f" {target!r}"
+            )
     return found
 
 

@@ -1,7 +1,7 @@
 """The three Compose services of a replica: pod, proxy and app.
 
-Invariant: the network, and all that Docker ties to it, is the pod's; the proxy has no privilege and nothing but what
-Envoy needs; everything else stays with the app.
+Invariant: the network, and all that Docker ties to it, is the pod's; the proxy has no privilege and
+nothing but what Envoy needs; everything else stays with the app.
 """
 
 from __future__ import annotations
@@ -19,14 +19,26 @@ from dockermesh.model import PROXY_UID, TRUST_PATH, WorkloadKind
 
 Service = dict[str, Any]
 
-_MOVED = ("hostname", "domainname", "extra_hosts", "dns", "dns_search", "dns_opt", "mac_address", "external_links")
+_MOVED = (
+    "hostname",
+    "domainname",
+    "extra_hosts",
+    "dns",
+    "dns_search",
+    "dns_opt",
+    "mac_address",
+    "external_links",
+)
 _GONE = (*_MOVED, "networks", "ports", "expose", "links", "network_mode", "scale", EXTENSION)
 _POD_CAPABILITIES = ("NET_ADMIN", "SETUID", "SETGID", "SETPCAP", "CHOWN")
-"""For the rules, and for becoming uid 1337 without any of them; the pod drops all before it sleeps."""
+"""For the rules, and for becoming uid 1337 without any of them; the pod drops all before it sleeps.
+"""
 _NO_NEW_PRIVILEGES = ["no-new-privileges:true"]
 
 
-def pod(service: Meshed, replica: int, plan: Plan, *, mesh_key: str, mesh_name: str, images: Images) -> Service:
+def pod(
+    service: Meshed, replica: int, plan: Plan, *, mesh_key: str, mesh_name: str, images: Images
+) -> Service:
     """The pod of a replica: what the app lost, and the mesh network."""
     name = names.pod_name(service.name, replica)
     workload = names.workload_name(service.project, service.name, replica)
@@ -51,7 +63,11 @@ def pod(service: Meshed, replica: int, plan: Plan, *, mesh_key: str, mesh_name: 
         made["expose"] = exposed
     if linked := links(definition.get("links"), plan):
         made["links"] = linked
-    if net := {key: value for key, value in string_map(definition.get("sysctls")).items() if key.startswith("net.")}:
+    if net := {
+        key: value
+        for key, value in string_map(definition.get("sysctls")).items()
+        if key.startswith("net.")
+    }:
         made["sysctls"] = net
     if profiles := definition.get("profiles"):
         made["profiles"] = list(profiles)
@@ -108,12 +124,19 @@ def pod_base(
 
 
 def proxy(
-    pod_service: str, *, workload: str, service: str, images: Images, workers: int, profiles: Any, patience: str
+    pod_service: str,
+    *,
+    workload: str,
+    service: str,
+    images: Images,
+    workers: int,
+    profiles: Any,
+    patience: str,
 ) -> Service:
     """Stock Envoy in the pod's network, as uid 1337, without capabilities, on a read-only root.
 
-    One with `patience` (a duration of Compose's) goes on serving when it is told to stop: until the registrar ends it,
-    or for that long.
+    One with `patience` (a duration of Compose's) goes on serving when it is told to stop: until the
+    registrar ends it, or for that long.
     """
     made: Service = {
         "image": images.proxy,
@@ -140,13 +163,15 @@ def proxy(
         "stop_grace_period": "5s",
         "volumes": [
             _volume(names.TRUST_VOLUME, TRUST_PATH, read_only=True),
-            # Writable, for the socket of Envoy's admin, which must not be on the network that the app shares.
+            # Writable, for the socket of Envoy's admin, which must not be on the network that the
+            # app shares.
             _run(pod_service),
         ],
     }
     if patience:
-        # Envoy ends at once on SIGTERM, and with it what it has in hand. It ignores SIGHUP, while the registrar, for
-        # which any stop signal ends the endpoint, sees to it that nothing new is sent here.
+        # Envoy ends at once on SIGTERM, and with it what it has in hand. It ignores SIGHUP, while
+        # the registrar, for which any stop signal ends the endpoint, sees to it that nothing new is
+        # sent here.
         made |= {"stop_signal": "SIGHUP", "stop_grace_period": patience}
     if profiles:
         made["profiles"] = list(profiles)
@@ -177,11 +202,16 @@ def app(service: Meshed, replica: int, plan: Plan) -> Service:
 
 
 def follower(name: str, definition: Mapping[str, Any], owner: Meshed, plan: Plan) -> Service:
-    """A service that shared the network of `owner`, joined to its first pod, as Compose joins the first replica."""
+    """A service that shared the network of `owner`, joined to its first pod, as Compose joins the
+    first replica.
+    """
     made = rewritten(definition, plan)
     pod_service = names.pod_name(owner.name, 1)
     made["network_mode"] = f"service:{pod_service}"
-    made["depends_on"] = {**made.get("depends_on", {}), pod_service: _condition("service_healthy", restart=True)}
+    made["depends_on"] = {
+        **made.get("depends_on", {}),
+        pod_service: _condition("service_healthy", restart=True),
+    }
     made["labels"] = string_map(made.get("labels")) | {
         names.ROLE: "follower",
         names.WORKLOAD: names.workload_name(owner.project, owner.name, 1),
@@ -191,14 +221,24 @@ def follower(name: str, definition: Mapping[str, Any], owner: Meshed, plan: Plan
 
 
 def _keep_sysctls(made: Service) -> None:
-    rest = {key: value for key, value in string_map(made.pop("sysctls", None)).items() if not key.startswith("net.")}
+    rest = {
+        key: value
+        for key, value in string_map(made.pop("sysctls", None)).items()
+        if not key.startswith("net.")
+    }
     if rest:
         made["sysctls"] = rest
 
 
 def _stand_alone(made: Service, service: Meshed) -> None:
-    """One replica of several: a service of its own, that must not be scaled again, nor built under a new name."""
-    deploy = {key: value for key, value in (made.pop("deploy", None) or {}).items() if key not in ("replicas", "mode")}
+    """One replica of several: a service of its own, that must not be scaled again, nor built under
+    a new name.
+    """
+    deploy = {
+        key: value
+        for key, value in (made.pop("deploy", None) or {}).items()
+        if key not in ("replicas", "mode")
+    }
     if deploy:
         made["deploy"] = deploy
     if made.get("build") and not made.get("image"):
@@ -211,7 +251,9 @@ def _container_name(service: Meshed, replica: int) -> str:
 
 
 def _networks(service: Meshed, replica: int, mesh_key: str) -> dict[str, Any]:
-    """The service's own networks, where its names stay known to Docker's DNS, and the mesh network."""
+    """The service's own networks, where its names stay known to Docker's DNS, and the mesh
+    network.
+    """
     joined: dict[str, Any] = {}
     for network, attachment in (service.definition.get("networks") or {"default": None}).items():
         kept = dict(attachment or {})
@@ -224,7 +266,9 @@ def _networks(service: Meshed, replica: int, mesh_key: str) -> dict[str, Any]:
 
 def _aliases(joined: Mapping[str, Any], known: Set[str]) -> list[str]:
     """By what other names Docker's DNS knows the service on any of its networks."""
-    found = {alias for attachment in joined.values() for alias in (attachment or {}).get("aliases") or ()}
+    found = {
+        alias for attachment in joined.values() for alias in (attachment or {}).get("aliases") or ()
+    }
     return sorted(found - known)
 
 

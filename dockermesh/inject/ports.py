@@ -26,10 +26,14 @@ from dockermesh.model.protocol import infer_protocol
 
 ENTRY_HOST_PORT = 30080
 ENTRY_GATEWAY_PORT = 80
-_RESERVED = frozenset({ADMIN_PORT, DNS_PORT, INBOUND_PORT, OUTBOUND_PORT, PROMETHEUS_PORT, READINESS_PORT})
+_RESERVED = frozenset(
+    {ADMIN_PORT, DNS_PORT, INBOUND_PORT, OUTBOUND_PORT, PROMETHEUS_PORT, READINESS_PORT}
+)
 _SPARE_LISTENERS = 20000
 # Ports of well-known protocols that are not HTTP and that a gateway may only pass through.
-_NOT_HTTP = frozenset({21, 23, 110, 143, 389, 465, 587, 636, 993, 995, 1433, 1521, 1883, 2181, 4222, 5671, 5672, 6650})
+_NOT_HTTP = frozenset(
+    {21, 23, 110, 143, 389, 465, 587, 636, 993, 995, 1433, 1521, 1883, 2181, 4222, 5671, 5672, 6650}
+)
 _NOT_HTTP_HIGH = frozenset({8883, 9042, 9092, 11211, 25565, 26257, 27018, 27019, 61616})
 
 
@@ -47,7 +51,9 @@ class Published:
 def split_ports(
     services: Iterable[Meshed],
 ) -> tuple[list[Published], dict[str, list[dict[str, Any]]], list[Notice]]:
-    """The ports that move, in the project's order; those that stay on the pod, by service; and why they stay."""
+    """The ports that move, in the project's order; those that stay on the pod, by service; and why
+    they stay.
+    """
     moving: list[Published] = []
     staying: dict[str, list[dict[str, Any]]] = {}
     notices: list[Notice] = []
@@ -68,7 +74,8 @@ def split_ports(
 def map_ports(
     moving: Sequence[Published], specs: Sequence[str], user_http: Sequence[int] = ()
 ) -> tuple[PortMapping, ...]:
-    """The gateway's mappings. `user_http` are the HTTP ports that the user's own Gateways serve, best first.
+    """The gateway's mappings. `user_http` are the HTTP ports that the user's own Gateways serve,
+    best first.
 
     Raises InputError if a spec names nothing that is published, or two mappings want one host port.
     """
@@ -96,11 +103,15 @@ def map_ports(
 def _with_listeners(
     mappings: list[PortMapping], named: list[bool], user_http: Sequence[int]
 ) -> tuple[PortMapping, ...]:
-    """Give the entry the gateway's port 80 (or the user's), the others a listener with their own number."""
+    """Give the entry the gateway's port 80 (or the user's), the others a listener with their own
+    number.
+    """
     http = [i for i, mapping in enumerate(mappings) if mapping.protocol == "http"]
     entry = next((i for i in http if named[i]), None)
     if entry is None:
-        entry = next((i for i in http if mappings[i].host_port == ENTRY_HOST_PORT), http[0] if http else None)
+        entry = next(
+            (i for i in http if mappings[i].host_port == ENTRY_HOST_PORT), http[0] if http else None
+        )
     taken = set(_RESERVED)
     entry_port = user_http[0] if user_http else ENTRY_GATEWAY_PORT
     if entry is not None:
@@ -126,7 +137,9 @@ def _chosen(moving: Sequence[Published], specs: Sequence[str]) -> dict[Published
         left, colon, right = spec.rpartition(":")
         if not colon or not right.isdigit() or not 0 < int(right) < 65536:
             raise InputError(
-                f"{spec!r} is not A:B", where="--gateway-port", fix="write PUBLISHED:HOSTPORT, like 9081:30080"
+                f"{spec!r} is not A:B",
+                where="--gateway-port",
+                fix="write PUBLISHED:HOSTPORT, like 9081:30080",
             )
         for port in _named(left, spec, moving):
             # The command line comes first and wins over x-dockermesh.
@@ -139,9 +152,13 @@ def _named(left: str, spec: str, moving: Sequence[Published]) -> list[Published]
     if name.isdigit():
         found = [port for port in moving if port.port == int(name) and not target]
     else:
-        found = [port for port in moving if port.service == name and target in ("", str(port.target))][:1]
+        found = [
+            port for port in moving if port.service == name and target in ("", str(port.target))
+        ][:1]
     if not found:
-        known = ", ".join(f"{port.port} ({port.service}:{port.target})" for port in moving) or "none"
+        known = (
+            ", ".join(f"{port.port} ({port.service}:{port.target})" for port in moving) or "none"
+        )
         what = f"{spec!r}: no meshed service publishes port {left}"
         if not name.isdigit():
             what = f"{spec!r}: no meshed service {left!r} publishes a TCP port"
@@ -155,7 +172,8 @@ def _refuse_doubles(mappings: Sequence[PortMapping]) -> None:
         for other in seen.setdefault(mapping.host_port, []):
             if mapping.host_ip == other.host_ip or "" in (mapping.host_ip, other.host_ip):
                 raise InputError(
-                    f"host port {mapping.host_port} is wanted by {other.service} and by {mapping.service}",
+                    f"host port {mapping.host_port} is wanted by {other.service} and by"
+                    f" {mapping.service}",
                     where="gateway ports",
                     fix=f"give one of them another with --gateway-port {mapping.published}:PORT",
                 )

@@ -40,7 +40,14 @@ class _Sidecars:
         made: dict[str, Service] = {}
         for n in service.numbers:
             pod_service = names.pod_name(service.name, n)
-            own = pod(service, n, self.plan, mesh_key=self.mesh_key, mesh_name=self.mesh_name, images=self.images)
+            own = pod(
+                service,
+                n,
+                self.plan,
+                mesh_key=self.mesh_key,
+                mesh_name=self.mesh_name,
+                images=self.images,
+            )
             if ports and n == 1:
                 own["ports"] = ports
             self._tune(service, own)
@@ -77,8 +84,16 @@ def inject_project(project: Mapping[str, Any], options: InjectOptions) -> Inject
     mesh_key = _network_key(project.get("networks") or {}, mesh_name)
     moving, staying, notices = split_ports(plan.meshed.values())
     user = user_ports(options.config, plan.project)
-    mappings = settle(map_ports(moving, (*options.gateway_ports, *settings.gateway_ports), user.http), user)
-    edge = Edge(plan, mesh_key, mesh_name, options.images, own_network=OWN_NETWORK in (project.get("networks") or {}))
+    mappings = settle(
+        map_ports(moving, (*options.gateway_ports, *settings.gateway_ports), user.http), user
+    )
+    edge = Edge(
+        plan,
+        mesh_key,
+        mesh_name,
+        options.images,
+        own_network=OWN_NETWORK in (project.get("networks") or {}),
+    )
     gateway = edge.ingress(mappings, user)
     if options.egress_gateway or settings.egress_gateway:
         gateway |= edge.egress()
@@ -93,12 +108,17 @@ def inject_project(project: Mapping[str, Any], options: InjectOptions) -> Inject
             services[name] = rewritten(definition, plan)
     if clash := gateway.keys() & services.keys():
         raise InputError(
-            f"the name {min(clash)!r} is taken by a service", where=f"services.{min(clash)}", fix="rename the service"
+            f"the name {min(clash)!r} is taken by a service",
+            where=f"services.{min(clash)}",
+            fix="rename the service",
         )
     services |= gateway
     meshed = _document(project, services, sidecars, with_mesh=bool(plan.meshed or gateway))
     return Injection(
-        project=meshed, overlay=overlay(project, meshed), ports=mappings, notices=(*plan.notices, *notices)
+        project=meshed,
+        overlay=overlay(project, meshed),
+        ports=mappings,
+        notices=(*plan.notices, *notices),
     )
 
 
@@ -106,7 +126,11 @@ def scaled_notices(services: Iterable[str], injection: Injection) -> tuple[Notic
     """What the overlay has to repeat of the user's file: services that were expanded."""
     gone = [name for name in services if name not in injection.project["services"]]
     return tuple(
-        Notice(name, "is replaced by one service per replica; the overlay repeats its definition, with absolute paths")
+        Notice(
+            name,
+            "is replaced by one service per replica; the overlay repeats its definition, with"
+            " absolute paths",
+        )
         for name in gone
     )
 
@@ -114,18 +138,27 @@ def scaled_notices(services: Iterable[str], injection: Injection) -> tuple[Notic
 def _document(
     project: Mapping[str, Any], services: dict[str, Any], sidecars: _Sidecars, *, with_mesh: bool
 ) -> dict[str, Any]:
-    """The whole file: what the user had, the services, and the networks and volumes that they share."""
+    """The whole file: what the user had, the services, and the networks and volumes that they
+    share.
+    """
     kept = {key: value for key, value in project.items() if key not in ("services", "version")}
     shared = {key: dict(kept.pop(key, None) or {}) for key in ("networks", "volumes", "configs")}
     if with_mesh:
-        shared["networks"].setdefault(sidecars.mesh_key, {"name": sidecars.mesh_name, "external": True})
+        shared["networks"].setdefault(
+            sidecars.mesh_key, {"name": sidecars.mesh_name, "external": True}
+        )
         shared["volumes"][names.TRUST_VOLUME] = {"name": names.TRUST_VOLUME, "external": True}
     shared["configs"] |= dict(sorted(sidecars.configs.items()))
     for name, service in services.items():
         if string_map(service.get("labels")).get(names.ROLE) == "pod":
             shared["volumes"][names.run_volume(name)] = run_volume()
     title = {"name": kept.pop("name")} if "name" in kept else {}
-    return {**title, "services": services, **{key: value for key, value in shared.items() if value}, **kept}
+    return {
+        **title,
+        "services": services,
+        **{key: value for key, value in shared.items() if value},
+        **kept,
+    }
 
 
 def _network_key(networks: Mapping[str, Any], mesh_name: str) -> str:

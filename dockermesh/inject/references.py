@@ -1,6 +1,7 @@
 """References from one service to another, rewritten to the services that now stand for it.
 
-Invariant: a reference to a service that was not expanded, and that does not concern its network, stays as it is.
+Invariant: a reference to a service that was not expanded, and that does not concern its network,
+stays as it is.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from dockermesh.inject.plan import Plan
 def depends_on(value: Any, plan: Plan) -> dict[str, Any]:
     """`depends_on` in its long form, naming all replicas of each service; conditions kept."""
     if not isinstance(value, Mapping):
-        value = {str(name): {"condition": "service_started", "required": True} for name in value or ()}
+        value = {
+            str(name): {"condition": "service_started", "required": True} for name in value or ()
+        }
     found: dict[str, Any] = {}
     for name, condition in value.items():
         for stand_in in _apps(name, plan):
@@ -24,7 +27,9 @@ def depends_on(value: Any, plan: Plan) -> dict[str, Any]:
 
 
 def links(value: Any, plan: Plan) -> list[str]:
-    """`links` of a pod: Docker resolves a link to the container that owns the address, so to the linked pods."""
+    """`links` of a pod: Docker resolves a link to the container that owns the address, so to the
+    linked pods.
+    """
     found: list[str] = []
     for link in value or ():
         target, _, alias = str(link).partition(":")
@@ -35,17 +40,22 @@ def links(value: Any, plan: Plan) -> list[str]:
 
 
 def rewritten(definition: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
-    """A copy of the service with `depends_on` and shared namespaces and volumes pointing at the right services."""
+    """A copy of the service with `depends_on` and shared namespaces and volumes pointing at the
+    right services.
+    """
     copy = dict(definition)
     if definition.get("depends_on"):
         copy["depends_on"] = depends_on(definition["depends_on"], plan)
     for key in ("pid", "ipc"):
         kind, _, target = str(definition.get(key) or "").partition(":")
         if kind == "service":
-            # A namespace can be shared with one container only; Compose, too, takes the first replica.
+            # A namespace can be shared with one container only; Compose, too, takes the first
+            # replica.
             copy[key] = f"service:{_apps(target, plan)[0]}"
     if definition.get("volumes_from"):
-        copy["volumes_from"] = [_volumes_from(str(item), plan) for item in definition["volumes_from"]]
+        copy["volumes_from"] = [
+            _volumes_from(str(item), plan) for item in definition["volumes_from"]
+        ]
     return copy
 
 

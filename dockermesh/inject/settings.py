@@ -1,6 +1,8 @@
-"""Settings of the user: `x-dockermesh`, the labels Istio users know, and registrator's `SERVICE_*` conventions.
+"""Settings of the user: `x-dockermesh`, the labels Istio users know, and registrator's `SERVICE_*`
+conventions.
 
-Invariant: a wrong key or value is refused with its place; `x-dockermesh` beats labels, labels beat environment.
+Invariant: a wrong key or value is refused with its place; `x-dockermesh` beats labels, labels beat
+environment.
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ class ProjectSettings:
 class ServiceSettings:
     """What was said about one service.
 
-    `capture` has the arguments of `pod_capture_config`, empty for the defaults; `intercept` is false for no rules.
+    `capture` has the arguments of `pod_capture_config`, empty for the defaults; `intercept` is
+    false for no rules.
     """
 
     inject: bool = True
@@ -66,7 +69,11 @@ def project_settings(project: Mapping[str, Any]) -> ProjectSettings:
     gateway = _section(raw.get("gateway"), f"{EXTENSION}.gateway", _GATEWAY_KEYS)
     ports = gateway.get("ports") or []
     if not isinstance(ports, list):
-        raise InputError("must be a list of A:B", where=f"{EXTENSION}.gateway.ports", fix='write ports: ["9081:30080"]')
+        raise InputError(
+            "must be a list of A:B",
+            where=f"{EXTENSION}.gateway.ports",
+            fix='write ports: ["9081:30080"]',
+        )
     return ProjectSettings(
         inject=_boolean(raw.get("inject", True), f"{EXTENSION}.inject"),
         network=str(raw.get("network") or ""),
@@ -76,12 +83,16 @@ def project_settings(project: Mapping[str, Any]) -> ProjectSettings:
     )
 
 
-def service_settings(name: str, service: Mapping[str, Any], project: ProjectSettings) -> ServiceSettings:
+def service_settings(
+    name: str, service: Mapping[str, Any], project: ProjectSettings
+) -> ServiceSettings:
     """The settings of the service `name`."""
     place = f"services.{name}.{EXTENSION}"
     raw = _section(service.get(EXTENSION), place, (*_SERVICE_KEYS, _MODE_KEY, *_CAPTURE_KEYS))
     labels = string_map(service.get("labels"))
-    inject = raw.get("inject", labels.get(INJECT, labels.get("sidecar.istio.io/inject", project.inject)))
+    inject = raw.get(
+        "inject", labels.get(INJECT, labels.get("sidecar.istio.io/inject", project.inject))
+    )
     namespace = raw.get("namespace", labels.get(NAMESPACE, project.namespace))
     told = conventions(service).get("SERVICE_ACCOUNT") or mesh_name(name, service)
     account = raw.get("serviceAccount", labels.get(SERVICE_ACCOUNT, told))
@@ -89,7 +100,9 @@ def service_settings(name: str, service: Mapping[str, Any], project: ProjectSett
     if not isinstance(own, Mapping):
         raise InputError("must be a mapping", where=f"{place}.labels")
     capture = _capture(raw, labels)
-    intercept = _intercepts(raw.get(_MODE_KEY, labels.get("sidecar.istio.io/interceptionMode")), f"services.{name}")
+    intercept = _intercepts(
+        raw.get(_MODE_KEY, labels.get("sidecar.istio.io/interceptionMode")), f"services.{name}"
+    )
     return ServiceSettings(
         inject=_boolean(inject, f"services.{name}: inject"),
         namespace=_name(namespace, f"services.{name}: namespace"),
@@ -103,10 +116,15 @@ def service_settings(name: str, service: Mapping[str, Any], project: ProjectSett
 
 
 def _taken_in(capture: Mapping[str, str], *, intercept: bool) -> dict[str, str]:
-    """Labels that tell the control plane which ports its proxy does not see: clients call these in plaintext."""
+    """Labels that tell the control plane which ports its proxy does not see: clients call these in
+    plaintext.
+    """
     if not intercept:
         return {TLS_MODE_LABEL: "disabled"}
-    inbound = ((key, capture.get(_CAPTURE_KEYS[key])) for key in ("includeInboundPorts", "excludeInboundPorts"))
+    inbound = (
+        (key, capture.get(_CAPTURE_KEYS[key]))
+        for key in ("includeInboundPorts", "excludeInboundPorts")
+    )
     return {f"{TRAFFIC_LABELS}{key}": value for key, value in inbound if value is not None}
 
 
@@ -125,21 +143,29 @@ def conventions(service: Mapping[str, Any]) -> dict[str, str]:
 
 
 def mesh_name(name: str, service: Mapping[str, Any]) -> str:
-    """What the mesh calls the service: as declared, for its only port if there, else Compose's name."""
+    """What the mesh calls the service: as declared, for its only port if there, else Compose's
+    name.
+    """
     declared = conventions(service)
     named = {value for key, value in declared.items() if re.fullmatch(r"SERVICE_\d+_NAME", key)}
-    return declared.get("SERVICE_NAME") or (named.pop() if len(named) == 1 and _is_single(service) else name)
+    return declared.get("SERVICE_NAME") or (
+        named.pop() if len(named) == 1 and _is_single(service) else name
+    )
 
 
 def _is_single(service: Mapping[str, Any]) -> bool:
     """Whether the file tells of one port at most."""
     exposed = {str(port).partition("/")[0] for port in service.get("expose") or ()}
-    exposed |= {str(port["target"]) for port in service.get("ports") or () if isinstance(port, Mapping)}
+    exposed |= {
+        str(port["target"]) for port in service.get("ports") or () if isinstance(port, Mapping)
+    }
     return len(exposed) <= 1
 
 
 def workload_labels(name: str, service: Mapping[str, Any]) -> dict[str, str]:
-    """What subsets and selectors match: Docker labels, tags `key|value` or `key=value`, and `app`."""
+    """What subsets and selectors match: Docker labels, tags `key|value` or `key=value`, and
+    `app`.
+    """
     own = {
         key: value
         for key, value in string_map(service.get("labels")).items()
@@ -170,7 +196,9 @@ def _section(raw: Any, place: str, known: tuple[str, ...]) -> Mapping[str, Any]:
         if key not in known:
             near = get_close_matches(str(key), known, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
-            raise InputError(f"unknown key {key!r}", where=place, fix=f"{hint}known keys: {', '.join(known)}")
+            raise InputError(
+                f"unknown key {key!r}", where=place, fix=f"{hint}known keys: {', '.join(known)}"
+            )
     return raw
 
 
@@ -180,13 +208,17 @@ def _boolean(value: Any, place: str) -> bool:
         return True
     if text in ("false", "no", "off", "0", "disabled"):
         return False
-    raise InputError(f"{value!r} is neither true nor false", where=place, fix='write "true" or "false"')
+    raise InputError(
+        f"{value!r} is neither true nor false", where=place, fix='write "true" or "false"'
+    )
 
 
 def _name(value: Any, place: str) -> str:
     text = str(value)
     if len(text) > 63 or not _PLAIN_NAME.match(text):
-        raise InputError(f"{text!r} is not a name", where=place, fix="use lower-case letters, digits and '-'")
+        raise InputError(
+            f"{text!r} is not a name", where=place, fix="use lower-case letters, digits and '-'"
+        )
     return text
 
 
@@ -195,7 +227,10 @@ def _account(text: str, place: str) -> str:
         raise InputError(
             f"{text!r} cannot be part of a SPIFFE identity",
             where=place,
-            fix="set dockermesh.io/service-account (or SERVICE_ACCOUNT) to letters, digits, '.', '_', '-'",
+            fix=(
+                "set dockermesh.io/service-account (or SERVICE_ACCOUNT) to letters, digits, '.',"
+                " '_', '-'"
+            ),
         )
     return text
 
@@ -205,7 +240,9 @@ def _capture(raw: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, str
     for key, argument in _CAPTURE_KEYS.items():
         value = raw.get(key, labels.get(TRAFFIC_LABELS + key))
         if value is not None:
-            settings[argument] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            settings[argument] = (
+                ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            )
     return settings
 
 
@@ -213,10 +250,13 @@ def _intercepts(mode: Any, place: str) -> bool:
     text = str(mode or "REDIRECT").upper()
     if text == "TPROXY":
         raise InputError(
-            "interception mode TPROXY needs a proxy with NET_ADMIN, and proxies of the mesh have no capability",
+            "interception mode TPROXY needs a proxy with NET_ADMIN, and proxies of the mesh have no"
+            " capability",
             where=place,
             fix="use REDIRECT; the client's address is in x-forwarded-for",
         )
     if text not in ("REDIRECT", "NONE"):
-        raise InputError(f"unknown interception mode {mode!r}", where=place, fix="write REDIRECT or NONE")
+        raise InputError(
+            f"unknown interception mode {mode!r}", where=place, fix="write REDIRECT or NONE"
+        )
     return text == "REDIRECT"

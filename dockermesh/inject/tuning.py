@@ -1,6 +1,7 @@
 """Capture rules of services that do not want the default ones.
 
-Invariant: services with the same settings share one Compose config, named by the hash of its content.
+Invariant: services with the same settings share one Compose config, named by the hash of its
+content.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from dockermesh.model import READINESS_PORT
 
 
 def rules(service: str, capture: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """The Compose config (its name and definition) with the rules for these settings of `service`."""
+    """The Compose config (its name and definition) with the rules for these settings of
+    `service`.
+    """
     try:
         text = _rendered(tuple(sorted(capture.items())))
     except InputError as error:
@@ -34,11 +37,15 @@ def _rendered(capture: tuple[tuple[str, str], ...]) -> str:
 def tune(pod: dict[str, Any], config: str) -> None:
     """Put the rules `config` in place of those in the pod's image."""
     pod["configs"] = [{"source": config, "target": names.CAPTURE_PATH}]
-    # Compose copies inline configs into the container, which Docker refuses on a read-only root (docker/compose#12031).
-    # Without capabilities and new privileges the sleeping pod can write nothing there that matters.
+    # Compose copies inline configs into the container, which Docker refuses on a read-only root
+    # (docker/compose#12031). Without capabilities and new privileges the sleeping pod can write
+    # nothing there that matters.
     del pod["read_only"]
 
 
 def switch_off(pod: dict[str, Any]) -> None:
     """No rules at all, and no port of the app held back while there is no proxy."""
-    pod["environment"] |= {"DOCKERMESH_CAPTURE": "none", "DOCKERMESH_HOLD_PORTS": str(READINESS_PORT)}
+    pod["environment"] |= {
+        "DOCKERMESH_CAPTURE": "none",
+        "DOCKERMESH_HOLD_PORTS": str(READINESS_PORT),
+    }

@@ -1,6 +1,7 @@
 """The file of a meshed project, and the check of it against the Compose specification.
 
-Invariant: what the generator makes is valid Compose; if not, it is our fault and said so, before a file is written.
+Invariant: what the generator makes is valid Compose; if not, it is our fault and said so, before a
+file is written.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ def to_yaml(project: Mapping[str, Any]) -> str:
 def check(project: Mapping[str, Any], source: Mapping[str, Any]) -> None:
     """Check `project` with compose-spec.
 
-    What it also rejects in `source` is newer than it, and Compose, which loaded it, knows better. Anything else is a
-    fault of ours: DockermeshError.
+    What it also rejects in `source` is newer than it, and Compose, which loaded it, knows better.
+    Anything else is a fault of ours: DockermeshError.
     """
     complaint = _complaint(project)
     if complaint and not _complaint(source):
@@ -44,7 +45,9 @@ def _networks(service: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     return {
         "networks": {
-            name: {key: value for key, value in attachment.items() if key != "aliases"} if attachment else attachment
+            name: {key: value for key, value in attachment.items() if key != "aliases"}
+            if attachment
+            else attachment
             for name, attachment in networks.items()
         }
     }
@@ -54,7 +57,8 @@ def _complaint(project: Mapping[str, Any]) -> str:
     from compose_spec import PyCompose
 
     services = {
-        name: {key: value for key, value in service.items() if key not in _NEWER} | _networks(service)
+        name: {key: value for key, value in service.items() if key not in _NEWER}
+        | _networks(service)
         for name, service in project["services"].items()
     }
     try:

@@ -1,6 +1,8 @@
-"""The operations on objects: get, list, watch, create, update, patch, apply and delete, over cache and writer.
+"""The operations on objects: get, list, watch, create, update, patch, apply and delete, over cache
+and writer.
 
-Invariant: nothing is stored that does not validate; what is refused, or fails, leaves the old state.
+Invariant: nothing is stored that does not validate; what is refused, or fails, leaves the old
+state.
 """
 
 from __future__ import annotations
@@ -65,7 +67,12 @@ class Api:
     """Handlers of objects' paths."""
 
     def __init__(
-        self, writer: Writer, cache: ObjectCache, view: View, vault: Vault | None, why_unread: Callable[[], str]
+        self,
+        writer: Writer,
+        cache: ObjectCache,
+        view: View,
+        vault: Vault | None,
+        why_unread: Callable[[], str],
     ) -> None:
         self._writer = writer
         self._vault = vault
@@ -73,7 +80,8 @@ class Api:
         self._view = view
         self._why_unread = why_unread
 
-    # reading --------------------------------------------------------------------------------------------------------
+    # reading
+    # ----------------------------------------------------------------------------------------------
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         """One object."""
@@ -86,11 +94,15 @@ class Api:
     async def collection(self, request: web.Request) -> web.StreamResponse:
         """A collection, or its changes."""
         call = self._call(request)
-        matches = parse_selectors(call.query.get("labelSelector", ""), call.query.get("fieldSelector", ""))
+        matches = parse_selectors(
+            call.query.get("labelSelector", ""), call.query.get("fieldSelector", "")
+        )
         as_table = wants_table(request.headers.get("Accept", ""))
         include = call.query.get("includeObject", "Metadata")
         if call.query.get("watch") in {"true", "1", ""} and "watch" in call.query:
-            return await serve_watch(request, self._cache, self._watch(call, matches, as_table, include))
+            return await serve_watch(
+                request, self._cache, self._watch(call, matches, as_table, include)
+            )
         version = str(self._cache.version)
         found = [d for d in self._documents(call) if matches is None or matches(d)]
         if as_table:
@@ -119,7 +131,11 @@ class Api:
         return WatchRequest(
             prefix=prefix,
             start=start_of(call.query),
-            seconds=float(seconds) if seconds.isascii() and seconds.isdigit() and len(seconds) < 9 else 0.0,
+            seconds=(
+                float(seconds)
+                if seconds.isascii() and seconds.isdigit() and len(seconds) < 9
+                else 0.0
+            ),
             bookmarks=call.query.get("allowWatchBookmarks") in {"true", "1"},
             initial_end=call.query.get("sendInitialEvents") == "true",
             matches=matches,
@@ -150,12 +166,15 @@ class Api:
             return _implicit(call.name)
         return stored
 
-    # writing --------------------------------------------------------------------------------------------------------
+    # writing
+    # ----------------------------------------------------------------------------------------------
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """POST to a collection."""
         call = self._call(request)
-        _, body = await read_body(request, JSON, YAML, *([PROTOBUF] if not call.served.group else []))
+        _, body = await read_body(
+            request, JSON, YAML, *([PROTOBUF] if not call.served.group else [])
+        )
         document = check_envelope(body, call.served, call.version)
         metadata = document["metadata"]
         if metadata.get("resourceVersion"):
@@ -165,7 +184,13 @@ class Api:
         if not metadata.get("name"):
             raise invalid(
                 replace(call, name="").target,
-                [Cause("metadata.name", "Required value: name or generateName is required", "FieldValueRequired")],
+                [
+                    Cause(
+                        "metadata.name",
+                        "Required value: name or generateName is required",
+                        "FieldValueRequired",
+                    )
+                ],
             )
         call = replace(call, name=metadata["name"])
         place(document, call)
@@ -176,7 +201,9 @@ class Api:
                 raise already_exists(call.target)
             return self._complete(call, document, None, call.manager(), None, warnings)
 
-        written = await self._writer.write(call.key, call.target, compute, call.actor, dry_run=call.is_dry_run)
+        written = await self._writer.write(
+            call.key, call.target, compute, call.actor, dry_run=call.is_dry_run
+        )
         return self._answer(request, call, written, warnings)
 
     async def replace(self, request: web.Request) -> web.StreamResponse:
@@ -196,7 +223,9 @@ class Api:
         call = self._call(request)
         accepted = [MERGE_PATCH, JSON_PATCH, APPLY_PATCH]
         if not call.served.group:
-            accepted.append(STRATEGIC_PATCH)  # the same as a merge patch, as all fields are mappings of texts
+            accepted.append(
+                STRATEGIC_PATCH
+            )  # the same as a merge patch, as all fields are mappings of texts
         kind, body = await read_body(request, *accepted)
         if kind == APPLY_PATCH:
             return await self._apply(request, call, body)
@@ -204,7 +233,11 @@ class Api:
         def change(current: Stored) -> tuple[dict[str, Any], Manager, Any]:
             live = self._view(call.served, call.version, call.key, current)
             try:
-                changed = patches.apply_operations(live, body) if kind == JSON_PATCH else patches.merge(live, body)
+                changed = (
+                    patches.apply_operations(live, body)
+                    if kind == JSON_PATCH
+                    else patches.merge(live, body)
+                )
             except patches.PatchError as error:
                 raise invalid(call.target, [Cause("patch", str(error))]) from error
             document = check_envelope(changed, call.served, call.version)
@@ -226,7 +259,11 @@ class Api:
             live = self._view(call.served, call.version, call.key, current)
             live.pop("status", None)
             merged, conflicts = managed.merge_applied(live, applied, manager.name)
-            if conflicts and not force and not client_side.are_taken_over(live, conflicts, manager.name):
+            if (
+                conflicts
+                and not force
+                and not client_side.are_taken_over(live, conflicts, manager.name)
+            ):
                 raise apply_conflict(call, conflicts)
             client_side.keep_current(merged, applied, manager.name)
             metadata = merged["metadata"]
@@ -243,7 +280,9 @@ class Api:
                 raise conflict(call.target, "uid mismatch: the object does not exist")
             return self._complete(call, applied, None, manager, applied, warnings)
 
-        written = await self._writer.write(call.key, call.target, compute, call.actor, dry_run=call.is_dry_run)
+        written = await self._writer.write(
+            call.key, call.target, compute, call.actor, dry_run=call.is_dry_run
+        )
         return self._answer(request, call, written, warnings)
 
     async def _update(self, request: web.Request, call: Call, change: Change) -> web.StreamResponse:
@@ -256,10 +295,14 @@ class Api:
                 raise not_found(call.target)
             return self._changed(call, known, change, warnings)
 
-        written = await self._writer.write(call.key, call.target, compute, call.actor, dry_run=call.is_dry_run)
+        written = await self._writer.write(
+            call.key, call.target, compute, call.actor, dry_run=call.is_dry_run
+        )
         return self._answer(request, call, replace(written, created=False), warnings)
 
-    def _changed(self, call: Call, current: Stored, change: Change, warnings: list[str]) -> dict[str, Any]:
+    def _changed(
+        self, call: Call, current: Stored, change: Change, warnings: list[str]
+    ) -> dict[str, Any]:
         document, manager, applied = change(current)
         check_preconditions(document["metadata"], current, call.key, call.target)
         return self._complete(call, document, current, manager, applied, warnings)
@@ -280,13 +323,18 @@ class Api:
         result = {**checked.document, "metadata": dict(checked.document["metadata"])}
         stamp(result, before, call.key)
         if before is not None and not isinstance(result["metadata"].get("managedFields"), list):
-            result["metadata"]["managedFields"] = (before.get("metadata") or {}).get("managedFields") or []
+            result["metadata"]["managedFields"] = (before.get("metadata") or {}).get(
+                "managedFields"
+            ) or []
         managed.record(before, result, manager, applied)
         if call.served is SECRET and self._vault is not None:
-            return self._vault.close(result, current.resource if current is not None else None, call.key)
+            return self._vault.close(
+                result, current.resource if current is not None else None, call.key
+            )
         return result
 
-    # removing -------------------------------------------------------------------------------------------------------
+    # removing
+    # ----------------------------------------------------------------------------------------------
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
         """DELETE of an object; of a namespace: with all that is in it."""
@@ -306,13 +354,17 @@ class Api:
         call = self._call(request)
         options = await _delete_options(request)
         dry_run = call.is_dry_run or "All" in (options.get("dryRun") or ())
-        matches = parse_selectors(call.query.get("labelSelector", ""), call.query.get("fieldSelector", ""))
+        matches = parse_selectors(
+            call.query.get("labelSelector", ""), call.query.get("fieldSelector", "")
+        )
         if call.served is NAMESPACE:
             raise Failure(405, "MethodNotAllowed", "namespaces are deleted one by one")
         found = [d for d in self._documents(call) if matches is None or matches(d)]
         for document in found:
             metadata = document["metadata"]
-            await self._remove(replace(call, namespace=metadata["namespace"], name=metadata["name"]), {}, dry_run)
+            await self._remove(
+                replace(call, namespace=metadata["namespace"], name=metadata["name"]), {}, dry_run
+            )
         return web.json_response(
             {
                 "apiVersion": call.api_version,
@@ -333,34 +385,53 @@ class Api:
 
     async def _empty_namespace(self, call: Call, dry_run: bool) -> None:
         if call.name == "default":
-            raise Failure(403, "Forbidden", f"{call.target.title} is forbidden: this namespace may not be deleted")
+            raise Failure(
+                403,
+                "Forbidden",
+                f"{call.target.title} is forbidden: this namespace may not be deleted",
+            )
         if self._current(call) is None:
             raise not_found(call.target)
         inside = [k for k in self._cache.objects if k.split("/")[2] == call.name and k != call.key]
         for key in inside:
-            await self._writer.write(key, call.target, lambda _current: None, call.actor, dry_run=dry_run)
+            await self._writer.write(
+                key, call.target, lambda _current: None, call.actor, dry_run=dry_run
+            )
 
-    # answers --------------------------------------------------------------------------------------------------------
+    # answers
+    # ----------------------------------------------------------------------------------------------
 
     def _call(self, request: web.Request) -> Call:
         if not self._cache.is_read:
-            raise unavailable(f"the config store has not been read yet {self._why_unread()}".rstrip())
+            raise unavailable(
+                f"the config store has not been read yet {self._why_unread()}".rstrip()
+            )
         call = read_call(request)
         if call.served is SECRET and self._vault is None:
-            raise Failure(403, "Forbidden", "Secrets are served only where the API wants a token (--api-auth token)")
+            raise Failure(
+                403,
+                "Forbidden",
+                "Secrets are served only where the API wants a token (--api-auth token)",
+            )
         return call
 
-    def _answer(self, request: web.Request, call: Call, written: Written, warnings: list[str]) -> web.StreamResponse:
+    def _answer(
+        self, request: web.Request, call: Call, written: Written, warnings: list[str]
+    ) -> web.StreamResponse:
         response = self._show(request, call, written, 201 if written.created else 200)
         for text in warnings[:_MAX_WARNINGS]:
             response.headers.add("Warning", f'299 - "{quoted(text)}"')
         return response
 
-    def _show(self, request: web.Request, call: Call, stored: Stored, code: int = 200) -> web.Response:
+    def _show(
+        self, request: web.Request, call: Call, stored: Stored, code: int = 200
+    ) -> web.Response:
         document = self._view(call.served, call.version, call.key, stored)
         if wants_table(request.headers.get("Accept", "")):
             version = document["metadata"]["resourceVersion"]
-            document = table(call.served, [document], version, call.query.get("includeObject", "Metadata"))
+            document = table(
+                call.served, [document], version, call.query.get("includeObject", "Metadata")
+            )
         return web.json_response(document, status=code)
 
 

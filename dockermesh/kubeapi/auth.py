@@ -1,6 +1,8 @@
-"""Who may use our HTTP servers: holders of the bearer token, or on request anybody who is no browser.
+"""Who may use our HTTP servers: holders of the bearer token, or on request anybody who is no
+browser.
 
-Tokens are compared in constant time, and asked for on every path that is not said to be open. Who guesses is stopped.
+Tokens are compared in constant time, and asked for on every path that is not said to be open. Who
+guesses is stopped.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ _MOST_ADDRESSES = 10_000
 
 
 class FailureLimit:
-    """How many failed attempts an address has: `burst` at once, then one a second. Others are not affected."""
+    """How many failed attempts an address has: `burst` at once, then one a second. Others are not
+    affected.
+    """
 
     def __init__(self, burst: int = 30, clock: Callable[[], float] = time.monotonic) -> None:
         self._burst = burst
@@ -58,7 +62,11 @@ class TokenGate:
             return None
         if given:
             self.limit.failed(address)
-        refusal = status(401, "Unauthorized", "Unauthorized: a bearer token is needed; run `dockermesh kubeconfig`")
+        refusal = status(
+            401,
+            "Unauthorized",
+            "Unauthorized: a bearer token is needed; run `dockermesh kubeconfig`",
+        )
         refusal.headers["WWW-Authenticate"] = "Bearer"
         return refusal
 
@@ -71,7 +79,9 @@ def bearer_of(request: web.Request) -> str:
 
 def too_many() -> web.Response:
     """The answer to an address that guesses."""
-    refusal = status(429, "TooManyRequests", "too many attempts with a wrong token; try again in a moment")
+    refusal = status(
+        429, "TooManyRequests", "too many attempts with a wrong token; try again in a moment"
+    )
     refusal.headers["Retry-After"] = "5"
     return refusal
 
@@ -88,15 +98,21 @@ def require_token(gate: TokenGate, *, open_paths: frozenset[str] = frozenset()) 
 
 
 def refuse_browsers() -> Middleware:
-    """A middleware for a server without tokens: a web page that the user happens to visit must not reach it.
+    """A middleware for a server without tokens: a web page that the user happens to visit must not
+    reach it.
 
-    Browsers name the page in `Origin`; a page that had its name rebound to this address shows it in `Host`.
+    Browsers name the page in `Origin`; a page that had its name rebound to this address shows it in
+    `Host`.
     """
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         if "Origin" in request.headers or not _is_local_name(request.host):
-            return status(403, "Forbidden", "requests from web pages are refused while the API runs without tokens")
+            return status(
+                403,
+                "Forbidden",
+                "requests from web pages are refused while the API runs without tokens",
+            )
         return await handler(request)
 
     return check

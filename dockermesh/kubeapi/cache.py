@@ -1,7 +1,8 @@
-"""The config store's contents as last seen, and what changed lately: what lists and watches are served from.
+"""The config store's contents as last seen, and what changed lately: what lists and watches are
+served from.
 
-Versions are the store's: one counter for all objects. Invariant: a watch that starts at the version of a list gets
-every later change, or is told (410) that it must list again; it never misses one.
+Versions are the store's: one counter for all objects. Invariant: a watch that starts at the version
+of a list gets every later change, or is told (410) that it must list again; it never misses one.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Stored(Protocol):
 class Change:
     """One object's change. `before` or `after` is None where it did not exist.
 
-    `version` is what a watcher may resume from after it; `reached` that of the update which brought it.
+    `version` is what a watcher may resume from after it; `reached` that of the update which brought
+    it.
     """
 
     key: str
@@ -82,7 +84,8 @@ class ObjectCache:
         objects = MappingProxyType(dict(objects))
         reached = max(self._version, index, max((o.version for o in objects.values()), default=0))
         if not self.is_read or (index and index < self._oldest):
-            # What was before the first reading, or before the store was replaced by an older one, is not known.
+            # What was before the first reading, or before the store was replaced by an older one,
+            # is not known.
             self._dropped = self.end
             self._changes.clear()
             self._oldest = reached
@@ -111,7 +114,9 @@ class ObjectCache:
         await self._changed.wait()
 
     async def wait_for(self, key: str, other_than: int, seconds: float) -> Stored | None:
-        """The object once its version is another than `other_than` (0: absent). Raises TimeoutError."""
+        """The object once its version is another than `other_than` (0: absent). Raises
+        TimeoutError.
+        """
         async with asyncio.timeout(seconds):
             while self.version_of(key) == other_than:
                 await self._changed.wait()
@@ -140,8 +145,8 @@ class ObjectCache:
                 gone.append(key)
         changed = [key for key, new in objects.items() if new.version != self.version_of(key)]
         changed.sort(key=lambda key: objects[key].version)
-        # Removals come first, at a version before the first change: who resumes after one gets all that follows, and
-        # at worst a removal twice.
+        # Removals come first, at a version before the first change: who resumes after one gets all
+        # that follows, and at worst a removal twice.
         first = min((objects[key].version for key in changed), default=reached + 1)
         for key in gone:
             self._append(Change(key, before[key], None, max(self._version, first - 1), reached))

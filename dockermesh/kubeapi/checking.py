@@ -1,4 +1,5 @@
-"""Documents from clients: shape, unknown fields (fieldValidation) and Istio's rules, in Kubernetes' words.
+"""Documents from clients: shape, unknown fields (fieldValidation) and Istio's rules, in Kubernetes'
+words.
 
 Invariant: what comes out validates, so nothing is stored that a proxy could not be given.
 """
@@ -76,8 +77,9 @@ def check_envelope(document: Any, served: Served, version: str) -> dict[str, Any
         given = result.setdefault(field, value)
         if given != value:
             raise bad_request(
-                f"the {'API version' if field == 'apiVersion' else 'kind'} in the data ({given}) "
-                f"does not match the expected {'API version' if field == 'apiVersion' else 'kind'} ({value})"
+                f"the {'API version' if field == 'apiVersion' else 'kind'} in the data ({given})"
+                f" does not match the expected {'API version' if field == 'apiVersion' else 'kind'}"
+                f" ({value})"
             )
     metadata = result.setdefault("metadata", {})
     if not isinstance(metadata, dict):
@@ -96,13 +98,23 @@ def check_envelope(document: Any, served: Served, version: str) -> dict[str, Any
 
 
 def check_document(document: dict[str, Any], served: Served, validation: str) -> Checked:
-    """Apply the kind's rules. Raises Failure: 400 for unknown fields under Strict, 422 for broken rules."""
-    target = Target(served.group, served.plural, served.kind, str(document["metadata"].get("name", "")))
+    """Apply the kind's rules. Raises Failure: 400 for unknown fields under Strict, 422 for broken
+    rules.
+    """
+    target = Target(
+        served.group, served.plural, served.kind, str(document["metadata"].get("name", ""))
+    )
     if len(json.dumps(document)) > MAX_STORED_BYTES:
-        raise Failure(413, "RequestEntityTooLarge", f"{target.title} is larger than {MAX_STORED_BYTES} bytes")
+        raise Failure(
+            413, "RequestEntityTooLarge", f"{target.title} is larger than {MAX_STORED_BYTES} bytes"
+        )
     if served.definition is None:
         _check_texts(document, target)
-        return Checked(check_secret(document, target) if served is SECRET else _check_namespace(document, target))
+        return Checked(
+            check_secret(document, target)
+            if served is SECRET
+            else _check_namespace(document, target)
+        )
     findings = read_document(_without_managed(document)).findings
     unknown = [f for f in findings if f.is_error and f.message.startswith(_UNKNOWN)]
     warnings: list[str] = []
@@ -132,7 +144,10 @@ def problems_of(document: Mapping[str, Any]) -> list[str]:
 
 
 def _without_managed(document: Mapping[str, Any]) -> dict[str, Any]:
-    return {**document, "metadata": {k: v for k, v in document["metadata"].items() if k != "managedFields"}}
+    return {
+        **document,
+        "metadata": {k: v for k, v in document["metadata"].items() if k != "managedFields"},
+    }
 
 
 def _check_namespace(document: dict[str, Any], target: Target) -> dict[str, Any]:
@@ -149,14 +164,18 @@ def _check_texts(document: dict[str, Any], target: Target) -> None:
         if not isinstance(texts, dict) or not all(isinstance(v, str) for v in texts.values()):
             causes.append(Cause(f"metadata.{field}", "must be a mapping of texts"))
     if not _SUBDOMAIN.fullmatch(target.name) or len(target.name) > 253:
-        problem = f"Invalid value: {target.name[:80]!r}: must be lower-case letters, digits, '-' and '.'"
+        problem = (
+            f"Invalid value: {target.name[:80]!r}: must be lower-case letters, digits, '-' and '.'"
+        )
         causes.append(Cause("metadata.name", problem))
     if causes:
         raise invalid(target, causes)
 
 
 def _cause(finding: Finding) -> Cause:
-    reason = "FieldValueRequired" if finding.message.startswith("is required") else "FieldValueInvalid"
+    reason = (
+        "FieldValueRequired" if finding.message.startswith("is required") else "FieldValueInvalid"
+    )
     return Cause(finding.field or "spec", finding.message, reason)
 
 
@@ -165,7 +184,13 @@ def _prune(document: dict[str, Any], field: str) -> None:
     parts: list[str | int] = []
     for match in _PART.finditer(field):
         name, index, quoted = match.groups()
-        parts.append(int(index) if index is not None else ast.literal_eval(quoted) if quoted is not None else name)
+        parts.append(
+            int(index)
+            if index is not None
+            else ast.literal_eval(quoted)
+            if quoted is not None
+            else name
+        )
     node: Any = document
     for part in parts[:-1]:
         try:

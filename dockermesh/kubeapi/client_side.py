@@ -1,7 +1,8 @@
-"""kubectl's client-side apply beside its server-side one: an object may go from one to the other and back.
+"""kubectl's client-side apply beside its server-side one: an object may go from one to the other
+and back.
 
-Client-side apply keeps what it applied in an annotation. Invariant: taking over what that annotation says is no
-conflict, and the annotation says what was applied last by either way.
+Client-side apply keeps what it applied in an annotation. Invariant: taking over what that
+annotation says is no conflict, and the annotation says what was applied last by either way.
 """
 
 from __future__ import annotations

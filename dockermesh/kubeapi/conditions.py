@@ -1,8 +1,9 @@
-"""The conditions in an object's status: whether the mesh uses it, and how many proxies have what came of it.
+"""The conditions in an object's status: whether the mesh uses it, and how many proxies have what
+came of it.
 
-They are computed when an object is read or watched, and never stored: what the mesh does changes no object and costs
-nobody who does not look. `Accepted` is False as soon as a part of the object has no effect; the message says which part
-and why.
+They are computed when an object is read or watched, and never stored: what the mesh does changes no
+object and costs nobody who does not look. `Accepted` is False as soon as a part of the object has
+no effect; the message says which part and why.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ class Conditions:
         self._problems: dict[str, tuple[Stored, list[str]]] = {}
         self._since: dict[tuple[str, str], tuple[bool, str]] = {}
 
-    def of(self, key: str, stored: Stored, kind: str, metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def of(
+        self, key: str, stored: Stored, kind: str, metadata: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
         """The conditions of one object; `metadata` is as clients see it."""
         return [
             {
@@ -54,8 +57,12 @@ class Conditions:
         ]
 
     def state(self, key: str, stored: Stored, kind: str) -> State:
-        """What a watcher is told about when it becomes another: not every proxy that is counted in a message."""
-        return tuple((name, holds, reason) for name, holds, reason, _ in self._found(key, stored, kind))
+        """What a watcher is told about when it becomes another: not every proxy that is counted in
+        a message.
+        """
+        return tuple(
+            (name, holds, reason) for name, holds, reason, _ in self._found(key, stored, kind)
+        )
 
     def forget(self, keys: Collection[str]) -> None:
         """Keep only what is known of these."""
@@ -85,22 +92,37 @@ class Conditions:
         return "Accepted", True, "Valid", ""
 
     def _transition(self, key: str, name: str, holds: bool, metadata: Mapping[str, Any]) -> str:
-        """When this became so, as far as anybody looked; before that, when the object was written last."""
+        """When this became so, as far as anybody looked; before that, when the object was written
+        last.
+        """
         known = self._since.get((key, name))
         if known is None or known[0] != holds:
-            known = self._since[key, name] = (holds, now() if known is not None else _last_change(metadata))
+            known = self._since[key, name] = (
+                holds,
+                now() if known is not None else _last_change(metadata),
+            )
         return known[1]
 
 
-def _programmed(outcome: Outcome, key: str, stored: Stored, *, is_valid: bool) -> tuple[str, bool, str, str]:
+def _programmed(
+    outcome: Outcome, key: str, stored: Stored, *, is_valid: bool
+) -> tuple[str, bool, str, str]:
     """How far the proxies are with the mesh's config as a whole, of which the object is a part."""
     connected, pending, refused = outcome.counts()
     if not is_valid:
         return "Programmed", False, "Invalid", f"0/{connected} proxies have it, as it is not valid"
     if not outcome.has_taken(key, stored.version):
-        return "Programmed", False, "Pending", f"0/{connected} proxies have it: it is not translated yet"
+        return (
+            "Programmed",
+            False,
+            "Pending",
+            f"0/{connected} proxies have it: it is not translated yet",
+        )
     reason = "Refused" if refused else "Pending" if pending else "Programmed"
-    text = f"{connected - pending - refused}/{connected} proxies run the latest configuration of the mesh"
+    text = (
+        f"{connected - pending - refused}/{connected} proxies run the latest configuration of the"
+        " mesh"
+    )
     text += f"; {refused} refused it (see dockermesh proxy-status)" if refused else ""
     return "Programmed", not pending and not refused, reason, text
 

@@ -1,4 +1,6 @@
-"""Discovery: which groups, versions and kinds there are, in plain JSON that every kubectl understands."""
+"""Discovery: which groups, versions and kinds there are, in plain JSON that every kubectl
+understands.
+"""
 
 from __future__ import annotations
 
@@ -66,14 +68,24 @@ def _resource(served: Served) -> dict[str, Any]:
 
 def access_review() -> dict[str, Any]:
     """The answer to `kubectl auth can-i`."""
-    return {"kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "status": {"allowed": True}}
+    return {
+        "kind": "SelfSubjectAccessReview",
+        "apiVersion": "authorization.k8s.io/v1",
+        "status": {"allowed": True},
+    }
 
 
 def user_review(version: str, *, is_anonymous: bool) -> dict[str, Any]:
     """The answer to `kubectl auth whoami`. There is one token, so there is one user."""
-    name, group = ("system:anonymous", "unauthenticated") if is_anonymous else ("admin", "authenticated")
+    name, group = (
+        ("system:anonymous", "unauthenticated") if is_anonymous else ("admin", "authenticated")
+    )
     user = {"username": name, "groups": [f"system:{group}"]}
-    return {"kind": "SelfSubjectReview", "apiVersion": f"authentication.k8s.io/{version}", "status": {"userInfo": user}}
+    return {
+        "kind": "SelfSubjectReview",
+        "apiVersion": f"authentication.k8s.io/{version}",
+        "status": {"userInfo": user},
+    }
 
 
 def version_info(version: str) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """Every change of the config, numbered, so that one can see who did what and go back.
 
-An entry is what one client changed in one go: kubectl and our command line say which requests belong together
-(`Kubectl-Session`). Of each object an entry keeps what was there before; the state as of a number is the present one
-with all later entries undone. So a write costs two small records, however large the config is.
+An entry is what one client changed in one go: kubectl and our command line say which requests
+belong together (`Kubectl-Session`). Of each object an entry keeps what was there before; the state
+as of a number is the present one with all later entries undone. So a write costs two small records,
+however large the config is.
 
-Invariants: an entry that was begun is never renumbered; the last `KEPT` are kept; a change that cannot be noted is made
-all the same, and logged.
+Invariants: an entry that was begun is never renumbered; the last `KEPT` are kept; a change that
+cannot be noted is made all the same, and logged.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ Document = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who makes a change, by which command; requests of one `session` (empty: none) are one change."""
+    """Who makes a change, by which command; requests of one `session` (empty: none) are one
+    change.
+    """
 
     who: str
     command: str
@@ -38,7 +41,9 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One object of an entry; `before` is None where it was created. `action` is created, configured or deleted."""
+    """One object of an entry; `before` is None where it was created. `action` is created,
+    configured or deleted.
+    """
 
     key: str
     action: str
@@ -63,7 +68,10 @@ class Entry:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, without the documents."""
-        counts = {a: sum(c.action == a for c in self.changes) for a in ("created", "configured", "deleted")}
+        counts = {
+            a: sum(c.action == a for c in self.changes)
+            for a in ("created", "configured", "deleted")
+        }
         resources = [{"resource": change.title, "action": change.action} for change in self.changes]
         head = {"number": self.number, "time": self.time, "who": self.who, "command": self.command}
         return head | {"counts": counts, "resources": resources}
@@ -93,14 +101,18 @@ class History:
         self._lock = asyncio.Lock()
         self._sessions: dict[str, int] = {}
 
-    async def record(self, by: Actor, key: str, before: Document | None, after: Document | None) -> None:
+    async def record(
+        self, by: Actor, key: str, before: Document | None, after: Document | None
+    ) -> None:
         """Note that an object was changed."""
         try:
             async with self._lock:
                 number = self._sessions.get(by.session) if by.session else None
                 if number is None:
                     number = await self._begin(by)
-                action = "created" if before is None else "deleted" if after is None else "configured"
+                action = (
+                    "created" if before is None else "deleted" if after is None else "configured"
+                )
                 change = {"action": action, "before": before}
                 # The first change of an object in a session says what was there before all of it.
                 await self._documents.create(f"{number:010d}/change/{key}", change)
@@ -108,7 +120,9 @@ class History:
             _log.warning("a change is missing in the history", key=key, reason=str(error))
 
     async def _begin(self, by: Actor) -> int:
-        numbers = sorted(int(folder) for folder in await self._documents.folders() if folder.isdigit())
+        numbers = sorted(
+            int(folder) for folder in await self._documents.folders() if folder.isdigit()
+        )
         number = (numbers[-1] if numbers else 0) + 1
         head = {"time": now(), "who": by.who, "command": by.command}
         while not await self._documents.create(f"{number:010d}/entry", head):
@@ -122,7 +136,9 @@ class History:
         return number
 
     async def entries(self) -> list[Entry]:
-        """All entries that are kept, the oldest first. Raises RegistryError if the store cannot be read."""
+        """All entries that are kept, the oldest first. Raises RegistryError if the store cannot be
+        read.
+        """
         heads: dict[int, Document] = {}
         changes: dict[int, list[Change]] = {}
         for path, document in sorted((await self._documents.read()).items()):
@@ -132,16 +148,28 @@ class History:
             if rest == "entry":
                 heads[int(folder)] = document
             elif rest.startswith("change/") and rest.count("/") >= 4:
-                change = Change(rest.removeprefix("change/"), str(document.get("action")), document.get("before"))
+                change = Change(
+                    rest.removeprefix("change/"),
+                    str(document.get("action")),
+                    document.get("before"),
+                )
                 changes.setdefault(int(folder), []).append(change)
         return [
-            Entry(n, str(h.get("time")), str(h.get("who")), str(h.get("command")), tuple(changes.get(n, ())))
+            Entry(
+                n,
+                str(h.get("time")),
+                str(h.get("who")),
+                str(h.get("command")),
+                tuple(changes.get(n, ())),
+            )
             for n, h in sorted(heads.items())
         ]
 
 
 def undone(entries: Iterable[Entry], number: int) -> dict[str, Document | None]:
-    """What the objects that were changed after `number` were then; None where they did not exist."""
+    """What the objects that were changed after `number` were then; None where they did not
+    exist.
+    """
     found: dict[str, Document | None] = {}
     for entry in sorted(entries, key=lambda e: e.number, reverse=True):
         if entry.number <= number:
@@ -151,7 +179,9 @@ def undone(entries: Iterable[Entry], number: int) -> dict[str, Document | None]:
 
 
 def differs(wanted: Document | None, current: Stored | None) -> bool:
-    """Whether an object is another than what is wanted, apart from what the server writes into it."""
+    """Whether an object is another than what is wanted, apart from what the server writes into
+    it.
+    """
     return _users_part(wanted) != _users_part(current.resource if current is not None else None)
 
 

@@ -28,7 +28,11 @@ def key_of(resource: Resource[Any]) -> str:
 
 
 async def take_over(
-    store: ConfigStore, cache: ObjectCache, key: str, document: Mapping[str, Any], history: History | None = None
+    store: ConfigStore,
+    cache: ObjectCache,
+    key: str,
+    document: Mapping[str, Any],
+    history: History | None = None,
 ) -> None:
     """Store a valid document. Raises Failure if the store cannot take it."""
     while not cache.is_read:
@@ -42,7 +46,9 @@ async def take_over(
         result = {**wanted, "metadata": dict(metadata)}
         stamp(result, before, key)
         if before is not None:
-            result["metadata"]["managedFields"] = (before.get("metadata") or {}).get("managedFields") or []
+            result["metadata"]["managedFields"] = (before.get("metadata") or {}).get(
+                "managedFields"
+            ) or []
         writer = managed.Manager(MANAGER, managed.UPDATE, str(document["apiVersion"]), now())
         managed.record(before, result, writer)
         return result

@@ -1,7 +1,8 @@
 """Who manages which field: `metadata.managedFields`, and the merge of server-side apply.
 
-A field is a path of keys to a value that is no mapping, or to an empty one; lists are one field, as in the
-definitions of Istio's kinds. Invariant: an apply removes only what its manager applied before and nobody else manages.
+A field is a path of keys to a value that is no mapping, or to an empty one; lists are one field, as
+in the definitions of Istio's kinds. Invariant: an apply removes only what its manager applied
+before and nobody else manages.
 """
 
 from __future__ import annotations
@@ -15,7 +16,16 @@ Path = tuple[str, ...]
 APPLY = "Apply"
 UPDATE = "Update"
 _SYSTEM = frozenset(
-    {"name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "selfLink"}
+    {
+        "name",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "managedFields",
+        "selfLink",
+    }
 )
 _ABSENT: Any = object()
 
@@ -75,10 +85,14 @@ def merge_applied(
     for path in sorted(wanted):
         value = get(applied, path)
         if value == {} and isinstance(get(live, path), Mapping):
-            continue  # to apply an empty mapping is to want nothing in it, not to remove what others have there
+            # to apply an empty mapping is to want nothing in it, not to remove what others have
+            # there
+            continue
         if get(live, path) != value:
             conflicts += [
-                Conflict(path, name) for (name, _), fields in others.items() if path in fields or _below(path, fields)
+                Conflict(path, name)
+                for (name, _), fields in others.items()
+                if path in fields or _below(path, fields)
             ]
         put(result, path, copy.deepcopy(value))
     kept = set().union(*others.values()) if others else set()
@@ -95,8 +109,12 @@ def _below(path: Path, fields: Iterable[Path]) -> bool:
     return any(f[: len(path)] == path or path[: len(f)] == f for f in fields)
 
 
-def record(before: Mapping[str, Any] | None, after: dict[str, Any], manager: Manager, applied: Any = None) -> None:
-    """Write into `after` who manages what, after `manager` changed `before` into it; `applied` is what was applied."""
+def record(
+    before: Mapping[str, Any] | None, after: dict[str, Any], manager: Manager, applied: Any = None
+) -> None:
+    """Write into `after` who manages what, after `manager` changed `before` into it; `applied` is
+    what was applied.
+    """
     entries = [e for e in _entries(after) if isinstance(e, dict)]
     now = fields_of(after)
     old = before or {}
@@ -120,7 +138,9 @@ def record(before: Mapping[str, Any] | None, after: dict[str, Any], manager: Man
         if own and fields and (fields != _fields(entry) or changed):
             result.append(_entry(manager, fields))
         elif fields:
-            result.append(entry if fields == _fields(entry) else {**entry, "fieldsV1": _encode(fields)})
+            result.append(
+                entry if fields == _fields(entry) else {**entry, "fieldsV1": _encode(fields)}
+            )
     if not seen and owned & now:
         result.append(_entry(manager, owned & now))
     after["metadata"]["managedFields"] = result
@@ -164,7 +184,11 @@ def _fields(entry: Mapping[str, Any]) -> set[Path]:
     found: set[Path] = set()
 
     def walk(node: Any, path: Path) -> None:
-        names = [k for k in node if isinstance(k, str) and k.startswith("f:")] if isinstance(node, Mapping) else []
+        names = (
+            [k for k in node if isinstance(k, str) and k.startswith("f:")]
+            if isinstance(node, Mapping)
+            else []
+        )
         for name in names:
             walk(node[name], (*path, name[2:]))
         if not names and path:
@@ -194,7 +218,9 @@ def put(document: dict[str, Any], path: Path, value: Any) -> None:
 
 
 def drop(document: dict[str, Any], path: Path) -> None:
-    """Remove the value at `path`, and the mappings that become empty by it, but no part of the envelope."""
+    """Remove the value at `path`, and the mappings that become empty by it, but no part of the
+    envelope.
+    """
     parents = [document]
     for part in path[:-1]:
         node = parents[-1].get(part)

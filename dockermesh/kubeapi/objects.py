@@ -1,6 +1,7 @@
 """What the server writes into objects when they are stored: identity and versions.
 
-Invariant: uid and creationTimestamp never change while an object exists, and generation counts changes of its content.
+Invariant: uid and creationTimestamp never change while an object exists, and generation counts
+changes of its content.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ _KEPT = ("uid", "creationTimestamp", "generation")
 
 
 def now(ago_s: float = 0.0) -> str:
-    """The time as Kubernetes writes it, or that of so many seconds ago; such texts are ordered as their times are."""
+    """The time as Kubernetes writes it, or that of so many seconds ago; such texts are ordered as
+    their times are.
+    """
     return (datetime.now(UTC) - timedelta(seconds=ago_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -57,11 +60,15 @@ def derived_uid(key: str) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"dockermesh:{key}"))
 
 
-def check_preconditions(metadata: Mapping[str, Any], stored: Stored, key: str, target: Target) -> None:
+def check_preconditions(
+    metadata: Mapping[str, Any], stored: Stored, key: str, target: Target
+) -> None:
     """Refuse a write that is based on another version or another object. Raises Failure (409)."""
     version, uid = metadata.get("resourceVersion"), metadata.get("uid")
     if version and version != str(stored.version):
         raise conflict(target)
     known = (stored.resource.get("metadata") or {}).get("uid") or derived_uid(key)
     if uid and uid != known:
-        raise conflict(target, f"Precondition failed: UID in precondition: {uid}, UID in object meta: {known}")
+        raise conflict(
+            target, f"Precondition failed: UID in precondition: {uid}, UID in object meta: {known}"
+        )

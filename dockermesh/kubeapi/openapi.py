@@ -1,7 +1,8 @@
-"""OpenAPI v3 of what is served, made from the typed API of `config/api`: what `kubectl explain` and validation read.
+"""OpenAPI v3 of what is served, made from the typed API of `config/api`: what `kubectl explain` and
+validation read.
 
-Every kind has its schema with `x-kubernetes-group-version-kind`, and its PATCH says that it takes `fieldValidation`
-and `dryRun`, by which kubectl knows that the server validates.
+Every kind has its schema with `x-kubernetes-group-version-kind`, and its PATCH says that it takes
+`fieldValidation` and `dryRun`, by which kubectl knows that the server validates.
 """
 
 from __future__ import annotations
@@ -32,7 +33,14 @@ _SCALARS: dict[Any, dict[str, Any]] = {
 
 def index() -> dict[str, Any]:
     """`/openapi/v3`."""
-    paths = ["api/v1", *(f"apis/{group}/{version}" for group, versions in groups().items() for version in versions)]
+    paths = [
+        "api/v1",
+        *(
+            f"apis/{group}/{version}"
+            for group, versions in groups().items()
+            for version in versions
+        ),
+    ]
     return {"paths": {path: {"serverRelativeURL": f"/openapi/v3/{path}"} for path in paths}}
 
 
@@ -51,7 +59,11 @@ def document(group: str, version: str) -> dict[str, Any]:
 
 
 def _package(group: str, version: str) -> str:
-    return ".".join(reversed(group.split("."))) + f".{version}" if group else f"io.k8s.api.core.{version}"
+    return (
+        ".".join(reversed(group.split("."))) + f".{version}"
+        if group
+        else f"io.k8s.api.core.{version}"
+    )
 
 
 def _gvk(served: Served, version: str) -> dict[str, str]:
@@ -60,16 +72,31 @@ def _gvk(served: Served, version: str) -> dict[str, str]:
 
 def _kind_schema(served: Served, version: str) -> dict[str, Any]:
     properties: dict[str, Any] = {
-        "apiVersion": {"type": "string", "description": "The group and version of this representation of an object."},
+        "apiVersion": {
+            "type": "string",
+            "description": "The group and version of this representation of an object.",
+        },
         "kind": {"type": "string", "description": "The kind of the object."},
-        "metadata": {"allOf": [_ref(_META)], "default": {}, "description": "Name, namespace, labels and versions."},
-        "status": {"allOf": [_ref(_STATUS)], "description": "Whether the mesh uses the object, and how far it is."},
+        "metadata": {
+            "allOf": [_ref(_META)],
+            "default": {},
+            "description": "Name, namespace, labels and versions.",
+        },
+        "status": {
+            "allOf": [_ref(_STATUS)],
+            "description": "Whether the mesh uses the object, and how far it is.",
+        },
     }
     description = "A namespace: a scope of names."
     if served is SECRET:
         description = "A credential: what a Gateway or DestinationRule names as credentialName."
         texts = {"type": "object", "additionalProperties": {"type": "string"}}
-        properties |= {"type": {"type": "string"}, "immutable": {"type": "boolean"}, "data": texts, "stringData": texts}
+        properties |= {
+            "type": {"type": "string"},
+            "immutable": {"type": "boolean"},
+            "data": texts,
+            "stringData": texts,
+        }
         del properties["status"]
     if served.definition is not None:
         properties["spec"] = message_schema(served.definition.spec_class())
@@ -99,7 +126,8 @@ def _ref(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-# the typed API ------------------------------------------------------------------------------------------------------
+# the typed API
+# --------------------------------------------------------------------------------------------------
 
 
 @cache
@@ -108,7 +136,11 @@ def message_schema(cls: Any) -> dict[str, Any]:
     hints = get_type_hints(cls, include_extras=True)
     properties = {json_name(f): _schema(hints[f.name]) for f in fields(cls)}
     required = [json_name(f) for f in fields(cls) if f.metadata.get("required")]
-    schema: dict[str, Any] = {"type": "object", "description": _description(cls), "properties": properties}
+    schema: dict[str, Any] = {
+        "type": "object",
+        "description": _description(cls),
+        "properties": properties,
+    }
     return schema | {"required": required} if required else schema
 
 
@@ -128,7 +160,11 @@ def _schema(annotation: Any) -> dict[str, Any]:
         return _schema(next(a for a in get_args(annotation) if a is not types.NoneType))
     if origin is tuple:
         items = _schema(get_args(annotation)[0])
-        return {"type": "array", "items": items, **({"description": d} if (d := items.get("description")) else {})}
+        return {
+            "type": "array",
+            "items": items,
+            **({"description": d} if (d := items.get("description")) else {}),
+        }
     if origin is not None and issubclass(origin, Mapping):
         value = get_args(annotation)[1]
         if value is Any:
@@ -161,14 +197,19 @@ def _limit(limit: Any, kind: str) -> dict[str, Any]:
     return {}
 
 
-# paths --------------------------------------------------------------------------------------------------------------
+# paths
+# --------------------------------------------------------------------------------------------------
 
 _QUERY = {
     "dryRun": "All: nothing is stored",
     "fieldManager": "who makes the change",
     "fieldValidation": "Ignore, Warn or Strict: what happens on unknown fields",
 }
-_PATCHES = ("application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json")
+_PATCHES = (
+    "application/apply-patch+yaml",
+    "application/json-patch+json",
+    "application/merge-patch+json",
+)
 
 
 def _paths(served: Served, version: str, name: str) -> dict[str, Any]:
@@ -191,7 +232,9 @@ def _paths(served: Served, version: str, name: str) -> dict[str, Any]:
         },
     }
     if served.namespaced:
-        found[f"{root}/{served.plural}"] = {"get": _operation(served, version, "list", f"{name}List")}
+        found[f"{root}/{served.plural}"] = {
+            "get": _operation(served, version, "list", f"{name}List")
+        }
     return found
 
 
@@ -199,16 +242,25 @@ def _parameter(name: str) -> dict[str, Any]:
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
 
 
-def _operation(served: Served, version: str, action: str, answer: str, body: tuple[str, ...] = ()) -> dict[str, Any]:
+def _operation(
+    served: Served, version: str, action: str, answer: str, body: tuple[str, ...] = ()
+) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "x-kubernetes-action": action,
         "x-kubernetes-group-version-kind": _gvk(served, version),
-        "responses": {"200": {"description": "OK", "content": {"application/json": {"schema": _ref(answer)}}}},
+        "responses": {
+            "200": {"description": "OK", "content": {"application/json": {"schema": _ref(answer)}}}
+        },
     }
     if body:
         operation["requestBody"] = {"content": {kind: {"schema": _ref(answer)} for kind in body}}
         operation["parameters"] = [
-            {"name": n, "in": "query", "description": d, "schema": {"type": "string", "uniqueItems": True}}
+            {
+                "name": n,
+                "in": "query",
+                "description": d,
+                "schema": {"type": "string", "uniqueItems": True},
+            }
             for n, d in _QUERY.items()
         ]
     return operation
@@ -219,7 +271,10 @@ def _object_meta() -> dict[str, Any]:
     words = ("name", "generateName", "namespace", "uid", "resourceVersion", "creationTimestamp")
     properties: dict[str, Any] = {word: {"type": "string"} for word in words}
     properties |= {"labels": texts, "annotations": texts, "generation": {"type": "integer"}}
-    managed = {"type": "array", "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    managed = {
+        "type": "array",
+        "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
+    }
     return {
         "type": "object",
         "description": "What all objects have.",
@@ -232,7 +287,10 @@ def _status() -> dict[str, Any]:
     condition = {
         "type": "object",
         "description": "One aspect of the object's state: Accepted, Programmed.",
-        "properties": {word: {"type": "string"} for word in words} | {"observedGeneration": {"type": "integer"}},
+        "properties": (
+            {word: {"type": "string"} for word in words}
+            | {"observedGeneration": {"type": "integer"}}
+        ),
     }
     return {
         "type": "object",

@@ -13,7 +13,9 @@ MAX_OPERATIONS = 1000
 
 
 class PatchError(ValueError):
-    """The patch is malformed, or does not fit the document. `is_test` when a `test` operation did not hold."""
+    """The patch is malformed, or does not fit the document. `is_test` when a `test` operation did
+    not hold.
+    """
 
 
 def merge(document: Any, patch: Any) -> Any:
@@ -34,7 +36,10 @@ def apply_operations(document: Any, operations: Any) -> Any:
     if not isinstance(operations, Sequence) or isinstance(operations, str):
         raise PatchError("a JSON patch must be a list of operations")
     if len(operations) > MAX_OPERATIONS:
-        raise PatchError(f"The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {len(operations)}")
+        raise PatchError(
+            f"The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got"
+            f" {len(operations)}"
+        )
     result = copy.deepcopy(document)
     for operation in operations:
         if not isinstance(operation, Mapping):
@@ -97,7 +102,11 @@ def _get(document: Any, path: Sequence[str]) -> Any:
 
 
 def _index(part: str, highest: int) -> int:
-    if not (part.isascii() and part.isdigit()) or len(part) > 9 or (len(part) > 1 and part[0] == "0"):
+    if (
+        not (part.isascii() and part.isdigit())
+        or len(part) > 9
+        or (len(part) > 1 and part[0] == "0")
+    ):
         raise PatchError(f"{part!r} is no index of a list")
     if int(part) > highest:
         raise PatchError(f"index {part} is beyond the end of the list")

@@ -1,7 +1,8 @@
-"""Kubernetes' protobuf of Namespaces and Secrets: what `kubectl create namespace` and `create secret` send.
+"""Kubernetes' protobuf of Namespaces and Secrets: what `kubectl create namespace` and `create
+secret` send.
 
-Of the metadata only name, namespace, labels and annotations are read. The wire format is decoded here, as no package
-has the messages.
+Of the metadata only name, namespace, labels and annotations are read. The wire format is decoded
+here, as no package has the messages.
 """
 
 from __future__ import annotations
@@ -46,7 +47,11 @@ def read_protobuf(data: bytes) -> dict[str, Any]:
 
 
 def _map(data: bytes, number: int) -> dict[str, bytes]:
-    return {_last(entry, _KEY).decode(): _last(entry, _VALUE) for n, entry in _fields(data) if n == number}
+    return {
+        _last(entry, _KEY).decode(): _last(entry, _VALUE)
+        for n, entry in _fields(data)
+        if n == number
+    }
 
 
 def _last(data: bytes, wanted: int) -> bytes:

@@ -1,4 +1,6 @@
-"""What a request of the config API asks for, read from its path, query, headers and body. Raises Failure."""
+"""What a request of the config API asks for, read from its path, query, headers and body. Raises
+Failure.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,17 @@ JSON, YAML = "application/json", "application/yaml"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
 MERGE_PATCH, JSON_PATCH = "application/merge-patch+json", "application/json-patch+json"
 _COMMANDS = {"POST": "create", "PUT": "replace", "PATCH": "patch", "DELETE": "delete"}
-STRATEGIC_PATCH, APPLY_PATCH = "application/strategic-merge-patch+json", "application/apply-patch+yaml"
+STRATEGIC_PATCH, APPLY_PATCH = (
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request for objects of a kind; `name` is empty for a collection, `namespace` for all namespaces."""
+    """A request for objects of a kind; `name` is empty for a collection, `namespace` for all
+    namespaces.
+    """
 
     served: Served
     version: str
@@ -49,7 +56,9 @@ class Call:
     @property
     def prefix(self) -> str:
         """What the store's keys of the collection begin with."""
-        return self.served.prefix + (f"{self.namespace}/" if self.namespace and self.served.namespaced else "")
+        return self.served.prefix + (
+            f"{self.namespace}/" if self.namespace and self.served.namespaced else ""
+        )
 
     @property
     def target(self) -> Target:
@@ -74,25 +83,33 @@ class Call:
     def applier(self) -> Manager:
         """Who applies: must be named."""
         if not self.query.get("fieldManager"):
-            raise bad_request("PatchOptions.meta.k8s.io is invalid: fieldManager: is required for apply patch")
+            raise bad_request(
+                "PatchOptions.meta.k8s.io is invalid: fieldManager: is required for apply patch"
+            )
         return self.manager(APPLY)
 
 
 def read_call(request: web.Request) -> Call:
     """The request, as far as its path and query say."""
     info = request.match_info
-    served = find(info.get("group", ""), info.get("version", "v1"), info.get("plural", "namespaces"))
+    served = find(
+        info.get("group", ""), info.get("version", "v1"), info.get("plural", "namespaces")
+    )
     if served is None:
         raise unknown_path(request.path)
-    if ("namespace" in info and not served.namespaced) or ("name" in info and "namespace" not in info) != (
-        "name" in info and not served.namespaced
-    ):
+    if ("namespace" in info and not served.namespaced) or (
+        "name" in info and "namespace" not in info
+    ) != ("name" in info and not served.namespaced):
         raise unknown_path(request.path)
     query = request.query
     if query.get("dryRun", "All") != "All":
-        raise bad_request(f'dryRun: Unsupported value: {query["dryRun"][:40]!r}: supported values: "All"')
+        raise bad_request(
+            f'dryRun: Unsupported value: {query["dryRun"][:40]!r}: supported values: "All"'
+        )
     if query.get("fieldValidation", "") not in {"", STRICT, WARN, IGNORE}:
-        raise bad_request("fieldValidation: Unsupported value: supported values: Ignore, Strict, Warn")
+        raise bad_request(
+            "fieldValidation: Unsupported value: supported values: Ignore, Strict, Warn"
+        )
     manager = query.get("fieldManager", "")
     if len(manager) > 128 or not manager.isprintable():
         raise bad_request("fieldManager: must be printable, and not longer than 128 characters")
@@ -111,7 +128,11 @@ def actor_of(headers: Mapping[str, str], method: str) -> Actor:
     """Who sends a request. kubectl, and our command line, say which command it belongs to."""
     who = headers.get("User-Agent", "").partition("/")[0]
     command = headers.get("Kubectl-Command", "") or _COMMANDS.get(method, method)
-    return Actor(printable(who) or "unknown", printable(command), printable(headers.get("Kubectl-Session", "")))
+    return Actor(
+        printable(who) or "unknown",
+        printable(command),
+        printable(headers.get("Kubectl-Session", "")),
+    )
 
 
 def printable(text: str) -> str:
@@ -128,7 +149,8 @@ async def read_body(request: web.Request, *accepted: str) -> tuple[str, Any]:
         raise Failure(
             415,
             "UnsupportedMediaType",
-            "the body of the request was in an unknown format - accepted media types include: " + ", ".join(accepted),
+            "the body of the request was in an unknown format - accepted media types include: "
+            + ", ".join(accepted),
         )
     try:
         text = await request.read()
@@ -151,7 +173,9 @@ def _yaml(text: bytes) -> Any:
     if loaded.error is not None:
         mistakes.append(loaded.error)
     if mistakes:
-        raise bad_request(f"the body is no valid YAML: line {mistakes[0].line}: {mistakes[0].message}")
+        raise bad_request(
+            f"the body is no valid YAML: line {mistakes[0].line}: {mistakes[0].message}"
+        )
     if len(loaded.documents) != 1:
         raise bad_request(f"the body must be one document, not {len(loaded.documents)}")
     data = _plain(loaded.documents[0].data)

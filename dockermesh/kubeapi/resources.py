@@ -1,4 +1,5 @@
-"""The config API's HTTP application: Istio's resources under Kubernetes' paths, so that stock kubectl works.
+"""The config API's HTTP application: Istio's resources under Kubernetes' paths, so that stock
+kubectl works.
 
 Invariant: every path wants authentication, and every failure is answered with a Status object.
 """
@@ -45,14 +46,22 @@ def make_api_app(
 ) -> web.Application:
     """The HTTP application of port 8080. Without a token anybody may use it, except web pages.
 
-    `open_paths` check for themselves who asks. Without a vault, Secrets are sealed with a key that is forgotten when
-    the process ends; where anybody may ask, they are not served at all.
+    `open_paths` check for themselves who asks. Without a vault, Secrets are sealed with a key that
+    is forgotten when the process ends; where anybody may ask, they are not served at all.
     """
-    guard = refuse_browsers() if token is None else require_token(TokenGate(token), open_paths=open_paths)
+    guard = (
+        refuse_browsers()
+        if token is None
+        else require_token(TokenGate(token), open_paths=open_paths)
+    )
     app = web.Application(middlewares=[_as_status, guard], client_max_size=MAX_BODY_BYTES)
     _add_discovery(app.router, version, is_anonymous=token is None)
     writer = Writer(store, cache, history)
-    safe = None if token is None else vault or Vault(Seal(secrets.token_bytes(32), is_passphrase=False, where="memory"))
+    safe = (
+        None
+        if token is None
+        else vault or Vault(Seal(secrets.token_bytes(32), is_passphrase=False, where="memory"))
+    )
     _add_objects(app.router, Api(writer, cache, View(outcome, safe), safe, why_unread))
     if history is not None:
         RollbackApi(history, writer, cache).add_to(app.router)
@@ -66,7 +75,11 @@ def make_api_app(
 
 def _add_objects(router: web.UrlDispatcher, api: Api) -> None:
     core = "/api/v1/namespaces"
-    for collection in ("/apis/{group}/{version}/namespaces/{namespace}/{plural}", core, core + "/{namespace}/{plural}"):
+    for collection in (
+        "/apis/{group}/{version}/namespaces/{namespace}/{plural}",
+        core,
+        core + "/{namespace}/{plural}",
+    ):
         router.add_get(collection, api.collection)
         router.add_post(collection, api.create)
         router.add_delete(collection, api.delete_collection)
@@ -82,7 +95,9 @@ def _add_objects(router: web.UrlDispatcher, api: Api) -> None:
 def _add_discovery(router: web.UrlDispatcher, version: str, *, is_anonymous: bool) -> None:
     async def root(_request: web.Request) -> web.Response:
         found = [f"/apis/{g}/{v}" for g, versions in groups().items() for v in versions]
-        return web.json_response({"paths": ["/api", "/api/v1", "/apis", *found, "/openapi/v3", "/version"]})
+        return web.json_response(
+            {"paths": ["/api", "/api/v1", "/apis", *found, "/openapi/v3", "/version"]}
+        )
 
     async def core(request: web.Request) -> web.Response:
         return web.json_response(discovery.core_versions(request.host))
@@ -123,7 +138,9 @@ def _add_discovery(router: web.UrlDispatcher, version: str, *, is_anonymous: boo
 
     router.add_post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", allowed)
     # kubectl 1.27 asks in the versions of before.
-    router.add_post("/apis/authentication.k8s.io/{version:v1|v1beta1|v1alpha1}/selfsubjectreviews", whoami)
+    router.add_post(
+        "/apis/authentication.k8s.io/{version:v1|v1beta1|v1alpha1}/selfsubjectreviews", whoami
+    )
     router.add_get("/", root)
     router.add_get("/api", core)
     router.add_get("/api/v1", resources)
@@ -169,7 +186,10 @@ async def _as_status(request: web.Request, handler: Handler) -> web.StreamRespon
         message = text if error.status == 404 else error.reason
         return web.json_response(status_object(error.status, reason, message), status=error.status)
     except Exception:
-        # A bug must not look like a lost connection; nothing was stored, as storing is the last step.
+        # A bug must not look like a lost connection; nothing was stored, as storing is the last
+        # step.
         _log.exception("a request failed", method=request.method, path=request.path)
-        body = status_object(500, "InternalError", "an internal error occurred; see the control plane's log")
+        body = status_object(
+            500, "InternalError", "an internal error occurred; see the control plane's log"
+        )
         return web.json_response(body, status=500)

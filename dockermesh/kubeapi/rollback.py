@@ -1,6 +1,7 @@
 """The history over HTTP, and the way back: `/dockermesh/history`, beside Kubernetes' paths.
 
-Invariant: everything is validated before anything is written, and what the store can write in one step is written so.
+Invariant: everything is validated before anything is written, and what the store can write in one
+step is written so.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class RollbackApi:
 
     async def show(self, _request: web.Request) -> web.Response:
         """All entries, the newest first."""
-        return web.json_response({"entries": [entry.to_dict() for entry in reversed(await self._entries())]})
+        return web.json_response(
+            {"entries": [entry.to_dict() for entry in reversed(await self._entries())]}
+        )
 
     async def roll_back(self, request: web.Request) -> web.Response:
         """Restore the config as of an entry; with `dryRun=All` only say what would change."""
@@ -49,7 +52,9 @@ class RollbackApi:
         changes = self._changes(entries, int(number))
         if changes and request.query.get("dryRun") != "All":
             by = actor_of(request.headers, "")
-            await self.writer.write_all(changes, Actor(by.who, f"rollback {int(number)}", by.session))
+            await self.writer.write_all(
+                changes, Actor(by.who, f"rollback {int(number)}", by.session)
+            )
         shown = [_shown(key, before, after) for key, (before, after) in sorted(changes.items())]
         return web.json_response({"number": int(number), "changes": shown})
 
@@ -61,7 +66,9 @@ class RollbackApi:
         except RegistryError as error:
             raise unavailable(f"the history cannot be read: {error.what}") from error
 
-    def _changes(self, entries: list[Entry], number: int) -> dict[str, tuple[Stored | None, Document | None]]:
+    def _changes(
+        self, entries: list[Entry], number: int
+    ) -> dict[str, tuple[Stored | None, Document | None]]:
         """What leads back, by key: the present object and the wanted document. Raises Failure."""
         numbers = [entry.number for entry in entries]
         if not numbers or not numbers[0] - 1 <= number <= numbers[-1]:
@@ -71,7 +78,10 @@ class RollbackApi:
         for key, wanted in undone(entries, number).items():
             current = self.cache.objects.get(key)
             if differs(wanted, current):
-                found[key] = current, _restored(key, wanted, current) if wanted is not None else None
+                found[key] = (
+                    current,
+                    _restored(key, wanted, current) if wanted is not None else None,
+                )
         return found
 
 

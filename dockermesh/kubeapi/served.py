@@ -1,4 +1,5 @@
-"""What the API serves: Istio's kinds and namespaces, by group, version and plural, with the columns of their tables.
+"""What the API serves: Istio's kinds and namespaces, by group, version and plural, with the columns
+of their tables.
 
 The columns are those of Istio's resource definitions, so that `kubectl get` prints what users know.
 """
@@ -50,7 +51,9 @@ class Served:
         return f"{self.group or 'core'}/{self.kind}/"
 
     def key(self, namespace: str, name: str) -> str:
-        """The store's key of an object; one that is in no namespace is in the one of its own name."""
+        """The store's key of an object; one that is in no namespace is in the one of its own
+        name.
+        """
         return f"{self.prefix}{namespace if self.namespaced else name}/{name}"
 
     def api_version(self, version: str) -> str:
@@ -60,25 +63,39 @@ class Served:
 
 _COLUMNS: dict[str, tuple[Column, ...]] = {
     "VirtualService": (
-        Column("Gateways", ("spec", "gateways"), "The names of gateways and sidecars that should apply these routes"),
+        Column(
+            "Gateways",
+            ("spec", "gateways"),
+            "The names of gateways and sidecars that should apply these routes",
+        ),
         Column("Hosts", ("spec", "hosts"), "The destination hosts to which traffic is being sent"),
     ),
-    "DestinationRule": (Column("Host", ("spec", "host"), "The name of a service from the service registry"),),
+    "DestinationRule": (
+        Column("Host", ("spec", "host"), "The name of a service from the service registry"),
+    ),
     "ServiceEntry": (
         Column("Hosts", ("spec", "hosts"), "The hosts associated with the ServiceEntry"),
         Column("Location", ("spec", "location"), "Whether the service is part of the mesh"),
         Column("Resolution", ("spec", "resolution"), "How the hosts are resolved"),
     ),
-    "WorkloadEntry": (Column("Address", ("spec", "address"), "Address associated with the network endpoint."),),
+    "WorkloadEntry": (
+        Column("Address", ("spec", "address"), "Address associated with the network endpoint."),
+    ),
     "WorkloadGroup": (),
-    "PeerAuthentication": (Column("Mode", ("spec", "mtls", "mode"), "Defines the mTLS mode used for peers."),),
+    "PeerAuthentication": (
+        Column("Mode", ("spec", "mtls", "mode"), "Defines the mTLS mode used for peers."),
+    ),
     "AuthorizationPolicy": (Column("Action", ("spec", "action"), "The operation to take."),),
 }
 _ACCEPTED = ("status", "conditions", "Accepted")
 _PROGRAMMED = ("status", "conditions", "Programmed")
 _CONDITIONS = (
-    Column("Accepted", (*_ACCEPTED, "status"), "Whether the mesh uses all of the resource", priority=1),
-    Column("Programmed", (*_PROGRAMMED, "status"), "Whether all proxies are up to date", priority=1),
+    Column(
+        "Accepted", (*_ACCEPTED, "status"), "Whether the mesh uses all of the resource", priority=1
+    ),
+    Column(
+        "Programmed", (*_PROGRAMMED, "status"), "Whether all proxies are up to date", priority=1
+    ),
     Column("Why", (*_ACCEPTED, "message"), "What of the resource has no effect", priority=2),
     Column("Proxies", (*_PROGRAMMED, "message"), "How many proxies are up to date", priority=2),
 )
@@ -154,7 +171,9 @@ def in_version(group: str, version: str) -> tuple[Served, ...]:
 
 
 def named(word: str) -> Served | None:
-    """A kind as users name it: `vs`, `virtualservice`, `VirtualServices`, `virtualservices.networking.istio.io`."""
+    """A kind as users name it: `vs`, `virtualservice`, `VirtualServices`,
+    `virtualservices.networking.istio.io`.
+    """
     word = word.lower()
     for served in SERVED:
         names = (served.plural, served.singular, *served.short_names)

@@ -1,6 +1,7 @@
 """Failures as Kubernetes' clients expect them: an object of kind Status.
 
-Invariant: every answer of the config API that is not 2xx is one of these, so kubectl always has a reason to print.
+Invariant: every answer of the config API that is not 2xx is one of these, so kubectl always has a
+reason to print.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from aiohttp import web
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What is wrong with one field. `reason` is one of Kubernetes' words, such as FieldValueInvalid."""
+    """What is wrong with one field. `reason` is one of Kubernetes' words, such as
+    FieldValueInvalid.
+    """
 
     field: str
     message: str
@@ -28,7 +31,9 @@ class Cause:
 class Failure(Exception):
     """A request that is answered with a Status."""
 
-    def __init__(self, code: int, reason: str, message: str, details: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, code: int, reason: str, message: str, details: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.reason = reason
@@ -60,7 +65,9 @@ class Target:
         return {"name": self.name, "group": self.group, "kind": self.plural, **more}
 
 
-def status_object(code: int, reason: str, message: str, details: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def status_object(
+    code: int, reason: str, message: str, details: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """A Status that says that the request failed."""
     body: dict[str, Any] = {
         "kind": "Status",
@@ -87,7 +94,9 @@ def bad_request(message: str) -> Failure:
 
 def unknown_path(path: str) -> Failure:
     """404 for what is served to nobody."""
-    return Failure(404, "NotFound", f"the server could not find the requested resource ({path})", {})
+    return Failure(
+        404, "NotFound", f"the server could not find the requested resource ({path})", {}
+    )
 
 
 def not_found(target: Target) -> Failure:
@@ -102,9 +111,17 @@ def already_exists(target: Target) -> Failure:
 
 def conflict(target: Target, message: str = "", causes: Sequence[Cause] = ()) -> Failure:
     """409 for a write that is based on an old version."""
-    text = message or ("the object has been modified; please apply your changes to the latest version and try again")
+    text = message or (
+        "the object has been modified; please apply your changes to the latest version and try"
+        " again"
+    )
     more = {"causes": [c.to_dict() for c in causes]} if causes else {}
-    return Failure(409, "Conflict", f"Operation cannot be fulfilled on {target.title}: {text}", target.details(**more))
+    return Failure(
+        409,
+        "Conflict",
+        f"Operation cannot be fulfilled on {target.title}: {text}",
+        target.details(**more),
+    )
 
 
 def invalid(target: Target, causes: Sequence[Cause]) -> Failure:

@@ -26,7 +26,12 @@ def wants_table(accept: str) -> bool:
 
 
 def table(
-    served: Served, objects: Iterable[Mapping[str, Any]], version: str, include: str, *, headers: bool = True
+    served: Served,
+    objects: Iterable[Mapping[str, Any]],
+    version: str,
+    include: str,
+    *,
+    headers: bool = True,
 ) -> dict[str, Any]:
     """A Table of objects; `include` is the request's includeObject."""
     columns = _columns(served)
@@ -64,7 +69,11 @@ def _row(columns: Iterable[Column], document: Mapping[str, Any], include: str) -
         row["object"] = document
     elif include != "None":
         metadata = document["metadata"]
-        row["object"] = {"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}
+        row["object"] = {
+            "kind": "PartialObjectMetadata",
+            "apiVersion": "meta.k8s.io/v1",
+            "metadata": metadata,
+        }
     return row
 
 

@@ -1,8 +1,9 @@
 """Secrets (`kubectl create secret tls`): checked when they are written, sealed while they are kept.
 
-Invariant: neither the store, nor the config's history, nor an object in memory holds what a Secret holds in plaintext;
-it is opened for a client of the API, and for the gateway whose credential it is. A Secret that is swapped with another
-one in the store cannot be opened: what is sealed names its key.
+Invariant: neither the store, nor the config's history, nor an object in memory holds what a Secret
+holds in plaintext; it is opened for a client of the API, and for the gateway whose credential it
+is. A Secret that is swapped with another one in the store cannot be opened: what is sealed names
+its key.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+)
 
 from dockermesh.ca import AuthorityError, Seal
 from dockermesh.kubeapi.status import Cause, Target, invalid, unavailable
@@ -34,10 +39,16 @@ class Vault:
     def __init__(self, seal: Seal) -> None:
         self._seal = seal
 
-    def close(self, document: Mapping[str, Any], before: Mapping[str, Any] | None, key: str) -> dict[str, Any]:
+    def close(
+        self, document: Mapping[str, Any], before: Mapping[str, Any] | None, key: str
+    ) -> dict[str, Any]:
         """The Secret as it is stored; `before` is the stored one that it replaces."""
         annotations = dict(document["metadata"].get("annotations") or {})
-        content = {"key": key, "data": document.get("data") or {}, "applied": annotations.pop(_APPLIED, "")}
+        content = {
+            "key": key,
+            "data": document.get("data") or {},
+            "applied": annotations.pop(_APPLIED, ""),
+        }
         metadata = {k: v for k, v in document["metadata"].items() if k != "annotations"}
         if annotations:
             metadata["annotations"] = annotations
@@ -51,16 +62,25 @@ class Vault:
         """The Secret as clients know it. Raises Failure (503) if it cannot be opened here."""
         content = self._content(stored, key)
         if content is None:
-            raise unavailable(f"the Secret {key} was sealed with another key than this control plane's")
+            raise unavailable(
+                f"the Secret {key} was sealed with another key than this control plane's"
+            )
         metadata = dict(stored.get("metadata") or {})
         if content["applied"]:
-            metadata["annotations"] = {**(metadata.get("annotations") or {}), _APPLIED: content["applied"]}
+            metadata["annotations"] = {
+                **(metadata.get("annotations") or {}),
+                _APPLIED: content["applied"],
+            }
         return {**_envelope(stored), "metadata": metadata, "data": content["data"]}
 
     def values(self, stored: Mapping[str, Any], key: str) -> dict[str, bytes]:
         """What the Secret holds; empty if it cannot be opened here."""
         content = self._content(stored, key)
-        return {name: base64.b64decode(text) for name, text in content["data"].items()} if content else {}
+        return (
+            {name: base64.b64decode(text) for name, text in content["data"].items()}
+            if content
+            else {}
+        )
 
     def _content(self, stored: Mapping[str, Any], key: str) -> dict[str, Any] | None:
         try:
@@ -81,7 +101,11 @@ def check_secret(document: Mapping[str, Any], target: Target) -> dict[str, Any]:
     kind = str(document.get("type") or _OPAQUE)
     values = {} if causes else {name: base64.b64decode(text) for name, text in data.items()}
     if kind == TLS_TYPE:
-        causes += [Cause(f"data[{n}]", "Required value", "FieldValueRequired") for n in _PAIRS[0] if n not in data]
+        causes += [
+            Cause(f"data[{n}]", "Required value", "FieldValueRequired")
+            for n in _PAIRS[0]
+            if n not in data
+        ]
     if not causes:
         causes += [Cause("data", problem) for problem in _problems(values)]
     if causes:
@@ -105,8 +129,12 @@ def _data(document: Mapping[str, Any]) -> tuple[dict[str, str], list[Cause]]:
 
 
 def credential_pair(values: Mapping[str, bytes]) -> tuple[bytes, bytes] | None:
-    """Certificate and key among a Secret's values, under the names of Kubernetes or of Istio's generic Secrets."""
-    return next(((values[c], values[k]) for c, k in _PAIRS if values.get(c) and values.get(k)), None)
+    """Certificate and key among a Secret's values, under the names of Kubernetes or of Istio's
+    generic Secrets.
+    """
+    return next(
+        ((values[c], values[k]) for c, k in _PAIRS if values.get(c) and values.get(k)), None
+    )
 
 
 def credential_roots(values: Mapping[str, bytes]) -> bytes:
@@ -130,7 +158,9 @@ def _problems(values: Mapping[str, bytes]) -> list[str]:
         try:
             x509.load_pem_x509_certificates(roots)
         except ValueError as error:
-            found.append(f"the trusted certificates are no PEM that can be used: {str(error)[:120]}")
+            found.append(
+                f"the trusted certificates are no PEM that can be used: {str(error)[:120]}"
+            )
     return found
 
 

@@ -1,4 +1,6 @@
-"""Stored objects as clients see them: in the version they ask for, with metadata and status that are not stored."""
+"""Stored objects as clients see them: in the version they ask for, with metadata and status that
+are not stored.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,12 @@ class View:
         self._conditions = Conditions(outcome)
         self._vault = vault
 
-    def __call__(self, served: Served, version: str, key: str, stored: Stored, at: int | None = None) -> dict[str, Any]:
-        """The object in a version of its group; `at` is its resourceVersion, where it is another than its own."""
+    def __call__(
+        self, served: Served, version: str, key: str, stored: Stored, at: int | None = None
+    ) -> dict[str, Any]:
+        """The object in a version of its group; `at` is its resourceVersion, where it is another
+        than its own.
+        """
         document = copy.deepcopy(self.opened(key, stored))
         document["apiVersion"], document["kind"] = served.api_version(version), served.kind
         namespace, name = key.split("/")[-2:]
@@ -32,7 +38,9 @@ class View:
         metadata.setdefault("uid", derived_uid(key))
         metadata["resourceVersion"] = str(stored.version if at is None else at)
         metadata.setdefault("generation", 1)
-        ordered: dict[str, Any] = {k: document[k] for k in ("apiVersion", "kind", "metadata") if k in document}
+        ordered: dict[str, Any] = {
+            k: document[k] for k in ("apiVersion", "kind", "metadata") if k in document
+        }
         ordered |= {k: v for k, v in document.items() if k not in ordered and k != "status"}
         if served is not SECRET:
             ordered["status"] = self._status(served, key, stored, metadata)
@@ -52,7 +60,9 @@ class View:
         """Keep only what is known of these."""
         self._conditions.forget(keys)
 
-    def _status(self, served: Served, key: str, stored: Stored, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    def _status(
+        self, served: Served, key: str, stored: Stored, metadata: Mapping[str, Any]
+    ) -> dict[str, Any]:
         if served.definition is None:
             return {"phase": "Active"}
         return {

@@ -1,7 +1,9 @@
-"""Watches: changes of a kind as lines of JSON, with bookmarks, until the client leaves, time is up or history ended.
+"""Watches: changes of a kind as lines of JSON, with bookmarks, until the client leaves, time is up
+or history ended.
 
-A status is computed and not stored, so no change tells of it: a watch looks for itself, once a second, and sends the
-object again, in the version that it has, when a condition came to be another. `kubectl wait` lives on that.
+A status is computed and not stored, so no change tells of it: a watch looks for itself, once a
+second, and sends the object again, in the version that it has, when a condition came to be another.
+`kubectl wait` lives on that.
 """
 
 from __future__ import annotations
@@ -36,9 +38,9 @@ _INITIAL_END = {"k8s.io/initial-events-end": "true"}
 class WatchRequest:
     """What is watched, and how it is shown.
 
-    `start` None: all objects first, as additions. `bare` is the object of a bookmark, without its version.
-    `show` and `wrap` make an object, and what is sent of it (itself, or a table of it); `state` tells its conditions,
-    and is None for a kind that has none.
+    `start` None: all objects first, as additions. `bare` is the object of a bookmark, without its
+    version. `show` and `wrap` make an object, and what is sent of it (itself, or a table of it);
+    `state` tells its conditions, and is None for a kind that has none.
     """
 
     prefix: str
@@ -58,7 +60,9 @@ async def serve_watch(
 ) -> web.StreamResponse:
     """Answer with a stream of events. Raises Failure (410) if it cannot start there."""
     position = await _start(cache, watch)
-    response = web.StreamResponse(headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"})
+    response = web.StreamResponse(
+        headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
+    )
     await response.prepare(request)
     stream = _Stream(response, cache, watch, position)
     with suppress(ConnectionError):
@@ -82,7 +86,9 @@ async def _start(cache: ObjectCache, watch: WatchRequest) -> int:
 
 
 class _Stream:
-    def __init__(self, response: web.StreamResponse, cache: ObjectCache, watch: WatchRequest, position: int) -> None:
+    def __init__(
+        self, response: web.StreamResponse, cache: ObjectCache, watch: WatchRequest, position: int
+    ) -> None:
         self._response = response
         self._cache = cache
         self._watch = watch
@@ -111,7 +117,9 @@ class _Stream:
                 next_look = time.monotonic() + STATUS_S
             if self._position == self._cache.end:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(min(end, next_bookmark, next_look) - time.monotonic()):
+                    async with asyncio.timeout(
+                        min(end, next_bookmark, next_look) - time.monotonic()
+                    ):
                         await self._cache.wait()
         # A last bookmark lets the client resume from here even if all changes concerned others.
         if await self._send_changes():
@@ -125,13 +133,19 @@ class _Stream:
             await self._bookmark(version, _INITIAL_END)
 
     def _watched(self) -> list[tuple[str, Stored]]:
-        return [item for item in self._cache.objects.items() if item[0].startswith(self._watch.prefix)]
+        return [
+            item for item in self._cache.objects.items() if item[0].startswith(self._watch.prefix)
+        ]
 
     def _remember(self) -> None:
-        """Take it that the client knows the conditions, but for those that may be younger than what it has read."""
+        """Take it that the client knows the conditions, but for those that may be younger than what
+        it has read.
+        """
         for key, stored in self._watched():
             status = self._watch.show(key, stored, stored.version).get("status") or {}
-            times = [condition["lastTransitionTime"] for condition in status.get("conditions") or ()]
+            times = [
+                condition["lastTransitionTime"] for condition in status.get("conditions") or ()
+            ]
             if max(times, default="") < time_now(_RECENT_S):
                 self._told[key] = self._state(key, stored)
 
@@ -182,11 +196,15 @@ class _Stream:
         document = self._watch.show(key, stored, version)
         return document if self._watch.matches is None or self._watch.matches(document) else None
 
-    async def _bookmark(self, version: int | None = None, annotations: Mapping[str, str] | None = None) -> None:
+    async def _bookmark(
+        self, version: int | None = None, annotations: Mapping[str, str] | None = None
+    ) -> None:
         # While changes are waiting, the latest version is not yet this client's.
         if not self._watch.bookmarks or (version is None and self._position != self._cache.end):
             return
-        metadata: dict[str, Any] = {"resourceVersion": str(self._cache.version if version is None else version)}
+        metadata: dict[str, Any] = {
+            "resourceVersion": str(self._cache.version if version is None else version)
+        }
         if annotations:
             metadata["annotations"] = dict(annotations)
         await self._send("BOOKMARK", {**self._watch.bare, "metadata": metadata})

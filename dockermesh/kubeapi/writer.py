@@ -1,7 +1,8 @@
-"""Writes to the config store: compare-and-set, one at a time per object, and read back before the client is answered.
+"""Writes to the config store: compare-and-set, one at a time per object, and read back before the
+client is answered.
 
-Invariant: a write is computed from the very version that it replaces, so two writers never lose an update; after a
-success, this server's lists and gets show it.
+Invariant: a write is computed from the very version that it replaces, so two writers never lose an
+update; after a success, this server's lists and gets show it.
 """
 
 from __future__ import annotations
@@ -32,12 +33,15 @@ class ConfigStore(Protocol):
         """Remove; False if it is not at `version` any more."""
 
     async def replace(self, changes: Mapping[str, tuple[int, Mapping[str, Any] | None]]) -> bool:
-        """Write (None: remove) all at once, if each is at its version; False, and nothing done, if one is not."""
+        """Write (None: remove) all at once, if each is at its version; False, and nothing done, if
+        one is not.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """An object after a write. `created` says that it was not there before; `version` 0: it is not stored (dry run).
+    """An object after a write. `created` says that it was not there before; `version` 0: it is not
+    stored (dry run).
 
     `is_change` says that something was written.
     """
@@ -69,7 +73,9 @@ class Writer:
         self._read_back_s = read_back_s
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def write(self, key: str, target: Target, compute: Compute, by: Actor, *, dry_run: bool = False) -> Written:
+    async def write(
+        self, key: str, target: Target, compute: Compute, by: Actor, *, dry_run: bool = False
+    ) -> Written:
         """Replace the object by what `compute` makes of it, in the name of `by`. Raises Failure."""
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
@@ -87,23 +93,37 @@ class Writer:
                 await self._catch_up(key, current)
         raise conflict(target)
 
-    async def write_all(self, changes: Mapping[str, tuple[Stored | None, Mapping[str, Any] | None]], by: Actor) -> None:
-        """Replace (None: remove) objects, each from the state that it is in, as one change. Raises Failure."""
+    async def write_all(
+        self, changes: Mapping[str, tuple[Stored | None, Mapping[str, Any] | None]], by: Actor
+    ) -> None:
+        """Replace (None: remove) objects, each from the state that it is in, as one change. Raises
+        Failure.
+        """
         versions = {key: old.version if old is not None else 0 for key, (old, _) in changes.items()}
         try:
-            done = await self._store.replace({key: (versions[key], new) for key, (_, new) in changes.items()})
+            done = await self._store.replace(
+                {key: (versions[key], new) for key, (_, new) in changes.items()}
+            )
         except RegistryError as error:
             raise unavailable(_unwritten(error)) from error
         if not done:
-            raise Failure(409, "Conflict", "the config has been changed meanwhile; nothing was written, try again")
+            raise Failure(
+                409,
+                "Conflict",
+                "the config has been changed meanwhile; nothing was written, try again",
+            )
         one_change = replace(by, session=by.session or uuid.uuid4().hex)
         for key, (old, new) in changes.items():
             await self._seen(key, versions[key])
             await self._note(one_change, key, old, new)
 
-    async def _note(self, by: Actor, key: str, current: Stored | None, document: Mapping[str, Any] | None) -> None:
+    async def _note(
+        self, by: Actor, key: str, current: Stored | None, document: Mapping[str, Any] | None
+    ) -> None:
         if self._history is not None:
-            await self._history.record(by, key, current.resource if current is not None else None, document)
+            await self._history.record(
+                by, key, current.resource if current is not None else None, document
+            )
 
     async def _put(
         self, key: str, current: Stored | None, document: Mapping[str, Any], dry_run: bool
@@ -142,7 +162,10 @@ class Writer:
             return await self._cache.wait_for(key, before, self._read_back_s)
         except TimeoutError as error:
             raise Failure(
-                504, "Timeout", "the change was written, but the store does not show it yet; get the object to see it"
+                504,
+                "Timeout",
+                "the change was written, but the store does not show it yet; get the object to"
+                " see it",
             ) from error
 
     async def _catch_up(self, key: str, current: Stored | None) -> None:
@@ -151,7 +174,9 @@ class Writer:
         try:
             await self._cache.wait_for(key, before, self._read_back_s)
         except TimeoutError as error:
-            raise unavailable("the config store refuses the change and does not show a newer version") from error
+            raise unavailable(
+                "the config store refuses the change and does not show a newer version"
+            ) from error
 
 
 def _unwritten(error: RegistryError) -> str:

@@ -14,8 +14,8 @@ from dockermesh.model.workload import Workload
 class Catalog:
     """All services by hostname and all workloads by name.
 
-    An update makes a new catalog in which everything unchanged is the same object.
-    `degraded` says why the catalog may be out of date (Consul unreachable); empty when it is current.
+    An update makes a new catalog in which everything unchanged is the same object. `degraded` says
+    why the catalog may be out of date (Consul unreachable); empty when it is current.
     """
 
     services: Mapping[str, Service] = field(default_factory=lambda: MappingProxyType({}))

@@ -1,7 +1,8 @@
 """How Consul is reached, as a pure value read from the environment that every Consul tool honours.
 
-Names and meanings are those of Consul's own CLI (`CONSUL_HTTP_ADDR` and its kin); a value that cannot be used is an
-InputError that names the variable. Files (tokens, certificates) are only named here: the client reads them.
+Names and meanings are those of Consul's own CLI (`CONSUL_HTTP_ADDR` and its kin); a value that
+cannot be used is an InputError that names the variable. Files (tokens, certificates) are only named
+here: the client reads them.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ _FALSE = frozenset({"0", "f", "false", "no", "off"})
 class ConsulSettings:
     """Address, credentials and limits of one Consul agent.
 
-    `max_connections` is what Consul's `limits.http_max_conns_per_client` allows us; 0 means a stock Consul. `wait` is
-    how long a blocking query may block, in seconds; 0 leaves it to the client. `allow_loopback` accepts endpoints on
-    127.0.0.0/8 and ::1, which are otherwise skipped: to a proxy they would be its own network namespace.
+    `max_connections` is what Consul's `limits.http_max_conns_per_client` allows us; 0 means a stock
+    Consul. `wait` is how long a blocking query may block, in seconds; 0 leaves it to the client.
+    `allow_loopback` accepts endpoints on 127.0.0.0/8 and ::1, which are otherwise skipped: to a
+    proxy they would be its own network namespace.
     """
 
     host: str = "127.0.0.1"
@@ -50,7 +52,9 @@ class ConsulSettings:
     def address(self) -> str:
         """Where Consul is, for messages."""
         return (
-            f"unix://{self.unix_socket}" if self.unix_socket else f"{self.scheme}://{_bracketed(self.host)}:{self.port}"
+            f"unix://{self.unix_socket}"
+            if self.unix_socket
+            else f"{self.scheme}://{_bracketed(self.host)}:{self.port}"
         )
 
     @classmethod
@@ -60,7 +64,9 @@ class ConsulSettings:
         Raises InputError if a variable's value makes no sense.
         """
         use_tls = _boolean(env, "CONSUL_HTTP_SSL", False)
-        scheme, host, port, unix_socket = _parse_address(env.get("CONSUL_HTTP_ADDR", "").strip(), use_tls)
+        scheme, host, port, unix_socket = _parse_address(
+            env.get("CONSUL_HTTP_ADDR", "").strip(), use_tls
+        )
         settings = cls(
             host=host,
             port=port,
@@ -105,7 +111,13 @@ def _parse_address(text: str, use_tls: bool) -> tuple[str, str, int, str]:
         host, port = parts.hostname, parts.port
     except ValueError as error:
         raise _bad_address(text) from error
-    if parts.scheme not in ("http", "https") or not host or parts.path.strip("/") or parts.query or parts.fragment:
+    if (
+        parts.scheme not in ("http", "https")
+        or not host
+        or parts.path.strip("/")
+        or parts.query
+        or parts.fragment
+    ):
         raise _bad_address(text)
     secure = use_tls or parts.scheme == "https"
     return ("https" if secure else "http"), host, port or (8501 if secure else 8500), ""
@@ -124,7 +136,9 @@ def _boolean(env: Mapping[str, str], name: str, default: bool) -> bool:
     if not text:
         return default
     if text not in _TRUE | _FALSE:
-        raise InputError(f"{text!r} is neither true nor false", where=name, fix="set it to true or false")
+        raise InputError(
+            f"{text!r} is neither true nor false", where=name, fix="set it to true or false"
+        )
     return text in _TRUE
 
 
@@ -134,7 +148,9 @@ def _count(env: Mapping[str, str], name: str) -> int:
         return 0
     if not text.isascii() or not text.isdigit() or int(text) < 16:
         raise InputError(
-            f"{text!r} is not a number of connections", where=name, fix="set it to 16 or more, or unset it"
+            f"{text!r} is not a number of connections",
+            where=name,
+            fix="set it to 16 or more, or unset it",
         )
     return int(text)
 

@@ -1,7 +1,7 @@
 """SPIFFE identities in Istio's form: `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`.
 
-This is the one place that says which account a workload has. Everybody who needs to know asks here, because what a
-workload's certificate says and what its peers expect must be the same.
+This is the one place that says which account a workload has. Everybody who needs to know asks here,
+because what a workload's certificate says and what its peers expect must be the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ GATEWAY_NAMESPACE = "istio-system"
 GATEWAY_ACCOUNT = "istio-ingressgateway-service-account"
 EGRESS_GATEWAY_ACCOUNT = "istio-egressgateway-service-account"
 CONTROL_PLANE_ACCOUNT = "dockermesh-control-plane"
-"""Where and who gateways are: what Istio's installation calls them, and what policies of its users name."""
+"""Where and who gateways are: what Istio's installation calls them, and what policies of its users
+name.
+"""
 ACCOUNT_META = "account"
 """Consul meta that registrator makes of `SERVICE_ACCOUNT`."""
 
@@ -41,16 +43,26 @@ class Identity:
         """
         scheme, _, rest = uri.partition("://")
         parts = rest.split("/")
-        if scheme != "spiffe" or len(parts) != 5 or parts[1] != "ns" or parts[3] != "sa" or not all(parts):
+        if (
+            scheme != "spiffe"
+            or len(parts) != 5
+            or parts[1] != "ns"
+            or parts[3] != "sa"
+            or not all(parts)
+        ):
             raise ValueError(f"not a workload identity: {uri!r}")
         return cls(parts[0], parts[2], parts[4])
 
 
 def is_identity_part(text: str) -> bool:
-    """Whether it can be the namespace or account of an identity, which as a path segment of SPIFFE has no escapes."""
+    """Whether it can be the namespace or account of an identity, which as a path segment of SPIFFE
+    has no escapes.
+    """
     return text not in (".", "..") and _SEGMENT.fullmatch(text) is not None
 
 
 def account_of(declared: str, *services: str) -> str:
-    """The account of a workload: the one declared for it, else the first name of its service that can be one."""
+    """The account of a workload: the one declared for it, else the first name of its service that
+    can be one.
+    """
     return next((text for text in (declared, *services) if is_identity_part(text)), DEFAULT_ACCOUNT)

@@ -1,6 +1,7 @@
 """Application protocols, and how a port's protocol is found when nobody declared it.
 
-Source of the names and of the order of the rules: Istio's "Protocol Selection" and `pkg/config/protocol`.
+Source of the names and of the order of the rules: Istio's "Protocol Selection" and
+`pkg/config/protocol`.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ def parse_protocol(text: str) -> Protocol | None:
 
 
 def infer_protocol(*, declared: str = "", port_name: str = "", number: int = 0) -> Protocol:
-    """The protocol of a port: declared, else the prefix of its name (`http-web`), else well known, else AUTO."""
+    """The protocol of a port: declared, else the prefix of its name (`http-web`), else well known,
+    else AUTO.
+    """
     for candidate in (declared, port_name, port_name.rsplit("-", 1)[0], port_name.split("-", 1)[0]):
         found = parse_protocol(candidate) if candidate else None
         if found is not None:

@@ -1,4 +1,6 @@
-"""Services and their endpoints, as every source of them (Consul, Docker, ServiceEntry) describes them."""
+"""Services and their endpoints, as every source of them (Consul, Docker, ServiceEntry) describes
+them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from types import MappingProxyType
 from dockermesh.model.protocol import Protocol
 
 SERVICE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
-"""What a service of the mesh can be called: one label of a host name, in which Docker and Consul also take `_`."""
+"""What a service of the mesh can be called: one label of a host name, in which Docker and Consul
+also take `_`.
+"""
 NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -24,7 +28,9 @@ class Health(StrEnum):
 
 
 class Resolution(StrEnum):
-    """Where the addresses of a service's endpoints come from; names are those of Istio's ServiceEntry."""
+    """Where the addresses of a service's endpoints come from; names are those of Istio's
+    ServiceEntry.
+    """
 
     STATIC = "STATIC"
     DNS = "DNS"
@@ -46,10 +52,11 @@ class Port:
 class Endpoint:
     """One replica of a service on one port.
 
-    `port` is where the replica listens, `service_port` the port of the service it answers for (0: the same).
-    `labels` hold what subsets select on: Docker labels, Consul meta and tags `key|value` or `key=value`.
-    `workload` is the name of the meshed workload (`bookinfo/reviews-v1-1`), empty when there is no proxy in front.
-    `takes_mtls`: its proxy, which was attested, is to be called over mutual TLS; translation finds that out.
+    `port` is where the replica listens, `service_port` the port of the service it answers for (0:
+    the same). `labels` hold what subsets select on: Docker labels, Consul meta and tags `key|value`
+    or `key=value`. `workload` is the name of the meshed workload (`bookinfo/reviews-v1-1`), empty
+    when there is no proxy in front. `takes_mtls`: its proxy, which was attested, is to be called
+    over mutual TLS; translation finds that out.
     """
 
     address: str
@@ -71,15 +78,16 @@ class Service:
     """A name that clients call, its ports and its endpoints.
 
     `name` is the short name (`reviews`); `hostname` the one that Consul's DNS would answer
-    (`reviews.service.consul`). `aliases` are further host names of the same service.
-    `addresses` are IPs and networks that clients may call beside the virtual IP. `is_external`: not part of the mesh.
-    `is_declared`: made by a ServiceEntry, not found in a registry; it is called by its hostname alone.
-    `export_to` are the namespaces that may see it, in Istio's form; empty: all. `subject_alt_names` are the identities
-    that its endpoints may have. `accounts` are namespaces and service accounts of the attested workloads that serve it,
-    `is_meshed` whether there are any; translation finds both out.
-    `project` is there on what a Compose project has for itself of a name that several projects use; `shared` is then
-    the hostname of what all others call so, and rules for that are rules for this, too.
-    Sources keep the same object for a service that did not change: translation is cached by identity.
+    (`reviews.service.consul`). `aliases` are further host names of the same service. `addresses`
+    are IPs and networks that clients may call beside the virtual IP. `is_external`: not part of the
+    mesh. `is_declared`: made by a ServiceEntry, not found in a registry; it is called by its
+    hostname alone. `export_to` are the namespaces that may see it, in Istio's form; empty: all.
+    `subject_alt_names` are the identities that its endpoints may have. `accounts` are namespaces
+    and service accounts of the attested workloads that serve it, `is_meshed` whether there are any;
+    translation finds both out. `project` is there on what a Compose project has for itself of a
+    name that several projects use; `shared` is then the hostname of what all others call so, and
+    rules for that are rules for this, too. Sources keep the same object for a service that did not
+    change: translation is cached by identity.
     """
 
     name: str

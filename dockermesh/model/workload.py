@@ -1,4 +1,6 @@
-"""Workloads: running replicas (and gateways) with a proxy of ours, as the registrar attests them."""
+"""Workloads: running replicas (and gateways) with a proxy of ours, as the registrar attests
+them.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,16 @@ TRUST_PATH = "/etc/dockermesh/trust"
 """Where every pod has the mesh's root mounted."""
 
 JOINED = "joined"
-"""The host and project of workloads outside Docker. No registrar owns them: they stay until they are revoked."""
+"""The host and project of workloads outside Docker. No registrar owns them: they stay until they
+are revoked.
+"""
 
 
 TLS_MODE_LABEL = "security.istio.io/tlsMode"
 """Istio's label: `istio` where a proxy takes mutual TLS, `disabled` where none does."""
 TRAFFIC_LABELS = "traffic.sidecar.istio.io/"
-"""Prefix of Istio's settings of what a pod captures: `includeInboundPorts`, `excludeInboundPorts`."""
+"""Prefix of Istio's settings of what a pod captures: `includeInboundPorts`, `excludeInboundPorts`.
+"""
 
 
 def compose_names(workload: str) -> tuple[str, str]:
@@ -39,7 +44,9 @@ class WorkloadKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ServedPort:
-    """A port that the workload's app serves, and the service that it belongs to; known before the app runs."""
+    """A port that the workload's app serves, and the service that it belongs to; known before the
+    app runs.
+    """
 
     service: str
     port: int
@@ -50,16 +57,16 @@ class ServedPort:
 class Workload:
     """One pod with its proxy, and its app if it has one.
 
-    `name` is `<project>/<service>-<replica>`; `id` the pod's container id; `host` the machine that runs it.
-    `token_sha256` is the hex digest of the token that the pod made for its proxy: the pod prints the digest to its
-    own log, which only Docker can vouch for, and so the proxy that shows the token is proven to be this workload.
-    `ports` does not change when the app stops, so that neither its inbound listener nor its services do.
-    A record lives as long as the pod's container exists, running or not: requests to a service that is just
-    restarting are held, not refused.
-    `published` are its ports that the host publishes past any gateway, `probed` those that Consul's checks call in
-    plaintext.
-    `aliases` are other names that Docker's DNS has for its Compose service.
-    `config` is YAML of Istio resources that come with the workload (a generated Gateway), from its labels.
+    `name` is `<project>/<service>-<replica>`; `id` the pod's container id; `host` the machine that
+    runs it. `token_sha256` is the hex digest of the token that the pod made for its proxy: the pod
+    prints the digest to its own log, which only Docker can vouch for, and so the proxy that shows
+    the token is proven to be this workload. `ports` does not change when the app stops, so that
+    neither its inbound listener nor its services do. A record lives as long as the pod's container
+    exists, running or not: requests to a service that is just restarting are held, not refused.
+    `published` are its ports that the host publishes past any gateway, `probed` those that Consul's
+    checks call in plaintext. `aliases` are other names that Docker's DNS has for its Compose
+    service. `config` is YAML of Istio resources that come with the workload (a generated Gateway),
+    from its labels.
     """
 
     id: str
@@ -87,14 +94,18 @@ class Workload:
         return compose_names(self.name)[1]
 
     def captures(self, port: int) -> bool:
-        """Whether connections to the port go through the proxy, by the labels that `inject` gives the workload."""
+        """Whether connections to the port go through the proxy, by the labels that `inject` gives
+        the workload.
+        """
         excluded = self.labels.get(f"{TRAFFIC_LABELS}excludeInboundPorts", "").split(",")
         included = self.labels.get(f"{TRAFFIC_LABELS}includeInboundPorts", "*").split(",")
         return str(port) not in excluded and ("*" in included or str(port) in included)
 
     def identity(self, trust_domain: str) -> Identity:
         """Who the workload is: what its certificate says, and peers and policies are told."""
-        return Identity(trust_domain, self.namespace, account_of(self.service_account, self.service))
+        return Identity(
+            trust_domain, self.namespace, account_of(self.service_account, self.service)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON object, the form kept in Consul's KV."""
@@ -102,7 +113,9 @@ class Workload:
         return plain | {
             "labels": dict(self.labels),
             "kind": self.kind.value,
-            "ports": [{"service": p.service, "port": p.port, "protocol": p.protocol} for p in self.ports],
+            "ports": [
+                {"service": p.service, "port": p.port, "protocol": p.protocol} for p in self.ports
+            ],
             "aliases": list(self.aliases),
             "published": list(self.published),
             "probed": list(self.probed),
@@ -110,7 +123,9 @@ class Workload:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Workload:
-        """The workload written by `to_dict`; unknown keys are ignored, so that versions can be mixed."""
+        """The workload written by `to_dict`; unknown keys are ignored, so that versions can be
+        mixed.
+        """
         known = {k: v for k, v in data.items() if k in cls.__dataclass_fields__}
         return cls(
             **known

@@ -1,6 +1,7 @@
 """Attestation: the digest of a pod's token, read from the log that only Docker can vouch for.
 
-Invariant: a line counts only if it names the workload of the pod's label, so that a pod cannot speak for another.
+Invariant: a line counts only if it names the workload of the pod's label, so that a pod cannot
+speak for another.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ def find_token(log: str, workload: str) -> str:
             said = json.loads(line)
         except ValueError:
             continue
-        if not isinstance(said, dict) or said.get("dockermesh") != "attest" or said.get("workload") != workload:
+        if (
+            not isinstance(said, dict)
+            or said.get("dockermesh") != "attest"
+            or said.get("workload") != workload
+        ):
             continue
         digest = said.get("token_sha256")
         if isinstance(digest, str) and _DIGEST.fullmatch(digest):

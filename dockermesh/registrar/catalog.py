@@ -9,15 +9,32 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TypeVar
 
-from dockermesh.model import Catalog, Endpoint, Health, Port, Protocol, ServedPort, Service, Workload
+from dockermesh.model import (
+    Catalog,
+    Endpoint,
+    Health,
+    Port,
+    Protocol,
+    ServedPort,
+    Service,
+    Workload,
+)
 from dockermesh.model.identity import ACCOUNT_META
-from dockermesh.registrar.mapping import META_ACCOUNT, META_NAMESPACE, META_SERVICE, META_WORKLOAD, Registration
+from dockermesh.registrar.mapping import (
+    META_ACCOUNT,
+    META_NAMESPACE,
+    META_SERVICE,
+    META_WORKLOAD,
+    Registration,
+)
 
 T = TypeVar("T")
 DOMAIN = "service.consul"
 
 
-def build_catalog(registrations: Iterable[Registration], workloads: Iterable[Workload], previous: Catalog) -> Catalog:
+def build_catalog(
+    registrations: Iterable[Registration], workloads: Iterable[Workload], previous: Catalog
+) -> Catalog:
     """The catalog of these registrations; `previous` lends the objects that stay."""
     known = {w.name: w for w in workloads}
     by_name: dict[str, list[Registration]] = {}
@@ -26,9 +43,11 @@ def build_catalog(registrations: Iterable[Registration], workloads: Iterable[Wor
         by_name.setdefault(registration.name, []).append(registration)
         if compose := registration.meta.get(META_SERVICE):
             by_compose.setdefault(compose, []).append(registration)
-    # Clients of an unmodified compose file call each other by Compose's names, whatever SERVICE_NAME says.
+    # Clients of an unmodified compose file call each other by Compose's names, whatever
+    # SERVICE_NAME says.
     groups = by_name | {name: found for name, found in by_compose.items() if name not in by_name}
-    # A service whose replicas are all down still exists: requests to it wait or fail as its own, not as unknown names.
+    # A service whose replicas are all down still exists: requests to it wait or fail as its own,
+    # not as unknown names.
     promised: dict[str, list[tuple[Workload, ServedPort]]] = {}
     for workload in sorted(known.values(), key=lambda w: w.name):
         for port in workload.ports:
@@ -52,11 +71,15 @@ def _service(
     workloads: Mapping[str, Workload],
 ) -> Service:
     ports: dict[int, Protocol] = {}
-    offers = [(r.port, r.protocol) for r in registrations] + [(p.port, Protocol(p.protocol)) for _, p in promised]
+    offers = [(r.port, r.protocol) for r in registrations] + [
+        (p.port, Protocol(p.protocol)) for _, p in promised
+    ]
     for number, protocol in offers:
         if ports.get(number, Protocol.AUTO) is Protocol.AUTO:
             ports[number] = protocol
-    namespaces = [r.meta.get(META_NAMESPACE, "default") for r in registrations] + [w.namespace for w, _ in promised]
+    namespaces = [r.meta.get(META_NAMESPACE, "default") for r in registrations] + [
+        w.namespace for w, _ in promised
+    ]
     return Service(
         name=name,
         hostname=f"{name}.{DOMAIN}",

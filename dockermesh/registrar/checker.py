@@ -1,7 +1,9 @@
-"""Asks services' declared checks itself, where nobody else can: Consul in `compose/mesh.yaml` has no way to the pods.
+"""Asks services' declared checks itself, where nobody else can: Consul in `compose/mesh.yaml` has
+no way to the pods.
 
-Source: Consul, `agent/checks/check.go` for what passes. Invariant: a check talks to its own service's address and port
-and to nothing else, whatever path it has and wherever an answer redirects to: containers' labels are not trusted.
+Source: Consul, `agent/checks/check.go` for what passes. Invariant: a check talks to its own
+service's address and port and to nothing else, whatever path it has and wherever an answer
+redirects to: containers' labels are not trusted.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ log = structlog.get_logger(__name__)
 
 _INTERVAL, _TIMEOUT = 10.0, 10.0
 _SHORTEST = 0.5
-# A service that has just been started is asked again soon, so that it need not wait for a whole interval.
+# A service that has just been started is asked again soon, so that it need not wait for a whole
+# interval.
 _FIRST_RETRY = 0.25
 _MAX_OUTPUT = 1024
 _HEALTH = "/grpc.health.v1.Health/Check"
@@ -48,9 +51,13 @@ class _Asked:
 
 
 class Checker:
-    """Asks the checks of the registrations that it follows, and calls `changed(group)` when an answer has changed."""
+    """Asks the checks of the registrations that it follows, and calls `changed(group)` when an
+    answer has changed.
+    """
 
-    def __init__(self, changed: Callable[[str], None], tls: Callable[[], ssl.SSLContext] | None = None) -> None:
+    def __init__(
+        self, changed: Callable[[str], None], tls: Callable[[], ssl.SSLContext] | None = None
+    ) -> None:
         """`tls` gives what a proxy is asked with that takes no plaintext."""
         self._changed = changed
         self._tls = tls
@@ -68,7 +75,9 @@ class Checker:
     def follow(self, group: str, registrations: Iterable[Registration]) -> None:
         """Ask the checks of these from now on, and no others of the group."""
         wanted = {
-            r.id: _Asked(r.own_check, r.socket, r.meta.get(META_CONTAINER, ""), META_WORKLOAD in r.meta)
+            r.id: _Asked(
+                r.own_check, r.socket, r.meta.get(META_CONTAINER, ""), META_WORKLOAD in r.meta
+            )
             for r in registrations
             if r.own_check is not None
         }
@@ -81,7 +90,9 @@ class Checker:
             self._encrypted.discard(identity)
         for identity, asked in wanted.items():
             if before.get(identity) != asked:
-                task = asyncio.create_task(self._keep_asking(group, identity, asked), name=f"check {identity}")
+                task = asyncio.create_task(
+                    self._keep_asking(group, identity, asked), name=f"check {identity}"
+                )
                 self._tasks[identity] = task
 
     async def close(self) -> None:
@@ -135,25 +146,33 @@ class Checker:
                 return await self._request(asked, secure, self._tls())
             return await self._request(asked, url)
         except aiohttp.ClientConnectionError:
-            # Its policy has changed between STRICT and anything else; what worked is what is tried first next time.
+            # Its policy has changed between STRICT and anything else; what worked is what is tried
+            # first next time.
             is_encrypted = identity not in self._encrypted
-            answer = await self._request(asked, *((secure, self._tls()) if is_encrypted else (url,)))
+            answer = await self._request(
+                asked, *((secure, self._tls()) if is_encrypted else (url,))
+            )
             (self._encrypted.add if is_encrypted else self._encrypted.discard)(identity)
             return answer
 
-    async def _request(self, asked: _Asked, url: URL, tls: ssl.SSLContext | bool = True) -> HealthStatus:
+    async def _request(
+        self, asked: _Asked, url: URL, tls: ssl.SSLContext | bool = True
+    ) -> HealthStatus:
         if self._session is None:
             # A connection of its own for each: an old one says nothing about new ones.
             connector = aiohttp.TCPConnector(force_close=True, limit=100)
             headers = {"User-Agent": "dockermesh-check", "Accept": "text/plain, text/*, */*"}
             self._session = aiohttp.ClientSession(connector=connector, headers=headers)
         method = str(asked.check.get("Method") or "GET").upper()
-        # What it redirects to may be anywhere; that it answers so is as good as what it would have answered.
+        # What it redirects to may be anywhere; that it answers so is as good as what it would have
+        # answered.
         async with self._session.request(method, url, allow_redirects=False, ssl=tls) as answer:
             text = (await answer.content.read(_MAX_OUTPUT)).decode("utf-8", "replace")
             output = _short(f"HTTP {method} {url}: {answer.status} {answer.reason} Output: {text}")
         if asked.is_meshed and answer.status == 403 and text == _REFUSED:
-            return HealthStatus("passing", "an AuthorizationPolicy keeps the check from the app; its proxy answers")
+            return HealthStatus(
+                "passing", "an AuthorizationPolicy keeps the check from the app; its proxy answers"
+            )
         if answer.status == 429:
             return HealthStatus("warning", output)
         return HealthStatus("passing" if 200 <= answer.status < 400 else "critical", output)
@@ -169,7 +188,9 @@ async def _ask_tcp(address: str) -> HealthStatus:
 async def _ask_grpc(asked: _Asked) -> HealthStatus:
     secure = bool(asked.check.get("GRPCUseTLS"))
     if asked.check.get("TLSSkipVerify"):
-        return HealthStatus("critical", "gRPC over TLS without verification cannot be asked from here")
+        return HealthStatus(
+            "critical", "gRPC over TLS without verification cannot be asked from here"
+        )
     channel = (
         grpc.aio.secure_channel(asked.address, grpc.ssl_channel_credentials())
         if secure

@@ -1,4 +1,5 @@
-"""Health checks of services: registrator's `SERVICE_CHECK_*`, and what Docker itself knows of the container.
+"""Health checks of services: registrator's `SERVICE_CHECK_*`, and what Docker itself knows of the
+container.
 
 Source: registrator, `consul/consul.go` (buildCheck); Consul's agent/check/register.
 Invariant: the first kind of check that is given wins, in registrator's order.
@@ -13,8 +14,8 @@ from dockermesh.registrar.container import Container
 from dockermesh.registrar.metadata import Metadata
 
 DEFAULT_INTERVAL = "10s"
-# How long the last known health stands without a registrar. Long, since a registrar that is being restarted must not
-# take services down; a host that died is cleaned up by its lease instead.
+# How long the last known health stands without a registrar. Long, since a registrar that is being
+# restarted must not take services down; a host that died is cleaned up by its lease instead.
 DOCKER_TTL = "24h"
 
 Check = Mapping[str, str | bool | list[str]]
@@ -69,8 +70,12 @@ def can_be_asked(check: Check) -> bool:
     return not check.keys().isdisjoint(("HTTP", "TCP", "GRPC"))
 
 
-def all_of(docker: HealthStatus | None, own: Check | None, answer: HealthStatus | None) -> HealthStatus | None:
-    """Docker's verdict and the answer to a check in one: the worse one. Without an answer yet, the check's `Status`."""
+def all_of(
+    docker: HealthStatus | None, own: Check | None, answer: HealthStatus | None
+) -> HealthStatus | None:
+    """Docker's verdict and the answer to a check in one: the worse one. Without an answer yet, the
+    check's `Status`.
+    """
     if own is None:
         return docker
     asked = answer or HealthStatus(str(own.get("Status") or "critical"), "not asked yet")
@@ -86,7 +91,9 @@ def _probe(meta: Metadata, target: Target) -> dict[str, str | bool | list[str]] 
     if command := meta.get("check_cmd"):
         return {"Args": ["check-cmd", target.container[:12], target.exposed, command]}
     if script := meta.get("check_script"):
-        filled = script.replace("$SERVICE_IP", target.address).replace("$SERVICE_PORT", str(target.port))
+        filled = script.replace("$SERVICE_IP", target.address).replace(
+            "$SERVICE_PORT", str(target.port)
+        )
         return {"Args": [filled]}
     if ttl := meta.get("check_ttl"):
         return {"TTL": ttl}
@@ -112,13 +119,16 @@ def _grpc_tls(meta: Metadata) -> dict[str, bool]:
 def docker_health(container: Container, pod: Container | None) -> HealthStatus | None:
     """Docker's verdict on a container in its pod; None when it has no opinion.
 
-    A pod counts only once Docker calls it unhealthy: while it starts, its app has not been started yet.
+    A pod counts only once Docker calls it unhealthy: while it starts, its app has not been started
+    yet.
     """
     state = container.state
     if state.paused or (pod is not None and pod.state.paused):
         return HealthStatus("critical", "paused")
     if pod is not None and pod.state.health == "unhealthy":
-        return HealthStatus("critical", f"the pod is unhealthy: {pod.state.health_output}".strip(": \n"))
+        return HealthStatus(
+            "critical", f"the pod is unhealthy: {pod.state.health_output}".strip(": \n")
+        )
     if not state.health:
         return None
     return HealthStatus("passing" if state.health == "healthy" else "critical", state.health)

@@ -1,6 +1,7 @@
 """Consul as the registrar's sink: agent-local services, their Docker checks, and workloads in KV.
 
-Invariant: touched are only entries whose Meta or key names this host; what Consul has already is not sent again.
+Invariant: touched are only entries whose Meta or key names this host; what Consul has already is
+not sent again.
 """
 
 from __future__ import annotations
@@ -23,14 +24,21 @@ from dockermesh.errors import RegistryError
 from dockermesh.registrar.checks import check_id
 from dockermesh.registrar.desired import Desired
 from dockermesh.registrar.lease import HostLease
-from dockermesh.registrar.mapping import META_CONTAINER, META_HASH, META_HOST, META_WORKLOAD, Registration
+from dockermesh.registrar.mapping import (
+    META_CONTAINER,
+    META_HASH,
+    META_HOST,
+    META_WORKLOAD,
+    Registration,
+)
 from dockermesh.registrar.plan import Entry, plan_registrations
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 WORKLOADS = "dockermesh/workloads"
-# Slow answers are waited for: giving up early would only put more load on a Consul that is slow already.
+# Slow answers are waited for: giving up early would only put more load on a Consul that is slow
+# already.
 _TIMEOUT = 40.0
 # How often an unchanged Docker check is confirmed, so that its TTL never runs out.
 _BEAT = 3600.0
@@ -43,7 +51,9 @@ async def consul_errors(where: str) -> AsyncIterator[None]:
         yield
     except (ConsulException, aiohttp.ClientError, TimeoutError, OSError) as error:
         text = str(error) or type(error).__name__
-        raise RegistryError(f"Consul failed: {text[:300]}", where=where, fix="see whether Consul runs") from error
+        raise RegistryError(
+            f"Consul failed: {text[:300]}", where=where, fix="see whether Consul runs"
+        ) from error
 
 
 class ConsulSink:
@@ -58,7 +68,8 @@ class ConsulSink:
         self._known = asyncio.Event()
         self._beats: dict[str, float] = {}
         self._locks: dict[str, asyncio.Lock] = {}
-        # Which ids and keys were written when, so that a listing made before does not overwrite what is known since.
+        # Which ids and keys were written when, so that a listing made before does not overwrite
+        # what is known since.
         self._clock = 0
         self._written: dict[str, int] = {}
         self._conflicts: set[str] = set()
@@ -88,19 +99,33 @@ class ConsulSink:
         await self._known.wait()
         wanted = {r.id for r in desired.registrations}
         have = [e for e in self._entries.values() if e.group == group or e.id in wanted]
-        plan = plan_registrations(have, desired.registrations, host=self._host, group=group, retained=desired.retained)
+        plan = plan_registrations(
+            have, desired.registrations, host=self._host, group=group, retained=desired.retained
+        )
         for registration in plan.conflicts:
             if registration.id not in self._conflicts:
                 self._conflicts.add(registration.id)
-                log.warning("service id belongs to another host; not registered", id=registration.id)
+                log.warning(
+                    "service id belongs to another host; not registered", id=registration.id
+                )
         updates = {r.id: r for r in (*plan.update, *self._due(desired.registrations))}
         for registration in plan.register:
             updates.pop(registration.id, None)
         prefix = f"{WORKLOADS}/{self._host}/"
-        workloads = {prefix + w.name: json.dumps(w.to_dict(), sort_keys=True) for w in desired.workloads}
+        workloads = {
+            prefix + w.name: json.dumps(w.to_dict(), sort_keys=True) for w in desired.workloads
+        }
         await _all(
-            [self._put_workload(key, value) for key, value in workloads.items() if self._workloads.get(key) != value]
-            + [self._delete_workload(key) for key in (prefix + group,) if key in self._workloads.keys() - workloads]
+            [
+                self._put_workload(key, value)
+                for key, value in workloads.items()
+                if self._workloads.get(key) != value
+            ]
+            + [
+                self._delete_workload(key)
+                for key in (prefix + group,)
+                if key in self._workloads.keys() - workloads
+            ]
             + [self._deregister(i, group) for i in plan.deregister]
             + [self._register(r, group) for r in plan.register]
             + [self._update(r) for r in updates.values()]
@@ -109,11 +134,16 @@ class ConsulSink:
     async def retain(self, groups: Collection[str]) -> None:
         """Remove this host's entries of containers that are gone."""
         prefix = f"{WORKLOADS}/{self._host}/"
-        stale = [e for e in self._entries.values() if e.host == self._host and e.group not in groups]
+        stale = [
+            e for e in self._entries.values() if e.host == self._host and e.group not in groups
+        ]
         for entry in stale:
             log.info("removing a stale entry", id=entry.id, container=entry.container)
         keys = [k for k in self._workloads if k.removeprefix(prefix) not in groups]
-        await _all([self._deregister(e.id, e.group) for e in stale] + [self._delete_workload(k) for k in keys])
+        await _all(
+            [self._deregister(e.id, e.group) for e in stale]
+            + [self._delete_workload(k) for k in keys]
+        )
 
     def _merge(self, found: dict[str, T], known: dict[str, T], start: int) -> dict[str, T]:
         newer = {k for k, written in self._written.items() if written >= start}
@@ -122,7 +152,9 @@ class ConsulSink:
 
     def _due(self, registrations: Iterable[Registration]) -> list[Registration]:
         now = time.monotonic()
-        return [r for r in registrations if r.health and now - self._beats.get(r.id, -_BEAT) >= _BEAT]
+        return [
+            r for r in registrations if r.health and now - self._beats.get(r.id, -_BEAT) >= _BEAT
+        ]
 
     @contextlib.asynccontextmanager
     async def _writing(self, key: str) -> AsyncIterator[None]:
@@ -142,14 +174,18 @@ class ConsulSink:
         self._clock += 1
         self._written[key] = self._clock
 
-    async def _put(self, path: str, body: Any = None, params: list[tuple[str, str]] | None = None) -> None:
+    async def _put(
+        self, path: str, body: Any = None, params: list[tuple[str, str]] | None = None
+    ) -> None:
         data = "" if body is None else json.dumps(body)
         headers = self._client.prepare_headers()
         answer = await self._client.http.put(
             CB.boolean(), path, params, data=data, headers=headers, connections_timeout=_TIMEOUT
         )
         if not answer:
-            raise RegistryError(f"Consul does not know {path}", where="agent", fix="none: it is registered again")
+            raise RegistryError(
+                f"Consul does not know {path}", where="agent", fix="none: it is registered again"
+            )
 
     async def _register(self, registration: Registration, group: str) -> None:
         async with self._writing(registration.id):
@@ -157,7 +193,9 @@ class ConsulSink:
             # Unknown until it is answered: after a failure it may or may not have happened.
             self._entries.pop(registration.id, None)
             body = registration.body()
-            await self._put("/v1/agent/service/register", body, [("replace-existing-checks", "true")])
+            await self._put(
+                "/v1/agent/service/register", body, [("replace-existing-checks", "true")]
+            )
             self._entries[registration.id] = Entry(
                 id=registration.id,
                 fingerprint=body["Meta"][META_HASH],
@@ -167,7 +205,12 @@ class ConsulSink:
                 status=registration.health.status if registration.health else None,
                 tags=frozenset(registration.tags),
             )
-            log.info("registered", id=registration.id, name=registration.name, address=registration.address)
+            log.info(
+                "registered",
+                id=registration.id,
+                name=registration.name,
+                address=registration.address,
+            )
         if registration.health and existed:
             await self._update(registration)
 
@@ -209,7 +252,9 @@ class ConsulSink:
         async with self._writing(key):
             self._workloads.pop(key, None)
             if not await self._client.kv.put(key, value):
-                raise RegistryError("Consul did not store the workload", where=key, fix="see Consul's log")
+                raise RegistryError(
+                    "Consul did not store the workload", where=key, fix="see Consul's log"
+                )
             self._workloads[key] = value
             log.info("workload written", key=key)
 

@@ -1,7 +1,8 @@
 """A container as the registrar needs it, read from `docker inspect` once and immutable after.
 
-Invariant: reading never fails on missing fields, since engines of different versions leave different ones out. The
-mesh's own labels count only on containers that were made for it, and not because an image has them.
+Invariant: reading never fails on missing fields, since engines of different versions leave
+different ones out. The mesh's own labels count only on containers that were made for it, and not
+because an image has them.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Docker's state of a container; times in nanoseconds since the epoch, 0 for never; health empty without check."""
+    """Docker's state of a container; times in nanoseconds since the epoch, 0 for never; health
+    empty without check.
+    """
 
     status: str = ""
     running: bool = False
@@ -61,7 +64,9 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """One container. `bindings` maps `9080/tcp` to its first publication, None when it is exposed only."""
+    """One container. `bindings` maps `9080/tcp` to its first publication, None when it is exposed
+    only.
+    """
 
     id: str
     name: str
@@ -77,7 +82,9 @@ class Container:
     stop_signal: str = ""
     stop_timeout: int = 10
     state: State = State()
-    raw: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
+    raw: Mapping[str, Any] = field(
+        default_factory=lambda: MappingProxyType({}), compare=False, repr=False
+    )
 
     @property
     def role(self) -> str:
@@ -97,15 +104,23 @@ class Container:
 
     @property
     def group(self) -> str:
-        """What is handled together, one event after the other: a workload's containers, else the container alone."""
+        """What is handled together, one event after the other: a workload's containers, else the
+        container alone.
+        """
         return group_of(self.id, self.labels)
 
     def account(self, service: str) -> str:
-        """The service account that a pod, or an app without one, stands for; `service` is the service's name."""
-        return account_of(self.labels.get(SERVICE_ACCOUNT, ""), self.labels.get(SERVICE, ""), service)
+        """The service account that a pod, or an app without one, stands for; `service` is the
+        service's name.
+        """
+        return account_of(
+            self.labels.get(SERVICE_ACCOUNT, ""), self.labels.get(SERVICE, ""), service
+        )
 
     def address(self, network: str) -> str:
-        """The address on `network`; without one the default bridge's, else that of the first network by name."""
+        """The address on `network`; without one the default bridge's, else that of the first
+        network by name.
+        """
         preferred = self.networks.get(network) or self.ip
         return preferred or next((ip for _, ip in sorted(self.networks.items()) if ip), "")
 
@@ -116,7 +131,9 @@ def group_of(container_id: str, labels: Mapping[str, str]) -> str:
 
 
 def parse_time(text: str) -> int:
-    """Nanoseconds since the epoch of Docker's RFC 3339 time; 0 for the zero time and for what is not a time."""
+    """Nanoseconds since the epoch of Docker's RFC 3339 time; 0 for the zero time and for what is
+    not a time.
+    """
     match = _TIME.match(text or "")
     if not match or text.startswith("0001"):
         return 0
@@ -159,8 +176,8 @@ def parse_container(inspect: Mapping[str, Any]) -> Container:
 def _believed(labels: Mapping[str, str], host: Mapping[str, Any]) -> dict[str, str]:
     """The labels, without the mesh's own where the container's image may have brought them.
 
-    Docker shows the labels of image and container as one. What no image can set is how a container is made: a pod gets
-    the mesh's root mounted, the others join a pod's network.
+    Docker shows the labels of image and container as one. What no image can set is how a container
+    is made: a pod gets the mesh's root mounted, the others join a pod's network.
     """
     role = labels.get(ROLE, "")
     made_so = (
@@ -174,7 +191,9 @@ def _believed(labels: Mapping[str, str], host: Mapping[str, Any]) -> dict[str, s
 
 
 def _mount_targets(host: Mapping[str, Any]) -> set[str]:
-    """Where whoever made the container had something mounted; an image's own volumes are not among it."""
+    """Where whoever made the container had something mounted; an image's own volumes are not among
+    it.
+    """
     bound = {bind.split(":")[1] for bind in host.get("Binds") or () if ":" in bind}
     return bound | {mount.get("Target") or "" for mount in host.get("Mounts") or ()}
 
@@ -186,7 +205,10 @@ def _port_keys(keys: Iterable[str]) -> tuple[str, ...]:
         match = re.fullmatch(r"(\d+)(?:-(\d+))?(?:/(\w+))?", key)
         if match:
             first = int(match[1])
-            found |= {f"{n}/{match[3] or 'tcp'}" for n in range(first, min(int(match[2] or first), 65535) + 1)}
+            found |= {
+                f"{n}/{match[3] or 'tcp'}"
+                for n in range(first, min(int(match[2] or first), 65535) + 1)
+            }
     return tuple(sorted(found))
 
 

@@ -1,7 +1,8 @@
 """What the registry should hold for a set of containers: the pure centre of the registrar.
 
-Invariant: a meshed app is listed only while traffic can reach it, that is while its pod and a proxy run, the app runs,
-and both are in the pod's present network. Containers that were told to stop are treated as gone already.
+Invariant: a meshed app is listed only while traffic can reach it, that is while its pod and a proxy
+run, the app runs, and both are in the pod's present network. Containers that were told to stop are
+treated as gone already.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from dockermesh.registrar.options import Options
 
 @dataclass(frozen=True, slots=True)
 class Desired:
-    """Registrations and workloads, what was left out and why, and ids of dead containers whose entries stay."""
+    """Registrations and workloads, what was left out and why, and ids of dead containers whose
+    entries stay.
+    """
 
     registrations: tuple[Registration, ...] = ()
     workloads: tuple[Workload, ...] = ()
@@ -38,10 +41,12 @@ def desired_state(
     answers: Mapping[str, HealthStatus] = MappingProxyType({}),
     group: str = "",
 ) -> Desired:
-    """What the registry should hold, for one `group` if given; the rest of the containers then is context.
+    """What the registry should hold, for one `group` if given; the rest of the containers then is
+    context.
 
-    `stopping` are ids of containers that got their stop signal, `tokens` the attested digests by pod incarnation,
-    `answers` what came of the checks that the registrar asks itself, by the registration's id.
+    `stopping` are ids of containers that got their stop signal, `tokens` the attested digests by
+    pod incarnation, `answers` what came of the checks that the registrar asks itself, by the
+    registration's id.
     """
     all_containers = sorted(containers, key=lambda c: (c.name, c.id))
     by_id = {c.id: c for c in all_containers}
@@ -56,13 +61,22 @@ def desired_state(
             if not serves(container, owner, members.get(container.joined, ()), stopping):
                 continue
             for found in mapped:
-                registration = replace(found, health=all_of(found.health, found.own_check, answers.get(found.id)))
+                registration = replace(
+                    found, health=all_of(found.health, found.own_check, answers.get(found.id))
+                )
                 if registrations.setdefault(registration.id, registration) is not registration:
-                    skipped.append(Skipped(container.name, f"service id {registration.id} is used twice"))
-    # A pod that is down, or not attested yet, keeps its record without a token: its services then still exist, and
-    # requests to them wait for it instead of failing.
+                    skipped.append(
+                        Skipped(container.name, f"service id {registration.id} is used twice")
+                    )
+    # A pod that is down, or not attested yet, keeps its record without a token: its services then
+    # still exist, and requests to them wait for it instead of failing.
     workloads = [
-        _workload(pod, members.get(pod.id, ()), tokens.get(pod.incarnation, "") if pod.state.running else "", options)
+        _workload(
+            pod,
+            members.get(pod.id, ()),
+            tokens.get(pod.incarnation, "") if pod.state.running else "",
+            options,
+        )
         for pod in all_containers
         if pod.role == "pod" and group in ("", pod.group)
     ]
@@ -71,7 +85,10 @@ def desired_state(
 
 
 def serves(
-    container: Container, owner: Container | None, members: Collection[Container], stopping: Collection[str]
+    container: Container,
+    owner: Container | None,
+    members: Collection[Container],
+    stopping: Collection[str],
 ) -> bool:
     """Whether traffic can reach the container."""
     if not _alive(container, stopping):
@@ -86,17 +103,27 @@ def serves(
 
 def is_stranded(member: Container, owner: Container) -> bool:
     """Whether it runs in a network that is gone: its owner was started again after it."""
-    return member.state.running and owner.state.running and owner.state.started > member.state.started
+    return (
+        member.state.running and owner.state.running and owner.state.started > member.state.started
+    )
 
 
 def _alive(container: Container, stopping: Collection[str]) -> bool:
-    return container.state.running and not container.state.restarting and container.id not in stopping
+    return (
+        container.state.running and not container.state.restarting and container.id not in stopping
+    )
 
 
 def _retained(container: Container, options: Options) -> bool:
-    # registrator's `-deregister on-success`: exit code 0, or the bit for "ended by a signal", removes.
+    # registrator's `-deregister on-success`: exit code 0, or the bit for "ended by a signal",
+    # removes.
     code = container.state.exit_code
-    return options.deregister == "on-success" and container.state.status == "exited" and code != 0 and not code & 128
+    return (
+        options.deregister == "on-success"
+        and container.state.status == "exited"
+        and code != 0
+        and not code & 128
+    )
 
 
 def _members(containers: Iterable[Container]) -> dict[str, list[Container]]:
@@ -107,7 +134,9 @@ def _members(containers: Iterable[Container]) -> dict[str, list[Container]]:
     return members
 
 
-def _workload(pod: Container, members: Iterable[Container], token: str, options: Options) -> Workload:
+def _workload(
+    pod: Container, members: Iterable[Container], token: str, options: Options
+) -> Workload:
     # A container that is being recreated exists twice; the running one counts.
     by_role = {m.role: m for m in sorted(members, key=lambda m: m.state.running)}
     app, proxy = by_role.get("app"), by_role.get("proxy")
@@ -138,12 +167,18 @@ def _workload(pod: Container, members: Iterable[Container], token: str, options:
 
 
 def _published(pod: Container) -> tuple[int, ...]:
-    keys = (key.split("/") for key, binding in pod.bindings.items() if binding is not None and binding.port)
+    keys = (
+        key.split("/")
+        for key, binding in pod.bindings.items()
+        if binding is not None and binding.port
+    )
     return tuple(sorted({int(number) for number, *protocol in keys if protocol != ["udp"]}))
 
 
 def _is_plain(registration: Registration) -> bool:
-    """Whether its check asks the app itself, in plaintext: one that only connects is content with the proxy."""
+    """Whether its check asks the app itself, in plaintext: one that only connects is content with
+    the proxy.
+    """
     check = registration.check or registration.own_check
     if check is None:
         return False

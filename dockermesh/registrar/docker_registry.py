@@ -1,6 +1,8 @@
-"""Docker alone as the registry: the registrar's desired state published as catalogs, without Consul.
+"""Docker alone as the registry: the registrar's desired state published as catalogs, without
+Consul.
 
-Invariant: nothing is published before all containers were seen once, so that a start never empties the mesh.
+Invariant: nothing is published before all containers were seen once, so that a start never empties
+the mesh.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ from dockermesh.registrar.desired import Desired
 from dockermesh.registrar.options import Options
 from dockermesh.registrar.registrar import Engine, Registrar
 
-# Changes that come together make one catalog; short, since a stopping endpoint must leave before its process is gone.
+# Changes that come together make one catalog; short, since a stopping endpoint must leave before
+# its process is gone.
 _COALESCE = 0.005
 
 
@@ -51,7 +54,9 @@ class CatalogSink:
             self._changed.set()
 
     async def retain(self, groups: Collection[str]) -> None:
-        """Forget all other groups; the first call says which groups must be seen before anything is published."""
+        """Forget all other groups; the first call says which groups must be seen before anything is
+        published.
+        """
         if not self._published:
             self._expected = set(groups) if self._expected is None else self._expected & set(groups)
             self._changed.set()
@@ -87,4 +92,6 @@ class DockerRegistry:
 
     async def run(self, publish: Callable[[Catalog], None]) -> None:
         """Follow the engine for ever; cancel to stop."""
-        await Registrar(self._engine, CatalogSink(publish), self._options, heal=self._heal, tls=self._tls).run()
+        await Registrar(
+            self._engine, CatalogSink(publish), self._options, heal=self._heal, tls=self._tls
+        ).run()

@@ -1,7 +1,9 @@
-r"""The subset of Go's text/template that registrator's `-tags` is used with, over one object of `docker inspect`.
+r"""The subset of Go's text/template that registrator's `-tags` is used with, over one object of
+`docker inspect`.
 
-`{{.Config.Hostname}}`, `{{index .Config.Labels "x"}}`, pipes, and registrator's functions toUpper, toLower, replace,
-split, splitIndex, join, strSlice, sIndex, mIndex. Invariant: no code is run and nothing but the object is read.
+`{{.Config.Hostname}}`, `{{index .Config.Labels "x"}}`, pipes, and registrator's functions toUpper,
+toLower, replace, split, splitIndex, join, strSlice, sIndex, mIndex. Invariant: no code is run and
+nothing but the object is read.
 """
 
 from __future__ import annotations
@@ -105,7 +107,8 @@ def _field(value: Any, path: list[str]) -> Any:
     for name in path:
         if not isinstance(value, Mapping):
             return None
-        # registrator's templates name Go's fields (`ID`, `IPAddress`), inspect's JSON writes some differently (`Id`).
+        # registrator's templates name Go's fields (`ID`, `IPAddress`), inspect's JSON writes some
+        # differently (`Id`).
         folded = {k.lower(): k for k in value}
         value = value.get(name, value.get(folded.get(name.lower(), name)))
     return value

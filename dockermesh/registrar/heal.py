@@ -1,9 +1,11 @@
-"""Which containers must be started, restarted or stopped so that app and proxy are in their pod, and end with it.
+"""Which containers must be started, restarted or stopped so that app and proxy are in their pod,
+and end with it.
 
-Docker joins a network namespace once, at start: when a pod is restarted, its members stay in the old one, and when the
-engine comes up it may refuse to join a pod that is not up yet. A proxy outlives its stop signal, so that requests in
-hand are finished; it is ended here once nobody is left whom it could serve. Invariant: the plan depends on the
-present state alone, names only containers that the mesh labelled, and starts nothing that the user stopped.
+Docker joins a network namespace once, at start: when a pod is restarted, its members stay in the
+old one, and when the engine comes up it may refuse to join a pod that is not up yet. A proxy
+outlives its stop signal, so that requests in hand are finished; it is ended here once nobody is
+left whom it could serve. Invariant: the plan depends on the present state alone, names only
+containers that the mesh labelled, and starts nothing that the user stopped.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from dockermesh.model import WorkloadKind
 from dockermesh.registrar.container import KIND, Container
 from dockermesh.registrar.desired import is_stranded
 
-# Ended with the pod (by the engine, at shutdown) rather than by the user's hand: within this time of it.
+# Ended with the pod (by the engine, at shutdown) rather than by the user's hand: within this time
+# of it.
 TOGETHER = 20 * 1_000_000_000
 _GRACE = 3
 _DRAIN = 2.0  # for what a proxy has in hand when it leaves its app behind
@@ -53,8 +56,8 @@ class Action:
 def plan_healing(containers: Iterable[Container], stopping: Collection[str] = ()) -> list[Action]:
     """The steps that can be taken now, proxies first; apps follow once their pod is healthy.
 
-    `stopping` are ids of containers that got their stop signal: an app stops together with its pod, a proxy after its
-    app, if that stops too.
+    `stopping` are ids of containers that got their stop signal: an app stops together with its pod,
+    a proxy after its app, if that stops too.
     """
     by_id = {c.id: c for c in containers}
     plan = []
@@ -75,7 +78,10 @@ def plan_healing(containers: Iterable[Container], stopping: Collection[str] = ()
 
 def _orphan(member: Container, containers: Iterable[Container]) -> Action | None:
     if any(c.role == "pod" and c.group == member.group and c.state.running for c in containers):
-        reason = f"its pod {member.joined[:12]} was replaced; run `docker compose up -d` to create it anew"
+        reason = (
+            f"its pod {member.joined[:12]} was replaced; run `docker compose up -d` to create it"
+            " anew"
+        )
         return Action(Verb.REPORT, member, reason)
     return None
 
@@ -85,7 +91,12 @@ def _heal(
 ) -> Action | None:
     if pod.role != "pod":
         return None
-    if pod.id in stopping and member.role != "proxy" and _is_up(member) and member.id not in stopping:
+    if (
+        pod.id in stopping
+        and member.role != "proxy"
+        and _is_up(member)
+        and member.id not in stopping
+    ):
         return Action(Verb.STOP, member, "its pod is stopping")
     if not _is_up(pod):
         return None
@@ -100,7 +111,10 @@ def _heal(
 
 
 def _ending(
-    proxy: Container, pod: Container | None, containers: Iterable[Container], stopping: Collection[str]
+    proxy: Container,
+    pod: Container | None,
+    containers: Iterable[Container],
+    stopping: Collection[str],
 ) -> Action | None:
     if pod is None or is_stranded(proxy, pod):
         return Action(Verb.STOP, proxy, "it was told to stop, and its network is gone")
@@ -119,7 +133,9 @@ def _needed(member: Container, pod: Container) -> Action | None:
     if member.state.paused:
         return None
     if is_stranded(member, pod):
-        return Action(Verb.RESTART, member, "the pod was started after it, so it is in a network that is gone")
+        return Action(
+            Verb.RESTART, member, "the pod was started after it, so it is in a network that is gone"
+        )
     if member.state.status not in ("exited", "created", "dead"):
         return None
     if _could_not_join(member):

@@ -1,7 +1,9 @@
-"""Workloads outside Docker: their record and their endpoints in Consul, written on request and not by observation.
+"""Workloads outside Docker: their record and their endpoints in Consul, written on request and not
+by observation.
 
-Invariant: a name is given once; what `remove` is told of is gone as a whole. Nobody checks their health: Consul is kept
-off the mesh network, and a check that cannot connect would call them dead forever.
+Invariant: a name is given once; what `remove` is told of is gone as a whole. Nobody checks their
+health: Consul is kept off the mesh network, and a check that cannot connect would call them dead
+forever.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ class JoinedWorkloads:
         self._settings = settings
 
     async def add(self, workload: Workload, ports: Mapping[int, str]) -> Workload:
-        """Take a workload in, under the first free name of its service; `ports` are those it serves, with protocols.
+        """Take a workload in, under the first free name of its service; `ports` are those it
+        serves, with protocols.
 
         Raises RegistryError when Consul fails, InputError when there is no name left.
         """
@@ -49,7 +52,10 @@ class JoinedWorkloads:
                         body = json.dumps(registration.body())
                         await client.http.put(_accepted, "/v1/agent/service/register", data=body)
                     return named
-        raise InputError(f"{_MOST} workloads joined as {workload.service} already", fix="revoke those that are gone")
+        raise InputError(
+            f"{_MOST} workloads joined as {workload.service} already",
+            fix="revoke those that are gone",
+        )
 
     async def remove(self, workload: Workload) -> None:
         """Take a workload's record and endpoints away. Raises RegistryError."""
@@ -77,7 +83,9 @@ def _named(workload: Workload, number: int, ports: Mapping[int, str]) -> Workloa
     name = f"{JOINED}/{workload.service}-{number}"
     # As registrator names a service with several ports.
     served = [
-        ServedPort(workload.service if len(ports) == 1 else f"{workload.service}-{port}", port, protocol)
+        ServedPort(
+            workload.service if len(ports) == 1 else f"{workload.service}-{port}", port, protocol
+        )
         for port, protocol in sorted(ports.items())
     ]
     return replace(workload, id=name, name=name, project=JOINED, host=JOINED, ports=tuple(served))

@@ -1,7 +1,8 @@
 """The lease of a host in Consul's KV, and the burial of hosts whose lease is gone.
 
-Every registrar holds `dockermesh/hosts/<host>` by a session that it renews. Invariant: a host is cleaned up by others
-only after its lease was seen released for a whole minute, and is looked at once more right before.
+Every registrar holds `dockermesh/hosts/<host>` by a session that it renews. Invariant: a host is
+cleaned up by others only after its lease was seen released for a whole minute, and is looked at
+once more right before.
 """
 
 from __future__ import annotations
@@ -42,7 +43,13 @@ class HostLease:
     """Holds the lease of `host` and cleans up after others."""
 
     def __init__(
-        self, client: ConsulClient, host: str, *, renew: float = _RENEW, ttl: int = TTL, grace: float = GRACE
+        self,
+        client: ConsulClient,
+        host: str,
+        *,
+        renew: float = _RENEW,
+        ttl: int = TTL,
+        grace: float = GRACE,
     ) -> None:
         self._client = client
         self._host = host
@@ -55,7 +62,9 @@ class HostLease:
         self._released: dict[str, float] = {}
 
     async def run(self, resync: Callable[[], None]) -> None:
-        """Renew for ever; `resync` is called after every time in which Consul was away or forgot the session."""
+        """Renew for ever; `resync` is called after every time in which Consul was away or forgot
+        the session.
+        """
         first = True
         turn = 0
         while True:
@@ -70,7 +79,9 @@ class HostLease:
                     turn += 1
             except _ERRORS as error:
                 if not self._failing:
-                    log.warning("Consul does not answer", error=str(error)[:200] or type(error).__name__)
+                    log.warning(
+                        "Consul does not answer", error=str(error)[:200] or type(error).__name__
+                    )
                 self._failing = True
             await asyncio.sleep(self._renew if not self._failing else min(1.0, self._renew))
 
@@ -84,14 +95,21 @@ class HostLease:
         """Whether the session of before still stands."""
         renewed = bool(self._session) and await self._is_renewed()
         if not renewed:
-            # Without health checks: a session that ends whenever Consul restarts is no sign of this host's death.
+            # Without health checks: a session that ends whenever Consul restarts is no sign of this
+            # host's death.
             self._session = await self._client.session.create(
-                name=f"dockermesh registrar {self._host}", checks=[], lock_delay=0, behavior="release", ttl=self._ttl
+                name=f"dockermesh registrar {self._host}",
+                checks=[],
+                lock_delay=0,
+                behavior="release",
+                ttl=self._ttl,
             )
             self._acquired = False
         if not self._acquired:
             value = json.dumps({"host": self._host})
-            self._acquired = bool(await self._client.kv.put(f"{HOSTS}/{self._host}", value, acquire=self._session))
+            self._acquired = bool(
+                await self._client.kv.put(f"{HOSTS}/{self._host}", value, acquire=self._session)
+            )
         return renewed
 
     async def _is_renewed(self) -> bool:
@@ -116,14 +134,19 @@ class HostLease:
     async def _look(self) -> tuple[dict[str, str], set[str]]:
         """Sessions by host, and all hosts that own something."""
         (_, leases), (_, keys) = await asyncio.gather(
-            self._client.kv.get(f"{HOSTS}/", recurse=True), self._client.kv.get(f"{_WORKLOADS}/", keys=True)
+            self._client.kv.get(f"{HOSTS}/", recurse=True),
+            self._client.kv.get(f"{_WORKLOADS}/", keys=True),
         )
         services = await self._client.agent.services()
-        sessions = {p["Key"].removeprefix(f"{HOSTS}/"): p.get("Session") or "" for p in leases or ()}
+        sessions = {
+            p["Key"].removeprefix(f"{HOSTS}/"): p.get("Session") or "" for p in leases or ()
+        }
         hosts = {k.split("/")[2] for k in keys or () if k.count("/") >= 3}
         # Outside Docker: no registrar, and so no lease.
         hosts.discard(JOINED)
-        hosts |= {m for s in (services or {}).values() if (m := _owner(s.get("Meta"))) not in ("", JOINED)}
+        hosts |= {
+            m for s in (services or {}).values() if (m := _owner(s.get("Meta"))) not in ("", JOINED)
+        }
         return sessions, hosts
 
     async def _is_held(self, host: str) -> bool:
@@ -142,13 +165,16 @@ class HostLease:
                 await self._client.agent.service.deregister(service_id)
 
     async def _clean_catalog(self, host: str) -> None:
-        # What the dead host's own agent had registered: that agent is gone with it, so nobody puts it back.
+        # What the dead host's own agent had registered: that agent is gone with it, so nobody puts
+        # it back.
         _, names = await self._client.catalog.services()
         for name in names or ():
             _, instances = await self._client.catalog.service(name)
             for instance in instances or ():
                 if _owner(instance.get("ServiceMeta")) == host:
-                    await self._client.catalog.deregister(node=instance["Node"], service_id=instance["ServiceID"])
+                    await self._client.catalog.deregister(
+                        node=instance["Node"], service_id=instance["ServiceID"]
+                    )
 
 
 def _owner(meta: Mapping[str, Any] | None) -> str:

@@ -1,7 +1,9 @@
-"""The pure mapping from a container to Consul registrations: registrator's, and our additions for pods.
+"""The pure mapping from a container to Consul registrations: registrator's, and our additions for
+pods.
 
-Source: registrator, `bridge/bridge.go` (add, newService). Invariant: the same containers and options give the same
-registrations, in the same order; nothing is ever registered twice under one id.
+Source: registrator, `bridge/bridge.go` (add, newService). Invariant: the same containers and
+options give the same registrations, in the same order; nothing is ever registered twice under one
+id.
 """
 
 from __future__ import annotations
@@ -13,7 +15,14 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from dockermesh.model import ADMIN_PORT, DNS_PORT, INBOUND_PORT, OUTBOUND_PORT, PROMETHEUS_PORT, READINESS_PORT
+from dockermesh.model import (
+    ADMIN_PORT,
+    DNS_PORT,
+    INBOUND_PORT,
+    OUTBOUND_PORT,
+    PROMETHEUS_PORT,
+    READINESS_PORT,
+)
 from dockermesh.model.protocol import Protocol, infer_protocol
 from dockermesh.model.service import NO_LABELS
 from dockermesh.registrar import container as labels
@@ -59,8 +68,8 @@ _PROXY_KEYS = frozenset(f"{n}/{p}" for n in _PROXY_PORTS for p in ("tcp", "udp")
 class Registration:
     """One service instance to be registered.
 
-    `check` is the declared one if Consul asks it, `own_check` if the registrar does, and `health` what the registrar
-    knows.
+    `check` is the declared one if Consul asks it, `own_check` if the registrar does, and `health`
+    what the registrar knows.
     """
 
     id: str
@@ -87,7 +96,9 @@ class Registration:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of everything but the momentary health: equal means that there is nothing to register again."""
+        """A hash of everything but the momentary health: equal means that there is nothing to
+        register again.
+        """
         body = self._definition()
         for check in [body.get("Check") or {}, *body.get("Checks", ())]:
             check.pop("Status", None)
@@ -99,7 +110,12 @@ class Registration:
         return body | {"Meta": body["Meta"] | {META_HASH: self.fingerprint}}
 
     def _definition(self) -> dict[str, Any]:
-        body: dict[str, Any] = {"ID": self.id, "Name": self.name, "Tags": list(self.tags), "Port": self.port}
+        body: dict[str, Any] = {
+            "ID": self.id,
+            "Name": self.name,
+            "Tags": list(self.tags),
+            "Port": self.port,
+        }
         body |= {"Address": self.address, "Meta": dict(self.meta)}
         docker = dict(docker_check(self.id, self.health)) if self.health else None
         if self.check is not None:
@@ -134,11 +150,17 @@ class _Port:
 def map_container(
     container: Container, owner: Container | None, options: Options
 ) -> tuple[tuple[Registration, ...], tuple[Skipped, ...]]:
-    """The registrations of a running container; `owner` is the container whose network it joined, if it did."""
+    """The registrations of a running container; `owner` is the container whose network it joined,
+    if it did.
+    """
     if reason := _excluded(container):
         return (), (Skipped(container.name, reason),)
     meshed = _is_meshed(container, owner)
-    ports = [p for p in _ports(container, owner if meshed else None) if meshed or options.internal or _published(p)]
+    ports = [
+        p
+        for p in _ports(container, owner if meshed else None)
+        if meshed or options.internal or _published(p)
+    ]
     if not ports:
         return (), (Skipped(container.name, "no ports exposed or published"),)
     found: dict[str, Registration] = {}
@@ -172,14 +194,19 @@ def _published(port: _Port) -> bool:
 
 
 def _ports(container: Container, pod: Container | None) -> list[_Port]:
-    # As registrator: exposed ports count as published under their own number, which holds for the host's network;
-    # what Docker says of real publications then replaces that.
+    # As registrator: exposed ports count as published under their own number, which holds for the
+    # host's network; what Docker says of real publications then replaces that.
     exposed = set(container.exposed)
     if pod is not None:
         exposed |= {*pod.exposed, *pod.bindings} - _PROXY_KEYS
-    found: dict[str, Binding | None] = {key: Binding("0.0.0.0", key.split("/")[0]) for key in exposed}
+    found: dict[str, Binding | None] = {
+        key: Binding("0.0.0.0", key.split("/")[0]) for key in exposed
+    }
     found |= container.bindings
-    ports = [_Port(key.split("/")[0], key.partition("/")[2] or "tcp", binding) for key, binding in found.items()]
+    ports = [
+        _Port(key.split("/")[0], key.partition("/")[2] or "tcp", binding)
+        for key, binding in found.items()
+    ]
     return sorted(ports, key=lambda p: (int(p.exposed), p.protocol))
 
 
@@ -224,7 +251,10 @@ class _Mapper:
         lost: tuple[str, ...] = ()
         if is_ours and check is not None and not can_be_asked(check):
             kind = next((k for k in ("TTL", "Args") if k in check), "check")
-            check, lost = None, (f"its check ({kind}) is for a Consul beside it; only Docker's health counts",)
+            check, lost = (
+                None,
+                (f"its check ({kind}) is for a Consul beside it; only Docker's health counts",),
+            )
         registration = Registration(
             id=service_id,
             name=name,
@@ -253,7 +283,11 @@ class _Mapper:
             if self.options.explicit and not default:
                 return ""
             name = default or image_name(self.container.image)
-        return f"{name}-{self.port.exposed}" if self.is_group and "name" not in meta.from_port else name
+        return (
+            f"{name}-{self.port.exposed}"
+            if self.is_group and "name" not in meta.from_port
+            else name
+        )
 
     def _default_id(self) -> str:
         host = self.options.hostname or (self.port.binding.ip if self.port.binding else "")
@@ -261,8 +295,14 @@ class _Mapper:
         return f"{host}:{self.container.name}:{self.port.exposed}{suffix}"
 
     def _tags(self, meta: Metadata) -> list[str]:
-        forced = gotemplate.render(self.options.tags, self.container.raw) if self.options.tags else ""
-        return split_tags(meta.get("tags")) + split_tags(forced) + (["udp"] if self.port.protocol == "udp" else [])
+        forced = (
+            gotemplate.render(self.options.tags, self.container.raw) if self.options.tags else ""
+        )
+        return (
+            split_tags(meta.get("tags"))
+            + split_tags(forced)
+            + (["udp"] if self.port.protocol == "udp" else [])
+        )
 
     def _number(self) -> int:
         if self._meshed or self.options.internal or self.port.binding is None:
@@ -277,7 +317,12 @@ class _Mapper:
         label = self.options.use_ip_from_label
         if label and (text := self.container.labels.get(label)):
             found = label_address(text)
-            return found, "" if found else f"label {label} does not hold an address that an endpoint may have"
+            return (
+                found,
+                ""
+                if found
+                else f"label {label} does not hold an address that an endpoint may have",
+            )
         if self.options.internal or self._meshed:
             return self.container.address(self.options.network), ""
         return self.options.ip or self._host_address(), ""

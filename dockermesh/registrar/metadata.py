@@ -1,7 +1,9 @@
-r"""What a container says about its services: `SERVICE_*` of its environment and labels, and its tags.
+r"""What a container says about its services: `SERVICE_*` of its environment and labels, and its
+tags.
 
-Source: registrator, `bridge/util.go`. Labels override the environment, `SERVICE_<port>_X` beats `SERVICE_X`.
-Invariant: what comes out can be sent to Consul; the rest is dropped, each with a reason.
+Source: registrator, `bridge/util.go`. Labels override the environment, `SERVICE_<port>_X` beats
+`SERVICE_X`. Invariant: what comes out can be sent to Consul; the rest is dropped, each with a
+reason.
 """
 
 from __future__ import annotations
@@ -66,7 +68,9 @@ def clean_tags(tags: Iterable[str]) -> tuple[list[str], list[str]]:
     reasons = []
     for tag in tags:
         if has_control(tag) or len(tag.encode()) > _MAX_TAG:
-            reasons.append(f"tag {printable(tag)} has control characters or is longer than {_MAX_TAG} bytes")
+            reasons.append(
+                f"tag {printable(tag)} has control characters or is longer than {_MAX_TAG} bytes"
+            )
         elif tag not in kept:
             kept.append(tag)
     return kept, reasons
@@ -92,7 +96,9 @@ def clean_meta(values: Mapping[str, str], room: int) -> tuple[dict[str, str], li
 
 
 def name_fault(name: str) -> str:
-    """Why `name` cannot be a service name; empty when it can. It becomes part of host and cluster names."""
+    """Why `name` cannot be a service name; empty when it can. It becomes part of host and cluster
+    names.
+    """
     if not _NAME.fullmatch(name) or len(name) > _MAX_NAME:
         return f"service name {printable(name)} is not a DNS name"
     return ""
@@ -111,7 +117,12 @@ def label_address(text: str) -> str:
         address = ipaddress.ip_address(text.rpartition("/")[0] or text)
     except ValueError:
         return ""
-    bad = address.is_loopback or address.is_link_local or address.is_unspecified or address.is_multicast
+    bad = (
+        address.is_loopback
+        or address.is_link_local
+        or address.is_unspecified
+        or address.is_multicast
+    )
     return "" if bad else str(address)
 
 

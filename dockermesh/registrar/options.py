@@ -1,6 +1,8 @@
-"""Options of the registrar, with registrator's names; read from flags in JSON, whose names are taken in any style.
+"""Options of the registrar, with registrator's names; read from flags in JSON, whose names are
+taken in any style.
 
-Invariant: an `Options` is complete and checked, so that the mapping that takes it needs no environment.
+Invariant: an `Options` is complete and checked, so that the mapping that takes it needs no
+environment.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ _DEREGISTER = ("always", "on-success")
 class Options:
     """How containers become services.
 
-    `hostname` is the first part of service ids, `host` the owner written into Meta (empty: the hostname),
-    `host_address` what the hostname resolves to, `network` the mesh network whose addresses are preferred.
-    `run_checks`: the registrar asks declared HTTP, TCP and gRPC checks itself, for a registry that cannot.
+    `hostname` is the first part of service ids, `host` the owner written into Meta (empty: the
+    hostname), `host_address` what the hostname resolves to, `network` the mesh network whose
+    addresses are preferred. `run_checks`: the registrar asks declared HTTP, TCP and gRPC checks
+    itself, for a registry that cannot.
     """
 
     hostname: str = ""
@@ -40,11 +43,17 @@ class Options:
 
     def __post_init__(self) -> None:
         if bool(self.ttl) != bool(self.ttl_refresh):
-            raise InputError("-ttl and -ttl-refresh must be given together or not at all", fix="give both or neither")
+            raise InputError(
+                "-ttl and -ttl-refresh must be given together or not at all",
+                fix="give both or neither",
+            )
         if self.ttl and self.ttl <= self.ttl_refresh:
             raise InputError("-ttl must be greater than -ttl-refresh", fix="raise -ttl")
         if self.deregister not in _DEREGISTER:
-            raise InputError(f"unknown -deregister {self.deregister!r}", fix=f"use one of {', '.join(_DEREGISTER)}")
+            raise InputError(
+                f"unknown -deregister {self.deregister!r}",
+                fix=f"use one of {', '.join(_DEREGISTER)}",
+            )
 
     @property
     def owner(self) -> str:
@@ -53,18 +62,26 @@ class Options:
 
     @property
     def needs_host_address(self) -> bool:
-        """Whether published ports are announced at the host's own address, which has to be looked up."""
+        """Whether published ports are announced at the host's own address, which has to be looked
+        up.
+        """
         return not self.internal and not self.ip
 
 
 # Other spellings: registrator's Go field names, and its flag names without punctuation.
-_ALIASES = {"hostip": "ip", "forcetags": "tags", "refreshttl": "ttl", "refreshinterval": "ttlrefresh"}
+_ALIASES = {
+    "hostip": "ip",
+    "forcetags": "tags",
+    "refreshttl": "ttl",
+    "refreshinterval": "ttlrefresh",
+}
 _ALIASES |= {"deregistercheck": "deregister", "meshnetwork": "network"}
 _KNOWN = {f.name.replace("_", ""): f.name for f in fields(Options)}
 
 
 def parse_flags(flags: Mapping[str, Any]) -> tuple[Options, tuple[str, ...]]:
-    """The options in `flags`, and the names that mean nothing to the mapping (`-resync`, `-cleanup`, typing errors).
+    """The options in `flags`, and the names that mean nothing to the mapping (`-resync`,
+    `-cleanup`, typing errors).
 
     Raises InputError when a value has the wrong type or the options contradict each other.
     """
@@ -80,7 +97,15 @@ def parse_flags(flags: Mapping[str, Any]) -> tuple[Options, tuple[str, ...]]:
     return Options(**found), tuple(ignored)
 
 
-_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "": False}
+_BOOLEANS = {
+    "true": True,
+    "1": True,
+    "yes": True,
+    "false": False,
+    "0": False,
+    "no": False,
+    "": False,
+}
 _BOOL_FIELDS = frozenset({"internal", "explicit", "run_checks"})
 _INT_FIELDS = frozenset({"ttl", "ttl_refresh"})
 
@@ -92,7 +117,9 @@ def _convert(name: str, value: Any, field_name: str) -> str | int | bool:
         if field_name in _INT_FIELDS:
             return int(value)
     except (KeyError, ValueError, TypeError):
-        raise InputError(f"flag {name!r} cannot be {value!r}", fix="see dockermesh registrar --help") from None
+        raise InputError(
+            f"flag {name!r} cannot be {value!r}", fix="see dockermesh registrar --help"
+        ) from None
     if isinstance(value, list):
         return ",".join(str(v) for v in value)
     return str(value)

@@ -1,4 +1,5 @@
-"""The difference between what Consul has and what it should have, for one group of containers. Pure.
+"""The difference between what Consul has and what it should have, for one group of containers.
+Pure.
 
 Invariant: an entry that is right already gives no step, so that nobody who watches Consul is woken.
 """
@@ -13,7 +14,9 @@ from dockermesh.registrar.mapping import Registration
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A service as Consul's agent has it. `host` is its owner, `status` that of our check (None: it has none)."""
+    """A service as Consul's agent has it. `host` is its owner, `status` that of our check (None: it
+    has none).
+    """
 
     id: str
     fingerprint: str = ""
@@ -43,10 +46,11 @@ def plan_registrations(
     group: str,
     retained: Collection[str] = (),
 ) -> Plan:
-    """What to register, which checks to update and what to deregister, so that `have` becomes `want`.
+    """What to register, which checks to update and what to deregister, so that `have` becomes
+    `want`.
 
-    Removed are only entries of this host and group; `retained` are ids of containers whose entries stay all the same.
-    An id that belongs to another host is a conflict: it is reported and left.
+    Removed are only entries of this host and group; `retained` are ids of containers whose entries
+    stay all the same. An id that belongs to another host is a conflict: it is reported and left.
     """
     known: Mapping[str, Entry] = {e.id: e for e in have}
     register, update, conflicts = [], [], []
@@ -71,7 +75,11 @@ def plan_registrations(
 
 def _differs(entry: Entry, registration: Registration) -> bool:
     lost_check = registration.health is not None and entry.status is None
-    return entry.fingerprint != registration.fingerprint or entry.tags != set(registration.tags) or lost_check
+    return (
+        entry.fingerprint != registration.fingerprint
+        or entry.tags != set(registration.tags)
+        or lost_check
+    )
 
 
 def _health_differs(entry: Entry, registration: Registration) -> bool:

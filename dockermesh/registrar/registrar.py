@@ -1,7 +1,8 @@
 """The live registrar: follows the engine's events and keeps a sink and the pods as they should be.
 
-Level-triggered: an event only says which container to look at again, and everything is compared again on every
-connect and periodically. Invariant: the events of one group are handled one after the other, and `run` never ends.
+Level-triggered: an event only says which container to look at again, and everything is compared
+again on every connect and periodically. Invariant: the events of one group are handled one after
+the other, and `run` never ends.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ from dockermesh.registrar.workers import Backoff, KeyedWorkers
 log = structlog.get_logger(__name__)
 
 RESYNC = 30.0
-_FULL_EVERY = 10  # every so many resyncs all containers are inspected, whatever the listing says of them
+_FULL_EVERY = (
+    10  # every so many resyncs all containers are inspected, whatever the listing says of them
+)
 _STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM})
 _MIN_STOP_WAIT = 30.0
 _HEALTH = re.compile(r"\(([A-Za-z: ]+)\)")
@@ -51,9 +54,13 @@ class Engine(Protocol):
 
 
 def is_stop_signal(container: Container, sent: str) -> bool:
-    """Whether a container that got this signal is about to end; HUP and the like only make it reload."""
+    """Whether a container that got this signal is about to end; HUP and the like only make it
+    reload.
+    """
     number = _signal_number(sent)
-    return number in _STOP_SIGNALS or (number > 0 and number == _signal_number(container.stop_signal))
+    return number in _STOP_SIGNALS or (
+        number > 0 and number == _signal_number(container.stop_signal)
+    )
 
 
 def _signal_number(text: str) -> int:
@@ -78,7 +85,9 @@ class Registrar:
         resync: float = RESYNC,
         tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
-        """`tls` gives what proxies are asked for their health with, where they take no plaintext."""
+        """`tls` gives what proxies are asked for their health with, where they take no
+        plaintext.
+        """
         self._engine = engine
         self._sink = sink
         self._options = options
@@ -100,7 +109,9 @@ class Registrar:
         self._checker = Checker(self._workers.mark, tls)
 
     async def run(self) -> NoReturn:
-        """Follow the engine for ever; cancel to stop. Entries stay in the sink: the services outlive the registrar."""
+        """Follow the engine for ever; cancel to stop. Entries stay in the sink: the services
+        outlive the registrar.
+        """
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._sink.run(self._request_resync))
@@ -124,7 +135,8 @@ class Registrar:
         connected = True
         while True:
             try:
-                # Subscribe first, list after: what happens in between is then seen twice rather than never.
+                # Subscribe first, list after: what happens in between is then seen twice rather
+                # than never.
                 stream = await self._engine.subscribe(self._last_event)
                 connected = True
                 self._request_resync()
@@ -137,7 +149,9 @@ class Registrar:
                 log.warning("the engine ended the stream of events; subscribing again")
             except EngineError as error:
                 if connected:
-                    log.warning("the engine is away; trying again until it is back", error=error.what)
+                    log.warning(
+                        "the engine is away; trying again until it is back", error=error.what
+                    )
                 connected = False
             await asyncio.sleep(backoff.next())
 
@@ -146,7 +160,11 @@ class Registrar:
         known = self._containers.get(event.container)
         group = known.group if known else group_of(event.container, event.attributes)
         if event.action == "kill":
-            if known and event.time > known.state.started and is_stop_signal(known, event.attributes.get("signal", "")):
+            if (
+                known
+                and event.time > known.state.started
+                and is_stop_signal(known, event.attributes.get("signal", ""))
+            ):
                 self._expect_stop(known, event.time)
             return
         self._dirty.setdefault(group, set()).add(event.container)
@@ -186,7 +204,9 @@ class Registrar:
                 await self._reconcile(full=full)
                 backoff.reset()
             except DockermeshError as error:
-                log.warning("cannot compare now, will try again", error=error.what, where=error.where)
+                log.warning(
+                    "cannot compare now, will try again", error=error.what, where=error.where
+                )
                 await asyncio.sleep(backoff.next())
                 self._request_resync()
 
@@ -208,7 +228,11 @@ class Registrar:
     def _compare(self, summary: Mapping[str, Any], *, full: bool) -> None:
         container_id = summary["Id"]
         digest = _digest(summary)
-        if full or self._summaries.get(container_id) != digest or container_id not in self._containers:
+        if (
+            full
+            or self._summaries.get(container_id) != digest
+            or container_id not in self._containers
+        ):
             group = group_of(container_id, summary.get("Labels") or {})
             self._dirty.setdefault(group, set()).add(container_id)
             self._workers.mark(group)
@@ -277,7 +301,11 @@ class Registrar:
 
     def _attest(self, members: list[Container]) -> None:
         current = {c.incarnation for c in members}
-        for known in [t for t in self._tokens if t.partition("@")[0] in {c.id for c in members} and t not in current]:
+        for known in [
+            t
+            for t in self._tokens
+            if t.partition("@")[0] in {c.id for c in members} and t not in current
+        ]:
             del self._tokens[known]
         for pod in members:
             waiting = pod.incarnation in self._tokens or pod.incarnation in self._attesting
@@ -290,11 +318,13 @@ class Registrar:
         self._attesting.pop(incarnation, None)
 
     async def _find_token(self, pod: Container) -> None:
-        # Read again and again rather than followed: a pod says it within milliseconds, and a stream holds a thread.
+        # Read again and again rather than followed: a pod says it within milliseconds, and a stream
+        # holds a thread.
         delay = 0.01
         while self._is_current(pod):
             try:
-                # Since the end of the run before: Docker notes the start only after the process may have written.
+                # Since the end of the run before: Docker notes the start only after the process may
+                # have written.
                 token = find_token(await self._engine.logs(pod.id, pod.state.finished), pod.group)
             except EngineError as error:
                 self._say((Skipped(pod.name, f"its log cannot be read: {error.what}"),))
@@ -326,7 +356,9 @@ class Registrar:
             if action.verb is Verb.REPORT:
                 self._say((Skipped(target.name, action.reason),))
             elif target.id not in self._healing:
-                self._healing[target.id] = asyncio.create_task(self._take(action), name=f"heal {target.name}")
+                self._healing[target.id] = asyncio.create_task(
+                    self._take(action), name=f"heal {target.name}"
+                )
 
     async def _take(self, action: Action) -> None:
         target = action.container
@@ -337,7 +369,8 @@ class Registrar:
             await asyncio.sleep(max(wait, action.delay))
             fresh = [c for c in self._containers.values() if c.group == target.group]
             if not any(
-                a.container.id == target.id and a.verb is action.verb for a in plan_healing(fresh, self._stopping)
+                a.container.id == target.id and a.verb is action.verb
+                for a in plan_healing(fresh, self._stopping)
             ):
                 return
             log.info("healing", container=target.name, verb=action.verb.value, reason=action.reason)
@@ -361,11 +394,19 @@ def _disbelieved(container: Container, data: Mapping[str, Any]) -> tuple[Skipped
     role = ((data.get("Config") or {}).get("Labels") or {}).get(ROLE, "")
     if role == container.role:
         return ()
-    reason = f"it was not made as a {role} of the mesh, whatever its labels (or its image's) say; they are ignored"
+    reason = (
+        f"it was not made as a {role} of the mesh, whatever its labels (or its image's) say; they"
+        " are ignored"
+    )
     return (Skipped(container.name, reason),)
 
 
 def _digest(summary: Mapping[str, Any]) -> object:
     networks = (summary.get("NetworkSettings") or {}).get("Networks") or {}
     addresses = sorted((name, (n or {}).get("IPAddress") or "") for name, n in networks.items())
-    return summary.get("Names"), summary.get("State"), _HEALTH.findall(summary.get("Status") or ""), addresses
+    return (
+        summary.get("Names"),
+        summary.get("State"),
+        _HEALTH.findall(summary.get("Status") or ""),
+        addresses,
+    )

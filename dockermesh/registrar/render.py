@@ -1,4 +1,6 @@
-"""What `dockermesh registrar render` prints: registrations for inspected containers, without Docker and Consul."""
+"""What `dockermesh registrar render` prints: registrations for inspected containers, without Docker
+and Consul.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +26,20 @@ def resolve(hostname: str) -> str:
 def render_registrations(
     inspected: Any, flags: Any, resolver: Callable[[str], str] = resolve
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Registration bodies of the containers in `inspected` (an object or a list), and notes on what was left out.
+    """Registration bodies of the containers in `inspected` (an object or a list), and notes on what
+    was left out.
 
     Raises InputError when either argument is not of its documented form.
     """
     objects = inspected if isinstance(inspected, list) else [inspected]
     if not all(isinstance(o, dict) for o in objects):
-        raise InputError("not an object of docker inspect", where="--inspect", fix="give docker inspect's output")
+        raise InputError(
+            "not an object of docker inspect", where="--inspect", fix="give docker inspect's output"
+        )
     if not isinstance(flags, dict):
-        raise InputError("not a JSON object", where="--flags", fix='give an object like {"internal": true}')
+        raise InputError(
+            "not a JSON object", where="--flags", fix='give an object like {"internal": true}'
+        )
     options, unknown = parse_flags(flags)
     if options.needs_host_address:
         options = dataclasses.replace(options, host_address=resolver(options.hostname))

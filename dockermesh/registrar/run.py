@@ -1,6 +1,7 @@
 """The registrar as a process of its own: settings to running parts, until it is told to stop.
 
-Invariant: stopping removes nothing from Consul, since the services run on; the next registrar takes them over.
+Invariant: stopping removes nothing from Consul, since the services run on; the next registrar takes
+them over.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def run_registrar(flags: Mapping[str, Any]) -> None:
     if flags.get("consul"):
         env["CONSUL_HTTP_ADDR"] = flags["consul"]
     settings = ConsulSettings.from_environment(env)
-    asyncio.run(_run(options, settings, heal=not flags.get("no_heal"), resync=flags.get("resync") or 30.0))
+    asyncio.run(
+        _run(options, settings, heal=not flags.get("no_heal"), resync=flags.get("resync") or 30.0)
+    )
 
 
 async def _run(options: Options, settings: ConsulSettings, *, heal: bool, resync: float) -> None:
@@ -61,14 +64,20 @@ async def _register(
     options = await complete_options(engine, options)
     client = ConsulClient(settings)
     try:
-        log.info("registering", host=options.owner, consul=settings.address, internal=options.internal)
-        await Registrar(engine, ConsulSink(client, options.owner), options, heal=heal, resync=resync).run()
+        log.info(
+            "registering", host=options.owner, consul=settings.address, internal=options.internal
+        )
+        await Registrar(
+            engine, ConsulSink(client, options.owner), options, heal=heal, resync=resync
+        ).run()
     finally:
         await client.close()
 
 
 async def complete_options(engine: DockerEngine, options: Options) -> Options:
-    """The options with this host's name and address filled in; waits for the engine as long as it takes."""
+    """The options with this host's name and address filled in; waits for the engine as long as it
+    takes.
+    """
     host = options.host or os.environ.get("DOCKERMESH_HOST", "") or await _engine_name(engine)
     # The name becomes part of keys in Consul's KV.
     host = re.sub(r"[^A-Za-z0-9_.-]", "-", host).strip(".") or "host"
@@ -90,7 +99,11 @@ async def _engine_name(engine: DockerEngine) -> str:
 
 def _configure_logs() -> None:
     # JSON escapes what containers put into names, so no line of a log can be forged.
-    renderer: Any = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer()
+        if sys.stderr.isatty()
+        else structlog.processors.JSONRenderer()
+    )
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

@@ -1,7 +1,7 @@
 """Where the registrar's desired state goes: Consul, or a catalog in memory.
 
-Invariant of every sink: `apply` is called for one group at a time, may fail with RegistryError, and is then called
-again with newer state; applying the same state twice changes nothing.
+Invariant of every sink: `apply` is called for one group at a time, may fail with RegistryError, and
+is then called again with newer state; applying the same state twice changes nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ class Sink(Protocol):
     """A place for registrations and workloads."""
 
     async def run(self, resync: Callable[[], None]) -> None:
-        """Work in the background for ever; call `resync` when the place may have lost or changed what it held."""
+        """Work in the background for ever; call `resync` when the place may have lost or changed
+        what it held.
+        """
 
     async def refresh(self) -> None:
         """Learn what the place holds now."""

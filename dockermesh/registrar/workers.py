@@ -1,6 +1,8 @@
-"""One handler at a time per key, different keys at once; marks that arrive meanwhile are coalesced into one more run.
+"""One handler at a time per key, different keys at once; marks that arrive meanwhile are coalesced
+into one more run.
 
-Invariant: after the last `mark` of a key its handler runs to success at least once, however often it fails before.
+Invariant: after the last `mark` of a key its handler runs to success at least once, however often
+it fails before.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ log = structlog.get_logger(__name__)
 
 
 class Backoff:
-    """Delays that double up to a cap, with jitter, so that many who failed together do not return together."""
+    """Delays that double up to a cap, with jitter, so that many who failed together do not return
+    together.
+    """
 
     def __init__(self, first: float, cap: float) -> None:
         self._first = first
@@ -36,9 +40,13 @@ class Backoff:
 
 
 class KeyedWorkers:
-    """Runs `handle(key)` for marked keys. A mark ends the wait after a failure: newer state may well succeed."""
+    """Runs `handle(key)` for marked keys. A mark ends the wait after a failure: newer state may
+    well succeed.
+    """
 
-    def __init__(self, handle: Callable[[str], Awaitable[None]], *, first: float = 0.5, cap: float = 30.0) -> None:
+    def __init__(
+        self, handle: Callable[[str], Awaitable[None]], *, first: float = 0.5, cap: float = 30.0
+    ) -> None:
         self._handle = handle
         self._first = first
         self._cap = cap

@@ -1,9 +1,9 @@
 """Which names, addresses and labels of a registry may enter the mesh. Pure.
 
-Anyone who can register a service chooses these texts, and they end up in cluster names, host names, paths and log
-lines. So each is accepted only in a form that cannot mean anything else; what is not gets a reason instead.
-A service's name becomes a host name of its own (`reviews`), hence no dots: `google.com` or
-`reviews.default.svc.cluster.local` would take over somebody else's name.
+Anyone who can register a service chooses these texts, and they end up in cluster names, host names,
+paths and log lines. So each is accepted only in a form that cannot mean anything else; what is not
+gets a reason instead. A service's name becomes a host name of its own (`reviews`), hence no dots:
+`google.com` or `reviews.default.svc.cluster.local` would take over somebody else's name.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ def name_problem(name: str) -> str:
         return ""
     if len(name.encode("utf-8", "replace")) > 63:
         return "the name is longer than 63 bytes"
-    return "the name may hold letters, digits, '-' and '_' only, and must begin and end with a letter or digit"
+    return (
+        "the name may hold letters, digits, '-' and '_' only, and must begin and end with a letter"
+        " or digit"
+    )
 
 
 def accepted_names(names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
@@ -45,7 +48,9 @@ def accepted_names(names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
             continue
         problem = name_problem(name)
         if not problem and name.lower() in taken:
-            problem = f"differs from the service {taken[name.lower()]!r} in upper and lower case only"
+            problem = (
+                f"differs from the service {taken[name.lower()]!r} in upper and lower case only"
+            )
         if problem:
             skipped[name] = problem
         else:
@@ -76,7 +81,13 @@ def address_problem(address: str, *, allow_loopback: bool) -> str:
 
 def plain_label(key: str, value: str) -> bool:
     """Whether a label can be shown and compared: printable and not endless."""
-    return bool(key) and len(key) <= 255 and len(value) <= 1024 and key.isprintable() and value.isprintable()
+    return (
+        bool(key)
+        and len(key) <= 255
+        and len(value) <= 1024
+        and key.isprintable()
+        and value.isprintable()
+    )
 
 
 def plain_name(text: str, default: str) -> str:
@@ -90,5 +101,7 @@ def plain_workload(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """A foreign text for a log line: one line, no control characters, not longer than a name needs."""
+    """A foreign text for a log line: one line, no control characters, not longer than a name
+    needs.
+    """
     return ascii(text if len(text) <= 80 else text[:77] + "...")

@@ -1,8 +1,9 @@
 """The services of the mesh from those of Consul, kept up to date one Consul service at a time.
 
-Invariant: a service that did not change stays the same object. Besides a service per Consul name there is one per
-Compose service whose name Consul does not have (registrator calls `web` with two ports `web-80` and `web-443`), so that
-apps can use Compose's names; it unites the endpoints of all Consul services that belong to it.
+Invariant: a service that did not change stays the same object. Besides a service per Consul name
+there is one per Compose service whose name Consul does not have (registrator calls `web` with two
+ports `web-80` and `web-443`), so that apps can use Compose's names; it unites the endpoints of all
+Consul services that belong to it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class Assembly:
         return MappingProxyType(dict(self._services))
 
     def put(self, name: str, instances: Instances) -> bool:
-        """Take over the instances of the Consul service `name` (none: it is gone); True if any service changed."""
+        """Take over the instances of the Consul service `name` (none: it is gone); True if any
+        service changed.
+        """
         previous = self._instances.pop(name, ())
         self._by_lower.pop(name.lower(), None)
         if instances:
@@ -68,7 +71,10 @@ class Assembly:
             self._contributors.pop(key, None)
             return key, []
         return key, [
-            i for name in sorted(contributors) for i in self._instances[name] if i.compose_service.lower() == key
+            i
+            for name in sorted(contributors)
+            for i in self._instances[name]
+            if i.compose_service.lower() == key
         ]
 
 

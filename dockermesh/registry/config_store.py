@@ -1,6 +1,8 @@
-"""Istio resources in Consul's KV, below `dockermesh/config/`: followed, and written with check-and-set.
+"""Istio resources in Consul's KV, below `dockermesh/config/`: followed, and written with
+check-and-set.
 
-Invariant: a resource whose ModifyIndex did not change stays the same object, so readers compare by identity.
+Invariant: a resource whose ModifyIndex did not change stays the same object, so readers compare by
+identity.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class StoredResource:
-    """One resource as it is stored. `version` is the KV's ModifyIndex: the number to give to `put` and `delete`."""
+    """One resource as it is stored. `version` is the KV's ModifyIndex: the number to give to `put`
+    and `delete`.
+    """
 
     key: str
     resource: Mapping[str, Any]
@@ -52,7 +56,9 @@ def _operation(full_key: str, version: int, resource: Mapping[str, Any] | None) 
 
 
 class ConsulConfigStore:
-    """Keys are `<group>/<kind>/<namespace>/<name>`, without the prefix; another prefix keeps other documents."""
+    """Keys are `<group>/<kind>/<namespace>/<name>`, without the prefix; another prefix keeps other
+    documents.
+    """
 
     def __init__(self, settings: ConsulSettings, prefix: str = PREFIX) -> None:
         self._settings = settings
@@ -75,10 +81,14 @@ class ConsulConfigStore:
         return self._index
 
     async def run(self, publish: Callable[[Mapping[str, StoredResource]], None]) -> None:
-        """Follow the store until cancelled; `publish` gets all resources at first and after every change."""
+        """Follow the store until cancelled; `publish` gets all resources at first and after every
+        change.
+        """
 
         async def fetch(index: int | None) -> Any:
-            at, items = await client.kv.get(self._prefix, index=index, wait=client.wait, recurse=True)
+            at, items = await client.kv.get(
+                self._prefix, index=index, wait=client.wait, recurse=True
+            )
             return at, (int(at), items)
 
         def reset() -> None:
@@ -93,33 +103,41 @@ class ConsulConfigStore:
             await self.close()
 
     async def put(self, key: str, resource: Mapping[str, Any], version: int | None = None) -> bool:
-        """Write a resource; False if it is not at `version` any more (0: must not exist; None: whatever is there).
+        """Write a resource; False if it is not at `version` any more (0: must not exist; None:
+        whatever is there).
 
         Raises RegistryError if Consul cannot be reached or refuses.
         """
-        return await self._write(key, lambda kv: kv.put(self._prefix + key, _text(resource), cas=version))
+        return await self._write(
+            key, lambda kv: kv.put(self._prefix + key, _text(resource), cas=version)
+        )
 
     async def delete(self, key: str, version: int | None = None) -> bool:
-        """Remove a resource; False if it is not at `version` any more. Removing what is not there succeeds.
+        """Remove a resource; False if it is not at `version` any more. Removing what is not there
+        succeeds.
 
         Raises RegistryError if Consul cannot be reached or refuses.
         """
         return await self._write(key, lambda kv: kv.delete(self._prefix + key, cas=version))
 
     async def replace(self, changes: Mapping[str, tuple[int, Mapping[str, Any] | None]]) -> bool:
-        """Write (None: remove) resources by key, each from this version on; False and nothing done if one is not at it.
+        """Write (None: remove) resources by key, each from this version on; False and nothing done
+        if one is not at it.
 
-        Consul does up to 64 in one step; more than that are several steps.
-        Raises RegistryError if Consul cannot be reached or refuses, also if that left only some of the steps done.
+        Consul does up to 64 in one step; more than that are several steps. Raises RegistryError if
+        Consul cannot be reached or refuses, also if that left only some of the steps done.
         """
-        operations = [_operation(self._prefix + key, version, new) for key, (version, new) in changes.items()]
+        operations = [
+            _operation(self._prefix + key, version, new) for key, (version, new) in changes.items()
+        ]
         for start in range(0, len(operations), _TRANSACTION):
             step = operations[start : start + _TRANSACTION]
             if not await self._write(self._prefix, partial(self._transact, step)):
                 if not start:
                     return False
                 raise RegistryError(
-                    f"only {start} of {len(operations)} resources were written: others changed meanwhile",
+                    f"only {start} of {len(operations)} resources were written: others changed"
+                    " meanwhile",
                     fix="try again to write the rest",
                 )
         return True
@@ -166,8 +184,8 @@ class ConsulConfigStore:
                 fix="see that Consul runs and has a leader, then try again",
             ) from error
         if self._read.is_set():
-            # At once, as the watch may be pacing itself, and writers wait until their change is seen. If it fails,
-            # the watch brings the change.
+            # At once, as the watch may be pacing itself, and writers wait until their change is
+            # seen. If it fails, the watch brings the change.
             with suppress(consul.ConsulException, aiohttp.ClientError, OSError, TimeoutError):
                 index, items = await kv.get(self._prefix, recurse=True)
                 self._deliver((int(index), items))
@@ -186,7 +204,9 @@ class ConsulConfigStore:
                 if not isinstance(value, dict):
                     raise ValueError("not a JSON object")
             except ValueError as error:
-                _log.warning("a stored resource cannot be read", key=quoted(key), reason=quoted(str(error)))
+                _log.warning(
+                    "a stored resource cannot be read", key=quoted(key), reason=quoted(str(error))
+                )
                 continue
             resources[key] = StoredResource(key, value, version)
         return resources

@@ -1,8 +1,9 @@
 """The bridge: follows Consul and publishes a new Catalog whenever something changed.
 
-Invariants: nothing is published before the whole catalog was read once, so a restarted control plane never takes
-anything away; what did not change is the same object as before; an outage changes nothing but `Catalog.degraded`.
-A lone change is published at once, further ones at most every 20 ms.
+Invariants: nothing is published before the whole catalog was read once, so a restarted control
+plane never takes anything away; what did not change is the same object as before; an outage changes
+nothing but `Catalog.degraded`. A lone change is published at once, further ones at most every 20
+ms.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ _log = structlog.get_logger(__name__)
 class ConsulRegistry:
     """Consul as a source of catalogs.
 
-    `budget` is how many services get a blocking query of their own; by default what Consul's limit of connections
-    leaves. With more services than that, few connections are used.
+    `budget` is how many services get a blocking query of their own; by default what Consul's limit
+    of connections leaves. With more services than that, few connections are used.
     """
 
     def __init__(self, settings: ConsulSettings, *, budget: int | None = None) -> None:
@@ -78,7 +79,12 @@ class ConsulRegistry:
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._start = Start(
-                    client, tasks, self._outages, self._take_entries, self._take_reset, self._service_failed
+                    client,
+                    tasks,
+                    self._outages,
+                    self._take_entries,
+                    self._take_reset,
+                    self._service_failed,
                 )
                 tasks.create_task(self._follow_names(client).run())
                 tasks.create_task(self._follow_workloads(client).run())
@@ -97,7 +103,11 @@ class ConsulRegistry:
             return await client.kv.get(PREFIX, index=index, wait=client.wait, recurse=True)
 
         return Watch(
-            _WORKLOADS, fetch, self._take_workloads, self._outages, on_failure=lambda n, _: self._give_up(_WORKLOADS, n)
+            _WORKLOADS,
+            fetch,
+            self._take_workloads,
+            self._outages,
+            on_failure=lambda n, _: self._give_up(_WORKLOADS, n),
         )
 
     def _take_names(self, answer: Mapping[str, Any] | None) -> None:
@@ -128,7 +138,9 @@ class ConsulRegistry:
             self._follower.stop()
         if few:
             _log.info(
-                "more services than connections to Consul, using few", services=len(self._names), budget=self._budget
+                "more services than connections to Consul, using few",
+                services=len(self._names),
+                budget=self._budget,
             )
         self._follower = FewConnections(self._start) if few else PerService(self._start)
         return self._follower
@@ -152,14 +164,24 @@ class ConsulRegistry:
 
     def _service_failed(self, name: str, failures: int, error: BaseException) -> None:
         self._give_up(name, failures)
-        if refused_by_limit(failures, error) and not self._outages.is_failing(_NAMES) and not self.few_connections:
+        if (
+            refused_by_limit(failures, error)
+            and not self._outages.is_failing(_NAMES)
+            and not self.few_connections
+        ):
             healthy = sum(not self._outages.is_failing(f"service {n}") for n in self._names)
             self._budget = int(healthy * 0.8)
-            _log.warning("Consul refuses connections beyond its limit per client", watches=healthy, budget=self._budget)
+            _log.warning(
+                "Consul refuses connections beyond its limit per client",
+                watches=healthy,
+                budget=self._budget,
+            )
             self._choose_follower().update(self._names)
 
     def _give_up(self, key: str, failures: int) -> None:
-        """Do not let one thing that Consul refuses for good keep everything else from being published."""
+        """Do not let one thing that Consul refuses for good keep everything else from being
+        published.
+        """
         if failures >= _REFUSALS and not self._outages.is_failing(_NAMES):
             self._answered(key)
 
@@ -180,7 +202,8 @@ class ConsulRegistry:
                 self._services_changed = True
                 self._touch()
         sentence = (
-            f"More than half of all endpoints vanished from Consul at once; they are kept for up to {HOLD:.0f} s."
+            "More than half of all endpoints vanished from Consul at once; they are kept for up to"
+            f" {HOLD:.0f} s."
         )
         self._outages.note("guard", sentence if self._guard.holding else "")
 
@@ -234,6 +257,6 @@ def _same(one: Catalog, other: Catalog) -> bool:
 
 def _nothing_listed(address: str) -> str:
     return (
-        f"Consul at {address} lists no services, not even its own: it lost its data, or the token of "
-        'CONSUL_HTTP_TOKEN may not read them (service_prefix "" and node_prefix "" read).'
+        f"Consul at {address} lists no services, not even its own: it lost its data, or the token"
+        ' of CONSUL_HTTP_TOKEN may not read them (service_prefix "" and node_prefix "" read).'
     )

@@ -1,7 +1,8 @@
 """Consul's health entries as services of the mesh. Pure.
 
-An entry is what `/v1/health/service/<name>` lists: `{"Node": ..., "Service": ..., "Checks": [...]}`. It comes from
-outside: whatever is missing or of another type makes the entry be skipped with a reason, never an exception.
+An entry is what `/v1/health/service/<name>` lists: `{"Node": ..., "Service": ..., "Checks":
+[...]}`. It comes from outside: whatever is missing or of another type makes the entry be skipped
+with a reason, never an exception.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ _MAX_WEIGHT = 65535
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One registration: its endpoint, what is spoken there, and the Compose service it belongs to."""
+    """One registration: its endpoint, what is spoken there, and the Compose service it belongs
+    to.
+    """
 
     endpoint: Endpoint
     protocol: Protocol = Protocol.AUTO
@@ -45,7 +48,9 @@ class Conversion:
 
 
 def convert_entries(entries: Sequence[Any] | None, *, allow_loopback: bool = False) -> Conversion:
-    """The instances of one answer of `/v1/health/service/<name>`, sorted by address, port and id."""
+    """The instances of one answer of `/v1/health/service/<name>`, sorted by address, port and
+    id.
+    """
     instances: list[Instance] = []
     skipped: list[str] = []
     for entry in entries or ():
@@ -58,7 +63,9 @@ def convert_entries(entries: Sequence[Any] | None, *, allow_loopback: bool = Fal
     return Conversion(tuple(instances), tuple(sorted(set(skipped))))
 
 
-def build_service(name: str, instances: Iterable[Instance], *, domain: str, previous: Service | None = None) -> Service:
+def build_service(
+    name: str, instances: Iterable[Instance], *, domain: str, previous: Service | None = None
+) -> Service:
     """The service of these instances; `previous`, and its endpoints, where they are the same."""
     ordered = sorted(instances, key=_order)
     protocols = _port_protocols(ordered)
@@ -67,7 +74,8 @@ def build_service(name: str, instances: Iterable[Instance], *, domain: str, prev
     for instance in ordered:
         new = instance.endpoint
         if instance.protocol is Protocol.UDP and protocols[new.port] is not Protocol.UDP:
-            continue  # A port number has one protocol; a datagram twin (DNS) would only get TCP connections.
+            # A port number has one protocol; a datagram twin (DNS) would only get TCP connections.
+            continue
         old = kept.get((new.address, new.port, new.id))
         endpoints.append(old if old is not None and old == new else new)
     namespaces = {e.namespace for e in endpoints}
@@ -113,7 +121,11 @@ def _convert(entry: Any, *, allow_loopback: bool) -> Instance | str:
         return f"{where} at {quoted(address)}: {problem}"
     if not isinstance(port, int) or not 0 < port < 65536:
         return f"{where} has no port"
-    meta, node_meta, tags = _texts(service.get("Meta")), _texts(node.get("Meta")), _tags(service.get("Tags"))
+    meta, node_meta, tags = (
+        _texts(service.get("Meta")),
+        _texts(node.get("Meta")),
+        _tags(service.get("Tags")),
+    )
     labels = _labels(meta, tags)
     health, weight = _health_and_weight(entry.get("Checks"), service.get("Weights"))
     compose = meta.get("dockermesh-service", "")
@@ -129,7 +141,9 @@ def _convert(entry: Any, *, allow_loopback: bool) -> Instance | str:
         locality=_locality(node, meta, node_meta),
         weight=weight,
     )
-    return Instance(endpoint, _protocol(port, meta, tags, node_meta), "" if name_problem(compose) else compose)
+    return Instance(
+        endpoint, _protocol(port, meta, tags, node_meta), "" if name_problem(compose) else compose
+    )
 
 
 def _mapping(parent: Any, key: str) -> Mapping[str, Any]:
@@ -154,7 +168,9 @@ def _split_tag(tag: str) -> tuple[str, str] | None:
 
 
 def _labels(meta: Mapping[str, str], tags: Sequence[str]) -> Mapping[str, str]:
-    """Meta and tags; tags win, because they are what people write for this purpose (`SERVICE_TAGS=version|v1`)."""
+    """Meta and tags; tags win, because they are what people write for this purpose
+    (`SERVICE_TAGS=version|v1`).
+    """
     labels = {k: v for k, v in meta.items() if not k.startswith(_OWN_META) and plain_label(k, v)}
     for tag in sorted(tags):
         pair = _split_tag(tag)
@@ -168,7 +184,9 @@ def _account(meta: Mapping[str, str]) -> str:
     return next((account for account in told if is_identity_part(account)), "")
 
 
-def _protocol(port: int, meta: Mapping[str, str], tags: Sequence[str], node_meta: Mapping[str, str]) -> Protocol:
+def _protocol(
+    port: int, meta: Mapping[str, str], tags: Sequence[str], node_meta: Mapping[str, str]
+) -> Protocol:
     lower = {k.lower(): v for k, v in meta.items()}
     tagged = dict(pair for pair in map(_split_tag, sorted(tags)) if pair)
     candidates = (
@@ -181,7 +199,9 @@ def _protocol(port: int, meta: Mapping[str, str], tags: Sequence[str], node_meta
         node_meta.get("protocol"),
     )
     declared = next((c for c in candidates if c and parse_protocol(c)), "")
-    port_name = lower.get(f"{port}_port_name") or lower.get("port_name") or tagged.get("port_name") or ""
+    port_name = (
+        lower.get(f"{port}_port_name") or lower.get("port_name") or tagged.get("port_name") or ""
+    )
     return infer_protocol(declared=declared, port_name=port_name, number=port)
 
 
@@ -202,7 +222,9 @@ def _health_and_weight(checks: Any, weights: Any) -> tuple[Health, int]:
 
 def _is_maintenance(check: Mapping[str, Any]) -> bool:
     identifier = str(check.get("CheckID", ""))
-    in_maintenance = identifier == "_node_maintenance" or identifier.startswith("_service_maintenance:")
+    in_maintenance = identifier == "_node_maintenance" or identifier.startswith(
+        "_service_maintenance:"
+    )
     return in_maintenance and check.get("Status") == "critical"
 
 
@@ -210,8 +232,13 @@ def _weight(value: Any) -> int:
     return min(max(value, 1), _MAX_WEIGHT) if isinstance(value, int) else 1
 
 
-def _locality(node: Mapping[str, Any], meta: Mapping[str, str], node_meta: Mapping[str, str]) -> str:
+def _locality(
+    node: Mapping[str, Any], meta: Mapping[str, str], node_meta: Mapping[str, str]
+) -> str:
     region = node.get("Datacenter")
     zone = meta.get("dockermesh-host") or node_meta.get("dockermesh-host") or node.get("Node")
-    parts = [p.replace("/", "-") if isinstance(p, str) and p.isprintable() else "" for p in (region, zone)]
+    parts = [
+        p.replace("/", "-") if isinstance(p, str) and p.isprintable() else ""
+        for p in (region, zone)
+    ]
     return f"{parts[0]}/{parts[1]}/" if any(parts) else ""

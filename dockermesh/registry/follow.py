@@ -1,10 +1,11 @@
 """Two ways to follow the health of many services.
 
-`PerService` holds one blocking query per service: a change is seen in 2 to 3 ms, at the price of a connection each.
-`FewConnections` serves where Consul allows fewer connections than there are services: it holds one query per *node*
-(Consul gives the services of a node with the index of their last change) and one each for the critical and the warning
-checks, works out whose health to read, and reads just that. Measured with Consul 1.8.7: `/v1/catalog/services` returns
-when any instance changes, `/v1/catalog/node/N` when one of that node does, neither when a check does;
+`PerService` holds one blocking query per service: a change is seen in 2 to 3 ms, at the price of a
+connection each. `FewConnections` serves where Consul allows fewer connections than there are
+services: it holds one query per *node* (Consul gives the services of a node with the index of their
+last change) and one each for the critical and the warning checks, works out whose health to read,
+and reads just that. Measured with Consul 1.8.7: `/v1/catalog/services` returns when any instance
+changes, `/v1/catalog/node/N` when one of that node does, neither when a check does;
 `/v1/health/state/critical` returns only when a check becomes critical or ceases to be.
 """
 
@@ -120,7 +121,9 @@ class FewConnections:
         ]
 
     def update(self, names: Sequence[str]) -> None:
-        """Read what is new; where nodes cannot be followed, everything, because something has changed."""
+        """Read what is new; where nodes cannot be followed, everything, because something has
+        changed.
+        """
         wanted = set(names)
         new = wanted - self._names if self._names else set()
         self._names = wanted
@@ -134,7 +137,13 @@ class FewConnections:
         """End all queries."""
         for task in [*self._tasks, *self._nodes.values()]:
             task.cancel()
-        for key in ("nodes", "critical checks", "warning checks", "service reads", *map(_node_key, self._nodes)):
+        for key in (
+            "nodes",
+            "critical checks",
+            "warning checks",
+            "service reads",
+            *map(_node_key, self._nodes),
+        ):
             self._start.outages.succeeded(key)
         self._nodes.clear()
 
@@ -191,9 +200,15 @@ class FewConnections:
         return Watch("nodes", fetch, self._take_nodes, start.outages, on_reset=start.on_reset)
 
     def _take_nodes(self, nodes: Any) -> None:
-        versions = {n["Node"]: n.get("ModifyIndex") for n in nodes or () if isinstance(n.get("Node"), str)}
+        versions = {
+            n["Node"]: n.get("ModifyIndex") for n in nodes or () if isinstance(n.get("Node"), str)
+        }
         # A node's address and meta are part of the entries of its services.
-        for node in [n for n, v in versions.items() if n in self._node_versions and self._node_versions[n] != v]:
+        for node in [
+            n
+            for n, v in versions.items()
+            if n in self._node_versions and self._node_versions[n] != v
+        ]:
             self._mark({name for _, name in self._on_node.get(node, {}).values()})
         self._node_versions = versions
         self._sweeping = not versions or len(versions) > self._max_nodes
@@ -213,11 +228,16 @@ class FewConnections:
         async def fetch(index: int | None) -> Any:
             return await start.client.catalog.node(node, index=index, wait=start.client.wait)
 
-        return Watch(_node_key(node), fetch, lambda data: self._take_node(node, data), start.outages)
+        return Watch(
+            _node_key(node), fetch, lambda data: self._take_node(node, data), start.outages
+        )
 
     def _take_node(self, node: str, data: Any) -> None:
         services: Mapping[str, Any] = (data or {}).get("Services") or {}
-        now = {sid: (int(s.get("ModifyIndex", 0)), str(s.get("Service", ""))) for sid, s in services.items()}
+        now = {
+            sid: (int(s.get("ModifyIndex", 0)), str(s.get("Service", "")))
+            for sid, s in services.items()
+        }
         before = self._on_node.get(node, {})
         self._on_node[node] = now
         self._mark(sorted({name for _id, (_version, name) in now.items() ^ before.items()}))
@@ -228,24 +248,34 @@ class FewConnections:
         async def fetch(index: int | None) -> Any:
             return await start.client.health.state(state, index=index, wait=start.client.wait)
 
-        return Watch(f"{state} checks", fetch, lambda data: self._take_checks(state, data), start.outages)
+        return Watch(
+            f"{state} checks", fetch, lambda data: self._take_checks(state, data), start.outages
+        )
 
     def _take_checks(self, state: str, data: Any) -> None:
         now = {
-            (str(c.get("Node")), str(c.get("CheckID"))): (str(c.get("ServiceID", "")), str(c.get("ServiceName", "")))
+            (str(c.get("Node")), str(c.get("CheckID"))): (
+                str(c.get("ServiceID", "")),
+                str(c.get("ServiceName", "")),
+            )
             for c in data or ()
         }
         before = self._failing_checks.get(state, {})
         self._failing_checks[state] = now
         for (node, _check), (_service_id, name) in now.items() ^ before.items():
-            # A check of the node itself (its agent is dead, or in maintenance) concerns all that runs there.
-            self._mark([name] if name else sorted({n for _, n in self._on_node.get(node, {}).values()}))
+            # A check of the node itself (its agent is dead, or in maintenance) concerns all that
+            # runs there.
+            self._mark(
+                [name] if name else sorted({n for _, n in self._on_node.get(node, {}).values()})
+            )
             if not name and self._sweeping:
                 self._sweep.set()
 
 
 def refused_by_limit(failures: int, error: BaseException) -> bool:
-    """Whether failures in a row look like Consul's limit of connections rather than like an outage."""
+    """Whether failures in a row look like Consul's limit of connections rather than like an
+    outage.
+    """
     return failures >= 3 and is_refused_connection(error)
 
 

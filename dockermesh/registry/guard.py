@@ -1,15 +1,17 @@
 """Holds back what a registry that lost its data says. Pure: time is passed in.
 
-A registry that was restarted empty, or is restored from an old snapshot, answers correctly and wrongly: everything
-is gone. Rules, in terms of *losses* (endpoints absent from the answer; a critical endpoint is present, so never lost):
+A registry that was restarted empty, or is restored from an old snapshot, answers correctly and
+wrongly: everything is gone. Rules, in terms of *losses* (endpoints absent from the answer; a
+critical endpoint is present, so never lost):
 
-1. An emptied service is announced GRACE late: it answers 503 either way, and in that time it shows whether others
-   follow. Losing some of a service's endpoints is announced at once: no request may go to a stopped replica.
-2. If within WINDOW more than half of all endpoints are lost, of at least two services (or of the only one), what
-   is lost is kept until it comes back or HOLD is over.
-3. A loss is *confirmed*, so never held, when the endpoint's workload record is gone from Consul's KV while other
-   records are still there: the registrar took it away. If the registry went back in time (its index fell), or no
-   record is left at all, that proves nothing.
+1. An emptied service is announced GRACE late: it answers 503 either way, and in that time it shows
+   whether others follow. Losing some of a service's endpoints is announced at once: no request may
+   go to a stopped replica.
+2. If within WINDOW more than half of all endpoints are lost, of at least two services (or of the
+   only one), what is lost is kept until it comes back or HOLD is over.
+3. A loss is *confirmed*, so never held, when the endpoint's workload record is gone from Consul's
+   KV while other records are still there: the registrar took it away. If the registry went back in
+   time (its index fell), or no record is left at all, that proves nothing.
 4. Meshes of fewer than MINIMUM endpoints are not guarded.
 """
 
@@ -59,13 +61,17 @@ class DropGuard:
         """The registry's index fell: until HOLD is over, missing records prove nothing."""
         self._reset_at = now
 
-    def offer(self, name: str, new: Instances, records: Records, now: float) -> list[tuple[str, Instances]]:
+    def offer(
+        self, name: str, new: Instances, records: Records, now: float
+    ) -> list[tuple[str, Instances]]:
         """What to announce after the registry said that the service `name` has these instances."""
         lost = _lost(self._accepted.get(name, ()), new)
         if not lost or self._total < MINIMUM or self._confirmed(lost, records, now):
             return [self._accept(name, new)]
         if self._held and _adds(self._accepted[name], new):
-            return [self._accept(name, new)]  # New addresses: the registry knows this service again.
+            return [
+                self._accept(name, new)
+            ]  # New addresses: the registry knows this service again.
         if new and not self._held:
             self._partial.append((now, name, len(lost)))
             announced = [self._accept(name, new)]

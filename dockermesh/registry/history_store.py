@@ -1,4 +1,6 @@
-"""JSON documents in Consul's KV, below `dockermesh/history/`: written once, read whole, removed by folder."""
+"""JSON documents in Consul's KV, below `dockermesh/history/`: written once, read whole, removed by
+folder.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ T = TypeVar("T")
 
 
 class ConsulDocuments:
-    """Paths are without the prefix. Every operation raises RegistryError if Consul cannot be reached or refuses."""
+    """Paths are without the prefix. Every operation raises RegistryError if Consul cannot be
+    reached or refuses.
+    """
 
     def __init__(self, settings: ConsulSettings) -> None:
         self._settings = settings

@@ -1,4 +1,6 @@
-"""How often a watch may ask, and how long it waits after a failure. Pure: time and chance are passed in."""
+"""How often a watch may ask, and how long it waits after a failure. Pure: time and chance are
+passed in.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,9 @@ _LONGEST_DELAY = 6.0
 class Pacer:
     """At most one query per second in the long run, and none delayed while changes are rare.
 
-    Two token buckets. The small one notices churn: whoever needs more than a few queries in a row loses the large
-    one's allowance, and from then on gets one query per second until it is quiet again.
+    Two token buckets. The small one notices churn: whoever needs more than a few queries in a row
+    loses the large one's allowance, and from then on gets one query per second until it is quiet
+    again.
     """
 
     def __init__(self, now: float) -> None:
@@ -36,6 +39,8 @@ class Pacer:
 
 
 def backoff(failures: int, chance: float) -> float:
-    """Seconds to wait after this many failures in a row; `chance` in [0, 1) spreads clients that failed together."""
+    """Seconds to wait after this many failures in a row; `chance` in [0, 1) spreads clients that
+    failed together.
+    """
     longest = min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** min(failures - 1, 16))
     return longest * (0.5 + chance / 2)

@@ -1,6 +1,8 @@
-"""One sealed text in Consul's KV, which all control planes share: read, followed, and written with check-and-set.
+"""One sealed text in Consul's KV, which all control planes share: read, followed, and written with
+check-and-set.
 
-It is the CA's material, encrypted before it comes here. Invariant: a write that does not know the present text fails.
+It is the CA's material, encrypted before it comes here. Invariant: a write that does not know the
+present text fails.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ class ConsulSealedStore:
         return _sealed(item)
 
     async def write(self, text: str, version: int) -> bool:
-        """Write the text; False if it is not at `version` any more (0: there must be none). Raises RegistryError."""
+        """Write the text; False if it is not at `version` any more (0: there must be none). Raises
+        RegistryError.
+        """
         try:
             return bool(await self._connect().kv.put(KEY, text, cas=version))
         except (consul.ConsulException, aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -87,5 +91,6 @@ def _sealed(item: Any) -> Sealed:
         return Sealed()
     value = item.get("Value") or b""
     return Sealed(
-        value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value), int(item["ModifyIndex"])
+        value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value),
+        int(item["ModifyIndex"]),
     )

@@ -1,8 +1,9 @@
 """One blocking query, followed for ever.
 
-Invariants: a watch never ends but by cancellation; it never reports data that it did not get; a failure only changes
-what `Outages` says. After a failure the next query does not block, because a Consul that was restarted may count from
-lower indexes, and would hold a query for an index of the past until that index comes again.
+Invariants: a watch never ends but by cancellation; it never reports data that it did not get; a
+failure only changes what `Outages` says. After a failure the next query does not block, because a
+Consul that was restarted may count from lower indexes, and would hold a query for an index of the
+past until that index comes again.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ _log = structlog.get_logger(__name__)
 
 
 class Outages:
-    """Who among the watches fails at the moment, and why. One log line when it begins, one when it ends."""
+    """Who among the watches fails at the moment, and why. One log line when it begins, one when it
+    ends.
+    """
 
     def __init__(self, address: str, on_change: Callable[[], None]) -> None:
         self._address = address
@@ -78,7 +81,9 @@ class Outages:
         self._on_change()
 
     async def pause(self, seconds: float) -> None:
-        """Wait before another attempt; shorter if meanwhile somebody else's attempt succeeded after a failure."""
+        """Wait before another attempt; shorter if meanwhile somebody else's attempt succeeded after
+        a failure.
+        """
         try:
             async with asyncio.timeout(seconds):
                 await self._recovery.wait()
@@ -152,8 +157,9 @@ def explain(error: BaseException, address: str, what: str) -> str:
     """A plain sentence for the operator."""
     if isinstance(error, consul.ACLPermissionDenied):
         return (
-            f"Consul at {address} refused {what} (403: {_short(error)}). Set CONSUL_HTTP_TOKEN to a token with "
-            'service_prefix "" read, node_prefix "" read and key_prefix "dockermesh/" write.'
+            f"Consul at {address} refused {what} (403: {_short(error)}). Set CONSUL_HTTP_TOKEN to a"
+            ' token with service_prefix "" read, node_prefix "" read and key_prefix "dockermesh/"'
+            " write."
         )
     if isinstance(error, consul.ConsulException):
         return f"Consul at {address} failed to answer {what} ({_short(error)})."
@@ -161,7 +167,10 @@ def explain(error: BaseException, address: str, what: str) -> str:
         return f"Consul at {address} did not answer {what} in time."
     if isinstance(error, OSError | aiohttp.ClientError):
         return f"Consul at {address} cannot be reached ({_short(error)})."
-    return f"Consul at {address} answered {what} with something else than expected ({type(error).__name__})."
+    return (
+        f"Consul at {address} answered {what} with something else than expected"
+        f" ({type(error).__name__})."
+    )
 
 
 def is_refused_connection(error: BaseException) -> bool:

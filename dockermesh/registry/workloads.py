@@ -1,7 +1,7 @@
 """Workload records of Consul's KV as values of the model. Pure.
 
-Invariant: a record whose ModifyIndex did not change stays the same object. A record that is not what the registrar
-writes is left out with a reason.
+Invariant: a record whose ModifyIndex did not change stays the same object. A record that is not
+what the registrar writes is left out with a reason.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ from dockermesh.registry.accept import plain_name, quoted
 
 PREFIX = "dockermesh/workloads/"
 _NUMBERS = ("published", "probed")
-_TEXTS = tuple(f.name for f in fields(Workload) if f.name not in {"kind", "labels", "aliases", "ports", *_NUMBERS})
+_TEXTS = tuple(
+    f.name
+    for f in fields(Workload)
+    if f.name not in {"kind", "labels", "aliases", "ports", *_NUMBERS}
+)
 
 
 class WorkloadRecords:
@@ -27,7 +31,9 @@ class WorkloadRecords:
     def __init__(self) -> None:
         self._known: dict[str, tuple[int, Workload]] = {}
 
-    def update(self, items: Sequence[Mapping[str, Any]] | None) -> tuple[Mapping[str, Workload], dict[str, str]]:
+    def update(
+        self, items: Sequence[Mapping[str, Any]] | None
+    ) -> tuple[Mapping[str, Workload], dict[str, str]]:
         """The workloads of this answer, and the keys left out with the reason."""
         known: dict[str, tuple[int, Workload]] = {}
         skipped: dict[str, str] = {}

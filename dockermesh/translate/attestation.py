@@ -1,8 +1,10 @@
-"""Which endpoints are reached over mutual TLS, and which identities the servers of a service may have.
+"""Which endpoints are reached over mutual TLS, and which identities the servers of a service may
+have.
 
-A registry is believed where a service is, not who answers there: an endpoint counts as meshed only if a workload that a
-registrar attested is named as its own, and the identities of a service follow from the records of the workloads that
-serve it. So who merely registers under a service's name can neither prove to be it nor have its identities widened.
+A registry is believed where a service is, not who answers there: an endpoint counts as meshed only
+if a workload that a registrar attested is named as its own, and the identities of a service follow
+from the records of the workloads that serve it. So who merely registers under a service's name can
+neither prove to be it nor have its identities widened.
 
 Invariant: a service to which nothing is new is the object that it was before.
 """
@@ -27,13 +29,18 @@ Account = tuple[str, str]
 class Attestation:
     """What was found out about the services of one state of the mesh, and from what.
 
-    `found` are the services as they were given and as they were made of that; `accounts` go by a service's name.
+    `found` are the services as they were given and as they were made of that; `accounts` go by a
+    service's name.
     """
 
     workloads: Mapping[str, Workload] = field(default_factory=lambda: MappingProxyType({}))
     policies: PeerPolicies = field(default_factory=lambda: PeerPolicies((), ""))
-    accounts: Mapping[str, tuple[Account, ...]] = field(default_factory=lambda: MappingProxyType({}))
-    found: Mapping[str, tuple[Service, Service]] = field(default_factory=lambda: MappingProxyType({}))
+    accounts: Mapping[str, tuple[Account, ...]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    found: Mapping[str, tuple[Service, Service]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
 
 
 def attest(
@@ -43,15 +50,23 @@ def attest(
     policies: PeerPolicies,
     before: Attestation,
 ) -> Attestation:
-    """The services with what is known of their proxies. Those that are not `registered` are made from config."""
+    """The services with what is known of their proxies. Those that are not `registered` are made
+    from config.
+    """
     accounts = before.accounts if workloads is before.workloads else _accounts(workloads.values())
     found: dict[str, tuple[Service, Service]] = {}
     for host, given in services.items():
-        own = accounts.get(_key(given.name, given.project), ()) if host in registered or given.project else None
+        own = (
+            accounts.get(_key(given.name, given.project), ())
+            if host in registered or given.project
+            else None
+        )
         known = before.found.get(host)
         if known is not None and known[0] is given and policies is before.policies:
             is_same = own is None or own == known[1].accounts
-            if is_same and (workloads is before.workloads or _names_same(given, workloads, before.workloads)):
+            if is_same and (
+                workloads is before.workloads or _names_same(given, workloads, before.workloads)
+            ):
                 found[host] = known
                 continue
         made = _attested(given, workloads, policies, own)
@@ -59,8 +74,12 @@ def attest(
     return Attestation(workloads, policies, accounts, found)
 
 
-def _names_same(service: Service, workloads: Mapping[str, Workload], before: Mapping[str, Workload]) -> bool:
-    return all(workloads.get(e.workload) is before.get(e.workload) for e in service.endpoints if e.workload)
+def _names_same(
+    service: Service, workloads: Mapping[str, Workload], before: Mapping[str, Workload]
+) -> bool:
+    return all(
+        workloads.get(e.workload) is before.get(e.workload) for e in service.endpoints if e.workload
+    )
 
 
 def _accounts(workloads: Iterable[Workload]) -> dict[str, tuple[Account, ...]]:
@@ -90,31 +109,46 @@ def _key(name: str, project: str) -> str:
 
 
 def _attested(
-    service: Service, workloads: Mapping[str, Workload], policies: PeerPolicies, accounts: tuple[Account, ...] | None
+    service: Service,
+    workloads: Mapping[str, Workload],
+    policies: PeerPolicies,
+    accounts: tuple[Account, ...] | None,
 ) -> Service:
     marks = [not why_plaintext(e, service, workloads, policies) for e in service.endpoints]
     endpoints = _labelled(service.endpoints, workloads)
     if any(marks):
         pairs = zip(endpoints, marks, strict=True)
-        endpoints = tuple(replace(e, takes_mtls=True) if takes_mtls else e for e, takes_mtls in pairs)
+        endpoints = tuple(
+            replace(e, takes_mtls=True) if takes_mtls else e for e, takes_mtls in pairs
+        )
     if accounts is None:
-        accounts = tuple(sorted({(e.namespace, e.service_account) for e in endpoints if e.service_account}))
-    # Where there are records, the service stays meshed while its endpoints come and go, and so its clusters stay.
+        accounts = tuple(
+            sorted({(e.namespace, e.service_account) for e in endpoints if e.service_account})
+        )
+    # Where there are records, the service stays meshed while its endpoints come and go, and so its
+    # clusters stay.
     is_meshed = any(marks) or (bool(accounts) and not service.is_declared)
     if endpoints is service.endpoints and not accounts and not is_meshed:
         return service
     return replace(service, endpoints=endpoints, accounts=accounts, is_meshed=is_meshed)
 
 
-def _labelled(endpoints: tuple[Endpoint, ...], workloads: Mapping[str, Workload]) -> tuple[Endpoint, ...]:
-    """With the labels of their workloads, which Consul does not know; what it says itself counts more."""
+def _labelled(
+    endpoints: tuple[Endpoint, ...], workloads: Mapping[str, Workload]
+) -> tuple[Endpoint, ...]:
+    """With the labels of their workloads, which Consul does not know; what it says itself counts
+    more.
+    """
     found = tuple(
         replace(e, labels=MappingProxyType({**known.labels, **e.labels}))
-        if (known := workloads.get(e.workload)) is not None and not known.labels.keys() <= e.labels.keys()
+        if (known := workloads.get(e.workload)) is not None
+        and not known.labels.keys() <= e.labels.keys()
         else e
         for e in endpoints
     )
-    return endpoints if all(new is old for new, old in zip(found, endpoints, strict=True)) else found
+    return (
+        endpoints if all(new is old for new, old in zip(found, endpoints, strict=True)) else found
+    )
 
 
 def why_plaintext(

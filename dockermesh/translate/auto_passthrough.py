@@ -1,8 +1,10 @@
-"""Servers in AUTO_PASSTHROUGH mode: mesh TLS is passed on, unopened, to the service that its server name tells.
+"""Servers in AUTO_PASSTHROUGH mode: mesh TLS is passed on, unopened, to the service that its server
+name tells.
 
-The name is the one that clients of the mesh send, `outbound_.9080_.v1_.reviews.service.consul`, which is also the name
-of the gateway's cluster. Only connections that say they are the mesh's own (by ALPN) are taken.
-Source: Istio `pilot/pkg/networking/core/gateway.go` and `BuildDNSSrvSubsetKey`.
+The name is the one that clients of the mesh send, `outbound_.9080_.v1_.reviews.service.consul`,
+which is also the name of the gateway's cluster. Only connections that say they are the mesh's own
+(by ALPN) are taken. Source: Istio `pilot/pkg/networking/core/gateway.go` and
+`BuildDNSSrvSubsetKey`.
 """
 
 from __future__ import annotations
@@ -22,19 +24,29 @@ from dockermesh.translate.policy import effective_policy
 
 
 def passed_services(where: Destinations, bound: BoundServer) -> Iterator[Any]:
-    """A cluster for every port and subset of the services that the server's hosts cover; its name is the SNI."""
+    """A cluster for every port and subset of the services that the server's hosts cover; its name
+    is the SNI.
+    """
     for hostname in sorted(where.mesh.services):
         service = where.mesh.services[hostname]
         if service.resolution is Resolution.NONE or hostname.startswith("*"):
             continue
         if not _covers(bound, hostname, service.namespace):
             continue
-        rule = where.index.merged(where.index.rules_of(hostname, service.namespace, where.scope, service.shared))
+        rule = where.index.merged(
+            where.index.rules_of(hostname, service.namespace, where.scope, service.shared)
+        )
         for port in clusters.ports_of(service):
             for subset in (None, *rule.subsets):
-                policy = replace(effective_policy(rule, port.number, subset), tls=None, proxy_protocol=None)
-                cluster = clusters.service_cluster(service, port, where.mesh.settings, policy=policy, subset=subset)
-                yield _unopened(cluster, hostname, port.number, subset.name if subset is not None else "")
+                policy = replace(
+                    effective_policy(rule, port.number, subset), tls=None, proxy_protocol=None
+                )
+                cluster = clusters.service_cluster(
+                    service, port, where.mesh.settings, policy=policy, subset=subset
+                )
+                yield _unopened(
+                    cluster, hostname, port.number, subset.name if subset is not None else ""
+                )
 
 
 def _covers(bound: BoundServer, hostname: str, namespace: str) -> bool:
@@ -53,6 +65,10 @@ def _unopened(cluster: Any, hostname: str, port: int, subset: str) -> Any:
     cluster.name = names.sni_cluster(hostname, port, subset)
     if cluster.HasField("load_assignment"):
         cluster.load_assignment.cluster_name = cluster.name
-    for name in ("transport_socket", "transport_socket_matches", "typed_extension_protocol_options"):
+    for name in (
+        "transport_socket",
+        "transport_socket_matches",
+        "typed_extension_protocol_options",
+    ):
         cluster.ClearField(name)
     return cluster

@@ -1,6 +1,7 @@
 """Limits of connections and requests, and the ejection of failing endpoints.
 
-Source of the defaults: Istio's DestinationRule reference and `pilot/pkg/networking/core/cluster_traffic_policy.go`.
+Source of the defaults: Istio's DestinationRule reference and
+`pilot/pkg/networking/core/cluster_traffic_policy.go`.
 """
 
 from __future__ import annotations
@@ -23,8 +24,12 @@ _UNLIMITED = 2**32 - 1
 _Thresholds = circuit_breaker_pb2.CircuitBreakers.Thresholds
 
 
-def thresholds(pool: ConnectionPoolSettings | None = None, budget: RetryBudget | None = None) -> Any:
-    """The limits of a cluster; none where nothing sets them (Istio's default), so that Envoy's 1,024 never applies."""
+def thresholds(
+    pool: ConnectionPoolSettings | None = None, budget: RetryBudget | None = None
+) -> Any:
+    """The limits of a cluster; none where nothing sets them (Istio's default), so that Envoy's
+    1,024 never applies.
+    """
     limits = _Thresholds(
         max_connections=uint32(_UNLIMITED),
         max_pending_requests=uint32(_UNLIMITED),
@@ -56,7 +61,9 @@ def thresholds(pool: ConnectionPoolSettings | None = None, budget: RetryBudget |
 
 
 def set_connection(
-    cluster: cluster_pb2.Cluster, pool: ConnectionPoolSettings | None, default_keepalive: TcpKeepalive | None
+    cluster: cluster_pb2.Cluster,
+    pool: ConnectionPoolSettings | None,
+    default_keepalive: TcpKeepalive | None,
 ) -> None:
     """Connect time-out and keep-alive probes."""
     tcp = pool.tcp if pool is not None else None
@@ -81,7 +88,8 @@ def _keepalive(wanted: TcpKeepalive) -> Any:
 def set_outlier_detection(cluster: cluster_pb2.Cluster, wanted: OutlierDetection | None) -> None:
     """Eject endpoints that fail. Success-rate statistics stay off, as in Istio.
 
-    One endpoint may always be ejected: by Envoy's default of 10 % a service with fewer than ten never loses any.
+    One endpoint may always be ejected: by Envoy's default of 10 % a service with fewer than ten
+    never loses any.
     """
     if wanted is None:
         return
@@ -103,17 +111,26 @@ def set_outlier_detection(cluster: cluster_pb2.Cluster, wanted: OutlierDetection
     cluster.common_lb_config.healthy_panic_threshold.value = float(wanted.min_health_percent)
 
 
-def _set_consecutive(detection: outlier_detection_pb2.OutlierDetection, wanted: OutlierDetection) -> None:
+def _set_consecutive(
+    detection: outlier_detection_pb2.OutlierDetection, wanted: OutlierDetection
+) -> None:
     if wanted.consecutive_5xx_errors is not None:
         detection.consecutive_5xx.CopyFrom(uint32(wanted.consecutive_5xx_errors))
-        detection.enforcing_consecutive_5xx.CopyFrom(uint32(100 if wanted.consecutive_5xx_errors else 0))
+        detection.enforcing_consecutive_5xx.CopyFrom(
+            uint32(100 if wanted.consecutive_5xx_errors else 0)
+        )
     if wanted.consecutive_gateway_errors is not None:
         detection.consecutive_gateway_failure.CopyFrom(uint32(wanted.consecutive_gateway_errors))
         detection.enforcing_consecutive_gateway_failure.CopyFrom(
             uint32(100 if wanted.consecutive_gateway_errors else 0)
         )
-    if wanted.split_external_local_origin_errors and wanted.consecutive_local_origin_failures is not None:
-        detection.consecutive_local_origin_failure.CopyFrom(uint32(wanted.consecutive_local_origin_failures))
+    if (
+        wanted.split_external_local_origin_errors
+        and wanted.consecutive_local_origin_failures is not None
+    ):
+        detection.consecutive_local_origin_failure.CopyFrom(
+            uint32(wanted.consecutive_local_origin_failures)
+        )
         detection.enforcing_consecutive_local_origin_failure.CopyFrom(
             uint32(100 if wanted.consecutive_local_origin_failures else 0)
         )

@@ -1,4 +1,6 @@
-"""Claims of valid tokens: where the filter that checks tokens leaves them, and how others match them."""
+"""Claims of valid tokens: where the filter that checks tokens leaves them, and how others match
+them.
+"""
 
 from __future__ import annotations
 

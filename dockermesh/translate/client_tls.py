@@ -37,7 +37,9 @@ def client_certificate(tls: ClientTlsSettings) -> str:
 
 
 def trusted_roots(tls: ClientTlsSettings, *, verify: bool) -> str:
-    """The secret of what the server's certificate is checked against; empty if it is not checked."""
+    """The secret of what the server's certificate is checked against; empty if it is not
+    checked.
+    """
     if tls.insecure_skip_verify:
         return ""
     if tls.credential_name:
@@ -51,10 +53,14 @@ def secret_names(tls: ClientTlsSettings | None, *, verify: bool) -> tuple[str, .
     """The secrets that the transport socket refers to."""
     if tls is None or not originates(tls):
         return ()
-    return tuple(name for name in (client_certificate(tls), trusted_roots(tls, verify=verify)) if name)
+    return tuple(
+        name for name in (client_certificate(tls), trusted_roots(tls, verify=verify)) if name
+    )
 
 
-def transport_socket(tls: ClientTlsSettings, service: Service, port: Port, *, verify: bool, http2: bool) -> Any:
+def transport_socket(
+    tls: ClientTlsSettings, service: Service, port: Port, *, verify: bool, http2: bool
+) -> Any:
     """The TLS transport socket of a cluster."""
     context = tls_pb2.UpstreamTlsContext(sni=_server_name(tls, service, port))
     common = context.common_tls_context
@@ -70,7 +76,9 @@ def transport_socket(tls: ClientTlsSettings, service: Service, port: Port, *, ve
         combined = common.combined_validation_context
         combined.validation_context_sds_secret_config.CopyFrom(secrets.sds(roots))
         combined.default_validation_context.SetInParent()
-        combined.default_validation_context.match_typed_subject_alt_names.extend(_expected(tls, service, context.sni))
+        combined.default_validation_context.match_typed_subject_alt_names.extend(
+            _expected(tls, service, context.sni)
+        )
     return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))
 
 
@@ -82,7 +90,9 @@ def _server_name(tls: ClientTlsSettings, service: Service, port: Port) -> str:
 
 def _expected(tls: ClientTlsSettings, service: Service, sni: str) -> list[Any]:
     """The names of which the server's certificate must have one; the SNI where none are given."""
-    wanted: Iterable[str] = tls.subject_alt_names or service.subject_alt_names or ((sni,) if sni else ())
+    wanted: Iterable[str] = (
+        tls.subject_alt_names or service.subject_alt_names or ((sni,) if sni else ())
+    )
     kinds = common_pb2.SubjectAltNameMatcher
     return [
         kinds(san_type=kind, matcher=string_pb2.StringMatcher(exact=name))

@@ -10,12 +10,22 @@ from envoy.config.core.v3 import address_pb2, protocol_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
-from dockermesh.config.api.destination_rule import H2UpgradePolicy, HTTPSettings, Subset, TrafficPolicy
+from dockermesh.config.api.destination_rule import (
+    H2UpgradePolicy,
+    HTTPSettings,
+    Subset,
+    TrafficPolicy,
+)
 from dockermesh.config.api.health_check import HealthCheck
 from dockermesh.model import Endpoint, Port, Resolution, Service
 from dockermesh.translate import client_tls, mesh_tls, names
 from dockermesh.translate.circuit_breaking import set_connection, set_outlier_detection, thresholds
-from dockermesh.translate.endpoints import load_assignment, locality_setting, serving, socket_address
+from dockermesh.translate.endpoints import (
+    load_assignment,
+    locality_setting,
+    serving,
+    socket_address,
+)
 from dockermesh.translate.health_checks import set_health_check
 from dockermesh.translate.http import ads, pack, seconds, uint32
 from dockermesh.translate.load_balancer import balance, is_passthrough
@@ -27,7 +37,9 @@ from dockermesh.translate.visibility import Scope
 _Options = http_protocol_options_pb2.HttpProtocolOptions
 _OPTIONS_KEY = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 INBOUND_SOURCE = "127.0.0.6"
-"""Source address of connections from the inbound listener to the app: capture rules let it pass (Istio's)."""
+"""Source address of connections from the inbound listener to the app: capture rules let it pass
+(Istio's).
+"""
 _DNS = {
     Resolution.DNS: cluster_pb2.Cluster.STRICT_DNS,
     Resolution.DYNAMIC_DNS: cluster_pb2.Cluster.STRICT_DNS,
@@ -49,12 +61,15 @@ def service_cluster(
     has_certificate: bool = True,
     scope: Scope = ANYWHERE,
 ) -> cluster_pb2.Cluster:
-    """The cluster of one port of a service, or of one of its subsets, as proxies in this scope are to use it.
+    """The cluster of one port of a service, or of one of its subsets, as proxies in this scope are
+    to use it.
 
     A proxy without a certificate of the mesh cannot speak mutual TLS: it is not asked to.
     """
     cluster = cluster_pb2.Cluster(
-        name=names.outbound_cluster(service.hostname, port.number, subset.name if subset is not None else ""),
+        name=names.outbound_cluster(
+            service.hostname, port.number, subset.name if subset is not None else ""
+        ),
         connect_timeout=seconds(settings.connect_timeout),
         circuit_breakers=thresholds(policy.connection_pool, policy.retry_budget),
         # Which endpoints may be used is decided in the assignment; Envoy must not second-guess it.
@@ -64,23 +79,36 @@ def service_cluster(
     setting = locality_setting(policy, settings.locality)
     if not _discovers(cluster, service, policy):
         endpoints = _named(cluster, service, port, subset)
-        # Of one name there is nothing to choose, and Envoy refuses a cluster of that type without it.
+        # Of one name there is nothing to choose, and Envoy refuses a cluster of that type without
+        # it.
         chosen = setting if cluster.type != cluster_pb2.Cluster.LOGICAL_DNS else None
         made = load_assignment(
-            cluster.name, endpoints, locality=scope.locality, labels=dict(scope.labels), setting=chosen
+            cluster.name,
+            endpoints,
+            locality=scope.locality,
+            labels=dict(scope.labels),
+            setting=chosen,
         )
         cluster.load_assignment.CopyFrom(made)
     set_connection(cluster, policy.connection_pool, settings.tcp_keepalive)
     set_outlier_detection(cluster, policy.outlier_detection)
-    if setting is not None and setting.distribute and cluster.lb_policy != cluster_pb2.Cluster.CLUSTER_PROVIDED:
+    if (
+        setting is not None
+        and setting.distribute
+        and cluster.lb_policy != cluster_pb2.Cluster.CLUSTER_PROVIDED
+    ):
         cluster.common_lb_config.locality_weighted_lb_config.SetInParent()
     is_http2 = _set_protocol(cluster, service, port, policy, settings)
     tls = policy.tls
     if tls is not None and client_tls.originates(tls):
         cluster.transport_socket.CopyFrom(
-            client_tls.transport_socket(tls, service, port, verify=settings.verify_certificates, http2=is_http2)
+            client_tls.transport_socket(
+                tls, service, port, verify=settings.verify_certificates, http2=is_http2
+            )
         )
-    elif has_certificate and (mesh_tls.is_asked_for(tls) if tls else mesh_tls.is_automatic(cluster, service, settings)):
+    elif has_certificate and (
+        mesh_tls.is_asked_for(tls) if tls else mesh_tls.is_automatic(cluster, service, settings)
+    ):
         name = subset.name if subset is not None else ""
         mesh_tls.set_client(cluster, service, port, settings, tls=tls, subset=name, http2=is_http2)
     if policy.proxy_protocol is not None:
@@ -96,7 +124,9 @@ def has_assignment(service: Service, policy: TrafficPolicy) -> bool:
 
 
 def _discovers(cluster: cluster_pb2.Cluster, service: Service, policy: TrafficPolicy) -> bool:
-    """Set where the endpoints come from. Returns whether that is elsewhere than in the cluster itself."""
+    """Set where the endpoints come from. Returns whether that is elsewhere than in the cluster
+    itself.
+    """
     if has_assignment(service, policy):
         cluster.type = cluster_pb2.Cluster.EDS
         cluster.eds_cluster_config.CopyFrom(cluster_pb2.Cluster.EdsClusterConfig(eds_config=ads()))
@@ -105,7 +135,12 @@ def _discovers(cluster: cluster_pb2.Cluster, service: Service, policy: TrafficPo
     if kind is None or is_passthrough(policy) or service.hostname.startswith("*"):
         cluster.type = cluster_pb2.Cluster.ORIGINAL_DST
         cluster.lb_policy = cluster_pb2.Cluster.CLUSTER_PROVIDED
-        for name in ("ring_hash_lb_config", "maglev_lb_config", "least_request_lb_config", "round_robin_lb_config"):
+        for name in (
+            "ring_hash_lb_config",
+            "maglev_lb_config",
+            "least_request_lb_config",
+            "round_robin_lb_config",
+        ):
             cluster.ClearField(name)
         return True
     cluster.type = kind
@@ -115,7 +150,9 @@ def _discovers(cluster: cluster_pb2.Cluster, service: Service, policy: TrafficPo
     return False
 
 
-def _named(cluster: cluster_pb2.Cluster, service: Service, port: Port, subset: Subset | None) -> list[Endpoint]:
+def _named(
+    cluster: cluster_pb2.Cluster, service: Service, port: Port, subset: Subset | None
+) -> list[Endpoint]:
     """The endpoints that are resolved by their names."""
     endpoints = serving(service, port, subset.labels if subset is not None else None)
     if not service.endpoints and (subset is None or not subset.labels):
@@ -127,12 +164,20 @@ def _named(cluster: cluster_pb2.Cluster, service: Service, port: Port, subset: S
 
 
 def _set_protocol(
-    cluster: cluster_pb2.Cluster, service: Service, port: Port, policy: TrafficPolicy, settings: MeshSettings
+    cluster: cluster_pb2.Cluster,
+    service: Service,
+    port: Port,
+    policy: TrafficPolicy,
+    settings: MeshSettings,
 ) -> bool:
     """Set what is spoken to the endpoints. Returns whether it is HTTP/2 alone."""
     http = policy.connection_pool.http if policy.connection_pool is not None else None
     http = http or HTTPSettings()
-    idle = policy.connection_pool.tcp.idle_timeout if policy.connection_pool and policy.connection_pool.tcp else None
+    idle = (
+        policy.connection_pool.tcp.idle_timeout
+        if policy.connection_pool and policy.connection_pool.tcp
+        else None
+    )
     idle = http.idle_timeout or idle
     options = _Options()
     common = options.common_http_protocol_options
@@ -146,7 +191,11 @@ def _set_protocol(
     is_plain_http = port.protocol.is_http and not port.protocol.is_http2
     is_http2 = port.protocol.is_http2 or (is_plain_http and upgrade is H2UpgradePolicy.UPGRADE)
     tls = policy.tls
-    takes_name = tls is not None and client_tls.originates(tls) and client_tls.takes_server_name_from_request(tls, port)
+    takes_name = (
+        tls is not None
+        and client_tls.originates(tls)
+        and client_tls.takes_server_name_from_request(tls, port)
+    )
     if takes_name:
         options.upstream_http_protocol_options.auto_sni = True
         options.upstream_http_protocol_options.auto_san_validation = bool(
@@ -213,7 +262,9 @@ def original_destination(name: str, *, bind_source: bool = False) -> cluster_pb2
 
 
 def inbound_cluster(port: int, *, is_http: bool, is_http2: bool) -> cluster_pb2.Cluster:
-    """The app itself, on the address that the client dialled: no address of the replica is in the resource."""
+    """The app itself, on the address that the client dialled: no address of the replica is in the
+    resource.
+    """
     cluster = original_destination(names.inbound_cluster(port), bind_source=True)
     # The app is beside the proxy: it accepts at once or not at all.
     cluster.connect_timeout.CopyFrom(seconds(1))

@@ -1,8 +1,10 @@
-"""Envoy's own rules for its messages: the protoc-gen-validate options in the protos, checked as Envoy checks them.
+"""Envoy's own rules for its messages: the protoc-gen-validate options in the protos, checked as
+Envoy checks them.
 
-What violates one is refused by every proxy that gets it, so user-written Envoy configuration is checked here first.
-Source: `validate/validate.proto` and Envoy's generated validators. Invariant: checking never raises, whatever a message
-holds, and looks into every `google.protobuf.Any` whose type is known.
+What violates one is refused by every proxy that gets it, so user-written Envoy configuration is
+checked here first. Source: `validate/validate.proto` and Envoy's generated validators. Invariant:
+checking never raises, whatever a message holds, and looks into every `google.protobuf.Any` whose
+type is known.
 """
 
 from __future__ import annotations
@@ -52,7 +54,9 @@ _HOSTNAME = re.compile(r"(?=.{1,253}\.?$)(?!-)[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-
 
 
 def violation(message: Any) -> str:
-    """The first rule that the message, or one within it, breaks: `field: what`. Empty if it breaks none."""
+    """The first rule that the message, or one within it, breaks: `field: what`. Empty if it breaks
+    none.
+    """
     special, checks, shapes = _plan(message.DESCRIPTOR)
     if special is not None:
         return special(message)
@@ -71,7 +75,9 @@ def violation(message: Any) -> str:
 
 
 def _known(part: Any) -> str:
-    """What is wrong with a part of a message. Most parts are the same in many: it is found out once."""
+    """What is wrong with a part of a message. Most parts are the same in many: it is found out
+    once.
+    """
     body = part.SerializeToString()
     if len(body) > _LARGEST_KNOWN:
         return violation(part)
@@ -120,8 +126,12 @@ def _structured(struct: Any) -> str:
 
 
 @cache
-def _plan(descriptor: Any) -> tuple[_Special | None, tuple[tuple[str, _Check], ...], dict[str, _Shape]]:
-    """How messages of a type are checked: by what it packs, or by its own rules and those of its parts."""
+def _plan(
+    descriptor: Any,
+) -> tuple[_Special | None, tuple[tuple[str, _Check], ...], dict[str, _Shape]]:
+    """How messages of a type are checked: by what it packs, or by its own rules and those of its
+    parts.
+    """
     if descriptor.full_name == "google.protobuf.Any":
         return _packed, (), {}
     if descriptor.full_name == "google.protobuf.Duration":
@@ -133,7 +143,9 @@ def _plan(descriptor: Any) -> tuple[_Special | None, tuple[tuple[str, _Check], .
 
 
 def _shape(field: Any) -> _Shape | None:
-    """How the messages in a field are got at, each with what tells it from the others; None if there are none."""
+    """How the messages in a field are got at, each with what tells it from the others; None if
+    there are none.
+    """
     if field.message_type is None or field.message_type.full_name in _VALUES:
         return None
     if field.message_type.GetOptions().map_entry:
@@ -157,7 +169,9 @@ def _checks(descriptor: Any) -> tuple[tuple[str, _Check], ...]:
     ]
     for field in descriptor.fields:
         if field.GetOptions().HasExtension(validate_pb2.rules):
-            made.append((field.name, _field(field, field.GetOptions().Extensions[validate_pb2.rules])))
+            made.append(
+                (field.name, _field(field, field.GetOptions().Extensions[validate_pb2.rules]))
+            )
     return tuple(made)
 
 
@@ -167,7 +181,9 @@ def _choice(name: str) -> _Check:
 
 def _field(field: Any, rules: Any) -> _Check:
     name, kind = field.name, rules.WhichOneof("type")
-    is_required = rules.message.required or (kind in {"duration", "any", "timestamp"} and getattr(rules, kind).required)
+    is_required = rules.message.required or (
+        kind in {"duration", "any", "timestamp"} and getattr(rules, kind).required
+    )
     own = getattr(rules, kind) if kind is not None else None
     has_presence = field.has_presence
     # Within a choice, a field is only looked at when it is the one chosen.
@@ -213,11 +229,17 @@ _HOLDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
 }
 
 
-def _range(rules: Any, number: Any, as_number: Callable[[Any], float] = lambda number: number) -> str:
+def _range(
+    rules: Any, number: Any, as_number: Callable[[Any], float] = lambda number: number
+) -> str:
     for limit, bound in rules.ListFields():
         held = _HOLDS.get(limit.name)
         if held is not None and not held[0](number, as_number(bound)):
-            if rules.DESCRIPTOR.fields_by_name.get("ignore_empty") is not None and rules.ignore_empty and not number:
+            if (
+                rules.DESCRIPTOR.fields_by_name.get("ignore_empty") is not None
+                and rules.ignore_empty
+                and not number
+            ):
                 return ""
             return f"must {held[1]} {as_number(bound):g}"
     return _membership(rules, number, [as_number(one) for one in getattr(rules, "in")])
@@ -241,8 +263,15 @@ def _text(_field: Any, rules: Any, value: str) -> str:
         return f"must have at most {rules.max_len or rules.max_bytes} characters"
     if rules.HasField("const") and value != rules.const:
         return f"must be {rules.const!r}"
-    if not value.startswith(rules.prefix) or not value.endswith(rules.suffix) or rules.contains not in value:
-        return f"must begin with {rules.prefix!r}, contain {rules.contains!r} and end with {rules.suffix!r}"
+    if (
+        not value.startswith(rules.prefix)
+        or not value.endswith(rules.suffix)
+        or rules.contains not in value
+    ):
+        return (
+            f"must begin with {rules.prefix!r}, contain {rules.contains!r} and end with"
+            f" {rules.suffix!r}"
+        )
     if rules.pattern and re.search(rules.pattern, value) is None:
         return f"must match {rules.pattern}"
     return _membership(rules, value, list(getattr(rules, "in"))) or _well_known(rules, value)
@@ -307,8 +336,13 @@ _SCALARS: dict[str, Callable[[Any, Any, Any], str]] = {
 def _repeated(field: Any, rules: Any, values: Any) -> str:
     if rules.ignore_empty and not values:
         return ""
-    if len(values) < rules.min_items or (rules.HasField("max_items") and len(values) > rules.max_items):
-        return f"must have {rules.min_items} to {rules.max_items or 'any number of'} entries, not {len(values)}"
+    if len(values) < rules.min_items or (
+        rules.HasField("max_items") and len(values) > rules.max_items
+    ):
+        return (
+            f"must have {rules.min_items} to {rules.max_items or 'any number of'} entries, not"
+            f" {len(values)}"
+        )
     if rules.unique and len({_frozen(value) for value in values}) != len(values):
         return "must not have an entry twice"
     kind = rules.items.WhichOneof("type")
@@ -331,7 +365,9 @@ def _frozen(value: Any) -> Any:
 def _map(rules: Any, values: Any) -> str:
     if rules.ignore_empty and not values:
         return ""
-    if len(values) < rules.min_pairs or (rules.HasField("max_pairs") and len(values) > rules.max_pairs):
+    if len(values) < rules.min_pairs or (
+        rules.HasField("max_pairs") and len(values) > rules.max_pairs
+    ):
         return "has a number of entries that is not allowed"
     kind = rules.keys.WhichOneof("type")
     if kind == "string":

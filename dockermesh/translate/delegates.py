@@ -1,6 +1,7 @@
 """VirtualServices whose rules delegate to others, with the delegates' rules put in their place.
 
-Source of the rules: Istio's VirtualService reference ("Delegate") and `pilot/pkg/model/virtualservice.go`.
+Source of the rules: Istio's VirtualService reference ("Delegate") and
+`pilot/pkg/model/virtualservice.go`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class Delegation:
     def __init__(self) -> None:
         self._known: dict[Key, _Cached] = {}
 
-    def resolve(self, services: Iterable[Resource[VirtualService]]) -> tuple[Resource[VirtualService], ...]:
+    def resolve(
+        self, services: Iterable[Resource[VirtualService]]
+    ) -> tuple[Resource[VirtualService], ...]:
         """The VirtualServices that have hosts, with all their rules."""
         listed = tuple(services)
         by_name = {(r.namespace, r.name): r for r in listed}
@@ -50,8 +53,15 @@ class Delegation:
                 inputs = (root, *delegates)
                 old = self._known.get((root.namespace, root.name))
                 is_same = old is not None and len(old[0]) == len(inputs)
-                if old is None or not is_same or any(a is not b for a, b in zip(old[0], inputs, strict=True)):
-                    old = (inputs, replace(root, spec=replace(root.spec, http=_rules(root, by_name))))
+                if (
+                    old is None
+                    or not is_same
+                    or any(a is not b for a, b in zip(old[0], inputs, strict=True))
+                ):
+                    old = (
+                        inputs,
+                        replace(root, spec=replace(root.spec, http=_rules(root, by_name))),
+                    )
                 known[root.namespace, root.name] = old
                 resolved.append(old[1])
             else:
@@ -65,7 +75,9 @@ def _delegates(root: Resource[VirtualService]) -> list[Key]:
     return [(d.namespace or root.namespace, d.name) for d in named if d is not None]
 
 
-def _rules(root: Resource[VirtualService], by_name: Mapping[Key, Resource[VirtualService]]) -> tuple[HTTPRoute, ...]:
+def _rules(
+    root: Resource[VirtualService], by_name: Mapping[Key, Resource[VirtualService]]
+) -> tuple[HTTPRoute, ...]:
     rules: list[HTTPRoute] = []
     for rule in root.spec.http:
         if rule.delegate is None:
@@ -90,7 +102,11 @@ def _merge(root: HTTPRoute, delegate: HTTPRoute) -> HTTPRoute | None:
         matches = tuple(m for m in pairs if m is not None)
         if not matches:
             return None
-    taken = {name: value for name in _INHERITED if not getattr(delegate, name) and (value := getattr(root, name))}
+    taken = {
+        name: value
+        for name in _INHERITED
+        if not getattr(delegate, name) and (value := getattr(root, name))
+    }
     name = "-".join(part for part in (root.name, delegate.name) if part)
     return replace(delegate, name=name, match=matches, **taken)
 
@@ -100,8 +116,19 @@ def merge_matches(root: HTTPMatchRequest, delegate: HTTPMatchRequest) -> HTTPMat
     uri = _uri(root.uri, delegate.uri)
     if uri is False:
         return None
-    changes: dict[str, Any] = {"uri": uri, "name": "-".join(n for n in (root.name, delegate.name) if n)}
-    for name in ("scheme", "method", "authority", "port", "gateways", "source_namespace", "stat_prefix"):
+    changes: dict[str, Any] = {
+        "uri": uri,
+        "name": "-".join(n for n in (root.name, delegate.name) if n),
+    }
+    for name in (
+        "scheme",
+        "method",
+        "authority",
+        "port",
+        "gateways",
+        "source_namespace",
+        "stat_prefix",
+    ):
         one, other = getattr(root, name), getattr(delegate, name)
         if one and other and one != other:
             return None
@@ -111,7 +138,9 @@ def merge_matches(root: HTTPMatchRequest, delegate: HTTPMatchRequest) -> HTTPMat
         if any(key in other and other[key] != value for key, value in one.items()):
             return None
         changes[name] = {**one, **other}
-    return replace(delegate, ignore_uri_case=root.ignore_uri_case or delegate.ignore_uri_case, **changes)
+    return replace(
+        delegate, ignore_uri_case=root.ignore_uri_case or delegate.ignore_uri_case, **changes
+    )
 
 
 def _uri(root: StringMatch | None, delegate: StringMatch | None) -> StringMatch | bool | None:

@@ -1,6 +1,8 @@
-"""The DNS listeners of a sidecar: the mesh's names are answered on the spot, all others by the machine's resolver.
+"""The DNS listeners of a sidecar: the mesh's names are answered on the spot, all others by the
+machine's resolver.
 
-In a pod that is Docker's; beside a process outside Docker, which the proxy is not told, what /etc/resolv.conf names.
+In a pod that is Docker's; beside a process outside Docker, which the proxy is not told, what
+/etc/resolv.conf names.
 """
 
 from __future__ import annotations
@@ -56,14 +58,18 @@ def dns_listener(table: dns_table_pb2.DnsTable) -> listener_pb2.Listener:
             downstream_socket_config={"max_rx_datagram_size": {"value": 9000}}
         ),
         listener_filters=[
-            listener_components_pb2.ListenerFilter(name="envoy.filters.udp.dns_filter", typed_config=pack(config))
+            listener_components_pb2.ListenerFilter(
+                name="envoy.filters.udp.dns_filter", typed_config=pack(config)
+            )
         ],
         traffic_direction="OUTBOUND",
     )
 
 
 def dns_tcp_listener() -> listener_pb2.Listener:
-    """DNS over TCP: passed to Docker's resolver; clients use it for answers too long for UDP, never for ours."""
+    """DNS over TCP: passed to Docker's resolver; clients use it for answers too long for UDP, never
+    for ours.
+    """
     return listener_pb2.Listener(
         name=names.DNS_TCP_LISTENER,
         address=socket_address("127.0.0.1", DNS_PORT),

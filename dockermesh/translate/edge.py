@@ -1,8 +1,9 @@
 """What a gateway makes of headers that a client may have invented.
 
-Invariant: of headers that proxies believe, only those pass that a trusted proxy in front of the gateway wrote. The
-client's address is that of the connection (or of the header, counted from its end, behind `numTrustedProxies` proxies),
-`x-forwarded-client-cert` says what the client's own certificate says, and `x-envoy-*` is gone before anything reads it.
+Invariant: of headers that proxies believe, only those pass that a trusted proxy in front of the
+gateway wrote. The client's address is that of the connection (or of the header, counted from its
+end, behind `numTrustedProxies` proxies), `x-forwarded-client-cert` says what the client's own
+certificate says, and `x-envoy-*` is gone before anything reads it.
 
 Source: Istio's MeshConfig reference, Topology; Envoy, "Configuring Envoy as an edge proxy".
 """
@@ -11,7 +12,9 @@ from __future__ import annotations
 
 from envoy.config.common.mutation_rules.v3 import mutation_rules_pb2
 from envoy.config.core.v3 import extension_pb2, protocol_pb2
-from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2 as hcm_pb2,
+)
 from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
 from envoy.type.matcher.v3 import string_pb2
 
@@ -32,18 +35,25 @@ _CLIENT_ADDRESS = ("x-forwarded-for", "forwarded", "x-real-ip")
 def distrust(manager: hcm_pb2.HttpConnectionManager, topology: GatewayTopology) -> None:
     """Let the manager believe nothing that a client says about itself."""
     manager.xff_num_trusted_hops = topology.num_trusted_proxies
-    # Behind Docker's address translation all clients seem to come from a private network, which Envoy takes for
-    # internal unless it is told something else. This is nobody's address.
-    manager.internal_address_config.cidr_ranges.add(address_prefix="255.255.255.255", prefix_len={"value": 32})
+    # Behind Docker's address translation all clients seem to come from a private network, which
+    # Envoy takes for internal unless it is told something else. This is nobody's address.
+    manager.internal_address_config.cidr_ranges.add(
+        address_prefix="255.255.255.255", prefix_len={"value": 32}
+    )
     details = _FORWARDING.get(topology.forward_client_cert_details.upper(), _Manager.SANITIZE_SET)
     tell_client(manager, details)
-    # CGI and some frameworks read `end_user` and `end-user` as one header, and filters know only one of them.
+    # CGI and some frameworks read `end_user` and `end-user` as one header, and filters know only
+    # one of them.
     underscores = protocol_pb2.HttpProtocolOptions.HeadersWithUnderscoresAction.DROP_HEADER
     manager.common_http_protocol_options.headers_with_underscores_action = underscores
     invented = [string_pb2.StringMatcher(prefix="x-envoy-", ignore_case=True)]
     if not topology.num_trusted_proxies:
-        invented.extend(string_pb2.StringMatcher(exact=name, ignore_case=True) for name in _CLIENT_ADDRESS)
-    cleaned = header_mutation_pb2.HeaderMutation(mutations=[_removal(matcher) for matcher in invented])
+        invented.extend(
+            string_pb2.StringMatcher(exact=name, ignore_case=True) for name in _CLIENT_ADDRESS
+        )
+    cleaned = header_mutation_pb2.HeaderMutation(
+        mutations=[_removal(matcher) for matcher in invented]
+    )
     manager.early_header_mutation_extensions.append(
         extension_pb2.TypedExtensionConfig(
             name="envoy.http.early_header_mutation.header_mutation", typed_config=pack(cleaned)

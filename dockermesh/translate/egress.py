@@ -1,8 +1,9 @@
 """Egress gateways as a service that VirtualServices can name as a destination.
 
-Source: Istio's installation has a Kubernetes Service `istio-egressgateway` in `istio-system` with the ports 80 and 443,
-and its tasks route to `istio-egressgateway.istio-system.svc.cluster.local`. Here it follows from the workloads alone.
-Invariant: what did not change is the same object, since translation is cached by identity.
+Source: Istio's installation has a Kubernetes Service `istio-egressgateway` in `istio-system` with
+the ports 80 and 443, and its tasks route to `istio-egressgateway.istio-system.svc.cluster.local`.
+Here it follows from the workloads alone. Invariant: what did not change is the same object, since
+translation is cached by identity.
 """
 
 from __future__ import annotations
@@ -29,11 +30,15 @@ def egress_service(
 ) -> dict[str, Service]:
     """The service of the egress gateways, by hostname; empty where none runs.
 
-    It has the usual ports, and those that Gateways open on it. Its endpoints take no mutual TLS unless a Gateway of
-    the user says so (`ISTIO_MUTUAL`), which is why they name no workload.
+    It has the usual ports, and those that Gateways open on it. Its endpoints take no mutual TLS
+    unless a Gateway of the user says so (`ISTIO_MUTUAL`), which is why they name no workload.
     """
     key, value = _LABEL
-    running = [w for _, w in sorted(workloads.items()) if w.kind is WorkloadKind.GATEWAY and w.labels.get(key) == value]
+    running = [
+        w
+        for _, w in sorted(workloads.items())
+        if w.kind is WorkloadKind.GATEWAY and w.labels.get(key) == value
+    ]
     if not running:
         return {}
     ports = dict(_USUAL_PORTS)
@@ -41,13 +46,17 @@ def egress_service(
         if any(selects(resource.spec.selector, workload.labels) for workload in running):
             for server in resource.spec.servers:
                 if server.port is not None:
-                    ports.setdefault(server.port.number, parse_protocol(server.port.protocol) or Protocol.TCP)
+                    ports.setdefault(
+                        server.port.number, parse_protocol(server.port.protocol) or Protocol.TCP
+                    )
     host = f"{_NAME}.{domain}"
     made = Service(
         name=_NAME,
         hostname=host,
         ports=tuple(Port(number, ports[number]) for number in sorted(ports)),
-        endpoints=tuple(_endpoint(w, number) for w in running if w.address for number in sorted(ports)),
+        endpoints=tuple(
+            _endpoint(w, number) for w in running if w.address for number in sorted(ports)
+        ),
         namespace=GATEWAY_NAMESPACE,
     )
     old = before.get(host)

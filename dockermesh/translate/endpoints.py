@@ -25,16 +25,21 @@ def socket_address(address: str, port: int) -> address_pb2.Address:
     """A TCP address; a path of a Unix socket is taken as such."""
     if address.startswith(("/", "@")):
         return address_pb2.Address(pipe=address_pb2.Pipe(path=address))
-    return address_pb2.Address(socket_address=address_pb2.SocketAddress(address=address, port_value=port))
+    return address_pb2.Address(
+        socket_address=address_pb2.SocketAddress(address=address, port_value=port)
+    )
 
 
-def serving(service: Service, port: Port, labels: Mapping[str, str] | None = None) -> list[Endpoint]:
+def serving(
+    service: Service, port: Port, labels: Mapping[str, str] | None = None
+) -> list[Endpoint]:
     """The endpoints that answer on this port and carry at least these labels."""
     wanted = (labels or {}).items()
     return [
         e
         for e in service.endpoints
-        if (e.service_port or e.port) == port.number and all(e.labels.get(k) == v for k, v in wanted)
+        if (e.service_port or e.port) == port.number
+        and all(e.labels.get(k) == v for k, v in wanted)
     ]
 
 
@@ -64,10 +69,12 @@ def load_assignment(
     labels: Mapping[str, str] | None = None,
     setting: LocalityLoadBalancerSetting | None = None,
 ) -> endpoint_pb2.ClusterLoadAssignment:
-    """The endpoints of a cluster, grouped by locality, as a proxy in `locality` with `labels` is to use them.
+    """The endpoints of a cluster, grouped by locality, as a proxy in `locality` with `labels` is to
+    use them.
 
-    Healthy endpoints get the traffic. Where there is none, all are tried: a request that waits for a restarting
-    replica is better than one refused (Consul's view is late by then, the proxy's own is not).
+    Healthy endpoints get the traffic. Where there is none, all are tried: a request that waits for
+    a restarting replica is better than one refused (Consul's view is late by then, the proxy's own
+    is not).
     """
     listed = list(endpoints)
     is_hopeless = not any(e.health is Health.HEALTHY for e in listed)
@@ -77,7 +84,9 @@ def load_assignment(
     return assignment
 
 
-def _group(group: LocalityPlan, *, ignore_health: bool) -> endpoint_components_pb2.LocalityLbEndpoints:
+def _group(
+    group: LocalityPlan, *, ignore_health: bool
+) -> endpoint_components_pb2.LocalityLbEndpoints:
     weight = group.weight or min(max(1, sum(e.weight for e in group.members)), 2**32 - 1)
     return endpoint_components_pb2.LocalityLbEndpoints(
         locality=_locality(group.locality),
@@ -97,7 +106,9 @@ def _locality(text: str) -> base_pb2.Locality | None:
 
 def _lb_endpoint(endpoint: Endpoint, *, ignore_health: bool) -> endpoint_components_pb2.LbEndpoint:
     return endpoint_components_pb2.LbEndpoint(
-        endpoint=endpoint_components_pb2.Endpoint(address=socket_address(endpoint.address, endpoint.port)),
+        endpoint=endpoint_components_pb2.Endpoint(
+            address=socket_address(endpoint.address, endpoint.port)
+        ),
         health_status=health_check_pb2.UNKNOWN if ignore_health else _HEALTH[endpoint.health],
         metadata=mesh_tls.endpoint_metadata() if endpoint.takes_mtls else None,
         load_balancing_weight=uint32(max(1, endpoint.weight)),

@@ -1,8 +1,8 @@
 """External authorizers (action CUSTOM) as Envoy's ext_authz filters, for HTTP and for TCP.
 
-An RBAC filter with shadow rules goes before, which notes the first rule that a request matches; the authorizer is
-asked only if that rule is one of its own.
-Source: Istio's MeshConfig reference, EnvoyExternalAuthorizationHttpProvider and -GrpcProvider.
+An RBAC filter with shadow rules goes before, which notes the first rule that a request matches; the
+authorizer is asked only if that rule is one of its own. Source: Istio's MeshConfig reference,
+EnvoyExternalAuthorizationHttpProvider and -GrpcProvider.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from envoy.extensions.filters.network.ext_authz.v3 import ext_authz_pb2 as tcp_p
 from envoy.type.matcher.v3 import metadata_pb2, string_pb2, value_pb2
 from envoy.type.v3 import http_status_pb2
 
-from dockermesh.config.api.mesh_config import AuthorizationRequestBody, ExternalAuthorizationProvider, Provider
+from dockermesh.config.api.mesh_config import (
+    AuthorizationRequestBody,
+    ExternalAuthorizationProvider,
+    Provider,
+)
 from dockermesh.translate.http import seconds
 from dockermesh.translate.names import outbound_cluster
 
@@ -28,14 +32,18 @@ _LONGEST_S = 600.0
 
 
 def rule_prefix(authorizer: str) -> str:
-    """What the names of an authorizer's rules start with, before `ns[`; no other authorizer's do."""
+    """What the names of an authorizer's rules start with, before `ns[`; no other authorizer's
+    do.
+    """
     return f"istio-ext-authz-{authorizer}-"
 
 
 def is_usable(settings: ExternalAuthorizationProvider) -> bool:
     """Whether Envoy takes these settings; it knows only some of the HTTP statuses."""
     status = settings.status_on_error
-    return 0 < settings.port < 65536 and (not status or (status.isdecimal() and int(status) in _STATUSES))
+    return 0 < settings.port < 65536 and (
+        not status or (status.isdecimal() and int(status) in _STATUSES)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,9 @@ class Authorizer:
     provider: Provider = field(hash=False)
 
     def http(self, rbac_filter: str) -> http_pb2.ExtAuthz | None:
-        """The HTTP filter, asked where `rbac_filter` found a rule; None if the provider is no authorizer."""
+        """The HTTP filter, asked where `rbac_filter` found a rule; None if the provider is no
+        authorizer.
+        """
         grpc, http = self.provider.envoy_ext_authz_grpc, self.provider.envoy_ext_authz_http
         settings = grpc or http
         if settings is None:
@@ -59,7 +69,9 @@ class Authorizer:
             filter_enabled_metadata=self._enabled(rbac_filter),
         )
         if settings.status_on_error:
-            made.status_on_error.CopyFrom(http_status_pb2.HttpStatus(code=int(settings.status_on_error)))
+            made.status_on_error.CopyFrom(
+                http_status_pb2.HttpStatus(code=int(settings.status_on_error))
+            )
         body = settings.include_request_body_in_check
         if body is not None and body.max_request_bytes:
             made.with_request_body.CopyFrom(_body(body))
@@ -73,7 +85,9 @@ class Authorizer:
         return made
 
     def tcp(self, rbac_filter: str) -> tcp_pb2.ExtAuthz | None:
-        """The network filter; None if the provider is no authorizer by gRPC, which alone can judge connections."""
+        """The network filter; None if the provider is no authorizer by gRPC, which alone can judge
+        connections.
+        """
         grpc = self.provider.envoy_ext_authz_grpc
         if grpc is None:
             return None
@@ -105,7 +119,9 @@ class Authorizer:
             ),
         )
         added = sorted(settings.include_additional_headers_in_check.items())
-        made.authorization_request.headers_to_add.extend(base_pb2.HeaderValue(key=k, value=v) for k, v in added)
+        made.authorization_request.headers_to_add.extend(
+            base_pb2.HeaderValue(key=k, value=v) for k, v in added
+        )
         answer = made.authorization_response
         for target, names in (
             (answer.allowed_upstream_headers, settings.headers_to_upstream_on_allow),

@@ -1,7 +1,8 @@
-"""What of valid resources has no effect, and why: an older one has it already, or what it needs is not there.
+"""What of valid resources has no effect, and why: an older one has it already, or what it needs is
+not there.
 
-Computed from the config alone, and only when somebody asks. The rules are those by which `index`, `policy`,
-`delegates` and `peer_authentication` decide.
+Computed from the config alone, and only when somebody asks. The rules are those by which `index`,
+`policy`, `delegates` and `peer_authentication` decide.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ def faults_of_config(index: ConfigIndex) -> Mapping[str, tuple[Fault, ...]]:
 
 
 def _mesh_hosts(index: ConfigIndex) -> Iterator[Fault]:
-    """Of several VirtualServices for one host only the oldest counts, for sidecars that see both."""
+    """Of several VirtualServices for one host only the oldest counts, for sidecars that see
+    both.
+    """
     holders: dict[str, list[Resource[VirtualService]]] = defaultdict(list)
     default = index.settings.virtual_service_export_to
     for resource in index.virtual_services:
@@ -65,22 +68,34 @@ def _mesh_hosts(index: ConfigIndex) -> Iterator[Fault]:
             continue
         for position, written in enumerate(spec.hosts):
             host = resolve_host(index.names, written, resource.namespace)
-            older = next((o for o in holders[host] if _are_seen_together(o, resource, default)), None)
+            older = next(
+                (o for o in holders[host] if _are_seen_together(o, resource, default)), None
+            )
             if older is not None and older is not resource:
                 yield Fault(
                     str(resource),
                     Reason.CONFLICTED,
-                    f"spec.hosts[{position}]: sidecars route {written} as {older} says, which is older",
+                    f"spec.hosts[{position}]: sidecars route {written} as {older} says, which is"
+                    " older",
                 )
             holders[host].append(resource)
 
 
 def _are_seen_together(one: Resource[Any], other: Resource[Any], default: tuple[str, ...]) -> bool:
-    """Whether some namespace sees both. The namespaces that count are those that one of the two names."""
+    """Whether some namespace sees both. The namespaces that count are those that one of the two
+    names.
+    """
     exports = [(r.spec.export_to or default, r.namespace) for r in (one, other)]
     # "" stands for the namespaces that nobody names.
-    viewers = {"", one.namespace, other.namespace, *(name for export, _ in exports for name in export)}
-    return any(all(is_exported(export, owner, viewer) for export, owner in exports) for viewer in viewers)
+    viewers = {
+        "",
+        one.namespace,
+        other.namespace,
+        *(name for export, _ in exports for name in export),
+    }
+    return any(
+        all(is_exported(export, owner, viewer) for export, owner in exports) for viewer in viewers
+    )
 
 
 def _delegates(index: ConfigIndex) -> Iterator[Fault]:
@@ -101,7 +116,10 @@ def _delegates(index: ConfigIndex) -> Iterator[Fault]:
             elif found.spec.hosts:
                 why = f"{name} has hosts, so it is no delegate; the rule has no effect"
             elif not is_exported(found.spec.export_to, found.namespace, resource.namespace):
-                why = f"{name} is not exported to namespace {resource.namespace}; the rule has no effect"
+                why = (
+                    f"{name} is not exported to namespace {resource.namespace}; the rule has no"
+                    " effect"
+                )
             else:
                 continue
             yield Fault(str(resource), Reason.REFERENCE_NOT_FOUND, f"{where}: {why}")
@@ -134,26 +152,38 @@ def _merged(rules: Iterable[Resource[DestinationRule]]) -> Iterator[Fault]:
         for position, subset in enumerate(spec.subsets):
             older = subsets.setdefault(subset.name, resource)
             if older is not resource:
-                text = f"spec.subsets[{position}]: {older}, which is older, has a subset {subset.name}"
+                text = (
+                    f"spec.subsets[{position}]: {older}, which is older, has a subset {subset.name}"
+                )
                 yield Fault(str(resource), Reason.CONFLICTED, text)
 
 
 def _same_scope(index: ConfigIndex) -> Iterator[Fault]:
-    """Of Sidecars, and of PeerAuthentications, for the same workloads of a namespace the oldest counts."""
+    """Of Sidecars, and of PeerAuthentications, for the same workloads of a namespace the oldest
+    counts.
+    """
     owners: dict[object, Resource[Any]] = {}
     listed: tuple[Resource[Sidecar | PeerAuthentication], ...] = (
         *index.config.sidecars,
         *index.config.peer_authentications,
     )
     for resource in listed:
-        older = owners.setdefault((resource.kind, resource.namespace, _selected(resource.spec)), resource)
+        older = owners.setdefault(
+            (resource.kind, resource.namespace, _selected(resource.spec)), resource
+        )
         if older is not resource:
-            yield Fault(str(resource), Reason.CONFLICTED, f"spec: {older}, which is older, is for the same workloads")
+            yield Fault(
+                str(resource),
+                Reason.CONFLICTED,
+                f"spec: {older}, which is older, is for the same workloads",
+            )
 
 
 def _selected(spec: Sidecar | PeerAuthentication) -> Labels:
     if isinstance(spec, Sidecar):
-        return as_labels(spec.workload_selector.labels) if spec.workload_selector is not None else ()
+        return (
+            as_labels(spec.workload_selector.labels) if spec.workload_selector is not None else ()
+        )
     return as_labels(spec.selector.match_labels) if spec.selector is not None else ()
 
 
@@ -161,13 +191,20 @@ def _settings(index: ConfigIndex) -> Iterator[Fault]:
     """The oldest MeshConfig counts, as far as its settings are read; some kinds are only kept."""
     for position, resource in enumerate(index.config.mesh_configs):
         if position > 0:
-            text = f"spec: {index.config.mesh_configs[0]}, which is older, holds the settings of the mesh"
+            text = (
+                f"spec: {index.config.mesh_configs[0]}, which is older, holds the settings of the"
+                " mesh"
+            )
             yield Fault(str(resource), Reason.CONFLICTED, text)
             continue
         for field in without_effect(resource.spec):
             yield Fault(str(resource), Reason.NOT_TRANSLATED, f"spec.{field}: has no effect yet")
     for resource in index.config.others:
-        yield Fault(str(resource), Reason.NOT_TRANSLATED, f"spec: {resource.kind} is kept, but has no effect yet")
+        yield Fault(
+            str(resource),
+            Reason.NOT_TRANSLATED,
+            f"spec: {resource.kind} is kept, but has no effect yet",
+        )
 
 
 def _providers(index: ConfigIndex) -> Iterator[Fault]:
@@ -179,6 +216,13 @@ def _providers(index: ConfigIndex) -> Iterator[Fault]:
     }
     for resource in index.config.authorization_policies:
         provider = resource.spec.provider
-        if resource.spec.action is Action.CUSTOM and provider is not None and provider.name not in known:
-            text = f"spec.provider.name: MeshConfig has no external authorizer {provider.name}; what matches is refused"
+        if (
+            resource.spec.action is Action.CUSTOM
+            and provider is not None
+            and provider.name not in known
+        ):
+            text = (
+                f"spec.provider.name: MeshConfig has no external authorizer {provider.name}; what"
+                " matches is refused"
+            )
             yield Fault(str(resource), Reason.REFERENCE_NOT_FOUND, text)

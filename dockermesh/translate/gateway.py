@@ -1,7 +1,9 @@
-"""Listeners and route tables of a gateway, from the Gateways that select it and the VirtualServices bound to them.
+"""Listeners and route tables of a gateway, from the Gateways that select it and the VirtualServices
+bound to them.
 
-One listener per address and port. Where servers on it cannot stand together (HTTP with TCP, plain with TLS, two of TCP,
-the same server name twice) the oldest Gateway wins and the others are left out, as in Istio.
+One listener per address and port. Where servers on it cannot stand together (HTTP with TCP, plain
+with TLS, two of TCP, the same server name twice) the oldest Gateway wins and the others are left
+out, as in Istio.
 """
 
 from __future__ import annotations
@@ -20,7 +22,11 @@ from envoy.config.route.v3 import route_components_pb2, route_pb2
 
 from dockermesh.config.api.gateway import ServerTlsMode
 from dockermesh.config.api.mesh_config import GatewayTopology
-from dockermesh.config.api.virtual_service import L4MatchAttributes, RouteDestination, VirtualService
+from dockermesh.config.api.virtual_service import (
+    L4MatchAttributes,
+    RouteDestination,
+    VirtualService,
+)
 from dockermesh.config.resource import Resource
 from dockermesh.translate import mesh_tls, names, server_tls
 from dockermesh.translate.auto_passthrough import passed_services
@@ -31,7 +37,14 @@ from dockermesh.translate.faults import Fault, Reason
 from dockermesh.translate.gateway_hosts import BoundServer, bound_hosts, intersect
 from dockermesh.translate.http import connection_manager
 from dockermesh.translate.isolation import TRANSLATION_ERRORS, sound
-from dockermesh.translate.listeners import TLS_INSPECTOR, filter_chain, http_filter, proxy_filter, sniff, tcp_filter
+from dockermesh.translate.listeners import (
+    TLS_INSPECTOR,
+    filter_chain,
+    http_filter,
+    proxy_filter,
+    sniff,
+    tcp_filter,
+)
 from dockermesh.translate.mesh import Proxy
 from dockermesh.translate.policies import NO_POLICIES, Policies, SecurityFilters, security_filters
 from dockermesh.translate.route_match import is_catch_all
@@ -46,7 +59,9 @@ _AS_DECLARED: Mapping[int, int] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class GatewayResources:
-    """What a gateway proxy gets beside the clusters of the mesh, and what of which resources was left out."""
+    """What a gateway proxy gets beside the clusters of the mesh, and what of which resources was
+    left out.
+    """
 
     listeners: list[listener_pb2.Listener] = field(default_factory=list)
     tables: list[route_pb2.RouteConfiguration] = field(default_factory=list)
@@ -56,12 +71,15 @@ class GatewayResources:
 
 
 def gateway_resources(
-    where: Destinations, proxy: Proxy, policies: Policies = NO_POLICIES, targets: Mapping[int, int] = _AS_DECLARED
+    where: Destinations,
+    proxy: Proxy,
+    policies: Policies = NO_POLICIES,
+    targets: Mapping[int, int] = _AS_DECLARED,
 ) -> GatewayResources:
     """Everything that the Gateways whose selector matches the proxy ask for.
 
-    `targets` are the ports to which services forward those that Gateways name (Istio: targetPort of the gateway's
-    service).
+    `targets` are the ports to which services forward those that Gateways name (Istio: targetPort of
+    the gateway's service).
     """
     places: dict[tuple[str, int], list[BoundServer]] = defaultdict(list)
     for resource in where.mesh.config.gateways:
@@ -125,7 +143,9 @@ class _Builder:
             if _stand_together(first, bound):
                 fitting.append(bound)
             else:
-                self._conflict(bound.gateway, f"{bound.title}: {first.title} has the port, of", first.gateway)
+                self._conflict(
+                    bound.gateway, f"{bound.title}: {first.title} has the port, of", first.gateway
+                )
         if first.is_plain_http:
             chains = [self._http(port, names.gateway_route(port), fitting)]
         elif first.is_tls:
@@ -146,7 +166,8 @@ class _Builder:
             listener.continue_on_listener_filters_timeout = False
         self.result.listeners.append(sound(listener))
 
-    # HTTP ---------------------------------------------------------------------------------------------------------
+    # HTTP
+    # ----------------------------------------------------------------------------------------------
 
     def _http(self, port: int, table: str, servers: list[BoundServer], **match: Any) -> Any:
         if table not in {t.name for t in self.result.tables}:
@@ -169,7 +190,9 @@ class _Builder:
         """
         by_host: dict[str, list[route_components_pb2.Route]] = {}
         port = servers[0].number
-        rules = ((r, bound_hosts(r, servers)) for r in self.where.index.virtual_services if r.spec.http)
+        rules = (
+            (r, bound_hosts(r, servers)) for r in self.where.index.virtual_services if r.spec.http
+        )
         # Those that were generated come last: they have the hosts that are left.
         for resource, bound in sorted(rules, key=lambda rule: rule[0].is_generated):
             hosts = [host for host in bound if not (resource.is_generated and host in by_host)]
@@ -184,8 +207,11 @@ class _Builder:
             by_host.setdefault(host, [])
         table = table_frame(name)
         for host, routes in sorted(by_host.items()):
-            # Routes of several VirtualServices follow each other; what matches everything goes last.
-            made = virtual_host(f"{host}:{port}", [host], sorted(routes, key=lambda r: is_catch_all(r.match)))
+            # Routes of several VirtualServices follow each other; what matches everything goes
+            # last.
+            made = virtual_host(
+                f"{host}:{port}", [host], sorted(routes, key=lambda r: is_catch_all(r.match))
+            )
             if any(intersect(host, pattern) == host for pattern in secured):
                 made.require_tls = _VirtualHost.ALL
             table.virtual_hosts.append(made)
@@ -194,18 +220,27 @@ class _Builder:
     def _context(self, servers: list[BoundServer]) -> RouteContext:
         return RouteContext(self.where, servers[0].number, frozenset(s.name for s in servers))
 
-    # TLS ----------------------------------------------------------------------------------------------------------
+    # TLS
+    # ----------------------------------------------------------------------------------------------
 
-    def _tls(self, port: int, servers: list[BoundServer]) -> list[listener_components_pb2.FilterChain]:
+    def _tls(
+        self, port: int, servers: list[BoundServer]
+    ) -> list[listener_components_pb2.FilterChain]:
         chains: list[listener_components_pb2.FilterChain] = []
         taken: dict[str, Resource[Any]] = {}
         for bound in servers:
             with self.isolated(bound.gateway):
-                made = self._terminated(port, bound, taken) if bound.terminates else self._passed(port, bound, taken)
+                made = (
+                    self._terminated(port, bound, taken)
+                    if bound.terminates
+                    else self._passed(port, bound, taken)
+                )
                 chains.extend(sound(chain) for chain in made)
         return chains
 
-    def _terminated(self, port: int, bound: BoundServer, taken: dict[str, Resource[Any]]) -> list[Any]:
+    def _terminated(
+        self, port: int, bound: BoundServer, taken: dict[str, Resource[Any]]
+    ) -> list[Any]:
         """One chain for the server's hosts that no older server has."""
         tls = bound.server.tls
         fresh = self._fresh(bound, taken)
@@ -241,10 +276,14 @@ class _Builder:
             with self.isolated(resource):
                 for name, route in _named_routes(resource, hosts, context):
                     if name in taken:
-                        self._conflict(resource, f"server name {name} on port {port} is routed by", taken[name])
+                        self._conflict(
+                            resource, f"server name {name} on port {port} is routed by", taken[name]
+                        )
                         continue
                     target = self._proxy(resource, route, bound.number)
-                    chains.append(sound(filter_chain(*self.security.network, target, **_server_names([name]))))
+                    chains.append(
+                        sound(filter_chain(*self.security.network, target, **_server_names([name])))
+                    )
                     taken[name] = resource
         for _, target in self._tcp_rules(bound) if not chains else ():
             fresh = self._fresh(bound, taken)
@@ -264,10 +303,15 @@ class _Builder:
                 taken[cluster.name] = bound.gateway
                 protocols = list(mesh_tls.PROTOCOLS)
                 target = tcp_filter(cluster.name)
-                chains.append(filter_chain(target, server_names=[cluster.name], application_protocols=protocols))
+                chains.append(
+                    filter_chain(
+                        target, server_names=[cluster.name], application_protocols=protocols
+                    )
+                )
         return chains
 
-    # TCP ----------------------------------------------------------------------------------------------------------
+    # TCP
+    # ----------------------------------------------------------------------------------------------
 
     def _tcp(self, bound: BoundServer) -> list[Any]:
         """The chains of a TCP port; without a rule it is not opened."""
@@ -285,14 +329,19 @@ class _Builder:
                 continue
             with self.isolated(resource):
                 yield from [
-                    (_addresses(match.source_subnet, network), self._proxy(resource, rule.route, bound.number))
+                    (
+                        _addresses(match.source_subnet, network),
+                        self._proxy(resource, rule.route, bound.number),
+                    )
                     for rule in resource.spec.tcp
                     for match in rule.match or (L4MatchAttributes(),)
                     if rule.route and applies(match, resource.namespace, context)
                     for network in match.destination_subnets or ("",)
                 ]
 
-    def _proxy(self, resource: Resource[VirtualService], targets: tuple[RouteDestination, ...], port: int) -> Any:
+    def _proxy(
+        self, resource: Resource[VirtualService], targets: tuple[RouteDestination, ...], port: int
+    ) -> Any:
         return sound(proxy_filter(self.where.tcp_proxy(targets, resource.namespace, port)))
 
 
@@ -337,4 +386,7 @@ def _addresses(source: str, network: str) -> dict[str, Any]:
 
 def _range(text: str) -> Any:
     address, _, length = text.partition("/")
-    return {"address_prefix": address, "prefix_len": {"value": int(length or (128 if ":" in address else 32))}}
+    return {
+        "address_prefix": address,
+        "prefix_len": {"value": int(length or (128 if ":" in address else 32))},
+    }

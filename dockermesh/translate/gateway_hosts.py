@@ -35,7 +35,11 @@ class BoundServer:
     def title(self) -> str:
         """The server as messages name it."""
         port = self.server.port
-        return f"server {self.server.name or port.name} (port {port.number})" if port is not None else "server"
+        return (
+            f"server {self.server.name or port.name} (port {port.number})"
+            if port is not None
+            else "server"
+        )
 
     @property
     def number(self) -> int:
@@ -60,7 +64,11 @@ class BoundServer:
     @property
     def terminates(self) -> bool:
         """Whether the gateway is the end of TLS."""
-        return self.is_tls and self.server.tls is not None and self.server.tls.mode not in PASSES_THROUGH
+        return (
+            self.is_tls
+            and self.server.tls is not None
+            and self.server.tls.mode not in PASSES_THROUGH
+        )
 
     @property
     def hosts(self) -> list[str]:
@@ -74,7 +82,9 @@ def bound_hosts(resource: Resource[VirtualService], servers: Iterable[BoundServe
     named = {qualified_gateway(g, resource.namespace) for g in spec.gateways}
     hosts: dict[str, None] = {}
     for bound in servers:
-        if bound.name not in named or not is_exported(spec.export_to, resource.namespace, bound.gateway.namespace):
+        if bound.name not in named or not is_exported(
+            spec.export_to, resource.namespace, bound.gateway.namespace
+        ):
             continue
         for server_host in bound.server.hosts:
             scope, _, pattern = server_host.rpartition("/")
@@ -88,7 +98,9 @@ def bound_hosts(resource: Resource[VirtualService], servers: Iterable[BoundServe
 
 
 def intersect(a: str, b: str) -> str | None:
-    """The narrower of two host patterns where one contains the other; None where they have nothing in common."""
+    """The narrower of two host patterns where one contains the other; None where they have nothing
+    in common.
+    """
     if matches(b, a):
         return a
     return b if matches(a, b) else None

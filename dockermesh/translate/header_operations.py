@@ -29,7 +29,9 @@ _COMMAND = re.compile(
 
 
 def apply_headers(target: Any, headers: Headers | None) -> str:
-    """Put the operations on a route or a weighted cluster. Returns the authority that a rule sets, if it does."""
+    """Put the operations on a route or a weighted cluster. Returns the authority that a rule sets,
+    if it does.
+    """
     if headers is None:
         return ""
     authority = ""

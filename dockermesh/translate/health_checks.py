@@ -1,4 +1,6 @@
-"""Active health checks: every proxy asks the endpoints of a service itself, and leaves those that do not answer."""
+"""Active health checks: every proxy asks the endpoints of a service itself, and leaves those that
+do not answer.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from dockermesh.translate.http import seconds, uint32
 def set_health_check(cluster: Any, wanted: HealthCheck, *, is_http: bool, is_http2: bool) -> None:
     """Check the cluster's endpoints, beside what the registry says of them.
 
-    Ports that do not speak what the check does are not checked; Envoy refuses a gRPC check without HTTP/2.
+    Ports that do not speak what the check does are not checked; Envoy refuses a gRPC check without
+    HTTP/2.
     """
     if (wanted.http is not None and not is_http) or (wanted.grpc is not None and not is_http2):
         return
@@ -25,7 +28,8 @@ def set_health_check(cluster: Any, wanted: HealthCheck, *, is_http: bool, is_htt
         unhealthy_threshold=uint32(wanted.unhealthy_threshold),
         # Spread over a fifth of the interval, so that many proxies do not ask at once.
         interval_jitter_percent=20,
-        # An endpoint is asked at this rate before anybody needs it, too: a first request must not meet unknown ones.
+        # An endpoint is asked at this rate before anybody needs it, too: a first request must not
+        # meet unknown ones.
         no_traffic_interval=seconds(interval),
     )
     if wanted.http is not None:

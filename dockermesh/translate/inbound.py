@@ -1,4 +1,5 @@
-"""The inbound side of a sidecar: what its app serves, in which mode, and the clusters that lead to it.
+"""The inbound side of a sidecar: what its app serves, in which mode, and the clusters that lead to
+it.
 
 Nothing here contains the replica's address, so replicas of a service share these resources.
 """
@@ -22,7 +23,9 @@ from dockermesh.translate.policies import NO_POLICIES, Policies
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A port that the app serves; a Sidecar may add TLS that the proxy terminates, and where the app really listens."""
+    """A port that the app serves; a Sidecar may add TLS that the proxy terminates, and where the
+    app really listens.
+    """
 
     port: Port
     tls: ServerTlsSettings | None = None
@@ -31,7 +34,9 @@ class Served:
     @property
     def is_http(self) -> bool:
         """Whether requests arrive, after TLS if that is terminated here."""
-        return self.port.protocol.is_http or (self.tls is not None and self.port.protocol is Protocol.HTTPS)
+        return self.port.protocol.is_http or (
+            self.tls is not None and self.port.protocol is Protocol.HTTPS
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,12 @@ class Inbound:
     @property
     def secrets(self) -> list[str]:
         """The secrets from files that the listener refers to."""
-        return [n for served in self.served if served.tls is not None for n in server_tls.secret_names(served.tls)]
+        return [
+            n
+            for served in self.served
+            if served.tls is not None
+            for n in server_tls.secret_names(served.tls)
+        ]
 
 
 def served_ports(ports: Iterable[Port], sidecar: Resource[Sidecar] | None) -> tuple[Served, ...]:
@@ -58,7 +68,9 @@ def served_ports(ports: Iterable[Port], sidecar: Resource[Sidecar] | None) -> tu
             continue
         number, name = listener.port.number, listener.port.name
         protocol = infer_protocol(declared=listener.port.protocol, port_name=name, number=number)
-        found.setdefault(number, Served(Port(number, protocol, name), listener.tls, listener.default_endpoint))
+        found.setdefault(
+            number, Served(Port(number, protocol, name), listener.tls, listener.default_endpoint)
+        )
     return tuple(found[number] for number in sorted(found))
 
 
@@ -74,12 +86,16 @@ def _cluster(served: Served) -> cluster_pb2.Cluster:
     port = served.port
     address, target = _endpoint(served.endpoint)
     if not address or target == port.number:
-        return clusters.inbound_cluster(port.number, is_http=served.is_http, is_http2=port.protocol.is_http2)
+        return clusters.inbound_cluster(
+            port.number, is_http=served.is_http, is_http2=port.protocol.is_http2
+        )
     return clusters.static_cluster(names.inbound_cluster(port.number), address, target)
 
 
 def _endpoint(text: str) -> tuple[str, int]:
-    """Address and port of a Sidecar's `defaultEndpoint`; an app that listens everywhere does so on loopback too."""
+    """Address and port of a Sidecar's `defaultEndpoint`; an app that listens everywhere does so on
+    loopback too.
+    """
     if text.startswith("unix://"):
         return text.removeprefix("unix://"), -1
     host, _, port = text.rpartition(":")

@@ -1,10 +1,12 @@
-"""The listener on 15006, where all connections to a pod arrive: filter chains by port, mode and protocol.
+"""The listener on 15006, where all connections to a pod arrive: filter chains by port, mode and
+protocol.
 
-What a port accepts is decided by its own chains alone: a connection that none of them matches is closed, and never
-falls through to the chain for ports that nobody declared. The chains of a mode are those of Istio's
-`pilot/pkg/networking/core/filterchain_options.go`, but for undeclared ports in PERMISSIVE mode: no proxy calls them
-over TLS, so they are not inspected, for that would hold up protocols in which the server speaks first. Only where
-policies judge requests and the workload declares no port at all is HTTP looked for on any.
+What a port accepts is decided by its own chains alone: a connection that none of them matches is
+closed, and never falls through to the chain for ports that nobody declared. The chains of a mode
+are those of Istio's `pilot/pkg/networking/core/filterchain_options.go`, but for undeclared ports in
+PERMISSIVE mode: no proxy calls them over TLS, so they are not inspected, for that would hold up
+protocols in which the server speaks first. Only where policies judge requests and the workload
+declares no port at all is HTTP looked for on any.
 """
 
 from __future__ import annotations
@@ -87,11 +89,15 @@ _SNIFFED: Mapping[MutualTlsMode, tuple[_Kind, ...]] = {
 
 
 def inbound_listener(inbound: Inbound, settings: MeshSettings) -> listener_pb2.Listener:
-    """`virtualInbound`: declared ports by their protocol, all other ports to the app as they are."""
+    """`virtualInbound`: declared ports by their protocol, all other ports to the app as they
+    are.
+    """
     security = security_filters(inbound.policies, settings)
     # A connection to 15006 itself would be forwarded to itself for ever.
     trap = filter_chain(
-        tcp_filter(names.BLACK_HOLE_CLUSTER), name="virtualInbound-blackhole", destination_port=uint32(INBOUND_PORT)
+        tcp_filter(names.BLACK_HOLE_CLUSTER),
+        name="virtualInbound-blackhole",
+        destination_port=uint32(INBOUND_PORT),
     )
     chains = [trap]
     for served in inbound.served:
@@ -103,7 +109,8 @@ def inbound_listener(inbound: Inbound, settings: MeshSettings) -> listener_pb2.L
         if port not in declared
         for chain in _undeclared(_TCP[mode], settings, security, destination_port=uint32(port))
     )
-    # An ordinary chain, not the default one: what a declared port's own chains refuse must not fall through to it.
+    # An ordinary chain, not the default one: what a declared port's own chains refuse must not fall
+    # through to it.
     chains.extend(_undeclared(_on_any_port(inbound, security), settings, security))
     listener = listener_pb2.Listener(
         name=names.VIRTUAL_INBOUND,
@@ -117,22 +124,36 @@ def inbound_listener(inbound: Inbound, settings: MeshSettings) -> listener_pb2.L
     return listener
 
 
-def _served(served: Served, mode: MutualTlsMode, settings: MeshSettings, security: SecurityFilters) -> Iterable[Any]:
+def _served(
+    served: Served, mode: MutualTlsMode, settings: MeshSettings, security: SecurityFilters
+) -> Iterable[Any]:
     """The chains of a port that the app serves."""
     port = served.port
     kinds = _SNIFFED if port.protocol is Protocol.AUTO else _HTTP if served.is_http else _TCP
     listed = kinds[mode]
     name, number = names.listener("0.0.0.0", port.number), uint32(port.number)
     app = names.inbound_cluster(port.number)
-    own = server_tls.transport_socket(served.tls, is_http=served.is_http) if served.tls is not None else None
+    own = (
+        server_tls.transport_socket(served.tls, is_http=served.is_http)
+        if served.tls is not None
+        else None
+    )
     if own is not None and mode is not MutualTlsMode.STRICT:
-        listed = tuple(k for k in listed if k.is_mesh or (k.transport == _PLAIN and mode is MutualTlsMode.PERMISSIVE))
+        listed = tuple(
+            k
+            for k in listed
+            if k.is_mesh or (k.transport == _PLAIN and mode is MutualTlsMode.PERMISSIVE)
+        )
         kind = _Kind(served.is_http, _TLS)
-        chain = _chain(kind, _to_app(port.number, app, kind, settings, security), name, destination_port=number)
+        chain = _chain(
+            kind, _to_app(port.number, app, kind, settings, security), name, destination_port=number
+        )
         chain.transport_socket.CopyFrom(own)
         yield chain
     for kind in listed:
-        chain = _chain(kind, _to_app(port.number, app, kind, settings, security), name, destination_port=number)
+        chain = _chain(
+            kind, _to_app(port.number, app, kind, settings, security), name, destination_port=number
+        )
         yield _secured(kind, chain, settings)
 
 
@@ -157,7 +178,8 @@ def _to_app(
 def _on_any_port(inbound: Inbound, security: SecurityFilters) -> tuple[_Kind, ...]:
     """What is told apart on ports that nobody declared.
 
-    HTTP is where rules for requests would else hold nowhere, as the workload declares no port at all.
+    HTTP is where rules for requests would else hold nowhere, as the workload declares no port at
+    all.
     """
     is_strict = inbound.modes.default is MutualTlsMode.STRICT
     if security.http and not inbound.served:
@@ -189,10 +211,14 @@ def _secured(kind: _Kind, chain: Any, settings: MeshSettings) -> Any:
 
 
 def _inspect(listener: listener_pb2.Listener, settings: MeshSettings) -> None:
-    """Look at the first bytes of connections on the ports where a chain asks for what they tell, and on no other."""
+    """Look at the first bytes of connections on the ports where a chain asks for what they tell,
+    and on no other.
+    """
     matches = [chain.filter_chain_match for chain in listener.filter_chains]
     ports = {match.destination_port.value for match in matches}
-    for_tls = {match.destination_port.value for match in matches if match.transport_protocol == _TLS}
+    for_tls = {
+        match.destination_port.value for match in matches if match.transport_protocol == _TLS
+    }
     for_http = {
         match.destination_port.value
         for match in matches
@@ -208,7 +234,9 @@ def _inspect(listener: listener_pb2.Listener, settings: MeshSettings) -> None:
 
 
 def _limit(made: Any, ports: set[int], wanted: set[int]) -> None:
-    """Have the inspector look at `wanted` alone; 0 stands for all ports without chains of their own."""
+    """Have the inspector look at `wanted` alone; 0 stands for all ports without chains of their
+    own.
+    """
     if 0 in wanted:
         others = ports - wanted
         if others:
@@ -219,6 +247,7 @@ def _limit(made: Any, ports: set[int], wanted: set[int]) -> None:
 
 def _any_of(ports: set[int]) -> Any:
     ranges = [
-        _Predicate(destination_port_range=range_pb2.Int32Range(start=port, end=port + 1)) for port in sorted(ports)
+        _Predicate(destination_port_range=range_pb2.Int32Range(start=port, end=port + 1))
+        for port in sorted(ports)
     ]
     return ranges[0] if len(ranges) == 1 else _Predicate(or_match=_Predicate.MatchSet(rules=ranges))

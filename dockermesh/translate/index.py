@@ -1,4 +1,6 @@
-"""The Istio resources, indexed so that a service finds what applies to it without looking at all of them."""
+"""The Istio resources, indexed so that a service finds what applies to it without looking at all of
+them.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ Rules = tuple[Resource[DestinationRule], ...]
 
 
 def resolve_host(names: Mapping[str, str], host: str, namespace: str) -> str:
-    """The hostname of the service that a resource in `namespace` calls `host`; if there is none, a full name."""
+    """The hostname of the service that a resource in `namespace` calls `host`; if there is none, a
+    full name.
+    """
     host = host.lower()
     if is_short(host):
         return names.get(f"{host}.{namespace}") or names.get(host) or f"{host}.{namespace}"
@@ -44,7 +48,9 @@ class ConfigIndex:
         for rule in mesh.config.destination_rules:
             host = resolve_host(self.names, rule.spec.host, rule.namespace)
             self._rules.setdefault(rule.namespace, defaultdict(list))[host].append(rule)
-        self._patterns = {ns: [h for h in hosts if h.startswith("*")] for ns, hosts in self._rules.items()}
+        self._patterns = {
+            ns: [h for h in hosts if h.startswith("*")] for ns, hosts in self._rules.items()
+        }
         self._merged: dict[tuple[int, ...], HostRule] = {}
         self.peer_policies = mesh.attestation.policies
         self._selectors = _selectors(mesh.config)
@@ -73,7 +79,9 @@ class ConfigIndex:
         return project if project in self._projects else ""
 
     def _sidecar_of(self, proxy: Proxy) -> Resource[Sidecar] | None:
-        """The Sidecar that selects the proxy, else that of its namespace, else that of the root namespace."""
+        """The Sidecar that selects the proxy, else that of its namespace, else that of the root
+        namespace.
+        """
         default = root = None
         for resource in self.config.sidecars:
             selector = resource.spec.workload_selector
@@ -87,7 +95,8 @@ class ConfigIndex:
         return default or root
 
     def rules_of(self, host: str, owner: str, scope: Scope, shared: str = "") -> Rules:
-        """The DestinationRules for a service of namespace `owner`: the client's own, the service's, or the root's.
+        """The DestinationRules for a service of namespace `owner`: the client's own, the service's,
+        or the root's.
 
         Those for `shared` are for the service, too (see `Service`).
         """
@@ -153,7 +162,9 @@ class UnknownHost:
 
 
 class MeshRules:
-    """VirtualServices by the hosts they route; the oldest has a host, the most specific host has a service."""
+    """VirtualServices by the hosts they route; the oldest has a host, the most specific host has a
+    service.
+    """
 
     def __init__(self, rules: Iterable[tuple[Resource[VirtualService], list[str]]]) -> None:
         self._by_host: dict[str, Resource[VirtualService]] = {}
@@ -169,8 +180,17 @@ class MeshRules:
         found = set()
         for resource in self._by_host.values():
             spec = resource.spec
-            routes = [target for rules in (spec.http, spec.tls, spec.tcp) for rule in rules for target in rule.route]
-            mirrors = [d for rule in spec.http for d in (rule.mirror, *(m.destination for m in rule.mirrors))]
+            routes = [
+                target
+                for rules in (spec.http, spec.tls, spec.tcp)
+                for rule in rules
+                for target in rule.route
+            ]
+            mirrors = [
+                d
+                for rule in spec.http
+                for d in (rule.mirror, *(m.destination for m in rule.mirrors))
+            ]
             for destination in (*(t.destination for t in routes), *mirrors):
                 if destination is not None:
                     found.add(resolve_host(names, destination.host, resource.namespace))
@@ -193,7 +213,11 @@ class MeshRules:
 
         A domain is given once, for Envoy refuses a whole table in which one is there twice.
         """
-        used = {self._pattern_of(service) for service in services.values()} if self._patterns else set()
+        used = (
+            {self._pattern_of(service) for service in services.values()}
+            if self._patterns
+            else set()
+        )
         found, taken = [], set(mesh.owners)
         for host, rule in self._by_host.items():
             if host in services or host in used:
@@ -218,7 +242,9 @@ def _selectors(config: IstioConfig) -> list[Labels]:
     found: dict[Labels, None] = {}
     for resource in config.virtual_services:
         spec = resource.spec
-        matches = [m for rules in (spec.http, spec.tls, spec.tcp) for rule in rules for m in rule.match]
+        matches = [
+            m for rules in (spec.http, spec.tls, spec.tcp) for rule in rules for m in rule.match
+        ]
         found.update((as_labels(m.source_labels), None) for m in matches if m.source_labels)
     for rule in config.destination_rules:
         if rule.spec.workload_selector is not None:
@@ -229,7 +255,12 @@ def _selectors(config: IstioConfig) -> list[Labels]:
 def _namespaces(mesh: MeshState) -> frozenset[str]:
     """The namespaces whose proxies may be told something of their own; all others are one."""
     config = mesh.config
-    listed = (config.virtual_services, config.destination_rules, config.service_entries, config.sidecars)
+    listed = (
+        config.virtual_services,
+        config.destination_rules,
+        config.service_entries,
+        config.sidecars,
+    )
     found = {resource.namespace for group in listed for resource in group}
     for group in listed[:3]:
         for resource in group:
@@ -249,4 +280,7 @@ def _uses_labels(rule: Resource[DestinationRule]) -> bool:
     ports = [own for policy in given for own in policy.port_level_settings]
     listed = [*(policy.load_balancer for policy in given), *(own.load_balancer for own in ports)]
     balancers = [b for b in listed if b is not None]
-    return any(b.locality_lb_setting is not None and b.locality_lb_setting.failover_priority for b in balancers)
+    return any(
+        b.locality_lb_setting is not None and b.locality_lb_setting.failover_priority
+        for b in balancers
+    )

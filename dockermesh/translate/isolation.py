@@ -1,7 +1,9 @@
-"""One bad resource costs only itself: what translation may fail with, and the check of what it made.
+"""One bad resource costs only itself: what translation may fail with, and the check of what it
+made.
 
-A resource that validates can still become something that Envoy refuses, and Envoy would then refuse all that comes
-with it. So whatever users' rules had a part in is checked against Envoy's own rules before it is used.
+A resource that validates can still become something that Envoy refuses, and Envoy would then refuse
+all that comes with it. So whatever users' rules had a part in is checked against Envoy's own rules
+before it is used.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ TRANSLATION_ERRORS = (
     OverflowError,
     RecursionError,
 )
-"""What making or filling a message can raise when a value does not fit; anything else is a fault of ours."""
+"""What making or filling a message can raise when a value does not fit; anything else is a fault of
+ours.
+"""
 
 
 class Unsound(ValueError):

@@ -1,10 +1,12 @@
 """RequestAuthentications as Envoy's jwt_authn filter.
 
 Invariants:
-- A token that is there must be valid; a request without one passes (an AuthorizationPolicy asks for one).
+- A token that is there must be valid; a request without one passes (an AuthorizationPolicy asks for
+  one).
 - A key set that is not known accepts no token, and keeps nothing else from working.
 
-Source: Istio's *RequestAuthentication* reference; `pilot/pkg/security/authn` for how several rules are combined.
+Source: Istio's *RequestAuthentication* reference; `pilot/pkg/security/authn` for how several rules
+are combined.
 """
 
 from __future__ import annotations
@@ -50,12 +52,15 @@ def jwt_authentication(
 ) -> config_pb2.JwtAuthentication:
     """The filter for all rules that select a workload. `keys` are fetched key sets by URL."""
     ordered = sorted(rules, key=lambda rule: rule.issuer)
-    providers = {f"origins-{index}": _provider(rule, keys, is_gateway) for index, rule in enumerate(ordered)}
+    providers = {
+        f"origins-{index}": _provider(rule, keys, is_gateway) for index, rule in enumerate(ordered)
+    }
     return config_pb2.JwtAuthentication(
         providers=providers,
         rules=[
             config_pb2.RequirementRule(
-                match=route_components_pb2.RouteMatch(prefix="/"), requires=_requirement(list(providers))
+                match=route_components_pb2.RouteMatch(prefix="/"),
+                requires=_requirement(list(providers)),
             )
         ],
         bypass_cors_preflight=True,
@@ -74,7 +79,9 @@ def _provider(rule: JWTRule, keys: Mapping[str, str], is_gateway: bool) -> confi
         normalize_payload_in_metadata=config_pb2.JwtProvider.NormalizePayload(
             space_delimited_claims=sorted({*_SPACE_DELIMITED, *rule.space_delimited_claims})
         ),
-        from_headers=[config_pb2.JwtHeader(name=h.name, value_prefix=h.prefix) for h in rule.from_headers],
+        from_headers=[
+            config_pb2.JwtHeader(name=h.name, value_prefix=h.prefix) for h in rule.from_headers
+        ],
         from_params=rule.from_params,
         from_cookies=rule.from_cookies,
         claim_to_headers=[
@@ -89,15 +96,22 @@ def _provider(rule: JWTRule, keys: Mapping[str, str], is_gateway: bool) -> confi
 def _requirement(names: list[str]) -> config_pb2.JwtRequirement:
     """A valid token of any provider, or each provider's token valid or missing.
 
-    The first half is for providers that look in the same place, where the token of one is invalid for the other.
+    The first half is for providers that look in the same place, where the token of one is invalid
+    for the other.
     """
     single = [config_pb2.JwtRequirement(provider_name=name) for name in names]
-    optional = [_any_of([one, config_pb2.JwtRequirement(allow_missing=empty_pb2.Empty())]) for one in single]
+    optional = [
+        _any_of([one, config_pb2.JwtRequirement(allow_missing=empty_pb2.Empty())]) for one in single
+    ]
     if len(optional) == 1:
         return optional[0]
-    every = config_pb2.JwtRequirement(requires_all=config_pb2.JwtRequirementAndList(requirements=optional))
+    every = config_pb2.JwtRequirement(
+        requires_all=config_pb2.JwtRequirementAndList(requirements=optional)
+    )
     return _any_of([*single, every])
 
 
 def _any_of(requirements: list[config_pb2.JwtRequirement]) -> config_pb2.JwtRequirement:
-    return config_pb2.JwtRequirement(requires_any=config_pb2.JwtRequirementOrList(requirements=requirements))
+    return config_pb2.JwtRequirement(
+        requires_any=config_pb2.JwtRequirementOrList(requirements=requirements)
+    )

@@ -1,6 +1,7 @@
 """JSON Web Key Sets in the form that Envoy takes, and the one that accepts no token.
 
-Invariant: Envoy refuses a whole listener for a key set without a usable key, so it is never given one.
+Invariant: Envoy refuses a whole listener for a key set without a usable key, so it is never given
+one.
 
 Source: RFC 7517 and 7518; Envoy's jwt_verify_lib for what it can use (RSA, EC, oct, OKP).
 """
@@ -15,13 +16,29 @@ from typing import Any
 _X = "9cyb5-l6R_26moVemtGQOQy98Xz40ikgGz1QMm_oCX8"
 _Y = "OH85VRS0Z5Wc3UuykhwNlBuc89teuRMAGertQkPSrS0"
 REJECTING_KEYS = json.dumps(
-    {"keys": [{"kty": "EC", "crv": "P-256", "alg": "ES256", "kid": "dockermesh-rejects", "x": _X, "y": _Y}]},
+    {
+        "keys": [
+            {
+                "kty": "EC",
+                "crv": "P-256",
+                "alg": "ES256",
+                "kid": "dockermesh-rejects",
+                "x": _X,
+                "y": _Y,
+            }
+        ]
+    },
     separators=(",", ":"),
 )
-"""No token is valid: nobody has the private key, for x is SHA-256 of "dockermesh: the key that nobody has 0"."""
+"""No token is valid: nobody has the private key, for x is SHA-256 of "dockermesh: the key that
+nobody has 0".
+"""
 
 _CURVES = {
-    "P-256": (2**256 - 2**224 + 2**192 + 2**96 - 1, 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B),
+    "P-256": (
+        2**256 - 2**224 + 2**192 + 2**96 - 1,
+        0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B,
+    ),
     "P-384": (
         2**384 - 2**128 - 2**96 + 2**32 - 1,
         0xB3312FA7E23EE7E4988E056BE3F82D19181D9C6EFE8141120314088F5013875AC656398D8A2ED19D2A85C8EDD3EC2AEF,
@@ -45,7 +62,9 @@ def usable_keys(text: str) -> str:
         return ""
     keys = document.get("keys") if isinstance(document, dict) and "keys" in document else [document]
     found = (
-        [_public(key) for key in keys if isinstance(key, dict) and _is_usable(key)] if isinstance(keys, list) else []
+        [_public(key) for key in keys if isinstance(key, dict) and _is_usable(key)]
+        if isinstance(keys, list)
+        else []
     )
     return json.dumps({"keys": found}, separators=(",", ":"), sort_keys=True) if found else ""
 
@@ -78,6 +97,8 @@ def _octets(value: Any) -> bytes:
     if not isinstance(value, str):
         return b""
     try:
-        return base64.b64decode(value.rstrip("=") + "=" * (-len(value.rstrip("=")) % 4), altchars=b"-_", validate=True)
+        return base64.b64decode(
+            value.rstrip("=") + "=" * (-len(value.rstrip("=")) % 4), altchars=b"-_", validate=True
+        )
     except (ValueError, binascii.Error):
         return b""

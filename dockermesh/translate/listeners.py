@@ -1,8 +1,9 @@
 """Outbound listeners of sidecars: where an app's own connections arrive.
 
-Captured connections come in at `virtualOutbound` (15001) and are handed to the listener of their original
-destination, which is never bound: `0.0.0.0_9080` for HTTP (one route table for all services on the port), the
-service's virtual IP for TCP. What no listener claims goes where the app wanted it.
+Captured connections come in at `virtualOutbound` (15001) and are handed to the listener of their
+original destination, which is never bound: `0.0.0.0_9080` for HTTP (one route table for all
+services on the port), the service's virtual IP for TCP. What no listener claims goes where the app
+wanted it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ ORIGINAL_DST = listener_components_pb2.ListenerFilter(
     name="envoy.filters.listener.original_dst", typed_config=pack(original_dst_pb2.OriginalDst())
 )
 HTTP_INSPECTOR = listener_components_pb2.ListenerFilter(
-    name="envoy.filters.listener.http_inspector", typed_config=pack(http_inspector_pb2.HttpInspector())
+    name="envoy.filters.listener.http_inspector",
+    typed_config=pack(http_inspector_pb2.HttpInspector()),
 )
 TLS_INSPECTOR = listener_components_pb2.ListenerFilter(
     name="envoy.filters.listener.tls_inspector", typed_config=pack(tls_inspector_pb2.TlsInspector())
@@ -34,7 +36,9 @@ TLS_INSPECTOR = listener_components_pb2.ListenerFilter(
 SNIFFED_HTTP = ("http/1.0", "http/1.1", "h2c")
 """What the HTTP inspector reports as the application protocol."""
 SNIFF_TIMEOUT_S = 5.0
-"""A client that says nothing for so long speaks a server-first protocol (Istio: protocolDetectionTimeout)."""
+"""A client that says nothing for so long speaks a server-first protocol (Istio:
+protocolDetectionTimeout).
+"""
 
 
 def filter_chain(*filters: listener_components_pb2.Filter, name: str = "", **match: Any) -> Any:
@@ -54,12 +58,16 @@ def http_filter(manager: Any) -> listener_components_pb2.Filter:
 
 def tcp_filter(cluster: str) -> listener_components_pb2.Filter:
     """The network filter that proxies bytes to a cluster."""
-    return proxy_filter(tcp_proxy_pb2.TcpProxy(stat_prefix=cluster, cluster=cluster, max_connect_attempts=uint32(3)))
+    return proxy_filter(
+        tcp_proxy_pb2.TcpProxy(stat_prefix=cluster, cluster=cluster, max_connect_attempts=uint32(3))
+    )
 
 
 def proxy_filter(proxy: tcp_proxy_pb2.TcpProxy) -> listener_components_pb2.Filter:
     """The network filter of a TCP proxy."""
-    return listener_components_pb2.Filter(name="envoy.filters.network.tcp_proxy", typed_config=pack(proxy))
+    return listener_components_pb2.Filter(
+        name="envoy.filters.network.tcp_proxy", typed_config=pack(proxy)
+    )
 
 
 def virtual_outbound(*, allow_any: bool) -> listener_pb2.Listener:
@@ -83,13 +91,24 @@ def virtual_outbound(*, allow_any: bool) -> listener_pb2.Listener:
 
 
 def http_port_chain(port: int, settings: MeshSettings) -> Any:
-    """The chain for HTTP to any address on this port; what is not HTTP is left to other chains, as in Istio."""
-    manager = connection_manager(f"outbound_0.0.0.0_{port}", rds=str(port), normalization=settings.normalization)
-    return filter_chain(http_filter(manager), transport_protocol="raw_buffer", application_protocols=SNIFFED_HTTP)
+    """The chain for HTTP to any address on this port; what is not HTTP is left to other chains, as
+    in Istio.
+    """
+    manager = connection_manager(
+        f"outbound_0.0.0.0_{port}", rds=str(port), normalization=settings.normalization
+    )
+    return filter_chain(
+        http_filter(manager), transport_protocol="raw_buffer", application_protocols=SNIFFED_HTTP
+    )
 
 
 def port_listener(
-    address: str, port: int, *, needs_sni: bool, needs_sniffing: bool, timeout: float = SNIFF_TIMEOUT_S
+    address: str,
+    port: int,
+    *,
+    needs_sni: bool,
+    needs_sniffing: bool,
+    timeout: float = SNIFF_TIMEOUT_S,
 ) -> listener_pb2.Listener:
     """The listener of an address and port, without its filter chains."""
     listener = listener_pb2.Listener(
@@ -108,7 +127,9 @@ def port_listener(
 
 def unknown_chain(*, allow_any: bool) -> Any:
     """What happens to connections to unknown destinations."""
-    return filter_chain(tcp_filter(names.PASSTHROUGH_CLUSTER if allow_any else names.BLACK_HOLE_CLUSTER))
+    return filter_chain(
+        tcp_filter(names.PASSTHROUGH_CLUSTER if allow_any else names.BLACK_HOLE_CLUSTER)
+    )
 
 
 def sniffed_route(service: Service, port: Port) -> str:

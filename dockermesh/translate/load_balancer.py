@@ -1,4 +1,6 @@
-"""How a cluster chooses an endpoint, and what a route hashes on when the choice is by consistent hash."""
+"""How a cluster chooses an endpoint, and what a route hashes on when the choice is by consistent
+hash.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,9 @@ def _balance_by_hash(cluster: cluster_pb2.Cluster, settings: ConsistentHashLB) -
             cluster.maglev_lb_config.table_size.CopyFrom(uint64(settings.maglev.table_size))
         return
     cluster.lb_policy = cluster_pb2.Cluster.RING_HASH
-    wanted = (settings.ring_hash.minimum_ring_size if settings.ring_hash is not None else 0) or _RING_SIZE
+    wanted = (
+        settings.ring_hash.minimum_ring_size if settings.ring_hash is not None else 0
+    ) or _RING_SIZE
     # Envoy refuses a cluster with a larger ring.
     cluster.ring_hash_lb_config.minimum_ring_size.CopyFrom(uint64(min(wanted, _LARGEST_RING)))
 
@@ -73,7 +77,9 @@ def _warm_up(cluster: cluster_pb2.Cluster, warmup: WarmupConfiguration) -> None:
     )
     if warmup.aggression is not None:
         slow.aggression.CopyFrom(
-            base_pb2.RuntimeDouble(default_value=warmup.aggression, runtime_key="dockermesh.warmup.aggression")
+            base_pb2.RuntimeDouble(
+                default_value=warmup.aggression, runtime_key="dockermesh.warmup.aggression"
+            )
         )
     if cluster.lb_policy == cluster_pb2.Cluster.ROUND_ROBIN:
         cluster.round_robin_lb_config.slow_start_config.CopyFrom(slow)
@@ -81,7 +87,9 @@ def _warm_up(cluster: cluster_pb2.Cluster, warmup: WarmupConfiguration) -> None:
         cluster.least_request_lb_config.slow_start_config.CopyFrom(slow)
 
 
-def hash_policy(settings: ConsistentHashLB | None) -> list[route_components_pb2.RouteAction.HashPolicy]:
+def hash_policy(
+    settings: ConsistentHashLB | None,
+) -> list[route_components_pb2.RouteAction.HashPolicy]:
     """What a route to such a cluster hashes on."""
     if settings is None:
         return []
@@ -96,7 +104,9 @@ def hash_policy(settings: ConsistentHashLB | None) -> list[route_components_pb2.
             cookie.attributes.add(name=attribute.name, value=attribute.value)
         return [_Hash(cookie=cookie)]
     if settings.http_query_parameter_name:
-        return [_Hash(query_parameter=_Hash.QueryParameter(name=settings.http_query_parameter_name))]
+        return [
+            _Hash(query_parameter=_Hash.QueryParameter(name=settings.http_query_parameter_name))
+        ]
     if settings.use_source_ip:
         return [_Hash(connection_properties=_Hash.ConnectionProperties(source_ip=True))]
     return []

@@ -1,7 +1,7 @@
 """Which localities get a proxy's traffic: by weights, or in an order of failover.
 
-Source: Istio's "Locality Load Balancing" and `pilot/pkg/networking/core/loadbalancer`. A locality is
-`region/zone/sub-zone`; parts may be missing on the right.
+Source: Istio's "Locality Load Balancing" and `pilot/pkg/networking/core/loadbalancer`. A locality
+is `region/zone/sub-zone`; parts may be missing on the right.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from dockermesh.model import Endpoint
 
 @dataclass(frozen=True, slots=True)
 class LocalityPlan:
-    """Endpoints of one locality with their priority (0 first); weight 0 means: by the endpoints' own weights."""
+    """Endpoints of one locality with their priority (0 first); weight 0 means: by the endpoints'
+    own weights.
+    """
 
     locality: str
     members: tuple[Endpoint, ...]
@@ -69,11 +71,15 @@ def _distributed(groups: list[LocalityPlan], rule: LocalityDistribute) -> list[L
         for group in covered:
             taken.add(group.locality)
             part = sum(e.weight for e in group.members) / total
-            planned.append(LocalityPlan(group.locality, group.members, weight=max(1, round(share * part))))
+            planned.append(
+                LocalityPlan(group.locality, group.members, weight=max(1, round(share * part)))
+            )
     return sorted(planned, key=lambda g: g.locality)
 
 
-def _by_distance(groups: list[LocalityPlan], own: str, failover: Mapping[str, str]) -> list[LocalityPlan]:
+def _by_distance(
+    groups: list[LocalityPlan], own: str, failover: Mapping[str, str]
+) -> list[LocalityPlan]:
     region = own.split("/", maxsplit=1)[0]
 
     def distance(group: LocalityPlan) -> int:
@@ -90,7 +96,11 @@ def _by_labels(
     groups: list[LocalityPlan], own: Mapping[str, str], order: tuple[str, ...], locality: str
 ) -> list[LocalityPlan]:
     """Endpoints that agree with the proxy on more of the labels, from the first on, come first."""
-    parts = dict(zip(_LOCALITY_LABELS, (*locality.split("/"), "", ""), strict=False)) if locality else {}
+    parts = (
+        dict(zip(_LOCALITY_LABELS, (*locality.split("/"), "", ""), strict=False))
+        if locality
+        else {}
+    )
     mine = {**parts, **own}
     split: dict[tuple[int, str], list[Endpoint]] = {}
     for group in groups:
@@ -102,10 +112,16 @@ def _by_labels(
     return _compact(made, [rank for rank, _ in sorted(split)])
 
 
-_LOCALITY_LABELS = ("topology.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.istio.io/subzone")
+_LOCALITY_LABELS = (
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+    "topology.istio.io/subzone",
+)
 
 
-def _first_difference(order: tuple[str, ...], mine: Mapping[str, str], theirs: Mapping[str, str]) -> int:
+def _first_difference(
+    order: tuple[str, ...], mine: Mapping[str, str], theirs: Mapping[str, str]
+) -> int:
     for index, entry in enumerate(order):
         name, has_value, value = entry.partition("=")
         wanted = value if has_value else mine.get(name, "")

@@ -1,7 +1,7 @@
 """`MeshState`: everything translation may look at, as one immutable snapshot.
 
-`build_mesh` joins the registry's catalog with the Istio resources. What did not change since the previous state is
-the same object in the next one: translation is cached by identity.
+`build_mesh` joins the registry's catalog with the Istio resources. What did not change since the
+previous state is the same object in the next one: translation is cached by identity.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ SERVICE_DOMAIN = "service.consul"
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """Who resources are made for. `workload` is None for a proxy that no registrar attested (plaintext xDS).
+    """Who resources are made for. `workload` is None for a proxy that no registrar attested
+    (plaintext xDS).
 
-    `metadata` is what the proxy says of itself in its bootstrap; only EnvoyFilters look at it. Without
-    `has_certificate` it can neither offer nor take mutual TLS, and is not asked to.
+    `metadata` is what the proxy says of itself in its bootstrap; only EnvoyFilters look at it.
+    Without `has_certificate` it can neither offer nor take mutual TLS, and is not asked to.
     """
 
     id: str
@@ -52,10 +53,11 @@ class Proxy:
 class MeshState:
     """Services by hostname with their virtual IPs, workloads by name, and the config that applies.
 
-    `names` maps every name by which a service may be called to its hostname; a name belongs to one service only.
-    `vips` holds the address that DNS answers for a service. `declared` are the services that ServiceEntries make;
-    `owners` tells which one answers requests for an address that several of them give. `jwks` holds the key sets of
-    token issuers that were fetched, by URL. `attestation` is what `services` know of the proxies in front of them.
+    `names` maps every name by which a service may be called to its hostname; a name belongs to one
+    service only. `vips` holds the address that DNS answers for a service. `declared` are the
+    services that ServiceEntries make; `owners` tells which one answers requests for an address that
+    several of them give. `jwks` holds the key sets of token issuers that were fetched, by URL.
+    `attestation` is what `services` know of the proxies in front of them.
     """
 
     services: Mapping[str, Service] = field(default_factory=lambda: MappingProxyType({}))
@@ -94,7 +96,9 @@ def build_mesh(
     declared = _declared(catalog, config, before)
     known = {host: given for host, (given, _) in before.attestation.found.items()}
     shared_names = (
-        before.shared_names if catalog.workloads is before.workloads else namesakes(catalog.workloads.values())
+        before.shared_names
+        if catalog.workloads is before.workloads
+        else namesakes(catalog.workloads.values())
     )
     services = _with_workloads(catalog, shared_names, known)
     services |= egress_service(catalog.workloads, config.gateways, SERVICE_DOMAIN, known)
@@ -103,7 +107,9 @@ def build_mesh(
     base = settings if settings is not None else before.base_settings
     settings = _settings(base, config, before)
     policies = _peer_policies(config, settings, before)
-    attestation = attest(services, catalog.services, catalog.workloads, policies, before.attestation)
+    attestation = attest(
+        services, catalog.services, catalog.workloads, policies, before.attestation
+    )
     services = {host: made for host, (_, made) in attestation.found.items()}
     vips, names, own_names, owners = before.vips, before.names, before.own_names, before.owners
     if _addressing(services) != _addressing(before.services):
@@ -146,7 +152,9 @@ def _declared(catalog: Catalog, config: IstioConfig, before: MeshState) -> Mappi
     has_selector = any(r.spec.workload_selector is not None for r in config.service_entries)
     if config is before.config and not (has_selector and catalog.workloads is not before.workloads):
         return before.declared
-    workloads = [catalog.workloads[name] for name in sorted(catalog.workloads)] if has_selector else []
+    workloads = (
+        [catalog.workloads[name] for name in sorted(catalog.workloads)] if has_selector else []
+    )
     made: dict[str, Service] = {}
     for resource in config.service_entries:
         for service in entry_services(resource, config.workload_entries, workloads):
@@ -168,19 +176,29 @@ def _owners(services: Mapping[str, Service]) -> dict[str, str]:
 
 def _addressing(services: Mapping[str, Service]) -> list[tuple[object, ...]]:
     """What names and virtual IPs depend on."""
-    return sorted((host, s.namespace, s.aliases, s.addresses, s.resolution.value) for host, s in services.items())
+    return sorted(
+        (host, s.namespace, s.aliases, s.addresses, s.resolution.value)
+        for host, s in services.items()
+    )
 
 
 def _vips(services: Mapping[str, Service]) -> dict[str, str]:
     """The addresses that DNS answers: the service's own, or one of ours.
 
-    A service that is reached at the address which its client dialled has none, or nobody would dial that address.
+    A service that is reached at the address which its client dialled has none, or nobody would dial
+    that address.
     """
-    fixed = {h: next((a for a in s.addresses if "/" not in a), "") for h, s in services.items() if s.addresses}
+    fixed = {
+        h: next((a for a in s.addresses if "/" not in a), "")
+        for h, s in services.items()
+        if s.addresses
+    }
     ours = [
         host
         for host, service in services.items()
-        if not service.addresses and not host.startswith("*") and service.resolution is not Resolution.NONE
+        if not service.addresses
+        and not host.startswith("*")
+        and service.resolution is not Resolution.NONE
     ]
     return {host: address for host, address in fixed.items() if address} | allocate_vips(ours)
 
@@ -188,14 +206,16 @@ def _vips(services: Mapping[str, Service]) -> dict[str, str]:
 def host_names(service: Service) -> list[str]:
     """Every name by which an app may call the service, the hostname first.
 
-    Consul's forms (`reviews.service.consul`, `reviews.service`), Kubernetes' (`reviews.default.svc.cluster.local` and
-    what it shortens to), the short name, and the aliases. One that a ServiceEntry makes has its hostname alone, unless
-    that is of Kubernetes' form.
+    Consul's forms (`reviews.service.consul`, `reviews.service`), Kubernetes'
+    (`reviews.default.svc.cluster.local` and what it shortens to), the short name, and the aliases.
+    One that a ServiceEntry makes has its hostname alone, unless that is of Kubernetes' form.
     """
     name, namespace = service.name, service.namespace
     if service.is_declared:
         known = kubernetes_service(service.hostname)
-        forms = [f"{known[0]}.{known[1]}.svc", ".".join(known), known[0]] if known is not None else []
+        forms = (
+            [f"{known[0]}.{known[1]}.svc", ".".join(known), known[0]] if known is not None else []
+        )
         return [service.hostname, *forms]
     listed = [
         service.hostname,
@@ -213,7 +233,9 @@ def host_names(service: Service) -> list[str]:
 
 
 def _names(services: Mapping[str, Service]) -> dict[str, str]:
-    """Names to hostnames. A hostname is never taken away by another service's alias; else the first in order wins."""
+    """Names to hostnames. A hostname is never taken away by another service's alias; else the first
+    in order wins.
+    """
     names = {host.lower(): host for host in services}
     for host in sorted(host for host, service in services.items() if not service.project):
         for name in host_names(services[host]):
@@ -221,22 +243,31 @@ def _names(services: Mapping[str, Service]) -> dict[str, str]:
     return names
 
 
-def _own_names(services: Mapping[str, Service], names: Mapping[str, str]) -> dict[str, dict[str, str]]:
+def _own_names(
+    services: Mapping[str, Service], names: Mapping[str, str]
+) -> dict[str, dict[str, str]]:
     """The names of each project that has services of its own: their short names are theirs."""
     found: dict[str, dict[str, str]] = {}
     for host in sorted(host for host, service in services.items() if service.project):
         own = found.setdefault(services[host].project, dict(names))
         shared = services[host].shared
         # What another service's name is meanwhile stays that one's.
-        own |= {name: host for name in host_names(services[host]) if names.get(name, host) in {shared, host}}
+        own |= {
+            name: host
+            for name in host_names(services[host])
+            if names.get(name, host) in {shared, host}
+        }
     return found
 
 
-def _with_workloads(catalog: Catalog, shared_names: Namesakes, before: Mapping[str, Service]) -> dict[str, Service]:
+def _with_workloads(
+    catalog: Catalog, shared_names: Namesakes, before: Mapping[str, Service]
+) -> dict[str, Service]:
     """The catalog's services, and those that only stopped workloads serve at the moment.
 
-    A service lives as long as a pod of it exists. When no endpoint is registered, one stands in that refuses every
-    connection at once: requests are then retried until the app is back, instead of failing at the first try.
+    A service lives as long as a pod of it exists. When no endpoint is registered, one stands in
+    that refuses every connection at once: requests are then retried until the app is back, instead
+    of failing at the first try.
     """
     services = dict(catalog.services)
     missing: dict[str, dict[tuple[int, str], Endpoint]] = defaultdict(dict)
@@ -264,11 +295,14 @@ def _with_workloads(catalog: Catalog, shared_names: Namesakes, before: Mapping[s
     return services
 
 
-def _aliases(workloads: Iterable[Workload], services: Mapping[str, Service]) -> dict[str, tuple[str, ...]]:
-    """The names that Docker's DNS has for Compose services besides their own, by the service's hostname.
+def _aliases(
+    workloads: Iterable[Workload], services: Mapping[str, Service]
+) -> dict[str, tuple[str, ...]]:
+    """The names that Docker's DNS has for Compose services besides their own, by the service's
+    hostname.
 
-    One that several services have stays Docker's, which gives all of their addresses. So does one with dots, which
-    could be somebody's on the internet.
+    One that several services have stays Docker's, which gives all of their addresses. So does one
+    with dots, which could be somebody's on the internet.
     """
     holders: dict[str, set[str]] = defaultdict(set)
     for workload in workloads:
@@ -278,7 +312,12 @@ def _aliases(workloads: Iterable[Workload], services: Mapping[str, Service]) -> 
     for alias in sorted(holders):
         host = min(holders[alias])
         is_free = f"{alias}.{SERVICE_DOMAIN}" not in services
-        if len(holders[alias]) == 1 and host in services and is_free and SERVICE_NAME.fullmatch(alias):
+        if (
+            len(holders[alias]) == 1
+            and host in services
+            and is_free
+            and SERVICE_NAME.fullmatch(alias)
+        ):
             found[host].append(alias)
     return {host: tuple(aliases) for host, aliases in found.items()}
 

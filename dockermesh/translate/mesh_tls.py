@@ -1,9 +1,12 @@
-"""Mutual TLS with the certificates that the mesh issues: both ends of a connection between two proxies.
+"""Mutual TLS with the certificates that the mesh issues: both ends of a connection between two
+proxies.
 
-The client names the cluster it calls in the SNI and offers an application protocol that only proxies know, so that a
-server that also takes plaintext tells it from an app's own TLS. Each end verifies the other against the mesh's roots:
-the server that the client is of a trusted domain, the client that the server has an identity that the service may have.
-Source: Istio's `pilot/pkg/networking/core/{filterchain_options,cluster_tls}.go` and `pilot/pkg/security/authn/utils`.
+The client names the cluster it calls in the SNI and offers an application protocol that only
+proxies know, so that a server that also takes plaintext tells it from an app's own TLS. Each end
+verifies the other against the mesh's roots: the server that the client is of a trusted domain, the
+client that the server has an identity that the service may have. Source: Istio's
+`pilot/pkg/networking/core/{filterchain_options,cluster_tls}.go` and
+`pilot/pkg/security/authn/utils`.
 """
 
 from __future__ import annotations
@@ -30,7 +33,9 @@ SOCKET_MATCH = "envoy.transport_socket_match"
 TLS_MODE = "tlsMode"
 ISTIO = "istio"
 HTTP_PROTOCOL = "istio-http/1.1"
-"""What a client offers for requests to a port that is not declared; the server then handles them as HTTP."""
+"""What a client offers for requests to a port that is not declared; the server then handles them as
+HTTP.
+"""
 HTTP_PROTOCOLS = ("istio-http/1.0", HTTP_PROTOCOL, "istio-h2")
 PROTOCOLS = (ISTIO, "istio-peer-exchange", *HTTP_PROTOCOLS)
 """Every application protocol that proxies of a mesh offer, ours and Istio's."""
@@ -70,8 +75,14 @@ def set_client(
     subset: str,
     http2: bool,
 ) -> None:
-    """Have a cluster speak mutual TLS: to all its endpoints if a rule says so, else to those that take it."""
-    sni = tls.sni if tls is not None and tls.sni else names.sni_cluster(service.hostname, port.number, subset)
+    """Have a cluster speak mutual TLS: to all its endpoints if a rule says so, else to those that
+    take it.
+    """
+    sni = (
+        tls.sni
+        if tls is not None and tls.sni
+        else names.sni_cluster(service.hostname, port.number, subset)
+    )
     given = tls.subject_alt_names if tls is not None else ()
     socket = client_socket(sni, named(given) if given else _servers(service, settings), http2=http2)
     if tls is not None:
@@ -89,7 +100,9 @@ def is_asked_for(tls: ClientTlsSettings) -> bool:
 
 
 def is_automatic(cluster: cluster_pb2.Cluster, service: Service, settings: MeshSettings) -> bool:
-    """Whether mutual TLS is used without a rule: inside the mesh, where it is known which endpoint is called."""
+    """Whether mutual TLS is used without a rule: inside the mesh, where it is known which endpoint
+    is called.
+    """
     is_known = cluster.type != cluster_pb2.Cluster.ORIGINAL_DST
     return settings.auto_mtls and service.is_meshed and not service.is_external and is_known
 
@@ -113,7 +126,9 @@ def client_socket(sni: str, peers: Iterable[Any], *, http2: bool) -> base_pb2.Tr
     return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))
 
 
-def per_endpoint(socket: base_pb2.TransportSocket) -> list[cluster_pb2.Cluster.TransportSocketMatch]:
+def per_endpoint(
+    socket: base_pb2.TransportSocket,
+) -> list[cluster_pb2.Cluster.TransportSocketMatch]:
     """The socket for endpoints that a proxy stands in front of, and plaintext for all others."""
     plain = base_pb2.TransportSocket(
         name="envoy.transport_sockets.raw_buffer", typed_config=pack(raw_buffer_pb2.RawBuffer())
@@ -134,7 +149,9 @@ def members(settings: MeshSettings) -> list[Any]:
     """Every identity of the trusted domains."""
     domains = dict.fromkeys((settings.trust_domain, *settings.trust_domain_aliases))
     return [
-        _Matcher(san_type=_Matcher.URI, matcher=string_pb2.StringMatcher(prefix=f"spiffe://{domain}/"))
+        _Matcher(
+            san_type=_Matcher.URI, matcher=string_pb2.StringMatcher(prefix=f"spiffe://{domain}/")
+        )
         for domain in domains
     ]
 
@@ -142,7 +159,10 @@ def members(settings: MeshSettings) -> list[Any]:
 def named(names: Iterable[str]) -> list[Any]:
     """Exactly these names: identities as URIs, all others as DNS names."""
     return [
-        _Matcher(san_type=_Matcher.URI if "://" in name else _Matcher.DNS, matcher=string_pb2.StringMatcher(exact=name))
+        _Matcher(
+            san_type=_Matcher.URI if "://" in name else _Matcher.DNS,
+            matcher=string_pb2.StringMatcher(exact=name),
+        )
         for name in names
     ]
 

@@ -1,7 +1,9 @@
-"""What is encrypted between which workloads and services, by what, and who would be refused if all had to be.
+"""What is encrypted between which workloads and services, by what, and who would be refused if all
+had to be.
 
-Pure, and said of the configuration: it tells what proxies do when a client calls a service, not who calls whom. It asks
-the same functions that translation does, so that it cannot tell anything else than proxies are told.
+Pure, and said of the configuration: it tells what proxies do when a client calls a service, not who
+calls whom. It asks the same functions that translation does, so that it cannot tell anything else
+than proxies are told.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ class Encrypted(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """What happens between clients and a port of a service. `endpoints` counts those there are now."""
+    """What happens between clients and a port of a service. `endpoints` counts those there are
+    now.
+    """
 
     service: str
     port: int
@@ -106,18 +110,37 @@ def _edges(service: Service, scope: Scope, index: ConfigIndex, mesh: MeshState) 
             policy = effective_policy(merged, port.number, subset)
             encrypted, by = _decided(service, port, subset, policy, rules, mesh)
             listed = serving(service, port, subset.labels if subset is not None else None)
-            modes = {mode.value for e in listed if (mode := _mode(e.workload, e.port, mesh)) is not None}
+            modes = {
+                mode.value for e in listed if (mode := _mode(e.workload, e.port, mesh)) is not None
+            }
             name = subset.name if subset is not None else ""
-            yield Edge(service.hostname, port.number, name, (), encrypted, by, len(listed), tuple(sorted(modes)))
+            yield Edge(
+                service.hostname,
+                port.number,
+                name,
+                (),
+                encrypted,
+                by,
+                len(listed),
+                tuple(sorted(modes)),
+            )
 
 
 def _decided(
-    service: Service, port: Port, subset: Subset | None, policy: TrafficPolicy, rules: Rules, mesh: MeshState
+    service: Service,
+    port: Port,
+    subset: Subset | None,
+    policy: TrafficPolicy,
+    rules: Rules,
+    mesh: MeshState,
 ) -> tuple[Encrypted, str]:
     """Whether connections to the port are encrypted, and what decides it."""
     tls = policy.tls
     if tls is not None:
-        by = f"DestinationRule {', '.join(f'{r.namespace}/{r.name}' for r in rules)}: {tls.mode.value}"
+        by = (
+            f"DestinationRule {', '.join(f'{r.namespace}/{r.name}' for r in rules)}:"
+            f" {tls.mode.value}"
+        )
         return (Encrypted.NO if tls.mode is ClientTlsMode.DISABLE else Encrypted.YES), by
     if service.is_external:
         return Encrypted.NO, "outside the mesh"
@@ -129,7 +152,9 @@ def _decided(
     known = mesh.attestation
     why = [w for e in listed if (w := why_plaintext(e, service, known.workloads, known.policies))]
     if not listed or _is_standing_in(service):
-        return (Encrypted.YES if service.is_meshed else Encrypted.NO), "auto; no endpoint at the moment"
+        return (
+            Encrypted.YES if service.is_meshed else Encrypted.NO
+        ), "auto; no endpoint at the moment"
     reasons = ", ".join(dict.fromkeys(why))
     if not why:
         return Encrypted.YES, "auto"
@@ -144,10 +169,15 @@ def _is_standing_in(service: Service) -> bool:
 
 def _mode(workload: str, port: int, mesh: MeshState) -> MutualTlsMode | None:
     found = mesh.workloads.get(workload)
-    return mesh.attestation.policies.modes(found.namespace, found.labels).of(port) if found is not None else None
+    return (
+        mesh.attestation.policies.modes(found.namespace, found.labels).of(port)
+        if found is not None
+        else None
+    )
 
 
-# what STRICT breaks ---------------------------------------------------------------------------------------------------
+# what STRICT breaks
+# --------------------------------------------------------------------------------------------------
 
 
 def _breaks(edges: Iterable[Edge], mesh: MeshState) -> Iterator[Break]:
@@ -162,9 +192,11 @@ def _breaks(edges: Iterable[Edge], mesh: MeshState) -> Iterator[Break]:
                 server=edge.service,
                 port=edge.port,
                 why=edge.by,
-                fix="remove tls from the rule, or write ISTIO_MUTUAL"
-                if edge.by.startswith("DestinationRule")
-                else "remove enableAutoMtls",
+                fix=(
+                    "remove tls from the rule, or write ISTIO_MUTUAL"
+                    if edge.by.startswith("DestinationRule")
+                    else "remove enableAutoMtls"
+                ),
                 refused=edge.modes == (MutualTlsMode.STRICT.value,),
             )
     yield from _without_proxy(mesh)
@@ -173,8 +205,16 @@ def _breaks(edges: Iterable[Edge], mesh: MeshState) -> Iterator[Break]:
         if workload.kind is WorkloadKind.GATEWAY:
             continue
         for ports, client, fix in (
-            (workload.published, "everybody who reaches the host", "publish the port by the gateway instead"),
-            (workload.probed, "Consul's health check", "check with SERVICE_CHECK_TCP, or by Docker's HEALTHCHECK"),
+            (
+                workload.published,
+                "everybody who reaches the host",
+                "publish the port by the gateway instead",
+            ),
+            (
+                workload.probed,
+                "Consul's health check",
+                "check with SERVICE_CHECK_TCP, or by Docker's HEALTHCHECK",
+            ),
         ):
             for port in ports:
                 is_refused = _mode(name, port, mesh) is MutualTlsMode.STRICT
@@ -182,13 +222,19 @@ def _breaks(edges: Iterable[Edge], mesh: MeshState) -> Iterator[Break]:
 
 
 def _without_proxy(mesh: MeshState) -> Iterator[Break]:
-    """What runs without a proxy, as far as it is registered: whatever it calls in the mesh, it calls in plaintext."""
+    """What runs without a proxy, as far as it is registered: whatever it calls in the mesh, it
+    calls in plaintext.
+    """
     meshed = {workload.address for workload in mesh.workloads.values()}
     for host in sorted(mesh.services):
         service = mesh.services[host]
         if service.is_declared or _is_standing_in(service):
             continue
-        bare = sorted({e.address for e in service.endpoints if e.workload not in mesh.workloads} - meshed)
+        bare = sorted(
+            {e.address for e in service.endpoints if e.workload not in mesh.workloads} - meshed
+        )
         if bare:
             client = f"{service.name} ({', '.join(bare)})"
-            yield Break(client, "every service of the mesh", 0, "it has no proxy", "bring it up in the mesh")
+            yield Break(
+                client, "every service of the mesh", 0, "it has no proxy", "bring it up in the mesh"
+            )

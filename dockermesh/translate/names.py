@@ -22,7 +22,9 @@ def outbound_cluster(host: str, port: int, subset: str = "") -> str:
 
 
 def sni_cluster(host: str, port: int, subset: str = "") -> str:
-    """`outbound_.9080_.v1_.reviews.service.consul`: the server name that clients of the cluster ask for."""
+    """`outbound_.9080_.v1_.reviews.service.consul`: the server name that clients of the cluster ask
+    for.
+    """
     return f"outbound_.{port}_.{subset}_.{host}"
 
 

@@ -1,7 +1,9 @@
 """From which resource a route or a cluster comes, noted where Istio's tools look for it.
 
-Source: Istio's `pilot/pkg/networking/util`: `metadata.filter_metadata.istio.config` is the resource's path in the API,
-`/apis/networking.istio.io/v1/namespaces/default/virtual-service/reviews`, whatever version it was written in.
+Source: Istio's `pilot/pkg/networking/util`: `metadata.filter_metadata.istio.config` is the
+resource's path in the API,
+`/apis/networking.istio.io/v1/namespaces/default/virtual-service/reviews`, whatever version it was
+written in.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Which mode of mutual TLS holds at a port of a workload, by the PeerAuthentications that cover it.
 
-The mesh (root namespace, no selector) is narrowed by the namespace, that by the policy which selects the workload, that
-by its ports. The oldest policy of a scope counts; UNSET inherits; a policy with a selector in the root namespace counts
-for nothing. Source: Istio's `pilot/pkg/security/authn` (ComposePeerAuthentication).
+The mesh (root namespace, no selector) is narrowed by the namespace, that by the policy which
+selects the workload, that by its ports. The oldest policy of a scope counts; UNSET inherits; a
+policy with a selector in the root namespace counts for nothing. Source: Istio's
+`pilot/pkg/security/authn` (ComposePeerAuthentication).
 """
 
 from __future__ import annotations
@@ -26,8 +27,12 @@ class PortModes:
         return next((mode for number, mode in self.ports if number == port), self.default)
 
     def without_certificate(self) -> PortModes:
-        """The modes of a proxy that cannot prove who it is: where both are allowed, plaintext is all it has."""
-        return PortModes(_plain(self.default), tuple((port, _plain(mode)) for port, mode in self.ports))
+        """The modes of a proxy that cannot prove who it is: where both are allowed, plaintext is
+        all it has.
+        """
+        return PortModes(
+            _plain(self.default), tuple((port, _plain(mode)) for port, mode in self.ports)
+        )
 
 
 PERMISSIVE = PortModes()
@@ -36,7 +41,9 @@ PERMISSIVE = PortModes()
 class PeerPolicies:
     """The PeerAuthentications of a mesh, by namespace."""
 
-    def __init__(self, resources: Iterable[Resource[PeerAuthentication]], root_namespace: str) -> None:
+    def __init__(
+        self, resources: Iterable[Resource[PeerAuthentication]], root_namespace: str
+    ) -> None:
         self._default = MutualTlsMode.PERMISSIVE
         self._namespaces: dict[str, MutualTlsMode] = {}
         self._selecting: dict[str, list[PeerAuthentication]] = {}
@@ -64,7 +71,10 @@ class PeerPolicies:
         for spec in self._selecting.get(namespace, ()):
             if spec.selector is not None and labels.items() >= spec.selector.match_labels.items():
                 default = _mode(spec.mtls) or default
-                ports = {port: _mode(mtls) or default for port, mtls in (spec.port_level_mtls or {}).items()}
+                ports = {
+                    port: _mode(mtls) or default
+                    for port, mtls in (spec.port_level_mtls or {}).items()
+                }
                 return PortModes(default, tuple(sorted(ports.items())))
         return PortModes(default)
 

@@ -1,10 +1,11 @@
 """The security policies that select one workload, and the filters that follow from them.
 
-Invariant: `Policies` is a value that can be a key, so that proxies with the same policies share their resources; those
-that no policy selects have `NO_POLICIES` and get the same bytes as if there were none in the mesh.
+Invariant: `Policies` is a value that can be a key, so that proxies with the same policies share
+their resources; those that no policy selects have `NO_POLICIES` and get the same bytes as if there
+were none in the mesh.
 
-Order of the filters, as Istio's: external authorizers, tokens, AUDIT, DENY, ALLOW.
-Source of the selection: Istio's *Authorization Policy* reference and `pilot/pkg/model/policyattachment.go`.
+Order of the filters, as Istio's: external authorizers, tokens, AUDIT, DENY, ALLOW. Source of the
+selection: Istio's *Authorization Policy* reference and `pilot/pkg/model/policyattachment.go`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from typing import Any
 from envoy.config.listener.v3 import listener_components_pb2
 from envoy.config.rbac.v3 import rbac_pb2
 from envoy.extensions.filters.http.rbac.v3 import rbac_pb2 as http_rbac_pb2
-from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2 as hcm_pb2,
+)
 from envoy.extensions.filters.network.rbac.v3 import rbac_pb2 as tcp_rbac_pb2
 
 from dockermesh.config.api.authorization_policy import Action, AuthorizationPolicy
@@ -53,7 +56,8 @@ _Policy = Resource[AuthorizationPolicy] | Resource[RequestAuthentication]
 class Policies:
     """What selects one workload, oldest first, with all that its translation depends on.
 
-    `keys` are the fetched key sets by URL, `authorizers` those that CUSTOM policies name and that are known.
+    `keys` are the fetched key sets by URL, `authorizers` those that CUSTOM policies name and that
+    are known.
     """
 
     names: tuple[str, ...] = ()
@@ -75,18 +79,24 @@ class SecurityFilters:
 
 
 class PolicyIndex:
-    """The policies of one generation of the config, by namespace and by one of the labels that they ask for.
+    """The policies of one generation of the config, by namespace and by one of the labels that they
+    ask for.
 
     A proxy is compared only with policies that share a label with it, or that ask for none.
     """
 
     def __init__(self, mesh: MeshState) -> None:
         self._mesh = mesh
-        self._policies: list[_Policy] = [*mesh.config.authorization_policies, *mesh.config.request_authentications]
+        self._policies: list[_Policy] = [
+            *mesh.config.authorization_policies,
+            *mesh.config.request_authentications,
+        ]
         self._by_label: dict[tuple[str, tuple[str, str] | None], list[int]] = defaultdict(list)
         for number, policy in enumerate(self._policies):
             selector: LabelSelector | None = policy.spec.selector
-            label = next(iter(selector.match_labels.items()), None) if selector is not None else None
+            label = (
+                next(iter(selector.match_labels.items()), None) if selector is not None else None
+            )
             self._by_label[policy.namespace, label].append(number)
         self._found: dict[tuple[str, Labels], Policies] = {}
 
@@ -103,7 +113,12 @@ class PolicyIndex:
     def _select(self, proxy: Proxy) -> Policies:
         root = self._mesh.settings.root_namespace
         labels = (None, *proxy.labels.items())
-        near = {n for ns in (root, proxy.namespace) for label in labels for n in self._by_label.get((ns, label), ())}
+        near = {
+            n
+            for ns in (root, proxy.namespace)
+            for label in labels
+            for n in self._by_label.get((ns, label), ())
+        }
         chosen = [p for p in (self._policies[n] for n in sorted(near)) if _applies(p, proxy)]
         if not chosen:
             return NO_POLICIES
@@ -119,21 +134,27 @@ class PolicyIndex:
             authorizers=tuple(self._authorizers(authorizations)),
         )
 
-    def _authorizers(self, policies: Iterable[Resource[AuthorizationPolicy]]) -> Iterable[Authorizer]:
+    def _authorizers(
+        self, policies: Iterable[Resource[AuthorizationPolicy]]
+    ) -> Iterable[Authorizer]:
         wanted = {p.spec.provider.name for p in policies if p.spec.provider is not None}
         names, root = self._mesh.names, self._mesh.settings.root_namespace
         for provider in self._mesh.settings.extension_providers:
             settings = provider.envoy_ext_authz_grpc or provider.envoy_ext_authz_http
             if provider.name in wanted and settings is not None and is_usable(settings):
                 namespace, _, host = settings.service.rpartition("/")
-                yield Authorizer(provider.name, resolve_host(names, host, namespace or root), provider)
+                yield Authorizer(
+                    provider.name, resolve_host(names, host, namespace or root), provider
+                )
 
 
 def _applies(policy: _Policy, proxy: Proxy) -> bool:
     spec = policy.spec
     targets = spec.target_refs or ((spec.target_ref,) if spec.target_ref is not None else ())
     if targets:
-        return policy.namespace == proxy.namespace and any(_is_target(target, policy, proxy) for target in targets)
+        return policy.namespace == proxy.namespace and any(
+            _is_target(target, policy, proxy) for target in targets
+        )
     selector: LabelSelector | None = spec.selector
     return selector is None or proxy.labels.items() >= selector.match_labels.items()
 
@@ -144,25 +165,41 @@ def _is_target(target: PolicyTargetReference, policy: _Policy, proxy: Proxy) -> 
     return is_gateway and target.name == named and target.namespace in {None, "", policy.namespace}
 
 
-# the filters ------------------------------------------------------------------------------------------------------
+# the filters
+# --------------------------------------------------------------------------------------------------
 
 
-def security_filters(policies: Policies, settings: MeshSettings, *, is_gateway: bool = False) -> SecurityFilters:
+def security_filters(
+    policies: Policies, settings: MeshSettings, *, is_gateway: bool = False
+) -> SecurityFilters:
     """The filters that enforce the policies."""
     if policies is NO_POLICIES:
         return SecurityFilters()
     domains = (settings.trust_domain, *settings.trust_domain_aliases)
     http: list[hcm_pb2.HttpFilter] = []
-    custom = [p for p in policies.authorizations if p.spec.action is Action.CUSTOM and not is_dry_run(p)]
+    custom = [
+        p for p in policies.authorizations if p.spec.action is Action.CUSTOM and not is_dry_run(p)
+    ]
     for finding, asking in _custom(custom, policies, domains, is_tcp=False):
         http.extend([*_seeing_hosts([_http(*finding)], custom), *(_http(*step) for step in asking)])
     jwt_rules = [rule for p in policies.authentications for rule in p.spec.jwt_rules]
     if jwt_rules:
         http.append(one_token(jwt_rules))
-        http.append(_http(JWT_FILTER, jwt_authentication(jwt_rules, dict(policies.keys), is_gateway=is_gateway)))
+        http.append(
+            _http(
+                JWT_FILTER,
+                jwt_authentication(jwt_rules, dict(policies.keys), is_gateway=is_gateway),
+            )
+        )
     deciding = [p for p in policies.authorizations if p.spec.action is not Action.CUSTOM]
-    http.extend(_seeing_hosts([_http(*f) for f in _enforced(deciding, domains, is_tcp=False)], deciding))
-    steps = [step for first, rest in _custom(custom, policies, domains, is_tcp=True) for step in (first, *rest)]
+    http.extend(
+        _seeing_hosts([_http(*f) for f in _enforced(deciding, domains, is_tcp=False)], deciding)
+    )
+    steps = [
+        step
+        for first, rest in _custom(custom, policies, domains, is_tcp=True)
+        for step in (first, *rest)
+    ]
     network = [_network(*step) for step in (*steps, *_enforced(deciding, domains, is_tcp=True))]
     return SecurityFilters(http, network)
 
@@ -172,8 +209,8 @@ def _seeing_hosts(
 ) -> list[hcm_pb2.HttpFilter]:
     """The filters, which see hosts without port if that is how the policies write them.
 
-    Else a rule for `admin.example` would not hold for `admin.example:80`. Where any host has a port, all are compared
-    as they are.
+    Else a rule for `admin.example` would not hold for `admin.example:80`. Where any host has a
+    port, all are compared as they are.
     """
     operations = [to.operation for p in policies for rule in p.spec.rules for to in rule.to]
     hosts = [host for o in operations if o is not None for host in (*o.hosts, *o.not_hosts)]
@@ -213,7 +250,11 @@ def _rbac(*, is_tcp: bool) -> Any:
 
 
 def _custom(
-    custom: list[Resource[AuthorizationPolicy]], policies: Policies, domains: tuple[str, ...], *, is_tcp: bool
+    custom: list[Resource[AuthorizationPolicy]],
+    policies: Policies,
+    domains: tuple[str, ...],
+    *,
+    is_tcp: bool,
 ) -> Iterable[tuple[_Step, list[_Step]]]:
     """For each authorizer, what finds the requests that it has to judge, and what asks it.
 

@@ -1,7 +1,8 @@
 """Which DestinationRule settings apply to a service, a port of it, or a subset.
 
-Invariant: a more specific level replaces a less specific one block by block; the settings of a port replace all of it,
-so that what they leave out is the default again. Source: Istio's DestinationRule reference and `MergeTrafficPolicy`.
+Invariant: a more specific level replaces a less specific one block by block; the settings of a port
+replace all of it, so that what they leave out is the default again. Source: Istio's DestinationRule
+reference and `MergeTrafficPolicy`.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ NO_RULE = HostRule()
 
 
 def merge_rules(rules: Iterable[Resource[DestinationRule]]) -> HostRule:
-    """Several rules of one host, oldest first: the first policy counts, subsets add up, the first of a name counts."""
+    """Several rules of one host, oldest first: the first policy counts, subsets add up, the first
+    of a name counts.
+    """
     policy: TrafficPolicy | None = None
     check: HealthCheck | None = None
     subsets: dict[str, Subset] = {}

@@ -1,8 +1,10 @@
-"""Names that several Compose projects have: within a project its own service is meant, as without the mesh.
+"""Names that several Compose projects have: within a project its own service is meant, as without
+the mesh.
 
-A registry has one service `db` however many projects start one. Beside it, which is what everybody else calls so, each
-of these projects gets one of its own, `db.<project>.service.consul`: without the endpoints of the others' Compose
-services of that name. What joins the name in another way (`SERVICE_NAME`, a registration from outside) is part of all.
+A registry has one service `db` however many projects start one. Beside it, which is what everybody
+else calls so, each of these projects gets one of its own, `db.<project>.service.consul`: without
+the endpoints of the others' Compose services of that name. What joins the name in another way
+(`SERVICE_NAME`, a registration from outside) is part of all.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ def namesakes(workloads: Iterable[Workload]) -> Namesakes:
     return {name: projects for name, projects in found.items() if len(projects) > 1}
 
 
-def _collect(found: dict[str, dict[str, Own]], service: str, project: str, members: Iterable[Workload]) -> None:
+def _collect(
+    found: dict[str, dict[str, Own]], service: str, project: str, members: Iterable[Workload]
+) -> None:
     for workload in members:
         for served in workload.ports:
             for name in default_names(service, served.port) & {service, served.service}:
@@ -54,11 +58,15 @@ def _collect(found: dict[str, dict[str, Own]], service: str, project: str, membe
 
 
 def default_names(service: str, port: int) -> set[str]:
-    """What a Compose service is called when nobody says otherwise: with the port if it has several (registrator)."""
+    """What a Compose service is called when nobody says otherwise: with the port if it has several
+    (registrator).
+    """
     return {service, f"{service}-{port}"}
 
 
-def own_services(services: Mapping[str, Service], names: Namesakes, domain: str) -> Iterator[Service]:
+def own_services(
+    services: Mapping[str, Service], names: Namesakes, domain: str
+) -> Iterator[Service]:
     """What each of these projects has for itself."""
     for name, projects in names.items():
         shared = services.get(f"{name}.{domain}")
@@ -69,14 +77,19 @@ def own_services(services: Mapping[str, Service], names: Namesakes, domain: str)
 
 
 def _own(shared: Service, project: str, own: Own, hostname: str) -> Service:
-    endpoints = tuple(e for e in shared.endpoints if not _is_anothers(e, shared.name.lower(), project))
+    endpoints = tuple(
+        e for e in shared.endpoints if not _is_anothers(e, shared.name.lower(), project)
+    )
     if not endpoints:
         made = (standing_in(workload, served.port) for workload, served in own.served)
         by_kind = {(e.service_port, e.service_account): e for e in made}
         endpoints = tuple(by_kind[kind] for kind in sorted(by_kind))
     known = {port.number: port.protocol for port in shared.ports}
     numbers = known.keys() & (own.ports.keys() | {e.service_port or e.port for e in endpoints})
-    protocols = {n: p if (p := own.ports.get(n, Protocol.AUTO)) is not Protocol.AUTO else known[n] for n in numbers}
+    protocols = {
+        n: p if (p := own.ports.get(n, Protocol.AUTO)) is not Protocol.AUTO else known[n]
+        for n in numbers
+    }
     namespaces = {workload.namespace for workload, _ in own.served}
     return replace(
         shared,
@@ -92,4 +105,6 @@ def _own(shared: Service, project: str, own: Own, hostname: str) -> Service:
 def _is_anothers(endpoint: Endpoint, name: str, project: str) -> bool:
     """Whether it is of another project's Compose service of that name."""
     owner, service = compose_names(endpoint.workload)
-    return owner not in {"", JOINED, project} and name in default_names(service.lower(), endpoint.port)
+    return owner not in {"", JOINED, project} and name in default_names(
+        service.lower(), endpoint.port
+    )

@@ -1,4 +1,6 @@
-"""The PROXY protocol towards a service: the server learns the client's address before the first byte of payload."""
+"""The PROXY protocol towards a service: the server learns the client's address before the first
+byte of payload.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,8 @@ def _wrap(socket: Any, wanted: ProxyProtocol) -> None:
     if socket.name:
         inner.CopyFrom(socket)
     outer = upstream_proxy_protocol_pb2.ProxyProtocolUpstreamTransport(
-        config=proxy_protocol_pb2.ProxyProtocolConfig(version=_VERSIONS[wanted.version]), transport_socket=inner
+        config=proxy_protocol_pb2.ProxyProtocolConfig(version=_VERSIONS[wanted.version]),
+        transport_socket=inner,
     )
     socket.name = "envoy.transport_sockets.upstream_proxy_protocol"
     socket.typed_config.CopyFrom(pack(outer))

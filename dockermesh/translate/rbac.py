@@ -1,9 +1,10 @@
 """AuthorizationPolicies as rules of Envoy's RBAC filters, for HTTP and for TCP.
 
-Invariant: what a filter cannot see never lets more through. On TCP, an ALLOW rule that asks for something of HTTP is
-left out, and of other rules only what asks for HTTP is.
+Invariant: what a filter cannot see never lets more through. On TCP, an ALLOW rule that asks for
+something of HTTP is left out, and of other rules only what asks for HTTP is.
 
-Source: Istio's *Authorization Policy* reference; names of rules as Istio writes them, which access logs show.
+Source: Istio's *Authorization Policy* reference; names of rules as Istio writes them, which access
+logs show.
 """
 
 from __future__ import annotations
@@ -13,7 +14,13 @@ from dataclasses import dataclass
 
 from envoy.config.rbac.v3 import rbac_pb2
 
-from dockermesh.config.api.authorization_policy import Action, AuthorizationPolicy, Operation, Rule, Source
+from dockermesh.config.api.authorization_policy import (
+    Action,
+    AuthorizationPolicy,
+    Operation,
+    Rule,
+    Source,
+)
 from dockermesh.config.resource import Resource
 from dockermesh.translate import rbac_matchers as attributes
 from dockermesh.translate.rbac_matchers import PERMISSIONS, PRINCIPALS, Attribute, Logic, Matcher
@@ -30,7 +37,8 @@ _ACTIONS = {
     Action.AUDIT: rbac_pb2.RBAC.LOG,
 }
 _NEVER = rbac_pb2.Policy(
-    permissions=[PERMISSIONS.none_of(PERMISSIONS.anything)], principals=[PRINCIPALS.none_of(PRINCIPALS.anything)]
+    permissions=[PERMISSIONS.none_of(PERMISSIONS.anything)],
+    principals=[PRINCIPALS.none_of(PRINCIPALS.anything)],
 )
 
 
@@ -53,12 +61,17 @@ def is_dry_run(policy: Policy) -> bool:
 
 
 def rules(
-    policies: Iterable[Policy], action: Action, trust_domains: tuple[str, ...], *, is_tcp: bool, prefix: str = ""
+    policies: Iterable[Policy],
+    action: Action,
+    trust_domains: tuple[str, ...],
+    *,
+    is_tcp: bool,
+    prefix: str = "",
 ) -> rbac_pb2.RBAC:
     """The rules of policies of one action; without any policy nothing matches.
 
-    `trust_domains` are the mesh's own, the first by its name and the others as aliases. `prefix` goes before the
-    names of the rules.
+    `trust_domains` are the mesh's own, the first by its name and the others as aliases. `prefix`
+    goes before the names of the rules.
     """
     made = rbac_pb2.RBAC(action=_ACTIONS[action])
     for policy in policies:
@@ -68,7 +81,8 @@ def rules(
             if translated is not None:
                 made.policies[f"{stem}[{index}]"].CopyFrom(translated)
         if not policy.spec.rules:
-            # Said explicitly: Envoy would take a filter without any policy for one that is switched off.
+            # Said explicitly: Envoy would take a filter without any policy for one that is switched
+            # off.
             made.policies[f"{stem}[0]"].CopyFrom(_NEVER)
     return made
 
@@ -79,7 +93,9 @@ def _policy(
     try:
         drops = action is not Action.ALLOW
         conditions = _conditions(rule, namespace, trust_domains, drops=drops)
-        sources = [_source(entry.source or Source(), namespace, trust_domains) for entry in rule.sources] or [[]]
+        sources = [
+            _source(entry.source or Source(), namespace, trust_domains) for entry in rule.sources
+        ] or [[]]
         operations = [_operation(entry.operation or Operation()) for entry in rule.to] or [[]]
         return rbac_pb2.Policy(
             permissions=_halves(PERMISSIONS, operations, conditions, is_tcp=is_tcp, drops=drops),
@@ -90,7 +106,12 @@ def _policy(
 
 
 def _halves(
-    logic: Logic, alternatives: Iterable[list[_Clause]], conditions: list[_Clause], *, is_tcp: bool, drops: bool
+    logic: Logic,
+    alternatives: Iterable[list[_Clause]],
+    conditions: list[_Clause],
+    *,
+    is_tcp: bool,
+    drops: bool,
 ) -> list[Matcher]:
     """One matcher for each alternative; the conditions that belong to this half are part of all."""
     own = [clause for clause in conditions if clause.attribute.logic is logic]
@@ -98,7 +119,9 @@ def _halves(
 
 
 def _half(logic: Logic, clauses: Iterable[_Clause], *, is_tcp: bool, drops: bool) -> Matcher:
-    """All clauses together. Raises _Unsupported where one cannot be seen and must not be dropped."""
+    """All clauses together. Raises _Unsupported where one cannot be seen and must not be
+    dropped.
+    """
     found = []
     for clause in clauses:
         if is_tcp and clause.attribute.is_http and (clause.values or clause.not_values):
@@ -114,16 +137,27 @@ def _half(logic: Logic, clauses: Iterable[_Clause], *, is_tcp: bool, drops: bool
 
 def _source(source: Source, namespace: str, trust_domains: tuple[str, ...]) -> list[_Clause]:
     principals, not_principals = (
-        _with_aliases(values, trust_domains) for values in (source.principals, source.not_principals)
+        _with_aliases(values, trust_domains)
+        for values in (source.principals, source.not_principals)
     )
     domains, not_domains = (
-        tuple(dict.fromkeys(d for v in values for d in (trust_domains if v in trust_domains else (v,))))
+        tuple(
+            dict.fromkeys(
+                d for v in values for d in (trust_domains if v in trust_domains else (v,))
+            )
+        )
         for values in (source.trust_domains, source.not_trust_domains)
     )
     return [
         _Clause(attributes.SOURCE_PRINCIPALS, principals, not_principals),
-        _Clause(attributes.REQUEST_PRINCIPALS, source.request_principals, source.not_request_principals),
-        _Clause(attributes.service_account(namespace), source.service_accounts, source.not_service_accounts),
+        _Clause(
+            attributes.REQUEST_PRINCIPALS, source.request_principals, source.not_request_principals
+        ),
+        _Clause(
+            attributes.service_account(namespace),
+            source.service_accounts,
+            source.not_service_accounts,
+        ),
         _Clause(attributes.NAMESPACES, source.namespaces, source.not_namespaces),
         _Clause(attributes.TRUST_DOMAINS, domains, not_domains),
         _Clause(attributes.REMOTE_IP_BLOCKS, source.remote_ip_blocks, source.not_remote_ip_blocks),
@@ -140,7 +174,9 @@ def _operation(operation: Operation) -> list[_Clause]:
     ]
 
 
-def _conditions(rule: Rule, namespace: str, trust_domains: tuple[str, ...], *, drops: bool) -> list[_Clause]:
+def _conditions(
+    rule: Rule, namespace: str, trust_domains: tuple[str, ...], *, drops: bool
+) -> list[_Clause]:
     found = []
     for when in rule.when:
         attribute = attributes.condition(when.key, namespace)
@@ -150,7 +186,10 @@ def _conditions(rule: Rule, namespace: str, trust_domains: tuple[str, ...], *, d
             raise _Unsupported
         values, not_values = when.values, when.not_values
         if attribute is attributes.SOURCE_PRINCIPALS:
-            values, not_values = _with_aliases(values, trust_domains), _with_aliases(not_values, trust_domains)
+            values, not_values = (
+                _with_aliases(values, trust_domains),
+                _with_aliases(not_values, trust_domains),
+            )
         found.append(_Clause(attribute, values, not_values))
     return found
 
@@ -164,9 +203,14 @@ def _aliases(principal: str, trust_domains: tuple[str, ...]) -> list[str]:
     domain, _, rest = principal.partition("/")
     if principal.count("/") != 4 or domain == "*":
         return [principal]
-    if domain != _LOCAL_DOMAIN and not any(_covers(domain, d) or _covers(d, domain) for d in trust_domains):
+    if domain != _LOCAL_DOMAIN and not any(
+        _covers(domain, d) or _covers(d, domain) for d in trust_domains
+    ):
         return [principal]
-    kept = (principal if domain.startswith("*") and _covers(domain, d) else f"{d}/{rest}" for d in trust_domains)
+    kept = (
+        principal if domain.startswith("*") and _covers(domain, d) else f"{d}/{rest}"
+        for d in trust_domains
+    )
     return list(dict.fromkeys(kept))
 
 

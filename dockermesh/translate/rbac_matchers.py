@@ -1,10 +1,12 @@
 """The attributes of AuthorizationPolicies as Envoy's RBAC matchers.
 
-Invariant: an attribute that Envoy can only see in HTTP is marked so, and is never turned into a matcher for TCP.
+Invariant: an attribute that Envoy can only see in HTTP is marked so, and is never turned into a
+matcher for TCP.
 
-Source of the attributes: Istio's *Authorization Policy* and *Authorization Policy Conditions* references. The form of
-each matcher is Istio's own, so that tools which read RBAC filters find what they expect. Peers are matched by
-`authenticated.principal_name`, which upstream Envoy fills from the certificate's URI.
+Source of the attributes: Istio's *Authorization Policy* and *Authorization Policy Conditions*
+references. The form of each matcher is Istio's own, so that tools which read RBAC filters find what
+they expect. Peers are matched by `authenticated.principal_name`, which upstream Envoy fills from
+the certificate's URI.
 """
 
 from __future__ import annotations
@@ -31,8 +33,11 @@ _String = string_pb2.StringMatcher
 _Value = value_pb2.ValueMatcher
 _SPIFFE = "spiffe://"
 _LITERAL = r"[A-Za-z0-9\-._~%!$&'()+,;:@]+"
-_TEMPLATE = re.compile(rf"/(?:(?:\*\*?|{_LITERAL})(?:/(?:\*\*?|{_LITERAL}))*(?:/|(?<=\*){_LITERAL})?)?")
-"""What Envoy can parse (source/extensions/path/uri_template_lib); nor may a wildcard follow `**`."""
+_TEMPLATE = re.compile(
+    rf"/(?:(?:\*\*?|{_LITERAL})(?:/(?:\*\*?|{_LITERAL}))*(?:/|(?<=\*){_LITERAL})?)?"
+)
+"""What Envoy can parse (source/extensions/path/uri_template_lib); nor may a wildcard follow `**`.
+"""
 _ESCAPED = r"\\\g<0>"
 _SPECIAL = re.compile(r"[\\.+*?()|\[\]{}^$]")
 
@@ -63,7 +68,9 @@ PRINCIPALS = Logic(
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """Something that a rule can ask for: `matcher` makes one matcher out of values of which one must hold."""
+    """Something that a rule can ask for: `matcher` makes one matcher out of values of which one
+    must hold.
+    """
 
     logic: Logic
     matcher: Callable[[tuple[str, ...]], Matcher]
@@ -74,7 +81,8 @@ def _each(logic: Logic, leaf: Callable[[str], Matcher], *, is_http: bool = False
     return Attribute(logic, lambda values: logic.any_of([leaf(value) for value in values]), is_http)
 
 
-# how values are compared ------------------------------------------------------------------------------------------
+# how values are compared
+# ------------------------------------------------------------------------------------------
 
 
 def _regex(expression: str) -> string_pb2.StringMatcher:
@@ -97,18 +105,22 @@ def text_matcher(value: str, *, ignore_case: bool = False) -> string_pb2.StringM
 
 def _one_of(values: Iterable[str]) -> value_pb2.ValueMatcher:
     found = [_Value(string_match=text_matcher(value)) for value in values]
-    return found[0] if len(found) == 1 else _Value(or_match=value_pb2.OrMatcher(value_matchers=found))
+    return (
+        found[0] if len(found) == 1 else _Value(or_match=value_pb2.OrMatcher(value_matchers=found))
+    )
 
 
 def _cidr(text: str) -> address_pb2.CidrRange:
     address, _, length = text.partition("/")
     parsed = ipaddress.ip_address(address)
     return address_pb2.CidrRange(
-        address_prefix=str(parsed), prefix_len={"value": int(length) if length else parsed.max_prefixlen}
+        address_prefix=str(parsed),
+        prefix_len={"value": int(length) if length else parsed.max_prefixlen},
     )
 
 
-# the peer ---------------------------------------------------------------------------------------------------------
+# the peer
+# --------------------------------------------------------------------------------------------------
 
 
 def _authenticated(name: string_pb2.StringMatcher) -> rbac_pb2.Principal:
@@ -116,9 +128,15 @@ def _authenticated(name: string_pb2.StringMatcher) -> rbac_pb2.Principal:
 
 
 def _around(before: str, value: str, after: str, *, star: str = "") -> string_pb2.StringMatcher:
-    """An expression with a value as Istio puts it there: as it is. One that this breaks is taken literally."""
+    """An expression with a value as Istio puts it there: as it is. One that this breaks is taken
+    literally.
+    """
     expression = f"{before}{value.replace('*', star) if star else value}{after}"
-    return _regex(expression if not check_regex(expression) else f"{before}{_SPECIAL.sub(_ESCAPED, value)}{after}")
+    return _regex(
+        expression
+        if not check_regex(expression)
+        else f"{before}{_SPECIAL.sub(_ESCAPED, value)}{after}"
+    )
 
 
 def _principal(value: str) -> rbac_pb2.Principal:
@@ -137,7 +155,9 @@ def _trust_domain(value: str) -> rbac_pb2.Principal:
     """A domain ends at the first slash: a dot in it is a dot, and a wildcard reaches no further."""
     if "*" not in value:
         return _authenticated(_String(prefix=f"{_SPIFFE}{value}/"))
-    return _authenticated(_regex(_SPIFFE + "[^/]*".join(_SPECIAL.sub(_ESCAPED, p) for p in value.split("*")) + "/.*"))
+    return _authenticated(
+        _regex(_SPIFFE + "[^/]*".join(_SPECIAL.sub(_ESCAPED, p) for p in value.split("*")) + "/.*")
+    )
 
 
 def service_account(policy_namespace: str) -> Attribute:
@@ -151,7 +171,8 @@ def service_account(policy_namespace: str) -> Attribute:
     return _each(PRINCIPALS, leaf)
 
 
-# the end user -----------------------------------------------------------------------------------------------------
+# the end user
+# --------------------------------------------------------------------------------------------------
 
 
 def _claim_values(*path: str) -> Attribute:
@@ -164,30 +185,45 @@ def _claim_values(*path: str) -> Attribute:
 
 
 def _request_principal(value: str) -> rbac_pb2.Principal:
-    """`<iss>/<sub>`; the issuer may contain slashes, the subject not. A wildcard stands at one end only."""
+    """`<iss>/<sub>`; the issuer may contain slashes, the subject not. A wildcard stands at one end
+    only.
+    """
     issuer, slash, subject = value.rpartition("/")
     if slash and value.startswith("*"):
         return _issued(text_matcher(issuer), _String(exact=subject))
     if slash:
-        return _issued(_String(exact=issuer), text_matcher(subject) if value.endswith("*") else _String(exact=subject))
+        return _issued(
+            _String(exact=issuer),
+            text_matcher(subject) if value.endswith("*") else _String(exact=subject),
+        )
     if value.startswith("*"):
         return _issued(_ANY_TEXT, text_matcher(value))
     return _issued(text_matcher(value), _ANY_TEXT if value.endswith("*") else _String(exact=""))
 
 
-def _issued(issuer: string_pb2.StringMatcher, subject: string_pb2.StringMatcher) -> rbac_pb2.Principal:
+def _issued(
+    issuer: string_pb2.StringMatcher, subject: string_pb2.StringMatcher
+) -> rbac_pb2.Principal:
     pairs = (("iss", issuer), ("sub", subject))
-    found = (metadata_matcher(JWT_FILTER, (JWT_PAYLOAD, name), _Value(string_match=text)) for name, text in pairs)
+    found = (
+        metadata_matcher(JWT_FILTER, (JWT_PAYLOAD, name), _Value(string_match=text))
+        for name, text in pairs
+    )
     return PRINCIPALS.all_of([rbac_pb2.Principal(metadata=matcher) for matcher in found])
 
 
-# the request ------------------------------------------------------------------------------------------------------
+# the request
+# --------------------------------------------------------------------------------------------------
 
 
-def _header(name: str, value: str, *, ignore_case: bool = False) -> route_components_pb2.HeaderMatcher:
+def _header(
+    name: str, value: str, *, ignore_case: bool = False
+) -> route_components_pb2.HeaderMatcher:
     if value == "*":
         return route_components_pb2.HeaderMatcher(name=name, present_match=True)
-    return route_components_pb2.HeaderMatcher(name=name, string_match=text_matcher(value, ignore_case=ignore_case))
+    return route_components_pb2.HeaderMatcher(
+        name=name, string_match=text_matcher(value, ignore_case=ignore_case)
+    )
 
 
 def _inline_header(name: str, value: str) -> route_components_pb2.HeaderMatcher:
@@ -196,7 +232,9 @@ def _inline_header(name: str, value: str) -> route_components_pb2.HeaderMatcher:
         return _header(name, value)
     quoted = ".*".join(_SPECIAL.sub(_ESCAPED, part) for part in _wildcard_parts(value))
     listed = f"^{quoted}$|^{quoted},.*|.*,{quoted},.*|.*,{quoted}$"
-    return route_components_pb2.HeaderMatcher(name=name, safe_regex_match=regex_pb2.RegexMatcher(regex=listed))
+    return route_components_pb2.HeaderMatcher(
+        name=name, safe_regex_match=regex_pb2.RegexMatcher(regex=listed)
+    )
 
 
 def _wildcard_parts(value: str) -> tuple[str, ...]:
@@ -211,11 +249,15 @@ def _path(value: str) -> rbac_pb2.Permission:
     template = value.replace("{*}", "*").replace("{**}", "**")
     if not _TEMPLATE.fullmatch(template) or "*" in template.partition("**")[2]:
         # Envoy 1.40 crashes at a template that it cannot parse.
-        return rbac_pb2.Permission(url_path=path_pb2.PathMatcher(path=_regex(_template_regex(value))))
+        return rbac_pb2.Permission(
+            url_path=path_pb2.PathMatcher(path=_regex(_template_regex(value)))
+        )
     return rbac_pb2.Permission(
         uri_template=extension_pb2.TypedExtensionConfig(
             name="uri-template",
-            typed_config=pack(uri_template_match_pb2.UriTemplateMatchConfig(path_template=template)),
+            typed_config=pack(
+                uri_template_match_pb2.UriTemplateMatchConfig(path_template=template)
+            ),
         )
     )
 
@@ -227,7 +269,9 @@ def _template_regex(value: str) -> str:
 
 
 def _request_header(name: str, match: Callable[[str, str], Any]) -> Attribute:
-    return _each(PRINCIPALS, lambda value: rbac_pb2.Principal(header=match(name, value)), is_http=True)
+    return _each(
+        PRINCIPALS, lambda value: rbac_pb2.Principal(header=match(name, value)), is_http=True
+    )
 
 
 def _envoy_metadata(key: str) -> Attribute:
@@ -236,21 +280,33 @@ def _envoy_metadata(key: str) -> Attribute:
 
     def one(value: str) -> value_pb2.ValueMatcher:
         if value.startswith("[") and value.endswith("]"):
-            return _Value(list_match=value_pb2.ListMatcher(one_of=_Value(string_match=text_matcher(value.strip("[]")))))
+            return _Value(
+                list_match=value_pb2.ListMatcher(
+                    one_of=_Value(string_match=text_matcher(value.strip("[]")))
+                )
+            )
         return _Value(string_match=text_matcher(value))
 
     def matcher(values: tuple[str, ...]) -> rbac_pb2.Permission:
         found = [one(value) for value in values]
-        joined = found[0] if len(found) == 1 else _Value(or_match=value_pb2.OrMatcher(value_matchers=found))
+        joined = (
+            found[0]
+            if len(found) == 1
+            else _Value(or_match=value_pb2.OrMatcher(value_matchers=found))
+        )
         return rbac_pb2.Permission(metadata=metadata_matcher(name, [path], joined))
 
     return Attribute(PERMISSIONS, matcher)
 
 
 HOSTS = _each(
-    PERMISSIONS, lambda v: rbac_pb2.Permission(header=_header(":authority", v, ignore_case=True)), is_http=True
+    PERMISSIONS,
+    lambda v: rbac_pb2.Permission(header=_header(":authority", v, ignore_case=True)),
+    is_http=True,
 )
-METHODS = _each(PERMISSIONS, lambda v: rbac_pb2.Permission(header=_header(":method", v)), is_http=True)
+METHODS = _each(
+    PERMISSIONS, lambda v: rbac_pb2.Permission(header=_header(":method", v)), is_http=True
+)
 PATHS = _each(PERMISSIONS, _path, is_http=True)
 PORTS = _each(PERMISSIONS, lambda v: rbac_pb2.Permission(destination_port=int(v)))
 SOURCE_PRINCIPALS = _each(PRINCIPALS, _principal)
@@ -270,12 +326,16 @@ _CONDITIONS = {
     "request.auth.presenter": _claim_values("azp"),
     "destination.ip": _each(PERMISSIONS, lambda v: rbac_pb2.Permission(destination_ip=_cidr(v))),
     "destination.port": PORTS,
-    "connection.sni": _each(PERMISSIONS, lambda v: rbac_pb2.Permission(requested_server_name=text_matcher(v))),
+    "connection.sni": _each(
+        PERMISSIONS, lambda v: rbac_pb2.Permission(requested_server_name=text_matcher(v))
+    ),
 }
 
 
 def condition(key: str, policy_namespace: str) -> Attribute | None:
-    """The attribute of a condition's key; None if it is unknown, whose rule must then not be used at all."""
+    """The attribute of a condition's key; None if it is unknown, whose rule must then not be used
+    at all.
+    """
     found = _CONDITIONS.get(key)
     if found is not None:
         return found

@@ -14,7 +14,8 @@ from dockermesh.translate.settings import MeshSettings
 
 _DEFAULT_ON = "connect-failure,refused-stream,unavailable,cancelled,reset-before-request"
 _BACK_OFF_S = 0.025  # Envoy's and Istio's default
-# The server's proxy answers 503 when its app does not accept: to the client that is a failed connection.
+# The server's proxy answers 503 when its app does not accept: to the client that is a failed
+# connection.
 _COVERS_UNREACHED = frozenset({"connect-failure", "5xx", "gateway-error"})
 
 
@@ -36,7 +37,9 @@ def retries(wanted: HTTPRetry | None, settings: MeshSettings, *, is_hashed: bool
 
 
 def _retries(wanted: HTTPRetry, *, is_hashed: bool) -> route_components_pb2.RetryPolicy:
-    conditions = [part.strip() for part in (wanted.retry_on or _DEFAULT_ON).split(",") if part.strip()]
+    conditions = [
+        part.strip() for part in (wanted.retry_on or _DEFAULT_ON).split(",") if part.strip()
+    ]
     codes = [int(part) for part in conditions if part.isascii() and part.isdigit()]
     names = list(dict.fromkeys(part for part in conditions if not part.isdigit()))
     policy = route_components_pb2.RetryPolicy(num_retries=uint32(wanted.attempts))

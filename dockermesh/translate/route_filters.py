@@ -1,4 +1,6 @@
-"""What HTTP filters do on one route: injected faults and CORS, as per-route configuration of the filters."""
+"""What HTTP filters do on one route: injected faults and CORS, as per-route configuration of the
+filters.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ def fraction(percent: Percent | None, *, default: float) -> percent_pb2.Fraction
     """A share, exact to a millionth."""
     value = default if percent is None else percent.value
     return percent_pb2.FractionalPercent(
-        numerator=min(1_000_000, max(0, round(value * 10_000))), denominator=percent_pb2.FractionalPercent.MILLION
+        numerator=min(1_000_000, max(0, round(value * 10_000))),
+        denominator=percent_pb2.FractionalPercent.MILLION,
     )
 
 
@@ -57,7 +60,9 @@ def _add_delay(fault: fault_pb2.HTTPFault, wanted: FaultDelay) -> None:
     share = fraction(wanted.percentage, default=0)
     if delay is None or not share.numerator:
         return
-    fault.delay.CopyFrom(common_fault_pb2.FaultDelay(fixed_delay=seconds(delay.total_seconds()), percentage=share))
+    fault.delay.CopyFrom(
+        common_fault_pb2.FaultDelay(fixed_delay=seconds(delay.total_seconds()), percentage=share)
+    )
 
 
 def _add_abort(fault: fault_pb2.HTTPFault, wanted: FaultAbort) -> None:
@@ -77,7 +82,9 @@ def _grpc_code(text: str) -> int | None:
     name = text.strip().upper()
     if name in GRPC_STATUSES:
         return GRPC_STATUSES.index(name)
-    return int(name) if name.isascii() and name.isdigit() and int(name) < len(GRPC_STATUSES) else None
+    return (
+        int(name) if name.isascii() and name.isdigit() and int(name) < len(GRPC_STATUSES) else None
+    )
 
 
 def _cors(wanted: CorsPolicy) -> cors_pb2.CorsPolicy:
@@ -86,8 +93,12 @@ def _cors(wanted: CorsPolicy) -> cors_pb2.CorsPolicy:
         allow_methods=",".join(wanted.allow_methods),
         allow_headers=",".join(wanted.allow_headers),
         expose_headers=",".join(wanted.expose_headers),
-        forward_not_matching_preflights=boolean(wanted.unmatched_preflights is not UnmatchedPreflights.IGNORE),
-        filter_enabled=base_pb2.RuntimeFractionalPercent(default_value=percent_pb2.FractionalPercent(numerator=100)),
+        forward_not_matching_preflights=boolean(
+            wanted.unmatched_preflights is not UnmatchedPreflights.IGNORE
+        ),
+        filter_enabled=base_pb2.RuntimeFractionalPercent(
+            default_value=percent_pb2.FractionalPercent(numerator=100)
+        ),
     )
     if wanted.max_age is not None:
         policy.max_age = str(int(wanted.max_age.total_seconds()))

@@ -34,7 +34,11 @@ def route_match(match: HTTPMatchRequest) -> route_components_pb2.RouteMatch:
     for listed, invert in ((match.headers, False), (match.without_headers, True)):
         result.headers.extend(_headers(listed, invert=invert))
         result.dynamic_metadata.extend(_claims(listed, invert=invert))
-    for pseudo, wanted in ((":method", match.method), (":authority", match.authority), (":scheme", match.scheme)):
+    for pseudo, wanted in (
+        (":method", match.method),
+        (":authority", match.authority),
+        (":scheme", match.scheme),
+    ):
         if wanted is not None:
             result.headers.append(_header(pseudo, wanted))
     for name, wanted in match.query_params.items():
@@ -49,10 +53,17 @@ def route_match(match: HTTPMatchRequest) -> route_components_pb2.RouteMatch:
 def is_catch_all(match: route_components_pb2.RouteMatch) -> bool:
     """Whether every request fulfils the conditions."""
     is_any_path = match.prefix == "/" or match.safe_regex.regex in {".*", "*"}
-    return is_any_path and not match.headers and not match.query_parameters and not match.dynamic_metadata
+    return (
+        is_any_path
+        and not match.headers
+        and not match.query_parameters
+        and not match.dynamic_metadata
+    )
 
 
-def _headers(wanted: Mapping[str, StringMatch], *, invert: bool) -> list[route_components_pb2.HeaderMatcher]:
+def _headers(
+    wanted: Mapping[str, StringMatch], *, invert: bool
+) -> list[route_components_pb2.HeaderMatcher]:
     matchers = []
     for name, match in sorted(wanted.items()):
         if name in _NOT_HEADERS or name.startswith(_CLAIMS):
@@ -66,19 +77,33 @@ def _headers(wanted: Mapping[str, StringMatch], *, invert: bool) -> list[route_c
     return matchers
 
 
-def _claims(wanted: Mapping[str, StringMatch], *, invert: bool) -> list[metadata_pb2.MetadataMatcher]:
-    """Conditions on claims of a valid token, written as headers: `@request.auth.claims.sub` or `...[a][b]`.
+def _claims(
+    wanted: Mapping[str, StringMatch], *, invert: bool
+) -> list[metadata_pb2.MetadataMatcher]:
+    """Conditions on claims of a valid token, written as headers: `@request.auth.claims.sub` or
+    `...[a][b]`.
 
-    Source: Istio's task *JWT claim based routing*; gateways only, since no sidecar checks tokens of its own app.
+    Source: Istio's task *JWT claim based routing*; gateways only, since no sidecar checks tokens of
+    its own app.
     """
     found = []
     for name, match in sorted(wanted.items()):
         if name.startswith(_CLAIMS):
             rest = name.removeprefix(_CLAIMS)
-            path = rest[1:-1].split("][") if rest.startswith("[") else rest.removeprefix(".").split(".")
+            path = (
+                rest[1:-1].split("][")
+                if rest.startswith("[")
+                else rest.removeprefix(".").split(".")
+            )
             text = regex_pb2.RegexMatcher(regex=".+") if _is_present(match) else None
-            value = string_pb2.StringMatcher(safe_regex=text) if text is not None else string_matcher(match)
-            found.append(claim_matcher(path, value_pb2.ValueMatcher(string_match=value), invert=invert))
+            value = (
+                string_pb2.StringMatcher(safe_regex=text)
+                if text is not None
+                else string_matcher(match)
+            )
+            found.append(
+                claim_matcher(path, value_pb2.ValueMatcher(string_match=value), invert=invert)
+            )
     return found
 
 

@@ -28,7 +28,9 @@ def virtual_host(
 def default_route(
     service: Service, port: Port, policy: TrafficPolicy, settings: MeshSettings
 ) -> route_components_pb2.Route:
-    """The default routing of a service: everything to its one cluster, without a time limit (Istio's default)."""
+    """The default routing of a service: everything to its one cluster, without a time limit
+    (Istio's default).
+    """
     action = forward_to(names.outbound_cluster(service.hostname, port.number))
     hashed = consistent_hash(policy)
     action.hash_policy.extend(hash_policy(hashed))
@@ -54,12 +56,16 @@ def forward_to(cluster: str) -> route_components_pb2.RouteAction:
 
 
 def catch_all(*, allow_any: bool) -> route_components_pb2.VirtualHost:
-    """What happens to hosts that are no service: passed through, or 502 (Istio's `allow_any` and `block_all`)."""
+    """What happens to hosts that are no service: passed through, or 502 (Istio's `allow_any` and
+    `block_all`).
+    """
     if allow_any:
         route = route_components_pb2.Route(
             name="allow_any",
             match=route_components_pb2.RouteMatch(prefix="/"),
-            route=route_components_pb2.RouteAction(cluster=names.PASSTHROUGH_CLUSTER, timeout=seconds(0)),
+            route=route_components_pb2.RouteAction(
+                cluster=names.PASSTHROUGH_CLUSTER, timeout=seconds(0)
+            ),
         )
     else:
         route = route_components_pb2.Route(
@@ -85,19 +91,29 @@ def table_frame(name: str) -> route_pb2.RouteConfiguration:
 
 
 def inbound_table(port: int, cluster: str) -> route_pb2.RouteConfiguration:
-    """The routes of an inbound HTTP port: all to the app's cluster, with idempotent requests retried."""
+    """The routes of an inbound HTTP port: all to the app's cluster, with idempotent requests
+    retried.
+    """
     idempotent = route_components_pb2.HeaderMatcher(
         name=":method",
-        string_match=string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex="GET|HEAD|OPTIONS|PUT|DELETE")),
+        string_match=string_pb2.StringMatcher(
+            safe_regex=regex_pb2.RegexMatcher(regex="GET|HEAD|OPTIONS|PUT|DELETE")
+        ),
     )
     routes = [
-        _inbound_route(cluster, route_components_pb2.RouteMatch(prefix="/", headers=[idempotent]), is_idempotent=True),
+        _inbound_route(
+            cluster,
+            route_components_pb2.RouteMatch(prefix="/", headers=[idempotent]),
+            is_idempotent=True,
+        ),
         _inbound_route(cluster, route_components_pb2.RouteMatch(prefix="/"), is_idempotent=False),
     ]
     return route_pb2.RouteConfiguration(
         name=cluster,
         virtual_hosts=[
-            route_components_pb2.VirtualHost(name=f"inbound|http|{port}", domains=["*"], routes=routes),
+            route_components_pb2.VirtualHost(
+                name=f"inbound|http|{port}", domains=["*"], routes=routes
+            ),
         ],
         validate_clusters={"value": False},
         response_headers_to_remove=[UNREACHED_HEADER],
@@ -108,7 +124,9 @@ def _inbound_route(
     cluster: str, match: route_components_pb2.RouteMatch, *, is_idempotent: bool
 ) -> route_components_pb2.Route:
     action = route_components_pb2.RouteAction(
-        cluster=cluster, timeout=seconds(0), retry_policy=inbound_retry_policy(is_idempotent=is_idempotent)
+        cluster=cluster,
+        timeout=seconds(0),
+        retry_policy=inbound_retry_policy(is_idempotent=is_idempotent),
     )
     return route_components_pb2.Route(
         name="default",

@@ -12,10 +12,14 @@ from dockermesh.config.resource import Resource
 from dockermesh.translate.route_match import route_match
 
 
-def find_rule(resource: Resource[VirtualService], route: Mapping[str, Any]) -> tuple[int, int] | None:
-    """The numbers of the rule in `spec.http` and of its match, from a route as proto JSON with the protos' names.
+def find_rule(
+    resource: Resource[VirtualService], route: Mapping[str, Any]
+) -> tuple[int, int] | None:
+    """The numbers of the rule in `spec.http` and of its match, from a route as proto JSON with the
+    protos' names.
 
-    Of rules with the same conditions, the one that leads to the same subsets; None if no rule has these conditions.
+    Of rules with the same conditions, the one that leads to the same subsets; None if no rule has
+    these conditions.
     """
     alike = []
     for number, rule in enumerate(resource.spec.http):
@@ -30,11 +34,17 @@ def find_rule(resource: Resource[VirtualService], route: Mapping[str, Any]) -> t
 
 def _subsets_of_rule(rule: HTTPRoute) -> set[str]:
     return {
-        t.destination.subset for t in rule.route if t.destination is not None and (t.weight or len(rule.route) == 1)
+        t.destination.subset
+        for t in rule.route
+        if t.destination is not None and (t.weight or len(rule.route) == 1)
     }
 
 
 def _subsets_of_route(action: Mapping[str, Any]) -> set[str]:
     entries = action.get("weighted_clusters", {}).get("clusters", ())
-    names = [str(action["cluster"])] if "cluster" in action else [str(entry["name"]) for entry in entries]
+    names = (
+        [str(action["cluster"])]
+        if "cluster" in action
+        else [str(entry["name"]) for entry in entries]
+    )
     return {parts[2] for name in names if len(parts := name.split("|")) == 4}

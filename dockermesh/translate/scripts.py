@@ -1,4 +1,5 @@
-"""Lua where Envoy's own filters have no setting: what policies see of the Host header, and that a token is given once.
+"""Lua where Envoy's own filters have no setting: what policies see of the Host header, and that a
+token is given once.
 
 Invariant: nothing of a resource gets into a script but as the content of a quoted string.
 """
@@ -9,7 +10,9 @@ from collections.abc import Iterable
 
 from envoy.config.core.v3 import base_pb2
 from envoy.extensions.filters.http.lua.v3 import lua_pb2
-from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2 as hcm_pb2,
+)
 
 from dockermesh.config.api.request_authentication import JWTRule
 from dockermesh.translate.http import pack
@@ -76,7 +79,10 @@ end
 
 def _filter(source: str) -> hcm_pb2.HttpFilter:
     return hcm_pb2.HttpFilter(
-        name=_LUA, typed_config=pack(lua_pb2.Lua(default_source_code=base_pb2.DataSource(inline_string=source)))
+        name=_LUA,
+        typed_config=pack(
+            lua_pb2.Lua(default_source_code=base_pb2.DataSource(inline_string=source))
+        ),
     )
 
 
@@ -87,7 +93,9 @@ HOST_AS_GIVEN = _filter(_AS_GIVEN)
 
 
 def one_token(rules: Iterable[JWTRule]) -> hcm_pb2.HttpFilter:
-    """Answers 401 to a request with several tokens for one rule, of which Envoy would check one and forward both."""
+    """Answers 401 to a request with several tokens for one rule, of which Envoy would check one and
+    forward both.
+    """
     return _filter(f"local rules = {{{', '.join(_places(rule) for rule in rules)}}}\n{_ONE_TOKEN}")
 
 
@@ -97,7 +105,9 @@ def _places(rule: JWTRule) -> str:
     if not headers and not params and not rule.from_cookies:
         headers, params = [("authorization", "Bearer ")], ("access_token",)
     listed = ", ".join(f"{{{_quoted(name)}, {_quoted(prefix)}}}" for name, prefix in headers)
-    return f"{{headers = {{{listed}}}, params = {_set(params)}, cookies = {_set(rule.from_cookies)}}}"
+    return (
+        f"{{headers = {{{listed}}}, params = {_set(params)}, cookies = {_set(rule.from_cookies)}}}"
+    )
 
 
 def _set(names: Iterable[str]) -> str:
@@ -105,5 +115,8 @@ def _set(names: Iterable[str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    escaped = (chr(byte) if chr(byte).isalnum() and byte < 128 else f"\\{byte:03d}" for byte in text.encode())
+    escaped = (
+        chr(byte) if chr(byte).isalnum() and byte < 128 else f"\\{byte:03d}"
+        for byte in text.encode()
+    )
     return f'"{"".join(escaped)}"'

@@ -1,7 +1,9 @@
-"""SDS secrets, named the way Istio names them: certificates in files of the proxy, and those that the mesh issues.
+"""SDS secrets, named the way Istio names them: certificates in files of the proxy, and those that
+the mesh issues.
 
-Invariant: the secret of a file follows from its name alone: it says in which files of the proxy's container the
-certificate is, and the proxy loads them again when they are replaced. That of a credential is what `render` shows.
+Invariant: the secret of a file follows from its name alone: it says in which files of the proxy's
+container the certificate is, and the proxy loads them again when they are replaced. That of a
+credential is what `render` shows.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from dockermesh.translate.http import ads
 
 CREDENTIALS_DIR = "/etc/dockermesh/credentials"
-"""Where `render`, which knows no Secrets, has `credentialName`: `<dir>/<name>/{tls.crt,tls.key,ca.crt}`. In a running
-mesh the API's Secrets take this place, or nothing does."""
+"""Where `render`, which knows no Secrets, has `credentialName`:
+`<dir>/<name>/{tls.crt,tls.key,ca.crt}`. In a running mesh the API's Secrets take this place, or
+nothing does.
+"""
 SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
 WORKLOAD_CERTIFICATE = "default"
 MESH_ROOT = "ROOTCA"
@@ -49,7 +53,9 @@ def credential_root(name: str) -> str:
 
 
 def sds(name: str) -> secret_pb2.SdsSecretConfig:
-    """A reference to a secret. A credential may not be there: it then keeps nothing but its own hosts from working."""
+    """A reference to a secret. A credential may not be there: it then keeps nothing but its own
+    hosts from working.
+    """
     patience = _PATIENCE_S if name.startswith(_CREDENTIAL) else 0
     return secret_pb2.SdsSecretConfig(name=name, sds_config=ads(patience=patience))
 
@@ -66,7 +72,11 @@ def trusted_roots(roots: bytes) -> secret_pb2.Secret:
 
 def named_credential(secret: str) -> str:
     """The `credentialName` that a secret stands for; empty if it stands for something else."""
-    return secret.removeprefix(_CREDENTIAL).rpartition("/")[2] if secret.startswith(_CREDENTIAL) else ""
+    return (
+        secret.removeprefix(_CREDENTIAL).rpartition("/")[2]
+        if secret.startswith(_CREDENTIAL)
+        else ""
+    )
 
 
 def inline_pair(name: str, certificate: bytes, key: bytes) -> secret_pb2.Secret:
@@ -90,7 +100,9 @@ def system_roots(name: str) -> secret_pb2.Secret:
 
 
 def file_secrets(names: Iterable[str]) -> list[secret_pb2.Secret]:
-    """The secrets that say where files are; those that the mesh's own authority issues are not among them."""
+    """The secrets that say where files are; those that the mesh's own authority issues are not
+    among them.
+    """
     made = (_secret(name) for name in sorted(set(names)))
     return [secret for secret in made if secret is not None]
 
@@ -108,7 +120,9 @@ def _secret(name: str) -> secret_pb2.Secret | None:
             return None
         if folder.endswith(_CA_SUFFIX):
             return _roots(name, f"{CREDENTIALS_DIR}/{folder.removesuffix(_CA_SUFFIX)}/ca.crt")
-        return _pair(name, f"{CREDENTIALS_DIR}/{folder}/tls.crt", f"{CREDENTIALS_DIR}/{folder}/tls.key")
+        return _pair(
+            name, f"{CREDENTIALS_DIR}/{folder}/tls.crt", f"{CREDENTIALS_DIR}/{folder}/tls.key"
+        )
     return None
 
 

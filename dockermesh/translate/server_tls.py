@@ -71,11 +71,15 @@ def transport_socket(tls: ServerTlsSettings, *, is_http: bool) -> Any:
         common.alpn_protocols.extend(["h2", "http/1.1"])
     common.tls_certificate_sds_secret_configs.extend(secrets.sds(name) for name in own)
     parameters = common.tls_params
-    parameters.tls_minimum_protocol_version = _VERSIONS.get(tls.min_protocol_version, common_pb2.TlsParameters.TLSv1_2)
+    parameters.tls_minimum_protocol_version = _VERSIONS.get(
+        tls.min_protocol_version, common_pb2.TlsParameters.TLSv1_2
+    )
     if tls.max_protocol_version in _VERSIONS:
         parameters.tls_maximum_protocol_version = _VERSIONS[tls.max_protocol_version]
     # Envoy refuses a listener with one it does not know; validation has warned of it.
-    parameters.cipher_suites.extend(c for c in dict.fromkeys(tls.cipher_suites) if c == "ALL" or c in CIPHER_SUITES)
+    parameters.cipher_suites.extend(
+        c for c in dict.fromkeys(tls.cipher_suites) if c == "ALL" or c in CIPHER_SUITES
+    )
     trusted = roots(tls)
     if trusted:
         _check_clients(context, tls, trusted)
@@ -92,8 +96,12 @@ def _digest(text: str) -> str:
     raise Unsound(f"verifyCertificateSpki {text!r} is not the base64 of a SHA-256")
 
 
-def _check_clients(context: tls_pb2.DownstreamTlsContext, tls: ServerTlsSettings, trusted: str) -> None:
-    context.require_client_certificate.CopyFrom(boolean(tls.mode is not ServerTlsMode.OPTIONAL_MUTUAL))
+def _check_clients(
+    context: tls_pb2.DownstreamTlsContext, tls: ServerTlsSettings, trusted: str
+) -> None:
+    context.require_client_certificate.CopyFrom(
+        boolean(tls.mode is not ServerTlsMode.OPTIONAL_MUTUAL)
+    )
     combined = context.common_tls_context.combined_validation_context
     combined.validation_context_sds_secret_config.CopyFrom(secrets.sds(trusted))
     validation = combined.default_validation_context
@@ -103,4 +111,6 @@ def _check_clients(context: tls_pb2.DownstreamTlsContext, tls: ServerTlsSettings
     kinds = common_pb2.SubjectAltNameMatcher
     for name in tls.subject_alt_names:
         kind = kinds.URI if "://" in name else kinds.DNS
-        validation.match_typed_subject_alt_names.add(san_type=kind, matcher=string_pb2.StringMatcher(exact=name))
+        validation.match_typed_subject_alt_names.add(
+            san_type=kind, matcher=string_pb2.StringMatcher(exact=name)
+        )

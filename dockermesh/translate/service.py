@@ -1,7 +1,8 @@
-"""One service translated for one scope: its clusters, endpoints, routes and listeners, and what they were made of.
+"""One service translated for one scope: its clusters, endpoints, routes and listeners, and what
+they were made of.
 
-Invariant: `Inputs` holds everything that the resources depend on but endpoints; equal inputs give equal bytes, so a
-service whose inputs stayed keeps its resources.
+Invariant: `Inputs` holds everything that the resources depend on but endpoints; equal inputs give
+equal bytes, so a service whose inputs stayed keeps its resources.
 """
 
 from __future__ import annotations
@@ -66,7 +67,10 @@ class Translated:
 
 
 def inputs_of(
-    service: Service, domains: tuple[str, ...], rule: ConfigResource[VirtualService] | None, where: Destinations
+    service: Service,
+    domains: tuple[str, ...],
+    rule: ConfigResource[VirtualService] | None,
+    where: Destinations,
 ) -> Inputs:
     """The inputs of a service."""
     mesh = where.mesh
@@ -99,7 +103,8 @@ def inputs_of(
 def _address_of(service: Service, where: Destinations) -> str:
     """The hostname whose virtual IP the service has in this scope.
 
-    What a project has for itself keeps that of the name: clients remember addresses, and another project may come.
+    What a project has for itself keeps that of the name: clients remember addresses, and another
+    project may come.
     """
     is_own = bool(service.project) and service.project == where.scope.project
     return service.shared if is_own else service.hostname
@@ -108,7 +113,9 @@ def _address_of(service: Service, where: Destinations) -> str:
 def caller(rule: ConfigResource[VirtualService], where: Destinations) -> object:
     """What of the client the rule's conditions look at; None if nothing."""
     spec = rule.spec
-    matches = [m for rules in (spec.http, spec.tls, spec.tcp) for entry in rules for m in entry.match]
+    matches = [
+        m for rules in (spec.http, spec.tls, spec.tcp) for entry in rules for m in entry.match
+    ]
     if not any(m.source_labels or m.source_namespace for m in matches):
         return None
     return where.scope.namespace, where.scope.selectors
@@ -123,7 +130,9 @@ def assignments(service: Service, inputs: Inputs, where: Destinations) -> tuple[
             policy = effective_policy(rule, port.number, subset)
             if not clusters.has_assignment(service, policy):
                 continue
-            name = names.outbound_cluster(service.hostname, port.number, subset.name if subset is not None else "")
+            name = names.outbound_cluster(
+                service.hostname, port.number, subset.name if subset is not None else ""
+            )
             message = load_assignment(
                 name,
                 serving(service, port, subset.labels if subset is not None else None),
@@ -174,11 +183,15 @@ def translate(service: Service, inputs: Inputs, where: Destinations) -> Translat
 
 def translate_unknown(host: UnknownHost, inputs: Inputs, where: Destinations) -> Translated:
     """The routes of a host that no service has."""
-    made = [sound(route) for route in http_routes(host.rule, RouteContext(where, DEFAULT_HTTP_PORT))]
+    made = [
+        sound(route) for route in http_routes(host.rule, RouteContext(where, DEFAULT_HTTP_PORT))
+    ]
     hosts = {}
     if made:
         name = f"{host.host}:{DEFAULT_HTTP_PORT}"
-        hosts[DEFAULT_HTTP_PORT] = frame(VIRTUAL_HOSTS, _bytes(routes.virtual_host(name, inputs.domains, made)))
+        hosts[DEFAULT_HTTP_PORT] = frame(
+            VIRTUAL_HOSTS, _bytes(routes.virtual_host(name, inputs.domains, made))
+        )
     return Translated(None, inputs, hosts=hosts)
 
 
@@ -210,10 +223,16 @@ def _clusters(
     return tuple(made), tuple(dict.fromkeys(secrets))
 
 
-def _virtual_host(service: Service, port: Port, dialled: int, inputs: Inputs, where: Destinations) -> Any:
+def _virtual_host(
+    service: Service, port: Port, dialled: int, inputs: Inputs, where: Destinations
+) -> Any:
     """The routing of a service on one port; `dialled` is the port that clients call."""
     rule = inputs.rule
-    made = [sound(r) for r in http_routes(rule, RouteContext(where, port.number))] if rule is not None else []
+    made = (
+        [sound(r) for r in http_routes(rule, RouteContext(where, port.number))]
+        if rule is not None
+        else []
+    )
     if not made:
         policy = effective_policy(where.index.merged(inputs.policies), port.number)
         made = [routes.default_route(service, port, policy, inputs.settings)]
@@ -237,7 +256,9 @@ def visible_domains(service: Service, names_of: Mapping[str, str]) -> tuple[str,
 
 
 def plain_http_port(service: Service) -> Port | None:
-    """The port behind `http://<name>/`: the service's only HTTP port, unless it has a port 80 itself."""
+    """The port behind `http://<name>/`: the service's only HTTP port, unless it has a port 80
+    itself.
+    """
     if service.is_declared:
         return None
     http = [port for port in service.ports if port.protocol.is_http]

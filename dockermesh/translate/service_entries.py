@@ -1,4 +1,6 @@
-"""ServiceEntries as services of the mesh, with the WorkloadEntries and workloads that they select."""
+"""ServiceEntries as services of the mesh, with the WorkloadEntries and workloads that they
+select.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def entry_services(
     """A service for every host of the entry."""
     spec = resource.spec
     ports = tuple(
-        Port(p.number, infer_protocol(declared=p.protocol, port_name=p.name, number=p.number), p.name)
+        Port(
+            p.number, infer_protocol(declared=p.protocol, port_name=p.name, number=p.number), p.name
+        )
         for p in spec.ports
     )
     resolution = Resolution(spec.resolution.value)
@@ -58,7 +62,9 @@ def _by_name(host: str, spec: ServiceEntry, resolution: Resolution) -> tuple[End
     is_static = resolution in {Resolution.STATIC, Resolution.NONE}
     if is_static or host.startswith("*") or spec.workload_selector is not None:
         return ()
-    return tuple(Endpoint(host, p.target_port or p.number, service_port=p.number) for p in spec.ports)
+    return tuple(
+        Endpoint(host, p.target_port or p.number, service_port=p.number) for p in spec.ports
+    )
 
 
 def merge_services(one: Service, other: Service) -> Service:
@@ -73,7 +79,9 @@ def merge_services(one: Service, other: Service) -> Service:
 
 
 def _distinct(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
-    return tuple({(e.address, e.port, e.service_port): e for e in reversed(tuple(endpoints))}.values())[::-1]
+    return tuple(
+        {(e.address, e.port, e.service_port): e for e in reversed(tuple(endpoints))}.values()
+    )[::-1]
 
 
 def networks(service: Service) -> Iterable[tuple[str, int]]:
@@ -85,7 +93,9 @@ def networks(service: Service) -> Iterable[tuple[str, int]]:
 
 
 def _address(text: str) -> str:
-    """A single IP, or a network; a network of one address is that address. Empty if it is neither."""
+    """A single IP, or a network; a network of one address is that address. Empty if it is
+    neither.
+    """
     try:
         network = ipaddress.ip_network(text, strict=False)
     except ValueError:
@@ -116,10 +126,16 @@ def _endpoints(
         return
     wanted = spec.workload_selector.labels
     for selected in entries:
-        if selected.namespace == namespace and selects(wanted, {**selected.labels, **selected.spec.labels}):
+        if selected.namespace == namespace and selects(
+            wanted, {**selected.labels, **selected.spec.labels}
+        ):
             yield _endpoint(selected.spec, port, namespace, selected.spec.address)
     for workload in workloads:
-        if workload.namespace == namespace and workload.address and selects(wanted, workload.labels):
+        if (
+            workload.namespace == namespace
+            and workload.address
+            and selects(wanted, workload.labels)
+        ):
             yield Endpoint(
                 address=workload.address,
                 port=port.target_port or port.number,

@@ -33,12 +33,13 @@ from dockermesh.config.resource import Resource
 class MeshSettings:
     """What applies to every proxy.
 
-    `hold_attempts`: how often a request that no app has seen yet is tried again, with back-off from 50 ms to 1 s;
-    20 attempts hold it for about 10 s, longer than an app or a pod takes to restart. 0 fails it at once.
-    `allow_any`: pass connections to unknown destinations through (Istio: outboundTrafficPolicy.mode ALLOW_ANY);
-    otherwise they are refused (REGISTRY_ONLY). `retries` is the user's own default, in place of holding.
-    `verify_certificates`: check servers against the system's roots where a rule names none. `auto_mtls`: use mutual TLS
-    wherever the endpoint's proxy takes it and no rule says otherwise. Times are in seconds.
+    `hold_attempts`: how often a request that no app has seen yet is tried again, with back-off from
+    50 ms to 1 s; 20 attempts hold it for about 10 s, longer than an app or a pod takes to restart.
+    0 fails it at once. `allow_any`: pass connections to unknown destinations through (Istio:
+    outboundTrafficPolicy.mode ALLOW_ANY); otherwise they are refused (REGISTRY_ONLY). `retries` is
+    the user's own default, in place of holding. `verify_certificates`: check servers against the
+    system's roots where a rule names none. `auto_mtls`: use mutual TLS wherever the endpoint's
+    proxy takes it and no rule says otherwise. Times are in seconds.
     """
 
     trust_domain: str = "cluster.local"
@@ -79,7 +80,9 @@ def with_mesh_config(settings: MeshSettings, config: MeshConfig) -> MeshSettings
     }
     changes = {name: value for name, value in changes.items() if value}
     if config.outbound_traffic_policy is not None:
-        changes["allow_any"] = config.outbound_traffic_policy.mode is not OutboundPolicyMode.REGISTRY_ONLY
+        changes["allow_any"] = (
+            config.outbound_traffic_policy.mode is not OutboundPolicyMode.REGISTRY_ONLY
+        )
     if config.default_config is not None and config.default_config.gateway_topology is not None:
         changes["gateway_topology"] = config.default_config.gateway_topology
     if config.connect_timeout is not None:
@@ -96,7 +99,9 @@ def with_mesh_config(settings: MeshSettings, config: MeshConfig) -> MeshSettings
         changes["minimum_tls"] = config.mesh_mtls.min_protocol_version
     if config.path_normalization is not None:
         wanted = config.path_normalization.normalization
-        changes["normalization"] = NormalizationType.BASE if wanted is NormalizationType.DEFAULT else wanted
+        changes["normalization"] = (
+            NormalizationType.BASE if wanted is NormalizationType.DEFAULT else wanted
+        )
     return replace(settings, **changes)
 
 
@@ -162,7 +167,9 @@ def istio_config(resources: Iterable[Resource[Any]]) -> IstioConfig:
     """The resources sorted by kind; where several have one name, the last given counts."""
     by_name = {(r.kind, r.namespace, r.name): r for r in resources}
     # Oldest first, then by name: the same order on every replica and after every restart.
-    ordered = sorted(by_name.values(), key=lambda r: (r.created or "9", r.name, r.namespace, r.kind))
+    ordered = sorted(
+        by_name.values(), key=lambda r: (r.created or "9", r.name, r.namespace, r.kind)
+    )
     groups: dict[str, list[Resource[Any]]] = {}
     for resource in ordered:
         groups.setdefault(_FIELDS.get(resource.kind, "others"), []).append(resource)

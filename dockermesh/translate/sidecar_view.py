@@ -1,8 +1,10 @@
-"""What all sidecars in one scope share: clusters, endpoints, outbound listeners, routes and secrets.
+"""What all sidecars in one scope share: clusters, endpoints, outbound listeners, routes and
+secrets.
 
 Invariants:
-- `update` translates services whose inputs changed and no other; a service whose ports, names and rules stayed keeps
-  its clusters, listeners and routes, so that a change of endpoints touches EDS alone.
+- `update` translates services whose inputs changed and no other; a service whose ports, names and
+  rules stayed keeps its clusters, listeners and routes, so that a change of endpoints touches EDS
+  alone.
 - Sets that did not change stay the same objects.
 """
 
@@ -22,7 +24,12 @@ from dockermesh.translate.mesh import MeshState
 from dockermesh.translate.names import INBOUND_PASSTHROUGH_CLUSTER, PASSTHROUGH_CLUSTER
 from dockermesh.translate.secrets import file_secrets
 from dockermesh.translate.service import Inputs, Translated
-from dockermesh.translate.tcp_routes import ANY_ADDRESS, Contribution, http_contribution, listener_body
+from dockermesh.translate.tcp_routes import (
+    ANY_ADDRESS,
+    Contribution,
+    http_contribution,
+    listener_body,
+)
 from dockermesh.translate.virtual_service import dependencies
 from dockermesh.translate.visibility import Scope, is_exported
 from dockermesh.xds.protobuf import frame
@@ -32,7 +39,9 @@ from dockermesh.xds.snapshot import ResourceSet, Snapshot
 
 @dataclass(slots=True)
 class Counters:
-    """How much work was done since the start, for metrics and for tests that prove what is not redone."""
+    """How much work was done since the start, for metrics and for tests that prove what is not
+    redone.
+    """
 
     services: int = 0
     assignments: int = 0
@@ -65,7 +74,9 @@ class SidecarView:
     _imported: set[str] = field(default_factory=set)
     _tables: dict[int, tuple[tuple[bytes, ...], Resource]] = field(default_factory=dict)
     _http_parts: dict[int, Contribution] = field(default_factory=dict)
-    _listeners: dict[tuple[str, int], tuple[tuple[Contribution, ...], Resource]] = field(default_factory=dict)
+    _listeners: dict[tuple[str, int], tuple[tuple[Contribution, ...], Resource]] = field(
+        default_factory=dict
+    )
     _fixed: tuple[tuple[Resource, ...], tuple[Resource, ...]] | None = None
     _dns: tuple[tuple[tuple[str, str], ...], Resource] | None = None
 
@@ -98,33 +109,52 @@ class SidecarView:
             self.shared = replace(self.shared, endpoints=_keep(self.shared.endpoints, made))
         return touched
 
-    # services -------------------------------------------------------------------------------------------------
+    # services
+    # ----------------------------------------------------------------------------------------------
 
     def _visible(self) -> Mapping[str, Service]:
-        """The services that this scope may see; destinations of its rules are among them, without routes."""
+        """The services that this scope may see; destinations of its rules are among them, without
+        routes.
+        """
         mesh, scope, names = self._mesh, self.scope, self._mesh.names_in(self.scope.project)
         # Of a name that several projects have, each calls its own.
-        covered = {s.shared for s in mesh.services.values() if s.project == scope.project} if scope.project else set()
+        covered = (
+            {s.shared for s in mesh.services.values() if s.project == scope.project}
+            if scope.project
+            else set()
+        )
         default = mesh.settings.service_export_to
-        if scope.sidecar is None and not default and not any(s.export_to for s in mesh.declared.values()):
+        if (
+            scope.sidecar is None
+            and not default
+            and not any(s.export_to for s in mesh.declared.values())
+        ):
             self._imported = mesh.services.keys() - covered
             return mesh.services
         exported = {
             host: item
             for host, item in mesh.services.items()
-            if is_exported(item.export_to or (default if item.is_declared else ()), item.namespace, scope.namespace)
+            if is_exported(
+                item.export_to or (default if item.is_declared else ()),
+                item.namespace,
+                scope.namespace,
+            )
         }
         self._imported = {
             host
             for host, item in exported.items()
             if host not in covered
-            and scope.imports(item.namespace, [host, *item.aliases, *service.visible_domains(item, names)])
+            and scope.imports(
+                item.namespace, [host, *item.aliases, *service.visible_domains(item, names)]
+            )
         }
         wanted = self._imported | self._rules.targets(names)
         return {host: item for host, item in exported.items() if host in wanted}
 
     def _update_services(self, where: Destinations, is_new_index: bool) -> tuple[bool, bool]:
-        """Translate what changed. Returns whether anything did, and whether it was more than endpoints."""
+        """Translate what changed. Returns whether anything did, and whether it was more than
+        endpoints.
+        """
         imported = self._imported
         visible = self._visible()
         touched = reshaped = imported != self._imported
@@ -135,7 +165,12 @@ class SidecarView:
             touched = reshaped = True
         for host, item in visible.items():
             old = self.services.get(host)
-            if old is not None and old.service is item and not is_new_index and old.inputs.rule is None:
+            if (
+                old is not None
+                and old.service is item
+                and not is_new_index
+                and old.inputs.rule is None
+            ):
                 continue
             new = self._translate(item, old, where)
             if new is not old:
@@ -172,12 +207,17 @@ class SidecarView:
         if old is not None and is_same:
             made = service.assignments(item, old.inputs, where)
             known = {a.name: a for a in old.assignments}
-            kept = tuple(k if (k := known.get(a.name)) is not None and k.version == a.version else a for a in made)
+            kept = tuple(
+                k if (k := known.get(a.name)) is not None and k.version == a.version else a
+                for a in made
+            )
             return replace(old, service=item, assignments=kept)
         return self._translate_safely(item, inputs, where)
 
     def _translate_safely(self, item: Service, inputs: Inputs, where: Destinations) -> Translated:
-        """The service's resources; without the rules that cannot be translated, so that no other one suffers."""
+        """The service's resources; without the rules that cannot be translated, so that no other
+        one suffers.
+        """
         reasons: list[str] = []
         for attempt, left_out in _attempts(inputs):
             try:
@@ -191,7 +231,9 @@ class SidecarView:
             else:
                 self.problems.pop(item.hostname, None)
             return replace(made, inputs=inputs)
-        self.problems[item.hostname] = Problem(f"{item.hostname} cannot be translated: {reasons[-1]}")
+        self.problems[item.hostname] = Problem(
+            f"{item.hostname} cannot be translated: {reasons[-1]}"
+        )
         return Translated(item, inputs)
 
     def _unknown(self, missing: UnknownHost, inputs: Inputs, where: Destinations) -> Translated:
@@ -204,22 +246,29 @@ class SidecarView:
         self.problems.pop(missing.host, None)
         return made
 
-    # what is shared -------------------------------------------------------------------------------------------
+    # what is shared
+    # -------------------------------------------------------------------------------------------
 
     def _share(self) -> Snapshot:
         translated = [self.services[host] for host in sorted(self.services)]
         # Destinations that are not imported have clusters, but nobody can call them by name.
-        called = [t for t in translated if t.service is None or t.service.hostname in self._imported]
+        called = [
+            t for t in translated if t.service is None or t.service.hostname in self._imported
+        ]
         fixed_clusters, fixed_listeners = self._fixed_resources()
         old = self.shared
         tables = self._port_tables(called)
         ports = self._port_listeners(called, tables)
         secrets = file_secrets(name for t in translated for name in t.secrets)
         return Snapshot(
-            clusters=_keep(old.clusters, [*fixed_clusters, *(c for t in translated for c in t.clusters)]),
+            clusters=_keep(
+                old.clusters, [*fixed_clusters, *(c for t in translated for c in t.clusters)]
+            ),
             endpoints=_keep(old.endpoints, [a for t in translated for a in t.assignments]),
             listeners=_keep(old.listeners, [*fixed_listeners, self._dns_listener(called), *ports]),
-            routes=_keep(old.routes, [*tables.values(), *(table for t in called for table in t.tables)]),
+            routes=_keep(
+                old.routes, [*tables.values(), *(table for t in called for table in t.tables)]
+            ),
             secrets=_keep(old.secrets, [named(SECRET, s) for s in secrets]),
         )
 
@@ -239,7 +288,9 @@ class SidecarView:
         return self._fixed
 
     def _port_tables(self, translated: Iterable[Translated]) -> dict[int, Resource]:
-        """The route table of every HTTP port, put together from virtual hosts that are bytes already."""
+        """The route table of every HTTP port, put together from virtual hosts that are bytes
+        already.
+        """
         by_port: dict[int, list[bytes]] = {}
         for entry in translated:
             for port, host in entry.hosts.items():
@@ -271,8 +322,12 @@ class SidecarView:
             found = self._http_parts[port] = http_contribution(ANY_ADDRESS, port, chain)
         return found
 
-    def _port_listeners(self, translated: Iterable[Translated], http_ports: Iterable[int]) -> list[Resource]:
-        """The listeners of every address and port: HTTP for all services of a port, TCP and TLS by their addresses."""
+    def _port_listeners(
+        self, translated: Iterable[Translated], http_ports: Iterable[int]
+    ) -> list[Resource]:
+        """The listeners of every address and port: HTTP for all services of a port, TCP and TLS by
+        their addresses.
+        """
         parts: dict[tuple[str, int], list[Contribution]] = {}
         for port in http_ports:
             parts[ANY_ADDRESS, port] = [self._http_part(port)]
@@ -285,7 +340,8 @@ class SidecarView:
             key = tuple(listed)
             known = self._listeners.get((address, port))
             if known is None or known[0] != key:
-                # Where nobody but clients of HTTP is known to call, one that says nothing yet is not of another kind.
+                # Where nobody but clients of HTTP is known to call, one that says nothing yet is
+                # not of another kind.
                 is_bounded = any(p.rest or not p.needs_sniffing for p in listed)
                 head = listeners.port_listener(
                     address,
@@ -294,13 +350,17 @@ class SidecarView:
                     needs_sniffing=any(p.needs_sniffing for p in listed),
                     timeout=self._mesh.settings.detection_timeout if is_bounded else 0,
                 )
-                known = (key, make_resource(LISTENER, head.name, listener_body(_bytes(head), listed, rest)))
+                known = (
+                    key,
+                    make_resource(LISTENER, head.name, listener_body(_bytes(head), listed, rest)),
+                )
             made[address, port] = known
         self._listeners = made
         return [resource for _, resource in made.values()]
 
     def _dns_listener(self, translated: Iterable[Translated]) -> Resource:
-        # A service of UDP alone is not carried by the mesh: Docker's resolver answers with its containers.
+        # A service of UDP alone is not carried by the mesh: Docker's resolver answers with its
+        # containers.
         carried = (t for t in translated if t.inputs.vip and t.clusters)
         hosts = tuple((name, t.inputs.vip) for t in carried for name in t.inputs.domains)
         if self._dns is None or self._dns[0] != hosts:
@@ -332,6 +392,8 @@ def named(type_url: str, message: Any) -> Resource:
 
 
 def _keep(old: ResourceSet, resources: list[Resource]) -> ResourceSet:
-    """The set of these resources: the old object if nothing differs, so that comparing it costs nothing."""
+    """The set of these resources: the old object if nothing differs, so that comparing it costs
+    nothing.
+    """
     new = ResourceSet(resources)
     return old if new.version == old.version else new

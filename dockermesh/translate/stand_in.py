@@ -1,4 +1,6 @@
-"""What stands in for endpoints that are away for a moment: it refuses at once, so that requests are retried."""
+"""What stands in for endpoints that are away for a moment: it refuses at once, so that requests are
+retried.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ REFUSING = ("127.0.0.1", 1)
 
 
 def standing_in(workload: Workload, port: int) -> Endpoint:
-    """What refuses in place of a workload, and is the same in name, so that its service's identities stay."""
+    """What refuses in place of a workload, and is the same in name, so that its service's
+    identities stay.
+    """
     return Endpoint(
         address=REFUSING[0],
         port=REFUSING[1],

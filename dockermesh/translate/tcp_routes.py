@@ -1,10 +1,11 @@
 """Outbound TCP and TLS: which filter chains a service's ports add to which listeners.
 
-A connection reaches a service by its virtual IP or one of its own addresses. Only where a ServiceEntry has no address
-does its port belong to it on every address: told apart by SNI for TLS, and taken whole for TCP (Istio's rule).
+A connection reaches a service by its virtual IP or one of its own addresses. Only where a
+ServiceEntry has no address does its port belong to it on every address: told apart by SNI for TLS,
+and taken whole for TCP (Istio's rule).
 
-Invariant: a chain matches at most one server name and one network, so that equal matches, which Envoy refuses in one
-listener, can be seen and dropped.
+Invariant: a chain matches at most one server name and one network, so that equal matches, which
+Envoy refuses in one listener, can be seen and dropped.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Contribution:
-    """What a service adds to the listener of an address and port. `rest` is for what no chain matches."""
+    """What a service adds to the listener of an address and port. `rest` is for what no chain
+    matches.
+    """
 
     address: str
     port: int
@@ -72,10 +75,16 @@ def contributions(
     default = proxy_filter(context.destinations.service_filter(service, port))
     is_tls = port.protocol in TLS_PROTOCOLS
     # A rule that matches everything leaves nothing to the default.
-    rest = next((body for match, body in chains if match == _Match()), None) or _chain(_Match(), default)
+    rest = next((body for match, body in chains if match == _Match()), None) or _chain(
+        _Match(), default
+    )
     own = [(match, body) for match, body in chains if match != _Match()]
     is_sniffed = port.protocol is Protocol.AUTO and not own
-    named = [(_Match(sni=service.hostname), _chain(_Match(sni=service.hostname), default))] if is_tls else []
+    named = (
+        [(_Match(sni=service.hostname), _chain(_Match(sni=service.hostname), default))]
+        if is_tls
+        else []
+    )
     listed = [*own, *(pair for pair in named if pair[0] not in {match for match, _ in own})]
     needs_sni = any(match.sni for match, _ in listed)
     result = []
@@ -86,7 +95,10 @@ def contributions(
         if is_sniffed:
             manager = connection_manager(f"outbound_{address}_{port.number}", rds=http_table)
             http = filter_chain(http_filter(manager), application_protocols=SNIFFED_HTTP)
-            made = (Chain(http.filter_chain_match.SerializeToString(deterministic=True), _bytes(http)), *made)
+            made = (
+                Chain(http.filter_chain_match.SerializeToString(deterministic=True), _bytes(http)),
+                *made,
+            )
         result.append(Contribution(address, port.number, made, _bytes(rest), needs_sni, is_sniffed))
     if service.is_declared:
         result.extend(_on_any_address(service, port, listed, rest, default, is_tls=is_tls))
@@ -94,7 +106,13 @@ def contributions(
 
 
 def _on_any_address(
-    service: Service, port: Port, listed: list[tuple[_Match, Any]], rest: Any, default: Any, *, is_tls: bool
+    service: Service,
+    port: Port,
+    listed: list[tuple[_Match, Any]],
+    rest: Any,
+    default: Any,
+    *,
+    is_tls: bool,
 ) -> Iterator[Contribution]:
     for address, length in networks(service):
         match = _Match(network=f"{address}/{length}")
@@ -105,10 +123,14 @@ def _on_any_address(
     if is_tls:
         yield Contribution(ANY_ADDRESS, port.number, _freeze(by_name), needs_sni=True)
     else:
-        yield Contribution(ANY_ADDRESS, port.number, _freeze(listed), _bytes(rest), needs_sni=bool(by_name))
+        yield Contribution(
+            ANY_ADDRESS, port.number, _freeze(listed), _bytes(rest), needs_sni=bool(by_name)
+        )
 
 
-def _routed(rule: Resource[VirtualService] | None, port: Port, context: RouteContext) -> Iterator[tuple[_Match, Any]]:
+def _routed(
+    rule: Resource[VirtualService] | None, port: Port, context: RouteContext
+) -> Iterator[tuple[_Match, Any]]:
     """The chains of a VirtualService's rules, the first of a match only."""
     seen: set[_Match] = set()
     if rule is None:
@@ -183,7 +205,8 @@ def http_contribution(address: str, port: int, chain: Any) -> Contribution:
 
 def _freeze(chains: Iterable[tuple[_Match, Any]]) -> tuple[Chain, ...]:
     return tuple(
-        Chain(body.filter_chain_match.SerializeToString(deterministic=True), _bytes(body)) for _, body in chains
+        Chain(body.filter_chain_match.SerializeToString(deterministic=True), _bytes(body))
+        for _, body in chains
     )
 
 

@@ -1,8 +1,8 @@
 """From the mesh's state to each proxy's snapshot, redoing only what a change touches.
 
 Invariants:
-- Sidecars in one scope (see `visibility.Scope`) share one set per type; only inbound resources are their own, and those
-  are shared by replicas that serve the same ports.
+- Sidecars in one scope (see `visibility.Scope`) share one set per type; only inbound resources are
+  their own, and those are shared by replicas that serve the same ports.
 - It does no I/O and reads no clock: the same state gives the same bytes.
 """
 
@@ -36,7 +36,9 @@ __all__ = ["Counters", "Translator", "plain_http_port", "workload_ports"]
 
 @dataclass(slots=True)
 class Translator:
-    """Keeps the translation of one mesh; `update` moves it on, `snapshot` looks a proxy's part up."""
+    """Keeps the translation of one mesh; `update` moves it on, `snapshot` looks a proxy's part
+    up.
+    """
 
     mesh: MeshState = field(default_factory=MeshState)
     counters: Counters = field(default_factory=Counters)
@@ -45,7 +47,9 @@ class Translator:
     _views: dict[Scope, SidecarView] = field(default_factory=dict)
     _policies: PolicyIndex = field(default_factory=lambda: PolicyIndex(MeshState()))
     _inbound: dict[Inbound, tuple[tuple[Resource, ...], Resource]] = field(default_factory=dict)
-    _layers: dict[tuple[Scope, Inbound], tuple[ResourceSet, ResourceSet]] = field(default_factory=dict)
+    _layers: dict[tuple[Scope, Inbound], tuple[ResourceSet, ResourceSet]] = field(
+        default_factory=dict
+    )
     _asked: set[tuple[Scope, Inbound]] = field(default_factory=set)
     _snapshots: dict[object, Snapshot] = field(default_factory=dict)
     _gateways: dict[object, GatewayResources] = field(default_factory=dict)
@@ -78,7 +82,8 @@ class Translator:
             self._forget_positions()
             self._index = ConfigIndex(mesh, self._delegation)
             self._policies = PolicyIndex(mesh)
-            # Scopes follow from the config: those that no proxy asked for since its last change are gone.
+            # Scopes follow from the config: those that no proxy asked for since its last change are
+            # gone.
             self._views = {scope: view for scope, view in self._views.items() if view.is_used}
             for view in self._views.values():
                 view.is_used = False
@@ -117,14 +122,20 @@ class Translator:
 
     def problems(self) -> dict[str, str]:
         """What is left out and why, by the host or the resource that suffers."""
-        found = {host: problem.message for view in self._views.values() for host, problem in view.problems.items()}
+        found = {
+            host: problem.message
+            for view in self._views.values()
+            for host, problem in view.problems.items()
+        }
         noted = [(fault.resource, fault.message) for fault in self._noted()]
         for name, reason in noted:
             found[name] = f"{found[name]}; {reason}" if name in found else reason
         return found
 
     def faults(self, resource: str) -> tuple[Fault, ...]:
-        """What of a resource (`Kind namespace/name`) has no effect, as far as any proxy was told of it."""
+        """What of a resource (`Kind namespace/name`) has no effect, as far as any proxy was told of
+        it.
+        """
         if self._index is None:
             return ()
         if self._faults is None or self._faults[0] is not self._index:
@@ -145,7 +156,8 @@ class Translator:
             yield Fault(name, Reason.NOT_TRANSLATED, reason)
 
     def distrust(self, proxy: Proxy, type_url: str, reason: str) -> bool:
-        """A proxy has refused resources of a type: leave EnvoyFilters out of those that the reason names.
+        """A proxy has refused resources of a type: leave EnvoyFilters out of those that the reason
+        names.
 
         Returns whether that changes what proxies are told.
         """
@@ -162,13 +174,18 @@ class Translator:
         if found is None:
             found = self._views[scope] = SidecarView(scope, self.counters)
             # What was translated for another scope holds here too wherever its inputs are the same.
-            alike = (v for v in self._views.values() if (v.scope.locality, v.scope.labels) == _place(scope))
+            alike = (
+                v
+                for v in self._views.values()
+                if (v.scope.locality, v.scope.labels) == _place(scope)
+            )
             found.services.update(next((v.services for v in alike if v.services), {}))
             found.update(self.mesh, self._current())
         found.is_used = True
         return found
 
-    # what a proxy has of its own ------------------------------------------------------------------------------
+    # what a proxy has of its own
+    # ------------------------------------------------------------------------------
 
     def _inbound_of(self, proxy: Proxy, scope: Scope) -> Inbound:
         modes = self._current().peer_policies.modes(proxy.namespace, proxy.labels)
@@ -180,17 +197,24 @@ class Translator:
     def _inbound_ports(self, proxy: Proxy) -> tuple[Port, ...]:
         served = self._served.get(proxy.address, {})
         if proxy.workload is not None:
-            # A ServiceEntry may lead to ports of the workload that nobody declared: clients' proxies call them, too.
+            # A ServiceEntry may lead to ports of the workload that nobody declared: clients'
+            # proxies call them, too.
             own = {port.number: port for port in workload_ports(proxy.workload)}
             served = {**self._declared.get(proxy.address, {}), **own}
         return tuple(served[number] for number in sorted(served))
 
     def _layered(self, scope: Scope, own: Inbound) -> tuple[ResourceSet, ResourceSet]:
-        """The clusters and listeners of sidecars that serve these ports: their own over the shared ones."""
+        """The clusters and listeners of sidecars that serve these ports: their own over the shared
+        ones.
+        """
         shared = self._view(scope).shared
         self._asked.add((scope, own))
         found = self._layers.get((scope, own))
-        if found is None or found[0].base is not shared.clusters or found[1].base is not shared.listeners:
+        if (
+            found is None
+            or found[0].base is not shared.clusters
+            or found[1].base is not shared.listeners
+        ):
             own_clusters, own_listener = self._inbound_resources(own)
             found = self._layers[scope, own] = (
                 ResourceSet(own_clusters, base=shared.clusters),
@@ -199,8 +223,12 @@ class Translator:
         return found
 
     def _forget_positions(self) -> None:
-        """Let go of what no proxy asked for since the last change of the config, such as replaced policies."""
-        self._layers = {position: layer for position, layer in self._layers.items() if position in self._asked}
+        """Let go of what no proxy asked for since the last change of the config, such as replaced
+        policies.
+        """
+        self._layers = {
+            position: layer for position, layer in self._layers.items() if position in self._asked
+        }
         kept = {own for _, own in self._asked}
         self._inbound = {own: made for own, made in self._inbound.items() if own in kept}
         self._asked.clear()
@@ -210,15 +238,21 @@ class Translator:
         if found is None:
             self.counters.inbound += 1
             clusters = tuple(named(CLUSTER, c) for c in inbound.inbound_clusters(own.served))
-            found = self._inbound[own] = (clusters, named(LISTENER, inbound_listener(own, self.mesh.settings)))
+            found = self._inbound[own] = (
+                clusters,
+                named(LISTENER, inbound_listener(own, self.mesh.settings)),
+            )
         return found
 
     def _serve(self, before: MeshState, mesh: MeshState) -> bool:
-        """Keep the index from addresses to served ports, for proxies that are known by their address alone.
+        """Keep the index from addresses to served ports, for proxies that are known by their
+        address alone.
 
         Returns whether more than endpoints changed.
         """
-        changed = [host for host, item in mesh.services.items() if before.services.get(host) is not item]
+        changed = [
+            host for host, item in mesh.services.items() if before.services.get(host) is not item
+        ]
         for host in (*(before.services.keys() - mesh.services.keys()), *changed):
             old = before.services.get(host)
             # What a project has for itself are endpoints of the shared service.
@@ -231,7 +265,9 @@ class Translator:
             protocols = {port.number: port.protocol for port in new.ports}
             for endpoint in new.endpoints if not new.project else ():
                 protocol = protocols.get(endpoint.service_port or endpoint.port, Protocol.AUTO)
-                self._served.setdefault(endpoint.address, {})[endpoint.port] = Port(endpoint.port, protocol)
+                self._served.setdefault(endpoint.address, {})[endpoint.port] = Port(
+                    endpoint.port, protocol
+                )
                 if endpoint.locality:
                     self._localities[endpoint.address] = endpoint.locality
         return is_reshaped
@@ -248,7 +284,13 @@ class Translator:
     def _gateway_snapshot(self, proxy: Proxy, scope: Scope) -> Snapshot:
         policies = self._policies.of(proxy)
         targets = self._forwarded.get((proxy.namespace, proxy.address), {})
-        key = (scope, as_labels(proxy.labels), proxy.namespace, policies, tuple(sorted(targets.items())))
+        key = (
+            scope,
+            as_labels(proxy.labels),
+            proxy.namespace,
+            policies,
+            tuple(sorted(targets.items())),
+        )
         found = self._snapshots.get(key)
         if found is None:
             shared = self._view(scope).shared
@@ -285,12 +327,15 @@ def declared_ports(services: Iterable[Service]) -> dict[str, dict[int, Port]]:
         for endpoint in service.endpoints:
             protocol = protocols.get(endpoint.service_port or endpoint.port, Protocol.AUTO)
             if protocol is not Protocol.UDP:
-                found.setdefault(endpoint.address, {}).setdefault(endpoint.port, Port(endpoint.port, protocol))
+                found.setdefault(endpoint.address, {}).setdefault(
+                    endpoint.port, Port(endpoint.port, protocol)
+                )
     return found
 
 
 def forwarded_ports(services: Iterable[Service]) -> dict[tuple[str, str], dict[int, int]]:
-    """Where ServiceEntries forward their ports to, by namespace and address; of several the first by name counts.
+    """Where ServiceEntries forward their ports to, by namespace and address; of several the first
+    by name counts.
 
     A service does not speak for proxies of other namespaces (Istio's rule).
     """
@@ -305,5 +350,9 @@ def forwarded_ports(services: Iterable[Service]) -> dict[tuple[str, str], dict[i
 
 def workload_ports(workload: Workload) -> tuple[Port, ...]:
     """The ports of a workload, each once, by number."""
-    ports = {p.port: Port(p.port, parse_protocol(p.protocol) or Protocol.AUTO) for p in workload.ports}
-    return tuple(ports[number] for number in sorted(ports) if ports[number].protocol is not Protocol.UDP)
+    ports = {
+        p.port: Port(p.port, parse_protocol(p.protocol) or Protocol.AUTO) for p in workload.ports
+    }
+    return tuple(
+        ports[number] for number in sorted(ports) if ports[number].protocol is not Protocol.UDP
+    )

@@ -58,7 +58,9 @@ class RouteContext:
     gateways: frozenset[str] = frozenset({MESH_GATEWAY})
 
 
-def http_routes(resource: Resource[VirtualService], context: RouteContext) -> list[route_components_pb2.Route]:
+def http_routes(
+    resource: Resource[VirtualService], context: RouteContext
+) -> list[route_components_pb2.Route]:
     """The routes of the rules; nothing is emitted after a rule that matches everything."""
     routes: list[route_components_pb2.Route] = []
     for rule in resource.spec.http:
@@ -78,7 +80,9 @@ def http_routes(resource: Resource[VirtualService], context: RouteContext) -> li
 
 
 def applies(match: Any, namespace: str, context: RouteContext) -> bool:
-    """Whether a match concerns this place at all: its port, its gateway, and for sidecars who the client is."""
+    """Whether a match concerns this place at all: its port, its gateway, and for sidecars who the
+    client is.
+    """
     if match.port and match.port != context.port:
         return False
     if match.gateways:
@@ -96,7 +100,9 @@ def qualified_gateway(name: str, namespace: str) -> str:
     return name if name == MESH_GATEWAY or "/" in name else f"{namespace}/{name}"
 
 
-def dependencies(resource: Resource[VirtualService], destinations: Destinations) -> tuple[Dependency, ...]:
+def dependencies(
+    resource: Resource[VirtualService], destinations: Destinations
+) -> tuple[Dependency, ...]:
     """What of other services and rules the routes of a VirtualService are made of."""
     found: dict[str, Destination] = {}
     spec = resource.spec
@@ -106,7 +112,9 @@ def dependencies(resource: Resource[VirtualService], destinations: Destinations)
             if target is not None:
                 found[target.host] = target
     for targets in (*(r.route for r in spec.tls), *(r.route for r in spec.tcp)):
-        found.update((t.destination.host, t.destination) for t in targets if t.destination is not None)
+        found.update(
+            (t.destination.host, t.destination) for t in targets if t.destination is not None
+        )
     return tuple(destinations.depends_on(found[key], resource.namespace) for key in sorted(found))
 
 
@@ -189,7 +197,8 @@ def _forward(route: Any, rule: HTTPRoute, namespace: str, context: RouteContext)
         action.retry_policy.CopyFrom(policy)
     if rule.timeout is not None:
         limit = seconds(rule.timeout.total_seconds())
-        # Where max_stream_duration is present, Envoy looks at nothing else: it would never time out.
+        # Where max_stream_duration is present, Envoy looks at nothing else: it would never time
+        # out.
         action.ClearField("max_stream_duration")
         action.timeout.CopyFrom(limit)
         action.max_grpc_timeout.CopyFrom(limit)
@@ -233,7 +242,8 @@ def _rewrite(action: Any, rule: HTTPRoute) -> None:
     if rewrite.authority:
         action.host_rewrite_literal = rewrite.authority
     if rewrite.uri:
-        # Envoy replaces what matched: the prefix, or the whole path of an exact or regular expression match.
+        # Envoy replaces what matched: the prefix, or the whole path of an exact or regular
+        # expression match.
         action.prefix_rewrite = rewrite.uri
     elif rewrite.uri_regex_rewrite is not None:
         action.regex_rewrite.pattern.regex = rewrite.uri_regex_rewrite.match

@@ -36,8 +36,9 @@ def as_labels(labels: Mapping[str, str]) -> Labels:
 class Scope:
     """What decides about everything that a sidecar gets beside its inbound ports.
 
-    Proxies in equal scopes share all those resources. `selectors` are the label selectors of the config that the proxy
-    fulfils; `locality`, `labels` and `project` (Compose's) are only there if something depends on them.
+    Proxies in equal scopes share all those resources. `selectors` are the label selectors of the
+    config that the proxy fulfils; `locality`, `labels` and `project` (Compose's) are only there if
+    something depends on them.
     """
 
     namespace: str = "default"
@@ -53,18 +54,23 @@ class Scope:
         return not labels or as_labels(labels) in self.selectors
 
     def imports(self, namespace: str, hosts: Iterable[str], port: int = 0) -> bool:
-        """Whether the Sidecar lets the proxy see something of this namespace with these hosts (on this port)."""
+        """Whether the Sidecar lets the proxy see something of this namespace with these hosts (on
+        this port).
+        """
         patterns = self.egress_hosts(port)
         if patterns is None:
             return True
         return any(
-            _is_namespace(scope, namespace, self.namespace) and (matches(pattern, host) or matches(host, pattern))
+            _is_namespace(scope, namespace, self.namespace)
+            and (matches(pattern, host) or matches(host, pattern))
             for scope, pattern in patterns
             for host in hosts
         )
 
     def egress_hosts(self, port: int = 0) -> list[tuple[str, str]] | None:
-        """The pairs of namespace and host that may be seen; None: all. With a port, those of its own listener."""
+        """The pairs of namespace and host that may be seen; None: all. With a port, those of its
+        own listener.
+        """
         if self.sidecar is None or not self.sidecar.spec.egress:
             return None
         listeners = self.sidecar.spec.egress

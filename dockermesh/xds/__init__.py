@@ -1,8 +1,10 @@
-"""xDS: serves Envoy resources, given as bytes, to proxies. Knows nothing of Istio, Consul or who may have what.
+"""xDS: serves Envoy resources, given as bytes, to proxies. Knows nothing of Istio, Consul or who
+may have what.
 
 How to use it (everything on one event loop)::
 
-    async def authorize(metadata, node: NodeInfo, peer) -> str:   # the proxy's key; raises Refused(code, message)
+    async def authorize(metadata, node: NodeInfo, peer) -> str:   # the proxy's key; raises
+    Refused(code, message)
         ...
 
     server = AdsServer(authorize=authorize, on_nack=lambda proxy, type_url, nack: ...)
@@ -12,17 +14,18 @@ How to use it (everything on one event loop)::
     ...
     await server.stop()
 
-`publish(lookup)` calls `lookup(Proxy) -> Snapshot | None` once for every stream, and for each that opens later; it must
-be O(1). None means that nothing is known yet: the proxy gets no answer, and keeps what it has. The same `Snapshot`
-object as before costs nothing.
+`publish(lookup)` calls `lookup(Proxy) -> Snapshot | None` once for every stream, and for each that
+opens later; it must be O(1). None means that nothing is known yet: the proxy gets no answer, and
+keeps what it has. The same `Snapshot` object as before costs nothing.
 
-A `Snapshot` has a `ResourceSet` per type: `clusters`, `endpoints`, `listeners`, `routes`, `secrets`, `extensions`.
-`ResourceSet(resources, base=shared)` layers a proxy's own few resources over the set that all proxies share; keep the
-same `ResourceSet` object for what did not change. `make_resource(type_url, name, message_bytes)` makes a `Resource`;
-the type URLs are `CLUSTER`, `ENDPOINTS`, `LISTENER`, `ROUTES`, `SECRET`, `EXTENSION`. Keep `Resource` objects, too.
+A `Snapshot` has a `ResourceSet` per type: `clusters`, `endpoints`, `listeners`, `routes`,
+`secrets`, `extensions`. `ResourceSet(resources, base=shared)` layers a proxy's own few resources
+over the set that all proxies share; keep the same `ResourceSet` object for what did not change.
+`make_resource(type_url, name, message_bytes)` makes a `Resource`; the type URLs are `CLUSTER`,
+`ENDPOINTS`, `LISTENER`, `ROUTES`, `SECRET`, `EXTENSION`. Keep `Resource` objects, too.
 
-`proxies()` lists who is connected and how far (`ProxyStatus`), `sync()` is the O(1) summary, `metrics` counts.
-`disconnect(key, message)` ends the stream of a proxy that lost its right.
+`proxies()` lists who is connected and how far (`ProxyStatus`), `sync()` is the O(1) summary,
+`metrics` counts. `disconnect(key, message)` ends the stream of a proxy that lost its right.
 
 Invariant: the response to a change is built once, and all streams share its bytes.
 """
@@ -31,7 +34,8 @@ from __future__ import annotations
 
 import os
 
-# Forking from a process with a grpc.aio server only makes gRPC complain; it reads this when it is first imported.
+# Forking from a process with a grpc.aio server only makes gRPC complain; it reads this when it is
+# first imported.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 from dockermesh.xds.resources import (

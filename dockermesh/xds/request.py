@@ -1,6 +1,8 @@
-"""Requests of both protocols, decoded by hand and remembered, because hundreds of proxies send the same ones.
+"""Requests of both protocols, decoded by hand and remembered, because hundreds of proxies send the
+same ones.
 
-Invariant: decoding equal bytes gives equal requests, and any other outcome than a request is `Malformed`.
+Invariant: decoding equal bytes gives equal requests, and any other outcome than a request is
+`Malformed`.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ _CACHE_BYTES = 16 << 20
 class Request:
     """A DiscoveryRequest or DeltaDiscoveryRequest.
 
-    State of the world: `names` is the whole subscription and `body` the bytes that hold it, which an ACK repeats.
-    Delta: `names` are added, `unsubscribe` are dropped, `initial` is what the client holds from before.
+    State of the world: `names` is the whole subscription and `body` the bytes that hold it, which
+    an ACK repeats. Delta: `names` are added, `unsubscribe` are dropped, `initial` is what the
+    client holds from before.
     """
 
     type_url: str = ""
@@ -106,7 +109,9 @@ def _status(raw: bytes) -> str:
 
 
 class Decoder:
-    """Decodes requests and keeps those that many streams send alike: subscriptions without node, nonce or error."""
+    """Decodes requests and keeps those that many streams send alike: subscriptions without node,
+    nonce or error.
+    """
 
     def __init__(self) -> None:
         self._known: dict[tuple[bool, bytes], Request] = {}

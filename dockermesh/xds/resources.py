@@ -1,7 +1,7 @@
 """Envoy resources as bytes: each is serialised once and framed once for both protocols.
 
-Invariant: a `Resource` never changes, and its version depends on nothing but its body, so that replicas and restarts
-of the control plane agree on it.
+Invariant: a `Resource` never changes, and its version depends on nothing but its body, so that
+replicas and restarts of the control plane agree on it.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ _EDS_DISCOVERY = 3  # envoy.config.cluster.v3.Cluster.DiscoveryType.EDS
 class Resource:
     """One Envoy resource.
 
-    `any_bytes` is a serialised google.protobuf.Any, never shown: it may hold a private key. The heads and the tail are
-    what has to stand around it in a response of either protocol; `digest` is what it adds to the hash of a set.
-    `eds_name` is set on clusters that take their endpoints from EDS: the name under which they ask for them.
+    `any_bytes` is a serialised google.protobuf.Any, never shown: it may hold a private key. The
+    heads and the tail are what has to stand around it in a response of either protocol; `digest` is
+    what it adds to the hash of a set. `eds_name` is set on clusters that take their endpoints from
+    EDS: the name under which they ask for them.
     """
 
     name: str
@@ -54,7 +55,9 @@ def make_resource(type_url: str, name: str, message_bytes: bytes) -> Resource:
         sotw_head=header(2, len(any_bytes)),
         delta_head=header(2, size) + head,
         delta_tail=tail,
-        digest=int.from_bytes(blake2b(f"{name}\0{version}".encode(), digest_size=12).digest(), "big"),
+        digest=int.from_bytes(
+            blake2b(f"{name}\0{version}".encode(), digest_size=12).digest(), "big"
+        ),
         eds_name=_eds_name(message_bytes, name) if type_url == CLUSTER else "",
     )
 
@@ -66,7 +69,9 @@ def _eds_name(cluster: bytes, name: str) -> str:
             if number == 2:
                 is_eds = value == _EDS_DISCOVERY
             elif number == 3 and isinstance(value, bytes):
-                service = next((v for n, v in fields(value) if n == 2 and isinstance(v, bytes)), b"")
+                service = next(
+                    (v for n, v in fields(value) if n == 2 and isinstance(v, bytes)), b""
+                )
         return (service.decode() or name) if is_eds else ""
     except (Malformed, UnicodeDecodeError) as e:
         raise ValueError(f"not a serialised Cluster: {name}") from e

@@ -1,7 +1,8 @@
 """Responses assembled from cached bytes, once per change for all streams that need the same one.
 
-A protobuf repeated field is a concatenation, so a response is its resources' bytes joined. The nonce belongs to the
-response and not to the stream, so the whole response is one bytes object shared by every stream.
+A protobuf repeated field is a concatenation, so a response is its resources' bytes joined. The
+nonce belongs to the response and not to the stream, so the whole response is one bytes object
+shared by every stream.
 
 Invariant: the same request for a response within one publish gives the same object.
 """
@@ -19,7 +20,8 @@ from dockermesh.xds.snapshot import DIGEST_MASK, Differ, ResourceSet
 Names = frozenset[str]
 NO_NAMES: Names = frozenset()
 FULL_TYPES = frozenset({CLUSTER, LISTENER})
-"""Types of which a state-of-the-world response must hold everything: what is left out is deleted."""
+"""Types of which a state-of-the-world response must hold everything: what is left out is deleted.
+"""
 _CACHE_BYTES = 64 << 20
 
 
@@ -61,7 +63,12 @@ class ResponseCache:
         self._bytes = 0
 
     def delta(
-        self, type_url: str, sent: ResourceSet, target: ResourceSet, names: Names | None, force: Names
+        self,
+        type_url: str,
+        sent: ResourceSet,
+        target: ResourceSet,
+        names: Names | None,
+        force: Names,
     ) -> Response | None:
         """What brings a delta client from `sent` to `target`; None if nothing does.
 
@@ -75,7 +82,12 @@ class ResponseCache:
             return plan
 
     def _plan_delta(
-        self, type_url: str, sent: ResourceSet, target: ResourceSet, names: Names | None, force: Names
+        self,
+        type_url: str,
+        sent: ResourceSet,
+        target: ResourceSet,
+        names: Names | None,
+        force: Names,
     ) -> Response | None:
         diff = self.diff(sent, target)
         resources, removed = [], []
@@ -90,7 +102,9 @@ class ResponseCache:
             return None
         return self.make_delta(type_url, tuple(resources), tuple(removed))
 
-    def make_delta(self, type_url: str, resources: tuple[Resource, ...], removed: tuple[str, ...]) -> Response:
+    def make_delta(
+        self, type_url: str, resources: tuple[Resource, ...], removed: tuple[str, ...]
+    ) -> Response:
         """The delta response with exactly this content."""
         url = type_url.encode()
 
@@ -100,12 +114,25 @@ class ResponseCache:
                 pieces += (r.delta_head, r.any_bytes, r.delta_tail)
             pieces += (frame(4, url), frame(5, nonce), *(frame(6, n.encode()) for n in removed))
             names = tuple(r.name for r in resources)
-            return Response(b"".join(pieces), nonce.decode(), "", frame(2, url) + frame(6, nonce), b"", names, removed)
+            return Response(
+                b"".join(pieces),
+                nonce.decode(),
+                "",
+                frame(2, url) + frame(6, nonce),
+                b"",
+                names,
+                removed,
+            )
 
         return self._shared(("delta", type_url, resources, removed), build)
 
     def sotw(
-        self, type_url: str, sent: ResourceSet, target: ResourceSet, names: Names | None, force: Names
+        self,
+        type_url: str,
+        sent: ResourceSet,
+        target: ResourceSet,
+        names: Names | None,
+        force: Names,
     ) -> Response | None:
         """What brings a state-of-the-world client from `sent` to `target`; None if nothing does."""
         key = ("sotw", type_url, sent, target, names, force)
@@ -116,20 +143,33 @@ class ResponseCache:
             return plan
 
     def _plan_sotw(
-        self, type_url: str, sent: ResourceSet, target: ResourceSet, names: Names | None, force: Names
+        self,
+        type_url: str,
+        sent: ResourceSet,
+        target: ResourceSet,
+        names: Names | None,
+        force: Names,
     ) -> Response | None:
         diff = self.diff(sent, target)
-        seen = [n for n in dict.fromkeys((*diff.changed, *sorted(force))) if names is None or n in names]
+        seen = [
+            n for n in dict.fromkeys((*diff.changed, *sorted(force))) if names is None or n in names
+        ]
         if type_url in FULL_TYPES:
             if not seen and not any(names is None or n in names for n in diff.removed):
                 return None
             return self.full_sotw(type_url, target, names)
         resources = tuple(r for n in seen if (r := target.get(n)) is not None)
-        return self.make_sotw(type_url, resources, self.version(target, names)) if resources else None
+        return (
+            self.make_sotw(type_url, resources, self.version(target, names)) if resources else None
+        )
 
     def full_sotw(self, type_url: str, target: ResourceSet, names: Names | None) -> Response:
         """The whole set, as far as it is subscribed."""
-        chosen = target.values() if names is None else (r for n in sorted(names) if (r := target.get(n)) is not None)
+        chosen = (
+            target.values()
+            if names is None
+            else (r for n in sorted(names) if (r := target.get(n)) is not None)
+        )
         return self.make_sotw(type_url, tuple(chosen), self.version(target, names))
 
     def make_sotw(self, type_url: str, resources: tuple[Resource, ...], version: str) -> Response:
@@ -141,7 +181,14 @@ class ResponseCache:
             for r in resources:
                 pieces += (r.sotw_head, r.any_bytes)
             pieces += (frame(4, type_url.encode()), tail)
-            return Response(b"".join(pieces), nonce.decode(), version, head, tail, tuple(r.name for r in resources))
+            return Response(
+                b"".join(pieces),
+                nonce.decode(),
+                version,
+                head,
+                tail,
+                tuple(r.name for r in resources),
+            )
 
         return self._shared(("sotw", type_url, resources, version), build)
 
@@ -158,7 +205,8 @@ class ResponseCache:
     def version(self, target: ResourceSet, names: Names | None) -> str:
         """The version of a set as far as it is subscribed.
 
-        It covers exactly what the client holds, so a reconnecting client that says this version lacks nothing.
+        It covers exactly what the client holds, so a reconnecting client that says this version
+        lacks nothing.
         """
         if names is None:
             return target.version
@@ -170,7 +218,9 @@ class ResponseCache:
         return found
 
     def retaining(self, sent: ResourceSet, target: ResourceSet) -> ResourceSet:
-        """`target` and what it would remove from `sent`: removals wait until nothing refers to them."""
+        """`target` and what it would remove from `sent`: removals wait until nothing refers to
+        them.
+        """
         removed = self.diff(sent, target).removed
         if not removed:
             return target
@@ -182,12 +232,16 @@ class ResponseCache:
         return found
 
     def eds_of_changed(self, sent: ResourceSet, target: ResourceSet) -> Names:
-        """EDS names of the clusters that differ: Envoy keeps a changed cluster warming until its endpoints come."""
+        """EDS names of the clusters that differ: Envoy keeps a changed cluster warming until its
+        endpoints come.
+        """
         key = ("eds", sent, target)
         found = self._derived.get(key)
         if not isinstance(found, frozenset):
             changed = (target.get(n) for n in self.diff(sent, target).changed)
-            found = self._derived[key] = frozenset(r.eds_name for r in changed if r is not None and r.eds_name)
+            found = self._derived[key] = frozenset(
+                r.eds_name for r in changed if r is not None and r.eds_name
+            )
         return found
 
 

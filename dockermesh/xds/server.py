@@ -1,7 +1,8 @@
 """The ADS server: grpc.aio streams around `StreamState`.
 
-Requests and responses cross gRPC as raw bytes. Nothing is sent before `authorize` has returned. A publish never waits:
-each stream has at most one writer, which asks for the newest state when it can write again.
+Requests and responses cross gRPC as raw bytes. Nothing is sent before `authorize` has returned. A
+publish never waits: each stream has at most one writer, which asks for the newest state when it can
+write again.
 
 Invariant: one stream per proxy key, the newest.
 """
@@ -29,7 +30,9 @@ log = structlog.get_logger(__name__)
 Authorize = Callable[[Mapping[str, str], NodeInfo, str], Awaitable[str]]
 """(gRPC metadata, node, peer) to the proxy's key; raises Refused."""
 Lookup = Callable[[Proxy], Snapshot | None]
-"""What a proxy is to have; None: nothing is known yet, so stay silent. Called for every stream at every publish."""
+"""What a proxy is to have; None: nothing is known yet, so stay silent. Called for every stream at
+every publish.
+"""
 OnNack = Callable[[Proxy, str, Nack], None]
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
@@ -79,14 +82,18 @@ class _Stream:
 
     __slots__ = ("_context", "_gate", "_server", "_task", "closed", "proxy", "state")
 
-    def __init__(self, server: AdsServer, context: grpc.aio.ServicerContext, proxy: Proxy, state: StreamState) -> None:
+    def __init__(
+        self, server: AdsServer, context: grpc.aio.ServicerContext, proxy: Proxy, state: StreamState
+    ) -> None:
         self._server = server
         self._context = context
         self._task: asyncio.Task[None] | None = None
         self._gate: asyncio.TimerHandle | None = None
         self.proxy = proxy
         self.state = state
-        self.closed: asyncio.Future[tuple[grpc.StatusCode, str]] = asyncio.get_running_loop().create_future()
+        self.closed: asyncio.Future[tuple[grpc.StatusCode, str]] = (
+            asyncio.get_running_loop().create_future()
+        )
 
     def close(self, code: grpc.StatusCode, message: str) -> None:
         """End the stream from our side."""
@@ -101,7 +108,9 @@ class _Stream:
         if response is None:
             self._server.settled(self)
             if self.state.awaits and self._gate is None:
-                self._gate = asyncio.get_running_loop().call_later(GATE_SECONDS + 0.05, self._open_gate)
+                self._gate = asyncio.get_running_loop().call_later(
+                    GATE_SECONDS + 0.05, self._open_gate
+                )
         else:
             self._task = asyncio.create_task(self._write(response))
 
@@ -140,7 +149,9 @@ class _Stream:
 
 
 class AdsServer:
-    """Serves snapshots to proxies over incremental and state-of-the-world ADS. Belongs to one event loop."""
+    """Serves snapshots to proxies over incremental and state-of-the-world ADS. Belongs to one event
+    loop.
+    """
 
     def __init__(self, *, authorize: Authorize, on_nack: OnNack | None = None) -> None:
         self.metrics = Metrics()
@@ -166,11 +177,13 @@ class AdsServer:
         await self._server.start()
 
     async def stop(self, grace: float = 5.0) -> None:
-        """Say goodbye (GOAWAY), end all streams, and return within `grace` seconds; it cannot be started again."""
+        """Say goodbye (GOAWAY), end all streams, and return within `grace` seconds; it cannot be
+        started again.
+        """
         if self._server is None:
             return
-        # gRPC's polling thread ends with its last server object, and has to before the interpreter does: who keeps us
-        # for longer (aiohttp caches handlers for ever) must not keep it.
+        # gRPC's polling thread ends with its last server object, and has to before the interpreter
+        # does: who keeps us for longer (aiohttp caches handlers for ever) must not keep it.
         server, self._server = self._server, None
         stopping = asyncio.ensure_future(server.stop(grace))
         await asyncio.sleep(0)
@@ -179,7 +192,9 @@ class AdsServer:
         await stopping
 
     def publish(self, lookup: Lookup) -> None:
-        """From now on every proxy is to have what `lookup` says; where it is the same object, nothing is done."""
+        """From now on every proxy is to have what `lookup` says; where it is the same object,
+        nothing is done.
+        """
         self._lookup = lookup
         self._cache.clear()
         self.metrics.publishes += 1
@@ -236,7 +251,12 @@ class AdsServer:
     def refused_by(self, stream: _Stream) -> None:
         """A proxy refused something."""
         for type_url, nack in stream.state.nacks:
-            log.warning("refused by proxy", proxy=stream.proxy.key, type=_short(type_url), detail=nack.detail[:2000])
+            log.warning(
+                "refused by proxy",
+                proxy=stream.proxy.key,
+                type=_short(type_url),
+                detail=nack.detail[:2000],
+            )
             if self._on_nack is not None:
                 self._on_nack(stream.proxy, type_url, nack)
         stream.state.nacks.clear()
@@ -246,7 +266,13 @@ class AdsServer:
         names = sorted(frozenset().union(*stream.state.denied))
         stream.state.denied.clear()
         shown = [ascii(name[:_LONGEST_NAME]) for name in names[:_MOST_NAMES]]
-        log.warning("secrets denied", proxy=stream.proxy.key, peer=stream.proxy.peer, count=len(names), names=shown)
+        log.warning(
+            "secrets denied",
+            proxy=stream.proxy.key,
+            peer=stream.proxy.peer,
+            count=len(names),
+            names=shown,
+        )
 
     async def serve(self, context: grpc.aio.ServicerContext, *, delta: bool) -> None:
         """One stream, from its first request to its end."""
@@ -276,7 +302,9 @@ class AdsServer:
         metadata = {k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
         key = await self._authorize(metadata, node, context.peer())
         proxy = Proxy(key, node, context.peer(), delta, time.time())
-        state = StreamState(delta=delta, cache=self._cache, decode=self._decode, metrics=self.metrics)
+        state = StreamState(
+            delta=delta, cache=self._cache, decode=self._decode, metrics=self.metrics
+        )
         stream = _Stream(self, context, proxy, state)
         before = self._streams.get(key)
         if before is not None:
@@ -320,7 +348,9 @@ def _outcome(reader: asyncio.Future[None]) -> tuple[grpc.StatusCode, str]:
         return grpc.StatusCode.INVALID_ARGUMENT, str(error)
     if isinstance(error, TooMuch):
         return grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)
-    if error is not None and not isinstance(error, grpc.RpcError | grpc.aio.UsageError | asyncio.CancelledError):
+    if error is not None and not isinstance(
+        error, grpc.RpcError | grpc.aio.UsageError | asyncio.CancelledError
+    ):
         log.error("stream failed", exc_info=error)
         return grpc.StatusCode.INTERNAL, "internal error"
     return grpc.StatusCode.OK, ""
@@ -341,12 +371,16 @@ def _status(stream: _Stream) -> ProxyStatus:
             state = SyncState.NACKED
         elif not sub.sent_version:
             state = SyncState.NOT_SENT
-        elif sub.outstanding is None and snapshot is not None and sub.is_clean(snapshot.of(type_url)):
+        elif (
+            sub.outstanding is None and snapshot is not None and sub.is_clean(snapshot.of(type_url))
+        ):
             state = SyncState.SYNCED
         else:
             state = SyncState.STALE
         error, at = (sub.nack.detail, sub.nack.at) if sub.nack else ("", 0.0)
-        types.append(TypeStatus(type_url, state, sub.sent_version, sub.nonce, sub.acked_version, error, at))
+        types.append(
+            TypeStatus(type_url, state, sub.sent_version, sub.nonce, sub.acked_version, error, at)
+        )
     return ProxyStatus(stream.proxy, tuple(types))
 
 
@@ -365,6 +399,8 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio ships n
             f"/{SERVICE}/StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(sotw),
         }
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler | None:
         """The handler of a method."""
         return self._methods.get(handler_call_details.method)

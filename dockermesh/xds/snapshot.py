@@ -1,7 +1,8 @@
-"""What a proxy gets: immutable sets of resources, layered so that proxies share what they have in common.
+"""What a proxy gets: immutable sets of resources, layered so that proxies share what they have in
+common.
 
-Invariant: the version of a set is a hash of its names and bodies, independent of how it is layered and of the order it
-was made in; equal versions mean equal content.
+Invariant: the version of a set is a hash of its names and bodies, independent of how it is layered
+and of the order it was made in; equal versions mean equal content.
 """
 
 from __future__ import annotations
@@ -9,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from dockermesh.xds.resources import CLUSTER, ENDPOINTS, EXTENSION, LISTENER, ROUTES, SECRET, Resource
+from dockermesh.xds.resources import (
+    CLUSTER,
+    ENDPOINTS,
+    EXTENSION,
+    LISTENER,
+    ROUTES,
+    SECRET,
+    Resource,
+)
 
 DIGEST_MASK = (1 << 96) - 1
 
@@ -37,7 +46,9 @@ class ResourceSet:
         total = sum(r.digest for r in self._own.values())
         if self.base is not None:
             total += self.base.digest
-            total -= sum(hidden.digest for name in self._own if (hidden := self.base.get(name)) is not None)
+            total -= sum(
+                hidden.digest for name in self._own if (hidden := self.base.get(name)) is not None
+            )
         return total & DIGEST_MASK
 
     @property
@@ -88,8 +99,12 @@ class Snapshot:
     extensions: ResourceSet = EMPTY
 
     def with_secrets(self, secrets: ResourceSet) -> Snapshot:
-        """The same with other secrets. Made for every proxy at every publish, hence not by `replace`, which is slow."""
-        return Snapshot(self.clusters, self.endpoints, self.listeners, self.routes, secrets, self.extensions)
+        """The same with other secrets. Made for every proxy at every publish, hence not by
+        `replace`, which is slow.
+        """
+        return Snapshot(
+            self.clusters, self.endpoints, self.listeners, self.routes, secrets, self.extensions
+        )
 
     def of(self, type_url: str) -> ResourceSet:
         """The set of one type; empty for a type that is not known."""
@@ -105,7 +120,9 @@ FIELDS: Mapping[str, str] = {
     LISTENER: "listeners",
     ROUTES: "routes",
 }
-"""The types served, in the order in which they are sent: what is referred to goes before what refers to it."""
+"""The types served, in the order in which they are sent: what is referred to goes before what
+refers to it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +137,11 @@ NO_DIFF = Diff()
 
 
 def _plain_diff(old: Mapping[str, Resource], new: Mapping[str, Resource]) -> Diff:
-    changed = tuple(n for n, r in new.items() if (was := old.get(n)) is not r and (not was or was.version != r.version))
+    changed = tuple(
+        n
+        for n, r in new.items()
+        if (was := old.get(n)) is not r and (not was or was.version != r.version)
+    )
     return Diff(changed, tuple(n for n in old if n not in new))
 
 

@@ -34,7 +34,9 @@ class NodeInfo:
             raise Malformed("the node cannot be read") from e
         place = (node.locality.region, node.locality.zone, node.locality.sub_zone)
         build = node.user_agent_build_version.version
-        version = node.user_agent_version or f"{build.major_number}.{build.minor_number}.{build.patch}"
+        version = (
+            node.user_agent_version or f"{build.major_number}.{build.minor_number}.{build.patch}"
+        )
         return cls(node.id, node.cluster, metadata, "/".join(place).rstrip("/"), version)
 
 

@@ -1,7 +1,9 @@
-"""The whole state of one stream, and in which order its types are sent. Pure, no I/O and no clock of its own.
+"""The whole state of one stream, and in which order its types are sent. Pure, no I/O and no clock
+of its own.
 
-Order: secrets, clusters, endpoints, then listeners and routes once the clusters are accepted (Envoy withholds that ACK
-while a cluster is warming), and clusters are removed only after the routes that used them are replaced.
+Order: secrets, clusters, endpoints, then listeners and routes once the clusters are accepted (Envoy
+withholds that ACK while a cluster is warming), and clusters are removed only after the routes that
+used them are replaced.
 
 Invariant: a refusal, a stale nonce or an unknown type leaves every other type alone.
 """
@@ -15,10 +17,18 @@ from dockermesh.xds.request import Decoder, Request
 from dockermesh.xds.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET
 from dockermesh.xds.responses import Names, Response, ResponseCache
 from dockermesh.xds.snapshot import FIELDS, ResourceSet, Snapshot
-from dockermesh.xds.subscription import WILDCARD, DeltaSubscription, Nack, SotwSubscription, Subscription
+from dockermesh.xds.subscription import (
+    WILDCARD,
+    DeltaSubscription,
+    Nack,
+    SotwSubscription,
+    Subscription,
+)
 
 GATE_SECONDS = 3.0
-"""How long listeners and routes wait for clusters to be accepted; after that a stuck cluster holds nothing up."""
+"""How long listeners and routes wait for clusters to be accepted; after that a stuck cluster holds
+nothing up.
+"""
 _MAX_WAITING = 64
 _MAX_NAMES = 100_000
 
@@ -47,9 +57,21 @@ class Metrics:
 class StreamState:
     """What one proxy subscribed to, holds and refused."""
 
-    __slots__ = ("_cache", "_decode", "_metrics", "_waiting", "delta", "denied", "nacks", "snapshot", "subscriptions")
+    __slots__ = (
+        "_cache",
+        "_decode",
+        "_metrics",
+        "_waiting",
+        "delta",
+        "denied",
+        "nacks",
+        "snapshot",
+        "subscriptions",
+    )
 
-    def __init__(self, *, delta: bool, cache: ResponseCache, decode: Decoder, metrics: Metrics) -> None:
+    def __init__(
+        self, *, delta: bool, cache: ResponseCache, decode: Decoder, metrics: Metrics
+    ) -> None:
         self.delta = delta
         self.snapshot: Snapshot | None = None
         self.subscriptions: dict[str, Subscription] = {}
@@ -73,7 +95,9 @@ class StreamState:
             self.handle(self._decode(raw, delta=self.delta), now)
 
     def handle(self, request: Request, now: float) -> None:
-        """Take a decoded request in; requests that come before the first snapshot are kept for it."""
+        """Take a decoded request in; requests that come before the first snapshot are kept for
+        it.
+        """
         if len(request.names) > _MAX_NAMES:
             raise TooMuch(f"{len(request.names)} names in one request")
         if self.snapshot is not None:
@@ -91,7 +115,11 @@ class StreamState:
                 continue
             if isinstance(sub, SotwSubscription):
                 head, tail = expected.head, expected.tail
-                plain = raw.endswith(tail) and raw.startswith(head) and raw[len(head) : -len(tail)] == sub.body
+                plain = (
+                    raw.endswith(tail)
+                    and raw.startswith(head)
+                    and raw[len(head) : -len(tail)] == sub.body
+                )
             else:
                 plain = raw == expected.head
             if plain:
@@ -117,14 +145,18 @@ class StreamState:
             else:
                 self._metrics.stale_nonces += 1
                 if not self.delta:
-                    # The client had not seen our last response; it will say its names again when it has.
+                    # The client had not seen our last response; it will say its names again when it
+                    # has.
                     return
         if isinstance(sub, DeltaSubscription | SotwSubscription):
             sub.change(request)
 
     def _note_denied(self, request: Request, secrets: ResourceSet) -> None:
-        # Other types are asked for before they exist; who asks for a secret it does not have means somebody else's.
-        missing = frozenset(name for name in request.names if name != WILDCARD and name not in secrets)
+        # Other types are asked for before they exist; who asks for a secret it does not have means
+        # somebody else's.
+        missing = frozenset(
+            name for name in request.names if name != WILDCARD and name not in secrets
+        )
         if missing:
             self._metrics.secrets_denied += len(missing)
             self.denied.append(missing)
@@ -192,12 +224,17 @@ class StreamState:
         if not sub.acked_version:
             return False
         waited = (self.subscriptions.get(t) for t in (CLUSTER, ENDPOINTS))
-        return any(s is not None and s.outstanding is not None and now - s.sent_at < GATE_SECONDS for s in waited)
+        return any(
+            s is not None and s.outstanding is not None and now - s.sent_at < GATE_SECONDS
+            for s in waited
+        )
 
     def _routes_pending(self, snapshot: Snapshot) -> bool:
         for type_url in (LISTENER, ROUTES):
             sub = self.subscriptions.get(type_url)
-            if sub is not None and (sub.outstanding is not None or not sub.is_clean(snapshot.of(type_url))):
+            if sub is not None and (
+                sub.outstanding is not None or not sub.is_clean(snapshot.of(type_url))
+            ):
                 return True
         return False
 

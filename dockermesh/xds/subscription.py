@@ -1,10 +1,11 @@
-"""One type on one stream: what the client asked for, what it holds, and what it said about it. Pure, no I/O.
+"""One type on one stream: what the client asked for, what it holds, and what it said about it.
+Pure, no I/O.
 
-What the client holds is described by the set last sent (shared by all proxies) and the names that have to be sent
-whatever the diff says, so that streams in the same situation share the answer.
+What the client holds is described by the set last sent (shared by all proxies) and the names that
+have to be sent whatever the diff says, so that streams in the same situation share the answer.
 
-Invariant: at most one response is outstanding; once it is acknowledged and `next` gives None, the client holds exactly
-the subscribed part of the target.
+Invariant: at most one response is outstanding; once it is acknowledged and `next` gives None, the
+client holds exactly the subscribed part of the target.
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ class Subscription:
         self.force = union(self.force, names) if self.force else names
 
     def next(self, target: ResourceSet, now: float) -> Response | None:
-        """The response to write now, which then is outstanding; None if there is none or one is outstanding."""
+        """The response to write now, which then is outstanding; None if there is none or one is
+        outstanding.
+        """
         if self.outstanding is not None or self.is_clean(target):
             return None
         if self._rejected:
@@ -92,15 +95,18 @@ class Subscription:
         return response
 
     def _retry_rejected(self, target: ResourceSet) -> None:
-        # Envoy may have applied nothing of a response that it refused for the sake of one resource: as soon as any of
-        # them changes, all are sent again; until then none, or the refusal would repeat for ever.
+        # Envoy may have applied nothing of a response that it refused for the sake of one resource:
+        # as soon as any of them changes, all are sent again; until then none, or the refusal would
+        # repeat for ever.
         diff = self._cache.diff(self.sent, target)
         if any(n in self._rejected for n in (*diff.changed, *diff.removed)):
             self.push_again(self._rejected)
         self._forget_rejected(target)
 
     def _forget_rejected(self, target: ResourceSet) -> None:
-        self._rejected = frozenset(n for n in self._rejected if n in target and (self.wildcard or n in self.names))
+        self._rejected = frozenset(
+            n for n in self._rejected if n in target and (self.wildcard or n in self.names)
+        )
         if not self._rejected:
             self.nack = None
 
@@ -143,7 +149,9 @@ class DeltaSubscription(Subscription):
 
     def begin(self, request: Request, target: ResourceSet) -> None:
         """The first request for this type on this stream."""
-        self.wildcard = WILDCARD in request.names or (not request.names and self.type_url in _LEGACY_WILDCARD)
+        self.wildcard = WILDCARD in request.names or (
+            not request.names and self.type_url in _LEGACY_WILDCARD
+        )
         self.names = request.names - {WILDCARD} if self.wildcard else request.names
         held = request.initial
         if not held:
@@ -154,8 +162,11 @@ class DeltaSubscription(Subscription):
             return
         asked = (*target, *held) if self.wildcard else self.names
         now = {n: r.version if (r := target.get(n)) else None for n in asked}
-        # What the client does not hold and what does not exist is news to it as well: it waits for an answer.
-        self.force = frozenset(n for n, version in now.items() if version is None or held.get(n) != version)
+        # What the client does not hold and what does not exist is news to it as well: it waits for
+        # an answer.
+        self.force = frozenset(
+            n for n, version in now.items() if version is None or held.get(n) != version
+        )
         self.sent = target
         self.resumed = not self.force
         if self.resumed:
@@ -216,7 +227,8 @@ class SotwSubscription(Subscription):
             self.body = request.body
             return
         before, was_wildcard = self.names, self.wildcard
-        # An empty list means everything only until names were asked for; after that it means nothing.
+        # An empty list means everything only until names were asked for; after that it means
+        # nothing.
         self._subscribe(request)
         if self.wildcard and not was_wildcard:
             self.answer = True

@@ -1,9 +1,11 @@
-"""Calls URLs again and again, one thread for each, and says of every answer what came of it; ends with its input.
+"""Calls URLs again and again, one thread for each, and says of every answer what came of it; ends
+with its input.
 
     python3 caller.py SECONDS URL...
 
-Runs on the host and, handed over as text, in an app's container: it needs nothing but Python. A thread asks again
-when it was answered, at the earliest SECONDS after it asked before: a slow machine slows the load down.
+Runs on the host and, handed over as text, in an app's container: it needs nothing but Python. A
+thread asks again when it was answered, at the earliest SECONDS after it asked before: a slow
+machine slows the load down.
 """
 
 import http.client
@@ -28,8 +30,14 @@ def fetch(url: str) -> tuple[int, str, str]:
         connection.request("GET", parts.path)
         answer = connection.getresponse()
         text = answer.read().decode("utf-8", "replace")
-        sorry = "; ".join(found.strip() for found in re.findall("[^<>]*currently unavailable[^<>]*", text))
-        return answer.status, answer.getheader("x-served-by", ""), sorry if answer.status == 200 else text[:100]
+        sorry = "; ".join(
+            found.strip() for found in re.findall("[^<>]*currently unavailable[^<>]*", text)
+        )
+        return (
+            answer.status,
+            answer.getheader("x-served-by", ""),
+            sorry if answer.status == 200 else text[:100],
+        )
     finally:
         connection.close()
 
@@ -51,7 +59,9 @@ def call(url: str, pace: float) -> None:
 
 def main() -> None:
     """Call until the standard input ends."""
-    threads = [threading.Thread(target=call, args=(url, float(sys.argv[1]))) for url in sys.argv[2:]]
+    threads = [
+        threading.Thread(target=call, args=(url, float(sys.argv[1]))) for url in sys.argv[2:]
+    ]
     for thread in threads:
         thread.start()
     sys.stdin.read()

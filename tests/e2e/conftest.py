@@ -1,7 +1,7 @@
 """One bookinfo mesh for the whole session; each test finds it in sync and leaves it in sync.
 
-Invariant: a machine that cannot run these tests fails them, with the reason; what a test breaks is mended before the
-next one starts, or that one fails for it.
+Invariant: a machine that cannot run these tests fails them, with the reason; what a test breaks is
+mended before the next one starts, or that one fails for it.
 """
 
 from __future__ import annotations
@@ -20,19 +20,28 @@ LAST = ("test_registry_docker.py", "test_daemon_restart.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # This layer is the last: the mesh that it starts would heal the containers that other layers break on purpose.
-    items.sort(key=lambda item: (HERE in item.path.parents, item.path.name in LAST and LAST.index(item.path.name) + 1))
+    # This layer is the last: the mesh that it starts would heal the containers that other layers
+    # break on purpose.
+    items.sort(
+        key=lambda item: (
+            HERE in item.path.parents,
+            item.path.name in LAST and LAST.index(item.path.name) + 1,
+        )
+    )
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    # The rest of the suite may skip without an engine; these are the proof that the mesh works, and may not.
+    # The rest of the suite may skip without an engine; these are the proof that the mesh works, and
+    # may not.
     if not shutil.which("docker") or run("docker", "version", check=False).returncode:
         pytest.fail("no Docker engine answers -> run: scripts/setup engine", pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     mesh = getattr(item, "funcargs", {}).get("mesh")
     if report.failed and isinstance(mesh, Mesh):
@@ -42,7 +51,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.fixture(scope="session")
 def bookinfo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
-    """Bookinfo in a mesh of the working tree; removed at the end unless somebody had it running before."""
+    """Bookinfo in a mesh of the working tree; removed at the end unless somebody had it running
+    before.
+    """
     was_up = bool(docker("ps", "-q", "--filter", "label=com.docker.compose.project=bookinfo"))
     mesh = Mesh(tmp_path_factory.mktemp("state"))
     # Images of yesterday's sources would test yesterday's mesh.
@@ -63,7 +74,9 @@ def mesh(bookinfo: Mesh) -> Iterator[Mesh]:
 
 @pytest.fixture
 def measured(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
-    """Records how long something took, for the end of the report: figures depend on the machine, verdicts do not."""
+    """Records how long something took, for the end of the report: figures depend on the machine,
+    verdicts do not.
+    """
 
     def record(what: str, seconds: float) -> None:
         request.config.stash.setdefault(FIGURES, []).append(f"{what} {seconds:.2f} s")
@@ -71,7 +84,9 @@ def measured(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
     return record
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
     if figures := config.stash.get(FIGURES, []):
         terminalreporter.section("measured")
         for line in figures:
@@ -81,10 +96,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def _mend(mesh: Mesh) -> None:
     if mesh.is_synced():
         return
-    # A test that failed half-way may have left something stopped: that is its failure, not the next one's.
+    # A test that failed half-way may have left something stopped: that is its failure, not the next
+    # one's.
     docker("start", "dockermesh-consul", "dockermesh-control-plane", check=False)
     for app in APPS:
-        docker("start", f"bookinfo-{app}-1-pod-1", f"bookinfo-{app}-1-proxy-1", f"bookinfo-{app}-1", check=False)
+        docker(
+            "start",
+            f"bookinfo-{app}-1-pod-1",
+            f"bookinfo-{app}-1-proxy-1",
+            f"bookinfo-{app}-1",
+            check=False,
+        )
     mesh.up()
     mesh.until_synced(60)
 
@@ -93,7 +115,9 @@ def _mend(mesh: Mesh) -> None:
 def small(tmp_path: Path) -> Callable[..., str]:
     """Writes a small Compose project around bookinfo's `details`, and returns its file's path."""
 
-    def write(project: str, *, replicas: int = 1, published: int = 0, head: str = "", body: str = "") -> str:
+    def write(
+        project: str, *, replicas: int = 1, published: int = 0, head: str = "", body: str = ""
+    ) -> str:
         lines = [
             *([head] if head else []),
             f"name: {project}",

@@ -1,9 +1,11 @@
-"""A load on the mesh: two browsers at the gateway and three callers inside, each with one request in flight.
+"""A load on the mesh: two browsers at the gateway and three callers inside, each with one request
+in flight.
 
-Those inside ask services directly, through the proxy of the app in whose container they run, and have all the patience
-in the world: a service that cannot be had fails them. The page also fails when it comes without its parts, unless
-an app itself lost patience: they give up after 2.5 or 3 s, which on a busy machine proves nothing.
-Invariant: a request counts as failed unless its answer came whole; nothing in flight is left uncounted.
+Those inside ask services directly, through the proxy of the app in whose container they run, and
+have all the patience in the world: a service that cannot be had fails them. The page also fails
+when it comes without its parts, unless an app itself lost patience: they give up after 2.5 or 3 s,
+which on a busy machine proves nothing. Invariant: a request counts as failed unless its answer came
+whole; nothing in flight is left uncounted.
 """
 
 from __future__ import annotations
@@ -23,13 +25,18 @@ from patience import SLACK, until
 
 PAGE = "http://127.0.0.1:30080/productpage"
 INSIDE = "bookinfo-productpage-v1-1"
-SERVICES = ("http://reviews:9080/reviews/0", "http://reviews:9080/reviews/0", "http://details:9080/details/0")
+SERVICES = (
+    "http://reviews:9080/reviews/0",
+    "http://reviews:9080/reviews/0",
+    "http://details:9080/details/0",
+)
 PACE_S = 0.1
 GIVES_UP_S = 2.5
 """How long reviews v3 waits for ratings; productpage waits 3 s for details and reviews."""
 HELD_S = 2.5
-"""Proxies keep a request for a replica that restarts for some 8 s, and hardly ever less than 3: twenty back-offs of
-random length. Who is still not there by then is slow, not lost."""
+"""Proxies keep a request for a replica that restarts for some 8 s, and hardly ever less than 3:
+twenty back-offs of random length. Who is still not there by then is slow, not lost.
+"""
 _CALLER = Path(__file__).with_name("caller.py").read_text()
 
 
@@ -89,7 +96,9 @@ class Load:
 
     def _start(self, *python: str, urls: Sequence[str]) -> None:
         command = [*python, "-c", _CALLER, str(PACE_S), *urls]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         reader = threading.Thread(target=self._read, args=(process,))
         reader.start()
         self._callers.append((process, reader))
@@ -106,11 +115,15 @@ class Load:
 
     def warmed(self) -> None:
         """Wait until the load flows: every version of reviews, if it is called, and the page."""
-        wanted = {"productpage-v1"} | ({"reviews-v1", "reviews-v2", "reviews-v3"} if self.urls is SERVICES else set())
+        wanted = {"productpage-v1"} | (
+            {"reviews-v1", "reviews-v2", "reviews-v3"} if self.urls is SERVICES else set()
+        )
         until(lambda: wanted <= {s.by for s in list(self.samples)}, f"answers of {sorted(wanted)}")
 
     def settle(self, requests: int = 40) -> None:
-        """Wait for so many answers to requests that begin from now on, so that a fault that shows late is seen."""
+        """Wait for so many answers to requests that begin from now on, so that a fault that shows
+        late is seen.
+        """
         now = time.monotonic()
         until(lambda: len(self.since(now)) >= requests, f"{requests} more answers")
 
@@ -123,7 +136,9 @@ class Load:
         return [s for s in self.samples if s.error and not _overlaps(s, in_hand)]
 
     def assert_none_failed(self, *in_hand: tuple[float, float]) -> None:
-        """No request failed, but at most one of each caller for each moment at which something was killed."""
+        """No request failed, but at most one of each caller for each moment at which something was
+        killed.
+        """
         assert self.failures(in_hand) == [], self.report()
         for span in in_hand:
             lost = [s for s in self.samples if s.error and _overlaps(s, [span])]
@@ -136,7 +151,8 @@ class Load:
         slowest = max((s.ended - s.began for s in self.samples), default=0.0)
         impatient = sum(s.impatient for s in self.samples)
         head = (
-            f"{len(self.samples)} requests, {len(failed)} failed, {impatient} given up after {GIVES_UP_S:g} s or more"
+            f"{len(self.samples)} requests, {len(failed)} failed, {impatient} given up after"
+            f" {GIVES_UP_S:g} s or more"
         )
         answered = dict(Counter(s.by for s in self.samples))
         lines = [f"  at {s.began - first:.2f} s: {s}" for s in failed[:10]]

@@ -1,6 +1,8 @@
-"""What the end-to-end tests drive a real mesh with: the command line, the engine, and what both can be asked.
+"""What the end-to-end tests drive a real mesh with: the command line, the engine, and what both can
+be asked.
 
-Invariant: everything waits with `patience.until`, for a condition and up to a deadline; nothing sleeps and hopes.
+Invariant: everything waits with `patience.until`, for a condition and up to a deadline; nothing
+sleeps and hopes.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ def run(*command: str, check: bool = True, **options: Any) -> subprocess.Complet
         options.setdefault("stdin", subprocess.DEVNULL)
     done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     if check:
-        assert done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}{done.stderr}"
+        assert done.returncode == 0, (
+            f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}{done.stderr}"
+        )
     return done
 
 
@@ -73,7 +77,9 @@ def pid(container: str) -> int:
 
 
 def send(container: str, number: signal.Signals) -> int:
-    """Send a signal to the first process from outside, so that Docker knows nothing of it; returns its id."""
+    """Send a signal to the first process from outside, so that Docker knows nothing of it; returns
+    its id.
+    """
     target = pid(container)
     assert target, f"{container} does not run"
     try:
@@ -81,19 +87,31 @@ def send(container: str, number: signal.Signals) -> int:
     except PermissionError:
         # Not root: let a container do it.
         image = inspect(CONTROL_PLANE)["Config"]["Image"]
-        docker("run", "--rm", "--privileged", "--pid=host", "--entrypoint=kill", image, f"-{number}", str(target))
+        docker(
+            "run",
+            "--rm",
+            "--privileged",
+            "--pid=host",
+            "--entrypoint=kill",
+            image,
+            f"-{number}",
+            str(target),
+        )
     return target
 
 
 def kill(container: str) -> tuple[float, float]:
-    """Kill the first process with -9, as the OOM killer would; returns the moments between which it was dying.
+    """Kill the first process with -9, as the OOM killer would; returns the moments between which it
+    was dying.
 
-    A dying process still has connections that the kernel takes in its name, so its end is waited for, and what its
-    peers need to learn of it.
+    A dying process still has connections that the kernel takes in its name, so its end is waited
+    for, and what its peers need to learn of it.
     """
     before = time.monotonic()
     target = send(container, signal.SIGKILL)
-    until(lambda: not Path(f"/proc/{target}").exists(), f"process {target} is gone", 10, every=0.002)
+    until(
+        lambda: not Path(f"/proc/{target}").exists(), f"process {target} is gone", 10, every=0.002
+    )
     return before, time.monotonic() + LEARNS_S
 
 
@@ -115,7 +133,9 @@ def listening_ports(container: str) -> set[int]:
     return ports
 
 
-def get(url: str, *, timeout: float = 10 * SLACK, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
+def get(
+    url: str, *, timeout: float = 10 * SLACK, headers: Mapping[str, str] | None = None
+) -> tuple[int, str]:
     """Status and body; a refused connection is an OSError, an error status is not."""
     request = urllib.request.Request(url, headers=dict(headers or {}))
     try:
@@ -128,12 +148,19 @@ def get(url: str, *, timeout: float = 10 * SLACK, headers: Mapping[str, str] | N
 
 
 def whole_page() -> str:
-    """The product page, if it has all of its parts: the apps give each other up after 2.5 or 3 s."""
+    """The product page, if it has all of its parts: the apps give each other up after 2.5 or 3
+    s.
+    """
     try:
         code, body = get("http://127.0.0.1:30080/productpage")
     except OSError:
         return ""
-    is_whole = code == 200 and "ISBN-10" in body and "Reviewer1" in body and "currently unavailable" not in body
+    is_whole = (
+        code == 200
+        and "ISBN-10" in body
+        and "Reviewer1" in body
+        and "currently unavailable" not in body
+    )
     return body if is_whole else ""
 
 
@@ -158,7 +185,9 @@ def consul(path: str, method: str = "GET", body: object = None) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Mesh:
-    """The mesh of this host as its user sees it. `state` is where the command line keeps generated projects."""
+    """The mesh of this host as its user sees it. `state` is where the command line keeps generated
+    projects.
+    """
 
     state: Path
 
@@ -174,7 +203,9 @@ class Mesh:
     def up(self, file: str | Path = SAMPLE, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`dockermesh up`, which must succeed."""
         done = self.command("up", "-f", str(file), "--timeout", str(60 * SLACK), *arguments)
-        assert done.returncode == 0, f"up {file} ended with {done.returncode}\n{done.stdout}{done.stderr}"
+        assert done.returncode == 0, (
+            f"up {file} ended with {done.returncode}\n{done.stdout}{done.stderr}"
+        )
         return done
 
     def down(self, project: str) -> None:
@@ -190,19 +221,28 @@ class Mesh:
 
     def page(self, path: str, port: int = 15014) -> str:
         """A page of the control plane, with the token of its container."""
-        code, body = get(f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Bearer {_token()}"})
+        code, body = get(
+            f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Bearer {_token()}"}
+        )
         assert code == 200, f"{path}: {code} {body}"
         return body
 
     def metrics(self) -> dict[str, float]:
         """The control plane's metrics by name with labels."""
-        lines = [line for line in self.page("/metrics").splitlines() if line and not line.startswith("#")]
+        lines = [
+            line for line in self.page("/metrics").splitlines() if line and not line.startswith("#")
+        ]
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
 
     def endpoints(self, service: str) -> list[dict[str, Any]]:
         """The endpoints that the control plane knows of a service."""
         listed = json.loads(self.page("/debug/registryz"))
-        return [e for s in listed if s["hostname"] == f"{service}.service.consul" for e in s["endpoints"]]
+        return [
+            e
+            for s in listed
+            if s["hostname"] == f"{service}.service.consul"
+            for e in s["endpoints"]
+        ]
 
     def is_ready(self) -> bool:
         """Whether the control plane serves proxies."""
@@ -222,15 +262,26 @@ class Mesh:
         except (OSError, AssertionError):
             return False
         wanted = set(names) or EVERYBODY
-        good = {w["name"] for w in report["workloads"] if w["xds"] == "SYNCED" and w["health"] in {"healthy", "-"}}
+        good = {
+            w["name"]
+            for w in report["workloads"]
+            if w["xds"] == "SYNCED" and w["health"] in {"healthy", "-"}
+        }
         return wanted <= good and not report["degraded"]
 
     def until_synced(self, seconds: float = HEALS_S, names: Collection[str] = ()) -> None:
         """Wait until all is well again."""
-        until(lambda: self.is_synced(names), "every proxy in sync and every endpoint healthy", seconds, 0.1)
+        until(
+            lambda: self.is_synced(names),
+            "every proxy in sync and every endpoint healthy",
+            seconds,
+            0.1,
+        )
 
     def resources_sent(self) -> float:
-        """How many resources but certificates, which are new after each start, the control plane sent since then."""
+        """How many resources but certificates, which are new after each start, the control plane
+        sent since then.
+        """
         counted = self.metrics().items()
         prefix, certificates = "dockermesh_xds_resources_sent_total", 'type="secrets"'
         return sum(v for name, v in counted if name.startswith(prefix) and certificates not in name)
@@ -238,7 +289,9 @@ class Mesh:
 
 @cache
 def _token() -> str:
-    """The API's token, out of the control plane's container as the command line does it; restarts do not change it."""
+    """The API's token, out of the control plane's container as the command line does it; restarts
+    do not change it.
+    """
     return docker("exec", CONTROL_PLANE, "cat", TOKEN_FILE)
 
 
@@ -254,7 +307,14 @@ def leftovers(project: str) -> list[str]:
 
 def containers(project: str) -> dict[str, tuple[str, str]]:
     """Container id and moment of start by name."""
-    names = docker("ps", "-a", "--filter", f"label=com.docker.compose.project={project}", "--format", "{{.Names}}")
+    names = docker(
+        "ps",
+        "-a",
+        "--filter",
+        f"label=com.docker.compose.project={project}",
+        "--format",
+        "{{.Names}}",
+    )
     found = {name: inspect(name) for name in names.split()}
     return {name: (c["Id"], c["State"]["StartedAt"]) for name, c in found.items() if c}
 
@@ -263,7 +323,16 @@ def diagnosis(mesh: Mesh) -> str:
     """What one wants to know when a test failed."""
     table = mesh.command("ps")
     ours = docker(
-        "ps", "-a", "--filter", "label=dockermesh.io/role", "--format", "{{.Names}}\t{{.Status}}", check=False
+        "ps",
+        "-a",
+        "--filter",
+        "label=dockermesh.io/role",
+        "--format",
+        "{{.Names}}\t{{.Status}}",
+        check=False,
     )
     log = run("docker", "logs", "--tail", "40", CONTROL_PLANE, check=False)
-    return f"{table.stdout}{table.stderr}\n{ours}\n--- log of the control plane\n{log.stdout}{log.stderr}"
+    return (
+        f"{table.stdout}{table.stderr}\n{ours}\n--- log of the control"
+        f" plane\n{log.stdout}{log.stderr}"
+    )

@@ -1,4 +1,5 @@
-"""What the tests of bookinfo's tasks do as their reader would: apply files with kubectl, open pages, send load.
+"""What the tests of bookinfo's tasks do as their reader would: apply files with kubectl, open
+pages, send load.
 
 Invariant: whatever a test applies it takes away again; shares are judged by exact binomial bounds.
 """
@@ -37,7 +38,9 @@ _SORRY = re.compile(r"[^<>]*currently unavailable[^<>]*")
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The product page: which version wrote the reviews, what it could not show, and how long it took."""
+    """The product page: which version wrote the reviews, what it could not show, and how long it
+    took.
+    """
 
     version: str
     sorry: str
@@ -51,7 +54,8 @@ class Tasks:
     mesh: Mesh
     kubeconfig: str
 
-    # kubectl --------------------------------------------------------------------------------------------------------
+    # kubectl
+    # ----------------------------------------------------------------------------------------------
 
     def kubectl(self, *arguments: str, text: str | None = None, check: bool = True) -> str:
         """kubectl's output."""
@@ -61,9 +65,11 @@ class Tasks:
 
     @contextmanager
     def applied(self, *names: str) -> Iterator[None]:
-        """Files of `networking/`, applied in this order, and their resources removed in the opposite one.
+        """Files of `networking/`, applied in this order, and their resources removed in the
+        opposite one.
 
-        Rules go before the subsets that they name: a rule that names none is answered 503, here as in Istio.
+        Rules go before the subsets that they name: a rule that names none is answered 503, here as
+        in Istio.
         """
         files = [f"--filename={NETWORKING / name}.yaml" for name in names]
         try:
@@ -84,10 +90,22 @@ class Tasks:
 
     def renew(self, namespace: str, name: str, kind: str, *options: str) -> None:
         """Replace a Secret the way everybody does it."""
-        made = self.kubectl("create", "-n", namespace, "secret", kind, name, *options, "--dry-run=client", "-o", "yaml")
+        made = self.kubectl(
+            "create",
+            "-n",
+            namespace,
+            "secret",
+            kind,
+            name,
+            *options,
+            "--dry-run=client",
+            "-o",
+            "yaml",
+        )
         self.kubectl("apply", "-f", "-", text=made)
 
-    # bookinfo -------------------------------------------------------------------------------------------------------
+    # bookinfo
+    # ----------------------------------------------------------------------------------------------
 
     def page(self, user: str = "") -> Page:
         """The page as a user sees it."""
@@ -99,22 +117,30 @@ class Tasks:
         return Page(version[1] if version else "", sorry[0].strip() if sorry else "", seconds)
 
     def versions(self, requests: int, user: str = "") -> Counter[str]:
-        """Which versions answer so many requests for reviews: v1 has no stars, v2 black ones, v3 red ones."""
+        """Which versions answer so many requests for reviews: v1 has no stars, v2 black ones, v3
+        red ones.
+        """
 
         cookie = self.jason if user else ""
 
         def version(_: int) -> str:
-            return until(lambda: self._version(cookie), "reviews are answered with all of their parts")
+            return until(
+                lambda: self._version(cookie), "reviews are answered with all of their parts"
+            )
 
         with ThreadPoolExecutor(4) as pool:
             return Counter(pool.map(version, range(requests)))
 
     def _version(self, cookie: str) -> str:
-        """Who answers a request for reviews; empty where an app lost patience, as it may on a busy machine."""
+        """Who answers a request for reviews; empty where an app lost patience, as it may on a busy
+        machine.
+        """
         began = time.monotonic()
         status, body = self._request("GET", "/api/v1/products/0/reviews", cookie=cookie)
         rating = json.loads(body)["reviews"][0].get("rating") if status == 200 else {}
-        if time.monotonic() - began >= GIVES_UP_S and (status != 200 or (rating and "color" not in rating)):
+        if time.monotonic() - began >= GIVES_UP_S and (
+            status != 200 or (rating and "color" not in rating)
+        ):
             return ""
         assert status == 200, f"{status}: {body[:200]}"
         return _BY_COLOUR[rating["color"]] if rating else "v1"
@@ -141,7 +167,8 @@ class Tasks:
         finally:
             connection.close()
 
-    # the tools ------------------------------------------------------------------------------------------------------
+    # the tools
+    # ----------------------------------------------------------------------------------------------
 
     def load(self, url: str, requests: int = 1, connections: int = 1) -> dict[str, Any]:
         """What the load generator in the mesh reports."""
@@ -155,7 +182,11 @@ class Tasks:
 
 
 def check_share(hits: int, of: int, share: float) -> None:
-    """Fail if so few or so many hits would come once in a million runs or less, were `share` true."""
+    """Fail if so few or so many hits would come once in a million runs or less, were `share`
+    true.
+    """
     chances = [comb(of, k) * share**k * (1 - share) ** (of - k) for k in range(of + 1)]
     fewer, more = sum(chances[: hits + 1]), sum(chances[hits:])
-    assert min(fewer, more) >= FALSE_ALARM / 2, f"{hits} of {of} where a share of {share:.0%} was asked for"
+    assert min(fewer, more) >= FALSE_ALARM / 2, (
+        f"{hits} of {of} where a share of {share:.0%} was asked for"
+    )

@@ -1,4 +1,6 @@
-"""Who may call what: the sample's policies on bookinfo, seen from the browser and from app containers."""
+"""Who may call what: the sample's policies on bookinfo, seen from the browser and from app
+containers.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ SECURITY = ROOT / "samples/bookinfo/security"
 PAGE = "http://127.0.0.1:30080/productpage"
 DETAILS, RATINGS = "http://details:9080/details/0", "http://ratings:9080/ratings/0"
 RATED = "http://ratings:9080/ratings/7"
-"""For POST: one that comes through before a policy is in force changes the stars of a book that no page shows."""
+"""For POST: one that comes through before a policy is in force changes the stars of a book that no
+page shows.
+"""
 PRODUCTS = "http://127.0.0.1:30080/api/v1/products"
 DENIED = (403, "RBAC: access denied")
 CALL = """
@@ -46,23 +50,36 @@ def call(app: str, url: str, method: str = "GET") -> int:
 
 
 def comes_to(app: str, url: str, status: int, method: str = "GET") -> None:
-    """Wait until the app is answered so: proxies finish requests on connections that they have by the rules of then."""
-    until(lambda: call(app, url, method) == status, f"{app} gets {status} for {method} {url}", 30, 0.2)
+    """Wait until the app is answered so: proxies finish requests on connections that they have by
+    the rules of then.
+    """
+    until(
+        lambda: call(app, url, method) == status, f"{app} gets {status} for {method} {url}", 30, 0.2
+    )
 
 
 def page_comes_to(url: str, expected: tuple[int, str], **headers: str) -> None:
-    """The same for the browser: each of the gateway's two workers has connections of its own to what is behind it."""
+    """The same for the browser: each of the gateway's two workers has connections of its own to
+    what is behind it.
+    """
     until(lambda: asked(url, **headers) == expected, f"{url} answers {expected}", 30, 0.2)
 
 
 def refused_as_unknown(url: str, token: str) -> None:
     """The gateway has two workers, and takes a change in one after the other."""
-    until(lambda: asked(url, Authorization=f"Bearer {token}")[0] == 401, f"{url} is refused with 401", 30, 0.2)
+    until(
+        lambda: asked(url, Authorization=f"Bearer {token}")[0] == 401,
+        f"{url} is refused with 401",
+        30,
+        0.2,
+    )
 
 
 def asked(url: str, **headers: str) -> tuple[int, str]:
     """Status, and the text of an error."""
-    code, text = get(url, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    code, text = get(
+        url, headers={name.replace("_", "-"): value for name, value in headers.items()}
+    )
     return code, "" if code == 200 else text.strip()
 
 
@@ -96,11 +113,19 @@ def test_a_dry_run_only_counts(mesh: Mesh) -> None:
         found = inspect("bookinfo-reviews-v1-1-pod-1")["NetworkSettings"]["Networks"].values()
         address = next(iter(found))["IPAddress"]
         lines = get(f"http://{address}:15090/stats/prometheus")[1].splitlines()
-        return sum(int(line.rpartition(" ")[2]) for line in lines if "shadow_denied" in line and line[0] != "#")
+        return sum(
+            int(line.rpartition(" ")[2])
+            for line in lines
+            if "shadow_denied" in line and line[0] != "#"
+        )
 
     with applied(mesh, "authorization-policy-deny-dry-run"):
         url = "http://reviews:9080/reviews/0"
-        until(lambda: call("productpage-v1", url) == 200 and counted() > 0, "a count of what was not denied", 60)
+        until(
+            lambda: call("productpage-v1", url) == 200 and counted() > 0,
+            "a count of what was not denied",
+            60,
+        )
 
 
 def test_the_gateway_asks_for_tokens_where_it_is_told(mesh: Mesh) -> None:

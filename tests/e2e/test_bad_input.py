@@ -1,4 +1,6 @@
-"""What is wrong is said once, with the fix, and leaves nothing that `dockermesh down` does not remove."""
+"""What is wrong is said once, with the fix, and leaves nothing that `dockermesh down` does not
+remove.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def test_invalid_yaml(mesh: Mesh, tmp_path: Path) -> None:
 
 
 def test_unknown_service_in_gateway_port(mesh: Mesh, small: Callable[..., str]) -> None:
-    refused(mesh.command("up", "-f", small("wrongport"), "--gateway-port", "nosuch:30088"), "nosuch")
+    refused(
+        mesh.command("up", "-f", small("wrongport"), "--gateway-port", "nosuch:30088"), "nosuch"
+    )
     assert leftovers("wrongport") == []
 
 
@@ -66,7 +70,9 @@ def test_only_compose_version_1(mesh: Mesh, small: Callable[..., str], tmp_path:
 
 def test_an_image_that_cannot_be_had(mesh: Mesh, tmp_path: Path) -> None:
     file = tmp_path / "compose.yaml"
-    file.write_text("name: noimage\nservices:\n  app: {image: 'localhost:1/no/such:image', expose: ['80']}\n")
+    file.write_text(
+        "name: noimage\nservices:\n  app: {image: 'localhost:1/no/such:image', expose: ['80']}\n"
+    )
     try:
         refused(mesh.command("up", "-f", str(file), "--timeout", "300"), "image")
     finally:
@@ -95,7 +101,8 @@ def test_down_of_what_is_not_there(mesh: Mesh) -> None:
     assert "not running" in done.stderr
 
 
-# A job's image has often ports: it is the app's. This one is never healthy, so that it is waited for until it ends.
+# A job's image has often ports: it is the app's. This one is never healthy, so that it is waited
+# for until it ends.
 JOB = """
   job:
     image: bookinfo-details-v1
@@ -109,7 +116,11 @@ def test_a_job_that_has_done_its_work_is_no_failure_and_one_that_failed_is_told(
 ) -> None:
     try:
         mesh.up(small("jobs", body=JOB.format(code=0)))
-        said = refused(mesh.command("up", "-f", small("jobs", body=JOB.format(code=3))), "jobs-job-1", "exit code 3")
+        said = refused(
+            mesh.command("up", "-f", small("jobs", body=JOB.format(code=3))),
+            "jobs-job-1",
+            "exit code 3",
+        )
         assert "jobs/shop-1" not in said, "the others are well"
     finally:
         mesh.down("jobs")

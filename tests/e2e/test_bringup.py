@@ -1,4 +1,6 @@
-"""Bookinfo after `dockermesh up`: what a user sees, what an app sees, and what neither gets to see."""
+"""Bookinfo after `dockermesh up`: what a user sees, what an app sees, and what neither gets to
+see.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ pytestmark = pytest.mark.docker
 PAGE = "http://localhost:30080/productpage"
 APP = "bookinfo-productpage-v1-1"
 
-# Runs in an app container. Of every URL: its host's address there, the status, whether a proxy answered.
+# Runs in an app container. Of every URL: its host's address there, the status, whether a proxy
+# answered.
 ASK = """
 import http.client, json, socket, sys
 from concurrent.futures import ThreadPoolExecutor
@@ -54,7 +57,9 @@ SILENT_S = 3.0
 
 
 def ask(container: str, *urls: str, patience: float = 10 * SLACK) -> dict[str, Any]:
-    answered: dict[str, Any] = json.loads(docker("exec", container, "python3", "-c", ASK, str(patience), *urls))
+    answered: dict[str, Any] = json.loads(
+        docker("exec", container, "python3", "-c", ASK, str(patience), *urls)
+    )
     return answered
 
 
@@ -69,7 +74,9 @@ def test_six_workloads_and_the_gateway_are_in_sync(mesh: Mesh) -> None:
     assert listed["bookinfo/gateway-1"]["kind"] == "router"
     for name, workload in listed.items():
         assert workload["health"] == ("-" if workload["kind"] == "router" else "healthy"), name
-        assert inspect(workload["app_container"] or workload["proxy_container"])["State"]["Running"], name
+        assert inspect(workload["app_container"] or workload["proxy_container"])["State"][
+            "Running"
+        ], name
 
 
 def test_the_page_shows_details_and_reviews_of_all_versions(mesh: Mesh) -> None:
@@ -98,7 +105,9 @@ def test_a_second_up_starts_nothing_and_says_so(mesh: Mesh) -> None:
 
 
 def test_consul_lists_the_endpoints_with_their_versions(mesh: Mesh) -> None:
-    passing = [e for e in consul("/v1/health/service/reviews?passing") if "bookinfo-" in e["Service"]["ID"]]
+    passing = [
+        e for e in consul("/v1/health/service/reviews?passing") if "bookinfo-" in e["Service"]["ID"]
+    ]
     assert sorted(tag for entry in passing for tag in entry["Service"]["Tags"]) == [
         "version|v1",
         "version|v2",
@@ -112,45 +121,78 @@ def test_consul_lists_the_endpoints_with_their_versions(mesh: Mesh) -> None:
 def test_an_app_reaches_a_service_by_all_its_names(mesh: Mesh, container: str) -> None:
     hosts = (
         *("reviews", "reviews:9080", "reviews.service.consul", "reviews.service.consul:9080"),
-        *("reviews.default.svc.cluster.local:9080", "reviews.default.svc.cluster.local", "reviews-v1:9080"),
+        *(
+            "reviews.default.svc.cluster.local:9080",
+            "reviews.default.svc.cluster.local",
+            "reviews-v1:9080",
+        ),
     )
     answered = ask(container, *(f"http://{host}/reviews/0" for host in hosts))
     for url, (address, code, is_by_proxy, body) in answered.items():
         assert (code, is_by_proxy) == (200, True), f"{url}: {body}"
-        assert address.startswith("240.240."), f"{url} is {address}, not a virtual address of the mesh"
+        assert address.startswith("240.240."), (
+            f"{url} is {address}, not a virtual address of the mesh"
+        )
         assert json.loads(body)["reviews"], url
 
 
 def test_an_app_gets_nothing_out_of_consul_and_the_control_plane(mesh: Mesh) -> None:
     behind = address_of("dockermesh-consul", "dockermesh-control")
     beside = address_of(CONTROL_PLANE, "dockermesh")
-    nothing = [f"http://{host}:8500/v1/catalog/services" for host in (behind, "dockermesh-consul", "172.28.0.1")]
+    nothing = [
+        f"http://{host}:8500/v1/catalog/services"
+        for host in (behind, "dockermesh-consul", "172.28.0.1")
+    ]
     unauthorized = [
         f"http://{beside}:{page}"
-        for page in ("8080/apis/networking.istio.io/v1/gateways", "15014/metrics", "15014/debug/syncz", "8080/")
+        for page in (
+            "8080/apis/networking.istio.io/v1/gateways",
+            "15014/metrics",
+            "15014/debug/syncz",
+            "8080/",
+        )
     ]
     answered = ask(APP, *nothing, patience=SILENT_S) | ask(APP, *unauthorized)
     for url in nothing:
         # The app's own proxy may say that it cannot get there; Consul itself says nothing.
-        assert answered[url][1] in {0, 502, 503, 504} and "bookinfo" not in answered[url][3], answered[url]
+        assert answered[url][1] in {0, 502, 503, 504} and "bookinfo" not in answered[url][3], (
+            answered[url]
+        )
     for url in unauthorized:
         assert answered[url][1] == 401, f"{url}: {answered[url]}"
 
 
 def test_only_documented_ports_answer_from_another_container(mesh: Mesh) -> None:
-    """S5: every port that anybody in the pod or the control plane listens on, asked from the network it is on."""
+    """S5: every port that anybody in the pod or the control plane listens on, asked from the
+    network it is on.
+    """
     secrets_of_envoy = ("/config_dump", "/quitquitquit", "/server_info", "/stats")
     urls = []
     for container in ("bookinfo-reviews-v1-1-pod-1", "bookinfo-gateway-pod-1", CONTROL_PLANE):
         address = address_of(container, "dockermesh")
         found = until(lambda name=container: listening_ports(name), f"{container} listens")  # type: ignore[misc]
-        urls += [f"http://{address}:{port}{path}" for port in sorted(found) for path in secrets_of_envoy]
-    assert any(":15000/" in url for url in urls), "the admin port is listened on, and so must be tried"
+        urls += [
+            f"http://{address}:{port}{path}" for port in sorted(found) for path in secrets_of_envoy
+        ]
+    assert any(":15000/" in url for url in urls), (
+        "the admin port is listened on, and so must be tried"
+    )
     started = inspect("bookinfo-reviews-v1-1-proxy-1")["State"]["StartedAt"]
     network = ["--network", "dockermesh", "--label", "SERVICE_IGNORE=true"]
     image = inspect(CONTROL_PLANE)["Config"]["Image"]
     answered = json.loads(
-        docker("run", "--rm", *network, "--entrypoint", "python3", image, "-c", ASK, str(SILENT_S), *urls)
+        docker(
+            "run",
+            "--rm",
+            *network,
+            "--entrypoint",
+            "python3",
+            image,
+            "-c",
+            ASK,
+            str(SILENT_S),
+            *urls,
+        )
     )
     told = {url: answer for url, answer in answered.items() if answer[1] == 200}
     assert told == {}

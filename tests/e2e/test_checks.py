@@ -1,4 +1,6 @@
-"""registrator's health checks work in the mesh, where Consul itself does not reach the pods, and under STRICT, too."""
+"""registrator's health checks work in the mesh, where Consul itself does not reach the pods, and
+under STRICT, too.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def passing() -> int:
     return len(consul("/v1/health/service/checked-shop?passing"))
 
 
-def test_a_check_that_is_declared_decides_whether_an_endpoint_is_used(mesh: Mesh, tmp_path: Path) -> None:
+def test_a_check_that_is_declared_decides_whether_an_endpoint_is_used(
+    mesh: Mesh, tmp_path: Path
+) -> None:
     file, policies = tmp_path / "compose.yaml", tmp_path / "strict.yaml"
     file.write_text(APP + "    labels: {app: checked-shop}\n")
     policies.write_text(STRICT)
@@ -54,13 +58,18 @@ def test_a_check_that_is_declared_decides_whether_an_endpoint_is_used(mesh: Mesh
             if is_strict:
                 assert mesh.command("apply", "-f", str(policies)).returncode == 0
                 mesh.until_synced()
-                assert "breaks nothing" in mesh.command("mtls", "status", "--service", "checked-shop").stdout
+                assert (
+                    "breaks nothing"
+                    in mesh.command("mtls", "status", "--service", "checked-shop").stdout
+                )
             send("checked-shop-1", signal.SIGSTOP)
             until(lambda: passing() == 0, "an app that does not answer is left out")
             (shop,) = [w for w in mesh.workloads("checked") if w["service"] == "checked-shop"]
             assert shop["health"] == "unhealthy"
             send("checked-shop-1", signal.SIGCONT)
-            until(lambda: passing() == 1, f"it is asked again and answers, STRICT or not: {is_strict}")
+            until(
+                lambda: passing() == 1, f"it is asked again and answers, STRICT or not: {is_strict}"
+            )
     finally:
         mesh.command("delete", "-f", str(policies), "--ignore-not-found")
         mesh.down("checked")

@@ -1,4 +1,6 @@
-"""F13: Docker's daemon restarts, and the whole mesh heals without a hand (last of all: it stops every container)."""
+"""F13: Docker's daemon restarts, and the whole mesh heals without a hand (last of all: it stops
+every container).
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,11 @@ def test_the_mesh_heals_after_a_restart_of_the_daemon(
         mesh.until_synced(30)
         healed = time.monotonic()
         measured("after a restart of the engine the mesh is in sync in", healed - back)
-        until(lambda: [s for s in load.since(back) if not s.error and not s.impatient], "pages again", 20)
+        until(
+            lambda: [s for s in load.since(back) if not s.error and not s.impatient],
+            "pages again",
+            20,
+        )
         served = time.monotonic()
         load.settle(30)
     assert pid("bookinfo-reviews-v1-1") != before, "the engine was not restarted"
@@ -47,5 +53,13 @@ def test_the_mesh_heals_after_a_restart_of_the_daemon(
         names = (f"bookinfo-{app}-1", f"bookinfo-{app}-1-proxy-1", f"bookinfo-{app}-1-pod-1")
         assert len({Path(f"/proc/{pid(name)}/ns/net").readlink() for name in names}) == 1, names
     assert (
-        docker("ps", "-q", "--filter", "label=com.docker.compose.project=bookinfo", "--filter", "status=exited") == ""
+        docker(
+            "ps",
+            "-q",
+            "--filter",
+            "label=com.docker.compose.project=bookinfo",
+            "--filter",
+            "status=exited",
+        )
+        == ""
     )

@@ -1,7 +1,9 @@
-"""A part of the mesh fails under steady load: nobody notices but those whose request it had in hand, and it heals.
+"""A part of the mesh fails under steady load: nobody notices but those whose request it had in
+hand, and it heals.
 
-Each test is one fault of the reference list (F1, F2, F3, F15, F25, F27) or of the issue's third check. How long
-healing takes is recorded; that it comes to an end, and that nothing is lost meanwhile, is asserted.
+Each test is one fault of the reference list (F1, F2, F3, F15, F25, F27) or of the issue's third
+check. How long healing takes is recorded; that it comes to an end, and that nothing is lost
+meanwhile, is asserted.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ Measured = Callable[[str, float], None]
 
 
 def load_around(container: str) -> Load:
-    """A load whose inner callers do not run in what is about to end; then it is productpage itself that they ask."""
+    """A load whose inner callers do not run in what is about to end; then it is productpage itself
+    that they ask.
+    """
     if "productpage" in container:
         return Load(inside="bookinfo-ratings-v1-1", urls=("http://productpage:9080/",) * 2)
     return Load()
@@ -63,7 +67,11 @@ def test_a_stopped_replica_gets_no_requests_and_comes_back(mesh: Mesh, measured:
         stopping = time.monotonic()
         docker("stop", REVIEWS)
         until(lambda: entry not in _passing("reviews"), "the replica has left the catalog")
-        until(lambda: name not in {e["workload"] for e in mesh.endpoints("reviews")}, "the bridge knows", every=0.02)
+        until(
+            lambda: name not in {e["workload"] for e in mesh.endpoints("reviews")},
+            "the bridge knows",
+            every=0.02,
+        )
         until(lambda: mesh.is_synced(EVERYBODY - {name}), "all proxies know", every=0.02)
         measured("a stopped replica is known to all after", time.monotonic() - stopping)
         load.settle()  # whoever had chosen it before is through
@@ -76,7 +84,9 @@ def test_a_stopped_replica_gets_no_requests_and_comes_back(mesh: Mesh, measured:
         until(lambda: load.since(healthy, "reviews-v3"), "requests reach it again", 20)
         load.settle()
     load.assert_none_failed()
-    measured("a replica is back after", min(s.began for s in load.since(healthy, "reviews-v3")) - healthy)
+    measured(
+        "a replica is back after", min(s.began for s in load.since(healthy, "reviews-v3")) - healthy
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,7 +108,8 @@ def test_a_restart_loses_no_request(mesh: Mesh, measured: Measured, container: s
         mesh.until_synced()
         measured(f"{container} is in sync again after", time.monotonic() - done)
         load.settle()
-    # productpage is the entry: what it had in hand ends with it. Everything else is retried by its callers' proxies.
+    # productpage is the entry: what it had in hand ends with it. Everything else is retried by its
+    # callers' proxies.
     load.assert_none_failed(*([(began, done)] if "productpage" in container else []))
 
 
@@ -116,7 +127,10 @@ def test_a_kill_costs_only_what_was_in_hand(mesh: Mesh, measured: Measured, cont
         load.warmed()
         before = pid(container)
         moment = kill(container)
-        if inspect(container)["HostConfig"]["RestartPolicy"]["Name"] not in {"always", "unless-stopped"}:
+        if inspect(container)["HostConfig"]["RestartPolicy"]["Name"] not in {
+            "always",
+            "unless-stopped",
+        }:
             # The sample's apps ask for no restart, so its user starts them.
             until(lambda: pid(container) == 0, f"{container} is dead", HEALS_S)
             docker("start", container)
@@ -127,12 +141,22 @@ def test_a_kill_costs_only_what_was_in_hand(mesh: Mesh, measured: Measured, cont
     load.assert_none_failed(moment)
 
 
-def test_a_killed_control_plane_comes_back_and_sends_nothing(mesh: Mesh, measured: Measured) -> None:
-    """F1 and F2: proxies keep serving; on return they are up to date by content, and nothing is sent again."""
+def test_a_killed_control_plane_comes_back_and_sends_nothing(
+    mesh: Mesh, measured: Measured
+) -> None:
+    """F1 and F2: proxies keep serving; on return they are up to date by content, and nothing is
+    sent again.
+    """
 
     def types(name: str) -> object:
-        """What the proxy has, but for certificates: one may be half-way through its life just now."""
-        return {kind: state for kind, state in mesh.proxies()[name]["types"].items() if kind != "secrets"}
+        """What the proxy has, but for certificates: one may be half-way through its life just
+        now.
+        """
+        return {
+            kind: state
+            for kind, state in mesh.proxies()[name]["types"].items()
+            if kind != "secrets"
+        }
 
     pods = {f"bookinfo/{app}-1": f"bookinfo-{app}-1-pod-1" for app in APPS}
     versions = {name: types(name) for name in pods}
@@ -144,7 +168,10 @@ def test_a_killed_control_plane_comes_back_and_sends_nothing(mesh: Mesh, measure
         until(mesh.is_ready, "the control plane is ready again", HEALS_S)
         mesh.until_synced()
         # Envoy's own back-off reaches 30 s; the issue gives it ten.
-        measured("after kill -9 of the control plane all proxies are in sync in", time.monotonic() - killed)
+        measured(
+            "after kill -9 of the control plane all proxies are in sync in",
+            time.monotonic() - killed,
+        )
         load.settle()
         metrics, sent = mesh.metrics(), mesh.resources_sent()
     load.assert_none_failed()
@@ -156,7 +183,8 @@ def test_a_killed_control_plane_comes_back_and_sends_nothing(mesh: Mesh, measure
         for counter in ("listener_added", "listener_modified", "listener_removed"):
             key = f"envoy_listener_manager_{counter}"
             assert after[key] == before[key], f"{name}: {key}"
-        # What is replaced while a proxy starts may be gone by now; nothing may have been added to it.
+        # What is replaced while a proxy starts may be gone by now; nothing may have been added to
+        # it.
         key = "envoy_listener_manager_total_listeners_draining"
         assert after[key] <= before[key], name
         assert (
@@ -184,8 +212,15 @@ def test_a_control_plane_without_its_registry_stays_silent(mesh: Mesh) -> None:
         try:
             killed = pid(CONTROL_PLANE)
             kill(CONTROL_PLANE)
-            until(lambda: pid(CONTROL_PLANE) not in {0, killed}, "the control plane runs again", HEALS_S)
-            until(lambda: run("docker", "exec", CONTROL_PLANE, "true", check=False).returncode == 0, "it can be asked")
+            until(
+                lambda: pid(CONTROL_PLANE) not in {0, killed},
+                "the control plane runs again",
+                HEALS_S,
+            )
+            until(
+                lambda: run("docker", "exec", CONTROL_PLANE, "true", check=False).returncode == 0,
+                "it can be asked",
+            )
             load.settle()
             assert not mesh.is_ready(), "ready without having read the registry"
         finally:
@@ -233,7 +268,8 @@ def _generated(mesh: Mesh) -> str:
 def test_a_recreated_container_is_followed(mesh: Mesh, service: str) -> None:
     """F27: by Compose, on the generated file; no proxy may stay behind in a network that is gone.
 
-    Who recreates a pod alone takes the network from under the others; Compose's next `up` recreates them.
+    Who recreates a pod alone takes the network from under the others; Compose's next `up` recreates
+    them.
     """
     compose = ("docker", "compose", "-f", _generated(mesh), "-p", "bookinfo", "up", "-d")
     with Load() as load:
@@ -268,10 +304,14 @@ def test_a_registrar_that_was_away_puts_right_what_is_its_own(mesh: Mesh) -> Non
         docker("kill", CONTROL_PLANE)  # by Docker, so that it stays away
         docker("stop", REVIEWS)
         docker("start", CONTROL_PLANE)
-        until(lambda: ours not in _passing("reviews"), "the gone container's entry is gone", HEALS_S)
+        until(
+            lambda: ours not in _passing("reviews"), "the gone container's entry is gone", HEALS_S
+        )
         assert "not-ours" in _index("elsewhere")
         kept = {i: m for i, m in _index("reviews").items() if i != ours}
-        assert kept == {i: m for i, m in before.items() if i != ours}, "unchanged entries were written again"
+        assert kept == {i: m for i, m in before.items() if i != ours}, (
+            "unchanged entries were written again"
+        )
         docker("kill", CONTROL_PLANE)
         docker("start", REVIEWS)
         docker("start", CONTROL_PLANE)
@@ -289,13 +329,26 @@ def _passing(service: str) -> set[str]:
 
 
 def test_hostile_entries_in_the_catalog_hurt_nobody(mesh: Mesh) -> None:
-    """S12: what anybody with Consul's API can register must not become a path, a log line or a loopback endpoint."""
+    """S12: what anybody with Consul's API can register must not become a path, a log line or a
+    loopback endpoint.
+    """
     hostile = [
         {"ID": "h1", "Name": "evil|9080||reviews", "Address": "10.9.9.9", "Port": 1},
         {"ID": "h2", "Name": "../../etc/passwd", "Address": "10.9.9.9", "Port": 1},
-        {"ID": "h3", "Name": "line\nforged [info] proxy connected", "Address": "10.9.9.9", "Port": 1},
+        {
+            "ID": "h3",
+            "Name": "line\nforged [info] proxy connected",
+            "Address": "10.9.9.9",
+            "Port": 1,
+        },
         {"ID": "h4", "Name": "x" * 300, "Address": "10.9.9.9", "Port": 1},
-        {"ID": "h5", "Name": "loop", "Address": "127.0.0.1", "Port": 15000, "Tags": ["version|{{.}}", "os.exit()"]},
+        {
+            "ID": "h5",
+            "Name": "loop",
+            "Address": "127.0.0.1",
+            "Port": 15000,
+            "Tags": ["version|{{.}}", "os.exit()"],
+        },
         {"ID": "h6", "Name": "meta", "Address": "169.254.169.254", "Port": 80},
         {"ID": "h7", "Name": "named", "Address": "example.com", "Port": 80},
         {"ID": "h8", "Name": "caf\u00e9", "Address": "10.9.9.9", "Port": 1},
@@ -304,14 +357,25 @@ def test_hostile_entries_in_the_catalog_hurt_nobody(mesh: Mesh) -> None:
     try:
         for entry in hostile:
             consul("/v1/agent/service/register", "PUT", entry)
-        consul("/v1/agent/service/register", "PUT", {"ID": "h9", "Name": "marker", "Address": "10.9.9.9", "Port": 1})
-        until(lambda: "marker.service.consul" in mesh.page("/debug/registryz"), "the registry was read")
+        consul(
+            "/v1/agent/service/register",
+            "PUT",
+            {"ID": "h9", "Name": "marker", "Address": "10.9.9.9", "Port": 1},
+        )
+        until(
+            lambda: "marker.service.consul" in mesh.page("/debug/registryz"),
+            "the registry was read",
+        )
         mesh.until_synced()
         listed = {s["hostname"]: s for s in json.loads(mesh.page("/debug/registryz"))}
         addresses = {e["address"] for s in listed.values() for e in s["endpoints"]}
         assert not {a for a in addresses if a.startswith(("127.", "169.254."))}
         assert not [name for name in listed if set(name) & set("|/\n") or len(name) > 253]
-        assert all(not listed[f"{n}.service.consul"]["endpoints"] for n in names if f"{n}.service.consul" in listed)
+        assert all(
+            not listed[f"{n}.service.consul"]["endpoints"]
+            for n in names
+            if f"{n}.service.consul" in listed
+        )
         assert mesh.metrics()["dockermesh_proxies_nacked"] == 0
         log = run("docker", "logs", "--tail", "100", CONTROL_PLANE).stdout
         assert not [line for line in log.splitlines() if line.startswith("forged")]
@@ -324,13 +388,17 @@ def test_hostile_entries_in_the_catalog_hurt_nobody(mesh: Mesh) -> None:
 def test_an_app_waits_for_its_proxy_and_the_proxy_for_the_control_plane(
     mesh: Mesh, measured: Measured, small: Callable[..., str]
 ) -> None:
-    """F26: at a first boot without a control plane nothing starts half-way; ready within 5 s of its return."""
+    """F26: at a first boot without a control plane nothing starts half-way; ready within 5 s of its
+    return.
+    """
     file = small("lateboot")
     done = mesh.command("inject", "-f", file, "-o", f"{file}.meshed")
     assert done.returncode == 0, done.stderr
     docker("stop", CONTROL_PLANE)
     compose = ["docker", "compose", "-f", f"{file}.meshed", "-p", "lateboot"]
-    starting = subprocess.Popen([*compose, "up", "-d"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    starting = subprocess.Popen(
+        [*compose, "up", "-d"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         until(lambda: pid("lateboot-shop-1-proxy-1"), "the proxy runs", 30)
         assert not pid("lateboot-shop-1"), "the app started before its proxy was ready"
@@ -338,7 +406,9 @@ def test_an_app_waits_for_its_proxy_and_the_proxy_for_the_control_plane(
         until(mesh.is_ready, "the control plane is back", HEALS_S)
         returned = time.monotonic()
         until(lambda: pid("lateboot-shop-1"), "the app runs", 5 + 3)
-        measured("an app starts after the control plane's return within", time.monotonic() - returned)
+        measured(
+            "an app starts after the control plane's return within", time.monotonic() - returned
+        )
         assert starting.wait(20 * SLACK) == 0
     finally:
         docker("start", CONTROL_PLANE)

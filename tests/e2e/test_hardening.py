@@ -1,4 +1,6 @@
-"""S14 and S15 as far as they can be seen from outside: what the mesh's own processes may do, and what is captured."""
+"""S14 and S15 as far as they can be seen from outside: what the mesh's own processes may do, and
+what is captured.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ def test_proxies_run_nothing_but_envoy(mesh: Mesh) -> None:
 
 
 def test_no_secret_is_shown_by_docker_or_ps(mesh: Mesh) -> None:
-    """Of S4 and S17: neither the API's token nor a proxy's is in an environment, an argument or a log."""
+    """Of S4 and S17: neither the API's token nor a proxy's is in an environment, an argument or a
+    log.
+    """
     token = docker("exec", CONTROL_PLANE, "cat", "/var/lib/dockermesh/api.token")
     proxy = "bookinfo-details-v1-1-proxy-1"
     bootstrap = docker("exec", proxy, "cat", "/var/run/dockermesh/envoy.json")
@@ -70,10 +74,17 @@ def test_no_secret_is_shown_by_docker_or_ps(mesh: Mesh) -> None:
         assert token not in shown
         assert own not in shown, container
         assert "PRIVATE KEY" not in shown
-    assert docker("exec", CONTROL_PLANE, "stat", "-c", "%a", "/var/lib/dockermesh/api.token") == "600"
+    assert (
+        docker("exec", CONTROL_PLANE, "stat", "-c", "%a", "/var/lib/dockermesh/api.token") == "600"
+    )
     # Not even the app that shares the pod's network sees the proxy's token.
     assert run(
-        "docker", "exec", "bookinfo-details-v1-1", "cat", "/var/run/dockermesh/envoy.json", check=False
+        "docker",
+        "exec",
+        "bookinfo-details-v1-1",
+        "cat",
+        "/var/run/dockermesh/envoy.json",
+        check=False,
     ).returncode
 
 
@@ -91,9 +102,27 @@ for line in sys.argv[1:]:
 
 
 def test_an_app_can_neither_read_nor_stop_its_own_proxy(mesh: Mesh) -> None:
-    harmless = ["/ready", "/stats?filter=server.live", "/stats/prometheus", "/clusters", "/listeners", "/server_info"]
-    closed = ["GET /config_dump", "POST /quitquitquit", "POST /logging", "GET //config_dump", "POST /stats", "GET /"]
-    closed += ["GET /stats/../config_dump", "GET /stats/%2e%2e/config_dump", "GET /stats%2f..%2fconfig_dump"]
+    harmless = [
+        "/ready",
+        "/stats?filter=server.live",
+        "/stats/prometheus",
+        "/clusters",
+        "/listeners",
+        "/server_info",
+    ]
+    closed = [
+        "GET /config_dump",
+        "POST /quitquitquit",
+        "POST /logging",
+        "GET //config_dump",
+        "POST /stats",
+        "GET /",
+    ]
+    closed += [
+        "GET /stats/../config_dump",
+        "GET /stats/%2e%2e/config_dump",
+        "GET /stats%2f..%2fconfig_dump",
+    ]
     asked = [*(f"GET {path}" for path in harmless), *closed]
     started = inspect("bookinfo-details-v1-1-proxy-1")["State"]["StartedAt"]
     own = docker("exec", "bookinfo-details-v1-1-proxy-1", "cat", "/var/run/dockermesh/envoy.json")
@@ -111,11 +140,20 @@ def test_an_app_can_neither_read_nor_stop_its_own_proxy(mesh: Mesh) -> None:
 
 
 def test_what_an_app_sends_goes_through_its_proxy(mesh: Mesh) -> None:
-    """S15: by name, by address of a replica, and as root; only the proxy's uid passes, and apps may not have it."""
-    address = next(iter(inspect("bookinfo-ratings-v1-1-pod-1")["NetworkSettings"]["Networks"].values()))["IPAddress"]
-    call = "import urllib.request as u; print(u.urlopen('http://{}:9080/ratings/0', timeout=60).headers)"
+    """S15: by name, by address of a replica, and as root; only the proxy's uid passes, and apps may
+    not have it.
+    """
+    address = next(
+        iter(inspect("bookinfo-ratings-v1-1-pod-1")["NetworkSettings"]["Networks"].values())
+    )["IPAddress"]
+    call = (
+        "import urllib.request as u; print(u.urlopen('http://{}:9080/ratings/0',"
+        " timeout=60).headers)"
+    )
     for host in ("ratings", address):
-        headers = docker("exec", "-u", "0", "bookinfo-details-v1-1", "python3", "-c", call.format(host))
+        headers = docker(
+            "exec", "-u", "0", "bookinfo-details-v1-1", "python3", "-c", call.format(host)
+        )
         assert "x-envoy-upstream-service-time" in headers, f"{host}: {headers}"
 
 
@@ -129,14 +167,22 @@ def test_the_injector_refuses_an_app_with_the_proxys_uid(mesh: Mesh, tmp_path: P
 
 def test_an_image_that_calls_itself_a_pod_is_none(mesh: Mesh, tmp_path: Path) -> None:
     image = inspect("bookinfo-details-v1-1-pod-1")["Config"]["Image"]
-    labels = "dockermesh.io/role=pod dockermesh.io/kind=sidecar dockermesh.io/workload=bookinfo/impostor-1"
-    (tmp_path / "Dockerfile").write_text(f'FROM {image}\nLABEL {labels}\nENTRYPOINT ["sleep", "600"]\n')
+    labels = (
+        "dockermesh.io/role=pod dockermesh.io/kind=sidecar"
+        " dockermesh.io/workload=bookinfo/impostor-1"
+    )
+    (tmp_path / "Dockerfile").write_text(
+        f'FROM {image}\nLABEL {labels}\nENTRYPOINT ["sleep", "600"]\n'
+    )
     made = docker("build", "-q", str(tmp_path))
     container = docker("run", "-d", "--network", "dockermesh", made)
     name = inspect(container)["Name"].lstrip("/")
     try:
         log = ("docker", "logs", "--tail", "200", CONTROL_PLANE)
-        until(lambda: [line for line in run(*log).stderr.splitlines() if name in line], "the registrar has seen it")
+        until(
+            lambda: [line for line in run(*log).stderr.splitlines() if name in line],
+            "the registrar has seen it",
+        )
         assert "bookinfo/impostor-1" not in {w["name"] for w in mesh.workloads()}
         kept = consul("/v1/kv/dockermesh/workloads?keys")
         assert kept and not [key for key in kept if "impostor" in key]

@@ -1,4 +1,6 @@
-"""What a user sees of running proxies: their status, their configuration, and what would happen to a request."""
+"""What a user sees of running proxies: their status, their configuration, and what would happen to
+a request.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ spec:
 
 
 def shown(mesh: Mesh, *arguments: str) -> str:
-    """What the command line prints; in this process, as starting many more would take most of the time."""
+    """What the command line prints; in this process, as starting many more would take most of the
+    time.
+    """
     done = CliRunner().invoke(root, arguments, env=mesh.environment(), catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.stdout
@@ -62,9 +66,21 @@ def rules(bookinfo: Mesh) -> Iterator[Mesh]:
     bookinfo.until_synced()
 
 
-def test_status_lists_every_proxy_and_a_proxy_has_what_it_should_have(mesh: Mesh, rules: Mesh) -> None:
+def test_status_lists_every_proxy_and_a_proxy_has_what_it_should_have(
+    mesh: Mesh, rules: Mesh
+) -> None:
     head = shown(rules, "proxy-status").splitlines()[0]
-    assert head.split() == ["NAME", "CLUSTER", "CDS", "LDS", "EDS", "RDS", "ECDS", "ISTIOD", "VERSION"]
+    assert head.split() == [
+        "NAME",
+        "CLUSTER",
+        "CDS",
+        "LDS",
+        "EDS",
+        "RDS",
+        "ECDS",
+        "ISTIOD",
+        "VERSION",
+    ]
 
     def states() -> list[str]:
         rows = [row.split() for row in shown(rules, "proxy-status").splitlines()]
@@ -83,22 +99,44 @@ def is_equal(mesh: Mesh, workload: str) -> bool:
 
 
 def test_configuration_is_shown_by_every_name_of_a_workload(mesh: Mesh, rules: Mesh) -> None:
-    clusters = data(rules, "proxy-config", "clusters", "productpage-v1", "--fqdn", "reviews.service.consul")
+    clusters = data(
+        rules, "proxy-config", "clusters", "productpage-v1", "--fqdn", "reviews.service.consul"
+    )
     named = {cluster["name"]: cluster for cluster in clusters}
-    assert {"outbound|9080|v1|reviews.service.consul", "outbound|9080|v3|reviews.service.consul"} <= named.keys()
-    for name in ("bookinfo/productpage-v1-1", "productpage-v1-1.default", "bookinfo-productpage-v1-1-proxy-1"):
+    assert {
+        "outbound|9080|v1|reviews.service.consul",
+        "outbound|9080|v3|reviews.service.consul",
+    } <= named.keys()
+    for name in (
+        "bookinfo/productpage-v1-1",
+        "productpage-v1-1.default",
+        "bookinfo-productpage-v1-1-proxy-1",
+    ):
         table = shown(rules, "pc", "c", name, "--subset", "v3")
         assert table.splitlines()[1].split() == [
             *("reviews.service.consul", "9080", "v3", "outbound", "EDS", "reviews.default")
         ]
     routes = shown(rules, "pc", "route", "productpage-v1", "--name", "9080").splitlines()
     assert routes[0].split("  ")[0] == "NAME"
-    assert [line.split()[-1] for line in routes if "reviews.service.consul:9080" in line] == ["reviews.default"] * 2
+    assert [line.split()[-1] for line in routes if "reviews.service.consul:9080" in line] == [
+        "reviews.default"
+    ] * 2
     listeners = shown(rules, "pc", "l", "productpage-v1", "--port", "9080").splitlines()
     assert listeners[0].split() == ["ADDRESSES", "PORT", "MATCH", "DESTINATION"]
-    assert listeners[1].split() == ["0.0.0.0", "9080", "Trans:", "raw_buffer;", "App:", "HTTP", "Route:", "9080"]
+    assert listeners[1].split() == [
+        "0.0.0.0",
+        "9080",
+        "Trans:",
+        "raw_buffer;",
+        "App:",
+        "HTTP",
+        "Route:",
+        "9080",
+    ]
     cluster = "outbound|9080|v3|reviews.service.consul"
-    endpoints = shown(rules, "pc", "ep", "productpage-v1", "--cluster", cluster, "--status", "healthy").splitlines()
+    endpoints = shown(
+        rules, "pc", "ep", "productpage-v1", "--cluster", cluster, "--status", "healthy"
+    ).splitlines()
     assert len(endpoints) == 2 and endpoints[1].endswith(cluster)
 
 
@@ -108,11 +146,18 @@ def test_no_page_shows_a_private_key_or_a_token(mesh: Mesh) -> None:
     for page in ("bootstrap", "secret", "all"):
         told = shown(mesh, "proxy-config", page, "details-v1", "-o", "json")
         assert token not in told and "PRIVATE KEY" not in told
-    assert shown(mesh, "pc", "s", "details-v1").splitlines()[0].split()[:3] == ["RESOURCE", "NAME", "TYPE"]
+    assert shown(mesh, "pc", "s", "details-v1").splitlines()[0].split()[:3] == [
+        "RESOURCE",
+        "NAME",
+        "TYPE",
+    ]
 
 
 def test_loggers_are_changed_and_put_back(mesh: Mesh) -> None:
-    assert "  http: debug" in shown(mesh, "pc", "log", "details-v1", "--level", "http:debug").splitlines()
+    assert (
+        "  http: debug"
+        in shown(mesh, "pc", "log", "details-v1", "--level", "http:debug").splitlines()
+    )
     assert "  http: warning" in shown(mesh, "pc", "log", "details-v1", "--reset").splitlines()
 
 
@@ -134,15 +179,23 @@ def test_a_proxy_that_does_not_run_is_told(mesh: Mesh) -> None:
 
 def test_what_is_explained_is_what_happens(mesh: Mesh, rules: Mesh) -> None:
     url = "http://reviews:9080/reviews/0"
-    for header, subset, place in (("end-user: jason", "v3", "spec.http[0].match[0]"), ("x: y", "v1", "spec.http[1]")):
+    for header, subset, place in (
+        ("end-user: jason", "v3", "spec.http[0].match[0]"),
+        ("x: y", "v1", "spec.http[1]"),
+    ):
         found = data(rules, "explain", "productpage-v1", url, "-H", header, "--live")
-        assert (found["rule"]["resource"], found["rule"]["path"]) == ("VirtualService default/reviews", place)
+        assert (found["rule"]["resource"], found["rule"]["path"]) == (
+            "VirtualService default/reviews",
+            place,
+        )
         (target,) = found["destinations"]
         assert (target["subset"], target["destination_rule"]) == (subset, "reviews.default")
         assert [e["workload"] for e in target["endpoints"]] == [f"bookinfo/reviews-{subset}-1"]
         assert all(e["accepts"] for e in target["endpoints"])
         assert found["live"]["status"] == 200 and found["live"]["as_explained"]
-        assert [e["endpoint"] for e in found["live"]["endpoints"]] == [target["endpoints"][0]["address"]]
+        assert [e["endpoint"] for e in found["live"]["endpoints"]] == [
+            target["endpoints"][0]["address"]
+        ]
     entering = data(rules, "explain", "gateway", "http://localhost:30080/productpage", "--live")
     assert entering["destinations"][0]["endpoints"][0]["workload"] == "bookinfo/productpage-v1-1"
     assert entering["live"]["status"] == 200 and entering["live"]["as_explained"]
@@ -154,20 +207,34 @@ def test_a_name_that_nobody_knows_is_explained_as_passed_through(mesh: Mesh) -> 
 
 
 def test_what_a_pod_says_is_read_at_once_however_much_it_is(mesh: Mesh) -> None:
-    """Dumps of large meshes have tens of megabytes; appending part to part took minutes for that."""
+    """Dumps of large meshes have tens of megabytes; appending part to part took minutes for
+    that.
+    """
     began = time.monotonic()
-    code, output, _ = LocalEngine().execute("bookinfo-details-v1-1-pod-1", ["head", "-c", "20000000", "/dev/zero"])
+    code, output, _ = LocalEngine().execute(
+        "bookinfo-details-v1-1-pod-1", ["head", "-c", "20000000", "/dev/zero"]
+    )
     assert (code, len(output)) == (0, 20_000_000)
     assert time.monotonic() - began < 20 * SLACK
 
 
 def test_the_history_has_what_was_applied_and_knows_the_way_back(mesh: Mesh, rules: Mesh) -> None:
     entries = data(rules, "history")
-    applied = next(e for e in entries if "VirtualService default/reviews" in {r["resource"] for r in e["resources"]})
+    applied = next(
+        e
+        for e in entries
+        if "VirtualService default/reviews" in {r["resource"] for r in e["resources"]}
+    )
     assert (applied["who"], applied["command"]) == ("dockermesh", "dockermesh apply")
-    before = json.loads(shown(rules, "rollback", str(applied["number"] - 1), "--dry-run", "-o", "json"))
+    before = json.loads(
+        shown(rules, "rollback", str(applied["number"] - 1), "--dry-run", "-o", "json")
+    )
     undone = {change["resource"]: change["action"] for change in before}
-    assert undone["VirtualService default/reviews"] == undone["DestinationRule default/reviews"] == "deleted"
+    assert (
+        undone["VirtualService default/reviews"]
+        == undone["DestinationRule default/reviews"]
+        == "deleted"
+    )
     assert data(rules, "history") == entries
 
 
@@ -186,10 +253,22 @@ spec:
         for source, accepts, status in (("productpage-v1", False, 403), ("reviews-v2", True, 200)):
             explained: list[Any] = []
 
-            def is_enforced(source: str = source, status: int = status, explained: list[Any] = explained) -> bool:
-                # Until proxies are done with their old connections, it may be answered otherwise than explained.
-                arguments = ("explain", source, "http://ratings:9080/ratings/0", "--live", "-o", "json")
-                done = CliRunner().invoke(root, arguments, env=mesh.environment(), catch_exceptions=False)
+            def is_enforced(
+                source: str = source, status: int = status, explained: list[Any] = explained
+            ) -> bool:
+                # Until proxies are done with their old connections, it may be answered otherwise
+                # than explained.
+                arguments = (
+                    "explain",
+                    source,
+                    "http://ratings:9080/ratings/0",
+                    "--live",
+                    "-o",
+                    "json",
+                )
+                done = CliRunner().invoke(
+                    root, arguments, env=mesh.environment(), catch_exceptions=False
+                )
                 explained[:] = [json.loads(done.stdout)]
                 return bool(explained[0]["live"]["status"] == status)
 

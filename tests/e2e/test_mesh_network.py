@@ -1,4 +1,6 @@
-"""The mesh as plain `docker compose` starts it: what an app container reaches of it, and what it does not."""
+"""The mesh as plain `docker compose` starts it: what an app container reaches of it, and what it
+does not.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ CONSUL = "http://127.0.0.1:8500"
 GATEWAY = "172.28.0.1"
 NAME = "reachable-only-by-dns"
 
-# Runs in the app's place. Prints the answer to a DNS question and, for each address, whether a connection was made.
+# Runs in the app's place. Prints the answer to a DNS question and, for each address, whether a
+# connection was made.
 PROBE = """
 import json, socket, sys
 from concurrent.futures import ThreadPoolExecutor
@@ -44,14 +47,18 @@ def run(*command: str) -> str:
 
 
 def consul(method: str, path: str, body: object = None) -> str:
-    request = urllib.request.Request(f"{CONSUL}{path}", data=json.dumps(body).encode(), method=method)
+    request = urllib.request.Request(
+        f"{CONSUL}{path}", data=json.dumps(body).encode(), method=method
+    )
     with urllib.request.urlopen(request, timeout=5 * SLACK) as response:
         text: str = response.read().decode()
         return text
 
 
 def until_consul_leads() -> None:
-    """Wait until Consul answers with its present state: a leader that is just replaying its log knows an old one."""
+    """Wait until Consul answers with its present state: a leader that is just replaying its log
+    knows an old one.
+    """
 
     def leads() -> bool:
         try:
@@ -75,7 +82,11 @@ def mesh() -> Iterator[None]:
 
 def address_of(container: str, network: str) -> str:
     return run(
-        "docker", "inspect", container, "-f", f'{{{{(index .NetworkSettings.Networks "{network}").IPAddress}}}}'
+        "docker",
+        "inspect",
+        container,
+        "-f",
+        f'{{{{(index .NetworkSettings.Networks "{network}").IPAddress}}}}',
     ).strip()
 
 
@@ -84,7 +95,11 @@ def test_an_app_reaches_consuls_dns_and_neither_its_api_nor_ours(mesh: None) -> 
     consul("PUT", "/v1/agent/service/register", {"Name": NAME, "Address": "172.28.9.9", "Port": 1})
     behind = address_of("dockermesh-consul", "dockermesh-control")
     beside = address_of("dockermesh-control-plane", "dockermesh")
-    barred = [f"{host}:{port}" for host in (behind, GATEWAY, "172.17.0.1") for port in (8500, 8300, 8600, 8080, 15014)]
+    barred = [
+        f"{host}:{port}"
+        for host in (behind, GATEWAY, "172.17.0.1")
+        for port in (8500, 8300, 8600, 8080, 15014)
+    ]
     apis = [f"{beside}:8080", f"{beside}:15014"]
     image = run("docker", "inspect", "dockermesh-control-plane", "-f", "{{.Config.Image}}").strip()
     try:
@@ -99,7 +114,10 @@ def test_an_app_reaches_consuls_dns_and_neither_its_api_nor_ours(mesh: None) -> 
             "--entrypoint",
             "python3",
         ]
-        until(lambda: json.loads(consul("GET", f"/v1/catalog/service/{NAME}?consistent")), "the catalog has it")
+        until(
+            lambda: json.loads(consul("GET", f"/v1/catalog/service/{NAME}?consistent")),
+            "the catalog has it",
+        )
         found = json.loads(run(*app, image, "-c", PROBE, NAME, GATEWAY, "3", *barred))
         answered = json.loads(run(*app, image, "-c", PROBE, NAME, GATEWAY, "60", *apis))["answers"]
     finally:

@@ -1,4 +1,6 @@
-"""Encryption between pods: nothing readable on the wire, STRICT for everybody outside, and no impostor is believed."""
+"""Encryption between pods: nothing readable on the wire, STRICT for everybody outside, and no
+impostor is believed.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ SILENT_S = 5.0
 """Who has not answered by then is taken not to answer."""
 _EVERYTHING, _IPV4, _TCP = 0x0003, b"\x08\x00", 6
 
-# Runs in a container: the answers to GET at each URL, empty where there is none within the patience.
+# Runs in a container: the answers to GET at each URL, empty where there is none within the
+# patience.
 ASK = """
 import json, sys, urllib.error, urllib.request
 def ask(url):
@@ -75,7 +78,9 @@ def answer_from(address: str, port: int = APP_PORT, tls: ssl.SSLContext | None =
 
 
 def asked(container: str, *urls: str, patience: float = 5 * SLACK) -> list[str]:
-    found: list[str] = json.loads(docker("exec", container, "python3", "-c", ASK, str(patience), *urls))
+    found: list[str] = json.loads(
+        docker("exec", container, "python3", "-c", ASK, str(patience), *urls)
+    )
     return found
 
 
@@ -91,12 +96,18 @@ def strict(mesh: Mesh, tmp_path: Path) -> Iterator[None]:
     assert done.returncode == 0, done.stdout + done.stderr
     addresses = [network_of(POD.format(name))[1] for name in SERVERS]
     try:
-        until(lambda: not any(map(answer_from, addresses)), "plaintext is refused everywhere", HEALS_S)
+        until(
+            lambda: not any(map(answer_from, addresses)), "plaintext is refused everywhere", HEALS_S
+        )
         mesh.until_synced()
         yield
     finally:
         mesh.command("delete", "-f", str(file))
-        until(lambda: all(answer_from(a) == "200" for a in addresses), "plaintext is taken again", HEALS_S)
+        until(
+            lambda: all(answer_from(a) == "200" for a in addresses),
+            "plaintext is taken again",
+            HEALS_S,
+        )
 
 
 @pytest.fixture
@@ -105,7 +116,19 @@ def plain(mesh: Mesh) -> Iterator[str]:
     network, _ = network_of(POD.format("details-v1"))
     image, name = str(inspect(APP)["Config"]["Image"]), "mtls-outsider"
     docker("rm", "-f", name, check=False)
-    docker("run", "-d", "--name", name, "--network", network, "--entrypoint", "python3", image, "-c", PLAIN)
+    docker(
+        "run",
+        "-d",
+        "--name",
+        name,
+        "--network",
+        network,
+        "--entrypoint",
+        "python3",
+        image,
+        "-c",
+        PLAIN,
+    )
     until(lambda: asked(name, "http://localhost:9080/") == ["from the plain one"], "it serves")
     try:
         yield name
@@ -116,7 +139,13 @@ def plain(mesh: Mesh) -> Iterator[str]:
 @contextlib.contextmanager
 def registered(service: str, address: str, **meta: str) -> Iterator[None]:
     """A further endpoint of a service, written into Consul by hand."""
-    body = {"ID": f"mtls-{service}", "Name": service, "Address": address, "Port": APP_PORT, "Meta": meta}
+    body = {
+        "ID": f"mtls-{service}",
+        "Name": service,
+        "Address": address,
+        "Port": APP_PORT,
+        "Meta": meta,
+    }
     consul("/v1/agent/service/register", "PUT", body)
     try:
         yield
@@ -131,7 +160,9 @@ def test_strict_refuses_everybody_without_a_certificate_of_the_mesh(
     ports = (APP_PORT, INBOUND_PORT, OUTBOUND_PORT)
     urls = [f"http://{address}:{port}/health" for address in addresses for port in ports]
     assert not any(asked(plain, *urls, patience=SILENT_S))
-    assert not any(answer_from(address, port) for address in addresses for port in ports), "from the host"
+    assert not any(answer_from(address, port) for address in addresses for port in ports), (
+        "from the host"
+    )
 
     authority = Authority(new_material("cluster.local", datetime.datetime.now(datetime.UTC)))
     leaf = authority.issue_workload(Identity("cluster.local", "default", "bookinfo-productpage"))
@@ -148,7 +179,9 @@ def test_strict_refuses_everybody_without_a_certificate_of_the_mesh(
 
 
 class Wire:
-    """What is sent between pods, from or to the port of an app: every frame on the machine, as its kernel sees it."""
+    """What is sent between pods, from or to the port of an app: every frame on the machine, as its
+    kernel sees it.
+    """
 
     def __init__(self, addresses: Collection[str]) -> None:
         self._between = frozenset(map(socket.inet_aton, addresses))
@@ -174,7 +207,11 @@ class Wire:
 
     def _take(self, frame: bytes) -> None:
         packet = frame[14:]
-        if frame[12:14] != _IPV4 or packet[9] != _TCP or not {packet[12:16], packet[16:20]} <= self._between:
+        if (
+            frame[12:14] != _IPV4
+            or packet[9] != _TCP
+            or not {packet[12:16], packet[16:20]} <= self._between
+        ):
             return
         segment = packet[(packet[0] & 15) * 4 : struct.unpack("!H", packet[2:4])[0]]
         payload = segment[(segment[12] >> 4) * 4 :]
@@ -186,7 +223,9 @@ def test_packets_between_pods_hold_no_plaintext(mesh: Mesh) -> None:
     addresses = [network_of(POD.format(name))[1] for name in SERVERS]
     with Wire(addresses) as wire:
         until(lambda: answers(PAGE) and len(wire.payloads) > 10, "packets between pods were seen")
-    readable = [p for p in wire.payloads if b"HTTP/1." in p or b"GET /" in p or b"x-request-id" in p]
+    readable = [
+        p for p in wire.payloads if b"HTTP/1." in p or b"GET /" in p or b"x-request-id" in p
+    ]
     assert not readable
     assert any(p[:3] == b"\x17\x03\x03" for p in wire.payloads)
 
@@ -202,8 +241,14 @@ def test_replicas_with_and_without_a_proxy_serve_side_by_side(mesh: Mesh, plain:
 
     with registered("details", address):
         until(both, "both replicas answer", HEALS_S)
-    assert seen - wanted <= {"status 503"}, "a connection of before the last policy may break under a request"
-    until(lambda: "from the plain one" not in asked(APP, *["http://details:9080/health"] * 10), "it is gone", HEALS_S)
+    assert seen - wanted <= {"status 503"}, (
+        "a connection of before the last policy may break under a request"
+    )
+    until(
+        lambda: "from the plain one" not in asked(APP, *["http://details:9080/health"] * 10),
+        "it is gone",
+        HEALS_S,
+    )
 
 
 def test_who_registers_under_anothers_name_is_not_believed(mesh: Mesh) -> None:
@@ -212,10 +257,17 @@ def test_who_registers_under_anothers_name_is_not_believed(mesh: Mesh) -> None:
     wanted = '{"status": "Details is healthy"}'
     meta = {"dockermesh-workload": "bookinfo/reviews-v1-1", "dockermesh-service-account": "details"}
     with registered("details", address, **meta):
-        until(lambda: address in {e["address"] for e in mesh.endpoints("details")}, "the impostor is known", HEALS_S)
+        until(
+            lambda: address in {e["address"] for e in mesh.endpoints("details")},
+            "the impostor is known",
+            HEALS_S,
+        )
         until(mesh.is_synced, "it was told to all", HEALS_S)
         for _ in range(5):
-            # A connection of before the last policy may break under a request; never is it the impostor that answers.
+            # A connection of before the last policy may break under a request; never is it the
+            # impostor that answers.
             [answer] = asked(APP, "http://details:9080/health")
             assert answer in {wanted, "status 503"}
-        until(lambda: asked(APP, "http://details:9080/health") == [wanted], "details itself answers")
+        until(
+            lambda: asked(APP, "http://details:9080/health") == [wanted], "details itself answers"
+        )

@@ -1,6 +1,8 @@
-"""A pod and its stock Envoy in real containers, with a small control plane on the host's end of the network.
+"""A pod and its stock Envoy in real containers, with a small control plane on the host's end of the
+network.
 
-What the pod promises the rest of the mesh: no privileges left, one healthy moment, and waiting instead of refusing.
+What the pod promises the rest of the mesh: no privileges left, one healthy moment, and waiting
+instead of refusing.
 """
 
 from __future__ import annotations
@@ -56,7 +58,9 @@ def certificate(directory: Path) -> tuple[bytes, bytes]:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(minutes=5))
         .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("control-plane.dockermesh")]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.DNSName("control-plane.dockermesh")]), critical=False
+        )
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
@@ -110,23 +114,69 @@ class Bench:
         return f"{self.name}-proxy"
 
     def start_pod(self) -> None:
-        capabilities = [f"--cap-add={name}" for name in ("NET_ADMIN", "SETUID", "SETGID", "SETPCAP", "CHOWN")]
+        capabilities = [
+            f"--cap-add={name}" for name in ("NET_ADMIN", "SETUID", "SETGID", "SETPCAP", "CHOWN")
+        ]
         docker(
-            *("run", "-d", "--name", self.pod, "--network", self.name, "--read-only", "--cap-drop=ALL"),
+            *(
+                "run",
+                "-d",
+                "--name",
+                self.pod,
+                "--network",
+                self.name,
+                "--read-only",
+                "--cap-drop=ALL",
+            ),
             *(*capabilities, "--security-opt=no-new-privileges:true"),
-            *("-e", "DOCKERMESH_WORKLOAD=shop/reviews-1", f"--add-host=control-plane.dockermesh:{self.gateway}"),
+            *(
+                "-e",
+                "DOCKERMESH_WORKLOAD=shop/reviews-1",
+                f"--add-host=control-plane.dockermesh:{self.gateway}",
+            ),
             *("-e", f"DOCKERMESH_CONTROL_PLANE=control-plane.dockermesh:{self.port}"),
-            *("-v", f"{self.trust}:/etc/dockermesh/trust:ro", "-v", f"{self.name}-run:/var/run/dockermesh"),
-            *("--health-cmd=/usr/local/bin/pod-health", "--health-interval=200ms", "--health-timeout=120s"),
+            *(
+                "-v",
+                f"{self.trust}:/etc/dockermesh/trust:ro",
+                "-v",
+                f"{self.name}-run:/var/run/dockermesh",
+            ),
+            *(
+                "--health-cmd=/usr/local/bin/pod-health",
+                "--health-interval=200ms",
+                "--health-timeout=120s",
+            ),
             *("--health-retries=1", self.image),
         )
 
     def start_proxy(self) -> None:
         docker(
-            *("run", "-d", "--name", self.proxy, "--network", f"container:{self.pod}", "--read-only", "--cap-drop=ALL"),
-            *("--user=1337:1337", "--restart=always", "-v", f"{self.trust}:/etc/dockermesh/trust:ro"),
+            *(
+                "run",
+                "-d",
+                "--name",
+                self.proxy,
+                "--network",
+                f"container:{self.pod}",
+                "--read-only",
+                "--cap-drop=ALL",
+            ),
+            *(
+                "--user=1337:1337",
+                "--restart=always",
+                "-v",
+                f"{self.trust}:/etc/dockermesh/trust:ro",
+            ),
             *("-v", f"{self.name}-run:/var/run/dockermesh", PROXY_IMAGE),
-            *("envoy", "-c", "/var/run/dockermesh/envoy.json", "--concurrency", "1", "-l", "warning"),
+            *(
+                "envoy",
+                "-c",
+                "/var/run/dockermesh/envoy.json",
+                "--concurrency",
+                "1",
+                "-l",
+                "warning",
+            ),
         )
 
     def health(self) -> str:
@@ -139,18 +189,40 @@ class Bench:
         return " 200 " in docker("exec", self.pod, "bash", "-c", script, check=False)
 
     def attested(self) -> list[str]:
-        lines = [line for line in docker("logs", self.pod).splitlines() if '"dockermesh":"attest"' in line]
+        lines = [
+            line
+            for line in docker("logs", self.pod).splitlines()
+            if '"dockermesh":"attest"' in line
+        ]
         return [json.loads(line)["token_sha256"] for line in lines]
 
     def app(self, script: str, *, network: str = "", image: str = "") -> str:
         network = network or f"container:{self.pod}"
-        return docker("run", "--rm", "--network", network, "--entrypoint", "bash", image or self.image, "-c", script)
+        return docker(
+            "run",
+            "--rm",
+            "--network",
+            network,
+            "--entrypoint",
+            "bash",
+            image or self.image,
+            "-c",
+            script,
+        )
 
 
 @pytest.fixture(scope="module")
 def image() -> str:
     tag = "dockermesh/pod:test"
-    docker("build", "-q", "-t", tag, "--build-arg", f"BASE_IMAGE={BASE_IMAGE}", str(ROOT / "compose/images/pod"))
+    docker(
+        "build",
+        "-q",
+        "-t",
+        tag,
+        "--build-arg",
+        f"BASE_IMAGE={BASE_IMAGE}",
+        str(ROOT / "compose/images/pod"),
+    )
     return tag
 
 
@@ -188,33 +260,47 @@ def test_a_pod_from_its_start_to_its_proxys_death(bench: Bench) -> None:
     until(lambda: bench.health() == "healthy", "healthy", 2)
 
     node, header = bench.control_plane.callers[0]
-    address = docker("inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", bench.pod)
+    address = docker(
+        "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", bench.pod
+    )
     assert node == f"sidecar~{address}~shop/reviews-1.default~default.svc.cluster.local"
     assert sha256(header.removeprefix("Bearer ").encode()).hexdigest() == bench.attested()[0]
 
     for container in (bench.pod, bench.proxy):
         pid = docker("inspect", "-f", "{{.State.Pid}}", container)
-        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        status = dict(
+            line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        )
         assert int(status["CapEff"], 16) == 0
         assert status["Uid"].split()[0] == "1337"
 
-    # From another container only the documented page answers, and of the admin port nothing is seen.
+    # From another container only the documented page answers, and of the admin port nothing is
+    # seen.
     other = bench.app(
-        f"for url in {address}:15090/stats/prometheus {address}:15090/config_dump {address}:15090/quitquitquit; do"
-        " exec 3<>/dev/tcp/${url%%/*}/15090 2>/dev/null || exec 3<>/dev/tcp/${url%%:*}/15090;"
-        " printf 'GET /%s HTTP/1.1\\r\\nHost: x\\r\\nConnection: close\\r\\n\\r\\n' ${url#*/} >&3; head -1 <&3; done;"
-        f" timeout 3 bash -c 'exec 3<>/dev/tcp/{address}/15000 && printf x >&3 && head -1 <&3' || echo closed",
+        f"for url in {address}:15090/stats/prometheus {address}:15090/config_dump"
+        f" {address}:15090/quitquitquit; do exec 3<>/dev/tcp/${{url%%/*}}/15090 2>/dev/null || exec"
+        " 3<>/dev/tcp/${url%%:*}/15090; printf 'GET /%s HTTP/1.1\\r\\nHost: x\\r\\nConnection:"
+        " close\\r\\n\\r\\n' ${url#*/} >&3; head -1 <&3; done; timeout 3 bash -c 'exec"
+        f" 3<>/dev/tcp/{address}/15000 && printf x >&3 && head -1 <&3' || echo closed",
         network=bench.name,
     )
-    assert [line.split()[1] if line.startswith("HTTP") else line for line in other.splitlines()] == [
+    assert [
+        line.split()[1] if line.startswith("HTTP") else line for line in other.splitlines()
+    ] == [
         "200",
         "404",
         "404",
         "closed",
     ]
 
-    # The proxy's own queries reach Docker's resolver, past our redirection and through its conntrack zone.
-    own = ["--user=1337:1337", f"--network=container:{bench.pod}", "--entrypoint=getent", bench.image]
+    # The proxy's own queries reach Docker's resolver, past our redirection and through its
+    # conntrack zone.
+    own = [
+        "--user=1337:1337",
+        f"--network=container:{bench.pod}",
+        "--entrypoint=getent",
+        bench.image,
+    ]
     for _ in range(2):
         assert docker("run", "--rm", *own, "ahostsv4", bench.pod).split()[0] == address
 
@@ -226,7 +312,8 @@ def test_a_pod_from_its_start_to_its_proxys_death(bench: Bench) -> None:
     if time.monotonic() - killed < 4:  # a slower machine is beyond what the pod puts up with
         assert health == "healthy"
     until(lambda: bench.health() == "healthy", "healthy with the new proxy", 15)
-    # The pod's probe counts from when it last saw the proxy ready, so it has to have seen the new one.
+    # The pod's probe counts from when it last saw the proxy ready, so it has to have seen the new
+    # one.
     until(lambda: all(bench.is_ready() for _ in range(5)), "the new proxy is ready")
 
     began = time.monotonic()

@@ -39,6 +39,10 @@ def test_bookinfo_works_without_consul(without_consul: Mesh) -> None:
 
     until(is_complete, "all three versions", 20)
     docker("stop", "-t", "2", "bookinfo-reviews-v3-1")
-    until(lambda: all("reviews-v3" not in get(PAGE)[1] for _ in range(6)), "no request to a stopped replica", 5)
+    until(
+        lambda: all("reviews-v3" not in get(PAGE)[1] for _ in range(6)),
+        "no request to a stopped replica",
+        5,
+    )
     docker("start", "bookinfo-reviews-v3-1")
     until(lambda: "reviews-v3" in get(PAGE)[1], "it is back", 10)

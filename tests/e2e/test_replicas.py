@@ -21,7 +21,9 @@ def test_three_replicas_share_the_load(mesh: Mesh, small: Callable[..., str]) ->
         mesh.up(file, "--gateway-port", f"9083:{PORT}")
         names = {w["name"] for w in until(lambda: mesh.workloads("triple"), "they are listed")}
         assert names == {f"triple/shop-{n}" for n in (1, 2, 3)} | {"triple/gateway-1"}
-        spaces = {docker("exec", f"triple-shop-{n}-1", "readlink", "/proc/self/ns/net") for n in (1, 2, 3)}
+        spaces = {
+            docker("exec", f"triple-shop-{n}-1", "readlink", "/proc/self/ns/net") for n in (1, 2, 3)
+        }
         assert len(spaces) == 3, "replicas must not share a network namespace"
 
         entries = consul("/v1/health/service/triple-shop?passing")
@@ -39,7 +41,11 @@ def test_three_replicas_share_the_load(mesh: Mesh, small: Callable[..., str]) ->
 
         # One goes: its endpoint goes from the catalog, and no request fails for it.
         docker("stop", "-t", "2", "triple-shop-2-1")
-        until(lambda: len(consul("/v1/health/service/triple-shop?passing")) == 2, "two endpoints are left", 10)
+        until(
+            lambda: len(consul("/v1/health/service/triple-shop?passing")) == 2,
+            "two endpoints are left",
+            10,
+        )
         assert {get(URL)[0] for _ in range(20)} == {200}
     finally:
         mesh.down("triple")

@@ -1,4 +1,5 @@
-"""Bookinfo's tasks: the files of `samples/bookinfo/networking` do what its README says, applied by kubectl.
+"""Bookinfo's tasks: the files of `samples/bookinfo/networking` do what its README says, applied by
+kubectl.
 
 Waits end when a task's effect shows; delays are asserted from below only.
 """
@@ -50,7 +51,8 @@ def equipped(extras: None, tasks: Tasks) -> Tasks:
     return tasks
 
 
-# routing ------------------------------------------------------------------------------------------------------------
+# routing
+# --------------------------------------------------------------------------------------------------
 
 
 def test_all_requests_go_to_v1_until_the_rules_are_removed(tasks: Tasks) -> None:
@@ -69,7 +71,10 @@ def test_jason_sees_black_stars_and_nobody_else(tasks: Tasks) -> None:
 
 def test_requests_are_split_by_weight(tasks: Tasks) -> None:
     with tasks.applied(*VERSIONS, "virtual-service-reviews-50-v3"):
-        until(lambda: "v3" in (seen := tasks.versions(8)) and "v2" not in seen, "v3 is seen, v2 no longer")
+        until(
+            lambda: "v3" in (seen := tasks.versions(8)) and "v2" not in seen,
+            "v3 is seen, v2 no longer",
+        )
         seen = tasks.versions(40)
         assert seen.keys() <= {"v1", "v3"}
         check_share(seen["v3"], 40, 0.5)
@@ -77,7 +82,11 @@ def test_requests_are_split_by_weight(tasks: Tasks) -> None:
 
 def test_a_canary_gets_a_tenth_and_then_everything(tasks: Tasks) -> None:
     with tasks.applied(*VERSIONS, "virtual-service-reviews-90-10"):
-        until(lambda: "v2" in (seen := tasks.versions(8)) and "v3" not in seen, "v2 is seen, v3 no longer", 60)
+        until(
+            lambda: "v2" in (seen := tasks.versions(8)) and "v3" not in seen,
+            "v2 is seen, v3 no longer",
+            60,
+        )
         seen = tasks.versions(40)
         assert seen.keys() <= {"v1", "v2"}
         check_share(seen["v2"], 40, 0.1)
@@ -85,11 +94,14 @@ def test_a_canary_gets_a_tenth_and_then_everything(tasks: Tasks) -> None:
             until(lambda: tasks.versions(8) == {"v3": 8}, "only v3 answers")
 
 
-# faults, timeouts, retries --------------------------------------------------------------------------------------------
+# faults, timeouts, retries
+# --------------------------------------------------------------------------------------------
 
 
 def test_a_delay_of_7_s_uncovers_the_bug_in_bookinfos_timeouts(tasks: Tasks) -> None:
-    with tasks.applied(*VERSIONS, "virtual-service-reviews-test-v2", "virtual-service-ratings-test-delay"):
+    with tasks.applied(
+        *VERSIONS, "virtual-service-reviews-test-v2", "virtual-service-ratings-test-delay"
+    ):
 
         def is_late() -> bool:
             page = tasks.page("jason")
@@ -97,7 +109,10 @@ def test_a_delay_of_7_s_uncovers_the_bug_in_bookinfos_timeouts(tasks: Tasks) -> 
 
         until(is_late, "jason waits in vain")
         # Nobody else is concerned.
-        until(lambda: (page := tasks.page()).version == "v1" and page.sorry == "", "others see v1, whole")
+        until(
+            lambda: (page := tasks.page()).version == "v1" and page.sorry == "",
+            "others see v1, whole",
+        )
 
 
 def test_a_delay_of_2_s_is_no_trouble_for_v3(tasks: Tasks) -> None:
@@ -111,7 +126,9 @@ def test_a_delay_of_2_s_is_no_trouble_for_v3(tasks: Tasks) -> None:
 
 
 def test_jasons_ratings_are_aborted(tasks: Tasks) -> None:
-    with tasks.applied(*VERSIONS, "virtual-service-reviews-test-v2", "virtual-service-ratings-test-abort"):
+    with tasks.applied(
+        *VERSIONS, "virtual-service-reviews-test-v2", "virtual-service-ratings-test-abort"
+    ):
 
         def has_no_stars() -> bool:
             page = tasks.page("jason")
@@ -122,7 +139,9 @@ def test_jasons_ratings_are_aborted(tasks: Tasks) -> None:
 
 
 def test_reviews_time_out_after_half_a_second(tasks: Tasks) -> None:
-    with tasks.applied(*VERSIONS, "virtual-service-ratings-delay-2s", "virtual-service-reviews-timeout"):
+    with tasks.applied(
+        *VERSIONS, "virtual-service-ratings-delay-2s", "virtual-service-reviews-timeout"
+    ):
 
         def are_given_up() -> bool:
             page = tasks.page()
@@ -143,7 +162,10 @@ def test_a_circuit_breaker_refuses_what_is_too_much(equipped: Tasks) -> None:
     assert equipped.load(url, 6, 6)["status"] == {"200": 6}
     with equipped.applied("destination-rule-httpbin-circuit-breaker"):
         # One is served, one waits. On a slow machine some requests may start when others are done.
-        told = until(lambda: t if (t := equipped.load(url, 12, 12)["status"]).get("503") else None, "some are refused")
+        told = until(
+            lambda: t if (t := equipped.load(url, 12, 12)["status"]).get("503") else None,
+            "some are refused",
+        )
         assert told.keys() == {"200", "503"}
         assert equipped.load("http://httpbin:8000/get", 5, 1)["status"] == {"200": 5}
 
@@ -161,7 +183,8 @@ def test_a_mirror_sees_every_request_and_answers_none(tasks: Tasks) -> None:
         until(lambda: mirrored() >= before + 10, "v3 got all ten")
 
 
-# the entry ------------------------------------------------------------------------------------------------------------
+# the entry
+# --------------------------------------------------------------------------------------------------
 
 
 def test_an_entry_of_ones_own_takes_the_place_of_the_generated_one(tasks: Tasks) -> None:
@@ -173,11 +196,14 @@ def test_an_entry_of_ones_own_takes_the_place_of_the_generated_one(tasks: Tasks)
     until(lambda: answers(health), "all is served again")
 
 
-# TLS ----------------------------------------------------------------------------------------------------------------
+# TLS
+# --------------------------------------------------------------------------------------------------
 
 
 def https(trusted: Pair, shown: Pair | None = None) -> int:
-    """The status of the page over TLS at the gateway; 0 where there is no agreement about certificates."""
+    """The status of the page over TLS at the gateway; 0 where there is no agreement about
+    certificates.
+    """
     context = ssl.create_default_context(cadata=trusted.certificate)
     if shown is not None:
         context.load_cert_chain(shown.folder / "tls.crt", shown.folder / "tls.key")
@@ -186,7 +212,9 @@ def https(trusted: Pair, shown: Pair | None = None) -> int:
             socket.create_connection(("127.0.0.1", 30443), 30) as plain,
             context.wrap_socket(plain, server_hostname="bookinfo.example") as secure,
         ):
-            secure.sendall(b"GET /productpage HTTP/1.1\r\nHost: bookinfo.example\r\nConnection: close\r\n\r\n")
+            secure.sendall(
+                b"GET /productpage HTTP/1.1\r\nHost: bookinfo.example\r\nConnection: close\r\n\r\n"
+            )
             return int(secure.recv(64).split(b" ")[1])
     except (OSError, IndexError):
         return 0
@@ -211,31 +239,48 @@ def test_https_at_the_gateway_follows_its_secret(tasks: Tasks, pairs: tuple[Pair
         assert https(old) == 0
 
 
-def test_mutual_tls_at_the_gateway_asks_for_a_certificate(tasks: Tasks, pairs: tuple[Pair, Pair]) -> None:
+def test_mutual_tls_at_the_gateway_asks_for_a_certificate(
+    tasks: Tasks, pairs: tuple[Pair, Pair]
+) -> None:
     server, client = pairs
     files = (f"--from-file={server.folder}/tls.crt", f"--from-file={server.folder}/tls.key")
     with (
         tasks.secret(
-            "istio-system", "bookinfo-credential", "generic", *files, f"--from-file=ca.crt={client.folder}/tls.crt"
+            "istio-system",
+            "bookinfo-credential",
+            "generic",
+            *files,
+            f"--from-file=ca.crt={client.folder}/tls.crt",
         ),
         tasks.applied("bookinfo-gateway-mutual"),
     ):
-        until(lambda: https(server, client) == 200 and https(server) == 0, "the page for who shows a certificate alone")
+        until(
+            lambda: https(server, client) == 200 and https(server) == 0,
+            "the page for who shows a certificate alone",
+        )
         assert https(server, server) == 0
 
 
 def test_a_proxy_makes_tls_of_plain_calls(equipped: Tasks, tmp_path: Path) -> None:
     roots = tmp_path / "ca.crt"
-    roots.write_text(equipped.python(f"import urllib.request as u; print(u.urlopen('{BOOKS}ca.crt').read().decode())"))
+    roots.write_text(
+        equipped.python(
+            f"import urllib.request as u; print(u.urlopen('{BOOKS}ca.crt').read().decode())"
+        )
+    )
     with (
         equipped.secret("default", "books-ca", "generic", f"--from-file={roots}"),
         equipped.applied("egress-books-tls-origination"),
     ):
-        until(lambda: equipped.load(BOOKS)["served_by"] == {"near-v1-tls": 1}, "the site's TLS port answers")
+        until(
+            lambda: equipped.load(BOOKS)["served_by"] == {"near-v1-tls": 1},
+            "the site's TLS port answers",
+        )
         assert equipped.load(BOOKS, 5)["status"] == {"200": 5}
 
 
-# TCP, egress, localities --------------------------------------------------------------------------------------------
+# TCP, egress, localities
+# --------------------------------------------------------------------------------------------
 
 
 def echoes(requests: int) -> Counter[str]:
@@ -259,12 +304,14 @@ def test_tcp_connections_are_split_by_weight(equipped: Tasks) -> None:
 
 def test_a_service_entry_opens_the_way_to_a_site_outside(equipped: Tasks) -> None:
     with equipped.applied("egress-registry-only"):
-        until(lambda: equipped.load(BOOKS)["status"] == {"502": 1}, "the unknown site is out of reach")
+        until(
+            lambda: equipped.load(BOOKS)["status"] == {"502": 1}, "the unknown site is out of reach"
+        )
         with equipped.applied("egress-books"):
             until(lambda: equipped.load(BOOKS)["status"] == {"200": 1}, "the site is reached")
             told = equipped.python(
-                "import ssl, urllib.request as u;"
-                "print(u.urlopen('https://books.example/', context=ssl._create_unverified_context()).read().decode())"
+                "import ssl, urllib.request as u;print(u.urlopen('https://books.example/',"
+                " context=ssl._create_unverified_context()).read().decode())"
             )
             assert json.loads(told)["tls"] == "books.example"
             assert equipped.load("http://books.far.example/")["status"] == {"502": 1}
@@ -276,8 +323,13 @@ def test_calls_leave_the_mesh_through_the_egress_gateway(equipped: Tasks) -> Non
     with equipped.applied("egress-books", "egress-books-gateway"):
 
         def passed() -> bool:
-            done = run("docker", "exec", f"{TOOLS_PROJECT}-client-1", "python3", "-c", program, check=False)
-            return done.returncode == 0 and json.loads(done.stdout)["headers"].get("x-egress") == "gateway"
+            done = run(
+                "docker", "exec", f"{TOOLS_PROJECT}-client-1", "python3", "-c", program, check=False
+            )
+            return (
+                done.returncode == 0
+                and json.loads(done.stdout)["headers"].get("x-egress") == "gateway"
+            )
 
         until(passed, "the gateway's mark is on the request")
         assert equipped.load(BOOKS, 10, 2)["status"] == {"200": 10}
@@ -285,8 +337,13 @@ def test_calls_leave_the_mesh_through_the_egress_gateway(equipped: Tasks) -> Non
         pod = f"{TOOLS_PROJECT}-istio-egressgateway-proxy-1"
         docker("pause", pod)
         try:
-            program = f"import urllib.request as u; print(u.urlopen('{BOOKS}', timeout=1).read().decode())"
-            done = run("docker", "exec", f"{TOOLS_PROJECT}-client-1", "python3", "-c", program, check=False)
+            program = (
+                f"import urllib.request as u; print(u.urlopen('{BOOKS}',"
+                " timeout=1).read().decode())"
+            )
+            done = run(
+                "docker", "exec", f"{TOOLS_PROJECT}-client-1", "python3", "-c", program, check=False
+            )
             assert done.returncode != 0
         finally:
             docker("unpause", pod)
@@ -295,7 +352,10 @@ def test_calls_leave_the_mesh_through_the_egress_gateway(equipped: Tasks) -> Non
 def test_a_region_that_fails_is_left_for_the_next(equipped: Tasks) -> None:
     url = "http://books.everywhere.example/"
     with equipped.applied("locality-failover"):
-        until(lambda: equipped.load(url, 20, 2)["served_by"] == {"near-v1": 20}, "the near site answers alone")
+        until(
+            lambda: equipped.load(url, 20, 2)["served_by"] == {"near-v1": 20},
+            "the near site answers alone",
+        )
         assert equipped.load(f"{url}status/503")["status"] == {"503": 1}
 
         def has_failed_over() -> bool:

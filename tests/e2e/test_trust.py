@@ -1,4 +1,6 @@
-"""Trust as an operator handles it while requests flow: another root, a token revoked, a process outside Docker."""
+"""Trust as an operator handles it while requests flow: another root, a token revoked, a process
+outside Docker.
+"""
 
 from __future__ import annotations
 
@@ -52,14 +54,25 @@ def states(mesh: Mesh, workload: str) -> dict[str, str]:
 
 
 def xds(mesh: Mesh, workload: str) -> str:
-    return next((str(w["xds"]) for w in mesh.workloads(workload.partition("/")[0]) if w["name"] == workload), "")
+    return next(
+        (
+            str(w["xds"])
+            for w in mesh.workloads(workload.partition("/")[0])
+            if w["name"] == workload
+        ),
+        "",
+    )
 
 
 def test_the_root_is_replaced_without_a_failed_request(mesh: Mesh) -> None:
     [old] = [root["sha256"] for root in authority(mesh)["roots"]]
     with Load() as load:
         load.warmed()
-        for step, phase, trusted in (("prepare", "prepared", 2), ("switch", "switched", 2), ("finish", "stable", 1)):
+        for step, phase, trusted in (
+            ("prepare", "prepared", 2),
+            ("switch", "switched", 2),
+            ("finish", "stable", 1),
+        ):
             told(mesh, "ca", "rotate", "--step", step, "--timeout", str(60 * SLACK))
             report = authority(mesh)
             assert (report["phase"], len(report["roots"])) == (phase, trusted)
@@ -78,7 +91,10 @@ def test_a_revoked_workload_is_cut_off_alone_until_its_pod_is_restarted(mesh: Me
         told(mesh, "token", "revoke", REVOKED)
         until(lambda: xds(mesh, REVOKED) == "NOT CONNECTED", "its stream is cut")
         refusal = f"the token of {REVOKED} was revoked"
-        until(lambda: refusal in run("docker", "logs", PROXY).stderr, "it is refused when it comes again")
+        until(
+            lambda: refusal in run("docker", "logs", PROXY).stderr,
+            "it is refused when it comes again",
+        )
         assert states(mesh, REVOKED)[first] == "revoked"
         mesh.until_synced(names=EVERYBODY - {REVOKED})
         until(lambda: answers(PAGE), "the page is served")
@@ -92,14 +108,23 @@ def test_a_revoked_workload_is_cut_off_alone_until_its_pod_is_restarted(mesh: Me
 
 @dataclass(frozen=True, slots=True)
 class Outsider:
-    """A process that is no part of the mesh, alone on a machine: a container that the registrar is to overlook."""
+    """A process that is no part of the mesh, alone on a machine: a container that the registrar is
+    to overlook.
+    """
 
     address: str
     folder: Path
 
     def as_root(self, *commands: str) -> None:
         """What `join` said to run."""
-        self._beside("--rm", "--cap-add=NET_ADMIN", "--entrypoint=sh", image_of(POD), "-ec", "\n".join(commands))
+        self._beside(
+            "--rm",
+            "--cap-add=NET_ADMIN",
+            "--entrypoint=sh",
+            image_of(POD),
+            "-ec",
+            "\n".join(commands),
+        )
 
     def start_proxy(self, command: str) -> None:
         """The last of the commands; a container's user stands for setpriv."""
@@ -108,7 +133,13 @@ class Outsider:
         self._beside(*options, image_of(PROXY), *envoy[envoy.index("envoy") :])
 
     def _beside(self, *arguments: str) -> None:
-        docker("run", f"--network=container:{OUTSIDER}", "-v", f"{self.folder}:{self.folder}", *arguments)
+        docker(
+            "run",
+            f"--network=container:{OUTSIDER}",
+            "-v",
+            f"{self.folder}:{self.folder}",
+            *arguments,
+        )
 
 
 def image_of(container: str) -> str:
@@ -122,25 +153,46 @@ def answer(container: str, url: str) -> str:
 
 @pytest.fixture
 def outsider(mesh: Mesh, tmp_path: Path) -> Iterator[Outsider]:
-    network = next(n for n in sorted(inspect(POD)["NetworkSettings"]["Networks"]) if n.startswith("dockermesh"))
+    network = next(
+        n for n in sorted(inspect(POD)["NetworkSettings"]["Networks"]) if n.startswith("dockermesh")
+    )
     # Docker would have it ask 127.0.0.11, which no machine outside Docker does.
     resolv_conf = tmp_path / "resolv.conf"
-    servers = [line for line in Path("/etc/resolv.conf").read_text().splitlines() if line.startswith("nameserver")]
+    servers = [
+        line
+        for line in Path("/etc/resolv.conf").read_text().splitlines()
+        if line.startswith("nameserver")
+    ]
     resolv_conf.write_text("\n".join(servers) + "\n")
     docker("rm", "-f", f"{OUTSIDER}-proxy", OUTSIDER, check=False)
     docker(
         *("run", "-d", "--name", OUTSIDER, "--network", network, "-e", "SERVICE_IGNORE=true"),
-        *("-v", f"{resolv_conf}:/etc/resolv.conf:ro", "--entrypoint=python3", image_of(APP), "-c", OUTSIDE),
+        *(
+            "-v",
+            f"{resolv_conf}:/etc/resolv.conf:ro",
+            "--entrypoint=python3",
+            image_of(APP),
+            "-c",
+            OUTSIDE,
+        ),
     )
     folder = tmp_path / "join"
     try:
-        yield Outsider(str(inspect(OUTSIDER)["NetworkSettings"]["Networks"][network]["IPAddress"]), folder)
+        yield Outsider(
+            str(inspect(OUTSIDER)["NetworkSettings"]["Networks"][network]["IPAddress"]), folder
+        )
     finally:
         for workload in mesh.workloads("joined"):
             mesh.command("token", "revoke", str(workload["name"]))
         docker("rm", "-f", f"{OUTSIDER}-proxy", OUTSIDER)
         if folder.exists():
-            back = ("--entrypoint=chown", image_of(POD), "-R", f"{os.getuid()}:{os.getgid()}", str(folder))
+            back = (
+                "--entrypoint=chown",
+                image_of(POD),
+                "-R",
+                f"{os.getuid()}:{os.getgid()}",
+                str(folder),
+            )
             docker("run", "--rm", "-v", f"{folder}:{folder}", *back)
 
 
@@ -153,8 +205,16 @@ def test_a_process_outside_docker_joins_calls_and_is_called(mesh: Mesh, outsider
     outsider.start_proxy(proxy)
     mesh.until_synced(60, {"joined/outside-1"})
     caller = "URI=spiffe://cluster.local/ns/default/sa/bookinfo-productpage"
-    until(lambda: caller in answer(APP, "http://outside:8080/"), "called by name, over mutual TLS", HEALS_S)
-    until(lambda: "Reviews is healthy" in answer(OUTSIDER, "http://reviews:9080/health"), "it calls", HEALS_S)
+    until(
+        lambda: caller in answer(APP, "http://outside:8080/"),
+        "called by name, over mutual TLS",
+        HEALS_S,
+    )
+    until(
+        lambda: "Reviews is healthy" in answer(OUTSIDER, "http://reviews:9080/health"),
+        "it calls",
+        HEALS_S,
+    )
 
     release, revoke = joined.stderr.splitlines()[-2:]
     docker("rm", "-f", f"{OUTSIDER}-proxy")

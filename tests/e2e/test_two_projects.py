@@ -1,4 +1,6 @@
-"""Two projects that both have a `shop`: each calls its own, and no request fails when the other comes or goes."""
+"""Two projects that both have a `shop`: each calls its own, and no request fails when the other
+comes or goes.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ def up(mesh: Mesh, folder: Path, project: str) -> None:
     mesh.up(file, "--gateway-port", f"{PORTS[project]}:{PORTS[project]}")
 
 
-def test_a_project_calls_its_own_and_comes_without_a_failed_request_of_another(mesh: Mesh, tmp_path: Path) -> None:
+def test_a_project_calls_its_own_and_comes_without_a_failed_request_of_another(
+    mesh: Mesh, tmp_path: Path
+) -> None:
     try:
         up(mesh, tmp_path, "first")
         with steady_load(f"http://127.0.0.1:{PORTS['first']}/details/0") as seen:
@@ -65,7 +69,10 @@ def test_a_project_calls_its_own_and_comes_without_a_failed_request_of_another(m
             before = {project: taken_in(pod) for project, pod in pods.items()}
             for _ in range(20):
                 assert get(f"http://127.0.0.1:{PORTS['second']}/details/0")[0] == 200
-                assert docker("exec", "second-shop-1", "python3", "-c", CALL.format("shop")).strip() == "200"
+                assert (
+                    docker("exec", "second-shop-1", "python3", "-c", CALL.format("shop")).strip()
+                    == "200"
+                )
             assert taken_in(pods["second"]) - before["second"] == 40
             asked = seen.total()
             mesh.down("second")

@@ -13,31 +13,149 @@ from google.protobuf import any_pb2, symbol_database
 
 from dockermesh.config.documents import read_document
 from dockermesh.config.resource import Resource
-from dockermesh.model import Catalog, Endpoint, Port, Protocol, ServedPort, Service, Workload, WorkloadKind
+from dockermesh.model import (
+    Catalog,
+    Endpoint,
+    Port,
+    Protocol,
+    ServedPort,
+    Service,
+    Workload,
+    WorkloadKind,
+)
 from dockermesh.translate.mesh import Proxy, build_mesh
 from dockermesh.translate.settings import istio_config
 from dockermesh.translate.translator import Translator
 from dockermesh.xds import Snapshot
 
-DOCUMENTS: list[dict[str, Any]] = list(yaml.safe_load_all((Path(__file__).parent / "resources.yaml").read_text()))
+DOCUMENTS: list[dict[str, Any]] = list(
+    yaml.safe_load_all((Path(__file__).parent / "resources.yaml").read_text())
+)
 TEXTS = [
-    *("", " ", "*", "**", "ä", "x\ny", "x\0y", "%", "%REQ(", "a b", "/", "//", "..", ".", "-", "(", "(?=x)", ".*"),
-    *("[0-9]{1000}", "(a{30}){30}", "'", "\\", "|", "outbound|1||x", "0.0.0.0", "::1", "999.1.1.1", "10.0.0.0/8"),
-    *("1.2.3.4/0", "10.0.0.0/99", "unix:///x", "@x", "localhost", "a.b", "*.a", "a.*", "*.", "HTTP", "TCP", "TLS"),
-    *("0s", "1ms", "-1s", "0.0001s", "315576000001s", "9223372036s", "24h", "mesh", "edge", "default/edge", "\ud800"),
-    *("https://a", ":path", ":authority", "Host", "content-length", "transfer-encoding", "5xx", "1e3", "x" * 5000),
+    *(
+        "",
+        " ",
+        "*",
+        "**",
+        "ä",
+        "x\ny",
+        "x\0y",
+        "%",
+        "%REQ(",
+        "a b",
+        "/",
+        "//",
+        "..",
+        ".",
+        "-",
+        "(",
+        "(?=x)",
+        ".*",
+    ),
+    *(
+        "[0-9]{1000}",
+        "(a{30}){30}",
+        "'",
+        "\\",
+        "|",
+        "outbound|1||x",
+        "0.0.0.0",
+        "::1",
+        "999.1.1.1",
+        "10.0.0.0/8",
+    ),
+    *(
+        "1.2.3.4/0",
+        "10.0.0.0/99",
+        "unix:///x",
+        "@x",
+        "localhost",
+        "a.b",
+        "*.a",
+        "a.*",
+        "*.",
+        "HTTP",
+        "TCP",
+        "TLS",
+    ),
+    *(
+        "0s",
+        "1ms",
+        "-1s",
+        "0.0001s",
+        "315576000001s",
+        "9223372036s",
+        "24h",
+        "mesh",
+        "edge",
+        "default/edge",
+        "\ud800",
+    ),
+    *(
+        "https://a",
+        ":path",
+        ":authority",
+        "Host",
+        "content-length",
+        "transfer-encoding",
+        "5xx",
+        "1e3",
+        "x" * 5000,
+    ),
     "retriable-status-codes,700",
 ]
 OTHERS: list[Any] = [
-    *(0, 1, -1, 2, 99, 100, 101, 600, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**63, 2**64, 10**30),
-    *(0.0, 0.5, 1e-9, 1e300, -0.5, 100.1, True, False, None, [], {}, [None], [{}], {"x": {}}, ["*"], ["~"], ["a", "a"]),
+    *(
+        0,
+        1,
+        -1,
+        2,
+        99,
+        100,
+        101,
+        600,
+        65535,
+        65536,
+        2**31 - 1,
+        2**31,
+        2**32 - 1,
+        2**32,
+        2**63,
+        2**64,
+        10**30,
+    ),
+    *(
+        0.0,
+        0.5,
+        1e-9,
+        1e300,
+        -0.5,
+        100.1,
+        True,
+        False,
+        None,
+        [],
+        {},
+        [None],
+        [{}],
+        {"x": {}},
+        ["*"],
+        ["~"],
+        ["a", "a"],
+    ),
 ]
 
 
 def places(node: Any, path: tuple[Any, ...] = ()) -> Iterable[tuple[Any, ...]]:
     """The path of every part of a document."""
     yield path
-    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    children = (
+        node.items()
+        if isinstance(node, dict)
+        else enumerate(node)
+        if isinstance(node, list)
+        else ()
+    )
     for key, child in children:
         yield from places(child, (*path, key))
 
@@ -60,8 +178,12 @@ for _document in DOCUMENTS:
 
 
 def mangle(chance: random.Random, document: dict[str, Any]) -> None:
-    """Remove, double, rename or replace one part of the document's spec; what replaces it is often plausible."""
-    *path, last = chance.choice([p for p in places(document) if len(p) > 1 and p[0] == "spec"] or [("spec",)])
+    """Remove, double, rename or replace one part of the document's spec; what replaces it is often
+    plausible.
+    """
+    *path, last = chance.choice(
+        [p for p in places(document) if len(p) > 1 and p[0] == "spec"] or [("spec",)]
+    )
     parent = part(document, tuple(path))
     own, kind = parent[last], chance.random()
     if kind < 0.15:
@@ -74,20 +196,29 @@ def mangle(chance: random.Random, document: dict[str, Any]) -> None:
         parent[chance.choice(TEXTS)] = parent.pop(last)
     else:
         alike = TEXTS if isinstance(own, str) else [v for v in OTHERS if type(v) is type(own)]
-        parent[last] = copy.deepcopy(chance.choice(alike if alike and chance.random() < 0.8 else [*TEXTS, *OTHERS]))
+        parent[last] = copy.deepcopy(
+            chance.choice(alike if alike and chance.random() < 0.8 else [*TEXTS, *OTHERS])
+        )
 
 
 def accepted(document: dict[str, Any]) -> list[Resource[Any]]:
-    """The resources of a document that validates; none if it does not. Every finding can be printed."""
+    """The resources of a document that validates; none if it does not. Every finding can be
+    printed.
+    """
     reading = read_document(document)
     assert reading.resources or reading.findings
     assert all(str(finding) and finding.message for finding in reading.findings)
     return [] if any(f.is_error for f in reading.findings) else list(reading.resources)
 
 
-def _service(name: str, *addresses: str, port: int = 9080, protocol: Protocol = Protocol.HTTP) -> Service:
+def _service(
+    name: str, *addresses: str, port: int = 9080, protocol: Protocol = Protocol.HTTP
+) -> Service:
     labels = {"version": "v1", "app": name}
-    listed = tuple(Endpoint(a, port, workload=f"shop/{name}-1", labels=labels, locality="r1/z1") for a in addresses)
+    listed = tuple(
+        Endpoint(a, port, workload=f"shop/{name}-1", labels=labels, locality="r1/z1")
+        for a in addresses
+    )
     return Service(name, f"{name}.service.consul", (Port(port, protocol),), listed)
 
 
@@ -102,9 +233,17 @@ SERVICES = (
 def _proxy(name: str, kind: WorkloadKind, labels: dict[str, str]) -> Proxy:
     ports = (ServedPort("reviews", 9080, "http"), ServedPort("reviews", 9443, "tls"))
     workload = Workload(
-        id=name, name=f"shop/{name}", service=name, address="10.0.0.2", ports=ports, kind=kind, labels=labels
+        id=name,
+        name=f"shop/{name}",
+        service=name,
+        address="10.0.0.2",
+        ports=ports,
+        kind=kind,
+        labels=labels,
     )
-    return Proxy(workload.name, kind, address="10.0.0.2", labels=labels, workload=workload, locality="r1/z1")
+    return Proxy(
+        workload.name, kind, address="10.0.0.2", labels=labels, workload=workload, locality="r1/z1"
+    )
 
 
 PROXIES = (

@@ -1,4 +1,6 @@
-"""Whatever becomes of a resource, reading it ends with a resource or with findings, never with an exception."""
+"""Whatever becomes of a resource, reading it ends with a resource or with findings, never with an
+exception.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +15,28 @@ from hypothesis import strategies as st
 from dockermesh.config.documents import read_document, read_text
 
 CASES = Path(__file__).parents[1] / "golden" / "config"
-DOCUMENTS = [d for path in sorted(CASES.glob("*.in.yaml")) for d in yaml.safe_load_all(path.read_text())]
+DOCUMENTS = [
+    d for path in sorted(CASES.glob("*.in.yaml")) for d in yaml.safe_load_all(path.read_text())
+]
 
 junk = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3)
+    ),
     max_leaves=5,
 )
 
 
 def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     found = [path]
-    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    children = (
+        node.items()
+        if isinstance(node, dict)
+        else enumerate(node)
+        if isinstance(node, list)
+        else ()
+    )
     for key, child in children:
         found.extend(places(child, (*path, key)))
     return found
@@ -58,5 +70,9 @@ def test_any_text_is_read_or_refused(text: str | bytes) -> None:
 def test_yaml_with_a_hole_is_read_or_refused(data: st.DataObject) -> None:
     text = data.draw(st.sampled_from(sorted(CASES.glob("*.in.yaml")))).read_text()
     start = data.draw(st.integers(0, len(text)))
-    reading = read_text(text[:start] + data.draw(st.text(max_size=5)) + text[start + data.draw(st.integers(0, 40)) :])
+    reading = read_text(
+        text[:start]
+        + data.draw(st.text(max_size=5))
+        + text[start + data.draw(st.integers(0, 40)) :]
+    )
     assert reading.resources or reading.findings

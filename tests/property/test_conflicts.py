@@ -1,4 +1,6 @@
-"""Of resources in conflict the oldest wins, in whatever order they are loaded and however often all is started anew."""
+"""Of resources in conflict the oldest wins, in whatever order they are loaded and however often all
+is started anew.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,16 @@ from envoy.config.route.v3 import route_pb2
 from google.protobuf import any_pb2
 
 from dockermesh.config.documents import read_text
-from dockermesh.model import Catalog, Endpoint, Port, Protocol, ServedPort, Service, Workload, WorkloadKind
+from dockermesh.model import (
+    Catalog,
+    Endpoint,
+    Port,
+    Protocol,
+    ServedPort,
+    Service,
+    Workload,
+    WorkloadKind,
+)
 from dockermesh.translate.mesh import Proxy, build_mesh
 from dockermesh.translate.settings import istio_config
 from dockermesh.translate.translator import Translator
@@ -123,7 +134,9 @@ def shuffled(seed: int) -> list[Any]:
 def versions(translator: Translator) -> tuple[object, ...]:
     snapshots = [translator.snapshot(proxy) for proxy in PROXIES]
     return tuple(
-        getattr(s, field).version for s in snapshots for field in ("clusters", "endpoints", "listeners", "routes")
+        getattr(s, field).version
+        for s in snapshots
+        for field in ("clusters", "endpoints", "listeners", "routes")
     )
 
 
@@ -149,7 +162,9 @@ def test_the_order_of_loading_decides_nothing() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_resources_that_come_one_by_one_end_in_what_a_restart_gives(seed: int) -> None:
     translator, mesh = Translator(), None
-    for resources in accumulate(([resource] for resource in shuffled(seed)), lambda known, new: known + new):
+    for resources in accumulate(
+        ([resource] for resource in shuffled(seed)), lambda known, new: known + new
+    ):
         mesh = build_mesh(CATALOG, config=istio_config(resources), previous=mesh)
         translator.update(mesh)
         for proxy in PROXIES:
@@ -163,8 +178,12 @@ def test_the_oldest_wins() -> None:
     routes = {host.name: host.routes[0].route for host in hosts}
     assert routes["web.service.consul:9080"].timeout.seconds == 1
     assert routes["db.service.consul:9080"].timeout.seconds == 2
-    http, https = (unpacked(translator.snapshot(EDGE), "listeners", f"0.0.0.0_{port}") for port in (80, 443))
-    assert [f.name for f in http.filter_chains[0].filters][-1] == "envoy.filters.network.http_connection_manager"
+    http, https = (
+        unpacked(translator.snapshot(EDGE), "listeners", f"0.0.0.0_{port}") for port in (80, 443)
+    )
+    assert [f.name for f in http.filter_chains[0].filters][
+        -1
+    ] == "envoy.filters.network.http_connection_manager"
     assert len(https.filter_chains) == 1
     assert "kubernetes://one" in str(https) and "kubernetes://two" not in str(https)
     losers = {r: [f.message for f in translator.faults(r)] for r in ("Gateway default/a-younger",)}

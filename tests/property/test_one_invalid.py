@@ -29,7 +29,10 @@ SPOILED = st.sampled_from(
     [
         ({"hots": "a"}, "spec.hots"),
         ({"host": ""}, "spec.host"),
-        ({"trafficPolicy": {"connectionPool": {"tcp": {"connectTimeout": "-1s"}}}}, "spec.trafficPolicy"),
+        (
+            {"trafficPolicy": {"connectionPool": {"tcp": {"connectTimeout": "-1s"}}}},
+            "spec.trafficPolicy",
+        ),
         ({"subsets": [{"name": "a b", "labels": {}}]}, "spec.subsets[0].name"),
         ({"subsets": 3}, "spec.subsets"),
     ]
@@ -62,5 +65,7 @@ def test_in_the_store(position: int, spoiled: tuple[dict[str, Any], str]) -> Non
         config = ConfigReader().read(stored, {})
     assert {r.name for r in config.destination_rules} == {f"r{n}" for n in range(COUNT)}
     left_out = [entry for entry in logged if entry["event"] == "resource left out"]
-    assert {entry["where"] for entry in left_out} == {"networking.istio.io/DestinationRule/shop/bad"}
+    assert {entry["where"] for entry in left_out} == {
+        "networking.istio.io/DestinationRule/shop/bad"
+    }
     assert any(entry["field"].startswith(spoiled[1]) for entry in left_out)

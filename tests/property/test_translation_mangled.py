@@ -1,4 +1,6 @@
-"""Whatever becomes of a resource, it is refused with a message, or what it is translated to is taken by Envoy."""
+"""Whatever becomes of a resource, it is refused with a message, or what it is translated to is
+taken by Envoy.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ def certificate() -> tuple[str, str]:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "any")])
     start = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
     made = (
-        x509.CertificateBuilder(name, name, key.public_key(), 1, start, start + datetime.timedelta(days=36500))
+        x509.CertificateBuilder(
+            name, name, key.public_key(), 1, start, start + datetime.timedelta(days=36500)
+        )
     ).sign(key, hashes.SHA256())
     encoding, plain = serialization.Encoding.PEM, serialization.NoEncryption()
     private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, plain)
@@ -73,7 +77,9 @@ def certificate() -> tuple[str, str]:
 
 
 def bootstrap(snapshot: Snapshot, pair: tuple[str, str]) -> dict[str, Any]:
-    """A bootstrap with everything in it, and certificates in the place of files that do not exist."""
+    """A bootstrap with everything in it, and certificates in the place of files that do not
+    exist.
+    """
     parts = snapshot_parts(snapshot)
     chain, key = {"inlineString": pair[0]}, {"inlineString": pair[1]}
     known = {secret["name"]: secret for secret in parts["secrets"]}
@@ -88,7 +94,9 @@ def bootstrap(snapshot: Snapshot, pair: tuple[str, str]) -> dict[str, Any]:
 
 
 def mangled_mesh(seed: int) -> list[Resource[Any]]:
-    """Every resource mangled in a way that validation accepts, where one of a few tries gives such a way."""
+    """Every resource mangled in a way that validation accepts, where one of a few tries gives such
+    a way.
+    """
     chance, resources = random.Random(seed), []
     for document in DOCUMENTS:
         for _ in range(4):
@@ -110,7 +118,16 @@ def test_envoy_takes_what_mangled_resources_become(tmp_path: Path) -> None:
             file = tmp_path / f"{seed}-{number}.json"
             file.write_text(json.dumps(bootstrap(snapshot, pair)))
             done = subprocess.run(
-                [envoy_binary(), "--mode", "validate", "-c", str(file), "-l", "error", "--disable-hot-restart"],
+                [
+                    envoy_binary(),
+                    "--mode",
+                    "validate",
+                    "-c",
+                    str(file),
+                    "-l",
+                    "error",
+                    "--disable-hot-restart",
+                ],
                 capture_output=True,
                 text=True,
                 check=False,

@@ -1,7 +1,8 @@
-"""Whatever is published, subscribed, refused and reconnected in whatever order: a quiet stream means an equal client.
+"""Whatever is published, subscribed, refused and reconnected in whatever order: a quiet stream
+means an equal client.
 
-The model is a client that keeps what it is sent, as the xDS protocol says, over a connection whose messages are
-delivered whenever hypothesis likes.
+The model is a client that keeps what it is sent, as the xDS protocol says, over a connection whose
+messages are delivered whenever hypothesis likes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from dockermesh.xds import CLUSTER, ENDPOINTS, LISTENER, ROUTES, Metrics, Resource, ResourceSet, Snapshot, make_resource
+from dockermesh.xds import (
+    CLUSTER,
+    ENDPOINTS,
+    LISTENER,
+    ROUTES,
+    Metrics,
+    Resource,
+    ResourceSet,
+    Snapshot,
+    make_resource,
+)
 from dockermesh.xds.request import Decoder
 from dockermesh.xds.responses import ResponseCache
 from dockermesh.xds.stream import StreamState
@@ -24,7 +35,9 @@ TYPES = (CLUSTER, ENDPOINTS, LISTENER, ROUTES)
 WILDCARD_TYPES = (CLUSTER, LISTENER)
 NAMES = ("a", "b", "c")
 BAD = "bad"
-BODIES = st.dictionaries(st.sampled_from(NAMES), st.sampled_from(["1", "2", "3", "4", "5", "6", BAD]))
+BODIES = st.dictionaries(
+    st.sampled_from(NAMES), st.sampled_from(["1", "2", "3", "4", "5", "6", BAD])
+)
 
 
 def resource(type_url: str, name: str, body: str) -> Resource:
@@ -35,7 +48,9 @@ def resource(type_url: str, name: str, body: str) -> Resource:
 
 
 class Client:
-    """One type, as the protocol's client sees it; `held` maps names to the bodies it was last sent and accepted."""
+    """One type, as the protocol's client sees it; `held` maps names to the bodies it was last sent
+    and accepted.
+    """
 
     def __init__(self, type_url: str) -> None:
         self.type_url = type_url
@@ -64,7 +79,9 @@ class StreamMachine(RuleBasedStateMachine):
         self.connect()
 
     def connect(self) -> None:
-        self.state = StreamState(delta=self.delta, cache=self.cache, decode=self.decode, metrics=self.metrics)
+        self.state = StreamState(
+            delta=self.delta, cache=self.cache, decode=self.decode, metrics=self.metrics
+        )
         self.to_client: deque[bytes] = deque()
         self.to_server: deque[bytes] = deque()
         self.clock = 0.0
@@ -81,12 +98,16 @@ class StreamMachine(RuleBasedStateMachine):
             names = sorted(client.names)
             if client.wildcard and (names or client.type_url not in WILDCARD_TYPES):
                 names.append("*")
-            self.send(client, resource_names_subscribe=names, initial_resource_versions=client.versions)
+            self.send(
+                client, resource_names_subscribe=names, initial_resource_versions=client.versions
+            )
         else:
             self.send(client)
 
     def send(self, client: Client, **fields: Any) -> None:
-        kind: type[Any] = discovery_pb2.DeltaDiscoveryRequest if self.delta else discovery_pb2.DiscoveryRequest
+        kind: type[Any] = (
+            discovery_pb2.DeltaDiscoveryRequest if self.delta else discovery_pb2.DiscoveryRequest
+        )
         message = kind(type_url=client.type_url, response_nonce=client.nonce, **fields)
         if not self.delta:
             message.version_info = client.version
@@ -156,7 +177,9 @@ class StreamMachine(RuleBasedStateMachine):
         message = discovery_pb2.DeltaDiscoveryResponse.FromString(raw)
         client = self.clients[message.type_url]
         client.nonce = message.nonce
-        assert len({r.name for r in message.resources}) == len(message.resources), "a name twice in one response"
+        assert len({r.name for r in message.resources}) == len(message.resources), (
+            "a name twice in one response"
+        )
         if any(BAD.encode() in r.resource.value for r in message.resources):
             self.send(client, error_detail={"code": 3, "message": "bad"})
             return
@@ -238,7 +261,11 @@ class StreamMachine(RuleBasedStateMachine):
     @invariant()
     def one_outstanding_per_type(self) -> None:
         if hasattr(self, "state"):
-            urls = [discovery_pb2.DeltaDiscoveryResponse.FromString(r).type_url for r in self.to_client if self.delta]
+            urls = [
+                discovery_pb2.DeltaDiscoveryResponse.FromString(r).type_url
+                for r in self.to_client
+                if self.delta
+            ]
             assert len(urls) == len(set(urls))
 
 
@@ -252,4 +279,6 @@ class SotwMachine(StreamMachine):
 
 TestDelta = DeltaMachine.TestCase
 TestSotw = SotwMachine.TestCase
-TestDelta.settings = TestSotw.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestDelta.settings = TestSotw.settings = settings(
+    max_examples=150, stateful_step_count=40, deadline=None
+)

@@ -1,4 +1,6 @@
-"""What the bridge's live tests run it with: a Consul agent of their own, and a registry followed from it."""
+"""What the bridge's live tests run it with: a Consul agent of their own, and a registry followed
+from it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ Condition = Callable[[Catalog], bool]
 
 
 class Agent:
-    """A Consul server of our own; with `data` it keeps what it knows over a restart, without (-dev) it forgets."""
+    """A Consul server of our own; with `data` it keeps what it knows over a restart, without (-dev)
+    it forgets.
+    """
 
     def __init__(self, data: Path | None = None, **config: Any) -> None:
         self.ports = free_ports(4)
@@ -50,11 +54,22 @@ class Agent:
     def launch(self) -> None:
         names = ("http", "server", "serf-lan", "serf-wan")
         flags = [f"-{n}-port={p}" for n, p in zip(names, self.ports, strict=True)]
-        mode = [f"-data-dir={self.data}", "-server", "-bootstrap-expect=1"] if self.data else ["-dev"]
+        mode = (
+            [f"-data-dir={self.data}", "-server", "-bootstrap-expect=1"] if self.data else ["-dev"]
+        )
         if self.config:
             flags.append("-hcl=" + json.dumps(self.config))
         self.process = subprocess.Popen(
-            ["consul", "agent", *mode, "-bind=127.0.0.1", "-dns-port=-1", "-grpc-port=-1", "-log-level=err", *flags],
+            [
+                "consul",
+                "agent",
+                *mode,
+                "-bind=127.0.0.1",
+                "-dns-port=-1",
+                "-grpc-port=-1",
+                "-log-level=err",
+                *flags,
+            ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -70,15 +85,24 @@ class Agent:
             self.process.wait()
 
     async def read(self, path: str) -> Any:
-        return await self.client.http.get(lambda r: json.loads(r.body), f"/v1/{path}", headers=self._headers)
+        return await self.client.http.get(
+            lambda r: json.loads(r.body), f"/v1/{path}", headers=self._headers
+        )
 
     async def put(self, path: str, body: Any = None) -> None:
         data = "" if body is None else json.dumps(body)
-        status = await self.client.http.put(lambda r: (r.code, r.body), f"/v1/{path}", data=data, headers=self._headers)
+        status = await self.client.http.put(
+            lambda r: (r.code, r.body), f"/v1/{path}", data=data, headers=self._headers
+        )
         assert status[0] == 200, status
 
     async def register(self, name: str, number: int = 1, **more: Any) -> None:
-        body = {"Name": name, "ID": f"{name}-{number}", "Address": f"10.0.0.{number}", "Port": 9080} | more
+        body = {
+            "Name": name,
+            "ID": f"{name}-{number}",
+            "Address": f"10.0.0.{number}",
+            "Port": 9080,
+        } | more
         await self.put("agent/service/register", body)
 
     async def fill(self, services: int, nodes: int = 5) -> None:
@@ -86,8 +110,15 @@ class Agent:
 
         async def one(number: int) -> None:
             name, node = f"svc-{number}", f"node-{number % nodes}"
-            service = {"ID": name, "Service": name, "Address": f"10.1.{number // 250}.{number % 250 + 1}", "Port": 80}
-            await self.put("catalog/register", {"Node": node, "Address": "10.0.0.9", "Service": service})
+            service = {
+                "ID": name,
+                "Service": name,
+                "Address": f"10.1.{number // 250}.{number % 250 + 1}",
+                "Port": 80,
+            }
+            await self.put(
+                "catalog/register", {"Node": node, "Address": "10.0.0.9", "Service": service}
+            )
 
         for first in range(0, services, 20):
             await asyncio.gather(*(one(n) for n in range(first, min(first + 20, services))))
@@ -165,4 +196,7 @@ def addresses(catalog: Catalog, name: str) -> list[str]:
 
 def short(catalog: Catalog) -> str:
     names = {s.name: len(s.endpoints) for s in list(catalog.services.values())[:10]}
-    return f"{len(catalog.services)} services {names}, {len(catalog.workloads)} workloads, {catalog.degraded!r}"
+    return (
+        f"{len(catalog.services)} services {names}, {len(catalog.workloads)} workloads,"
+        f" {catalog.degraded!r}"
+    )

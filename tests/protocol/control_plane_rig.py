@@ -1,4 +1,6 @@
-"""A whole control plane in this process, over a Consul of its own, and the clients that speak xDS with it."""
+"""A whole control plane in this process, over a Consul of its own, and the clients that speak xDS
+with it.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def node_id(name: str, namespace: str = "default") -> str:
 def workload(name: str, **fields: Any) -> Workload:
     digest = hashlib.sha256(token_of(name).encode()).hexdigest()
     service = name.rpartition("/")[2].rpartition("-")[0]
-    base = Workload(id=f"pod-{name}", name=name, service=service, address="127.0.0.1", token_sha256=digest)
+    base = Workload(
+        id=f"pod-{name}", name=name, service=service, address="127.0.0.1", token_sha256=digest
+    )
     return replace(base, **fields)
 
 
@@ -60,9 +64,13 @@ class Running:
         """Write workloads as a registrar would, and wait until the control plane knows them."""
         for item in workloads:
             await self.agent.put(f"kv/dockermesh/workloads/test-host/{item.name}", item.to_dict())
-        await eventually(lambda: all(self.plane.catalog().workloads.get(w.name) == w for w in workloads), 10)
+        await eventually(
+            lambda: all(self.plane.catalog().workloads.get(w.name) == w for w in workloads), 10
+        )
 
-    async def ask(self, method: str, path: str, bearer: str | None = None, **body: object) -> tuple[int, Any]:
+    async def ask(
+        self, method: str, path: str, bearer: str | None = None, **body: object
+    ) -> tuple[int, Any]:
         """A request to the API: its status and its JSON."""
         headers = {"Authorization": f"Bearer {self.token if bearer is None else bearer}"}
         async with (
@@ -71,7 +79,9 @@ class Running:
         ):
             return answer.status, json.loads(await answer.text())
 
-    def stream(self, name: str = "", *, token: str | None = None, node: str = "", delta: bool = True) -> Stream:
+    def stream(
+        self, name: str = "", *, token: str | None = None, node: str = "", delta: bool = True
+    ) -> Stream:
         """A proxy's stream, opened at the first request."""
         bearer = token_of(name) if token is None else token
         metadata = (("authorization", f"Bearer {bearer}"),) if bearer else ()
@@ -83,7 +93,13 @@ class Stream:
     """One ADS stream; as context it closes itself."""
 
     def __init__(
-        self, address: str, root: bytes | None, metadata: tuple[tuple[str, str], ...], node: str, *, delta: bool
+        self,
+        address: str,
+        root: bytes | None,
+        metadata: tuple[tuple[str, str], ...],
+        node: str,
+        *,
+        delta: bool,
     ) -> None:
         target = f"localhost:{address.rpartition(':')[2]}"
         if root is None:
@@ -104,7 +120,9 @@ class Stream:
 
     async def ask(self, *names: str, type_url: str = SECRET) -> None:
         if self._delta:
-            request = discovery_pb2.DeltaDiscoveryRequest(type_url=type_url, resource_names_subscribe=names)
+            request = discovery_pb2.DeltaDiscoveryRequest(
+                type_url=type_url, resource_names_subscribe=names
+            )
         else:
             request = discovery_pb2.DiscoveryRequest(type_url=type_url, resource_names=names)
         request.node.id = self._node
@@ -115,10 +133,14 @@ class Stream:
         async with asyncio.timeout(20 * SLACK):
             raw = await self._call.read()
         if raw is grpc.aio.EOF:
-            raise AssertionError(f"the stream ended: {await self._call.code()} {await self._call.details()}")
+            raise AssertionError(
+                f"the stream ended: {await self._call.code()} {await self._call.details()}"
+            )
         if self._delta:
             response = discovery_pb2.DeltaDiscoveryResponse.FromString(raw)
-            ack = discovery_pb2.DeltaDiscoveryRequest(type_url=response.type_url, response_nonce=response.nonce)
+            ack = discovery_pb2.DeltaDiscoveryRequest(
+                type_url=response.type_url, response_nonce=response.nonce
+            )
         else:
             response = discovery_pb2.DiscoveryResponse.FromString(raw)
             ack = discovery_pb2.DiscoveryRequest(
@@ -153,7 +175,10 @@ def secrets_in(response: Any) -> dict[str, secret_pb2.Secret]:
 
 def certificates(secret: secret_pb2.Secret) -> list[x509.Certificate]:
     """The chain or the roots in a secret."""
-    pem = secret.tls_certificate.certificate_chain.inline_bytes or secret.validation_context.trusted_ca.inline_bytes
+    pem = (
+        secret.tls_certificate.certificate_chain.inline_bytes
+        or secret.validation_context.trusted_ca.inline_bytes
+    )
     return x509.load_pem_x509_certificates(pem)
 
 

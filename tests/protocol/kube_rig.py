@@ -53,8 +53,15 @@ class Kube:
 
     async def start(self, *words: str) -> asyncio.subprocess.Process:
         """kubectl, running."""
-        environment = {**os.environ, "HOME": str(self.folder), "KUBECONFIG": str(self.folder / "kubeconfig")}
-        environment |= {"EDITOR": str(self.folder / "editor"), "KUBE_EDITOR": str(self.folder / "editor")}
+        environment = {
+            **os.environ,
+            "HOME": str(self.folder),
+            "KUBECONFIG": str(self.folder / "kubeconfig"),
+        }
+        environment |= {
+            "EDITOR": str(self.folder / "editor"),
+            "KUBE_EDITOR": str(self.folder / "editor"),
+        }
         environment.pop("HTTP_PROXY", None)
         return await asyncio.create_subprocess_exec(
             KUBECTL,
@@ -92,7 +99,9 @@ async def serving(folder: Path, token: str | None = TOKEN) -> AsyncIterator[Kube
     (folder / "root.pem").write_bytes(authority.roots_pem)
     following = asyncio.create_task(store.run(lambda stored: cache.update(stored, store.index)))
     scheme = "https" if token else "http"
-    endpoint = Endpoint(f"{scheme}://127.0.0.1:{port.port}", token or "", authority.roots_pem.decode())
+    endpoint = Endpoint(
+        f"{scheme}://127.0.0.1:{port.port}", token or "", authority.roots_pem.decode()
+    )
     kube = Kube(endpoint, folder, cache, store)
     write(folder / "kubeconfig", endpoint, "istio", set_current=True)
     try:

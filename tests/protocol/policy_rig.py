@@ -1,7 +1,8 @@
-"""A real Envoy that runs what translation makes of Istio's resources, without a control plane, and an app behind it.
+"""A real Envoy that runs what translation makes of Istio's resources, without a control plane, and
+an app behind it.
 
-The sidecar listens on its ports directly, as if 15006 had taken the connections over, and has certificates of a CA
-made for the test. Gateways of several meshes share one process.
+The sidecar listens on its ports directly, as if 15006 had taken the connections over, and has
+certificates of a CA made for the test. Gateways of several meshes share one process.
 """
 
 from __future__ import annotations
@@ -27,7 +28,16 @@ from dockermesh.app.static_bootstrap import static_bootstrap
 from dockermesh.ca.authority import Authority
 from dockermesh.ca.material import new_material
 from dockermesh.config.documents import read_text
-from dockermesh.model import Catalog, Endpoint, Identity, Port, Protocol, Service, Workload, WorkloadKind
+from dockermesh.model import (
+    Catalog,
+    Endpoint,
+    Identity,
+    Port,
+    Protocol,
+    Service,
+    Workload,
+    WorkloadKind,
+)
 from dockermesh.translate.mesh import Proxy, build_mesh
 from dockermesh.translate.settings import istio_config
 from dockermesh.translate.translator import Translator
@@ -99,7 +109,9 @@ def ask(
 
 
 def exchange(port: int, data: bytes, *, tls: ssl.SSLContext | None = None) -> bytes:
-    """What comes back on a connection: one HTTP response, or all; empty if it is closed without an answer."""
+    """What comes back on a connection: one HTTP response, or all; empty if it is closed without an
+    answer.
+    """
     received = b""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as plain:
         try:
@@ -113,7 +125,9 @@ def exchange(port: int, data: bytes, *, tls: ssl.SSLContext | None = None) -> by
 
 
 def _is_whole(received: bytes) -> bool:
-    """Whether this is all of an HTTP response: Envoy leaves the end of the connection to the client for a second."""
+    """Whether this is all of an HTTP response: Envoy leaves the end of the connection to the client
+    for a second.
+    """
     head, ended, body = received.partition(b"\r\n\r\n")
     lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
     return bool(ended and lengths) and len(body) >= int(lengths[0].partition(b":")[2])
@@ -147,17 +161,24 @@ class Certificates:
         chain, key = ({"filename": str(file)} for file in self._pair("shop", "shop"))
         return [
             {"name": "default", "tlsCertificate": {"certificateChain": chain, "privateKey": key}},
-            {"name": "ROOTCA", "validationContext": {"trustedCa": {"filename": str(self._folder / "roots.pem")}}},
+            {
+                "name": "ROOTCA",
+                "validationContext": {"trustedCa": {"filename": str(self._folder / "roots.pem")}},
+            },
         ]
 
 
-def service(name: str, target: int, *, port: int = 80, protocol: Protocol = Protocol.HTTP) -> Service:
+def service(
+    name: str, target: int, *, port: int = 80, protocol: Protocol = Protocol.HTTP
+) -> Service:
     """A service of one endpoint on loopback."""
     endpoint = Endpoint("127.0.0.1", target, service_port=port)
     return Service(name, f"{name}.service.consul", (Port(port, protocol),), (endpoint,))
 
 
-def _parts(proxy: Proxy, config: str, services: Sequence[Service]) -> dict[str, list[dict[str, Any]]]:
+def _parts(
+    proxy: Proxy, config: str, services: Sequence[Service]
+) -> dict[str, list[dict[str, Any]]]:
     reading = read_text(config)
     assert not [f for f in reading.findings if f.is_error], reading.findings
     translator = Translator()
@@ -174,12 +195,22 @@ def gateway_parts(config: str, services: Sequence[Service]) -> dict[str, list[di
 
 
 def sidecar_parts(
-    config: str, ports: Mapping[int, tuple[str, int]], services: Sequence[Service], certificates: Certificates
+    config: str,
+    ports: Mapping[int, tuple[str, int]],
+    services: Sequence[Service],
+    certificates: Certificates,
 ) -> dict[str, list[dict[str, Any]]]:
-    """What the sidecar of an app is told, with a listener for each of `ports`: protocol, and where the app listens."""
-    own = Workload(id="shop", name="shop/shop-1", service="shop", namespace="shop", address="127.0.0.1")
+    """What the sidecar of an app is told, with a listener for each of `ports`: protocol, and where
+    the app listens.
+    """
+    own = Workload(
+        id="shop", name="shop/shop-1", service="shop", namespace="shop", address="127.0.0.1"
+    )
     ingress = [
-        {"port": {"number": port, "protocol": protocol, "name": protocol}, "defaultEndpoint": f"127.0.0.1:{target}"}
+        {
+            "port": {"number": port, "protocol": protocol, "name": protocol},
+            "defaultEndpoint": f"127.0.0.1:{target}",
+        }
         for port, (protocol, target) in ports.items()
     ]
     spec = {"ingress": ingress, "egress": [{"hosts": ["*/*"]}]}
@@ -189,9 +220,15 @@ def sidecar_parts(
         "metadata": {"name": "x", "namespace": "shop"},
     }
     config = f"{config}\n---\n{json.dumps(document | {'spec': spec})}"
-    parts = _parts(Proxy(own.name, namespace="shop", address="127.0.0.1", workload=own), config, services)
-    inbound = next(listener for listener in parts["listeners"] if listener["name"] == "virtualInbound")
-    inbound["listenerFilters"] = [f for f in inbound["listenerFilters"] if "original_dst" not in f["name"]]
+    parts = _parts(
+        Proxy(own.name, namespace="shop", address="127.0.0.1", workload=own), config, services
+    )
+    inbound = next(
+        listener for listener in parts["listeners"] if listener["name"] == "virtualInbound"
+    )
+    inbound["listenerFilters"] = [
+        f for f in inbound["listenerFilters"] if "original_dst" not in f["name"]
+    ]
     listeners = []
     for number in ports:
         copy = json.loads(json.dumps(inbound)) | {"name": f"inbound-{number}"}
@@ -203,7 +240,9 @@ def sidecar_parts(
 class Envoy:
     """A running Envoy."""
 
-    def __init__(self, folder: Path, parts: Sequence[dict[str, list[dict[str, Any]]]], ports: Iterable[int]) -> None:
+    def __init__(
+        self, folder: Path, parts: Sequence[dict[str, list[dict[str, Any]]]], ports: Iterable[int]
+    ) -> None:
         bootstraps = [static_bootstrap(part, "policies") for part in parts]
         joined = bootstraps[0]
         for other in bootstraps[1:]:
@@ -213,7 +252,16 @@ class Envoy:
         file.write_text(json.dumps(joined))
         self._log = folder / "envoy.log"
         with self._log.open("w") as log:
-            command = [envoy_binary(), "-c", str(file), "-l", "error", "--disable-hot-restart", "--concurrency", "1"]
+            command = [
+                envoy_binary(),
+                "-c",
+                str(file),
+                "-l",
+                "error",
+                "--disable-hot-restart",
+                "--concurrency",
+                "1",
+            ]
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         for port in ports:
             until(partial(self._listens, port), f"Envoy listens on {port}", 30)

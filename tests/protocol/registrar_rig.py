@@ -1,7 +1,7 @@
 """What the live tests of the registrar run it with: a real Docker engine and a real Consul agent.
 
-The engine is shared with whatever else runs on the machine, so the registrar under test sees only containers that carry
-the test's own label; everything else is the real thing.
+The engine is shared with whatever else runs on the machine, so the registrar under test sees only
+containers that carry the test's own label; everything else is the real thing.
 """
 
 from __future__ import annotations
@@ -121,7 +121,9 @@ class Host:
     def run(self, name: str, command: str = STAY, **options: Any) -> Any:
         labels = {SCOPE: self.scope, **options.pop("labels", {})}
         arguments = {"entrypoint": ["sh", "-c"], "command": [command], "detach": True, **options}
-        return self.api.containers.run(IMAGE, name=f"{name}-{self.scope}", labels=labels, **arguments)
+        return self.api.containers.run(
+            IMAGE, name=f"{name}-{self.scope}", labels=labels, **arguments
+        )
 
     def pod(self, workload: str = "shop/reviews-1") -> Any:
         token = hashlib.sha256(b"secret").hexdigest()
@@ -135,7 +137,11 @@ class Host:
             "com.docker.compose.project": "shop",
         }
         return self.run(
-            "pod", f"echo '{said}'; {STAY}", labels=labels, ports={"9080/tcp": None}, volumes=[f"/tmp:{TRUST_PATH}:ro"]
+            "pod",
+            f"echo '{said}'; {STAY}",
+            labels=labels,
+            ports={"9080/tcp": None},
+            volumes=[f"/tmp:{TRUST_PATH}:ro"],
         )
 
     def member(self, role: str, pod: Any, **options: Any) -> Any:
@@ -144,7 +150,9 @@ class Host:
         return self.run(role, labels=labels, network_mode=f"container:{pod.id}", **options)
 
     def close(self) -> None:
-        for container in self.api.containers.list(all=True, filters={"label": f"{SCOPE}={self.scope}"}):
+        for container in self.api.containers.list(
+            all=True, filters={"label": f"{SCOPE}={self.scope}"}
+        ):
             container.remove(force=True)
         self.api.close()
 
@@ -157,7 +165,9 @@ def host() -> Iterator[Host]:
 
 
 @contextlib.asynccontextmanager
-async def registrar(consul: Agent, host: Host, name: str = "host-a", **options: Any) -> AsyncIterator[Registrar]:
+async def registrar(
+    consul: Agent, host: Host, name: str = "host-a", **options: Any
+) -> AsyncIterator[Registrar]:
     engine = ScopedEngine(host.scope, options.pop("base_url", ""))
     client = ConsulClient(ConsulSettings(port=consul.ports[0]))
     lease = HostLease(client, name, renew=0.5, ttl=10, grace=options.pop("grace", 60.0))
@@ -175,7 +185,10 @@ async def registrar(consul: Agent, host: Host, name: str = "host-a", **options: 
         await engine.close()
 
 
-EXPOSED = {"ports": {"9080/tcp": None}, "environment": {"SERVICE_NAME": "web", "SERVICE_TAGS": "version|v1"}}
+EXPOSED = {
+    "ports": {"9080/tcp": None},
+    "environment": {"SERVICE_NAME": "web", "SERVICE_TAGS": "version|v1"},
+}
 
 
 def plain(host: Host, name: str = "web", **more: Any) -> Any:

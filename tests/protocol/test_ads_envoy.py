@@ -1,4 +1,6 @@
-"""A real Envoy 1.40 takes its configuration from the ADS server: served, updated, resumed, refused."""
+"""A real Envoy 1.40 takes its configuration from the ADS server: served, updated, resumed,
+refused.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def cluster(i: int, timeout: int = 1) -> Resource:
     message = cluster_pb2.Cluster(name=f"svc-{i}", type=cluster_pb2.Cluster.EDS)
     message.connect_timeout.seconds = timeout
     message.eds_cluster_config.eds_config.CopyFrom(
-        config_source_pb2.ConfigSource(ads=config_source_pb2.AggregatedConfigSource(), resource_api_version="V3")
+        config_source_pb2.ConfigSource(
+            ads=config_source_pb2.AggregatedConfigSource(), resource_api_version="V3"
+        )
     )
     return make_resource(CLUSTER, message.name, message.SerializeToString())
 
@@ -71,7 +75,9 @@ async def node_id_is_key(_metadata: Mapping[str, str], node: NodeInfo, _peer: st
     return node.id
 
 
-async def until(condition: Callable[[], bool | Awaitable[bool]], what: str, seconds: float = 20.0) -> None:
+async def until(
+    condition: Callable[[], bool | Awaitable[bool]], what: str, seconds: float = 20.0
+) -> None:
     try:
         async with asyncio.timeout(seconds * SLACK):
             while True:
@@ -91,7 +97,9 @@ class Envoy:
 
     async def clusters(self) -> str:
         def get() -> str:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/clusters", timeout=5 * SLACK) as answer:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{self.admin}/clusters", timeout=5 * SLACK
+            ) as answer:
                 return str(answer.read().decode())
 
         try:
@@ -135,7 +143,9 @@ def bootstrap(xds_port: int, admin_port: int, api_type: str) -> str:
                         "typed_extension_protocol_options": options,
                         "load_assignment": {
                             "cluster_name": "xds",
-                            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(xds_port)}}]}],
+                            "endpoints": [
+                                {"lb_endpoints": [{"endpoint": {"address": address(xds_port)}}]}
+                            ],
                         },
                     }
                 ]
@@ -152,7 +162,9 @@ def binary() -> Path:
 
 
 @pytest.fixture(params=["DELTA_GRPC", "GRPC"])
-async def running(request: pytest.FixtureRequest, binary: Path, tmp_path: Path) -> AsyncIterator[tuple[int, Envoy]]:
+async def running(
+    request: pytest.FixtureRequest, binary: Path, tmp_path: Path
+) -> AsyncIterator[tuple[int, Envoy]]:
     xds, admin = free_ports(2)
     config = tmp_path / "envoy.json"
     config.write_text(bootstrap(xds, admin, request.param))
@@ -176,7 +188,9 @@ async def test_envoy_is_served_updated_and_resumed(running: tuple[int, Envoy]) -
     port, envoy = running
     first = mesh()
     server = await serve(port, first)
-    await until(lambda: envoy.has(f"svc-{CLUSTERS - 1}::10.0.0.1:8080"), "all clusters have endpoints")
+    await until(
+        lambda: envoy.has(f"svc-{CLUSTERS - 1}::10.0.0.1:8080"), "all clusters have endpoints"
+    )
     await until(lambda: server.sync().is_complete and server.sync().connected == 1, "in sync")
 
     before = server.metrics.resources_sent.copy()
@@ -194,7 +208,9 @@ async def test_envoy_is_served_updated_and_resumed(running: tuple[int, Envoy]) -
 
     await server.stop(2)
     server = await serve(port, third)
-    await until(lambda: server.sync().connected == 1 and len(server.metrics.resumed) == 2, "resumed", 60)
+    await until(
+        lambda: server.sync().connected == 1 and len(server.metrics.resumed) == 2, "resumed", 60
+    )
     await until(lambda: server.sync().is_complete, "in sync")
     assert not server.metrics.resources_sent
     assert [p.state for p in server.proxies()] == [SyncState.SYNCED]
@@ -205,7 +221,9 @@ async def test_a_refusal_is_kept_and_does_no_harm(running: tuple[int, Envoy]) ->
     port, envoy = running
     first = mesh()
     server = await serve(port, first)
-    await until(lambda: envoy.has(f"svc-{CLUSTERS - 1}::10.0.0.1:8080"), "all clusters have endpoints")
+    await until(
+        lambda: envoy.has(f"svc-{CLUSTERS - 1}::10.0.0.1:8080"), "all clusters have endpoints"
+    )
 
     second = Snapshot(changed(first.clusters, bad_cluster(3)), first.endpoints)
     server.publish(lambda _proxy: second)
@@ -220,7 +238,9 @@ async def test_a_refusal_is_kept_and_does_no_harm(running: tuple[int, Envoy]) ->
     server.publish(lambda _proxy: third)
     await until(lambda: envoy.has("svc-7::10.0.0.2:8080"), "other types go on")
     assert await envoy.has("svc-3::10.0.0.1:8080"), "the last good cluster serves"
-    assert server.metrics.pushes - pushes == {ENDPOINTS: server.metrics.pushes[ENDPOINTS] - pushes[ENDPOINTS]}
+    assert server.metrics.pushes - pushes == {
+        ENDPOINTS: server.metrics.pushes[ENDPOINTS] - pushes[ENDPOINTS]
+    }
 
     fourth = Snapshot(first.clusters, third.endpoints)
     server.publish(lambda _proxy: fourth)

@@ -13,14 +13,26 @@ from bridge_rig import eventually
 from envoy.service.discovery.v3 import discovery_pb2
 from patience import SLACK
 
-from dockermesh.xds import CLUSTER, ENDPOINTS, AdsServer, NodeInfo, Proxy, Refused, ResourceSet, Snapshot, make_resource
+from dockermesh.xds import (
+    CLUSTER,
+    ENDPOINTS,
+    AdsServer,
+    NodeInfo,
+    Proxy,
+    Refused,
+    ResourceSet,
+    Snapshot,
+    make_resource,
+)
 
 SERVICE = "/envoy.service.discovery.v3.AggregatedDiscoveryService"
 NAMES = [f"svc-{i}" for i in range(10)]
 
 
 def snapshot(body: str = "1") -> Snapshot:
-    return Snapshot(endpoints=ResourceSet(make_resource(ENDPOINTS, n, body.encode()) for n in NAMES))
+    return Snapshot(
+        endpoints=ResourceSet(make_resource(ENDPOINTS, n, body.encode()) for n in NAMES)
+    )
 
 
 async def authorize(metadata: Mapping[str, str], node: NodeInfo, _peer: str) -> str:
@@ -32,7 +44,9 @@ async def authorize(metadata: Mapping[str, str], node: NodeInfo, _peer: str) -> 
 class Client:
     """One stream, raw or by message."""
 
-    def __init__(self, port: int, *, delta: bool = False, metadata: tuple[tuple[str, str], ...] = ()) -> None:
+    def __init__(
+        self, port: int, *, delta: bool = False, metadata: tuple[tuple[str, str], ...] = ()
+    ) -> None:
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
         options.append(("grpc.max_send_message_length", -1))
         self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options)
@@ -44,7 +58,9 @@ class Client:
         await self.call.write(raw)
 
     async def send(self, *, node: str = "", error: str = "", **fields: Any) -> None:
-        message: Any = (discovery_pb2.DeltaDiscoveryRequest if self.delta else discovery_pb2.DiscoveryRequest)(**fields)
+        message: Any = (
+            discovery_pb2.DeltaDiscoveryRequest if self.delta else discovery_pb2.DiscoveryRequest
+        )(**fields)
         if node:
             message.node.id = node
         if error:
@@ -54,8 +70,12 @@ class Client:
     async def receive(self) -> Any:
         async with asyncio.timeout(10 * SLACK):
             raw = await self.call.read()
-        assert raw is not grpc.aio.EOF, f"ended: {await self.call.code()} {await self.call.details()}"
-        return (discovery_pb2.DeltaDiscoveryResponse if self.delta else discovery_pb2.DiscoveryResponse).FromString(raw)
+        assert raw is not grpc.aio.EOF, (
+            f"ended: {await self.call.code()} {await self.call.details()}"
+        )
+        return (
+            discovery_pb2.DeltaDiscoveryResponse if self.delta else discovery_pb2.DiscoveryResponse
+        ).FromString(raw)
 
     async def ended(self) -> grpc.StatusCode:
         async with asyncio.timeout(10 * SLACK):
@@ -78,7 +98,9 @@ async def served() -> AsyncIterator[tuple[AdsServer, int]]:
     await server.stop(1)
 
 
-async def test_stale_nonces_duplicate_acks_and_unknown_types_are_not_answered(served: tuple[AdsServer, int]) -> None:
+async def test_stale_nonces_duplicate_acks_and_unknown_types_are_not_answered(
+    served: tuple[AdsServer, int],
+) -> None:
     server, port = served
     client = Client(port)
     await client.send(node="a", type_url=ENDPOINTS, resource_names=["svc-0"])
@@ -111,7 +133,9 @@ async def test_resubscribing_sends_again(served: tuple[AdsServer, int], delta: b
         await client.send(type_url=ENDPOINTS, response_nonce=answer.nonce, **gone)
 
 
-async def test_names_that_do_not_exist_are_answered_as_removed(served: tuple[AdsServer, int]) -> None:
+async def test_names_that_do_not_exist_are_answered_as_removed(
+    served: tuple[AdsServer, int],
+) -> None:
     _, port = served
     client = Client(port, delta=True)
     await client.send(node="a", type_url=ENDPOINTS, resource_names_subscribe=["svc-0", "nobody"])
@@ -124,26 +148,48 @@ async def test_an_up_to_date_client_gets_nothing(served: tuple[AdsServer, int]) 
     server, port = served
     client = Client(port, delta=True)
     versions = {n: r.version for n in NAMES if (r := snapshot().endpoints.get(n))}
-    await client.send(node="a", type_url=ENDPOINTS, resource_names_subscribe=NAMES, initial_resource_versions=versions)
+    await client.send(
+        node="a",
+        type_url=ENDPOINTS,
+        resource_names_subscribe=NAMES,
+        initial_resource_versions=versions,
+    )
     answer = await client.silent_until(type_url=CLUSTER)
-    assert answer.type_url == CLUSTER, "an empty mesh still answers clusters, so that Envoy does not wait"
+    assert answer.type_url == CLUSTER, (
+        "an empty mesh still answers clusters, so that Envoy does not wait"
+    )
     assert server.metrics.resources_sent.total() == 0
     assert server.metrics.resumed == {ENDPOINTS: 1}
 
 
-async def test_one_changed_name_on_reconnect_is_all_that_is_sent(served: tuple[AdsServer, int]) -> None:
+async def test_one_changed_name_on_reconnect_is_all_that_is_sent(
+    served: tuple[AdsServer, int],
+) -> None:
     _, port = served
     client = Client(port, delta=True)
-    versions = {n: r.version for n in NAMES if (r := snapshot().endpoints.get(n))} | {"svc-3": "old", "gone": "1"}
+    versions = {n: r.version for n in NAMES if (r := snapshot().endpoints.get(n))} | {
+        "svc-3": "old",
+        "gone": "1",
+    }
     names = [*NAMES, "gone"]
-    await client.send(node="a", type_url=ENDPOINTS, resource_names_subscribe=names, initial_resource_versions=versions)
+    await client.send(
+        node="a",
+        type_url=ENDPOINTS,
+        resource_names_subscribe=names,
+        initial_resource_versions=versions,
+    )
     answer = await client.receive()
-    assert ([r.name for r in answer.resources], list(answer.removed_resources)) == (["svc-3"], ["gone"])
+    assert ([r.name for r in answer.resources], list(answer.removed_resources)) == (
+        ["svc-3"],
+        ["gone"],
+    )
 
 
 @pytest.mark.parametrize("delta", [True, False])
 @pytest.mark.parametrize("first", [True, False])
-async def test_garbage_ends_the_stream_only(served: tuple[AdsServer, int], delta: bool, first: bool) -> None:
+async def test_garbage_ends_the_stream_only(
+    served: tuple[AdsServer, int], delta: bool, first: bool
+) -> None:
     _, port = served
     good, bad = Client(port, delta=delta), Client(port, delta=delta)
     await good.send(node="good", type_url=CLUSTER)
@@ -168,7 +214,9 @@ async def test_a_refused_proxy_gets_a_status_and_no_bytes(served: tuple[AdsServe
     assert server.proxies() == []
 
 
-async def test_large_requests_are_taken_and_oversize_ones_refused(served: tuple[AdsServer, int]) -> None:
+async def test_large_requests_are_taken_and_oversize_ones_refused(
+    served: tuple[AdsServer, int],
+) -> None:
     server, port = served
     client = Client(port, delta=True)
     message = discovery_pb2.DeltaDiscoveryRequest(type_url=ENDPOINTS)
@@ -220,7 +268,9 @@ async def test_a_newer_stream_replaces_the_older(served: tuple[AdsServer, int]) 
     assert len(server.proxies()) == 1
 
 
-async def test_a_client_that_does_not_read_delays_nobody_and_gets_the_newest(served: tuple[AdsServer, int]) -> None:
+async def test_a_client_that_does_not_read_delays_nobody_and_gets_the_newest(
+    served: tuple[AdsServer, int],
+) -> None:
     server, port = served
     slow, quick = Client(port, delta=True), Client(port, delta=True)
     for client, node in ((slow, "slow"), (quick, "quick")):

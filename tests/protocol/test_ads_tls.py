@@ -60,7 +60,10 @@ async def test_tls(secure: bool) -> None:
         call = channel.stream_stream(METHOD)(metadata=(("authorization", "Bearer t"),))
         if secure:
             await call.write(request.SerializeToString())
-            assert discovery_pb2.DeltaDiscoveryResponse.FromString(await call.read()).type_url == CLUSTER
+            assert (
+                discovery_pb2.DeltaDiscoveryResponse.FromString(await call.read()).type_url
+                == CLUSTER
+            )
             assert seen[0]["authorization"] == "Bearer t"
         else:
             assert await call.code() is grpc.StatusCode.UNAVAILABLE

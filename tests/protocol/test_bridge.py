@@ -1,4 +1,6 @@
-"""The bridge against a real Consul: start, changes, health, restarts, limits, ACLs (F3, F18, F20)."""
+"""The bridge against a real Consul: start, changes, health, restarts, limits, ACLs (F3, F18,
+F20).
+"""
 
 from __future__ import annotations
 
@@ -100,7 +102,9 @@ async def test_workloads_are_followed(agent: Agent) -> None:
         await followed.until(lambda _: True)
         for index in (1, 2):
             workload = Workload("id", f"p/a-{index}")
-            await agent.client.kv.put(f"dockermesh/workloads/h/{workload.name}", json.dumps(workload.to_dict()))
+            await agent.client.kv.put(
+                f"dockermesh/workloads/h/{workload.name}", json.dumps(workload.to_dict())
+            )
             await followed.until(lambda c, w=workload: c.workloads.get(w.name) == w)  # type: ignore[misc]
         await agent.client.kv.delete("dockermesh/workloads/", recurse=True)
         await followed.until(lambda c: not c.workloads)
@@ -113,7 +117,9 @@ async def test_consul_killed_and_started_again(tmp_path: Path) -> None:
             await agent.register("web", n)
             await agent.register("api", n)
         async with follow(agent.settings) as followed:
-            before = await followed.until(lambda c: len(addresses(c, "web") + addresses(c, "api")) == 6)
+            before = await followed.until(
+                lambda c: len(addresses(c, "web") + addresses(c, "api")) == 6
+            )
             seen = len(followed.catalogs)
             agent.kill()
             down = await followed.until(lambda c: c.degraded != "")
@@ -128,7 +134,9 @@ async def test_consul_killed_and_started_again(tmp_path: Path) -> None:
 
 
 async def test_consul_started_again_empty() -> None:
-    """F19 with a real Consul: it forgot everything, so its indexes and its services are gone until re-registered."""
+    """F19 with a real Consul: it forgot everything, so its indexes and its services are gone until
+    re-registered.
+    """
     async with Agent() as agent:
         for name in ("web", "api", "db"):
             for n in (1, 2):
@@ -163,7 +171,9 @@ async def test_no_consul_at_first(agent: Agent) -> None:
 
 @pytest.mark.parametrize("services", [400])
 async def test_more_services_than_one_address_may_watch(agent: Agent, services: int) -> None:
-    """A stock Consul allows 200 connections per address: several loopback addresses serve, restarts included."""
+    """A stock Consul allows 200 connections per address: several loopback addresses serve, restarts
+    included.
+    """
     await agent.fill(services)
     for _restart in range(3):
         async with follow(agent.settings) as followed:
@@ -192,7 +202,9 @@ async def test_thousands_of_services_over_few_connections(agent: Agent) -> None:
 
 
 async def test_a_limit_lower_than_we_think() -> None:
-    """Consul resets what is beyond its limit: the bridge falls back to few connections instead of missing changes."""
+    """Consul resets what is beyond its limit: the bridge falls back to few connections instead of
+    missing changes.
+    """
     async with Agent(limits={"http_max_conns_per_client": 40}) as agent:
         settings = replace(agent.settings, max_connections=1000, wait=2.0)
         agent.settings = settings
@@ -203,7 +215,9 @@ async def test_a_limit_lower_than_we_think() -> None:
 
 
 async def test_a_token_that_consul_refuses() -> None:
-    async with Agent(acl={"enabled": True, "default_policy": "deny", "tokens": {"master": "root"}}) as agent:
+    async with Agent(
+        acl={"enabled": True, "default_policy": "deny", "tokens": {"master": "root"}}
+    ) as agent:
         async with follow(replace(agent.settings, token="wrong")) as followed:
             await eventually(lambda: "403" in followed.registry.problem, 10.0)
             assert "CONSUL_HTTP_TOKEN" in followed.registry.problem
@@ -255,7 +269,12 @@ async def test_unix_socket_token_file_and_credentials(tmp_path: Path) -> None:
     path = tmp_path / "consul.sock"
     server = await asyncio.start_unix_server(serve, str(path))
     settings = ConsulSettings(
-        unix_socket=str(path), token_file=str(token), auth="u:p", namespace="team", datacenter="dc2", partition="x"
+        unix_socket=str(path),
+        token_file=str(token),
+        auth="u:p",
+        namespace="team",
+        datacenter="dc2",
+        partition="x",
     )
     client = ConsulClient(settings)
     assert await client.catalog.services() == ("7", {})

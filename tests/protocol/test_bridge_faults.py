@@ -1,6 +1,8 @@
-"""What a real Consul cannot be made to do on command: wrong indexes, an empty catalogue, churn, hangs (F18, F19).
+"""What a real Consul cannot be made to do on command: wrong indexes, an empty catalogue, churn,
+hangs (F18, F19).
 
-The server below answers as Consul's HTTP API does, with an index that the test sets and faults that it switches on.
+The server below answers as Consul's HTTP API does, with an index that the test sets and faults that
+it switches on.
 """
 
 from __future__ import annotations
@@ -179,7 +181,9 @@ async def test_an_empty_catalogue_empties_nothing(script: Script) -> None:
     async with follow(script.settings) as followed:
         before = await followed.until(lambda c: len(c.services) == 30)
         script.change({})
-        held = await followed.until(lambda c: "vanished" in c.degraded or "no services" in c.degraded)
+        held = await followed.until(
+            lambda c: "vanished" in c.degraded or "no services" in c.degraded
+        )
         assert held.services == before.services
         await asyncio.sleep(2.0)
         script.change(catalogue(30))
@@ -206,7 +210,8 @@ async def test_a_lone_change_is_published_at_once_and_a_storm_together(script: S
         seen, begun = len(followed.catalogs), time.monotonic()
         script.change({name: [*found, "10.7.7.7"] for name, found in catalogue(50).items()})
         await followed.until(lambda c: all(len(s.endpoints) == 4 for s in c.services.values()))
-        # At most one in 20 ms, and so fewer than there were changes unless the machine is very slow.
+        # At most one in 20 ms, and so fewer than there were changes unless the machine is very
+        # slow.
         assert len(followed.catalogs) - seen <= min(50, 2 + (time.monotonic() - begun) / 0.02)
 
 
@@ -222,6 +227,8 @@ async def test_connections_that_break_while_queries_are_parked(script: Script) -
     server = await asyncio.start_server(cut, "127.0.0.1", 0)
     settings = ConsulSettings(port=server.sockets[0].getsockname()[1])
     async with follow(settings) as followed:
-        await eventually(lambda: broken >= 4 and "cannot be reached" in followed.registry.problem, 10.0)
+        await eventually(
+            lambda: broken >= 4 and "cannot be reached" in followed.registry.problem, 10.0
+        )
         assert followed.catalogs == []
     server.close()

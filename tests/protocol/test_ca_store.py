@@ -1,4 +1,6 @@
-"""The CA over a real Consul: made once, shared by all control planes, rotated in steps, never replaced by accident."""
+"""The CA over a real Consul: made once, shared by all control planes, rotated in steps, never
+replaced by accident.
+"""
 
 from __future__ import annotations
 
@@ -45,14 +47,20 @@ async def stored(agent: Agent) -> str:
     return (await agent.client.kv.get("dockermesh/ca"))[1]["Value"].decode()
 
 
-async def test_control_planes_that_start_together_share_one_root(agent: Agent, tmp_path: Path) -> None:
+async def test_control_planes_that_start_together_share_one_root(
+    agent: Agent, tmp_path: Path
+) -> None:
     secret = passphrase(tmp_path)
-    opened = await asyncio.gather(*(keeper(agent, tmp_path / str(n), secret).open() for n in range(3)))
+    opened = await asyncio.gather(
+        *(keeper(agent, tmp_path / str(n), secret).open() for n in range(3))
+    )
     assert len({a.roots_pem for a in opened}) == 1
     assert {a.material.signer.id for a in opened} == {opened[0].material.signer.id}
 
 
-async def test_neither_consul_nor_a_file_holds_the_key_in_the_open(agent: Agent, tmp_path: Path) -> None:
+async def test_neither_consul_nor_a_file_holds_the_key_in_the_open(
+    agent: Agent, tmp_path: Path
+) -> None:
     await keeper(agent, tmp_path).open()
     assert "PRIVATE" not in await stored(agent)
     for name in ("sealing.key", "sealed.json"):
@@ -66,7 +74,9 @@ async def test_a_restart_finds_the_root_again(agent: Agent, tmp_path: Path) -> N
     assert (await keeper(agent, tmp_path).open()).roots_pem == before.roots_pem
 
 
-async def test_a_ca_that_cannot_be_opened_is_an_error_and_stays(agent: Agent, tmp_path: Path) -> None:
+async def test_a_ca_that_cannot_be_opened_is_an_error_and_stays(
+    agent: Agent, tmp_path: Path
+) -> None:
     await keeper(agent, tmp_path / "one").open()
     before = await stored(agent)
     with pytest.raises(AuthorityError, match="cannot be read"):
@@ -74,12 +84,16 @@ async def test_a_ca_that_cannot_be_opened_is_an_error_and_stays(agent: Agent, tm
     (tmp_path / "one" / "sealing.key").unlink()
     with pytest.raises(AuthorityError, match="cannot be read"):
         await keeper(agent, tmp_path / "one").open()
-    assert not (tmp_path / "one" / "sealing.key").exists(), "a new key would hide that the old one is lost"
+    assert not (tmp_path / "one" / "sealing.key").exists(), (
+        "a new key would hide that the old one is lost"
+    )
     assert await stored(agent) == before
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b'{"v": 1}'])
-async def test_a_truncated_copy_is_an_error_and_stays(agent: Agent, tmp_path: Path, damage: bytes) -> None:
+async def test_a_truncated_copy_is_an_error_and_stays(
+    agent: Agent, tmp_path: Path, damage: bytes
+) -> None:
     await keeper(agent, tmp_path).open()
     (tmp_path / "sealed.json").write_bytes(damage)
     with pytest.raises(AuthorityError, match="cannot be read"):
@@ -133,14 +147,18 @@ async def test_a_step_of_one_control_plane_reaches_the_others(agent: Agent, tmp_
     following.cancel()
 
 
-async def test_a_rotation_waits_for_every_proxy_and_replaces_every_certificate(agent: Agent, tmp_path: Path) -> None:
+async def test_a_rotation_waits_for_every_proxy_and_replaces_every_certificate(
+    agent: Agent, tmp_path: Path
+) -> None:
     async with control_plane(tmp_path, agent) as mesh:
         await mesh.add(workload("shop/reviews-1"), workload("shop/away-1"))
         root = mesh.settings.trust_dir / "root.pem"
         first = root.read_bytes()
         async with mesh.stream("shop/reviews-1") as stream:
             await stream.secrets("default", "ROOTCA")
-            assert (await mesh.ask("POST", "/mesh/ca/rotate", step="switch"))[0] == 409, "not its turn"
+            assert (await mesh.ask("POST", "/mesh/ca/rotate", step="switch"))[0] == 409, (
+                "not its turn"
+            )
 
             code, report = await mesh.ask("POST", "/mesh/ca/rotate", step="prepare")
             assert (code, report["taken"], report["phase"]) == (200, True, "prepared")
@@ -180,7 +198,9 @@ async def _take(mesh: Running, step: str) -> bool:
     return bool(report["taken"])
 
 
-async def test_the_ca_is_shown_without_its_key_and_to_holders_of_the_token_only(agent: Agent, tmp_path: Path) -> None:
+async def test_the_ca_is_shown_without_its_key_and_to_holders_of_the_token_only(
+    agent: Agent, tmp_path: Path
+) -> None:
     async with control_plane(tmp_path, agent, api_auth="none") as mesh:
         for path in ("/mesh/ca", "/mesh/ca/roots"):
             assert (await mesh.ask("GET", path, bearer="wrong"))[0] == 401

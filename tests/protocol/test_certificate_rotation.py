@@ -1,4 +1,6 @@
-"""Two real Envoys speak mutual TLS with what the control plane gives them, while it is all replaced under load."""
+"""Two real Envoys speak mutual TLS with what the control plane gives them, while it is all replaced
+under load.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,10 @@ def sds(name: str) -> dict[str, Any]:
 
 def identity(account: str) -> dict[str, Any]:
     """What is shown and whom it is shown to: one account of the mesh."""
-    name = {"san_type": "URI", "matcher": {"exact": f"spiffe://cluster.local/ns/default/sa/{account}"}}
+    name = {
+        "san_type": "URI",
+        "matcher": {"exact": f"spiffe://cluster.local/ns/default/sa/{account}"},
+    }
     return {
         "tls_certificate_sds_secret_configs": [sds("default")],
         "combined_validation_context": {
@@ -48,7 +53,9 @@ def identity(account: str) -> dict[str, Any]:
     }
 
 
-def listener(port: int, route: dict[str, Any], socket: dict[str, Any] | None = None) -> dict[str, Any]:
+def listener(
+    port: int, route: dict[str, Any], socket: dict[str, Any] | None = None
+) -> dict[str, Any]:
     manager = {
         "@type": HTTP,
         "stat_prefix": "http",
@@ -64,13 +71,17 @@ def listener(port: int, route: dict[str, Any], socket: dict[str, Any] | None = N
     return {"name": "in", "address": address(port), "filter_chains": [chain]}
 
 
-def upstream(name: str, port: int, socket: dict[str, Any], protocol: dict[str, Any], **options: Any) -> dict[str, Any]:
+def upstream(
+    name: str, port: int, socket: dict[str, Any], protocol: dict[str, Any], **options: Any
+) -> dict[str, Any]:
     return {
         "name": name,
         "connect_timeout": "60s",
         "transport_socket": {"name": "tls", "typed_config": socket},
         "typed_extension_protocol_options": {
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {"@type": PROTOCOLS} | protocol
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": (
+                {"@type": PROTOCOLS} | protocol
+            )
         },
         "load_assignment": {
             "cluster_name": name,
@@ -79,11 +90,15 @@ def upstream(name: str, port: int, socket: dict[str, Any], protocol: dict[str, A
     } | options
 
 
-def bootstrap(mesh: Running, name: str, listeners: list[Any], clusters: Path, admin: int) -> dict[str, Any]:
+def bootstrap(
+    mesh: Running, name: str, listeners: list[Any], clusters: Path, admin: int
+) -> dict[str, Any]:
     trust = {"path": str(mesh.settings.state_dir.parent / "trust.json")}
     verify = {
         "default_validation_context": {
-            "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": "control-plane.dockermesh"}}]
+            "match_typed_subject_alt_names": [
+                {"san_type": "DNS", "matcher": {"exact": "control-plane.dockermesh"}}
+            ]
         },
         "validation_context_sds_secret_config": {
             "name": "mesh-root",
@@ -102,14 +117,24 @@ def bootstrap(mesh: Running, name: str, listeners: list[Any], clusters: Path, ad
     )
     bearer = [{"key": "authorization", "value": f"Bearer {token_of(name)}"}]
     pause = {"retry_back_off": {"base_interval": "0.2s", "max_interval": "2s"}}
-    grpc = {"envoy_grpc": {"cluster_name": "xds", "retry_policy": pause}, "initial_metadata": bearer}
+    grpc = {
+        "envoy_grpc": {"cluster_name": "xds", "retry_policy": pause},
+        "initial_metadata": bearer,
+    }
     return {
         "node": {"id": node_id(name), "cluster": "test"},
         "admin": {"address": address(admin)},
         "dynamic_resources": {
-            "ads_config": {"api_type": "DELTA_GRPC", "transport_api_version": "V3", "grpc_services": [grpc]},
+            "ads_config": {
+                "api_type": "DELTA_GRPC",
+                "transport_api_version": "V3",
+                "grpc_services": [grpc],
+            },
             # Envoy crashes on a static cluster whose secrets come over ADS.
-            "cds_config": {"resource_api_version": "V3", "path_config_source": {"path": str(clusters)}},
+            "cds_config": {
+                "resource_api_version": "V3",
+                "path_config_source": {"path": str(clusters)},
+            },
         },
         "static_resources": {"listeners": listeners, "clusters": [xds]},
     }
@@ -147,7 +172,10 @@ async def envoys(mesh: Running, folder: Path) -> AsyncIterator[str]:
         "require_client_certificate": True,
         "common_tls_context": identity("client"),
     }
-    served = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "served"}}}
+    served = {
+        "match": {"prefix": "/"},
+        "direct_response": {"status": 200, "body": {"inline_string": "served"}},
+    }
     client = {"@type": f"{TLS}UpstreamTlsContext", "common_tls_context": identity("server")}
     # A handshake for every request, and none that only resumes an earlier one.
     client["max_session_keys"] = 0
@@ -158,7 +186,9 @@ async def envoys(mesh: Running, folder: Path) -> AsyncIterator[str]:
     for clusters, file in zip(([], [cluster]), files, strict=True):
         file.write_text(json.dumps({"version_info": "1", "resources": clusters}))
     configs = {
-        "server": bootstrap(mesh, "shop/server-1", [listener(inner, served, server)], files[0], admins[0]),
+        "server": bootstrap(
+            mesh, "shop/server-1", [listener(inner, served, server)], files[0], admins[0]
+        ),
         "client": bootstrap(
             mesh,
             "shop/client-1",
@@ -172,7 +202,14 @@ async def envoys(mesh: Running, folder: Path) -> AsyncIterator[str]:
             file = folder / f"{name}.json"
             file.write_text(json.dumps(config))
             process = await asyncio.create_subprocess_exec(
-                envoy_binary(), "-c", str(file), "--use-dynamic-base-id", "--concurrency", "1", "-l", "error"
+                envoy_binary(),
+                "-c",
+                str(file),
+                "--use-dynamic-base-id",
+                "--concurrency",
+                "1",
+                "-l",
+                "error",
             )
             stack.push_async_callback(process.wait)
             stack.callback(_kill, process)
@@ -207,7 +244,9 @@ async def under_load(url: str) -> AsyncIterator[Load]:
 
 @pytest.fixture
 def lifetime(monkeypatch: pytest.MonkeyPatch) -> datetime.timedelta:
-    """Leaves that are to be replaced every few seconds, and on a slow machine do not expire meanwhile."""
+    """Leaves that are to be replaced every few seconds, and on a slow machine do not expire
+    meanwhile.
+    """
     monkeypatch.setattr("dockermesh.ca.certificates.RENEW_AT", 0.05)
     return datetime.timedelta(seconds=90)
 
@@ -241,7 +280,9 @@ async def test_traffic_goes_on_while_the_control_plane_is_away_and_certificates_
 ) -> None:
     async with Agent() as agent, contextlib.AsyncExitStack() as stack:
         first = contextlib.AsyncExitStack()
-        mesh = await first.enter_async_context(control_plane(tmp_path, agent, leaf_lifetime=lifetime))
+        mesh = await first.enter_async_context(
+            control_plane(tmp_path, agent, leaf_lifetime=lifetime)
+        )
         url = await stack.enter_async_context(envoys(mesh, tmp_path))
         # They come back under another root than the one that they started with.
         for step in Step:
@@ -255,8 +296,14 @@ async def test_traffic_goes_on_while_the_control_plane_is_away_and_certificates_
             overdue = max(leaf.renew_at for leaf in secrets.leaves().values())
             await first.aclose()
             await eventually(lambda: datetime.datetime.now(datetime.UTC) > overdue, 20)
-            same = {"xds": mesh.settings.xds, "api": mesh.settings.api, "debug": mesh.settings.debug}
-            again = await stack.enter_async_context(control_plane(tmp_path, agent, leaf_lifetime=lifetime, **same))
+            same = {
+                "xds": mesh.settings.xds,
+                "api": mesh.settings.api,
+                "debug": mesh.settings.debug,
+            }
+            again = await stack.enter_async_context(
+                control_plane(tmp_path, agent, leaf_lifetime=lifetime, **same)
+            )
             await eventually(lambda: len(again.plane.trust.secrets.leaves()) == 2, 60)
             assert again.plane.trust.authority.roots_pem == root
 
@@ -265,4 +312,6 @@ def _signed_alike(mesh: Running) -> bool:
     """Whether all proxies accepted certificates of the present signer."""
     secrets, signer = mesh.plane.trust.secrets, mesh.plane.trust.authority.material.signer.id
     assert secrets is not None
-    return {leaf.signer for leaf in secrets.leaves().values()} == {signer} and mesh.plane.sync().is_complete
+    return {leaf.signer for leaf in secrets.leaves().values()} == {
+        signer
+    } and mesh.plane.sync().is_complete

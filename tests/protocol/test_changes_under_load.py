@@ -32,7 +32,10 @@ ADS: dict[str, Any] = {"ads": {}, "resource_api_version": "V3"}
 def bootstrap(xds: int) -> dict[str, Any]:
     address = {"socket_address": {"address": "127.0.0.1", "port_value": xds}}
     kind = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-    http2 = {"@type": f"type.googleapis.com/{kind}", "explicit_http_config": {"http2_protocol_options": {}}}
+    http2 = {
+        "@type": f"type.googleapis.com/{kind}",
+        "explicit_http_config": {"http2_protocol_options": {}},
+    }
     endpoints = [{"lb_endpoints": [{"endpoint": {"address": address}}]}]
     cluster = {
         "name": "xds",
@@ -60,7 +63,16 @@ async def envoy(xds: int, folder: Path) -> AsyncIterator[None]:
     """A real Envoy that takes its configuration from a port on loopback."""
     file = folder / "envoy.json"
     file.write_text(json.dumps(bootstrap(xds)))
-    command = [envoy_binary(), "-c", str(file), "--use-dynamic-base-id", "--concurrency", "1", "-l", "off"]
+    command = [
+        envoy_binary(),
+        "-c",
+        str(file),
+        "--use-dynamic-base-id",
+        "--concurrency",
+        "1",
+        "-l",
+        "off",
+    ]
     process = await asyncio.create_subprocess_exec(*command)
     try:
         yield
@@ -74,7 +86,9 @@ async def answers(version: str) -> asyncio.Server:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.readuntil(b"\r\n\r\n"):
-            writer.write(f"HTTP/1.1 200 OK\r\ncontent-length: {len(version)}\r\n\r\n{version}".encode())
+            writer.write(
+                f"HTTP/1.1 200 OK\r\ncontent-length: {len(version)}\r\n\r\n{version}".encode()
+            )
             await writer.drain()
 
     async def quietly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -89,7 +103,8 @@ async def answers(version: str) -> asyncio.Server:
 def state(port: int, apps: dict[str, int], version: str, before: MeshState | None) -> MeshState:
     """A mesh in which the gateway's one route leads to one subset, and there is no other subset."""
     endpoints = tuple(
-        Endpoint("127.0.0.1", app, labels={"version": name}, service_port=9080) for name, app in apps.items()
+        Endpoint("127.0.0.1", app, labels={"version": name}, service_port=9080)
+        for name, app in apps.items()
     )
     reviews = Service("reviews", "reviews.service.consul", (Port(9080, Protocol.HTTP),), endpoints)
     reading = read_text(f"""
@@ -121,13 +136,19 @@ async def ask(port: int) -> str:
     try:
         writer.write(b"GET / HTTP/1.1\r\nhost: any.example\r\nconnection: close\r\n\r\n")
         raw = (await reader.read()).decode()
-        return raw.rpartition("\r\n")[2] if raw.startswith("HTTP/1.1 200") else raw.partition("\r\n\r\n")[0]
+        return (
+            raw.rpartition("\r\n")[2]
+            if raw.startswith("HTTP/1.1 200")
+            else raw.partition("\r\n\r\n")[0]
+        )
     finally:
         writer.close()
 
 
 @pytest.mark.binary
-async def test_a_route_that_moves_to_a_new_subset_while_the_old_one_goes_loses_no_request(tmp_path: Path) -> None:
+async def test_a_route_that_moves_to_a_new_subset_while_the_old_one_goes_loses_no_request(
+    tmp_path: Path,
+) -> None:
     """F6: what a route needs is there before the route, and what it needed goes after it."""
     xds, port = free_ports(2)
     one, two = await answers("v1"), await answers("v2")
@@ -166,7 +187,9 @@ async def test_a_route_that_moves_to_a_new_subset_while_the_old_one_goes_loses_n
 
 
 @pytest.mark.binary
-async def test_a_patch_that_envoy_refuses_does_not_keep_a_new_proxy_from_serving(tmp_path: Path) -> None:
+async def test_a_patch_that_envoy_refuses_does_not_keep_a_new_proxy_from_serving(
+    tmp_path: Path,
+) -> None:
     """What nothing but Envoy can tell: that a script does not compile."""
     lua = {"@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"}
     broken = lua | {"default_source_code": {"inline_string": "this is no Lua"}}
@@ -187,7 +210,9 @@ async def test_a_patch_that_envoy_refuses_does_not_keep_a_new_proxy_from_serving
 
     def refused(_proxy: object, type_url: str, nack: Nack) -> None:
         if translator.distrust(proxy, type_url, nack.detail):
-            asyncio.get_running_loop().call_soon(server.publish, lambda _: translator.snapshot(proxy))
+            asyncio.get_running_loop().call_soon(
+                server.publish, lambda _: translator.snapshot(proxy)
+            )
 
     server = AdsServer(authorize=_anybody, on_nack=refused)
     server.add_port(f"127.0.0.1:{xds}")
@@ -229,7 +254,9 @@ def service_entry(number: int) -> dict[str, Any]:
 
 
 @pytest.mark.consul
-async def test_many_edits_in_a_row_are_few_pushes_and_end_at_the_last(tmp_path: Path, agent: Agent) -> None:
+async def test_many_edits_in_a_row_are_few_pushes_and_end_at_the_last(
+    tmp_path: Path, agent: Agent
+) -> None:
     """F7: at most ten pushes per second, however many edits there are, and the last one counts."""
     edits, path = 300, "/apis/networking.istio.io/v1/namespaces/default/serviceentries"
     async with control_plane(tmp_path, agent) as plane:
@@ -252,6 +279,9 @@ async def test_many_edits_in_a_row_are_few_pushes_and_end_at_the_last(tmp_path: 
                 while last not in names:
                     response = await stream.answer()
                     pushes += 1
-                    names = {cluster_pb2.Cluster.FromString(r.resource.value).name for r in response.resources}
+                    names = {
+                        cluster_pb2.Cluster.FromString(r.resource.value).name
+                        for r in response.resources
+                    }
             await editing
             assert pushes <= 10 + 10 * (time.monotonic() - started)

@@ -47,20 +47,34 @@ class App:
         finally:
             await runner.cleanup()
 
-    def registration(self, path: str = "/up", *, container: str = "one", meshed: bool = True) -> Registration:
-        check = {"HTTP": f"http://127.0.0.1:{self.port}{path}", "Interval": "500ms", "Timeout": "2s"}
+    def registration(
+        self, path: str = "/up", *, container: str = "one", meshed: bool = True
+    ) -> Registration:
+        check = {
+            "HTTP": f"http://127.0.0.1:{self.port}{path}",
+            "Interval": "500ms",
+            "Timeout": "2s",
+        }
         return registration(self.port, check, container=container, meshed=meshed)
 
 
 def registration(
-    port: int, check: dict[str, str | bool | list[str]], *, container: str = "one", meshed: bool = True
+    port: int,
+    check: dict[str, str | bool | list[str]],
+    *,
+    container: str = "one",
+    meshed: bool = True,
 ) -> Registration:
     meta = {META_CONTAINER: container, **({META_WORKLOAD: "shop/web-1"} if meshed else {})}
-    return Registration(id="web", name="web", port=port, address="127.0.0.1", meta=meta, own_check=check)
+    return Registration(
+        id="web", name="web", port=port, address="127.0.0.1", meta=meta, own_check=check
+    )
 
 
 @contextlib.asynccontextmanager
-async def asking(*registrations: Registration, tls: ssl.SSLContext | None = None) -> AsyncIterator[Checker]:
+async def asking(
+    *registrations: Registration, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Checker]:
     told: list[str] = []
     checker = Checker(told.append, None if tls is None else lambda: tls)
     checker.follow("shop", registrations)
@@ -134,9 +148,14 @@ async def test_a_policy_that_keeps_the_check_out_is_no_illness(meshed: bool) -> 
 
 
 async def test_where_plaintext_is_refused_a_certificate_is_shown_and_back(tmp_path: Path) -> None:
-    """PeerAuthentication STRICT, then PERMISSIVE again; the client's side of it is in test_policies."""
+    """PeerAuthentication STRICT, then PERMISSIVE again; the client's side of it is in
+    test_policies.
+    """
     self_signed(tmp_path, "proxy")
-    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    server, client = (
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+    )
     server.load_cert_chain(tmp_path / "tls.crt", tmp_path / "tls.key")
     client.check_hostname = False
     client.load_verify_locations(tmp_path / "tls.crt")
@@ -152,7 +171,10 @@ async def test_where_plaintext_is_refused_a_certificate_is_shown_and_back(tmp_pa
 
 async def test_a_certificate_of_a_stranger_is_not_believed(tmp_path: Path) -> None:
     self_signed(tmp_path, "stranger")
-    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    server, client = (
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+    )
     server.load_cert_chain(tmp_path / "tls.crt", tmp_path / "tls.key")
     client.check_hostname = False
     async with App().serving(server) as app, asking(app.registration(), tls=client) as checker:
@@ -164,7 +186,9 @@ async def test_tcp_and_grpc() -> None:
     async with App().serving() as app:
         async with asking(registration(app.port, {"TCP": f"127.0.0.1:{app.port}"})) as checker:
             await becomes(checker, "passing")
-        async with asking(registration(app.port, {"GRPC": f"127.0.0.1:{app.port}", "Timeout": "5s"})) as checker:
+        async with asking(
+            registration(app.port, {"GRPC": f"127.0.0.1:{app.port}", "Timeout": "5s"})
+        ) as checker:
             assert "gRPC" in await becomes(checker, "critical")
     answer = b"\x08\x01"
 
@@ -173,7 +197,9 @@ async def test_tcp_and_grpc() -> None:
 
     server = grpc.aio.server()
     handlers = {"Check": grpc.unary_unary_rpc_method_handler(check)}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("grpc.health.v1.Health", handlers),))
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("grpc.health.v1.Health", handlers),)
+    )
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     asked = registration(port, {"GRPC": f"127.0.0.1:{port}", "Interval": "500ms"})

@@ -66,7 +66,9 @@ async def test_apply_get_delete(cli: Cli) -> None:
     cli.write("rules.yaml", "a", "b")
     first = await cli("apply -f .")
     assert first.code == 0, first.err
-    assert first.out.splitlines() == [f"destinationrule.networking.istio.io/{n} created" for n in "ab"]
+    assert first.out.splitlines() == [
+        f"destinationrule.networking.istio.io/{n} created" for n in "ab"
+    ]
     assert "a unchanged" in (await cli("apply -f rules.yaml")).out
     changed = await cli("apply -f - --diff", RULE % ("a", "other"))
     assert (changed.code, "-  host: a\n+  host: other" in changed.out) == (0, True)
@@ -89,14 +91,20 @@ async def test_apply_get_delete(cli: Cli) -> None:
 
 
 async def test_settings_of_the_mesh_are_a_resource(cli: Cli) -> None:
-    """As Istio's ConfigMap has them, without an envelope, or as a whole resource; for kubectl, too."""
+    """As Istio's ConfigMap has them, without an envelope, or as a whole resource; for kubectl,
+    too.
+    """
     plain = "kind: MeshConfig\noutboundTrafficPolicy: {mode: REGISTRY_ONLY}\n"
     refused = await cli("apply -f -", plain + "metadata: {generateName: mesh-}\n")
     assert (refused.code, "cannot use generateName with apply" in refused.err) == (1, True)
     first = await cli("apply -f -", plain)
-    assert (first.code, first.out.strip()) == (0, "meshconfig.mesh.istio.io/default created"), first.err
+    assert (first.code, first.out.strip()) == (0, "meshconfig.mesh.istio.io/default created"), (
+        first.err
+    )
     assert "unchanged" in (await cli("apply -f -", plain)).out
-    found = json.loads(await cli.kube.ok("get meshconfigs.mesh.istio.io default -n istio-system -o json"))
+    found = json.loads(
+        await cli.kube.ok("get meshconfigs.mesh.istio.io default -n istio-system -o json")
+    )
     assert found["spec"] == {"outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"}}
     changed = {**found, "spec": {"outboundTrafficPolicy": {"mode": "ALLOW_ANY"}}}
     await cli.kube.ok("apply -f -", json.dumps(changed))
@@ -180,7 +188,9 @@ async def test_kubectl_works_with_what_kubeconfig_writes(cli: Cli) -> None:
 
 
 def test_kubeconfig_keeps_the_current_context_on_request() -> None:
-    config = merged({"current-context": "prod"}, Endpoint("http://localhost:8080"), "istio", set_current=False)
+    config = merged(
+        {"current-context": "prod"}, Endpoint("http://localhost:8080"), "istio", set_current=False
+    )
     assert config["current-context"] == "prod"
     assert config["clusters"] == [{"name": "istio", "cluster": {"server": "http://localhost:8080"}}]
     assert config["users"] == [{"name": "istio", "user": {}}]
@@ -199,19 +209,34 @@ async def test_history_and_rollback_go_back_to_what_was(cli: Cli) -> None:
         (2, "dockermesh apply", {"created": 1, "configured": 1, "deleted": 0}),
         (1, "dockermesh apply", {"created": 2, "configured": 0, "deleted": 0}),
     ]
-    assert {e["who"] for e in entries} == {"dockermesh"} and all(e["time"].endswith("Z") for e in entries)
+    assert {e["who"] for e in entries} == {"dockermesh"} and all(
+        e["time"].endswith("Z") for e in entries
+    )
     head, newest, *_ = (await cli("history")).out.splitlines()
     assert head.split() == ["NUMBER", "TIME", "WHO", "COMMAND", "CHANGES", "RESOURCES"]
-    assert "2 deleted" in newest and "DestinationRule default/a, DestinationRule default/b" in newest
+    assert (
+        "2 deleted" in newest and "DestinationRule default/a, DestinationRule default/b" in newest
+    )
 
     preview = await cli("rollback 1 --dry-run --diff")
-    assert "+  host: b" in preview.out and "-  host: changed" in preview.out and "(dry run)" in preview.out
+    assert (
+        "+  host: b" in preview.out
+        and "-  host: changed" in preview.out
+        and "(dry run)" in preview.out
+    )
     assert len((await cli("history -o json")).json()) == 3
     done = await cli("rollback 1")
     assert sorted(done.out.splitlines()) == [
-        *("DestinationRule default/a created", "DestinationRule default/b created", "DestinationRule default/c deleted")
+        *(
+            "DestinationRule default/a created",
+            "DestinationRule default/b created",
+            "DestinationRule default/c deleted",
+        )
     ]
-    hosts = {d["metadata"]["name"]: d["spec"]["host"] for d in (await cli("get dr -o json")).json()["items"]}
+    hosts = {
+        d["metadata"]["name"]: d["spec"]["host"]
+        for d in (await cli("get dr -o json")).json()["items"]
+    }
     assert hosts == {"a": "a", "b": "b"}
     entry = (await cli("history -o json")).json()[0]
     assert (entry["number"], entry["command"]) == (4, "rollback 1")

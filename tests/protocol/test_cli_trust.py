@@ -1,4 +1,6 @@
-"""`dockermesh ca` and `dockermesh token` as a user runs them, against a real control plane over TLS."""
+"""`dockermesh ca` and `dockermesh token` as a user runs them, against a real control plane over
+TLS.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,11 @@ async def test_all_steps_of_a_rotation_are_taken_with_one_command(mesh: Running,
     assert code == 0
     code, _, told = await run("ca", "rotate")
     assert code == 0, told
-    assert [line.partition(":")[0] for line in told.splitlines() if "done" in line] == ["prepare", "switch", "finish"]
+    assert [line.partition(":")[0] for line in told.splitlines() if "done" in line] == [
+        "prepare",
+        "switch",
+        "finish",
+    ]
     code, after, _ = await run("ca", "export")
     assert code == 0
     assert len(x509.load_pem_x509_certificates(after.encode())) == 1
@@ -77,7 +83,9 @@ async def test_tokens_are_made_listed_and_revoked(mesh: Running, run: Run) -> No
     assert code == 0, told
     assert len(token.strip()) >= 40
     assert token.strip() not in told
-    await eventually(lambda: any(item["kind"] == "join" for item in mesh.plane.tokens.listing()), 10)
+    await eventually(
+        lambda: any(item["kind"] == "join" for item in mesh.plane.tokens.listing()), 10
+    )
     code, table, _ = await run("token", "list")
     assert code == 0
     assert "joined/legacy" in table
@@ -94,7 +102,17 @@ async def test_what_cannot_be_made_is_said(mesh: Running, run: Run, tmp_path: Pa
     assert code == 1
     assert "name" in told
     missing = str(tmp_path / "none")
-    join = ("join", "--service", "a", "--xds", "127.0.0.1:1", "--token-file", missing, "--dir", str(tmp_path))
+    join = (
+        "join",
+        "--service",
+        "a",
+        "--xds",
+        "127.0.0.1:1",
+        "--token-file",
+        missing,
+        "--dir",
+        str(tmp_path),
+    )
     code, _, told = await run(*join, "--port", "80")
     assert code == 1
     assert missing in told

@@ -1,4 +1,6 @@
-"""The control plane's ports take TLS 1.2 and 1.3 with forward secrecy and authenticated encryption, nothing older."""
+"""The control plane's ports take TLS 1.2 and 1.3 with forward secrecy and authenticated encryption,
+nothing older.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,10 @@ async def handshake(mesh: Running, port: str, version: ssl.TLSVersion, ciphers: 
     address = mesh.settings.xds if port == "xds" else mesh.settings.api
     try:
         _, writer = await asyncio.open_connection(
-            "127.0.0.1", int(address.rpartition(":")[2]), ssl=context, server_hostname="control-plane.dockermesh"
+            "127.0.0.1",
+            int(address.rpartition(":")[2]),
+            ssl=context,
+            server_hostname="control-plane.dockermesh",
         )
     except (ssl.SSLError, ConnectionError):
         return ""
@@ -51,14 +56,17 @@ async def test_old_versions_are_refused(mesh: Running, port: str, version: ssl.T
 
 @pytest.mark.parametrize("port", ["xds", "api"])
 @pytest.mark.parametrize("version", [V.TLSv1_2, V.TLSv1_3])
-async def test_present_versions_are_taken(mesh: Running, port: str, version: ssl.TLSVersion) -> None:
+async def test_present_versions_are_taken(
+    mesh: Running, port: str, version: ssl.TLSVersion
+) -> None:
     cipher = await handshake(mesh, port, version)
     assert "GCM" in cipher or "CHACHA20" in cipher
 
 
 @pytest.mark.parametrize("port", ["xds", "api"])
 @pytest.mark.parametrize(
-    "ciphers", ["AES128-SHA", "ECDHE-ECDSA-AES128-SHA", "ECDHE-ECDSA-AES256-SHA384", "AES256-GCM-SHA384"]
+    "ciphers",
+    ["AES128-SHA", "ECDHE-ECDSA-AES128-SHA", "ECDHE-ECDSA-AES256-SHA384", "AES256-GCM-SHA384"],
 )
 async def test_ciphers_without_authentication_or_forward_secrecy_are_refused(
     mesh: Running, port: str, ciphers: str
@@ -69,10 +77,14 @@ async def test_ciphers_without_authentication_or_forward_secrecy_are_refused(
 async def test_a_stranger_gets_no_certificate_that_the_system_trusts(mesh: Running) -> None:
     context, port = ssl.create_default_context(), int(mesh.settings.xds.rpartition(":")[2])
     with pytest.raises(ssl.SSLCertVerificationError):
-        await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="control-plane.dockermesh")
+        await asyncio.open_connection(
+            "127.0.0.1", port, ssl=context, server_hostname="control-plane.dockermesh"
+        )
 
 
-async def test_no_file_holds_a_key_in_the_open_and_none_but_the_roots_is_readable_for_others(mesh: Running) -> None:
+async def test_no_file_holds_a_key_in_the_open_and_none_but_the_roots_is_readable_for_others(
+    mesh: Running,
+) -> None:
     files = [*_files(mesh.settings.state_dir), *_files(mesh.settings.trust_dir)]
     assert {f.name for f in files} == {"api.token", "sealed.json", "sealing.key", "root.pem"}
     for file in files:

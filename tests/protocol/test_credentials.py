@@ -1,4 +1,6 @@
-"""`kubectl create secret tls`, and the gateway has the certificate; nobody else has, and Consul keeps it sealed."""
+"""`kubectl create secret tls`, and the gateway has the certificate; nobody else has, and Consul
+keeps it sealed.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ from dockermesh.model import WorkloadKind
 pytestmark = [pytest.mark.consul, pytest.mark.kubectl, pytest.mark.asyncio(loop_scope="module")]
 
 LABELS = {"istio": "ingressgateway"}
-GATEWAY = workload("shop/gateway-1", kind=WorkloadKind.GATEWAY, namespace="istio-system", labels=LABELS)
+GATEWAY = workload(
+    "shop/gateway-1", kind=WorkloadKind.GATEWAY, namespace="istio-system", labels=LABELS
+)
 REVIEWS = workload("shop/reviews-1")
 PAIR, ROOTS = "kubernetes://bookinfo-credential", "kubernetes://bookinfo-credential-cacert"
 SECRET = "create -n istio-system secret tls bookinfo-credential --key {}/tls.key --cert {}/tls.crt"
@@ -57,7 +61,11 @@ class Shell:
         write(folder / "kubeconfig", Endpoint(address, mesh.token, root), "istio", set_current=True)
 
     async def run(self, command: str, text: str = "") -> Done:
-        environment = {**os.environ, "HOME": str(self.folder), "KUBECONFIG": str(self.folder / "kubeconfig")}
+        environment = {
+            **os.environ,
+            "HOME": str(self.folder),
+            "KUBECONFIG": str(self.folder / "kubeconfig"),
+        }
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
             KUBECTL, *command.split(), stdin=pipe, stdout=pipe, stderr=pipe, env=environment
@@ -75,7 +83,9 @@ class Shell:
         url = f"{self.mesh.agent.settings.address}/v1/kv/dockermesh/?recurse"
         with await asyncio.to_thread(urllib.request.urlopen, url) as answer:
             items = json.loads(answer.read())
-        return "\n".join(base64.b64decode(item["Value"] or "").decode("utf-8", "replace") for item in items)
+        return "\n".join(
+            base64.b64decode(item["Value"] or "").decode("utf-8", "replace") for item in items
+        )
 
 
 async def told(stream: Stream, name: str, is_right: Callable[[secret_pb2.Secret], bool]) -> None:
@@ -93,7 +103,9 @@ def key_is(pair: Pair) -> Callable[[secret_pb2.Secret], bool]:
 
 
 def roots_are(pair: Pair) -> Callable[[secret_pb2.Secret], bool]:
-    return lambda secret: secret.validation_context.trusted_ca.inline_bytes.decode() == pair.certificate
+    return lambda secret: (
+        secret.validation_context.trusted_ca.inline_bytes.decode() == pair.certificate
+    )
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -111,18 +123,24 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[Pair]:
     return [self_signed(tmp_path_factory.mktemp(f"pair-{n}"), "bookinfo.example") for n in range(2)]
 
 
-async def test_the_gateway_gets_the_secret_and_its_successor_over_its_stream(shell: Shell, pairs: list[Pair]) -> None:
+async def test_the_gateway_gets_the_secret_and_its_successor_over_its_stream(
+    shell: Shell, pairs: list[Pair]
+) -> None:
     old, new = pairs
     assert "created" in await shell.ok(SECRET.format(old.folder, old.folder))
     node = node_id(GATEWAY.name, "istio-system")
     async with shell.mesh.stream(GATEWAY.name, node=node) as stream:
         await told(stream, PAIR, key_is(old))
-        document = await shell.ok(SECRET.format(new.folder, new.folder) + " --dry-run=client -o yaml")
+        document = await shell.ok(
+            SECRET.format(new.folder, new.folder) + " --dry-run=client -o yaml"
+        )
         assert "configured" in await shell.ok("apply -f -", document)
         while not key_is(new)(secrets_in(await stream.answer())[PAIR]):
             pass
     # The same again is no change, although it would not be sealed to the same bytes.
-    version = "get secret -n istio-system bookinfo-credential -o jsonpath={.metadata.resourceVersion}"
+    version = (
+        "get secret -n istio-system bookinfo-credential -o jsonpath={.metadata.resourceVersion}"
+    )
     before = await shell.ok(version)
     await shell.ok("apply -f -", document)
     assert await shell.ok(version) == before
@@ -133,19 +151,28 @@ async def test_clients_are_checked_against_the_secrets_ca(shell: Shell, pairs: l
     await shell.run("delete -n istio-system secret bookinfo-credential")
     generic = "create -n istio-system secret generic bookinfo-credential"
     await shell.ok(
-        f"{generic} --from-file={folder}/tls.crt --from-file={folder}/tls.key --from-file=ca.crt={roots}/tls.crt"
+        f"{generic} --from-file={folder}/tls.crt --from-file={folder}/tls.key"
+        f" --from-file=ca.crt={roots}/tls.crt"
     )
-    async with shell.mesh.stream(GATEWAY.name, node=node_id(GATEWAY.name, "istio-system")) as stream:
+    async with shell.mesh.stream(
+        GATEWAY.name, node=node_id(GATEWAY.name, "istio-system")
+    ) as stream:
         await told(stream, ROOTS, roots_are(pairs[1]))
 
 
-async def test_a_credential_that_is_not_there_is_not_spoken_of(shell: Shell, pairs: list[Pair]) -> None:
-    """A secret that names files which the gateway has not would be refused, and with it all others."""
+async def test_a_credential_that_is_not_there_is_not_spoken_of(
+    shell: Shell, pairs: list[Pair]
+) -> None:
+    """A secret that names files which the gateway has not would be refused, and with it all
+    others.
+    """
     edge = json.loads(json.dumps(EDGE).replace("bookinfo", "lost").replace('"*"', '"lost.example"'))
     edge["metadata"]["name"] = "lost"
     await shell.ok("apply -f -", json.dumps(edge))
     await shell.run(SECRET.format(pairs[0].folder, pairs[0].folder))
-    async with shell.mesh.stream(GATEWAY.name, node=node_id(GATEWAY.name, "istio-system")) as stream:
+    async with shell.mesh.stream(
+        GATEWAY.name, node=node_id(GATEWAY.name, "istio-system")
+    ) as stream:
         await told(stream, PAIR, lambda _: True)
         got = await stream.secrets("default", PAIR, PAIR.replace("bookinfo", "lost"))
     assert got.keys() == {"default", PAIR}
@@ -158,13 +185,18 @@ async def test_a_sidecar_is_not_given_the_gateways_key(shell: Shell) -> None:
     assert got.keys() == {"default"}
 
 
-async def test_a_sidecar_does_without_a_credential_that_only_the_gateway_has(shell: Shell, pairs: list[Pair]) -> None:
+async def test_a_sidecar_does_without_a_credential_that_only_the_gateway_has(
+    shell: Shell, pairs: list[Pair]
+) -> None:
     name = "kubernetes://site-ca-cacert"
     rule = {
         "apiVersion": "networking.istio.io/v1",
         "kind": "DestinationRule",
         "metadata": {"name": "site"},
-        "spec": {"host": "site.example", "trafficPolicy": {"tls": {"mode": "SIMPLE", "credentialName": "site-ca"}}},
+        "spec": {
+            "host": "site.example",
+            "trafficPolicy": {"tls": {"mode": "SIMPLE", "credentialName": "site-ca"}},
+        },
     }
     port = {"number": 443, "name": "https", "protocol": "HTTPS"}
     entry = {
@@ -173,12 +205,21 @@ async def test_a_sidecar_does_without_a_credential_that_only_the_gateway_has(she
         "metadata": {"name": "site"},
         "spec": {"hosts": ["site.example"], "ports": [port], "resolution": "DNS"},
     }
-    await shell.ok(f"create -n istio-system secret generic site-ca --from-file=ca.crt={pairs[0].folder}/tls.crt")
+    await shell.ok(
+        "create -n istio-system secret generic site-ca"
+        f" --from-file=ca.crt={pairs[0].folder}/tls.crt"
+    )
     await shell.ok("apply -f -", json.dumps(entry))
     await shell.ok("apply -f -", json.dumps(rule))
     async with shell.mesh.stream(REVIEWS.name) as stream:
-        await told(stream, name, lambda s: s.validation_context.trusted_ca.filename.endswith("/ca-certificates.crt"))
-    async with shell.mesh.stream(GATEWAY.name, node=node_id(GATEWAY.name, "istio-system")) as stream:
+        await told(
+            stream,
+            name,
+            lambda s: s.validation_context.trusted_ca.filename.endswith("/ca-certificates.crt"),
+        )
+    async with shell.mesh.stream(
+        GATEWAY.name, node=node_id(GATEWAY.name, "istio-system")
+    ) as stream:
         await told(stream, name, roots_are(pairs[0]))
     # In the sidecar's own namespace it is for sidecars.
     await shell.ok(f"create secret generic site-ca --from-file=ca.crt={pairs[1].folder}/tls.crt")
@@ -189,27 +230,37 @@ async def test_a_sidecar_does_without_a_credential_that_only_the_gateway_has(she
 async def test_nothing_of_a_secret_is_readable_in_consul(shell: Shell, pairs: list[Pair]) -> None:
     first = pairs[0]
     await shell.ok(
-        "apply -f -", await shell.ok(SECRET.format(first.folder, first.folder) + " --dry-run=client -o yaml")
+        "apply -f -",
+        await shell.ok(SECRET.format(first.folder, first.folder) + " --dry-run=client -o yaml"),
     )
     kept = await shell.in_consul()
     assert "bookinfo-credential" in kept
     for plain in (first.key, first.certificate):
         assert plain not in kept
         assert base64.b64encode(plain.encode()).decode() not in kept
-    shown = await shell.ok("get secret -n istio-system bookinfo-credential -o jsonpath={.data.tls\\.key}")
+    shown = await shell.ok(
+        "get secret -n istio-system bookinfo-credential -o jsonpath={.data.tls\\.key}"
+    )
     assert base64.b64decode(shown).decode() == first.key
     table = (await shell.ok("get secrets -A")).splitlines()
     assert table[0].split() == ["NAMESPACE", "NAME", "TYPE", "DATA", "AGE"]
 
 
-async def test_what_a_proxy_would_refuse_is_refused_at_once(shell: Shell, pairs: list[Pair]) -> None:
+async def test_what_a_proxy_would_refuse_is_refused_at_once(
+    shell: Shell, pairs: list[Pair]
+) -> None:
     one, other = pairs[0].folder, pairs[1].folder
-    wrong = await shell.run(f"create secret generic wrong --from-file={one}/tls.crt --from-file={other}/tls.key")
+    wrong = await shell.run(
+        f"create secret generic wrong --from-file={one}/tls.crt --from-file={other}/tls.key"
+    )
     assert wrong.code == 1
     assert "the key is not that of the certificate" in wrong.err
     broken = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "wrong"}}
     for fields, message in (
-        ({"type": "kubernetes.io/tls", "stringData": {"tls.crt": "x"}}, "data[tls.key]: Required value"),
+        (
+            {"type": "kubernetes.io/tls", "stringData": {"tls.crt": "x"}},
+            "data[tls.key]: Required value",
+        ),
         ({"stringData": {"tls.crt": "x", "tls.key": "y"}}, "is no PEM"),
         ({"data": {"a": "%%"}}, "data[a]: must be base64"),
         ({"data": 5}, "data: must be a mapping of texts"),

@@ -1,4 +1,6 @@
-"""A real Envoy as gateway: what it makes of paths, of headers that clients invent, and of claims."""
+"""A real Envoy as gateway: what it makes of paths, of headers that clients invent, and of
+claims.
+"""
 
 from __future__ import annotations
 
@@ -42,16 +44,26 @@ kind: MeshConfig
 spec: {mesh}
 """
 MODES = ("NONE", "BASE", "MERGE_SLASHES", "DECODE_AND_MERGE_SLASHES")
-TRUSTING = "{defaultConfig: {gatewayTopology: {numTrustedProxies: 2, forwardClientCertDetails: ALWAYS_FORWARD_ONLY}}}"
+TRUSTING = (
+    "{defaultConfig: {gatewayTopology: {numTrustedProxies: 2, forwardClientCertDetails:"
+    " ALWAYS_FORWARD_ONLY}}}"
+)
 
 
 @pytest.fixture(scope="module")
 def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, int]]:
-    """Gateways by the path normalisation of their mesh, one that has proxies before it, and all in one process."""
+    """Gateways by the path normalisation of their mesh, one that has proxies before it, and all in
+    one process.
+    """
     app = service("app", serve())
-    meshes = {mode: f"{{pathNormalization: {{normalization: {mode}}}}}" for mode in MODES} | {"behind": TRUSTING}
+    meshes = {mode: f"{{pathNormalization: {{normalization: {mode}}}}}" for mode in MODES} | {
+        "behind": TRUSTING
+    }
     found = dict(zip(meshes, free_ports(len(meshes)), strict=True))
-    configs = [GATEWAY.format(port=found[name], jwks=ISSUER.jwks, mesh=mesh) for name, mesh in meshes.items()]
+    configs = [
+        GATEWAY.format(port=found[name], jwks=ISSUER.jwks, mesh=mesh)
+        for name, mesh in meshes.items()
+    ]
     folder: Path = tmp_path_factory.mktemp("edge")
     envoy = Envoy(folder, [gateway_parts(config, [app]) for config in configs], found.values())
     yield found
@@ -70,7 +82,9 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, int
         ("/a;b=c/%20?q=/../d", ("/a;b=c/%20?q=/../d",) * 4),
     ],
 )
-def test_paths_are_normalised_as_the_mesh_says(ports: Mapping[str, int], path: str, expected: tuple[str, ...]) -> None:
+def test_paths_are_normalised_as_the_mesh_says(
+    ports: Mapping[str, int], path: str, expected: tuple[str, ...]
+) -> None:
     seen = tuple(ask(ports[mode], path).seen.get("path") for mode in MODES)
     assert seen == expected
 
@@ -94,7 +108,13 @@ def test_headers_that_proxies_believe_do_not_come_from_clients(ports: Mapping[st
     ]
     seen = ask(ports["BASE"], "/", invented)
     assert seen.status == 200
-    for name in ("x-forwarded-client-cert", "x-envoy-internal", "x-envoy-original-path", "end_user", "x-real-ip"):
+    for name in (
+        "x-forwarded-client-cert",
+        "x-envoy-internal",
+        "x-envoy-original-path",
+        "end_user",
+        "x-real-ip",
+    ):
         assert seen.header(name) is None, name
     assert "6.6.6.6" not in str(seen.seen)
     assert (seen.header("x-forwarded-proto"), seen.header("x-envoy-attempt-count")) == ("http", "1")
@@ -102,7 +122,9 @@ def test_headers_that_proxies_believe_do_not_come_from_clients(ports: Mapping[st
 
 def test_a_gateway_behind_proxies_believes_as_many_as_it_is_told(ports: Mapping[str, int]) -> None:
     certificate = ("x-forwarded-client-cert", "By=the-proxy")
-    seen = ask(ports["behind"], "/", [("x-forwarded-for", "9.9.9.9, 6.6.6.6, 7.7.7.7"), certificate])
+    seen = ask(
+        ports["behind"], "/", [("x-forwarded-for", "9.9.9.9, 6.6.6.6, 7.7.7.7"), certificate]
+    )
     assert seen.header("x-envoy-external-address") == "6.6.6.6"
     assert seen.header("x-forwarded-client-cert") == "By=the-proxy"
 

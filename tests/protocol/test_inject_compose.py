@@ -1,4 +1,6 @@
-"""The generator with the real `docker compose`: what it loads, and that it accepts what we write."""
+"""The generator with the real `docker compose`: what it loads, and that it accepts what we
+write.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ def run(*arguments: str) -> Result:
 
 def config(*files: Path) -> dict[str, Any]:
     options = [part for file in files for part in ("-f", str(file))]
-    done = subprocess.run(["docker", "compose", *options, "config"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["docker", "compose", *options, "config"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     loaded: dict[str, Any] = yaml.load(done.stdout, Loader=yaml.BaseLoader)
     return loaded
@@ -97,9 +101,16 @@ def test_the_overlay_gives_the_same_project(shop: Path) -> None:
 def test_old_style_file(tmp_path: Path) -> None:
     file, meshed = tmp_path / "docker-compose.yml", tmp_path / "meshed.yaml"
     file.write_text(OLD)
-    assert run("-f", str(file), "-p", "old", "--network", "consul_istiomesh", "-o", str(meshed)).exit_code == 0
+    assert (
+        run(
+            "-f", str(file), "-p", "old", "--network", "consul_istiomesh", "-o", str(meshed)
+        ).exit_code
+        == 0
+    )
     pod = config(meshed)["services"]["consumer-1-pod"]
-    assert pod["networks"] == {"envoymesh": {"aliases": ["consumer", "old-consumer-1"], "ipv4_address": "172.28.0.20"}}
+    assert pod["networks"] == {
+        "envoymesh": {"aliases": ["consumer", "old-consumer-1"], "ipv4_address": "172.28.0.20"}
+    }
     assert pod["dns"] == ["172.28.0.1", "8.8.8.8"] and pod["dns_search"] == ["service.consul"]
     assert pod["expose"] == ["8080"]
 
@@ -118,7 +129,9 @@ def test_no_compose_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.docker
-@pytest.mark.parametrize("text", ["services: [", "services: {web: {image: x, prots: []}}", "x-only: 1\nname: shop\n"])
+@pytest.mark.parametrize(
+    "text", ["services: [", "services: {web: {image: x, prots: []}}", "x-only: 1\nname: shop\n"]
+)
 def test_wrong_files_are_named(tmp_path: Path, text: str) -> None:
     file = tmp_path / "compose.yaml"
     file.write_text(text)
@@ -152,7 +165,11 @@ def test_only_compose_v1(tmp_path: Path) -> None:
 
 def test_a_standalone_compose_v2_is_used(tmp_path: Path) -> None:
     script(tmp_path, "docker", "exit 1")
-    script(tmp_path, "docker-compose", 'if [ "$1" = version ]; then echo 2.30.1; else echo "services: {a: {}}"; fi')
+    script(
+        tmp_path,
+        "docker-compose",
+        'if [ "$1" = version ]; then echo 2.30.1; else echo "services: {a: {}}"; fi',
+    )
     env = {"PATH": str(tmp_path)}
     assert compose_command(env) == ("docker-compose",)
     assert load_project(env=env) == {"services": {"a": {}}}
@@ -163,7 +180,13 @@ def test_a_standalone_compose_v2_is_used(tmp_path: Path) -> None:
     [
         ("kind: [", "not valid YAML"),
         ("\x00", "not valid YAML"),
-        ("{apiVersion: networking.istio.io/v1, kind: Gateway, metadata: {name: a}, spec: {server: []}}", "server"),
+        (
+            (
+                "{apiVersion: networking.istio.io/v1, kind: Gateway, metadata: {name: a}, spec:"
+                " {server: []}}"
+            ),
+            "server",
+        ),
         ("{apiVersion: networking.istio.io/v1, kind: Gatway, metadata: {name: a}}", "Gatway"),
     ],
 )
@@ -190,4 +213,8 @@ def test_a_pipe_or_a_device_is_written_to_and_never_replaced(tmp_path: Path) -> 
     real, link = tmp_path / "real.yaml", tmp_path / "link.yaml"
     link.symlink_to(real)
     write_private(link, "services: {}")
-    assert (link.is_symlink(), real.read_text(), real.stat().st_mode & 0o777) == (True, "services: {}", 0o600)
+    assert (link.is_symlink(), real.read_text(), real.stat().st_mode & 0o777) == (
+        True,
+        "services: {}",
+        0o600,
+    )

@@ -1,4 +1,6 @@
-"""`dockermesh join` writes what brings a stock Envoy into the mesh, and keeps the secret in it to itself."""
+"""`dockermesh join` writes what brings a stock Envoy into the mesh, and keeps the secret in it to
+itself.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def joined(mesh: Running, folder: Path) -> tuple[ApiClient, Joined]:
     return client, result
 
 
-async def test_the_written_files_bring_an_envoy_into_the_mesh_until_it_is_revoked(tmp_path: Path) -> None:
+async def test_the_written_files_bring_an_envoy_into_the_mesh_until_it_is_revoked(
+    tmp_path: Path,
+) -> None:
     folder = tmp_path / "join"
     async with Agent() as agent, control_plane(tmp_path / "mesh", agent) as mesh:
         client, result = await asyncio.to_thread(joined, mesh, folder)
@@ -46,10 +50,14 @@ async def test_the_written_files_bring_an_envoy_into_the_mesh_until_it_is_revoke
         assert (folder / "envoy.json").stat().st_mode & 0o777 == 0o600
         node = json.loads((folder / "envoy.json").read_text())["node"]
         assert node["id"] == "sidecar~127.0.0.1~joined/legacy-1.default~default.svc.cluster.local"
-        own = json.loads((folder / "envoy.json").read_text())["dynamic_resources"]["ads_config"]["grpc_services"][0]
+        own = json.loads((folder / "envoy.json").read_text())["dynamic_resources"]["ads_config"][
+            "grpc_services"
+        ][0]
         secret = own["initial_metadata"][0]["value"].removeprefix("Bearer ")
         others = [folder / name for name in ("trust.json", "root.pem", "capture.rules")]
-        assert not any(secret in text for text in (*(f.read_text() for f in others), *result.commands))
+        assert not any(
+            secret in text for text in (*(f.read_text() for f in others), *result.commands)
+        )
         rules = (folder / "capture.rules").read_text()
         assert "--dport 8080 " in rules
         assert "-d 240.240.0.0/16" in rules
@@ -57,7 +65,15 @@ async def test_the_written_files_bring_an_envoy_into_the_mesh_until_it_is_revoke
             "what a Docker host forwards is not captured"
         )
 
-        options = ("-c", str(folder / "envoy.json"), "--use-dynamic-base-id", "--concurrency", "1", "-l", "error")
+        options = (
+            "-c",
+            str(folder / "envoy.json"),
+            "--use-dynamic-base-id",
+            "--concurrency",
+            "1",
+            "-l",
+            "error",
+        )
         envoy = await asyncio.create_subprocess_exec(envoy_binary(), *options)
         try:
             await eventually(lambda: "joined/legacy-1" in _synced(mesh), 30)
@@ -73,14 +89,18 @@ async def test_the_written_files_bring_an_envoy_into_the_mesh_until_it_is_revoke
 
 def _synced(mesh: Running) -> set[str]:
     """The proxies that accepted their clusters."""
-    types = {p.proxy.key: {t.type_url for t in p.types if t.acked_version} for p in mesh.plane.proxies()}
+    types = {
+        p.proxy.key: {t.type_url for t in p.types if t.acked_version} for p in mesh.plane.proxies()
+    }
     return {key for key, accepted in types.items() if CLUSTER in accepted}
 
 
 async def test_no_registrar_buries_what_joined() -> None:
     """It has no host with a lease; a dead host's entries are cleaned up all the same."""
     async with Agent() as agent:
-        legacy = Workload(id="", name="", service="legacy", address="10.0.0.9", service_account="legacy")
+        legacy = Workload(
+            id="", name="", service="legacy", address="10.0.0.9", service_account="legacy"
+        )
         kept = await JoinedWorkloads(agent.settings).add(legacy, {8080: "http"})
         await agent.put("kv/dockermesh/workloads/dead/shop/a-1", {"name": "shop/a-1"})
         lease = HostLease(agent.client, "alive", renew=0.05, grace=0.0)

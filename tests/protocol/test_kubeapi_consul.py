@@ -1,4 +1,6 @@
-"""The config API over a real Consul: two control planes over one store, and Consul gone in the middle."""
+"""The config API over a real Consul: two control planes over one store, and Consul gone in the
+middle.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,9 @@ class Rig:
     async def ask(self, which: int, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
         data = None if body is None else json.dumps(body)
-        async with self.clients[which].request(method, path, data=data, headers={"Content-Type": kind}) as answer:
+        async with self.clients[which].request(
+            method, path, data=data, headers={"Content-Type": kind}
+        ) as answer:
             return answer.status, await answer.json()
 
 
@@ -82,14 +86,18 @@ async def rig() -> AsyncIterator[Rig]:
             stack.push_async_callback(documents.close)
             cache = ObjectCache()
 
-            def publish(stored: Any, cache: ObjectCache = cache, store: ConsulConfigStore = store) -> None:
+            def publish(
+                stored: Any, cache: ObjectCache = cache, store: ConsulConfigStore = store
+            ) -> None:
                 cache.update(stored, store.index)
 
             following.append(asyncio.create_task(store.run(publish)))
             async with asyncio.timeout(20 * SLACK):
                 while not cache.is_read:
                     await cache.wait()
-            client = TestClient(TestServer(make_api_app(store, cache, None, history=History(documents))))
+            client = TestClient(
+                TestServer(make_api_app(store, cache, None, history=History(documents)))
+            )
             found.clients.append(await stack.enter_async_context(client))
             found.caches.append(cache)
         yield found
@@ -104,7 +112,9 @@ async def test_writers_on_two_control_planes_lose_no_update(rig: Rig) -> None:
     assert created[0] == 201
     await rig.caches[1].wait_for("networking.istio.io/DestinationRule/default/a", 0, 10 * SLACK)
     patches = [{"metadata": {"labels": {f"l{i}": "x"}}} for i in range(10)]
-    done = await asyncio.gather(*(rig.ask(i % 2, "PATCH", f"{RULES}/a", p) for i, p in enumerate(patches)))
+    done = await asyncio.gather(
+        *(rig.ask(i % 2, "PATCH", f"{RULES}/a", p) for i, p in enumerate(patches))
+    )
     lost = [body["reason"] for code, body in done if code != 200]
     assert set(lost) <= {"Conflict"}
     latest = max(int(body["metadata"]["resourceVersion"]) for code, body in done if code == 200)
@@ -134,7 +144,10 @@ async def test_a_rollback_restores_everything_in_one_step_and_numbers_are_shared
         {"DestinationRule default/a": "created", "DestinationRule default/b": "configured"},
     )
     _, found = await rig.ask(1, "GET", RULES)
-    assert {d["metadata"]["name"]: d["spec"]["host"] for d in found["items"]} == {"a": "a", "b": "a"}
+    assert {d["metadata"]["name"]: d["spec"]["host"] for d in found["items"]} == {
+        "a": "a",
+        "b": "a",
+    }
     _, history = await rig.ask(1, "GET", "/dockermesh/history")
     assert [r["action"] for r in history["entries"][0]["resources"]] == ["created", "configured"]
     code, answer = await rig.ask(0, "POST", "/dockermesh/history/9/rollback")
@@ -148,9 +161,13 @@ async def test_a_step_of_which_one_part_is_stale_is_not_done_at_all(rig: Rig) ->
     store = ConsulConfigStore(ConsulSettings(port=rig.port))
     new = {**stored.resource, "spec": {"host": "x"}}
     try:
-        assert not await store.replace({key.format("n"): (0, new), key.format("a"): (stored.version - 1, None)})
+        assert not await store.replace(
+            {key.format("n"): (0, new), key.format("a"): (stored.version - 1, None)}
+        )
         assert (await rig.ask(0, "GET", f"{RULES}/n"))[0] == 404
-        assert await store.replace({key.format("n"): (0, new), key.format("a"): (stored.version, None)})
+        assert await store.replace(
+            {key.format("n"): (0, new), key.format("a"): (stored.version, None)}
+        )
         await rig.caches[0].wait_for(key.format("a"), stored.version, 10 * SLACK)
         assert (await rig.ask(0, "GET", f"{RULES}/n"))[1]["spec"]["host"] == "x"
     finally:
@@ -194,7 +211,9 @@ async def test_consul_gone_is_an_error_and_the_old_state_is_still_served(rig: Ri
     assert (code, answer["spec"]) == (200, {"host": "a"})
 
 
-async def test_consul_that_goes_away_during_a_write_leaves_the_old_state_and_an_error(rig: Rig) -> None:
+async def test_consul_that_goes_away_during_a_write_leaves_the_old_state_and_an_error(
+    rig: Rig,
+) -> None:
     await rig.ask(0, "POST", RULES, RULE)
     assert rig.agent is not None
     rig.agent.send_signal(signal.SIGSTOP)

@@ -43,12 +43,18 @@ class Rig:
 
     async def ask(self, method: str, path: str, body: Any = None, **more: Any) -> tuple[int, Any]:
         data = body if isinstance(body, str | bytes) or body is None else json.dumps(body)
-        headers = {"Authorization": "Bearer secret", "Content-Type": "application/json", **more.pop("headers", {})}
+        headers = {
+            "Authorization": "Bearer secret",
+            "Content-Type": "application/json",
+            **more.pop("headers", {}),
+        }
         async with self.client.request(method, path, data=data, headers=headers, **more) as answer:
             return answer.status, await answer.json()
 
     async def watch(self, query: str) -> aiohttp.ClientResponse:
-        return await self.client.get(f"{RULES}?watch=true&{query}", headers={"Authorization": "Bearer secret"})
+        return await self.client.get(
+            f"{RULES}?watch=true&{query}", headers={"Authorization": "Bearer secret"}
+        )
 
 
 async def event(stream: aiohttp.ClientResponse) -> Any:
@@ -79,7 +85,9 @@ def rule(name: str = "a", **spec: Any) -> dict[str, Any]:
 async def test_concurrent_patches_all_count(rig: Rig) -> None:
     await rig.ask("POST", RULES, rule())
     patches = [{"metadata": {"labels": {f"l{i}": "x"}}} for i in range(30)]
-    done = await asyncio.gather(*(rig.ask("PATCH", f"{RULES}/a", p, headers=MERGE) for p in patches))
+    done = await asyncio.gather(
+        *(rig.ask("PATCH", f"{RULES}/a", p, headers=MERGE) for p in patches)
+    )
     assert {code for code, _ in done} == {200}
     labels = (await rig.ask("GET", f"{RULES}/a"))[1]["metadata"]["labels"]
     assert len(labels) == 30
@@ -115,7 +123,10 @@ async def test_two_servers_over_one_store_lose_nothing(rig: Rig) -> None:
         await rig.ask("POST", RULES, rule())
         patches = [{"metadata": {"labels": {f"l{i}": "x"}}} for i in range(12)]
         done = await asyncio.gather(
-            *((rig, other)[i % 2].ask("PATCH", f"{RULES}/a", p, headers=MERGE) for i, p in enumerate(patches))
+            *(
+                (rig, other)[i % 2].ask("PATCH", f"{RULES}/a", p, headers=MERGE)
+                for i, p in enumerate(patches)
+            )
         )
         lagging.cancel()
     lost = [body for code, body in done if code != 200]
@@ -148,7 +159,9 @@ async def test_a_watch_resumes_without_a_gap(rig: Rig) -> None:
 async def test_a_watch_with_selector_sees_objects_come_and_go(rig: Rig) -> None:
     await rig.ask("POST", RULES, rule())
     _, listed = await rig.ask("GET", RULES)
-    stream = await rig.watch(f"resourceVersion={listed['metadata']['resourceVersion']}&labelSelector=on")
+    stream = await rig.watch(
+        f"resourceVersion={listed['metadata']['resourceVersion']}&labelSelector=on"
+    )
     for value in ("yes", "still", None):
         await rig.ask("PATCH", f"{RULES}/a", {"metadata": {"labels": {"on": value}}}, headers=MERGE)
     assert [(await event(stream))["type"] for _ in range(3)] == ["ADDED", "MODIFIED", "DELETED"]
@@ -201,11 +214,23 @@ async def test_an_unread_store_is_no_empty_one(tmp_path: Path) -> None:
         ("POST", RULES, b"\xff\xfe", {}, 400),
         ("POST", RULES, json.dumps(rule()), {"Content-Type": "text/plain"}, 415),
         ("POST", RULES, json.dumps({**rule(), "kind": "Sidecar"}), {}, 400),
-        ("POST", RULES, json.dumps({**rule(), "metadata": {"name": "a", "namespace": "b"}}), {}, 400),
+        (
+            "POST",
+            RULES,
+            json.dumps({**rule(), "metadata": {"name": "a", "namespace": "b"}}),
+            {},
+            400,
+        ),
         ("POST", RULES, json.dumps({**rule(), "metadata": {}}), {}, 422),
         ("POST", RULES, json.dumps(rule("../a")), {}, 422),
         ("POST", RULES, json.dumps(rule(host="x" * 600_000)), {}, 413),
-        ("POST", RULES, json.dumps({**rule(), "metadata": {"name": "a", "resourceVersion": "5"}}), {}, 400),
+        (
+            "POST",
+            RULES,
+            json.dumps({**rule(), "metadata": {"name": "a", "resourceVersion": "5"}}),
+            {},
+            400,
+        ),
         ("PUT", f"{RULES}/a", json.dumps(rule()), {}, 404),
         ("PATCH", f"{RULES}/a?fieldManager=m", "a: &a [x]\nb: [*a, *a", APPLY, 400),
         ("PATCH", f"{RULES}/a", json.dumps(rule()), APPLY, 400),
@@ -226,7 +251,12 @@ async def test_what_is_wrong_is_answered_with_a_status(
     rig: Rig, method: str, path: str, body: Any, headers: Mapping[str, str], code: int
 ) -> None:
     got, answer = await rig.ask(method, path, body, headers=headers)
-    assert (got, answer["kind"], answer["code"], answer["status"]) == (code, "Status", code, "Failure"), answer
+    assert (got, answer["kind"], answer["code"], answer["status"]) == (
+        code,
+        "Status",
+        code,
+        "Failure",
+    ), answer
     assert answer["message"]
     assert not rig.cache.objects
 
@@ -248,10 +278,13 @@ async def test_versions_survive_a_restart_of_the_store(rig: Rig, tmp_path: Path)
     following = asyncio.create_task(store.run(lambda stored: cache.update(stored, store.index)))
     await cache.wait()
     following.cancel()
-    assert {o.version for o in cache.objects.values()} == {o.version for o in rig.cache.objects.values()}
+    assert {o.version for o in cache.objects.values()} == {
+        o.version for o in rig.cache.objects.values()
+    }
     assert cache.version >= rig.cache.version
     assert (
-        str(cache.version_of("networking.istio.io/DestinationRule/default/a")) == current["metadata"]["resourceVersion"]
+        str(cache.version_of("networking.istio.io/DestinationRule/default/a"))
+        == current["metadata"]["resourceVersion"]
     )
 
 
@@ -265,7 +298,9 @@ async def test_versions_survive_a_restart_of_the_store(rig: Rig, tmp_path: Path)
         ({"Origin": "http://evil.example"}, 403),
     ],
 )
-async def test_without_tokens_web_pages_are_kept_out(tmp_path: Path, headers: dict[str, str], code: int) -> None:
+async def test_without_tokens_web_pages_are_kept_out(
+    tmp_path: Path, headers: dict[str, str], code: int
+) -> None:
     async with TestClient(TestServer(make_api_app(Store(tmp_path), ObjectCache(), None))) as client:
         answer = await client.get("/version", headers=headers)
         assert answer.status == code

@@ -55,28 +55,42 @@ class World:
 
 def config(ports: dict[str, int], apps: Apps) -> str:
     """The server's Sidecar and PeerAuthentication."""
-    targets = {"strict-tcp": apps.tcp, "both-tcp": apps.tcp, "sniffed-tcp": apps.tcp, "own-tls": apps.https}
+    targets = {
+        "strict-tcp": apps.tcp,
+        "both-tcp": apps.tcp,
+        "sniffed-tcp": apps.tcp,
+        "own-tls": apps.https,
+    }
     ingress, levels = [], []
     for name, (protocol, mode) in SERVED.items():
         port = f"{{number: {ports[name]}, name: {name.replace('-', '')}, protocol: '{protocol}'}}"
-        ingress.append(f"  - {{port: {port}, defaultEndpoint: '127.0.0.1:{targets.get(name, apps.http)}'}}")
+        ingress.append(
+            f"  - {{port: {port}, defaultEndpoint: '127.0.0.1:{targets.get(name, apps.http)}'}}"
+        )
         levels.append(f"    {ports[name]}: {{mode: {mode}}}")
     return "\n".join(
         [
             "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: db}\nspec:",
             "  workloadSelector: {labels: {app: db}}\n  ingress:",
             *ingress,
-            "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: db}\nspec:",
+            (
+                "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name:"
+                " db}\nspec:"
+            ),
             "  selector: {matchLabels: {app: db}}\n  mtls: {mode: STRICT}\n  portLevelMtls:",
             *levels,
             "---\napiVersion: networking.istio.io/v1\nkind: MeshConfig\nmetadata: {name: mesh}\n"
-            "spec: {protocolDetectionTimeout: 5s}\n".replace("networking.istio.io/v1", "mesh.istio.io/v1alpha1"),
+            "spec: {protocolDetectionTimeout: 5s}\n".replace(
+                "networking.istio.io/v1", "mesh.istio.io/v1alpha1"
+            ),
         ]
     )
 
 
 def state(ports: dict[str, int], apps: Apps) -> meshes.MeshState:
-    """A service per port of the server, and two that lead to it although its workload serves neither of them."""
+    """A service per port of the server, and two that lead to it although its workload serves
+    neither of them.
+    """
     kinds = {"HTTP": Protocol.HTTP, "TCP": Protocol.TCP, "HTTPS": Protocol.HTTPS, "": Protocol.AUTO}
     services, served = {}, []
     listed = [*((name, name, "shop/db-1") for name in SERVED), ("impostor", "strict", "shop/db-1")]
@@ -88,17 +102,25 @@ def state(ports: dict[str, int], apps: Apps) -> meshes.MeshState:
         )
         if name not in {"impostor", "unmeshed"}:
             served.append(ServedPort(name, number, protocol.value))
-    server = Workload("1", "shop/db-1", "db", address="127.0.0.1", labels={"app": "db"}, ports=tuple(served))
-    rightful = Workload("2", "shop/impostor-1", "impostor", ports=(ServedPort("impostor", ports["strict"], "http"),))
+    server = Workload(
+        "1", "shop/db-1", "db", address="127.0.0.1", labels={"app": "db"}, ports=tuple(served)
+    )
+    rightful = Workload(
+        "2", "shop/impostor-1", "impostor", ports=(ServedPort("impostor", ports["strict"], "http"),)
+    )
     reading = read_text(config(ports, apps))
     assert not [f for f in reading.findings if f.is_error], reading.findings
     known = Catalog(services, {w.name: w for w in (server, rightful)})
     # A failure is to be seen at once, not after the time for which requests are held.
-    return meshes.build_mesh(known, config=istio_config(reading.resources), settings=MeshSettings(hold_attempts=0))
+    return meshes.build_mesh(
+        known, config=istio_config(reading.resources), settings=MeshSettings(hold_attempts=0)
+    )
 
 
 def proxy_of(workload: Workload) -> meshes.Proxy:
-    return meshes.Proxy(workload.name, labels=workload.labels, address=workload.address, workload=workload)
+    return meshes.Proxy(
+        workload.name, labels=workload.labels, address=workload.address, workload=workload
+    )
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -118,7 +140,9 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
     translator = Translator()
     translator.update(mesh)
     inbound = {f"in-{port}": ("virtualInbound", port) for port in ports.values()}
-    server = bootstrap(translator.snapshot(proxy_of(mesh.workloads["shop/db-1"])), db, admin_one, inbound)
+    server = bootstrap(
+        translator.snapshot(proxy_of(mesh.workloads["shop/db-1"])), db, admin_one, inbound
+    )
     caller = Workload("3", "shop/web-1", "web", address="127.0.0.9")
     client, outbound = {}, {}
     for host, service in mesh.services.items():
@@ -129,8 +153,12 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
     calling = bootstrap(translator.snapshot(proxy_of(caller)), friend, admin_two, outbound)
     async with AsyncExitStack() as running:
         running.callback(apps.stop)
-        await running.enter_async_context(Proxy(folder / "server.json", server, list(ports.values())))
-        await running.enter_async_context(Proxy(folder / "client.json", calling, list(client.values())))
+        await running.enter_async_context(
+            Proxy(folder / "server.json", server, list(ports.values()))
+        )
+        await running.enter_async_context(
+            Proxy(folder / "client.json", calling, list(client.values()))
+        )
         yield World(ports, client, friend, stranger, admin_two)
 
 
@@ -148,7 +176,9 @@ async def test_strict_answers_proxies_of_the_mesh_alone(world: World) -> None:
 
 async def test_permissive_answers_both(world: World) -> None:
     port = world.server["both"]
-    status, headers = await request(port, header="x-forwarded-client-cert: URI=spiffe://cluster.local/ns/a/sa/root\r\n")
+    status, headers = await request(
+        port, header="x-forwarded-client-cert: URI=spiffe://cluster.local/ns/a/sa/root\r\n"
+    )
     assert status == 200
     assert "x-forwarded-client-cert" not in headers
     assert (await request(port, tls=world.friend.context("istio")))[0] == 200
@@ -166,7 +196,9 @@ async def test_bytes_are_carried_in_strict_and_permissive_mode(world: World) -> 
     assert await talk(world.server["strict-tcp"], tls=world.stranger.context("istio")) == b""
 
 
-async def test_a_server_that_speaks_first_is_reached_in_plaintext_where_that_is_allowed(world: World) -> None:
+async def test_a_server_that_speaks_first_is_reached_in_plaintext_where_that_is_allowed(
+    world: World,
+) -> None:
     assert await talk(world.server["both-tcp"]) == b"SHOUT"
     assert await talk(world.server["sniffed-tcp"]) == b"SHOUT"
     assert await talk(world.server["strict-tcp"], patience_s=10) == b""
@@ -180,13 +212,17 @@ async def test_an_apps_own_tls_passes_untouched(world: World) -> None:
 
 
 @pytest.mark.parametrize("service", ["strict", "both", "plain", "sniffed"])
-async def test_a_client_uses_mutual_tls_where_the_server_takes_it(world: World, service: str) -> None:
+async def test_a_client_uses_mutual_tls_where_the_server_takes_it(
+    world: World, service: str
+) -> None:
     status, headers = await request(world.client[service], host=f"{service}.service.consul")
     assert status == 200, headers
     assert ("x-forwarded-client-cert" in headers) == (service != "plain")
 
 
-async def test_requests_to_an_undeclared_port_are_handled_as_requests_under_tls_too(world: World) -> None:
+async def test_requests_to_an_undeclared_port_are_handled_as_requests_under_tls_too(
+    world: World,
+) -> None:
     """The server's proxy adds what only its HTTP handling can."""
     _, headers = await request(world.client["sniffed"], host="sniffed.service.consul")
     assert "By=spiffe://cluster.local/ns/default/sa/db" in headers["x-forwarded-client-cert"]

@@ -1,6 +1,8 @@
-"""The pod script and its rules in real network namespaces, with real connections: what is redirected, and what waits.
+"""The pod script and its rules in real network namespaces, with real connections: what is
+redirected, and what waits.
 
-Needs root, iproute2 and iptables; where they are missing the tests say so, and in CI that is a failure.
+Needs root, iproute2 and iptables; where they are missing the tests say so, and in CI that is a
+failure.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ COMMIT
 def _missing() -> str:
     if os.geteuid() != 0:
         return "needs root"
-    return ", ".join(tool for tool in ("ip", "iptables-nft-restore", "setpriv") if not shutil.which(tool))
+    return ", ".join(
+        tool for tool in ("ip", "iptables-nft-restore", "setpriv") if not shutil.which(tool)
+    )
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -60,18 +64,37 @@ class Net:
 
     def run(self, *command: str, feed: str = "", where: str = "") -> str:
         return subprocess.run(
-            ["ip", "netns", "exec", where or self.pod, *command], input=feed, text=True, check=True, capture_output=True
+            ["ip", "netns", "exec", where or self.pod, *command],
+            input=feed,
+            text=True,
+            check=True,
+            capture_output=True,
         ).stdout
 
     def python(self, code: str, *, uid: int = 0, where: str = "") -> subprocess.Popen[str]:
         drop = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if uid else []
-        command = ["ip", "netns", "exec", where or self.pod, *drop, sys.executable, "-S", "-E", "-c", code]
+        command = [
+            "ip",
+            "netns",
+            "exec",
+            where or self.pod,
+            *drop,
+            sys.executable,
+            "-S",
+            "-E",
+            "-c",
+            code,
+        ]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     def saved(self) -> str:
         """The IPv4 and IPv6 rules, without counters and comments."""
         text = self.run("iptables-nft-save") + self.run("ip6tables-nft-save")
-        return "\n".join(re.sub(r"\[\d+:\d+\]", "", line) for line in text.splitlines() if not line.startswith("#"))
+        return "\n".join(
+            re.sub(r"\[\d+:\d+\]", "", line)
+            for line in text.splitlines()
+            if not line.startswith("#")
+        )
 
 
 @pytest.fixture
@@ -82,13 +105,33 @@ def net() -> Iterator[Net]:
         for name in (net.pod, net.peer):
             subprocess.run(["ip", "netns", "add", name], check=True)
         subprocess.run(
-            ["ip", "link", "add", "eth0", "netns", net.pod, "type", "veth", "peer", "name", "eth0", "netns", net.peer],
+            [
+                "ip",
+                "link",
+                "add",
+                "eth0",
+                "netns",
+                net.pod,
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "eth0",
+                "netns",
+                net.peer,
+            ],
             check=True,
         )
         for place, name in enumerate((net.pod, net.peer), start=1):
-            for command in ("link set lo up", f"addr add 10.99.0.{place}/24 dev eth0", "link set eth0 up"):
+            for command in (
+                "link set lo up",
+                f"addr add 10.99.0.{place}/24 dev eth0",
+                "link set eth0 up",
+            ):
                 subprocess.run(["ip", "-n", name, *command.split()], check=True)
-        subprocess.run(["ip", "-n", net.pod, "route", "add", "default", "via", "10.99.0.2"], check=True)
+        subprocess.run(
+            ["ip", "-n", net.pod, "route", "add", "default", "via", "10.99.0.2"], check=True
+        )
         net.run("iptables-nft-restore", "--noflush", feed=DOCKER_RULES)
         yield net
     finally:
@@ -149,7 +192,8 @@ class Pod:
 @pytest.fixture
 def make_pod(net: Net) -> Iterator[Callable[..., Pod]]:
     pods: list[Pod] = []
-    # Not pytest's own: nobody but its user may look into that one, and a pod ends up as somebody else.
+    # Not pytest's own: nobody but its user may look into that one, and a pod ends up as somebody
+    # else.
     folder = Path(tempfile.mkdtemp(prefix="dockermesh-pods-"))
     folder.chmod(0o755)
 
@@ -203,8 +247,12 @@ def serving(
     return running(net.python(SERVE.format(host=host, port=port, say=say), uid=uid, where=where))
 
 
-def connect(net: Net, host: str, port: int, *, uid: int = 0, where: str = "", timeout: float = 5 * SLACK) -> str:
-    process = net.python(CONNECT.format(host=host, port=port, timeout=timeout), uid=uid, where=where)
+def connect(
+    net: Net, host: str, port: int, *, uid: int = 0, where: str = "", timeout: float = 5 * SLACK
+) -> str:
+    process = net.python(
+        CONNECT.format(host=host, port=port, timeout=timeout), uid=uid, where=where
+    )
     return process.communicate()[0].strip()
 
 
@@ -222,7 +270,10 @@ def test_the_pod_writes_a_private_bootstrap_and_attests_its_token(pod: Pod) -> N
         "workload": "shop/reviews-1",
         "token_sha256": hashlib.sha256(token.encode()).hexdigest(),
     }
-    assert bootstrap["node"]["id"] == "sidecar~10.99.0.1~shop/reviews-1.default~default.svc.cluster.local"
+    assert (
+        bootstrap["node"]["id"]
+        == "sidecar~10.99.0.1~shop/reviews-1.default~default.svc.cluster.local"
+    )
     assert bootstrap["node"]["cluster"] == "reviews"
     assert "@" not in file.read_text().replace("@type", "")
 
@@ -271,7 +322,9 @@ def test_dockers_rules_stay_and_come_after_ours(pod: Pod, net: Net) -> None:
     rules = net.saved().splitlines()
     assert [line for line in rules if "DOCKER" in line] == before
     output = [line for line in rules if line.startswith("-A OUTPUT")]
-    assert output.index("-A OUTPUT -j ISTIO_OUTPUT") < output.index("-A OUTPUT -d 127.0.0.11/32 -j DOCKER_OUTPUT")
+    assert output.index("-A OUTPUT -j ISTIO_OUTPUT") < output.index(
+        "-A OUTPUT -d 127.0.0.11/32 -j DOCKER_OUTPUT"
+    )
 
 
 @pytest.mark.binary
@@ -288,7 +341,9 @@ def test_rules_are_put_where_dockers_are(pod: Pod, net: Net) -> None:
     net.run("iptables-legacy-restore", feed=DOCKER_RULES)
     pod.start()
     output = [
-        line for line in net.run("iptables-legacy-save", "-t", "nat").splitlines() if line.startswith("-A OUTPUT")
+        line
+        for line in net.run("iptables-legacy-save", "-t", "nat").splitlines()
+        if line.startswith("-A OUTPUT")
     ]
     assert output == ["-A OUTPUT -j ISTIO_OUTPUT", "-A OUTPUT -d 127.0.0.11/32 -j DOCKER_OUTPUT"]
     assert "ISTIO" not in net.run("iptables-nft-save")
@@ -302,7 +357,14 @@ def test_rules_are_put_where_dockers_are(pod: Pod, net: Net) -> None:
 def test_mixed_flavours_are_refused(pod: Pod, net: Net) -> None:
     net.run("iptables-legacy-restore", feed=DOCKER_RULES)
     command = ["ip", "netns", "exec", net.pod, "bash", str(pod.script)]
-    done = subprocess.run(command, env=pod.environment, capture_output=True, text=True, check=False, timeout=10 * SLACK)
+    done = subprocess.run(
+        command,
+        env=pod.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=10 * SLACK,
+    )
     assert done.returncode == 1
     assert "update-alternatives" in done.stderr
 
@@ -339,7 +401,9 @@ def test_the_bootstrap_waits_for_the_root_certificate(pod: Pod, net: Net) -> Non
         ("DOCKERMESH_HOLD_PORTS", "80 -j ACCEPT"),
     ],
 )
-def test_bad_settings_are_refused_by_name(make_pod: Callable[..., Pod], name: str, value: str) -> None:
+def test_bad_settings_are_refused_by_name(
+    make_pod: Callable[..., Pod], name: str, value: str
+) -> None:
     pod = make_pod(**{name: value})
     result = subprocess.run(
         ["ip", "netns", "exec", pod.net.pod, "bash", str(pod.script)],
@@ -355,7 +419,10 @@ def test_bad_settings_are_refused_by_name(make_pod: Callable[..., Pod], name: st
 
 def test_outbound_and_inbound_go_through_the_proxy(pod: Pod, net: Net) -> None:
     pod.start()
-    with serving(net, "0.0.0.0", 15001, b"outbound", uid=1337), serving(net, "0.0.0.0", 15006, b"inbound", uid=1337):
+    with (
+        serving(net, "0.0.0.0", 15001, b"outbound", uid=1337),
+        serving(net, "0.0.0.0", 15006, b"inbound", uid=1337),
+    ):
         assert connect(net, "1.2.3.4", 80) == "connected outbound"
         assert connect(net, "10.99.0.1", 9080, where=net.peer) == "connected inbound"
         assert connect(net, "10.99.0.1", 9080, uid=1337) == "connected inbound"
@@ -376,9 +443,14 @@ def held(net: Net) -> int:
 def test_new_connections_wait_for_the_proxy(pod: Pod, net: Net) -> None:
     pod.start()
     out = net.python(CONNECT.format(host="1.2.3.4", port=80, timeout=8 * SLACK))
-    inward = net.python(CONNECT.format(host="10.99.0.1", port=9080, timeout=8 * SLACK), where=net.peer)
+    inward = net.python(
+        CONNECT.format(host="10.99.0.1", port=9080, timeout=8 * SLACK), where=net.peer
+    )
     until(lambda: held(net) >= 2, "both connections were held once")
-    with serving(net, "0.0.0.0", 15001, b"outbound", uid=1337), serving(net, "0.0.0.0", 15006, b"inbound", uid=1337):
+    with (
+        serving(net, "0.0.0.0", 15001, b"outbound", uid=1337),
+        serving(net, "0.0.0.0", 15006, b"inbound", uid=1337),
+    ):
         assert out.communicate(timeout=8 * SLACK)[0].strip() == "connected outbound"
         assert inward.communicate(timeout=8 * SLACK)[0].strip() == "connected inbound"
 
@@ -436,12 +508,29 @@ def test_dns_goes_to_the_proxy_and_the_proxys_own_to_docker(pod: Pod, net: Net) 
         for _ in range(2):
             assert net.python(asked).communicate()[0].strip() == "proxy"
             assert net.python(asked, uid=1337).communicate()[0].strip() == "docker"
-        # One socket asks for both kinds of addresses, as musl and glibc do. What the proxy cannot answer is Docker's.
-        both = [("api", A), ("api", AAAA), ("example.org", A), ("example.org", MX), ("consul.example.org", TXT)]
+        # One socket asks for both kinds of addresses, as musl and glibc do. What the proxy cannot
+        # answer is Docker's.
+        both = [
+            ("api", A),
+            ("api", AAAA),
+            ("example.org", A),
+            ("example.org", MX),
+            ("consul.example.org", TXT),
+        ]
         found = net.python(ASK_UDP.format(questions=both)).communicate()[0].split()
         assert found == ["proxy", "docker", "proxy", "docker", "docker"]
-        ours = ["api.service.consul", "api.default.svc.cluster.local", "api.default", "api.service", "api.default.svc"]
-        found = net.python(ASK_UDP.format(questions=[(name, AAAA) for name in ours])).communicate()[0].split()
+        ours = [
+            "api.service.consul",
+            "api.default.svc.cluster.local",
+            "api.default",
+            "api.service",
+            "api.default.svc",
+        ]
+        found = (
+            net.python(ASK_UDP.format(questions=[(name, AAAA) for name in ours]))
+            .communicate()[0]
+            .split()
+        )
         assert found == ["proxy"] * len(ours), "a name server that is away must not hold them up"
     with (
         serving(net, "0.0.0.0", 15053, b"proxy", uid=1337),
@@ -452,9 +541,13 @@ def test_dns_goes_to_the_proxy_and_the_proxys_own_to_docker(pod: Pod, net: Net) 
 
 
 def test_a_gateways_connections_wait_too(make_pod: Callable[..., Pod], net: Net) -> None:
-    pod = make_pod(DOCKERMESH_CAPTURE="none", DOCKERMESH_KIND="router", DOCKERMESH_HOLD_PORTS="8080")
+    pod = make_pod(
+        DOCKERMESH_CAPTURE="none", DOCKERMESH_KIND="router", DOCKERMESH_HOLD_PORTS="8080"
+    )
     pod.start()
-    client = net.python(CONNECT.format(host="10.99.0.1", port=8080, timeout=8 * SLACK), where=net.peer)
+    client = net.python(
+        CONNECT.format(host="10.99.0.1", port=8080, timeout=8 * SLACK), where=net.peer
+    )
     until(lambda: held(net), "held")
     with serving(net, "0.0.0.0", 8080, b"gateway", uid=1337):
         assert client.communicate(timeout=8 * SLACK)[0].strip() == "connected gateway"
@@ -470,11 +563,14 @@ server = http.server.ThreadingHTTPServer(("127.0.0.1", 15021), Ready); print("up
 """
 
 
-def test_the_probe_returns_when_the_proxy_is_ready_then_sleeps_until_it_is_lost(pod: Pod, net: Net) -> None:
+def test_the_probe_returns_when_the_proxy_is_ready_then_sleeps_until_it_is_lost(
+    pod: Pod, net: Net
+) -> None:
     pod.start()
     pod.bootstrap()
     probe = ["ip", "netns", "exec", net.pod, "bash", str(pod.health_script)]
-    # What a run before left behind, looked at before the pod has tidied up: this run was never ready.
+    # What a run before left behind, looked at before the pod has tidied up: this run was never
+    # ready.
     mark = pod.run_dir / "ready"
     mark.write_text("1\n")
     os.chown(mark, 1337, 1337)
@@ -483,7 +579,11 @@ def test_the_probe_returns_when_the_proxy_is_ready_then_sleeps_until_it_is_lost(
         assert first.wait(5 * SLACK) == 0
         second = subprocess.Popen(probe, env=pod.environment)
         status = Path(f"/proc/{second.pid}/status")
-        until(lambda: re.search(r"^CapEff:\s+0{16}$", status.read_text(), re.M), "without capabilities", 5)
+        until(
+            lambda: re.search(r"^CapEff:\s+0{16}$", status.read_text(), re.M),
+            "without capabilities",
+            5,
+        )
         with pytest.raises(subprocess.TimeoutExpired):
             second.wait(1)
     assert second.wait(12 * SLACK) == 1

@@ -1,4 +1,6 @@
-"""A real Envoy enforces policies on a sidecar's inbound side: who, what, which token, and what others say."""
+"""A real Envoy enforces policies on a sidecar's inbound side: who, what, which token, and what
+others say.
+"""
 
 from __future__ import annotations
 
@@ -123,7 +125,9 @@ class Judge(App):
     def do_GET(self) -> None:
         is_ann = self.headers.get("x-user") == "ann" and self.path.startswith("/check/http")
         self.send_response(200 if is_ann else 418)
-        self.send_header("x-checked" if is_ann else "x-why", f"{self.path} by {self.headers.get('x-user')}")
+        self.send_header(
+            "x-checked" if is_ann else "x-why", f"{self.path} by {self.headers.get('x-user')}"
+        )
         self.send_header("content-length", "0")
         self.end_headers()
 
@@ -149,7 +153,9 @@ def judge_by_grpc() -> tuple[grpc.Server, int]:
         response_serializer=external_auth_pb2.CheckResponse.SerializeToString,
     )
     server = grpc.server(ThreadPoolExecutor(2))
-    handlers = grpc.method_handlers_generic_handler("envoy.service.auth.v3.Authorization", {"Check": handler})
+    handlers = grpc.method_handlers_generic_handler(
+        "envoy.service.auth.v3.Authorization", {"Check": handler}
+    )
     server.add_generic_rpc_handlers((handlers,))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -207,7 +213,14 @@ def test_what_no_policy_allows_is_denied_in_istio_s_words(rig: Rig) -> None:
 
 
 def test_a_deny_holds_whatever_spelling_a_path_has(rig: Rig) -> None:
-    for path in ("/admin", "/open/../admin", "/open/%2e%2e/admin", "/%61dmin", "/open\\..\\admin", "/admin?a=/open"):
+    for path in (
+        "/admin",
+        "/open/../admin",
+        "/open/%2e%2e/admin",
+        "/%61dmin",
+        "/open\\..\\admin",
+        "/admin?a=/open",
+    ):
         assert rig.ask(path).status == 403, path
     assert rig.ask("/open#/../admin").status == 400
 
@@ -249,10 +262,16 @@ def test_a_tcp_port_takes_connections_of_those_it_may(rig: Rig) -> None:
 def test_a_valid_token_is_somebody_and_its_claims_count(rig: Rig) -> None:
     assert rig.ask("/users").status == 403
     user = rig.ask("/users", bearer(ISSUER.token(aud="shop")))
-    assert (user.status, user.header("x-subject"), user.header("authorization")) == (200, "ann", None)
+    assert (user.status, user.header("x-subject"), user.header("authorization")) == (
+        200,
+        "ann",
+        None,
+    )
     assert rig.ask(f"/users?access_token={ISSUER.token(aud='shop')}").status == 200
     assert rig.ask("/chiefs", bearer(ISSUER.token(aud="shop"))).status == 403
-    assert rig.ask("/chiefs", bearer(ISSUER.token(aud="shop", roles=["user", "admin"]))).status == 200
+    assert (
+        rig.ask("/chiefs", bearer(ISSUER.token(aud="shop", roles=["user", "admin"]))).status == 200
+    )
 
 
 @pytest.mark.parametrize(
@@ -268,7 +287,9 @@ def test_a_valid_token_is_somebody_and_its_claims_count(rig: Rig) -> None:
         ("not valid yet", {"nbf": int(time.time()) + 3600}),
     ],
 )
-def test_a_bad_token_is_refused_even_where_none_is_needed(rig: Rig, what: str, options: dict[str, Any]) -> None:
+def test_a_bad_token_is_refused_even_where_none_is_needed(
+    rig: Rig, what: str, options: dict[str, Any]
+) -> None:
     # An audience that does not fit is Envoy's only 403; RBAC has no part in it.
     expected = 403 if "audience" in what else 401
     answer = rig.ask("/open", bearer(ISSUER.token(**{"aud": "shop"} | options)))

@@ -1,4 +1,6 @@
-"""The registrar when Docker or Consul misbehave: real ones behind a proxy that refuses, breaks or delays."""
+"""The registrar when Docker or Consul misbehave: real ones behind a proxy that refuses, breaks or
+delays.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ Fault = Callable[[web.Request, bytes], Awaitable[web.StreamResponse | None]]
 
 
 class Proxy:
-    """Forwards HTTP; `fault` may answer instead. `streams` are the answers that are still being sent."""
+    """Forwards HTTP; `fault` may answer instead. `streams` are the answers that are still being
+    sent.
+    """
 
     def __init__(self, target: str, connector: Callable[[], aiohttp.BaseConnector]) -> None:
         self._target = target
@@ -96,7 +100,11 @@ class Front(Agent):
 
 
 async def only_reads(request: web.Request, _: bytes) -> web.StreamResponse | None:
-    path = "/" + request.path.lstrip("/").partition("/")[2] if request.path.startswith("/v1.") else request.path
+    path = (
+        "/" + request.path.lstrip("/").partition("/")[2]
+        if request.path.startswith("/v1.")
+        else request.path
+    )
     allowed = request.method == "GET" and path.startswith(("/containers", "/events", "/info"))
     return None if allowed else web.Response(status=403, text="Forbidden")
 
@@ -145,13 +153,19 @@ async def test_a_broken_stream_of_events_loses_nothing(consul: Agent, host: Host
 
 
 @pytest.mark.parametrize("status", [403, 429, 500])
-async def test_a_refused_registration_is_tried_again_and_blocks_nobody(consul: Agent, host: Host, status: int) -> None:
+async def test_a_refused_registration_is_tried_again_and_blocks_nobody(
+    consul: Agent, host: Host, status: int
+) -> None:
     async with consul_proxy(consul).running() as proxy:
         refusing = True
         tries: list[float] = []
 
         async def refuse(request: web.Request, body: bytes) -> web.StreamResponse | None:
-            if request.path == "/v1/agent/service/register" and "bad" in json.loads(body)["ID"] and refusing:
+            if (
+                request.path == "/v1/agent/service/register"
+                and "bad" in json.loads(body)["ID"]
+                and refusing
+            ):
                 tries.append(time.monotonic())
                 return web.Response(status=status, text="no")
             return None
@@ -191,7 +205,9 @@ async def test_a_slow_answer_blocks_nobody(consul: Agent, host: Host) -> None:
             good = plain(host, "good")
 
             async def listed(wanted: set[str]) -> bool:
-                return {i.split(":")[1].partition("-")[0] for i in await consul.services()} == wanted
+                return {
+                    i.split(":")[1].partition("-")[0] for i in await consul.services()
+                } == wanted
 
             await until(lambda: listed({"good"}))
             good.stop(timeout=1)

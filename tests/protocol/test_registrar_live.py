@@ -20,7 +20,9 @@ __all__ = ["consul", "host"]
 pytestmark = [pytest.mark.docker, pytest.mark.consul]
 
 
-async def test_a_container_is_listed_while_it_runs_and_gone_before_its_process_is(consul: Agent, host: Host) -> None:
+async def test_a_container_is_listed_while_it_runs_and_gone_before_its_process_is(
+    consul: Agent, host: Host
+) -> None:
     async with registrar(consul, host):
         container = plain(host, command="trap '' TERM; while :; do sleep 0.2; done")
         services = await until(consul.services)
@@ -42,7 +44,9 @@ async def test_a_container_is_listed_while_it_runs_and_gone_before_its_process_i
 
 async def test_a_reload_signal_keeps_the_entry(consul: Agent, host: Host) -> None:
     async with registrar(consul, host) as running:
-        container = plain(host, command="trap 'echo reloaded' HUP; echo up; while :; do sleep 0.1; done")
+        container = plain(
+            host, command="trap 'echo reloaded' HUP; echo up; while :; do sleep 0.1; done"
+        )
         before = await until(consul.services)
 
         async def traps() -> bool:
@@ -88,7 +92,9 @@ def now_ports(record: dict[str, Any]) -> list[tuple[str, int, str]]:
     return [(p.service, p.port, p.protocol) for p in Workload.from_dict(record).ports]
 
 
-async def test_a_pod_is_attested_fast_and_its_app_takes_its_address(consul: Agent, host: Host) -> None:
+async def test_a_pod_is_attested_fast_and_its_app_takes_its_address(
+    consul: Agent, host: Host
+) -> None:
     async with registrar(consul, host, heal=False):
         path = "kv/dockermesh/workloads/host-a/shop/reviews-1?raw"
         started = time.monotonic()
@@ -100,13 +106,22 @@ async def test_a_pod_is_attested_fast_and_its_app_takes_its_address(consul: Agen
             return Workload.from_dict(found) if found and found["token_sha256"] else None
 
         workload = await until(attested)
-        print(f"start returned after {created:.3f} s, attested after {time.monotonic() - started:.3f} s")
+        print(
+            f"start returned after {created:.3f} s, attested after"
+            f" {time.monotonic() - started:.3f} s"
+        )
         assert time.monotonic() - started - created < 1.0 * SLACK
         proxy = host.member("proxy", pod)
-        app = host.member("app", pod, environment={"SERVICE_9080_NAME": "reviews", "SERVICE_TAGS": "version|v1"})
+        app = host.member(
+            "app", pod, environment={"SERVICE_9080_NAME": "reviews", "SERVICE_TAGS": "version|v1"}
+        )
 
         assert workload.token_sha256 == hashlib.sha256(b"secret").hexdigest()
-        assert (workload.name, workload.service, workload.host) == ("shop/reviews-1", "reviews", "host-a")
+        assert (workload.name, workload.service, workload.host) == (
+            "shop/reviews-1",
+            "reviews",
+            "host-a",
+        )
         pod.reload()
         address = pod.attrs["NetworkSettings"]["IPAddress"]
         assert workload.address == address
@@ -176,7 +191,9 @@ async def test_a_new_registrar_changes_only_what_is_stale(consul: Agent, host: H
 
     async def catalog() -> dict[str, int]:
         # An agent's entries come into the catalog a moment later.
-        return {e["ServiceID"]: e["ModifyIndex"] for e in await consul.get("catalog/service/web") or ()}
+        return {
+            e["ServiceID"]: e["ModifyIndex"] for e in await consul.get("catalog/service/web") or ()
+        }
 
     async def both_in_catalog() -> dict[str, int]:
         found = await catalog()
@@ -194,7 +211,9 @@ async def test_a_new_registrar_changes_only_what_is_stale(consul: Agent, host: H
             return (await catalog()).keys() == {kept_id}
 
         await until(kept_alone)
-        assert (await catalog())[kept_id] == indexes[kept_id], "an unchanged entry is not written again"
+        assert (await catalog())[kept_id] == indexes[kept_id], (
+            "an unchanged entry is not written again"
+        )
     kept.stop(timeout=1)
 
 

@@ -1,4 +1,6 @@
-"""Through a whole control plane: an object's status says what became of it, and reading it changes nothing."""
+"""Through a whole control plane: an object's status says what became of it, and reading it changes
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -74,10 +76,14 @@ async def test_the_younger_of_two_rules_for_a_host_says_whose_it_is(tmp_path: Pa
 
         before = [item["metadata"]["resourceVersion"] for item in (await find(mesh))["items"]]
         await conditions(mesh, "a")
-        assert [item["metadata"]["resourceVersion"] for item in (await find(mesh))["items"]] == before
+        assert [
+            item["metadata"]["resourceVersion"] for item in (await find(mesh))["items"]
+        ] == before
 
         stored = await asyncio.to_thread(live_resources, {"DOCKERMESH_API": endpoint(mesh).url})
-        assert [name for name in ("a", "b") if any(f'"name": "{name}"' in text for _, text in stored)] == ["a", "b"]
+        assert [
+            name for name in ("a", "b") if any(f'"name": "{name}"' in text for _, text in stored)
+        ] == ["a", "b"]
 
 
 class Watch:
@@ -87,7 +93,9 @@ class Watch:
         self._lines = lines
 
     async def until_programmed(self, wanted: str) -> tuple[list[str], str]:
-        """The types of the events until Programmed has this status, and the version of the object then."""
+        """The types of the events until Programmed has this status, and the version of the object
+        then.
+        """
         types = []
         async with asyncio.timeout(20 * SLACK):
             while True:
@@ -102,13 +110,19 @@ class Watch:
 async def watched(mesh: Running, version: str) -> AsyncIterator[Watch]:
     served = named("virtualservice")
     assert served is not None
-    url = f"{endpoint(mesh).url}{path_of(served, 'default', '')}?watch=true&resourceVersion={version}"
+    url = (
+        f"{endpoint(mesh).url}{path_of(served, 'default', '')}?watch=true&resourceVersion={version}"
+    )
     async with aiohttp.ClientSession() as http, http.get(url) as answer:
         yield Watch(answer.content)
 
 
-async def test_a_watch_tells_when_proxies_fell_behind_and_when_they_have_caught_up(tmp_path: Path) -> None:
-    """Nothing is written meanwhile, so the object's version stays. `kubectl wait --for=condition=Programmed`."""
+async def test_a_watch_tells_when_proxies_fell_behind_and_when_they_have_caught_up(
+    tmp_path: Path,
+) -> None:
+    """Nothing is written meanwhile, so the object's version stays. `kubectl wait
+    --for=condition=Programmed`.
+    """
     async with Agent() as agent, control_plane(tmp_path, agent, api_auth="none") as mesh:
         served = named("virtualservice")
         assert served is not None
@@ -125,7 +139,9 @@ async def test_a_watch_tells_when_proxies_fell_behind_and_when_they_have_caught_
             assert (set(types), at) == ({"MODIFIED"}, own)
 
 
-async def test_what_changed_between_the_list_and_the_watch_is_told_all_the_same(tmp_path: Path) -> None:
+async def test_what_changed_between_the_list_and_the_watch_is_told_all_the_same(
+    tmp_path: Path,
+) -> None:
     async with Agent() as agent, control_plane(tmp_path, agent, api_auth="none") as mesh:
         served = named("virtualservice")
         assert served is not None
@@ -151,7 +167,10 @@ async def test_settings_come_from_the_folder_of_resources(tmp_path: Path) -> Non
     nameless = {**rule("a", "reviews"), "metadata": {"generateName": "a-"}}
     (folder / "a-nameless.yaml").write_text(json.dumps(nameless))
     (folder / "rule.yaml").write_text(json.dumps(rule("a", "reviews")))
-    async with Agent() as agent, control_plane(tmp_path, agent, api_auth="none", config=folder) as mesh:
+    async with (
+        Agent() as agent,
+        control_plane(tmp_path, agent, api_auth="none", config=folder) as mesh,
+    ):
         served = named("meshconfig")
         assert served is not None
         client = ApiClient(endpoint(mesh))

@@ -1,4 +1,6 @@
-"""Tokens by the API: listed without being told, revoked at once, and made for processes outside Docker that join."""
+"""Tokens by the API: listed without being told, revoked at once, and made for processes outside
+Docker that join.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,11 @@ from control_plane_rig import Running, certificates, control_plane, identity_in,
 pytestmark = [pytest.mark.consul, pytest.mark.asyncio(loop_scope="module")]
 OWN = "a token that the joining process made"
 DIGEST = hashlib.sha256(OWN.encode()).hexdigest()
-JOIN: Mapping[str, Any] = {"token_sha256": DIGEST, "address": "127.0.0.1", "ports": {"8080": "http"}}
+JOIN: Mapping[str, Any] = {
+    "token_sha256": DIGEST,
+    "address": "127.0.0.1",
+    "ports": {"8080": "http"},
+}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -27,12 +33,16 @@ async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runnin
         yield running
 
 
-async def test_a_revoked_token_ends_its_stream_at_once_and_lets_nobody_in_again(mesh: Running) -> None:
+async def test_a_revoked_token_ends_its_stream_at_once_and_lets_nobody_in_again(
+    mesh: Running,
+) -> None:
     await mesh.add(workload("shop/reviews-1"), workload("shop/ratings-1"))
     async with mesh.stream("shop/reviews-1") as stream, mesh.stream("shop/ratings-1") as other:
         await stream.secrets("default")
         await other.secrets("default")
-        code, answer = await mesh.ask("POST", "/mesh/tokens/revoke", token_of("shop/reviews-1"), token="shop/reviews-1")
+        code, answer = await mesh.ask(
+            "POST", "/mesh/tokens/revoke", token_of("shop/reviews-1"), token="shop/reviews-1"
+        )
         assert code == 401, "a workload's token is none for the API"
         code, answer = await mesh.ask("POST", "/mesh/tokens/revoke", token="shop/reviews-1")
         assert (code, answer["revoked"]) == (200, "shop/reviews-1")
@@ -53,7 +63,11 @@ async def test_tokens_are_listed_and_not_told(mesh: Running) -> None:
     code, listed = await mesh.ask("GET", "/mesh/tokens")
     assert code == 200
     [entry] = [item for item in listed if item["workload"] == "shop/details-1"]
-    assert (entry["account"], entry["state"], len(entry["id"])) == ("bookinfo-details", "not connected", 12)
+    assert (entry["account"], entry["state"], len(entry["id"])) == (
+        "bookinfo-details",
+        "not connected",
+        12,
+    )
     [join] = [item for item in listed if item["id"] == made["id"]]
     assert (join["kind"], join["state"]) == ("join", "unused")
     text = json.dumps(listed)
@@ -72,7 +86,11 @@ async def test_a_process_joins_once_as_what_its_token_says(mesh: Running) -> Non
     assert (await mesh.ask("POST", "/mesh/join", made["token"], **JOIN))[0] == 401, "it works once"
     await eventually(lambda: mesh.plane.catalog().services.get("legacy.service.consul"), 10)
     [endpoint] = mesh.plane.catalog().services["legacy.service.consul"].endpoints
-    assert (endpoint.address, endpoint.port, endpoint.workload) == ("127.0.0.1", 8080, "joined/legacy-1")
+    assert (endpoint.address, endpoint.port, endpoint.workload) == (
+        "127.0.0.1",
+        8080,
+        "joined/legacy-1",
+    )
     assert endpoint.service_account == "legacy-sa"
     async with mesh.stream("joined/legacy-1", token=OWN) as stream:
         [leaf] = certificates((await stream.secrets("default"))["default"])
@@ -114,16 +132,26 @@ async def test_what_makes_no_sense_cannot_join_and_leaves_the_token_good(
 
 @pytest.mark.parametrize(
     "asked",
-    [{"service": ""}, {"service": "a/b"}, {"service": "a", "account": "../x"}, {"service": "a", "ttl_seconds": 9**9}],
+    [
+        {"service": ""},
+        {"service": "a/b"},
+        {"service": "a", "account": "../x"},
+        {"service": "a", "ttl_seconds": 9**9},
+    ],
 )
-async def test_no_token_is_made_for_what_is_no_identity(mesh: Running, asked: dict[str, Any]) -> None:
+async def test_no_token_is_made_for_what_is_no_identity(
+    mesh: Running, asked: dict[str, Any]
+) -> None:
     assert (await mesh.ask("POST", "/mesh/tokens", **asked))[0] == 409
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("GET", "/mesh/tokens"), ("POST", "/mesh/tokens"), ("POST", "/mesh/tokens/revoke")]
+    ("method", "path"),
+    [("GET", "/mesh/tokens"), ("POST", "/mesh/tokens"), ("POST", "/mesh/tokens/revoke")],
 )
-async def test_without_the_api_token_nothing_is_listed_made_or_revoked(mesh: Running, method: str, path: str) -> None:
+async def test_without_the_api_token_nothing_is_listed_made_or_revoked(
+    mesh: Running, method: str, path: str
+) -> None:
     assert (await mesh.ask(method, path, "wrong", service="x"))[0] == 401
 
 
@@ -135,7 +163,8 @@ async def test_who_guesses_is_stopped_and_others_are_not(mesh: Running, tmp_path
         return await guess() == 429
 
     async def is_stopped_with_the_right_token() -> bool:
-        # Each second one more guess is let through, so that the two requests may fall on different sides of one.
+        # Each second one more guess is let through, so that the two requests may fall on different
+        # sides of one.
         return await is_stopped() and (await mesh.ask("GET", "/mesh/ca"))[0] == 429
 
     assert await guess() == 401

@@ -1,4 +1,6 @@
-"""Over its stream a proxy gets its own certificate and the roots, nobody else's, and a new one at half-life."""
+"""Over its stream a proxy gets its own certificate and the roots, nobody else's, and a new one at
+half-life.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +31,19 @@ from structlog.testing import capture_logs
 
 from dockermesh.xds import CLUSTER
 
-REVIEWS, RATINGS = workload("shop/reviews-1", service_account="bookinfo-reviews"), workload("shop/ratings-1")
+REVIEWS, RATINGS = (
+    workload("shop/reviews-1", service_account="bookinfo-reviews"),
+    workload("shop/ratings-1"),
+)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
     folder = tmp_path_factory.mktemp("mesh")
-    async with Agent() as agent, control_plane(folder, agent, xds_plaintext="127.0.0.1:0") as running:
+    async with (
+        Agent() as agent,
+        control_plane(folder, agent, xds_plaintext="127.0.0.1:0") as running,
+    ):
         await running.add(REVIEWS, RATINGS)
         yield running
 
@@ -50,7 +58,9 @@ async def test_a_proxy_gets_its_own_certificate_and_the_roots(mesh: Running, del
     assert got.keys() == {"default", "ROOTCA"}
     leaf, *_ = certificates(got["default"])
     assert identity_in(leaf) == ["spiffe://cluster.local/ns/default/sa/bookinfo-reviews"]
-    key = serialization.load_pem_private_key(got["default"].tls_certificate.private_key.inline_bytes, None)
+    key = serialization.load_pem_private_key(
+        got["default"].tls_certificate.private_key.inline_bytes, None
+    )
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     assert isinstance(key.curve, ec.SECP256R1)
     assert key.public_key() == leaf.public_key()
@@ -61,7 +71,9 @@ async def test_a_proxy_gets_its_own_certificate_and_the_roots(mesh: Running, del
     assert leaf.not_valid_after_utc <= now + datetime.timedelta(hours=24)
     roots = certificates(got["ROOTCA"])
     leaf.verify_directly_issued_by(roots[0])
-    assert roots == x509.load_pem_x509_certificates((mesh.settings.trust_dir / "root.pem").read_bytes())
+    assert roots == x509.load_pem_x509_certificates(
+        (mesh.settings.trust_dir / "root.pem").read_bytes()
+    )
 
 
 @pytest.mark.parametrize("delta", [True, False], ids=["delta", "state of the world"])
@@ -96,7 +108,9 @@ async def test_replicas_have_one_identity_and_their_own_keys(mesh: Running) -> N
 
 async def test_the_plaintext_port_has_no_certificates(mesh: Running) -> None:
     port = mesh.plane.plaintext_port
-    async with Stream(f"127.0.0.1:{port}", None, (), node_id("shop/reviews-1"), delta=False) as stream:
+    async with Stream(
+        f"127.0.0.1:{port}", None, (), node_id("shop/reviews-1"), delta=False
+    ) as stream:
         await stream.ask("default", "ROOTCA")
         await stream.ask(type_url=CLUSTER)
         answer = await stream.answer()
@@ -109,7 +123,11 @@ async def test_the_plaintext_port_has_no_certificates(mesh: Running) -> None:
         ("", node_id("shop/reviews-1"), grpc.StatusCode.UNAUTHENTICATED),
         ("0" * 64, node_id("shop/reviews-1"), grpc.StatusCode.UNAUTHENTICATED),
         (token_of("shop/reviews-1"), node_id("shop/ratings-1"), grpc.StatusCode.PERMISSION_DENIED),
-        (token_of("shop/reviews-1"), node_id("shop/reviews-1", "other"), grpc.StatusCode.PERMISSION_DENIED),
+        (
+            token_of("shop/reviews-1"),
+            node_id("shop/reviews-1", "other"),
+            grpc.StatusCode.PERMISSION_DENIED,
+        ),
     ],
     ids=["no token", "forged token", "another workload's node id", "another namespace"],
 )
@@ -141,5 +159,7 @@ async def test_a_certificate_is_replaced_in_time_and_no_other_resource_is_sent(
                 assert answer.keys() == {"default"}
                 [after] = certificates(answer["default"])
                 assert after.serial_number != before.serial_number
-                assert before.not_valid_after_utc > datetime.datetime.now(datetime.UTC), "renewed before it expired"
+                assert before.not_valid_after_utc > datetime.datetime.now(datetime.UTC), (
+                    "renewed before it expired"
+                )
                 before = after

@@ -1,7 +1,8 @@
-"""Two real Envoys with what the translator makes of a mesh: a server's sidecar and a client's, both on loopback.
+"""Two real Envoys with what the translator makes of a mesh: a server's sidecar and a client's, both
+on loopback.
 
-Nothing is captured here, so the server listens on the ports that it serves, and its app elsewhere (a Sidecar's
-`defaultEndpoint`); the client's listeners are bound to ports of their own.
+Nothing is captured here, so the server listens on the ports that it serves, and its app elsewhere
+(a Sidecar's `defaultEndpoint`); the client's listeners are bound to ports of their own.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ class _Greeter(socketserver.BaseRequestHandler):
 
 
 class Apps:
-    """An HTTP app that tells which headers it got, a TCP app, and one that speaks TLS of its own."""
+    """An HTTP app that tells which headers it got, a TCP app, and one that speaks TLS of its
+    own.
+    """
 
     def __init__(self, own_tls: ssl.SSLContext) -> None:
         self._servers: list[socketserver.BaseServer] = [
@@ -63,10 +66,14 @@ class Apps:
             socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Greeter),
         ]
         secure = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Echo)
-        secure.socket = own_tls.wrap_socket(secure.socket, server_side=True, do_handshake_on_connect=False)
+        secure.socket = own_tls.wrap_socket(
+            secure.socket, server_side=True, do_handshake_on_connect=False
+        )
         self._servers.append(secure)
         for server in self._servers:
-            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+            threading.Thread(
+                target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+            ).start()
         self.http, self.tcp, self.https = (int(s.server_address[1]) for s in self._servers)  # type: ignore[index]
 
     def stop(self) -> None:
@@ -79,23 +86,34 @@ class Party:
     """Who has a certificate of an authority, as files and as the secrets of a proxy."""
 
     def __init__(self, folder: Path, authority: Authority, namespace: str, account: str) -> None:
-        leaf = authority.issue_workload(Identity("cluster.local", namespace, account), datetime.timedelta(hours=1))
+        leaf = authority.issue_workload(
+            Identity("cluster.local", namespace, account), datetime.timedelta(hours=1)
+        )
         folder.mkdir(parents=True, exist_ok=True)
-        self.chain, self.key, self.root = folder / "chain.pem", folder / "key.pem", folder / "root.pem"
+        self.chain, self.key, self.root = (
+            folder / "chain.pem",
+            folder / "key.pem",
+            folder / "root.pem",
+        )
         self.chain.write_bytes(leaf.certificate)
         self.key.write_bytes(leaf.key)
         self.root.write_bytes(authority.roots_pem)
 
     @property
     def secrets(self) -> list[dict[str, Any]]:
-        pair = {"certificateChain": {"filename": str(self.chain)}, "privateKey": {"filename": str(self.key)}}
+        pair = {
+            "certificateChain": {"filename": str(self.chain)},
+            "privateKey": {"filename": str(self.key)},
+        }
         return [
             {"name": "default", "tlsCertificate": pair},
             {"name": "ROOTCA", "validationContext": {"trustedCa": {"filename": str(self.root)}}},
         ]
 
     def context(self, *protocols: str) -> ssl.SSLContext:
-        """What this party uses to call a proxy without one of its own; who answers is not checked."""
+        """What this party uses to call a proxy without one of its own; who answers is not
+        checked.
+        """
         made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         made.check_hostname = False
         made.verify_mode = ssl.CERT_NONE
@@ -105,14 +123,20 @@ class Party:
         return made
 
 
-def bootstrap(snapshot: Snapshot, party: Party, admin: int, listeners: Mapping[str, tuple[str, int]]) -> dict[str, Any]:
-    """The proxy's bootstrap with only these listeners, each a copy of a translated one, bound to a port by its name."""
+def bootstrap(
+    snapshot: Snapshot, party: Party, admin: int, listeners: Mapping[str, tuple[str, int]]
+) -> dict[str, Any]:
+    """The proxy's bootstrap with only these listeners, each a copy of a translated one, bound to a
+    port by its name.
+    """
     parts = snapshot_parts(snapshot)
     known = {listener["name"]: listener for listener in parts["listeners"]}
     parts["listeners"] = []
     for name, (source, port) in listeners.items():
         address = {"socketAddress": {"address": "127.0.0.1", "portValue": port}}
-        parts["listeners"].append({**known[source], "name": name, "address": address, "bindToPort": True})
+        parts["listeners"].append(
+            {**known[source], "name": name, "address": address, "bindToPort": True}
+        )
     parts["secrets"] = party.secrets
     made = static_bootstrap(parts, "test")
     made["admin"]["address"]["socketAddress"]["portValue"] = admin
@@ -130,7 +154,16 @@ class Proxy:
     async def __aenter__(self) -> Proxy:
         log = self._file.with_suffix(".log").open("wb")
         self._process = await asyncio.create_subprocess_exec(
-            *(envoy_binary(), "-c", str(self._file), "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning"),
+            *(
+                envoy_binary(),
+                "-c",
+                str(self._file),
+                "--use-dynamic-base-id",
+                "--concurrency",
+                "1",
+                "-l",
+                "warning",
+            ),
             stdout=log,
             stderr=log,
         )
@@ -158,14 +191,23 @@ async def _listens(port: int) -> bool:
 
 
 async def request(
-    port: int, *, tls: ssl.SSLContext | None = None, host: str = "x", header: str = "", path: str = "/"
+    port: int,
+    *,
+    tls: ssl.SSLContext | None = None,
+    host: str = "x",
+    header: str = "",
+    path: str = "/",
 ) -> tuple[int, Any]:
     """Status and body of one GET; 0 if the connection was refused or ended without an answer."""
     try:
         async with asyncio.timeout(DEADLINE_S):
             name = "outbound_.1_._.x" if tls is not None else None
-            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=name)
-            writer.write(f"GET {path} HTTP/1.1\r\nhost: {host}\r\n{header}connection: close\r\n\r\n".encode())
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", port, ssl=tls, server_hostname=name
+            )
+            writer.write(
+                f"GET {path} HTTP/1.1\r\nhost: {host}\r\n{header}connection: close\r\n\r\n".encode()
+            )
             answer = await reader.read()
             writer.close()
     except TimeoutError:
@@ -179,12 +221,18 @@ async def request(
     return int(head.split()[1]), json.loads(text) if text.startswith("{") else text
 
 
-async def talk(port: int, *, tls: ssl.SSLContext | None = None, patience_s: float = DEADLINE_S) -> bytes:
-    """What a TCP app says to "shout", after its greeting; empty if the connection ends without an answer."""
+async def talk(
+    port: int, *, tls: ssl.SSLContext | None = None, patience_s: float = DEADLINE_S
+) -> bytes:
+    """What a TCP app says to "shout", after its greeting; empty if the connection ends without an
+    answer.
+    """
     with suppress(OSError, ssl.SSLError, asyncio.IncompleteReadError, TimeoutError):
         async with asyncio.timeout(patience_s):
             name = "outbound_.1_._.x" if tls is not None else None
-            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls, server_hostname=name)
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", port, ssl=tls, server_hostname=name
+            )
             assert await reader.readexactly(6) == b"hello\n"
             writer.write(b"shout")
             answer = await reader.readexactly(5)

@@ -30,7 +30,12 @@ class Issuer:
     def jwks(self) -> str:
         """Its public key as a key set."""
         numbers = self._key.public_key().public_numbers()
-        key = {"kty": "RSA", "kid": self._kid, "n": _encoded(numbers.n.to_bytes(256, "big")), "e": "AQAB"}
+        key = {
+            "kty": "RSA",
+            "kid": self._kid,
+            "n": _encoded(numbers.n.to_bytes(256, "big")),
+            "e": "AQAB",
+        }
         return json.dumps({"keys": [key]})
 
     def token(self, *, alg: str = "RS256", kid: str = "", **claims: Any) -> str:
@@ -43,9 +48,13 @@ class Issuer:
         if alg == "none":
             return f"{head}.{body}."
         if alg == "HS256":
-            public = self._key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+            public = self._key.public_key().public_bytes(
+                Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+            )
             return f"{head}.{body}.{_encoded(hmac.new(public, signed, hashlib.sha256).digest())}"
-        return f"{head}.{body}.{_encoded(self._key.sign(signed, padding.PKCS1v15(), hashes.SHA256()))}"
+        return (
+            f"{head}.{body}.{_encoded(self._key.sign(signed, padding.PKCS1v15(), hashes.SHA256()))}"
+        )
 
 
 def bearer(token: str) -> tuple[str, str]:

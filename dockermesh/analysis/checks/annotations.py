@@ -1,7 +1,8 @@
 """Annotations: unknown, misplaced, deprecated, alpha, and with values that cannot be read.
 
 The table holds facts of istio/api's `annotation/annotations.yaml`; the values' rules are those of
-`pkg/kube/inject/validate.go`. Source of the checks: `pkg/config/analysis/analyzers/{annotations,maturity}` of Istio.
+`pkg/kube/inject/validate.go`. Source of the checks:
+`pkg/config/analysis/analyzers/{annotations,maturity}` of Istio.
 """
 
 from __future__ import annotations
@@ -124,7 +125,9 @@ _SET_BY_ISTIO = frozenset(
 
 
 def placement(context: Context) -> Iterator[Diagnostic]:
-    """Annotations of Istio must exist, belong to their object, and have a value that can be read."""
+    """Annotations of Istio must exist, belong to their object, and have a value that can be
+    read.
+    """
     for item in context.kubernetes(*_CHECKED):
         for name, value in item.annotations.items():
             if _is_istios(name):
@@ -168,17 +171,28 @@ def _is_istios(name: str) -> bool:
     return name == _INGRESS_CLASS or name.partition("/")[0].endswith("istio.io")
 
 
-# values -------------------------------------------------------------------------------------------------------
+# values
+# --------------------------------------------------------------------------------------------------
 def _unsigned(value: str) -> str:
-    return "" if re.fullmatch(r"\d{1,10}", value) and int(value) < 2**32 else f"{value!r} is no number"
+    return (
+        "" if re.fullmatch(r"\d{1,10}", value) and int(value) < 2**32 else f"{value!r} is no number"
+    )
 
 
 def _boolean(value: str) -> str:
-    return "" if value.lower() in ("1", "t", "true", "0", "f", "false") else f"{value!r} is neither true nor false"
+    return (
+        ""
+        if value.lower() in ("1", "t", "true", "0", "f", "false")
+        else f"{value!r} is neither true nor false"
+    )
 
 
 def _mode(value: str) -> str:
-    return "" if value in ("REDIRECT", "TPROXY", "NONE") else f"{value!r} is not REDIRECT, TPROXY or NONE"
+    return (
+        ""
+        if value in ("REDIRECT", "TPROXY", "NONE")
+        else f"{value!r} is not REDIRECT, TPROXY or NONE"
+    )
 
 
 def _port(value: str) -> str:
@@ -187,7 +201,11 @@ def _port(value: str) -> str:
 
 
 def _ports(value: str) -> str:
-    return next((problem for part in value.split(",") if (problem := _port(part))), "") if value.strip() else ""
+    return (
+        next((problem for part in value.split(",") if (problem := _port(part))), "")
+        if value.strip()
+        else ""
+    )
 
 
 def _ranges(value: str) -> str:

@@ -25,7 +25,9 @@ _VERIFYING = (ClientTlsMode.SIMPLE, ClientTlsMode.MUTUAL)
 
 
 def unverified_servers(context: Context) -> Iterator[Diagnostic]:
-    """SIMPLE and MUTUAL need caCertificates, or a credential, which only rules with a workload selector can use."""
+    """SIMPLE and MUTUAL need caCertificates, or a credential, which only rules with a workload
+    selector can use.
+    """
     for item in context.istio("DestinationRule"):
         spec = item.spec
         policy = spec.traffic_policy
@@ -34,13 +36,24 @@ def unverified_servers(context: Context) -> Iterator[Diagnostic]:
         has_selector = spec.workload_selector is not None
         if _is_unverified(policy.tls, has_selector):
             path = ("spec", "trafficPolicy", "tls")
-            yield found(item, NO_CA, item.full_name, item.namespace, policy.tls.mode, spec.host, at=path)
+            yield found(
+                item, NO_CA, item.full_name, item.namespace, policy.tls.mode, spec.host, at=path
+            )
         for index, own in enumerate(policy.port_level_settings):
             if _is_unverified(own.tls, has_selector):
                 place = ("spec", "trafficPolicy", "portLevelSettings", index, "tls")
                 number = own.port.number if own.port is not None else 0
                 mode = own.tls.mode
-                yield found(item, NO_CA_FOR_PORT, item.full_name, item.namespace, mode, spec.host, number, at=place)
+                yield found(
+                    item,
+                    NO_CA_FOR_PORT,
+                    item.full_name,
+                    item.namespace,
+                    mode,
+                    spec.host,
+                    number,
+                    at=place,
+                )
 
 
 def _is_unverified(tls: Any, has_selector: bool) -> bool:
@@ -73,7 +86,11 @@ def _covers_any(context: Context, pattern: str) -> bool:
 def _selects_any(context: Context, service: Destination, labels: dict[str, str]) -> bool:
     if service.endpoints is not None:
         return any(selects(labels, endpoint) for endpoint in service.endpoints)
-    wanted = {**(service.selector or {}), **labels} if service.item and service.item.spec is not None else labels
+    wanted = (
+        {**(service.selector or {}), **labels}
+        if service.item and service.item.spec is not None
+        else labels
+    )
     return bool(context.workloads_matching(wanted))
 
 
@@ -86,4 +103,6 @@ def duplicate_subsets(context: Context) -> Iterator[Diagnostic]:
             owner = first.setdefault((item.namespace, host, subset.name), item)
             if owner is not item:
                 path = ("spec", "subsets", index)
-                yield found(item, DUPLICATE_SUBSET, subset.name, item.spec.host, owner.full_name, at=path)
+                yield found(
+                    item, DUPLICATE_SUBSET, subset.name, item.spec.host, owner.full_name, at=path
+                )

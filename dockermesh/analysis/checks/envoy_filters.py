@@ -33,11 +33,17 @@ def operations(context: Context) -> Iterator[Diagnostic]:
                 break
             name = _filter_name(patch)
             yield from _operation(item, index, patch, name in versioned)
-            if patch.match is not None and patch.match.proxy is not None and patch.match.proxy.proxy_version:
+            if (
+                patch.match is not None
+                and patch.match.proxy is not None
+                and patch.match.proxy.proxy_version
+            ):
                 versioned.add(name)
 
 
-def _operation(item: Item, index: int, patch: ConfigPatch, is_versioned: bool) -> Iterator[Diagnostic]:
+def _operation(
+    item: Item, index: int, patch: ConfigPatch, is_versioned: bool
+) -> Iterator[Diagnostic]:
     assert patch.patch is not None
     operation, path = patch.patch.operation, ("spec", "configPatches", index)
     if operation is PatchOperation.ADD:
@@ -47,12 +53,17 @@ def _operation(item: Item, index: int, patch: ConfigPatch, is_versioned: bool) -
         yield found(item, REMOVE_MISUSED, at=path)
     elif operation is PatchOperation.REPLACE and patch.apply_to not in _FILTERS:
         yield found(item, REPLACE_MISUSED, at=path)
-    elif operation in (PatchOperation.REMOVE, PatchOperation.REPLACE, *_INSERTING) and item.spec.priority == 0:
+    elif (
+        operation in (PatchOperation.REMOVE, PatchOperation.REPLACE, *_INSERTING)
+        and item.spec.priority == 0
+    ):
         yield found(item, RELATIVE_PATCH_VERSION if is_versioned else RELATIVE_PATCH, at=path)
 
 
 def _filter_name(patch: ConfigPatch) -> str:
-    """The filter that a patch with a value is about: the one it brings, else the one it looks for."""
+    """The filter that a patch with a value is about: the one it brings, else the one it looks
+    for.
+    """
     assert patch.patch is not None
     value = patch.patch.value
     if not value:

@@ -38,13 +38,21 @@ def workloads_and_ports(context: Context) -> Iterator[Diagnostic]:
             continue
         reachable = {port for ports in known if ports is not None for port in ports}
         for index, server in enumerate(item.spec.servers):
-            if server.port is not None and server.port.number and server.port.number not in reachable:
+            if (
+                server.port is not None
+                and server.port.number
+                and server.port.number not in reachable
+            ):
                 path = ("spec", "servers", index, "port")
-                yield found(item, GATEWAY_PORT, server.port.number, selector_text(selector), at=path)
+                yield found(
+                    item, GATEWAY_PORT, server.port.number, selector_text(selector), at=path
+                )
 
 
 def _reachable_ports(context: Context, workload: AnalyzedWorkload) -> set[int] | None:
-    """The ports at which services lead to a workload, by their own number or their target's; None if unknown."""
+    """The ports at which services lead to a workload, by their own number or their target's; None
+    if unknown.
+    """
     if workload.gateway_ports is not None:
         return set(workload.gateway_ports)
     if not workload.is_kubernetes:
@@ -53,7 +61,11 @@ def _reachable_ports(context: Context, workload: AnalyzedWorkload) -> set[int] |
     for service in context.services:
         if service.namespace != workload.namespace or not service.selector:
             continue
-        if service.item is not None and service.item.kind == "Service" and selects(service.selector, workload.labels):
+        if (
+            service.item is not None
+            and service.item.kind == "Service"
+            and selects(service.selector, workload.labels)
+        ):
             for port in service.ports:
                 if port.protocol in ("", "TCP"):
                     found_ports |= {port.number, port.target or port.number}
@@ -61,7 +73,9 @@ def _reachable_ports(context: Context, workload: AnalyzedWorkload) -> set[int] |
 
 
 def conflicts(context: Context) -> Iterator[Diagnostic]:
-    """Two Gateways of the same workloads must not have the same host at the same port and address."""
+    """Two Gateways of the same workloads must not have the same host at the same port and
+    address.
+    """
     holders: dict[_Place, dict[str, Item]] = defaultdict(dict)
     for item in context.istio("Gateway"):
         for server in item.spec.servers:
@@ -69,9 +83,13 @@ def conflicts(context: Context) -> Iterator[Diagnostic]:
                 holders[place][item.full_name] = item
     for item in context.istio("Gateway"):
         for index, server in enumerate(item.spec.servers):
-            rivals = {name: other for place in _places(server) for name, other in holders[place].items()}
+            rivals = {
+                name: other for place in _places(server) for name, other in holders[place].items()
+            }
             rivals.pop(item.full_name, None)
-            names = sorted(name for name, other in rivals.items() if _share_workloads(context, item, other))
+            names = sorted(
+                name for name, other in rivals.items() if _share_workloads(context, item, other)
+            )
             if names:
                 yield found(
                     item,
@@ -91,7 +109,9 @@ def _places(server: Server) -> list[_Place]:
 def _share_workloads(context: Context, one: Item, other: Item) -> bool:
     if one.spec.selector == other.spec.selector:
         return True
-    if any(other.spec.selector.get(key, value) != value for key, value in one.spec.selector.items()):
+    if any(
+        other.spec.selector.get(key, value) != value for key, value in one.spec.selector.items()
+    ):
         return False
     return bool(context.workloads_matching({**one.spec.selector, **other.spec.selector}))
 
@@ -107,7 +127,11 @@ def duplicate_certificates(context: Context) -> Iterator[Diagnostic]:
         for other in listed:
             if other is item or not selects(item.spec.selector, other.spec.selector):
                 continue
-            if any(_same_certificate(s.tls, o.tls) for s in item.spec.servers for o in other.spec.servers):
+            if any(
+                _same_certificate(s.tls, o.tls)
+                for s in item.spec.servers
+                for o in other.spec.servers
+            ):
                 yield found(item, DUPLICATE_CERTIFICATE, [item.full_name, other.full_name])
 
 
@@ -118,11 +142,15 @@ def _same_certificate(one: ServerTlsSettings | None, other: ServerTlsSettings | 
         return one.credential_name == other.credential_name
     if not (one.server_certificate and one.private_key):
         return False
-    return (one.server_certificate, one.private_key) == (other.server_certificate, other.private_key)
+    return (one.server_certificate, one.private_key) == (
+        other.server_certificate,
+        other.private_key,
+    )
 
 
 def credentials(context: Context) -> Iterator[Diagnostic]:
-    """Secrets that Gateways name must be in the namespace of the workload, and hold a valid certificate.
+    """Secrets that Gateways name must be in the namespace of the workload, and hold a valid
+    certificate.
 
     Checked only where Secrets are described at all: the mesh's own credentials are files.
     """

@@ -1,4 +1,6 @@
-"""Injection of sidecars by Istio's webhook. Source: `pkg/config/analysis/analyzers/injection` of Istio."""
+"""Injection of sidecars by Istio's webhook. Source: `pkg/config/analysis/analyzers/injection` of
+Istio.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,13 @@ from dockermesh.analysis.messages import (
     PROXY_IMAGES,
 )
 from dockermesh.analysis.objects import Item, dig, label_selector_matches, mappings, selects, texts
-from dockermesh.analysis.workloads import INJECT, INJECTION, PROXY_CONTAINER, containers, pod_template
+from dockermesh.analysis.workloads import (
+    INJECT,
+    INJECTION,
+    PROXY_CONTAINER,
+    containers,
+    pod_template,
+)
 
 _REVISION = "istio.io/rev"
 _MODE = "istio.io/dataplane-mode"
@@ -27,7 +35,9 @@ _INJECTOR = "istio-sidecar-injector"
 
 
 def namespaces_and_pods(context: Context) -> Iterator[Diagnostic]:
-    """Namespaces should say whether they are injected; pods of injected ones should have a proxy."""
+    """Namespaces should say whether they are injected; pods of injected ones should have a
+    proxy.
+    """
     injected = set()
     for item in context.kubernetes("Namespace"):
         if item.name == ROOT_NAMESPACE:
@@ -93,7 +103,9 @@ def proxy_images(context: Context) -> Iterator[Diagnostic]:
             continue
         wanted = _wanted_image(_values(context, revision or ""))
         accepted = (wanted, f"{wanted}-{_image_type(context, pod)}")
-        outdated[pod.namespace] += [pod.name for image in _proxy_images(pod) if wanted and image not in accepted]
+        outdated[pod.namespace] += [
+            pod.name for image in _proxy_images(pod) if wanted and image not in accepted
+        ]
     for name, pods in outdated.items():
         if pods:
             yield found(context.namespaces[name], PROXY_IMAGES, pods)
@@ -108,7 +120,9 @@ def _wanted_image(values: Any) -> str:
 
 
 def _image_type(context: Context, pod: Item) -> str:
-    """The variant (`distroless`) that applies to a pod: its own, its ProxyConfig's, or the mesh's."""
+    """The variant (`distroless`) that applies to a pod: its own, its ProxyConfig's, or the
+    mesh's.
+    """
     from dockermesh.config.loading import load_documents
 
     own = load_documents(pod.annotations.get("proxy.istio.io/config", "")).documents
@@ -117,7 +131,9 @@ def _image_type(context: Context, pod: Item) -> str:
     for item in context.istio("ProxyConfig"):
         selector = texts(dig(item.body, "spec", "selector", "matchLabels"))
         image = dig(item.body, "spec", "image", "imageType")
-        if item.namespace in (pod.namespace, context.root_namespace) and selects(selector, pod.labels):
+        if item.namespace in (pod.namespace, context.root_namespace) and selects(
+            selector, pod.labels
+        ):
             ranked.append(((item.namespace == pod.namespace) * 2 + bool(selector), image))
     ranked.append((-1, dig(context.mesh_config, "defaultConfig", "image", "imageType")))
     inherited = (image for _, image in sorted(ranked, key=lambda entry: -entry[0]) if image)
@@ -147,10 +163,14 @@ def auto_images(context: Context) -> Iterator[Diagnostic]:
 
 
 def _has_auto_image(template: Mapping[str, Any]) -> bool:
-    return any(c.get("name") == PROXY_CONTAINER and c.get("image") == "auto" for c in containers(template))
-
-
-def _selects(webhook: Mapping[str, Any], namespace: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    return label_selector_matches(webhook.get("namespaceSelector"), namespace) and label_selector_matches(
-        webhook.get("objectSelector"), labels
+    return any(
+        c.get("name") == PROXY_CONTAINER and c.get("image") == "auto" for c in containers(template)
     )
+
+
+def _selects(
+    webhook: Mapping[str, Any], namespace: Mapping[str, str], labels: Mapping[str, str]
+) -> bool:
+    return label_selector_matches(
+        webhook.get("namespaceSelector"), namespace
+    ) and label_selector_matches(webhook.get("objectSelector"), labels)

@@ -1,6 +1,8 @@
-"""Kubernetes' own objects: deployments, injection, webhooks. Of use where files for both worlds are kept together.
+"""Kubernetes' own objects: deployments, injection, webhooks. Of use where files for both worlds are
+kept together.
 
-Source of the rules: `pkg/config/analysis/analyzers/{deployment,injection,webhook,externalcontrolplane}` of Istio.
+Source of the rules:
+`pkg/config/analysis/analyzers/{deployment,injection,webhook,externalcontrolplane}` of Istio.
 """
 
 from __future__ import annotations
@@ -38,19 +40,36 @@ def user_ids(context: Context) -> Iterator[Diagnostic]:
         if "istio" in item.labels or item.labels.get("release") == "istio":
             continue
         template = pod_template(item)
-        apps = [c for c in containers(template) if c.get("name") not in (PROXY_CONTAINER, "istio-operator")]
-        if any(dig(part, "securityContext", "runAsUser") == PROXY_UID for part in (template.get("spec"), *apps)):
+        apps = [
+            c
+            for c in containers(template)
+            if c.get("name") not in (PROXY_CONTAINER, "istio-operator")
+        ]
+        if any(
+            dig(part, "securityContext", "runAsUser") == PROXY_UID
+            for part in (template.get("spec"), *apps)
+        ):
             yield found(item, INVALID_UID)
 
 
 def deployment_services(context: Context) -> Iterator[Diagnostic]:
-    """Services in front of one Deployment must agree on the protocol of a port, and on the port of a target."""
-    services = [s for s in context.services if s.item is not None and s.item.kind == "Service" and s.selector]
+    """Services in front of one Deployment must agree on the protocol of a port, and on the port of
+    a target.
+    """
+    services = [
+        s
+        for s in context.services
+        if s.item is not None and s.item.kind == "Service" and s.selector
+    ]
     for item in context.kubernetes("Deployment"):
         if item.labels.get(_MANAGED) == "istio.io-mesh-controller" or not is_in_mesh(context, item):
             continue
         labels = texts(dig(item.body, "spec", "template", "metadata", "labels"))
-        own = [s for s in services if s.namespace == item.namespace and selects(s.selector or {}, labels)]
+        own = [
+            s
+            for s in services
+            if s.namespace == item.namespace and selects(s.selector or {}, labels)
+        ]
         yield from _protocols(item, own)
         yield from _targets(item, own)
 
@@ -74,7 +93,9 @@ def _targets(item: Item, services: list[Destination]) -> Iterator[Diagnostic]:
             by_target[target][port.number] = _name(service)
     for target, ports in by_target.items():
         if len(ports) > 1:
-            yield found(item, CONFLICTING_PORTS, item.name, sorted(ports.values()), target, sorted(ports))
+            yield found(
+                item, CONFLICTING_PORTS, item.name, sorted(ports.values()), target, sorted(ports)
+            )
 
 
 def _name(service: Destination) -> str:
@@ -82,8 +103,12 @@ def _name(service: Destination) -> str:
 
 
 def external_control_plane(context: Context) -> Iterator[Diagnostic]:
-    """Webhooks that lead to istiod elsewhere need a host name in their URL. Names are not looked up."""
-    for item in context.kubernetes("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"):
+    """Webhooks that lead to istiod elsewhere need a host name in their URL. Names are not looked
+    up.
+    """
+    for item in context.kubernetes(
+        "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"
+    ):
         if not item.name.startswith(_MUTATING if item.kind.startswith("Mutating") else _VALIDATING):
             continue
         for index, webhook in enumerate(mappings(item.body.get("webhooks"))):
@@ -95,7 +120,9 @@ def external_control_plane(context: Context) -> Iterator[Diagnostic]:
                 continue
             host = _host(str(url))
             if not host:
-                yield found(item, EXTERNAL_CONTROL_PLANE, url, name, "is no URL with a host", at=path)
+                yield found(
+                    item, EXTERNAL_CONTROL_PLANE, url, name, "is no URL with a host", at=path
+                )
             elif _is_address(host):
                 yield found(item, EXTERNAL_CONTROL_PLANE_IP, url, name, at=path)
 
@@ -120,7 +147,8 @@ def webhooks(context: Context) -> Iterator[Diagnostic]:
     found_webhooks = [
         (item, index, webhook)
         for item in context.kubernetes("MutatingWebhookConfiguration")
-        if _revisions(item) or any(str(w.get("name")).endswith("istio.io") for w in mappings(item.body.get("webhooks")))
+        if _revisions(item)
+        or any(str(w.get("name")).endswith("istio.io") for w in mappings(item.body.get("webhooks")))
         for index, webhook in enumerate(mappings(item.body.get("webhooks")))
     ]
     revisions = sorted({r for item, _, _ in found_webhooks for r in _revisions(item)})
@@ -136,7 +164,11 @@ def webhooks(context: Context) -> Iterator[Diagnostic]:
     for item, index, others in overlaps.values():
         text = f"overlaps with {', '.join(sorted(others))}: pods may be injected twice"
         yield found(item, INVALID_WEBHOOK, text, at=("webhooks", index))
-    services = {s.item.full_name for s in context.services if s.item is not None and s.item.kind == "Service"}
+    services = {
+        s.item.full_name
+        for s in context.services
+        if s.item is not None and s.item.kind == "Service"
+    }
     for item, index, webhook in found_webhooks:
         service = dig(webhook, "clientConfig", "service")
         name = f"{dig(service, 'namespace')}/{dig(service, 'name')}"
@@ -149,10 +181,12 @@ def _title(item: Item, webhook: Mapping[str, Any]) -> str:
     return f"{item.name}/{webhook.get('name')}"
 
 
-def _matches(webhook: Mapping[str, Any], namespace: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    return label_selector_matches(webhook.get("namespaceSelector"), namespace) and label_selector_matches(
-        webhook.get("objectSelector"), labels
-    )
+def _matches(
+    webhook: Mapping[str, Any], namespace: Mapping[str, str], labels: Mapping[str, str]
+) -> bool:
+    return label_selector_matches(
+        webhook.get("namespaceSelector"), namespace
+    ) and label_selector_matches(webhook.get("objectSelector"), labels)
 
 
 def _permutations(key: str, values: tuple[str, ...], revisions: list[str]) -> list[dict[str, str]]:
@@ -168,6 +202,8 @@ def _revisions(item: Item) -> set[str]:
             revision = texts(dig(selector, "matchLabels")).get(_REVISION)
             revisions |= {revision} if revision is not None else set()
             for expression in mappings(dig(selector, "matchExpressions")):
-                if expression.get("key") == _REVISION and isinstance(expression.get("values"), list):
+                if expression.get("key") == _REVISION and isinstance(
+                    expression.get("values"), list
+                ):
                     revisions |= {str(value) for value in expression["values"]}
     return revisions

@@ -33,7 +33,11 @@ def authorization_workloads(context: Context) -> Iterator[Diagnostic]:
 
 def authorization_namespaces(context: Context) -> Iterator[Diagnostic]:
     """Namespaces of sources must exist: as an object, or because something is in them."""
-    known = {*context.namespaces, *(w.namespace for w in context.workloads), *(s.namespace for s in context.services)}
+    known = {
+        *context.namespaces,
+        *(w.namespace for w in context.workloads),
+        *(s.namespace for s in context.services),
+    }
     for item in context.istio("AuthorizationPolicy"):
         for index, rule in enumerate(item.spec.rules):
             for number, origin in enumerate(rule.sources):
@@ -65,8 +69,12 @@ def gateway_selectors(context: Context) -> Iterator[Diagnostic]:
                 for workload in gateways:
                     if workload.namespace == item.namespace and wanted <= workload.labels.items():
                         path = ("spec", "selector")
-                        yield found(item, INEFFECTIVE_SELECTOR, workload.labels[_GATEWAY_NAME], at=path)
+                        yield found(
+                            item, INEFFECTIVE_SELECTOR, workload.labels[_GATEWAY_NAME], at=path
+                        )
 
 
 def _has_target(item: Item) -> bool:
-    return getattr(item.spec, "target_ref", None) is not None or bool(getattr(item.spec, "target_refs", ()))
+    return getattr(item.spec, "target_ref", None) is not None or bool(
+        getattr(item.spec, "target_refs", ())
+    )

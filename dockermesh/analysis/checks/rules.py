@@ -1,8 +1,8 @@
 """Rules of VirtualServices that an earlier rule leaves nothing to.
 
-Source: `analyzeUnreachable...` in Istio's `pkg/config/validation`: equal matches, rules after one without a match,
-and path prefixes within other prefixes. Where Istio compares texts, `covers` decides, so that nothing is reported
-that could still match.
+Source: `analyzeUnreachable...` in Istio's `pkg/config/validation`: equal matches, rules after one
+without a match, and path prefixes within other prefixes. Where Istio compares texts, `covers`
+decides, so that nothing is reported that could still match.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from dockermesh.config.api.virtual_service import HTTPMatchRequest
 from dockermesh.config.rules.shadowing import covers
 
 _MOST_COMPARED = 200
-"""Matches that are compared with each other: enough for people, and it bounds the time for generated routes."""
+"""Matches that are compared with each other: enough for people, and it bounds the time for
+generated routes.
+"""
 
 
 def unreachable_rules(context: Context) -> Iterator[Diagnostic]:
@@ -38,7 +40,9 @@ def _repeated(item: Item, protocol: str, rules: Sequence[Any]) -> Iterator[Diagn
         name = _name(rule, index)
         if not rule.match:
             if has_default:
-                yield found(item, UNREACHABLE_RULE, name, "only the last rule can have no matches", at=at)
+                yield found(
+                    item, UNREACHABLE_RULE, name, "only the last rule can have no matches", at=at
+                )
             has_default = True
             continue
         if has_default and protocol == "http":

@@ -6,7 +6,14 @@ from collections.abc import Iterator
 
 from dockermesh.analysis.context import Context
 from dockermesh.analysis.diagnostics import Diagnostic
-from dockermesh.analysis.messages import BY_CODE, GIVEN_TWICE, INVALID_REGEXP, SCHEMA_ERROR, SCHEMA_WARNING, UNREADABLE
+from dockermesh.analysis.messages import (
+    BY_CODE,
+    GIVEN_TWICE,
+    INVALID_REGEXP,
+    SCHEMA_ERROR,
+    SCHEMA_WARNING,
+    UNREADABLE,
+)
 from dockermesh.config.findings import Finding
 
 
@@ -30,7 +37,11 @@ def validation(context: Context) -> Iterator[Diagnostic]:
 def regular_expressions(context: Context) -> Iterator[Diagnostic]:
     """Expressions of VirtualServices that RE2 refuses."""
     for finding in context.findings:
-        if finding.is_error and finding.field.endswith(".regex") and finding.resource.startswith("VirtualService "):
+        if (
+            finding.is_error
+            and finding.field.endswith(".regex")
+            and finding.resource.startswith("VirtualService ")
+        ):
             where = finding.field.removesuffix(".regex").rpartition(".")[2]
             text = INVALID_REGEXP.text.format(where, finding.message)
             yield Diagnostic(

@@ -28,7 +28,9 @@ _REVISION = "istio.io/rev"
 
 
 def sidecars(context: Context) -> Iterator[Diagnostic]:
-    """Sidecars select some workload each, no workload twice, and one per namespace has no selector."""
+    """Sidecars select some workload each, no workload twice, and one per namespace has no
+    selector.
+    """
     listed = list(context.istio("Sidecar"))
     path = ("spec", "workloadSelector", "labels")
     selected, missing = _selected(context, listed, _sidecar_selector, path)
@@ -36,12 +38,16 @@ def sidecars(context: Context) -> Iterator[Diagnostic]:
     ineffective: dict[str, tuple[Item, str]] = {}
     for workload, owners in selected:
         if workload.is_ambient:
-            ineffective.update({o.full_name: (o, "the workload has no sidecar (ambient mode)") for o in owners})
+            ineffective.update(
+                {o.full_name: (o, "the workload has no sidecar (ambient mode)") for o in owners}
+            )
         elif len(owners) > 1:
             yield from _conflict(owners, workload, SIDECAR_CONFLICT)
     for namespace, owners in _without_selector(listed, _sidecar_selector).items():
         if _is_ambient(context, namespace):
-            ineffective.update({o.full_name: (o, "the namespace has no sidecars (ambient mode)") for o in owners})
+            ineffective.update(
+                {o.full_name: (o, "the namespace has no sidecars (ambient mode)") for o in owners}
+            )
         elif len(owners) > 1:
             yield from _defaults(owners, namespace, SIDECAR_DEFAULTS)
     for item, reason in ineffective.values():
@@ -50,8 +56,14 @@ def sidecars(context: Context) -> Iterator[Diagnostic]:
 
 def telemetries(context: Context) -> Iterator[Diagnostic]:
     """As for Sidecars; a Telemetry with a targetRef has its own place."""
-    listed = [t for t in context.istio("Telemetry") if t.spec.target_ref is None and not t.spec.target_refs]
-    selected, missing = _selected(context, listed, _telemetry_selector, ("spec", "selector", "matchLabels"))
+    listed = [
+        t
+        for t in context.istio("Telemetry")
+        if t.spec.target_ref is None and not t.spec.target_refs
+    ]
+    selected, missing = _selected(
+        context, listed, _telemetry_selector, ("spec", "selector", "matchLabels")
+    )
     yield from missing
     for workload, owners in selected:
         if len(owners) > 1:
@@ -74,7 +86,9 @@ def _telemetry_selector(item: Item) -> Mapping[str, str]:
 def _selected(
     context: Context, listed: list[Item], selector: _Selector, path: tuple[str | int, ...]
 ) -> tuple[list[tuple[AnalyzedWorkload, list[Item]]], list[Diagnostic]]:
-    """Each selected workload with those that select it, and findings about those that select none."""
+    """Each selected workload with those that select it, and findings about those that select
+    none.
+    """
     owners: dict[str, tuple[AnalyzedWorkload, list[Item]]] = {}
     missing = []
     for item in listed:
@@ -89,7 +103,9 @@ def _selected(
     return list(owners.values()), missing
 
 
-def _conflict(owners: list[Item], workload: AnalyzedWorkload, message: Message) -> Iterator[Diagnostic]:
+def _conflict(
+    owners: list[Item], workload: AnalyzedWorkload, message: Message
+) -> Iterator[Diagnostic]:
     names = [item.name for item in owners]
     for item in owners:
         yield found(item, message, names, workload.namespace, workload.name)

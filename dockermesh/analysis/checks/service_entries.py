@@ -9,13 +9,20 @@ from collections.abc import Iterator
 
 from dockermesh.analysis.context import Context
 from dockermesh.analysis.diagnostics import Diagnostic, found
-from dockermesh.analysis.messages import ADDRESSES_REQUIRED, EXTERNAL_NAME_PORT, LYING_PORT_NAME, PORT_NAME
+from dockermesh.analysis.messages import (
+    ADDRESSES_REQUIRED,
+    EXTERNAL_NAME_PORT,
+    LYING_PORT_NAME,
+    PORT_NAME,
+)
 from dockermesh.analysis.objects import Item, dig
 from dockermesh.analysis.services import DestinationPort, kubernetes_ports
 from dockermesh.model.protocol import Protocol, parse_protocol
 
 _TLS = frozenset({Protocol.HTTPS, Protocol.TLS})
-_SPOKEN = frozenset({"tcp", "udp", "grpc", "http", "http_proxy", "http2", "https", "tls", "mongo", "redis", "mysql"})
+_SPOKEN = frozenset(
+    {"tcp", "udp", "grpc", "http", "http_proxy", "http2", "https", "tls", "mongo", "redis", "mysql"}
+)
 _MESH_OWN = frozenset({"hbone", "double-hbone"})
 _APP_PROTOCOLS = frozenset({"kubernetes.io/h2c", "kubernetes.io/ws", "kubernetes.io/wss"})
 _KNOWN_PORTS = frozenset({25, 53, 3306, 27017})
@@ -23,7 +30,9 @@ _KNOWN_PORTS = frozenset({25, 53, 3306, 27017})
 
 
 def addresses(context: Context) -> Iterator[Diagnostic]:
-    """A TCP port of a ServiceEntry is found by its address, which must be given unless one is allocated."""
+    """A TCP port of a ServiceEntry is found by its address, which must be given unless one is
+    allocated.
+    """
     metadata = context.proxy_metadata
     allocating = ("ISTIO_META_DNS_AUTO_ALLOCATE", "PILOT_ENABLE_IP_AUTOALLOCATE")
     captured = metadata.get("ISTIO_META_DNS_CAPTURE") == "true"
@@ -50,7 +59,14 @@ def port_names(context: Context) -> Iterator[Diagnostic]:
             if is_external:
                 yield found(item, EXTERNAL_NAME_PORT, at=path)
             else:
-                yield found(item, PORT_NAME, port.name, port.number, port.target_text or port.number, at=path)
+                yield found(
+                    item,
+                    PORT_NAME,
+                    port.name,
+                    port.number,
+                    port.target_text or port.number,
+                    at=path,
+                )
 
 
 def tells_protocol(port: DestinationPort) -> bool:
@@ -64,7 +80,9 @@ def tells_protocol(port: DestinationPort) -> bool:
 
 
 def lying_port_names(context: Context) -> Iterator[Diagnostic]:
-    """A port whose name says another protocol than it is declared with: readers and tools are misled."""
+    """A port whose name says another protocol than it is declared with: readers and tools are
+    misled.
+    """
     for item in context.istio("ServiceEntry"):
         for index, port in enumerate(item.spec.ports):
             yield from _compare(item, index, port.number, port.name, port.protocol)
@@ -77,7 +95,9 @@ def lying_port_names(context: Context) -> Iterator[Diagnostic]:
 def _compare(item: Item, index: int, number: int, name: str, declared: str) -> Iterator[Diagnostic]:
     says, is_declared = parse_protocol(name.partition("-")[0]), parse_protocol(declared)
     if says is not None and is_declared is not None and _family(says) != _family(is_declared):
-        yield found(item, LYING_PORT_NAME, number, declared, name, says.value, at=("spec", "ports", index))
+        yield found(
+            item, LYING_PORT_NAME, number, declared, name, says.value, at=("spec", "ports", index)
+        )
 
 
 def _family(protocol: Protocol) -> str:

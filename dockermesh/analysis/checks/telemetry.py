@@ -1,6 +1,7 @@
 """Telemetry providers, mesh networks, status conditions and deprecated things.
 
-Source of the rules: `pkg/config/analysis/analyzers/{telemetry,multicluster,conditions,deprecation}` of Istio.
+Source of the rules: `pkg/config/analysis/analyzers/{telemetry,multicluster,conditions,deprecation}`
+of Istio.
 """
 
 from __future__ import annotations
@@ -10,7 +11,12 @@ from typing import Any
 
 from dockermesh.analysis.context import Context
 from dockermesh.analysis.diagnostics import Diagnostic, found
-from dockermesh.analysis.messages import DEPRECATED, NEGATIVE_CONDITION, TELEMETRY_PROVIDER, UNKNOWN_REGISTRY
+from dockermesh.analysis.messages import (
+    DEPRECATED,
+    NEGATIVE_CONDITION,
+    TELEMETRY_PROVIDER,
+    UNKNOWN_REGISTRY,
+)
 from dockermesh.analysis.objects import Item, dig, mappings
 
 _REGISTRIES = frozenset({"Mock", "Kubernetes", "External"})
@@ -33,7 +39,13 @@ def providers(context: Context) -> Iterator[Diagnostic]:
     for item in context.istio("Telemetry"):
         for index, logging in enumerate(item.spec.access_logging):
             if not logging.disabled and not logging.providers:
-                yield found(item, TELEMETRY_PROVIDER, item.name, item.namespace, at=("spec", "accessLogging", index))
+                yield found(
+                    item,
+                    TELEMETRY_PROVIDER,
+                    item.name,
+                    item.namespace,
+                    at=("spec", "accessLogging", index),
+                )
 
 
 def lightstep(context: Context) -> Iterator[Diagnostic]:
@@ -66,7 +78,9 @@ def networks(context: Context) -> Iterator[Diagnostic]:
     known = set(_REGISTRIES)
     for secret in context.kubernetes("Secret"):
         if secret.labels.get(_REMOTE_SECRET) == "true":
-            known |= {str(key) for part in ("data", "stringData") for key in dig(secret.body, part) or ()}
+            known |= {
+                str(key) for part in ("data", "stringData") for key in dig(secret.body, part) or ()
+            }
     for item in context.kubernetes("MeshNetworks"):
         listed = dig(item.body, "networks")
         for name, network in listed.items() if isinstance(listed, dict) else ():
@@ -80,15 +94,28 @@ def networks(context: Context) -> Iterator[Diagnostic]:
 def conditions(context: Context) -> Iterator[Diagnostic]:
     """Conditions in which whoever serves a resource says that it does not."""
     kubernetes = (
-        item for kind in ("Service", "Gateway", "HTTPRoute", "GRPCRoute") for item in context.kubernetes(kind)
+        item
+        for kind in ("Service", "Gateway", "HTTPRoute", "GRPCRoute")
+        for item in context.kubernetes(kind)
     )
-    istio = (item for kind in ("ServiceEntry", "AuthorizationPolicy") for item in context.istio(kind))
+    istio = (
+        item for kind in ("ServiceEntry", "AuthorizationPolicy") for item in context.istio(kind)
+    )
     for item in (*kubernetes, *istio):
         for condition in _conditions(item):
-            kind, status, reason = (str(condition.get(key) or "") for key in ("type", "status", "reason"))
+            kind, status, reason = (
+                str(condition.get(key) or "") for key in ("type", "status", "reason")
+            )
             is_partial = kind == "WaypointAccepted" and reason == "PartiallyInvalid"
             if (kind in _NEGATIVE[item.kind] and status == "False") or is_partial:
-                yield found(item, NEGATIVE_CONDITION, kind, reason, condition.get("message") or "", at=("status",))
+                yield found(
+                    item,
+                    NEGATIVE_CONDITION,
+                    kind,
+                    reason,
+                    condition.get("message") or "",
+                    at=("status",),
+                )
 
 
 def _conditions(item: Item) -> Iterator[Any]:

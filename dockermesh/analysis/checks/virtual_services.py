@@ -47,7 +47,10 @@ def _uses(item: Item) -> Iterator[_Use]:
         for index, rule in enumerate(getattr(item.spec, protocol)):
             for number, route in enumerate(rule.route):
                 if route.destination is not None:
-                    yield _Use(route.destination, ("spec", protocol, index, "route", number, "destination", "host"))
+                    yield _Use(
+                        route.destination,
+                        ("spec", protocol, index, "route", number, "destination", "host"),
+                    )
     for index, rule in enumerate(item.spec.http):
         if rule.mirror is not None:
             yield _Use(rule.mirror, ("spec", "http", index, "mirror", "host"), "mirror ")
@@ -58,7 +61,9 @@ def _uses(item: Item) -> Iterator[_Use]:
 
 
 def destinations(context: Context) -> Iterator[Diagnostic]:
-    """Hosts and ports of destinations must exist; a service with several ports needs one to be named."""
+    """Hosts and ports of destinations must exist; a service with several ports needs one to be
+    named.
+    """
     for item in context.istio("VirtualService"):
         for use in _uses(item):
             if not use.target.host:
@@ -97,11 +102,19 @@ def subsets(context: Context) -> Iterator[Diagnostic]:
             if any(subset in defined[pattern] for pattern in patterns if matches(pattern, host)):
                 continue
             kind = "mirror+subset" if use.word else "host+subset"
-            yield found(item, NOT_FOUND, f"{kind} in destinationrule", f"{use.target.host}+{subset}", at=use.path)
+            yield found(
+                item,
+                NOT_FOUND,
+                f"{kind} in destinationrule",
+                f"{use.target.host}+{subset}",
+                at=use.path,
+            )
 
 
 def ignored_subsets(context: Context) -> Iterator[Diagnostic]:
-    """Requests through a gateway follow the VirtualService of the gateway alone, not that of the destination."""
+    """Requests through a gateway follow the VirtualService of the gateway alone, not that of the
+    destination.
+    """
     routed: dict[str, list[Item]] = defaultdict(list)
     for item in context.istio("VirtualService"):
         for rule in item.spec.http:
@@ -120,7 +133,9 @@ def ignored_subsets(context: Context) -> Iterator[Diagnostic]:
                     continue
                 for other in routed.get(route.destination.host, ()):
                     path = ("spec", "http", index, "route", number, "destination", "host")
-                    yield found(item, INGRESS_IGNORES_SUBSET, other.full_name, item.full_name, at=path)
+                    yield found(
+                        item, INGRESS_IGNORES_SUBSET, other.full_name, item.full_name, at=path
+                    )
 
 
 def mesh_hosts(context: Context) -> Iterator[Diagnostic]:
@@ -139,7 +154,12 @@ def mesh_hosts(context: Context) -> Iterator[Diagnostic]:
     for (scope, host), own in by_host.items():
         owners = list(own)
         if scope != EVERYWHERE:
-            seen = (item for other, rivals in everywhere.items() if _overlap(other, host) for item in rivals)
+            seen = (
+                item
+                for other, rivals in everywhere.items()
+                if _overlap(other, host)
+                for item in rivals
+            )
             owners += [item for item in seen if item not in own]
         if len(owners) < 2:
             continue
@@ -151,7 +171,11 @@ def mesh_hosts(context: Context) -> Iterator[Diagnostic]:
 
 
 def _qualified(context: Context, host: str, item: Item) -> str:
-    return context.canonical(host, item.namespace) if context.catalog else fully_qualified(host, item.namespace)
+    return (
+        context.canonical(host, item.namespace)
+        if context.catalog
+        else fully_qualified(host, item.namespace)
+    )
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -167,7 +191,11 @@ def _scopes(item: Item) -> tuple[str, ...]:
 
 def gateways(context: Context) -> Iterator[Diagnostic]:
     """Gateways must exist, serve one of the hosts, and be served by some workload themselves."""
-    kubernetes = {g.full_name: g for g in context.kubernetes("Gateway") if g.group.startswith("gateway.networking")}
+    kubernetes = {
+        g.full_name: g
+        for g in context.kubernetes("Gateway")
+        if g.group.startswith("gateway.networking")
+    }
     for item in context.istio("VirtualService"):
         for index, name in enumerate(item.spec.gateways):
             path = ("spec", "gateways", index)
@@ -180,15 +208,30 @@ def gateways(context: Context) -> Iterator[Diagnostic]:
             gateway, other = context.gateways.get(full_name), kubernetes.get(full_name)
             if gateway is None and other is None:
                 yield found(item, NOT_FOUND, "gateway", name, at=path)
-            hosts = _gateway_hosts(gateway, item.namespace) if gateway is not None else _listener_hosts(other)
+            hosts = (
+                _gateway_hosts(gateway, item.namespace)
+                if gateway is not None
+                else _listener_hosts(other)
+            )
             if not any(matches(host, wanted) for host in hosts for wanted in item.spec.hosts):
-                yield found(item, HOST_NOT_IN_GATEWAY, list(item.spec.hosts), item.full_name, full_name, at=path)
+                yield found(
+                    item,
+                    HOST_NOT_IN_GATEWAY,
+                    list(item.spec.hosts),
+                    item.full_name,
+                    full_name,
+                    at=path,
+                )
             if gateway is not None and not context.workloads_matching(gateway.spec.selector):
-                yield found(item, GATEWAY_UNSERVED, full_name, selector_text(gateway.spec.selector), at=path)
+                yield found(
+                    item, GATEWAY_UNSERVED, full_name, selector_text(gateway.spec.selector), at=path
+                )
 
 
 def gateway_name(name: str, namespace: str) -> str:
-    """`namespace/name` of a Gateway in the forms `name`, `namespace/name` and the old `name.namespace[.svc...]`."""
+    """`namespace/name` of a Gateway in the forms `name`, `namespace/name` and the old
+    `name.namespace[.svc...]`.
+    """
     if "/" in name:
         return name
     parts = name.split(".")
@@ -218,12 +261,18 @@ def claim_routing(context: Context) -> Iterator[Diagnostic]:
     selectors: dict[str, list[dict[str, str]]] = defaultdict(list)
     for policy in context.istio("RequestAuthentication"):
         selector = policy.spec.selector
-        selectors[policy.namespace].append(dict(selector.match_labels) if selector is not None else {})
+        selectors[policy.namespace].append(
+            dict(selector.match_labels) if selector is not None else {}
+        )
     for item in context.istio("VirtualService"):
         claim = _claim(item)
         for name in item.spec.gateways if claim else ():
-            gateway = context.gateways.get(gateway_name(name, item.namespace)) if name != MESH else None
-            for workload in context.workloads_matching(gateway.spec.selector) if gateway is not None else ():
+            gateway = (
+                context.gateways.get(gateway_name(name, item.namespace)) if name != MESH else None
+            )
+            for workload in (
+                context.workloads_matching(gateway.spec.selector) if gateway is not None else ()
+            ):
                 applied = selectors[context.root_namespace] + selectors[workload.namespace]
                 if not any(selects(selector, workload.labels) for selector in applied):
                     yield found(item, CLAIM_WITHOUT_AUTHENTICATION, claim, name, workload.name)
@@ -247,7 +296,13 @@ def delegates(context: Context) -> Iterator[Diagnostic]:
                 continue
             name = f"{rule.delegate.namespace or item.namespace}/{rule.delegate.name}"
             target = by_name.get(name)
-            why = "does not exist" if target is None else "has hosts of its own" if target.spec.hosts else ""
+            why = (
+                "does not exist"
+                if target is None
+                else "has hosts of its own"
+                if target.spec.hosts
+                else ""
+            )
             if why:
                 rule_name = f'"{rule.name}"' if rule.name else f"#{index}"
                 path = ("spec", "http", index, "delegate")

@@ -1,10 +1,10 @@
 """What a workload's RBAC filters say to a request, from proto JSON.
 
-Invariant: three-valued, as `matching`: where a rule looks at what is not known (claims of a token, another proxy's
-metadata), the outcome is unknown and says so.
+Invariant: three-valued, as `matching`: where a rule looks at what is not known (claims of a token,
+another proxy's metadata), the outcome is unknown and says so.
 
-Source: Envoy's RBAC filter: filters in their order, each with an action; ALLOW lets only what a policy takes pass, DENY
-all but that. Shadow rules, which decide nothing, are left out.
+Source: Envoy's RBAC filter: filters in their order, each with an action; ALLOW lets only what a
+policy takes pass, DENY all but that. Shadow rules, which decide nothing, are left out.
 """
 
 from __future__ import annotations
@@ -49,13 +49,19 @@ def decide(filters: list[Json], request: Request, caller: Caller) -> Decision:
     """What the RBAC filters of a chain (their `typed_config`) say, in their order."""
     unsure = ""
     for config in filters:
-        if not str(config.get("@type", "")).endswith((_HTTP_RBAC, _TCP_RBAC)) or "rules" not in config:
+        if (
+            not str(config.get("@type", "")).endswith((_HTTP_RBAC, _TCP_RBAC))
+            or "rules" not in config
+        ):
             continue
         rules = config["rules"]
         is_deny = rules.get("action") == "DENY"
         if rules.get("action") == "LOG":
             continue
-        answers = {name: _policy(policy, request, caller) for name, policy in rules.get("policies", {}).items()}
+        answers = {
+            name: _policy(policy, request, caller)
+            for name, policy in rules.get("policies", {}).items()
+        }
         taken = next((name for name, answer in answers.items() if answer), "")
         maybe = next((name for name, answer in answers.items() if answer is None), "")
         if is_deny and taken:
@@ -121,14 +127,20 @@ def _principal(rule: Json, request: Request, caller: Caller) -> Answer:
 def _authenticated(value: Json, caller: Caller) -> Answer:
     if not caller.principal:
         return False
-    return text_matches(value["principal_name"], caller.principal) if "principal_name" in value else True
+    return (
+        text_matches(value["principal_name"], caller.principal)
+        if "principal_name" in value
+        else True
+    )
 
 
 def _is_within(network: Json, address: str) -> Answer:
     if not address:
         return None
     try:
-        found: Any = ipaddress.ip_network(f"{network['address_prefix']}/{network.get('prefix_len', 0)}", strict=False)
+        found: Any = ipaddress.ip_network(
+            f"{network['address_prefix']}/{network.get('prefix_len', 0)}", strict=False
+        )
         return ipaddress.ip_address(address) in found
     except (ValueError, KeyError):
         return None

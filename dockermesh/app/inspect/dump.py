@@ -1,7 +1,7 @@
 """Envoy's config dump, taken apart.
 
-Invariant: secrets do not get past `read_dump`: private keys and the token of the xDS stream are replaced before
-anybody can print them.
+Invariant: secrets do not get past `read_dump`: private keys and the token of the xDS stream are
+replaced before anybody can print them.
 """
 
 from __future__ import annotations
@@ -15,20 +15,27 @@ from dockermesh.errors import InputError
 
 Json = dict[str, Any]
 REDACTED = "[redacted]"
-_PRIVATE = frozenset({"private_key", "private_key_provider", "session_ticket_keys", "generic_secret", "password"})
+_PRIVATE = frozenset(
+    {"private_key", "private_key_provider", "session_ticket_keys", "generic_secret", "password"}
+)
 _OPAQUE = frozenset({"filter_metadata", "static_layer", "runtime_layer", "layer_values"})
 """Fields whose keys are the user's, not Envoy's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dump:
-    """The sections of a config dump by the last part of their type: `ClustersConfigDump` and so on."""
+    """The sections of a config dump by the last part of their type: `ClustersConfigDump` and so
+    on.
+    """
 
     sections: Mapping[str, Json]
 
     def clusters(self) -> list[Json]:
         """Active clusters, dynamic ones first."""
-        return [*self.dynamic_clusters(), *self._of("ClustersConfigDump", "static_clusters", "cluster")]
+        return [
+            *self.dynamic_clusters(),
+            *self._of("ClustersConfigDump", "static_clusters", "cluster"),
+        ]
 
     def dynamic_clusters(self) -> list[Json]:
         """Active clusters that came by CDS."""
@@ -36,11 +43,17 @@ class Dump:
 
     def warming_clusters(self) -> list[str]:
         """The names of clusters that came by CDS and wait for names, certificates or endpoints."""
-        return [str(c.get("name", "")) for c in self._of("ClustersConfigDump", "dynamic_warming_clusters", "cluster")]
+        return [
+            str(c.get("name", ""))
+            for c in self._of("ClustersConfigDump", "dynamic_warming_clusters", "cluster")
+        ]
 
     def listeners(self) -> list[Json]:
         """Active listeners, dynamic ones first."""
-        return [*self.dynamic_listeners(), *self._of("ListenersConfigDump", "static_listeners", "listener")]
+        return [
+            *self.dynamic_listeners(),
+            *self._of("ListenersConfigDump", "static_listeners", "listener"),
+        ]
 
     def dynamic_listeners(self) -> list[Json]:
         """Active listeners that came by LDS."""
@@ -50,7 +63,10 @@ class Dump:
 
     def routes(self) -> list[Json]:
         """Route tables, those of RDS first; then those inside listeners."""
-        return [*self.dynamic_routes(), *self._of("RoutesConfigDump", "static_route_configs", "route_config")]
+        return [
+            *self.dynamic_routes(),
+            *self._of("RoutesConfigDump", "static_route_configs", "route_config"),
+        ]
 
     def dynamic_routes(self) -> list[Json]:
         """Route tables that came by RDS."""
@@ -64,7 +80,11 @@ class Dump:
     def endpoints(self) -> list[Json]:
         """The endpoints of every cluster, where the dump has them (`/config_dump?include_eds`)."""
         kinds = ("dynamic_endpoint_configs", "static_endpoint_configs")
-        return [item for kind in kinds for item in self._of("EndpointsConfigDump", kind, "endpoint_config")]
+        return [
+            item
+            for kind in kinds
+            for item in self._of("EndpointsConfigDump", kind, "endpoint_config")
+        ]
 
     def secrets(self) -> Iterator[tuple[str, Json]]:
         """Secrets with their state."""
@@ -82,7 +102,9 @@ class Dump:
         return dict(self.sections.get("BootstrapConfigDump", {}).get("bootstrap", {}))
 
     def _of(self, section: str, field: str, part: str) -> Iterator[Json]:
-        return (entry[part] for entry in self.sections.get(section, {}).get(field, ()) if part in entry)
+        return (
+            entry[part] for entry in self.sections.get(section, {}).get(field, ()) if part in entry
+        )
 
 
 def read_dump(content: bytes, where: str) -> Dump:
@@ -90,8 +112,14 @@ def read_dump(content: bytes, where: str) -> Dump:
     found = read_json(content, where)
     configs = found.get("configs")
     if not isinstance(configs, list):
-        raise InputError("this is no config dump: it has no `configs`", where=where, fix="save Envoy's /config_dump")
-    named = ((str(config.get("@type", "")), config) for config in configs if isinstance(config, dict))
+        raise InputError(
+            "this is no config dump: it has no `configs`",
+            where=where,
+            fix="save Envoy's /config_dump",
+        )
+    named = (
+        (str(config.get("@type", "")), config) for config in configs if isinstance(config, dict)
+    )
     return Dump({kind.rpartition(".")[2]: config for kind, config in named})
 
 
@@ -104,7 +132,9 @@ def read_json(content: bytes, where: str) -> Json:
             f"not JSON: {error}", where=where, fix="give a page of Envoy's admin, saved as it is"
         ) from None
     if not isinstance(found, dict):
-        raise InputError("not a JSON object", where=where, fix="give a page of Envoy's admin, saved as it is")
+        raise InputError(
+            "not a JSON object", where=where, fix="give a page of Envoy's admin, saved as it is"
+        )
     cleaned: Json = _without_secrets(found)
     return cleaned
 
@@ -116,7 +146,9 @@ def _without_secrets(value: Any) -> Any:
         return value
     if str(value.get("key", "")).lower() == "authorization" and "value" in value:
         return value | {"value": REDACTED}
-    return {key: REDACTED if key in _PRIVATE else _without_secrets(item) for key, item in value.items()}
+    return {
+        key: REDACTED if key in _PRIVATE else _without_secrets(item) for key, item in value.items()
+    }
 
 
 def public_names(value: Any) -> Any:

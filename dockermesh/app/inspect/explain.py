@@ -1,4 +1,5 @@
-"""What decides a request: put together from one proxy's configuration and those of the workloads that it leads to.
+"""What decides a request: put together from one proxy's configuration and those of the workloads
+that it leads to.
 
 Invariant: pure, and the same for a live mesh and for files: only the `Surroundings` differ.
 """
@@ -37,7 +38,9 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Where in the config a route comes from: `path` is the rule's place in the resource, `at` its file and line."""
+    """Where in the config a route comes from: `path` is the rule's place in the resource, `at` its
+    file and line.
+    """
 
     resource: str
     path: str = ""
@@ -58,8 +61,11 @@ class Surroundings:
     dump_of: Callable[[str], Dump | None] = lambda _workload: None
 
 
-def parse_request(url: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> tuple[Request, str, int]:
-    """The request for a URL, and the host and port that are dialled. A Host header is the authority.
+def parse_request(
+    url: str, method: str = "GET", headers: Mapping[str, str] | None = None
+) -> tuple[Request, str, int]:
+    """The request for a URL, and the host and port that are dialled. A Host header is the
+    authority.
 
     Raises InputError if the URL is none.
     """
@@ -69,7 +75,10 @@ def parse_request(url: str, method: str = "GET", headers: Mapping[str, str] | No
     except ValueError:
         parts, port = urlsplit(""), 0
     if not parts.hostname or not port:
-        raise InputError(f"{url!r} is no URL that can be explained", fix="for example http://reviews:9080/reviews/0")
+        raise InputError(
+            f"{url!r} is no URL that can be explained",
+            fix="for example http://reviews:9080/reviews/0",
+        )
     given = {name.lower(): value for name, value in (headers or {}).items()}
     authority = given.pop("host", "") or parts.netloc.rpartition("@")[2]
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -77,9 +86,17 @@ def parse_request(url: str, method: str = "GET", headers: Mapping[str, str] | No
 
 
 def explain(source: Source, request: Request, host: str, port: int, known: Surroundings) -> Json:
-    """Everything that decides the request, as JSON; `outcome` says in one sentence what comes out."""
-    asked = {"method": request.method, "url": f"{request.scheme}://{request.authority}{request.path}"}
-    result: Json = {"source": source.workload, "request": asked | {"headers": dict(request.headers)}}
+    """Everything that decides the request, as JSON; `outcome` says in one sentence what comes
+    out.
+    """
+    asked = {
+        "method": request.method,
+        "url": f"{request.scheme}://{request.authority}{request.path}",
+    }
+    result: Json = {
+        "source": source.workload,
+        "request": asked | {"headers": dict(request.headers)},
+    }
     is_tls = request.scheme == "https"
     name = request.authority.partition(":")[0]
     if source.is_gateway:
@@ -92,7 +109,10 @@ def explain(source: Source, request: Request, host: str, port: int, known: Surro
     connection = routing.Connection(address or "0.0.0.0", port, name if is_tls else "", is_tls)
     chain = routing.filter_chain(listener, connection) if listener is not None else None
     if listener is None or chain is None:
-        return result | {"listener": None, "outcome": f"refused: nothing takes connections to port {port}"}
+        return result | {
+            "listener": None,
+            "outcome": f"refused: nothing takes connections to port {port}",
+        }
     result["listener"] = {
         "name": listener.get("name", ""),
         "address": ":".join(map(str, routing.socket_of(listener))),
@@ -103,11 +123,18 @@ def explain(source: Source, request: Request, host: str, port: int, known: Surro
         return result | _http(source, request, port, manager, known)
     proxy = routing.network_filter(chain, "TcpProxy")
     if proxy is None:
-        return result | {"outcome": "refused: the port takes HTTP, and this is TLS" if manager else "refused"}
-    return result | _forwarded(source, request, proxy, known) | {"protocol": "TLS" if is_tls else "TCP"}
+        return result | {
+            "outcome": "refused: the port takes HTTP, and this is TLS" if manager else "refused"
+        }
+    return (
+        result
+        | _forwarded(source, request, proxy, known)
+        | {"protocol": "TLS" if is_tls else "TCP"}
+    )
 
 
-# HTTP -----------------------------------------------------------------------------------------------------------------
+# HTTP
+# --------------------------------------------------------------------------------------------------
 
 
 def _http(source: Source, request: Request, port: int, manager: Json, known: Surroundings) -> Json:
@@ -139,7 +166,10 @@ def _http(source: Source, request: Request, port: int, manager: Json, known: Sur
     result |= {"rule": _rule(route, known), "match": path_match(route.get("match", {}))}
     if "direct_response" in route:
         status = route["direct_response"].get("status", 200)
-        return result | {"outcome": f"{status}: answered by the proxy (direct response)", "status": status}
+        return result | {
+            "outcome": f"{status}: answered by the proxy (direct response)",
+            "status": status,
+        }
     if "redirect" in route:
         return result | {"redirect": route["redirect"], **_redirected(route["redirect"])}
     return result | _policies(route) | _forwarded(source, request, route.get("route", {}), known)
@@ -170,7 +200,10 @@ def _policies(route: Json) -> Json:
     fault = route.get("typed_per_filter_config", {}).get(_FAULT, {})
     if "delay" in fault:
         delay = fault["delay"]
-        found["delay"] = {"percent": percent(delay.get("percentage", {})), "seconds": delay.get("fixed_delay", "")}
+        found["delay"] = {
+            "percent": percent(delay.get("percentage", {})),
+            "seconds": delay.get("fixed_delay", ""),
+        }
     if "abort" in fault:
         abort = fault["abort"]
         code = abort.get("http_status", abort.get("grpc_status", ""))
@@ -178,10 +211,17 @@ def _policies(route: Json) -> Json:
     mirrors = action.get("request_mirror_policies", ())
     if mirrors:
         found["mirrors"] = [
-            {"cluster": m.get("cluster", ""), "percent": percent(m.get("runtime_fraction", {}).get("default_value"))}
+            {
+                "cluster": m.get("cluster", ""),
+                "percent": percent(m.get("runtime_fraction", {}).get("default_value")),
+            }
             for m in mirrors
         ]
-    rewrites = {k: action[k] for k in ("prefix_rewrite", "regex_rewrite", "host_rewrite_literal") if k in action}
+    rewrites = {
+        k: action[k]
+        for k in ("prefix_rewrite", "regex_rewrite", "host_rewrite_literal")
+        if k in action
+    }
     return found | ({"rewrite": rewrites} if rewrites else {})
 
 
@@ -189,15 +229,21 @@ def percent(fraction: Json | None) -> float:
     """A `FractionalPercent` in percent; without one, all."""
     if fraction is None:
         return 100.0
-    scale = {"MILLION": 10_000, "TEN_THOUSAND": 100}.get(str(fraction.get("denominator", "HUNDRED")), 1)
+    scale = {"MILLION": 10_000, "TEN_THOUSAND": 100}.get(
+        str(fraction.get("denominator", "HUNDRED")), 1
+    )
     return float(fraction.get("numerator", 0)) / scale
 
 
-# destinations ---------------------------------------------------------------------------------------------------------
+# destinations
+# --------------------------------------------------------------------------------------------------
 
 
 def _forwarded(source: Source, request: Request, action: Json, known: Surroundings) -> Json:
-    targets = [_destination(source, request, name, share, known) for name, share in routing.clusters_of(action)]
+    targets = [
+        _destination(source, request, name, share, known)
+        for name, share in routing.clusters_of(action)
+    ]
     return {"destinations": targets, "outcome": _outcome(targets)}
 
 
@@ -219,7 +265,9 @@ def _outcome(targets: list[Json]) -> str:
     return "; ".join(texts) or "nowhere"
 
 
-def _destination(source: Source, request: Request, name: str, share: float, known: Surroundings) -> Json:
+def _destination(
+    source: Source, request: Request, name: str, share: float, known: Surroundings
+) -> Json:
     cluster = next((c for c in source.dump.clusters() if c.get("name") == name), None)
     parts = name.split("|")
     made: Json = {"cluster": name, "percent": share, "exists": cluster is not None, "endpoints": []}
@@ -244,7 +292,9 @@ def _destination(source: Source, request: Request, name: str, share: float, know
     return made
 
 
-def _endpoint(source: Source, request: Request, cluster: Json, entry: Json, priority: int, known: Surroundings) -> Json:
+def _endpoint(
+    source: Source, request: Request, cluster: Json, entry: Json, priority: int, known: Surroundings
+) -> Json:
     socket = entry.get("endpoint", {}).get("address", {}).get("socket_address", {})
     address, port = str(socket.get("address", "")), int(socket.get("port_value", 0))
     workload = known.workload_at.get(address, "")
@@ -260,20 +310,31 @@ def _endpoint(source: Source, request: Request, cluster: Json, entry: Json, prio
         reason = f"the client expects another identity than {known.identity_of[workload]}"
         return made | {"accepts": False, "reason": reason}
     dump = known.dump_of(workload) if workload else None
-    return made | (_inbound(source, request, dump, (address, port), spoken) if dump is not None else {})
+    return made | (
+        _inbound(source, request, dump, (address, port), spoken) if dump is not None else {}
+    )
 
 
-def _inbound(source: Source, request: Request, dump: Dump, at: tuple[str, int], spoken: tls.UpstreamTls) -> Json:
+def _inbound(
+    source: Source, request: Request, dump: Dump, at: tuple[str, int], spoken: tls.UpstreamTls
+) -> Json:
     """What the target's proxy says to the request."""
     listener = routing.inbound_listener(dump)
-    connection = routing.Connection(*at, is_tls=spoken.mode != tls.PLAIN, protocols=spoken.protocols)
+    connection = routing.Connection(
+        *at, is_tls=spoken.mode != tls.PLAIN, protocols=spoken.protocols
+    )
     chain = routing.filter_chain(listener, connection) if listener is not None else None
     if chain is None or not tls.is_taken(chain, spoken.mode):
-        return {"accepts": False, "reason": f"its proxy takes no connection with TLS mode {spoken.mode}"}
+        return {
+            "accepts": False,
+            "reason": f"its proxy takes no connection with TLS mode {spoken.mode}",
+        }
     caller = Caller(source.identity if spoken.mode == tls.MESH else "", source.address, at[1])
     manager = routing.network_filter(chain, "HttpConnectionManager")
     filters = [entry.get("typed_config", {}) for entry in chain.get("filters", ())]
-    decision = decide([*filters, *(_http_filters(manager) if manager is not None else ())], request, caller)
+    decision = decide(
+        [*filters, *(_http_filters(manager) if manager is not None else ())], request, caller
+    )
     if decision.allowed:
         return {"accepts": True, "reason": ""}
     return {"accepts": decision.allowed, "reason": f"AuthorizationPolicy: {decision.by}"}

@@ -10,7 +10,9 @@ LEVELS = ("trace", "debug", "info", "warning", "error", "critical", "off")
 
 
 def logging_paths(wanted: str) -> list[str]:
-    """What to POST for `debug` or `http:debug,rbac:info`; without a wish, what shows the levels. Raises UsageError."""
+    """What to POST for `debug` or `http:debug,rbac:info`; without a wish, what shows the levels.
+    Raises UsageError.
+    """
     if not wanted:
         return ["/logging"]
     made = []

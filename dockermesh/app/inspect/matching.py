@@ -1,9 +1,10 @@
 """Envoy's matchers on one request, from proto JSON.
 
-Invariant: three answers: yes, no, and None where it depends on what is not known here (a token's claims, chance). Not
-knowing is never taken for a yes or a no.
+Invariant: three answers: yes, no, and None where it depends on what is not known here (a token's
+claims, chance). Not knowing is never taken for a yes or a no.
 
-Source: Envoy's `RouteMatch`, `HeaderMatcher`, `StringMatcher`, and their documentation of missing headers.
+Source: Envoy's `RouteMatch`, `HeaderMatcher`, `StringMatcher`, and their documentation of missing
+headers.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ Answer = bool | None
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request as a proxy sees it. `path` has the query, `authority` is the Host; names of headers are lower case."""
+    """A request as a proxy sees it. `path` has the query, `authority` is the Host; names of headers
+    are lower case.
+    """
 
     method: str
     scheme: str
@@ -43,7 +46,12 @@ class Request:
 
     def header(self, name: str) -> str | None:
         """A header, or a pseudo header of HTTP/2."""
-        pseudo = {":method": self.method, ":scheme": self.scheme, ":authority": self.authority, ":path": self.path}
+        pseudo = {
+            ":method": self.method,
+            ":scheme": self.scheme,
+            ":authority": self.authority,
+            ":path": self.path,
+        }
         name = name.lower()
         return pseudo.get(name, self.authority if name == "host" else self.headers.get(name))
 
@@ -85,7 +93,9 @@ def text_matches(matcher: Json, text: str) -> Answer:
 
 
 def regex_matches(expression: str, text: str) -> Answer:
-    """Whether a regular expression covers the whole text; None if Python does not know its syntax."""
+    """Whether a regular expression covers the whole text; None if Python does not know its
+    syntax.
+    """
     try:
         return re.fullmatch(expression, text) is not None
     except re.error:
@@ -168,8 +178,18 @@ def _conditions(match: Json, request: Request) -> Iterable[tuple[Answer, str]]:
     for matcher in match.get("headers", ()):
         yield header_matches(matcher, request), f"header {matcher.get('name')} is {_not(matcher)}"
     for matcher in match.get("query_parameters", ()):
-        yield parameter_matches(matcher, request), f"query parameter {matcher.get('name')} is {_not(matcher)}"
-    for known in ("runtime_fraction", "dynamic_metadata", "filter_state", "grpc", "tls_context", "cookies"):
+        yield (
+            parameter_matches(matcher, request),
+            f"query parameter {matcher.get('name')} is {_not(matcher)}",
+        )
+    for known in (
+        "runtime_fraction",
+        "dynamic_metadata",
+        "filter_state",
+        "grpc",
+        "tls_context",
+        "cookies",
+    ):
         if known in match:
             yield None, f"it depends on {known}"
 

@@ -1,7 +1,8 @@
 """The proxies of this host by the names that people use for them.
 
-A workload is found by its name (`bookinfo/reviews-v1-1`), that without the project (`reviews-v1-1`), its Compose
-service (`reviews-v1`), or the name or id of one of its containers; each also with `.NAMESPACE`, as istioctl writes it.
+A workload is found by its name (`bookinfo/reviews-v1-1`), that without the project
+(`reviews-v1-1`), its Compose service (`reviews-v1`), or the name or id of one of its containers;
+each also with `.NAMESPACE`, as istioctl writes it.
 
 Invariant: a short form that fits several workloads is refused with all of them, never guessed.
 """
@@ -22,7 +23,9 @@ _SHORTEST_ID = 6
 
 @dataclass(frozen=True, slots=True)
 class LocalProxy:
-    """A workload with a proxy on this host. `pod` is its pod's id, `containers` names and ids of all its containers."""
+    """A workload with a proxy on this host. `pod` is its pod's id, `containers` names and ids of
+    all its containers.
+    """
 
     workload: str
     namespace: str
@@ -44,25 +47,37 @@ def local_proxies(engine: LocalEngine) -> list[LocalProxy]:
         known = [name.removeprefix("/") for name in container["Names"]]
         of_workload[labels[names.WORKLOAD]] += [*known, container["Id"]]
         if labels.get(names.ROLE) == "pod" and container["State"] == "running":
-            pods.append((labels[names.WORKLOAD], labels.get(names.NAMESPACE, "default"), container["Id"]))
-    return [LocalProxy(name, space, pod, tuple(of_workload[name])) for name, space, pod in sorted(pods)]
+            pods.append(
+                (labels[names.WORKLOAD], labels.get(names.NAMESPACE, "default"), container["Id"])
+            )
+    return [
+        LocalProxy(name, space, pod, tuple(of_workload[name])) for name, space, pod in sorted(pods)
+    ]
 
 
 def find_proxy(query: str, proxies: Iterable[LocalProxy], namespace: str = "") -> LocalProxy:
-    """The proxy that is meant; `namespace` narrows the search. Raises InputError if there is none, or several."""
+    """The proxy that is meant; `namespace` narrows the search. Raises InputError if there is none,
+    or several.
+    """
     listed = [p for p in proxies if namespace in {"", p.namespace}]
     wanted = query.removeprefix("pod/")
     for fits in (_is_name, _is_replica, _is_service, _is_container):
-        found = [p for p in listed if fits(p, wanted) or fits(p, wanted.removesuffix(f".{p.namespace}"))]
+        found = [
+            p for p in listed if fits(p, wanted) or fits(p, wanted.removesuffix(f".{p.namespace}"))
+        ]
         if len(found) == 1:
             return found[0]
         if found:
             several = ", ".join(p.workload for p in found)
             raise InputError(f"{query!r} may be any of: {several}", fix="name one of them")
-    near = get_close_matches(wanted, [form for p in listed for form in (p.workload, _replica(p))], n=1)
+    near = get_close_matches(
+        wanted, [form for p in listed for form in (p.workload, _replica(p))], n=1
+    )
     raise InputError(
         f"no proxy on this host is called {query!r}",
-        fix=f"did you mean {near[0]}?" if near else "see `dockermesh ps` for the workloads and their hosts",
+        fix=f"did you mean {near[0]}?"
+        if near
+        else "see `dockermesh ps` for the workloads and their hosts",
     )
 
 
@@ -85,5 +100,6 @@ def _is_service(proxy: LocalProxy, wanted: str) -> bool:
 def _is_container(proxy: LocalProxy, wanted: str) -> bool:
     is_id = len(wanted) >= _SHORTEST_ID
     return any(
-        known == wanted or (is_id and known.startswith(wanted) and len(known) == 64) for known in proxy.containers
+        known == wanted or (is_id and known.startswith(wanted) and len(known) == 64)
+        for known in proxy.containers
     )

@@ -1,9 +1,10 @@
 """The way of a request through a proxy: listener, filter chain, route table, virtual host, route.
 
-Works on the configuration alone, as Envoy would: on a sidecar a name leads to its virtual IP, and that and the port
-choose the listener (`use_original_dst`); on a gateway the port does.
+Works on the configuration alone, as Envoy would: on a sidecar a name leads to its virtual IP, and
+that and the port choose the listener (`use_original_dst`); on a gateway the port does.
 
-Source: Envoy's *Listeners*, `FilterChainMatch` (order of criteria) and `VirtualHost.domains` (order of matches).
+Source: Envoy's *Listeners*, `FilterChainMatch` (order of criteria) and `VirtualHost.domains` (order
+of matches).
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """Where a request ends up in a route table. `passed` are the routes before it, each with why it was not taken."""
+    """Where a request ends up in a route table. `passed` are the routes before it, each with why it
+    was not taken.
+    """
 
     host: Json | None = None
     domain: str = ""
@@ -45,10 +48,14 @@ def addresses(dump: Dump) -> dict[str, str]:
     found: dict[str, str] = {}
     for listener in dump.listeners():
         for entry in listener.get("listener_filters", ()):
-            table = entry.get("typed_config", {}).get("server_config", {}).get("inline_dns_table", {})
+            table = (
+                entry.get("typed_config", {}).get("server_config", {}).get("inline_dns_table", {})
+            )
             for domain in table.get("virtual_domains", ()):
                 listed = domain.get("endpoint", {}).get("address_list", {}).get("address", ())
-                found.update((str(domain.get("name", "")).lower(), str(address)) for address in listed[:1])
+                found.update(
+                    (str(domain.get("name", "")).lower(), str(address)) for address in listed[:1]
+                )
     return found
 
 
@@ -93,7 +100,9 @@ def _is_udp(listener: Json) -> bool:
 
 
 def filter_chain(listener: Json, connection: Connection) -> Json | None:
-    """The chain that takes a connection: of those that match, the one with the most specific match."""
+    """The chain that takes a connection: of those that match, the one with the most specific
+    match.
+    """
     best: tuple[tuple[int, ...], Json] | None = None
     for chain in listener.get("filter_chains", ()):
         rank = _rank(chain.get("filter_chain_match", {}), connection)
@@ -130,7 +139,9 @@ def _longest(ranges: Iterable[Json], address: str) -> int | None:
 
 def _prefix_length(entry: Json, address: str) -> int | None:
     try:
-        network = ipaddress.ip_network(f"{entry['address_prefix']}/{entry.get('prefix_len', 0)}", strict=False)
+        network = ipaddress.ip_network(
+            f"{entry['address_prefix']}/{entry.get('prefix_len', 0)}", strict=False
+        )
         return network.prefixlen + 1 if ipaddress.ip_address(address) in network else None
     except (ValueError, KeyError):
         return None
@@ -140,13 +151,18 @@ def _longest_name(names: Iterable[str], given: str) -> int | None:
     listed = list(names)
     if not listed:
         return 0
-    return max((len(n) for n in listed if n == given or (n.startswith("*.") and given.endswith(n[1:]))), default=None)
+    return max(
+        (len(n) for n in listed if n == given or (n.startswith("*.") and given.endswith(n[1:]))),
+        default=None,
+    )
 
 
 def network_filter(chain: Json, kind: str) -> Json | None:
     """The configuration of the chain's filter of this type: `HttpConnectionManager`, `TcpProxy`."""
     configs = (entry.get("typed_config", {}) for entry in chain.get("filters", ()))
-    return next((config for config in configs if str(config.get("@type", "")).endswith(f".{kind}")), None)
+    return next(
+        (config for config in configs if str(config.get("@type", "")).endswith(f".{kind}")), None
+    )
 
 
 def route_table(dump: Dump, manager: Json) -> Json | None:
@@ -158,7 +174,9 @@ def route_table(dump: Dump, manager: Json) -> Json | None:
 
 
 def find_route(table: Json, request: Request) -> Routed:
-    """The route that takes a request. One that may take it, for all that is known, is passed with the reason."""
+    """The route that takes a request. One that may take it, for all that is known, is passed with
+    the reason.
+    """
     host, domain = _virtual_host(table, request.authority)
     if host is None:
         return Routed()
@@ -187,7 +205,9 @@ def _virtual_host(table: Json, authority: str) -> tuple[Json | None, str]:
 
 def _without_port(authority: str) -> str:
     host, colon, port = authority.rpartition(":")
-    return host if colon and port.isdigit() and (":" not in host or host.endswith("]")) else authority
+    return (
+        host if colon and port.isdigit() and (":" not in host or host.endswith("]")) else authority
+    )
 
 
 def _domain_rank(domain: str, name: str) -> tuple[int, int] | None:
@@ -208,4 +228,7 @@ def clusters_of(action: Json) -> list[tuple[str, float]]:
         return [(str(action["cluster"]), 100.0)]
     weighted: list[Any] = action.get("weighted_clusters", {}).get("clusters", [])
     total = sum(int(entry.get("weight", 0)) for entry in weighted) or 1
-    return [(str(entry.get("name", "")), 100.0 * int(entry.get("weight", 0)) / total) for entry in weighted]
+    return [
+        (str(entry.get("name", "")), 100.0 * int(entry.get("weight", 0)) / total)
+        for entry in weighted
+    ]

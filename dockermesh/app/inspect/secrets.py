@@ -1,4 +1,6 @@
-"""Certificates of a proxy, as `istioctl proxy-config secret` shows them. Source: `istioctl/pkg/writer/compare/sds`."""
+"""Certificates of a proxy, as `istioctl proxy-config secret` shows them. Source:
+`istioctl/pkg/writer/compare/sds`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,15 @@ from datetime import datetime
 
 from dockermesh.app.inspect.dump import Json
 
-COLUMNS = ["RESOURCE NAME", "TYPE", "STATUS", "VALID CERT", "SERIAL NUMBER", "NOT AFTER", "NOT BEFORE"]
+COLUMNS = [
+    "RESOURCE NAME",
+    "TYPE",
+    "STATUS",
+    "VALID CERT",
+    "SERIAL NUMBER",
+    "NOT AFTER",
+    "NOT BEFORE",
+]
 _ROOTS, _CHAIN = "CA", "Cert Chain"
 _MOST_ROOTS = 4
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
@@ -33,17 +43,35 @@ class SecretItem:
     def row(self) -> list[str]:
         """The cells of the table."""
         valid = str(self.valid).lower()
-        return [self.name, self.type, self.state, valid, self.serial_number, self.not_after, self.not_before]
+        return [
+            self.name,
+            self.type,
+            self.state,
+            valid,
+            self.serial_number,
+            self.not_after,
+            self.not_before,
+        ]
 
     def to_dict(self) -> Json:
         """The same as JSON."""
         keys = ("name", "type", "state", "valid", "serialNumber", "notAfter", "notBefore")
-        values = (self.name, self.type, self.state, self.valid, self.serial_number, self.not_after, self.not_before)
+        values = (
+            self.name,
+            self.type,
+            self.state,
+            self.valid,
+            self.serial_number,
+            self.not_after,
+            self.not_before,
+        )
         return dict(zip(keys, values, strict=True))
 
 
 def secret_items(secrets: Iterable[tuple[str, Json]], now: datetime) -> list[SecretItem]:
-    """The certificates of the secrets; a secret that Envoy does not have yet has one item without dates."""
+    """The certificates of the secrets; a secret that Envoy does not have yet has one item without
+    dates.
+    """
     found: list[SecretItem] = []
     for state, secret in secrets:
         if "validation_context" in secret:
@@ -71,7 +99,9 @@ def _items(name: str, kind: str, state: str, pem: bytes, now: datetime) -> list[
     # Of a chain the leaf is meant; of roots, each, unless it is a whole system's bundle.
     is_one = kind == _CHAIN or len(blocks) > _MOST_ROOTS
     try:
-        shown = [x509.load_pem_x509_certificate(block) for block in (blocks[:1] if is_one else blocks)]
+        shown = [
+            x509.load_pem_x509_certificate(block) for block in (blocks[:1] if is_one else blocks)
+        ]
     except ValueError:
         shown = []
     if not shown:

@@ -1,4 +1,5 @@
-"""How far proxies are, and what of a proxy differs from what it should have; words and order as istioctl's.
+"""How far proxies are, and what of a proxy differs from what it should have; words and order as
+istioctl's.
 
 Source: istio/istio `istioctl/pkg/writer/pilot/status.go` and `istioctl/pkg/writer/compare`.
 """
@@ -21,7 +22,9 @@ _CONTEXT_LINES = 7
 
 def status_entries(report: Mapping[str, Any]) -> list[Json]:
     """Every connected proxy of the report of /debug/workloads, by cluster (the host) and name."""
-    entries = [_entry(w, report["control_plane"]) for w in report["workloads"] if w["proxy"] is not None]
+    entries = [
+        _entry(w, report["control_plane"]) for w in report["workloads"] if w["proxy"] is not None
+    ]
     return sorted(entries, key=lambda entry: (entry["cluster"], entry["name"]))
 
 
@@ -53,7 +56,9 @@ def status_row(entry: Json) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One type of a proxy: `diff` leads from what it should have to what it has, empty if that is the same."""
+    """One type of a proxy: `diff` leads from what it should have to what it has, empty if that is
+    the same.
+    """
 
     title: str
     diff: str
@@ -75,7 +80,9 @@ def compare(wanted: Dump, found: Dump) -> list[Comparison]:
             _diff("Clusters", wanted.dynamic_clusters(), found.dynamic_clusters()),
             f" (warming: {warming})" if warming else "",
         ),
-        Comparison("Listeners", _diff("Listeners", wanted.dynamic_listeners(), found.dynamic_listeners())),
+        Comparison(
+            "Listeners", _diff("Listeners", wanted.dynamic_listeners(), found.dynamic_listeners())
+        ),
         Comparison(
             "Routes",
             _diff("Routes", wanted.dynamic_routes(), found.dynamic_routes()),
@@ -88,7 +95,9 @@ def _diff(title: str, wanted: list[Json], found: list[Json]) -> str:
     before, after = _lines(wanted), _lines(found)
     if before == after:
         return ""
-    made = difflib.unified_diff(before, after, f"Istiod {title}", f"Envoy {title}", n=_CONTEXT_LINES)
+    made = difflib.unified_diff(
+        before, after, f"Istiod {title}", f"Envoy {title}", n=_CONTEXT_LINES
+    )
     return "".join(made)
 
 

@@ -1,4 +1,5 @@
-"""The tables of `dockermesh proxy-config`: columns and cell texts as istioctl's, from Envoy's proto JSON.
+"""The tables of `dockermesh proxy-config`: columns and cell texts as istioctl's, from Envoy's proto
+JSON.
 
 Source: istio/istio `istioctl/pkg/writer/envoy`. A filter's empty field does not filter.
 """
@@ -22,12 +23,20 @@ _PROTOCOLS = {
     ("http/1.0", "http/1.1", "h2c"): "App: HTTP",
     ("http/1.1", "h2c"): "App: HTTP",
     ("istio", "istio-http/1.0", "istio-http/1.1", "istio-h2"): "App: Istio HTTP Plain",
-    ("http/1.0", "http/1.1", "h2c", "istio-http/1.0", "istio-http/1.1", "istio-h2"): "App: HTTP TLS",
+    (
+        "http/1.0",
+        "http/1.1",
+        "h2c",
+        "istio-http/1.0",
+        "istio-http/1.1",
+        "istio-h2",
+    ): "App: HTTP TLS",
     ("istio-peer-exchange", "istio"): "App: TCP TLS",
 }
 
 
-# clusters -------------------------------------------------------------------------------------------------------------
+# clusters
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +65,9 @@ def cluster_rows(clusters: Iterable[Json]) -> Rows:
     for cluster in sorted(clusters, key=lambda c: _cluster_key(str(c.get("name", "")))):
         direction, port, subset, host = _parts(str(cluster.get("name", "")))
         origin = managed_by(cluster)
-        rows.append([host, port or "-", subset or "-", direction or "-", _discovery(cluster), origin])
+        rows.append(
+            [host, port or "-", subset or "-", direction or "-", _discovery(cluster), origin]
+        )
     return rows
 
 
@@ -79,21 +90,30 @@ def _discovery(cluster: Json) -> str:
 
 
 def managed_by(thing: Json) -> str:
-    """`reviews.default`: the resource that a route or a cluster comes from; empty if it comes from none."""
+    """`reviews.default`: the resource that a route or a cluster comes from; empty if it comes from
+    none.
+    """
     path = origin_of(thing)
     parts = path.split("/")
     if not path:
         return ""
-    return f"{parts[7]}.{parts[5]}" if len(parts) == 8 and parts[2] == "networking.istio.io" else "<unknown>"
+    return (
+        f"{parts[7]}.{parts[5]}"
+        if len(parts) == 8 and parts[2] == "networking.istio.io"
+        else "<unknown>"
+    )
 
 
 def origin_of(thing: Json) -> str:
-    """The API path of the resource that a route or a cluster comes from, as translation notes it in the metadata."""
+    """The API path of the resource that a route or a cluster comes from, as translation notes it in
+    the metadata.
+    """
     metadata = thing.get("metadata", {}).get("filter_metadata", {}).get("istio", {})
     return str(metadata.get("config", ""))
 
 
-# listeners ------------------------------------------------------------------------------------------------------------
+# listeners
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +137,13 @@ class ListenerFilter:
 def listener_rows(listeners: Iterable[Json]) -> Rows:
     """Every filter chain of the listeners, by port and address."""
     rows = []
-    for listener in sorted(listeners, key=lambda item: (_port(item), _addresses(item), _kind(item))):
+    for listener in sorted(
+        listeners, key=lambda item: (_port(item), _addresses(item), _kind(item))
+    ):
         chains = [(_match(chain), _leads_to(chain)) for chain in _chains(listener)]
-        for match, target in sorted(chains, key=lambda pair: pair[1], reverse=True) or [("ALL", "Non-HTTP/Non-TCP")]:
+        for match, target in sorted(chains, key=lambda pair: pair[1], reverse=True) or [
+            ("ALL", "Non-HTTP/Non-TCP")
+        ]:
             rows.append([",".join(_addresses(listener)), str(_port(listener)), match, target])
     return rows
 
@@ -131,7 +155,10 @@ def _chains(listener: Json) -> list[Json]:
 
 def _addresses(listener: Json) -> list[str]:
     more = (extra.get("address", {}) for extra in listener.get("additional_addresses", ()))
-    return [str(a.get("socket_address", {}).get("address", "")) for a in (listener.get("address", {}), *more)]
+    return [
+        str(a.get("socket_address", {}).get("address", ""))
+        for a in (listener.get("address", {}), *more)
+    ]
 
 
 def _port(listener: Json) -> int:
@@ -142,7 +169,9 @@ def _kind(listener: Json) -> str:
     filters = [_configured(f) for chain in _chains(listener) for f in chain.get("filters", ())]
     is_http = any(_is_http(config) for config in filters)
     is_tcp = any(_is_tcp(config) and BLACK_HOLE not in str(config) for config in filters)
-    return "HTTP+TCP" if is_http and is_tcp else "HTTP" if is_http else "TCP" if is_tcp else "UNKNOWN"
+    return (
+        "HTTP+TCP" if is_http and is_tcp else "HTTP" if is_http else "TCP" if is_tcp else "UNKNOWN"
+    )
 
 
 def _configured(network_filter: Json) -> Json:
@@ -168,7 +197,9 @@ def _match(chain: Json) -> str:
     if protocols:
         found.append(_PROTOCOLS.get(protocols, f"App: {','.join(protocols)}"))
     port = f":{match['destination_port']}" if match.get("destination_port") else ""
-    ranges = [f"{r['address_prefix']}/{r.get('prefix_len', 0)}" for r in match.get("prefix_ranges", ())]
+    ranges = [
+        f"{r['address_prefix']}/{r.get('prefix_len', 0)}" for r in match.get("prefix_ranges", ())
+    ]
     if ranges:
         found.append(f"Addr: {','.join(ranges)}{port}")
     elif port:
@@ -194,7 +225,9 @@ def _http_target(manager: Json) -> str:
     if "route_config" in manager:
         hosts = manager["route_config"].get("virtual_hosts", [])
         if len(hosts) == 1 and hosts[0].get("domains") == ["*"]:
-            only = {route.get("route", {}).get("cluster", "") for route in hosts[0].get("routes", ())}
+            only = {
+                route.get("route", {}).get("cluster", "") for route in hosts[0].get("routes", ())
+            }
             if len(only) == 1 and "" not in only and _takes_all(hosts[0]):
                 return _cluster_text(only.pop())
         return f"Inline Route: {'; '.join(_inline_host(host) for host in hosts)}"
@@ -216,7 +249,8 @@ def _inline_host(host: Json) -> str:
     return routes if domains == "*" else f"{domains} {routes}"
 
 
-# routes ---------------------------------------------------------------------------------------------------------------
+# routes
+# --------------------------------------------------------------------------------------------------
 
 
 def route_rows(tables: Iterable[Json]) -> Rows:
@@ -228,7 +262,9 @@ def route_rows(tables: Iterable[Json]) -> Rows:
             start = [name, str(host.get("name", "")), shown_domains(host.get("domains", []))]
             routes = host.get("routes", [])
             shown = [r for r in routes if r.get("route", {}).get("cluster") != PASSTHROUGH]
-            rows += [[*start, path_match(route.get("match", {})), managed_by(route)] for route in shown]
+            rows += [
+                [*start, path_match(route.get("match", {})), managed_by(route)] for route in shown
+            ]
             if not routes:
                 rows.append([*start, "/*", "404"])
     return rows
@@ -245,7 +281,11 @@ def shown_domains(domains: list[str]) -> str:
         return domains[0]
     named = [d for d in domains if ":" not in d or d.endswith("]")]
     known = set(named)
-    short = [d for d in named if not any(_shorter(d, end) in known for end in (".svc.cluster.local", ".svc"))]
+    short = [
+        d
+        for d in named
+        if not any(_shorter(d, end) in known for end in (".svc.cluster.local", ".svc"))
+    ]
     more = len(short) - _SHOWN_DOMAINS
     return ", ".join(short[:_SHOWN_DOMAINS]) + (f" + {more} more..." if more > 0 else "")
 
@@ -267,7 +307,8 @@ def path_match(match: Mapping[str, Any]) -> str:
     return ""
 
 
-# endpoints ------------------------------------------------------------------------------------------------------------
+# endpoints
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,9 +339,14 @@ def endpoint_rows(statuses: Iterable[Json], wanted: EndpointFilter) -> Rows:
         for host in cluster.get("host_statuses", ()):
             if wanted.takes(host, name):
                 address, port = _host_address(host)
-                outlier = "FAILED" if host.get("health_status", {}).get("failed_outlier_check") else "OK"
+                outlier = (
+                    "FAILED" if host.get("health_status", {}).get("failed_outlier_check") else "OK"
+                )
                 found.append((address, port, name, _host_status(host), outlier))
-    return [[f"{a}:{p}" if p else a, status, outlier, name] for a, p, name, status, outlier in sorted(found)]
+    return [
+        [f"{a}:{p}" if p else a, status, outlier, name]
+        for a, p, name, status, outlier in sorted(found)
+    ]
 
 
 def _host_address(host: Json) -> tuple[str, int]:
@@ -325,7 +371,9 @@ def cluster_statuses(assignments: Iterable[Json]) -> list[Json]:
             "host_statuses": [
                 {
                     "address": endpoint.get("endpoint", {}).get("address", {}),
-                    "health_status": {"eds_health_status": endpoint.get("health_status", "UNKNOWN")},
+                    "health_status": {
+                        "eds_health_status": endpoint.get("health_status", "UNKNOWN")
+                    },
                 }
                 for group in assignment.get("endpoints", ())
                 for endpoint in group.get("lb_endpoints", ())

@@ -1,7 +1,8 @@
-"""TLS between proxies: what a client speaks to an endpoint, whom it expects there, and whether the target takes it.
+"""TLS between proxies: what a client speaks to an endpoint, whom it expects there, and whether the
+target takes it.
 
-Source: Envoy's `transport_socket_matches` (the first whose labels the endpoint has); Istio's TLS modes, told by the
-certificate that is shown.
+Source: Envoy's `transport_socket_matches` (the first whose labels the endpoint has); Istio's TLS
+modes, told by the certificate that is shown.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ _MESH_PROTOCOLS = ("istio", "istio-http/1.1", "istio-h2")
 
 @dataclass(frozen=True, slots=True)
 class UpstreamTls:
-    """`mode` in a DestinationRule's words; `peers` are the matchers of identities that the server may have."""
+    """`mode` in a DestinationRule's words; `peers` are the matchers of identities that the server
+    may have.
+    """
 
     mode: str = PLAIN
     peers: tuple[Json, ...] = ()
@@ -30,7 +33,9 @@ class UpstreamTls:
         return _MESH_PROTOCOLS if self.mode == MESH else ("http/1.1",)
 
     def expects(self, identity: str) -> Answer:
-        """Whether a server of this identity is taken for the right one; None if its identity is not known."""
+        """Whether a server of this identity is taken for the right one; None if its identity is not
+        known.
+        """
         if not self.peers or self.mode == PLAIN:
             return True
         return either(text_matches(peer, identity) for peer in self.peers) if identity else None
@@ -43,9 +48,15 @@ def mode_of(cluster: Json) -> str:
 
 def upstream_tls(cluster: Json, endpoint: Json) -> UpstreamTls:
     """What is spoken to an endpoint of a cluster."""
-    labels = endpoint.get("metadata", {}).get("filter_metadata", {}).get("envoy.transport_socket_match", {})
+    labels = (
+        endpoint.get("metadata", {})
+        .get("filter_metadata", {})
+        .get("envoy.transport_socket_match", {})
+    )
     matches = cluster.get("transport_socket_matches", ())
-    fitting = (m.get("transport_socket") for m in matches if m.get("match", {}).items() <= labels.items())
+    fitting = (
+        m.get("transport_socket") for m in matches if m.get("match", {}).items() <= labels.items()
+    )
     socket = next(fitting, cluster.get("transport_socket")) or {}
     context = socket.get("typed_config", {})
     if not str(context.get("@type", "")).endswith("UpstreamTlsContext"):
@@ -65,6 +76,9 @@ def is_taken(chain: Json, mode: str) -> bool:
     """Whether a filter chain of the target speaks what the client does."""
     context = chain.get("transport_socket", {}).get("typed_config")
     if context is None:
-        # Without a socket of its own a chain hands the bytes on, whatever they are, unless it reads them as HTTP.
+        # Without a socket of its own a chain hands the bytes on, whatever they are, unless it reads
+        # them as HTTP.
         return mode == PLAIN or routing.network_filter(chain, "HttpConnectionManager") is None
-    return mode in {MESH, MUTUAL} or (mode == SIMPLE and not context.get("require_client_certificate"))
+    return mode in {MESH, MUTUAL} or (
+        mode == SIMPLE and not context.get("require_client_certificate")
+    )

@@ -84,7 +84,9 @@ class Condition:
 class Rule:
     """One of the sources, one of the operations, and all the conditions."""
 
-    sources: Annotated[tuple[From, ...], Length(high=512)] = field(default=(), metadata={"json": "from"})
+    sources: Annotated[tuple[From, ...], Length(high=512)] = field(
+        default=(), metadata={"json": "from"}
+    )
     to: tuple[To, ...] = ()
     when: tuple[Condition, ...] = ()
 

@@ -9,9 +9,12 @@ from typing import Annotated, ClassVar
 from dockermesh.config.fields import REQUIRED, Length, Pattern, UInt32
 
 _GROUP = Pattern(
-    r"^$|^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$", "a lower-case domain name, or empty"
+    r"^$|^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$",
+    "a lower-case domain name, or empty",
 )
-_KIND = Pattern(r"^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$", "letters, digits and dashes, starting with a letter")
+_KIND = Pattern(
+    r"^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$", "letters, digits and dashes, starting with a letter"
+)
 _NAMESPACE = Pattern(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "a lower-case DNS label")
 
 
@@ -39,7 +42,9 @@ GRPC_STATUSES = (
 
 @dataclass(frozen=True, slots=True)
 class StringMatch:
-    """How a text is compared: exactly, by prefix, or by an RE2 expression that must match all of it."""
+    """How a text is compared: exactly, by prefix, or by an RE2 expression that must match all of
+    it.
+    """
 
     ONEOFS: ClassVar = (("exact", "prefix", "regex"),)
     exact: str | None = None
@@ -65,15 +70,17 @@ class PortSelector:
 class WorkloadSelector:
     """Workloads of networking kinds (Sidecar, EnvoyFilter, ServiceEntry), by labels."""
 
-    labels: Annotated[Mapping[str, Annotated[str, Length(high=63)]], Length(high=256)] = field(default_factory=dict)
+    labels: Annotated[Mapping[str, Annotated[str, Length(high=63)]], Length(high=256)] = field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class LabelSelector:
     """Workloads of security, telemetry and newer kinds, by labels."""
 
-    match_labels: Annotated[Mapping[str, Annotated[str, Length(high=63)]], Length(high=4096)] = field(
-        default_factory=dict
+    match_labels: Annotated[Mapping[str, Annotated[str, Length(high=63)]], Length(high=4096)] = (
+        field(default_factory=dict)
     )
 
 

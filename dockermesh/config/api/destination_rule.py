@@ -8,7 +8,12 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
-from dockermesh.config.api.common import LabelSelector, LocalityFailover, LocalityLoadBalancerSetting, PortSelector
+from dockermesh.config.api.common import (
+    LabelSelector,
+    LocalityFailover,
+    LocalityLoadBalancerSetting,
+    PortSelector,
+)
 from dockermesh.config.fields import REQUIRED, Duration, Int32, Length, Range, UInt32, UInt64
 
 

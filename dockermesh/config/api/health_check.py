@@ -1,4 +1,6 @@
-"""Active health checks, which Istio's API has no field for: an annotation of a DestinationRule, in YAML or JSON."""
+"""Active health checks, which Istio's API has no field for: an annotation of a DestinationRule, in
+YAML or JSON.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class GrpcCheck:
 
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
-    """What every proxy asks every endpoint of the service, how often, and how many answers count."""
+    """What every proxy asks every endpoint of the service, how often, and how many answers
+    count.
+    """
 
     ONEOFS: ClassVar = (("http", "tcp", "grpc"),)
     http: HttpCheck | None = None

@@ -1,7 +1,7 @@
 """MeshConfig: the settings of the whole mesh that dockermesh honours, by Istio's names.
 
-Every other field of Istio's MeshConfig is accepted with a warning that it has no effect (see `rules/mesh_config.py`),
-so that a file from a Kubernetes mesh can be reused.
+Every other field of Istio's MeshConfig is accepted with a warning that it has no effect (see
+`rules/mesh_config.py`), so that a file from a Kubernetes mesh can be reused.
 """
 
 from __future__ import annotations

@@ -29,7 +29,9 @@ class MutualTls:
 
 @dataclass(frozen=True, slots=True)
 class PeerAuthentication:
-    """The mode of the selected workloads (None: all of the namespace), and of single workload ports."""
+    """The mode of the selected workloads (None: all of the namespace), and of single workload
+    ports.
+    """
 
     selector: LabelSelector | None = None
     mtls: MutualTls | None = None

@@ -19,11 +19,15 @@ class ProxyImage:
 
 @dataclass(frozen=True, slots=True)
 class ProxyConfig:
-    """Settings of the selected proxies (None: all of the namespace); concurrency 0 is one thread per CPU."""
+    """Settings of the selected proxies (None: all of the namespace); concurrency 0 is one thread
+    per CPU.
+    """
 
     IGNORED: ClassVar = frozenset({"connectionSettings"})
 
     selector: LabelSelector | None = None
     concurrency: Annotated[Int32, Range(0, 2**31 - 1)] | None = None
-    environment_variables: Mapping[str, Annotated[str, Length(high=2048)]] = field(default_factory=dict)
+    environment_variables: Mapping[str, Annotated[str, Length(high=2048)]] = field(
+        default_factory=dict
+    )
     image: ProxyImage | None = None

@@ -42,7 +42,9 @@ class ServicePort:
 class ServiceEntry:
     """The hosts, ports and endpoints of a service."""
 
-    hosts: Annotated[tuple[str, ...], Length(low=1, high=256)] = field(default=(), metadata=REQUIRED)
+    hosts: Annotated[tuple[str, ...], Length(low=1, high=256)] = field(
+        default=(), metadata=REQUIRED
+    )
     addresses: Annotated[tuple[Annotated[str, Length(high=64)], ...], Length(high=256)] = ()
     ports: Annotated[tuple[ServicePort, ...], Length(high=256)] = ()
     location: Location = Location.MESH_EXTERNAL

@@ -147,7 +147,9 @@ class HTTPRewrite:
 
 @dataclass(frozen=True, slots=True)
 class HTTPRetry:
-    """When and how often a request is tried again; None for `attempts` cannot be said, 0 disables."""
+    """When and how often a request is tried again; None for `attempts` cannot be said, 0
+    disables.
+    """
 
     attempts: Int32 = 0
     per_try_timeout: Duration | None = None

@@ -16,9 +16,9 @@ class WorkloadEntry:
     """One workload: an address, the ports it maps and its labels."""
 
     address: Annotated[str, Length(high=256)] = ""
-    ports: Annotated[Mapping[Annotated[str, Length(1, 63), _PORT_NAME], UInt32], Length(high=128)] = field(
-        default_factory=dict
-    )
+    ports: Annotated[
+        Mapping[Annotated[str, Length(1, 63), _PORT_NAME], UInt32], Length(high=128)
+    ] = field(default_factory=dict)
     labels: Annotated[Mapping[str, str], Length(high=256)] = field(default_factory=dict)
     network: Annotated[str, Length(high=2048)] = ""
     locality: Annotated[str, Length(high=2048)] = ""

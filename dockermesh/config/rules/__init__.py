@@ -1,1 +1,3 @@
-"""Istio's validation rules, one module per module of `api/`; each reports to a cursor and returns nothing."""
+"""Istio's validation rules, one module per module of `api/`; each reports to a cursor and returns
+nothing.
+"""

@@ -7,16 +7,26 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
-from dockermesh.config.api.authorization_policy import Action, AuthorizationPolicy, Condition, Operation, Rule, Source
+from dockermesh.config.api.authorization_policy import (
+    Action,
+    AuthorizationPolicy,
+    Condition,
+    Operation,
+    Rule,
+    Source,
+)
 from dockermesh.config.fields import json_name
 from dockermesh.config.findings import Cursor
 from dockermesh.config.resource import Resource
 from dockermesh.config.rules.names import check_subnet
 from dockermesh.config.rules.scope import check_label_selector, check_targets, report
 
-_TRUTH = frozenset({"1", "t", "T", "true", "TRUE", "True", "0", "f", "F", "false", "FALSE", "False"})
+_TRUTH = frozenset(
+    {"1", "t", "T", "true", "TRUE", "True", "0", "f", "F", "false", "FALSE", "False"}
+)
 _DRY_RUN = "istio.io/dry-run"
-# What Istio's path templates do not allow beside {*} and {**}: other names in braces, and other wildcards.
+# What Istio's path templates do not allow beside {*} and {**}: other names in braces, and other
+# wildcards.
 _BAD_TEMPLATE = re.compile(r"/\{\w+=\*\*?\}|\{\w*\}|/\*\*?|\*\*?/")
 _IDENTITY = ("principals", "not_principals", "namespaces", "not_namespaces")
 _HTTP_ONLY_SOURCES = ("request_principals", "not_request_principals")
@@ -66,7 +76,10 @@ def _raw_list(raw: Any, key: str) -> list[Any]:
 
 def _check_action(spec: AuthorizationPolicy, at: Cursor) -> None:
     if spec.action in (Action.CUSTOM, Action.DENY) and not spec.rules:
-        (at / "rules").error(f"action {spec.action.value} without rules never applies; add an empty rule to match all")
+        (at / "rules").error(
+            f"action {spec.action.value} without rules never applies; add an empty rule to"
+            " match all"
+        )
     if spec.action is Action.CUSTOM and (spec.provider is None or not spec.provider.name):
         (at / "provider" / "name").error("must be set for action CUSTOM")
     if spec.action is not Action.CUSTOM and spec.provider is not None:
@@ -100,14 +113,20 @@ def _check_rule(rule: Rule, action: Action, at: Cursor) -> None:
     for index, condition in enumerate(rule.when):
         _check_condition(condition, action, at / "when" / index)
     if action is Action.DENY and _denies_all_tcp(rule):
-        at.warn("denies all traffic to TCP ports, as only HTTP attributes are used in a DENY rule; name the ports")
+        at.warn(
+            "denies all traffic to TCP ports, as only HTTP attributes are used in a DENY rule; name"
+            " the ports"
+        )
 
 
 def _denies_all_tcp(rule: Rule) -> bool:
     sources = [entry.source for entry in rule.sources if entry.source is not None]
     operations = [entry.operation for entry in rule.to if entry.operation is not None]
     tcp_source = any(
-        getattr(source, f.name) for source in sources for f in fields(source) if f.name not in _HTTP_ONLY_SOURCES
+        getattr(source, f.name)
+        for source in sources
+        for f in fields(source)
+        if f.name not in _HTTP_ONLY_SOURCES
     )
     if operations:
         return not any(operation.ports or operation.not_ports for operation in operations)
@@ -132,7 +151,11 @@ def _check_source(source: Source, action: Action, at: Cursor) -> None:
 
 def _check_account(account: str) -> str:
     parts = account.split("/")
-    return "" if len(parts) <= 2 and all(parts) else f"{account[:80]!r} must be 'account' or 'namespace/account'"
+    return (
+        ""
+        if len(parts) <= 2 and all(parts)
+        else f"{account[:80]!r} must be 'account' or 'namespace/account'"
+    )
 
 
 def _check_operation(operation: Operation, at: Cursor) -> None:
@@ -177,7 +200,9 @@ def _check_condition(condition: Condition, action: Action, at: Cursor) -> None:
     report(at / "key", wrong)
     _check_values(condition.values, at / "values", check)
     _check_values(condition.not_values, at / "notValues", check)
-    if action is Action.CUSTOM and (key.startswith("request.auth.") or key in ("source.namespace", "source.principal")):
+    if action is Action.CUSTOM and (
+        key.startswith("request.auth.") or key in ("source.namespace", "source.principal")
+    ):
         (at / "key").error(f"{key} is not supported with action CUSTOM")
 
 

@@ -1,6 +1,8 @@
-"""Whether a text is an expression of CEL, the Common Expression Language: its grammar, not its types.
+"""Whether a text is an expression of CEL, the Common Expression Language: its grammar, not its
+types.
 
-Source of the grammar: https://github.com/google/cel-spec/blob/master/doc/langdef.md. Depth is bounded.
+Source of the grammar: https://github.com/google/cel-spec/blob/master/doc/langdef.md. Depth is
+bounded.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ _TOKEN = re.compile(
     (?P<space>\s+|//[^\n]*)
   | (?P<string>[rR]?[bB]?[rR]?(?:\"\"\"(?:[^\\]|\\.)*?\"\"\"|'''(?:[^\\]|\\.)*?'''
       |"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'))
-  | (?P<number>0x[0-9a-fA-F]+[uU]?|[0-9]*\.[0-9]+(?:[eE][+-]?[0-9]+)?|[0-9]+[eE][+-]?[0-9]+|[0-9]+[uU]?)
+  | (?P<number>0x[0-9a-fA-F]+[uU]?|[0-9]*\.[0-9]+(?:[eE][+-]?[0-9]+)?
+      |[0-9]+[eE][+-]?[0-9]+|[0-9]+[uU]?)
   | (?P<name>[_a-zA-Z][_a-zA-Z0-9]*)
   | (?P<operator>\|\||&&|==|!=|<=|>=|[-+*/%<>!?:.,(){}\[\]])
     """,
@@ -87,7 +90,10 @@ class _Parser:
         return self.tokens[self.at][1] if self.at < len(self.tokens) else ""
 
     def _accept(self, text: str) -> bool:
-        if self.at < len(self.tokens) and self.tokens[self.at] == ("name" if text == "in" else "operator", text):
+        if self.at < len(self.tokens) and self.tokens[self.at] == (
+            "name" if text == "in" else "operator",
+            text,
+        ):
             self.at += 1
             return True
         return False
@@ -97,7 +103,9 @@ class _Parser:
             raise _Wrong(f"expected {text!r}, not {self._peek() or 'the end'!r}")
 
     def _expression(self) -> None:
-        """Operands joined by binary operators (whose precedence does not matter here), or `a ? b : c`."""
+        """Operands joined by binary operators (whose precedence does not matter here), or `a ? b :
+        c`.
+        """
         self.depth += 1
         if self.depth > _MAX_DEPTH:
             raise _Wrong("it is nested too deeply")

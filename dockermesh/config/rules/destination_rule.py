@@ -25,7 +25,13 @@ from dockermesh.config.findings import Cursor
 from dockermesh.config.health_check import read_health_check
 from dockermesh.config.resource import Resource
 from dockermesh.config.rules.locality import check_locality, check_zone_aware
-from dockermesh.config.rules.names import check_fqdn, check_host, check_label, check_port, is_ip_address
+from dockermesh.config.rules.names import (
+    check_fqdn,
+    check_host,
+    check_label,
+    check_port,
+    is_ip_address,
+)
 from dockermesh.config.rules.scope import check_export, check_label_selector, check_labels, report
 
 _MILLISECOND = timedelta(milliseconds=1)
@@ -47,7 +53,9 @@ def check_destinationrules(resource: Resource[DestinationRule], at: Cursor) -> N
         names.add(subset.name)
         _check_subset(subset, namespace, at / "subsets" / index)
     check_export(spec.export_to, namespace, at / "exportTo")
-    if spec.workload_selector is not None and any(e not in (".", namespace) for e in spec.export_to):
+    if spec.workload_selector is not None and any(
+        e not in (".", namespace) for e in spec.export_to
+    ):
         (at / "exportTo").error("with a workloadSelector it must be the rule's own namespace only")
     check_label_selector(spec.workload_selector, at / "workloadSelector")
 
@@ -92,7 +100,10 @@ def _check_blocks(policy: TrafficPolicy | PortTrafficPolicy, namespace: str, at:
 def _check_outlier(outlier: OutlierDetection, at: Cursor) -> None:
     if outlier.consecutive_local_origin_failures and not outlier.split_external_local_origin_errors:
         (at / "consecutiveLocalOriginFailures").error("needs splitExternalLocalOriginErrors: true")
-    percentages = {"maxEjectionPercent": outlier.max_ejection_percent, "minHealthPercent": outlier.min_health_percent}
+    percentages = {
+        "maxEjectionPercent": outlier.max_ejection_percent,
+        "minHealthPercent": outlier.min_health_percent,
+    }
     for name, value in percentages.items():
         if not 0 <= value <= 100:
             (at / name).error(f"percentage {value} is not in the range 0..100")
@@ -135,13 +146,21 @@ def _check_tcp_pool(tcp: TCPSettings, at: Cursor) -> None:
         (at / "idleTimeout").error("must be 0s, or at least 1ms and a whole number of milliseconds")
 
 
-def _check_load_balancer(balancer: LoadBalancerSettings, outlier: OutlierDetection | None, at: Cursor) -> None:
+def _check_load_balancer(
+    balancer: LoadBalancerSettings, outlier: OutlierDetection | None, at: Cursor
+) -> None:
     if balancer.consistent_hash is not None:
         _check_consistent_hash(balancer.consistent_hash, at / "consistentHash")
-    check_locality(balancer.locality_lb_setting, at / "localityLbSetting", has_outlier=outlier is not None)
-    check_zone_aware(balancer.zone_aware_lb_setting, at / "zoneAwareLbSetting", has_outlier=outlier is not None)
+    check_locality(
+        balancer.locality_lb_setting, at / "localityLbSetting", has_outlier=outlier is not None
+    )
+    check_zone_aware(
+        balancer.zone_aware_lb_setting, at / "zoneAwareLbSetting", has_outlier=outlier is not None
+    )
     if balancer.locality_lb_setting is not None and balancer.zone_aware_lb_setting is not None:
-        (at / "zoneAwareLbSetting").error("only one of localityLbSetting and zoneAwareLbSetting may be set")
+        (at / "zoneAwareLbSetting").error(
+            "only one of localityLbSetting and zoneAwareLbSetting may be set"
+        )
 
 
 def _check_consistent_hash(balancer: ConsistentHashLB, at: Cursor) -> None:
@@ -157,7 +176,9 @@ def _check_consistent_hash(balancer: ConsistentHashLB, at: Cursor) -> None:
             if not attribute.name:
                 (place / "attributes" / index / "name").error("is required")
             elif attribute.name in names:
-                (place / "attributes" / index / "name").error(f"duplicate cookie attribute {attribute.name!r}")
+                (place / "attributes" / index / "name").error(
+                    f"duplicate cookie attribute {attribute.name!r}"
+                )
             names.add(attribute.name)
     if balancer.http_header_name == "":
         (at / "httpHeaderName").error("must not be empty")
@@ -205,7 +226,10 @@ def _check_unverified(tls: ClientTlsSettings, at: Cursor) -> None:
     if tls.mode in (ClientTlsMode.SIMPLE, ClientTlsMode.MUTUAL) and (
         tls.ca_certificates or named or tls.subject_alt_names
     ):
-        at.error("caCertificates, credentialName and subjectAltNames have no meaning when nothing is verified")
+        at.error(
+            "caCertificates, credentialName and subjectAltNames have no meaning when nothing is"
+            " verified"
+        )
 
 
 def _check_tunnel(tunnel: TunnelSettings, at: Cursor) -> None:

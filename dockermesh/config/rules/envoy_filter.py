@@ -1,4 +1,6 @@
-"""Rules of EnvoyFilter, as far as they can be told without Envoy's own types; those are checked by translation."""
+"""Rules of EnvoyFilter, as far as they can be told without Envoy's own types; those are checked by
+translation.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,13 @@ from dockermesh.config.rules.scope import check_targets, check_workload_selector
 
 _LISTENER = (ApplyTo.LISTENER, ApplyTo.FILTER_CHAIN, ApplyTo.NETWORK_FILTER, ApplyTo.HTTP_FILTER)
 _ROUTE = (ApplyTo.ROUTE_CONFIGURATION, ApplyTo.VIRTUAL_HOST, ApplyTo.HTTP_ROUTE)
-_CONNECTION_MANAGERS = ("envoy.filters.network.http_connection_manager", "envoy.http_connection_manager")
-_FORMER_API = re.compile(r"envoy\.(?:api|config|type|service|data|admin)\.(?:[a-z0-9_.]+\.)?v2(?:alpha\d*)?\.")
+_CONNECTION_MANAGERS = (
+    "envoy.filters.network.http_connection_manager",
+    "envoy.http_connection_manager",
+)
+_FORMER_API = re.compile(
+    r"envoy\.(?:api|config|type|service|data|admin)\.(?:[a-z0-9_.]+\.)?v2(?:alpha\d*)?\."
+)
 _RENAMED = {
     "envoy.buffer": "envoy.filters.http.buffer",
     "envoy.cors": "envoy.filters.http.cors",
@@ -41,11 +48,16 @@ _RENAMED = {
 def check_envoyfilters(resource: Resource[EnvoyFilter], at: Cursor) -> None:
     """All rules of an EnvoyFilter."""
     spec = resource.spec
-    at.warn("EnvoyFilter depends on details that may change with any release; prefer other resources if possible")
+    at.warn(
+        "EnvoyFilter depends on details that may change with any release; prefer other resources if"
+        " possible"
+    )
     check_workload_selector(spec.workload_selector, at / "workloadSelector")
     check_targets(None, spec.target_refs, at)
     if spec.target_refs:
-        (at / "targetRefs").warn("selects nothing: there are no waypoints and no gateways of the Gateway API")
+        (at / "targetRefs").warn(
+            "selects nothing: there are no waypoints and no gateways of the Gateway API"
+        )
     if spec.workload_selector is not None and spec.target_refs:
         (at / "targetRefs").error("only one of workloadSelector and targetRefs may be set")
     for index, patch in enumerate(spec.config_patches):
@@ -70,7 +82,9 @@ def _check_patch(entry: ConfigPatch, at: Cursor) -> None:
 
 
 def _check_types(value: Any) -> str:
-    """Types of Envoy's former API are refused by name; whether others exist is known to translation only."""
+    """Types of Envoy's former API are refused by name; whether others exist is known to translation
+    only.
+    """
     pending: list[Any] = [value]
     while pending:
         part = pending.pop()
@@ -94,7 +108,9 @@ def _check_match(match: ConfigObjectMatch, apply_to: ApplyTo, at: Cursor) -> Non
         "waypoint": match.waypoint,
     }
     given = next((name for name, value in objects.items() if value is not None), "")
-    allowed = "listener" if apply_to in _LISTENER else "routeConfiguration" if apply_to in _ROUTE else ""
+    allowed = (
+        "listener" if apply_to in _LISTENER else "routeConfiguration" if apply_to in _ROUTE else ""
+    )
     allowed = "cluster" if apply_to is ApplyTo.CLUSTER else allowed
     if given and allowed and given not in (allowed, "waypoint"):
         (at / given).error(f"{apply_to.value} can only be matched by {allowed}")

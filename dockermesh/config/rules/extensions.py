@@ -5,7 +5,13 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-from dockermesh.config.api.extensions import EnvValueSource, TrafficExtension, TrafficSelector, VmConfig, WasmPlugin
+from dockermesh.config.api.extensions import (
+    EnvValueSource,
+    TrafficExtension,
+    TrafficSelector,
+    VmConfig,
+    WasmPlugin,
+)
 from dockermesh.config.findings import Cursor
 from dockermesh.config.resource import Resource
 from dockermesh.config.rules.scope import check_label_selector, check_targets, report

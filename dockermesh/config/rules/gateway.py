@@ -53,9 +53,15 @@ def check_gateways(resource: Resource[Gateway], at: Cursor) -> None:
         if server.port is None:
             continue
         if server.port.name and server.port.name in names:
-            (place / "port" / "name").error(f"port names must be unique: {server.port.name!r} is used twice")
+            (place / "port" / "name").error(
+                f"port names must be unique: {server.port.name!r} is used twice"
+            )
         names.add(server.port.name)
-        if server.tls is not None and server.tls.https_redirect and not is_http(server.port.protocol):
+        if (
+            server.tls is not None
+            and server.tls.https_redirect
+            and not is_http(server.port.protocol)
+        ):
             (place / "tls" / "httpsRedirect").warn("should only be used with HTTP servers")
 
 
@@ -117,7 +123,12 @@ def _check_tls_fits(server: Server, port: ServerPort, at: Cursor) -> None:
         return
     if not is_http(port.protocol):
         at.error("TLS settings are not allowed on ports that are neither HTTPS nor TLS")
-    elif tls.mode not in _PASSTHROUGH or tls.ca_certificates or tls.private_key or tls.server_certificate:
+    elif (
+        tls.mode not in _PASSTHROUGH
+        or tls.ca_certificates
+        or tls.private_key
+        or tls.server_certificate
+    ):
         at.error("TLS settings other than httpsRedirect are not allowed on plain HTTP ports")
 
 
@@ -127,18 +138,23 @@ def check_server_tls(tls: ServerTlsSettings, at: Cursor) -> None:
     if tls.mode is ServerTlsMode.ISTIO_MUTUAL:
         _check_istio_mutual(tls, at)
         return
-    if tls.mode in _PASSTHROUGH and (_certificate_sources(tls) or tls.server_certificate or tls.private_key):
+    if tls.mode in _PASSTHROUGH and (
+        _certificate_sources(tls) or tls.server_certificate or tls.private_key
+    ):
         (at / "mode").warn(f"{tls.mode.value} does not use certificates, they will be ignored")
     if _certificate_sources(tls) > 1:
         at.error(
-            "only one of credentialName, credentialNames, serverCertificate with privateKey, tlsCertificates may be set"
+            "only one of credentialName, credentialNames, serverCertificate with privateKey,"
+            " tlsCertificates may be set"
         )
     _check_files(tls, at)
 
 
 def _certificate_sources(tls: ServerTlsSettings) -> int:
     pair = bool(tls.server_certificate and tls.private_key)
-    return sum((pair, bool(tls.credential_name), bool(tls.credential_names), bool(tls.tls_certificates)))
+    return sum(
+        (pair, bool(tls.credential_name), bool(tls.credential_names), bool(tls.tls_certificates))
+    )
 
 
 def _check_files(tls: ServerTlsSettings, at: Cursor) -> None:
@@ -160,7 +176,9 @@ def _check_pairs(tls: ServerTlsSettings, at: Cursor) -> None:
         (at / "caCertificates").error(f"{mode} requires a client CA bundle")
     if len(tls.tls_certificates) > 2:
         (at / "tlsCertificates").warn(f"{mode} supports at most 2 server certificates")
-    pairs = [(pair, at / "tlsCertificates" / index) for index, pair in enumerate(tls.tls_certificates)]
+    pairs = [
+        (pair, at / "tlsCertificates" / index) for index, pair in enumerate(tls.tls_certificates)
+    ]
     for pair, place in pairs or [(TlsCertificate(tls.server_certificate, tls.private_key), at)]:
         if not pair.server_certificate:
             (place / "serverCertificate").error(f"{mode} requires a server certificate")
@@ -186,11 +204,15 @@ def _check_istio_mutual(tls: ServerTlsSettings, at: Cursor) -> None:
 def _check_versions(tls: ServerTlsSettings, at: Cursor) -> None:
     old = (TlsProtocol.TLSV1_0, TlsProtocol.TLSV1_1)
     if tls.min_protocol_version in old and not tls.cipher_suites:
-        (at / "minProtocolVersion").warn("versions below TLSV1_2 need cipherSuites, as no default one is compatible")
+        (at / "minProtocolVersion").warn(
+            "versions below TLSV1_2 need cipherSuites, as no default one is compatible"
+        )
     seen: set[str] = set()
     for index, suite in enumerate(tls.cipher_suites):
         if suite and suite != "ALL" and suite[0].isalnum() and suite not in CIPHER_SUITES:
-            (at / "cipherSuites" / index).warn(f"cipher suite {suite!r} is not supported, it will be ignored")
+            (at / "cipherSuites" / index).warn(
+                f"cipher suite {suite!r} is not supported, it will be ignored"
+            )
         elif suite in seen:
             (at / "cipherSuites" / index).warn(f"cipher suite {suite!r} is given twice")
         seen.add(suite)

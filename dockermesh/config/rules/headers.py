@@ -16,7 +16,8 @@ _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _STRING = r'"(?:[^"\\]|\\.)*"'
 # Envoy's substitution: %NAME%, %NAME(argument)% or %NAME(["a", "b"])%; %% is a percent sign.
 _VALUE = re.compile(
-    rf"(?:[^%]|%%|%[^%(]+%|%[^%(]*\( *(?:\[ *{_STRING}(?: *, *{_STRING})* *\] *|[^\[ ](?:[^)\\\"]|\\.)*)\) *%)*"
+    rf"(?:[^%]|%%|%[^%(]+%|%[^%(]*\( *(?:\[ *{_STRING}(?: *, *{_STRING})* *\] *|[^\["
+    r" ](?:[^)\\\"]|\\.)*)\) *%)*"
 )
 
 
@@ -53,7 +54,11 @@ def check_value(value: str) -> str:
     """A header value, in which `%` starts a variable of Envoy."""
     if _CONTROL.search(value):
         return "header value must not contain control characters"
-    return "" if _VALUE.fullmatch(value) else f"header value {value[:80]!r} has a '%' that starts no variable; write %%"
+    return (
+        ""
+        if _VALUE.fullmatch(value)
+        else f"header value {value[:80]!r} has a '%' that starts no variable; write %%"
+    )
 
 
 def is_authority(name: str) -> bool:

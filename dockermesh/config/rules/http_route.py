@@ -19,7 +19,12 @@ from dockermesh.config.api.virtual_service import (
     HTTPRoute,
 )
 from dockermesh.config.findings import Cursor
-from dockermesh.config.rules.headers import check_cors_name, check_headers, check_match_name, is_authority
+from dockermesh.config.rules.headers import (
+    check_cors_name,
+    check_headers,
+    check_match_name,
+    is_authority,
+)
 from dockermesh.config.rules.names import check_label, check_port
 from dockermesh.config.rules.regex import check_regex
 from dockermesh.config.rules.scope import check_labels, report
@@ -31,7 +36,9 @@ from dockermesh.config.rules.virtual_service import (
     check_source,
 )
 
-_METHODS = frozenset(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "*"])
+_METHODS = frozenset(
+    ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "*"]
+)
 _RETRY_ON = frozenset(
     {
         "5xx",
@@ -54,7 +61,14 @@ _RETRY_ON = frozenset(
 )
 _STATUS_CODES = {226, 307, 308, 428, 429, 431, 451, 510, 511} | frozenset(
     code
-    for codes in (range(100, 104), range(200, 209), range(300, 306), range(400, 419), range(421, 427), range(500, 509))
+    for codes in (
+        range(100, 104),
+        range(200, 209),
+        range(300, 306),
+        range(400, 419),
+        range(421, 427),
+        range(500, 509),
+    )
     for code in codes
 )
 _LARGE_BODY = 100 * 1024
@@ -97,7 +111,11 @@ def _check_conflicts(http: HTTPRoute, at: Cursor, *, is_delegate: bool) -> None:
         return
     terminal = "redirect" if http.redirect else "directResponse" if http.direct_response else ""
     if terminal:
-        others: dict[str, object] = {"route": http.route, "fault": http.fault, "rewrite": http.rewrite}
+        others: dict[str, object] = {
+            "route": http.route,
+            "fault": http.fault,
+            "rewrite": http.rewrite,
+        }
         if terminal == "redirect":
             others["directResponse"] = http.direct_response
         for name, given in others.items():
@@ -124,7 +142,11 @@ def _check_match(match: HTTPMatchRequest, at: Cursor) -> None:
             _check_string(value, at / "withoutHeaders" / name)
     if match.uri is not None and match.uri.regex is not None:
         report(at / "uri" / "regex", check_regex(match.uri.regex))
-    for field, string in (("scheme", match.scheme), ("method", match.method), ("authority", match.authority)):
+    for field, string in (
+        ("scheme", match.scheme),
+        ("method", match.method),
+        ("authority", match.authority),
+    ):
         if string is not None:
             _check_string(string, at / field)
     for name, value in match.query_params.items():
@@ -144,21 +166,30 @@ def _check_string(string: StringMatch, at: Cursor) -> None:
 def _check_single_authority(http: HTTPRoute, at: Cursor) -> None:
     request = http.headers.request if http.headers is not None else None
     names = [*request.set, *request.add] if request is not None else []
-    rewrites = sum(is_authority(name) for name in names) + bool(http.rewrite is not None and http.rewrite.authority)
+    rewrites = sum(is_authority(name) for name in names) + bool(
+        http.rewrite is not None and http.rewrite.authority
+    )
     if rewrites > 1:
-        (at / "headers" / "request").error("the authority header cannot be set more than once in a route")
+        (at / "headers" / "request").error(
+            "the authority header cannot be set more than once in a route"
+        )
 
 
 def _check_cors(cors: CorsPolicy, at: Cursor) -> None:
     for index, origin in enumerate(cors.allow_origins):
         if not (origin.exact or origin.prefix or origin.regex):
-            (at / "allowOrigins" / index).error("exact, prefix or regex must be given, and not be empty")
+            (at / "allowOrigins" / index).error(
+                "exact, prefix or regex must be given, and not be empty"
+            )
         elif origin.regex is not None:
             report(at / "allowOrigins" / index / "regex", check_regex(origin.regex))
     for index, method in enumerate(cors.allow_methods):
         if method not in _METHODS:
             (at / "allowMethods" / index).error(f"{method[:40]!r} is not a supported HTTP method")
-    for field, names in (("allowHeaders", cors.allow_headers), ("exposeHeaders", cors.expose_headers)):
+    for field, names in (
+        ("allowHeaders", cors.allow_headers),
+        ("exposeHeaders", cors.expose_headers),
+    ):
         for index, name in enumerate(names):
             report(at / field / index, check_cors_name(name))
     if cors.max_age is not None and cors.max_age % timedelta(seconds=1):
@@ -183,7 +214,9 @@ def _check_fault(fault: HTTPFaultInjection, at: Cursor) -> None:
     if abort.http_status is not None:
         report(place / "httpStatus", _check_status(abort.http_status))
     elif abort.grpc_status is not None and abort.grpc_status not in GRPC_STATUSES:
-        (place / "grpcStatus").error(f"{abort.grpc_status[:40]!r} is not a gRPC status such as NOT_FOUND")
+        (place / "grpcStatus").error(
+            f"{abort.grpc_status[:40]!r} is not a gRPC status such as NOT_FOUND"
+        )
     elif abort.http2_error is not None:
         (place / "http2Error").error("is not supported, use httpStatus or grpcStatus")
     elif abort.grpc_status is None:
@@ -212,7 +245,9 @@ def _check_share(percentage: Percent | None, at: Cursor) -> None:
 
 def _check_redirect(redirect: HTTPRedirect, http: HTTPRoute, at: Cursor) -> None:
     has_port = redirect.port is not None or redirect.derive_port is not None
-    if not (redirect.uri or redirect.prefix_rewrite or redirect.authority or redirect.scheme or has_port):
+    if not (
+        redirect.uri or redirect.prefix_rewrite or redirect.authority or redirect.scheme or has_port
+    ):
         at.error("a redirect must have uri, prefixRewrite, authority, scheme or port")
     if redirect.uri and redirect.prefix_rewrite:
         (at / "prefixRewrite").error("only one of uri and prefixRewrite may be set")
@@ -221,7 +256,9 @@ def _check_redirect(redirect: HTTPRedirect, http: HTTPRoute, at: Cursor) -> None
             if match.uri is not None and match.uri.regex is not None:
                 (at / "prefixRewrite").error(f"needs a prefix, but match[{index}].uri is a regex")
     if redirect.redirect_code and not 300 <= redirect.redirect_code <= 399:
-        (at / "redirectCode").error(f"{redirect.redirect_code} is not a redirect code, it must be 3xx")
+        (at / "redirectCode").error(
+            f"{redirect.redirect_code} is not a redirect code, it must be 3xx"
+        )
     if redirect.scheme and redirect.scheme not in ("http", "https"):
         (at / "scheme").error("must be http or https")
     if redirect.port:
@@ -254,11 +291,18 @@ def check_retries(retries: HTTPRetry, at: Cursor) -> None:
     if retries.attempts < 0:
         (at / "attempts").error("must not be negative")
     if retries.attempts == 0 and (
-        retries.per_try_timeout is not None or retries.retry_on or retries.retry_remote_localities is not None
+        retries.per_try_timeout is not None
+        or retries.retry_on
+        or retries.retry_remote_localities is not None
     ):
         (at / "attempts").error("is 0, which disables retries, but other retry settings are given")
     for policy in retries.retry_on.split(",") if retries.retry_on else ():
-        is_status = policy.isascii() and policy.isdecimal() and len(policy) == 3 and int(policy) in _STATUS_CODES
+        is_status = (
+            policy.isascii()
+            and policy.isdecimal()
+            and len(policy) == 3
+            and int(policy) in _STATUS_CODES
+        )
         if not is_status and policy not in _RETRY_ON:
             (at / "retryOn").error(f"{policy[:40]!r} is not a retry condition or an HTTP status")
 

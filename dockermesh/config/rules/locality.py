@@ -9,10 +9,16 @@ from dockermesh.config.api.destination_rule import ZoneAwareLbSetting
 from dockermesh.config.findings import Cursor
 from dockermesh.config.rules.scope import report
 
-_TOPOLOGY = ("topology.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.istio.io/subzone")
+_TOPOLOGY = (
+    "topology.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+    "topology.istio.io/subzone",
+)
 
 
-def check_locality(setting: LocalityLoadBalancerSetting | None, at: Cursor, *, has_outlier: bool) -> None:
+def check_locality(
+    setting: LocalityLoadBalancerSetting | None, at: Cursor, *, has_outlier: bool
+) -> None:
     """Weights, or failover, between localities."""
     if setting is None:
         return
@@ -27,7 +33,9 @@ def check_locality(setting: LocalityLoadBalancerSetting | None, at: Cursor, *, h
         place = at / "distribute" / index / "to"
         for locality, weight in rule.to.items():
             if not 1 <= weight <= 100:
-                (place / locality).error(f"locality weight must be in the range 1..100, not {weight}")
+                (place / locality).error(
+                    f"locality weight must be in the range 1..100, not {weight}"
+                )
         if sum(rule.to.values()) != 100:
             place.error(f"the weights add up to {sum(rule.to.values())}, not to 100")
         report(place, _check_localities(rule.to))

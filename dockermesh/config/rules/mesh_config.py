@@ -21,7 +21,10 @@ def check_meshconfigs(resource: Resource[MeshConfig], at: Cursor) -> None:
     from dockermesh.config.rules.locality import check_locality
 
     spec = resource.spec
-    for field, domains in (("trustDomain", (spec.trust_domain,)), ("trustDomainAliases", spec.trust_domain_aliases)):
+    for field, domains in (
+        ("trustDomain", (spec.trust_domain,)),
+        ("trustDomainAliases", spec.trust_domain_aliases),
+    ):
         for index, domain in enumerate(domains):
             place = at / field if field == "trustDomain" else at / field / index
             if domain or field != "trustDomain":
@@ -45,13 +48,17 @@ def check_meshconfigs(resource: Resource[MeshConfig], at: Cursor) -> None:
     for index, provider in enumerate(spec.extension_providers):
         _check_provider(provider, at / "extensionProviders" / index)
         if provider.name in names:
-            (at / "extensionProviders" / index / "name").error(f"duplicate provider {provider.name!r}")
+            (at / "extensionProviders" / index / "name").error(
+                f"duplicate provider {provider.name!r}"
+            )
         names.add(provider.name)
 
 
 def _check_trust_domain(domain: str) -> str:
     labels = domain.removesuffix(".").split(".")
-    return next((wrong for wrong in (check_label(label, "trust domain") for label in labels) if wrong), "")
+    return next(
+        (wrong for wrong in (check_label(label, "trust domain") for label in labels) if wrong), ""
+    )
 
 
 def _check_provider(provider: Provider, at: Cursor) -> None:
@@ -74,7 +81,9 @@ def _check_provider(provider: Provider, at: Cursor) -> None:
     for name, entry in services.items():
         if entry is not None:
             host = entry.service.rpartition("/")[2]
-            report(at / name / "service", check_host(host) if host != "*" else "must be one service")
+            report(
+                at / name / "service", check_host(host) if host != "*" else "must be one service"
+            )
             report(at / name / "port", check_port(entry.port))
     for name, authorizer in (
         ("envoyExtAuthzHttp", provider.envoy_ext_authz_http),
@@ -83,6 +92,8 @@ def _check_provider(provider: Provider, at: Cursor) -> None:
         if authorizer is None:
             continue
         if authorizer.status_on_error and not _STATUS.fullmatch(authorizer.status_on_error):
-            (at / name / "statusOnError").error(f"{authorizer.status_on_error[:20]!r} is not an HTTP status")
+            (at / name / "statusOnError").error(
+                f"{authorizer.status_on_error[:20]!r} is not an HTTP status"
+            )
         if authorizer.path_prefix and not authorizer.path_prefix.startswith("/"):
             (at / name / "pathPrefix").error("must start with '/'")

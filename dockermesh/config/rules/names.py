@@ -1,7 +1,8 @@
-"""Names, hosts, ports, addresses and protocols: each check returns what is wrong with a text, or nothing.
+"""Names, hosts, ports, addresses and protocols: each check returns what is wrong with a text, or
+nothing.
 
-Sources: Istio `pkg/config/labels`, `pkg/config/protocol`, `pkg/config/validation/agent`. Labels may have
-capitals, as there.
+Sources: Istio `pkg/config/labels`, `pkg/config/protocol`, `pkg/config/validation/agent`. Labels may
+have capitals, as there.
 """
 
 from __future__ import annotations
@@ -32,7 +33,11 @@ def check_label(text: str, what: str) -> str:
     """A name that must be one label of a domain name."""
     if not text:
         return f"{what} must not be empty"
-    return "" if is_label(text) else f"{what} {text[:80]!r} must be a DNS label: letters, digits and '-', at most 63"
+    return (
+        ""
+        if is_label(text)
+        else f"{what} {text[:80]!r} must be a DNS label: letters, digits and '-', at most 63"
+    )
 
 
 def check_fqdn(host: str) -> str:
@@ -55,7 +60,9 @@ def check_gateway_bound_host(host: str, *, sni: bool) -> str:
     """As `check_host`; with SNI routing also the generated `outbound_.80_._.host`."""
     if sni and host.startswith("outbound_."):
         return (
-            "" if _SNI_DNAT.fullmatch(host) else f"host {host!r} is not of the form outbound_.<port>_.<subset>_.<host>"
+            ""
+            if _SNI_DNAT.fullmatch(host)
+            else f"host {host!r} is not of the form outbound_.<port>_.<subset>_.<host>"
         )
     return check_host(host)
 
@@ -106,7 +113,11 @@ def check_subnet(text: str) -> str:
         ipaddress.ip_network(text, strict=False)
     except ValueError:
         return f"{text[:80]!r} is not a valid CIDR block"
-    return "" if bits.isdecimal() and "%" not in address else f"{text[:80]!r} is not a valid CIDR block"
+    return (
+        ""
+        if bits.isdecimal() and "%" not in address
+        else f"{text[:80]!r} is not a valid CIDR block"
+    )
 
 
 def check_port(number: int, what: str = "port") -> str:
@@ -129,7 +140,10 @@ def check_protocol(name: str) -> str:
     """A protocol's name, in any case."""
     if name.lower() in _PROTOCOLS:
         return ""
-    return f"invalid protocol {name[:40]!r}, use HTTP, HTTP2, GRPC, GRPC-WEB, HTTPS, TLS, TCP, MONGO, REDIS or MYSQL"
+    return (
+        f"invalid protocol {name[:40]!r}, use HTTP, HTTP2, GRPC, GRPC-WEB, HTTPS, TLS, TCP, MONGO,"
+        " REDIS or MYSQL"
+    )
 
 
 def is_http(protocol: str) -> bool:

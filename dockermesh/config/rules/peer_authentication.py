@@ -14,4 +14,6 @@ def check_peerauthentications(resource: Resource[PeerAuthentication], at: Cursor
     check_label_selector(spec.selector, at / "selector")
     selects = spec.selector is not None and bool(spec.selector.match_labels)
     if spec.port_level_mtls and not selects:
-        (at / "portLevelMtls").error("needs a selector: the mesh or a namespace has no ports of its own")
+        (at / "portLevelMtls").error(
+            "needs a selector: the mesh or a namespace has no ports of its own"
+        )

@@ -1,8 +1,9 @@
 """Whether RE2 accepts a regular expression, found without running it.
 
-RE2 has no look-around, back-references, possessive or atomic groups, and limits repetition to 1,000; Envoy rejects a
-whole configuration that has such an expression. The grammar is that of Go's `regexp/syntax` with Perl's classes,
-which is what Istio checks with. The parser keeps its own stack, so nesting costs no recursion.
+RE2 has no look-around, back-references, possessive or atomic groups, and limits repetition to
+1,000; Envoy rejects a whole configuration that has such an expression. The grammar is that of Go's
+`regexp/syntax` with Perl's classes, which is what Istio checks with. The parser keeps its own
+stack, so nesting costs no recursion.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ class _Rejected(ValueError):
 
 @dataclass(slots=True)
 class _Group:
-    """An open group: whether something is there to repeat, how often it is repeated, and the most in it."""
+    """An open group: whether something is there to repeat, how often it is repeated, and the most
+    in it.
+    """
 
     has_item: bool = False
     last_weight: int = 1
@@ -149,7 +152,8 @@ class _Parser:
                     return
             else:
                 raise _Rejected(
-                    f"unsupported group {self.text[self.at - 1 : self.at + 3]!r} (look-around has no RE2 form)"
+                    f"unsupported group {self.text[self.at - 1 : self.at + 3]!r} (look-around has"
+                    " no RE2 form)"
                 )
         if len(self.groups) > _MAX_DEPTH:
             raise _Rejected(f"groups are nested deeper than {_MAX_DEPTH}")
@@ -178,7 +182,9 @@ class _Parser:
         self._item(1)
 
     def _escaped_character(self) -> int:
-        """Pass an escape that stands for characters; its code point if it is one character, else -1."""
+        """Pass an escape that stands for characters; its code point if it is one character, else
+        -1.
+        """
         char = self.text[self.at : self.at + 1]
         if not char:
             raise _Rejected("trailing backslash")
@@ -231,7 +237,10 @@ class _Parser:
             self.at = posix.end()
             return
         low = self._class_character()
-        if self.text[self.at : self.at + 1] == "-" and self.text[self.at + 1 : self.at + 2] not in ("]", ""):
+        if self.text[self.at : self.at + 1] == "-" and self.text[self.at + 1 : self.at + 2] not in (
+            "]",
+            "",
+        ):
             self.at += 1
             high = self._class_character()
             if low == -1 or high < low:

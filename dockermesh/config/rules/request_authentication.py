@@ -36,7 +36,10 @@ def _check_rule(rule: JWTRule, at: Cursor) -> None:
     if rule.jwks:
         _check_keys(rule.jwks, at / "jwks")
     if rule.output_payload_to_header:
-        report(at / "outputPayloadToHeader", check_strict_name(rule.output_payload_to_header.replace("_", "-")))
+        report(
+            at / "outputPayloadToHeader",
+            check_strict_name(rule.output_payload_to_header.replace("_", "-")),
+        )
     for index, claim in enumerate(rule.output_claim_to_headers):
         place = at / "outputClaimToHeaders" / index
         if not claim.claim:
@@ -54,7 +57,9 @@ def check_http_url(url: str) -> str:
     if parts.scheme not in ("http", "https"):
         return f"URI scheme {parts.scheme!r} is not supported, use http or https"
     return (
-        "" if parts.hostname and port_is_valid and not re.search(r"[\s\x00-\x1f]", url) else f"{url[:80]!r} has no host"
+        ""
+        if parts.hostname and port_is_valid and not re.search(r"[\s\x00-\x1f]", url)
+        else f"{url[:80]!r} has no host"
     )
 
 
@@ -73,7 +78,10 @@ def _check_keys(text: str, at: Cursor) -> None:
         if wrong:
             at.error(f"key {index} {wrong}")
         elif key["kty"] != "oct" and "d" in key:
-            at.warn(f"key {index} is a private key; only public keys are needed, and everybody can read this one")
+            at.warn(
+                f"key {index} is a private key; only public keys are needed, and everybody can read"
+                " this one"
+            )
 
 
 def _check_key(key: Any) -> str:

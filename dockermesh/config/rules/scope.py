@@ -52,7 +52,9 @@ def _check_selected(labels: Mapping[str, str], at: Cursor, selector: Cursor) -> 
         selector.warn("selects by no labels, so it applies to all workloads of the namespace")
 
 
-def check_targets(target: PolicyTargetReference | None, targets: tuple[PolicyTargetReference, ...], at: Cursor) -> None:
+def check_targets(
+    target: PolicyTargetReference | None, targets: tuple[PolicyTargetReference, ...], at: Cursor
+) -> None:
     """`targetRef` and `targetRefs`, `at` being the spec."""
     if target is not None:
         _check_target(target, at / "targetRef")
@@ -64,13 +66,17 @@ def _check_target(target: PolicyTargetReference, at: Cursor) -> None:
     if not target.name:
         (at / "name").error("targetRef name must be set")
     if target.namespace:
-        (at / "namespace").error("targetRef namespace must not be set: references across namespaces are not supported")
+        (at / "namespace").error(
+            "targetRef namespace must not be set: references across namespaces are not supported"
+        )
     if (target.group or "core", target.kind) not in _TARGETS:
         allowed = ", ".join(sorted(kind for _, kind in _TARGETS))
         (at / "kind").error(f"targetRef must be one of {allowed}, not {target.group}/{target.kind}")
 
 
-def check_export(export_to: tuple[str, ...], namespace: str, at: Cursor, *, service: bool = False) -> None:
+def check_export(
+    export_to: tuple[str, ...], namespace: str, at: Cursor, *, service: bool = False
+) -> None:
     """`exportTo`; only services may be exported to nobody (`~`)."""
     seen: set[str] = set()
     for index, entry in enumerate(export_to):

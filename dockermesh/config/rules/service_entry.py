@@ -18,7 +18,12 @@ from dockermesh.config.rules.names import (
     is_tcp,
     is_tls,
 )
-from dockermesh.config.rules.scope import check_export, check_labels, check_workload_selector, report
+from dockermesh.config.rules.scope import (
+    check_export,
+    check_labels,
+    check_workload_selector,
+    report,
+)
 from dockermesh.config.rules.workload import check_endpoint, check_port_map
 
 _DNS = (Resolution.DNS, Resolution.DNS_ROUND_ROBIN)
@@ -36,7 +41,9 @@ def check_serviceentries(resource: Resource[ServiceEntry], at: Cursor) -> None:
             continue
         report(at / "hosts" / index, check_host(host))
         if is_partial_wildcard(host):
-            (at / "hosts" / index).warn(f"partial wildcard {host!r} is not allowed by other resources")
+            (at / "hosts" / index).warn(
+                f"partial wildcard {host!r} is not allowed by other resources"
+            )
     _check_addresses(spec, at)
     _check_ports(spec, at / "ports")
     _check_resolution(spec, at)
@@ -48,7 +55,9 @@ def _check_addresses(spec: ServiceEntry, at: Cursor) -> None:
     for index, address in enumerate(spec.addresses):
         report(at / "addresses" / index, check_subnet(address))
         if "/" in address and spec.resolution not in (Resolution.NONE, Resolution.STATIC):
-            (at / "addresses" / index).error("CIDR blocks are only allowed with resolution NONE or STATIC")
+            (at / "addresses" / index).error(
+                "CIDR blocks are only allowed with resolution NONE or STATIC"
+            )
 
 
 def _check_ports(spec: ServiceEntry, at: Cursor) -> None:
@@ -68,8 +77,14 @@ def _check_ports(spec: ServiceEntry, at: Cursor) -> None:
         if port.protocol:
             report(place / "protocol", check_protocol(port.protocol))
         report(place / "number", check_port(port.number))
-        if not spec.addresses and spec.resolution is Resolution.NONE and port.protocol.upper() in ("", "TCP"):
-            place.warn("a TCP (or undeclared) port without addresses takes all connections to this port")
+        if (
+            not spec.addresses
+            and spec.resolution is Resolution.NONE
+            and port.protocol.upper() in ("", "TCP")
+        ):
+            place.warn(
+                "a TCP (or undeclared) port without addresses takes all connections to this port"
+            )
 
 
 def _check_resolution(spec: ServiceEntry, at: Cursor) -> None:
@@ -81,7 +96,9 @@ def _check_resolution(spec: ServiceEntry, at: Cursor) -> None:
             (at / "workloadSelector").warn("has no effect with resolution NONE")
     elif spec.resolution is Resolution.STATIC:
         for index, endpoint in enumerate(spec.endpoints):
-            check_endpoint(endpoint, at / "endpoints" / index, service_ports=names, names_allowed=False)
+            check_endpoint(
+                endpoint, at / "endpoints" / index, service_ports=names, names_allowed=False
+            )
     elif spec.resolution is Resolution.DYNAMIC_DNS:
         _check_dynamic_dns(spec, at)
     else:
@@ -91,7 +108,9 @@ def _check_resolution(spec: ServiceEntry, at: Cursor) -> None:
 def _check_dynamic_dns(spec: ServiceEntry, at: Cursor) -> None:
     for index, host in enumerate(spec.hosts):
         if not host.startswith("*."):
-            (at / "hosts" / index).error("must be a wildcard such as *.example.com with resolution DYNAMIC_DNS")
+            (at / "hosts" / index).error(
+                "must be a wildcard such as *.example.com with resolution DYNAMIC_DNS"
+            )
     if spec.endpoints:
         (at / "endpoints").error("no endpoints may be given with resolution DYNAMIC_DNS")
     if spec.workload_selector is not None:
@@ -103,15 +122,20 @@ def _check_dns(spec: ServiceEntry, at: Cursor, names: set[str]) -> None:
         for index, host in enumerate(spec.hosts):
             if check_fqdn(host):
                 (at / "hosts" / index).error(
-                    f"must be a fully qualified name, as there are no endpoints with resolution {spec.resolution.value}"
+                    "must be a fully qualified name, as there are no endpoints with resolution"
+                    f" {spec.resolution.value}"
                 )
     if spec.resolution is Resolution.DNS_ROUND_ROBIN and len(spec.endpoints) > 1:
-        (at / "endpoints").error("there must be at most one endpoint with resolution DNS_ROUND_ROBIN")
+        (at / "endpoints").error(
+            "there must be at most one endpoint with resolution DNS_ROUND_ROBIN"
+        )
     for index, endpoint in enumerate(spec.endpoints):
         place = at / "endpoints" / index
         by_network = not endpoint.address and endpoint.network
         if not by_network and not is_ip_address(endpoint.address) and check_fqdn(endpoint.address):
-            (place / "address").error(f"{endpoint.address!r} is neither an IP address nor a domain name")
+            (place / "address").error(
+                f"{endpoint.address!r} is neither an IP address nor a domain name"
+            )
         check_labels(endpoint.labels, place / "labels")
         check_port_map(endpoint, place / "ports", names)
     if spec.addresses and len(spec.hosts) > 1 and any(is_tcp(port.protocol) for port in spec.ports):
@@ -124,4 +148,6 @@ def _check_shared_ports(spec: ServiceEntry, at: Cursor) -> None:
         return
     for index, port in enumerate(spec.ports):
         if not is_http(port.protocol) and not is_tls(port.protocol):
-            (at / "ports" / index / "protocol").error("several hosts need HTTP or TLS ports, which carry the host")
+            (at / "ports" / index / "protocol").error(
+                "several hosts need HTTP or TLS ports, which carry the host"
+            )

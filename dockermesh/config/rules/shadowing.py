@@ -1,6 +1,8 @@
-"""Warnings about rules of a VirtualService that can never match because an earlier one takes their traffic.
+"""Warnings about rules of a VirtualService that can never match because an earlier one takes their
+traffic.
 
-`covers(a, b)` is sound: when it says yes, everything `b` matches is matched by `a`. It says no when in doubt.
+`covers(a, b)` is sound: when it says yes, everything `b` matches is matched by `a`. It says no when
+in doubt.
 """
 
 from __future__ import annotations
@@ -9,14 +11,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from dockermesh.config.api.common import StringMatch
-from dockermesh.config.api.virtual_service import HTTPMatchRequest, TCPRoute, TLSRoute, VirtualService
+from dockermesh.config.api.virtual_service import (
+    HTTPMatchRequest,
+    TCPRoute,
+    TLSRoute,
+    VirtualService,
+)
 from dockermesh.config.findings import Cursor
 
 SHADOWED = "DM0003"
 """What `dockermesh analyze` calls the warnings."""
 _ANYTHING = HTTPMatchRequest()
 _MOST_COMPARED = 200
-"""Earlier matches that a match is compared with: enough for people, and it bounds the time for generated routes."""
+"""Earlier matches that a match is compared with: enough for people, and it bounds the time for
+generated routes.
+"""
 
 
 def warn_shadowed(spec: VirtualService, at: Cursor) -> None:
@@ -37,11 +46,16 @@ def _warn_http(spec: VirtualService, at: Cursor) -> None:
             if by is not None:
                 covered += 1
                 if route.match and len(matches) > 1:
-                    (at / index / "match" / number).warn(f"is never used: {by} takes its requests", SHADOWED)
+                    (at / index / "match" / number).warn(
+                        f"is never used: {by} takes its requests", SHADOWED
+                    )
             elif len(earlier) < _MOST_COMPARED:
                 earlier.append((match, f"rule {name}"))
         if covered == len(matches):
-            (at / index).warn(f"rule {name} is never used: earlier rules take all its requests (shadowed)", SHADOWED)
+            (at / index).warn(
+                f"rule {name} is never used: earlier rules take all its requests (shadowed)",
+                SHADOWED,
+            )
 
 
 def _warn_repeated(routes: Sequence[TLSRoute | TCPRoute], at: Cursor) -> None:
@@ -51,7 +65,9 @@ def _warn_repeated(routes: Sequence[TLSRoute | TCPRoute], at: Cursor) -> None:
             continue  # an error of its own
         matches: list[object] = list(route.match) or [None]
         if seen and (None in seen or all(match in seen for match in matches)):
-            (at / index).warn(f"rule #{index} is never used: earlier ones take all (shadowed)", SHADOWED)
+            (at / index).warn(
+                f"rule #{index} is never used: earlier ones take all (shadowed)", SHADOWED
+            )
         seen.extend(matches)
 
 
@@ -62,7 +78,9 @@ def covers(one: HTTPMatchRequest, other: HTTPMatchRequest) -> bool:
     return (
         one.port in (0, other.port)
         and one.source_namespace in ("", other.source_namespace)
-        and (not one.gateways or (set(other.gateways) <= set(one.gateways) and bool(other.gateways)))
+        and (
+            not one.gateways or (set(other.gateways) <= set(one.gateways) and bool(other.gateways))
+        )
         and one.source_labels.items() <= other.source_labels.items()
         and _uri_covers(one, other)
         and _string_covers(one.scheme, other.scheme)

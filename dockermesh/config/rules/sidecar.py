@@ -42,13 +42,18 @@ def check_sidecars(resource: Resource[Sidecar], at: Cursor) -> None:
     check_workload_selector(spec.workload_selector, at / "workloadSelector")
     given = (spec.egress, spec.ingress, spec.outbound_traffic_policy, spec.inbound_connection_pool)
     if not any(part or (part is not None and part != ()) for part in given):
-        at.error("a sidecar must have at least one of ingress, egress, outboundTrafficPolicy, inboundConnectionPool")
+        at.error(
+            "a sidecar must have at least one of ingress, egress, outboundTrafficPolicy,"
+            " inboundConnectionPool"
+        )
     ports: set[int] = set()
     for index, ingress in enumerate(spec.ingress):
         if ingress.port is not None:
             _check_ingress(ingress, ingress.port, at / "ingress" / index)
             if ingress.port.number in ports:
-                (at / "ingress" / index / "port" / "number").error("ports of listeners must be unique")
+                (at / "ingress" / index / "port" / "number").error(
+                    "ports of listeners must be unique"
+                )
             ports.add(ingress.port.number)
     check_connection_pool(spec.inbound_connection_pool, at / "inboundConnectionPool")
     _check_egress_listeners(spec.egress, resource.namespace, at / "egress")
@@ -66,7 +71,11 @@ def _check_ingress(ingress: IstioIngressListener, port: SidecarPort, at: Cursor)
     if ingress.tls is not None:
         _check_ingress_tls(ingress.tls, port, at / "tls")
     check_connection_pool(ingress.connection_pool, at / "connectionPool")
-    if ingress.connection_pool is not None and ingress.connection_pool.http is not None and not is_http(port.protocol):
+    if (
+        ingress.connection_pool is not None
+        and ingress.connection_pool.http is not None
+        and not is_http(port.protocol)
+    ):
         (at / "connectionPool" / "http").warn(
             f"has no effect: the port's protocol is {port.protocol or 'not declared'}"
         )
@@ -86,7 +95,10 @@ def _check_default_endpoint(endpoint: str) -> str:
         return check_unix_path(endpoint.removeprefix(UNIX_PREFIX))
     host, colon, port = endpoint.rpartition(":")
     if not colon or host not in _OWN_ADDRESSES:
-        return "must be of the form 127.0.0.1:port, 0.0.0.0:port, [::1]:port, [::]:port or unix:///path"
+        return (
+            "must be of the form 127.0.0.1:port, 0.0.0.0:port, [::1]:port, [::]:port or"
+            " unix:///path"
+        )
     if not port.isascii() or not port.isdecimal() or len(port) > 5:
         return f"port {port[:20]!r} is not a number"
     return check_port(int(port))
@@ -110,14 +122,18 @@ def _check_ingress_tls(tls: ServerTlsSettings, port: SidecarPort, at: Cursor) ->
     check_server_tls(tls, at)
 
 
-def _check_egress_listeners(egress: tuple[IstioEgressListener, ...], namespace: str, at: Cursor) -> None:
+def _check_egress_listeners(
+    egress: tuple[IstioEgressListener, ...], namespace: str, at: Cursor
+) -> None:
     ports: set[int] = set()
     sockets: set[str] = set()
     for index, listener in enumerate(egress):
         place = at / index
         if listener.port is None:
             if index != len(egress) - 1:
-                place.error("the listener without port must be the last one, and there can be only one")
+                place.error(
+                    "the listener without port must be the last one, and there can be only one"
+                )
         elif listener.port.number == 0:
             _check_unix_listener(listener, listener.port, place)
             if listener.bind in sockets:

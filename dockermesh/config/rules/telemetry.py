@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from dockermesh.config.api.telemetry import Metrics, MetricsOverrides, TagOperation, Telemetry, Tracing
+from dockermesh.config.api.telemetry import (
+    Metrics,
+    MetricsOverrides,
+    TagOperation,
+    Telemetry,
+    Tracing,
+)
 from dockermesh.config.findings import Cursor
 from dockermesh.config.resource import Resource
 from dockermesh.config.rules.cel import check_expression

@@ -61,7 +61,9 @@ def check_virtualservices(resource: Resource[VirtualService], at: Cursor) -> Non
 def _check_delegate(spec: VirtualService, at: Cursor) -> None:
     for name, given in (("gateways", spec.gateways), ("tls", spec.tls), ("tcp", spec.tcp)):
         if given:
-            (at / name).error(f"a VirtualService without hosts is a delegate and must have no {name}")
+            (at / name).error(
+                f"a VirtualService without hosts is a delegate and must have no {name}"
+            )
 
 
 def _is_gateway_only(spec: VirtualService) -> bool:
@@ -76,7 +78,9 @@ def _check_hosts(spec: VirtualService, at: Cursor) -> None:
     gateway_only = _is_gateway_only(spec)
     all_valid = True
     for index, host in enumerate(spec.hosts):
-        wrong = check_gateway_bound_host(host, sni=_has_sni(spec)) if gateway_only else check_host(host)
+        wrong = (
+            check_gateway_bound_host(host, sni=_has_sni(spec)) if gateway_only else check_host(host)
+        )
         if not wrong and not gateway_only and host == "*":
             wrong = "wildcard host * is not allowed for the sidecars; name a gateway, or the hosts"
         if wrong and not is_ip_address(host):
@@ -102,7 +106,10 @@ def _check_distinct(hosts: tuple[str, ...], at: Cursor) -> None:
 def _check_claims(spec: VirtualService, at: Cursor) -> None:
     for index, http in enumerate(spec.http):
         for number, match in enumerate(http.match):
-            for field, headers in (("headers", match.headers), ("withoutHeaders", match.without_headers)):
+            for field, headers in (
+                ("headers", match.headers),
+                ("withoutHeaders", match.without_headers),
+            ):
                 for name in headers:
                     if is_jwt_claim(name):
                         (at / index / "match" / number / field / name).error(
@@ -180,7 +187,9 @@ def check_source(port: int, namespace: str, at: Cursor) -> None:
         (at / "sourceNamespace").error(f"{namespace[:80]!r} is not a valid namespace")
 
 
-def check_destinations(route: Sequence[HTTPRouteDestination | RouteDestination], at: Cursor) -> None:
+def check_destinations(
+    route: Sequence[HTTPRouteDestination | RouteDestination], at: Cursor
+) -> None:
     """Destinations and their weights."""
     for index, entry in enumerate(route):
         if entry.destination is not None:
@@ -210,4 +219,6 @@ def check_percentage(percentage: Percent | None, at: Cursor) -> None:
     if percentage is not None:
         value = percentage.value
         if not (value == 0 or 0.0001 <= value <= 100):
-            (at / "value").error(f"percentage {value:g} is neither 0 nor in the range 0.0001 to 100")
+            (at / "value").error(
+                f"percentage {value:g} is neither 0 nor in the range 0.0001 to 100"
+            )

@@ -27,7 +27,9 @@ def check_workloadentries(resource: Resource[WorkloadEntry], at: Cursor) -> None
 def check_endpoint(
     entry: WorkloadEntry, at: Cursor, *, service_ports: Collection[str] | None, names_allowed: bool
 ) -> None:
-    """An address with its ports; `service_ports` are the names that it may map, None if they are not known."""
+    """An address with its ports; `service_ports` are the names that it may map, None if they are
+    not known.
+    """
     address = entry.address
     if not address:
         if not entry.network:
@@ -44,7 +46,9 @@ def check_endpoint(
         if not names_allowed:
             (at / "address").error(f"{address!r} is not a valid IP address")
         elif check_fqdn(address):
-            (at / "address").error(f"{address!r} is neither an IP address nor a fully qualified domain name")
+            (at / "address").error(
+                f"{address!r} is neither an IP address nor a fully qualified domain name"
+            )
     check_port_map(entry, at / "ports", service_ports)
     check_labels(entry.labels, at / "labels")
 

@@ -1,6 +1,7 @@
 """Which packets of a pod go through its proxy, as `iptables-restore` text.
 
-Invariant: pure. A configuration in, the text out; nothing here runs a command or looks at the machine it is on.
+Invariant: pure. A configuration in, the text out; nothing here runs a command or looks at the
+machine it is on.
 """
 
 from dockermesh.inject.capture.config import CaptureConfig, Cidrs, OwnerGroups, Ports

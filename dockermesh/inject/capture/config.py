@@ -1,6 +1,7 @@
 """The capture configuration: istio-iptables' settings with its defaults, as checked values.
 
-Invariant: a `CaptureConfig` can always be rendered; every string in it is safe to stand in an `iptables-restore` line.
+Invariant: a `CaptureConfig` can always be rendered; every string in it is safe to stand in an
+`iptables-restore` line.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Ports:
 class Cidrs:
     """Every address, or the networks listed.
 
-    `loopback` is kept apart from the networks: it tells whether an address was *written* as a loopback one.
+    `loopback` is kept apart from the networks: it tells whether an address was *written* as a
+    loopback one.
     """
 
     every: bool = False
@@ -46,7 +48,9 @@ class Cidrs:
 
 @dataclass(frozen=True, slots=True)
 class OwnerGroups:
-    """Whose outbound traffic is captured: everybody's except that of `groups`, or only that of `groups`."""
+    """Whose outbound traffic is captured: everybody's except that of `groups`, or only that of
+    `groups`.
+    """
 
     only: bool = False
     groups: tuple[str, ...] = ()
@@ -54,7 +58,9 @@ class OwnerGroups:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaptureConfig:
-    """istio-iptables' configuration. With the defaults nothing is captured: what to capture is always said."""
+    """istio-iptables' configuration. With the defaults nothing is captured: what to capture is
+    always said.
+    """
 
     proxy_port: int = 15001
     inbound_capture_port: int = 15006
@@ -84,5 +90,9 @@ class CaptureConfig:
 
     @property
     def dns(self) -> bool:
-        """Whether DNS is captured; without servers to capture the setting means nothing, as in Istio."""
-        return self.redirect_dns and (self.capture_all_dns or bool(self.dns_servers_v4 or self.dns_servers_v6))
+        """Whether DNS is captured; without servers to capture the setting means nothing, as in
+        Istio.
+        """
+        return self.redirect_dns and (
+            self.capture_all_dns or bool(self.dns_servers_v4 or self.dns_servers_v6)
+        )

@@ -1,6 +1,7 @@
 """Reads istio-iptables' configuration from JSON.
 
-Invariant: what is not understood is refused by name; nothing is guessed, so a misspelt exclusion never goes unnoticed.
+Invariant: what is not understood is refused by name; nothing is guessed, so a misspelt exclusion
+never goes unnoticed.
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ def _refuse(key: str, what: str, fix: str) -> InputError:
 
 def _flag(key: str, value: object) -> bool:
     if not isinstance(value, bool):
-        raise _refuse(key, f"expected true or false, got {json.dumps(value)}", "write it without quotes")
+        raise _refuse(
+            key, f"expected true or false, got {json.dumps(value)}", "write it without quotes"
+        )
     return value
 
 
@@ -88,19 +91,33 @@ def _text(key: str, value: object) -> str:
 
 
 def _items(key: str, value: object) -> tuple[str, ...]:
-    """A comma-separated string, as Istio has it, or a JSON list; empty items are dropped, as Istio drops them."""
+    """A comma-separated string, as Istio has it, or a JSON list; empty items are dropped, as Istio
+    drops them.
+    """
     if isinstance(value, str):
         parts = value.split(",")
-    elif isinstance(value, list) and all(isinstance(v, str | int) and not isinstance(v, bool) for v in value):
+    elif isinstance(value, list) and all(
+        isinstance(v, str | int) and not isinstance(v, bool) for v in value
+    ):
         parts = [str(v) for v in value]
     else:
-        raise _refuse(key, f"expected a comma-separated string, got {json.dumps(value)}", 'for example "80,443"')
+        raise _refuse(
+            key,
+            f"expected a comma-separated string, got {json.dumps(value)}",
+            'for example "80,443"',
+        )
     return tuple(part.strip() for part in parts if part.strip())
 
 
 def _whole(key: str, value: object, low: int, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | str) or not re.fullmatch(r"[0-9]+", str(value).strip()):
-        raise _refuse(key, f"expected a number, got {json.dumps(value)}", f"give one from {low} to {high}")
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | str)
+        or not re.fullmatch(r"[0-9]+", str(value).strip())
+    ):
+        raise _refuse(
+            key, f"expected a number, got {json.dumps(value)}", f"give one from {low} to {high}"
+        )
     number = int(value)
     if not low <= number <= high:
         raise _refuse(key, f"{number} is out of range", f"give one from {low} to {high}")
@@ -139,7 +156,9 @@ def _listed_cidrs(key: str, value: object) -> Cidrs:
         try:
             parsed = ip_interface(item if "/" in item else "no prefix")
         except ValueError:
-            raise _refuse(key, f"{item!r} is not an IP range", 'write it as address/bits, like "10.0.0.0/8"') from None
+            raise _refuse(
+                key, f"{item!r} is not an IP range", 'write it as address/bits, like "10.0.0.0/8"'
+            ) from None
         loopback = loopback or parsed.ip.is_loopback
         if isinstance(parsed.network, IPv4Network):
             v4.append(parsed.network)
@@ -154,10 +173,14 @@ def _cidrs(key: str, value: object) -> Cidrs:
 
 def _matching(pattern: re.Pattern[str], kind: str) -> Callable[[str, object], tuple[str, ...]]:
     def read(key: str, value: object) -> tuple[str, ...]:
-        items = _items(key, value if not isinstance(value, int) or isinstance(value, bool) else str(value))
+        items = _items(
+            key, value if not isinstance(value, int) or isinstance(value, bool) else str(value)
+        )
         for item in items:
             if not pattern.fullmatch(item):
-                raise _refuse(key, f"{item!r} is not {kind}", "give names or numbers, separated by commas")
+                raise _refuse(
+                    key, f"{item!r} is not {kind}", "give names or numbers, separated by commas"
+                )
         return items
 
     return read
@@ -175,7 +198,9 @@ def _address(key: str, item: str, kind: type[A]) -> A:
     try:
         return kind(item)
     except ValueError:
-        raise _refuse(key, f"{item!r} is not an IP address of this version", "list plain IP addresses") from None
+        raise _refuse(
+            key, f"{item!r} is not an IP address of this version", "list plain IP addresses"
+        ) from None
 
 
 def _mode(key: str, value: object) -> Mode:
@@ -224,10 +249,13 @@ _FIELDS: dict[str, tuple[str, Callable[[str, Any], object]]] = {
     "EnableIPv6": ("ipv6", _flag),
     "HostIPv4LoopbackCidr": ("loopback_v4", _loopback),
 }
-# They steer how istio-iptables runs, not what it captures: checked for their type and otherwise without effect.
+# They steer how istio-iptables runs, not what it captures: checked for their type and otherwise
+# without effect.
 _WITHOUT_EFFECT: dict[str, Callable[[str, Any], object]] = {
     "IptablesProbePort": lambda key, value: _whole(key, value, 0, MAX_PORT),
-    "ProbeTimeout": lambda key, value: value if isinstance(value, str) else _whole(key, value, 0, 2**63 - 1),
+    "ProbeTimeout": lambda key, value: (
+        value if isinstance(value, str) else _whole(key, value, 0, 2**63 - 1)
+    ),
     "NetworkNamespace": _text,
     "HostIP": _text,
     "OutputPath": _text,
@@ -257,7 +285,9 @@ def _owner_groups(values: Mapping[str, object]) -> OwnerGroups:
     if _items("OwnerGroupsInclude", include) == ("*",):
         chosen = OwnerGroups(groups=exclude)
     elif exclude:
-        raise _refuse("OwnerGroupsExclude", "cannot be combined with OwnerGroupsInclude", "use one of the two")
+        raise _refuse(
+            "OwnerGroupsExclude", "cannot be combined with OwnerGroupsInclude", "use one of the two"
+        )
     else:
         chosen = OwnerGroups(only=True, groups=_OWNERS("OwnerGroupsInclude", include))
     if len(chosen.groups) > MAX_GROUPS:
@@ -274,7 +304,9 @@ def _canonical(data: Mapping[str, object]) -> dict[str, object]:
             near = difflib.get_close_matches(key, known, n=1)
             raise InputError(
                 f"unknown setting {key!r}",
-                fix=f"did you mean {near[0]}?" if near else f"known are: {', '.join(sorted(known))}",
+                fix=f"did you mean {near[0]}?"
+                if near
+                else f"known are: {', '.join(sorted(known))}",
             )
         if name in values:
             raise _refuse(key, f"{name} is set twice, under two names", "keep one")
@@ -309,7 +341,9 @@ def parse_capture_config(text: str, *, where: str = "") -> CaptureConfig:
         ) from None
     if not isinstance(data, dict):
         raise InputError(
-            "expected a JSON object of settings", where=where, fix='for example {"InboundPortsInclude": "*"}'
+            "expected a JSON object of settings",
+            where=where,
+            fix='for example {"InboundPortsInclude": "*"}',
         )
     try:
         return capture_config(data)

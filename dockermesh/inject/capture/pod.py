@@ -1,8 +1,10 @@
-"""Capture as a pod wants it: Istio's rules, placed around Docker's own, with connections that wait for a proxy.
+"""Capture as a pod wants it: Istio's rules, placed around Docker's own, with connections that wait
+for a proxy.
 
-Two things differ from Kubernetes. Docker answers DNS itself at 127.0.0.11, through a jump it put into the pod's OUTPUT
-chain, so our jump has to stand before it and Docker's chains are never touched. And a container's proxy may be down for
-a moment: connections then wait (the kernel sends the SYN again) instead of being refused.
+Two things differ from Kubernetes. Docker answers DNS itself at 127.0.0.11, through a jump it put
+into the pod's OUTPUT chain, so our jump has to stand before it and Docker's chains are never
+touched. And a container's proxy may be down for a moment: connections then wait (the kernel sends
+the SYN again) instead of being refused.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ def pod_capture_config(
     exclude_outbound_ip_ranges: str = "",
     exclude_interfaces: str = "",
 ) -> CaptureConfig:
-    """What a pod captures; each argument is the value of the annotation `traffic.sidecar.istio.io/<name>`."""
+    """What a pod captures; each argument is the value of the annotation
+    `traffic.sidecar.istio.io/<name>`.
+    """
     return capture_config(
         {
             "InboundPortsInclude": include_inbound_ports,

@@ -1,8 +1,8 @@
 """Turns a capture configuration into `iptables-restore` text: the IPv4 tables, then the IPv6 ones.
 
-Invariant: the order of rules inside a chain is the meaning. What is captured is what istio-iptables captures for the
-same configuration; with `PodOptions` the built-in chains get nothing but jumps to chains named ISTIO_*, so that
-everything of ours can be found and replaced.
+Invariant: the order of rules inside a chain is the meaning. What is captured is what istio-iptables
+captures for the same configuration; with `PodOptions` the built-in chains get nothing but jumps to
+chains named ISTIO_*, so that everything of ours can be found and replaced.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from dockermesh.inject.capture.config import CaptureConfig, Mode
 BUILT_IN = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
 TABLE_ORDER = ("nat", "mangle", "raw", "filter")
 SIDECAR_HOLDS = (15001, 15006, 15053)
-OUTBOUND_MARK = 1338  # marks what goes from the proxy to its own app by the pod's address, under TPROXY
+OUTBOUND_MARK = (
+    1338  # marks what goes from the proxy to its own app by the pod's address, under TPROXY
+)
 MAX_MULTIPORT = 15
 
 
@@ -24,7 +26,8 @@ MAX_MULTIPORT = 15
 class PodOptions:
     """What a pod of this mesh needs beside Istio's rules.
 
-    `resolver` is Docker's DNS server inside the pod; at `hold_ports` new connections wait while nothing listens.
+    `resolver` is Docker's DNS server inside the pod; at `hold_ports` new connections wait while
+    nothing listens.
     """
 
     resolver: str = "127.0.0.11"
@@ -35,7 +38,8 @@ class PodOptions:
 class MachineOptions:
     """What a joined process needs beside Istio's rules, on a machine that others use, too.
 
-    `address` is the machine's on the mesh's network; what others than the proxy ask `name_servers` goes to the proxy.
+    `address` is the machine's on the mesh's network; what others than the proxy ask `name_servers`
+    goes to the proxy.
     """
 
     address: str
@@ -55,7 +59,8 @@ class _Family:
 
 
 _ENDINGS = ("consul", "local", "svc", "service", "default")
-"""Last labels of names that the mesh alone knows, such as `service.consul` and `svc.cluster.local`."""
+"""Last labels of names that the mesh alone knows, such as `service.consul` and `svc.cluster.local`.
+"""
 
 
 @dataclass(slots=True)
@@ -71,7 +76,11 @@ class _Rules:
         self.chain(table, chain).extend(rules)
 
     def text(self, *, jumps_first: bool) -> str:
-        return "".join(_table_text(name, self.tables[name], jumps_first) for name in TABLE_ORDER if name in self.tables)
+        return "".join(
+            _table_text(name, self.tables[name], jumps_first)
+            for name in TABLE_ORDER
+            if name in self.tables
+        )
 
 
 def _table_text(name: str, chains: dict[str, list[str]], jumps_first: bool) -> str:
@@ -88,7 +97,11 @@ def _table_text(name: str, chains: dict[str, list[str]], jumps_first: bool) -> s
 def _inbound_redirect(rules: _Rules, config: CaptureConfig) -> None:
     rules.add("nat", "PREROUTING", "-p tcp -j ISTIO_INBOUND")
     if config.inbound_include.every:
-        rules.add("nat", "ISTIO_INBOUND", *(f"-p tcp --dport {p} -j RETURN" for p in config.inbound_exclude.listed))
+        rules.add(
+            "nat",
+            "ISTIO_INBOUND",
+            *(f"-p tcp --dport {p} -j RETURN" for p in config.inbound_exclude.listed),
+        )
         rules.add("nat", "ISTIO_INBOUND", "-p tcp -j ISTIO_IN_REDIRECT")
     for port in config.inbound_include.listed:
         rules.add("nat", "ISTIO_INBOUND", f"-p tcp --dport {port} -j ISTIO_IN_REDIRECT")
@@ -105,7 +118,11 @@ def _inbound_tproxy(rules: _Rules, config: CaptureConfig, family: _Family) -> No
     )
     rules.add("mangle", "PREROUTING", "-p tcp -j ISTIO_INBOUND")
     if config.inbound_include.every:
-        rules.add("mangle", "ISTIO_INBOUND", *(f"-p tcp --dport {p} -j RETURN" for p in config.inbound_exclude.listed))
+        rules.add(
+            "mangle",
+            "ISTIO_INBOUND",
+            *(f"-p tcp --dport {p} -j RETURN" for p in config.inbound_exclude.listed),
+        )
         rules.add("mangle", "ISTIO_INBOUND", f"-p tcp {established}", "-p tcp -j ISTIO_TPROXY")
     for port in config.inbound_include.listed:
         rules.add("mangle", "ISTIO_INBOUND", f"-p tcp --dport {port} {established}")
@@ -113,11 +130,15 @@ def _inbound_tproxy(rules: _Rules, config: CaptureConfig, family: _Family) -> No
 
 
 def _tproxy_marks(rules: _Rules, config: CaptureConfig, family: _Family) -> None:
-    """Keeps the proxy's transparent connections and the app's answers to them out of a second capture."""
+    """Keeps the proxy's transparent connections and the app's answers to them out of a second
+    capture.
+    """
     mark = config.tproxy_mark
     rules.add("mangle", "PREROUTING", f"-p tcp -m mark --mark {mark} -j CONNMARK --save-mark")
     rules.add("mangle", "OUTPUT", f"-p tcp -o lo -m mark --mark {mark} -j RETURN")
-    owners = [f"--uid-owner {uid}" for uid in config.proxy_uids] + [f"--gid-owner {gid}" for gid in config.proxy_gids]
+    owners = [f"--uid-owner {uid}" for uid in config.proxy_uids] + [
+        f"--gid-owner {gid}" for gid in config.proxy_gids
+    ]
     for owner in owners:
         match = f"! -d {family.loopback} -p tcp -o lo -m owner {owner}"
         rules.add("mangle", "OUTPUT", f"{match} -j MARK --set-mark {OUTBOUND_MARK}")
@@ -130,15 +151,26 @@ def _tproxy_marks(rules: _Rules, config: CaptureConfig, family: _Family) -> None
 
 
 def _own_traffic(rules: _Rules, config: CaptureConfig, family: _Family) -> None:
-    """What the proxy sends goes out as it is, except to itself; what the app sends to itself stays local."""
+    """What the proxy sends goes out as it is, except to itself; what the app sends to itself stays
+    local.
+    """
     tunnel = config.inbound_tunnel_port
-    # With DNS captured, port 53 is left to the rules below: a resolver may well sit on a loopback address.
-    by_uid = f"-p tcp -m multiport ! --dports 53,{tunnel}" if config.dns else f"-p tcp ! --dport {tunnel}"
+    # With DNS captured, port 53 is left to the rules below: a resolver may well sit on a loopback
+    # address.
+    by_uid = (
+        f"-p tcp -m multiport ! --dports 53,{tunnel}"
+        if config.dns
+        else f"-p tcp ! --dport {tunnel}"
+    )
     local = "-p tcp ! --dport 53 " if config.dns else ""
     owners = [("--uid-owner " + uid, by_uid) for uid in config.proxy_uids]
     owners += [("--gid-owner " + gid, f"-p tcp ! --dport {tunnel}") for gid in config.proxy_gids]
     for owner, ports in owners:
-        rules.add("nat", "ISTIO_OUTPUT", f"-o lo ! -d {family.loopback} {ports} -m owner {owner} -j ISTIO_IN_REDIRECT")
+        rules.add(
+            "nat",
+            "ISTIO_OUTPUT",
+            f"-o lo ! -d {family.loopback} {ports} -m owner {owner} -j ISTIO_IN_REDIRECT",
+        )
         if not config.ranges_include.loopback:
             rules.add("nat", "ISTIO_OUTPUT", f"-o lo {local}-m owner ! {owner} -j RETURN")
         rules.add("nat", "ISTIO_OUTPUT", f"-m owner {owner} -j RETURN")
@@ -150,7 +182,9 @@ def _owner_groups(rules: _Rules, config: CaptureConfig) -> None:
         none_of = "".join(f"-m owner ! --gid-owner {group} " for group in groups)
         rules.add("nat", "ISTIO_OUTPUT", f"{none_of}-j RETURN")
     else:
-        rules.add("nat", "ISTIO_OUTPUT", *(f"-m owner --gid-owner {group} -j RETURN" for group in groups))
+        rules.add(
+            "nat", "ISTIO_OUTPUT", *(f"-m owner --gid-owner {group} -j RETURN" for group in groups)
+        )
 
 
 def _dns(rules: _Rules, config: CaptureConfig, family: _Family, *, in_pod: bool) -> None:
@@ -160,40 +194,58 @@ def _dns(rules: _Rules, config: CaptureConfig, family: _Family, *, in_pod: bool)
     if targets:
         rules.add("nat", "ISTIO_OUTPUT", "-j ISTIO_OUTPUT_DNS")
     rules.add("nat", "ISTIO_OUTPUT_DNS", *(f"-p tcp --dport 53 {to}{redirect}" for to in targets))
-    rules.add("nat", "ISTIO_OUTPUT_DNS", *(f"-p udp --dport 53 {to}{q}{redirect}" for to in targets for q in asked))
+    rules.add(
+        "nat",
+        "ISTIO_OUTPUT_DNS",
+        *(f"-p udp --dport 53 {to}{q}{redirect}" for to in targets for q in asked),
+    )
     _dns_zones(rules, config, targets, asked)
 
 
 def _proxy_questions() -> list[str]:
-    """Matches of the DNS queries over UDP that a pod sends to its proxy; Docker's resolver answers all others.
+    """Matches of the DNS queries over UDP that a pod sends to its proxy; Docker's resolver answers
+    all others.
 
-    They are those for IPv4 addresses: Envoy's filter answers NXDOMAIN to AAAA, for which musl gives a name up, and
-    knows no other types at all. Names that nobody else knows go to the proxy whatever is asked: a name server that is
-    away would hold them up.
+    They are those for IPv4 addresses: Envoy's filter answers NXDOMAIN to AAAA, for which musl gives
+    a name up, and knows no other types at all. Names that nobody else knows go to the proxy
+    whatever is asked: a name server that is away would hold them up.
     """
-    # The end of a name, type A, class IN; or a last label. A question begins 40 bytes after the packet.
+    # The end of a name, type A, class IN; or a last label. A question begins 40 bytes after the
+    # packet.
     wanted = ["0000010001", *(f"{len(label):02x}{label.encode().hex()}00" for label in _ENDINGS)]
     return [f'-m string --algo bm --from 40 --hex-string "|{text}|" ' for text in wanted]
 
 
 def _dns_zones(rules: _Rules, config: CaptureConfig, targets: list[str], asked: list[str]) -> None:
-    """Proxy to resolver is conntrack zone 1, app to proxy zone 2. What an app asks the resolver itself is in zone 1.
+    """Proxy to resolver is conntrack zone 1, app to proxy zone 2. What an app asks the resolver
+    itself is in zone 1.
 
-    An app's closed UDP port may be the proxy's next one; in one zone the proxy's query would meet the app's old entry
-    and be redirected to the proxy itself.
+    An app's closed UDP port may be the proxy's next one; in one zone the proxy's query would meet
+    the app's old entry and be redirected to the proxy itself.
     """
     rules.add("raw", "OUTPUT", "-j ISTIO_OUTPUT_DNS")
-    owners = [f"--uid-owner {uid}" for uid in config.proxy_uids] + [f"--gid-owner {gid}" for gid in config.proxy_gids]
+    owners = [f"--uid-owner {uid}" for uid in config.proxy_uids] + [
+        f"--gid-owner {gid}" for gid in config.proxy_gids
+    ]
     for owner in owners:
         rules.add("raw", "ISTIO_OUTPUT_DNS", f"-p udp --dport 53 -m owner {owner} -j CT --zone 1")
-        rules.add("raw", "ISTIO_OUTPUT_DNS", f"-p udp --sport {config.dns_port} -m owner {owner} -j CT --zone 2")
+        rules.add(
+            "raw",
+            "ISTIO_OUTPUT_DNS",
+            f"-p udp --sport {config.dns_port} -m owner {owner} -j CT --zone 2",
+        )
     for target in targets:
         to = f"-p udp --dport 53 {target}"
-        rules.add("raw", "ISTIO_OUTPUT_DNS", *(f"{to}{question}-j CT --zone 2" for question in asked))
+        rules.add(
+            "raw", "ISTIO_OUTPUT_DNS", *(f"{to}{question}-j CT --zone 2" for question in asked)
+        )
         if any(asked):
-            # One socket asks for both kinds of addresses, and the first packet of an entry decides where all go.
+            # One socket asks for both kinds of addresses, and the first packet of an entry decides
+            # where all go.
             rules.add("raw", "ISTIO_OUTPUT_DNS", f"{to}-j CT --zone 1")
-        rules.add("raw", "ISTIO_INBOUND", f"-p udp --sport 53 {target.replace('-d', '-s')}-j CT --zone 1")
+        rules.add(
+            "raw", "ISTIO_INBOUND", f"-p udp --sport 53 {target.replace('-d', '-s')}-j CT --zone 1"
+        )
     if targets:
         rules.add("raw", "PREROUTING", "-j ISTIO_INBOUND")
 
@@ -225,7 +277,11 @@ def _short_cuts(rules: _Rules, config: CaptureConfig, pod: PodOptions | None) ->
 def _outbound(rules: _Rules, config: CaptureConfig, family: _Family, *, in_pod: bool) -> None:
     rules.add("nat", "OUTPUT", "-j ISTIO_OUTPUT")
     for port in config.outbound_exclude.listed:
-        rules.add("nat", "ISTIO_OUTPUT", *(f"-p {proto} --dport {port} -j RETURN" for proto in ("tcp", "udp")))
+        rules.add(
+            "nat",
+            "ISTIO_OUTPUT",
+            *(f"-p {proto} --dport {port} -j RETURN" for proto in ("tcp", "udp")),
+        )
     rules.add("nat", "ISTIO_OUTPUT", f"-o lo -s {family.passthrough} -j RETURN")
     _own_traffic(rules, config, family)
     _owner_groups(rules, config)
@@ -237,11 +293,15 @@ def _outbound(rules: _Rules, config: CaptureConfig, family: _Family, *, in_pod: 
 
 def _pod_extras(rules: _Rules, config: CaptureConfig, pod: PodOptions) -> None:
     if config.dns:
-        # Docker answers out of a socket inside the pod; the answer belongs to the proxy's query, so to zone 1.
-        rules.add("raw", "ISTIO_OUTPUT_DNS", f"-p udp -s {pod.resolver}/32 ! --dport 53 -j CT --zone 1")
+        # Docker answers out of a socket inside the pod; the answer belongs to the proxy's query, so
+        # to zone 1.
+        rules.add(
+            "raw", "ISTIO_OUTPUT_DNS", f"-p udp -s {pod.resolver}/32 ! --dport 53 -j CT --zone 1"
+        )
     for first in range(0, len(pod.hold_ports), MAX_MULTIPORT):
         ports = ",".join(map(str, pod.hold_ports[first : first + MAX_MULTIPORT]))
-        # RST with ACK and no established connection is the answer to a SYN; resets of living connections pass.
+        # RST with ACK and no established connection is the answer to a SYN; resets of living
+        # connections pass.
         rules.add(
             "filter",
             "ISTIO_HOLD",
@@ -255,7 +315,8 @@ def _machine_extras(rules: _Rules, config: CaptureConfig, machine: MachineOption
     # A Docker host forwards its containers' connections, which are not this process's.
     inbound = rules.chain("nat", "PREROUTING")
     inbound[:] = [f"-d {machine.address} {rule}" for rule in inbound]
-    # Not Istio's rules for DNS: their conntrack zones would keep answers from a Docker host's containers.
+    # Not Istio's rules for DNS: their conntrack zones would keep answers from a Docker host's
+    # containers.
     asked = "".join(f" -m owner ! --uid-owner {uid}" for uid in config.proxy_uids)
     rules.chain("nat", "OUTPUT")[:0] = [
         f"-d {server} -p udp --dport 53{asked} -j REDIRECT --to-ports {config.dns_port}"
@@ -275,7 +336,9 @@ def _family_rules(
         rules.add("mangle", "ISTIO_DROP", "-j DROP")
     rules.add("nat", "ISTIO_INBOUND", f"-p tcp --dport {config.inbound_tunnel_port} -j RETURN")
     rules.add("nat", "ISTIO_REDIRECT", f"-p tcp -j REDIRECT --to-ports {config.proxy_port}")
-    rules.add("nat", "ISTIO_IN_REDIRECT", f"-p tcp -j REDIRECT --to-ports {config.inbound_capture_port}")
+    rules.add(
+        "nat", "ISTIO_IN_REDIRECT", f"-p tcp -j REDIRECT --to-ports {config.inbound_capture_port}"
+    )
     if config.inbound_include and config.mode is Mode.TPROXY:
         _inbound_tproxy(rules, config, family)
     elif config.inbound_include:
@@ -283,7 +346,8 @@ def _family_rules(
     _outbound(rules, config, family, in_pod=pod is not None)
     if config.mode is Mode.TPROXY:
         _tproxy_marks(rules, config, family)
-    # The proxy listens on IPv4 alone: a held IPv6 connection would never be answered, a refused one falls back.
+    # The proxy listens on IPv4 alone: a held IPv6 connection would never be answered, a refused one
+    # falls back.
     if pod and family.version == 4:
         _pod_extras(rules, config, pod)
     if machine:
@@ -313,13 +377,22 @@ def _families(config: CaptureConfig) -> list[_Family]:
 
 def _check_for_pod(config: CaptureConfig) -> None:
     if config.mode is Mode.TPROXY:
-        raise InputError("a pod cannot use TPROXY", fix="its proxy runs without privileges; use REDIRECT")
+        raise InputError(
+            "a pod cannot use TPROXY", fix="its proxy runs without privileges; use REDIRECT"
+        )
     if config.reroute_interfaces or config.drop_invalid:
-        raise InputError("a pod has no virtual machines' interfaces and drops nothing", fix="leave these settings out")
+        raise InputError(
+            "a pod has no virtual machines' interfaces and drops nothing",
+            fix="leave these settings out",
+        )
 
 
-def render_capture(config: CaptureConfig, pod: PodOptions | None = None, machine: MachineOptions | None = None) -> str:
-    """The `iptables-restore` text for `config`: Istio's capture, or that of a pod or a joined machine of this mesh."""
+def render_capture(
+    config: CaptureConfig, pod: PodOptions | None = None, machine: MachineOptions | None = None
+) -> str:
+    """The `iptables-restore` text for `config`: Istio's capture, or that of a pod or a joined
+    machine of this mesh.
+    """
     if pod:
         _check_for_pod(config)
     if config.mode is Mode.NONE:

@@ -1,1 +1,3 @@
-"""EnvoyFilter: the user's patches of finished Envoy resources, applied last and cached by the resources they change."""
+"""EnvoyFilter: the user's patches of finished Envoy resources, applied last and cached by the
+resources they change.
+"""

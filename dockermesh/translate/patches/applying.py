@@ -1,7 +1,9 @@
-"""Patches applied to the snapshot of a proxy, each resource once for all proxies with the same patches.
+"""Patches applied to the snapshot of a proxy, each resource once for all proxies with the same
+patches.
 
-Invariants: a resource that no patch changes stays the same object, and so do sets of such resources; a patch that would
-make Envoy refuse a resource is left out of it, and the other patches are not.
+Invariants: a resource that no patch changes stays the same object, and so do sets of such
+resources; a patch that would make Envoy refuse a resource is left out of it, and the other patches
+are not.
 """
 
 from __future__ import annotations
@@ -58,8 +60,12 @@ class _Kind:
     fault: Callable[[Any], str]
 
 
-_CLUSTERS_KIND = _Kind(CLUSTER, cluster_pb2.Cluster, frozenset({ApplyTo.CLUSTER}), ApplyTo.CLUSTER, cluster_fault)
-_LISTENERS_KIND = _Kind(LISTENER, listener_pb2.Listener, _LISTENERS | _ROUTES, ApplyTo.LISTENER, listener_fault)
+_CLUSTERS_KIND = _Kind(
+    CLUSTER, cluster_pb2.Cluster, frozenset({ApplyTo.CLUSTER}), ApplyTo.CLUSTER, cluster_fault
+)
+_LISTENERS_KIND = _Kind(
+    LISTENER, listener_pb2.Listener, _LISTENERS | _ROUTES, ApplyTo.LISTENER, listener_fault
+)
 _ROUTES_KIND = _Kind(ROUTES, route_pb2.RouteConfiguration, _ROUTES, ApplyTo.INVALID, table_fault)
 _KINDS = (_CLUSTERS_KIND, _LISTENERS_KIND, _ROUTES_KIND)
 
@@ -95,14 +101,18 @@ class Patcher:
         """
         kind = next((k for k in _KINDS if k.type_url == type_url), None)
         changed = self._changed.get(type_url, set())
-        names = {name for name in changed if name in reason} or (changed if kind is _ROUTES_KIND else set())
+        names = {name for name in changed if name in reason} or (
+            changed if kind is _ROUTES_KIND else set()
+        )
         refused = self._refused.setdefault(type_url, set())
         if kind is None or names <= refused:
             return False
         refused |= names
         for patch in self.patches:
             if patch.apply_to in kind.targets:
-                self.problems[patch] = f"not applied to {', '.join(sorted(names))}: a proxy refused it: {reason[:500]}"
+                self.problems[patch] = (
+                    f"not applied to {', '.join(sorted(names))}: a proxy refused it: {reason[:500]}"
+                )
         self._resources, self._former, self._sets, self._whole = {}, {}, {}, {}
         return True
 
@@ -120,7 +130,9 @@ class Patcher:
             "routes": self._patch_set(snapshot.routes, _ROUTES_KIND),
             "extensions": self._extensions(snapshot.extensions),
         }
-        changed = {name: value for name, value in changed.items() if value is not getattr(snapshot, name)}
+        changed = {
+            name: value for name, value in changed.items() if value is not getattr(snapshot, name)
+        }
         return replace(snapshot, **changed) if changed else snapshot
 
     def _patch_set(self, resources: ResourceSet, kind: _Kind) -> ResourceSet:
@@ -132,7 +144,11 @@ class Patcher:
             own = resources.own.values()
             made = [new for old in own if (new := self._patched(old, kind)) is not None]
             added = self._added(resources, kind) if base is None else []
-            is_same = not added and len(made) == len(own) and all(a is b for a, b in zip(made, own, strict=True))
+            is_same = (
+                not added
+                and len(made) == len(own)
+                and all(a is b for a, b in zip(made, own, strict=True))
+            )
             is_same = is_same and base is resources.base
             found = resources if is_same else ResourceSet([*made, *added], base=base)
             self._sets[resources] = found
@@ -146,7 +162,9 @@ class Patcher:
         else:
             context = self._context(resource.name)
             own = [p for p in self.patches if p.apply_to in kind.targets and p.concerns(context)]
-            is_left = resource.name in _OUR_OWN or resource.name in self._refused.get(kind.type_url, ())
+            is_left = resource.name in _OUR_OWN or resource.name in self._refused.get(
+                kind.type_url, ()
+            )
             made = self._make(resource, own, kind) if own and not is_left else resource
         if made is not resource:
             self._changed.setdefault(kind.type_url, set()).add(resource.name)
@@ -156,10 +174,13 @@ class Patcher:
     def _context(self, name: str) -> PatchContext:
         if self.is_gateway:
             return PatchContext.GATEWAY
-        is_inbound = name in (VIRTUAL_INBOUND, INBOUND_PASSTHROUGH_CLUSTER) or name.startswith("inbound|")
+        is_inbound = name in (VIRTUAL_INBOUND, INBOUND_PASSTHROUGH_CLUSTER) or name.startswith(
+            "inbound|"
+        )
         return PatchContext.SIDECAR_INBOUND if is_inbound else PatchContext.SIDECAR_OUTBOUND
 
-    # one resource -------------------------------------------------------------------------------------------------
+    # one resource
+    # ----------------------------------------------------------------------------------------------
 
     def _make(self, resource: Resource, patches: _Patches, kind: _Kind) -> Resource | None:
         body = any_pb2.Any.FromString(resource.any_bytes).value
@@ -172,7 +193,9 @@ class Patcher:
             return None
         if message == original:
             return resource
-        return make_resource(kind.type_url, resource.name, message.SerializeToString(deterministic=True))
+        return make_resource(
+            kind.type_url, resource.name, message.SerializeToString(deterministic=True)
+        )
 
     def _attempt(self, body: bytes, patches: _Patches, kind: _Kind) -> tuple[Any, str]:
         """The patched message (None: removed), and why it may not be used."""
@@ -206,13 +229,16 @@ class Patcher:
         for patch in patches:
             message, fault = self._attempt(body, [*kept, patch], kind)
             if fault and fault != known:
-                self.problems[patch] = f"not applied to {best.name if best is not None else 'a resource'}: {fault}"
+                self.problems[patch] = (
+                    f"not applied to {best.name if best is not None else 'a resource'}: {fault}"
+                )
                 continue
             kept.append(patch)
             best = message
         return best
 
-    # whole resources ----------------------------------------------------------------------------------------------
+    # whole resources
+    # ----------------------------------------------------------------------------------------------
 
     def _added(self, present: ResourceSet, kind: _Kind) -> list[Resource]:
         """The resources that patches add. One that is there already is not replaced."""
@@ -226,17 +252,25 @@ class Patcher:
                 continue
             self._changed.setdefault(kind.type_url, set()).add(name)
             if name not in self._refused.get(kind.type_url, ()):
-                made[name] = make_resource(kind.type_url, name, patch.value.SerializeToString(deterministic=True))
+                made[name] = make_resource(
+                    kind.type_url, name, patch.value.SerializeToString(deterministic=True)
+                )
         return list(made.values())
 
     def _additions(self, kind: ApplyTo) -> Iterable[CompiledPatch]:
         contexts = {PatchContext.ANY, PatchContext.GATEWAY}
         if not self.is_gateway:
-            contexts = {PatchContext.ANY, PatchContext.SIDECAR_OUTBOUND, PatchContext.SIDECAR_INBOUND}
+            contexts = {
+                PatchContext.ANY,
+                PatchContext.SIDECAR_OUTBOUND,
+                PatchContext.SIDECAR_INBOUND,
+            }
         return (
             patch
             for patch in self.patches
-            if patch.apply_to is kind and patch.operation is PatchOperation.ADD and patch.context in contexts
+            if patch.apply_to is kind
+            and patch.operation is PatchOperation.ADD
+            and patch.context in contexts
         )
 
     def _extensions(self, present: ResourceSet) -> ResourceSet:

@@ -1,4 +1,6 @@
-"""Every EnvoyFilter of the mesh, compiled once, and for each distinct sequence of patches what it made so far."""
+"""Every EnvoyFilter of the mesh, compiled once, and for each distinct sequence of patches what it
+made so far.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,12 @@ from dataclasses import dataclass, field
 from dockermesh.model import WorkloadKind
 from dockermesh.translate.mesh import SERVICE_DOMAIN, MeshState, Proxy
 from dockermesh.translate.patches.applying import Patcher
-from dockermesh.translate.patches.compiling import CompiledFilter, CompiledPatch, compile_filter, patches_for
+from dockermesh.translate.patches.compiling import (
+    CompiledFilter,
+    CompiledPatch,
+    compile_filter,
+    patches_for,
+)
 
 _Key = tuple[tuple[CompiledPatch, ...], bool, tuple[str, ...]]
 
@@ -24,11 +31,15 @@ class PatchBook:
     def update(self, mesh: MeshState) -> None:
         """Move on to this state: what no proxy asked for since the last one is forgotten."""
         known = {id(compiled.source): compiled for compiled in self._filters}
-        self._filters = tuple(known.get(id(r)) or compile_filter(r) for r in mesh.config.envoy_filters)
+        self._filters = tuple(
+            known.get(id(r)) or compile_filter(r) for r in mesh.config.envoy_filters
+        )
         if mesh.names is not self._mesh.names:
             # Conditions on a cluster's service look at the names.
             self._patchers.clear()
-        self._patchers = {key: patcher for key, patcher in self._patchers.items() if patcher.is_used}
+        self._patchers = {
+            key: patcher for key, patcher in self._patchers.items() if patcher.is_used
+        }
         for patcher in self._patchers.values():
             patcher.age()
         self._mesh = mesh
@@ -40,7 +51,11 @@ class PatchBook:
         patches = patches_for(proxy, self._filters, self._mesh.settings.root_namespace)
         if not patches:
             return None
-        hosts = _served(proxy) if any(p.match.cluster is not None and p.match.cluster.service for p in patches) else ()
+        hosts = (
+            _served(proxy)
+            if any(p.match.cluster is not None and p.match.cluster.service for p in patches)
+            else ()
+        )
         key = (patches, proxy.kind is WorkloadKind.GATEWAY, hosts)
         found = self._patchers.get(key)
         if found is None:
@@ -52,7 +67,10 @@ class PatchBook:
         """What is left out and why, each with the EnvoyFilter that it is of."""
         for compiled in self._filters:
             for index, reason in compiled.problems.items():
-                yield str(compiled.source), f"{compiled.source} configPatches[{index}] is left out: {reason}"
+                yield (
+                    str(compiled.source),
+                    f"{compiled.source} configPatches[{index}] is left out: {reason}",
+                )
         for patcher in self._patchers.values():
             for patch, reason in patcher.problems.items():
                 yield str(patch.source), f"{patch.source} configPatches[{patch.index}] is {reason}"

@@ -18,8 +18,8 @@ def patch_cluster(
 ) -> bool:
     """Apply the patches, all of the cluster's context. Returns whether the cluster stays.
 
-    `hosts` are the services that a sidecar serves: those of its inbound clusters, whose names have none. `names` lead
-    from every name of a service to its hostname.
+    `hosts` are the services that a sidecar serves: those of its inbound clusters, whose names have
+    none. `names` lead from every name of a service to its hostname.
     """
     for patch in patches:
         if not _matches(cluster, patch, hosts, names):
@@ -27,11 +27,17 @@ def patch_cluster(
         if patch.operation is PatchOperation.REMOVE:
             return False
         if patch.merges and not _merge_transport_socket(cluster, patch.value):
-            merge(cluster, patch.value, replaces_lists=patch.operation is PatchOperation.MERGE_AND_REPLACE_LIST)
+            merge(
+                cluster,
+                patch.value,
+                replaces_lists=patch.operation is PatchOperation.MERGE_AND_REPLACE_LIST,
+            )
     return True
 
 
-def _matches(cluster: Any, patch: CompiledPatch, hosts: tuple[str, ...], names: Mapping[str, str]) -> bool:
+def _matches(
+    cluster: Any, patch: CompiledPatch, hosts: tuple[str, ...], names: Mapping[str, str]
+) -> bool:
     wanted = patch.match.cluster
     if wanted is None:
         return True
@@ -49,7 +55,9 @@ def _matches(cluster: Any, patch: CompiledPatch, hosts: tuple[str, ...], names: 
 
 
 def _merge_transport_socket(cluster: Any, patch: Any) -> bool:
-    """Merge a patch that has a transport socket. Returns whether it did: then nothing else of the patch applies."""
+    """Merge a patch that has a transport socket. Returns whether it did: then nothing else of the
+    patch applies.
+    """
     if not patch.HasField("transport_socket"):
         return False
     socket = None
@@ -59,7 +67,10 @@ def _merge_transport_socket(cluster: Any, patch: Any) -> bool:
         if socket is None:
             # A cluster must not have both a socket and a choice of sockets.
             return True
-    elif cluster.HasField("transport_socket") and cluster.transport_socket.name == patch.transport_socket.name:
+    elif (
+        cluster.HasField("transport_socket")
+        and cluster.transport_socket.name == patch.transport_socket.name
+    ):
         socket = cluster.transport_socket
     if socket is None:
         cluster.transport_socket.CopyFrom(patch.transport_socket)

@@ -1,7 +1,8 @@
 """EnvoyFilters read into Envoy's messages, and the order in which a proxy's patches apply.
 
-Source: Istio `pilot/pkg/model/envoyfilter.go` and `PushContext.EnvoyFilters`. Invariant: a patch that is no message of
-Envoy's API, or breaks one of the API's own rules, is never applied; the reason is kept.
+Source: Istio `pilot/pkg/model/envoyfilter.go` and `PushContext.EnvoyFilters`. Invariant: a patch
+that is no message of Envoy's API, or breaks one of the API's own rules, is never applied; the
+reason is kept.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import extension_pb2
 from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
 from envoy.config.route.v3 import route_components_pb2, route_pb2
-from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2 as hcm_pb2,
+)
 from google.protobuf import json_format
 
 from dockermesh.config.api.envoy_filter import (
@@ -32,7 +35,9 @@ from dockermesh.translate.constraints import violation
 from dockermesh.translate.mesh import Proxy
 
 ISTIO_VERSION = "1.28.0"
-"""What `match.proxy.proxyVersion` is compared with where a proxy does not say its own: the API that we follow."""
+"""What `match.proxy.proxyVersion` is compared with where a proxy does not say its own: the API that
+we follow.
+"""
 _MESSAGES: Mapping[ApplyTo, Any] = {
     ApplyTo.CLUSTER: cluster_pb2.Cluster,
     ApplyTo.LISTENER: listener_pb2.Listener,
@@ -45,8 +50,12 @@ _MESSAGES: Mapping[ApplyTo, Any] = {
     ApplyTo.HTTP_ROUTE: route_components_pb2.Route,
     ApplyTo.EXTENSION_CONFIG: extension_pb2.TypedExtensionConfig,
 }
-_INSERTS = frozenset({PatchOperation.INSERT_BEFORE, PatchOperation.INSERT_AFTER, PatchOperation.INSERT_FIRST})
-_ORDERED = frozenset({ApplyTo.HTTP_FILTER, ApplyTo.NETWORK_FILTER, ApplyTo.LISTENER_FILTER, ApplyTo.HTTP_ROUTE})
+_INSERTS = frozenset(
+    {PatchOperation.INSERT_BEFORE, PatchOperation.INSERT_AFTER, PatchOperation.INSERT_FIRST}
+)
+_ORDERED = frozenset(
+    {ApplyTo.HTTP_FILTER, ApplyTo.NETWORK_FILTER, ApplyTo.LISTENER_FILTER, ApplyTo.HTTP_ROUTE}
+)
 _MERGES = frozenset({PatchOperation.MERGE, PatchOperation.MERGE_AND_REPLACE_LIST})
 _TYPE = re.compile(r"(?:envoy|xds|udpa)(?:\.[a-z][a-z0-9_]*)+(?=\.[A-Z])")
 
@@ -126,9 +135,19 @@ def _message(value: Mapping[str, Any] | None, message: Any, *, is_whole: bool) -
     try:
         _load_types(value)
         json_format.ParseDict(dict(value or {}), message)
-    except (json_format.Error, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+    except (
+        json_format.Error,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         text = " ".join(str(error).split())
-        raise _Unusable(f"its value is no {message.DESCRIPTOR.name} of Envoy's API: {text[:300]}") from None
+        raise _Unusable(
+            f"its value is no {message.DESCRIPTOR.name} of Envoy's API: {text[:300]}"
+        ) from None
     broken = violation(message) if is_whole else ""
     if broken:
         raise _Unusable(f"Envoy would refuse its value: {broken}")
@@ -136,7 +155,9 @@ def _message(value: Mapping[str, Any] | None, message: Any, *, is_whole: bool) -
 
 
 def _load_types(value: Any) -> None:
-    """Import the protos of every type that is named: protobuf only knows messages whose module was imported."""
+    """Import the protos of every type that is named: protobuf only knows messages whose module was
+    imported.
+    """
     pending = [value]
     while pending:
         part = pending.pop()
@@ -164,11 +185,14 @@ def _load_package(type_name: str) -> None:
             import_module(f"{package}.{file.name.removesuffix('.py')}")
 
 
-def patches_for(proxy: Proxy, filters: Iterable[CompiledFilter], root_namespace: str) -> tuple[CompiledPatch, ...]:
+def patches_for(
+    proxy: Proxy, filters: Iterable[CompiledFilter], root_namespace: str
+) -> tuple[CompiledPatch, ...]:
     """The patches of a proxy in the order in which they apply.
 
-    Those of the root namespace and of its own whose selector it fulfils; by priority, the root's first, oldest first.
-    EnvoyFilters with targetRefs select nothing, as in Istio, for what they refer to does not exist here.
+    Those of the root namespace and of its own whose selector it fulfils; by priority, the root's
+    first, oldest first. EnvoyFilters with targetRefs select nothing, as in Istio, for what they
+    refer to does not exist here.
     """
     chosen = [
         compiled
@@ -179,7 +203,9 @@ def patches_for(proxy: Proxy, filters: Iterable[CompiledFilter], root_namespace:
     ]
     # The sort is stable, and the config is ordered by age and name already.
     chosen.sort(key=lambda c: (c.source.spec.priority, c.source.namespace != root_namespace))
-    return tuple(patch for compiled in chosen for patch in compiled.patches if _is_for(patch, proxy))
+    return tuple(
+        patch for compiled in chosen for patch in compiled.patches if _is_for(patch, proxy)
+    )
 
 
 def _selects(spec: EnvoyFilter, proxy: Proxy) -> bool:

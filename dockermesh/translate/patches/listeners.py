@@ -1,4 +1,5 @@
-"""Patches of listeners and of what is in them: listener filters, filter chains, network filters, HTTP filters.
+"""Patches of listeners and of what is in them: listener filters, filter chains, network filters,
+HTTP filters.
 
 Source: Istio `pilot/pkg/networking/core/envoyfilter/listener_patch.go`, whose order this keeps.
 """
@@ -8,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2 as hcm_pb2,
+)
 
 from dockermesh.config.api.envoy_filter import ApplyTo, FilterChainMatch, PatchOperation
 from dockermesh.translate.http import pack
@@ -34,7 +37,11 @@ def patch_listener(listener: Any, patches: Patches, patch_routes: InlineRoutes) 
         if patch.operation is PatchOperation.REMOVE:
             return False
         if patch.merges:
-            merge(listener, patch.value, replaces_lists=patch.operation is PatchOperation.MERGE_AND_REPLACE_LIST)
+            merge(
+                listener,
+                patch.value,
+                replaces_lists=patch.operation is PatchOperation.MERGE_AND_REPLACE_LIST,
+            )
     for patch in _of(patches, ApplyTo.LISTENER_FILTER):
         if _matches_listener(listener, patch) and not patch.merges:
             name = patch.match.listener.listener_filter if patch.match.listener is not None else ""
@@ -48,7 +55,11 @@ def _of(patches: Patches, kind: ApplyTo) -> list[CompiledPatch]:
 
 
 def _patch_chains(listener: Any, patches: Patches, patch_routes: InlineRoutes) -> None:
-    kept = [chain for chain in listener.filter_chains if _patch_chain(listener, chain, patches, patch_routes)]
+    kept = [
+        chain
+        for chain in listener.filter_chains
+        if _patch_chain(listener, chain, patches, patch_routes)
+    ]
     if len(kept) != len(listener.filter_chains):
         keep_only(listener.filter_chains, kept)
     if listener.HasField("default_filter_chain"):
@@ -69,7 +80,9 @@ def _patch_chain(listener: Any, chain: Any, patches: Patches, patch_routes: Inli
             return False
         if patch.merges:
             _merge_chain(chain, patch)
-    filters = [p for p in _of(patches, ApplyTo.NETWORK_FILTER) if _matches_chain(listener, chain, p)]
+    filters = [
+        p for p in _of(patches, ApplyTo.NETWORK_FILTER) if _matches_chain(listener, chain, p)
+    ]
     for patch in filters:
         if not patch.merges:
             edit_filters(chain.filters, patch, _filter_name(patch))
@@ -84,7 +97,9 @@ def _patch_chain(listener: Any, chain: Any, patches: Patches, patch_routes: Inli
 
 
 def _merge_chain(chain: Any, patch: CompiledPatch) -> None:
-    """Merge into a chain; a transport socket of the same name is merged by its content, and then nothing else is."""
+    """Merge into a chain; a transport socket of the same name is merged by its content, and then
+    nothing else is.
+    """
     value = patch.value
     has_both = value.HasField("transport_socket") and chain.HasField("transport_socket")
     if has_both and value.transport_socket.name == chain.transport_socket.name:
@@ -93,7 +108,9 @@ def _merge_chain(chain: Any, patch: CompiledPatch) -> None:
         merge(chain, value, replaces_lists=patch.operation is PatchOperation.MERGE_AND_REPLACE_LIST)
 
 
-def _patch_manager(network_filter: Any, patches: Patches, all_patches: Patches, patch_routes: InlineRoutes) -> None:
+def _patch_manager(
+    network_filter: Any, patches: Patches, all_patches: Patches, patch_routes: InlineRoutes
+) -> None:
     own = [p for p in patches if _filter_name(p) in (None, network_filter.name)]
     manager = hcm_pb2.HttpConnectionManager()
     if not network_filter.typed_config.Unpack(manager):
@@ -134,7 +151,9 @@ def _matches_listener(listener: Any, patch: CompiledPatch) -> bool:
     if patch.apply_to is not ApplyTo.LISTENER and listener.name in _VIRTUAL:
         # Their ports are in the conditions of their chains.
         return True
-    return not wanted.port_number or listener.address.socket_address.port_value == wanted.port_number
+    return (
+        not wanted.port_number or listener.address.socket_address.port_value == wanted.port_number
+    )
 
 
 def _matches_chain(listener: Any, chain: Any, patch: CompiledPatch) -> bool:
@@ -157,7 +176,8 @@ def _fulfils(chain: Any, has: Any, wanted: FilterChainMatch) -> bool:
     if wanted.transport_protocol and wanted.transport_protocol != has.transport_protocol:
         return False
     if wanted.application_protocols and not all(
-        protocol in has.application_protocols for protocol in wanted.application_protocols.split(",")
+        protocol in has.application_protocols
+        for protocol in wanted.application_protocols.split(",")
     ):
         return False
     return not wanted.destination_port or wanted.destination_port == has.destination_port.value

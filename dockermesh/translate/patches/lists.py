@@ -1,4 +1,5 @@
-"""Adding to, replacing in and removing from ordered lists of filters, at a place that a patch names.
+"""Adding to, replacing in and removing from ordered lists of filters, at a place that a patch
+names.
 
 Source: Istio `pilot/pkg/networking/core/envoyfilter` (insertBeforeFunc and its kin).
 """
@@ -12,15 +13,19 @@ from dockermesh.translate.patches.compiling import CompiledPatch
 
 
 def edit_filters(filters: Any, patch: CompiledPatch, name: str | None) -> None:
-    """Apply an operation other than MERGE to a list of filters; `name` is the filter that the patch refers to.
+    """Apply an operation other than MERGE to a list of filters; `name` is the filter that the patch
+    refers to.
 
-    Without one, INSERT_BEFORE is at the beginning, INSERT_AFTER at the end, and REPLACE and REMOVE do nothing.
+    Without one, INSERT_BEFORE is at the beginning, INSERT_AFTER at the end, and REPLACE and REMOVE
+    do nothing.
     """
     operation = patch.operation
     place = next((i for i, f in enumerate(filters) if f.name == name), None)
     if operation is PatchOperation.ADD:
         filters.append(patch.value)
-    elif operation is PatchOperation.INSERT_FIRST or (operation is PatchOperation.INSERT_BEFORE and name is None):
+    elif operation is PatchOperation.INSERT_FIRST or (
+        operation is PatchOperation.INSERT_BEFORE and name is None
+    ):
         filters.insert(0, patch.value)
     elif operation is PatchOperation.INSERT_AFTER and name is None:
         filters.append(patch.value)

@@ -1,4 +1,5 @@
-"""Envoy messages merged as Istio merges them (`pkg/proto/merge`): fields that are set win, lists grow.
+"""Envoy messages merged as Istio merges them (`pkg/proto/merge`): fields that are set win, lists
+grow.
 
 Durations and the wrappers of plain values are values, not messages: they are replaced whole.
 """
@@ -71,7 +72,9 @@ def merge_any(target: any_pb2.Any, patch: any_pb2.Any) -> None:
 
 
 def merge_extension(target: Any, patch: Any) -> None:
-    """Merge a filter or a transport socket (a name with a `typed_config`) into one that is there."""
+    """Merge a filter or a transport socket (a name with a `typed_config`) into one that is
+    there.
+    """
     if patch.name:
         target.name = patch.name
     if patch.HasField("typed_config") and target.HasField("typed_config"):

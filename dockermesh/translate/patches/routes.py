@@ -8,7 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dockermesh.config.api.envoy_filter import ApplyTo, PatchOperation, RouteAction, RouteConfigurationMatch
+from dockermesh.config.api.envoy_filter import (
+    ApplyTo,
+    PatchOperation,
+    RouteAction,
+    RouteConfigurationMatch,
+)
 from dockermesh.translate.patches.compiling import CompiledPatch
 from dockermesh.translate.patches.lists import keep_only
 from dockermesh.translate.patches.merging import merge
@@ -18,10 +23,18 @@ Patches = Sequence[CompiledPatch]
 
 def patch_table(table: Any, patches: Patches, *, is_gateway: bool) -> None:
     """Apply the patches, all of the table's context."""
-    own = [p for p in patches if _matches_table(table, p.match.route_configuration, is_gateway=is_gateway)]
+    own = [
+        p
+        for p in patches
+        if _matches_table(table, p.match.route_configuration, is_gateway=is_gateway)
+    ]
     for patch in own:
         if patch.apply_to is ApplyTo.ROUTE_CONFIGURATION and patch.merges:
-            merge(table, patch.value, replaces_lists=patch.operation is PatchOperation.MERGE_AND_REPLACE_LIST)
+            merge(
+                table,
+                patch.value,
+                replaces_lists=patch.operation is PatchOperation.MERGE_AND_REPLACE_LIST,
+            )
     hosts = [p for p in own if p.apply_to is ApplyTo.VIRTUAL_HOST]
     routes = [p for p in own if p.apply_to is ApplyTo.HTTP_ROUTE]
     if hosts or routes:
@@ -43,7 +56,11 @@ def _patch_host(host: Any, patches: Patches, route_patches: Patches) -> bool:
         if patch.operation is PatchOperation.REMOVE:
             return False
         if patch.merges:
-            merge(host, patch.value, replaces_lists=patch.operation is PatchOperation.MERGE_AND_REPLACE_LIST)
+            merge(
+                host,
+                patch.value,
+                replaces_lists=patch.operation is PatchOperation.MERGE_AND_REPLACE_LIST,
+            )
         elif patch.operation is PatchOperation.REPLACE:
             host.CopyFrom(patch.value)
     own = [p for p in route_patches if _matches_host(host, p.match.route_configuration)]
@@ -67,7 +84,11 @@ def _patch_route(route: Any, patches: Patches) -> bool:
         if patch.operation is PatchOperation.REMOVE:
             return False
         if patch.merges:
-            merge(route, patch.value, replaces_lists=patch.operation is PatchOperation.MERGE_AND_REPLACE_LIST)
+            merge(
+                route,
+                patch.value,
+                replaces_lists=patch.operation is PatchOperation.MERGE_AND_REPLACE_LIST,
+            )
     return True
 
 
@@ -75,9 +96,14 @@ def _add_route(routes: Any, patch: CompiledPatch) -> None:
     wanted = patch.match.route_configuration
     names_route = wanted is not None and wanted.vhost is not None and wanted.vhost.route is not None
     place = next((i for i, route in enumerate(routes) if _matches_route(route, wanted)), None)
-    if patch.operation is PatchOperation.ADD or (patch.operation is PatchOperation.INSERT_AFTER and not names_route):
+    if patch.operation is PatchOperation.ADD or (
+        patch.operation is PatchOperation.INSERT_AFTER and not names_route
+    ):
         routes.append(patch.value)
-    elif not names_route and patch.operation in (PatchOperation.INSERT_BEFORE, PatchOperation.INSERT_FIRST):
+    elif not names_route and patch.operation in (
+        PatchOperation.INSERT_BEFORE,
+        PatchOperation.INSERT_FIRST,
+    ):
         routes.insert(0, patch.value)
     elif place is None:
         return
@@ -94,7 +120,9 @@ def _matches_table(table: Any, wanted: RouteConfigurationMatch | None, *, is_gat
         return True
     if wanted.name and wanted.name != table.name:
         return False
-    port, port_name, gateway = _gateway_parts(table.name) if is_gateway else (_port(table.name), "", "")
+    port, port_name, gateway = (
+        _gateway_parts(table.name) if is_gateway else (_port(table.name), "", "")
+    )
     if wanted.port_number and wanted.port_number != port:
         return False
     if not is_gateway:
@@ -109,7 +137,9 @@ def _port(name: str) -> int:
 
 
 def _gateway_parts(name: str) -> tuple[int, str, str]:
-    """Port, name of the port and `namespace/gateway` of `http.80` or `https.443.https.gateway.namespace`."""
+    """Port, name of the port and `namespace/gateway` of `http.80` or
+    `https.443.https.gateway.namespace`.
+    """
     parts = name.split(".")
     port = int(parts[1]) if len(parts) > 1 and parts[1].isascii() and parts[1].isdigit() else 0
     if parts[0] != "https" or len(parts) < 5:

@@ -1,4 +1,6 @@
-"""What Envoy refuses about a whole resource beyond the rules in its protos, as far as patches can bring it about."""
+"""What Envoy refuses about a whole resource beyond the rules in its protos, as far as patches can
+bring it about.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from envoy.config.core.v3 import address_pb2
-from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2 as hcm_pb2,
+)
 
 from dockermesh.translate.constraints import violation
 from dockermesh.translate.patches.listeners import CONNECTION_MANAGER
@@ -41,7 +45,9 @@ def listener_fault(listener: Any) -> str:
         return "two filter chains would have the same match"
     if listener.HasField("default_filter_chain"):
         chains.append(listener.default_filter_chain)
-    return next((fault for chain in chains if (fault := _chain_fault(chain))), "") or violation(listener)
+    return next((fault for chain in chains if (fault := _chain_fault(chain))), "") or violation(
+        listener
+    )
 
 
 def _is_configured(one: Any) -> bool:
@@ -60,7 +66,9 @@ def _chain_fault(chain: Any) -> str:
         return f"the filter chain would end with {types[-1]}, which does not end it"
     for network_filter in chain.filters:
         manager = hcm_pb2.HttpConnectionManager()
-        if network_filter.name == CONNECTION_MANAGER and network_filter.typed_config.Unpack(manager):
+        if network_filter.name == CONNECTION_MANAGER and network_filter.typed_config.Unpack(
+            manager
+        ):
             fault = _manager_fault(manager)
             if fault:
                 return fault
@@ -70,7 +78,10 @@ def _chain_fault(chain: Any) -> str:
 def _manager_fault(manager: Any) -> str:
     kinds = [f.typed_config.TypeName() for f in manager.http_filters]
     if not kinds or kinds[-1] != _ROUTER or _ROUTER in kinds[:-1]:
-        return "the router would not be the last HTTP filter; use INSERT_BEFORE envoy.filters.http.router"
+        return (
+            "the router would not be the last HTTP filter; use INSERT_BEFORE"
+            " envoy.filters.http.router"
+        )
     if not all(f.name and _is_configured(f) for f in manager.http_filters):
         return "an HTTP filter would have no name or no typed_config"
     return table_fault(manager.route_config) if manager.HasField("route_config") else ""

@@ -76,7 +76,9 @@ def test_the_threshold_decides_what_fails(threshold: str, code: int) -> None:
     assert result.return_value == code
 
 
-@pytest.mark.parametrize("resource", ["VirtualService default/reviews", "VirtualService reviews.default", "Virt*", "*"])
+@pytest.mark.parametrize(
+    "resource", ["VirtualService default/reviews", "VirtualService reviews.default", "Virt*", "*"]
+)
 def test_a_suppressed_finding_neither_shows_nor_fails(resource: str) -> None:
     result = run("-", "-S", f"IST0101={resource}", "-o", "json", stdin=SERVICE + ROUTE)
     assert (result.return_value, found(result)) == (0, [])
@@ -84,7 +86,8 @@ def test_a_suppressed_finding_neither_shows_nor_fails(resource: str) -> None:
 
 def test_an_annotation_suppresses_a_code_for_its_resource() -> None:
     quiet = ROUTE.replace(
-        "{name: reviews}", "{name: reviews, annotations: {galley.istio.io/analyze-suppress: IST0101}}"
+        "{name: reviews}",
+        "{name: reviews, annotations: {galley.istio.io/analyze-suppress: IST0101}}",
     )
     assert run("-", stdin=SERVICE + quiet).return_value == 0
 
@@ -107,7 +110,9 @@ def test_a_catalog_stands_in_for_services_and_endpoints(tmp_path: Path) -> None:
     catalog = tmp_path / "catalog.yaml"
     catalog.write_text("services:\n- {name: reviews, ports: [{number: 9080, protocol: HTTP}]}\n")
     route = ROUTE.replace(", subset: v9", "")
-    assert found(run("-", "-o", "json", stdin=route)) == [("IST0101", "VirtualService default/reviews")]
+    assert found(run("-", "-o", "json", stdin=route)) == [
+        ("IST0101", "VirtualService default/reviews")
+    ]
     with_catalog = run("-", "--catalog", str(catalog), "-o", "json", stdin=route)
     assert found(with_catalog) == [("DM0001", "VirtualService default/reviews")]
 
@@ -121,7 +126,9 @@ kind: AuthorizationPolicy
 metadata: {name: all, namespace: %s}
 spec: {selector: {matchLabels: {app: gone}}}
 """
-    (finding,) = json.loads(run("-", "--mesh-config", str(mesh), "-o", "json", stdin=policy % "ops").stdout)
+    (finding,) = json.loads(
+        run("-", "--mesh-config", str(mesh), "-o", "json", stdin=policy % "ops").stdout
+    )
     assert finding["code"] == "IST0127"
 
 
@@ -130,7 +137,9 @@ def test_unreadable_input_is_a_finding() -> None:
     assert (result.return_value, found(result)) == (79, [("DM0008", "")])
 
 
-@pytest.mark.parametrize("kind", ["", "kind: Nonsense\n", "kind: 3\napiVersion: []\n", "metadata: {name: x}\n"])
+@pytest.mark.parametrize(
+    "kind", ["", "kind: Nonsense\n", "kind: 3\napiVersion: []\n", "metadata: {name: x}\n"]
+)
 def test_objects_of_unknown_kinds_are_passed_over(kind: str) -> None:
     assert found(run("-", "-o", "json", stdin=f"{kind}---\n{SERVICE}{ROUTE}"))[0][0] == "IST0101"
 
@@ -143,7 +152,13 @@ def test_the_list_of_analyzers_names_every_code() -> None:
 
 @pytest.mark.parametrize(
     "args",
-    [["/no/such/file"], ["-o", "xml", "-"], ["-S", "IST0101", "-"], ["-n", "a", "-A", "-"], ["--catalog", "/c.yaml"]],
+    [
+        ["/no/such/file"],
+        ["-o", "xml", "-"],
+        ["-S", "IST0101", "-"],
+        ["-n", "a", "-A", "-"],
+        ["--catalog", "/c.yaml"],
+    ],
 )
 def test_usage_errors_exit_2(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:

@@ -17,7 +17,10 @@ from dockermesh.xds import NodeInfo, Refused
 
 TOKEN = "a" * 64
 REVIEWS = Workload(
-    id="pod1", name="shop/reviews-1", address="172.28.0.9", token_sha256=hashlib.sha256(TOKEN.encode()).hexdigest()
+    id="pod1",
+    name="shop/reviews-1",
+    address="172.28.0.9",
+    token_sha256=hashlib.sha256(TOKEN.encode()).hexdigest(),
 )
 NODE = NodeInfo(id="sidecar~172.28.0.9~shop/reviews-1.default~default.svc.cluster.local")
 PEER = "ipv4:172.28.0.9:51234"

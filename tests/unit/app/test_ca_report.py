@@ -1,4 +1,6 @@
-"""When a step of a root rotation is safe, and what is said about certificates before they expire."""
+"""When a step of a root rotation is safe, and what is said about certificates before they
+expire.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,13 @@ def proxy(state: SyncState = SyncState.SYNCED, name: str = "shop/a-1") -> ProxyS
 
 
 def why(step: Step, material: Material, **changes: Any) -> str:
-    known: dict[str, Any] = {"proxies": [proxy()], "leaves": {}, "running": ["shop/a-1"], "lifetime": DAY, "now": NOW}
+    known: dict[str, Any] = {
+        "proxies": [proxy()],
+        "leaves": {},
+        "running": ["shop/a-1"],
+        "lifetime": DAY,
+        "now": NOW,
+    }
     return "; ".join(blockers(step, material, **known | changes))
 
 
@@ -45,7 +53,9 @@ def test_a_new_root_may_always_be_prepared() -> None:
 
 
 @pytest.mark.parametrize("state", [SyncState.STALE, SyncState.NACKED, SyncState.NOT_SENT])
-def test_the_signer_is_not_switched_before_every_proxy_trusts_the_new_root(state: SyncState) -> None:
+def test_the_signer_is_not_switched_before_every_proxy_trusts_the_new_root(
+    state: SyncState,
+) -> None:
     material = after(Step.PREPARE)
     assert not why(Step.SWITCH, material)
     assert "shop/a-1" in why(Step.SWITCH, material, proxies=[proxy(state)])
@@ -58,9 +68,17 @@ def test_the_old_root_is_not_forgotten_while_a_certificate_of_it_may_be_shown() 
     assert "old root" in why(Step.FINISH, material, leaves={"shop/a-1": old})
     away = why(Step.FINISH, material, running=["shop/a-1", "shop/b-1"])
     assert "shop/b-1" in away
-    assert not why(Step.FINISH, material, running=["shop/a-1", "shop/b-1"], now=BEFORE + DAY), "it has expired by then"
-    outside = {"proxies": [proxy(name="joined/vm-1")], "running": ["joined/vm-1"], "now": BEFORE + DAY}
-    assert "root.pem" in why(Step.FINISH, material, **outside), "nobody but its owner can give it the new root"
+    assert not why(Step.FINISH, material, running=["shop/a-1", "shop/b-1"], now=BEFORE + DAY), (
+        "it has expired by then"
+    )
+    outside = {
+        "proxies": [proxy(name="joined/vm-1")],
+        "running": ["joined/vm-1"],
+        "now": BEFORE + DAY,
+    }
+    assert "root.pem" in why(Step.FINISH, material, **outside), (
+        "nobody but its owner can give it the new root"
+    )
 
 
 def report_of(material: Material, **changes: Any) -> dict[str, Any]:
@@ -96,14 +114,29 @@ def test_an_overdue_renewal_is_told_long_before_the_certificate_expires() -> Non
     leaf = leaf_of(after())
     assert not list(renewal_warnings({"shop/a-1": leaf}, leaf.renew_at))
     early = leaf.renew_at + DAY / 12
-    [warning] = renewal_warnings({"shop/a-1": leaf, "shop/b-1": replace(leaf, renew_at=early)}, early)
+    [warning] = renewal_warnings(
+        {"shop/a-1": leaf, "shop/b-1": replace(leaf, renew_at=early)}, early
+    )
     assert "shop/a-1" in warning
     assert leaf.not_after - early > DAY / 3
 
 
 def test_the_end_of_a_proxys_own_certificate_is_read_from_envoys_page() -> None:
-    own = {"subject_alt_names": [{"uri": "spiffe://m/ns/d/sa/a"}], "expiration_time": "2030-01-02T03:04:05Z"}
-    others = {"subject_alt_names": [{"dns": "example.com"}], "expiration_time": "2029-01-01T00:00:00Z"}
-    page = {"certificates": [{"ca_cert": [own]}, {"cert_chain": [own, others]}, {"cert_chain": [others]}, {}]}
+    own = {
+        "subject_alt_names": [{"uri": "spiffe://m/ns/d/sa/a"}],
+        "expiration_time": "2030-01-02T03:04:05Z",
+    }
+    others = {
+        "subject_alt_names": [{"dns": "example.com"}],
+        "expiration_time": "2029-01-01T00:00:00Z",
+    }
+    page = {
+        "certificates": [
+            {"ca_cert": [own]},
+            {"cert_chain": [own, others]},
+            {"cert_chain": [others]},
+            {},
+        ]
+    }
     assert list(expiries(page)) == [datetime.datetime(2030, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)]
     assert not list(expiries({}))

@@ -6,7 +6,10 @@ import pytest
 
 from dockermesh.app.compose_failure import reason, remedy
 
-_PROXY = "Error response from daemon: driver failed programming external connectivity on endpoint {} (a0): "
+_PROXY = (
+    "Error response from daemon: driver failed programming external connectivity on endpoint {}"
+    " (a0): "
+)
 USERLAND = _PROXY + "Error starting userland proxy: listen {} {}: bind: address already in use"
 ALLOCATED = _PROXY + "Bind for {} failed: port is already allocated"
 
@@ -14,11 +17,27 @@ ALLOCATED = _PROXY + "Bind for {} failed: port is already allocated"
 @pytest.mark.parametrize(
     ("stderr", "env", "words"),
     [
-        (USERLAND.format("dockermesh-control-plane", "tcp4", "127.0.0.1:8080"), {}, "DOCKERMESH_API_PORT"),
-        (ALLOCATED.format("dockermesh-control-plane", "127.0.0.1:15014"), {}, "DOCKERMESH_DEBUG_PORT"),
+        (
+            USERLAND.format("dockermesh-control-plane", "tcp4", "127.0.0.1:8080"),
+            {},
+            "DOCKERMESH_API_PORT",
+        ),
+        (
+            ALLOCATED.format("dockermesh-control-plane", "127.0.0.1:15014"),
+            {},
+            "DOCKERMESH_DEBUG_PORT",
+        ),
         (ALLOCATED.format("dockermesh-consul", "127.0.0.1:8500"), {}, "CONSUL_PORT"),
-        (ALLOCATED.format("dockermesh-consul", "127.0.0.1:9500"), {"CONSUL_PORT": "9500"}, "CONSUL_PORT"),
-        (USERLAND.format("dockermesh-consul", "udp4", "172.28.0.1:53"), {}, "DOCKER_GATEWAY=127.0.0.1:100"),
+        (
+            ALLOCATED.format("dockermesh-consul", "127.0.0.1:9500"),
+            {"CONSUL_PORT": "9500"},
+            "CONSUL_PORT",
+        ),
+        (
+            USERLAND.format("dockermesh-consul", "udp4", "172.28.0.1:53"),
+            {},
+            "DOCKER_GATEWAY=127.0.0.1:100",
+        ),
         (ALLOCATED.format("shop-gateway-pod-1", "0.0.0.0:8080"), {}, "--gateway-port"),
         ("Error: pull access denied for nosuch", {}, "the image can't be had"),
         ("Error: something else", {}, "dockermesh down"),
@@ -29,6 +48,9 @@ def test_the_next_step_names_the_setting(stderr: str, env: dict[str, str], words
 
 
 def test_the_telling_lines_are_kept() -> None:
-    assert reason(" Network x  Creating\n Container y  Error\nno space left\n", 1) == "Container y  Error"
+    assert (
+        reason(" Network x  Creating\n Container y  Error\nno space left\n", 1)
+        == "Container y  Error"
+    )
     assert reason("only this\n", 1) == "only this"
     assert reason("", 17) == "exit status 17"

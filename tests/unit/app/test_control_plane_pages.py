@@ -1,4 +1,6 @@
-"""The control plane's HTTP pages on a real port: open is only what has to be, and reports say what is so."""
+"""The control plane's HTTP pages on a real port: open is only what has to be, and reports say what
+is so.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,16 @@ from aiohttp.test_utils import TestServer
 from dockermesh.app.debug import make_debug_app, workload_report
 from dockermesh.app.inspect.dump import read_dump
 from dockermesh.ca import Leaf
-from dockermesh.model import Catalog, Endpoint, Health, Port, Protocol, ServedPort, Service, Workload
+from dockermesh.model import (
+    Catalog,
+    Endpoint,
+    Health,
+    Port,
+    Protocol,
+    ServedPort,
+    Service,
+    Workload,
+)
 from dockermesh.translate.mesh import Proxy
 from dockermesh.translate.translator import Translator
 from dockermesh.xds import ProxyStatus, Snapshot, Sync
@@ -29,7 +40,9 @@ class View:
         return list(self.missing)
 
     def catalog(self) -> Catalog:
-        return Catalog(workloads={"shop/web-1": Workload(id="1", name="shop/web-1", namespace="edge")})
+        return Catalog(
+            workloads={"shop/web-1": Workload(id="1", name="shop/web-1", namespace="edge")}
+        )
 
     def proxies(self) -> list[ProxyStatus]:
         return []
@@ -64,11 +77,15 @@ async def server() -> AsyncIterator[tuple[TestServer, View]]:
         yield running, view
 
 
-async def test_what_a_proxy_should_have_is_shown_as_envoy_shows_what_it_has(server: tuple[TestServer, View]) -> None:
+async def test_what_a_proxy_should_have_is_shown_as_envoy_shows_what_it_has(
+    server: tuple[TestServer, View],
+) -> None:
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with ClientSession(headers=headers) as session:
         for name in ("shop/web-1", "shop/web-1.edge"):
-            async with session.get(server[0].make_url("/debug/config_dump"), params={"proxyID": name}) as answer:
+            async with session.get(
+                server[0].make_url("/debug/config_dump"), params={"proxyID": name}
+            ) as answer:
                 dump = read_dump(await answer.read(), "page")
             assert "virtualOutbound" in {listener["name"] for listener in dump.dynamic_listeners()}
             assert "BlackHoleCluster" in {cluster["name"] for cluster in dump.dynamic_clusters()}
@@ -77,12 +94,28 @@ async def test_what_a_proxy_should_have_is_shown_as_envoy_shows_what_it_has(serv
 
 
 @pytest.mark.parametrize(
-    "path", ["/metrics", "/debug/config_dump", "/debug/workloads", "/debug/syncz", "/debug/registryz", "/nowhere", "/"]
+    "path",
+    [
+        "/metrics",
+        "/debug/config_dump",
+        "/debug/workloads",
+        "/debug/syncz",
+        "/debug/registryz",
+        "/nowhere",
+        "/",
+    ],
 )
-@pytest.mark.parametrize("header", ["", "Bearer wrong", "Bearer ", "Basic a-token", "a-token", "Bearer a-token2"])
-async def test_without_the_token_every_page_is_401(server: tuple[TestServer, View], path: str, header: str) -> None:
+@pytest.mark.parametrize(
+    "header", ["", "Bearer wrong", "Bearer ", "Basic a-token", "a-token", "Bearer a-token2"]
+)
+async def test_without_the_token_every_page_is_401(
+    server: tuple[TestServer, View], path: str, header: str
+) -> None:
     headers = {"Authorization": header} if header else {}
-    async with ClientSession() as session, session.get(server[0].make_url(path), headers=headers) as answer:
+    async with (
+        ClientSession() as session,
+        session.get(server[0].make_url(path), headers=headers) as answer,
+    ):
         assert answer.status == 401
         assert "dockermesh_services" not in await answer.text()
 
@@ -95,13 +128,18 @@ async def test_with_the_token_pages_are_shown(server: tuple[TestServer, View]) -
                 assert answer.status == 200, path
 
 
-async def test_health_needs_no_token_and_readiness_says_what_is_missing(server: tuple[TestServer, View]) -> None:
+async def test_health_needs_no_token_and_readiness_says_what_is_missing(
+    server: tuple[TestServer, View],
+) -> None:
     running, view = server
     async with ClientSession() as session:
         async with session.get(running.make_url("/healthz")) as answer:
             assert answer.status == 200
         async with session.get(running.make_url("/readyz")) as answer:
-            assert (answer.status, await answer.text()) == (503, "the consul registry has not been read yet\n")
+            assert (answer.status, await answer.text()) == (
+                503,
+                "the consul registry has not been read yet\n",
+            )
         view.missing = ()
         async with session.get(running.make_url("/readyz")) as answer:
             assert answer.status == 200
@@ -118,9 +156,13 @@ async def test_health_needs_no_token_and_readiness_says_what_is_missing(server: 
 )
 def test_a_workload_is_as_healthy_as_its_worst_endpoint(states: list[Health], health: str) -> None:
     own = Workload(id="1", name="shop/a-1", service="a", ports=(ServedPort("a", 80, "http"),))
-    endpoints = tuple(Endpoint("10.0.0.1", n, workload="shop/a-1", health=s) for n, s in enumerate(states, 1))
+    endpoints = tuple(
+        Endpoint("10.0.0.1", n, workload="shop/a-1", health=s) for n, s in enumerate(states, 1)
+    )
     service = Service("a", "a.service.consul", (Port(80, Protocol.HTTP),), endpoints)
-    report = workload_report(Catalog({"a.service.consul": service}, {"shop/a-1": own}), [], Sync(0, 0, 0))
+    report = workload_report(
+        Catalog({"a.service.consul": service}, {"shop/a-1": own}), [], Sync(0, 0, 0)
+    )
     (listed,) = report["workloads"]
     assert (listed["health"], listed["xds"]) == (health, "NOT CONNECTED")
 

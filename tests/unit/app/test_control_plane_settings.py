@@ -18,7 +18,8 @@ def test_plaintext_xds_may_be_on_loopback(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["0.0.0.0:15010", "[::]:15010", ":15010", "15010", "172.28.0.2:15010", "example.com:1"]
+    "address",
+    ["0.0.0.0:15010", "[::]:15010", ":15010", "15010", "172.28.0.2:15010", "example.com:1"],
 )
 def test_plaintext_xds_may_be_nowhere_else(address: str) -> None:
     with pytest.raises(UsageError) as refused:

@@ -1,4 +1,6 @@
-"""What decides a request, from translated files: by name, conditions, weights, endpoints and the target's policies."""
+"""What decides a request, from translated files: by name, conditions, weights, endpoints and the
+target's policies.
+"""
 
 from __future__ import annotations
 
@@ -92,21 +94,40 @@ def files(tmp_path: Path) -> Path:
 def explained(files: Path, url: str, method: str = "GET", **headers: str) -> dict[str, Any]:
     source, known, problems = from_files("web", [files / "rules.yaml"], files / "catalog.yaml")
     assert not problems
-    request, host, port = parse_request(url, method, {k.replace("_", "-"): v for k, v in headers.items()})
+    request, host, port = parse_request(
+        url, method, {k.replace("_", "-"): v for k, v in headers.items()}
+    )
     return explain(source, request, host, port, known)
 
 
-def test_the_first_rule_whose_conditions_hold_decides_and_is_named_with_its_line(files: Path) -> None:
+def test_the_first_rule_whose_conditions_hold_decides_and_is_named_with_its_line(
+    files: Path,
+) -> None:
     found = explained(files, "http://reviews:9080/reviews/0?x=1", end_user="jason")
     rule = found["rule"]
-    assert (rule["resource"], rule["path"]) == ("VirtualService default/reviews", "spec.http[0].match[0]")
+    assert (rule["resource"], rule["path"]) == (
+        "VirtualService default/reviews",
+        "spec.http[0].match[0]",
+    )
     assert rule["at"] == f"{files / 'rules.yaml'}:18"
-    assert found["delay"] == {"percent": 12.5, "seconds": "7s"} and found["abort"] == {"percent": 1, "status": 503}
+    assert found["delay"] == {"percent": 12.5, "seconds": "7s"} and found["abort"] == {
+        "percent": 1,
+        "status": 503,
+    }
     (target,) = found["destinations"]
-    assert (target["host"], target["subset"], target["percent"]) == ("reviews.service.consul", "v2", 100)
+    assert (target["host"], target["subset"], target["percent"]) == (
+        "reviews.service.consul",
+        "v2",
+        100,
+    )
     assert target["destination_rule"] == "reviews.default"
-    assert [(e["address"], e["workload"]) for e in target["endpoints"]] == [("10.0.0.3:9080", "shop/reviews-v2-1")]
-    assert explained(files, "http://reviews:9080/new?beta=1")["rule"]["path"] == "spec.http[0].match[1]"
+    assert [(e["address"], e["workload"]) for e in target["endpoints"]] == [
+        ("10.0.0.3:9080", "shop/reviews-v2-1")
+    ]
+    assert (
+        explained(files, "http://reviews:9080/new?beta=1")["rule"]["path"]
+        == "spec.http[0].match[1]"
+    )
     assert explained(files, "http://reviews:9080/new?beta=2")["rule"]["path"] == "spec.http[5]"
 
 
@@ -132,7 +153,9 @@ def test_weights_timeout_retries_and_mirror_of_the_last_rule(files: Path) -> Non
         ("http://10.9.9.9:1234/", "passed through", None),
     ],
 )
-def test_what_does_not_reach_an_app_is_said(files: Path, url: str, outcome: str, status: int | None) -> None:
+def test_what_does_not_reach_an_app_is_said(
+    files: Path, url: str, outcome: str, status: int | None
+) -> None:
     found = explained(files, url)
     assert outcome in found["outcome"]
     assert found.get("status") == status
@@ -147,16 +170,26 @@ def test_a_tcp_service_is_reached_by_its_virtual_ip(files: Path) -> None:
 def test_the_targets_policies_are_asked(files: Path) -> None:
     with (files / "rules.yaml").open("a") as rules:
         rules.write("---\n" + POLICY)
-    refused = explained(files, "http://reviews:9080/admin/x", "POST")["destinations"][0]["endpoints"][0]
+    refused = explained(files, "http://reviews:9080/admin/x", "POST")["destinations"][0][
+        "endpoints"
+    ][0]
     assert refused["accepts"] is False and "no-admin" in refused["reason"]
-    assert explained(files, "http://reviews:9080/admin/x")["destinations"][0]["endpoints"][0]["accepts"]
+    assert explained(files, "http://reviews:9080/admin/x")["destinations"][0]["endpoints"][0][
+        "accepts"
+    ]
 
 
 def test_a_target_that_wants_mutual_tls_refuses_a_plain_client(files: Path) -> None:
     with (files / "rules.yaml").open("a") as rules:
-        rules.write("---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: plain}\n")
+        rules.write(
+            "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name:"
+            " plain}\n"
+        )
         rules.write("spec: {host: web, trafficPolicy: {tls: {mode: DISABLE}}}\n")
-        rules.write("---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: default}\n")
+        rules.write(
+            "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name:"
+            " default}\n"
+        )
         rules.write("spec: {mtls: {mode: STRICT}}\n")
     (endpoint,) = explained(files, "http://web/")["destinations"][0]["endpoints"]
     assert (endpoint["tls"], endpoint["accepts"]) == ("DISABLE", False)
@@ -164,9 +197,15 @@ def test_a_target_that_wants_mutual_tls_refuses_a_plain_client(files: Path) -> N
 
 def test_a_client_expects_the_identity_that_its_rule_names(files: Path) -> None:
     with (files / "rules.yaml").open("a") as rules:
-        rules.write("---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: other}\n")
+        rules.write(
+            "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name:"
+            " other}\n"
+        )
         rules.write("spec:\n  host: web\n")
-        rules.write("  trafficPolicy: {tls: {mode: ISTIO_MUTUAL, subjectAltNames: [spiffe://elsewhere/ns/a/sa/b]}}\n")
+        rules.write(
+            "  trafficPolicy: {tls: {mode: ISTIO_MUTUAL, subjectAltNames:"
+            " [spiffe://elsewhere/ns/a/sa/b]}}\n"
+        )
     (endpoint,) = explained(files, "http://web/")["destinations"][0]["endpoints"]
     assert (endpoint["tls"], endpoint["accepts"]) == ("ISTIO_MUTUAL", False)
     assert "another identity than spiffe://cluster.local/ns/default/sa/web" in endpoint["reason"]
@@ -178,11 +217,14 @@ def test_what_is_no_url_is_refused(url: str) -> None:
         parse_request(url)
 
 
-# the parts ------------------------------------------------------------------------------------------------------------
+# the parts
+# --------------------------------------------------------------------------------------------------
 
 
 def request(path: str = "/", authority: str = "a.example", **headers: str) -> Request:
-    return Request("GET", "http", authority, path, {k.replace("_", "-"): v for k, v in headers.items()})
+    return Request(
+        "GET", "http", authority, path, {k.replace("_", "-"): v for k, v in headers.items()}
+    )
 
 
 @pytest.mark.parametrize(
@@ -200,7 +242,9 @@ def request(path: str = "/", authority: str = "a.example", **headers: str) -> Re
         ({"custom": {}}, "a", None),
     ],
 )
-def test_texts_are_compared_as_envoy_does(matcher: dict[str, Any], given: str, answer: bool | None) -> None:
+def test_texts_are_compared_as_envoy_does(
+    matcher: dict[str, Any], given: str, answer: bool | None
+) -> None:
     assert text_matches(matcher, given) is answer
 
 
@@ -210,13 +254,23 @@ def test_texts_are_compared_as_envoy_does(matcher: dict[str, Any], given: str, a
         ({"present_match": True}, None, False),
         ({"present_match": True, "invert_match": True}, None, True),
         ({"string_match": {"exact": "a"}, "invert_match": True}, None, False),
-        ({"string_match": {"exact": "a"}, "invert_match": True, "treat_missing_header_as_empty": True}, None, True),
+        (
+            {
+                "string_match": {"exact": "a"},
+                "invert_match": True,
+                "treat_missing_header_as_empty": True,
+            },
+            None,
+            True,
+        ),
         ({"string_match": {"exact": "a"}, "invert_match": True}, "b", True),
         ({"range_match": {"start": 1, "end": 10}}, "10", False),
         ({"range_match": {"start": 1, "end": 10}}, "9", True),
     ],
 )
-def test_a_missing_header_is_told_from_an_empty_one(matcher: dict[str, Any], value: str | None, answer: bool) -> None:
+def test_a_missing_header_is_told_from_an_empty_one(
+    matcher: dict[str, Any], value: str | None, answer: bool
+) -> None:
     given = request(x=value) if value is not None else request()
     assert header_matches(matcher | {"name": "X"}, given) is answer
 
@@ -260,7 +314,9 @@ def test_the_most_specific_chain_takes_a_connection() -> None:
 
     def taken(connection: Connection, *names: str) -> str:
         listed = [chain for chain in chains if chain["name"] in names]
-        chain = filter_chain({"filter_chains": listed, "default_filter_chain": {"name": "default"}}, connection)
+        chain = filter_chain(
+            {"filter_chains": listed, "default_filter_chain": {"name": "default"}}, connection
+        )
         return str(chain["name"]) if chain is not None else ""
 
     tls = Connection("10.0.0.1", 443, "a.example", is_tls=True)
@@ -290,7 +346,11 @@ def test_policies_decide_in_order_and_what_is_not_known_is_said() -> None:
     assert decide([rbac("ALLOW", maybe=(anyone, claim))], request("/"), caller).allowed is None
     assert decide([rbac("DENY", maybe=(anyone, claim)), allow], request("/"), caller).by == "maybe"
     negated = rbac(
-        "DENY", other=({"not_rule": {"header": {"name": ":method", "string_match": {"exact": "GET"}}}}, anyone)
+        "DENY",
+        other=(
+            {"not_rule": {"header": {"name": ":method", "string_match": {"exact": "GET"}}}},
+            anyone,
+        ),
     )
     assert decide([negated], request("/"), caller).allowed is True
 
@@ -299,12 +359,22 @@ def test_the_command_prints_it_for_people_and_for_scripts(files: Path) -> None:
     options = ["--config", str(files / "rules.yaml"), "--catalog", str(files / "catalog.yaml")]
     told = CliRunner().invoke(root, ["explain", "web", "http://reviews:9080/new?beta=1", *options])
     assert told.exit_code == 0, told.output
-    labels = dict(line.split(None, 1) for line in told.stdout.splitlines() if not line.startswith(" "))
-    assert labels["Rule"] == f"VirtualService default/reviews spec.http[0].match[1] ({files / 'rules.yaml'}:19): /new*"
+    labels = dict(
+        line.split(None, 1) for line in told.stdout.splitlines() if not line.startswith(" ")
+    )
+    assert (
+        labels["Rule"]
+        == f"VirtualService default/reviews spec.http[0].match[1] ({files / 'rules.yaml'}:19):"
+        " /new*"
+    )
     assert (labels["Delay"], labels["Abort"]) == ("7s for 12.5 %", "503 for 1 %")
-    assert labels["To"].startswith("100 % reviews.service.consul:9080 subset v2, LEAST_REQUEST, TLS ")
+    assert labels["To"].startswith(
+        "100 % reviews.service.consul:9080 subset v2, LEAST_REQUEST, TLS "
+    )
     assert "10.0.0.3:9080  HEALTHY  shop/reviews-v2-1" in told.stdout
-    same = CliRunner().invoke(root, ["explain", "web", "http://reviews:9080/new?beta=1", "-o", "json", *options])
+    same = CliRunner().invoke(
+        root, ["explain", "web", "http://reviews:9080/new?beta=1", "-o", "json", *options]
+    )
     assert json.loads(same.stdout)["rule"]["path"] == "spec.http[0].match[1]"
 
 
@@ -315,12 +385,21 @@ def test_the_command_prints_it_for_people_and_for_scripts(files: Path) -> None:
         (["web", "https://reviews/", "--live"], "only http://"),
         (["web", "http://reviews/", "--live", "--config", "x"], "cannot be asked live"),
         (
-            ["nobody", "http://reviews/", "--config", "{}/rules.yaml", "--catalog", "{}/catalog.yaml"],
+            [
+                "nobody",
+                "http://reviews/",
+                "--config",
+                "{}/rules.yaml",
+                "--catalog",
+                "{}/catalog.yaml",
+            ],
             "is called 'nobody'",
         ),
     ],
 )
-def test_what_cannot_be_explained_is_refused(files: Path, arguments: list[str], reason: str) -> None:
+def test_what_cannot_be_explained_is_refused(
+    files: Path, arguments: list[str], reason: str
+) -> None:
     done = CliRunner().invoke(root, ["explain", *(a.replace("{}", str(files)) for a in arguments)])
     assert isinstance(done.exception, DockermeshError) and reason in str(done.exception)
 

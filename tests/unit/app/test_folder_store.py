@@ -14,7 +14,11 @@ from dockermesh.errors import RegistryError
 from dockermesh.registry.config_store import StoredResource
 
 KEY = "networking.istio.io/Gateway/default/front"
-GATEWAY = {"kind": "Gateway", "metadata": {"name": "front"}, "spec": {"selector": {"istio": "ingressgateway"}}}
+GATEWAY = {
+    "kind": "Gateway",
+    "metadata": {"name": "front"},
+    "spec": {"selector": {"istio": "ingressgateway"}},
+}
 
 
 class Reader:
@@ -37,7 +41,9 @@ async def readers() -> AsyncIterator[list[Reader]]:
     await asyncio.gather(*(r.task for r in started), return_exceptions=True)
 
 
-async def test_what_is_written_is_published_and_survives(tmp_path: Path, readers: list[Reader]) -> None:
+async def test_what_is_written_is_published_and_survives(
+    tmp_path: Path, readers: list[Reader]
+) -> None:
     store = FolderConfigStore(tmp_path / "config")
     readers.append(Reader(store))
     assert await readers[0].next() == {}

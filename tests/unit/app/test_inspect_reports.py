@@ -47,10 +47,16 @@ def metadata(path: str) -> dict[str, Any]:
     return {"filter_metadata": {"istio": {"config": path}}}
 
 
-# names ----------------------------------------------------------------------------------------------------------------
+# names
+# --------------------------------------------------------------------------------------------------
 
 PROXIES = [
-    LocalProxy("book/reviews-v1-1", "default", "a" * 64, ("book-reviews-v1-1", "book-reviews-v1-1-pod-1", "a" * 64)),
+    LocalProxy(
+        "book/reviews-v1-1",
+        "default",
+        "a" * 64,
+        ("book-reviews-v1-1", "book-reviews-v1-1-pod-1", "a" * 64),
+    ),
     LocalProxy("book/web-1", "default", "b" * 64, ("web", "b" * 64)),
     LocalProxy("book/web-2", "default", "c" * 64, ("c" * 64,)),
     LocalProxy("shop/gateway-1", "edge", "d" * 64, ("d" * 64,)),
@@ -87,7 +93,8 @@ def test_a_name_that_fits_several_or_none_is_refused_with_a_hint() -> None:
         find_proxy("gateway", PROXIES, namespace="default")
 
 
-# tables ---------------------------------------------------------------------------------------------------------------
+# tables
+# --------------------------------------------------------------------------------------------------
 
 
 def test_clusters_are_shown_with_their_parts_and_their_destination_rule() -> None:
@@ -103,7 +110,11 @@ def test_clusters_are_shown_with_their_parts_and_their_destination_rule() -> Non
         ["reviews.example", "9080", "-", "outbound", "EDS", ""],
         ["reviews.example", "9080", "v1", "outbound", "EDS", "reviews.shop"],
     ]
-    taken = [c["name"] for c in clusters if tables.ClusterFilter(fqdn="reviews", subset="v1", port=9080).takes(c)]
+    taken = [
+        c["name"]
+        for c in clusters
+        if tables.ClusterFilter(fqdn="reviews", subset="v1", port=9080).takes(c)
+    ]
     assert taken == ["outbound|9080|v1|reviews.example"]
     assert not tables.ClusterFilter(port=80).takes(clusters[1])
 
@@ -122,7 +133,10 @@ def test_listeners_are_shown_by_filter_chain_with_istioctls_words() -> None:
         "address": {"socket_address": {"address": "0.0.0.0", "port_value": 15006}},
         "filter_chains": [
             chain({"@type": TCP, "cluster": "BlackHoleCluster"}, destination_port=15006),
-            chain({"@type": HTTP, "rds": {"route_config_name": "9080"}}, application_protocols=["http/1.1", "h2c"]),
+            chain(
+                {"@type": HTTP, "rds": {"route_config_name": "9080"}},
+                application_protocols=["http/1.1", "h2c"],
+            ),
             chain(
                 {"@type": TCP, "cluster": "outbound|443||a.example"},
                 server_names=["a.example"],
@@ -136,7 +150,12 @@ def test_listeners_are_shown_by_filter_chain_with_istioctls_words() -> None:
         ["0.0.0.0", "15006", "App: HTTP", "Route: 9080"],
         ["0.0.0.0", "15006", "ALL", "PassthroughCluster"],
         ["0.0.0.0", "15006", "Addr: *:15006", "Non-HTTP/Non-TCP"],
-        ["0.0.0.0", "15006", "SNI: a.example; Trans: tls; Addr: 10.0.0.0/8", "Cluster: outbound|443||a.example"],
+        [
+            "0.0.0.0",
+            "15006",
+            "SNI: a.example; Trans: tls; Addr: 10.0.0.0/8",
+            "Cluster: outbound|443||a.example",
+        ],
     ]
     assert tables.ListenerFilter(port=15006, kind="http+tcp").takes(listener)
     assert not tables.ListenerFilter(address="127.0.0.1").takes(listener)
@@ -158,12 +177,20 @@ def test_routes_are_shown_by_match_without_what_is_passed_through() -> None:
                     "10.1.1.1",
                 ],
                 "routes": [
-                    {"match": {"path": "/a"}, "route": {"cluster": "x"}, "metadata": metadata(ORIGIN)},
+                    {
+                        "match": {"path": "/a"},
+                        "route": {"cluster": "x"},
+                        "metadata": metadata(ORIGIN),
+                    },
                     {"match": {"safe_regex": {"regex": "/b.*"}}, "route": {"cluster": "x"}},
                 ],
             },
             {"name": "empty", "domains": ["empty"]},
-            {"name": "allow_any", "domains": ["*"], "routes": [{"route": {"cluster": "PassthroughCluster"}}]},
+            {
+                "name": "allow_any",
+                "domains": ["*"],
+                "routes": [{"route": {"cluster": "PassthroughCluster"}}],
+            },
         ],
     }
     domains = "reviews.shop, reviews + 2 more..."
@@ -179,14 +206,22 @@ def test_endpoints_are_shown_by_address_and_can_be_picked() -> None:
         "address": {"socket_address": {"address": "10.0.0.1", "port_value": 9080}},
         "health_status": {"eds_health_status": "HEALTHY", "failed_outlier_check": True},
     }
-    pipe = {"address": {"pipe": {"path": "/x"}}, "health_status": {"eds_health_status": "UNHEALTHY"}}
-    statuses = [{"name": "b", "host_statuses": [pipe, host]}, {"name": "a", "host_statuses": [host]}]
+    pipe = {
+        "address": {"pipe": {"path": "/x"}},
+        "health_status": {"eds_health_status": "UNHEALTHY"},
+    }
+    statuses = [
+        {"name": "b", "host_statuses": [pipe, host]},
+        {"name": "a", "host_statuses": [host]},
+    ]
     assert tables.endpoint_rows(statuses, tables.EndpointFilter()) == [
         ["10.0.0.1:9080", "HEALTHY", "FAILED", "a"],
         ["10.0.0.1:9080", "HEALTHY", "FAILED", "b"],
         ["unix:///x", "UNHEALTHY", "OK", "b"],
     ]
-    picked = tables.endpoint_rows(statuses, tables.EndpointFilter(port=9080, cluster="A", status="healthy"))
+    picked = tables.endpoint_rows(
+        statuses, tables.EndpointFilter(port=9080, cluster="A", status="healthy")
+    )
     assert picked == [["10.0.0.1:9080", "HEALTHY", "FAILED", "a"]]
 
 
@@ -219,7 +254,9 @@ def test_a_file_that_is_no_dump_is_refused(tmp_path: Path) -> None:
 
 
 def test_json_has_the_names_that_protobuf_gives_and_leaves_users_keys() -> None:
-    found = {"virtual_hosts": [{"typed_per_filter_config": {"envoy.filters.http.jwt_authn": {"a_b": 1}}}]}
+    found = {
+        "virtual_hosts": [{"typed_per_filter_config": {"envoy.filters.http.jwt_authn": {"a_b": 1}}}]
+    }
     found["metadata"] = {"filter_metadata": {"my_key": {"my_own": 1}}}  # type: ignore[assignment]
     assert public_names(found) == {
         "virtualHosts": [{"typedPerFilterConfig": {"envoy.filters.http.jwt_authn": {"aB": 1}}}],
@@ -246,13 +283,17 @@ def test_an_unknown_log_level_is_refused() -> None:
         logging_paths("http:loud")
 
 
-# status ---------------------------------------------------------------------------------------------------------------
+# status
+# --------------------------------------------------------------------------------------------------
 
 
 def report(types: dict[str, Any]) -> dict[str, Any]:
     proxy = {"types": types, "envoy": "1.40.0"}
     workload = {"name": "book/web-1", "namespace": "default", "host": "vm", "proxy": proxy}
-    return {"control_plane": "cp", "workloads": [workload, workload | {"name": "book/off-1", "proxy": None}]}
+    return {
+        "control_plane": "cp",
+        "workloads": [workload, workload | {"name": "book/off-1", "proxy": None}],
+    }
 
 
 def test_status_says_per_type_how_far_a_proxy_is() -> None:
@@ -269,12 +310,24 @@ def test_status_says_per_type_how_far_a_proxy_is() -> None:
 
 
 def test_a_comparison_shows_what_an_envoy_does_not_have() -> None:
-    clusters = [{"cluster": {"name": "a", "type": "EDS"}}, {"cluster": {"name": "b", "connect_timeout": "10s"}}]
-    routes = {"dynamic_route_configs": [{"route_config": {"name": "80"}, "last_updated": "2026-01-02T03:04:05.678Z"}]}
+    clusters = [
+        {"cluster": {"name": "a", "type": "EDS"}},
+        {"cluster": {"name": "b", "connect_timeout": "10s"}},
+    ]
+    routes = {
+        "dynamic_route_configs": [
+            {"route_config": {"name": "80"}, "last_updated": "2026-01-02T03:04:05.678Z"}
+        ]
+    }
     listeners = {"dynamic_listeners": [{"active_state": {"listener": {"name": "x"}}}]}
-    wanted = dump_of(Clusters={"dynamic_active_clusters": clusters}, Routes=routes, Listeners=listeners)
+    wanted = dump_of(
+        Clusters={"dynamic_active_clusters": clusters}, Routes=routes, Listeners=listeners
+    )
     held = dump_of(
-        Clusters={"dynamic_active_clusters": [clusters[0]], "static_clusters": [{"cluster": {"name": "own"}}]},
+        Clusters={
+            "dynamic_active_clusters": [clusters[0]],
+            "static_clusters": [{"cluster": {"name": "own"}}],
+        },
         Routes=routes,
         Listeners=listeners,
     )
@@ -287,15 +340,24 @@ def test_a_comparison_shows_what_an_envoy_does_not_have() -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sampled_from(["Clusters", "Listeners", "Routes", "Endpoints", "Secrets", "Bootstrap"]), JSON)
-def test_a_dump_of_any_form_is_shown_or_refused_with_the_files_name(section: str, content: Any) -> None:
-    config = {"@type": f"{ADMIN}{section}ConfigDump", **(content if isinstance(content, dict) else {})}
+@given(
+    st.sampled_from(["Clusters", "Listeners", "Routes", "Endpoints", "Secrets", "Bootstrap"]), JSON
+)
+def test_a_dump_of_any_form_is_shown_or_refused_with_the_files_name(
+    section: str, content: Any
+) -> None:
+    config = {
+        "@type": f"{ADMIN}{section}ConfigDump",
+        **(content if isinstance(content, dict) else {}),
+    }
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump({"configs": [config]}, file)
         file.flush()

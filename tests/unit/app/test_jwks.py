@@ -75,7 +75,9 @@ async def test_an_issuer_is_asked_where_its_keys_are() -> None:
         return web.json_response({"issuer": f"{places[0]}/tenant", "jwks_uri": f"{places[0]}/keys"})
 
     async def other(_request: web.Request) -> web.Response:
-        return web.json_response({"issuer": "https://somebody.else", "jwks_uri": f"{places[0]}/keys"})
+        return web.json_response(
+            {"issuer": "https://somebody.else", "jwks_uri": f"{places[0]}/keys"}
+        )
 
     name = "openid-configuration"
     async with server(keys=good, **{f"tenant__{name}": discovery, f"evil__{name}": other}) as base:
@@ -141,7 +143,16 @@ async def test_metadata_services_are_never_asked(host: str) -> None:
 
 async def test_a_name_of_a_metadata_service_is_never_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     async def resolve(*_args: Any, **_more: Any) -> list[dict[str, Any]]:
-        return [{"hostname": "innocent", "host": "169.254.169.254", "port": 80, "family": 2, "proto": 0, "flags": 0}]
+        return [
+            {
+                "hostname": "innocent",
+                "host": "169.254.169.254",
+                "port": 80,
+                "family": 2,
+                "proto": 0,
+                "flags": 0,
+            }
+        ]
 
     monkeypatch.setattr(jwks.ThreadedResolver, "resolve", resolve)
     await refused("http://innocent.example/keys", "never fetched from")
@@ -157,7 +168,9 @@ def self_signed(folder: Path) -> ssl.SSLContext:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
     address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, start, start + datetime.timedelta(days=9))
+    builder = x509.CertificateBuilder(
+        name, name, key.public_key(), 1, start, start + datetime.timedelta(days=9)
+    )
     certificate = builder.add_extension(address, critical=False).sign(key, hashes.SHA256())
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (folder / "pair.pem").write_bytes(certificate.public_bytes(Encoding.PEM) + private)
@@ -166,8 +179,15 @@ def self_signed(folder: Path) -> ssl.SSLContext:
     return context
 
 
-async def test_the_last_good_set_stays_while_the_server_is_down_and_changes_when_it_is_back() -> None:
-    answers: list[Any] = [REJECTING_KEYS, None, "[]", json.dumps({"keys": [{"kty": "oct", "k": "c2VjcmV0"}]})]
+async def test_the_last_good_set_stays_while_the_server_is_down_and_changes_when_it_is_back() -> (
+    None
+):
+    answers: list[Any] = [
+        REJECTING_KEYS,
+        None,
+        "[]",
+        json.dumps({"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}),
+    ]
     asked = 0
 
     async def changing(_request: web.Request) -> web.Response:

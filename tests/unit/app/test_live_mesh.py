@@ -9,7 +9,16 @@ from dockermesh.analysis.reading import read_items
 from dockermesh.analysis.registry import analyze
 from dockermesh.app.debug import catalog_report, workload_report
 from dockermesh.app.live_mesh import reported_catalog
-from dockermesh.model import Catalog, Endpoint, Health, Port, Protocol, Service, Workload, WorkloadKind
+from dockermesh.model import (
+    Catalog,
+    Endpoint,
+    Health,
+    Port,
+    Protocol,
+    Service,
+    Workload,
+    WorkloadKind,
+)
 from dockermesh.xds import Sync
 
 REVIEWS = Service(
@@ -45,11 +54,15 @@ spec: {hosts: ["*"], gateways: [front], http: [{route: [{destination: {host: %(h
 
 
 def found(**names: str) -> list[str]:
-    reports = json.loads(json.dumps([catalog_report(CATALOG), workload_report(CATALOG, [], Sync(0, 0, 0))]))
+    reports = json.loads(
+        json.dumps([catalog_report(CATALOG), workload_report(CATALOG, [], Sync(0, 0, 0))])
+    )
     catalog = reported_catalog(reports[0], reports[1]["workloads"])
     values = {"gateway": "front", "selector": "ingressgateway", "host": "reviews"} | names
     items, findings = read_items([("", CONFIG % values)], "default")
-    return [d.code for d in analyze(Context(items, findings=findings, catalog=catalog, is_live=True))]
+    return [
+        d.code for d in analyze(Context(items, findings=findings, catalog=catalog, is_live=True))
+    ]
 
 
 def test_what_fits_the_mesh_is_sound() -> None:

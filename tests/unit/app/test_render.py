@@ -41,12 +41,20 @@ spec: {hosts: [reviews], nonsense: true}
 def files(tmp_path: Path) -> Path:
     (tmp_path / "catalog.yaml").write_text(CATALOG)
     (tmp_path / "config.yaml").write_text(CONFIG)
-    (tmp_path / "proxy.json").write_text('{"id": "x", "type": "sidecar", "labels": {}, "ip": "10.0.0.1"}')
+    (tmp_path / "proxy.json").write_text(
+        '{"id": "x", "type": "sidecar", "labels": {}, "ip": "10.0.0.1"}'
+    )
     return tmp_path
 
 
 def run(files: Path, *options: str) -> Any:
-    given = ["--config", str(files / "config.yaml"), "--catalog", str(files / "catalog.yaml"), *options]
+    given = [
+        "--config",
+        str(files / "config.yaml"),
+        "--catalog",
+        str(files / "catalog.yaml"),
+        *options,
+    ]
     return CliRunner().invoke(command, given, catch_exceptions=False)
 
 
@@ -56,7 +64,11 @@ def test_a_workload_is_told_the_mesh_and_its_own_port(files: Path, output: str) 
     made = json.loads(result.stdout) if output == "json" else yaml.safe_load(result.stdout)
     assert list(made) == ["listeners", "routes", "clusters", "endpoints"]
     names = {cluster["name"] for cluster in made["clusters"]}
-    assert {"outbound|9080|v1|reviews.service.consul", "inbound|9080||", "BlackHoleCluster"} <= names
+    assert {
+        "outbound|9080|v1|reviews.service.consul",
+        "inbound|9080||",
+        "BlackHoleCluster",
+    } <= names
     assert "nonsense" in result.stderr
 
 
@@ -66,9 +78,15 @@ def test_a_proxy_is_known_by_its_address(files: Path) -> None:
 
 
 def test_what_every_proxy_opens_before_it_is_told_anything_is_shown(files: Path) -> None:
-    (files / "proxy.json").write_text('{"id": "x", "type": "router", "labels": {"istio": "none"}, "ip": "10.0.0.1"}')
+    (files / "proxy.json").write_text(
+        '{"id": "x", "type": "router", "labels": {"istio": "none"}, "ip": "10.0.0.1"}'
+    )
     made = json.loads(run(files, "--proxy", str(files / "proxy.json")).stdout)
-    assert {listener["name"] for listener in made["listeners"]} == {"admin", "prometheus", "readiness"}
+    assert {listener["name"] for listener in made["listeners"]} == {
+        "admin",
+        "prometheus",
+        "readiness",
+    }
     [admin] = [cluster for cluster in made["clusters"] if cluster["name"] == "proxy-admin"]
     assert "loadAssignment" in admin  # in JSON's own names, as all the rest
 
@@ -78,10 +96,13 @@ def test_a_static_bootstrap_refers_to_nothing_outside(files: Path) -> None:
     assert "staticResources" in json.loads(text)
     assert '"rds"' not in text
     assert '"ads"' not in text
-    # A certificate of the mesh comes from a control plane, and Envoy does not start where a secret is missing.
+    # A certificate of the mesh comes from a control plane, and Envoy does not start where a secret
+    # is missing.
     assert '"ROOTCA"' not in text
     assert "tlsCertificateSdsSecretConfigs" not in text
-    inbound = next(x for x in json.loads(text)["staticResources"]["listeners"] if x["name"] == "virtualInbound")
+    inbound = next(
+        x for x in json.loads(text)["staticResources"]["listeners"] if x["name"] == "virtualInbound"
+    )
     assert "0.0.0.0_9080" in {chain["name"] for chain in inbound["filterChains"]}
 
 
@@ -99,7 +120,9 @@ def test_a_catalog_of_another_form_is_refused(files: Path, text: str) -> None:
         run(files, "--proxy", str(files / "proxy.json"))
 
 
-def test_a_proxy_without_any_known_port_shows_how_requests_and_connections_are_judged(files: Path) -> None:
+def test_a_proxy_without_any_known_port_shows_how_requests_and_connections_are_judged(
+    files: Path,
+) -> None:
     (files / "config.yaml").write_text(
         """
 apiVersion: security.istio.io/v1
@@ -110,13 +133,20 @@ spec: {rules: [{to: [{operation: {methods: [GET]}}]}, {to: [{operation: {ports: 
     )
     (files / "proxy.json").write_text('{"namespace": "shop", "ip": "10.9.9.9"}')
     made = json.loads(run(files, "--proxy", str(files / "proxy.json")).stdout)
-    inbound = next(listener for listener in made["listeners"] if listener["name"] == "virtualInbound")
+    inbound = next(
+        listener for listener in made["listeners"] if listener["name"] == "virtualInbound"
+    )
     assert [f["name"] for f in inbound["listenerFilters"]] == [
         "envoy.filters.listener.original_dst",
         "envoy.filters.listener.http_inspector",
     ]
     http, tcp = (chain["filters"] for chain in inbound["filterChains"][1:])
-    request_rules = next(f for f in http[0]["typedConfig"]["httpFilters"] if f["name"] == "envoy.filters.http.rbac")
+    request_rules = next(
+        f for f in http[0]["typedConfig"]["httpFilters"] if f["name"] == "envoy.filters.http.rbac"
+    )
     assert len(request_rules["typedConfig"]["rules"]["policies"]) == 2
-    assert [f["name"] for f in tcp] == ["envoy.filters.network.rbac", "envoy.filters.network.tcp_proxy"]
+    assert [f["name"] for f in tcp] == [
+        "envoy.filters.network.rbac",
+        "envoy.filters.network.tcp_proxy",
+    ]
     assert len(tcp[0]["typedConfig"]["rules"]["policies"]) == 1

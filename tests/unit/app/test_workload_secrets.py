@@ -1,4 +1,6 @@
-"""A proxy's certificate: made once, shared with nobody, kept when it cannot be renewed, cheap for everybody else."""
+"""A proxy's certificate: made once, shared with nobody, kept when it cannot be renewed, cheap for
+everybody else.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return found
 
 
-def made(age: datetime.timedelta = datetime.timedelta(), lifetime: datetime.timedelta = 10 * DAY) -> Authority:
+def made(
+    age: datetime.timedelta = datetime.timedelta(), lifetime: datetime.timedelta = 10 * DAY
+) -> Authority:
     return Authority(new_material("mesh.test", datetime.datetime.now(datetime.UTC) - age, lifetime))
 
 
@@ -64,7 +68,9 @@ def test_what_the_translator_gave_stays_and_no_proxy_sees_anothers_certificate()
 def test_another_identity_is_another_certificate() -> None:
     secrets, under = WorkloadSecrets(made(), DAY), Snapshot()
     first = secrets.layered("a-1", A, under)
-    assert secrets.layered("a-1", B, under).secrets.get("default") is not first.secrets.get("default")
+    assert secrets.layered("a-1", B, under).secrets.get("default") is not first.secrets.get(
+        "default"
+    )
 
 
 def test_a_new_pod_has_a_new_key_and_a_restarted_control_plane_gives_the_same() -> None:
@@ -108,7 +114,9 @@ async def renewed(secrets: WorkloadSecrets, until: int) -> set[str]:
     return seen
 
 
-@pytest.mark.parametrize("shift", [datetime.timedelta(hours=13), datetime.timedelta(hours=-13)], ids=["on", "back"])
+@pytest.mark.parametrize(
+    "shift", [datetime.timedelta(hours=13), datetime.timedelta(hours=-13)], ids=["on", "back"]
+)
 async def test_a_clock_that_was_set_is_noticed_and_certificates_are_made_anew(
     clock: Clock, shift: datetime.timedelta, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,7 +129,9 @@ async def test_a_clock_that_was_set_is_noticed_and_certificates_are_made_anew(
     assert secrets.clock_jumps == 1
 
 
-async def test_a_new_root_is_told_to_all_and_a_new_signer_renews_all(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_new_root_is_told_to_all_and_a_new_signer_renews_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     authority = made()
     secrets = WorkloadSecrets(authority, DAY)
     for name in ("a-1", "a-2"):

@@ -1,4 +1,6 @@
-"""Puts the sample's services on the path; they are an app of their own and not part of the `dockermesh` package."""
+"""Puts the sample's services on the path; they are an app of their own and not part of the
+`dockermesh` package.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The files of the sample agree with each other: Compose app, Dockerfiles, and the Istio resources of the tasks."""
+"""The files of the sample agree with each other: Compose app, Dockerfiles, and the Istio resources
+of the tasks.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,12 @@ SAMPLE = Path(__file__).resolve().parents[3] / "samples" / "bookinfo"
 COMPOSE = yaml.safe_load((SAMPLE / "compose.yaml").read_text())
 RESOURCES = sorted((SAMPLE / "networking").glob("*.yaml"))
 TOOLS = yaml.safe_load((SAMPLE / "tools.yaml").read_text())
-VERSIONS = {"details": ["v1"], "productpage": ["v1"], "ratings": ["v1"], "reviews": ["v1", "v2", "v3"]}
+VERSIONS = {
+    "details": ["v1"],
+    "productpage": ["v1"],
+    "ratings": ["v1"],
+    "reviews": ["v1", "v2", "v3"],
+}
 
 
 OTHERS = {
@@ -44,7 +51,9 @@ def test_the_app_has_no_trace_of_the_mesh() -> None:
 
 
 def test_the_service_accounts_are_those_of_istios_sample() -> None:
-    accounts = {definition["environment"]["SERVICE_ACCOUNT"] for definition in COMPOSE["services"].values()}
+    accounts = {
+        definition["environment"]["SERVICE_ACCOUNT"] for definition in COMPOSE["services"].values()
+    }
     assert accounts == {f"bookinfo-{service}" for service in VERSIONS}
 
 
@@ -63,7 +72,9 @@ def test_a_service_is_registered_and_reachable_under_its_name(name: str) -> None
 
 
 def test_all_versions_are_there() -> None:
-    assert set(COMPOSE["services"]) == {f"{name}-{version}" for name, all_ in VERSIONS.items() for version in all_}
+    assert set(COMPOSE["services"]) == {
+        f"{name}-{version}" for name, all_ in VERSIONS.items() for version in all_
+    }
     assert COMPOSE["services"]["productpage-v1"]["ports"] == ["9081:9080"]
 
 
@@ -76,21 +87,28 @@ def test_a_task_names_services_and_versions_that_exist(path: Path) -> None:
             assert destination.get("subset", "v1") in (VERSIONS | OTHERS)[destination["host"]]
         for subset in document["spec"].get("subsets", []):
             assert (
-                subset.get("labels", {}).get("version", subset["name"]) in (VERSIONS | OTHERS)[document["spec"]["host"]]
+                subset.get("labels", {}).get("version", subset["name"])
+                in (VERSIONS | OTHERS)[document["spec"]["host"]]
             )
     assert found
 
 
 def test_destination_rules_name_all_versions() -> None:
     rules = documents(SAMPLE / "networking" / "destination-rule-all.yaml")
-    assert {rule["spec"]["host"]: [s["name"] for s in rule["spec"]["subsets"]] for rule in rules} == VERSIONS
+    assert {
+        rule["spec"]["host"]: [s["name"] for s in rule["spec"]["subsets"]] for rule in rules
+    } == VERSIONS
 
 
 def test_the_tools_are_where_the_tasks_look_for_them() -> None:
-    environments = {name: definition["environment"] for name, definition in TOOLS["services"].items()}
+    environments = {
+        name: definition["environment"] for name, definition in TOOLS["services"].items()
+    }
     assert {e["SERVICE_NAME"] for e in environments.values()} >= {"httpbin", "tcp-echo"}
     outside = [name for name, e in environments.items() if e.get("SERVICE_IGNORE")]
-    aliases = [a for name in outside for a in TOOLS["services"][name]["networks"]["default"]["aliases"]]
+    aliases = [
+        a for name in outside for a in TOOLS["services"][name]["networks"]["default"]["aliases"]
+    ]
     assert aliases == ["books.example", "books.far.example"]
     for name in outside:
         assert TOOLS["services"][name]["labels"] == {"sidecar.istio.io/inject": "false"}

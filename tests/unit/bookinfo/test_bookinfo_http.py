@@ -14,8 +14,12 @@ from patience import SLACK
 
 ROUTER = Router(
     [
-        Route("GET", "/ratings/{product}", lambda _request, product: json_response({"got": product})),
-        Route("POST", "/ratings/{product}", lambda _request, product: json_response({"set": product})),
+        Route(
+            "GET", "/ratings/{product}", lambda _request, product: json_response({"got": product})
+        ),
+        Route(
+            "POST", "/ratings/{product}", lambda _request, product: json_response({"set": product})
+        ),
         Route("GET", "/", lambda _request: json_response("root")),
     ]
 )
@@ -49,7 +53,8 @@ def test_a_refused_method_says_which_are_allowed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "number"), [("0", 0), ("12", 12), ("-1", None), ("x", None), ("²", None), ("1.0", None)]
+    ("text", "number"),
+    [("0", 0), ("12", 12), ("-1", None), ("x", None), ("²", None), ("1.0", None)],
 )
 def test_product_id(text: str, number: int | None) -> None:
     assert product_id(text) == number
@@ -72,13 +77,22 @@ def test_trace_and_user_headers_go_along_and_others_stay() -> None:
         "authorization": "Bearer x",
         "user-agent": "curl",
     }
-    dropped = {"host": "productpage", "content-length": "3", "connection": "keep-alive", "x-forwarded-for": "1.2.3.4"}
+    dropped = {
+        "host": "productpage",
+        "content-length": "3",
+        "connection": "keep-alive",
+        "x-forwarded-for": "1.2.3.4",
+    }
     assert propagated(kept | dropped) == kept
 
 
 def test_where_an_upstream_is() -> None:
     assert Upstream.from_environment("details", {}) == Upstream("details", 9080)
-    environment = {"DETAILS_HOSTNAME": "d", "DETAILS_SERVICE_PORT": "80", "SERVICES_DOMAIN": "service.consul"}
+    environment = {
+        "DETAILS_HOSTNAME": "d",
+        "DETAILS_SERVICE_PORT": "80",
+        "SERVICES_DOMAIN": "service.consul",
+    }
     assert Upstream.from_environment("details", environment) == Upstream("d.service.consul", 80)
 
 

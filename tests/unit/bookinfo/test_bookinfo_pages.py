@@ -14,7 +14,9 @@ DETAILS = Answer(200, {"id": 0, "author": "William Shakespeare", "pages": 200})
 
 
 def reviews(rating: object, text: str = "Fun.") -> Answer:
-    review = {"reviewer": "Reviewer1", "text": text} | ({} if rating is None else {"rating": rating})
+    review = {"reviewer": "Reviewer1", "text": text} | (
+        {} if rating is None else {"rating": rating}
+    )
     return Answer(200, {"podname": "pod-7", "reviews": [review]}, "reviews-v2")
 
 
@@ -27,12 +29,22 @@ def page(details: Answer = DETAILS, reviews: Answer = PLAIN, user: str | None = 
 
 def test_the_page_has_details_and_reviews_and_who_served_them() -> None:
     text = page()
-    for part in ("The Comedy of Errors", "William Shakespeare", "200", "Fun.", "Reviewer1", "pod-7", "reviews-v2"):
+    for part in (
+        "The Comedy of Errors",
+        "William Shakespeare",
+        "200",
+        "Fun.",
+        "Reviewer1",
+        "pod-7",
+        "reviews-v2",
+    ):
         assert part in text
     assert "★" not in text
 
 
-@pytest.mark.parametrize(("stars", "shown"), [(5, "★★★★★"), (4, "★★★★☆"), (0, "☆☆☆☆☆"), (99, "★★★★★")])
+@pytest.mark.parametrize(
+    ("stars", "shown"), [(5, "★★★★★"), (4, "★★★★☆"), (0, "☆☆☆☆☆"), (99, "★★★★★")]
+)
 def test_stars(stars: int, shown: str) -> None:
     text = page(reviews=reviews({"stars": stars, "color": "red"}))
     assert f">{shown}<" in text
@@ -46,7 +58,9 @@ def test_unavailable_ratings_are_a_text_in_place_of_stars() -> None:
 
 
 def test_errors_of_a_part_leave_the_other_part() -> None:
-    sorry = Answer(503, {"error": "Sorry, product details are currently unavailable for this book."})
+    sorry = Answer(
+        503, {"error": "Sorry, product details are currently unavailable for this book."}
+    )
     text = page(details=sorry)
     assert "Sorry, product details are currently unavailable for this book." in text
     assert "Fun." in text
@@ -87,10 +101,15 @@ def cookie(sessions: Sessions, name: str) -> str:
 def test_a_session_is_read_by_any_replica_with_the_same_secret() -> None:
     assert Sessions({}).user(cookie(Sessions({}), "jason")) == "jason"
     assert Sessions({}).user("other=1; " + cookie(Sessions({}), "jason")) == "jason"
-    assert Sessions({"SESSION_SECRET": "a"}).user(cookie(Sessions({"SESSION_SECRET": "b"}), "jason")) is None
+    assert (
+        Sessions({"SESSION_SECRET": "a"}).user(cookie(Sessions({"SESSION_SECRET": "b"}), "jason"))
+        is None
+    )
 
 
-@pytest.mark.parametrize("header", ["", "session=", "session=jason", "session=!!!.x", "session=ZZ.é", "=;=", "session"])
+@pytest.mark.parametrize(
+    "header", ["", "session=", "session=jason", "session=!!!.x", "session=ZZ.é", "=;=", "session"]
+)
 def test_what_is_not_a_session_is_nobody(header: str) -> None:
     assert Sessions({}).user(header) is None
 
@@ -105,7 +124,9 @@ def test_names_that_cannot_be_a_header_are_refused(name: str) -> None:
     assert Sessions({}).sign_in(name) is None
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"a": 6}', b'{"a": -1}', b'{"a": "5"}', b'{"a": true}', b"\xff"])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{", b'{"a": 6}', b'{"a": -1}', b'{"a": "5"}', b'{"a": true}', b"\xff"]
+)
 def test_ratings_that_are_not(body: bytes) -> None:
     assert parse_stars(body) is None
 

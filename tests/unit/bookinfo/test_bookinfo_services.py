@@ -1,4 +1,6 @@
-"""The services as processes on loopback, talking to each other and to a recording stand-in for one they call."""
+"""The services as processes on loopback, talking to each other and to a recording stand-in for one
+they call.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def service(name: str, **environment: str) -> Iterator[Running]:
     """One service on a free port; killed at the end if it is still there."""
     settings = os.environ | {"PORT": "0", "DRAIN_SECONDS": "0"} | environment
     command = [sys.executable, "-m", name]
-    process = subprocess.Popen(command, cwd=SERVICES, env=settings, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=SERVICES, env=settings, stdout=subprocess.PIPE, text=True
+    )
     try:
         assert process.stdout is not None
         yield process, int(process.stdout.readline().split()[-1])
@@ -59,7 +63,9 @@ def recorder(answer: Callable[[Request], Response]) -> Iterator[Recorder]:
     record = Recorder(answer)
     server = Server(0, record, served_by="recorder", drain=Drain())
     record.port = server.server_port
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    ).start()
     try:
         yield record
     finally:
@@ -71,11 +77,15 @@ def at(name: str, port: int) -> dict[str, str]:
     return {f"{name.upper()}_HOSTNAME": "127.0.0.1", f"{name.upper()}_SERVICE_PORT": str(port)}
 
 
-def call(port: int, path: str, method: str = "GET", body: str | None = None, **headers: str) -> tuple[int, Any, str]:
+def call(
+    port: int, path: str, method: str = "GET", body: str | None = None, **headers: str
+) -> tuple[int, Any, str]:
     """Status, headers and text of one answer."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10 * SLACK)
     try:
-        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        connection.request(
+            method, path, body, {name.replace("_", "-"): value for name, value in headers.items()}
+        )
         reply = connection.getresponse()
         return reply.status, reply.headers, reply.read().decode()
     finally:
@@ -110,14 +120,27 @@ def test_details() -> None:
     with service("details") as (_, port):
         status, _, text = call(port, "/details/0")
         assert status == 200
-        keys = {"id", "author", "year", "type", "pages", "publisher", "language", "ISBN-10", "ISBN-13"}
+        keys = {
+            "id",
+            "author",
+            "year",
+            "type",
+            "pages",
+            "publisher",
+            "language",
+            "ISBN-10",
+            "ISBN-13",
+        }
         assert set(json.loads(text)) == keys
         assert call(port, "/details/x")[0] == 400
 
 
 def test_ratings_can_be_changed() -> None:
     with service("ratings") as (_, port):
-        assert json.loads(call(port, "/ratings/0")[2]) == {"id": 0, "ratings": {"Reviewer1": 5, "Reviewer2": 4}}
+        assert json.loads(call(port, "/ratings/0")[2]) == {
+            "id": 0,
+            "ratings": {"Reviewer1": 5, "Reviewer2": 4},
+        }
         assert call(port, "/ratings/0", "POST", '{"Reviewer1": 1}')[0] == 200
         assert json.loads(call(port, "/ratings/0")[2])["ratings"] == {"Reviewer1": 1}
         assert call(port, "/ratings/0", "POST", "no")[0] == 400
@@ -143,19 +166,29 @@ def test_reviews_without_ratings_are_reviews_still() -> None:
     ):
         status, _, text = call(port, "/reviews/0", end_user="jason", traceparent="t")
         assert status == 200
-        assert json.loads(text)["reviews"][1]["rating"] == {"error": "Ratings service is currently unavailable"}
-        assert {"end-user": "jason", "traceparent": "t"}.items() <= ratings.requests[0].headers.items()
+        assert json.loads(text)["reviews"][1]["rating"] == {
+            "error": "Ratings service is currently unavailable"
+        }
+        assert {"end-user": "jason", "traceparent": "t"}.items() <= ratings.requests[
+            0
+        ].headers.items()
 
 
 def test_the_signed_in_user_goes_along_and_a_claimed_one_does_not() -> None:
     with (
         recorder(lambda _: json_response({})) as behind,
-        service("productpage", **at("details", behind.port), **at("reviews", behind.port)) as (_, port),
+        service("productpage", **at("details", behind.port), **at("reviews", behind.port)) as (
+            _,
+            port,
+        ),
     ):
         status, headers, _ = call(port, "/login", "POST", "username=jason&passwd=x")
         assert (status, headers["location"]) == (303, "/productpage")
         session = headers["set-cookie"].partition(";")[0]
-        assert call(port, "/productpage", cookie=session, x_request_id="r1", x_b3_traceid="b")[0] == 200
+        assert (
+            call(port, "/productpage", cookie=session, x_request_id="r1", x_b3_traceid="b")[0]
+            == 200
+        )
         details, reviews = behind.requests
         assert (details.path, reviews.path) == ("/details/0", "/reviews/0")
         for request in behind.requests:
@@ -172,7 +205,10 @@ def test_failed_reviews_are_asked_twice_and_the_page_is_there() -> None:
     with (
         recorder(lambda _: Response(555)) as reviews,
         service("details") as (_, details),
-        service("productpage", **at("details", details), **at("reviews", reviews.port)) as (_, port),
+        service("productpage", **at("details", details), **at("reviews", reviews.port)) as (
+            _,
+            port,
+        ),
     ):
         status, _, page = call(port, "/productpage")
         assert status == 200
@@ -203,7 +239,9 @@ def test_the_api() -> None:
         service("details") as (_, details),
         service("productpage", **at("details", details)) as (_, port),
     ):
-        assert [book["title"] for book in json.loads(call(port, "/api/v1/products")[2])] == ["The Comedy of Errors"]
+        assert [book["title"] for book in json.loads(call(port, "/api/v1/products")[2])] == [
+            "The Comedy of Errors"
+        ]
         assert json.loads(call(port, "/api/v1/products/0")[2])["pages"] == 200
         assert call(port, "/api/v1/products/1")[0] == 404
         assert call(port, "/")[0] == 200
@@ -240,7 +278,9 @@ def test_a_request_in_hand_is_finished_before_the_process_ends() -> None:
 def test_while_draining_requests_are_served_and_health_says_so() -> None:
     with service("details", DRAIN_SECONDS="30") as (process, port):
         process.send_signal(signal.SIGTERM)
-        while call(port, "/health")[0] == 200:  # the signal is on its way; the test's timeout bounds this
+        while (
+            call(port, "/health")[0] == 200
+        ):  # the signal is on its way; the test's timeout bounds this
             pass
         status, headers, _ = call(port, "/details/0")
         assert (status, headers["connection"]) == (200, "close")

@@ -1,4 +1,6 @@
-"""What the CA signs: for whom, for how long, under which root; and what becomes of it when its root does not hold."""
+"""What the CA signs: for whom, for how long, under which root; and what becomes of it when its root
+does not hold.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ DAY = datetime.timedelta(days=1)
 REVIEWS = Identity("mesh.test", "default", "bookinfo-reviews")
 
 
-def made(age: datetime.timedelta = datetime.timedelta(), lifetime: datetime.timedelta = 10 * DAY) -> Authority:
+def made(
+    age: datetime.timedelta = datetime.timedelta(), lifetime: datetime.timedelta = 10 * DAY
+) -> Authority:
     return Authority(new_material("mesh.test", NOW - age, lifetime))
 
 
@@ -56,13 +60,17 @@ def test_leaves_of_two_roots_are_told_apart_by_their_issuers_key() -> None:
     leaf = certificate(one.issue_workload(REVIEWS))
     root, other = (x509.load_pem_x509_certificate(a.roots_pem) for a in (one, two))
     assert root.subject != other.subject
-    issuer = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    issuer = leaf.extensions.get_extension_for_class(
+        x509.AuthorityKeyIdentifier
+    ).value.key_identifier
     assert issuer == root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
 
 
 def test_at_least_half_of_its_life_is_left_and_not_all_are_renewed_at_once() -> None:
     authority = made()
-    leaves = [authority.issue_workload(REVIEWS, holder=str(number), now=NOW) for number in range(40)]
+    leaves = [
+        authority.issue_workload(REVIEWS, holder=str(number), now=NOW) for number in range(40)
+    ]
     assert all(leaf.not_after - NOW >= DAY / 2 for leaf in leaves)
     moments = sorted((leaf.renew_at - NOW) / DAY for leaf in leaves)
     assert 0 < moments[0] < 0.2
@@ -97,18 +105,26 @@ def test_no_leaf_outlives_its_root() -> None:
     assert leaf.renew_at <= NOW + DAY / 2
 
 
-@pytest.mark.parametrize(("age", "lifetime"), [(2 * DAY, DAY), (-DAY, 10 * DAY)], ids=["expired", "not yet valid"])
-def test_a_root_that_is_not_valid_now_signs_nothing(age: datetime.timedelta, lifetime: datetime.timedelta) -> None:
+@pytest.mark.parametrize(
+    ("age", "lifetime"), [(2 * DAY, DAY), (-DAY, 10 * DAY)], ids=["expired", "not yet valid"]
+)
+def test_a_root_that_is_not_valid_now_signs_nothing(
+    age: datetime.timedelta, lifetime: datetime.timedelta
+) -> None:
     with pytest.raises(AuthorityError, match="valid from"):
         made(age, lifetime).issue_workload(REVIEWS)
 
 
-def test_a_leaf_is_replaced_when_its_time_has_come_when_the_clock_went_back_and_for_a_new_signer() -> None:
+def test_a_leaf_is_replaced_when_its_time_has_come_when_the_clock_went_back_and_for_a_new_signer() -> (
+    None
+):
     authority = made(DAY)
     leaf = authority.issue_workload(REVIEWS)
     assert authority.is_current(leaf, NOW)
     assert not authority.is_current(leaf, leaf.renew_at)
-    assert not authority.is_current(leaf, leaf.not_before - datetime.timedelta(hours=1)), "not valid yet"
+    assert not authority.is_current(leaf, leaf.not_before - datetime.timedelta(hours=1)), (
+        "not valid yet"
+    )
     authority.install(made().material)
     assert not authority.is_current(leaf, NOW)
 

@@ -1,4 +1,6 @@
-"""Where the CA is kept without Consul: in a sealed file of its own, or in files of the user, which may be replaced."""
+"""Where the CA is kept without Consul: in a sealed file of its own, or in files of the user, which
+may be replaced.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ async def eventually(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_without_consul_a_sealed_file_keeps_the_ca_through_restarts_and_steps(tmp_path: Path) -> None:
+async def test_without_consul_a_sealed_file_keeps_the_ca_through_restarts_and_steps(
+    tmp_path: Path,
+) -> None:
     first = OwnCa(tmp_path, "mesh.test", None)
     roots = [(await first.open()).roots_pem]
     for step in Step:
@@ -40,7 +44,9 @@ async def test_a_lost_key_is_no_reason_for_a_new_ca(tmp_path: Path) -> None:
         await OwnCa(tmp_path, "mesh.test", None).open()
 
 
-async def test_a_step_that_cannot_be_saved_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_step_that_cannot_be_saved_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     keeper = OwnCa(tmp_path, "mesh.test", None)
     authority = await keeper.open()
 

@@ -1,4 +1,6 @@
-"""The steps of a root rotation: in every state all leaves that can be about are trusted, and no step is skipped."""
+"""The steps of a root rotation: in every state all leaves that can be about are trusted, and no
+step is skipped.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,12 @@ def test_between_two_neighbouring_states_every_leaf_of_the_one_is_trusted_in_the
 
 @pytest.mark.parametrize(
     ("done", "step"),
-    [([], Step.SWITCH), ([], Step.FINISH), ([Step.PREPARE], Step.FINISH), ([Step.PREPARE], Step.PREPARE)],
+    [
+        ([], Step.SWITCH),
+        ([], Step.FINISH),
+        ([Step.PREPARE], Step.FINISH),
+        ([Step.PREPARE], Step.PREPARE),
+    ],
 )
 def test_a_step_out_of_turn_is_refused(done: list[Step], step: Step) -> None:
     material = new_material("mesh.test", NOW)

@@ -24,7 +24,9 @@ def test_control_planes_with_one_passphrase_open_each_others(tmp_path: Path) -> 
         (tmp_path / name).write_text("a passphrase of some length\n")
         (tmp_path / name).chmod(0o600)
     sealed = open_seal(tmp_path / "a", tmp_path / "none", may_create=True).close(SECRET)
-    assert open_seal(tmp_path / "b", tmp_path / "none", may_create=True).open(sealed, "here") == SECRET
+    assert (
+        open_seal(tmp_path / "b", tmp_path / "none", may_create=True).open(sealed, "here") == SECRET
+    )
     assert not (tmp_path / "none").exists()
 
 
@@ -60,7 +62,9 @@ def test_a_truncated_key_file_is_refused_and_kept(tmp_path: Path, content: str) 
     assert (tmp_path / "key").read_text() == content
 
 
-def test_a_key_that_others_can_read_is_closed_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_key_that_others_can_read_is_closed_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     open_seal(None, tmp_path / "key", may_create=True)
     (tmp_path / "key").chmod(0o644)
     open_seal(None, tmp_path / "key", may_create=False)
@@ -70,9 +74,14 @@ def test_a_key_that_others_can_read_is_closed_again(tmp_path: Path, capsys: pyte
 
 @pytest.mark.parametrize(
     ("mode", "text", "reason"),
-    [(0o644, "a passphrase of some length", "readable for others"), (0o600, "short", "shorter than")],
+    [
+        (0o644, "a passphrase of some length", "readable for others"),
+        (0o600, "short", "shorter than"),
+    ],
 )
-def test_a_careless_passphrase_is_refused(tmp_path: Path, mode: int, text: str, reason: str) -> None:
+def test_a_careless_passphrase_is_refused(
+    tmp_path: Path, mode: int, text: str, reason: str
+) -> None:
     (tmp_path / "pass").write_text(text)
     (tmp_path / "pass").chmod(mode)
     with pytest.raises(AuthorityError, match=reason):

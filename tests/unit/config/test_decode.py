@@ -41,7 +41,11 @@ def test_both_spellings_of_a_field(name: str) -> None:
 def test_all_problems_in_one_go_with_their_paths() -> None:
     raw = {
         "hosts": "reviews",
-        "http": [{"timeout": 5}, None, {"retries": {"attempts": "3"}, "route": [{"weight": 2**31}]}],
+        "http": [
+            {"timeout": 5},
+            None,
+            {"retries": {"attempts": "3"}, "route": [{"weight": 2**31}]},
+        ],
         "htttp": [],
     }
     assert problems_of(VirtualService, raw) == [
@@ -49,7 +53,10 @@ def test_all_problems_in_one_go_with_their_paths() -> None:
         "spec.http[0].timeout: must be a duration such as 1.5s or 2m30s, not 5",
         "spec.http[1]: must not be null",
         "spec.http[2].retries.attempts: must be an integer, not '3'",
-        "spec.http[2].route[0].weight: must be at least -2147483648 and at most 2147483647, not 2147483648",
+        (
+            "spec.http[2].route[0].weight: must be at least -2147483648 and at most 2147483647, not"
+            " 2147483648"
+        ),
         "spec.http[2].route[0].destination: is required",
         "spec.htttp: unknown field 'htttp'; did you mean 'http'?",
     ]
@@ -62,11 +69,15 @@ def test_null_is_absent() -> None:
 def test_enums_by_name_only() -> None:
     raw = {"host": "a", "trafficPolicy": {"loadBalancer": {"simple": 1}}}
     (problem,) = problems_of(DestinationRule, raw)
-    assert problem.startswith("spec.trafficPolicy.loadBalancer.simple: 1 is not one of UNSPECIFIED, RANDOM")
+    assert problem.startswith(
+        "spec.trafficPolicy.loadBalancer.simple: 1 is not one of UNSPECIFIED, RANDOM"
+    )
 
 
 def test_only_one_of_a_oneof() -> None:
-    assert problems_of(StringMatch, {"exact": "", "regex": "a"}) == ["spec.regex: only one of exact, regex may be set"]
+    assert problems_of(StringMatch, {"exact": "", "regex": "a"}) == [
+        "spec.regex: only one of exact, regex may be set"
+    ]
     assert problems_of(FaultAbort, {"httpStatus": 500, "grpcStatus": None}) == []
 
 
@@ -93,13 +104,17 @@ def test_durations_are_read_as_go_does(text: str, milliseconds: int) -> None:
     assert parse_duration(text) == timedelta(milliseconds=milliseconds)
 
 
-@pytest.mark.parametrize("text", ["", "5", "5 s", "1d", "s", "1s2", "1.s.", "--1s", "3.000000042s", "9" * 30 + "h"])
+@pytest.mark.parametrize(
+    "text", ["", "5", "5 s", "1d", "s", "1s2", "1.s.", "--1s", "3.000000042s", "9" * 30 + "h"]
+)
 def test_what_is_no_duration(text: str) -> None:
     assert isinstance(parse_duration(text), str)
 
 
 def test_defaults_are_istios() -> None:
-    rule = decode(DestinationRule, {"host": "a", "trafficPolicy": {"loadBalancer": {}}}, Problems().at())
+    rule = decode(
+        DestinationRule, {"host": "a", "trafficPolicy": {"loadBalancer": {}}}, Problems().at()
+    )
     assert rule.traffic_policy is not None and rule.traffic_policy.load_balancer is not None
     assert rule.traffic_policy.load_balancer.simple is None
     assert SimpleLB("LEAST_REQUEST") is SimpleLB.LEAST_REQUEST

@@ -14,7 +14,12 @@ from dockermesh.config.findings import Level
 
 
 def read(kind: str, spec: dict[str, Any]) -> Any:
-    document = {"apiVersion": "networking.istio.io/v1alpha3", "kind": kind, "metadata": {"name": "a"}, "spec": spec}
+    document = {
+        "apiVersion": "networking.istio.io/v1alpha3",
+        "kind": kind,
+        "metadata": {"name": "a"},
+        "spec": spec,
+    }
     reading = read_document(document)
     assert [f for f in reading.findings if f.level is Level.ERROR] == []
     assert reading.findings, "an old field is worth a warning"
@@ -41,7 +46,11 @@ def test_abort_percent_aborts_that_share() -> None:
 
 
 def test_the_new_percentage_wins_over_the_old() -> None:
-    fault = route(fault={"delay": {"percent": 1, "percentage": {"value": 2}, "fixedDelay": "1s"}}).http[0].fault
+    fault = (
+        route(fault={"delay": {"percent": 1, "percentage": {"value": 2}, "fixedDelay": "1s"}})
+        .http[0]
+        .fault
+    )
     assert fault is not None and fault.delay is not None
     assert fault.delay.percentage == Percent(2)
 
@@ -56,7 +65,11 @@ def test_flat_header_fields_join_the_operations() -> None:
         removeResponseHeaders=["x"],
         headers={"request": {"add": {"b": "3"}, "set": {"c": "4"}}},
     ).http[0]
-    assert http.headers is not None and http.headers.request is not None and http.headers.response is not None
+    assert (
+        http.headers is not None
+        and http.headers.request is not None
+        and http.headers.response is not None
+    )
     assert http.headers.request.add == {"a": "1", "b": "3"}
     assert http.headers.request.set == {"c": "4"}
     assert http.headers.response.remove == ("x",)
@@ -74,11 +87,15 @@ def test_consecutive_errors_are_gateway_errors() -> None:
 
 
 def test_least_conn_is_least_request() -> None:
-    assert policy(loadBalancer={"simple": "LEAST_CONN"}).load_balancer.simple is SimpleLB.LEAST_REQUEST
+    assert (
+        policy(loadBalancer={"simple": "LEAST_CONN"}).load_balancer.simple is SimpleLB.LEAST_REQUEST
+    )
 
 
 def test_minimum_ring_size() -> None:
-    balancer = policy(loadBalancer={"consistentHash": {"useSourceIp": True, "minimumRingSize": 64}}).load_balancer
+    balancer = policy(
+        loadBalancer={"consistentHash": {"useSourceIp": True, "minimumRingSize": 64}}
+    ).load_balancer
     assert balancer.consistent_hash.ring_hash == RingHash(64)
 
 
@@ -94,7 +111,11 @@ def test_minimum_ring_size() -> None:
         ("rbac.istio.io/v1alpha1", "ServiceRole", "AuthorizationPolicy"),
     ],
 )
-def test_dropped_kinds_name_their_replacement(api_version: str, kind: str, replacement: str) -> None:
-    reading = read_document({"apiVersion": api_version, "kind": kind, "metadata": {"name": "a"}, "spec": {}})
+def test_dropped_kinds_name_their_replacement(
+    api_version: str, kind: str, replacement: str
+) -> None:
+    reading = read_document(
+        {"apiVersion": api_version, "kind": kind, "metadata": {"name": "a"}, "spec": {}}
+    )
     (finding,) = reading.findings
     assert finding.is_error and replacement in finding.message

@@ -62,14 +62,20 @@ def test_merge_keys_and_aliases() -> None:
 
 
 def test_every_field_knows_its_line() -> None:
-    (document,) = load_documents("# first\nspec:\n  http:\n  - route:\n    - weight: 1\n    - weight: 2\n").documents
+    (document,) = load_documents(
+        "# first\nspec:\n  http:\n  - route:\n    - weight: 1\n    - weight: 2\n"
+    ).documents
     assert line_of(document.data, ("spec", "http", 0, "route", 1, "weight")) == 6
-    assert line_of(document.data, ("spec", "http", 0, "timeout")) == 4, "a missing field is where its parent is"
+    assert line_of(document.data, ("spec", "http", 0, "timeout")) == 4, (
+        "a missing field is where its parent is"
+    )
 
 
 def test_keys_given_twice_are_told_with_both_lines() -> None:
     (document,) = load_documents("a: 1\nb: 2\na: 3\n").documents
-    assert [(m.line, m.message) for m in document.mistakes] == [(3, "key 'a' is given twice (first on line 1)")]
+    assert [(m.line, m.message) for m in document.mistakes] == [
+        (3, "key 'a' is given twice (first on line 1)")
+    ]
 
 
 def test_documents_before_a_syntax_error_are_kept() -> None:

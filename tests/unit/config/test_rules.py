@@ -7,30 +7,43 @@ from typing import Any
 import pytest
 
 from dockermesh.config.documents import Reading, read_document, read_text
-from dockermesh.config.hosts import covering, fully_qualified, kubernetes_service, matches, most_specific
+from dockermesh.config.hosts import (
+    covering,
+    fully_qualified,
+    kubernetes_service,
+    matches,
+    most_specific,
+)
 from dockermesh.config.rules.cel import check_expression
 from dockermesh.config.rules.headers import check_value
 from dockermesh.config.rules.names import check_host, check_subnet
 
 
-@pytest.mark.parametrize("host", ["a", "*", "*.a.b", "*-a.b", "*a.b", "a.b.", "A.b", "reviews.service.consul"])
+@pytest.mark.parametrize(
+    "host", ["a", "*", "*.a.b", "*-a.b", "*a.b", "a.b.", "A.b", "reviews.service.consul"]
+)
 def test_valid_hosts(host: str) -> None:
     assert check_host(host) == ""
 
 
 @pytest.mark.parametrize(
-    "host", ["", "a..b", "a.*.b", "**", "-a", "a.1", "a b", "a/b", "a|b", "x" * 64, "é.com", "a.b."[::-1]]
+    "host",
+    ["", "a..b", "a.*.b", "**", "-a", "a.1", "a b", "a/b", "a|b", "x" * 64, "é.com", "a.b."[::-1]],
 )
 def test_invalid_hosts(host: str) -> None:
     assert check_host(host) != ""
 
 
-@pytest.mark.parametrize("text", ["10.0.0.1", "10.0.0.0/8", "2001:db8::", "2001:db8::/32", "172.1.2.16/16"])
+@pytest.mark.parametrize(
+    "text", ["10.0.0.1", "10.0.0.0/8", "2001:db8::", "2001:db8::/32", "172.1.2.16/16"]
+)
 def test_valid_subnets(text: str) -> None:
     assert check_subnet(text) == ""
 
 
-@pytest.mark.parametrize("text", ["", "a", "10.0.0.1/", "10.0.0.0/33", "10.0.0.0/255.0.0.0", "10.0.0.256", "1.2.3"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "10.0.0.1/", "10.0.0.0/33", "10.0.0.0/255.0.0.0", "10.0.0.256", "1.2.3"]
+)
 def test_invalid_subnets(text: str) -> None:
     assert check_subnet(text) != ""
 
@@ -42,7 +55,9 @@ def test_valid_header_values(value: str) -> None:
     assert check_value(value) == ""
 
 
-@pytest.mark.parametrize("value", ["%", "50%", "%START_TIME%%", "abc%123", "%REQ(x%", "%A([1])%", "line\nbreak"])
+@pytest.mark.parametrize(
+    "value", ["%", "50%", "%START_TIME%%", "abc%123", "%REQ(x%", "%A([1])%", "line\nbreak"]
+)
 def test_invalid_header_values(value: str) -> None:
     assert check_value(value) != ""
 
@@ -62,7 +77,9 @@ def test_valid_cel(expression: str) -> None:
     assert check_expression(expression) == ""
 
 
-@pytest.mark.parametrize("expression", ["", "a ==", "a b", "(a", "[1,", "a..b", "'x", "a ? b", "in", "=", "(" * 5000])
+@pytest.mark.parametrize(
+    "expression", ["", "a ==", "a b", "(a", "[1,", "a..b", "'x", "a ? b", "in", "=", "(" * 5000]
+)
 def test_invalid_cel(expression: str) -> None:
     assert check_expression(expression) != ""
 
@@ -97,7 +114,10 @@ def virtual_service(spec: dict[str, Any], **metadata: Any) -> Reading:
 
 def http(*matches: dict[str, Any] | None) -> dict[str, Any]:
     to = [{"destination": {"host": "b"}}]
-    return {"hosts": ["b"], "http": [{"route": to} if m is None else {"match": [m], "route": to} for m in matches]}
+    return {
+        "hosts": ["b"],
+        "http": [{"route": to} if m is None else {"match": [m], "route": to} for m in matches],
+    }
 
 
 @pytest.mark.parametrize(
@@ -108,7 +128,13 @@ def http(*matches: dict[str, Any] | None) -> dict[str, Any]:
         (({"uri": {"prefix": "/a"}}, {"uri": {"prefix": "/ab"}}), True),
         (({"uri": {"prefix": "/a"}}, {"uri": {"prefix": "/b"}}), False),
         (({"uri": {"prefix": "/a"}, "port": 80}, {"uri": {"prefix": "/a"}}), False),
-        (({"headers": {"x": {"exact": "1"}}}, {"headers": {"x": {"exact": "1"}, "y": {"exact": "2"}}}), True),
+        (
+            (
+                {"headers": {"x": {"exact": "1"}}},
+                {"headers": {"x": {"exact": "1"}, "y": {"exact": "2"}}},
+            ),
+            True,
+        ),
         (({"headers": {"x": {"exact": "1"}}}, {"headers": {"x": {"exact": "2"}}}), False),
         (({"sourceLabels": {"app": "x"}}, {}), False),
         (({"uri": {"prefix": "/A"}}, {"uri": {"prefix": "/ab"}, "ignoreUriCase": True}), False),
@@ -118,7 +144,10 @@ def http(*matches: dict[str, Any] | None) -> dict[str, Any]:
 def test_shadowed_rules(rules: tuple[dict[str, Any] | None, ...], shadowed: bool) -> None:
     reading = virtual_service(http(*rules))
     assert reading.is_valid
-    assert any("shadowed" in f.message and f.field == "spec.http[1]" for f in reading.findings) is shadowed
+    assert (
+        any("shadowed" in f.message and f.field == "spec.http[1]" for f in reading.findings)
+        is shadowed
+    )
 
 
 def test_consequences_of_a_field_that_cannot_be_read_are_not_reported() -> None:
@@ -148,15 +177,30 @@ def test_envelope(document: dict[str, Any], field: str) -> None:
 
 @pytest.mark.parametrize("version", ["v1", "v1beta1", "v1alpha3"])
 def test_every_version_of_networking(version: str) -> None:
-    document = {"apiVersion": f"networking.istio.io/{version}", "kind": "DestinationRule", "metadata": {"name": "a"}}
+    document = {
+        "apiVersion": f"networking.istio.io/{version}",
+        "kind": "DestinationRule",
+        "metadata": {"name": "a"},
+    }
     assert read_document(document | {"spec": {"host": "b"}}).is_valid
 
 
 @pytest.mark.parametrize(
-    "metadata", [None, {}, {"name": "A_b"}, {"name": "a", "namespace": "a.b"}, {"name": "a", "labels": {"x": 1}}]
+    "metadata",
+    [
+        None,
+        {},
+        {"name": "A_b"},
+        {"name": "a", "namespace": "a.b"},
+        {"name": "a", "labels": {"x": 1}},
+    ],
 )
 def test_bad_metadata(metadata: Any) -> None:
-    document = {"apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": metadata}
+    document = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": metadata,
+    }
     findings = read_document(document | {"spec": {"host": "b"}}).findings
     assert findings and all(f.field.startswith("metadata") for f in findings)
 
@@ -185,22 +229,34 @@ items:
 
 
 def test_numbers_of_mesh_config_may_be_quoted() -> None:
-    """As in Istio's task of external authorization, whose MeshConfig is protobuf's JSON; a resource's may not."""
+    """As in Istio's task of external authorization, whose MeshConfig is protobuf's JSON; a
+    resource's may not.
+    """
     provider = "{name: opa, envoyExtAuthzGrpc: {service: opa.foo.svc.cluster.local, port: %s}}"
     for port in ("9000", "'9000'"):
         reading = read_text(f"kind: MeshConfig\nextensionProviders: [{provider % port}]\n")
-        assert [p.envoy_ext_authz_grpc.port for p in reading.resources[0].spec.extension_providers] == [9000]
+        assert [
+            p.envoy_ext_authz_grpc.port for p in reading.resources[0].spec.extension_providers
+        ] == [9000]
     for port in ("'9e3'", "'x'", "'99999999999'"):
-        assert not read_text(f"kind: MeshConfig\nextensionProviders: [{provider % port}]\n").is_valid
+        assert not read_text(
+            f"kind: MeshConfig\nextensionProviders: [{provider % port}]\n"
+        ).is_valid
     gateway = "{number: '80', name: http, protocol: HTTP}"
     text = f"spec: {{servers: [{{port: {gateway}, hosts: ['*']}}]}}"
-    assert not read_text(f"apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: a}}\n{text}").is_valid
+    assert not read_text(
+        f"apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {{name: a}}\n{text}"
+    ).is_valid
 
 
 def test_mesh_config_at_the_top_or_in_spec() -> None:
-    plain = read_text("kind: MeshConfig\naccessLogFile: /dev/stdout\noutboundTrafficPolicy: {mode: REGISTRY_ONLY}\n")
+    plain = read_text(
+        "kind: MeshConfig\naccessLogFile: /dev/stdout\noutboundTrafficPolicy: {mode:"
+        " REGISTRY_ONLY}\n"
+    )
     nested = read_text(
-        "kind: MeshConfig\nspec: {accessLogFile: /dev/stdout, outboundTrafficPolicy: {mode: REGISTRY_ONLY}}\n"
+        "kind: MeshConfig\nspec: {accessLogFile: /dev/stdout, outboundTrafficPolicy: {mode:"
+        " REGISTRY_ONLY}}\n"
     )
     assert plain.resources[0].spec == nested.resources[0].spec
     assert plain.resources[0].spec.access_log_file == "/dev/stdout"

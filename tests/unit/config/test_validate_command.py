@@ -11,7 +11,10 @@ from click.testing import CliRunner, Result
 from dockermesh.cli.main import main
 from dockermesh.cli.validate import command
 
-VALID = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: a}\nspec: {host: b}\n"
+VALID = (
+    "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: a}\nspec: {host:"
+    " b}\n"
+)
 INVALID = VALID.replace("host", "hots")
 
 
@@ -30,14 +33,19 @@ def test_invalid_exits_1_and_names_file_line_and_field(tmp_path: Path) -> None:
     file.write_text(INVALID)
     result = run(str(file))
     assert result.return_value == 1
-    assert f"{file}:4: error: DestinationRule default/a: spec.hots: unknown field 'hots'" in result.output
+    assert (
+        f"{file}:4: error: DestinationRule default/a: spec.hots: unknown field 'hots'"
+        in result.output
+    )
 
 
 def test_json_from_stdin() -> None:
     result = run("-o", "json", "-", stdin=INVALID)
     assert result.return_value == 1
     findings = json.loads(result.stdout)
-    assert {frozenset(f) for f in findings} == {frozenset(("resource", "file", "line", "field", "level", "message"))}
+    assert {frozenset(f) for f in findings} == {
+        frozenset(("resource", "file", "line", "field", "level", "message"))
+    }
     assert [f["field"] for f in findings] == ["spec.hots", "spec.host"]
 
 
@@ -55,7 +63,9 @@ def test_directories_and_resources_given_twice(tmp_path: Path) -> None:
     assert "is given twice, first at" in result.output
 
 
-@pytest.mark.parametrize("args", [["validate"], ["validate", "/no/such/file"], ["validate", "-o", "xml", "-"]])
+@pytest.mark.parametrize(
+    "args", [["validate"], ["validate", "/no/such/file"], ["validate", "-o", "xml", "-"]]
+)
 def test_usage_errors_exit_2(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         main(args)

@@ -1,4 +1,6 @@
-"""How answers of Envoy's admin are read, and what of it the pod's bootstrap leaves on the network."""
+"""How answers of Envoy's admin are read, and what of it the pod's bootstrap leaves on the
+network.
+"""
 
 from __future__ import annotations
 
@@ -34,15 +36,30 @@ def test_an_error_or_half_an_answer_is_refused(answer: bytes, reason: str) -> No
 
 
 def test_the_admin_is_no_port_and_the_port_has_harmless_pages_for_get_alone() -> None:
-    bootstrap = json.loads(BOOTSTRAP.read_text().replace("@CONTROL_PLANE_PORT@", "1").replace("@RUN@", SOCKET[:-11]))
+    bootstrap = json.loads(
+        BOOTSTRAP.read_text().replace("@CONTROL_PLANE_PORT@", "1").replace("@RUN@", SOCKET[:-11])
+    )
     assert bootstrap["admin"]["address"] == {"pipe": {"path": SOCKET, "mode": 0o600}}
-    listeners = {listener["name"]: listener for listener in bootstrap["static_resources"]["listeners"]}
-    assert listeners["admin"]["address"]["socket_address"] == {"address": "127.0.0.1", "port_value": 15000}
+    listeners = {
+        listener["name"]: listener for listener in bootstrap["static_resources"]["listeners"]
+    }
+    assert listeners["admin"]["address"]["socket_address"] == {
+        "address": "127.0.0.1",
+        "port_value": 15000,
+    }
     manager = listeners["admin"]["filter_chains"][0]["filters"][0]["typed_config"]
     assert manager["normalize_path"] and manager["merge_slashes"]
     *pages, last = manager["route_config"]["virtual_hosts"][0]["routes"]
     only_get = [{"name": ":method", "string_match": {"exact": "GET"}}]
     assert all(page["match"]["headers"] == only_get for page in pages)
     paths = {page["match"].get("path") or page["match"]["path_separated_prefix"] for page in pages}
-    assert paths == {"/ready", "/stats", "/clusters", "/listeners", "/server_info", "/certs", "/memory"}
+    assert paths == {
+        "/ready",
+        "/stats",
+        "/clusters",
+        "/listeners",
+        "/server_info",
+        "/certs",
+        "/memory",
+    }
     assert last["match"] == {"prefix": "/"} and last["direct_response"]["status"] == 403

@@ -17,6 +17,13 @@ def port(target: int, published: str, **more: Any) -> dict[str, Any]:
     return {"mode": "ingress", "target": target, "published": published, "protocol": "tcp", **more}
 
 
-def mesh(services: Mapping[str, Mapping[str, Any]], options: InjectOptions | None = None, **top: Any) -> Injection:
-    project = {"name": "shop", "services": services, "networks": {"default": {"name": "shop_default"}}, **top}
+def mesh(
+    services: Mapping[str, Mapping[str, Any]], options: InjectOptions | None = None, **top: Any
+) -> Injection:
+    project = {
+        "name": "shop",
+        "services": services,
+        "networks": {"default": {"name": "shop_default"}},
+        **top,
+    }
     return inject_project(project, options or InjectOptions())

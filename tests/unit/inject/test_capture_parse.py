@@ -1,4 +1,6 @@
-"""The capture configuration's JSON: Istio's names and defaults, and a named refusal of everything else."""
+"""The capture configuration's JSON: Istio's names and defaults, and a named refusal of everything
+else.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,20 @@ def test_an_empty_object_gives_istios_defaults() -> None:
 
 
 def test_old_and_environment_names_are_understood() -> None:
-    old = parse_capture_config('{"KubeVirtInterfaces": "eth1", "EnableInboundIPv6": true, "PROXY_PORT": "16001"}')
-    new = parse_capture_config('{"RerouteVirtualInterfaces": "eth1", "EnableIPv6": true, "ProxyPort": 16001}')
+    old = parse_capture_config(
+        '{"KubeVirtInterfaces": "eth1", "EnableInboundIPv6": true, "PROXY_PORT": "16001"}'
+    )
+    new = parse_capture_config(
+        '{"RerouteVirtualInterfaces": "eth1", "EnableIPv6": true, "ProxyPort": 16001}'
+    )
     assert old == new
 
 
 def test_settings_that_do_not_change_the_rules_are_accepted() -> None:
-    text = '{"DryRun": true, "NetworkNamespace": "", "TraceLogging": false, "ProbeTimeout": 0, "DNSServersV6": null}'
+    text = (
+        '{"DryRun": true, "NetworkNamespace": "", "TraceLogging": false, "ProbeTimeout": 0,'
+        ' "DNSServersV6": null}'
+    )
     assert parse_capture_config(text) == CaptureConfig()
 
 

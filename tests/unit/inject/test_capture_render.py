@@ -1,4 +1,6 @@
-"""What is captured: packets are walked through the rendered chains, and must end where istio-iptables sends them."""
+"""What is captured: packets are walked through the rendered chains, and must end where
+istio-iptables sends them.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +91,9 @@ MATCHERS: dict[str, Callable[[Packet, str], bool]] = {
     "-d": lambda packet, value: ip_address(packet.dst) in ip_network(value),
     "-s": lambda packet, value: ip_address(packet.src) in ip_network(value),
     "--dport": lambda packet, value: _port_in(packet.dport, value),
-    "--dports": lambda packet, value: any(_port_in(packet.dport, port) for port in value.split(",")),
+    "--dports": lambda packet, value: any(
+        _port_in(packet.dport, port) for port in value.split(",")
+    ),
     "--sport": lambda packet, value: _port_in(packet.sport, value),
     "--uid-owner": lambda packet, value: packet.uid == value,
     "--gid-owner": lambda packet, value: packet.gid == value,
@@ -244,7 +248,11 @@ def test_rerouted_interfaces_are_outbound() -> None:
 
 
 def test_tproxy() -> None:
-    config: dict[str, object] = {**ALL_IN, "InboundInterceptionMode": "TPROXY", "ExcludeInterfaces": "nic9"}
+    config: dict[str, object] = {
+        **ALL_IN,
+        "InboundInterceptionMode": "TPROXY",
+        "ExcludeInterfaces": "nic9",
+    }
     assert into(config, Packet("10.0.0.1", 80), "mangle") == "tproxy 15006"
     assert into(config, Packet("10.0.0.1", 80, iface="nic9"), "mangle") == ""
     assert into(config, Packet("10.0.0.1", 80, mark=1337), "mangle") == ""
@@ -258,12 +266,18 @@ def test_tproxy() -> None:
 
 def test_drop_invalid() -> None:
     v4, _ = families(render_capture(capture_config({"DropInvalid": True})))
-    assert v4.chains["mangle", "PREROUTING"] == [["-m", "conntrack", "--ctstate", "INVALID", "-j", "ISTIO_DROP"]]
+    assert v4.chains["mangle", "PREROUTING"] == [
+        ["-m", "conntrack", "--ctstate", "INVALID", "-j", "ISTIO_DROP"]
+    ]
 
 
 def test_a_pod_puts_only_jumps_at_the_head_of_built_in_chains() -> None:
     text = pod_capture(pod_capture_config(exclude_interfaces="nic9", exclude_inbound_ports="22"))
-    built_in = [line for line in text.splitlines() if line.split()[1:2] and line.split()[1] in {"OUTPUT", "PREROUTING"}]
+    built_in = [
+        line
+        for line in text.splitlines()
+        if line.split()[1:2] and line.split()[1] in {"OUTPUT", "PREROUTING"}
+    ]
     assert built_in
     for line in built_in:
         assert line.startswith("-I ") and " -j ISTIO_" in line
@@ -273,25 +287,37 @@ def test_a_pod_puts_only_jumps_at_the_head_of_built_in_chains() -> None:
     for port in (22, 15021, 15090):
         assert v4.walk("nat", "PREROUTING", Packet("10.0.0.1", port)) == ""
     assert v4.walk("nat", "OUTPUT", Packet("127.0.0.11", 53, proto="udp", iface="lo")) == "15053"
-    assert v4.walk("nat", "OUTPUT", Packet("127.0.0.11", 53, proto="udp", iface="lo", **PROXY)) == ""
+    assert (
+        v4.walk("nat", "OUTPUT", Packet("127.0.0.11", 53, proto="udp", iface="lo", **PROXY)) == ""
+    )
     assert ("filter", "OUTPUT") not in v6.chains
 
 
 def test_a_pod_refuses_what_its_proxy_cannot_do() -> None:
     with pytest.raises(InputError, match="TPROXY"):
-        render_capture(capture_config({**ALL_IN, "InboundInterceptionMode": "TPROXY"}), PodOptions())
+        render_capture(
+            capture_config({**ALL_IN, "InboundInterceptionMode": "TPROXY"}), PodOptions()
+        )
 
 
 def test_the_image_holds_the_default_rules() -> None:
     assert (POD_IMAGE / "capture.rules").read_text() == pod_capture()
 
 
-@pytest.mark.parametrize("config", [{"DNSServersV4": ["8.8.8.8"]}, {"CaptureAllDNS": True}, {"DNSServersV4": []}])
-def test_a_pods_rules_for_dns_do_not_depend_on_whose_resolver_it_is(config: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "config", [{"DNSServersV4": ["8.8.8.8"]}, {"CaptureAllDNS": True}, {"DNSServersV4": []}]
+)
+def test_a_pods_rules_for_dns_do_not_depend_on_whose_resolver_it_is(
+    config: dict[str, object],
+) -> None:
     text = render_capture(capture_config({"RedirectDNS": True, **config}), PodOptions())
     servers = 0 if config == {"DNSServersV4": []} else 1
     questions = 6
-    asked = [line for line in text.splitlines() if "-p udp --dport 53 " in line and "-m owner" not in line]
+    asked = [
+        line
+        for line in text.splitlines()
+        if "-p udp --dport 53 " in line and "-m owner" not in line
+    ]
     redirects = [line for line in asked if "-j REDIRECT" in line]
     assert len(redirects) == servers * questions
     assert all("--hex-string" in line for line in redirects)

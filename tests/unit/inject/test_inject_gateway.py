@@ -1,4 +1,6 @@
-"""Published ports: what the gateway takes over, under which numbers, and the Istio resources for it."""
+"""Published ports: what the gateway takes over, under which numbers, and the Istio resources for
+it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from dockermesh.inject import Injection, InjectOptions
 
 
 def numbers(injection: Injection) -> list[tuple[str, int, int]]:
-    return [(mapping.service, mapping.host_port, mapping.gateway_port) for mapping in injection.ports]
+    return [
+        (mapping.service, mapping.host_port, mapping.gateway_port) for mapping in injection.ports
+    ]
 
 
 def published(injection: Injection) -> list[tuple[str, int]]:
@@ -30,14 +34,19 @@ def options(*ports: str, resources: tuple[dict[str, Any], ...] = ()) -> InjectOp
     return InjectOptions(gateway_ports=ports, config=resources)
 
 
-def istio_gateway(*servers: tuple[int, str], selector: dict[str, str] | None = None) -> tuple[dict[str, Any], ...]:
+def istio_gateway(
+    *servers: tuple[int, str], selector: dict[str, str] | None = None
+) -> tuple[dict[str, Any], ...]:
     gateway = {
         "apiVersion": "networking.istio.io/v1",
         "kind": "Gateway",
         "metadata": {"name": "g"},
         "spec": {
             "selector": {"istio": "ingressgateway"} if selector is None else selector,
-            "servers": [{"port": {"number": n, "name": p.lower(), "protocol": p}, "hosts": ["*"]} for n, p in servers],
+            "servers": [
+                {"port": {"number": n, "name": p.lower(), "protocol": p}, "hosts": ["*"]}
+                for n, p in servers
+            ],
         },
     }
     virtual = {
@@ -60,7 +69,10 @@ def test_first_http_port_becomes_30080_and_others_keep_theirs() -> None:
     assert published(injection) == [("6379", 6379), ("30080", 80), ("8001", 8001), ("30443", 443)]
     assert [mapping.protocol for mapping in injection.ports] == ["tcp", "http", "http"]
     assert injection.project["services"]["gateway-pod"]["ports"][1]["host_ip"] == "127.0.0.1"
-    assert all("ports" not in injection.project["services"][name] for name in ("cache", "cache-1-pod", "web-1-pod"))
+    assert all(
+        "ports" not in injection.project["services"][name]
+        for name in ("cache", "cache-1-pod", "web-1-pod")
+    )
 
 
 def test_declared_protocols_win() -> None:
@@ -124,7 +136,9 @@ def test_a_listener_never_takes_a_port_of_the_proxy() -> None:
     assert mesh(services).ports[1].host_port == 15021
 
 
-@pytest.mark.parametrize("stays", [port(53, "53", protocol="udp"), port(80, "8000-8010"), port(80, ""), {"target": 80}])
+@pytest.mark.parametrize(
+    "stays", [port(53, "53", protocol="udp"), port(80, "8000-8010"), port(80, ""), {"target": 80}]
+)
 def test_what_the_gateway_cannot_serve_stays_on_the_pod(stays: dict[str, Any]) -> None:
     injection = mesh({"web": service(ports=[stays])})
     assert injection.project["services"]["web-1-pod"]["ports"] == [stays]
@@ -137,19 +151,36 @@ def test_no_gateway_without_need() -> None:
 
 
 def test_generated_resources_route_to_the_mesh_name() -> None:
-    services = {"page-v1": service(ports=[port(9080, "9081")], environment={"SERVICE_NAME": "page"}, expose=["9080"])}
+    services = {
+        "page-v1": service(
+            ports=[port(9080, "9081")], environment={"SERVICE_NAME": "page"}, expose=["9080"]
+        )
+    }
     injection = mesh(services)
     gateway, virtual = config(injection)
     labels = injection.project["services"]["gateway-pod"]["labels"]
     assert gateway["spec"]["selector"].items() <= labels.items()
-    assert gateway["spec"]["servers"][0]["port"] == {"number": 80, "name": "http-80", "protocol": "HTTP"}
+    assert gateway["spec"]["servers"][0]["port"] == {
+        "number": 80,
+        "name": "http-80",
+        "protocol": "HTTP",
+    }
     assert virtual["spec"]["gateways"] == [gateway["metadata"]["name"]]
-    assert virtual["spec"]["http"][0]["route"][0]["destination"] == {"host": "page", "port": {"number": 9080}}
+    assert virtual["spec"]["http"][0]["route"][0]["destination"] == {
+        "host": "page",
+        "port": {"number": 9080},
+    }
 
 
 def test_with_several_ports_composes_name_stands_for_all() -> None:
-    services = {"page-v1": service(ports=[port(9080, "9081")], environment={"SERVICE_NAME": "page"}, expose=["9443"])}
-    assert config(mesh(services))[1]["spec"]["http"][0]["route"][0]["destination"]["host"] == "page-v1"
+    services = {
+        "page-v1": service(
+            ports=[port(9080, "9081")], environment={"SERVICE_NAME": "page"}, expose=["9443"]
+        )
+    }
+    assert (
+        config(mesh(services))[1]["spec"]["http"][0]["route"][0]["destination"]["host"] == "page-v1"
+    )
     services["page-v1"]["environment"]["SERVICE_9080_NAME"] = "web"
     assert config(mesh(services))[1]["spec"]["http"][0]["route"][0]["destination"]["host"] == "web"
 
@@ -185,7 +216,10 @@ def test_https_of_the_user_is_published() -> None:
 
 def test_a_gateway_without_virtual_service_or_for_others_does_not_count() -> None:
     services = {"web": service(ports=[port(9080, "9081")])}
-    for resources in (istio_gateway((80, "HTTP"))[:1], istio_gateway((80, "HTTP"), selector={"istio": "egress"})):
+    for resources in (
+        istio_gateway((80, "HTTP"))[:1],
+        istio_gateway((80, "HTTP"), selector={"istio": "egress"}),
+    ):
         assert len(config(mesh(services, options(resources=resources)))) == 2
 
 
@@ -225,17 +259,24 @@ def test_a_service_called_gateway_keeps_its_workload_name() -> None:
 def test_the_door_for_tls_stands_beside_the_entry_only() -> None:
     web = {"web": service(ports=[port(9080, "9081", host_ip="127.0.0.1")])}
     ports = mesh(web).project["services"]["gateway-pod"]["ports"]
-    assert [(item["published"], item["host_ip"]) for item in ports] == [("30080", "127.0.0.1"), ("30443", "127.0.0.1")]
+    assert [(item["published"], item["host_ip"]) for item in ports] == [
+        ("30080", "127.0.0.1"),
+        ("30443", "127.0.0.1"),
+    ]
     assert published(mesh(web, options("9081:30084"))) == [("30084", 80)]
     taken = {"web": service(ports=[port(9080, "9081"), port(9090, "30443")])}
     assert published(mesh(taken)) == [("30080", 80), ("30443", 30443)]
-    assert mesh(web).project["services"]["gateway-pod"]["environment"]["DOCKERMESH_HOLD_PORTS"] == "80"
+    assert (
+        mesh(web).project["services"]["gateway-pod"]["environment"]["DOCKERMESH_HOLD_PORTS"] == "80"
+    )
 
 
 @pytest.mark.parametrize("in_file", [True, False])
 def test_an_egress_gateway_is_made_when_asked_for(in_file: bool) -> None:
     top = {"x-dockermesh": {"egressGateway": True}} if in_file else {}
-    services = mesh({"web": service()}, InjectOptions(egress_gateway=not in_file), **top).project["services"]
+    services = mesh({"web": service()}, InjectOptions(egress_gateway=not in_file), **top).project[
+        "services"
+    ]
     pod, proxy = services["istio-egressgateway-pod"], services["istio-egressgateway-proxy"]
     labels = pod["labels"]
     assert (labels["istio"], labels["dockermesh.io/kind"]) == ("egressgateway", "router")

@@ -1,6 +1,7 @@
 """Whole projects: what the generator writes for them, and what it tells the user.
 
-`<case>.in.yaml` is in the form of `docker compose config`; `<case>.options.yaml` holds options beside it.
+`<case>.in.yaml` is in the form of `docker compose config`; `<case>.options.yaml` holds options
+beside it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ def injected(case: str) -> tuple[dict[str, Any], Injection]:
 
 
 def told(injection: Injection) -> str:
-    lines = [f"# {port}" for port in injection.ports] + [f"# {notice}" for notice in injection.notices]
+    lines = [f"# {port}" for port in injection.ports] + [
+        f"# {notice}" for notice in injection.notices
+    ]
     return "".join(f"{line}\n" for line in lines)
 
 

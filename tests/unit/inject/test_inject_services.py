@@ -30,7 +30,9 @@ def test_network_moves_to_the_pod_and_the_rest_stays() -> None:
         "healthcheck": {"test": ["CMD", "x"]},
         "x-a": {"b": 1},
     }
-    made = mesh({"web": service(**moved, **kept, expose=["80"], ports=[port(80, "8000")])}).project["services"]
+    made = mesh({"web": service(**moved, **kept, expose=["80"], ports=[port(80, "8000")])}).project[
+        "services"
+    ]
     app, pod = made["web"], made["web-1-pod"]
     assert {key: pod[key] for key in moved} == moved
     assert not app.keys() & {*moved, "networks", "ports", "expose"}
@@ -42,12 +44,18 @@ def test_network_moves_to_the_pod_and_the_rest_stays() -> None:
 
 def test_app_waits_for_its_pod_and_loses_its_proxy_last() -> None:
     app = mesh({"web": service()}).project["services"]["web"]
-    assert app["depends_on"]["web-1-pod"] == {"condition": "service_healthy", "required": True, "restart": True}
+    assert app["depends_on"]["web-1-pod"] == {
+        "condition": "service_healthy",
+        "required": True,
+        "restart": True,
+    }
     assert "web-1-proxy" in app["depends_on"]
 
 
 def test_net_sysctls_move_and_others_stay() -> None:
-    made = mesh({"web": service(sysctls={"net.core.somaxconn": "1", "kernel.msgmax": "2"})}).project["services"]
+    made = mesh(
+        {"web": service(sysctls={"net.core.somaxconn": "1", "kernel.msgmax": "2"})}
+    ).project["services"]
     assert made["web-1-pod"]["sysctls"] == {"net.core.somaxconn": "1"}
     assert made["web"]["sysctls"] == {"kernel.msgmax": "2"}
 
@@ -60,14 +68,18 @@ def test_dockers_dns_still_knows_every_name() -> None:
 
 
 def test_replicas_become_services() -> None:
-    made = mesh({"web": service(deploy={"replicas": 3, "resources": {}}, build={"context": "/w"})}).project["services"]
+    made = mesh(
+        {"web": service(deploy={"replicas": 3, "resources": {}}, build={"context": "/w"})}
+    ).project["services"]
     made_names = {f"web-{n}{part}" for n in (1, 2, 3) for part in ("", "-pod", "-proxy")}
     assert set(made) == made_names
     assert {made[f"web-{n}"]["image"] for n in (1, 2, 3)} == {"busybox"}
     assert made["web-2"]["deploy"] == {"resources": {}}
     for n in (1, 2, 3):
         assert made[f"web-{n}-pod"]["networks"]["default"]["aliases"] == ["web", f"shop-web-{n}"]
-        assert "dockermesh.io/aliases" not in made[f"web-{n}-pod"]["labels"], "a replica's name is no service's"
+        assert "dockermesh.io/aliases" not in made[f"web-{n}-pod"]["labels"], (
+            "a replica's name is no service's"
+        )
 
 
 def test_built_replicas_share_the_image_that_compose_would_name() -> None:
@@ -79,19 +91,29 @@ def test_built_replicas_share_the_image_that_compose_would_name() -> None:
 
 def test_dependencies_on_replicas_name_them_all_and_keep_the_condition() -> None:
     condition = {"condition": "service_healthy", "required": False}
-    made = mesh({"web": service(scale=2), "plain": service(depends_on={"web": condition}, network_mode="none")}).project
+    made = mesh(
+        {
+            "web": service(scale=2),
+            "plain": service(depends_on={"web": condition}, network_mode="none"),
+        }
+    ).project
     assert made["services"]["plain"]["depends_on"] == {"web-1": condition, "web-2": condition}
 
 
 def test_links_become_links_between_pods() -> None:
     injection = mesh({"db": service(scale=2), "web": service(links=["db:database"])})
-    assert injection.project["services"]["web-1-pod"]["links"] == ["db-1-pod:database", "db-2-pod:database"]
+    assert injection.project["services"]["web-1-pod"]["links"] == [
+        "db-1-pod:database",
+        "db-2-pod:database",
+    ]
     assert "links" not in injection.project["services"]["web"]
     assert any("database" in notice.text for notice in injection.notices)
 
 
 def test_shared_namespaces_and_volumes_follow_the_first_replica() -> None:
-    made = mesh({"db": service(scale=2), "web": service(pid="service:db", volumes_from=["db:ro"])}).project["services"]
+    made = mesh(
+        {"db": service(scale=2), "web": service(pid="service:db", volumes_from=["db:ro"])}
+    ).project["services"]
     assert made["web"]["pid"] == "service:db-1"
     assert made["web"]["volumes_from"] == ["db-1:ro"]
 
@@ -105,7 +127,11 @@ def test_services_without_a_network_of_their_own_are_left_out_and_named(mode: st
 
 
 def test_a_service_in_another_ones_network_follows_into_its_pod() -> None:
-    chain = {"web": service(), "a": service(network_mode="service:web"), "b": service(network_mode="service:a")}
+    chain = {
+        "web": service(),
+        "a": service(network_mode="service:web"),
+        "b": service(network_mode="service:a"),
+    }
     injection = mesh(chain)
     assert injection.project["services"]["a"]["network_mode"] == "service:web-1-pod"
     assert injection.project["services"]["b"]["network_mode"] == "service:web-1-pod"
@@ -140,7 +166,14 @@ def test_opting_in_one_by_one() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"user": "1337"}, {"user": "1337:0"}, {"user": "0:1337"}, {"user": "01337"}, {"group_add": ["1337"]}]
+    "change",
+    [
+        {"user": "1337"},
+        {"user": "1337:0"},
+        {"user": "0:1337"},
+        {"user": "01337"},
+        {"group_add": ["1337"]},
+    ],
 )
 @pytest.mark.parametrize("mode", [{}, {"network_mode": "service:web"}])
 def test_the_proxys_uid_is_refused(change: dict[str, Any], mode: dict[str, str]) -> None:
@@ -158,15 +191,23 @@ def test_only_the_pod_has_capabilities_and_the_proxy_none() -> None:
     made = mesh({"web": service(ports=[port(80, "80")])}).project["services"]
     for name in ("web-1-proxy", "gateway-proxy"):
         proxy = made[name]
-        assert (proxy["user"], proxy["read_only"], proxy["cap_drop"]) == ("1337:1337", True, ["ALL"])
+        assert (proxy["user"], proxy["read_only"], proxy["cap_drop"]) == (
+            "1337:1337",
+            True,
+            ["ALL"],
+        )
         assert proxy["security_opt"] == ["no-new-privileges:true"]
         assert "cap_add" not in proxy and "privileged" not in proxy
-        assert [v["target"] for v in proxy["volumes"] if not v.get("read_only")] == ["/var/run/dockermesh"]
+        assert [v["target"] for v in proxy["volumes"] if not v.get("read_only")] == [
+            "/var/run/dockermesh"
+        ]
     assert "cap_add" not in made["web"]
     assert made["web-1-pod"]["cap_drop"] == ["ALL"] and made["web-1-pod"]["read_only"]
 
 
-@pytest.mark.parametrize("change", [{"privileged": True}, {"cap_add": ["CAP_NET_ADMIN"]}, {"pid": "host"}])
+@pytest.mark.parametrize(
+    "change", [{"privileged": True}, {"cap_add": ["CAP_NET_ADMIN"]}, {"pid": "host"}]
+)
 def test_what_can_undo_capture_is_told(change: dict[str, Any]) -> None:
     assert [notice.service for notice in mesh({"web": service(**change)}).notices] == ["web"]
 
@@ -176,10 +217,18 @@ def test_workload_labels_account_and_names() -> None:
     labels = {"team": "x", "com.docker.compose.y": "z", "SERVICE_REGION": "eu"}
     made = mesh({"reviews-v2": service(environment=environment, labels=labels)}).project["services"]
     pod = made["reviews-v2-1-pod"]["labels"]
-    assert json.loads(pod["dockermesh.io/labels"]) == {"app": "reviews", "version": "v2", "zone": "a", "team": "x"}
+    assert json.loads(pod["dockermesh.io/labels"]) == {
+        "app": "reviews",
+        "version": "v2",
+        "zone": "a",
+        "team": "x",
+    }
     assert pod["dockermesh.io/service-account"] == "reviews"
     assert pod["dockermesh.io/workload"] == "shop/reviews-v2-1"
-    assert {made[f"reviews-v2{part}"]["labels"]["dockermesh.io/role"] for part in ("", "-1-pod", "-1-proxy")} == {
+    assert {
+        made[f"reviews-v2{part}"]["labels"]["dockermesh.io/role"]
+        for part in ("", "-1-pod", "-1-proxy")
+    } == {
         "app",
         "pod",
         "proxy",
@@ -217,7 +266,9 @@ def test_an_account_that_would_forge_an_identity_is_refused(account: str) -> Non
         ({}, {"serviceAcount": "a"}, "serviceAccount"),
     ],
 )
-def test_unknown_keys_are_refused_with_the_nearest(top: dict[str, Any], own: dict[str, Any], key: str) -> None:
+def test_unknown_keys_are_refused_with_the_nearest(
+    top: dict[str, Any], own: dict[str, Any], key: str
+) -> None:
     with pytest.raises(InputError, match="unknown key") as raised:
         mesh({"web": service(**{"x-dockermesh": own})}, **{"x-dockermesh": top})
     assert repr(key) in raised.value.fix
@@ -226,7 +277,11 @@ def test_unknown_keys_are_refused_with_the_nearest(top: dict[str, Any], own: dic
 def test_the_same_capture_settings_share_one_config() -> None:
     tuned = {"labels": {"traffic.sidecar.istio.io/excludeInboundPorts": "9000"}}
     injection = mesh(
-        {"a": service(**tuned), "b": service(**{"x-dockermesh": {"excludeInboundPorts": [9000]}}), "c": service()}
+        {
+            "a": service(**tuned),
+            "b": service(**{"x-dockermesh": {"excludeInboundPorts": [9000]}}),
+            "c": service(),
+        }
     )
     configs = injection.project["configs"]
     assert len(configs) == 1
@@ -261,18 +316,26 @@ def test_interception_can_be_switched_off_but_not_made_tproxy() -> None:
         ({}, {}),
     ],
 )
-def test_a_workload_tells_which_ports_its_proxy_does_not_see(settings: object, expected: dict[str, str]) -> None:
+def test_a_workload_tells_which_ports_its_proxy_does_not_see(
+    settings: object, expected: dict[str, str]
+) -> None:
     """Clients would call them over mutual TLS otherwise, and the app would get it."""
     made = mesh({"web": service(**{"x-dockermesh": settings})}).project["services"]
-    assert json.loads(made["web-1-pod"]["labels"]["dockermesh.io/labels"]) == {"app": "web"} | expected
+    assert (
+        json.loads(made["web-1-pod"]["labels"]["dockermesh.io/labels"]) == {"app": "web"} | expected
+    )
 
 
 def test_the_mesh_network_is_joined_once_when_the_project_has_it() -> None:
     networks = {"old": {"name": "consul_istiomesh", "external": True}}
     definition = {"image": "x", "networks": {"old": {"ipv4_address": "172.28.0.20"}}}
-    injection = mesh({"web": definition}, InjectOptions(network="consul_istiomesh"), networks=networks)
+    injection = mesh(
+        {"web": definition}, InjectOptions(network="consul_istiomesh"), networks=networks
+    )
     pod = injection.project["services"]["web-1-pod"]
-    assert pod["networks"] == {"old": {"ipv4_address": "172.28.0.20", "aliases": ["web", "shop-web-1"]}}
+    assert pod["networks"] == {
+        "old": {"ipv4_address": "172.28.0.20", "aliases": ["web", "shop-web-1"]}
+    }
     assert injection.project["networks"] == networks
     assert pod["labels"]["dockermesh.io/network"] == "consul_istiomesh"
 
@@ -304,7 +367,10 @@ def test_a_meshed_project_is_not_meshed_again() -> None:
 def test_a_thousand_services_take_less_than_two_seconds() -> None:
     from dockermesh.inject.writer import check, to_yaml
 
-    services = {f"s{n}": service(expose=["80"], environment={"SERVICE_TAGS": "version|v1"}) for n in range(1000)}
+    services = {
+        f"s{n}": service(expose=["80"], environment={"SERVICE_TAGS": "version|v1"})
+        for n in range(1000)
+    }
     project = {"name": "big", "services": services, "networks": {"default": None}}
     began = time.process_time()
     injection = mesh(services, name="big")
@@ -321,7 +387,9 @@ def test_a_name_that_the_mesh_cannot_have_leaves_its_service_out_and_that_is_tol
 
 
 def test_names_with_underscores_are_as_good_as_any() -> None:
-    """`my_db` is no host name, but Compose takes it and Docker's DNS answers it; a project may be called so, too."""
+    """`my_db` is no host name, but Compose takes it and Docker's DNS answers it; a project may be
+    called so, too.
+    """
     source = {
         "name": "my_shop",
         "services": {"my_db": service(ports=[port(80, "8000")], container_name="the_db")},

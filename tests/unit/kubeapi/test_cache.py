@@ -28,7 +28,10 @@ def test_a_replaced_object_is_removed_and_added() -> None:
     cache.update({"k": Thing(5, "two")}, 5)
     changes = cache.since(0)
     assert changes is not None
-    assert [(c.before is not None, c.after is not None) for c in changes] == [(True, False), (False, True)]
+    assert [(c.before is not None, c.after is not None) for c in changes] == [
+        (True, False),
+        (False, True),
+    ]
 
 
 def test_history_that_is_forgotten_is_told() -> None:

@@ -1,4 +1,6 @@
-"""The status that an object is shown with: computed, true to what the mesh made of it, and never stored."""
+"""The status that an object is shown with: computed, true to what the mesh made of it, and never
+stored.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,12 @@ def stored(spec: Mapping[str, Any] | None = None) -> Stored:
         {
             "apiVersion": "networking.istio.io/v1",
             "kind": "DestinationRule",
-            "metadata": {"name": "web", "namespace": "shop", "creationTimestamp": WRITTEN, "generation": 2},
+            "metadata": {
+                "name": "web",
+                "namespace": "shop",
+                "creationTimestamp": WRITTEN,
+                "generation": 2,
+            },
             "spec": spec or {"host": "web"},
         }
     )
@@ -102,9 +109,17 @@ def test_an_object_in_the_store_that_does_not_validate_says_why() -> None:
 
 
 def test_what_has_no_effect_is_not_accepted_and_says_why() -> None:
-    outcome = Outcome(noted={"DestinationRule shop/web": [("Conflicted", "older has it"), ("NotTranslated", "no")]})
+    outcome = Outcome(
+        noted={
+            "DestinationRule shop/web": [("Conflicted", "older has it"), ("NotTranslated", "no")]
+        }
+    )
     found = shown(View(outcome), stored())["Accepted"]
-    assert (found["status"], found["reason"], found["message"]) == ("False", "Conflicted", "older has it; no")
+    assert (found["status"], found["reason"], found["message"]) == (
+        "False",
+        "Conflicted",
+        "older has it; no",
+    )
 
 
 def test_the_time_is_that_of_the_change_of_a_condition() -> None:
@@ -126,4 +141,8 @@ def test_tables_have_the_conditions_as_columns() -> None:
     cells = dict(zip(names, made["rows"][0]["cells"], strict=True))
     assert (cells["Accepted"], cells["Programmed"], cells["Why"]) == ("True", "False", "")
     assert cells["Proxies"].startswith("1/2 proxies")
-    assert all(c["priority"] for c in made["columnDefinitions"] if c["name"] in {"Accepted", "Programmed", "Proxies"})
+    assert all(
+        c["priority"]
+        for c in made["columnDefinitions"]
+        if c["name"] in {"Accepted", "Programmed", "Proxies"}
+    )

@@ -14,7 +14,9 @@ def document(text: str) -> dict[str, object]:
     return {"kind": "VirtualService", "spec": {"hosts": [text]}}
 
 
-async def test_the_state_of_a_number_is_the_present_one_with_later_changes_undone(tmp_path: Path) -> None:
+async def test_the_state_of_a_number_is_the_present_one_with_later_changes_undone(
+    tmp_path: Path,
+) -> None:
     history = History(FolderDocuments(tmp_path))
     one, two = document("one"), document("two")
     by = Actor("kubectl", "kubectl apply")
@@ -49,14 +51,20 @@ async def test_requests_of_one_command_are_one_change(tmp_path: Path) -> None:
     assert undone([first], 0)[KEY.format(0)] is None
 
 
-async def test_only_the_latest_entries_are_kept_and_numbers_go_on_after_a_restart(tmp_path: Path) -> None:
+async def test_only_the_latest_entries_are_kept_and_numbers_go_on_after_a_restart(
+    tmp_path: Path,
+) -> None:
     for number in range(KEPT + 5):
         # Each time another process.
-        await History(FolderDocuments(tmp_path)).record(Actor("a", "b"), KEY.format(number), None, document("x"))
+        await History(FolderDocuments(tmp_path)).record(
+            Actor("a", "b"), KEY.format(number), None, document("x")
+        )
     entries = await History(FolderDocuments(tmp_path)).entries()
     assert [e.number for e in entries] == list(range(6, KEPT + 6))
 
 
 async def test_a_history_that_cannot_be_written_loses_no_change(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    await History(FolderDocuments(tmp_path / "file")).record(Actor("a", "b"), KEY.format("a"), None, document("x"))
+    await History(FolderDocuments(tmp_path / "file")).record(
+        Actor("a", "b"), KEY.format("a"), None, document("x")
+    )

@@ -1,4 +1,6 @@
-"""Server-side apply: who owns what, who is in whose way, and what disappears when nobody wants it any more."""
+"""Server-side apply: who owns what, who is in whose way, and what disappears when nobody wants it
+any more.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,14 @@ def doc(spec: dict[str, Any], **metadata: Any) -> dict[str, Any]:
     return {"apiVersion": "g/v1", "kind": "K", "metadata": {"name": "a", **metadata}, "spec": spec}
 
 
-def applied(live: dict[str, Any] | None, config: dict[str, Any], name: str, time: str = "t") -> dict[str, Any]:
+def applied(
+    live: dict[str, Any] | None, config: dict[str, Any], name: str, time: str = "t"
+) -> dict[str, Any]:
     """`live` after `name` applied `config`, whatever is in the way."""
     merged = (
-        merge_applied(live, config, name)[0] if live is not None else {**config, "metadata": {**config["metadata"]}}
+        merge_applied(live, config, name)[0]
+        if live is not None
+        else {**config, "metadata": {**config["metadata"]}}
     )
     record(live, merged, Manager(name, APPLY, "g/v1", time), config)
     return merged
@@ -31,7 +37,9 @@ def owners(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_fields_are_the_paths_to_values_without_the_systems_own() -> None:
-    document = doc({"hosts": ["a"], "empty": {}, "m": {"x": 1}}, labels={"l": "1"}, uid="u", generation=3)
+    document = doc(
+        {"hosts": ["a"], "empty": {}, "m": {"x": 1}}, labels={"l": "1"}, uid="u", generation=3
+    )
     assert fields_of(document) == {
         ("metadata", "labels", "l"),
         ("spec", "hosts"),
@@ -89,7 +97,10 @@ def test_nothing_is_recorded_when_nothing_changed() -> None:
     live = applied(None, doc({"a": 1}), "me", "then")
     again = applied(live, doc({"a": 1}), "me", "now")
     assert again == live
-    assert updated(live, doc({"a": 1}), "you")["metadata"]["managedFields"] == live["metadata"]["managedFields"]
+    assert (
+        updated(live, doc({"a": 1}), "you")["metadata"]["managedFields"]
+        == live["metadata"]["managedFields"]
+    )
 
 
 def test_empty_labels_are_not_those_of_others() -> None:
@@ -99,7 +110,10 @@ def test_empty_labels_are_not_those_of_others() -> None:
 
 
 def test_malformed_entries_of_clients_are_harmless() -> None:
-    live = doc({"a": 1}, managedFields=[{}, 7, {"manager": 3, "fieldsV1": {"f:spec": [1]}}, {"fieldsV1": "x"}])
+    live = doc(
+        {"a": 1},
+        managedFields=[{}, 7, {"manager": 3, "fieldsV1": {"f:spec": [1]}}, {"fieldsV1": "x"}],
+    )
     merged, _ = merge_applied(live, doc({"a": 2}), "me")
     record(live, merged, Manager("me", APPLY, "g/v1", "t"), doc({"a": 2}))
     assert owners(merged)["me"] == {"f:spec": {"f:a": {}}}

@@ -33,17 +33,31 @@ def test_merge_follows_the_examples_of_the_rfc(document: Any, patch: Any, result
     ("document", "operations", "result"),
     [
         ({"foo": "bar"}, [{"op": "add", "path": "/baz", "value": 1}], {"foo": "bar", "baz": 1}),
-        ({"foo": ["bar", "baz"]}, [{"op": "add", "path": "/foo/1", "value": "q"}], {"foo": ["bar", "q", "baz"]}),
+        (
+            {"foo": ["bar", "baz"]},
+            [{"op": "add", "path": "/foo/1", "value": "q"}],
+            {"foo": ["bar", "q", "baz"]},
+        ),
         ({"foo": ["a"]}, [{"op": "add", "path": "/foo/-", "value": "b"}], {"foo": ["a", "b"]}),
-        ({"foo": ["bar", "q", "baz"]}, [{"op": "remove", "path": "/foo/1"}], {"foo": ["bar", "baz"]}),
+        (
+            {"foo": ["bar", "q", "baz"]},
+            [{"op": "remove", "path": "/foo/1"}],
+            {"foo": ["bar", "baz"]},
+        ),
         ({"baz": "q"}, [{"op": "replace", "path": "/baz", "value": "boo"}], {"baz": "boo"}),
-        ({"a": {"x": 1}, "b": {}}, [{"op": "move", "from": "/a/x", "path": "/b/y"}], {"a": {}, "b": {"y": 1}}),
+        (
+            {"a": {"x": 1}, "b": {}},
+            [{"op": "move", "from": "/a/x", "path": "/b/y"}],
+            {"a": {}, "b": {"y": 1}},
+        ),
         ({"a": [1, 2]}, [{"op": "copy", "from": "/a/0", "path": "/a/-"}], {"a": [1, 2, 1]}),
         ({"a/b": 1, "m~n": 2}, [{"op": "test", "path": "/a~1b", "value": 1}], {"a/b": 1, "m~n": 2}),
         ({"m~n": 2}, [{"op": "remove", "path": "/m~0n"}], {}),
     ],
 )
-def test_operations_follow_the_examples_of_the_rfc(document: Any, operations: Any, result: Any) -> None:
+def test_operations_follow_the_examples_of_the_rfc(
+    document: Any, operations: Any, result: Any
+) -> None:
     before = copy.deepcopy(document)
     assert apply_operations(document, operations) == result
     assert document == before

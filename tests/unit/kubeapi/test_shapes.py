@@ -36,7 +36,9 @@ from dockermesh.kubeapi.tables import age, wants_table
 def test_label_selectors(selector: str, matches: bool) -> None:
     check = parse_selectors(selector, "")
     assert check is not None
-    assert check({"metadata": {"labels": {"app": "a", "tier": "1", "example.com/x": ""}}}) is matches
+    assert (
+        check({"metadata": {"labels": {"app": "a", "tier": "1", "example.com/x": ""}}}) is matches
+    )
 
 
 @pytest.mark.parametrize("selector", ["a b", "a=b=c", "in (a)", "a in b", "=a", "a in (b"])
@@ -56,7 +58,15 @@ def test_field_selectors_know_name_and_namespace_only() -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        *((5, "5s"), (119, "119s"), (120, "2m"), (185, "3m5s"), (3600, "60m"), (10800, "3h"), (11100, "3h5m")),
+        *(
+            (5, "5s"),
+            (119, "119s"),
+            (120, "2m"),
+            (185, "3m5s"),
+            (3600, "60m"),
+            (10800, "3h"),
+            (11100, "3h5m"),
+        ),
         *((86400, "24h"), (200000, "2d7h"), (864000, "10d"), (86400 * 800, "2y70d")),
     ],
 )
@@ -70,7 +80,10 @@ def test_ages_are_kubectls(seconds: int, text: str) -> None:
     [
         ("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", True),
         ("application/json", False),
-        ("application/json;as=Table;v=v9;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io", True),
+        (
+            "application/json;as=Table;v=v9;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io",
+            True,
+        ),
         ("application/json,application/json;as=Table;v=v1;g=meta.k8s.io", False),
         ("", False),
     ],
@@ -80,7 +93,10 @@ def test_tables_are_for_those_who_ask(accept: str, wanted: bool) -> None:
 
 
 def test_every_kind_has_a_schema_and_a_patch_that_takes_field_validation() -> None:
-    for group, version in [("", "v1"), *((g, v) for g, versions in groups().items() for v in versions)]:
+    for group, version in [
+        ("", "v1"),
+        *((g, v) for g, versions in groups().items() for v in versions),
+    ]:
         document = json.loads(json.dumps(openapi.document(group, version), allow_nan=False))
         kinds = [
             k["x-kubernetes-group-version-kind"][0]["kind"]
@@ -91,7 +107,9 @@ def test_every_kind_has_a_schema_and_a_patch_that_takes_field_validation() -> No
             assert served.kind in kinds
         patches = [p["patch"] for p in document["paths"].values() if "patch" in p]
         assert patches
-        assert all({"fieldValidation", "dryRun"} <= {q["name"] for q in p["parameters"]} for p in patches)
+        assert all(
+            {"fieldValidation", "dryRun"} <= {q["name"] for q in p["parameters"]} for p in patches
+        )
 
 
 def test_kinds_answer_to_all_their_names() -> None:
@@ -102,7 +120,9 @@ def test_kinds_answer_to_all_their_names() -> None:
     assert named("pods") is None
 
 
-@pytest.mark.parametrize("text", ["", "{", "NaN", '{"a": Infinity}', '"\\ud800"', "[" * 100000, "1" * 5000])
+@pytest.mark.parametrize(
+    "text", ["", "{", "NaN", '{"a": Infinity}', '"\\ud800"', "[" * 100000, "1" * 5000]
+)
 def test_bodies_that_could_do_harm_are_refused(text: str) -> None:
     with pytest.raises(Failure) as failure:
         parse_json(text)
@@ -139,7 +159,9 @@ def test_broken_rules_name_the_field() -> None:
     served = named("dr")
     assert served is not None
     with pytest.raises(Failure) as failure:
-        check_document(_rule(trafficPolicy={"loadBalancer": {"simple": "NONSENSE"}}), served, STRICT)
+        check_document(
+            _rule(trafficPolicy={"loadBalancer": {"simple": "NONSENSE"}}), served, STRICT
+        )
     assert failure.value.code == 422
     assert failure.value.details is not None
     assert failure.value.details["causes"][0]["field"] == "spec.trafficPolicy.loadBalancer.simple"
@@ -154,7 +176,9 @@ def test_kubectls_protobuf_of_a_namespace() -> None:
     assert read_protobuf(recorded)["metadata"]["name"] == "foo"
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"k8s\x00\xff", b"k8s\x00\x12\x7f", b"k8s\x00" + b"\xff" * 40])
+@pytest.mark.parametrize(
+    "data", [b"", b"{}", b"k8s\x00\xff", b"k8s\x00\x12\x7f", b"k8s\x00" + b"\xff" * 40]
+)
 def test_other_protobuf_is_refused(data: bytes) -> None:
     with pytest.raises(Failure) as failure:
         read_protobuf(data)

@@ -1,4 +1,6 @@
-"""What compose/mesh.yaml promises: versions agree with the package's, and Consul and the APIs stay out of reach."""
+"""What compose/mesh.yaml promises: versions agree with the package's, and Consul and the APIs stay
+out of reach.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def default_of(interpolation: str) -> str:
 
 def test_image_tags_are_those_the_generator_writes(mesh: dict[str, Any]) -> None:
     services = mesh["services"]
-    assert default_of(services["control-plane"]["image"]) == f"dockermesh/control-plane:{__version__}"
+    assert (
+        default_of(services["control-plane"]["image"]) == f"dockermesh/control-plane:{__version__}"
+    )
     assert default_of(services["pod"]["image"]) == Images().pod
     assert default_of(services["proxy"]["image"]) == Images().proxy
 
@@ -52,7 +56,9 @@ def test_consul_is_on_the_control_network_only(mesh: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("service", ["consul", "control-plane"])
 def test_only_dns_is_published_beyond_loopback(mesh: dict[str, Any], service: str) -> None:
-    beyond = [port for port in mesh["services"][service]["ports"] if not port.startswith("127.0.0.1:")]
+    beyond = [
+        port for port in mesh["services"][service]["ports"] if not port.startswith("127.0.0.1:")
+    ]
     assert beyond == (["${DOCKER_GATEWAY:-172.28.0.1:}53:8600/udp"] if service == "consul" else [])
 
 

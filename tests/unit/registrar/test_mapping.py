@@ -29,7 +29,10 @@ def inspect(
     ports: dict[str, Any] | None = None,
     **more: Any,
 ) -> dict[str, Any]:
-    settings = {"Ports": dict.fromkeys(exposed) if ports is None else ports, "IPAddress": "172.17.0.5"}
+    settings = {
+        "Ports": dict.fromkeys(exposed) if ports is None else ports,
+        "IPAddress": "172.17.0.5",
+    }
     base = {
         "Id": ID,
         "Name": "/shop-web-1",
@@ -50,7 +53,9 @@ def inspect(
 
 
 def bodies(data: dict[str, Any] | list[dict[str, Any]], **flags: Any) -> list[dict[str, Any]]:
-    return render_registrations(data, {"hostname": "h", "internal": True} | flags, lambda _: "192.0.2.1")[0]
+    return render_registrations(
+        data, {"hostname": "h", "internal": True} | flags, lambda _: "192.0.2.1"
+    )[0]
 
 
 def only(data: dict[str, Any], **flags: Any) -> dict[str, Any]:
@@ -59,7 +64,11 @@ def only(data: dict[str, Any], **flags: Any) -> dict[str, Any]:
 
 
 def test_an_internal_service_has_registrators_form() -> None:
-    body = only(inspect({"SERVICE_NAME": "web", "SERVICE_TAGS": r"a,b\,c,,version|v1", "SERVICE_REGION": "eu"}))
+    body = only(
+        inspect(
+            {"SERVICE_NAME": "web", "SERVICE_TAGS": r"a,b\,c,,version|v1", "SERVICE_REGION": "eu"}
+        )
+    )
     assert body["ID"] == "h:shop-web-1:9080"
     assert body["Name"] == "web"
     assert set(body["Tags"]) == {"a", "b,c", "version|v1"}
@@ -82,7 +91,10 @@ def test_published_ports_count_without_internal() -> None:
 
 def test_several_ports_make_a_group_counted_before_ignore() -> None:
     two = ("9080/tcp", "9443/tcp")
-    assert [b["Name"] for b in bodies(inspect({"SERVICE_NAME": "r"}, exposed=two))] == ["r-9080", "r-9443"]
+    assert [b["Name"] for b in bodies(inspect({"SERVICE_NAME": "r"}, exposed=two))] == [
+        "r-9080",
+        "r-9443",
+    ]
     ignored = {"SERVICE_NAME": "r", "SERVICE_9443_IGNORE": "false"}
     assert [b["Name"] for b in bodies(inspect(ignored, exposed=two))] == ["r-9080"]
     named = {"SERVICE_9080_NAME": "reviews", "SERVICE_9443_IGNORE": "1"}
@@ -109,19 +121,38 @@ def test_udp_explicit_and_ids() -> None:
     [
         (
             {"CHECK_HTTP": "/up", "CHECK_HTTP_METHOD": "HEAD", "CHECK_TIMEOUT": "2s"},
-            {"HTTP": "http://172.17.0.5:9080/up", "Method": "HEAD", "Timeout": "2s", "Interval": "10s"},
+            {
+                "HTTP": "http://172.17.0.5:9080/up",
+                "Method": "HEAD",
+                "Timeout": "2s",
+                "Interval": "10s",
+            },
         ),
         (
             {"9080_CHECK_HTTPS": "/up", "CHECK_INTERVAL": "3s", "CHECK_INITIAL_STATUS": "passing"},
             {"HTTP": "https://172.17.0.5:9080/up", "Interval": "3s", "Status": "passing"},
         ),
-        ({"CHECK_CMD": "/bin/ok -v"}, {"Args": ["check-cmd", ID[:12], "9080", "/bin/ok -v"], "Interval": "10s"}),
-        ({"CHECK_SCRIPT": "nc $SERVICE_IP $SERVICE_PORT"}, {"Args": ["nc 172.17.0.5 9080"], "Interval": "10s"}),
-        ({"CHECK_TTL": "30s", "CHECK_DEREGISTER_AFTER": "1h"}, {"TTL": "30s", "DeregisterCriticalServiceAfter": "1h"}),
+        (
+            {"CHECK_CMD": "/bin/ok -v"},
+            {"Args": ["check-cmd", ID[:12], "9080", "/bin/ok -v"], "Interval": "10s"},
+        ),
+        (
+            {"CHECK_SCRIPT": "nc $SERVICE_IP $SERVICE_PORT"},
+            {"Args": ["nc 172.17.0.5 9080"], "Interval": "10s"},
+        ),
+        (
+            {"CHECK_TTL": "30s", "CHECK_DEREGISTER_AFTER": "1h"},
+            {"TTL": "30s", "DeregisterCriticalServiceAfter": "1h"},
+        ),
         ({"CHECK_TCP": "true"}, {"TCP": "172.17.0.5:9080", "Interval": "10s"}),
         (
             {"CHECK_GRPC": "1", "CHECK_GRPC_USE_TLS": "1", "CHECK_TLS_SKIP_VERIFY": "1"},
-            {"GRPC": "172.17.0.5:9080", "GRPCUseTLS": True, "TLSSkipVerify": True, "Interval": "10s"},
+            {
+                "GRPC": "172.17.0.5:9080",
+                "GRPCUseTLS": True,
+                "TLSSkipVerify": True,
+                "Interval": "10s",
+            },
         ),
     ],
 )
@@ -151,7 +182,9 @@ def test_checks_that_the_registrar_asks_are_none_of_consuls() -> None:
     assert made.own_check == {"HTTP": "http://172.17.0.5:9080/up", "Interval": "10s"}
     assert made.socket == "172.17.0.5:9080"
     for kind, value in (("TTL", "30s"), ("SCRIPT", "true"), ("CMD", "true")):
-        (made,), skipped = map_container(parse_container(inspect({f"SERVICE_CHECK_{kind}": value})), None, RUN)
+        (made,), skipped = map_container(
+            parse_container(inspect({f"SERVICE_CHECK_{kind}": value})), None, RUN
+        )
         assert (made.check, made.own_check) == (None, None)
         assert "only Docker's health counts" in skipped[0].reason
 
@@ -173,12 +206,18 @@ def test_health_is_the_worse_of_dockers_verdict_and_the_answer(
     found = all_of(known, {"TCP": "10.0.0.1:1"}, told)
     assert found is not None
     assert found.status == all_in_all
-    assert all_of(None, {"TCP": "10.0.0.1:1", "Status": "passing"}, None) == HealthStatus("passing", "not asked yet")
+    assert all_of(None, {"TCP": "10.0.0.1:1", "Status": "passing"}, None) == HealthStatus(
+        "passing", "not asked yet"
+    )
     assert all_of(known, None, None) is known
 
 
 def test_the_address_does_not_depend_on_the_order_of_networks() -> None:
-    networks = {"z": {"IPAddress": "10.0.0.26"}, "a": {"IPAddress": "10.0.0.1"}, "empty": {"IPAddress": ""}}
+    networks = {
+        "z": {"IPAddress": "10.0.0.26"},
+        "a": {"IPAddress": "10.0.0.1"},
+        "empty": {"IPAddress": ""},
+    }
     data = inspect(NetworkSettings={"IPAddress": "", "Networks": networks})
     assert only(data)["Address"] == "10.0.0.1"
     networks["dockermesh"] = {"IPAddress": "172.28.0.9"}
@@ -192,9 +231,13 @@ def test_an_address_from_a_label_loses_its_mask_and_must_be_one() -> None:
         assert bodies(inspect(labels={"ip": bad}), useIpFromLabel="ip") == []
 
 
-@pytest.mark.parametrize("name", ["a|b", "a/b", "../../etc", "a\nb", "x" * 300, "naïve", "a b", "-", "a..b", ".a"][:7])
+@pytest.mark.parametrize(
+    "name", ["a|b", "a/b", "../../etc", "a\nb", "x" * 300, "naïve", "a b", "-", "a..b", ".a"][:7]
+)
 def test_hostile_names_are_skipped_with_a_reason(name: str) -> None:
-    found, notes = render_registrations(inspect({"SERVICE_NAME": name}), {"hostname": "h", "internal": True})
+    found, notes = render_registrations(
+        inspect({"SERVICE_NAME": name}), {"hostname": "h", "internal": True}
+    )
     assert found == []
     assert "not a DNS name" in notes[0]
     assert "\n" not in notes[0]
@@ -228,10 +271,19 @@ def pod_and_app(**app_labels: str) -> list[dict[str, Any]]:
         "dockermesh.io/service-account": "web-sa",
     }
     networks = {"front": {"IPAddress": "10.0.0.2"}, "mesh": {"IPAddress": "10.5.0.2"}}
-    pod = inspect(labels=labels, exposed=("7000/tcp", "15006/tcp"), NetworkSettings={"Networks": networks})
+    pod = inspect(
+        labels=labels, exposed=("7000/tcp", "15006/tcp"), NetworkSettings={"Networks": networks}
+    )
     pod |= {"Id": "f" * 64, "Name": "/pod"}
-    pod["HostConfig"] = {"NetworkMode": "shop", "Mounts": [{"Type": "volume", "Target": TRUST_PATH}]}
-    own = {"dockermesh.io/role": "app", "dockermesh.io/workload": "shop/web-1", "dockermesh.io/service": "frontend"}
+    pod["HostConfig"] = {
+        "NetworkMode": "shop",
+        "Mounts": [{"Type": "volume", "Target": TRUST_PATH}],
+    }
+    own = {
+        "dockermesh.io/role": "app",
+        "dockermesh.io/workload": "shop/web-1",
+        "dockermesh.io/service": "frontend",
+    }
     app = inspect(labels=own | app_labels, exposed=("9080/tcp",), ports={})
     app["HostConfig"] = {"NetworkMode": "container:" + "f" * 64}
     app["NetworkSettings"] = {"Ports": {}, "IPAddress": "", "Networks": {}}
@@ -246,7 +298,9 @@ def test_an_image_cannot_make_a_container_a_part_of_the_mesh(role: str) -> None:
         "dockermesh.io/config": "x",
         "a": "b",
     }
-    alone = inspect(labels=labels, exposed=("9080/tcp",), Mounts=[{"Type": "volume", "Destination": TRUST_PATH}])
+    alone = inspect(
+        labels=labels, exposed=("9080/tcp",), Mounts=[{"Type": "volume", "Destination": TRUST_PATH}]
+    )
     found = parse_container(alone)
     assert (found.role, found.group, dict(found.labels)) == ("", ID[:12], {"a": "b"})
 
@@ -269,7 +323,9 @@ def test_compose_run_is_left_out() -> None:
 
 
 def test_flags_are_taken_in_any_spelling() -> None:
-    options, unknown = parse_flags({"Internal": "true", "USE_IP_FROM_LABEL": "l", "forceTags": "a", "resync": 5})
+    options, unknown = parse_flags(
+        {"Internal": "true", "USE_IP_FROM_LABEL": "l", "forceTags": "a", "resync": 5}
+    )
     assert options == Options(internal=True, use_ip_from_label="l", tags="a")
     assert unknown == ("resync",)
     with pytest.raises(InputError):

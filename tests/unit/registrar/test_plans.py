@@ -1,4 +1,6 @@
-"""The pure decisions of the live registrar: what to list, to change, to heal, to believe and to bury."""
+"""The pure decisions of the live registrar: what to list, to change, to heal, to believe and to
+bury.
+"""
 
 from __future__ import annotations
 
@@ -27,15 +29,24 @@ OPTIONS = Options(hostname="h", host="h", internal=True)
 UP = State(status="running", running=True, started=100 * S)
 
 
-def make(role: str, state: State = UP, *, container_id: str = "", pod: str = "p" * 64, **more: Any) -> Container:
-    labels = {"dockermesh.io/role": role, "dockermesh.io/workload": "shop/web-1", "dockermesh.io/service": "web"}
+def make(
+    role: str, state: State = UP, *, container_id: str = "", pod: str = "p" * 64, **more: Any
+) -> Container:
+    labels = {
+        "dockermesh.io/role": role,
+        "dockermesh.io/workload": "shop/web-1",
+        "dockermesh.io/service": "web",
+    }
     mode = "" if role == "pod" else f"container:{pod}"
     found = container_id or {"pod": "p", "proxy": "x", "app": "a"}[role] * 64
     given: dict[str, Any] = {"labels": labels, "network_mode": mode, "state": state}
     if role == "pod":
         given["networks"] = {"dockermesh": "172.28.0.7"}
     if role == "app":
-        given |= {"exposed": ("9080/tcp",), "env": ("SERVICE_9080_NAME=reviews", "SERVICE_PROTOCOL=http")}
+        given |= {
+            "exposed": ("9080/tcp",),
+            "env": ("SERVICE_9080_NAME=reviews", "SERVICE_PROTOCOL=http"),
+        }
     return Container(id=found, name=role, **(given | more))
 
 
@@ -51,9 +62,12 @@ DOWN = State(status="exited", started=90 * S, finished=95 * S)
 
 
 @pytest.mark.parametrize(
-    ("declared", "account"), [("bookinfo-reviews", "bookinfo-reviews"), ("", "web"), ("../x", "web")]
+    ("declared", "account"),
+    [("bookinfo-reviews", "bookinfo-reviews"), ("", "web"), ("../x", "web")],
 )
-@pytest.mark.parametrize("told", [(), ("SERVICE_ACCOUNT=somebody-else",)], ids=["", "an image that claims another"])
+@pytest.mark.parametrize(
+    "told", [(), ("SERVICE_ACCOUNT=somebody-else",)], ids=["", "an image that claims another"]
+)
 def test_a_workload_and_its_endpoints_have_one_account_which_the_pod_names(
     declared: str, account: str, told: tuple[str, ...]
 ) -> None:
@@ -73,9 +87,13 @@ def test_a_meshed_app_is_listed_only_while_traffic_can_reach_it() -> None:
     assert names(pod, proxy, app) == ["reviews"]
     for gone in (pod, proxy, app):
         assert names(pod, proxy, app, stopping=(gone.id,)) == []
-        rest = [c if c is not gone else dataclasses.replace(c, state=DOWN) for c in (pod, proxy, app)]
+        rest = [
+            c if c is not gone else dataclasses.replace(c, state=DOWN) for c in (pod, proxy, app)
+        ]
         assert names(*rest) == []
-    assert names(make("pod", state(started=200 * S)), proxy, app) == [], "stranded in the old network"
+    assert names(make("pod", state(started=200 * S)), proxy, app) == [], (
+        "stranded in the old network"
+    )
     assert names(proxy, app) == [], "the pod is unknown"
 
 
@@ -83,8 +101,14 @@ def test_a_workload_keeps_its_ports_while_it_is_down_but_not_its_token() -> None
     pod, app = make("pod"), make("app")
     tokens = {pod.incarnation: "t"}
     (workload,) = desired_state([pod, app], OPTIONS, tokens=tokens).workloads
-    assert (workload.token_sha256, workload.service, workload.address) == ("t", "reviews", "172.28.0.7")
-    (down,) = desired_state([make("pod", state(running=False)), make("app", DOWN)], OPTIONS, tokens=tokens).workloads
+    assert (workload.token_sha256, workload.service, workload.address) == (
+        "t",
+        "reviews",
+        "172.28.0.7",
+    )
+    (down,) = desired_state(
+        [make("pod", state(running=False)), make("app", DOWN)], OPTIONS, tokens=tokens
+    ).workloads
     assert down.token_sha256 == ""
     assert down.ports == workload.ports
     assert [(p.service, p.port, p.protocol) for p in down.ports] == [("reviews", 9080, "http")]
@@ -93,13 +117,19 @@ def test_a_workload_keeps_its_ports_while_it_is_down_but_not_its_token() -> None
 def test_a_workload_tells_who_calls_its_ports_past_any_proxy() -> None:
     """Under STRICT they are refused, so they have to be known before."""
     pod, app = make("pod", bindings={"9080/tcp": Binding("0.0.0.0", "8080")}), make("app")
-    probes = {"SERVICE_CHECK_HTTP=/": (9080,), "SERVICE_CHECK_GRPC=true": (9080,), "SERVICE_CHECK_TCP=true": ()}
+    probes = {
+        "SERVICE_CHECK_HTTP=/": (9080,),
+        "SERVICE_CHECK_GRPC=true": (9080,),
+        "SERVICE_CHECK_TCP=true": (),
+    }
     for probe, probed in probes.items():
         asked = dataclasses.replace(app, env=(*app.env, probe))
         (found,) = desired_state([pod, asked], OPTIONS).workloads
         assert (found.published, found.probed) == ((9080,), probed), probe
         # The control plane has a certificate to ask with, but not for gRPC.
-        (found,) = desired_state([pod, asked], dataclasses.replace(OPTIONS, run_checks=True)).workloads
+        (found,) = desired_state(
+            [pod, asked], dataclasses.replace(OPTIONS, run_checks=True)
+        ).workloads
         assert found.probed == (probed if "GRPC" in probe else ()), probe
         assert Workload.from_dict(json.loads(json.dumps(found.to_dict()))) == found
 
@@ -138,7 +168,10 @@ def test_changed_lost_and_foreign_entries() -> None:
     assert plan([entry_of(containers, host="other")], containers).conflicts
     assert not plan([entry_of(containers, host="other")], containers).register
     stale = Entry("stale", host="h", container="b" * 12, group="shop/web-1")
-    foreign = [dataclasses.replace(stale, id="f", host="other"), dataclasses.replace(stale, id="g", group="x")]
+    foreign = [
+        dataclasses.replace(stale, id="f", host="other"),
+        dataclasses.replace(stale, id="g", group="x"),
+    ]
     assert plan([entry_of(containers), stale, *foreign], containers).deregister == ("stale",)
     assert plan([stale], [], retained={"b" * 64}).deregister == ()
 
@@ -156,12 +189,16 @@ def healing(*containers: Container) -> list[tuple[Verb, str]]:
     return [(a.verb, a.container.name) for a in plan_healing(containers)]
 
 
-RESTARTED = State(status="running", running=True, started=200 * S, finished=195 * S, health="healthy")
+RESTARTED = State(
+    status="running", running=True, started=200 * S, finished=195 * S, health="healthy"
+)
 
 
 def test_stranded_members_are_restarted_proxy_first() -> None:
     both = healing(make("pod", RESTARTED), make("app"), make("proxy"))
-    assert both == [(Verb.RESTART, "proxy"), (Verb.STOP, "app")], "the app ends while its proxy comes up"
+    assert both == [(Verb.RESTART, "proxy"), (Verb.STOP, "app")], (
+        "the app ends while its proxy comes up"
+    )
     inside = make("proxy", state(started=201 * S))
     assert healing(make("pod", RESTARTED), make("app"), inside) == [(Verb.RESTART, "app")]
     waiting = make("pod", dataclasses.replace(RESTARTED, health="starting"))
@@ -178,13 +215,22 @@ def test_an_app_stops_with_its_pod_and_not_after_it() -> None:
 
 def test_a_proxy_that_was_told_to_stop_ends_after_its_app() -> None:
     proxy = make("proxy")
-    assert plan_healing([make("pod"), make("app"), proxy], {proxy.id, "a" * 64}) == [], "the app still finishes"
+    assert plan_healing([make("pod"), make("app"), proxy], {proxy.id, "a" * 64}) == [], (
+        "the app still finishes"
+    )
     (action,) = plan_healing([make("pod"), make("app", DOWN), proxy], {proxy.id})
     assert (action.verb, action.container, action.grace) == (Verb.STOP, proxy, 0)
     assert plan_healing([make("pod"), make("app", DOWN), proxy]) == [], "nobody stops it"
     (alone,) = plan_healing([make("pod"), make("app"), proxy], {proxy.id})
-    assert (alone.verb, alone.container, alone.grace, alone.delay > 0) == (Verb.STOP, proxy, 0, True)
-    assert [a.verb for a in plan_healing([make("app"), proxy], {proxy.id}) if a.container is proxy] == [Verb.STOP]
+    assert (alone.verb, alone.container, alone.grace, alone.delay > 0) == (
+        Verb.STOP,
+        proxy,
+        0,
+        True,
+    )
+    assert [
+        a.verb for a in plan_healing([make("app"), proxy], {proxy.id}) if a.container is proxy
+    ] == [Verb.STOP]
     gateway = make("pod", labels={"dockermesh.io/role": "pod", "dockermesh.io/kind": "router"})
     assert plan_healing([gateway, proxy], {proxy.id}) == [], "it ends by itself"
 
@@ -199,7 +245,10 @@ def test_a_proxy_that_was_told_to_stop_ends_after_its_app() -> None:
             dataclasses.replace(DOWN, started=201 * S, finished=205 * S),
             False,
         ),  # ran in the pod's new network, and ended
-        (dataclasses.replace(DOWN, error="cannot join network of a non running container: abc"), True),
+        (
+            dataclasses.replace(DOWN, error="cannot join network of a non running container: abc"),
+            True,
+        ),
         (State(status="created"), False),  # Compose is about to start it
         (State(status="created", error="joining network namespace of container"), True),
     ],
@@ -224,7 +273,15 @@ def test_only_the_labelled_workload_is_attested() -> None:
         return json.dumps({"dockermesh": "attest", "workload": workload, "token_sha256": digest})
 
     good, newer = "a" * 64, "b" * 64
-    log = "\n".join(["noise", line("shop/web-1", good), '{broken "attest"', line("shop/web-1", newer), line("x", good)])
+    log = "\n".join(
+        [
+            "noise",
+            line("shop/web-1", good),
+            '{broken "attest"',
+            line("shop/web-1", newer),
+            line("x", good),
+        ]
+    )
     assert find_token(log, "shop/web-1") == newer
     assert find_token(line("shop/other-1", good), "shop/web-1") == ""
     assert find_token(line("shop/web-1", "short"), "shop/web-1") == ""
@@ -238,7 +295,9 @@ def test_unchanged_services_are_the_same_object_in_the_next_catalog() -> None:
     service = first.services["reviews.service.consul"]
     assert second.services["reviews.service.consul"] is service
     assert service.ports[0].protocol is Protocol.HTTP
-    assert first.services["web.service.consul"].endpoints == service.endpoints, "Compose's name works too"
+    assert first.services["web.service.consul"].endpoints == service.endpoints, (
+        "Compose's name works too"
+    )
     empty = build_catalog((), desired.workloads, second)
     assert empty.services["reviews.service.consul"].endpoints == ()
 

@@ -21,7 +21,9 @@ async def test_the_hosts_address_is_not_looked_up_where_nothing_is_announced_at_
     for options in (Options(host="laptop", internal=True), Options(host="laptop", ip="192.0.2.9")):
         assert (await complete_options(DockerEngine(), options)).host_address == ""
     assert not looked_up
-    assert (await complete_options(DockerEngine(), Options(host="laptop"))).host_address == "192.0.2.1"
+    assert (
+        await complete_options(DockerEngine(), Options(host="laptop"))
+    ).host_address == "192.0.2.1"
 
 
 async def test_a_name_server_that_is_away_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:

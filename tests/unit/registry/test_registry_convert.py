@@ -20,7 +20,17 @@ def entry(
 ) -> dict[str, Any]:
     return {
         "Node": node or {"Node": "n1", "Address": "10.9.9.9", "Datacenter": "dc1", "Meta": None},
-        "Service": {"ID": sid, "Service": "web", "Address": address, "Port": port, "Tags": [], "Meta": None} | service,
+        "Service": (
+            {
+                "ID": sid,
+                "Service": "web",
+                "Address": address,
+                "Port": port,
+                "Tags": [],
+                "Meta": None,
+            }
+            | service
+        ),
         "Checks": list(checks),
     }
 
@@ -46,12 +56,18 @@ def test_meshed_endpoint() -> None:
         "version": "meta",
     }
     endpoint = only_endpoint(
-        Meta=meta, Tags=["version|v1", "track=canary", "plain"], Weights={"Passing": 7, "Warning": 2}
+        Meta=meta,
+        Tags=["version|v1", "track=canary", "plain"],
+        Weights={"Passing": 7, "Warning": 2},
     )
     assert dict(endpoint.labels) == {"team": "blue", "version": "v1", "track": "canary"}
     assert endpoint.workload == "bookinfo/reviews-v1-1"
     assert (endpoint.namespace, endpoint.service_account) == ("prod", "reviews")
-    assert (endpoint.locality, endpoint.weight, endpoint.health) == ("dc1/host-a/", 7, Health.HEALTHY)
+    assert (endpoint.locality, endpoint.weight, endpoint.health) == (
+        "dc1/host-a/",
+        7,
+        Health.HEALTHY,
+    )
 
 
 @pytest.mark.parametrize(
@@ -63,7 +79,9 @@ def test_meshed_endpoint() -> None:
         ({}, ""),
     ],
 )
-def test_the_account_is_what_the_registrar_found_or_registrators_metadata(meta: dict[str, str], account: str) -> None:
+def test_the_account_is_what_the_registrar_found_or_registrators_metadata(
+    meta: dict[str, str], account: str
+) -> None:
     assert only_endpoint(Meta=meta).service_account == account
 
 
@@ -76,12 +94,21 @@ def test_the_nodes_address_serves_where_the_service_has_none() -> None:
     ("checks", "health"),
     [
         ([], Health.HEALTHY),
-        ([{"CheckID": "serfHealth", "Status": "passing"}, {"CheckID": "c", "Status": "warning"}], Health.HEALTHY),
+        (
+            [{"CheckID": "serfHealth", "Status": "passing"}, {"CheckID": "c", "Status": "warning"}],
+            Health.HEALTHY,
+        ),
         ([{"CheckID": "serfHealth", "Status": "critical"}], Health.UNHEALTHY),
-        ([{"CheckID": "c", "Status": "critical"}, {"CheckID": "d", "Status": "warning"}], Health.UNHEALTHY),
+        (
+            [{"CheckID": "c", "Status": "critical"}, {"CheckID": "d", "Status": "warning"}],
+            Health.UNHEALTHY,
+        ),
         ([{"CheckID": "_service_maintenance:web-1", "Status": "critical"}], Health.DRAINING),
         (
-            [{"CheckID": "_node_maintenance", "Status": "critical"}, {"CheckID": "c", "Status": "critical"}],
+            [
+                {"CheckID": "_node_maintenance", "Status": "critical"},
+                {"CheckID": "c", "Status": "critical"},
+            ],
             Health.DRAINING,
         ),
     ],
@@ -93,7 +120,10 @@ def test_health(checks: list[dict[str, str]], health: Health) -> None:
 def test_warning_has_its_own_weight() -> None:
     warning = [{"CheckID": "c", "Status": "warning"}]
     assert only_endpoint(checks=warning, Weights={"Passing": 10, "Warning": 3}).weight == 3
-    assert only_endpoint(checks=warning, Weights={"Passing": 10, "Warning": 0}).health is Health.DRAINING
+    assert (
+        only_endpoint(checks=warning, Weights={"Passing": 10, "Warning": 0}).health
+        is Health.DRAINING
+    )
 
 
 @pytest.mark.parametrize(
@@ -116,14 +146,25 @@ def test_protocol(given: dict[str, Any], protocol: Protocol) -> None:
 
 
 def test_service_is_in_order_and_keeps_what_did_not_change() -> None:
-    entries = [entry("b", "10.0.0.2", 9443), entry("c", "10.0.0.1"), entry("a", "10.0.0.1", Meta={"protocol": "http"})]
+    entries = [
+        entry("b", "10.0.0.2", 9443),
+        entry("c", "10.0.0.1"),
+        entry("a", "10.0.0.1", Meta={"protocol": "http"}),
+    ]
     first = build_service("Web", convert_entries(entries).instances, domain="consul")
     assert first.hostname == "web.service.consul"
     assert first.ports == (Port(9080, Protocol.HTTP), Port(9443, Protocol.AUTO))
     assert [e.id for e in first.endpoints] == ["a", "c", "b"]
-    assert build_service("Web", convert_entries(entries[::-1]).instances, domain="consul", previous=first) is first
+    assert (
+        build_service(
+            "Web", convert_entries(entries[::-1]).instances, domain="consul", previous=first
+        )
+        is first
+    )
     changed = [*entries[:2], entry("a", "10.0.0.1", Meta={"protocol": "http"}, Tags=["version|v2"])]
-    second = build_service("Web", convert_entries(changed).instances, domain="consul", previous=first)
+    second = build_service(
+        "Web", convert_entries(changed).instances, domain="consul", previous=first
+    )
     assert second is not first
     assert second.endpoints[1] is first.endpoints[1]
 
@@ -172,7 +213,19 @@ def test_loopback_on_request() -> None:
 
 
 def test_names() -> None:
-    hostile = ["a|b", "a/b", "../x", "a\nb", "ü", "x" * 64, "x" * 300, "google.com", "", "-a", "a b"]
+    hostile = [
+        "a|b",
+        "a/b",
+        "../x",
+        "a\nb",
+        "ü",
+        "x" * 64,
+        "x" * 300,
+        "google.com",
+        "",
+        "-a",
+        "a b",
+    ]
     accepted, skipped = accepted_names(["consul", "web", "My_Svc-2", "Web", *hostile])
     assert accepted == ["My_Svc-2", "web"]
     assert set(skipped) == {*hostile, "Web"}
@@ -200,7 +253,12 @@ def test_broken_entries_are_skipped(broken: Any) -> None:
 def test_broken_details_do_no_harm() -> None:
     endpoint = only_endpoint(
         Tags=[3, "|x", "=y", "a|b|c", "l|os.execute('x')", "n|a\nb"],
-        Meta={"k": 3, "dockermesh-namespace": "a/b", "dockermesh-workload": "../../etc", "dockermesh-service": "../x"},
+        Meta={
+            "k": 3,
+            "dockermesh-namespace": "a/b",
+            "dockermesh-workload": "../../etc",
+            "dockermesh-service": "../x",
+        },
         checks=[None, "x"],
         Weights="heavy",
     )

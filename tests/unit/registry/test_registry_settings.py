@@ -23,7 +23,12 @@ def from_env(**env: str) -> ConsulSettings:
 )
 def test_address(address: str, scheme: str, host: str, port: int, shown: str) -> None:
     settings = from_env(CONSUL_HTTP_ADDR=address)
-    assert (settings.scheme, settings.host, settings.port, settings.address) == (scheme, host, port, shown)
+    assert (settings.scheme, settings.host, settings.port, settings.address) == (
+        scheme,
+        host,
+        port,
+        shown,
+    )
 
 
 def test_unix_socket() -> None:

@@ -12,7 +12,9 @@ from dockermesh.registry.pacing import Pacer, backoff
 from dockermesh.registry.workloads import WorkloadRecords
 
 
-def some(service: str, count: int, *, port: int = 80, compose: str = "", meshed: bool = False) -> Instances:
+def some(
+    service: str, count: int, *, port: int = 80, compose: str = "", meshed: bool = False
+) -> Instances:
     return tuple(
         Instance(
             Endpoint(
@@ -33,8 +35,15 @@ def test_compose_names_unite_what_registrator_splits() -> None:
     assert assembly.put("web-80", some("web", 1, port=80, compose="web"))
     assert assembly.put("web-443", some("web", 1, port=443, compose="web"))
     services = assembly.services()
-    assert set(services) == {"web-80.service.consul", "web-443.service.consul", "web.service.consul"}
-    assert services["web.service.consul"].ports == (Port(80, Protocol.HTTP), Port(443, Protocol.HTTP))
+    assert set(services) == {
+        "web-80.service.consul",
+        "web-443.service.consul",
+        "web.service.consul",
+    }
+    assert services["web.service.consul"].ports == (
+        Port(80, Protocol.HTTP),
+        Port(443, Protocol.HTTP),
+    )
     assert not assembly.put("web-80", some("web", 1, port=80, compose="web"))
     assert all(assembly.services()[h] is s for h, s in services.items())
 
@@ -88,7 +97,9 @@ def test_recovery_ends_the_hold_without_anybody_noticing() -> None:
     guard.offer("b", (), {}, 1.0)
     assert guard.holding
     assert guard.offer("a", some("a", 1, meshed=True), {}, 20.0) == []
-    assert guard.offer("a", some("a", 3, meshed=True), {}, 20.0) == [("a", some("a", 3, meshed=True))]
+    assert guard.offer("a", some("a", 3, meshed=True), {}, 20.0) == [
+        ("a", some("a", 3, meshed=True))
+    ]
     assert guard.holding
     guard.offer("b", some("b", 3, meshed=True), {}, 20.0)
     assert not guard.holding
@@ -120,7 +131,9 @@ def test_the_bigger_half_in_one_service_may_leave() -> None:
 
 def test_a_stopped_replica_leaves_at_once() -> None:
     guard = filled(a=3, b=3)
-    assert guard.offer("a", some("a", 2, meshed=True), {}, 1.0) == [("a", some("a", 2, meshed=True))]
+    assert guard.offer("a", some("a", 2, meshed=True), {}, 1.0) == [
+        ("a", some("a", 2, meshed=True))
+    ]
 
 
 def test_small_meshes_are_not_guarded() -> None:
@@ -183,7 +196,11 @@ def test_backoff_grows_and_is_capped() -> None:
 
 def record(workload: Workload, index: int, key: str = "") -> dict[str, object]:
     value = json.dumps(workload.to_dict()).encode()
-    return {"Key": key or f"dockermesh/workloads/h/{workload.name}", "ModifyIndex": index, "Value": value}
+    return {
+        "Key": key or f"dockermesh/workloads/h/{workload.name}",
+        "ModifyIndex": index,
+        "Value": value,
+    }
 
 
 def test_workload_records() -> None:

@@ -15,7 +15,16 @@ from google.protobuf import any_pb2
 from google.protobuf.json_format import MessageToDict
 
 from dockermesh.config.documents import read_text
-from dockermesh.model import Catalog, Endpoint, Port, Protocol, ServedPort, Service, Workload, WorkloadKind
+from dockermesh.model import (
+    Catalog,
+    Endpoint,
+    Port,
+    Protocol,
+    ServedPort,
+    Service,
+    Workload,
+    WorkloadKind,
+)
 from dockermesh.translate.mesh import MeshState, Proxy, build_mesh
 from dockermesh.translate.settings import IstioConfig, MeshSettings, istio_config
 from dockermesh.xds import Snapshot
@@ -28,9 +37,12 @@ MESSAGES = {
 }
 
 
-def service(name: str, *addresses: str, port: int = 9080, protocol: Protocol = Protocol.HTTP, **more: Any) -> Service:
+def service(
+    name: str, *addresses: str, port: int = 9080, protocol: Protocol = Protocol.HTTP, **more: Any
+) -> Service:
     endpoints = tuple(
-        Endpoint(a, port, workload=f"shop/{name}-{n}", labels={"version": f"v{n}"}) for n, a in enumerate(addresses, 1)
+        Endpoint(a, port, workload=f"shop/{name}-{n}", labels={"version": f"v{n}"})
+        for n, a in enumerate(addresses, 1)
     )
     ports = more.pop("ports", (Port(port, protocol),))
     return Service(name, f"{name}.service.consul", ports, endpoints, **more)
@@ -39,7 +51,9 @@ def service(name: str, *addresses: str, port: int = 9080, protocol: Protocol = P
 def workload(name: str, *ports: int, address: str = "172.28.0.9", **more: Any) -> Workload:
     label = name.rpartition("-")[0]
     served = tuple(ServedPort(label, port, "http") for port in ports)
-    return Workload(id=f"id-{name}", name=f"shop/{name}", service=label, address=address, ports=served, **more)
+    return Workload(
+        id=f"id-{name}", name=f"shop/{name}", service=label, address=address, ports=served, **more
+    )
 
 
 def catalog(services: Iterable[Service] = (), workloads: Iterable[Workload] = ()) -> Catalog:
@@ -78,8 +92,13 @@ def messages(snapshot: Snapshot, field: str) -> dict[str, Any]:
 
 def as_dict(snapshot: Snapshot) -> dict[str, list[dict[str, Any]]]:
     """The whole snapshot as Envoy's JSON."""
-    found = {field: [MessageToDict(m) for _, m in sorted(messages(snapshot, field).items())] for field in MESSAGES}
-    plain: dict[str, list[dict[str, Any]]] = json.loads(json.dumps(found))  # packed messages come as OrderedDict
+    found = {
+        field: [MessageToDict(m) for _, m in sorted(messages(snapshot, field).items())]
+        for field in MESSAGES
+    }
+    plain: dict[str, list[dict[str, Any]]] = json.loads(
+        json.dumps(found)
+    )  # packed messages come as OrderedDict
     return plain
 
 

@@ -1,4 +1,6 @@
-"""Which policies select a proxy, the filters it gets, and that what policies do not touch stays shared."""
+"""Which policies select a proxy, the filters it gets, and that what policies do not touch stays
+shared.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,19 @@ def policy(name: str, spec: str = "{}", namespace: str = "default") -> str:
 
 def reviews(**more: Any) -> Proxy:
     own = workload("reviews-1", 9080, **more)
-    return Proxy(own.name, namespace=own.namespace, address=own.address, labels=own.labels, workload=own)
+    return Proxy(
+        own.name, namespace=own.namespace, address=own.address, labels=own.labels, workload=own
+    )
 
 
 def filters(translator: Translator, proxy: Proxy) -> tuple[list[str], list[str]]:
-    """The names of the HTTP filters of the inbound HTTP port, and of the network filters of all other ports."""
+    """The names of the HTTP filters of the inbound HTTP port, and of the network filters of all
+    other ports.
+    """
     inbound = next(
-        item for item in as_dict(translator.snapshot(proxy))["listeners"] if item["name"] == "virtualInbound"
+        item
+        for item in as_dict(translator.snapshot(proxy))["listeners"]
+        if item["name"] == "virtualInbound"
     )
     chains = {chain["name"]: chain["filters"] for chain in inbound["filterChains"]}
     http = chains["0.0.0.0_9080"][-1]["typedConfig"]["httpFilters"]
@@ -53,21 +61,33 @@ def test_proxies_that_no_policy_selects_have_the_same_bytes_as_without_policies(
 def test_replicas_with_the_same_policies_share_everything() -> None:
     translator = translated(policy("all"))
     one, two = workload("reviews-1", 9080), workload("reviews-2", 9080, address="172.28.0.10")
-    snapshots = {id(translator.snapshot(Proxy(w.name, address=w.address, workload=w))) for w in (one, two)}
+    snapshots = {
+        id(translator.snapshot(Proxy(w.name, address=w.address, workload=w))) for w in (one, two)
+    }
     assert len(snapshots) == 1
     assert translator.counters.inbound == 1
 
 
 def test_a_new_policy_rebuilds_inbound_listeners_of_those_it_selects_alone() -> None:
     translator = translated()
-    labelled, other = reviews(labels={"app": "reviews"}), replace(reviews(), labels={"app": "ratings"})
+    labelled, other = (
+        reviews(labels={"app": "reviews"}),
+        replace(reviews(), labels={"app": "ratings"}),
+    )
     before = translator.snapshot(labelled), translator.snapshot(other)
     config = edge(policy("one", "{selector: {matchLabels: {app: reviews}}}"))
-    translator.update(build_mesh(catalog([service("reviews", "10.0.0.1")]), config=config, previous=translator.mesh))
+    translator.update(
+        build_mesh(
+            catalog([service("reviews", "10.0.0.1")]), config=config, previous=translator.mesh
+        )
+    )
     after = translator.snapshot(labelled), translator.snapshot(other)
     assert after[0].listeners.version != before[0].listeners.version
     assert after[1].listeners.version == before[1].listeners.version
-    assert (after[0].clusters.version, after[0].routes) == (before[0].clusters.version, before[0].routes)
+    assert (after[0].clusters.version, after[0].routes) == (
+        before[0].clusters.version,
+        before[0].routes,
+    )
 
 
 def test_policies_select_by_labels_namespace_and_root_namespace() -> None:
@@ -133,7 +153,9 @@ def test_resources_of_replaced_policies_are_forgotten() -> None:
     services = [service("reviews", "10.0.0.1")]
     translator = translated()
     for number in range(5):
-        config = edge(policy("one", f"{{rules: [{{to: [{{operation: {{ports: ['{number}']}}}}]}}]}}"))
+        config = edge(
+            policy("one", f"{{rules: [{{to: [{{operation: {{ports: ['{number}']}}}}]}}]}}")
+        )
         translator.update(build_mesh(catalog(services), config=config, previous=translator.mesh))
         translator.snapshot(reviews())
     assert len(translator._inbound) <= 2
@@ -141,10 +163,19 @@ def test_resources_of_replaced_policies_are_forgotten() -> None:
 
 
 def test_an_authorizer_that_envoy_would_not_take_denies_what_it_should_judge() -> None:
-    for settings in ("{service: opa.shop, port: 80}", '{service: opa.shop, port: 80, statusOnError: "299"}'):
-        config = f"kind: MeshConfig\nspec: {{extensionProviders: [{{name: opa, envoyExtAuthzGrpc: {settings}}}]}}\n"
+    for settings in (
+        "{service: opa.shop, port: 80}",
+        '{service: opa.shop, port: 80, statusOnError: "299"}',
+    ):
+        config = (
+            "kind: MeshConfig\nspec: {extensionProviders: [{name: opa, envoyExtAuthzGrpc:"
+            f" {settings}}}]}}\n"
+        )
         asked = filters(
-            translated(config + policy("ask", "{action: CUSTOM, provider: {name: opa}, rules: [{}]}")), reviews()
+            translated(
+                config + policy("ask", "{action: CUSTOM, provider: {name: opa}, rules: [{}]}")
+            ),
+            reviews(),
         )
         is_asked = "299" not in settings
         assert ("envoy.filters.http.ext_authz" in asked[0]) is is_asked

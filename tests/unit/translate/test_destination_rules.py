@@ -1,4 +1,6 @@
-"""DestinationRules and ServiceEntries as clusters, endpoints and listeners: Istio's documented traps."""
+"""DestinationRules and ServiceEntries as clusters, endpoints and listeners: Istio's documented
+traps.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,10 @@ def told(state: MeshState, proxy: Proxy | None = None) -> dict[str, dict[str, An
     translator = Translator()
     translator.update(state)
     made = as_dict(translator.snapshot(proxy or sidecar("front-1", 9080)))
-    return {kind: {item.get("name") or item["clusterName"]: item for item in listed} for kind, listed in made.items()}
+    return {
+        kind: {item.get("name") or item["clusterName"]: item for item in listed}
+        for kind, listed in made.items()
+    }
 
 
 def rule(spec: str, *, name: str = "reviews", namespace: str = "default") -> str:
@@ -43,12 +48,18 @@ spec: {spec}
 
 
 def cluster(spec: str, name: str = f"outbound|9080||{REVIEWS}") -> Any:
-    return told(mesh(service("reviews", "10.0.0.1", "10.0.0.2"), config=rule(spec)))["clusters"][name]
+    return told(mesh(service("reviews", "10.0.0.1", "10.0.0.2"), config=rule(spec)))["clusters"][
+        name
+    ]
 
 
 def addresses(assignment: Any) -> list[str]:
     groups = assignment.get("endpoints", [])
-    return [e["endpoint"]["address"]["socketAddress"]["address"] for g in groups for e in g["lbEndpoints"]]
+    return [
+        e["endpoint"]["address"]["socketAddress"]["address"]
+        for g in groups
+        for e in g["lbEndpoints"]
+    ]
 
 
 def test_subsets_select_endpoints_that_carry_their_labels() -> None:
@@ -101,11 +112,19 @@ def test_consistent_hash_needs_the_route_too_even_the_default_one() -> None:
 
 
 def test_the_most_specific_host_of_rules_wins_and_only_visible_namespaces_count() -> None:
-    wild = rule('{host: "*.service.consul", trafficPolicy: {loadBalancer: {simple: RANDOM}}}', name="a-wild")
+    wild = rule(
+        '{host: "*.service.consul", trafficPolicy: {loadBalancer: {simple: RANDOM}}}', name="a-wild"
+    )
     exact = rule("{host: reviews, subsets: [{name: v1}]}")
-    foreign = rule(f"{{host: {REVIEWS}, subsets: [{{name: x}}]}}", name="foreign", namespace="elsewhere")
+    foreign = rule(
+        f"{{host: {REVIEWS}, subsets: [{{name: x}}]}}", name="foreign", namespace="elsewhere"
+    )
     found = told(
-        mesh(service("reviews", "10.0.0.1"), service("ratings", "10.0.0.2"), config="---".join((wild, exact, foreign)))
+        mesh(
+            service("reviews", "10.0.0.1"),
+            service("ratings", "10.0.0.2"),
+            config="---".join((wild, exact, foreign)),
+        )
     )["clusters"]
     assert found[f"outbound|9080||{REVIEWS}"]["lbPolicy"] == "LEAST_REQUEST"
     assert found["outbound|9080||ratings.service.consul"]["lbPolicy"] == "RANDOM"
@@ -114,7 +133,9 @@ def test_the_most_specific_host_of_rules_wins_and_only_visible_namespaces_count(
 
 
 def located(*localities: str) -> Service:
-    endpoints = tuple(Endpoint(f"10.0.0.{n}", 9080, locality=at) for n, at in enumerate(localities, 1))
+    endpoints = tuple(
+        Endpoint(f"10.0.0.{n}", 9080, locality=at) for n, at in enumerate(localities, 1)
+    )
     return Service("reviews", REVIEWS, (Port(9080, Protocol.HTTP),), endpoints)
 
 
@@ -123,7 +144,9 @@ def test_failover_between_localities_needs_outlier_detection() -> None:
     services = located("us/b/1", "eu/a/1", "eu/b/1")
 
     def priorities(spec: str) -> dict[str, int]:
-        groups = told(mesh(services, config=rule(spec)), near)["endpoints"][f"outbound|9080||{REVIEWS}"]["endpoints"]
+        groups = told(mesh(services, config=rule(spec)), near)["endpoints"][
+            f"outbound|9080||{REVIEWS}"
+        ]["endpoints"]
         return {addresses({"endpoints": [g]})[0]: g.get("priority", 0) for g in groups}
 
     assert set(priorities("{host: reviews}").values()) == {0}
@@ -133,12 +156,16 @@ def test_failover_between_localities_needs_outlier_detection() -> None:
 
 def test_failover_holds_for_endpoints_that_dns_resolves() -> None:
     config = entry(
-        "{hosts: [api.example.com], location: MESH_EXTERNAL, resolution: DNS,"
-        " ports: [{number: 80, name: http, protocol: HTTP}],"
-        " endpoints: [{address: us.example.com, locality: us}, {address: eu.example.com, locality: eu}]}"
+        "{hosts: [api.example.com], location: MESH_EXTERNAL, resolution: DNS, ports: [{number: 80,"
+        " name: http, protocol: HTTP}], endpoints: [{address: us.example.com, locality: us},"
+        " {address: eu.example.com, locality: eu}]}"
     )
-    config += "---" + rule("{host: api.example.com, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 1}}}")
-    found = told(mesh(config=config), Proxy(id="front", locality="eu/a/"))["clusters"]["outbound|80||api.example.com"]
+    config += "---" + rule(
+        "{host: api.example.com, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 1}}}"
+    )
+    found = told(mesh(config=config), Proxy(id="front", locality="eu/a/"))["clusters"][
+        "outbound|80||api.example.com"
+    ]
     groups = found["loadAssignment"]["endpoints"]
     assert {addresses({"endpoints": [g]})[0]: g.get("priority", 0) for g in groups} == {
         "eu.example.com": 0,
@@ -152,8 +179,14 @@ def test_localities_share_traffic_by_weight() -> None:
     state = mesh(located("us/b/1", "eu/a/1", "ap/a/1"), config=rule(spec))
     found = told(state, Proxy(id="front", locality="eu/a/1"))
     groups = found["endpoints"][f"outbound|9080||{REVIEWS}"]["endpoints"]
-    assert [(g["locality"]["region"], g["loadBalancingWeight"]) for g in groups] == [("eu", 80), ("us", 20)]
-    assert found["clusters"][f"outbound|9080||{REVIEWS}"]["commonLbConfig"]["localityWeightedLbConfig"] == {}
+    assert [(g["locality"]["region"], g["loadBalancingWeight"]) for g in groups] == [
+        ("eu", 80),
+        ("us", 20),
+    ]
+    assert (
+        found["clusters"][f"outbound|9080||{REVIEWS}"]["commonLbConfig"]["localityWeightedLbConfig"]
+        == {}
+    )
 
 
 def test_tls_is_originated_with_the_requests_name_and_checked_against_the_systems_roots() -> None:
@@ -165,7 +198,9 @@ def test_tls_is_originated_with_the_requests_name_and_checked_against_the_system
     made = told(mesh(config=config))["clusters"]["outbound|80||api.example.com"]
     options = next(iter(made["typedExtensionProtocolOptions"].values()))
     assert options["upstreamHttpProtocolOptions"] == {"autoSni": True, "autoSanValidation": True}
-    context = made["transportSocket"]["typedConfig"]["commonTlsContext"]["combinedValidationContext"]
+    context = made["transportSocket"]["typedConfig"]["commonTlsContext"][
+        "combinedValidationContext"
+    ]
     assert context["validationContextSdsSecretConfig"]["name"] == "file-root:system"
     [group] = made["loadAssignment"]["endpoints"]
     assert group["lbEndpoints"][0]["endpoint"]["address"]["socketAddress"] == {
@@ -186,8 +221,17 @@ def test_every_resolution_has_its_kind_of_cluster() -> None:
         )
     )
     found = told(mesh(config=config))
-    kinds = {n.split("|")[3]: c.get("type") for n, c in found["clusters"].items() if n.startswith("outbound|80")}
-    assert kinds == {"static.x": "EDS", "dns.x": "STRICT_DNS", "round.x": "LOGICAL_DNS", "none.x": "ORIGINAL_DST"}
+    kinds = {
+        n.split("|")[3]: c.get("type")
+        for n, c in found["clusters"].items()
+        if n.startswith("outbound|80")
+    }
+    assert kinds == {
+        "static.x": "EDS",
+        "dns.x": "STRICT_DNS",
+        "round.x": "LOGICAL_DNS",
+        "none.x": "ORIGINAL_DST",
+    }
     dns = str(found["listeners"]["dns"])
     assert "dns.x" in dns
     assert "none.x" not in dns
@@ -195,13 +239,22 @@ def test_every_resolution_has_its_kind_of_cluster() -> None:
 
 def test_tls_without_address_is_told_apart_by_sni_and_unknown_names_pass() -> None:
     config = "---".join(
-        entry(f"{{hosts: [{h}], resolution: DNS, ports: [{{number: 443, name: tls, protocol: TLS}}]}}", name=h)
+        entry(
+            f"{{hosts: [{h}], resolution: DNS, ports: [{{number: 443, name: tls, protocol:"
+            " TLS}]}",
+            name=h,
+        )
         for h in ("a.x", "b.x")
     )
     listener = told(mesh(config=config))["listeners"]["0.0.0.0_443"]
-    assert [c["filterChainMatch"]["serverNames"] for c in listener["filterChains"]] == [["a.x"], ["b.x"]]
+    assert [c["filterChainMatch"]["serverNames"] for c in listener["filterChains"]] == [
+        ["a.x"],
+        ["b.x"],
+    ]
     assert "PassthroughCluster" in str(listener["defaultFilterChain"])
-    closed = told(mesh(config=config, settings=MeshSettings(allow_any=False)))["listeners"]["0.0.0.0_443"]
+    closed = told(mesh(config=config, settings=MeshSettings(allow_any=False)))["listeners"][
+        "0.0.0.0_443"
+    ]
     assert "BlackHoleCluster" in str(closed["defaultFilterChain"])
 
 
@@ -214,7 +267,9 @@ spec:
   outboundTrafficPolicy: {mode: REGISTRY_ONLY}
   egress: [{hosts: ["./reviews.service.consul"]}]
 """
-    found = told(mesh(service("reviews", "10.0.0.1"), service("ratings", "10.0.0.2"), config=config))
+    found = told(
+        mesh(service("reviews", "10.0.0.1"), service("ratings", "10.0.0.2"), config=config)
+    )
     outbound = [name for name in found["clusters"] if name.startswith("outbound|")]
     assert outbound == [f"outbound|9080||{REVIEWS}"]
     assert "block_all" in str(found["routes"]["9080"])
@@ -222,7 +277,8 @@ spec:
 
 def test_what_is_exported_nowhere_else_is_seen_in_its_namespace_only() -> None:
     config = entry(
-        "{hosts: [own.x], exportTo: ['.'], resolution: DNS, ports: [{number: 80, name: http, protocol: HTTP}]}"
+        "{hosts: [own.x], exportTo: ['.'], resolution: DNS, ports: [{number: 80, name: http,"
+        " protocol: HTTP}]}"
     )
     state = mesh(config=config)
     assert "outbound|80||own.x" in told(state, Proxy(id="a"))["clusters"]
@@ -254,7 +310,11 @@ spec: {host: reviews, subsets: [{name: v1, labels: {version: v1}}]}
     found = told(mesh(service("reviews", "10.0.0.1"), config=text))["clusters"]
     for name in (f"outbound|9080||{REVIEWS}", f"outbound|9080|v1|{REVIEWS}"):
         [check] = found[name]["healthChecks"]
-        assert (check["httpHealthCheck"]["path"], check["interval"], check["timeout"]) == ("/health", "2s", "1s")
+        assert (check["httpHealthCheck"]["path"], check["interval"], check["timeout"]) == (
+            "/health",
+            "2s",
+            "1s",
+        )
         assert (check["healthyThreshold"], check["unhealthyThreshold"]) == (2, 4)
         assert found[name]["ignoreHealthOnHostRemoval"]
 
@@ -283,18 +343,32 @@ def test_a_health_check_that_is_none_is_refused(text: str, reason: str) -> None:
 
 
 def test_the_proxy_protocol_goes_around_the_transport() -> None:
-    found = cluster("{host: reviews, trafficPolicy: {proxyProtocol: {version: V2}, tls: {mode: SIMPLE}}}")
+    found = cluster(
+        "{host: reviews, trafficPolicy: {proxyProtocol: {version: V2}, tls: {mode: SIMPLE}}}"
+    )
     socket = found["transportSocket"]
     assert socket["name"] == "envoy.transport_sockets.upstream_proxy_protocol"
     assert socket["typedConfig"]["config"]["version"] == "V2"
     assert socket["typedConfig"]["transportSocket"]["name"] == "envoy.transport_sockets.tls"
-    plain = cluster("{host: reviews, trafficPolicy: {proxyProtocol: {version: V1}}}")["transportSocket"]["typedConfig"]
+    plain = cluster("{host: reviews, trafficPolicy: {proxyProtocol: {version: V1}}}")[
+        "transportSocket"
+    ]["typedConfig"]
     assert plain["transportSocket"]["name"] == "envoy.transport_sockets.raw_buffer"
 
 
 def test_tcp_is_tunnelled_through_a_proxy() -> None:
-    text = rule("{host: db, trafficPolicy: {tunnel: {protocol: POST, targetHost: far.example, targetPort: 443}}}")
+    text = rule(
+        "{host: db, trafficPolicy: {tunnel: {protocol: POST, targetHost: far.example, targetPort:"
+        " 443}}}"
+    )
     found = told(mesh(service("db", "10.0.0.3", port=3306, protocol=Protocol.TCP), config=text))
     chains = [c for item in found["listeners"].values() for c in item.get("filterChains", [])]
-    proxies = [f["typedConfig"] for c in chains for f in c["filters"] if "tunnelingConfig" in f["typedConfig"]]
-    assert [p["tunnelingConfig"] for p in proxies] == [{"hostname": "far.example:443", "usePost": True}]
+    proxies = [
+        f["typedConfig"]
+        for c in chains
+        for f in c["filters"]
+        if "tunnelingConfig" in f["typedConfig"]
+    ]
+    assert [p["tunnelingConfig"] for p in proxies] == [
+        {"hostname": "far.example:443", "usePost": True}
+    ]

@@ -30,12 +30,18 @@ spec:
 def egress_workload(**more: object) -> Workload:
     made = workload("istio-egressgateway-1", address="172.28.0.20", kind=WorkloadKind.GATEWAY)
     labels = {"app": "istio-egressgateway", "istio": "egressgateway"}
-    own = {"namespace": GATEWAY_NAMESPACE, "service_account": EGRESS_GATEWAY_ACCOUNT, "token_sha256": "ab"}
+    own = {
+        "namespace": GATEWAY_NAMESPACE,
+        "service_account": EGRESS_GATEWAY_ACCOUNT,
+        "token_sha256": "ab",
+    }
     return replace(made, labels=labels, **(own | more))  # type: ignore[arg-type]
 
 
 def test_a_running_egress_gateway_is_a_service_with_the_ports_of_its_gateways() -> None:
-    state = build_mesh(catalog([service("web", "10.0.0.1")], [egress_workload()]), config=edge(GATEWAY))
+    state = build_mesh(
+        catalog([service("web", "10.0.0.1")], [egress_workload()]), config=edge(GATEWAY)
+    )
     made = state.services[HOST]
     assert state.names["istio-egressgateway.istio-system.svc.cluster.local"] == HOST
     ports = {port.number: port.protocol for port in made.ports}

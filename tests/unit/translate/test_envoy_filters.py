@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
-from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2 as hcm_pb2,
+)
 from meshes import edge, gateway, mesh, messages, service, sidecar, versions
 
 from dockermesh.model import Protocol
@@ -24,7 +26,9 @@ LUA = {
 }
 MANAGER = {"name": "envoy.filters.network.http_connection_manager"}
 BEFORE_ROUTER = {
-    "listener": {"filterChain": {"filter": MANAGER | {"subFilter": {"name": "envoy.filters.http.router"}}}}
+    "listener": {
+        "filterChain": {"filter": MANAGER | {"subFilter": {"name": "envoy.filters.http.router"}}}
+    }
 }
 GATEWAY = """
 apiVersion: networking.istio.io/v1
@@ -39,7 +43,9 @@ def patch(apply_to: str, operation: str, value: Any = None, **match: Any) -> dic
     return {"applyTo": apply_to, "patch": own} | ({"match": match} if match else {})
 
 
-def envoy_filter(*patches: dict[str, Any], name: str = "own", namespace: str = "default", **spec: Any) -> str:
+def envoy_filter(
+    *patches: dict[str, Any], name: str = "own", namespace: str = "default", **spec: Any
+) -> str:
     return "---\n" + yaml.safe_dump(
         {
             "apiVersion": "networking.istio.io/v1alpha3",
@@ -50,7 +56,9 @@ def envoy_filter(*patches: dict[str, Any], name: str = "own", namespace: str = "
     )
 
 
-def told(*filters: str, proxy: Proxy | None = None, extra: str = "") -> tuple[Snapshot, dict[str, str]]:
+def told(
+    *filters: str, proxy: Proxy | None = None, extra: str = ""
+) -> tuple[Snapshot, dict[str, str]]:
     translator = Translator()
     services = (
         service("reviews", "10.0.0.2"),
@@ -68,22 +76,32 @@ def http_filters(listener: Any) -> list[list[str]]:
         for network_filter in chain.filters:
             manager = hcm_pb2.HttpConnectionManager()
             if network_filter.typed_config.Unpack(manager):
-                found.append([f.name.removeprefix("envoy.filters.http.") for f in manager.http_filters])
+                found.append(
+                    [f.name.removeprefix("envoy.filters.http.") for f in manager.http_filters]
+                )
     return found
 
 
 def test_a_filter_goes_before_the_router_of_inbound_http_alone() -> None:
-    text = envoy_filter(patch("HTTP_FILTER", "INSERT_BEFORE", LUA, context="SIDECAR_INBOUND", **BEFORE_ROUTER))
+    text = envoy_filter(
+        patch("HTTP_FILTER", "INSERT_BEFORE", LUA, context="SIDECAR_INBOUND", **BEFORE_ROUTER)
+    )
     snapshot, problems = told(text)
     listeners = messages(snapshot, "listeners")
-    assert http_filters(listeners["virtualInbound"]) == [["lua", "router"]] * 2  # mutual TLS, plaintext
-    assert http_filters(listeners["0.0.0.0_9080"]) == [["cors", "fault", "set_filter_state", "router"]]
+    assert (
+        http_filters(listeners["virtualInbound"]) == [["lua", "router"]] * 2
+    )  # mutual TLS, plaintext
+    assert http_filters(listeners["0.0.0.0_9080"]) == [
+        ["cors", "fault", "set_filter_state", "router"]
+    ]
     assert not problems
 
 
 def test_a_gateways_filters_do_not_touch_sidecars_and_the_reverse() -> None:
     text = envoy_filter(
-        patch("HTTP_FILTER", "INSERT_FIRST", LUA, context="GATEWAY"), name="root", namespace="istio-system"
+        patch("HTTP_FILTER", "INSERT_FIRST", LUA, context="GATEWAY"),
+        name="root",
+        namespace="istio-system",
     )
     plain, _ = told(extra=GATEWAY)
     patched, _ = told(text, extra=GATEWAY)
@@ -94,18 +112,27 @@ def test_a_gateways_filters_do_not_touch_sidecars_and_the_reverse() -> None:
 
 def test_a_proxy_without_matching_filters_shares_its_sets_with_all_others() -> None:
     text = envoy_filter(
-        patch("CLUSTER", "MERGE", {"connect_timeout": "3s"}), workloadSelector={"labels": {"app": "special"}}
+        patch("CLUSTER", "MERGE", {"connect_timeout": "3s"}),
+        workloadSelector={"labels": {"app": "special"}},
     )
     translator = Translator()
     translator.update(mesh(service("reviews", "10.0.0.2"), config=text))
-    one, special = sidecar("reviews-1", 9080), replace(sidecar("reviews-2", 9080), labels={"app": "special"})
+    one, special = (
+        sidecar("reviews-1", 9080),
+        replace(sidecar("reviews-2", 9080), labels={"app": "special"}),
+    )
     plain = Translator()
     plain.update(mesh(service("reviews", "10.0.0.2")))
     assert versions(translator.snapshot(one)) == versions(plain.snapshot(one))
     changed = translator.snapshot(special)
     assert changed.endpoints is translator.snapshot(one).endpoints
     assert changed.listeners is translator.snapshot(one).listeners
-    assert messages(changed, "clusters")["outbound|9080||reviews.service.consul"].connect_timeout.seconds == 3
+    assert (
+        messages(changed, "clusters")[
+            "outbound|9080||reviews.service.consul"
+        ].connect_timeout.seconds
+        == 3
+    )
     assert translator.snapshot(special) is changed
 
 
@@ -119,22 +146,36 @@ def test_what_did_not_change_is_not_patched_again() -> None:
     services[0] = service("s0", "10.0.0.9", port=9081)
     translator.update(replace(first, services={s.hostname: s for s in services}))
     after = translator.snapshot(proxy).clusters
-    assert after.get("outbound|9080||s1.service.consul") is before.get("outbound|9080||s1.service.consul")
+    assert after.get("outbound|9080||s1.service.consul") is before.get(
+        "outbound|9080||s1.service.consul"
+    )
     assert (
-        messages(translator.snapshot(proxy), "clusters")["outbound|9081||s0.service.consul"].connect_timeout.seconds
+        messages(translator.snapshot(proxy), "clusters")[
+            "outbound|9081||s0.service.consul"
+        ].connect_timeout.seconds
         == 3
     )
 
 
 def test_the_root_namespace_goes_first_and_priority_before_that() -> None:
     def adds(letter: str, **more: Any) -> str:
-        return envoy_filter(patch("HTTP_FILTER", "INSERT_FIRST", LUA | {"name": letter}), name=letter, **more)
+        return envoy_filter(
+            patch("HTTP_FILTER", "INSERT_FIRST", LUA | {"name": letter}), name=letter, **more
+        )
 
     text = (
-        adds("own") + adds("root", namespace="istio-system") + adds("early", priority=-1) + adds("other", namespace="x")
+        adds("own")
+        + adds("root", namespace="istio-system")
+        + adds("early", priority=-1)
+        + adds("other", namespace="x")
     )
     snapshot, _ = told(text)
-    assert http_filters(messages(snapshot, "listeners")["virtualInbound"])[0] == ["own", "root", "early", "router"]
+    assert http_filters(messages(snapshot, "listeners")["virtualInbound"])[0] == [
+        "own",
+        "root",
+        "early",
+        "router",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -153,29 +194,48 @@ def test_the_root_namespace_goes_first_and_priority_before_that() -> None:
             ["original_dst", "added"],
         ),
         ("INSERT_AFTER", {"listener": {"listenerFilter": "missing"}}, ["original_dst"]),
-        ("REPLACE", {"listener": {"listenerFilter": "envoy.filters.listener.original_dst"}}, ["added"]),
+        (
+            "REPLACE",
+            {"listener": {"listenerFilter": "envoy.filters.listener.original_dst"}},
+            ["added"],
+        ),
         ("REPLACE", {}, ["original_dst"]),
     ],
 )
-def test_listener_filters_are_put_where_a_patch_says(operation: str, match: Any, expected: list[str]) -> None:
+def test_listener_filters_are_put_where_a_patch_says(
+    operation: str, match: Any, expected: list[str]
+) -> None:
     proxy_protocol = {
         "name": "added",
         "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"
+            "@type": (
+                "type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"
+            )
         },
     }
-    text = envoy_filter(patch("LISTENER_FILTER", operation, proxy_protocol, context="SIDECAR_INBOUND", **match))
+    text = envoy_filter(
+        patch("LISTENER_FILTER", operation, proxy_protocol, context="SIDECAR_INBOUND", **match)
+    )
     snapshot, problems = told(text)
-    names = [f.name.rpartition(".")[2] for f in messages(snapshot, "listeners")["virtualInbound"].listener_filters]
+    names = [
+        f.name.rpartition(".")[2]
+        for f in messages(snapshot, "listeners")["virtualInbound"].listener_filters
+    ]
     assert [name for name in names if name != "tls_inspector"] == expected
     assert not problems
 
 
 def test_a_port_of_an_inbound_listener_is_that_of_a_chain() -> None:
-    merge = {"typed_config": {"@type": f"type.googleapis.com/{hcm_pb2.HttpConnectionManager.DESCRIPTOR.full_name}"}}
+    merge = {
+        "typed_config": {
+            "@type": f"type.googleapis.com/{hcm_pb2.HttpConnectionManager.DESCRIPTOR.full_name}"
+        }
+    }
     merge["typed_config"] |= {"stat_prefix": "renamed"}  # type: ignore[operator]
     chain = {"portNumber": 9080, "filterChain": {"filter": MANAGER}}
-    text = envoy_filter(patch("NETWORK_FILTER", "MERGE", merge, context="SIDECAR_INBOUND", listener=chain))
+    text = envoy_filter(
+        patch("NETWORK_FILTER", "MERGE", merge, context="SIDECAR_INBOUND", listener=chain)
+    )
     snapshot, _ = told(text, proxy=sidecar("reviews-1", 9080, 9090))
     prefixes = set()
     for chain_ in messages(snapshot, "listeners")["virtualInbound"].filter_chains:
@@ -190,18 +250,41 @@ def test_routes_of_a_virtual_host_are_merged_added_and_removed() -> None:
     host = {"vhost": {"name": "reviews.service.consul:9080"}}
     named = {"vhost": host["vhost"] | {"route": {"action": "ROUTE"}}}
     text = envoy_filter(
-        patch("HTTP_ROUTE", "INSERT_FIRST", answer, context="SIDECAR_OUTBOUND", routeConfiguration=host),
         patch(
-            "HTTP_ROUTE", "MERGE", {"route": {"timeout": "1.5s"}}, context="SIDECAR_OUTBOUND", routeConfiguration=named
+            "HTTP_ROUTE",
+            "INSERT_FIRST",
+            answer,
+            context="SIDECAR_OUTBOUND",
+            routeConfiguration=host,
         ),
-        patch("VIRTUAL_HOST", "REMOVE", routeConfiguration={"name": "9080", "vhost": {"domainName": "*"}}),
-        patch("ROUTE_CONFIGURATION", "MERGE", {"response_headers_to_remove": ["x-own"]}, context="SIDECAR_OUTBOUND"),
+        patch(
+            "HTTP_ROUTE",
+            "MERGE",
+            {"route": {"timeout": "1.5s"}},
+            context="SIDECAR_OUTBOUND",
+            routeConfiguration=named,
+        ),
+        patch(
+            "VIRTUAL_HOST",
+            "REMOVE",
+            routeConfiguration={"name": "9080", "vhost": {"domainName": "*"}},
+        ),
+        patch(
+            "ROUTE_CONFIGURATION",
+            "MERGE",
+            {"response_headers_to_remove": ["x-own"]},
+            context="SIDECAR_OUTBOUND",
+        ),
     )
     snapshot, problems = told(text)
     table = messages(snapshot, "routes")["9080"]
     assert [host.name for host in table.virtual_hosts] == ["reviews.service.consul:9080"]
     first, second = table.virtual_hosts[0].routes
-    assert (first.name, second.route.timeout.seconds, second.route.timeout.nanos) == ("teapot", 1, 500_000_000)
+    assert (first.name, second.route.timeout.seconds, second.route.timeout.nanos) == (
+        "teapot",
+        1,
+        500_000_000,
+    )
     assert table.response_headers_to_remove[-1] == "x-own"
     assert not problems
 
@@ -209,7 +292,9 @@ def test_routes_of_a_virtual_host_are_merged_added_and_removed() -> None:
 def test_inbound_routes_stand_in_the_listener_and_are_patched_there() -> None:
     limit = {"response_headers_to_add": [{"header": {"key": "x-served", "value": "yes"}}]}
     own = {"portNumber": 9080, "vhost": {"name": "inbound|http|9080"}}
-    text = envoy_filter(patch("VIRTUAL_HOST", "MERGE", limit, context="SIDECAR_INBOUND", routeConfiguration=own))
+    text = envoy_filter(
+        patch("VIRTUAL_HOST", "MERGE", limit, context="SIDECAR_INBOUND", routeConfiguration=own)
+    )
     snapshot, _ = told(text)
     text_ = messages(snapshot, "listeners")["virtualInbound"].SerializeToString()
     assert b"x-served" in text_
@@ -223,7 +308,12 @@ def test_clusters_are_matched_by_any_name_of_a_service_merged_removed_and_added(
         "load_assignment": {"cluster_name": "limits"},
     }
     text = envoy_filter(
-        patch("CLUSTER", "MERGE", {"lb_policy": "RANDOM"}, cluster={"service": "reviews.default.svc.cluster.local"}),
+        patch(
+            "CLUSTER",
+            "MERGE",
+            {"lb_policy": "RANDOM"},
+            cluster={"service": "reviews.default.svc.cluster.local"},
+        ),
         patch("CLUSTER", "REMOVE", cluster={"service": "db.service.consul", "portNumber": 3306}),
         patch("CLUSTER", "ADD", added),
     )
@@ -271,8 +361,12 @@ def test_a_wrapped_false_takes_the_place_of_true() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
-def test_a_patch_that_envoy_would_refuse_is_left_out_and_named(broken: dict[str, Any], reason: str) -> None:
-    good = patch("CLUSTER", "MERGE", {"connect_timeout": "3s"}, cluster={"name": "PassthroughCluster"})
+def test_a_patch_that_envoy_would_refuse_is_left_out_and_named(
+    broken: dict[str, Any], reason: str
+) -> None:
+    good = patch(
+        "CLUSTER", "MERGE", {"connect_timeout": "3s"}, cluster={"name": "PassthroughCluster"}
+    )
     snapshot, problems = told(envoy_filter(broken, good))
     assert reason in problems["EnvoyFilter default/own"]
     assert "configPatches[0]" in problems["EnvoyFilter default/own"]
@@ -291,12 +385,18 @@ spec: {host: reviews, trafficPolicy: {tls: {mode: SIMPLE, sni: own.example}}}
     tls = {
         "name": "envoy.transport_sockets.tls",
         "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "@type": (
+                "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+            ),
             "allow_renegotiation": True,
         },
     }
-    snapshot, problems = told(envoy_filter(patch("CLUSTER", "MERGE", {"transport_socket": tls})), extra=rule)
-    body = messages(snapshot, "clusters")["outbound|9080||reviews.service.consul"].SerializeToString()
+    snapshot, problems = told(
+        envoy_filter(patch("CLUSTER", "MERGE", {"transport_socket": tls})), extra=rule
+    )
+    body = messages(snapshot, "clusters")[
+        "outbound|9080||reviews.service.consul"
+    ].SerializeToString()
     assert b"own.example" in body
     assert not problems
 
@@ -304,12 +404,21 @@ spec: {host: reviews, trafficPolicy: {tls: {mode: SIMPLE, sni: own.example}}}
 def test_a_version_and_metadata_choose_proxies() -> None:
     text = envoy_filter(
         patch(
-            "CLUSTER", "MERGE", {"connect_timeout": "3s"}, proxy={"proxyVersion": r"^1\.2.*", "metadata": {"ROLE": "a"}}
+            "CLUSTER",
+            "MERGE",
+            {"connect_timeout": "3s"},
+            proxy={"proxyVersion": r"^1\.2.*", "metadata": {"ROLE": "a"}},
         )
     )
-    for metadata, expected in (({"ROLE": "a"}, 3), ({"ROLE": "b"}, 10), ({"ROLE": "a", "ISTIO_VERSION": "1.9.0"}, 10)):
+    for metadata, expected in (
+        ({"ROLE": "a"}, 3),
+        ({"ROLE": "b"}, 10),
+        ({"ROLE": "a", "ISTIO_VERSION": "1.9.0"}, 10),
+    ):
         snapshot, _ = told(text, proxy=replace(sidecar("reviews-1", 9080), metadata=metadata))
-        assert messages(snapshot, "clusters")["PassthroughCluster"].connect_timeout.seconds == expected
+        assert (
+            messages(snapshot, "clusters")["PassthroughCluster"].connect_timeout.seconds == expected
+        )
 
 
 def test_extension_configs_are_served() -> None:

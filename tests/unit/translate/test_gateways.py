@@ -41,16 +41,23 @@ TO_WEB = "http: [{route: [{destination: {host: web}}]}]"
 
 def told(*config: str) -> dict[str, dict[str, Any]]:
     translator = Translator()
-    translator.update(mesh(service("web", "10.0.0.1"), service("db", "10.0.0.2"), config="---".join(config)))
+    translator.update(
+        mesh(service("web", "10.0.0.1"), service("db", "10.0.0.2"), config="---".join(config))
+    )
     made = as_dict(translator.snapshot(EDGE))
     return {kind: {item["name"]: item for item in made[kind]} for kind in ("listeners", "routes")}
 
 
 def test_a_rule_serves_the_hosts_that_it_and_the_server_have_in_common() -> None:
     found = told(
-        gateway_yaml(HTTP % '"*.x.com"'), bound("[a.x.com, a.y.com]", TO_WEB), bound("['*']", TO_WEB, name="any")
+        gateway_yaml(HTTP % '"*.x.com"'),
+        bound("[a.x.com, a.y.com]", TO_WEB),
+        bound("['*']", TO_WEB, name="any"),
     )
-    assert [h["domains"] for h in found["routes"]["http.80"]["virtualHosts"]] == [["*.x.com"], ["a.x.com"]]
+    assert [h["domains"] for h in found["routes"]["http.80"]["virtualHosts"]] == [
+        ["*.x.com"],
+        ["a.x.com"],
+    ]
 
 
 def test_without_a_rule_the_port_is_open_and_answers_404() -> None:
@@ -61,7 +68,11 @@ def test_without_a_rule_the_port_is_open_and_answers_404() -> None:
 
 def test_rules_of_one_host_follow_each_other_and_catch_alls_go_last() -> None:
     first = bound("[a.com]", TO_WEB, name="a")
-    second = bound("[a.com]", "http: [{match: [{uri: {prefix: /db}}], route: [{destination: {host: db}}]}]", name="b")
+    second = bound(
+        "[a.com]",
+        "http: [{match: [{uri: {prefix: /db}}], route: [{destination: {host: db}}]}]",
+        name="b",
+    )
     [host] = told(gateway_yaml(HTTP % '"*"'), first, second)["routes"]["http.80"]["virtualHosts"]
     assert [r["match"]["prefix"] for r in host["routes"]] == ["/db", "/"]
 
@@ -70,23 +81,34 @@ def test_what_was_generated_yields_where_the_user_says_what_a_host_serves() -> N
     marked = "metadata: {labels: {dockermesh.io/generated: 'true'}, "
     made = [
         text.replace("metadata: {", marked)
-        for text in (gateway_yaml(HTTP % '"*"'), bound("['*']", "http: [{route: [{destination: {host: db}}]}]"))
+        for text in (
+            gateway_yaml(HTTP % '"*"'),
+            bound("['*']", "http: [{route: [{destination: {host: db}}]}]"),
+        )
     ]
     own = gateway_yaml(HTTP % '"*"', name="own")
     rule = TO_WEB.replace("[{route", "[{match: [{uri: {prefix: /web}}], route")
 
     def prefixes(*config: str) -> dict[str, list[str]]:
         hosts = told(*made, *config)["routes"]["http.80"]["virtualHosts"]
-        return {host["domains"][0]: [r["match"]["prefix"] for r in host["routes"]] for host in hosts}
+        return {
+            host["domains"][0]: [r["match"]["prefix"] for r in host["routes"]] for host in hosts
+        }
 
     assert prefixes() == prefixes(own) == {"*": ["/"]}
-    assert prefixes(own, bound("[a.com]", rule, name="a", gateways="[own]")) == {"*": ["/"], "a.com": ["/web"]}
+    assert prefixes(own, bound("[a.com]", rule, name="a", gateways="[own]")) == {
+        "*": ["/"],
+        "a.com": ["/web"],
+    }
     assert prefixes(own, bound("['*']", rule, name="a", gateways="[own]")) == {"*": ["/web"]}
     assert prefixes(bound("['*']", rule, name="z")) == {"*": ["/web"]}
 
 
 def test_https_redirect_asks_for_tls_on_plain_servers() -> None:
-    server = "{port: {number: 80, name: http, protocol: HTTP}, hosts: [a.com], tls: {httpsRedirect: true}}"
+    server = (
+        "{port: {number: 80, name: http, protocol: HTTP}, hosts: [a.com], tls: {httpsRedirect:"
+        " true}}"
+    )
     [host] = told(gateway_yaml(server))["routes"]["http.80"]["virtualHosts"]
     assert (host["domains"], host["requireTls"]) == (["a.com"], "ALL")
 
@@ -98,13 +120,20 @@ def test_a_server_name_belongs_to_one_server_for_envoy_refuses_it_twice() -> Non
         for n, hosts in enumerate(("[a.com, b.com]", "[B.com, c.com]"))
     ]
     listener = told(gateway_yaml(*servers))["listeners"]["0.0.0.0_443"]
-    assert [c["filterChainMatch"]["serverNames"] for c in listener["filterChains"]] == [["a.com", "b.com"], ["c.com"]]
+    assert [c["filterChainMatch"]["serverNames"] for c in listener["filterChains"]] == [
+        ["a.com", "b.com"],
+        ["c.com"],
+    ]
 
 
 def test_passthrough_goes_by_server_name_to_the_tls_rule() -> None:
-    server = "{port: {number: 443, name: tls, protocol: TLS}, hosts: [d.com], tls: {mode: PASSTHROUGH}}"
+    server = (
+        "{port: {number: 443, name: tls, protocol: TLS}, hosts: [d.com], tls: {mode: PASSTHROUGH}}"
+    )
     rules = "tls: [{match: [{sniHosts: [d.com]}], route: [{destination: {host: db}}]}]"
-    [chain] = told(gateway_yaml(server), bound("[d.com]", rules))["listeners"]["0.0.0.0_443"]["filterChains"]
+    [chain] = told(gateway_yaml(server), bound("[d.com]", rules))["listeners"]["0.0.0.0_443"][
+        "filterChains"
+    ]
     assert chain["filterChainMatch"]["serverNames"] == ["d.com"]
     assert "transportSocket" not in chain
     assert chain["filters"][0]["typedConfig"]["cluster"] == "outbound|9080||db.service.consul"
@@ -112,13 +141,16 @@ def test_passthrough_goes_by_server_name_to_the_tls_rule() -> None:
 
 def test_mutual_tls_refers_to_secrets_that_name_files() -> None:
     server = (
-        "{port: {number: 443, name: https, protocol: HTTPS}, hosts: [a.com], tls: {mode: MUTUAL, credentialName: c}}"
+        "{port: {number: 443, name: https, protocol: HTTPS}, hosts: [a.com], tls: {mode: MUTUAL,"
+        " credentialName: c}}"
     )
     [chain] = told(gateway_yaml(server))["listeners"]["0.0.0.0_443"]["filterChains"]
     context = chain["transportSocket"]["typedConfig"]
     assert context["requireClientCertificate"] is True
     names = ["kubernetes://c", "kubernetes://c-cacert"]
-    assert [s["name"] for s in context["commonTlsContext"]["tlsCertificateSdsSecretConfigs"]] == names[:1]
+    assert [
+        s["name"] for s in context["commonTlsContext"]["tlsCertificateSdsSecretConfigs"]
+    ] == names[:1]
     pair, roots = file_secrets(names)
     assert pair.tls_certificate.private_key.filename == "/etc/dockermesh/credentials/c/tls.key"
     assert roots.validation_context.trusted_ca.filename == "/etc/dockermesh/credentials/c/ca.crt"
@@ -127,7 +159,9 @@ def test_mutual_tls_refers_to_secrets_that_name_files() -> None:
 def test_a_credential_never_leads_out_of_its_folder() -> None:
     assert file_secrets(["kubernetes://.."]) == []
     [secret] = file_secrets(["kubernetes://../../etc/shadow"])
-    assert secret.tls_certificate.private_key.filename == "/etc/dockermesh/credentials/shadow/tls.key"
+    assert (
+        secret.tls_certificate.private_key.filename == "/etc/dockermesh/credentials/shadow/tls.key"
+    )
 
 
 def test_of_two_tcp_servers_on_a_port_the_first_counts_whatever_the_order_of_files() -> None:
@@ -136,7 +170,12 @@ def test_of_two_tcp_servers_on_a_port_the_first_counts_whatever_the_order_of_fil
         gateway_yaml(server, name="a"),
         gateway_yaml(server, name="b"),
         *(
-            bound("['*']", f"tcp: [{{route: [{{destination: {{host: {to}}}}}]}}]", name=f"vs-{to}", gateways=f"[{gw}]")
+            bound(
+                "['*']",
+                f"tcp: [{{route: [{{destination: {{host: {to}}}}}]}}]",
+                name=f"vs-{to}",
+                gateways=f"[{gw}]",
+            )
             for gw, to in (("a", "web"), ("b", "db"))
         ),
     ]
@@ -146,11 +185,16 @@ def test_of_two_tcp_servers_on_a_port_the_first_counts_whatever_the_order_of_fil
         resources = [r for text in texts for r in read_text(text).resources]
         translator = Translator()
         translator.update(
-            build_mesh(catalog([service("web", "10.0.0.1"), service("db", "10.0.0.2")]), config=istio_config(resources))
+            build_mesh(
+                catalog([service("web", "10.0.0.1"), service("db", "10.0.0.2")]),
+                config=istio_config(resources),
+            )
         )
         snapshot = translator.snapshot(EDGE)
         seen.add(snapshot.listeners.version)
-        assert "outbound|9080||web.service.consul" in str(messages(snapshot, "listeners")["0.0.0.0_3306"])
+        assert "outbound|9080||web.service.consul" in str(
+            messages(snapshot, "listeners")["0.0.0.0_3306"]
+        )
     assert len(seen) == 1
 
 
@@ -178,8 +222,13 @@ spec: {hosts: [out.example], resolution: DNS, ports: [{number: 443, name: tls, p
     translator.update(mesh(service("reviews", "10.0.0.2"), config=config))
     snapshot = translator.snapshot(gateway({"istio": "ingressgateway"}))
     chains = messages(snapshot, "listeners")["0.0.0.0_15443"].filter_chains
-    names = ["outbound_.9080_._.reviews.service.consul", "outbound_.9080_.v1_.reviews.service.consul"]
-    assert [list(chain.filter_chain_match.server_names) for chain in chains] == [[name] for name in names]
+    names = [
+        "outbound_.9080_._.reviews.service.consul",
+        "outbound_.9080_.v1_.reviews.service.consul",
+    ]
+    assert [list(chain.filter_chain_match.server_names) for chain in chains] == [
+        [name] for name in names
+    ]
     assert all("istio" in chain.filter_chain_match.application_protocols for chain in chains)
     cluster = messages(snapshot, "clusters")[names[1]]
     assert cluster.eds_cluster_config.service_name == "outbound|9080|v1|reviews.service.consul"
@@ -211,7 +260,12 @@ spec:
     made = as_dict(translator.snapshot(replace(EDGE, address="10.0.0.7")))
     assert sorted(item["name"] for item in made["listeners"]) == ["0.0.0.0_8080", "0.0.0.0_82"]
     tables = {table["name"]: table for table in made["routes"]}
-    assert [host["name"] for host in tables["http.8080"]["virtualHosts"]] == ["a.com:80"]  # as clients and rules say it
-    for other in (replace(EDGE, address="10.0.0.8"), replace(EDGE, address="10.0.0.7", namespace="other")):
+    assert [host["name"] for host in tables["http.8080"]["virtualHosts"]] == [
+        "a.com:80"
+    ]  # as clients and rules say it
+    for other in (
+        replace(EDGE, address="10.0.0.8"),
+        replace(EDGE, address="10.0.0.7", namespace="other"),
+    ):
         listeners = as_dict(translator.snapshot(other))["listeners"]
         assert sorted(item["name"] for item in listeners) == ["0.0.0.0_80", "0.0.0.0_82"]

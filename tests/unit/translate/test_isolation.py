@@ -1,4 +1,6 @@
-"""What slips past validation and cannot become Envoy configuration costs itself alone, and is named."""
+"""What slips past validation and cannot become Envoy configuration costs itself alone, and is
+named.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,11 @@ from typing import Any
 import pytest
 from meshes import edge, gateway, mesh, messages, service, sidecar
 
-from dockermesh.config.api.destination_rule import ConnectionPoolSettings, TCPSettings, TrafficPolicy
+from dockermesh.config.api.destination_rule import (
+    ConnectionPoolSettings,
+    TCPSettings,
+    TrafficPolicy,
+)
 from dockermesh.config.api.virtual_service import HTTPRewrite
 from dockermesh.model import Protocol
 from dockermesh.translate.faults import Reason
@@ -61,13 +67,20 @@ def spoil(config: IstioConfig) -> IstioConfig:
     def spoiled(resource: Any) -> Any:
         spec = resource.spec
         if resource.name == "bad":
-            return replace(resource, spec=replace(spec, http=(replace(spec.http[0], rewrite=HTTPRewrite(uri="a\nb")),)))
+            return replace(
+                resource,
+                spec=replace(spec, http=(replace(spec.http[0], rewrite=HTTPRewrite(uri="a\nb")),)),
+            )
         if resource.name == "bytes":
             match = replace(spec.tcp[0].match[0], destination_subnets=("10.0.0.0/x",))
-            return replace(resource, spec=replace(spec, tcp=(replace(spec.tcp[0], match=(match,)),)))
+            return replace(
+                resource, spec=replace(spec, tcp=(replace(spec.tcp[0], match=(match,)),))
+            )
         if resource.name == "slow":
             pool = ConnectionPoolSettings(tcp=TCPSettings(connect_timeout=timedelta(seconds=-1)))
-            return replace(resource, spec=replace(spec, traffic_policy=TrafficPolicy(connection_pool=pool)))
+            return replace(
+                resource, spec=replace(spec, traffic_policy=TrafficPolicy(connection_pool=pool))
+            )
         return resource
 
     return replace(
@@ -106,13 +119,22 @@ def test_a_sidecar_keeps_the_service_without_the_rule(broken: MeshState) -> None
     translator.update(broken)
     snapshot = translator.snapshot(sidecar("front-1", 80))
     hosts = {host.name: host for host in messages(snapshot, "routes")["9080"].virtual_hosts}
-    assert hosts["ratings.service.consul:9080"].routes[0].route.cluster == "outbound|9080||ratings.service.consul"
+    assert (
+        hosts["ratings.service.consul:9080"].routes[0].route.cluster
+        == "outbound|9080||ratings.service.consul"
+    )
     assert "outbound|9080||reviews.service.consul" in messages(snapshot, "clusters")
     assert "outbound|3306||db.service.consul" in messages(snapshot, "clusters")
     problems = translator.problems()
-    assert problems["ratings.service.consul"].startswith("VirtualService default/bad cannot be translated")
-    assert problems["db.service.consul"].startswith("VirtualService default/bytes cannot be translated")
-    assert problems["reviews.service.consul"].startswith("DestinationRule default/slow cannot be translated")
+    assert problems["ratings.service.consul"].startswith(
+        "VirtualService default/bad cannot be translated"
+    )
+    assert problems["db.service.consul"].startswith(
+        "VirtualService default/bytes cannot be translated"
+    )
+    assert problems["reviews.service.consul"].startswith(
+        "DestinationRule default/slow cannot be translated"
+    )
     (fault,) = translator.faults("DestinationRule default/slow")
     assert fault.reason is Reason.NOT_TRANSLATED
 

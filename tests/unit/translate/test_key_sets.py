@@ -1,4 +1,6 @@
-"""Key sets: what Envoy would refuse is left out, and the one that accepts nothing belongs to nobody."""
+"""Key sets: what Envoy would refuse is left out, and the one that accepts nothing belongs to
+nobody.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ def test_a_set_without_a_usable_key_is_none(text: str) -> None:
 
 
 def test_usable_keys_are_kept_without_what_is_private() -> None:
-    kept = json.loads(usable_keys(json.dumps({"keys": [RSA | {"d": "AQAB", "p": "AQAB"}, {"kty": "x"}]})))
+    kept = json.loads(
+        usable_keys(json.dumps({"keys": [RSA | {"d": "AQAB", "p": "AQAB"}, {"kty": "x"}]}))
+    )
     assert kept == {"keys": [RSA]}
     assert json.loads(usable_keys(json.dumps(RSA))) == {"keys": [RSA]}
 
@@ -65,7 +69,11 @@ spec:
         "https://a.example/keys": 2.0,
         "https://b.example/.well-known/openid-configuration": 5.0,
     }
-    made = jwt_authentication(policies[0].spec.jwt_rules, {"https://a.example/keys": json.dumps(RSA)}, is_gateway=False)
-    keys = {provider.issuer: provider.local_jwks.inline_string for provider in made.providers.values()}
+    made = jwt_authentication(
+        policies[0].spec.jwt_rules, {"https://a.example/keys": json.dumps(RSA)}, is_gateway=False
+    )
+    keys = {
+        provider.issuer: provider.local_jwks.inline_string for provider in made.providers.values()
+    }
     assert json.loads(keys["a"]) == {"keys": [RSA]}
     assert keys["https://b.example/"] == keys["b@example.com"] == REJECTING_KEYS

@@ -63,7 +63,9 @@ def test_more_services_than_addresses_are_refused() -> None:
 
 
 def test_a_stopped_app_keeps_its_service() -> None:
-    """Its pod is there, its endpoints are not: something stands in that refuses at once, so that callers try again."""
+    """Its pod is there, its endpoints are not: something stands in that refuses at once, so that
+    callers try again.
+    """
     state = build_mesh(catalog([], [workload("details-1", 9080)]))
     standing_in = state.services["details.service.consul"]
     (endpoint,) = standing_in.endpoints
@@ -76,7 +78,9 @@ def test_a_stand_in_has_the_identity_of_what_it_stands_for() -> None:
     app = replace(workload("details-1", 9080), namespace="shop", service_account="bookinfo-details")
     standing_in = build_mesh(catalog([], [app])).services["details.service.consul"]
     assert standing_in.namespace == "shop"
-    assert [(e.namespace, e.service_account) for e in standing_in.endpoints] == [("shop", "bookinfo-details")]
+    assert [(e.namespace, e.service_account) for e in standing_in.endpoints] == [
+        ("shop", "bookinfo-details")
+    ]
 
 
 def test_a_real_endpoint_takes_the_place_of_the_stand_in() -> None:
@@ -105,7 +109,10 @@ def test_endpoints_have_their_workloads_labels_and_the_registrys_count_more() ->
     before = build_mesh(catalog([found], [known]))
     (endpoint,) = before.services[found.hostname].endpoints
     assert dict(endpoint.labels) == {"version": "v1", "tier": "back"}
-    assert build_mesh(catalog([found], [known]), previous=before).services[found.hostname].endpoints[0] is endpoint
+    assert (
+        build_mesh(catalog([found], [known]), previous=before).services[found.hostname].endpoints[0]
+        is endpoint
+    )
 
 
 def names(*workloads: Workload) -> dict[str, str]:
@@ -115,7 +122,9 @@ def names(*workloads: Workload) -> dict[str, str]:
 
 
 def test_the_names_that_docker_has_for_a_service_are_names_of_the_mesh() -> None:
-    """Network aliases and `container_name`, so that calls by them are routed and encrypted as all others."""
+    """Network aliases and `container_name`, so that calls by them are routed and encrypted as all
+    others.
+    """
     one, two = (workload(f"reviews-{n}", 9080, aliases=("backend", "Old-Reviews")) for n in (1, 2))
     found = names(one, two)
     assert found["backend"] == found["old-reviews"] == "reviews.service.consul"
@@ -123,9 +132,14 @@ def test_the_names_that_docker_has_for_a_service_are_names_of_the_mesh() -> None
 
 @pytest.mark.parametrize("alias", ["db", "backend", "api.example.com", "*", ""])
 def test_an_alias_that_means_something_else_stays_dockers(alias: str) -> None:
-    """Another service's name; one that two services have, which Docker answers with both; one of the internet."""
+    """Another service's name; one that two services have, which Docker answers with both; one of
+    the internet.
+    """
     before = names(workload("reviews-1", 9080))
-    after = names(workload("reviews-1", 9080, aliases=(alias,)), workload("ratings-1", 9080, aliases=("backend",)))
+    after = names(
+        workload("reviews-1", 9080, aliases=(alias,)),
+        workload("ratings-1", 9080, aliases=("backend",)),
+    )
     assert {n: h for n, h in after.items() if n != "backend"} == before
     assert after.get("backend") == ("ratings.service.consul" if alias != "backend" else None)
 

@@ -10,13 +10,20 @@ from dockermesh.model import Endpoint, Workload
 from dockermesh.translate.mesh import build_mesh
 from dockermesh.translate.mtls_report import Encrypted, MtlsReport, mtls_report
 
-FRONT, ONE = workload("front-1", 80, address="10.0.0.9"), workload("reviews-1", 9080, address="10.0.0.1")
+FRONT, ONE = (
+    workload("front-1", 80, address="10.0.0.9"),
+    workload("reviews-1", 9080, address="10.0.0.1"),
+)
 ONE = replace(ONE, labels={"app": "reviews"})
 REVIEWS = service("reviews", "10.0.0.1")
 
 
-def of(*workloads: Workload, config: str = "", services: tuple[object, ...] = (REVIEWS,)) -> MtlsReport:
-    return mtls_report(build_mesh(catalog(services, workloads), config=edge(config) if config else None))  # type: ignore[arg-type]
+def of(
+    *workloads: Workload, config: str = "", services: tuple[object, ...] = (REVIEWS,)
+) -> MtlsReport:
+    return mtls_report(
+        build_mesh(catalog(services, workloads), config=edge(config) if config else None)
+    )  # type: ignore[arg-type]
 
 
 def rule(spec: str, kind: str = "DestinationRule", group: str = "networking.istio.io/v1") -> str:
@@ -36,7 +43,9 @@ def test_between_proxies_all_is_encrypted_by_itself() -> None:
     assert not report.breaks
 
 
-def test_a_service_with_and_without_proxies_is_encrypted_in_part_and_its_bare_replica_is_named() -> None:
+def test_a_service_with_and_without_proxies_is_encrypted_in_part_and_its_bare_replica_is_named() -> (
+    None
+):
     mixed = replace(REVIEWS, endpoints=(*REVIEWS.endpoints, Endpoint("10.0.0.5", 9080)))
     report = of(FRONT, ONE, services=(mixed,))
     assert told(report) == (Encrypted.PARTLY, "auto; 1 of 2 endpoints: it has no proxy")
@@ -44,18 +53,28 @@ def test_a_service_with_and_without_proxies_is_encrypted_in_part_and_its_bare_re
 
 
 def test_what_decides_against_encryption_is_named() -> None:
-    off = rule("{selector: {matchLabels: {app: reviews}}, mtls: {mode: DISABLE}}", "PeerAuthentication")
+    off = rule(
+        "{selector: {matchLabels: {app: reviews}}, mtls: {mode: DISABLE}}", "PeerAuthentication"
+    )
     assert told(of(FRONT, ONE, config=off.replace("networking", "security"))) == (
         Encrypted.NO,
         "PeerAuthentication: DISABLE",
     )
     by_rule = rule("{host: reviews, trafficPolicy: {tls: {mode: DISABLE}}}")
-    assert told(of(FRONT, ONE, config=by_rule)) == (Encrypted.NO, "DestinationRule default/own: DISABLE")
+    assert told(of(FRONT, ONE, config=by_rule)) == (
+        Encrypted.NO,
+        "DestinationRule default/own: DISABLE",
+    )
     mesh = rule("{enableAutoMtls: false}", "MeshConfig", "mesh.istio.io/v1alpha1")
-    assert told(of(FRONT, ONE, config=mesh)) == (Encrypted.NO, "MeshConfig: enableAutoMtls is false")
+    assert told(of(FRONT, ONE, config=mesh)) == (
+        Encrypted.NO,
+        "MeshConfig: enableAutoMtls is false",
+    )
 
 
-def test_a_rule_that_sends_plaintext_breaks_under_strict_and_is_said_to_be_broken_where_it_is() -> None:
+def test_a_rule_that_sends_plaintext_breaks_under_strict_and_is_said_to_be_broken_where_it_is() -> (
+    None
+):
     by_rule = rule("{host: reviews, trafficPolicy: {tls: {mode: DISABLE}}}")
     (broken,) = of(FRONT, ONE, config=by_rule).breaks
     assert (broken.server, broken.port, broken.refused) == ("reviews.service.consul", 9080, False)

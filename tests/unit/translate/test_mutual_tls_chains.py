@@ -1,4 +1,6 @@
-"""Mutual TLS towards services: which endpoints, which identities, and what a DestinationRule changes."""
+"""Mutual TLS towards services: which endpoints, which identities, and what a DestinationRule
+changes.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,10 @@ from dockermesh.translate.mesh import MeshState, Proxy, build_mesh
 from dockermesh.translate.translator import Translator
 
 HOST = "reviews.service.consul"
-ONE, TWO = workload("reviews-1", 9080, address="10.0.0.1"), workload("reviews-2", 9080, address="10.0.0.2")
+ONE, TWO = (
+    workload("reviews-1", 9080, address="10.0.0.1"),
+    workload("reviews-2", 9080, address="10.0.0.2"),
+)
 REVIEWS = service("reviews", "10.0.0.1", "10.0.0.2")
 CLIENT = sidecar("front-1", 80)
 
@@ -64,7 +69,9 @@ def mutual(made: cluster_pb2.Cluster) -> tls_pb2.UpstreamTlsContext:
 
 def accepted(tls: tls_pb2.UpstreamTlsContext) -> list[str]:
     validation = tls.common_tls_context.combined_validation_context.default_validation_context
-    return [m.matcher.exact or f"{m.matcher.prefix}*" for m in validation.match_typed_subject_alt_names]
+    return [
+        m.matcher.exact or f"{m.matcher.prefix}*" for m in validation.match_typed_subject_alt_names
+    ]
 
 
 def secured(state: MeshState, translator: Translator | None = None) -> dict[str, bool]:
@@ -76,14 +83,19 @@ def secured(state: MeshState, translator: Translator | None = None) -> dict[str,
     for group in made.endpoints:
         for e in group.lb_endpoints:
             mark = e.metadata.filter_metadata.get("envoy.transport_socket_match")
-            found[e.endpoint.address.socket_address.address] = mark is not None and mark["tlsMode"] == "istio"
+            found[e.endpoint.address.socket_address.address] = (
+                mark is not None and mark["tlsMode"] == "istio"
+            )
     return found
 
 
-# which endpoints ----------------------------------------------------------------------------------------------------
+# which endpoints
+# --------------------------------------------------------------------------------------------------
 
 
-def test_endpoints_of_attested_workloads_are_called_over_mutual_tls_and_others_beside_them_in_plaintext() -> None:
+def test_endpoints_of_attested_workloads_are_called_over_mutual_tls_and_others_beside_them_in_plaintext() -> (
+    None
+):
     assert secured(of(ONE, TWO)) == {"10.0.0.1": True, "10.0.0.2": True}
     assert secured(of(ONE)) == {"10.0.0.1": True, "10.0.0.2": False}
     assert secured(of()) == {"10.0.0.1": False, "10.0.0.2": False}
@@ -96,7 +108,9 @@ def test_a_service_without_proxies_costs_no_tls() -> None:
 def test_a_port_that_takes_no_tls_is_called_in_plaintext() -> None:
     labelled = replace(ONE, labels={"app": "reviews"})
     assert secured(of(labelled, TWO, config=disable())) == {"10.0.0.1": False, "10.0.0.2": True}
-    whole_mesh = resource("PeerAuthentication", "{mtls: {mode: DISABLE}}", group="security.istio.io/v1")
+    whole_mesh = resource(
+        "PeerAuthentication", "{mtls: {mode: DISABLE}}", group="security.istio.io/v1"
+    )
     assert not any(secured(of(ONE, TWO, config=whole_mesh)).values())
 
 
@@ -108,7 +122,9 @@ def test_a_port_that_takes_no_tls_is_called_in_plaintext() -> None:
         {"security.istio.io/tlsMode": "disabled"},
     ],
 )
-def test_a_port_that_does_not_go_through_the_proxy_is_called_in_plaintext(labels: dict[str, str]) -> None:
+def test_a_port_that_does_not_go_through_the_proxy_is_called_in_plaintext(
+    labels: dict[str, str],
+) -> None:
     assert secured(of(replace(ONE, labels=labels), TWO)) == {"10.0.0.1": False, "10.0.0.2": True}
 
 
@@ -144,7 +160,8 @@ def test_ports_to_which_a_service_entry_leads_are_taken_in_by_the_workload() -> 
     assert "inbound|7000||" in found
 
 
-# whose identity -----------------------------------------------------------------------------------------------------
+# whose identity
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_client_names_the_cluster_and_expects_the_accounts_of_the_services_workloads() -> None:
@@ -171,14 +188,24 @@ def test_who_registers_under_a_services_name_does_not_widen_its_identities() -> 
 
 
 def test_identities_of_all_trusted_domains_are_accepted() -> None:
-    config = resource("MeshConfig", "{trustDomain: new, trustDomainAliases: [old]}", group="mesh.istio.io/v1alpha1")
+    config = resource(
+        "MeshConfig",
+        "{trustDomain: new, trustDomainAliases: [old]}",
+        group="mesh.istio.io/v1alpha1",
+    )
     tls = mutual(cluster(of(ONE, config=config)))
-    assert accepted(tls) == ["spiffe://new/ns/default/sa/reviews", "spiffe://old/ns/default/sa/reviews"]
+    assert accepted(tls) == [
+        "spiffe://new/ns/default/sa/reviews",
+        "spiffe://old/ns/default/sa/reviews",
+    ]
 
 
 def test_http2_is_offered_where_it_is_spoken() -> None:
     grpc = service("reviews", "10.0.0.1", protocol=Protocol.GRPC)
-    assert list(mutual(cluster(of(ONE, services=(grpc,)))).common_tls_context.alpn_protocols) == ["istio", "h2"]
+    assert list(mutual(cluster(of(ONE, services=(grpc,)))).common_tls_context.alpn_protocols) == [
+        "istio",
+        "h2",
+    ]
 
 
 def test_requests_to_an_undeclared_port_are_marked_as_such() -> None:
@@ -188,7 +215,8 @@ def test_requests_to_an_undeclared_port_are_marked_as_such() -> None:
     assert "dockermesh" not in cluster(of(ONE)).metadata.filter_metadata
 
 
-# what a rule changes ------------------------------------------------------------------------------------------------
+# what a rule changes
+# ------------------------------------------------------------------------------------------------
 
 
 def test_a_rule_without_tls_leaves_it_automatic() -> None:
@@ -202,7 +230,10 @@ def test_a_rule_switches_mutual_tls_off() -> None:
 
 
 def test_a_subsets_rule_switches_it_off_for_the_subset_alone() -> None:
-    subsets = ", subsets: [{name: v1, labels: {version: v1}, trafficPolicy: {tls: {mode: DISABLE}}}, {name: v2}]"
+    subsets = (
+        ", subsets: [{name: v1, labels: {version: v1}, trafficPolicy: {tls: {mode: DISABLE}}},"
+        " {name: v2}]"
+    )
     state = of(ONE, config=rule("{loadBalancer: {simple: RANDOM}}", subsets))
     assert not cluster(state, "v1").transport_socket_matches
     assert mutual(cluster(state, "v2")).sni == f"outbound_.9080_.v2_.{HOST}"
@@ -213,11 +244,17 @@ def test_a_rule_that_asks_for_it_holds_for_every_endpoint() -> None:
     made = cluster(of(ONE, config=rule("{tls: {mode: ISTIO_MUTUAL}}")))
     assert not made.transport_socket_matches
     tls = context(made.transport_socket)
-    assert (tls.sni, accepted(tls)) == (f"outbound_.9080_._.{HOST}", ["spiffe://cluster.local/ns/default/sa/reviews"])
+    assert (tls.sni, accepted(tls)) == (
+        f"outbound_.9080_._.{HOST}",
+        ["spiffe://cluster.local/ns/default/sa/reviews"],
+    )
 
 
 def test_a_rule_names_the_server_and_who_it_must_be() -> None:
-    config = rule("{tls: {mode: ISTIO_MUTUAL, sni: there, subjectAltNames: ['spiffe://cluster.local/ns/a/sa/b', c]}}")
+    config = rule(
+        "{tls: {mode: ISTIO_MUTUAL, sni: there, subjectAltNames:"
+        " ['spiffe://cluster.local/ns/a/sa/b', c]}}"
+    )
     tls = context(cluster(of(ONE, config=config)).transport_socket)
     assert (tls.sni, accepted(tls)) == ("there", ["spiffe://cluster.local/ns/a/sa/b", "c"])
 
@@ -232,7 +269,8 @@ def test_the_mesh_may_go_without_automatic_mutual_tls() -> None:
     assert not cluster(of(ONE, config=config)).transport_socket_matches
 
 
-# who calls, and what a change touches -------------------------------------------------------------------------------
+# who calls, and what a change touches
+# -------------------------------------------------------------------------------
 
 
 def test_gateways_call_over_mutual_tls_like_sidecars() -> None:

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from envoy.config.listener.v3 import listener_pb2
-from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2 as hcm_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2 as hcm_pb2,
+)
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 from meshes import catalog, edge, gateway, messages, workload
 
@@ -19,12 +21,19 @@ from dockermesh.translate.translator import Translator
 
 DISABLE, PERMISSIVE, STRICT = MutualTlsMode.DISABLE, MutualTlsMode.PERMISSIVE, MutualTlsMode.STRICT
 Chain = tuple[str, str, str]
-MESH_CONFIG = "apiVersion: mesh.istio.io/v1alpha1\nkind: MeshConfig\nmetadata: {{name: mesh}}\nspec: {}\n"
+MESH_CONFIG = (
+    "apiVersion: mesh.istio.io/v1alpha1\nkind: MeshConfig\nmetadata: {{name: mesh}}\nspec: {}\n"
+)
 
 
-def policy(mode: str, *, namespace: str = "default", app: str = "", ports: str = "", day: int = 1) -> str:
+def policy(
+    mode: str, *, namespace: str = "default", app: str = "", ports: str = "", day: int = 1
+) -> str:
     text = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata:\n"
-    text += f"  {{name: p{day}, namespace: {namespace}, creationTimestamp: '2026-01-0{day}T00:00:00Z'}}\n"
+    text += (
+        f"  {{name: p{day}, namespace: {namespace}, creationTimestamp:"
+        f" '2026-01-0{day}T00:00:00Z'}}\n"
+    )
     text += f"spec:\n  mtls: {{mode: {mode}}}\n"
     if app:
         text += f"  selector: {{matchLabels: {{app: {app}}}}}\n"
@@ -57,7 +66,11 @@ def chains(proxy: Proxy, config: str = "", *, port: int = 0) -> list[Any]:
 
 def taken(proxy: Proxy, config: str = "", *, port: int = 0) -> list[Chain]:
     """What a port takes: transport, application protocols, and what becomes of the connection."""
-    names = {(): "any", ("http/1.0", "http/1.1", "h2c"): "http", ("istio", "istio-peer-exchange"): "mesh bytes"}
+    names = {
+        (): "any",
+        ("http/1.0", "http/1.1", "h2c"): "http",
+        ("istio", "istio-peer-exchange"): "mesh bytes",
+    }
     names[("istio-http/1.0", "istio-http/1.1", "istio-h2")] = "mesh requests"
     made = []
     for chain in chains(proxy, config, port=port):
@@ -82,13 +95,18 @@ def disabled(made: listener_pb2.Listener, inspector: str, port: int) -> bool:
         if rule == "or_match":
             return any(holds(p) for p in predicate.or_match.rules)
         if rule == "destination_port_range":
-            return bool(predicate.destination_port_range.start <= port < predicate.destination_port_range.end)
+            return bool(
+                predicate.destination_port_range.start
+                <= port
+                < predicate.destination_port_range.end
+            )
         return False
 
     return holds(found[0].filter_disabled)
 
 
-# which mode ---------------------------------------------------------------------------------------------------------
+# which mode
+# --------------------------------------------------------------------------------------------------
 
 
 def test_without_a_policy_both_plaintext_and_mutual_tls_are_taken() -> None:
@@ -96,7 +114,11 @@ def test_without_a_policy_both_plaintext_and_mutual_tls_are_taken() -> None:
 
 
 def test_the_narrower_scope_wins() -> None:
-    mesh, space, own = policy("STRICT", namespace="istio-system"), policy("DISABLE"), policy("PERMISSIVE", app="db")
+    mesh, space, own = (
+        policy("STRICT", namespace="istio-system"),
+        policy("DISABLE"),
+        policy("PERMISSIVE", app="db"),
+    )
     assert modes(mesh).default is STRICT
     assert modes(mesh, space).default is DISABLE
     assert modes(mesh, space, own).default is PERMISSIVE
@@ -105,14 +127,17 @@ def test_the_narrower_scope_wins() -> None:
 
 def test_unset_inherits_from_the_next_wider_scope() -> None:
     mesh = policy("STRICT", namespace="istio-system")
-    assert modes(mesh, policy("UNSET"), policy("UNSET", app="db", ports="9: {mode: UNSET}")) == PortModes(
-        STRICT, ((9, STRICT),)
-    )
+    assert modes(
+        mesh, policy("UNSET"), policy("UNSET", app="db", ports="9: {mode: UNSET}")
+    ) == PortModes(STRICT, ((9, STRICT),))
 
 
 def test_the_oldest_policy_of_a_scope_wins_even_if_it_says_nothing() -> None:
     assert modes(policy("DISABLE", day=2), policy("STRICT", day=1)).default is STRICT
-    assert modes(policy("DISABLE", app="db", day=2), policy("STRICT", app="db", day=1)).default is STRICT
+    assert (
+        modes(policy("DISABLE", app="db", day=2), policy("STRICT", app="db", day=1)).default
+        is STRICT
+    )
     assert modes(policy("STRICT", day=2), policy("UNSET", day=1)).default is PERMISSIVE
 
 
@@ -122,15 +147,24 @@ def test_a_port_has_its_own_mode() -> None:
 
 
 def test_a_selector_in_the_root_namespace_counts_for_nothing() -> None:
-    assert modes(policy("STRICT", namespace="istio-system", app="db"), namespace="istio-system").default is PERMISSIVE
+    assert (
+        modes(
+            policy("STRICT", namespace="istio-system", app="db"), namespace="istio-system"
+        ).default
+        is PERMISSIVE
+    )
     assert modes(policy("STRICT", namespace="istio-system", app="db")).default is PERMISSIVE
 
 
 def test_a_policy_for_others_counts_for_nothing() -> None:
-    assert modes(policy("STRICT", app="web"), policy("STRICT", namespace="other")).default is PERMISSIVE
+    assert (
+        modes(policy("STRICT", app="web"), policy("STRICT", namespace="other")).default
+        is PERMISSIVE
+    )
 
 
-# what is then taken -------------------------------------------------------------------------------------------------
+# what is then taken
+# -------------------------------------------------------------------------------------------------
 
 PLAIN_HTTP, MESH_HTTP = ("raw_buffer", "any", "http"), ("tls", "any", "http out of mTLS")
 PLAIN_BYTES, MESH_BYTES, OTHER_TLS = (
@@ -161,20 +195,30 @@ REQUESTS = ("tls", "mesh requests", "http out of mTLS")
         ("auto", "STRICT", [REQUESTS, MESH_BYTES]),
     ],
 )
-def test_a_served_port_takes_what_its_mode_allows(protocol: str, mode: str, expected: list[Chain]) -> None:
+def test_a_served_port_takes_what_its_mode_allows(
+    protocol: str, mode: str, expected: list[Chain]
+) -> None:
     assert taken(app((9000, protocol)), policy(mode), port=9000) == expected
 
 
 def test_strict_holds_for_ports_that_nobody_declared_too() -> None:
     proxy = app((9000, "http"))
     assert taken(proxy, policy("STRICT")) == [MESH_BYTES]
-    assert taken(proxy, policy("PERMISSIVE")) == taken(proxy, policy("DISABLE")) == [("any", "any", "bytes")]
+    assert (
+        taken(proxy, policy("PERMISSIVE"))
+        == taken(proxy, policy("DISABLE"))
+        == [("any", "any", "bytes")]
+    )
 
 
 def test_an_undeclared_port_has_its_own_mode() -> None:
     proxy = app((9000, "http"))
-    assert taken(proxy, policy("DISABLE", app="db", ports="7000: {mode: STRICT}"), port=7000) == [MESH_BYTES]
-    assert taken(proxy, policy("STRICT", app="db", ports="7000: {mode: DISABLE}"), port=7000) == [PLAIN_BYTES]
+    assert taken(proxy, policy("DISABLE", app="db", ports="7000: {mode: STRICT}"), port=7000) == [
+        MESH_BYTES
+    ]
+    assert taken(proxy, policy("STRICT", app="db", ports="7000: {mode: DISABLE}"), port=7000) == [
+        PLAIN_BYTES
+    ]
 
 
 def test_a_connection_to_the_listener_itself_goes_nowhere() -> None:
@@ -183,17 +227,36 @@ def test_a_connection_to_the_listener_itself_goes_nowhere() -> None:
 
 def test_only_ports_whose_mode_needs_it_are_inspected() -> None:
     made = listener(
-        app((1, "http"), (2, "tcp"), (3, "auto")), policy("PERMISSIVE", app="db", ports="2: {mode: DISABLE}")
+        app((1, "http"), (2, "tcp"), (3, "auto")),
+        policy("PERMISSIVE", app="db", ports="2: {mode: DISABLE}"),
     )
-    assert [disabled(made, "tls_inspector", port) for port in (1, 2, 3, 4)] == [False, True, False, True]
-    assert [disabled(made, "http_inspector", port) for port in (1, 2, 3, 4)] == [True, True, False, True]
-    strict = listener(app((1, "http"), (2, "tcp")), policy("STRICT", app="db", ports="2: {mode: DISABLE}"))
+    assert [disabled(made, "tls_inspector", port) for port in (1, 2, 3, 4)] == [
+        False,
+        True,
+        False,
+        True,
+    ]
+    assert [disabled(made, "http_inspector", port) for port in (1, 2, 3, 4)] == [
+        True,
+        True,
+        False,
+        True,
+    ]
+    strict = listener(
+        app((1, "http"), (2, "tcp")), policy("STRICT", app="db", ports="2: {mode: DISABLE}")
+    )
     assert [disabled(strict, "tls_inspector", port) for port in (1, 2, 3)] == [False, True, False]
-    assert not [f for f in listener(app((1, "tcp")), policy("DISABLE")).listener_filters if "inspector" in f.name]
+    assert not [
+        f
+        for f in listener(app((1, "tcp")), policy("DISABLE")).listener_filters
+        if "inspector" in f.name
+    ]
 
 
 def test_the_server_asks_for_a_certificate_of_a_trusted_domain() -> None:
-    config = policy("STRICT") + MESH_CONFIG.format("{trustDomain: shop.example, trustDomainAliases: [old.example]}")
+    config = policy("STRICT") + MESH_CONFIG.format(
+        "{trustDomain: shop.example, trustDomainAliases: [old.example]}"
+    )
     (chain,) = chains(app((9000, "http")), config, port=9000)
     context = tls_pb2.DownstreamTlsContext()
     assert chain.transport_socket.typed_config.Unpack(context)
@@ -202,7 +265,9 @@ def test_the_server_asks_for_a_certificate_of_a_trusted_domain() -> None:
     assert [s.name for s in common.tls_certificate_sds_secret_configs] == ["default"]
     combined = common.combined_validation_context
     assert combined.validation_context_sds_secret_config.name == "ROOTCA"
-    allowed = [m.matcher.prefix for m in combined.default_validation_context.match_typed_subject_alt_names]
+    allowed = [
+        m.matcher.prefix for m in combined.default_validation_context.match_typed_subject_alt_names
+    ]
     assert allowed == ["spiffe://shop.example/", "spiffe://old.example/"]
     assert common.tls_params.tls_minimum_protocol_version == common.tls_params.TLSv1_2
     assert list(common.alpn_protocols) == ["h2", "http/1.1"]
@@ -236,7 +301,9 @@ spec:
     assert b"default" in strict.transport_socket.SerializeToString()
 
 
-def test_a_proxy_without_a_certificate_takes_plaintext_where_it_may_and_nothing_where_it_may_not() -> None:
+def test_a_proxy_without_a_certificate_takes_plaintext_where_it_may_and_nothing_where_it_may_not() -> (
+    None
+):
     nobody = replace(app((9000, "http")), has_certificate=False)
     assert taken(nobody, port=9000) == [PLAIN_HTTP]
     assert taken(nobody, policy("STRICT"), port=9000) == [MESH_HTTP]
@@ -267,6 +334,8 @@ def test_apps_learn_their_clients_identity_and_the_edge_believes_nobody() -> Non
     config += "  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}]\n"
     translator = Translator()
     translator.update(build_mesh(catalog(), config=edge(config)))
-    made = messages(translator.snapshot(gateway({"istio": "ingressgateway"})), "listeners")["0.0.0.0_80"]
+    made = messages(translator.snapshot(gateway({"istio": "ingressgateway"})), "listeners")[
+        "0.0.0.0_80"
+    ]
     at_edge = manager(made.filter_chains[0])
     assert at_edge.forward_client_cert_details == at_edge.SANITIZE_SET

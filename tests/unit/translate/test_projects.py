@@ -1,4 +1,6 @@
-"""Two Compose projects that both have a `db`: each calls its own, as without the mesh, and others call both."""
+"""Two Compose projects that both have a `db`: each calls its own, as without the mesh, and others
+call both.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +18,24 @@ DB = "db.service.consul"
 ADDRESS = {"shop": "10.0.0.1", "blog": "10.0.0.2"}
 
 
-def pod(project: str, service: str = "db", *, name: str = "", port: int = 9080, **more: Any) -> Workload:
+def pod(
+    project: str, service: str = "db", *, name: str = "", port: int = 9080, **more: Any
+) -> Workload:
     served = (ServedPort(name or service, port, "http"),)
     address = ADDRESS.get(project, "10.0.0.9")
-    return Workload(id=f"{project}-{service}", name=f"{project}/{service}-1", ports=served, address=address, **more)
+    return Workload(
+        id=f"{project}-{service}",
+        name=f"{project}/{service}-1",
+        ports=served,
+        address=address,
+        **more,
+    )
 
 
 def endpoint(project: str, service: str = "db", **more: Any) -> Endpoint:
-    return Endpoint(ADDRESS.get(project, "10.0.0.9"), 9080, workload=f"{project}/{service}-1", **more)
+    return Endpoint(
+        ADDRESS.get(project, "10.0.0.9"), 9080, workload=f"{project}/{service}-1", **more
+    )
 
 
 def database(*endpoints: Endpoint) -> Service:
@@ -31,7 +43,14 @@ def database(*endpoints: Endpoint) -> Service:
 
 
 def two(*more: Endpoint, config: str = "", workloads: tuple[Workload, ...] = ()) -> MeshState:
-    known = (pod("shop"), pod("blog"), pod("shop", "web"), pod("blog", "web"), pod("third", "web"), *workloads)
+    known = (
+        pod("shop"),
+        pod("blog"),
+        pod("shop", "web"),
+        pod("blog", "web"),
+        pod("third", "web"),
+        *workloads,
+    )
     services = [database(endpoint("shop"), endpoint("blog"), *more)]
     return build_mesh(catalog(services, known), config=edge(config) if config else None)
 
@@ -50,10 +69,20 @@ def told(state: MeshState, proxy: Proxy) -> dict[str, list[dict[str, Any]]]:
 def called(state: MeshState, proxy: Proxy, name: str = "db") -> tuple[str, set[str]]:
     """The cluster that a name leads to, and the addresses of its endpoints."""
     resources = told(state, proxy)
-    (host,) = [h for t in resources["routes"] if t["name"] == "9080" for h in t["virtualHosts"] if name in h["domains"]]
+    (host,) = [
+        h
+        for t in resources["routes"]
+        if t["name"] == "9080"
+        for h in t["virtualHosts"]
+        if name in h["domains"]
+    ]
     cluster = host["routes"][-1]["route"]["cluster"]
     (loads,) = [a for a in resources["endpoints"] if a["clusterName"] == cluster]
-    found = [e["endpoint"]["address"]["socketAddress"] for group in loads["endpoints"] for e in group["lbEndpoints"]]
+    found = [
+        e["endpoint"]["address"]["socketAddress"]
+        for group in loads["endpoints"]
+        for e in group["lbEndpoints"]
+    ]
     return cluster, {address["address"] for address in found}
 
 
@@ -61,7 +90,10 @@ def called(state: MeshState, proxy: Proxy, name: str = "db") -> tuple[str, set[s
 @pytest.mark.parametrize("project", ["shop", "blog"])
 def test_each_project_calls_its_own_by_every_name(project: str, name: str) -> None:
     cluster, addresses = called(two(), caller(project), name)
-    assert (cluster, addresses) == (f"outbound|9080||db.{project}.service.consul", {ADDRESS[project]})
+    assert (cluster, addresses) == (
+        f"outbound|9080||db.{project}.service.consul",
+        {ADDRESS[project]},
+    )
 
 
 def test_others_call_both_and_either_by_its_full_name() -> None:
@@ -73,8 +105,12 @@ def test_others_call_both_and_either_by_its_full_name() -> None:
 
 def test_the_name_s_address_is_the_same_before_and_after_another_project_came() -> None:
     def answers(project: str) -> dict[str, str]:
-        (listener,) = [x for x in told(two(), caller(project))["listeners"] if "inlineDnsTable" in str(x)]
-        config = listener["listenerFilters"][0]["typedConfig"]["serverConfig"]["inlineDnsTable"]["virtualDomains"]
+        (listener,) = [
+            x for x in told(two(), caller(project))["listeners"] if "inlineDnsTable" in str(x)
+        ]
+        config = listener["listenerFilters"][0]["typedConfig"]["serverConfig"]["inlineDnsTable"][
+            "virtualDomains"
+        ]
         return {d["name"]: d["endpoint"]["addressList"]["address"][0] for d in config}
 
     state = two()
@@ -88,7 +124,9 @@ def test_the_name_s_address_is_the_same_before_and_after_another_project_came() 
 
 
 def test_what_joins_the_name_otherwise_is_part_of_all() -> None:
-    """A registration without a proxy, a process that joined, and a Compose service whose SERVICE_NAME says so."""
+    """A registration without a proxy, a process that joined, and a Compose service whose
+    SERVICE_NAME says so.
+    """
     outside = Endpoint("10.0.0.7", 9080)
     joined = Endpoint("10.0.0.8", 9080, workload="joined/db-1")
     named = replace(endpoint("third", "database"), address="10.0.0.6")
@@ -120,7 +158,10 @@ spec: {host: db, subsets: [{name: v1, labels: {version: v1}}]}
     marked = [endpoint(p, labels={"version": "v1"}) for p in ("shop", "blog")]
     known = (pod("shop"), pod("blog"), pod("shop", "web"))
     state = build_mesh(catalog([database(*marked)], known), config=edge(rules))
-    assert called(state, caller("shop")) == ("outbound|9080|v1|db.shop.service.consul", {ADDRESS["shop"]})
+    assert called(state, caller("shop")) == (
+        "outbound|9080|v1|db.shop.service.consul",
+        {ADDRESS["shop"]},
+    )
 
 
 def test_a_projects_gateway_leads_to_its_own() -> None:
@@ -139,11 +180,18 @@ spec: {hosts: ['*'], gateways: [entry], http: [{route: [{destination: {host: db}
     proxy = gateway({"app": "edge"})
     own = replace(proxy.workload or pod("shop"), name="blog/gateway-1")
     routes = told(state, replace(proxy, workload=own))["routes"]
-    assert routes[0]["virtualHosts"][0]["routes"][0]["route"]["cluster"] == "outbound|9080||db.blog.service.consul"
+    assert (
+        routes[0]["virtualHosts"][0]["routes"][0]["route"]["cluster"]
+        == "outbound|9080||db.blog.service.consul"
+    )
 
 
 def test_the_identities_of_a_project_s_own_are_its_own() -> None:
-    known = (pod("shop", service_account="shop-db"), pod("blog", service_account="blog-db"), pod("shop", "web"))
+    known = (
+        pod("shop", service_account="shop-db"),
+        pod("blog", service_account="blog-db"),
+        pod("shop", "web"),
+    )
     state = build_mesh(catalog([database(endpoint("shop"), endpoint("blog"))], known))
     assert state.services["db.shop.service.consul"].accounts == (("default", "shop-db"),)
     assert state.services[DB].accounts == (("default", "blog-db"), ("default", "shop-db"))
@@ -169,8 +217,14 @@ def test_services_of_several_ports_are_a_project_s_own_under_each_name() -> None
         return Workload(id=project, name=f"{project}/web-1", ports=served, address=ADDRESS[project])
 
     def listed(name: str, *ports: int) -> Service:
-        ends = tuple(Endpoint(ADDRESS[p], port, workload=f"{p}/web-1") for port in ports for p in ("shop", "blog"))
-        return Service(name, f"{name}.service.consul", tuple(Port(p, Protocol.HTTP) for p in ports), ends)
+        ends = tuple(
+            Endpoint(ADDRESS[p], port, workload=f"{p}/web-1")
+            for port in ports
+            for p in ("shop", "blog")
+        )
+        return Service(
+            name, f"{name}.service.consul", tuple(Port(p, Protocol.HTTP) for p in ports), ends
+        )
 
     services = [listed("web", 80, 443), listed("web-80", 80), listed("web-443", 443)]
     state = build_mesh(catalog(services, (many("shop"), many("blog"))))

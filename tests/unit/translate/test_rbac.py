@@ -1,4 +1,6 @@
-"""What rules of AuthorizationPolicies match: the RBAC that is made of them, evaluated as Envoy would."""
+"""What rules of AuthorizationPolicies match: the RBAC that is made of them, evaluated as Envoy
+would.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,11 @@ def text(matcher: Any, value: str | None) -> bool:
         wanted, value = wanted.lower(), value.lower()
     if kind == "safe_regex":
         return re.fullmatch(wanted, value) is not None
-    return {"exact": value == wanted, "prefix": value.startswith(wanted), "suffix": value.endswith(wanted)}[kind]
+    return {
+        "exact": value == wanted,
+        "prefix": value.startswith(wanted),
+        "suffix": value.endswith(wanted),
+    }[kind]
 
 
 def metadata_value(matcher: Any, value: Any) -> bool:
@@ -53,7 +59,9 @@ def metadata_value(matcher: Any, value: Any) -> bool:
     if kind == "or_match":
         return any(metadata_value(m, value) for m in matcher.or_match.value_matchers)
     if kind == "list_match":
-        return isinstance(value, list) and any(metadata_value(matcher.list_match.one_of, item) for item in value)
+        return isinstance(value, list) and any(
+            metadata_value(matcher.list_match.one_of, item) for item in value
+        )
     return isinstance(value, str) and text(matcher.string_match, value)
 
 
@@ -63,7 +71,9 @@ def leaf(kind: str, matcher: Any, request: Request) -> bool:
         known = {":authority": request.host, ":method": request.method} | dict(request.headers)
         found = known.get(value.name)
         if value.WhichOneof("header_match_specifier") == "safe_regex_match":
-            return found is not None and re.fullmatch(value.safe_regex_match.regex, found) is not None
+            return (
+                found is not None and re.fullmatch(value.safe_regex_match.regex, found) is not None
+            )
         return found is not None if value.present_match else text(value.string_match, found)
     if kind == "metadata":
         place: Any = request.metadata.get(value.filter, {})
@@ -77,15 +87,22 @@ def leaf(kind: str, matcher: Any, request: Request) -> bool:
         regex = "".join({"*": "[^/]+", "**": ".*"}.get(part, re.escape(part)) for part in parts)
         return re.fullmatch(regex, request.path) is not None
     if kind in {"direct_remote_ip", "remote_ip", "destination_ip"}:
-        address = {"direct_remote_ip": request.direct, "remote_ip": request.client}.get(kind, request.address)
-        network = ipaddress.ip_network(f"{value.address_prefix}/{value.prefix_len.value}", strict=False)
+        address = {"direct_remote_ip": request.direct, "remote_ip": request.client}.get(
+            kind, request.address
+        )
+        network = ipaddress.ip_network(
+            f"{value.address_prefix}/{value.prefix_len.value}", strict=False
+        )
         return ipaddress.ip_address(address) in network
     plain = {"any": True, "destination_port": value == request.port}
     if kind in plain:
         return plain[kind]
     if kind == "authenticated":
         return bool(request.peer) and text(value.principal_name, request.peer)
-    return text(value.path if kind == "url_path" else value, request.path if kind == "url_path" else request.sni)
+    return text(
+        value.path if kind == "url_path" else value,
+        request.path if kind == "url_path" else request.sni,
+    )
 
 
 def holds(matcher: Any, request: Request) -> bool:
@@ -97,7 +114,9 @@ def holds(matcher: Any, request: Request) -> bool:
     return not holds(inner, request) if kind.startswith("not_") else leaf(kind, matcher, request)
 
 
-def matched(rule: str, request: Request, *, action: str = "ALLOW", is_tcp: bool = False, **more: Any) -> bool:
+def matched(
+    rule: str, request: Request, *, action: str = "ALLOW", is_tcp: bool = False, **more: Any
+) -> bool:
     """Whether a rule matches a request."""
     document = f"""
 apiVersion: security.istio.io/v1
@@ -108,7 +127,8 @@ spec: {{action: {action}, rules: [{rule}]}}
     policies = edge(document).authorization_policies
     made = rules(policies, Action(action), more.get("domains", ("cluster.local",)), is_tcp=is_tcp)
     return any(
-        any(holds(p, request) for p in policy.permissions) and any(holds(p, request) for p in policy.principals)
+        any(holds(p, request) for p in policy.permissions)
+        and any(holds(p, request) for p in policy.principals)
         for policy in made.policies.values()
     )
 
@@ -131,21 +151,53 @@ def when(key: str, values: str) -> str:
 @pytest.mark.parametrize(
     ("rule", "yes", "no"),
     [
-        (source("principals: [cluster.local/ns/shop/sa/front]"), Request(FRONT), Request(f"{FRONT}er")),
-        (source('principals: ["cluster.local/ns/shop/*"]'), Request(FRONT), Request(FRONT.replace("shop", "x"))),
+        (
+            source("principals: [cluster.local/ns/shop/sa/front]"),
+            Request(FRONT),
+            Request(f"{FRONT}er"),
+        ),
+        (
+            source('principals: ["cluster.local/ns/shop/*"]'),
+            Request(FRONT),
+            Request(FRONT.replace("shop", "x")),
+        ),
         (source('principals: ["*/sa/front"]'), Request(FRONT), Request()),
         (source('principals: ["*"]'), Request(FRONT), Request()),
         (source('notPrincipals: ["*"]'), Request(), Request(FRONT)),
-        (source("namespaces: [shop]"), Request(FRONT), Request(FRONT.replace("/shop/", "/shopping/"))),
+        (
+            source("namespaces: [shop]"),
+            Request(FRONT),
+            Request(FRONT.replace("/shop/", "/shopping/")),
+        ),
         (source("notNamespaces: [shop]"), Request(FRONT.replace("shop", "x")), Request(FRONT)),
         (source("serviceAccounts: [front]"), Request(FRONT), Request(FRONT.replace("shop", "x"))),
         (source("serviceAccounts: [x/front]"), Request(FRONT.replace("shop", "x")), Request(FRONT)),
         (source("notServiceAccounts: [front]"), Request(f"{FRONT}er"), Request(FRONT)),
-        (source("trustDomains: [cluster.local]"), Request(FRONT), Request(FRONT.replace("cluster", "other"))),
-        (source("trustDomains: [cluster.local]"), Request(FRONT), Request(FRONT.replace("cluster.", "cluster-"))),
-        (source('trustDomains: ["*.local"]'), Request(FRONT), Request("spiffe://evil/ns/a.local/sa/front")),
-        (source('trustDomains: ["clu*"]'), Request(FRONT), Request(FRONT.replace("cluster", "a/cluster"))),
-        (source('notTrustDomains: ["clu*"]'), Request(FRONT.replace("cluster", "other")), Request(FRONT)),
+        (
+            source("trustDomains: [cluster.local]"),
+            Request(FRONT),
+            Request(FRONT.replace("cluster", "other")),
+        ),
+        (
+            source("trustDomains: [cluster.local]"),
+            Request(FRONT),
+            Request(FRONT.replace("cluster.", "cluster-")),
+        ),
+        (
+            source('trustDomains: ["*.local"]'),
+            Request(FRONT),
+            Request("spiffe://evil/ns/a.local/sa/front"),
+        ),
+        (
+            source('trustDomains: ["clu*"]'),
+            Request(FRONT),
+            Request(FRONT.replace("cluster", "a/cluster")),
+        ),
+        (
+            source('notTrustDomains: ["clu*"]'),
+            Request(FRONT.replace("cluster", "other")),
+            Request(FRONT),
+        ),
         (source("ipBlocks: [10.0.0.0/30]"), Request(), Request(direct="10.0.0.9")),
         (source("ipBlocks: ['fd00::/16']"), Request(direct="fd00::1"), Request()),
         (source("remoteIpBlocks: [6.6.6.6]"), Request(client="6.6.6.6"), Request(direct="6.6.6.6")),
@@ -159,7 +211,11 @@ def when(key: str, values: str) -> str:
         (operation('notPaths: ["/a/{*}"]'), Request(path="/a"), Request(path="/a/b")),
         (operation("ports: ['80']"), Request(), Request(port=81)),
         (operation("notPorts: ['80']"), Request(port=81), Request()),
-        (when("request.headers[x]", "[a]"), Request(headers={"x": "a"}), Request(headers={"x": "a,b"})),
+        (
+            when("request.headers[x]", "[a]"),
+            Request(headers={"x": "a"}),
+            Request(headers={"x": "a,b"}),
+        ),
         (when("request.headers[x]", '["*"]'), Request(headers={"x": ""}), Request()),
         (
             when("request.experimental.inline.headers[x]", '["a.b", "c*"]'),
@@ -173,9 +229,21 @@ def when(key: str, values: str) -> str:
             Request(metadata={"envoy.filters.a.b": {"c": ["x"]}}),
             Request(metadata={"envoy.filters.a.b": {"c": "x"}}),
         ),
-        (when("request.auth.claims[groups]", "[a]"), Request().claims(groups=["b", "a"]), Request().claims(groups="b")),
-        (when("request.auth.claims[a][b]", "[c]"), Request().claims(a={"b": "c"}), Request().claims(b="c")),
-        (when("request.auth.audiences", "[shop]"), Request().claims(aud="shop"), Request().claims(aud=["x"])),
+        (
+            when("request.auth.claims[groups]", "[a]"),
+            Request().claims(groups=["b", "a"]),
+            Request().claims(groups="b"),
+        ),
+        (
+            when("request.auth.claims[a][b]", "[c]"),
+            Request().claims(a={"b": "c"}),
+            Request().claims(b="c"),
+        ),
+        (
+            when("request.auth.audiences", "[shop]"),
+            Request().claims(aud="shop"),
+            Request().claims(aud=["x"]),
+        ),
         (when("request.auth.presenter", "[app]"), Request().claims(azp="app"), Request()),
     ],
 )
@@ -200,7 +268,9 @@ def test_a_rule_matches_what_it_says_and_nothing_else(rule: str, yes: Request, n
         ("me", "me", "ann", False),
     ],
 )
-def test_a_request_principal_is_issuer_and_subject(value: str, issuer: str, subject: str, expected: bool) -> None:
+def test_a_request_principal_is_issuer_and_subject(
+    value: str, issuer: str, subject: str, expected: bool
+) -> None:
     request = Request().claims(iss=issuer, sub=subject)
     assert matched(source(f'requestPrincipals: ["{value}"]'), request) is expected
 
@@ -227,7 +297,9 @@ def test_what_http_alone_knows_never_lets_a_tcp_connection_through() -> None:
     ):
         assert not matched(rule, Request(), is_tcp=True), rule
         assert matched(rule, Request(), is_tcp=True, action="DENY"), rule
-    assert not matched(operation("methods: [GET], ports: ['81']"), Request(), is_tcp=True, action="DENY")
+    assert not matched(
+        operation("methods: [GET], ports: ['81']"), Request(), is_tcp=True, action="DENY"
+    )
     assert matched(operation("ports: ['80']"), Request(), is_tcp=True)
 
 
@@ -252,8 +324,13 @@ def test_no_rules_match_nothing_and_an_empty_rule_matches_all() -> None:
         ("old/ns/a/sa", "td/ns/a/sa", False),
     ],
 )
-def test_principals_hold_in_all_of_the_mesh_s_trust_domains(principal: str, peer: str, expected: bool) -> None:
-    for rule in (source(f'principals: ["{principal}"]'), when("source.principal", f'["{principal}"]')):
+def test_principals_hold_in_all_of_the_mesh_s_trust_domains(
+    principal: str, peer: str, expected: bool
+) -> None:
+    for rule in (
+        source(f'principals: ["{principal}"]'),
+        when("source.principal", f'["{principal}"]'),
+    ):
         assert matched(rule, Request(f"spiffe://{peer}"), domains=("td", "old")) is expected
 
 
@@ -264,8 +341,12 @@ def test_a_trust_domain_s_alias_may_be_a_pattern() -> None:
 
 
 def test_a_trust_domain_stands_for_its_aliases() -> None:
-    assert matched(source("trustDomains: [old]"), Request("spiffe://td/ns/a/sa/b"), domains=("td", "old"))
-    assert not matched(source("notTrustDomains: [old]"), Request("spiffe://td/ns/a/sa/b"), domains=("td", "old"))
+    assert matched(
+        source("trustDomains: [old]"), Request("spiffe://td/ns/a/sa/b"), domains=("td", "old")
+    )
+    assert not matched(
+        source("notTrustDomains: [old]"), Request("spiffe://td/ns/a/sa/b"), domains=("td", "old")
+    )
 
 
 def test_a_value_that_would_break_an_expression_is_taken_literally() -> None:

@@ -1,4 +1,6 @@
-"""A port that HTTP services share: requests are routed by their host, and what is not HTTP is not taken for it."""
+"""A port that HTTP services share: requests are routed by their host, and what is not HTTP is not
+taken for it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ spec: {{hosts: [{name}.com], ports: [{{number: {PORT}, name: p, {port}}}], resol
 
 
 def told(*config: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The listener of the port on any address, and the names of all route tables with their hosts."""
+    """The listener of the port on any address, and the names of all route tables with their
+    hosts.
+    """
     translator = Translator()
     translator.update(mesh(service("web", "10.0.0.1", port=PORT), config="---".join(config)))
     made = as_dict(translator.snapshot(sidecar()))
@@ -35,14 +39,21 @@ def cluster_of(chain: dict[str, Any]) -> str:
     return str(chain["filters"][0]["typedConfig"]["cluster"])
 
 
-@pytest.mark.parametrize(("config", "cluster"), [((), "PassthroughCluster"), ((REFUSE,), "BlackHoleCluster")])
-def test_bytes_that_are_not_http_go_where_unknown_destinations_go(config: tuple[str, ...], cluster: str) -> None:
+@pytest.mark.parametrize(
+    ("config", "cluster"), [((), "PassthroughCluster"), ((REFUSE,), "BlackHoleCluster")]
+)
+def test_bytes_that_are_not_http_go_where_unknown_destinations_go(
+    config: tuple[str, ...], cluster: str
+) -> None:
     listener, _ = told(*config)
     [http] = listener["filterChains"]
     assert http["filterChainMatch"]["transportProtocol"] == "raw_buffer"
     assert {"http/1.1", "h2c"} <= set(http["filterChainMatch"]["applicationProtocols"])
     assert cluster_of(listener["defaultFilterChain"]) == cluster
-    assert [f["name"].rpartition(".")[2] for f in listener["listenerFilters"]] == ["tls_inspector", "http_inspector"]
+    assert [f["name"].rpartition(".")[2] for f in listener["listenerFilters"]] == [
+        "tls_inspector",
+        "http_inspector",
+    ]
 
 
 def test_a_client_that_connects_early_is_waited_for_without_end() -> None:

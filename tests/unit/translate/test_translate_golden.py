@@ -1,7 +1,8 @@
 """Whole meshes in, Envoy's resources out: as reviewed, and as a real Envoy takes them.
 
-`tests/golden/translate/<case>.in.yaml` lists services (and Istio resources under `config`), `<case>.<proxy>.out.yaml`
-is what that proxy gets. With `meshed: true`, the workloads that endpoints name are attested.
+`tests/golden/translate/<case>.in.yaml` lists services (and Istio resources under `config`),
+`<case>.<proxy>.out.yaml` is what that proxy gets. With `meshed: true`, the workloads that endpoints
+name are attested.
 """
 
 from __future__ import annotations
@@ -28,14 +29,23 @@ from dockermesh.translate.translator import Translator
 
 CASES = Path(__file__).parents[2] / "golden" / "translate"
 NAMES = sorted(path.name.removesuffix(".in.yaml") for path in CASES.glob("*.in.yaml"))
-PROXIES: dict[str, Proxy] = {"sidecar": sidecar("reviews-1", 9080), "gateway": gateway({"istio": "ingressgateway"})}
+PROXIES: dict[str, Proxy] = {
+    "sidecar": sidecar("reviews-1", 9080),
+    "gateway": gateway({"istio": "ingressgateway"}),
+}
 
 
 def service_of(text: dict[str, Any]) -> Service:
     ports = tuple(Port(p["number"], Protocol(p.get("protocol", "auto"))) for p in text["ports"])
-    endpoints = tuple(Endpoint(**e | {"health": Health(e.get("health", "healthy"))}) for e in text["endpoints"])
+    endpoints = tuple(
+        Endpoint(**e | {"health": Health(e.get("health", "healthy"))}) for e in text["endpoints"]
+    )
     return Service(
-        text["name"], f"{text['name']}.service.consul", ports, endpoints, aliases=tuple(text.get("aliases", ()))
+        text["name"],
+        f"{text['name']}.service.consul",
+        ports,
+        endpoints,
+        aliases=tuple(text.get("aliases", ())),
     )
 
 
@@ -56,7 +66,11 @@ def translated(case: str, proxy: str) -> dict[str, list[dict[str, Any]]]:
     read = yaml.safe_load((CASES / f"{case}.in.yaml").read_text())
     config = edge(yaml.safe_dump_all(read["config"])) if read.get("config") else None
     services = [service_of(s) for s in read["services"]]
-    workloads = [meshed(s, e) for s in services for e in s.endpoints if e.workload] if read.get("meshed") else []
+    workloads = (
+        [meshed(s, e) for s in services for e in s.endpoints if e.workload]
+        if read.get("meshed")
+        else []
+    )
     translator = Translator()
     translator.update(build_mesh(catalog(services, workloads), config=config))
     return as_dict(translator.snapshot(PROXIES[proxy]))
@@ -72,11 +86,16 @@ def issued() -> list[dict[str, Any]]:
         "privateKey": {"inlineString": leaf.key.decode()},
     }
     roots = {"trustedCa": {"inlineString": authority.roots_pem.decode()}}
-    return [{"name": "default", "tlsCertificate": pair}, {"name": "ROOTCA", "validationContext": roots}]
+    return [
+        {"name": "default", "tlsCertificate": pair},
+        {"name": "ROOTCA", "validationContext": roots},
+    ]
 
 
 def static(resources: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """The resources as one bootstrap without a control plane: routes and endpoints put where they are referred to."""
+    """The resources as one bootstrap without a control plane: routes and endpoints put where they
+    are referred to.
+    """
     routes = {route["name"]: route for route in resources["routes"]}
     endpoints = {assignment["clusterName"]: assignment for assignment in resources["endpoints"]}
 
@@ -113,7 +132,10 @@ def static(resources: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 @pytest.mark.parametrize("proxy", PROXIES)
 @pytest.mark.parametrize("case", NAMES)
 def test_resources(case: str, proxy: str, golden: Callable[[Path, str], None]) -> None:
-    golden(CASES / f"{case}.{proxy}.out.yaml", yaml.safe_dump(translated(case, proxy), sort_keys=True, width=120))
+    golden(
+        CASES / f"{case}.{proxy}.out.yaml",
+        yaml.safe_dump(translated(case, proxy), sort_keys=True, width=120),
+    )
 
 
 @pytest.mark.binary
@@ -123,7 +145,16 @@ def test_envoy_takes_them(case: str, proxy: str, tmp_path: Path) -> None:
     file = tmp_path / "bootstrap.json"
     file.write_text(json.dumps(static(translated(case, proxy))))
     done = subprocess.run(
-        [envoy_binary(), "--mode", "validate", "-c", str(file), "-l", "error", "--disable-hot-restart"],
+        [
+            envoy_binary(),
+            "--mode",
+            "validate",
+            "-c",
+            str(file),
+            "-l",
+            "error",
+            "--disable-hot-restart",
+        ],
         capture_output=True,
         text=True,
         check=False,

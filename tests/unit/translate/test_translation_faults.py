@@ -15,7 +15,14 @@ from dockermesh.translate.mesh import MeshState
 from dockermesh.translate.translator import Translator
 
 
-def rule(name: str, host: str = "reviews", spec: str = "", *, namespace: str = "default", created: str = "") -> str:
+def rule(
+    name: str,
+    host: str = "reviews",
+    spec: str = "",
+    *,
+    namespace: str = "default",
+    created: str = "",
+) -> str:
     stamp = f", creationTimestamp: '2026-01-0{created}T00:00:00Z'" if created else ""
     return f"""
 apiVersion: networking.istio.io/v1
@@ -73,12 +80,18 @@ def test_of_two_virtual_services_for_a_host_the_younger_is_told_of_the_older() -
     [
         rule("b", "ratings"),
         rule("b", spec="gateways: [edge], http: [{route: [{destination: {host: reviews}}]}]"),
-        rule("b", "reviews.service.consul", "exportTo: [.], http: [{route: [{destination: {host: reviews}}]}]"),
+        rule(
+            "b",
+            "reviews.service.consul",
+            "exportTo: [.], http: [{route: [{destination: {host: reviews}}]}]",
+        ),
     ],
 )
 def test_rules_that_never_meet_do_not_conflict(other: str) -> None:
     elsewhere = rule(
-        "a", "reviews.service.consul", "exportTo: [shop], http: [{route: [{destination: {host: reviews}}]}]"
+        "a",
+        "reviews.service.consul",
+        "exportTo: [shop], http: [{route: [{destination: {host: reviews}}]}]",
     )
     assert faults("VirtualService default/b", elsewhere, other) == []
 
@@ -86,7 +99,14 @@ def test_rules_that_never_meet_do_not_conflict(other: str) -> None:
 def test_a_rule_for_one_namespace_meets_one_for_all_there() -> None:
     own = "exportTo: [.], http: [{route: [{destination: {host: reviews}}]}]"
     older = rule("a", "reviews.service.consul", own, namespace="shop")
-    assert len(faults("VirtualService zoo/b", older, rule("b", "reviews.service.consul", namespace="zoo"))) == 1
+    assert (
+        len(
+            faults(
+                "VirtualService zoo/b", older, rule("b", "reviews.service.consul", namespace="zoo")
+            )
+        )
+        == 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -95,7 +115,12 @@ def test_a_rule_for_one_namespace_meets_one_for_all_there() -> None:
         ("", "there is no VirtualService shop/part"),
         (rule("part", "ratings", namespace="shop"), "has hosts, so it is no delegate"),
         (
-            rule("part", "", "exportTo: [.], http: [{route: [{destination: {host: reviews}}]}]", namespace="shop"),
+            rule(
+                "part",
+                "",
+                "exportTo: [.], http: [{route: [{destination: {host: reviews}}]}]",
+                namespace="shop",
+            ),
             "is not exported to namespace default",
         ),
         (rule("part", "", namespace="shop"), ""),
@@ -105,16 +130,23 @@ def test_a_delegate_that_cannot_be_used_is_told(delegate: str, why: str) -> None
     root = rule("root", spec="http: [{delegate: {name: part, namespace: shop}}]")
     found = faults("VirtualService default/root", *filter(None, (root, delegate)))
     assert [reason for reason, _ in found] == [Reason.REFERENCE_NOT_FOUND] * bool(why)
-    assert all(why in message and message.startswith("spec.http[0].delegate: ") for _, message in found)
+    assert all(
+        why in message and message.startswith("spec.http[0].delegate: ") for _, message in found
+    )
 
 
 def test_policies_and_subsets_that_an_older_destination_rule_has_are_told() -> None:
     policy = "trafficPolicy: {loadBalancer: {simple: RANDOM}}"
     first = destination_rule("a", f"{policy}, subsets: [{{name: v1, labels: {{version: v1}}}}]")
     more = "{name: v1, labels: {version: v3}}"
-    second = destination_rule("b", f"{policy}, subsets: [{{name: v2, labels: {{version: v2}}}}, {more}]")
+    second = destination_rule(
+        "b", f"{policy}, subsets: [{{name: v2, labels: {{version: v2}}}}, {more}]"
+    )
     found = faults("DestinationRule default/b", first, second)
-    assert [message.partition(":")[0] for _, message in found] == ["spec.trafficPolicy", "spec.subsets[1]"]
+    assert [message.partition(":")[0] for _, message in found] == [
+        "spec.trafficPolicy",
+        "spec.subsets[1]",
+    ]
     assert faults("DestinationRule default/a", first, second) == []
 
 
@@ -143,9 +175,15 @@ def test_servers_that_an_older_gateway_leaves_no_room_are_told(
 
 def test_a_server_name_that_another_rule_passes_on_is_told() -> None:
     passing = gateway_of("edge", 443, "TLS", "hosts: ['*.example'], tls: {mode: PASSTHROUGH}")
-    tls = "gateways: [edge], tls: [{match: [{sniHosts: [a.example]}], route: [{destination: {host: reviews}}]}]"
+    tls = (
+        "gateways: [edge], tls: [{match: [{sniHosts: [a.example]}], route: [{destination: {host:"
+        " reviews}}]}]"
+    )
     [(reason, message)] = faults(
-        "VirtualService default/b", passing, rule("a", "a.example", tls), rule("b", "a.example", tls)
+        "VirtualService default/b",
+        passing,
+        rule("a", "a.example", tls),
+        rule("b", "a.example", tls),
     )
     assert reason is Reason.CONFLICTED and "VirtualService default/a" in message
 
@@ -158,11 +196,14 @@ def test_a_server_name_that_another_rule_passes_on_is_told() -> None:
         ("PeerAuthentication", "security", "selector: {matchLabels: %s}, "),
     ],
 )
-def test_of_two_for_the_same_workloads_the_younger_is_told(kind: str, api: str, selector: str, labels: str) -> None:
+def test_of_two_for_the_same_workloads_the_younger_is_told(
+    kind: str, api: str, selector: str, labels: str
+) -> None:
     more = "egress: [{hosts: ['*/*']}]" if kind == "Sidecar" else "mtls: {mode: STRICT}"
     spec = f"{selector % labels if labels else ''}{more}"
     texts = [
-        f"apiVersion: {api}.istio.io/v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: shop}}\nspec: {{{spec}}}\n"
+        f"apiVersion: {api}.istio.io/v1\nkind: {kind}\nmetadata: {{name: {name}, namespace:"
+        f" shop}}\nspec: {{{spec}}}\n"
         for name in "ab"
     ]
     [(reason, message)] = faults(f"{kind} shop/b", *texts)
@@ -207,19 +248,28 @@ spec: {action: CUSTOM, provider: {name: opa}, rules: [{}]}
 """
     ((reason, message),) = faults("AuthorizationPolicy default/ask", policy)
     assert (reason, "opa" in message) == (Reason.REFERENCE_NOT_FOUND, True)
-    provider = "{name: opa, envoyExtAuthzGrpc: {service: opa.default.svc.cluster.local, port: 9000}}"
+    provider = (
+        "{name: opa, envoyExtAuthzGrpc: {service: opa.default.svc.cluster.local, port: 9000}}"
+    )
     known = f"{{kind: MeshConfig, spec: {{extensionProviders: [{provider}]}}}}\n"
     assert faults("AuthorizationPolicy default/ask", policy, known) == []
 
 
 def test_kinds_that_are_only_kept_are_told() -> None:
-    telemetry = "{apiVersion: telemetry.istio.io/v1, kind: Telemetry, metadata: {name: all}, spec: {}}"
+    telemetry = (
+        "{apiVersion: telemetry.istio.io/v1, kind: Telemetry, metadata: {name: all}, spec: {}}"
+    )
     ((reason, message),) = faults("Telemetry default/all", telemetry)
-    assert (reason, message) == (Reason.NOT_TRANSLATED, "spec: Telemetry is kept, but has no effect yet")
+    assert (reason, message) == (
+        Reason.NOT_TRANSLATED,
+        "spec: Telemetry is kept, but has no effect yet",
+    )
 
 
 def test_all_settings_are_read_or_told() -> None:
-    """A field of MeshConfig is either used by `with_mesh_config`, or named as being without effect."""
+    """A field of MeshConfig is either used by `with_mesh_config`, or named as being without
+    effect.
+    """
     source = inspect.getsource(settings.with_mesh_config)
     unread = {f.name for f in fields(MeshConfig) if f"config.{f.name}" not in source}
     assert unread == set(settings._WITHOUT_EFFECT)

@@ -95,7 +95,9 @@ def test_a_grown_mesh_equals_one_that_was_so_from_the_start() -> None:
     translator.update(build_mesh(catalog(gone), previous=state))
     fresh = Translator()
     fresh.update(mesh(*gone))
-    assert versions(translator.snapshot(sidecar("s1-1", 9080))) == versions(fresh.snapshot(sidecar("s1-1", 9080)))
+    assert versions(translator.snapshot(sidecar("s1-1", 9080))) == versions(
+        fresh.snapshot(sidecar("s1-1", 9080))
+    )
 
 
 def test_replicas_share_their_resources() -> None:
@@ -132,7 +134,10 @@ def test_two_http_ports_leave_port_80_alone() -> None:
 
 def test_no_domain_stands_twice_in_a_table() -> None:
     """Envoy refuses the whole table then."""
-    clash = [service(n, "10.0.0.1", aliases=("shared", "Shared", "b", "a.service")) for n in ("a", "b", "c")]
+    clash = [
+        service(n, "10.0.0.1", aliases=("shared", "Shared", "b", "a.service"))
+        for n in ("a", "b", "c")
+    ]
     translator = Translator()
     translator.update(mesh(*clash))
     for name, table in messages(translator.snapshot(sidecar()), "routes").items():
@@ -141,12 +146,18 @@ def test_no_domain_stands_twice_in_a_table() -> None:
 
 
 def test_unknown_destinations_pass_or_are_refused() -> None:
-    for settings, cluster, code in ((None, "PassthroughCluster", 0), (MeshSettings(allow_any=False), "", 502)):
+    for settings, cluster, code in (
+        (None, "PassthroughCluster", 0),
+        (MeshSettings(allow_any=False), "", 502),
+    ):
         translator = Translator()
         translator.update(mesh(service("reviews", "10.0.0.1"), settings=settings))
         rest = messages(translator.snapshot(sidecar()), "routes")["9080"].virtual_hosts[-1]
         assert list(rest.domains) == ["*"]
-        assert (rest.routes[0].route.cluster, rest.routes[0].direct_response.status) == (cluster, code)
+        assert (rest.routes[0].route.cluster, rest.routes[0].direct_response.status) == (
+            cluster,
+            code,
+        )
 
 
 def test_unhealthy_endpoints_are_used_only_where_there_is_no_other() -> None:
@@ -182,7 +193,9 @@ def test_a_gateway_is_translated_again_only_when_its_config_changes() -> None:
     translator.update(state)
     translator.snapshot(gateway(EDGE))
     assert translator.counters.gateways == 1
-    translator.update(build_mesh(catalog(state.services.values()), config=edge(GATEWAY), previous=state))
+    translator.update(
+        build_mesh(catalog(state.services.values()), config=edge(GATEWAY), previous=state)
+    )
     translator.snapshot(gateway(EDGE))
     assert translator.counters.gateways == 2
 
@@ -191,5 +204,7 @@ def test_an_inbound_listener_has_no_address_of_the_replica() -> None:
     own = workload("reviews-1", 9080, address="172.28.77.77")
     translator = Translator()
     translator.update(build_mesh(catalog([service("reviews", "10.0.0.1")], [own])))
-    listener = messages(translator.snapshot(replace(sidecar("reviews-1", 9080), workload=own)), "listeners")
+    listener = messages(
+        translator.snapshot(replace(sidecar("reviews-1", 9080), workload=own)), "listeners"
+    )
     assert "172.28.77.77" not in str(listener["virtualInbound"])

@@ -27,7 +27,12 @@ def test_sotw(names: list[str], version: str, nonce: str, type_url: str, error: 
     assert (request.type_url, request.error, request.node) == (type_url, error, None)
 
 
-@given(st.lists(TEXTS, max_size=5), st.lists(TEXTS, max_size=5), st.dictionaries(TEXTS, TEXTS, max_size=5), TEXTS)
+@given(
+    st.lists(TEXTS, max_size=5),
+    st.lists(TEXTS, max_size=5),
+    st.dictionaries(TEXTS, TEXTS, max_size=5),
+    TEXTS,
+)
 def test_delta(names: list[str], dropped: list[str], initial: dict[str, str], nonce: str) -> None:
     message = discovery_pb2.DeltaDiscoveryRequest(
         type_url=ENDPOINTS,
@@ -52,7 +57,9 @@ def test_garbage_is_a_request_or_malformed(raw: bytes) -> None:
             continue
 
 
-@pytest.mark.parametrize("raw", [b"\xff", b"\x0a\x05ab", b"\x0b", b"\x0a\x02\xff\xff", b"\x08\x01", b"\xff" * 20])
+@pytest.mark.parametrize(
+    "raw", [b"\xff", b"\x0a\x05ab", b"\x0b", b"\x0a\x02\xff\xff", b"\x08\x01", b"\xff" * 20]
+)
 def test_malformed(raw: bytes) -> None:
     with pytest.raises(Malformed):
         decode_sotw(raw)
@@ -64,7 +71,11 @@ def test_an_ack_repeats_the_body_of_the_subscription() -> None:
     ack = discovery_pb2.DiscoveryRequest(
         version_info="v", resource_names=["a", "b"], type_url=ENDPOINTS, response_nonce="1"
     )
-    assert decode_sotw(first.SerializeToString()).body == decode_sotw(ack.SerializeToString()).body != b""
+    assert (
+        decode_sotw(first.SerializeToString()).body
+        == decode_sotw(ack.SerializeToString()).body
+        != b""
+    )
 
 
 def test_equal_subscriptions_are_decoded_once_but_nodes_are_not_kept() -> None:

@@ -52,7 +52,10 @@ def test_a_change_of_the_base_is_diffed_once_for_all_proxies() -> None:
     old, new = ResourceSet([resource("a")]), ResourceSet([resource("a", "2")])
     differ = Differ()
     diffs = [
-        differ(ResourceSet([resource("mine", str(i))], base=old), ResourceSet([resource("mine", str(i))], base=new))
+        differ(
+            ResourceSet([resource("mine", str(i))], base=old),
+            ResourceSet([resource("mine", str(i))], base=new),
+        )
         for i in range(3)
     ]
     assert diffs[0] == Diff(changed=("a",))
@@ -72,7 +75,9 @@ def test_a_hidden_change_is_no_change() -> None:
 
 def test_dropping_an_override_shows_the_base_again() -> None:
     base = ResourceSet([resource("a", "base")])
-    assert Differ()(ResourceSet([resource("a", "own"), resource("b")], base=base), base) == Diff(("a",), ("b",))
+    assert Differ()(ResourceSet([resource("a", "own"), resource("b")], base=base), base) == Diff(
+        ("a",), ("b",)
+    )
 
 
 def test_cluster_knows_where_its_endpoints_come_from() -> None:
@@ -96,14 +101,23 @@ def test_unknown_types_are_empty() -> None:
 def test_assembled_bytes_are_the_messages_that_protobuf_reads() -> None:
     cache = ResponseCache()
     parts = (resource("a", "x" * 300), resource("b", ""))
-    delta = discovery_pb2.DeltaDiscoveryResponse.FromString(cache.make_delta(ENDPOINTS, parts, ("gone",)).data)
+    delta = discovery_pb2.DeltaDiscoveryResponse.FromString(
+        cache.make_delta(ENDPOINTS, parts, ("gone",)).data
+    )
     assert [(r.name, r.version, r.resource.value) for r in delta.resources] == [
         ("a", parts[0].version, b"x" * 300),
         ("b", parts[1].version, b""),
     ]
-    assert (delta.type_url, delta.nonce, list(delta.removed_resources)) == (ENDPOINTS, "1", ["gone"])
+    assert (delta.type_url, delta.nonce, list(delta.removed_resources)) == (
+        ENDPOINTS,
+        "1",
+        ["gone"],
+    )
     sotw = discovery_pb2.DiscoveryResponse.FromString(cache.make_sotw(ENDPOINTS, parts, "v").data)
-    assert [(a.type_url, a.value) for a in sotw.resources] == [(ENDPOINTS, b"x" * 300), (ENDPOINTS, b"")]
+    assert [(a.type_url, a.value) for a in sotw.resources] == [
+        (ENDPOINTS, b"x" * 300),
+        (ENDPOINTS, b""),
+    ]
     assert (sotw.type_url, sotw.nonce, sotw.version_info) == (ENDPOINTS, "2", "v")
 
 

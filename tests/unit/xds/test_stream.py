@@ -8,7 +8,17 @@ import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
-from dockermesh.xds import CLUSTER, ENDPOINTS, LISTENER, ROUTES, Metrics, Resource, ResourceSet, Snapshot, make_resource
+from dockermesh.xds import (
+    CLUSTER,
+    ENDPOINTS,
+    LISTENER,
+    ROUTES,
+    Metrics,
+    Resource,
+    ResourceSet,
+    Snapshot,
+    make_resource,
+)
 from dockermesh.xds.request import Decoder
 from dockermesh.xds.responses import Response, ResponseCache
 from dockermesh.xds.stream import GATE_SECONDS, StreamState
@@ -35,11 +45,15 @@ def mesh(*names: str, body: str = "1", endpoints: str = "1", routes: str = "1") 
 class Peer:
     """A proxy that subscribed to everything, and answers only when told."""
 
-    def __init__(self, snapshot: Snapshot, *, delta: bool, names: tuple[str, ...] = ("a", "b", "c")) -> None:
+    def __init__(
+        self, snapshot: Snapshot, *, delta: bool, names: tuple[str, ...] = ("a", "b", "c")
+    ) -> None:
         self.delta, self.now = delta, 0.0
         self.names = {CLUSTER: (), ENDPOINTS: names, LISTENER: (), ROUTES: ("r",)}
         self.metrics = Metrics()
-        self.state = StreamState(delta=delta, cache=ResponseCache(), decode=Decoder(), metrics=self.metrics)
+        self.state = StreamState(
+            delta=delta, cache=ResponseCache(), decode=Decoder(), metrics=self.metrics
+        )
         self.state.publish(snapshot)
         for type_url in self.names:
             self.request(type_url, first=True)
@@ -47,7 +61,13 @@ class Peer:
                 self.answer(response)
 
     def request(
-        self, type_url: str, *, first: bool = False, nonce: str = "", version: str = "", error: str = ""
+        self,
+        type_url: str,
+        *,
+        first: bool = False,
+        nonce: str = "",
+        version: str = "",
+        error: str = "",
     ) -> None:
         message: Any
         if self.delta:
@@ -55,7 +75,9 @@ class Peer:
             if first:
                 message.resource_names_subscribe.extend(self.names[type_url])
         else:
-            message = discovery_pb2.DiscoveryRequest(type_url=type_url, response_nonce=nonce, version_info=version)
+            message = discovery_pb2.DiscoveryRequest(
+                type_url=type_url, response_nonce=nonce, version_info=version
+            )
             message.resource_names.extend(self.names[type_url])
         if error:
             message.error_detail.message = error
@@ -65,19 +87,25 @@ class Peer:
         return self.state.next(self.now)
 
     def answer(self, response: Response, error: str = "") -> None:
-        kind: Any = discovery_pb2.DeltaDiscoveryResponse if self.delta else discovery_pb2.DiscoveryResponse
+        kind: Any = (
+            discovery_pb2.DeltaDiscoveryResponse if self.delta else discovery_pb2.DiscoveryResponse
+        )
         type_url = kind.FromString(response.data).type_url
         self.request(type_url, nonce=response.nonce, version=response.version, error=error)
 
     def type_of(self, response: Response | None) -> str:
         assert response is not None
-        kind: Any = discovery_pb2.DeltaDiscoveryResponse if self.delta else discovery_pb2.DiscoveryResponse
+        kind: Any = (
+            discovery_pb2.DeltaDiscoveryResponse if self.delta else discovery_pb2.DiscoveryResponse
+        )
         return str(kind.FromString(response.data).type_url)
 
     def settle(self) -> list[tuple[str, tuple[str, ...], tuple[str, ...]]]:
         seen = []
         while (response := self.next()) is not None:
-            seen.append((self.type_of(response).rsplit(".", 1)[1], response.names, response.removed))
+            seen.append(
+                (self.type_of(response).rsplit(".", 1)[1], response.names, response.removed)
+            )
             self.answer(response)
         return seen
 
@@ -104,7 +132,9 @@ def test_a_changed_cluster_gets_its_endpoints_again(delta: bool) -> None:
     peer = Peer(first, delta=delta)
     changed = ResourceSet([cluster("a", "2")], base=first.clusters)
     peer.state.publish(Snapshot(changed, first.endpoints, first.listeners, first.routes))
-    assert [(kind, names) for kind, names, _ in peer.settle()][1:] == [("ClusterLoadAssignment", ("a",))]
+    assert [(kind, names) for kind, names, _ in peer.settle()][1:] == [
+        ("ClusterLoadAssignment", ("a",))
+    ]
 
 
 def test_make_before_break(delta: bool) -> None:
@@ -114,7 +144,13 @@ def test_make_before_break(delta: bool) -> None:
     seen = peer.settle()
     kinds = [kind for kind, _, _ in seen]
     if delta:
-        assert kinds == ["Cluster", "ClusterLoadAssignment", "RouteConfiguration", "Cluster", "ClusterLoadAssignment"]
+        assert kinds == [
+            "Cluster",
+            "ClusterLoadAssignment",
+            "RouteConfiguration",
+            "Cluster",
+            "ClusterLoadAssignment",
+        ]
         assert [removed for _, _, removed in seen] == [(), (), (), ("a",), ("a",)]
     else:
         assert kinds == ["Cluster", "ClusterLoadAssignment", "RouteConfiguration", "Cluster"]
@@ -161,10 +197,14 @@ def test_a_refused_version_is_not_sent_again_until_it_changes(delta: bool) -> No
     assert peer.state.subscriptions[ENDPOINTS].acked_version == accepted
     peer.state.publish(mesh("a", "b", endpoints="2"))
     assert peer.next() is None, "equal content"
-    half = ResourceSet([make_resource(ENDPOINTS, "a", b"a=3")], base=plain(ENDPOINTS, "a", "b", body="2"))
+    half = ResourceSet(
+        [make_resource(ENDPOINTS, "a", b"a=3")], base=plain(ENDPOINTS, "a", "b", body="2")
+    )
     first = mesh("a", "b")
     peer.state.publish(Snapshot(first.clusters, half, first.listeners, first.routes))
-    assert sorted(peer.settle()[0][1]) == ["a", "b"], "nothing of the refused response may have been applied"
+    assert sorted(peer.settle()[0][1]) == ["a", "b"], (
+        "nothing of the refused response may have been applied"
+    )
     assert peer.state.subscriptions[ENDPOINTS].nack is None
 
 
@@ -174,7 +214,9 @@ def test_sotw_resumes_only_with_the_same_subscription() -> None:
     for names, expected in ((("a",), None), (("a", "b"), ("a", "b"))):
         again = StreamState(delta=False, cache=ResponseCache(), decode=Decoder(), metrics=Metrics())
         again.publish(mesh("a", "b"))
-        message = discovery_pb2.DiscoveryRequest(type_url=ENDPOINTS, version_info=version, resource_names=names)
+        message = discovery_pb2.DiscoveryRequest(
+            type_url=ENDPOINTS, version_info=version, resource_names=names
+        )
         again.receive(message.SerializeToString(), 0.0)
         response = again.next(0.0)
         assert (response and response.names) == expected
@@ -191,7 +233,9 @@ def test_an_empty_list_after_names_unsubscribes() -> None:
         if names:
             assert response is not None
             assert response.names == ("a",)
-            ack = discovery_pb2.DiscoveryRequest(type_url=CLUSTER, resource_names=names, response_nonce=response.nonce)
+            ack = discovery_pb2.DiscoveryRequest(
+                type_url=CLUSTER, resource_names=names, response_nonce=response.nonce
+            )
             state.receive(ack.SerializeToString(), 0.0)
     state.publish(mesh("a", "b", body="2"))
     assert state.next(0.0) is None
@@ -201,7 +245,9 @@ def test_an_empty_list_after_names_unsubscribes() -> None:
 
 def test_unsubscribing_a_name_under_a_wildcard_is_answered() -> None:
     peer = Peer(mesh("a", "b"), delta=True)
-    message = discovery_pb2.DeltaDiscoveryRequest(type_url=CLUSTER, resource_names_unsubscribe=["a", "nobody"])
+    message = discovery_pb2.DeltaDiscoveryRequest(
+        type_url=CLUSTER, resource_names_unsubscribe=["a", "nobody"]
+    )
     peer.state.receive(message.SerializeToString(), 0.0)
     assert peer.settle()[0] == ("Cluster", ("a",), ("nobody",))
 

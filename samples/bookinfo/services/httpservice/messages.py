@@ -1,4 +1,6 @@
-"""Requests and responses as plain values, so that a service's routes are functions that need no socket to be tested."""
+"""Requests and responses as plain values, so that a service's routes are functions that need no
+socket to be tested.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One response with its whole body, so that its length is always known and the connection can be kept."""
+    """One response with its whole body, so that its length is always known and the connection can
+    be kept.
+    """
 
     status: int
     body: bytes = b""
@@ -41,7 +45,10 @@ def error_response(status: int, message: str) -> Response:
 
 def html_response(page: str, status: int = HTTPStatus.OK) -> Response:
     """A page that may use its own inline style, and otherwise loads and runs nothing."""
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; form-action 'self'; base-uri 'none'"
+    policy = (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; form-action 'self';"
+        " base-uri 'none'"
+    )
     headers = (("content-security-policy", policy), ("cache-control", "no-store"))
     return Response(status, page.encode(), "text/html; charset=utf-8", headers)
 

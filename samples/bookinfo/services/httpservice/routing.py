@@ -1,6 +1,7 @@
 """Paths to functions: `/reviews/{product}` matches one segment and hands it over as text.
 
-The first route that fits path and method wins; a path that fits with another method only is 405, none at all 404.
+The first route that fits path and method wins; a path that fits with another method only is 405,
+none at all 404.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ Handler = Callable[..., Response]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One method on one path template; the handler gets the request, and the segments in braces by name."""
+    """One method on one path template; the handler gets the request, and the segments in braces by
+    name.
+    """
 
     method: str
     template: str
@@ -54,8 +57,12 @@ class Router:
                 return route.handler(request, **values)
             allowed.append(route.method)
         if allowed:
-            refusal = error_response(HTTPStatus.METHOD_NOT_ALLOWED, f"{request.path} takes {', '.join(allowed)}")
-            return Response(refusal.status, refusal.body, refusal.content_type, (("allow", ", ".join(allowed)),))
+            refusal = error_response(
+                HTTPStatus.METHOD_NOT_ALLOWED, f"{request.path} takes {', '.join(allowed)}"
+            )
+            return Response(
+                refusal.status, refusal.body, refusal.content_type, (("allow", ", ".join(allowed)),)
+            )
         return error_response(HTTPStatus.NOT_FOUND, f"there is nothing at {request.path}")
 
 

@@ -1,8 +1,9 @@
 """Serves a router until SIGTERM, then leaves without dropping a request.
 
-Invariant: a request that has been read is answered before the process ends, unless that takes longer than `_GRACE`.
-Leaving has two steps: for `DRAIN_SECONDS` everything is still served, but each answer closes its connection and
-`/health` says 503, so that callers move on by themselves; then the listener closes and requests in hand are finished.
+Invariant: a request that has been read is answered before the process ends, unless that takes
+longer than `_GRACE`. Leaving has two steps: for `DRAIN_SECONDS` everything is still served, but
+each answer closes its connection and `/health` says 503, so that callers move on by themselves;
+then the listener closes and requests in hand are finished.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ App = Callable[[Request], Response]
 
 _GRACE = 8.0  # below the ten seconds after which `docker stop` kills
 _LARGEST_BODY = 64 * 1024
-# Longer than the hour after which Envoy drops an idle connection: whoever closes first may cross a request on its way.
+# Longer than the hour after which Envoy drops an idle connection: whoever closes first may cross a
+# request on its way.
 _IDLE_SECONDS = 3900.0
 
 
@@ -69,7 +71,9 @@ class Server(ThreadingHTTPServer):
         super().__init__(("", port), _Connection)
 
     def server_bind(self) -> None:
-        """Bind without HTTPServer's reverse lookup of the address, which can hang on a slow DNS server."""
+        """Bind without HTTPServer's reverse lookup of the address, which can hang on a slow DNS
+        server.
+        """
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_name, self.server_port = self.served_by, self.socket.getsockname()[1]
@@ -108,9 +112,13 @@ class _Connection(BaseHTTPRequestHandler):
             return error_response(HTTPStatus.LENGTH_REQUIRED, "send the body with a Content-Length")
         if int(length) > _LARGEST_BODY:
             self.close_connection = True
-            return error_response(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body may have {_LARGEST_BODY} bytes")
+            return error_response(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body may have {_LARGEST_BODY} bytes"
+            )
         headers = {name.lower(): value for name, value in self.headers.items()}
-        return Request(self.command, self.path.partition("?")[0], headers, self.rfile.read(int(length)))
+        return Request(
+            self.command, self.path.partition("?")[0], headers, self.rfile.read(int(length))
+        )
 
     def _call(self, request: Request) -> Response:
         try:
@@ -136,7 +144,10 @@ class _Connection(BaseHTTPRequestHandler):
 
     def _log(self, status: int, seconds: float) -> None:
         request_id = self.headers.get("x-request-id", "-")
-        line = f"{self.command} {self.path} {status:d} {seconds * 1000:.0f}ms request-id={request_id}\n"
+        line = (
+            f"{self.command} {self.path} {status:d} {seconds * 1000:.0f}ms"
+            f" request-id={request_id}\n"
+        )
         sys.stdout.write(line)
         sys.stdout.flush()
 
@@ -154,21 +165,30 @@ def health_route(service: str, drain: Drain) -> Route:
     def health(_request: Request) -> Response:
         if drain.leaving:
             return error_response(HTTPStatus.SERVICE_UNAVAILABLE, f"{service} is leaving")
-        return Response(HTTPStatus.OK, f'{{"status": "{service} is healthy"}}\n'.encode(), "application/json")
+        return Response(
+            HTTPStatus.OK, f'{{"status": "{service} is healthy"}}\n'.encode(), "application/json"
+        )
 
     return Route("GET", "/health", health)
 
 
-def run(service: str, title: str, routes: list[Route], environment: Mapping[str, str] = os.environ) -> None:
+def run(
+    service: str, title: str, routes: list[Route], environment: Mapping[str, str] = os.environ
+) -> None:
     """Serve the routes and `/health` on PORT (9080) until SIGTERM or SIGINT."""
-    # Blocked here and in all threads to come, and waited for below: a handler could interrupt whoever holds a lock.
+    # Blocked here and in all threads to come, and waited for below: a handler could interrupt
+    # whoever holds a lock.
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     drain = Drain()
     version = environment.get("SERVICE_VERSION", "v1")
     router = Router([*routes, health_route(title, drain)])
-    server = Server(int(environment.get("PORT", "9080")), router, served_by=f"{service}-{version}", drain=drain)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True).start()
+    server = Server(
+        int(environment.get("PORT", "9080")), router, served_by=f"{service}-{version}", drain=drain
+    )
+    threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True
+    ).start()
     print(f"{service} {version} listening on port {server.server_port}", flush=True)
     signal.sigwait(ends)
     drain.leaving = True
@@ -176,4 +196,6 @@ def run(service: str, title: str, routes: list[Route], environment: Mapping[str,
     server.shutdown()
     server.server_close()
     finished = drain.wait_until_idle(_GRACE)
-    print(f"{service} {version} stopped{'' if finished else ', requests still in hand'}", flush=True)
+    print(
+        f"{service} {version} stopped{'' if finished else ', requests still in hand'}", flush=True
+    )

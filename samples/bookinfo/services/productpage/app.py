@@ -1,6 +1,8 @@
-"""The routes of productpage: pages for people, `/api/v1` for programs, and a sign-in that only asks for a name.
+"""The routes of productpage: pages for people, `/api/v1` for programs, and a sign-in that only asks
+for a name.
 
-Invariant: `end-user` on the calls that follow from a request is the signed-in user or absent; a caller cannot set it.
+Invariant: `end-user` on the calls that follow from a request is the signed-in user or absent; a
+caller cannot set it.
 """
 
 from __future__ import annotations
@@ -10,7 +12,14 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs
 
-from httpservice.messages import Request, Response, error_response, html_response, json_response, redirect
+from httpservice.messages import (
+    Request,
+    Response,
+    error_response,
+    html_response,
+    json_response,
+    redirect,
+)
 from httpservice.propagation import END_USER, propagated
 from httpservice.routing import Route, product_id
 from productpage.library import Answer, Library
@@ -21,9 +30,11 @@ PRODUCTS: tuple[dict[str, Any], ...] = (
     {
         "id": 0,
         "title": "The Comedy of Errors",
-        "descriptionHtml": "Two pairs of identical twins, parted by a shipwreck, end up in the same town on the same "
-        "day. Mistaken identities, wrongful beatings and an arrest follow in one of Shakespeare's shortest and most "
-        "farcical comedies.",
+        "descriptionHtml": (
+            "Two pairs of identical twins, parted by a shipwreck, end up in the same town on the"
+            " same day. Mistaken identities, wrongful beatings and an arrest follow in one of"
+            " Shakespeare's shortest and most farcical comedies."
+        ),
     },
 )
 
@@ -70,7 +81,9 @@ class ProductPage:
         form = parse_qs(request.body.decode("utf-8", "replace"))
         cookie = self._sessions.sign_in(form.get("username", [""])[0])
         if cookie is None:
-            return error_response(HTTPStatus.BAD_REQUEST, "a user name is 1 to 64 plain letters, digits, or ._@+-")
+            return error_response(
+                HTTPStatus.BAD_REQUEST, "a user name is 1 to 64 plain letters, digits, or ._@+-"
+            )
         return redirect("/productpage", ("set-cookie", cookie))
 
     def logout(self, _request: Request) -> Response:
@@ -99,4 +112,6 @@ class ProductPage:
 
 def favicon(_request: Request) -> Response:
     """The icon of the browser tab."""
-    return Response(HTTPStatus.OK, FAVICON.encode(), "image/svg+xml", (("cache-control", "max-age=86400"),))
+    return Response(
+        HTTPStatus.OK, FAVICON.encode(), "image/svg+xml", (("cache-control", "max-age=86400"),)
+    )

@@ -1,4 +1,6 @@
-"""What productpage asks the other services, how long it waits, and what it says when they do not answer."""
+"""What productpage asks the other services, how long it waits, and what it says when they do not
+answer.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from typing import Any
 from httpservice.upstream import Upstream, UpstreamError
 
 _TIMEOUT = 3.0
-# Reviews are asked twice on purpose: six seconds is less than the ten that reviews v2 waits for ratings, and finding
-# this out is what the task about delays is for.
+# Reviews are asked twice on purpose: six seconds is less than the ten that reviews v2 waits for
+# ratings, and finding this out is what the task about delays is for.
 _REVIEWS_ATTEMPTS = 2
 
 
@@ -51,11 +53,15 @@ class Library:
         return _ask(self.ratings_service, "ratings", product, headers)
 
 
-def _ask(service: Upstream, name: str, product: int, headers: Mapping[str, str], *, attempts: int = 1) -> Answer:
+def _ask(
+    service: Upstream, name: str, product: int, headers: Mapping[str, str], *, attempts: int = 1
+) -> Answer:
     status: int | None = None
     for _ in range(attempts):
         try:
-            document, reply = service.get_json(f"/{name}/{product}", headers=headers, timeout=_TIMEOUT)
+            document, reply = service.get_json(
+                f"/{name}/{product}", headers=headers, timeout=_TIMEOUT
+            )
         except UpstreamError as error:
             status = error.status
             print(f"no {name}: {error}", flush=True)

@@ -1,7 +1,8 @@
 """The pages as HTML: a pure function of what the other services answered.
 
-Everything that came over the network is escaped here, and a document of an unexpected shape is shown as unavailable
-rather than trusted. No scripts and nothing from elsewhere, so that the page also works offline.
+Everything that came over the network is escaped here, and a document of an unexpected shape is
+shown as unavailable rather than trusted. No scripts and nothing from elsewhere, so that the page
+also works offline.
 """
 
 from __future__ import annotations
@@ -33,14 +34,19 @@ _FACTS = (
 _MOST_STARS = 5
 
 _PARTS = (
-    ("productpage", "This page. It asks details and reviews, and says so when one of them does not answer."),
+    (
+        "productpage",
+        "This page. It asks details and reviews, and says so when one of them does not answer.",
+    ),
     ("details", "The facts of the book: pages, publisher, ISBN."),
     ("reviews", "In three versions: without stars, with black stars, and with red stars."),
     ("ratings", "The stars. Only versions 2 and 3 of reviews ask for them."),
 )
 
 
-def product_page(book: Mapping[str, Any], details: Answer, reviews: Answer, user: str | None) -> str:
+def product_page(
+    book: Mapping[str, Any], details: Answer, reviews: Answer, user: str | None
+) -> str:
     """The page of a book."""
     title = escape(book["title"])
     author = details.document.get("author") if isinstance(details.document, dict) else None
@@ -63,11 +69,13 @@ def product_page(book: Mapping[str, Any], details: Answer, reviews: Answer, user
 
 def index_page(user: str | None) -> str:
     """The front page."""
-    parts = "\n".join(f'<div class="card"><h3>{name}</h3><p>{text}</p></div>' for name, text in _PARTS)
+    parts = "\n".join(
+        f'<div class="card"><h3>{name}</h3><p>{text}</p></div>' for name, text in _PARTS
+    )
     content = f"""<section>
 <h1>A bookshop with one book</h1>
-<p class="lead">Bookinfo is a small application made of four services. It knows nothing of the mesh it may be running
-in, which makes it a good place to see what a mesh does.</p>
+<p class="lead">Bookinfo is a small application made of four services. It knows nothing of
+the mesh it may be running in, which makes it a good place to see what a mesh does.</p>
 <a class="button" href="/productpage">Open the product page</a>
 </section>
 <section class="parts">
@@ -85,8 +93,9 @@ def _session(user: str | None) -> str:
         return '<button type="button" popovertarget="sign-in">Sign in</button>'
     name = escape(user)
     return (
-        f'<span class="user"><span class="avatar" aria-hidden="true">{escape(user[0])}</span><span>{name}</span></span>'
-        '<a class="button quiet" href="/logout">Sign out</a>'
+        '<span class="user"><span class="avatar"'
+        f' aria-hidden="true">{escape(user[0])}</span><span>{name}</span></span><a class="button'
+        ' quiet" href="/logout">Sign out</a>'
     )
 
 
@@ -134,7 +143,8 @@ def _rating(rating: object) -> str:
     full = min(max(stars, 0), _MOST_STARS)
     color = escape(str(rating.get("color", "black")))
     return (
-        f'<span class="stars" data-color="{color}" role="img" aria-label="{full} of {_MOST_STARS} stars, {color}">'
+        f'<span class="stars" data-color="{color}" role="img" aria-label="{full} of {_MOST_STARS}'
+        f' stars, {color}">'
         f"{'★' * full}{'☆' * (_MOST_STARS - full)}</span>"
     )
 

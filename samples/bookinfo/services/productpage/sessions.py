@@ -1,7 +1,7 @@
 """Who is signed in: a cookie that holds the name and a signature over it.
 
-The key is the same in all replicas and after a restart (SESSION_SECRET, or a default that is fine for a demo only), so
-that it does not matter which replica answers.
+The key is the same in all replicas and after a restart (SESSION_SECRET, or a default that is fine
+for a demo only), so that it does not matter which replica answers.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class Sessions:
             name = base64.urlsafe_b64decode(morsel.value.partition(".")[0]).decode("ascii")
         except ValueError:
             return None
-        return name if hmac.compare_digest(self._sign(name).encode(), morsel.value.encode()) else None
+        return (
+            name if hmac.compare_digest(self._sign(name).encode(), morsel.value.encode()) else None
+        )
 
     def _sign(self, name: str) -> str:
         signature = hmac.digest(self._key, name.encode(), "sha256").hex()

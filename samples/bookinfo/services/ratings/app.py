@@ -1,4 +1,6 @@
-"""`GET /ratings/{id}` tells and `POST /ratings/{id}` changes the stars of each reviewer; kept in memory only."""
+"""`GET /ratings/{id}` tells and `POST /ratings/{id}` changes the stars of each reviewer; kept in
+memory only.
+"""
 
 from __future__ import annotations
 
@@ -35,13 +37,18 @@ class Ratings:
         if stars is None:
             return error_response(HTTPStatus.BAD_REQUEST, "please provide valid ratings JSON")
         if len(self._by_product) >= _MOST_PRODUCTS and number not in self._by_product:
-            return error_response(HTTPStatus.INSUFFICIENT_STORAGE, "too many products have been rated")
+            return error_response(
+                HTTPStatus.INSUFFICIENT_STORAGE, "too many products have been rated"
+            )
         self._by_product[number] = stars
         return json_response({"id": number, "ratings": stars})
 
     def routes(self) -> list[Route]:
         """What the service serves."""
-        return [Route("GET", "/ratings/{product}", self.get), Route("POST", "/ratings/{product}", self.post)]
+        return [
+            Route("GET", "/ratings/{product}", self.get),
+            Route("POST", "/ratings/{product}", self.post),
+        ]
 
 
 def parse_stars(body: bytes) -> Stars | None:

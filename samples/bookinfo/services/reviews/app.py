@@ -1,4 +1,5 @@
-"""`GET /reviews/{id}`: the reviews of a book, with stars from the ratings service where the version has them.
+"""`GET /reviews/{id}`: the reviews of a book, with stars from the ratings service where the version
+has them.
 
 Invariant: a ratings service that fails or is slow costs the stars, never the reviews.
 """
@@ -18,8 +19,13 @@ from httpservice.routing import Route, product_id
 from httpservice.upstream import Upstream, UpstreamError
 
 _TEXTS = {
-    "Reviewer1": "Two pairs of twins, one town, and nobody knows who is who. I laughed from start to finish.",
-    "Reviewer2": "Quick, loud and great fun. It is not his deepest play, but hardly any other one keeps up this pace.",
+    "Reviewer1": (
+        "Two pairs of twins, one town, and nobody knows who is who. I laughed from start to finish."
+    ),
+    "Reviewer2": (
+        "Quick, loud and great fun. It is not his deepest play, but hardly any other one keeps up"
+        " this pace."
+    ),
 }
 _UNAVAILABLE = {"error": "Ratings service is currently unavailable"}
 
@@ -75,7 +81,9 @@ class Reviews:
         review: dict[str, Any] = {"reviewer": reviewer, "text": _TEXTS[reviewer]}
         if ratings is not None:
             stars = ratings.get(reviewer)
-            review["rating"] = {"stars": stars, "color": self._settings.star_color} if stars else _UNAVAILABLE
+            review["rating"] = (
+                {"stars": stars, "color": self._settings.star_color} if stars else _UNAVAILABLE
+            )
         return review
 
     def _ratings(self, product: int, headers: Mapping[str, str]) -> Mapping[str, Any]:

@@ -1,4 +1,6 @@
-"""A TCP server that answers each line with the same line and its own name in front: `python3 -m tools.echo NAME`."""
+"""A TCP server that answers each line with the same line and its own name in front: `python3 -m
+tools.echo NAME`.
+"""
 
 from __future__ import annotations
 

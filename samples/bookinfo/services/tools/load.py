@@ -1,7 +1,9 @@
-"""A load generator: `python3 -m tools.load [-c CONNECTIONS] [-n REQUESTS] [-H 'name: value'] URL`, or `tcp://host:port`.
+"""A load generator: `python3 -m tools.load [-c CONNECTIONS] [-n REQUESTS] [-H 'name: value'] URL`,
+or `tcp://host:port`.
 
-Prints one JSON object: how many answers had which status (0: none), who served them, and how long it took. For TCP it
-sends a line on a connection of its own each time, and counts the first words of the answers.
+Prints one JSON object: how many answers had which status (0: none), who served them, and how long
+it took. For TCP it sends a line on a connection of its own each time, and counts the first words of
+the answers.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ def ask_http(url: SplitResult, headers: dict[str, str]) -> tuple[str, str]:
     scheme = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
     connection = scheme(url.hostname or "", url.port, timeout=_PATIENCE_S)
     try:
-        connection.request("GET", url.path + (f"?{url.query}" if url.query else ""), headers=headers)
+        connection.request(
+            "GET", url.path + (f"?{url.query}" if url.query else ""), headers=headers
+        )
         answer = connection.getresponse()
         answer.read()
         return str(answer.status), answer.headers.get("x-served-by", "")
@@ -36,7 +40,9 @@ def ask_http(url: SplitResult, headers: dict[str, str]) -> tuple[str, str]:
 def ask_tcp(url: SplitResult, _headers: dict[str, str]) -> tuple[str, str]:
     """One line there and back."""
     try:
-        with socket.create_connection((url.hostname or "", url.port or 0), _PATIENCE_S) as connection:
+        with socket.create_connection(
+            (url.hostname or "", url.port or 0), _PATIENCE_S
+        ) as connection:
             connection.sendall(b"hello\n")
             return "200", connection.makefile().readline().split(" ")[0].strip()
     except OSError as error:
@@ -46,13 +52,20 @@ def ask_tcp(url: SplitResult, _headers: dict[str, str]) -> tuple[str, str]:
 def main() -> None:
     """Send the load and print what came back."""
     parser = argparse.ArgumentParser(prog="load")
-    parser.add_argument("-c", "--connections", type=int, default=1, help="how many requests at the same time")
+    parser.add_argument(
+        "-c", "--connections", type=int, default=1, help="how many requests at the same time"
+    )
     parser.add_argument("-n", "--requests", type=int, default=1, help="how many in all")
-    parser.add_argument("-H", "--header", action="append", default=[], help="'name: value', repeatable")
+    parser.add_argument(
+        "-H", "--header", action="append", default=[], help="'name: value', repeatable"
+    )
     parser.add_argument("url")
     options = parser.parse_args()
     url = urlsplit(options.url)
-    headers = {name.strip(): value.strip() for name, _, value in (text.partition(":") for text in options.header)}
+    headers = {
+        name.strip(): value.strip()
+        for name, _, value in (text.partition(":") for text in options.header)
+    }
     ask = ask_tcp if url.scheme == "tcp" else ask_http
     began = time.monotonic()
     with ThreadPoolExecutor(options.connections) as pool:

@@ -1,7 +1,8 @@
-"""A small site for tests of routes and gateways, with some of httpbin's paths, in plaintext and where wanted in TLS.
+"""A small site for tests of routes and gateways, with some of httpbin's paths, in plaintext and
+where wanted in TLS.
 
-PORT is the plaintext port. With TLS_NAME it answers TLS on 443, too, under a certificate of that name which it signs
-itself at the start, and gives away at `/ca.crt`.
+PORT is the plaintext port. With TLS_NAME it answers TLS on 443, too, under a certificate of that
+name which it signs itself at the start, and gives away at `/ca.crt`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ _calls = itertools.count()
 def show(request: Request, **more: str) -> Response:
     """What arrived here."""
     name = os.environ.get("SERVICE_NAME", "site")
-    return json_response({"name": name, "path": request.path, "headers": dict(request.headers), **more})
+    return json_response(
+        {"name": name, "path": request.path, "headers": dict(request.headers), **more}
+    )
 
 
 def status(request: Request, code: str) -> Response:
@@ -63,7 +66,11 @@ def routes(certificate: bytes, **more: str) -> list[Route]:
         Route("GET", "/status/{code}", status),
         Route("GET", "/delay/{seconds}", delay),
         Route("GET", "/unstable", unstable),
-        Route("GET", "/ca.crt", lambda _request: Response(HTTPStatus.OK, certificate, "application/x-pem-file")),
+        Route(
+            "GET",
+            "/ca.crt",
+            lambda _request: Response(HTTPStatus.OK, certificate, "application/x-pem-file"),
+        ),
     ]
 
 
@@ -92,12 +99,19 @@ def serve_tls(name: str) -> bytes:
         served_by=f"{os.environ.get('SERVICE_NAME', 'site')}-v1-tls",
         drain=Drain(),
     )
-    # The handshake belongs to the thread of the connection, or one silent client would stop all others.
-    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+    # The handshake belongs to the thread of the connection, or one silent client would stop all
+    # others.
+    server.socket = context.wrap_socket(
+        server.socket, server_side=True, do_handshake_on_connect=False
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return pem
 
 
 if __name__ == "__main__":
     tls_name = os.environ.get("TLS_NAME", "")
-    run(os.environ.get("SERVICE_NAME", "site"), "Site", routes(serve_tls(tls_name) if tls_name else b""))
+    run(
+        os.environ.get("SERVICE_NAME", "site"),
+        "Site",
+        routes(serve_tls(tls_name) if tls_name else b""),
+    )
