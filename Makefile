@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo down test check bench images clean
+.PHONY: help setup demo down test check docs bench images clean
 SHELL := /bin/bash
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -28,6 +28,10 @@ check: ## ruff, mypy, import contracts
 	ruff format --check .
 	mypy
 	lint-imports --no-logo
+
+docs: ## the documentation's site, in build/docs; a broken link fails
+	@scripts/setup venv
+	@sphinx-build -W --keep-going -q -b html docs build/docs && echo "build/docs/index.html"
 
 bench: setup ## measures, side by side in one run
 	@$(with_base) for run in bench/*/run.py; do python "$$run" || exit 1; done
