@@ -21,7 +21,7 @@ from dockermesh.model import (
     WorkloadKind,
 )
 from dockermesh.model.protocol import infer_protocol
-from dockermesh.translate.mesh import SERVICE_DOMAIN, Proxy
+from dockermesh.translate.mesh.state import SERVICE_DOMAIN, Proxy
 
 
 def read_catalog(file: Path) -> Catalog:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dockermesh.app.credentials import load_leaf
 from dockermesh.ca import Authority, AuthorityError, Leaf
 from dockermesh.model.identity import CONTROL_PLANE_ACCOUNT, GATEWAY_NAMESPACE, Identity
-from dockermesh.translate.mesh_tls import HTTP_PROTOCOL
+from dockermesh.translate.tls.mesh_tls import HTTP_PROTOCOL
 
 
 class CheckTls:

@@ -56,10 +56,10 @@ from dockermesh.kubeapi.resources import make_api_app
 from dockermesh.model import EMPTY_CATALOG, Catalog
 from dockermesh.registrar.joined import JoinedWorkloads
 from dockermesh.registry.config_store import ConsulConfigStore, StoredResource
-from dockermesh.translate.jwt import wanted_keys
-from dockermesh.translate.mesh import Proxy, build_mesh
+from dockermesh.translate.mesh.settings import MeshSettings
+from dockermesh.translate.mesh.state import Proxy, build_mesh
 from dockermesh.translate.mtls_report import MtlsReport, mtls_report
-from dockermesh.translate.settings import MeshSettings
+from dockermesh.translate.security.jwt import wanted_keys
 from dockermesh.translate.translator import Translator
 from dockermesh.xds import AdsServer, Nack, NodeInfo, ProxyStatus, Snapshot, Sync
 from dockermesh.xds import Proxy as ConnectedProxy

@@ -33,10 +33,10 @@ from dockermesh.engine.local import LocalEngine
 from dockermesh.engine.sending import Sender
 from dockermesh.errors import DockermeshError, EngineError, NotReadyError
 from dockermesh.model import EMPTY_CATALOG, Catalog, Workload, WorkloadKind
-from dockermesh.translate.mesh import build_mesh
-from dockermesh.translate.origin import origin
-from dockermesh.translate.rule_lookup import find_rule
-from dockermesh.translate.settings import MeshSettings
+from dockermesh.translate.envoy.origin import origin
+from dockermesh.translate.mesh.settings import MeshSettings
+from dockermesh.translate.mesh.state import build_mesh
+from dockermesh.translate.routes.rule_lookup import find_rule
 from dockermesh.translate.translator import Translator
 
 _REFUSALS = {403, 503}
