@@ -75,10 +75,8 @@ class EngineAddress:
 
     @property
     def selector(self) -> str:
-        """The options with which every command reaches this engine; empty for the default one."""
-        if self.context:
-            return f"--context {self.context}"
-        return "" if self.source == DEFAULT_CONTEXT else f"-H {self.url}"
+        """The options with which every command reaches this engine."""
+        return f"--context {self.context}" if self.context else f"-H {self.url}"
 
     def __str__(self) -> str:
         return f"{self.url} ({self.source})"
@@ -113,8 +111,10 @@ def choose_engine(
     if len(hosts) > 1:
         raise UsageError(f"two engines: {', '.join(hosts)}", fix="give -H once")
     if context:
-        environ.pop("DOCKER_HOST", None)
         environ["DOCKER_CONTEXT"] = context
+        # The default context is the one that DOCKER_HOST belongs to.
+        if context != DEFAULT_CONTEXT:
+            environ.pop("DOCKER_HOST", None)
     elif hosts:
         # An empty -H is the default engine, whatever context is the current one.
         environ["DOCKER_HOST"] = hosts[0] or f"unix://{DEFAULT_SOCKET}"
