@@ -46,8 +46,7 @@ class EngineRecord:
 def record_of(engine: LocalEngine, project: str) -> EngineRecord:
     """What is to be written down of a project on this engine."""
     address = engine.address
-    identity = str(engine.info().get("ID") or address.url)
-    return EngineRecord(project, identity, address.url, address.selector)
+    return EngineRecord(project, engine.identity(), address.url, address.selector)
 
 
 def folder_of(home: Path, record: EngineRecord) -> Path:

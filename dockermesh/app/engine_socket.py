@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import EngineError, InputError
@@ -40,10 +41,12 @@ try:
 except OSError as error:
     sys.exit(f"does not answer ({error.strerror or error})")
 head, _, body = answer.partition(b"\\r\\n\\r\\n")
-print(json.loads(body)["ID"] if b" 200 " in head[:15] else "")
+info = json.loads(body) if b" 200 " in head[:15] else {}
+print(info.get("ID", ""), info.get("DockerRootDir", ""))
 """
-"""Prints the ID of the engine behind a socket, nothing where a filter keeps it to itself; or ends
-with what is wrong."""
+"""Prints what `LocalEngine.identity` gives of the engine behind a socket, nothing where a filter
+keeps it to itself; or ends with what is wrong.
+"""
 
 
 def socket_on_host(engine: LocalEngine, environ: Mapping[str, str]) -> str:
@@ -91,10 +94,10 @@ def check_socket(engine: LocalEngine, container: str, source: str) -> None:
         code, said, problem = engine.execute(container, command)
     except EngineError:
         return  # it has ended again, which is told by who waits for it
-    found, expected = said.decode().strip(), engine.info().get("ID")
+    found = said.decode().strip()
     if code:
         why = problem.decode("utf-8", "replace").strip() or f"exit code {code}"
-    elif found and expected and found != expected:
+    elif found and found != engine.identity():
         why = "is another engine's"
     else:
         return
@@ -106,6 +109,8 @@ def _candidates(engine: LocalEngine, info: Mapping[str, Any]) -> Iterator[str]:
     if sys.platform != "linux":
         # The engine is in a virtual machine, which may have our files, but not our sockets.
         yield from _DEFAULTS
+    if engine.address.url.startswith("ssh://") and urlsplit(engine.address.url).path.strip("/"):
+        yield urlsplit(engine.address.url).path
     if ours:
         # Exact where we are in a container; the same path outside may be another engine's.
         yield from _sources(engine, ours)

@@ -29,14 +29,29 @@ def open_client(address: EngineAddress, *, timeout: int, version: str = "") -> A
     it is asked; `timeout` in seconds holds for each answer. Raises what the SDK raises.
     """
     version = version or os.environ.get("DOCKER_API_VERSION", "")
+    adapter = _adapter(address, timeout)
     if not version:
-        probe = _connect(address, timeout, _ANY_VERSION)
+        # By the same connection: one by ssh or TLS takes its time.
+        probe = _connect(address, timeout, _ANY_VERSION, adapter)
         version = str(probe.version(api_version=False)["ApiVersion"])
-        probe.close()
-    return _connect(address, timeout, version)
+    return _connect(address, timeout, version, adapter)
 
 
-def _connect(address: EngineAddress, timeout: int, version: str) -> Any:
+def _adapter(address: EngineAddress, timeout: int) -> requests.adapters.HTTPAdapter | None:
+    """What carries the requests, where the SDK's own would not do."""
+    if address.url.startswith("ssh://"):
+        return SshAdapter(address.url, timeout)
+    if address.tls is not None and address.url.startswith("tcp://"):
+        return _TlsAdapter(_context(address.tls))
+    return None
+
+
+def _connect(
+    address: EngineAddress,
+    timeout: int,
+    version: str,
+    adapter: requests.adapters.HTTPAdapter | None,
+) -> Any:
     is_ssh = address.url.startswith("ssh://")
     has_tls = address.tls is not None and address.url.startswith("tcp://")
     # With a version given the SDK connects at the first call only, so the adapter can be replaced.
@@ -47,15 +62,14 @@ def _connect(address: EngineAddress, timeout: int, version: str) -> Any:
         tls=has_tls,
     )
     client.trust_env = False
-    if is_ssh:
-        client.mount("http+docker://", SshAdapter(address.url, timeout))
-    elif address.tls is not None and has_tls:
+    if adapter is not None:
+        client.mount("http+docker://" if is_ssh else "https://", adapter)
+    if address.tls is not None and has_tls:
         client.verify = str(address.tls.ca) if address.tls.ca else address.tls.verify
         if not address.tls.verify:
             client.verify = False
             # Whoever made the setting knows; a line for every call would not tell them more.
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-        client.mount("https://", _TlsAdapter(_context(address.tls)))
     if address.is_remote and not is_ssh and address.host not in _LOOPBACK:
         client.proxies = requests.utils.get_environ_proxies(client.base_url)
     return client

@@ -58,6 +58,13 @@ class LocalEngine:
         """GET /info."""
         return dict(self._call(self._api.info))
 
+    def identity(self) -> str:
+        """What no two engines have in common: ID and data root. The ID alone is copied with
+        /etc/docker by older ones.
+        """
+        info = self.info()
+        return f"{info.get('ID') or self.address.url} {info.get('DockerRootDir', '')}".strip()
+
     def has_image(self, reference: str) -> bool:
         """Whether the image is here already."""
         return bool(self._call(self._api.images, name=reference))

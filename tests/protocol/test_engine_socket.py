@@ -107,10 +107,10 @@ def test_the_engines_own_socket_is_fine_and_another_engines_is_not(
     check_socket(engine, name, source)
 
     class Other(LocalEngine):
-        """The same engine under another ID, as far as it tells."""
+        """The same engine under another identity, as far as it tells."""
 
-        def info(self) -> dict[str, object]:
-            return super().info() | {"ID": "OTHER"}
+        def identity(self) -> str:
+            return "OTHER /var/lib/docker"
 
     with pytest.raises(EngineError, match="another engine's"):
         check_socket(Other(), name, source)
