@@ -41,7 +41,9 @@ from dockermesh.app.parts import (
     make_registry,
     make_store,
     make_token_store,
+    needs_engine,
 )
+from dockermesh.app.registrar_start import NOT_YET
 from dockermesh.app.settings import ControlPlaneSettings
 from dockermesh.app.state_files import open_token
 from dockermesh.app.tokens import Tokens
@@ -101,6 +103,7 @@ class ControlPlane:
         self._refresh = Paced(self._translate)
         self._credentials: GatewayCredentials | None = None
         self._listening = False
+        self._engine_missing = NOT_YET if needs_engine(settings) else ""
         self.plaintext_port = 0
 
     # what the pages show
@@ -113,6 +116,8 @@ class ControlPlane:
             missing.append(self.trust.missing)
         elif not self._listening:
             missing.append("xDS is not listening yet")
+        if self._engine_missing:
+            missing.append(self._engine_missing)
         if self._catalog is None:
             missing.append(f"the {self._settings.registry} registry has not been read yet")
         if self._config is None:
@@ -191,6 +196,10 @@ class ControlPlane:
         self._config = stored
         self._objects.update(stored, self._store.index)
         self._refresh()
+
+    def take_engine(self, problem: str) -> None:
+        """What is wrong with the registrar's engine; nothing once it has answered."""
+        self._engine_missing = problem
 
     def take_keys(self, keys: Mapping[str, str]) -> None:
         """New key sets of token issuers, by URL."""
@@ -308,7 +317,10 @@ class ControlPlane:
         )
         async with asyncio.TaskGroup() as tasks:
             running = [
-                tasks.create_task(make_registry(settings, self.take_catalog, tls), name="registry"),
+                tasks.create_task(
+                    make_registry(settings, self.take_catalog, tls, self.take_engine),
+                    name="registry",
+                ),
                 tasks.create_task(self._store.run(self.take_config), name="config"),
                 tasks.create_task(
                     import_folder(settings.config, self._store, self._objects, self._history),
@@ -321,7 +333,7 @@ class ControlPlane:
             if secrets is not None:
                 renewing = secrets.run(lambda: self._ads.connected, self._ads.publish_to)
                 running.append(tasks.create_task(renewing, name="certificates"))
-            registrar = make_registrar(settings, tls)
+            registrar = make_registrar(settings, tls, self.take_engine)
             if registrar is not None:
                 running.append(tasks.create_task(registrar, name="registrar"))
             await stop.wait()

@@ -8,9 +8,9 @@ from typing import Any
 
 from dockermesh.app.folder_history import FolderDocuments
 from dockermesh.app.folder_store import FolderConfigStore
+from dockermesh.app.registrar_start import Told, reach_engine
 from dockermesh.app.settings import ControlPlaneSettings
 from dockermesh.engine.consul_client import ConsulClient
-from dockermesh.engine.docker import DockerEngine
 from dockermesh.model import Catalog
 from dockermesh.registrar.consul_sink import ConsulSink
 from dockermesh.registrar.docker_registry import DockerRegistry
@@ -46,33 +46,43 @@ def make_documents(settings: ControlPlaneSettings) -> ConsulDocuments | FolderDo
     return ConsulDocuments(settings.consul)
 
 
+def needs_engine(settings: ControlPlaneSettings) -> bool:
+    """Whether this control plane reads a Docker engine."""
+    return settings.registrar or settings.registry == "docker"
+
+
 def make_registry(
-    settings: ControlPlaneSettings, publish: Publish, tls: Tls
+    settings: ControlPlaneSettings, publish: Publish, tls: Tls, told: Told
 ) -> Coroutine[Any, Any, None]:
-    """The source of catalogs, running; `tls` is for health checks."""
+    """The source of catalogs, running; `tls` is for health checks, and `told` is given what is
+    wrong with the engine if it reads one.
+    """
     if settings.registry == "docker":
-        return _docker_registry(settings, publish, tls)
+        return _docker_registry(settings, publish, tls, told)
     return ConsulRegistry(settings.consul).run(publish)
 
 
-def make_registrar(settings: ControlPlaneSettings, tls: Tls) -> Coroutine[Any, Any, None] | None:
+def make_registrar(
+    settings: ControlPlaneSettings, tls: Tls, told: Told
+) -> Coroutine[Any, Any, None] | None:
     """This host's registrar, running; None where it is a process of its own, or part of the
-    registry.
+    registry. `told` is given what is wrong with its engine.
     """
-    return (
-        _registrar(settings, tls) if settings.registrar and settings.registry == "consul" else None
-    )
+    is_own = settings.registrar and settings.registry == "consul"
+    return _registrar(settings, tls, told) if is_own else None
 
 
-async def _docker_registry(settings: ControlPlaneSettings, publish: Publish, tls: Tls) -> None:
-    engine = DockerEngine()
+async def _docker_registry(
+    settings: ControlPlaneSettings, publish: Publish, tls: Tls, told: Told
+) -> None:
+    engine = await reach_engine(told)
     await DockerRegistry(engine, await complete_options(engine, _options(settings)), tls=tls).run(
         publish
     )
 
 
-async def _registrar(settings: ControlPlaneSettings, tls: Tls) -> None:
-    engine = DockerEngine()
+async def _registrar(settings: ControlPlaneSettings, tls: Tls, told: Told) -> None:
+    engine = await reach_engine(told)
     options = await complete_options(engine, _options(settings))
     client = ConsulClient(settings.consul)
     try:

@@ -169,17 +169,15 @@ def command(
 
     from dockermesh.app.control_plane import run
     from dockermesh.app.logs import configure_logging
+    from dockermesh.app.registrar_start import socket_problem
     from dockermesh.app.settings import ControlPlaneSettings, parse_lifetime
     from dockermesh.model.consul import ConsulSettings
 
     configure_logging(log_format)
-    socket = Path(
-        os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
-    )
     run(
         ControlPlaneSettings(
             registry=registry,
-            registrar=socket.is_socket() if registrar is None else registrar,
+            registrar=not socket_problem() if registrar is None else registrar,
             run_checks=run_checks,
             consul=ConsulSettings.from_environment(os.environ),
             config=config,
