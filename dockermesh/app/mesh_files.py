@@ -13,7 +13,7 @@ import dockermesh
 from dockermesh.errors import InputError
 from dockermesh.model import XDS_TLS_PORT
 
-_RUN = "/var/run/dockermesh"
+_RUN = "/run/dockermesh"
 
 
 def mesh_file() -> Path:

@@ -17,7 +17,7 @@ from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import EngineError
 from dockermesh.model.ports import PROXY_UID
 
-SOCKET = "/var/run/dockermesh/admin.sock"
+SOCKET = "/run/dockermesh/admin.sock"
 TIMEOUT_S = 60
 _ASK = r"""
 alarm shift;

@@ -21,7 +21,7 @@ INJECT = PREFIX + "inject"
 
 DEFAULT_NETWORK = "dockermesh"
 TRUST_VOLUME = "dockermesh-trust"
-RUN_PATH = "/var/run/dockermesh"
+RUN_PATH = "/run/dockermesh"
 CAPTURE_PATH = "/etc/dockermesh/capture.rules"
 GATEWAY = "gateway"
 GATEWAY_POD = "gateway-pod"
