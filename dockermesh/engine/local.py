@@ -73,8 +73,14 @@ class LocalEngine:
         return f"{info.get('ID') or self.address.url} {info.get('DockerRootDir', '')}".strip()
 
     def has_image(self, reference: str) -> bool:
-        """Whether the image is here already."""
-        return bool(self._call(self._api.images, name=reference))
+        """Whether the image is here already, by any of the ways to name one."""
+        try:
+            self._api.inspect_image(reference)
+        except docker.errors.ImageNotFound:
+            return False
+        except (docker.errors.DockerException, requests.RequestException, OSError) as error:
+            raise _failed(error) from error
+        return True
 
     def containers(self, labels: Iterable[str] = ()) -> list[dict[str, Any]]:
         """Summaries of all containers, running or not, that have these labels."""
@@ -87,9 +93,7 @@ class LocalEngine:
         except docker.errors.NotFound:
             return None
         except (docker.errors.DockerException, requests.RequestException) as error:
-            raise EngineError(
-                f"the engine failed: {_reason(error)}", fix="see the engine's log"
-            ) from error
+            raise _failed(error) from error
 
     def network_labels(self, name: str) -> dict[str, str] | None:
         """The labels of the network with this name; None if there is none."""
@@ -184,9 +188,11 @@ class LocalEngine:
         try:
             return action(*args, **kwargs)
         except (docker.errors.DockerException, requests.RequestException, OSError) as error:
-            raise EngineError(
-                f"the engine failed: {_reason(error)}", fix="see the engine's log"
-            ) from error
+            raise _failed(error) from error
+
+
+def _failed(error: Exception) -> EngineError:
+    return EngineError(f"the engine failed: {_reason(error)}", fix="see the engine's log")
 
 
 def _reason(error: Exception) -> str:
