@@ -19,7 +19,7 @@ from dockermesh.app.mesh_client import CONTAINER, MeshClient
 from dockermesh.app.subnets import overlaps
 from dockermesh.engine.compose import OLDEST, compose_command, run_compose
 from dockermesh.engine.local import LocalEngine
-from dockermesh.engine.versions import COMPOSE, ENGINE, Tested, parse_version
+from dockermesh.engine.versions import COMPOSE, ENGINE, VersionRange, parse_version
 from dockermesh.errors import DockermeshError
 from dockermesh.inject import Images
 
@@ -122,7 +122,7 @@ def _compose() -> Iterator[Finding]:
     yield _known("compose", COMPOSE, version, f"{' '.join(command)} {version} (needs {wanted})")
 
 
-def _known(name: str, tested: Tested, version: str, detail: str) -> Finding:
+def _known(name: str, tested: VersionRange, version: str, detail: str) -> Finding:
     note = tested.note(version)
     if note:
         return Finding(name, Verdict.WARNING, note, "it should work; if not, tell us this version")

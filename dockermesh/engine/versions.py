@@ -13,8 +13,8 @@ Version = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Tested:
-    """The oldest and the newest version that the tests ran with."""
+class VersionRange:
+    """The oldest and the newest version of something that the tests ran with."""
 
     name: str
     oldest: Version
@@ -36,8 +36,8 @@ class Tested:
         return f"{_text(self.oldest)} to {_text(self.newest)}"
 
 
-ENGINE = Tested("Docker", (20, 10), (28, 5))
-COMPOSE = Tested("Compose", (2, 26), (2, 40))
+ENGINE = VersionRange("Docker", (20, 10), (28, 5))
+COMPOSE = VersionRange("Compose", (2, 26), (2, 40))
 
 
 def parse_version(text: str) -> Version | None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dockermesh.engine.versions import COMPOSE, ENGINE, Tested, parse_version
+from dockermesh.engine.versions import COMPOSE, ENGINE, VersionRange, parse_version
 
-SOME = Tested("Docker", (20, 10), (28, 5))
+SOME = VersionRange("Docker", (20, 10), (28, 5))
 
 
 @pytest.mark.parametrize("version", ["20.10.24+dfsg1", "26.1.5", "v28.5.99", "dev", ""])
