@@ -154,6 +154,8 @@ def parse_container(inspect: Mapping[str, Any]) -> Container:
         name: (n or {}).get("IPAddress") or (n or {}).get("GlobalIPv6Address") or ""
         for name, n in (settings.get("Networks") or {}).items()
     }
+    # API 1.52 (Docker 29) has the default bridge's address among the networks' only.
+    bridged = settings.get("IPAddress") or networks.get("bridge", "")
     return Container(
         id=inspect.get("Id") or inspect.get("ID") or "",
         name=(inspect.get("Name") or "").lstrip("/"),
@@ -162,14 +164,14 @@ def parse_container(inspect: Mapping[str, Any]) -> Container:
         labels=MappingProxyType(_believed(config.get("Labels") or {}, host)),
         exposed=_port_keys(config.get("ExposedPorts") or ()),
         bindings=MappingProxyType({p: _first(b) for p, b in (settings.get("Ports") or {}).items()}),
-        ip=settings.get("IPAddress") or "",
+        ip=bridged,
         networks=MappingProxyType(networks),
         network_mode=host.get("NetworkMode") or "",
         restart_policy=(host.get("RestartPolicy") or {}).get("Name") or "",
         stop_signal=config.get("StopSignal") or "",
         stop_timeout=config.get("StopTimeout") or 10,
         state=_state(inspect.get("State") or {}),
-        raw=inspect,
+        raw={**inspect, "NetworkSettings": {**settings, "IPAddress": bridged}},
     )
 
 
