@@ -169,11 +169,13 @@ def command(
 
     from dockermesh.app.control_plane import run
     from dockermesh.app.logs import configure_logging
+    from dockermesh.app.open_files import allow_many_open_files
     from dockermesh.app.registrar_start import socket_problem
     from dockermesh.app.settings import ControlPlaneSettings, parse_lifetime
     from dockermesh.model.consul import ConsulSettings
 
     configure_logging(log_format)
+    allow_many_open_files()
     run(
         ControlPlaneSettings(
             registry=registry,
