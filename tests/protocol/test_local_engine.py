@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from registrar_rig import Host, host
+from registrar_rig import IMAGE, Host, host
 
 from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import EngineError
@@ -33,3 +33,10 @@ def test_a_file_that_cannot_be_read_is_an_error(host: Host) -> None:
     app = host.run("directory", "exec sleep 300")
     with pytest.raises(EngineError, match="/tmp"):
         LocalEngine().read_file(app.id, "/tmp")
+
+
+def test_an_image_is_found_by_its_name_and_by_its_id(host: Host) -> None:
+    identity = host.api.images.get(IMAGE).id
+    names = (IMAGE, f"docker.io/library/{IMAGE}", identity, identity.partition(":")[2][:12])
+    assert [name for name in names if not LocalEngine().has_image(name)] == []
+    assert not LocalEngine().has_image("dockermesh-base:none")
