@@ -28,20 +28,16 @@ _DRY_RUN = "istio.io/dry-run"
 # What Istio's path templates do not allow beside {*} and {**}: other names in braces, and other
 # wildcards.
 _BAD_TEMPLATE = re.compile(r"/\{\w+=\*\*?\}|\{\w*\}|/\*\*?|\*\*?/")
+_MAX_EXPRESSION = 4096
+"""Octets of a value that becomes part of a regular expression: so many make a program that Envoy
+accepts, even where a value is there four times (in a list of values of a header).
+"""
+_INLINE = "request.experimental.inline.headers"
 _IDENTITY = ("principals", "not_principals", "namespaces", "not_namespaces")
 _HTTP_ONLY_SOURCES = ("request_principals", "not_request_principals")
-_PLAIN_KEYS = {
-    "source.namespace",
-    "source.serviceAccount",
-    "source.principal",
-    "request.auth.principal",
-    "request.auth.audiences",
-    "request.auth.presenter",
-    "connection.sni",
-}
 _MAP_KEYS = (
     "request.headers",
-    "request.experimental.inline.headers",
+    _INLINE,
     "request.auth.claims",
     "experimental.envoy.filters.",
 )
@@ -140,22 +136,31 @@ def _check_source(source: Source, action: Action, at: Cursor) -> None:
     if accounts and any(getattr(source, name) for name in _IDENTITY):
         (at / "serviceAccounts").error("cannot be combined with namespaces or principals")
     for f in fields(source):
-        check: Callable[[str], str] | None = check_subnet if f.name.endswith("ip_blocks") else None
-        if f.name.endswith("service_accounts"):
-            check = _check_account
+        check = _source_check(f.name)
         values = getattr(source, f.name)
         _check_values(values, at / json_name(f), check)
         if action is Action.CUSTOM and values and not f.name.endswith("ip_blocks"):
             (at / json_name(f)).error("is not supported with action CUSTOM")
 
 
+def _source_check(name: str) -> Callable[[str], str]:
+    """The check of the values of a field of a source."""
+    checks = {"ip_blocks": check_subnet, "service_accounts": _check_account}
+    return next((c for end, c in checks.items() if name.endswith(end)), _check_expression)
+
+
+def _check_expression(value: str) -> str:
+    """A value that may become part of a regular expression."""
+    if len(value.encode()) > _MAX_EXPRESSION:
+        return f"is too long, at most {_MAX_EXPRESSION} octets are allowed"
+    return ""
+
+
 def _check_account(account: str) -> str:
     parts = account.split("/")
-    return (
-        ""
-        if len(parts) <= 2 and all(parts)
-        else f"{account[:80]!r} must be 'account' or 'namespace/account'"
-    )
+    if len(parts) > 2 or not all(parts):
+        return f"{account[:80]!r} must be 'account' or 'namespace/account'"
+    return _check_expression(account)
 
 
 def _check_operation(operation: Operation, at: Cursor) -> None:
@@ -184,9 +189,12 @@ def _check_port_text(port: str) -> str:
 
 
 def _check_path(path: str) -> str:
-    if ("{*}" in path or "{**}" in path) and _BAD_TEMPLATE.search(path):
+    if "{*}" not in path and "{**}" not in path:
+        return ""
+    if _BAD_TEMPLATE.search(path):
         return f"path template {path[:80]!r} may have no wildcards but {{*}} and {{**}}"
-    return ""
+    # A template that Envoy cannot read becomes a regular expression.
+    return _check_expression(path)
 
 
 def _check_condition(condition: Condition, action: Action, at: Cursor) -> None:
@@ -208,16 +216,30 @@ def _check_condition(condition: Condition, action: Action, at: Cursor) -> None:
 
 def _condition_check(key: str) -> tuple[str, Callable[[str], str] | None]:
     """What is wrong with a key, and the check of its values."""
-    if key in ("source.ip", "remote.ip", "destination.ip"):
-        return "", check_subnet
-    if key == "destination.port":
-        return "", _check_port_text
-    if key in _PLAIN_KEYS:
-        return "", _check_account if key == "source.serviceAccount" else None
+    if key in _KEYS:
+        return "", _KEYS[key]
     if key.startswith(_MAP_KEYS):
         opening = key.find("[")
-        valid = key.endswith("]") and 0 < opening < len(key) - 2
-        return "" if valid else f"bad key {key[:80]!r}: should have the form a[b]", None
+        if not (key.endswith("]") and 0 < opening < len(key) - 2):
+            return f"bad key {key[:80]!r}: should have the form a[b]", None
+        return "", _check_expression if key.startswith(_INLINE) else None
+
     if key in _GONE or key.startswith("destination.labels"):
         return f"attribute {key} is no longer supported, use {_GONE.get(key, 'the selector')}", None
     return f"unknown attribute {key[:80]!r}", None
+
+
+_KEYS: dict[str, Callable[[str], str] | None] = {
+    "source.ip": check_subnet,
+    "remote.ip": check_subnet,
+    "destination.ip": check_subnet,
+    "destination.port": _check_port_text,
+    "source.namespace": _check_expression,
+    "source.principal": _check_expression,
+    "source.serviceAccount": _check_account,
+    "request.auth.principal": None,
+    "request.auth.audiences": None,
+    "request.auth.presenter": None,
+    "connection.sni": None,
+}
+"""The keys that need no brackets, each with the check of its values."""

@@ -17,7 +17,7 @@ from dockermesh.config.api.envoy_filter import (
 )
 from dockermesh.config.findings import Cursor
 from dockermesh.config.resource import Resource
-from dockermesh.config.rules.regex import check_syntax
+from dockermesh.config.rules.regex import check_program
 from dockermesh.config.rules.scope import check_targets, check_workload_selector, report
 
 _LISTENER = (ApplyTo.LISTENER, ApplyTo.FILTER_CHAIN, ApplyTo.NETWORK_FILTER, ApplyTo.HTTP_FILTER)
@@ -100,7 +100,7 @@ def _check_types(value: Any) -> str:
 
 def _check_match(match: ConfigObjectMatch, apply_to: ApplyTo, at: Cursor) -> None:
     if match.proxy is not None and match.proxy.proxy_version:
-        report(at / "proxy" / "proxyVersion", check_syntax(match.proxy.proxy_version))
+        report(at / "proxy" / "proxyVersion", check_program(match.proxy.proxy_version))
     objects = {
         "listener": match.listener,
         "routeConfiguration": match.route_configuration,
