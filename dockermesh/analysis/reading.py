@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from dockermesh.analysis.objects import CLUSTER_SCOPED, Item, texts
-from dockermesh.config.documents import listed, read_document
-from dockermesh.config.findings import Finding, Level
+from dockermesh.config.documents import finding_of, listed, read_document
+from dockermesh.config.findings import Finding
 from dockermesh.config.kinds import MESH_CONFIG
 from dockermesh.config.loading import line_of, load_documents
 from dockermesh.config.resource import DEFAULT_NAMESPACE, Resource
@@ -35,13 +35,9 @@ def read_items(
             for path, data in listed(document.data):
                 line = line_of(document.data, path) or document.line
                 items.extend(_object(data, file, line, namespace, findings))
-            findings.extend(
-                Finding("", file, m.line, "", Level.ERROR, m.message) for m in document.mistakes
-            )
+            findings.extend(finding_of(mistake, file) for mistake in document.mistakes)
         if loaded.error is not None:
-            findings.append(
-                Finding("", file, loaded.error.line, "", Level.ERROR, loaded.error.message)
-            )
+            findings.append(finding_of(loaded.error, file))
     return tuple(items), tuple(findings)
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from dockermesh.analysis.diagnostics import Diagnostic
     from dockermesh.app.analyze import Request
+    from dockermesh.config.findings import Finding
 
 FOUND = 79
 """The exit code for findings at or above the threshold, as istioctl's."""
@@ -89,8 +89,8 @@ def command(
     """
     import gc
 
-    from dockermesh.analysis.messages import Severity
     from dockermesh.app.analyze import Request, run
+    from dockermesh.config.findings import Level
     from dockermesh.errors import UsageError
 
     if list_analyzers:
@@ -105,11 +105,11 @@ def command(
     found, warnings = run(request)
     for warning in warnings:
         click.echo(f"Warning: {warning}", err=True)
-    shown = [d for d in found if d.level.rank <= Severity(output_threshold.capitalize()).rank]
+    shown = [d for d in found if d.level.rank <= Level(output_threshold.lower()).rank]
     _print(shown, output)
     if not shown:
         click.echo(f"✔ No validation issues found when analyzing {_target(request)}.", err=True)
-    if any(d.level.rank <= Severity(failure_threshold.capitalize()).rank for d in found):
+    if any(d.level.rank <= Level(failure_threshold.lower()).rank for d in found):
         if output == "log":
             click.echo(f"Analyzers found issues when analyzing {_target(request)}.", err=True)
         return FOUND
@@ -122,36 +122,33 @@ def _target(request: Request) -> str:
     return f"namespace: {request.namespace}" if request.namespace else "all namespaces"
 
 
-def _print(found: Sequence[Diagnostic], output: str) -> None:
+def _print(found: Sequence[Finding], output: str) -> None:
+    from dockermesh.analysis.findings import as_line, shown_level, to_dict
+
     if output == "json":
         import json
 
-        click.echo(
-            json.dumps([diagnostic.to_dict() for diagnostic in found], indent=2, ensure_ascii=False)
-        )
+        click.echo(json.dumps([to_dict(one) for one in found], indent=2, ensure_ascii=False))
     elif output == "yaml":
         import yaml
 
-        click.echo(
-            yaml.safe_dump([diagnostic.to_dict() for diagnostic in found], sort_keys=False),
-            nl=False,
-        )
+        click.echo(yaml.safe_dump([to_dict(one) for one in found], sort_keys=False), nl=False)
     elif output == "table":
         rows = [("LEVEL", "CODE", "RESOURCE", "WHERE", "MESSAGE")]
         rows += [
             (
-                d.level.value,
-                d.code,
-                d.resource,
-                f"{d.file}:{d.line}" if d.line else d.file,
-                d.message,
+                shown_level(one.level),
+                one.code,
+                one.resource,
+                f"{one.file}:{one.line}" if one.line else one.file,
+                one.message,
             )
-            for d in found
+            for one in found
         ]
         _print_rows(rows)
     else:
-        for diagnostic in found:
-            click.echo(str(diagnostic))
+        for one in found:
+            click.echo(as_line(one))
 
 
 def _print_rows(rows: Sequence[tuple[str, ...]]) -> None:
@@ -163,10 +160,12 @@ def _print_rows(rows: Sequence[tuple[str, ...]]) -> None:
 
 
 def _print_analyzers() -> None:
+    from dockermesh.analysis.findings import shown_level
     from dockermesh.analysis.messages import ALL
     from dockermesh.analysis.registry import ANALYZERS
 
     for analyzer in ANALYZERS:
         click.echo(f"* {analyzer.name} ({', '.join(analyzer.codes)}):\n    {analyzer.description}")
     click.echo()
-    _print_rows([("CODE", "LEVEL", "NAME"), *((m.code, m.level.value, m.name) for m in ALL)])
+    codes = ((message.code, shown_level(message.level), message.name) for message in ALL)
+    _print_rows([("CODE", "LEVEL", "NAME"), *codes])

@@ -1,9 +1,9 @@
 """Plain data to the dataclasses of `api/`: one decoder per class, built from its annotations on
 first use.
 
-A decoder never raises on bad data: it reports every problem to its cursor and goes on with the
-default, so that all problems of a document are found in one go. Whether the result may be used,
-`Problems` says.
+A decoder never raises on bad data: it reports every finding to its cursor and goes on with the
+default, so that all findings of a document are found in one go. Whether the result may be used,
+`Findings` says.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_typ
 
 from dockermesh.config.checks import CHECKS, parse_duration
 from dockermesh.config.fields import Quotable, json_name
-from dockermesh.config.findings import Cursor
+from dockermesh.config.findings import UNKNOWN_FIELD, Cursor
 from dockermesh.config.legacy import UPGRADES
 
 T = TypeVar("T")
@@ -188,18 +188,15 @@ def _message_decoder(cls: Any) -> _Decode:
             if name in ignored:
                 (at / name).warn("is a field of Istio that has no effect in dockermesh")
             elif known is None:
-                (at / name).error(
-                    unknown_field(
-                        name, names.values() if len(at.problems.found) < _MOST_HINTS else ()
-                    )
-                )
+                hints = names.values() if len(at.findings.found) < _MOST_HINTS else ()
+                (at / name).error(unknown_field(name, hints), UNKNOWN_FIELD)
             elif entry is not None:
                 if known[0] in values:
                     (at / name).error(f"is given twice, as {names[known[0]]} and as {known[0]}")
                 values[known[0]] = _decoder(known[1])(entry, at / name)
         for name, attribute in required:
             if attribute not in values:
-                (at / name).error("is required")
+                (at / name).missing()
         for group in oneofs:
             given = [names[a] for a in group if a in values]
             if len(given) > 1:

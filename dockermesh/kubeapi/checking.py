@@ -6,7 +6,6 @@ Invariant: what comes out validates, so nothing is stored that a proxy could not
 
 from __future__ import annotations
 
-import ast
 import copy
 import json
 import re
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dockermesh.config.documents import read_document
-from dockermesh.config.findings import Finding
+from dockermesh.config.findings import REQUIRED, UNKNOWN_FIELD, Finding, Path
 from dockermesh.kubeapi.served import SECRET, Served
 from dockermesh.kubeapi.status import Cause, Failure, Target, bad_request, invalid
 from dockermesh.kubeapi.vault import check_secret
@@ -24,8 +23,6 @@ MAX_DEPTH = 64
 MAX_STORED_BYTES = 500_000
 """Consul takes values of up to 512 KiB."""
 STRICT, WARN, IGNORE = "Strict", "Warn", "Ignore"
-_UNKNOWN = "unknown field "
-_PART = re.compile(r"""\.?([^.\[\]'"]+)|\[(\d+)\]|\[('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")\]""")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _SUBDOMAIN = re.compile(rf"{_LABEL.pattern}(\.{_LABEL.pattern})*")
 
@@ -116,7 +113,7 @@ def check_document(document: dict[str, Any], served: Served, validation: str) ->
             else _check_namespace(document, target)
         )
     findings = read_document(_without_managed(document)).findings
-    unknown = [f for f in findings if f.is_error and f.message.startswith(_UNKNOWN)]
+    unknown = [f for f in findings if f.code == UNKNOWN_FIELD]
     warnings: list[str] = []
     if unknown:
         texts = [f'unknown field "{f.field}"' for f in unknown]
@@ -129,7 +126,7 @@ def check_document(document: dict[str, Any], served: Served, validation: str) ->
         warnings += texts if validation == WARN else []
         document = copy.deepcopy(document)
         for finding in unknown:
-            _prune(document, finding.field)
+            _prune(document, finding.path)
         findings = read_document(_without_managed(document)).findings
     errors = [f for f in findings if f.is_error]
     if errors:
@@ -173,29 +170,17 @@ def _check_texts(document: dict[str, Any], target: Target) -> None:
 
 
 def _cause(finding: Finding) -> Cause:
-    reason = (
-        "FieldValueRequired" if finding.message.startswith("is required") else "FieldValueInvalid"
-    )
+    reason = "FieldValueRequired" if finding.code == REQUIRED else "FieldValueInvalid"
     return Cause(finding.field or "spec", finding.message, reason)
 
 
-def _prune(document: dict[str, Any], field: str) -> None:
-    """Remove a field given by its path in words."""
-    parts: list[str | int] = []
-    for match in _PART.finditer(field):
-        name, index, quoted = match.groups()
-        parts.append(
-            int(index)
-            if index is not None
-            else ast.literal_eval(quoted)
-            if quoted is not None
-            else name
-        )
+def _prune(document: dict[str, Any], path: Path) -> None:
+    """Remove a field, if it is still there."""
     node: Any = document
-    for part in parts[:-1]:
+    for part in path[:-1]:
         try:
             node = node[part]
         except (KeyError, IndexError, TypeError):
             return
     if isinstance(node, dict):
-        node.pop(parts[-1], None)
+        node.pop(path[-1], None)

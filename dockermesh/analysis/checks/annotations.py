@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from dockermesh.analysis.context import Context
-from dockermesh.analysis.diagnostics import Diagnostic, found
+from dockermesh.analysis.findings import found
 from dockermesh.analysis.messages import (
     ALPHA_ANNOTATION,
     DEPRECATED_ANNOTATION,
@@ -23,6 +23,7 @@ from dockermesh.analysis.messages import (
 )
 from dockermesh.analysis.objects import Item, mappings
 from dockermesh.analysis.workloads import INJECT, pod_template
+from dockermesh.config.findings import Finding
 
 _CHECKED = ("Namespace", "Service", "Pod", "Deployment")
 _INGRESS_CLASS = "kubernetes.io/ingress.class"
@@ -124,7 +125,7 @@ _SET_BY_ISTIO = frozenset(
 """Set on every pod where Istio's CNI plugin captures traffic: no choice of the user."""
 
 
-def placement(context: Context) -> Iterator[Diagnostic]:
+def placement(context: Context) -> Iterator[Finding]:
     """Annotations of Istio must exist, belong to their object, and have a value that can be
     read.
     """
@@ -134,7 +135,7 @@ def placement(context: Context) -> Iterator[Diagnostic]:
                 yield from _check(item, name, value)
 
 
-def _check(item: Item, name: str, value: str) -> Iterator[Diagnostic]:
+def _check(item: Item, name: str, value: str) -> Iterator[Finding]:
     path = ("metadata", "annotations", name)
     known = _KNOWN.get(name)
     if known is None:
@@ -153,7 +154,7 @@ def _check(item: Item, name: str, value: str) -> Iterator[Diagnostic]:
         yield found(item, INVALID_ANNOTATION, name, problem, at=path)
 
 
-def alpha(context: Context) -> Iterator[Diagnostic]:
+def alpha(context: Context) -> Iterator[Finding]:
     """Annotations of features that may change."""
     for item in context.kubernetes(*_CHECKED):
         init = pod_template(item).get("spec") if item.kind == "Pod" else None

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dockermesh.analysis.context import Context
-from dockermesh.analysis.diagnostics import Diagnostic, found
+from dockermesh.analysis.findings import found
 from dockermesh.analysis.messages import (
     DUPLICATE_SUBSET,
     NO_CA,
@@ -20,11 +20,12 @@ from dockermesh.analysis.messages import (
 from dockermesh.analysis.objects import Item, selects
 from dockermesh.analysis.services import Destination
 from dockermesh.config.api.destination_rule import ClientTlsMode
+from dockermesh.config.findings import Finding
 
 _VERIFYING = (ClientTlsMode.SIMPLE, ClientTlsMode.MUTUAL)
 
 
-def unverified_servers(context: Context) -> Iterator[Diagnostic]:
+def unverified_servers(context: Context) -> Iterator[Finding]:
     """SIMPLE and MUTUAL need caCertificates, or a credential, which only rules with a workload
     selector can use.
     """
@@ -62,7 +63,7 @@ def _is_unverified(tls: Any, has_selector: bool) -> bool:
     return not (tls.credential_name and has_selector)
 
 
-def hosts_and_subsets(context: Context) -> Iterator[Diagnostic]:
+def hosts_and_subsets(context: Context) -> Iterator[Finding]:
     """The host must be a service, and each subset have workloads."""
     for item in context.istio("DestinationRule"):
         spec = item.spec
@@ -94,7 +95,7 @@ def _selects_any(context: Context, service: Destination, labels: dict[str, str])
     return bool(context.workloads_matching(wanted))
 
 
-def duplicate_subsets(context: Context) -> Iterator[Diagnostic]:
+def duplicate_subsets(context: Context) -> Iterator[Finding]:
     """A subset that two DestinationRules of a namespace define."""
     first: dict[tuple[str, str, str], Item] = {}
     for item in context.istio("DestinationRule"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dockermesh.analysis.context import Context
-from dockermesh.analysis.diagnostics import Diagnostic, found
+from dockermesh.analysis.findings import found
 from dockermesh.analysis.messages import (
     ADD_MISUSED,
     RELATIVE_PATCH,
@@ -18,13 +18,14 @@ from dockermesh.analysis.messages import (
 )
 from dockermesh.analysis.objects import Item
 from dockermesh.config.api.envoy_filter import ApplyTo, ConfigPatch, PatchOperation
+from dockermesh.config.findings import Finding
 
 _ROUTES = (ApplyTo.ROUTE_CONFIGURATION, ApplyTo.HTTP_ROUTE)
 _FILTERS = (ApplyTo.HTTP_FILTER, ApplyTo.NETWORK_FILTER)
 _INSERTING = (PatchOperation.INSERT_BEFORE, PatchOperation.INSERT_AFTER)
 
 
-def operations(context: Context) -> Iterator[Diagnostic]:
+def operations(context: Context) -> Iterator[Finding]:
     """Each patch's operation must fit what it is applied to."""
     versioned: set[str] = set()
     for item in context.istio("EnvoyFilter"):
@@ -41,9 +42,7 @@ def operations(context: Context) -> Iterator[Diagnostic]:
                 versioned.add(name)
 
 
-def _operation(
-    item: Item, index: int, patch: ConfigPatch, is_versioned: bool
-) -> Iterator[Diagnostic]:
+def _operation(item: Item, index: int, patch: ConfigPatch, is_versioned: bool) -> Iterator[Finding]:
     assert patch.patch is not None
     operation, path = patch.patch.operation, ("spec", "configPatches", index)
     if operation is PatchOperation.ADD:

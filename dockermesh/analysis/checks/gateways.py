@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from dockermesh.analysis.context import Context
-from dockermesh.analysis.diagnostics import Diagnostic, found
+from dockermesh.analysis.findings import found
 from dockermesh.analysis.messages import (
     DUPLICATE_CERTIFICATE,
     GATEWAY_CONFLICT,
@@ -20,12 +20,13 @@ from dockermesh.analysis.messages import (
 from dockermesh.analysis.objects import Item, selector_text, selects
 from dockermesh.analysis.workloads import AnalyzedWorkload
 from dockermesh.config.api.gateway import Server, ServerTlsSettings
+from dockermesh.config.findings import Finding
 
 _SELECTOR = ("spec", "selector")
 _Place = tuple[int, str, str]
 
 
-def workloads_and_ports(context: Context) -> Iterator[Diagnostic]:
+def workloads_and_ports(context: Context) -> Iterator[Finding]:
     """Some workload must serve the Gateway, and a service in front of it have its ports."""
     for item in context.istio("Gateway"):
         selector = item.spec.selector
@@ -72,7 +73,7 @@ def _reachable_ports(context: Context, workload: AnalyzedWorkload) -> set[int] |
     return found_ports
 
 
-def conflicts(context: Context) -> Iterator[Diagnostic]:
+def conflicts(context: Context) -> Iterator[Finding]:
     """Two Gateways of the same workloads must not have the same host at the same port and
     address.
     """
@@ -120,7 +121,7 @@ def _number(server: Server) -> int:
     return server.port.number if server.port is not None else 0
 
 
-def duplicate_certificates(context: Context) -> Iterator[Diagnostic]:
+def duplicate_certificates(context: Context) -> Iterator[Finding]:
     """A certificate that two Gateways of the same workloads present."""
     listed = list(context.istio("Gateway"))
     for item in listed:
@@ -148,7 +149,7 @@ def _same_certificate(one: ServerTlsSettings | None, other: ServerTlsSettings | 
     )
 
 
-def credentials(context: Context) -> Iterator[Diagnostic]:
+def credentials(context: Context) -> Iterator[Finding]:
     """Secrets that Gateways name must be in the namespace of the workload, and hold a valid
     certificate.
 

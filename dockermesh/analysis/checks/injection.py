@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dockermesh.analysis.context import ROOT_NAMESPACE, Context
-from dockermesh.analysis.diagnostics import Diagnostic, found
+from dockermesh.analysis.findings import found
 from dockermesh.analysis.messages import (
     AUTO_IMAGE_ERROR,
     AUTO_IMAGE_WARNING,
@@ -28,13 +28,14 @@ from dockermesh.analysis.workloads import (
     containers,
     pod_template,
 )
+from dockermesh.config.findings import Finding
 
 _REVISION = "istio.io/rev"
 _MODE = "istio.io/dataplane-mode"
 _INJECTOR = "istio-sidecar-injector"
 
 
-def namespaces_and_pods(context: Context) -> Iterator[Diagnostic]:
+def namespaces_and_pods(context: Context) -> Iterator[Finding]:
     """Namespaces should say whether they are injected; pods of injected ones should have a
     proxy.
     """
@@ -91,7 +92,7 @@ def _is_default(context: Context, revision: str) -> bool:
     return dig(values, "sidecarInjectorWebhook", "enableNamespacesByDefault") is True
 
 
-def proxy_images(context: Context) -> Iterator[Diagnostic]:
+def proxy_images(context: Context) -> Iterator[Finding]:
     """Running proxies should have the image that injection would give them now."""
     outdated: dict[str, list[str]] = defaultdict(list)
     for pod in context.kubernetes("Pod"):
@@ -140,7 +141,7 @@ def _image_type(context: Context, pod: Item) -> str:
     return str(chosen or next(inherited, ""))
 
 
-def auto_images(context: Context) -> Iterator[Diagnostic]:
+def auto_images(context: Context) -> Iterator[Finding]:
     """`image: auto` is for injection to replace."""
     webhooks = [
         webhook

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dockermesh.analysis.context import Context
-from dockermesh.analysis.diagnostics import Diagnostic, found
+from dockermesh.analysis.findings import found
 from dockermesh.analysis.messages import (
     CONFLICTING_PORTS,
     EXTERNAL_CONTROL_PLANE,
@@ -26,6 +26,7 @@ from dockermesh.analysis.messages import (
 from dockermesh.analysis.objects import Item, dig, label_selector_matches, mappings, selects, texts
 from dockermesh.analysis.services import Destination
 from dockermesh.analysis.workloads import PROXY_CONTAINER, containers, is_in_mesh, pod_template
+from dockermesh.config.findings import Finding
 
 PROXY_UID = 1337
 _MANAGED = "gateway.istio.io/managed"
@@ -34,7 +35,7 @@ _MUTATING = "istio-sidecar-injector"
 _VALIDATING = ("istiod-default-validator", "istio-validator")
 
 
-def user_ids(context: Context) -> Iterator[Diagnostic]:
+def user_ids(context: Context) -> Iterator[Finding]:
     """No app may run as the proxy's user."""
     for item in context.kubernetes("Pod", "Deployment"):
         if "istio" in item.labels or item.labels.get("release") == "istio":
@@ -52,7 +53,7 @@ def user_ids(context: Context) -> Iterator[Diagnostic]:
             yield found(item, INVALID_UID)
 
 
-def deployment_services(context: Context) -> Iterator[Diagnostic]:
+def deployment_services(context: Context) -> Iterator[Finding]:
     """Services in front of one Deployment must agree on the protocol of a port, and on the port of
     a target.
     """
@@ -74,7 +75,7 @@ def deployment_services(context: Context) -> Iterator[Diagnostic]:
         yield from _targets(item, own)
 
 
-def _protocols(item: Item, services: list[Destination]) -> Iterator[Diagnostic]:
+def _protocols(item: Item, services: list[Destination]) -> Iterator[Finding]:
     by_port: dict[int, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for service in services:
         for port in service.ports:
@@ -85,7 +86,7 @@ def _protocols(item: Item, services: list[Destination]) -> Iterator[Diagnostic]:
             yield found(item, MULTIPLE_SERVICES, item.name, number, names)
 
 
-def _targets(item: Item, services: list[Destination]) -> Iterator[Diagnostic]:
+def _targets(item: Item, services: list[Destination]) -> Iterator[Finding]:
     by_target: dict[str, dict[int, str]] = defaultdict(dict)
     for service in services:
         for port in service.ports:
@@ -102,7 +103,7 @@ def _name(service: Destination) -> str:
     return service.item.full_name if service.item is not None else service.hosts[0]
 
 
-def external_control_plane(context: Context) -> Iterator[Diagnostic]:
+def external_control_plane(context: Context) -> Iterator[Finding]:
     """Webhooks that lead to istiod elsewhere need a host name in their URL. Names are not looked
     up.
     """
@@ -142,7 +143,7 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def webhooks(context: Context) -> Iterator[Diagnostic]:
+def webhooks(context: Context) -> Iterator[Finding]:
     """Exactly one injection webhook may select a pod, and its service must exist."""
     found_webhooks = [
         (item, index, webhook)

@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dockermesh.analysis.context import Context
-from dockermesh.analysis.diagnostics import Diagnostic, found
+from dockermesh.analysis.findings import found
 from dockermesh.analysis.messages import INEFFECTIVE_SELECTOR, NO_WORKLOADS, NOT_FOUND
 from dockermesh.analysis.objects import Item, selector_text
+from dockermesh.config.findings import Finding
 
 _GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
 _POLICIES = ("AuthorizationPolicy", "RequestAuthentication", "Telemetry", "WasmPlugin")
 
 
-def authorization_workloads(context: Context) -> Iterator[Diagnostic]:
+def authorization_workloads(context: Context) -> Iterator[Finding]:
     """An AuthorizationPolicy must apply to some workload of the mesh."""
     for item in context.istio("AuthorizationPolicy"):
         spec = item.spec
@@ -31,7 +32,7 @@ def authorization_workloads(context: Context) -> Iterator[Diagnostic]:
             yield found(item, NO_WORKLOADS, selector_text(wanted), at=("spec", "selector"))
 
 
-def authorization_namespaces(context: Context) -> Iterator[Diagnostic]:
+def authorization_namespaces(context: Context) -> Iterator[Finding]:
     """Namespaces of sources must exist: as an object, or because something is in them."""
     known = {
         *context.namespaces,
@@ -59,7 +60,7 @@ def _namespace_matches(namespace: str, wanted: str) -> bool:
     return namespace.lower() == wanted.lower()
 
 
-def gateway_selectors(context: Context) -> Iterator[Diagnostic]:
+def gateway_selectors(context: Context) -> Iterator[Finding]:
     """Policies reach the workloads of Kubernetes Gateways by targetRefs only."""
     gateways = [workload for workload in context.workloads if _GATEWAY_NAME in workload.labels]
     for kind in _POLICIES if gateways else ():

@@ -12,10 +12,11 @@ from dataclasses import replace
 from typing import Any
 
 from dockermesh.analysis.context import Context
-from dockermesh.analysis.diagnostics import Diagnostic, found
+from dockermesh.analysis.findings import found
 from dockermesh.analysis.messages import INEFFECTIVE_MATCH, UNREACHABLE_RULE
 from dockermesh.analysis.objects import Item
 from dockermesh.config.api.virtual_service import HTTPMatchRequest
+from dockermesh.config.findings import Finding
 from dockermesh.config.rules.shadowing import covers
 
 _MOST_COMPARED = 200
@@ -24,7 +25,7 @@ generated routes.
 """
 
 
-def unreachable_rules(context: Context) -> Iterator[Diagnostic]:
+def unreachable_rules(context: Context) -> Iterator[Finding]:
     """Rules and matches that are never used."""
     for item in context.istio("VirtualService"):
         for protocol in ("http", "tcp", "tls"):
@@ -32,7 +33,7 @@ def unreachable_rules(context: Context) -> Iterator[Diagnostic]:
         yield from _within_prefixes(item)
 
 
-def _repeated(item: Item, protocol: str, rules: Sequence[Any]) -> Iterator[Diagnostic]:
+def _repeated(item: Item, protocol: str, rules: Sequence[Any]) -> Iterator[Finding]:
     seen: list[tuple[Any, str]] = []
     has_default = False
     for index, rule in enumerate(rules):
@@ -62,7 +63,7 @@ def _repeated(item: Item, protocol: str, rules: Sequence[Any]) -> Iterator[Diagn
             yield found(item, UNREACHABLE_RULE, name, "all matches used by prior rules", at=at)
 
 
-def _within_prefixes(item: Item) -> Iterator[Diagnostic]:
+def _within_prefixes(item: Item) -> Iterator[Finding]:
     earlier: list[tuple[HTTPMatchRequest, str]] = []
     for index, rule in enumerate(item.spec.http):
         for number, match in enumerate(rule.match):

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 
 from dockermesh.analysis.context import Context
-from dockermesh.analysis.diagnostics import Diagnostic, found
+from dockermesh.analysis.findings import found
 from dockermesh.analysis.messages import (
     INEFFECTIVE_POLICY,
     NOT_FOUND,
@@ -21,13 +21,14 @@ from dockermesh.analysis.messages import (
 )
 from dockermesh.analysis.objects import Item, selector_text
 from dockermesh.analysis.workloads import INJECTION, AnalyzedWorkload
+from dockermesh.config.findings import Finding
 
 _Selector = Callable[[Item], Mapping[str, str]]
 _MODE = "istio.io/dataplane-mode"
 _REVISION = "istio.io/rev"
 
 
-def sidecars(context: Context) -> Iterator[Diagnostic]:
+def sidecars(context: Context) -> Iterator[Finding]:
     """Sidecars select some workload each, no workload twice, and one per namespace has no
     selector.
     """
@@ -54,7 +55,7 @@ def sidecars(context: Context) -> Iterator[Diagnostic]:
         yield found(item, INEFFECTIVE_POLICY, reason)
 
 
-def telemetries(context: Context) -> Iterator[Diagnostic]:
+def telemetries(context: Context) -> Iterator[Finding]:
     """As for Sidecars; a Telemetry with a targetRef has its own place."""
     listed = [
         t
@@ -85,7 +86,7 @@ def _telemetry_selector(item: Item) -> Mapping[str, str]:
 
 def _selected(
     context: Context, listed: list[Item], selector: _Selector, path: tuple[str | int, ...]
-) -> tuple[list[tuple[AnalyzedWorkload, list[Item]]], list[Diagnostic]]:
+) -> tuple[list[tuple[AnalyzedWorkload, list[Item]]], list[Finding]]:
     """Each selected workload with those that select it, and findings about those that select
     none.
     """
@@ -105,7 +106,7 @@ def _selected(
 
 def _conflict(
     owners: list[Item], workload: AnalyzedWorkload, message: Message
-) -> Iterator[Diagnostic]:
+) -> Iterator[Finding]:
     names = [item.name for item in owners]
     for item in owners:
         yield found(item, message, names, workload.namespace, workload.name)
@@ -119,7 +120,7 @@ def _without_selector(listed: list[Item], selector: _Selector) -> dict[str, list
     return by_namespace
 
 
-def _defaults(owners: list[Item], namespace: str, message: Message) -> Iterator[Diagnostic]:
+def _defaults(owners: list[Item], namespace: str, message: Message) -> Iterator[Finding]:
     names = [item.name for item in owners]
     for item in owners:
         yield found(item, message, names, namespace)

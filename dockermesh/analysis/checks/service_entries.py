@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dockermesh.analysis.context import Context
-from dockermesh.analysis.diagnostics import Diagnostic, found
+from dockermesh.analysis.findings import found
 from dockermesh.analysis.messages import (
     ADDRESSES_REQUIRED,
     EXTERNAL_NAME_PORT,
@@ -17,6 +17,7 @@ from dockermesh.analysis.messages import (
 )
 from dockermesh.analysis.objects import Item, dig
 from dockermesh.analysis.services import DestinationPort, kubernetes_ports
+from dockermesh.config.findings import Finding
 from dockermesh.model.protocol import Protocol, parse_protocol
 
 _TLS = frozenset({Protocol.HTTPS, Protocol.TLS})
@@ -29,7 +30,7 @@ _KNOWN_PORTS = frozenset({25, 53, 3306, 27017})
 """Ports where Istio takes TCP for granted."""
 
 
-def addresses(context: Context) -> Iterator[Diagnostic]:
+def addresses(context: Context) -> Iterator[Finding]:
     """A TCP port of a ServiceEntry is found by its address, which must be given unless one is
     allocated.
     """
@@ -46,7 +47,7 @@ def addresses(context: Context) -> Iterator[Diagnostic]:
                 yield found(item, ADDRESSES_REQUIRED, at=("spec", "ports", index))
 
 
-def port_names(context: Context) -> Iterator[Diagnostic]:
+def port_names(context: Context) -> Iterator[Finding]:
     """Names of the ports of Kubernetes Services should tell the protocol."""
     for item in context.kubernetes("Service"):
         if "istio" in item.labels or item.labels.get("release") == "istio":
@@ -79,7 +80,7 @@ def tells_protocol(port: DestinationPort) -> bool:
     return name.partition("-")[0] in _SPOKEN or port.number in _KNOWN_PORTS
 
 
-def lying_port_names(context: Context) -> Iterator[Diagnostic]:
+def lying_port_names(context: Context) -> Iterator[Finding]:
     """A port whose name says another protocol than it is declared with: readers and tools are
     misled.
     """
@@ -92,7 +93,7 @@ def lying_port_names(context: Context) -> Iterator[Diagnostic]:
                 yield from _compare(item, index, own.number, own.name, own.app_protocol)
 
 
-def _compare(item: Item, index: int, number: int, name: str, declared: str) -> Iterator[Diagnostic]:
+def _compare(item: Item, index: int, number: int, name: str, declared: str) -> Iterator[Finding]:
     says, is_declared = parse_protocol(name.partition("-")[0]), parse_protocol(declared)
     if says is not None and is_declared is not None and _family(says) != _family(is_declared):
         yield found(

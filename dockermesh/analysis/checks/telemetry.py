@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dockermesh.analysis.context import Context
-from dockermesh.analysis.diagnostics import Diagnostic, found
+from dockermesh.analysis.findings import found
 from dockermesh.analysis.messages import (
     DEPRECATED,
     NEGATIVE_CONDITION,
@@ -18,6 +18,7 @@ from dockermesh.analysis.messages import (
     UNKNOWN_REGISTRY,
 )
 from dockermesh.analysis.objects import Item, dig, mappings
+from dockermesh.config.findings import Finding
 
 _REGISTRIES = frozenset({"Mock", "Kubernetes", "External"})
 _REMOTE_SECRET = "istio/multiCluster"
@@ -32,7 +33,7 @@ _NEGATIVE = {
 _REMOVED = frozenset({"ClusterRbacConfig", "RbacConfig", "ServiceRole", "ServiceRoleBinding"})
 
 
-def providers(context: Context) -> Iterator[Diagnostic]:
+def providers(context: Context) -> Iterator[Finding]:
     """Access logging needs a provider: the resource's own, or a default one."""
     if dig(context.mesh_config, "defaultProviders", "accessLogging"):
         return
@@ -48,7 +49,7 @@ def providers(context: Context) -> Iterator[Diagnostic]:
                 )
 
 
-def lightstep(context: Context) -> Iterator[Diagnostic]:
+def lightstep(context: Context) -> Iterator[Finding]:
     """The provider lightstep gave way to OpenTelemetry."""
     listed = mappings(context.mesh_config.get("extensionProviders"))
     names = {provider.get("name") for provider in listed if "lightstep" in provider}
@@ -60,7 +61,7 @@ def lightstep(context: Context) -> Iterator[Diagnostic]:
                     yield found(item, DEPRECATED, text, at=("spec", "tracing", index))
 
 
-def deprecations(context: Context) -> Iterator[Diagnostic]:
+def deprecations(context: Context) -> Iterator[Finding]:
     """Fields that are still read but have no effect, and definitions of kinds that are gone."""
     for item in context.istio("Sidecar"):
         policy = item.spec.outbound_traffic_policy
@@ -73,7 +74,7 @@ def deprecations(context: Context) -> Iterator[Diagnostic]:
             yield found(item, DEPRECATED, f"custom resource type rbac.istio.io {kind} is removed")
 
 
-def networks(context: Context) -> Iterator[Diagnostic]:
+def networks(context: Context) -> Iterator[Finding]:
     """Endpoints of mesh networks come from registries that exist."""
     known = set(_REGISTRIES)
     for secret in context.kubernetes("Secret"):
@@ -91,7 +92,7 @@ def networks(context: Context) -> Iterator[Diagnostic]:
                     yield found(item, UNKNOWN_REGISTRY, registry, name, at=path)
 
 
-def conditions(context: Context) -> Iterator[Diagnostic]:
+def conditions(context: Context) -> Iterator[Finding]:
     """Conditions in which whoever serves a resource says that it does not."""
     kubernetes = (
         item

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dockermesh.analysis.context import Context
-from dockermesh.analysis.diagnostics import Diagnostic, found
+from dockermesh.analysis.findings import found
 from dockermesh.analysis.messages import (
     CLAIM_WITHOUT_AUTHENTICATION,
     DELEGATE_NOT_FOUND,
@@ -26,6 +26,7 @@ from dockermesh.analysis.messages import (
 from dockermesh.analysis.objects import Item, dig, mappings, selector_text, selects
 from dockermesh.analysis.services import EVERYWHERE, Destination
 from dockermesh.config.api.virtual_service import Destination as Target
+from dockermesh.config.findings import Finding
 from dockermesh.config.hosts import fully_qualified, matches
 
 MESH = "mesh"
@@ -60,7 +61,7 @@ def _uses(item: Item) -> Iterator[_Use]:
                 yield _Use(mirror.destination, path, "mirror ")
 
 
-def destinations(context: Context) -> Iterator[Diagnostic]:
+def destinations(context: Context) -> Iterator[Finding]:
     """Hosts and ports of destinations must exist; a service with several ports needs one to be
     named.
     """
@@ -77,7 +78,7 @@ def destinations(context: Context) -> Iterator[Diagnostic]:
                 yield found(item, NO_ENDPOINTS, use.target.host, at=use.path)
 
 
-def _ports(item: Item, use: _Use, service: Destination) -> Iterator[Diagnostic]:
+def _ports(item: Item, use: _Use, service: Destination) -> Iterator[Finding]:
     numbers = [port.number for port in service.ports]
     if use.target.port is None:
         if len(numbers) > 1:
@@ -87,7 +88,7 @@ def _ports(item: Item, use: _Use, service: Destination) -> Iterator[Diagnostic]:
         yield found(item, NOT_FOUND, "host:port", name, at=use.path)
 
 
-def subsets(context: Context) -> Iterator[Diagnostic]:
+def subsets(context: Context) -> Iterator[Finding]:
     """Subsets of destinations must be defined by a DestinationRule."""
     defined: dict[str, set[str]] = defaultdict(set)
     for rule in context.istio("DestinationRule"):
@@ -111,7 +112,7 @@ def subsets(context: Context) -> Iterator[Diagnostic]:
             )
 
 
-def ignored_subsets(context: Context) -> Iterator[Diagnostic]:
+def ignored_subsets(context: Context) -> Iterator[Finding]:
     """Requests through a gateway follow the VirtualService of the gateway alone, not that of the
     destination.
     """
@@ -138,7 +139,7 @@ def ignored_subsets(context: Context) -> Iterator[Diagnostic]:
                     )
 
 
-def mesh_hosts(context: Context) -> Iterator[Diagnostic]:
+def mesh_hosts(context: Context) -> Iterator[Finding]:
     """Only one VirtualService of the mesh may have a host, as far as one namespace sees both."""
     by_host: dict[tuple[str, str], list[Item]] = {}
     for item in context.istio("VirtualService"):
@@ -189,7 +190,7 @@ def _scopes(item: Item) -> tuple[str, ...]:
     return tuple(dict.fromkeys(item.namespace if scope == "." else scope for scope in export))
 
 
-def gateways(context: Context) -> Iterator[Diagnostic]:
+def gateways(context: Context) -> Iterator[Finding]:
     """Gateways must exist, serve one of the hosts, and be served by some workload themselves."""
     kubernetes = {
         g.full_name: g
@@ -256,7 +257,7 @@ def _listener_hosts(gateway: Item | None) -> list[str]:
     return [str(listener.get("hostname") or "*") for listener in listeners]
 
 
-def claim_routing(context: Context) -> Iterator[Diagnostic]:
+def claim_routing(context: Context) -> Iterator[Finding]:
     """Routing by JWT claims needs a RequestAuthentication at the gateway."""
     selectors: dict[str, list[dict[str, str]]] = defaultdict(list)
     for policy in context.istio("RequestAuthentication"):
@@ -287,7 +288,7 @@ def _claim(item: Item) -> str:
     return ""
 
 
-def delegates(context: Context) -> Iterator[Diagnostic]:
+def delegates(context: Context) -> Iterator[Finding]:
     """Delegates must exist, and have no hosts of their own."""
     by_name = {item.full_name: item for item in context.istio("VirtualService")}
     for item in by_name.values():

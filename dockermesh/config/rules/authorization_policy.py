@@ -86,7 +86,7 @@ def _check_dry_run(resource: Resource[AuthorizationPolicy], at: Cursor) -> None:
     value = resource.annotations.get(_DRY_RUN)
     if value is None:
         return
-    place = at.problems.at("metadata", "annotations", _DRY_RUN)
+    place = at.findings.at("metadata", "annotations", _DRY_RUN)
     if resource.spec.action not in (Action.ALLOW, Action.DENY):
         place.error("is only supported for actions ALLOW and DENY")
     elif value not in _TRUTH:
@@ -97,13 +97,13 @@ def _check_rule(rule: Rule, action: Action, at: Cursor) -> None:
     for index, entry in enumerate(rule.sources):
         place = at / "from" / index / "source"
         if entry.source is None:
-            place.error("is required")
+            place.missing()
         else:
             _check_source(entry.source, action, place)
     for index, to in enumerate(rule.to):
         place = at / "to" / index / "operation"
         if to.operation is None:
-            place.error("is required")
+            place.missing()
         else:
             _check_operation(to.operation, place)
     for index, condition in enumerate(rule.when):

@@ -44,7 +44,7 @@ def check_destinationrules(resource: Resource[DestinationRule], at: Cursor) -> N
     spec, namespace = resource.spec, resource.namespace
     report(at / "host", check_host(spec.host))
     if ANNOTATION in resource.annotations:
-        at.problems.found.extend(read_health_check(resource.annotations[ANNOTATION])[1])
+        at.findings.found.extend(read_health_check(resource.annotations[ANNOTATION])[1])
     _check_policy(spec.traffic_policy, namespace, at / "trafficPolicy")
     names: set[str] = set()
     for index, subset in enumerate(spec.subsets):
@@ -77,7 +77,7 @@ def _check_policy(policy: TrafficPolicy | None, namespace: str, at: Cursor) -> N
     for index, port in enumerate(policy.port_level_settings):
         place = at / "portLevelSettings" / index
         if port.port is None:
-            (place / "port").error("is required")
+            (place / "port").missing()
         else:
             report(place / "port" / "number", check_port(port.port.number))
         if not (port.outlier_detection or port.connection_pool or port.load_balancer or port.tls):
@@ -168,13 +168,13 @@ def _check_consistent_hash(balancer: ConsistentHashLB, at: Cursor) -> None:
     if cookie is not None:
         place = at / "httpCookie"
         if not cookie.name:
-            (place / "name").error("is required")
+            (place / "name").missing()
         if cookie.ttl is not None and cookie.ttl < timedelta(0):
             (place / "ttl").error("must not be negative")
         names: set[str] = set()
         for index, attribute in enumerate(cookie.attributes):
             if not attribute.name:
-                (place / "attributes" / index / "name").error("is required")
+                (place / "attributes" / index / "name").missing()
             elif attribute.name in names:
                 (place / "attributes" / index / "name").error(
                     f"duplicate cookie attribute {attribute.name!r}"
@@ -206,9 +206,9 @@ def check_client_tls(tls: ClientTlsSettings, namespace: str, at: Cursor) -> None
             (at / "credentialName").error("cannot be set together with files of certificates")
     elif tls.mode is ClientTlsMode.MUTUAL:
         if not tls.client_certificate:
-            (at / "clientCertificate").error("is required for mutual TLS")
+            (at / "clientCertificate").missing("is required for mutual TLS")
         if not tls.private_key:
-            (at / "privateKey").error("is required for mutual TLS")
+            (at / "privateKey").missing("is required for mutual TLS")
 
 
 def _check_config_map(credential: str, namespace: str, at: Cursor) -> None:

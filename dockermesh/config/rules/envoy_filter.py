@@ -66,15 +66,15 @@ def check_envoyfilters(resource: Resource[EnvoyFilter], at: Cursor) -> None:
 
 def _check_patch(entry: ConfigPatch, at: Cursor) -> None:
     if entry.apply_to is ApplyTo.INVALID:
-        (at / "applyTo").error("is required")
+        (at / "applyTo").missing()
     if entry.apply_to is ApplyTo.BOOTSTRAP:
         (at / "applyTo").warn("BOOTSTRAP has no effect: the bootstrap is part of the pod's image")
     if entry.patch is None:
-        (at / "patch").error("is required")
+        (at / "patch").missing()
     elif entry.patch.operation is PatchOperation.INVALID:
-        (at / "patch" / "operation").error("is required")
+        (at / "patch" / "operation").missing()
     elif entry.patch.operation is not PatchOperation.REMOVE and entry.patch.value is None:
-        (at / "patch" / "value").error("is required for every operation but REMOVE")
+        (at / "patch" / "value").missing("is required for every operation but REMOVE")
     elif entry.patch.value is not None:
         report(at / "patch" / "value", _check_types(entry.patch.value))
     if entry.match is not None:
@@ -123,7 +123,7 @@ def _check_filter(found: FilterMatch, apply_to: ApplyTo, at: Cursor) -> None:
     if apply_to in (ApplyTo.LISTENER, ApplyTo.FILTER_CHAIN):
         at.warn(f"has no effect with applyTo {apply_to.value}")
     if not found.name:
-        (at / "name").error("is required")
+        (at / "name").missing()
     names = [(found.name, at / "name")]
     if found.sub_filter is not None:
         if apply_to is not ApplyTo.HTTP_FILTER:
@@ -131,7 +131,7 @@ def _check_filter(found: FilterMatch, apply_to: ApplyTo, at: Cursor) -> None:
         elif found.name not in _CONNECTION_MANAGERS:
             (at / "subFilter").error(f"needs a filter named {_CONNECTION_MANAGERS[0]}")
         elif not found.sub_filter.name:
-            (at / "subFilter" / "name").error("is required")
+            (at / "subFilter" / "name").missing()
         names.append((found.sub_filter.name, at / "subFilter" / "name"))
     for name, place in names:
         if name in _RENAMED:

@@ -41,7 +41,7 @@ def check_gateways(resource: Resource[Gateway], at: Cursor) -> None:
     """All rules of a Gateway."""
     spec = resource.spec
     if not is_label(resource.name):
-        at.problems.at("metadata", "name").error(
+        at.findings.at("metadata", "name").error(
             f"a gateway's name must be a DNS label, without dots: {resource.name!r}"
         )
     if not spec.servers:

@@ -201,5 +201,5 @@ def _check_outbound(policy: OutboundTrafficPolicy, at: Cursor) -> None:
         return
     report(at / "egressProxy" / "host", check_fqdn(proxy.host))
     if proxy.port is None:
-        (at / "egressProxy" / "port").error("is required")
+        (at / "egressProxy" / "port").missing()
     check_destination(proxy, at / "egressProxy")

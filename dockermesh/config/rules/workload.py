@@ -99,7 +99,7 @@ def _check_probe(probe: ReadinessProbe, at: Cursor) -> None:
         report(at / "tcpSocket" / "port", check_port(probe.tcp_socket.port))
     elif probe.exec is not None:
         if not probe.exec.command:
-            (at / "exec" / "command").error("is required")
+            (at / "exec" / "command").missing()
     elif probe.grpc is not None:
         report(at / "grpc" / "port", check_port(probe.grpc.port))
     else:
