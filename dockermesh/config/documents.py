@@ -8,10 +8,8 @@ finding is an error.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 from dockermesh.config.decode import NOT_UNICODE, decode, describe, is_unicode, unknown_field
@@ -173,9 +171,7 @@ def _check(resource: Resource[Any], kind: Kind, findings: Findings) -> None:
     _check_annotations(resource, findings)
     before = len(findings.found)
     undecoded = Touched(findings.found)
-    rules = _rules(kind)
-    if rules is not None:
-        rules(resource, findings.at("spec"))
+    kind.check()(resource, findings.at("spec"))
     findings.found[before:] = [f for f in findings.found[before:] if f.path not in undecoded]
 
 
@@ -189,16 +185,6 @@ def _check_annotations(resource: Resource[Any], findings: Findings) -> None:
         findings.at("metadata", "annotations", _ALWAYS_REJECT).error(
             "asks for the resource to be rejected"
         )
-
-
-def _rules(kind: Kind) -> Callable[[Resource[Any], Cursor], None] | None:
-    name = f"dockermesh.config.rules.{kind.module}"
-    if find_spec(name) is None:
-        return None
-    check: Callable[[Resource[Any], Cursor], None] | None = getattr(
-        import_module(name), f"check_{kind.plural}", None
-    )
-    return check
 
 
 def _as_resource(data: dict[str, Any], kind: Kind) -> dict[str, Any]:

@@ -48,7 +48,7 @@ _GONE = {
 }
 
 
-def check_authorizationpolicies(resource: Resource[AuthorizationPolicy], at: Cursor) -> None:
+def check_authorization_policy(resource: Resource[AuthorizationPolicy], at: Cursor) -> None:
     """All rules of an AuthorizationPolicy."""
     spec = resource.spec
     check_label_selector(spec.selector, at / "selector")

@@ -39,7 +39,7 @@ _MAGLEV_LIMIT = 5_000_011
 _CONFIG_MAP = "configmap://"
 
 
-def check_destinationrules(resource: Resource[DestinationRule], at: Cursor) -> None:
+def check_destination_rule(resource: Resource[DestinationRule], at: Cursor) -> None:
     """All rules of a DestinationRule."""
     spec, namespace = resource.spec, resource.namespace
     report(at / "host", check_host(spec.host))

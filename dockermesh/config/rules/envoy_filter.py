@@ -45,7 +45,7 @@ _RENAMED = {
 }
 
 
-def check_envoyfilters(resource: Resource[EnvoyFilter], at: Cursor) -> None:
+def check_envoy_filter(resource: Resource[EnvoyFilter], at: Cursor) -> None:
     """All rules of an EnvoyFilter."""
     spec = resource.spec
     at.warn(

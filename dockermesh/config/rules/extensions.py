@@ -20,7 +20,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})|[\s\x00-\x1f\x7f]")
 
 
-def check_wasmplugins(resource: Resource[WasmPlugin], at: Cursor) -> None:
+def check_wasm_plugin(resource: Resource[WasmPlugin], at: Cursor) -> None:
     """All rules of a WasmPlugin."""
     spec = resource.spec
     check_label_selector(spec.selector, at / "selector")
@@ -31,7 +31,7 @@ def check_wasmplugins(resource: Resource[WasmPlugin], at: Cursor) -> None:
     _check_match(spec.match, at / "match")
 
 
-def check_trafficextensions(resource: Resource[TrafficExtension], at: Cursor) -> None:
+def check_traffic_extension(resource: Resource[TrafficExtension], at: Cursor) -> None:
     """All rules of a TrafficExtension."""
     spec = resource.spec
     check_label_selector(spec.selector, at / "selector")

@@ -37,7 +37,7 @@ CIPHER_SUITES = frozenset(
 ) | {"ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305", "DES-CBC3-SHA"}
 
 
-def check_gateways(resource: Resource[Gateway], at: Cursor) -> None:
+def check_gateway(resource: Resource[Gateway], at: Cursor) -> None:
     """All rules of a Gateway."""
     spec = resource.spec
     if not is_label(resource.name):

@@ -15,7 +15,7 @@ _LONGEST_CONNECT = timedelta(hours=1)
 _STATUS = re.compile(r"[1-5][0-9][0-9]")
 
 
-def check_meshconfigs(resource: Resource[MeshConfig], at: Cursor) -> None:
+def check_mesh_config(resource: Resource[MeshConfig], at: Cursor) -> None:
     """All rules of a MeshConfig."""
     from dockermesh.config.rules.http_route import check_retries
     from dockermesh.config.rules.locality import check_locality

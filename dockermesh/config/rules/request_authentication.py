@@ -17,7 +17,7 @@ _KEY_FIELDS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x"), 
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+=*")
 
 
-def check_requestauthentications(resource: Resource[RequestAuthentication], at: Cursor) -> None:
+def check_request_authentication(resource: Resource[RequestAuthentication], at: Cursor) -> None:
     """All rules of a RequestAuthentication."""
     spec = resource.spec
     check_label_selector(spec.selector, at / "selector")

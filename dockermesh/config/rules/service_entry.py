@@ -29,7 +29,7 @@ from dockermesh.config.rules.workload import check_endpoint, check_port_map
 _DNS = (Resolution.DNS, Resolution.DNS_ROUND_ROBIN)
 
 
-def check_serviceentries(resource: Resource[ServiceEntry], at: Cursor) -> None:
+def check_service_entry(resource: Resource[ServiceEntry], at: Cursor) -> None:
     """All rules of a ServiceEntry."""
     spec = resource.spec
     check_workload_selector(spec.workload_selector, at / "workloadSelector")

@@ -36,7 +36,7 @@ from dockermesh.config.rules.virtual_service import check_destination
 _OWN_ADDRESSES = ("", "127.0.0.1", "0.0.0.0", "[::1]", "[::]")
 
 
-def check_sidecars(resource: Resource[Sidecar], at: Cursor) -> None:
+def check_sidecar(resource: Resource[Sidecar], at: Cursor) -> None:
     """All rules of a Sidecar."""
     spec = resource.spec
     check_workload_selector(spec.workload_selector, at / "workloadSelector")

@@ -15,7 +15,7 @@ from dockermesh.config.rules.cel import check_expression
 from dockermesh.config.rules.scope import check_label_selector, check_targets, report
 
 
-def check_telemetries(resource: Resource[Telemetry], at: Cursor) -> None:
+def check_telemetry(resource: Resource[Telemetry], at: Cursor) -> None:
     """All rules of a Telemetry."""
     spec = resource.spec
     check_label_selector(spec.selector, at / "selector")

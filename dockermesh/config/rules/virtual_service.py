@@ -34,7 +34,7 @@ from dockermesh.config.rules.scope import check_export, check_labels, report
 _MESH = "mesh"
 
 
-def check_virtualservices(resource: Resource[VirtualService], at: Cursor) -> None:
+def check_virtual_service(resource: Resource[VirtualService], at: Cursor) -> None:
     """All rules of a VirtualService."""
     from dockermesh.config.rules.http_route import check_http_route
     from dockermesh.config.rules.shadowing import warn_shadowed

@@ -19,7 +19,7 @@ from dockermesh.config.rules.names import (
 from dockermesh.config.rules.scope import check_labels, report
 
 
-def check_workloadentries(resource: Resource[WorkloadEntry], at: Cursor) -> None:
+def check_workload_entry(resource: Resource[WorkloadEntry], at: Cursor) -> None:
     """All rules of a WorkloadEntry."""
     check_endpoint(resource.spec, at, service_ports=None, names_allowed=True)
 
@@ -62,7 +62,7 @@ def check_port_map(entry: WorkloadEntry, at: Cursor, service_ports: Collection[s
         report(at / name, check_port(number))
 
 
-def check_workloadgroups(resource: Resource[WorkloadGroup], at: Cursor) -> None:
+def check_workload_group(resource: Resource[WorkloadGroup], at: Cursor) -> None:
     """All rules of a WorkloadGroup."""
     spec = resource.spec
     if spec.metadata is not None:
