@@ -22,6 +22,7 @@ from dockermesh.analysis.services import (
     kubernetes_services,
 )
 from dockermesh.analysis.workloads import (
+    TEMPLATES,
     AnalyzedWorkload,
     catalog_workloads,
     default_gateway,
@@ -108,7 +109,12 @@ class Context:
     @cached_property
     def workloads(self) -> tuple[AnalyzedWorkload, ...]:
         """Pods, what makes pods, WorkloadEntries, and the catalog's workloads."""
-        found = [*kubernetes_workloads(self), *entry_workloads(self.istio("WorkloadEntry"))]
+        nodes = {node.name: node.labels for node in self.kubernetes("Node")}
+        makers = self.kubernetes("Pod", *TEMPLATES)
+        found = [
+            *kubernetes_workloads(makers, nodes, self.namespaces),
+            *entry_workloads(self.istio("WorkloadEntry")),
+        ]
         if self.catalog is not None:
             found += catalog_workloads(self.catalog)
         if not self.is_live and not any(workload.is_gateway for workload in found):
@@ -144,7 +150,7 @@ class Context:
         """Everything that can be a destination."""
         found = [
             *entry_services(self.istio("ServiceEntry")),
-            *kubernetes_services(self, self.domain),
+            *kubernetes_services(self.kubernetes("Service"), self.domain),
         ]
         return (*found, *(catalog_services(self.catalog) if self.catalog is not None else ()))
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dockermesh.analysis.objects import Item, dig, mappings, number, texts
 from dockermesh.model.catalog import Catalog
 from dockermesh.model.service import Health
-
-if TYPE_CHECKING:
-    from dockermesh.analysis.context import Context
 
 EVERYWHERE = "*"
 _EXPORT = "networking.istio.io/exportTo"
@@ -52,9 +49,9 @@ class Destination:
     item: Item | None = field(default=None, compare=False)
 
 
-def kubernetes_services(context: Context, domain: str) -> Iterator[Destination]:
-    """The Services in files."""
-    for item in context.kubernetes("Service"):
+def kubernetes_services(services: Iterable[Item], domain: str) -> Iterator[Destination]:
+    """The Services in files; `domain` ends their names."""
+    for item in services:
         spec = item.body.get("spec")
         exported = item.annotations.get(_EXPORT, "")
         scopes = tuple(

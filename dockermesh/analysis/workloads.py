@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dockermesh.analysis.objects import Item, dig, mappings, texts
 from dockermesh.model.catalog import Catalog
 from dockermesh.model.workload import WorkloadKind
-
-if TYPE_CHECKING:
-    from dockermesh.analysis.context import Context
 
 TEMPLATES = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job")
 """Kinds whose pods are described by a template."""
@@ -63,10 +60,11 @@ def containers(template: Mapping[str, Any], *, with_init: bool = False) -> list[
     return found + list(mappings(dig(template, "spec", "initContainers"))) if with_init else found
 
 
-def kubernetes_workloads(context: Context) -> Iterator[AnalyzedWorkload]:
-    """The workloads of files."""
-    nodes = {node.name: node.labels for node in context.kubernetes("Node")}
-    for item in context.kubernetes("Pod", *TEMPLATES):
+def kubernetes_workloads(
+    makers: Iterable[Item], nodes: Mapping[str, Mapping[str, str]], namespaces: Mapping[str, Item]
+) -> Iterator[AnalyzedWorkload]:
+    """The workloads of files: of pods and of what makes pods; `nodes` are nodes' labels by name."""
+    for item in makers:
         template = pod_template(item)
         labels = texts(dig(template, "metadata", "labels"))
         node = dig(template, "spec", "nodeName")
@@ -79,13 +77,13 @@ def kubernetes_workloads(context: Context) -> Iterator[AnalyzedWorkload]:
             item.name,
             item.namespace,
             labels,
-            in_mesh=is_ambient or is_in_mesh(context, item),
+            in_mesh=is_ambient or is_in_mesh(item, namespaces),
             is_ambient=is_ambient,
             is_kubernetes=True,
         )
 
 
-def is_in_mesh(context: Context, item: Item) -> bool:
+def is_in_mesh(item: Item, namespaces: Mapping[str, Item]) -> bool:
     """Whether a pod has a proxy: its own, by its label or annotation, or by its namespace's
     label.
     """
@@ -97,7 +95,7 @@ def is_in_mesh(context: Context, item: Item) -> bool:
         wanted = texts(dig(template, "metadata", where)).get(INJECT)
         if wanted is not None:
             return wanted == "true"
-    namespace = context.namespaces.get(item.namespace)
+    namespace = namespaces.get(item.namespace)
     return namespace is not None and namespace.labels.get(INJECTION) == "enabled"
 
 

@@ -63,7 +63,9 @@ def deployment_services(context: Context) -> Iterator[Finding]:
         if s.item is not None and s.item.kind == "Service" and s.selector
     ]
     for item in context.kubernetes("Deployment"):
-        if item.labels.get(_MANAGED) == "istio.io-mesh-controller" or not is_in_mesh(context, item):
+        if item.labels.get(_MANAGED) == "istio.io-mesh-controller" or not is_in_mesh(
+            item, context.namespaces
+        ):
             continue
         labels = texts(dig(item.body, "spec", "template", "metadata", "labels"))
         own = [

@@ -27,14 +27,14 @@ from dockermesh.config.rules.headers import (
 )
 from dockermesh.config.rules.names import check_label, check_port
 from dockermesh.config.rules.regex import check_regex
-from dockermesh.config.rules.scope import check_labels, report
-from dockermesh.config.rules.virtual_service import (
+from dockermesh.config.rules.routing import (
     check_destination,
     check_destinations,
     check_gateway_names,
     check_percentage,
     check_source,
 )
+from dockermesh.config.rules.scope import check_labels, report
 
 _METHODS = frozenset(
     ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "*"]

@@ -30,8 +30,8 @@ from dockermesh.config.rules.names import (
     is_partial_wildcard,
     is_tls,
 )
+from dockermesh.config.rules.routing import check_destination
 from dockermesh.config.rules.scope import check_workload_selector, report
-from dockermesh.config.rules.virtual_service import check_destination
 
 _OWN_ADDRESSES = ("", "127.0.0.1", "0.0.0.0", "[::1]", "[::]")
 
