@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dockermesh.cli.options import output_option
+from dockermesh.cli.tables import print_columns, print_data
+
 if TYPE_CHECKING:
     from dockermesh.app.analyze import Request
     from dockermesh.config.findings import Finding
@@ -57,13 +60,7 @@ _FILE = click.Path(path_type=Path)
     show_default=True,
     help="Level that is shown.",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["log", "table", "json", "yaml"]),
-    default="log",
-    help="Output format.",
-)
+@output_option("log", "table", "json", "yaml")
 @click.option(
     "-L", "--list-analyzers", is_flag=True, help="List analyzers and codes, and do nothing else."
 )
@@ -125,17 +122,10 @@ def _target(request: Request) -> str:
 def _print(found: Sequence[Finding], output: str) -> None:
     from dockermesh.analysis.findings import as_line, shown_level, to_dict
 
-    if output == "json":
-        import json
-
-        click.echo(json.dumps([to_dict(one) for one in found], indent=2, ensure_ascii=False))
-    elif output == "yaml":
-        import yaml
-
-        click.echo(yaml.safe_dump([to_dict(one) for one in found], sort_keys=False), nl=False)
+    if output in {"json", "yaml"}:
+        print_data([to_dict(one) for one in found], output, indent=2, ensure_ascii=False)
     elif output == "table":
-        rows = [("LEVEL", "CODE", "RESOURCE", "WHERE", "MESSAGE")]
-        rows += [
+        rows = [
             (
                 shown_level(one.level),
                 one.code,
@@ -145,18 +135,10 @@ def _print(found: Sequence[Finding], output: str) -> None:
             )
             for one in found
         ]
-        _print_rows(rows)
+        print_columns(["LEVEL", "CODE", "RESOURCE", "WHERE", "MESSAGE"], rows, gap=3)
     else:
         for one in found:
             click.echo(as_line(one))
-
-
-def _print_rows(rows: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        click.echo(
-            "   ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
-        )
 
 
 def _print_analyzers() -> None:
@@ -168,4 +150,4 @@ def _print_analyzers() -> None:
         click.echo(f"* {analyzer.name} ({', '.join(analyzer.codes)}):\n    {analyzer.description}")
     click.echo()
     codes = ((message.code, shown_level(message.level), message.name) for message in ALL)
-    _print_rows([("CODE", "LEVEL", "NAME"), *codes])
+    print_columns(["CODE", "LEVEL", "NAME"], list(codes), gap=3)

@@ -14,6 +14,7 @@ from typing import Any
 
 from dockermesh.kubeapi.cache import Stored
 from dockermesh.kubeapi.status import Target, conflict
+from dockermesh.model.times import time_text
 
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 _KEPT = ("uid", "creationTimestamp", "generation")
@@ -23,7 +24,7 @@ def now(ago_s: float = 0.0) -> str:
     """The time as Kubernetes writes it, or that of so many seconds ago; such texts are ordered as
     their times are.
     """
-    return (datetime.now(UTC) - timedelta(seconds=ago_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return time_text(datetime.now(UTC) - timedelta(seconds=ago_s))
 
 
 def generated_name(prefix: str) -> str:
