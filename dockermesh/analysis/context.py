@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-from dockermesh.analysis.objects import Item, dig, selects, texts
+from dockermesh.analysis.objects import AnalyzedObject, dig, selects, texts
 from dockermesh.analysis.services import (
     EVERYWHERE,
-    Destination,
+    AnalyzedService,
     catalog_services,
     entry_services,
     kubernetes_services,
@@ -47,7 +47,7 @@ class Context:
 
     def __init__(
         self,
-        items: Iterable[Item],
+        items: Iterable[AnalyzedObject],
         *,
         findings: Iterable[Finding] = (),
         mesh_config: Mapping[str, Any] | None = None,
@@ -60,27 +60,27 @@ class Context:
         self.is_live = is_live
         self._mesh_config = mesh_config
         last = {(item.group, item.kind, item.namespace, item.name): item for item in self.given}
-        self._by_kind: dict[str, list[Item]] = defaultdict(list)
+        self._by_kind: dict[str, list[AnalyzedObject]] = defaultdict(list)
         for item in last.values():
             self._by_kind[item.kind].append(item)
 
     # objects
     # ----------------------------------------------------------------------------------------------
-    def istio(self, kind: str) -> Iterator[Item]:
+    def istio(self, kind: str) -> Iterator[AnalyzedObject]:
         """The objects of one of Istio's kinds; their `spec` is never None."""
         return (item for item in self._by_kind.get(kind, ()) if item.spec is not None)
 
-    def kubernetes(self, *kinds: str) -> Iterator[Item]:
+    def kubernetes(self, *kinds: str) -> Iterator[AnalyzedObject]:
         """The objects of kinds that are not Istio's."""
         return (item for kind in kinds for item in self._by_kind.get(kind, ()) if item.spec is None)
 
     @cached_property
-    def namespaces(self) -> dict[str, Item]:
+    def namespaces(self) -> dict[str, AnalyzedObject]:
         """The Namespace objects by name."""
         return {item.name: item for item in self.kubernetes("Namespace")}
 
     @cached_property
-    def gateways(self) -> dict[str, Item]:
+    def gateways(self) -> dict[str, AnalyzedObject]:
         """Istio's Gateways by `namespace/name`."""
         return {item.full_name: item for item in self.istio("Gateway")}
 
@@ -146,7 +146,7 @@ class Context:
         return f"svc.{self.mesh_config.get('clusterDomain') or 'cluster.local'}"
 
     @cached_property
-    def services(self) -> tuple[Destination, ...]:
+    def services(self) -> tuple[AnalyzedService, ...]:
         """Everything that can be a destination."""
         found = [
             *entry_services(self.istio("ServiceEntry")),
@@ -155,8 +155,8 @@ class Context:
         return (*found, *(catalog_services(self.catalog) if self.catalog is not None else ()))
 
     @cached_property
-    def _hosts(self) -> dict[tuple[str, str], Destination]:
-        found: dict[tuple[str, str], Destination] = {}
+    def _hosts(self) -> dict[tuple[str, str], AnalyzedService]:
+        found: dict[tuple[str, str], AnalyzedService] = {}
         for service in self.services:
             for host in service.hosts:
                 name = fully_qualified(host.lower(), service.namespace, self.domain)
@@ -164,19 +164,19 @@ class Context:
         return found
 
     @cached_property
-    def _anywhere(self) -> dict[str, Destination]:
+    def _anywhere(self) -> dict[str, AnalyzedService]:
         """The catalog's services by the short names that hold in every namespace."""
         return {name: service for service in self.services for name in service.short_names}
 
     @cached_property
-    def _patterns(self) -> list[tuple[str, str, Destination]]:
+    def _patterns(self) -> list[tuple[str, str, AnalyzedService]]:
         return [
             (scope, name[1:], s) for (scope, name), s in self._hosts.items() if name.startswith("*")
         ]
 
     def service(
         self, host: str, namespace: str, export_to: Iterable[str] = ()
-    ) -> Destination | None:
+    ) -> AnalyzedService | None:
         """The service that a resource in `namespace` calls `host`; `export_to` is the resource's
         own.
         """

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dockermesh.analysis.messages import Message
-from dockermesh.analysis.objects import Item
+from dockermesh.analysis.objects import AnalyzedObject
 from dockermesh.config.findings import Finding, Level, Path
 
 
 def found(
-    item: Item,
+    item: AnalyzedObject,
     message: Message,
     *arguments: object,
     at: Path = ("metadata", "name"),

@@ -32,7 +32,7 @@ CLUSTER_SCOPED = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class AnalyzedObject:
     """One object. `spec` is a class of `config/api` for Istio's kinds (as far as it could be read),
     else None.
     """

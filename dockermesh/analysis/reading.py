@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from dockermesh.analysis.objects import CLUSTER_SCOPED, Item, texts
+from dockermesh.analysis.objects import CLUSTER_SCOPED, AnalyzedObject, texts
 from dockermesh.config.documents import finding_of, listed, read_document
 from dockermesh.config.findings import Finding
 from dockermesh.config.kinds import MESH_CONFIG
@@ -25,9 +25,9 @@ _MESH_NETWORKS = ("MeshNetworks", "meshnetworks", "istio-system")
 
 def read_items(
     sources: Iterable[tuple[str, str | bytes]], namespace: str = DEFAULT_NAMESPACE
-) -> tuple[tuple[Item, ...], tuple[Finding, ...]]:
+) -> tuple[tuple[AnalyzedObject, ...], tuple[Finding, ...]]:
     """The objects of files (pairs of name and text), and what validation says about them."""
-    items: list[Item] = []
+    items: list[AnalyzedObject] = []
     findings: list[Finding] = []
     for file, text in sources:
         loaded = load_documents(text)
@@ -41,9 +41,9 @@ def read_items(
     return tuple(items), tuple(findings)
 
 
-def item_of(resource: Resource[Any]) -> Item:
+def item_of(resource: Resource[Any]) -> AnalyzedObject:
     """A resource that was read already."""
-    return Item(
+    return AnalyzedObject(
         kind=resource.kind,
         group=resource.api_version.partition("/")[0],
         name=resource.name,
@@ -59,10 +59,10 @@ def item_of(resource: Resource[Any]) -> Item:
 
 def _object(
     data: Any, file: str, line: int, namespace: str, findings: list[Finding]
-) -> Iterator[Item]:
+) -> Iterator[AnalyzedObject]:
     if isinstance(data, Mapping) and set(data) == {"networks"}:
         kind, name, space = _MESH_NETWORKS
-        yield Item(kind, "", name, space, body=data, file=file, line=line)
+        yield AnalyzedObject(kind, "", name, space, body=data, file=file, line=line)
         return
     if not _is_kubernetes(data):
         reading = read_document(data, file, namespace)
@@ -76,7 +76,7 @@ def _object(
     space = "" if kind in CLUSTER_SCOPED else str(metadata.get("namespace") or namespace)
     name = str(metadata.get("name") or metadata.get("generateName") or "?")
     if (name if kind == "Namespace" else space) not in _IGNORED_NAMESPACES:
-        yield Item(
+        yield AnalyzedObject(
             kind=kind,
             group=_group(data),
             name=name,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dockermesh.analysis.objects import Item, dig, mappings, texts
+from dockermesh.analysis.objects import AnalyzedObject, dig, mappings, texts
 from dockermesh.model.catalog import Catalog
 from dockermesh.model.workload import WorkloadKind
 
@@ -46,7 +46,7 @@ class AnalyzedWorkload:
         return f"{self.namespace}/{self.name}"
 
 
-def pod_template(item: Item) -> Mapping[str, Any]:
+def pod_template(item: AnalyzedObject) -> Mapping[str, Any]:
     """What describes the pod: the object itself for a Pod, else its template."""
     if item.kind == "Pod":
         return item.body
@@ -61,7 +61,9 @@ def containers(template: Mapping[str, Any], *, with_init: bool = False) -> list[
 
 
 def kubernetes_workloads(
-    makers: Iterable[Item], nodes: Mapping[str, Mapping[str, str]], namespaces: Mapping[str, Item]
+    makers: Iterable[AnalyzedObject],
+    nodes: Mapping[str, Mapping[str, str]],
+    namespaces: Mapping[str, AnalyzedObject],
 ) -> Iterator[AnalyzedWorkload]:
     """The workloads of files: of pods and of what makes pods; `nodes` are nodes' labels by name."""
     for item in makers:
@@ -83,7 +85,7 @@ def kubernetes_workloads(
         )
 
 
-def is_in_mesh(item: Item, namespaces: Mapping[str, Item]) -> bool:
+def is_in_mesh(item: AnalyzedObject, namespaces: Mapping[str, AnalyzedObject]) -> bool:
     """Whether a pod has a proxy: its own, by its label or annotation, or by its namespace's
     label.
     """
@@ -99,7 +101,7 @@ def is_in_mesh(item: Item, namespaces: Mapping[str, Item]) -> bool:
     return namespace is not None and namespace.labels.get(INJECTION) == "enabled"
 
 
-def entry_workloads(entries: Iterable[Item]) -> Iterator[AnalyzedWorkload]:
+def entry_workloads(entries: Iterable[AnalyzedObject]) -> Iterator[AnalyzedWorkload]:
     """The workloads of WorkloadEntries."""
     for item in entries:
         yield AnalyzedWorkload(item.name, item.namespace, {**item.labels, **item.spec.labels})

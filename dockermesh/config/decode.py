@@ -18,10 +18,10 @@ from enum import StrEnum
 from functools import cache
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from dockermesh.config.checks import CHECKS, parse_duration
 from dockermesh.config.fields import Quotable, json_name
 from dockermesh.config.findings import UNKNOWN_FIELD, Cursor
 from dockermesh.config.legacy import UPGRADES
+from dockermesh.config.limits import CHECKS, parse_duration
 
 T = TypeVar("T")
 _Decode = Callable[[Any, Cursor], Any]

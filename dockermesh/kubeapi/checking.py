@@ -16,7 +16,7 @@ from typing import Any
 from dockermesh.config.documents import read_document
 from dockermesh.config.findings import REQUIRED, UNKNOWN_FIELD, Finding, Path
 from dockermesh.kubeapi.served import SECRET, Served
-from dockermesh.kubeapi.status import Cause, Failure, Target, bad_request, invalid
+from dockermesh.kubeapi.status import StatusCause, StatusError, Target, bad_request, invalid
 from dockermesh.kubeapi.vault import check_secret
 
 MAX_DEPTH = 64
@@ -36,7 +36,7 @@ class Checked:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """JSON, with all that could trouble a later reader refused. Raises Failure (400)."""
+    """JSON, with all that could trouble a later reader refused. Raises StatusError (400)."""
 
     def constant(name: str) -> Any:
         raise ValueError(f"{name} is no JSON")
@@ -50,7 +50,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def check_plain(data: Any) -> None:
-    """Refuse what is nested too deeply, and text that is no Unicode. Raises Failure (400)."""
+    """Refuse what is nested too deeply, and text that is no Unicode. Raises StatusError (400)."""
     level, depth = [data], 0
     while level:
         depth += 1
@@ -65,7 +65,7 @@ def check_plain(data: Any) -> None:
 
 
 def check_envelope(document: Any, served: Served, version: str) -> dict[str, Any]:
-    """The document as an object of the kind that the path names. Raises Failure (400)."""
+    """The document as an object of the kind that the path names. Raises StatusError (400)."""
     if not isinstance(document, dict):
         raise bad_request("the body must be an object")
     result = copy.deepcopy(document)
@@ -95,14 +95,14 @@ def check_envelope(document: Any, served: Served, version: str) -> dict[str, Any
 
 
 def check_document(document: dict[str, Any], served: Served, validation: str) -> Checked:
-    """Apply the kind's rules. Raises Failure: 400 for unknown fields under Strict, 422 for broken
-    rules.
+    """Apply the kind's rules. Raises StatusError: 400 for unknown fields under Strict, 422 for
+    broken rules.
     """
     target = Target(
         served.group, served.plural, served.kind, str(document["metadata"].get("name", ""))
     )
     if len(json.dumps(document)) > MAX_STORED_BYTES:
-        raise Failure(
+        raise StatusError(
             413, "RequestEntityTooLarge", f"{target.title} is larger than {MAX_STORED_BYTES} bytes"
         )
     if served.definition is None:
@@ -150,7 +150,7 @@ def _without_managed(document: Mapping[str, Any]) -> dict[str, Any]:
 def _check_namespace(document: dict[str, Any], target: Target) -> dict[str, Any]:
     if not _LABEL.fullmatch(target.name) or len(target.name) > 63:
         problem = f"Invalid value: {target.name[:80]!r}: must be a lower-case DNS label"
-        raise invalid(target, [Cause("metadata.name", problem)])
+        raise invalid(target, [StatusCause("metadata.name", problem)])
     return {key: document[key] for key in ("apiVersion", "kind", "metadata")}
 
 
@@ -159,19 +159,19 @@ def _check_texts(document: dict[str, Any], target: Target) -> None:
     for field in ("labels", "annotations"):
         texts = document["metadata"].get(field) or {}
         if not isinstance(texts, dict) or not all(isinstance(v, str) for v in texts.values()):
-            causes.append(Cause(f"metadata.{field}", "must be a mapping of texts"))
+            causes.append(StatusCause(f"metadata.{field}", "must be a mapping of texts"))
     if not _SUBDOMAIN.fullmatch(target.name) or len(target.name) > 253:
         problem = (
             f"Invalid value: {target.name[:80]!r}: must be lower-case letters, digits, '-' and '.'"
         )
-        causes.append(Cause("metadata.name", problem))
+        causes.append(StatusCause("metadata.name", problem))
     if causes:
         raise invalid(target, causes)
 
 
-def _cause(finding: Finding) -> Cause:
+def _cause(finding: Finding) -> StatusCause:
     reason = "FieldValueRequired" if finding.code == REQUIRED else "FieldValueInvalid"
-    return Cause(finding.field or "spec", finding.message, reason)
+    return StatusCause(finding.field or "spec", finding.message, reason)
 
 
 def _prune(document: dict[str, Any], path: Path) -> None:

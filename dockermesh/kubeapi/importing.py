@@ -34,7 +34,7 @@ async def take_over(
     document: Mapping[str, Any],
     history: History | None = None,
 ) -> None:
-    """Store a valid document. Raises Failure if the store cannot take it."""
+    """Store a valid document. Raises StatusError if the store cannot take it."""
     while not cache.is_read:
         await cache.wait()
     metadata = {k: v for k, v in document["metadata"].items() if k not in {"uid", "managedFields"}}

@@ -64,7 +64,7 @@ def derived_uid(key: str) -> str:
 def check_preconditions(
     metadata: Mapping[str, Any], stored: Stored, key: str, target: Target
 ) -> None:
-    """Refuse a write that is based on another version or another object. Raises Failure (409)."""
+    """Refuse a write that is based on another version or object. Raises StatusError (409)."""
     version, uid = metadata.get("resourceVersion"), metadata.get("uid")
     if version and version != str(stored.version):
         raise conflict(target)

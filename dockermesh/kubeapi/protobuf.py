@@ -23,7 +23,7 @@ _KEY, _VALUE = 1, 2  # of an entry of a map
 
 
 def read_protobuf(data: bytes) -> dict[str, Any]:
-    """The Namespace or Secret in a request's body. Raises Failure (400)."""
+    """The Namespace or Secret in a request's body. Raises StatusError (400)."""
     if not data.startswith(_MAGIC):
         raise bad_request("the body is no protobuf of Kubernetes")
     try:

@@ -16,7 +16,7 @@ _EXISTS = re.compile(rf"(?P<op>!?)\s*(?P<key>{_KEY})")
 
 
 def parse_selectors(labels: str, fields: str) -> Matches | None:
-    """What an object must satisfy; None if anything does. Raises Failure (400)."""
+    """What an object must satisfy; None if anything does. Raises StatusError (400)."""
     checks = [_label_check(part) for part in _split(labels)] + [
         _field_check(part) for part in _split(fields)
     ]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dockermesh.kubeapi.cache import Stored
-from dockermesh.kubeapi.conditions import Conditions, Outcome, State
+from dockermesh.kubeapi.conditions import Conditions, MeshProgress, State
 from dockermesh.kubeapi.objects import derived_uid
 from dockermesh.kubeapi.served import SECRET, Served
 from dockermesh.kubeapi.vault import Vault
@@ -18,8 +18,8 @@ from dockermesh.kubeapi.vault import Vault
 class View:
     """Makes what is answered out of what is stored."""
 
-    def __init__(self, outcome: Outcome | None = None, vault: Vault | None = None) -> None:
-        self._conditions = Conditions(outcome)
+    def __init__(self, progress: MeshProgress | None = None, vault: Vault | None = None) -> None:
+        self._conditions = Conditions(progress)
         self._vault = vault
 
     def __call__(

@@ -23,7 +23,7 @@ from dockermesh.kubeapi.cache import Change, ObjectCache, Stored
 from dockermesh.kubeapi.conditions import State
 from dockermesh.kubeapi.objects import now as time_now
 from dockermesh.kubeapi.selectors import Matches
-from dockermesh.kubeapi.status import Failure, expired
+from dockermesh.kubeapi.status import StatusError, expired
 
 BOOKMARK_S = 30.0
 LONGEST_S = 3600.0
@@ -58,7 +58,7 @@ class WatchRequest:
 async def serve_watch(
     request: web.Request, cache: ObjectCache, watch: WatchRequest, bookmark_s: float = BOOKMARK_S
 ) -> web.StreamResponse:
-    """Answer with a stream of events. Raises Failure (410) if it cannot start there."""
+    """Answer with a stream of events. Raises StatusError (410) if it cannot start there."""
     position = await _start(cache, watch)
     response = web.StreamResponse(
         headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
@@ -215,10 +215,10 @@ class _Stream:
 
 
 def start_of(query: Mapping[str, str]) -> int | None:
-    """The version that a watch starts from. Raises Failure (400)."""
+    """The version that a watch starts from. Raises StatusError (400)."""
     text = query.get("resourceVersion", "")
     if text in {"", "0"} or query.get("sendInitialEvents") == "true":
         return None
     if not (text.isascii() and text.isdigit()) or len(text) > 20:
-        raise Failure(400, "BadRequest", f"invalid resource version: {text[:40]!r}")
+        raise StatusError(400, "BadRequest", f"invalid resource version: {text[:40]!r}")
     return int(text)

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 from dockermesh.errors import RegistryError
 from dockermesh.kubeapi.cache import ObjectCache, Stored
 from dockermesh.kubeapi.history import Actor, History
-from dockermesh.kubeapi.status import Failure, Target, conflict, unavailable
+from dockermesh.kubeapi.status import StatusError, Target, conflict, unavailable
 
 _ATTEMPTS = 10
 READ_BACK_S = 10.0
@@ -53,7 +53,7 @@ class Written:
 
 
 Compute = Callable[[Stored | None], Mapping[str, Any] | None]
-"""The new document (None: remove) from the current object; raises Failure to refuse."""
+"""The new document (None: remove) from the current object; raises StatusError to refuse."""
 
 
 class Writer:
@@ -76,7 +76,9 @@ class Writer:
     async def write(
         self, key: str, target: Target, compute: Compute, by: Actor, *, dry_run: bool = False
     ) -> Written:
-        """Replace the object by what `compute` makes of it, in the name of `by`. Raises Failure."""
+        """Replace the object by what `compute` makes of it, in the name of `by`. Raises
+        StatusError.
+        """
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
             for _ in range(_ATTEMPTS):
@@ -97,7 +99,7 @@ class Writer:
         self, changes: Mapping[str, tuple[Stored | None, Mapping[str, Any] | None]], by: Actor
     ) -> None:
         """Replace (None: remove) objects, each from the state that it is in, as one change. Raises
-        Failure.
+        StatusError.
         """
         versions = {key: old.version if old is not None else 0 for key, (old, _) in changes.items()}
         try:
@@ -107,7 +109,7 @@ class Writer:
         except RegistryError as error:
             raise unavailable(_unwritten(error)) from error
         if not done:
-            raise Failure(
+            raise StatusError(
                 409,
                 "Conflict",
                 "the config has been changed meanwhile; nothing was written, try again",
@@ -161,7 +163,7 @@ class Writer:
         try:
             return await self._cache.wait_for(key, before, self._read_back_s)
         except TimeoutError as error:
-            raise Failure(
+            raise StatusError(
                 504,
                 "Timeout",
                 "the change was written, but the store does not show it yet; get the object to"

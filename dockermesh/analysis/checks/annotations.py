@@ -21,7 +21,7 @@ from dockermesh.analysis.messages import (
     MISPLACED_ANNOTATION,
     UNKNOWN_ANNOTATION,
 )
-from dockermesh.analysis.objects import Item, mappings
+from dockermesh.analysis.objects import AnalyzedObject, mappings
 from dockermesh.analysis.workloads import INJECT, pod_template
 from dockermesh.config.findings import Finding
 
@@ -135,7 +135,7 @@ def placement(context: Context) -> Iterator[Finding]:
                 yield from _check(item, name, value)
 
 
-def _check(item: Item, name: str, value: str) -> Iterator[Finding]:
+def _check(item: AnalyzedObject, name: str, value: str) -> Iterator[Finding]:
     path = ("metadata", "annotations", name)
     known = _KNOWN.get(name)
     if known is None:

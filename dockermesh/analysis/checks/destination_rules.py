@@ -17,8 +17,8 @@ from dockermesh.analysis.messages import (
     SUBSET_SELECTS_NOTHING,
     UNKNOWN_RULE_HOST,
 )
-from dockermesh.analysis.objects import Item, selects
-from dockermesh.analysis.services import Destination
+from dockermesh.analysis.objects import AnalyzedObject, selects
+from dockermesh.analysis.services import AnalyzedService
 from dockermesh.config.api.destination_rule import ClientTlsMode
 from dockermesh.config.findings import Finding
 
@@ -84,7 +84,7 @@ def _covers_any(context: Context, pattern: str) -> bool:
     return any(matches(pattern, host) for service in context.services for host in service.hosts)
 
 
-def _selects_any(context: Context, service: Destination, labels: dict[str, str]) -> bool:
+def _selects_any(context: Context, service: AnalyzedService, labels: dict[str, str]) -> bool:
     if service.endpoints is not None:
         return any(selects(labels, endpoint) for endpoint in service.endpoints)
     wanted = (
@@ -97,7 +97,7 @@ def _selects_any(context: Context, service: Destination, labels: dict[str, str])
 
 def duplicate_subsets(context: Context) -> Iterator[Finding]:
     """A subset that two DestinationRules of a namespace define."""
-    first: dict[tuple[str, str, str], Item] = {}
+    first: dict[tuple[str, str, str], AnalyzedObject] = {}
     for item in context.istio("DestinationRule"):
         host = context.canonical(item.spec.host, item.namespace)
         for index, subset in enumerate(item.spec.subsets):

@@ -16,7 +16,7 @@ from dockermesh.analysis.messages import (
     REMOVE_MISUSED,
     REPLACE_MISUSED,
 )
-from dockermesh.analysis.objects import Item
+from dockermesh.analysis.objects import AnalyzedObject
 from dockermesh.config.api.envoy_filter import ApplyTo, ConfigPatch, PatchOperation
 from dockermesh.config.findings import Finding
 
@@ -42,7 +42,9 @@ def operations(context: Context) -> Iterator[Finding]:
                 versioned.add(name)
 
 
-def _operation(item: Item, index: int, patch: ConfigPatch, is_versioned: bool) -> Iterator[Finding]:
+def _operation(
+    item: AnalyzedObject, index: int, patch: ConfigPatch, is_versioned: bool
+) -> Iterator[Finding]:
     assert patch.patch is not None
     operation, path = patch.patch.operation, ("spec", "configPatches", index)
     if operation is PatchOperation.ADD:

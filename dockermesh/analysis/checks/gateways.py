@@ -17,7 +17,7 @@ from dockermesh.analysis.messages import (
     INVALID_CREDENTIAL,
     NOT_FOUND,
 )
-from dockermesh.analysis.objects import Item, selector_text, selects
+from dockermesh.analysis.objects import AnalyzedObject, selector_text, selects
 from dockermesh.analysis.workloads import AnalyzedWorkload
 from dockermesh.config.api.gateway import Server, ServerTlsSettings
 from dockermesh.config.findings import Finding
@@ -77,7 +77,7 @@ def conflicts(context: Context) -> Iterator[Finding]:
     """Two Gateways of the same workloads must not have the same host at the same port and
     address.
     """
-    holders: dict[_Place, dict[str, Item]] = defaultdict(dict)
+    holders: dict[_Place, dict[str, AnalyzedObject]] = defaultdict(dict)
     for item in context.istio("Gateway"):
         for server in item.spec.servers:
             for place in _places(server):
@@ -107,7 +107,7 @@ def _places(server: Server) -> list[_Place]:
     return [(_number(server), server.bind, host) for host in server.hosts]
 
 
-def _share_workloads(context: Context, one: Item, other: Item) -> bool:
+def _share_workloads(context: Context, one: AnalyzedObject, other: AnalyzedObject) -> bool:
     if one.spec.selector == other.spec.selector:
         return True
     if any(
@@ -170,7 +170,7 @@ def credentials(context: Context) -> Iterator[Finding]:
                 yield found(item, INVALID_CREDENTIAL, item.name, workloads[0].namespace, at=path)
 
 
-def _is_valid(secret: Item) -> bool:
+def _is_valid(secret: AnalyzedObject) -> bool:
     from dockermesh.analysis.certificates import holds_certificate
 
     return holds_certificate(secret.body)

@@ -20,7 +20,14 @@ from dockermesh.analysis.messages import (
     POD_MISSING_PROXY,
     PROXY_IMAGES,
 )
-from dockermesh.analysis.objects import Item, dig, label_selector_matches, mappings, selects, texts
+from dockermesh.analysis.objects import (
+    AnalyzedObject,
+    dig,
+    label_selector_matches,
+    mappings,
+    selects,
+    texts,
+)
 from dockermesh.analysis.workloads import (
     INJECT,
     INJECTION,
@@ -64,12 +71,12 @@ def namespaces_and_pods(context: Context) -> Iterator[Finding]:
             yield found(pod, POD_MISSING_PROXY, pod.full_name)
 
 
-def _should_have_proxy(pod: Item) -> bool:
+def _should_have_proxy(pod: AnalyzedObject) -> bool:
     wanted = pod.labels.get(INJECT, pod.annotations.get(INJECT, ""))
     return wanted.lower() != "false" and dig(pod.body, "spec", "hostNetwork") is not True
 
 
-def _proxy_images(pod: Item) -> list[str]:
+def _proxy_images(pod: AnalyzedObject) -> list[str]:
     listed = containers(pod.body, with_init=True)
     return [str(c["image"]) for c in listed if c.get("name") == PROXY_CONTAINER and c.get("image")]
 
@@ -120,7 +127,7 @@ def _wanted_image(values: Any) -> str:
     return image if "/" in image else f"{dig(settings, 'hub')}/{image}:{dig(settings, 'tag')}"
 
 
-def _image_type(context: Context, pod: Item) -> str:
+def _image_type(context: Context, pod: AnalyzedObject) -> str:
     """The variant (`distroless`) that applies to a pod: its own, its ProxyConfig's, or the
     mesh's.
     """

@@ -23,8 +23,15 @@ from dockermesh.analysis.messages import (
     INVALID_WEBHOOK,
     MULTIPLE_SERVICES,
 )
-from dockermesh.analysis.objects import Item, dig, label_selector_matches, mappings, selects, texts
-from dockermesh.analysis.services import Destination
+from dockermesh.analysis.objects import (
+    AnalyzedObject,
+    dig,
+    label_selector_matches,
+    mappings,
+    selects,
+    texts,
+)
+from dockermesh.analysis.services import AnalyzedService
 from dockermesh.analysis.workloads import PROXY_CONTAINER, containers, is_in_mesh, pod_template
 from dockermesh.config.findings import Finding
 
@@ -77,7 +84,7 @@ def deployment_services(context: Context) -> Iterator[Finding]:
         yield from _targets(item, own)
 
 
-def _protocols(item: Item, services: list[Destination]) -> Iterator[Finding]:
+def _protocols(item: AnalyzedObject, services: list[AnalyzedService]) -> Iterator[Finding]:
     by_port: dict[int, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for service in services:
         for port in service.ports:
@@ -88,7 +95,7 @@ def _protocols(item: Item, services: list[Destination]) -> Iterator[Finding]:
             yield found(item, MULTIPLE_SERVICES, item.name, number, names)
 
 
-def _targets(item: Item, services: list[Destination]) -> Iterator[Finding]:
+def _targets(item: AnalyzedObject, services: list[AnalyzedService]) -> Iterator[Finding]:
     by_target: dict[str, dict[int, str]] = defaultdict(dict)
     for service in services:
         for port in service.ports:
@@ -101,7 +108,7 @@ def _targets(item: Item, services: list[Destination]) -> Iterator[Finding]:
             )
 
 
-def _name(service: Destination) -> str:
+def _name(service: AnalyzedService) -> str:
     return service.item.full_name if service.item is not None else service.hosts[0]
 
 
@@ -155,7 +162,7 @@ def webhooks(context: Context) -> Iterator[Finding]:
         for index, webhook in enumerate(mappings(item.body.get("webhooks")))
     ]
     revisions = sorted({r for item, _, _ in found_webhooks for r in _revisions(item)})
-    overlaps: dict[tuple[str, int], tuple[Item, int, set[str]]] = {}
+    overlaps: dict[tuple[str, int], tuple[AnalyzedObject, int, set[str]]] = {}
     for namespace in _permutations("istio-injection", ("enabled", "disabled"), revisions):
         for labels in _permutations("sidecar.istio.io/inject", ("true", "false"), revisions):
             hits = [entry for entry in found_webhooks if _matches(entry[2], namespace, labels)]
@@ -180,7 +187,7 @@ def webhooks(context: Context) -> Iterator[Finding]:
             yield found(item, INVALID_WEBHOOK, text, at=("webhooks", index, "clientConfig"))
 
 
-def _title(item: Item, webhook: Mapping[str, Any]) -> str:
+def _title(item: AnalyzedObject, webhook: Mapping[str, Any]) -> str:
     return f"{item.name}/{webhook.get('name')}"
 
 
@@ -197,7 +204,7 @@ def _permutations(key: str, values: tuple[str, ...], revisions: list[str]) -> li
     return plain + [{**labels, _REVISION: revision} for revision in revisions for labels in plain]
 
 
-def _revisions(item: Item) -> set[str]:
+def _revisions(item: AnalyzedObject) -> set[str]:
     revisions = {item.labels[_REVISION]} if _REVISION in item.labels else set()
     for webhook in mappings(item.body.get("webhooks")):
         for key in ("namespaceSelector", "objectSelector"):

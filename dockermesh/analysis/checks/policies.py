@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dockermesh.analysis.context import Context
 from dockermesh.analysis.findings import found
 from dockermesh.analysis.messages import INEFFECTIVE_SELECTOR, NO_WORKLOADS, NOT_FOUND
-from dockermesh.analysis.objects import Item, selector_text
+from dockermesh.analysis.objects import AnalyzedObject, selector_text
 from dockermesh.config.findings import Finding
 
 _GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
@@ -75,7 +75,7 @@ def gateway_selectors(context: Context) -> Iterator[Finding]:
                         )
 
 
-def _has_target(item: Item) -> bool:
+def _has_target(item: AnalyzedObject) -> bool:
     return getattr(item.spec, "target_ref", None) is not None or bool(
         getattr(item.spec, "target_refs", ())
     )

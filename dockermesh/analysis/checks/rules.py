@@ -14,7 +14,7 @@ from typing import Any
 from dockermesh.analysis.context import Context
 from dockermesh.analysis.findings import found
 from dockermesh.analysis.messages import INEFFECTIVE_MATCH, UNREACHABLE_RULE
-from dockermesh.analysis.objects import Item
+from dockermesh.analysis.objects import AnalyzedObject
 from dockermesh.config.api.virtual_service import HTTPMatchRequest
 from dockermesh.config.findings import Finding
 from dockermesh.config.rules.shadowing import covers
@@ -33,7 +33,7 @@ def unreachable_rules(context: Context) -> Iterator[Finding]:
         yield from _within_prefixes(item)
 
 
-def _repeated(item: Item, protocol: str, rules: Sequence[Any]) -> Iterator[Finding]:
+def _repeated(item: AnalyzedObject, protocol: str, rules: Sequence[Any]) -> Iterator[Finding]:
     seen: list[tuple[Any, str]] = []
     has_default = False
     for index, rule in enumerate(rules):
@@ -63,7 +63,7 @@ def _repeated(item: Item, protocol: str, rules: Sequence[Any]) -> Iterator[Findi
             yield found(item, UNREACHABLE_RULE, name, "all matches used by prior rules", at=at)
 
 
-def _within_prefixes(item: Item) -> Iterator[Finding]:
+def _within_prefixes(item: AnalyzedObject) -> Iterator[Finding]:
     earlier: list[tuple[HTTPMatchRequest, str]] = []
     for index, rule in enumerate(item.spec.http):
         for number, match in enumerate(rule.match):

@@ -19,11 +19,11 @@ from dockermesh.analysis.messages import (
     TELEMETRY_DEFAULTS,
     Message,
 )
-from dockermesh.analysis.objects import Item, selector_text
+from dockermesh.analysis.objects import AnalyzedObject, selector_text
 from dockermesh.analysis.workloads import INJECTION, AnalyzedWorkload
 from dockermesh.config.findings import Finding
 
-_Selector = Callable[[Item], Mapping[str, str]]
+_Selector = Callable[[AnalyzedObject], Mapping[str, str]]
 _MODE = "istio.io/dataplane-mode"
 _REVISION = "istio.io/rev"
 
@@ -36,7 +36,7 @@ def sidecars(context: Context) -> Iterator[Finding]:
     path = ("spec", "workloadSelector", "labels")
     selected, missing = _selected(context, listed, _sidecar_selector, path)
     yield from missing
-    ineffective: dict[str, tuple[Item, str]] = {}
+    ineffective: dict[str, tuple[AnalyzedObject, str]] = {}
     for workload, owners in selected:
         if workload.is_ambient:
             ineffective.update(
@@ -74,23 +74,23 @@ def telemetries(context: Context) -> Iterator[Finding]:
             yield from _defaults(owners, namespace, TELEMETRY_DEFAULTS)
 
 
-def _sidecar_selector(item: Item) -> Mapping[str, str]:
+def _sidecar_selector(item: AnalyzedObject) -> Mapping[str, str]:
     selector = item.spec.workload_selector
     return selector.labels if selector is not None else {}
 
 
-def _telemetry_selector(item: Item) -> Mapping[str, str]:
+def _telemetry_selector(item: AnalyzedObject) -> Mapping[str, str]:
     selector = item.spec.selector
     return selector.match_labels if selector is not None else {}
 
 
 def _selected(
-    context: Context, listed: list[Item], selector: _Selector, path: tuple[str | int, ...]
-) -> tuple[list[tuple[AnalyzedWorkload, list[Item]]], list[Finding]]:
+    context: Context, listed: list[AnalyzedObject], selector: _Selector, path: tuple[str | int, ...]
+) -> tuple[list[tuple[AnalyzedWorkload, list[AnalyzedObject]]], list[Finding]]:
     """Each selected workload with those that select it, and findings about those that select
     none.
     """
-    owners: dict[str, tuple[AnalyzedWorkload, list[Item]]] = {}
+    owners: dict[str, tuple[AnalyzedWorkload, list[AnalyzedObject]]] = {}
     missing = []
     for item in listed:
         wanted = selector(item)
@@ -105,22 +105,24 @@ def _selected(
 
 
 def _conflict(
-    owners: list[Item], workload: AnalyzedWorkload, message: Message
+    owners: list[AnalyzedObject], workload: AnalyzedWorkload, message: Message
 ) -> Iterator[Finding]:
     names = [item.name for item in owners]
     for item in owners:
         yield found(item, message, names, workload.namespace, workload.name)
 
 
-def _without_selector(listed: list[Item], selector: _Selector) -> dict[str, list[Item]]:
-    by_namespace: dict[str, list[Item]] = defaultdict(list)
+def _without_selector(
+    listed: list[AnalyzedObject], selector: _Selector
+) -> dict[str, list[AnalyzedObject]]:
+    by_namespace: dict[str, list[AnalyzedObject]] = defaultdict(list)
     for item in listed:
         if not selector(item):
             by_namespace[item.namespace].append(item)
     return by_namespace
 
 
-def _defaults(owners: list[Item], namespace: str, message: Message) -> Iterator[Finding]:
+def _defaults(owners: list[AnalyzedObject], namespace: str, message: Message) -> Iterator[Finding]:
     names = [item.name for item in owners]
     for item in owners:
         yield found(item, message, names, namespace)

@@ -15,8 +15,8 @@ from dockermesh.analysis.messages import (
     LYING_PORT_NAME,
     PORT_NAME,
 )
-from dockermesh.analysis.objects import Item, dig
-from dockermesh.analysis.services import DestinationPort, kubernetes_ports
+from dockermesh.analysis.objects import AnalyzedObject, dig
+from dockermesh.analysis.services import AnalyzedPort, kubernetes_ports
 from dockermesh.config.findings import Finding
 from dockermesh.model.protocol import Protocol, parse_protocol
 
@@ -70,7 +70,7 @@ def port_names(context: Context) -> Iterator[Finding]:
                 )
 
 
-def tells_protocol(port: DestinationPort) -> bool:
+def tells_protocol(port: AnalyzedPort) -> bool:
     """Whether Istio needs no sniffing for the port (`pkg/config/kube/conversion.go`)."""
     if port.protocol == "UDP":
         return True
@@ -93,7 +93,9 @@ def lying_port_names(context: Context) -> Iterator[Finding]:
                 yield from _compare(item, index, own.number, own.name, own.app_protocol)
 
 
-def _compare(item: Item, index: int, number: int, name: str, declared: str) -> Iterator[Finding]:
+def _compare(
+    item: AnalyzedObject, index: int, number: int, name: str, declared: str
+) -> Iterator[Finding]:
     says, is_declared = parse_protocol(name.partition("-")[0]), parse_protocol(declared)
     if says is not None and is_declared is not None and _family(says) != _family(is_declared):
         yield found(

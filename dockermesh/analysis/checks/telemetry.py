@@ -17,7 +17,7 @@ from dockermesh.analysis.messages import (
     TELEMETRY_PROVIDER,
     UNKNOWN_REGISTRY,
 )
-from dockermesh.analysis.objects import Item, dig, mappings
+from dockermesh.analysis.objects import AnalyzedObject, dig, mappings
 from dockermesh.config.findings import Finding
 
 _REGISTRIES = frozenset({"Mock", "Kubernetes", "External"})
@@ -119,7 +119,7 @@ def conditions(context: Context) -> Iterator[Finding]:
                 )
 
 
-def _conditions(item: Item) -> Iterator[Any]:
+def _conditions(item: AnalyzedObject) -> Iterator[Any]:
     yield from mappings(dig(item.body, "status", "conditions"))
     for parent in mappings(dig(item.body, "status", "parents")):
         yield from mappings(parent.get("conditions"))

@@ -23,9 +23,9 @@ from dockermesh.analysis.messages import (
     NOT_FOUND,
     PORT_REQUIRED,
 )
-from dockermesh.analysis.objects import Item, dig, mappings, selector_text, selects
-from dockermesh.analysis.services import EVERYWHERE, Destination
-from dockermesh.config.api.virtual_service import Destination as Target
+from dockermesh.analysis.objects import AnalyzedObject, dig, mappings, selector_text, selects
+from dockermesh.analysis.services import EVERYWHERE, AnalyzedService
+from dockermesh.config.api.virtual_service import Destination
 from dockermesh.config.findings import Finding
 from dockermesh.config.hosts import fully_qualified, matches
 
@@ -38,12 +38,12 @@ _CLAIMS = "@request.auth.claims"
 class _Use:
     """A destination that a rule names, and where."""
 
-    target: Target
+    target: Destination
     path: tuple[str | int, ...]
     word: str = ""
 
 
-def _uses(item: Item) -> Iterator[_Use]:
+def _uses(item: AnalyzedObject) -> Iterator[_Use]:
     for protocol in ("tcp", "tls", "http"):
         for index, rule in enumerate(getattr(item.spec, protocol)):
             for number, route in enumerate(rule.route):
@@ -78,7 +78,7 @@ def destinations(context: Context) -> Iterator[Finding]:
                 yield found(item, NO_ENDPOINTS, use.target.host, at=use.path)
 
 
-def _ports(item: Item, use: _Use, service: Destination) -> Iterator[Finding]:
+def _ports(item: AnalyzedObject, use: _Use, service: AnalyzedService) -> Iterator[Finding]:
     numbers = [port.number for port in service.ports]
     if use.target.port is None:
         if len(numbers) > 1:
@@ -116,7 +116,7 @@ def ignored_subsets(context: Context) -> Iterator[Finding]:
     """Requests through a gateway follow the VirtualService of the gateway alone, not that of the
     destination.
     """
-    routed: dict[str, list[Item]] = defaultdict(list)
+    routed: dict[str, list[AnalyzedObject]] = defaultdict(list)
     for item in context.istio("VirtualService"):
         for rule in item.spec.http:
             for route in rule.route:
@@ -141,7 +141,7 @@ def ignored_subsets(context: Context) -> Iterator[Finding]:
 
 def mesh_hosts(context: Context) -> Iterator[Finding]:
     """Only one VirtualService of the mesh may have a host, as far as one namespace sees both."""
-    by_host: dict[tuple[str, str], list[Item]] = {}
+    by_host: dict[tuple[str, str], list[AnalyzedObject]] = {}
     for item in context.istio("VirtualService"):
         if item.spec.gateways and MESH not in item.spec.gateways:
             continue
@@ -171,7 +171,7 @@ def mesh_hosts(context: Context) -> Iterator[Finding]:
                 yield found(item, MESH_HOST_CONFLICT, names, host)
 
 
-def _qualified(context: Context, host: str, item: Item) -> str:
+def _qualified(context: Context, host: str, item: AnalyzedObject) -> str:
     return (
         context.canonical(host, item.namespace)
         if context.catalog
@@ -183,7 +183,7 @@ def _overlap(one: str, other: str) -> bool:
     return matches(one, other) or matches(other, one)
 
 
-def _scopes(item: Item) -> tuple[str, ...]:
+def _scopes(item: AnalyzedObject) -> tuple[str, ...]:
     export = item.spec.export_to
     if not export or EVERYWHERE in export:
         return (EVERYWHERE,)
@@ -239,7 +239,7 @@ def gateway_name(name: str, namespace: str) -> str:
     return f"{parts[1]}/{parts[0]}" if len(parts) > 1 else f"{namespace}/{name}"
 
 
-def _gateway_hosts(gateway: Item, namespace: str) -> list[str]:
+def _gateway_hosts(gateway: AnalyzedObject, namespace: str) -> list[str]:
     hosts = []
     for server in gateway.spec.servers:
         for host in server.hosts:
@@ -250,7 +250,7 @@ def _gateway_hosts(gateway: Item, namespace: str) -> list[str]:
     return hosts
 
 
-def _listener_hosts(gateway: Item | None) -> list[str]:
+def _listener_hosts(gateway: AnalyzedObject | None) -> list[str]:
     if gateway is None:
         return []
     listeners = mappings(dig(gateway.body, "spec", "listeners"))
@@ -279,7 +279,7 @@ def claim_routing(context: Context) -> Iterator[Finding]:
                     yield found(item, CLAIM_WITHOUT_AUTHENTICATION, claim, name, workload.name)
 
 
-def _claim(item: Item) -> str:
+def _claim(item: AnalyzedObject) -> str:
     for rule in item.spec.http:
         for match in rule.match:
             for name in (*match.headers, *match.without_headers):

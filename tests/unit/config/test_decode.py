@@ -10,10 +10,10 @@ from dockermesh.config.api.common import StringMatch
 from dockermesh.config.api.destination_rule import DestinationRule, SimpleLB
 from dockermesh.config.api.peer_authentication import MutualTls, MutualTlsMode, PeerAuthentication
 from dockermesh.config.api.virtual_service import FaultAbort, HTTPRetry, VirtualService
-from dockermesh.config.checks import parse_duration
 from dockermesh.config.decode import decode
 from dockermesh.config.findings import Findings, render_path
 from dockermesh.config.kinds import KINDS, MESH_CONFIG
+from dockermesh.config.limits import parse_duration
 
 
 def problems_of(cls: type, raw: object) -> list[str]:
