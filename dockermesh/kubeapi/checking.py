@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,15 +69,9 @@ def check_envelope(document: Any, served: Served, version: str) -> dict[str, Any
     if not isinstance(document, dict):
         raise bad_request("the body must be an object")
     result = copy.deepcopy(document)
-    wanted = {"apiVersion": served.api_version(version), "kind": served.kind}
-    for field, value in wanted.items():
-        given = result.setdefault(field, value)
-        if given != value:
-            raise bad_request(
-                f"the {'API version' if field == 'apiVersion' else 'kind'} in the data ({given})"
-                f" does not match the expected {'API version' if field == 'apiVersion' else 'kind'}"
-                f" ({value})"
-            )
+    _check_type(result, "apiVersion", "API version", served.api_version(version))
+    _check_type(result, "kind", "kind", served.kind)
+
     metadata = result.setdefault("metadata", {})
     if not isinstance(metadata, dict):
         raise bad_request("metadata must be an object")
@@ -90,49 +84,79 @@ def check_envelope(document: Any, served: Served, version: str) -> dict[str, Any
         # Null is how patches and editors say "none".
         if metadata.get(field) is None:
             metadata.pop(field, None)
+
+    # Clients send back the status that they read; it is computed, never stored.
     result.pop("status", None)
     return result
+
+
+def _check_type(document: dict[str, Any], field: str, words: str, wanted: str) -> None:
+    """A client may leave out what the path says, but not contradict it."""
+    given = document.setdefault(field, wanted)
+    if given != wanted:
+        raise bad_request(
+            f"the {words} in the data ({given}) does not match the expected {words} ({wanted})"
+        )
 
 
 def check_document(document: dict[str, Any], served: Served, validation: str) -> Checked:
     """Apply the kind's rules. Raises StatusError: 400 for unknown fields under Strict, 422 for
     broken rules.
     """
-    target = Target(
-        served.group, served.plural, served.kind, str(document["metadata"].get("name", ""))
-    )
+    name = str(document["metadata"].get("name", ""))
+    target = Target(served.group, served.plural, served.kind, name)
     if len(json.dumps(document)) > MAX_STORED_BYTES:
-        raise StatusError(
-            413, "RequestEntityTooLarge", f"{target.title} is larger than {MAX_STORED_BYTES} bytes"
-        )
+        text = f"{target.title} is larger than {MAX_STORED_BYTES} bytes"
+        raise StatusError(413, "RequestEntityTooLarge", text)
     if served.definition is None:
-        _check_texts(document, target)
-        return Checked(
-            check_secret(document, target)
-            if served is SECRET
-            else _check_namespace(document, target)
-        )
+        return Checked(_check_core(document, served, target))
+
     findings = read_document(_without_managed(document)).findings
-    unknown = [f for f in findings if f.code == UNKNOWN_FIELD]
+    unknown = [finding for finding in findings if finding.code == UNKNOWN_FIELD]
     warnings: list[str] = []
     if unknown:
-        texts = [f'unknown field "{f.field}"' for f in unknown]
-        if validation == STRICT:
-            version = document["apiVersion"].rpartition("/")[2]
-            raise bad_request(
-                f'{served.kind} in version "{version}" cannot be handled as a {served.kind}: '
-                f"strict decoding error: {', '.join(texts)}"
-            )
-        warnings += texts if validation == WARN else []
-        document = copy.deepcopy(document)
-        for finding in unknown:
-            _prune(document, finding.path)
+        warnings += _unknown_fields(document, served, unknown, validation)
+        document = _pruned(document, unknown)
+        # What the rules said beside an unknown field may have been a consequence of it.
         findings = read_document(_without_managed(document)).findings
-    errors = [f for f in findings if f.is_error]
+
+    errors = [finding for finding in findings if finding.is_error]
     if errors:
-        raise invalid(target, [_cause(f) for f in errors])
-    warnings += [f"{f.field}: {f.message}" for f in findings]
+        raise invalid(target, [_cause(finding) for finding in errors])
+    warnings += [f"{finding.field}: {finding.message}" for finding in findings]
     return Checked(document, tuple(warnings))
+
+
+def _check_core(document: dict[str, Any], served: Served, target: Target) -> dict[str, Any]:
+    """A Namespace or a Secret, which have no rules of Istio."""
+    _check_texts(document, target)
+    if served is SECRET:
+        return check_secret(document, target)
+    return _check_namespace(document, target)
+
+
+def _unknown_fields(
+    document: Mapping[str, Any], served: Served, unknown: Iterable[Finding], validation: str
+) -> list[str]:
+    """What a client is told about unknown fields, in Kubernetes' words. Raises StatusError (400)
+    under Strict.
+    """
+    texts = [f'unknown field "{finding.field}"' for finding in unknown]
+    if validation == STRICT:
+        version = document["apiVersion"].rpartition("/")[2]
+        raise bad_request(
+            f'{served.kind} in version "{version}" cannot be handled as a {served.kind}: '
+            f"strict decoding error: {', '.join(texts)}"
+        )
+    return texts if validation == WARN else []
+
+
+def _pruned(document: dict[str, Any], unknown: Iterable[Finding]) -> dict[str, Any]:
+    """The document without unknown fields, as an API server with a structural schema stores it."""
+    result = copy.deepcopy(document)
+    for finding in unknown:
+        _prune(result, finding.path)
+    return result
 
 
 def problems_of(document: Mapping[str, Any]) -> list[str]:

@@ -31,6 +31,10 @@ _SCALARS: dict[Any, dict[str, Any]] = {
 }
 
 
+_ANYTHING = {"x-kubernetes-preserve-unknown-fields": True}
+"""Free-form data, such as Envoy's own messages in an EnvoyFilter."""
+
+
 def index() -> dict[str, Any]:
     """`/openapi/v3`."""
     paths = [
@@ -150,26 +154,8 @@ def _description(cls: Any) -> str:
 
 def _schema(annotation: Any) -> dict[str, Any]:
     origin = get_origin(annotation)
-    if origin is Annotated:
-        inner, *limits = get_args(annotation)
-        schema = _schema(inner)
-        for limit in limits:
-            schema = schema | _limit(limit, schema.get("type", ""))
-        return schema
-    if origin in (Union, types.UnionType):
-        return _schema(next(a for a in get_args(annotation) if a is not types.NoneType))
-    if origin is tuple:
-        items = _schema(get_args(annotation)[0])
-        return {
-            "type": "array",
-            "items": items,
-            **({"description": d} if (d := items.get("description")) else {}),
-        }
-    if origin is not None and issubclass(origin, Mapping):
-        value = get_args(annotation)[1]
-        if value is Any:
-            return {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-        return {"type": "object", "additionalProperties": _schema(value)}
+    if origin is not None:
+        return _generic_schema(origin, get_args(annotation))
     if annotation in _SCALARS:
         return dict(_SCALARS[annotation])
     if isinstance(annotation, type) and issubclass(annotation, StrEnum):
@@ -179,7 +165,29 @@ def _schema(annotation: Any) -> dict[str, Any]:
     if is_dataclass(annotation):
         cls: Any = annotation
         return message_schema(cls)
-    return {"x-kubernetes-preserve-unknown-fields": True}
+    return dict(_ANYTHING)
+
+
+def _generic_schema(origin: Any, arguments: tuple[Any, ...]) -> dict[str, Any]:
+    if origin is Annotated:
+        inner, *limits = arguments
+        schema = _schema(inner)
+        for limit in limits:
+            schema = schema | _limit(limit, schema.get("type", ""))
+        return schema
+    if origin in (Union, types.UnionType):
+        # `X | None`: an absent field, which OpenAPI says by not requiring it.
+        return _schema(next(a for a in arguments if a is not types.NoneType))
+    if origin is tuple:
+        items = _schema(arguments[0])
+        described = {"description": items["description"]} if items.get("description") else {}
+        return {"type": "array", "items": items, **described}
+    if issubclass(origin, Mapping):
+        value = arguments[1]
+        if value is Any:
+            return {"type": "object", **_ANYTHING}
+        return {"type": "object", "additionalProperties": _schema(value)}
+    return dict(_ANYTHING)
 
 
 def _limit(limit: Any, kind: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Invariant: neither the document nor the patch is changed, and a patch that fails
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 MAX_OPERATIONS = 1000
@@ -52,26 +52,53 @@ def _apply(document: Any, operation: Mapping[str, Any]) -> Any:
     name, path = operation.get("op"), _pointer(operation.get("path"))
     if name in {"add", "replace", "test"} and "value" not in operation:
         raise PatchError(f"operation {name} needs a value")
-    if name == "add":
-        return _add(document, path, copy.deepcopy(operation["value"]))
-    if name == "remove":
-        return _remove(document, path)
-    if name == "replace":
-        _get(document, path)
-        return _set(document, path, copy.deepcopy(operation["value"]))
-    if name == "test":
-        if not _same(_get(document, path), operation["value"]):
-            raise PatchError(f"testing path {operation['path']} failed: the value is another one")
-        return document
-    if name in {"move", "copy"}:
-        source = _pointer(operation.get("from"))
-        value = copy.deepcopy(_get(document, source))
-        if name == "move":
-            if path[: len(source)] == source and path != source:
-                raise PatchError("a value cannot be moved into itself")
-            document = _remove(document, source)
-        return _add(document, path, value)
-    raise PatchError(f"unknown operation {name!r}")
+    run = _OPERATIONS.get(name) if isinstance(name, str) else None
+    if run is None:
+        raise PatchError(f"unknown operation {name!r}")
+    return run(document, path, operation)
+
+
+def _run_add(document: Any, path: list[str], operation: Mapping[str, Any]) -> Any:
+    return _add(document, path, copy.deepcopy(operation["value"]))
+
+
+def _run_remove(document: Any, path: list[str], _operation: Mapping[str, Any]) -> Any:
+    return _remove(document, path)
+
+
+def _run_replace(document: Any, path: list[str], operation: Mapping[str, Any]) -> Any:
+    # RFC 6902: what is replaced must exist, unlike what is added.
+    _get(document, path)
+    return _set(document, path, copy.deepcopy(operation["value"]))
+
+
+def _run_test(document: Any, path: list[str], operation: Mapping[str, Any]) -> Any:
+    if not _same(_get(document, path), operation["value"]):
+        raise PatchError(f"testing path {operation['path']} failed: the value is another one")
+    return document
+
+
+def _run_copy(document: Any, path: list[str], operation: Mapping[str, Any]) -> Any:
+    value = copy.deepcopy(_get(document, _pointer(operation.get("from"))))
+    return _add(document, path, value)
+
+
+def _run_move(document: Any, path: list[str], operation: Mapping[str, Any]) -> Any:
+    source = _pointer(operation.get("from"))
+    value = copy.deepcopy(_get(document, source))
+    if path[: len(source)] == source and path != source:
+        raise PatchError("a value cannot be moved into itself")
+    return _add(_remove(document, source), path, value)
+
+
+_OPERATIONS: Mapping[str, Callable[[Any, list[str], Mapping[str, Any]], Any]] = {
+    "add": _run_add,
+    "remove": _run_remove,
+    "replace": _run_replace,
+    "test": _run_test,
+    "copy": _run_copy,
+    "move": _run_move,
+}
 
 
 def _pointer(text: Any) -> list[str]:
@@ -81,6 +108,7 @@ def _pointer(text: Any) -> list[str]:
 
 
 def _same(one: Any, other: Any) -> bool:
+    # For Python `True == 1`; for JSON they are different values.
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, dict) and isinstance(other, dict):

@@ -82,10 +82,8 @@ def _row(columns: Iterable[Column], document: Mapping[str, Any], include: str) -
 def _cell(column: Column, document: Mapping[str, Any]) -> Any:
     value: Any = document
     for part in column.path:
-        if isinstance(value, list):
-            value = next((c for c in value if isinstance(c, dict) and c.get("type") == part), None)
-        else:
-            value = value.get(part) if isinstance(value, Mapping) else None
+        value = _inside(value, part)
+
     if column.name == "Age":
         return age(str(value or ""))
     if column.type == "integer":
@@ -93,6 +91,13 @@ def _cell(column: Column, document: Mapping[str, Any]) -> Any:
     if isinstance(value, dict | list):
         return json.dumps(value, separators=(",", ":"))
     return "" if value is None else str(value)
+
+
+def _inside(value: Any, part: str) -> Any:
+    """A field of a mapping, or the condition of that type in a list of conditions."""
+    if isinstance(value, list):
+        return next((c for c in value if isinstance(c, dict) and c.get("type") == part), None)
+    return value.get(part) if isinstance(value, Mapping) else None
 
 
 def age(created: str) -> str:
