@@ -244,29 +244,33 @@ def _metadata(raw: Any, at: Cursor, namespace: str) -> dict[str, Any]:
     if not isinstance(raw, dict):
         at.missing("is required: a mapping with at least a name")
         raw = {"name": "?"}
-    name = raw.get("name") or raw.get("generateName")
-    if not isinstance(name, str):
-        (at / "name").missing()
-        name = "?"
-    elif raw.get("name") and not (_SUBDOMAIN.fullmatch(name) and len(name) <= 253):
-        (at / "name").error(
-            f"{name[:80]!r} is not a valid name: lower-case letters, digits, '-' and '.'"
-        )
-    space = raw.get("namespace")
-    space = namespace if space in (None, "") else space
-    if not isinstance(space, str) or not _LABEL.fullmatch(space) or len(space) > 63:
-        (at / "namespace").error(
-            f"{describe(space)} is not a valid namespace: lower-case letters, digits and '-'"
-        )
-        space = namespace
     return {
-        "name": name,
-        "namespace": space,
+        "name": _name(raw, at / "name"),
+        "namespace": _namespace(raw.get("namespace"), at / "namespace", namespace),
         "labels": _texts(raw.get("labels"), at / "labels"),
         "annotations": _texts(raw.get("annotations"), at / "annotations"),
         "resource_version": str(raw.get("resourceVersion") or ""),
         "created": str(raw.get("creationTimestamp") or ""),
     }
+
+
+def _name(raw: dict[str, Any], at: Cursor) -> str:
+    # The server makes a valid name of `generateName`, which may end with a dash.
+    name = raw.get("name") or raw.get("generateName")
+    if not isinstance(name, str):
+        at.missing()
+        return "?"
+    if raw.get("name") and not (_SUBDOMAIN.fullmatch(name) and len(name) <= 253):
+        at.error(f"{name[:80]!r} is not a valid name: lower-case letters, digits, '-' and '.'")
+    return name
+
+
+def _namespace(raw: Any, at: Cursor, default: str) -> str:
+    space = default if raw in (None, "") else raw
+    if not isinstance(space, str) or not _LABEL.fullmatch(space) or len(space) > 63:
+        at.error(f"{describe(space)} is not a valid namespace: lower-case letters, digits and '-'")
+        return default
+    return space
 
 
 def _texts(raw: Any, at: Cursor) -> dict[str, str]:

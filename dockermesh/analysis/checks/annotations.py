@@ -27,6 +27,8 @@ from dockermesh.config.findings import Finding
 
 _CHECKED = ("Namespace", "Service", "Pod", "Deployment")
 _INGRESS_CLASS = "kubernetes.io/ingress.class"
+_STATUS = "sidecar.istio.io/status"
+"""Written by injection itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,15 +159,20 @@ def _check(item: AnalyzedObject, name: str, value: str) -> Iterator[Finding]:
 def alpha(context: Context) -> Iterator[Finding]:
     """Annotations of features that may change."""
     for item in context.kubernetes(*_CHECKED):
-        init = pod_template(item).get("spec") if item.kind == "Pod" else None
-        listed = mappings(init.get("initContainers")) if isinstance(init, dict) else ()
-        by_plugin = item.kind == "Pod" and not any(c.get("name") == "istio-init" for c in listed)
+        passed_over = {_STATUS} | (_SET_BY_ISTIO if _is_captured_by_plugin(item) else set())
         for name in item.annotations:
             known = _KNOWN.get(name)
-            if known is None or not known.is_alpha or name == "sidecar.istio.io/status":
-                continue
-            if not (by_plugin and name in _SET_BY_ISTIO):
+            if known is not None and known.is_alpha and name not in passed_over:
                 yield found(item, ALPHA_ANNOTATION, name, at=("metadata", "annotations", name))
+
+
+def _is_captured_by_plugin(item: AnalyzedObject) -> bool:
+    """Whether the pod has no container that installs capture rules, so that the CNI plugin does."""
+    if item.kind != "Pod":
+        return False
+    spec = pod_template(item).get("spec")
+    listed = mappings(spec.get("initContainers")) if isinstance(spec, dict) else ()
+    return not any(container.get("name") == "istio-init" for container in listed)
 
 
 def _is_istios(name: str) -> bool:

@@ -18,6 +18,7 @@ from dockermesh.analysis.messages import (
     NOT_FOUND,
 )
 from dockermesh.analysis.objects import AnalyzedObject, selector_text, selects
+from dockermesh.analysis.services import AnalyzedService
 from dockermesh.analysis.workloads import AnalyzedWorkload
 from dockermesh.config.api.gateway import Server, ServerTlsSettings
 from dockermesh.config.findings import Finding
@@ -34,20 +35,15 @@ def workloads_and_ports(context: Context) -> Iterator[Finding]:
         if not workloads:
             yield found(item, NOT_FOUND, "selector", selector_text(selector), at=_SELECTOR)
             continue
+
+        reachable: set[int] = set()
         known = [_reachable_ports(context, workload) for workload in workloads]
-        if any(ports is None for ports in known):
-            continue
-        reachable = {port for ports in known if ports is not None for port in ports}
-        for index, server in enumerate(item.spec.servers):
-            if (
-                server.port is not None
-                and server.port.number
-                and server.port.number not in reachable
-            ):
+        reachable.update(*(ports for ports in known if ports is not None))
+        for index, server in enumerate(item.spec.servers if None not in known else ()):
+            number = _number(server)
+            if number and number not in reachable:
                 path = ("spec", "servers", index, "port")
-                yield found(
-                    item, GATEWAY_PORT, server.port.number, selector_text(selector), at=path
-                )
+                yield found(item, GATEWAY_PORT, number, selector_text(selector), at=path)
 
 
 def _reachable_ports(context: Context, workload: AnalyzedWorkload) -> set[int] | None:
@@ -56,21 +52,22 @@ def _reachable_ports(context: Context, workload: AnalyzedWorkload) -> set[int] |
     """
     if workload.gateway_ports is not None:
         return set(workload.gateway_ports)
+    # How a container is reached is between Compose and its host.
     if not workload.is_kubernetes:
         return None
-    found_ports: set[int] = set()
+
+    ports = (port for service in _in_front_of(context, workload) for port in service.ports)
+    numbers = ((p.number, p.target or p.number) for p in ports if p.protocol in ("", "TCP"))
+    return {number for pair in numbers for number in pair}
+
+
+def _in_front_of(context: Context, workload: AnalyzedWorkload) -> Iterator[AnalyzedService]:
+    """The Services of Kubernetes that select a workload. One without selector selects nothing."""
     for service in context.services:
-        if service.namespace != workload.namespace or not service.selector:
-            continue
-        if (
-            service.item is not None
-            and service.item.kind == "Service"
-            and selects(service.selector, workload.labels)
-        ):
-            for port in service.ports:
-                if port.protocol in ("", "TCP"):
-                    found_ports |= {port.number, port.target or port.number}
-    return found_ports
+        is_kubernetes = service.item is not None and service.item.kind == "Service"
+        is_near = is_kubernetes and service.namespace == workload.namespace
+        if is_near and service.selector and selects(service.selector, workload.labels):
+            yield service
 
 
 def conflicts(context: Context) -> Iterator[Finding]:
@@ -79,18 +76,12 @@ def conflicts(context: Context) -> Iterator[Finding]:
     """
     holders: dict[_Place, dict[str, AnalyzedObject]] = defaultdict(dict)
     for item in context.istio("Gateway"):
-        for server in item.spec.servers:
-            for place in _places(server):
-                holders[place][item.full_name] = item
+        for place in (place for server in item.spec.servers for place in _places(server)):
+            holders[place][item.full_name] = item
+
     for item in context.istio("Gateway"):
         for index, server in enumerate(item.spec.servers):
-            rivals = {
-                name: other for place in _places(server) for name, other in holders[place].items()
-            }
-            rivals.pop(item.full_name, None)
-            names = sorted(
-                name for name, other in rivals.items() if _share_workloads(context, item, other)
-            )
+            names = _rivals(context, item, [holders[place] for place in _places(server)])
             if names:
                 yield found(
                     item,
@@ -101,6 +92,15 @@ def conflicts(context: Context) -> Iterator[Finding]:
                     ",".join(server.hosts),
                     at=("spec", "servers", index),
                 )
+
+
+def _rivals(
+    context: Context, item: AnalyzedObject, holders: list[dict[str, AnalyzedObject]]
+) -> list[str]:
+    """The other Gateways at the same places, as far as the same workloads serve them."""
+    others = {name: other for place in holders for name, other in place.items()}
+    others.pop(item.full_name, None)
+    return sorted(name for name, other in others.items() if _share_workloads(context, item, other))
 
 
 def _places(server: Server) -> list[_Place]:

@@ -46,29 +46,48 @@ def namespaces_and_pods(context: Context) -> Iterator[Finding]:
     """Namespaces should say whether they are injected; pods of injected ones should have a
     proxy.
     """
-    injected = set()
     for item in context.kubernetes("Namespace"):
-        if item.name == ROOT_NAMESPACE:
-            continue
-        labels = item.labels
-        legacy, revision = labels.get(INJECTION), labels.get(_REVISION)
-        given = [f"{INJECTION}={legacy}"] if legacy is not None else []
-        if legacy in (None, "enabled"):
-            given += [f"{key}={labels[key]}" for key in (_REVISION, _MODE) if key in labels]
-        if len(given) > 1:
-            yield found(item, INJECTION_LABELS, ", ".join(given))
-        if labels.get(_MODE) == "ambient":
-            continue
-        if not legacy and revision is None:
-            if _is_default(context, revision or ""):
-                yield found(item, INJECTED_BY_DEFAULT)
-            else:
-                yield found(item, NAMESPACE_NOT_INJECTED, item.name)
-        elif revision is not None or legacy == "enabled":
-            injected.add(item.name)
+        # Istio's own namespace is left alone: its pods are not meant to have sidecars.
+        if item.name != ROOT_NAMESPACE:
+            yield from _namespace(context, item)
+
     for pod in context.kubernetes("Pod"):
-        if pod.namespace in injected and _should_have_proxy(pod) and not _proxy_images(pod):
+        namespace = context.namespaces.get(pod.namespace)
+        if namespace is None or namespace.name == ROOT_NAMESPACE or not _is_injected(namespace):
+            continue
+        if _should_have_proxy(pod) and not _proxy_images(pod):
             yield found(pod, POD_MISSING_PROXY, pod.full_name)
+
+
+def _namespace(context: Context, item: AnalyzedObject) -> Iterator[Finding]:
+    given = _injection_labels(item.labels)
+    if len(given) > 1:
+        yield found(item, INJECTION_LABELS, ", ".join(given))
+
+    is_ambient = item.labels.get(_MODE) == "ambient"
+    if is_ambient or item.labels.get(INJECTION) or _REVISION in item.labels:
+        return
+    if _is_default(context):
+        yield found(item, INJECTED_BY_DEFAULT)
+    else:
+        yield found(item, NAMESPACE_NOT_INJECTED, item.name)
+
+
+def _is_injected(namespace: AnalyzedObject) -> bool:
+    """Whether its labels ask for sidecars."""
+    labels = namespace.labels
+    is_asked = _REVISION in labels or labels.get(INJECTION) == "enabled"
+    return is_asked and labels.get(_MODE) != "ambient"
+
+
+def _injection_labels(labels: Mapping[str, str]) -> list[str]:
+    """The labels of a namespace that decide on injection; more than one contradict each other."""
+    legacy = labels.get(INJECTION)
+    given = [f"{INJECTION}={legacy}"] if legacy is not None else []
+    # `istio-injection=disabled` beside a revision is a way to move a namespace over.
+    if legacy in (None, "enabled"):
+        given += [f"{key}={labels[key]}" for key in (_REVISION, _MODE) if key in labels]
+    return given
 
 
 def _should_have_proxy(pod: AnalyzedObject) -> bool:
@@ -94,8 +113,9 @@ def _values(context: Context, revision: str) -> Any:
     return None
 
 
-def _is_default(context: Context, revision: str) -> bool:
-    values = _values(context, revision)
+def _is_default(context: Context) -> bool:
+    """Whether namespaces that say nothing are injected."""
+    values = _values(context, "")
     return dig(values, "sidecarInjectorWebhook", "enableNamespacesByDefault") is True
 
 
@@ -104,19 +124,26 @@ def proxy_images(context: Context) -> Iterator[Finding]:
     outdated: dict[str, list[str]] = defaultdict(list)
     for pod in context.kubernetes("Pod"):
         namespace = context.namespaces.get(pod.namespace)
-        if namespace is None or pod.annotations.get("sidecar.istio.io/proxyImage"):
-            continue
-        revision = namespace.labels.get(_REVISION)
-        if revision is None and namespace.labels.get(INJECTION) != "enabled":
-            continue
-        wanted = _wanted_image(_values(context, revision or ""))
-        accepted = (wanted, f"{wanted}-{_image_type(context, pod)}")
-        outdated[pod.namespace] += [
-            pod.name for image in _proxy_images(pod) if wanted and image not in accepted
-        ]
+        # An image that the pod chose itself is nobody's mistake.
+        if namespace is not None and not pod.annotations.get("sidecar.istio.io/proxyImage"):
+            outdated[pod.namespace] += [pod.name for _ in _outdated(context, pod, namespace)]
+
     for name, pods in outdated.items():
         if pods:
             yield found(context.namespaces[name], PROXY_IMAGES, pods)
+
+
+def _outdated(context: Context, pod: AnalyzedObject, namespace: AnalyzedObject) -> list[str]:
+    """The images of the pod's proxies that injection would not give it."""
+    revision = namespace.labels.get(_REVISION)
+    if revision is None and namespace.labels.get(INJECTION) != "enabled":
+        return []
+    wanted = _wanted_image(_values(context, revision or ""))
+    if not wanted:
+        return []
+
+    accepted = {wanted, f"{wanted}-{_image_type(context, pod)}"}
+    return [image for image in _proxy_images(pod) if image not in accepted]
 
 
 def _wanted_image(values: Any) -> str:
@@ -150,24 +177,27 @@ def _image_type(context: Context, pod: AnalyzedObject) -> str:
 
 def auto_images(context: Context) -> Iterator[Finding]:
     """`image: auto` is for injection to replace."""
-    webhooks = [
-        webhook
-        for item in context.kubernetes("MutatingWebhookConfiguration")
-        for webhook in mappings(item.body.get("webhooks"))
-        if str(webhook.get("name")).endswith("istio.io")
-    ]
     for pod in context.kubernetes("Pod"):
+        # A pod that runs has been injected already, or never will be.
         if _has_auto_image(pod.body):
             yield found(pod, AUTO_IMAGE_ERROR, "Pod", pod.name)
+
+    webhooks = list(_webhooks(context))
     for item in context.kubernetes("Deployment"):
         template = pod_template(item)
-        if not _has_auto_image(template):
-            continue
         namespace = context.namespaces.get(item.namespace)
         space = namespace.labels if namespace is not None else {}
         labels = texts(dig(template, "metadata", "labels"))
-        if not any(_selects(webhook, space, labels) for webhook in webhooks):
+        is_injected = any(_selects(webhook, space, labels) for webhook in webhooks)
+        if _has_auto_image(template) and not is_injected:
             yield found(item, AUTO_IMAGE_WARNING, "Deployment", item.name)
+
+
+def _webhooks(context: Context) -> Iterator[Mapping[str, Any]]:
+    for item in context.kubernetes("MutatingWebhookConfiguration"):
+        for webhook in mappings(item.body.get("webhooks")):
+            if str(webhook.get("name")).endswith("istio.io"):
+                yield webhook
 
 
 def _has_auto_image(template: Mapping[str, Any]) -> bool:

@@ -16,7 +16,7 @@ from dockermesh.analysis.findings import found
 from dockermesh.analysis.messages import INEFFECTIVE_MATCH, UNREACHABLE_RULE
 from dockermesh.analysis.objects import AnalyzedObject
 from dockermesh.config.api.virtual_service import HTTPMatchRequest
-from dockermesh.config.findings import Finding
+from dockermesh.config.findings import Finding, Path
 from dockermesh.config.rules.shadowing import covers
 
 _MOST_COMPARED = 200
@@ -37,30 +37,36 @@ def _repeated(item: AnalyzedObject, protocol: str, rules: Sequence[Any]) -> Iter
     seen: list[tuple[Any, str]] = []
     has_default = False
     for index, rule in enumerate(rules):
-        at = ("spec", protocol, index)
+        at: Path = ("spec", protocol, index)
         name = _name(rule, index)
         if not rule.match:
             if has_default:
-                yield found(
-                    item, UNREACHABLE_RULE, name, "only the last rule can have no matches", at=at
-                )
+                text = "only the last rule can have no matches"
+                yield found(item, UNREACHABLE_RULE, name, text, at=at)
             has_default = True
-            continue
-        if has_default and protocol == "http":
+        elif has_default and protocol == "http":
             yield found(item, UNREACHABLE_RULE, name, "a rule without matches comes first", at=at)
-            continue
-        repeated = 0
-        for number, match in enumerate(rule.match):
-            condition = _condition(match)
-            first = next((owner for known, owner in seen if known == condition), None)
-            if first is not None:
-                repeated += 1
-                place = (*at, "match", number)
-                yield found(item, INEFFECTIVE_MATCH, name, _name(match, number), first, at=place)
-            elif len(seen) < _MOST_COMPARED:
-                seen.append((condition, name))
-        if repeated == len(rule.match):
-            yield found(item, UNREACHABLE_RULE, name, "all matches used by prior rules", at=at)
+        else:
+            yield from _repeated_matches(item, rule, name, at, seen)
+
+
+def _repeated_matches(
+    item: AnalyzedObject, rule: Any, name: str, at: Path, seen: list[tuple[Any, str]]
+) -> Iterator[Finding]:
+    """Matches of a rule that an earlier one has in the same words; others are added to `seen`."""
+    repeated = 0
+    for number, match in enumerate(rule.match):
+        condition = _condition(match)
+        first = next((owner for known, owner in seen if known == condition), None)
+        if first is not None:
+            repeated += 1
+            place = (*at, "match", number)
+            yield found(item, INEFFECTIVE_MATCH, name, _name(match, number), first, at=place)
+        elif len(seen) < _MOST_COMPARED:
+            seen.append((condition, name))
+
+    if repeated == len(rule.match):
+        yield found(item, UNREACHABLE_RULE, name, "all matches used by prior rules", at=at)
 
 
 def _within_prefixes(item: AnalyzedObject) -> Iterator[Finding]:

@@ -76,12 +76,7 @@ def deprecations(context: Context) -> Iterator[Finding]:
 
 def networks(context: Context) -> Iterator[Finding]:
     """Endpoints of mesh networks come from registries that exist."""
-    known = set(_REGISTRIES)
-    for secret in context.kubernetes("Secret"):
-        if secret.labels.get(_REMOTE_SECRET) == "true":
-            known |= {
-                str(key) for part in ("data", "stringData") for key in dig(secret.body, part) or ()
-            }
+    known = _REGISTRIES | set(_remote_clusters(context))
     for item in context.kubernetes("MeshNetworks"):
         listed = dig(item.body, "networks")
         for name, network in listed.items() if isinstance(listed, dict) else ():
@@ -92,31 +87,31 @@ def networks(context: Context) -> Iterator[Finding]:
                     yield found(item, UNKNOWN_REGISTRY, registry, name, at=path)
 
 
+def _remote_clusters(context: Context) -> Iterator[str]:
+    """Other clusters by name: a remote secret has a kubeconfig for each under its name."""
+    for secret in context.kubernetes("Secret"):
+        if secret.labels.get(_REMOTE_SECRET) == "true":
+            for part in ("data", "stringData"):
+                yield from map(str, dig(secret.body, part) or ())
+
+
 def conditions(context: Context) -> Iterator[Finding]:
     """Conditions in which whoever serves a resource says that it does not."""
-    kubernetes = (
-        item
-        for kind in ("Service", "Gateway", "HTTPRoute", "GRPCRoute")
-        for item in context.kubernetes(kind)
-    )
-    istio = (
-        item for kind in ("ServiceEntry", "AuthorizationPolicy") for item in context.istio(kind)
-    )
-    for item in (*kubernetes, *istio):
+    for item in _served(context):
         for condition in _conditions(item):
-            kind, status, reason = (
-                str(condition.get(key) or "") for key in ("type", "status", "reason")
+            kind, status, reason, message = (
+                str(condition.get(key) or "") for key in ("type", "status", "reason", "message")
             )
+            # What is taken in part is told, whatever the status says.
             is_partial = kind == "WaypointAccepted" and reason == "PartiallyInvalid"
             if (kind in _NEGATIVE[item.kind] and status == "False") or is_partial:
-                yield found(
-                    item,
-                    NEGATIVE_CONDITION,
-                    kind,
-                    reason,
-                    condition.get("message") or "",
-                    at=("status",),
-                )
+                yield found(item, NEGATIVE_CONDITION, kind, reason, message, at=("status",))
+
+
+def _served(context: Context) -> Iterator[AnalyzedObject]:
+    yield from context.kubernetes("Service", "Gateway", "HTTPRoute", "GRPCRoute")
+    for kind in ("ServiceEntry", "AuthorizationPolicy"):
+        yield from context.istio(kind)
 
 
 def _conditions(item: AnalyzedObject) -> Iterator[Any]:

@@ -6,8 +6,9 @@ Source of the rules: `pkg/config/analysis/analyzers/virtualservice` of Istio.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 
 from dockermesh.analysis.context import Context
 from dockermesh.analysis.findings import found
@@ -25,8 +26,9 @@ from dockermesh.analysis.messages import (
 )
 from dockermesh.analysis.objects import AnalyzedObject, dig, mappings, selector_text, selects
 from dockermesh.analysis.services import EVERYWHERE, AnalyzedService
+from dockermesh.analysis.workloads import AnalyzedWorkload
 from dockermesh.config.api.virtual_service import Destination
-from dockermesh.config.findings import Finding
+from dockermesh.config.findings import Finding, Path
 from dockermesh.config.hosts import fully_qualified, matches
 
 MESH = "mesh"
@@ -39,7 +41,7 @@ class _Use:
     """A destination that a rule names, and where."""
 
     target: Destination
-    path: tuple[str | int, ...]
+    path: Path
     word: str = ""
 
 
@@ -94,22 +96,22 @@ def subsets(context: Context) -> Iterator[Finding]:
     for rule in context.istio("DestinationRule"):
         host = context.canonical(rule.spec.host, rule.namespace)
         defined[host].update(subset.name for subset in rule.spec.subsets)
-    patterns = [host for host in defined if host.startswith("*")]
+
     for item in context.istio("VirtualService"):
         for use in _uses(item):
             subset, host = use.target.subset, context.canonical(use.target.host, item.namespace)
-            if not subset or subset in defined.get(host, ()):
-                continue
-            if any(subset in defined[pattern] for pattern in patterns if matches(pattern, host)):
-                continue
-            kind = "mirror+subset" if use.word else "host+subset"
-            yield found(
-                item,
-                NOT_FOUND,
-                f"{kind} in destinationrule",
-                f"{use.target.host}+{subset}",
-                at=use.path,
-            )
+            if subset and not _is_defined(subset, host, defined):
+                what = "mirror+subset" if use.word else "host+subset"
+                name = f"{use.target.host}+{subset}"
+                yield found(item, NOT_FOUND, f"{what} in destinationrule", name, at=use.path)
+
+
+def _is_defined(subset: str, host: str, defined: Mapping[str, set[str]]) -> bool:
+    """Whether a rule of the host, or of a wildcard that covers it, defines the subset."""
+    if subset in defined.get(host, ()):
+        return True
+    patterns = (pattern for pattern in defined if pattern.startswith("*"))
+    return any(subset in defined[pattern] for pattern in patterns if matches(pattern, host))
 
 
 def ignored_subsets(context: Context) -> Iterator[Finding]:
@@ -118,57 +120,62 @@ def ignored_subsets(context: Context) -> Iterator[Finding]:
     """
     routed: dict[str, list[AnalyzedObject]] = defaultdict(list)
     for item in context.istio("VirtualService"):
-        for rule in item.spec.http:
-            for route in rule.route:
-                target = route.destination
-                if target is None or not target.subset or target.host not in item.spec.hosts:
-                    continue
-                if item not in routed[target.host]:
-                    routed[target.host].append(item)
+        for _, target in _http_routes(item):
+            is_own = target.host in item.spec.hosts
+            if is_own and target.subset and item not in routed[target.host]:
+                routed[target.host].append(item)
+
     for item in context.istio("VirtualService"):
-        if not item.spec.gateways:
-            continue
-        for index, rule in enumerate(item.spec.http):
-            for number, route in enumerate(rule.route):
-                if route.destination is None or route.destination.subset:
-                    continue
-                for other in routed.get(route.destination.host, ()):
-                    path = ("spec", "http", index, "route", number, "destination", "host")
-                    yield found(
-                        item, INGRESS_IGNORES_SUBSET, other.full_name, item.full_name, at=path
-                    )
+        for path, target in _http_routes(item) if item.spec.gateways else ():
+            for other in routed.get(target.host, ()) if not target.subset else ():
+                yield found(item, INGRESS_IGNORES_SUBSET, other.full_name, item.full_name, at=path)
+
+
+def _http_routes(item: AnalyzedObject) -> Iterator[tuple[Path, Destination]]:
+    """Where HTTP rules lead, mirrors not counted, each with the place of its host."""
+    for index, rule in enumerate(item.spec.http):
+        for number, route in enumerate(rule.route):
+            if route.destination is not None:
+                path = ("spec", "http", index, "route", number, "destination", "host")
+                yield path, route.destination
 
 
 def mesh_hosts(context: Context) -> Iterator[Finding]:
     """Only one VirtualService of the mesh may have a host, as far as one namespace sees both."""
+    by_host = _owners_of_hosts(context)
+    everywhere = {host: owners for (scope, host), owners in by_host.items() if scope == EVERYWHERE}
+
+    reported: set[str] = set()
+    for (scope, host), own in by_host.items():
+        owners = list(own)
+        if scope != EVERYWHERE:
+            owners += [item for item in _rivals(host, everywhere) if item not in own]
+        names = ", ".join(item.full_name for item in owners)
+        for item in owners if len(owners) > 1 else ():
+            # One finding for each VirtualService is enough: it names all the others.
+            if item.full_name not in reported:
+                reported.add(item.full_name)
+                yield found(item, MESH_HOST_CONFLICT, names, host)
+
+
+def _owners_of_hosts(context: Context) -> dict[tuple[str, str], list[AnalyzedObject]]:
+    """The VirtualServices of the mesh by the namespace that sees them and the host."""
     by_host: dict[tuple[str, str], list[AnalyzedObject]] = {}
     for item in context.istio("VirtualService"):
         if item.spec.gateways and MESH not in item.spec.gateways:
             continue
-        for scope in _scopes(item):
-            for host in item.spec.hosts:
-                owners = by_host.setdefault((scope, _qualified(context, host, item)), [])
-                if item not in owners:
-                    owners.append(item)
-    reported: set[str] = set()
-    everywhere = {host: owners for (scope, host), owners in by_host.items() if scope == EVERYWHERE}
-    for (scope, host), own in by_host.items():
-        owners = list(own)
-        if scope != EVERYWHERE:
-            seen = (
-                item
-                for other, rivals in everywhere.items()
-                if _overlap(other, host)
-                for item in rivals
-            )
-            owners += [item for item in seen if item not in own]
-        if len(owners) < 2:
-            continue
-        names = ", ".join(item.full_name for item in owners)
-        for item in owners:
-            if item.full_name not in reported:
-                reported.add(item.full_name)
-                yield found(item, MESH_HOST_CONFLICT, names, host)
+        for scope, host in product(_scopes(item), item.spec.hosts):
+            owners = by_host.setdefault((scope, _qualified(context, host, item)), [])
+            if item not in owners:
+                owners.append(item)
+    return by_host
+
+
+def _rivals(host: str, everywhere: Mapping[str, list[AnalyzedObject]]) -> Iterator[AnalyzedObject]:
+    """Who has the host, or one that overlaps with it, in every namespace."""
+    for other, items in everywhere.items():
+        if matches(other, host) or matches(host, other):
+            yield from items
 
 
 def _qualified(context: Context, host: str, item: AnalyzedObject) -> str:
@@ -177,10 +184,6 @@ def _qualified(context: Context, host: str, item: AnalyzedObject) -> str:
         if context.catalog
         else fully_qualified(host, item.namespace)
     )
-
-
-def _overlap(one: str, other: str) -> bool:
-    return matches(one, other) or matches(other, one)
 
 
 def _scopes(item: AnalyzedObject) -> tuple[str, ...]:
@@ -193,40 +196,41 @@ def _scopes(item: AnalyzedObject) -> tuple[str, ...]:
 def gateways(context: Context) -> Iterator[Finding]:
     """Gateways must exist, serve one of the hosts, and be served by some workload themselves."""
     kubernetes = {
-        g.full_name: g
-        for g in context.kubernetes("Gateway")
-        if g.group.startswith("gateway.networking")
+        gateway.full_name: gateway
+        for gateway in context.kubernetes("Gateway")
+        if gateway.group.startswith("gateway.networking")
     }
     for item in context.istio("VirtualService"):
         for index, name in enumerate(item.spec.gateways):
             path = ("spec", "gateways", index)
-            if name == MESH:
-                continue
             if _GENERATED in name or "~kubernetes-gateway~" in name:
                 yield found(item, INTERNAL_GATEWAY, item.full_name, name, at=path)
-                continue
-            full_name = gateway_name(name, item.namespace)
-            gateway, other = context.gateways.get(full_name), kubernetes.get(full_name)
-            if gateway is None and other is None:
-                yield found(item, NOT_FOUND, "gateway", name, at=path)
-            hosts = (
-                _gateway_hosts(gateway, item.namespace)
-                if gateway is not None
-                else _listener_hosts(other)
-            )
-            if not any(matches(host, wanted) for host in hosts for wanted in item.spec.hosts):
-                yield found(
-                    item,
-                    HOST_NOT_IN_GATEWAY,
-                    list(item.spec.hosts),
-                    item.full_name,
-                    full_name,
-                    at=path,
-                )
-            if gateway is not None and not context.workloads_matching(gateway.spec.selector):
-                yield found(
-                    item, GATEWAY_UNSERVED, full_name, selector_text(gateway.spec.selector), at=path
-                )
+            elif name != MESH:
+                other = kubernetes.get(gateway_name(name, item.namespace))
+                yield from _binding(context, item, name, other, path)
+
+
+def _binding(
+    context: Context, item: AnalyzedObject, name: str, other: AnalyzedObject | None, path: Path
+) -> Iterator[Finding]:
+    """What is wrong with the Gateway that a VirtualService names; `other` is Kubernetes' of that
+    name.
+    """
+    full_name = gateway_name(name, item.namespace)
+    gateway = context.gateways.get(full_name)
+    if gateway is None and other is None:
+        yield found(item, NOT_FOUND, "gateway", name, at=path)
+
+    hosts = (
+        _gateway_hosts(gateway, item.namespace) if gateway is not None else _listener_hosts(other)
+    )
+    wanted = item.spec.hosts
+    if not any(matches(host, one) for host, one in product(hosts, wanted)):
+        yield found(item, HOST_NOT_IN_GATEWAY, list(wanted), item.full_name, full_name, at=path)
+
+    if gateway is not None and not context.workloads_matching(gateway.spec.selector):
+        selector = selector_text(gateway.spec.selector)
+        yield found(item, GATEWAY_UNSERVED, full_name, selector, at=path)
 
 
 def gateway_name(name: str, namespace: str) -> str:
@@ -261,22 +265,23 @@ def claim_routing(context: Context) -> Iterator[Finding]:
     """Routing by JWT claims needs a RequestAuthentication at the gateway."""
     selectors: dict[str, list[dict[str, str]]] = defaultdict(list)
     for policy in context.istio("RequestAuthentication"):
-        selector = policy.spec.selector
-        selectors[policy.namespace].append(
-            dict(selector.match_labels) if selector is not None else {}
-        )
+        chosen = policy.spec.selector
+        selectors[policy.namespace].append(dict(chosen.match_labels) if chosen is not None else {})
+
     for item in context.istio("VirtualService"):
         claim = _claim(item)
         for name in item.spec.gateways if claim else ():
-            gateway = (
-                context.gateways.get(gateway_name(name, item.namespace)) if name != MESH else None
-            )
-            for workload in (
-                context.workloads_matching(gateway.spec.selector) if gateway is not None else ()
-            ):
+            for workload in _serving(context, name, item.namespace):
+                # Policies of the root namespace hold for the workloads of all.
                 applied = selectors[context.root_namespace] + selectors[workload.namespace]
                 if not any(selects(selector, workload.labels) for selector in applied):
                     yield found(item, CLAIM_WITHOUT_AUTHENTICATION, claim, name, workload.name)
+
+
+def _serving(context: Context, name: str, namespace: str) -> list[AnalyzedWorkload]:
+    """The workloads of a Gateway; none of the mesh, where claims are not looked at."""
+    gateway = context.gateways.get(gateway_name(name, namespace)) if name != MESH else None
+    return context.workloads_matching(gateway.spec.selector) if gateway is not None else []
 
 
 def _claim(item: AnalyzedObject) -> str:

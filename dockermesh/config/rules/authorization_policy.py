@@ -116,17 +116,20 @@ def _check_rule(rule: Rule, action: Action, at: Cursor) -> None:
 
 
 def _denies_all_tcp(rule: Rule) -> bool:
-    sources = [entry.source for entry in rule.sources if entry.source is not None]
+    """Whether only HTTP attributes narrow the rule: on TCP ports, where they cannot be seen, a DENY
+    rule is applied without them.
+    """
     operations = [entry.operation for entry in rule.to if entry.operation is not None]
-    tcp_source = any(
-        getattr(source, f.name)
-        for source in sources
-        for f in fields(source)
-        if f.name not in _HTTP_ONLY_SOURCES
-    )
     if operations:
         return not any(operation.ports or operation.not_ports for operation in operations)
-    return bool(sources) and not tcp_source
+
+    sources = [entry.source for entry in rule.sources if entry.source is not None]
+    return bool(sources) and not any(_is_seen_in_tcp(source) for source in sources)
+
+
+def _is_seen_in_tcp(source: Source) -> bool:
+    seen = (f.name for f in fields(source) if f.name not in _HTTP_ONLY_SOURCES)
+    return any(getattr(source, name) for name in seen)
 
 
 def _check_source(source: Source, action: Action, at: Cursor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from dockermesh.config.api.destination_rule import (
@@ -11,6 +12,7 @@ from dockermesh.config.api.destination_rule import (
     ConsistentHashLB,
     DestinationRule,
     H2UpgradePolicy,
+    HTTPCookie,
     HTTPSettings,
     LoadBalancerSettings,
     OutlierDetection,
@@ -73,18 +75,22 @@ def _check_policy(policy: TrafficPolicy | None, namespace: str, at: Cursor) -> N
         at.error("a traffic policy must have at least one field")
     if policy.tunnel is not None and policy.proxy_protocol is not None:
         (at / "proxyProtocol").error("tunnel and proxyProtocol must not be set together")
+
     _check_blocks(policy, namespace, at)
     for index, port in enumerate(policy.port_level_settings):
-        place = at / "portLevelSettings" / index
-        if port.port is None:
-            (place / "port").missing()
-        else:
-            report(place / "port" / "number", check_port(port.port.number))
-        if not (port.outlier_detection or port.connection_pool or port.load_balancer or port.tls):
-            place.error("a port's traffic policy must have at least one field")
-        _check_blocks(port, namespace, place)
+        _check_port_policy(port, namespace, at / "portLevelSettings" / index)
     if policy.tunnel is not None:
         _check_tunnel(policy.tunnel, at / "tunnel")
+
+
+def _check_port_policy(policy: PortTrafficPolicy, namespace: str, at: Cursor) -> None:
+    if policy.port is None:
+        (at / "port").missing()
+    else:
+        report(at / "port" / "number", check_port(policy.port.number))
+    if replace(policy, port=None) == PortTrafficPolicy():
+        at.error("a port's traffic policy must have at least one field")
+    _check_blocks(policy, namespace, at)
 
 
 def _check_blocks(policy: TrafficPolicy | PortTrafficPolicy, namespace: str, at: Cursor) -> None:
@@ -164,30 +170,36 @@ def _check_load_balancer(
 
 
 def _check_consistent_hash(balancer: ConsistentHashLB, at: Cursor) -> None:
-    cookie = balancer.http_cookie
-    if cookie is not None:
-        place = at / "httpCookie"
-        if not cookie.name:
-            (place / "name").missing()
-        if cookie.ttl is not None and cookie.ttl < timedelta(0):
-            (place / "ttl").error("must not be negative")
-        names: set[str] = set()
-        for index, attribute in enumerate(cookie.attributes):
-            if not attribute.name:
-                (place / "attributes" / index / "name").missing()
-            elif attribute.name in names:
-                (place / "attributes" / index / "name").error(
-                    f"duplicate cookie attribute {attribute.name!r}"
-                )
-            names.add(attribute.name)
+    if balancer.http_cookie is not None:
+        _check_cookie(balancer.http_cookie, at / "httpCookie")
     if balancer.http_header_name == "":
         (at / "httpHeaderName").error("must not be empty")
     if balancer.maglev is not None:
-        size = balancer.maglev.table_size
-        if not size:
-            (at / "maglev" / "tableSize").error("must be set for maglev")
-        elif size >= _MAGLEV_LIMIT or not _is_prime(size):
-            (at / "maglev" / "tableSize").error(f"must be a prime number less than {_MAGLEV_LIMIT}")
+        _check_table_size(balancer.maglev.table_size, at / "maglev" / "tableSize")
+
+
+def _check_cookie(cookie: HTTPCookie, at: Cursor) -> None:
+    if not cookie.name:
+        (at / "name").missing()
+    if cookie.ttl is not None and cookie.ttl < timedelta(0):
+        (at / "ttl").error("must not be negative")
+
+    names: set[str] = set()
+    for index, attribute in enumerate(cookie.attributes):
+        place = at / "attributes" / index / "name"
+        if not attribute.name:
+            place.missing()
+        elif attribute.name in names:
+            place.error(f"duplicate cookie attribute {attribute.name!r}")
+        names.add(attribute.name)
+
+
+def _check_table_size(size: int | None, at: Cursor) -> None:
+    # Envoy fills the table by steps that must be coprime to its size.
+    if not size:
+        at.error("must be set for maglev")
+    elif size >= _MAGLEV_LIMIT or not _is_prime(size):
+        at.error(f"must be a prime number less than {_MAGLEV_LIMIT}")
 
 
 def _is_prime(number: int) -> bool:

@@ -15,13 +15,24 @@ from dockermesh.config.api.envoy_filter import (
     FilterMatch,
     PatchOperation,
 )
+from dockermesh.config.fields import camel_case
 from dockermesh.config.findings import Cursor
 from dockermesh.config.resource import Resource
 from dockermesh.config.rules.regex import check_program
 from dockermesh.config.rules.scope import check_targets, check_workload_selector, report
 
-_LISTENER = (ApplyTo.LISTENER, ApplyTo.FILTER_CHAIN, ApplyTo.NETWORK_FILTER, ApplyTo.HTTP_FILTER)
-_ROUTE = (ApplyTo.ROUTE_CONFIGURATION, ApplyTo.VIRTUAL_HOST, ApplyTo.HTTP_ROUTE)
+_OBJECTS = ("listener", "route_configuration", "cluster", "waypoint")
+_MATCHED_BY = {
+    ApplyTo.LISTENER: "listener",
+    ApplyTo.FILTER_CHAIN: "listener",
+    ApplyTo.NETWORK_FILTER: "listener",
+    ApplyTo.HTTP_FILTER: "listener",
+    ApplyTo.ROUTE_CONFIGURATION: "routeConfiguration",
+    ApplyTo.VIRTUAL_HOST: "routeConfiguration",
+    ApplyTo.HTTP_ROUTE: "routeConfiguration",
+    ApplyTo.CLUSTER: "cluster",
+}
+"""What a patch may look for, by what it is applied to."""
 _CONNECTION_MANAGERS = (
     "envoy.filters.network.http_connection_manager",
     "envoy.http_connection_manager",
@@ -101,19 +112,12 @@ def _check_types(value: Any) -> str:
 def _check_match(match: ConfigObjectMatch, apply_to: ApplyTo, at: Cursor) -> None:
     if match.proxy is not None and match.proxy.proxy_version:
         report(at / "proxy" / "proxyVersion", check_program(match.proxy.proxy_version))
-    objects = {
-        "listener": match.listener,
-        "routeConfiguration": match.route_configuration,
-        "cluster": match.cluster,
-        "waypoint": match.waypoint,
-    }
-    given = next((name for name, value in objects.items() if value is not None), "")
-    allowed = (
-        "listener" if apply_to in _LISTENER else "routeConfiguration" if apply_to in _ROUTE else ""
-    )
-    allowed = "cluster" if apply_to is ApplyTo.CLUSTER else allowed
+
+    given = next((camel_case(name) for name in _OBJECTS if getattr(match, name) is not None), "")
+    allowed = _MATCHED_BY.get(apply_to, "")
     if given and allowed and given not in (allowed, "waypoint"):
         (at / given).error(f"{apply_to.value} can only be matched by {allowed}")
+
     chain = match.listener.filter_chain if match.listener is not None else None
     if chain is not None and chain.filter is not None and given == allowed:
         _check_filter(chain.filter, apply_to, at / "listener" / "filterChain" / "filter")

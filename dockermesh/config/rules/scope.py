@@ -83,11 +83,18 @@ def check_export(
         key = namespace if entry == "." else entry
         if key in seen:
             (at / index).error(f"duplicate entry {entry!r} in exportTo")
-        elif entry == "~" and not service:
-            (at / index).error("exportTo ~ (nobody) is only allowed for services")
-        elif entry not in (".", "*", "~") and not is_label(entry):
-            (at / index).error(f"{entry[:80]!r} is not a namespace, '.' or '*'")
+        else:
+            report(at / index, _check_exported(entry, service=service))
         seen.add(key)
+
     for only in ("*", "~"):
         if only in seen and len(export_to) > 1:
             at.error(f"{only!r} cannot be combined with other entries in exportTo")
+
+
+def _check_exported(entry: str, *, service: bool) -> str:
+    if entry == "~" and not service:
+        return "exportTo ~ (nobody) is only allowed for services"
+    if entry not in (".", "*", "~") and not is_label(entry):
+        return f"{entry[:80]!r} is not a namespace, '.' or '*'"
+    return ""

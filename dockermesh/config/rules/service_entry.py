@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dockermesh.config.api.service_entry import Resolution, ServiceEntry
+from dockermesh.config.api.workload import WorkloadEntry
 from dockermesh.config.findings import Cursor
 from dockermesh.config.resource import Resource
 from dockermesh.config.rules.names import (
@@ -119,27 +120,37 @@ def _check_dynamic_dns(spec: ServiceEntry, at: Cursor) -> None:
 
 def _check_dns(spec: ServiceEntry, at: Cursor, names: set[str]) -> None:
     if not spec.endpoints:
-        for index, host in enumerate(spec.hosts):
-            if check_fqdn(host):
-                (at / "hosts" / index).error(
-                    "must be a fully qualified name, as there are no endpoints with resolution"
-                    f" {spec.resolution.value}"
-                )
+        _check_resolvable(spec, at / "hosts")
+    # It becomes a logical DNS cluster of Envoy, which has one endpoint.
     if spec.resolution is Resolution.DNS_ROUND_ROBIN and len(spec.endpoints) > 1:
         (at / "endpoints").error(
             "there must be at most one endpoint with resolution DNS_ROUND_ROBIN"
         )
     for index, endpoint in enumerate(spec.endpoints):
-        place = at / "endpoints" / index
-        by_network = not endpoint.address and endpoint.network
-        if not by_network and not is_ip_address(endpoint.address) and check_fqdn(endpoint.address):
-            (place / "address").error(
-                f"{endpoint.address!r} is neither an IP address nor a domain name"
-            )
-        check_labels(endpoint.labels, place / "labels")
-        check_port_map(endpoint, place / "ports", names)
-    if spec.addresses and len(spec.hosts) > 1 and any(is_tcp(port.protocol) for port in spec.ports):
+        _check_dns_endpoint(endpoint, at / "endpoints" / index, names)
+
+    is_by_address = bool(spec.addresses) and any(is_tcp(port.protocol) for port in spec.ports)
+    if is_by_address and len(spec.hosts) > 1:
         (at / "hosts").warn("with addresses and a TCP port there should be only one host")
+
+
+def _check_resolvable(spec: ServiceEntry, at: Cursor) -> None:
+    """Without endpoints the hosts themselves are asked for."""
+    for index, host in enumerate(spec.hosts):
+        if check_fqdn(host):
+            (at / index).error(
+                "must be a fully qualified name, as there are no endpoints with resolution"
+                f" {spec.resolution.value}"
+            )
+
+
+def _check_dns_endpoint(endpoint: WorkloadEntry, at: Cursor, names: set[str]) -> None:
+    address = endpoint.address
+    is_by_network = not address and bool(endpoint.network)
+    if not is_by_network and not is_ip_address(address) and check_fqdn(address):
+        (at / "address").error(f"{address!r} is neither an IP address nor a domain name")
+    check_labels(endpoint.labels, at / "labels")
+    check_port_map(endpoint, at / "ports", names)
 
 
 def _check_shared_ports(spec: ServiceEntry, at: Cursor) -> None:

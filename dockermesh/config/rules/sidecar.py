@@ -163,18 +163,24 @@ def _check_unix_listener(listener: IstioEgressListener, port: SidecarPort, at: C
 def _check_egress_hosts(hosts: tuple[str, ...], namespace: str, at: Cursor) -> None:
     if not hosts:
         at.error("an egress listener must have at least one host")
+
     seen: dict[str, set[str]] = {}
     for index, entry in enumerate(hosts):
         report(at / index, _check_egress_host(entry))
         space, slash, host = entry.partition("/")
-        if not slash:
-            continue
-        known = seen.setdefault(namespace if space == "." else space, set())
-        if host in known or "*" in known or (host == "*" and known):
-            (at / index).warn(f"duplicated egress host {entry!r}")
-        known.add(host)
-    if "*" in seen.get("*", ()) and any(space not in ("*", "~") for space in seen):
+        if slash:
+            known = seen.setdefault(namespace if space == "." else space, set())
+            if _is_repeated(host, known):
+                (at / index).warn(f"duplicated egress host {entry!r}")
+            known.add(host)
+
+    if "*" in seen.get("*", ()) and not seen.keys() <= {"*", "~"}:
         at.warn("'*/*' selects everything, so the other hosts have no effect")
+
+
+def _is_repeated(host: str, known: set[str]) -> bool:
+    """Whether a host adds nothing to those of its namespace, or leaves them nothing."""
+    return host in known or "*" in known or (host == "*" and bool(known))
 
 
 def _check_egress_host(entry: str) -> str:
