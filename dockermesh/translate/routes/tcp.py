@@ -105,7 +105,9 @@ def contributions(
                 Chain(serialised(http.filter_chain_match), serialised(http)),
                 *made,
             )
-        result.append(Contribution(address, port.number, made, serialised(rest), needs_sni, is_sniffed))
+        result.append(
+            Contribution(address, port.number, made, serialised(rest), needs_sni, is_sniffed)
+        )
     if service.is_declared:
         result.extend(_on_any_address(service, port, listed, rest, default, is_tls=is_tls))
     return result
@@ -210,10 +212,7 @@ def http_contribution(address: str, port: int, chain: Any) -> Contribution:
 
 
 def _freeze(chains: Iterable[tuple[_Match, Any]]) -> tuple[Chain, ...]:
-    return tuple(
-        Chain(serialised(body.filter_chain_match), serialised(body))
-        for _, body in chains
-    )
+    return tuple(Chain(serialised(body.filter_chain_match), serialised(body)) for _, body in chains)
 
 
 def listener_body(head: bytes, parts: Iterable[Contribution], rest: bytes) -> bytes:

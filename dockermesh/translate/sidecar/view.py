@@ -357,7 +357,9 @@ class SidecarView:
                 )
                 known = (
                     key,
-                    make_resource(LISTENER, head.name, listener_body(serialised(head), listed, rest)),
+                    make_resource(
+                        LISTENER, head.name, listener_body(serialised(head), listed, rest)
+                    ),
                 )
             made[address, port] = known
         self._listeners = made

@@ -20,8 +20,9 @@ from dockermesh.config.kinds import KINDS, MESH_CONFIG
 from dockermesh.config.rules.shadowing import covers
 from dockermesh.inject.capture.config import CaptureConfig
 from dockermesh.inject.capture.parse import _FIELDS as CAPTURED
-from dockermesh.translate import policy, settings
-from dockermesh.translate.delegates import _INHERITED, merge_matches
+from dockermesh.translate.mesh import settings
+from dockermesh.translate.mesh import traffic_policy as policy
+from dockermesh.translate.mesh.delegates import _INHERITED, merge_matches
 
 ROOT = Path(__file__).parents[3] / "dockermesh"
 A_MATCH: dict[str, Any] = {
