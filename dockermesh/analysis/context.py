@@ -189,12 +189,14 @@ class Context:
                 return found
         if host in self._anywhere:
             return self._anywhere[host]
+
         bare = host.removeprefix("*")
         visible = (
             s
             for scope, end, s in self._patterns
             if scope in (EVERYWHERE, namespace) and bare.endswith(end)
         )
+
         return next(visible, None)
 
     def canonical(self, host: str, namespace: str) -> str:

@@ -38,6 +38,7 @@ def read_items(
             findings.extend(finding_of(mistake, file) for mistake in document.mistakes)
         if loaded.error is not None:
             findings.append(finding_of(loaded.error, file))
+
     return tuple(items), tuple(findings)
 
 
@@ -70,11 +71,13 @@ def _object(
         for resource in (*reading.resources, *reading.rejected):
             yield item_of(resource)
         return
+
     metadata = data.get("metadata")
     metadata = metadata if isinstance(metadata, Mapping) else {}
     kind = str(data["kind"])
     space = "" if kind in CLUSTER_SCOPED else str(metadata.get("namespace") or namespace)
     name = str(metadata.get("name") or metadata.get("generateName") or "?")
+
     if (name if kind == "Namespace" else space) not in _IGNORED_NAMESPACES:
         yield AnalyzedObject(
             kind=kind,
@@ -124,6 +127,7 @@ def read_mesh_config(text: str | bytes) -> tuple[Mapping[str, Any], str]:
             if isinstance(nested, str)
             else ({}, "the ConfigMap has no key `mesh`")
         )
+
     if isinstance(data, Mapping) and isinstance(data.get("spec"), Mapping):
         data = data["spec"]
     return (data, "") if isinstance(data, Mapping) else ({}, "must be a mapping")

@@ -70,9 +70,11 @@ def kubernetes_workloads(
         template = pod_template(item)
         labels = texts(dig(template, "metadata", "labels"))
         node = dig(template, "spec", "nodeName")
+
         if isinstance(node, str) and node in nodes:
             places = {key: nodes[node][key] for key in _NODE_LABELS if nodes[node].get(key)}
             labels = labels | places | {"kubernetes.io/hostname": node}
+
         annotations = texts(dig(template, "metadata", "annotations"))
         is_ambient = annotations.get(_AMBIENT) == "enabled"
         yield AnalyzedWorkload(

@@ -57,6 +57,7 @@ def _decoder(annotation: Any) -> _Decode:
         return _list_decoder(get_args(annotation)[0])
     if origin is not None and issubclass(origin, Mapping):
         return _map_decoder(*get_args(annotation))
+
     return _plain_decoder(annotation)
 
 

@@ -142,9 +142,11 @@ def _read_resource(
             f" {describe(data)}"
         )
         return None
+
     kind = _kind(data, root)
     if kind is None:
         return None
+
     if kind is MESH_CONFIG:
         data = _as_resource(data, kind)
     for key in data:
@@ -213,6 +215,7 @@ def _kind(data: dict[str, Any], root: Cursor) -> Kind | None:
         return None
     if kind is not None and kind.accepts(api_version):
         return kind
+
     _refuse(api_version, name, kind, root)
     return None
 

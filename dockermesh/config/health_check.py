@@ -37,6 +37,7 @@ def read_health_check(text: str) -> tuple[HealthCheck, tuple[Finding, ...]]:
             "must be one mapping in YAML or JSON, such as {http: {path: /healthz}, interval: 5s}"
         )
         return HealthCheck(), tuple(findings.found)
+
     check = decode(HealthCheck, documents[0], at)
     if not findings.found and check.http is None and check.tcp is None and check.grpc is None:
         at.error("must have one of http, tcp and grpc")

@@ -32,6 +32,7 @@ def parse_duration(text: str) -> timedelta | str:
         return timedelta(0)
     if not rest:
         return wrong
+
     total, end = 0, 0
     while end < len(rest):
         part = _PART.match(rest, end)
@@ -45,6 +46,7 @@ def parse_duration(text: str) -> timedelta | str:
         return f"{text[:80]!r} is longer than a duration can be"
     if total % 1_000:
         return "only durations to millisecond precision are supported"
+
     return timedelta(microseconds=sign * total // 1_000)
 
 

@@ -96,6 +96,7 @@ def load_documents(text: str | bytes) -> Loaded:
     """Every document in YAML or JSON; empty documents are left out."""
     documents: list[RawDocument] = []
     source = ""
+
     try:
         source = _decoded(text)
         for repair in range(_MAX_REPAIRS + 1):
@@ -112,6 +113,7 @@ def load_documents(text: str | bytes) -> Loaded:
         return Loaded(tuple(documents), Mistake(refused.line, refused.message))
     except yaml.YAMLError as error:
         return Loaded(tuple(documents), _mistake(error, source))
+
     return Loaded(tuple(documents))
 
 
@@ -173,6 +175,7 @@ def _mistake(error: yaml.YAMLError, source: str) -> Mistake:
     message = f"not valid YAML: {context + ': ' if context else ''}{problem}"
     if mark is not None:
         return Mistake(mark.line + 1, message)
+
     position = getattr(error, "position", None)
     return Mistake(source.count("\n", 0, position) + 1 if isinstance(position, int) else 0, message)
 
@@ -297,6 +300,7 @@ class _Builder:
         if not self._stack:
             self.root, self.root_line = value, line
             return
+
         top = self._stack[-1]
         if isinstance(top.value, LocatedList):
             top.value.append(value)
@@ -337,6 +341,7 @@ def _plain(text: str) -> Any:
     first = text[0]
     if first.isalpha():
         return True if text in _TRUE else False if text in _FALSE else text
+
     if first in "0123456789+-." and len(text) < 64:
         if _INTEGER.match(text):
             return _integer(text)

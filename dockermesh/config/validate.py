@@ -34,4 +34,5 @@ def validate_documents(
         if not reading.resources and not reading.findings:
             extra.append(Finding(Level.WARNING, "there is no resource in it", file=file))
         readings.append(Reading(reading.resources, (*reading.findings, *extra)))
+
     return tuple(readings)

@@ -107,10 +107,12 @@ class Api:
             return await serve_watch(
                 request, self._cache, self._watch(call, matches, as_table, include)
             )
+
         version = str(self._cache.version)
         found = [d for d in self._documents(call) if matches is None or matches(d)]
         if as_table:
             return web.json_response(table(call.served, found, version, include))
+
         return web.json_response(
             {
                 "apiVersion": call.api_version,
@@ -291,12 +293,14 @@ class Api:
         )
         if call.served is NAMESPACE:
             raise StatusError(405, "MethodNotAllowed", "namespaces are deleted one by one")
+
         found = [d for d in self._documents(call) if matches is None or matches(d)]
         for document in found:
             metadata = document["metadata"]
             await self._remove(
                 replace(call, namespace=metadata["namespace"], name=metadata["name"]), {}, dry_run
             )
+
         return web.json_response(
             {
                 "apiVersion": call.api_version,

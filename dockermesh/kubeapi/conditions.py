@@ -118,12 +118,14 @@ def _programmed(
             "Pending",
             f"0/{connected} proxies have it: it is not translated yet",
         )
+
     reason = "Refused" if refused else "Pending" if pending else "Programmed"
     text = (
         f"{connected - pending - refused}/{connected} proxies run the latest configuration of the"
         " mesh"
     )
     text += f"; {refused} refused it (see dockermesh proxy-status)" if refused else ""
+
     return "Programmed", not pending and not refused, reason, text
 
 

@@ -133,6 +133,7 @@ class History:
             self._sessions[by.session] = number
             while len(self._sessions) > _SESSIONS:
                 del self._sessions[next(iter(self._sessions))]
+
         return number
 
     async def entries(self) -> list[HistoryEntry]:
@@ -154,6 +155,7 @@ class History:
                     document.get("before"),
                 )
                 changes.setdefault(int(folder), []).append(change)
+
         return [
             HistoryEntry(
                 n,

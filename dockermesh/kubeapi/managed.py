@@ -258,6 +258,7 @@ def drop(document: dict[str, Any], path: Path) -> None:
         if not isinstance(node, dict):
             return
         parents.append(node)
+
     parents[-1].pop(path[-1], None)
     for depth in range(len(parents) - 1, 1, -1):
         if parents[depth]:

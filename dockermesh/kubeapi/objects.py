@@ -40,6 +40,7 @@ def stamp(document: dict[str, Any], before: Mapping[str, Any] | None, key: str) 
     if before is None:
         metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": now(), "generation": 1}
         return
+
     old = before.get("metadata") or {}
     for field in _KEPT:
         metadata.pop(field, None)

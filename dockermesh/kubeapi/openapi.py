@@ -102,9 +102,11 @@ def _kind_schema(served: Served, version: str) -> dict[str, Any]:
             "stringData": texts,
         }
         del properties["status"]
+
     if served.definition is not None:
         properties["spec"] = message_schema(served.definition.spec_class())
         description = properties["spec"].get("description", "")
+
     return {
         "type": "object",
         "description": description,
@@ -187,6 +189,7 @@ def _generic_schema(origin: Any, arguments: tuple[Any, ...]) -> dict[str, Any]:
         if value is Any:
             return {"type": "object", **_ANYTHING}
         return {"type": "object", "additionalProperties": _schema(value)}
+
     return dict(_ANYTHING)
 
 
@@ -239,10 +242,12 @@ def _paths(served: Served, version: str, name: str) -> dict[str, Any]:
             "parameters": [_parameter(n) for n in names],
         },
     }
+
     if served.namespaced:
         found[f"{root}/{served.plural}"] = {
             "get": _operation(served, version, "list", f"{name}List")
         }
+
     return found
 
 
@@ -271,6 +276,7 @@ def _operation(
             }
             for n, d in _QUERY.items()
         ]
+
     return operation
 
 

@@ -40,6 +40,7 @@ def apply_operations(document: Any, operations: Any) -> Any:
             f"The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got"
             f" {len(operations)}"
         )
+
     result = copy.deepcopy(document)
     for operation in operations:
         if not isinstance(operation, Mapping):

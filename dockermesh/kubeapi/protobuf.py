@@ -26,6 +26,7 @@ def read_protobuf(data: bytes) -> dict[str, Any]:
     """The Namespace or Secret in a request's body. Raises StatusError (400)."""
     if not data.startswith(_MAGIC):
         raise bad_request("the body is no protobuf of Kubernetes")
+
     try:
         unknown = data[len(_MAGIC) :]
         raw = _last(unknown, _RAW)
@@ -43,6 +44,7 @@ def read_protobuf(data: bytes) -> dict[str, Any]:
             document |= {"data": data_, "type": _last(raw, _TYPE).decode()}
     except ValueError as error:
         raise bad_request(f"the body cannot be decoded: {error}") from error
+
     return document
 
 

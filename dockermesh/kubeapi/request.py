@@ -99,6 +99,7 @@ class Call:
                 "the namespace of the provided object does not match the namespace sent on the"
                 " request"
             )
+
         metadata["namespace"] = self.namespace
 
     def manager(self, operation: str = UPDATE) -> Manager:
@@ -127,6 +128,7 @@ def read_call(request: web.Request) -> Call:
         "name" in info and "namespace" not in info
     ) != ("name" in info and not served.namespaced):
         raise unknown_path(request.path)
+
     query = request.query
     if query.get("dryRun", "All") != "All":
         raise bad_request(
@@ -136,9 +138,11 @@ def read_call(request: web.Request) -> Call:
         raise bad_request(
             "fieldValidation: Unsupported value: supported values: Ignore, Strict, Warn"
         )
+
     manager = query.get("fieldManager", "")
     if len(manager) > 128 or not manager.isprintable():
         raise bad_request("fieldManager: must be printable, and not longer than 128 characters")
+
     return Call(
         served,
         info.get("version", "v1"),
@@ -188,6 +192,7 @@ async def read_body(request: web.Request, *accepted: str) -> tuple[str, Any]:
         return kind, read_protobuf(content)
     if kind in {YAML, APPLY_PATCH}:
         return kind, _yaml(content)
+
     return kind, parse_json(content)
 
 
@@ -205,6 +210,7 @@ def _yaml(text: bytes) -> Any:
         )
     if len(loaded.documents) != 1:
         raise bad_request(f"the body must be one document, not {len(loaded.documents)}")
+
     data = _plain(loaded.documents[0].data)
     check_plain(data)
     return data

@@ -87,6 +87,7 @@ def _add_objects(router: web.UrlDispatcher, api: Api) -> None:
         router.add_put(collection + "/{name}", api.replace)
         router.add_patch(collection + "/{name}", api.patch)
         router.add_delete(collection + "/{name}", api.delete)
+
     router.add_get("/apis/{group}/{version}/{plural}", api.collection)
     router.add_delete("/apis/{group}/{version}/{plural}", api.delete_collection)
     router.add_get("/api/v1/{plural}", api.collection)

@@ -76,6 +76,7 @@ class RollbackApi:
         if not numbers or not numbers[0] - 1 <= number <= numbers[-1]:
             known = f"it goes from {numbers[0]} to {numbers[-1]}" if numbers else "it is empty"
             raise StatusError(404, "NotFound", f"the history has no number {number}: {known}")
+
         found: dict[str, tuple[Stored | None, Document | None]] = {}
         for key, wanted in undone(entries, number).items():
             current = self.cache.objects.get(key)
@@ -84,6 +85,7 @@ class RollbackApi:
                     current,
                     _restored(key, wanted, current) if wanted is not None else None,
                 )
+
         return found
 
 

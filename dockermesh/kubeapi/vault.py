@@ -50,6 +50,7 @@ class Vault:
             "applied": annotations.pop(_APPLIED, ""),
         }
         metadata = {k: v for k, v in document["metadata"].items() if k != "annotations"}
+
         if annotations:
             metadata["annotations"] = annotations
         # The same content keeps its seal, so that a write that changes nothing is none.
@@ -110,6 +111,7 @@ def check_secret(document: Mapping[str, Any], target: Target) -> dict[str, Any]:
         causes += [StatusCause("data", problem) for problem in _problems(values)]
     if causes:
         raise invalid(target, causes)
+
     made = {**_envelope(document), "metadata": document["metadata"], "type": kind}
     return made | ({"data": data} if data else {})
 
@@ -154,6 +156,7 @@ def _problems(values: Mapping[str, bytes]) -> list[str]:
             return [f"certificate or key is no PEM that can be used: {str(error)[:120]}"]
         if _spki(certificate.public_key()) != _spki(key.public_key()):
             found.append("the key is not that of the certificate")
+
     if roots:
         try:
             x509.load_pem_x509_certificates(roots)
@@ -161,6 +164,7 @@ def _problems(values: Mapping[str, bytes]) -> list[str]:
             found.append(
                 f"the trusted certificates are no PEM that can be used: {str(error)[:120]}"
             )
+
     return found
 
 

@@ -42,8 +42,10 @@ class View:
             k: document[k] for k in ("apiVersion", "kind", "metadata") if k in document
         }
         ordered |= {k: v for k, v in document.items() if k not in ordered and k != "status"}
+
         if served is not SECRET:
             ordered["status"] = self._status(served, key, stored, metadata)
+
         return ordered
 
     def state(self, served: Served, key: str, stored: Stored) -> State:

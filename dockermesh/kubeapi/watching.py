@@ -103,6 +103,7 @@ class _Stream:
             await self._send_all()
         elif self._watch.state is not None:
             self._remember()
+
         while not self._cache.is_closed:
             if not await self._send_changes():
                 return
@@ -121,6 +122,7 @@ class _Stream:
                         min(end, next_bookmark, next_look) - time.monotonic()
                     ):
                         await self._cache.wait()
+
         # A last bookmark lets the client resume from here even if all changes concerned others.
         if await self._send_changes():
             await self._bookmark()
@@ -171,6 +173,7 @@ class _Stream:
         if changes is None:
             await self._send("ERROR", expired(self._cache.version, self._cache.oldest).to_dict())
             return False
+
         for change in changes:
             self._position += 1
             if change.key.startswith(self._watch.prefix):

@@ -93,6 +93,7 @@ class Writer:
                         await self._note(by, key, current, document)
                     return done
                 await self._catch_up(key, current)
+
         raise conflict(target)
 
     async def write_all(
@@ -108,12 +109,14 @@ class Writer:
             )
         except RegistryError as error:
             raise unavailable(_unwritten(error)) from error
+
         if not done:
             raise StatusError(
                 409,
                 "Conflict",
                 "the config has been changed meanwhile; nothing was written, try again",
             )
+
         one_change = replace(by, session=by.session or uuid.uuid4().hex)
         for key, (old, new) in changes.items():
             await self._seen(key, versions[key])
@@ -135,11 +138,13 @@ class Writer:
         # A write that changes nothing is none: no watcher wakes up, and the version stays.
         if dry_run or (current is not None and current.resource == document):
             return Written(document, version, created)
+
         try:
             if not await self._store.put(key, document, version):
                 return None
         except RegistryError as error:
             raise unavailable(_unwritten(error)) from error
+
         stored = await self._seen(key, version)
         return (
             Written(document, self._cache.version, created, is_change=True)

@@ -151,6 +151,7 @@ def _check(item: AnalyzedObject, name: str, value: str) -> Iterator[Finding]:
     if item.kind not in known.kinds:
         yield found(item, MISPLACED_ANNOTATION, name, ", ".join(known.kinds), at=path)
         return
+
     problem = _VALUES[name](value) if name in _VALUES else ""
     if problem:
         yield found(item, INVALID_ANNOTATION, name, problem, at=path)

@@ -34,12 +34,14 @@ def unverified_servers(context: Context) -> Iterator[Finding]:
         policy = spec.traffic_policy
         if policy is None:
             continue
+
         has_selector = spec.workload_selector is not None
         if _is_unverified(policy.tls, has_selector):
             path = ("spec", "trafficPolicy", "tls")
             yield found(
                 item, NO_CA, item.full_name, item.namespace, policy.tls.mode, spec.host, at=path
             )
+
         for index, own in enumerate(policy.port_level_settings):
             if _is_unverified(own.tls, has_selector):
                 place = ("spec", "trafficPolicy", "portLevelSettings", index, "tls")

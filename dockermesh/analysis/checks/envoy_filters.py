@@ -32,6 +32,7 @@ def operations(context: Context) -> Iterator[Finding]:
         for index, patch in enumerate(item.spec.config_patches):
             if patch.patch is None:
                 break
+
             name = _filter_name(patch)
             yield from _operation(item, index, patch, name in versioned)
             if (

@@ -162,6 +162,7 @@ def credentials(context: Context) -> Iterator[Finding]:
             name = server.tls.credential_name if server.tls is not None else ""
             if not name:
                 continue
+
             path = ("spec", "servers", index, "tls", "credentialName")
             secret = secrets.get(f"{workloads[0].namespace}/{name}")
             if secret is None:

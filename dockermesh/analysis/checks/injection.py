@@ -170,6 +170,7 @@ def _image_type(context: Context, pod: AnalyzedObject) -> str:
             selector, pod.labels
         ):
             ranked.append(((item.namespace == pod.namespace) * 2 + bool(selector), image))
+
     ranked.append((-1, dig(context.mesh_config, "defaultConfig", "image", "imageType")))
     inherited = (image for _, image in sorted(ranked, key=lambda entry: -entry[0]) if image)
     return str(chosen or next(inherited, ""))

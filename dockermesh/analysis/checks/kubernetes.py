@@ -125,7 +125,9 @@ def external_control_plane(context: Context) -> Iterator[Finding]:
                 if dig(webhook, "clientConfig", "service") is None:
                     yield found(item, EXTERNAL_CONTROL_PLANE, "", name, "is blank", at=path)
                 continue
+
             host = _host(str(url))
+
             if not host:
                 yield found(
                     item, EXTERNAL_CONTROL_PLANE, url, name, "is no URL with a host", at=path

@@ -76,6 +76,7 @@ def _within_prefixes(item: AnalyzedObject) -> Iterator[Finding]:
             prefix = match.uri.prefix if match.uri is not None else None
             if not prefix:
                 continue
+
             for known, owner in earlier:
                 if known.uri is not None and known.uri.prefix != prefix and covers(known, match):
                     at = ("spec", "http", index, "match", number)

@@ -44,6 +44,7 @@ def sidecars(context: Context) -> Iterator[Finding]:
             )
         elif len(owners) > 1:
             yield from _conflict(owners, workload, SIDECAR_CONFLICT)
+
     for namespace, owners in _without_selector(listed, _sidecar_selector).items():
         if _is_ambient(context, namespace):
             ineffective.update(
@@ -51,6 +52,7 @@ def sidecars(context: Context) -> Iterator[Finding]:
             )
         elif len(owners) > 1:
             yield from _defaults(owners, namespace, SIDECAR_DEFAULTS)
+
     for item, reason in ineffective.values():
         yield found(item, INEFFECTIVE_POLICY, reason)
 
@@ -69,6 +71,7 @@ def telemetries(context: Context) -> Iterator[Finding]:
     for workload, owners in selected:
         if len(owners) > 1:
             yield from _conflict(owners, workload, TELEMETRY_CONFLICT)
+
     for namespace, owners in _without_selector(listed, _telemetry_selector).items():
         if len(owners) > 1:
             yield from _defaults(owners, namespace, TELEMETRY_DEFAULTS)
@@ -96,11 +99,13 @@ def _selected(
         wanted = selector(item)
         if not wanted:
             continue
+
         workloads = context.workloads_matching(wanted, item.namespace)
         for workload in workloads:
             owners.setdefault(workload.full_name, (workload, []))[1].append(item)
         if not workloads:
             missing.append(found(item, NOT_FOUND, "selector", selector_text(wanted), at=path))
+
     return list(owners.values()), missing
 
 

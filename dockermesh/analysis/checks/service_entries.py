@@ -39,6 +39,7 @@ def addresses(context: Context) -> Iterator[Finding]:
     captured = metadata.get("ISTIO_META_DNS_CAPTURE") == "true"
     if captured and any(metadata.get(name) == "true" for name in allocating):
         return
+
     for item in context.istio("ServiceEntry"):
         if item.spec.addresses or dig(item.body, "status", "addresses"):
             continue

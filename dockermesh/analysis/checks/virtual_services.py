@@ -54,6 +54,7 @@ def _uses(item: AnalyzedObject) -> Iterator[_Use]:
                         route.destination,
                         ("spec", protocol, index, "route", number, "destination", "host"),
                     )
+
     for index, rule in enumerate(item.spec.http):
         if rule.mirror is not None:
             yield _Use(rule.mirror, ("spec", "http", index, "mirror", "host"), "mirror ")
@@ -75,6 +76,7 @@ def destinations(context: Context) -> Iterator[Finding]:
             if service is None:
                 yield found(item, NOT_FOUND, f"{use.word}host", use.target.host, at=use.path)
                 continue
+
             yield from _ports(item, use, service)
             if service.healthy == 0 or (service.endpoints == () and service.healthy is not None):
                 yield found(item, NO_ENDPOINTS, use.target.host, at=use.path)
@@ -300,6 +302,7 @@ def delegates(context: Context) -> Iterator[Finding]:
         for index, rule in enumerate(item.spec.http):
             if rule.delegate is None:
                 continue
+
             name = f"{rule.delegate.namespace or item.namespace}/{rule.delegate.name}"
             target = by_name.get(name)
             why = (
@@ -309,6 +312,7 @@ def delegates(context: Context) -> Iterator[Finding]:
                 if target.spec.hosts
                 else ""
             )
+
             if why:
                 rule_name = f'"{rule.name}"' if rule.name else f"#{index}"
                 path = ("spec", "http", index, "delegate")

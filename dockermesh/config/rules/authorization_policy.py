@@ -100,12 +100,14 @@ def _check_rule(rule: Rule, action: Action, at: Cursor) -> None:
             place.missing()
         else:
             _check_source(entry.source, action, place)
+
     for index, to in enumerate(rule.to):
         place = at / "to" / index / "operation"
         if to.operation is None:
             place.missing()
         else:
             _check_operation(to.operation, place)
+
     for index, condition in enumerate(rule.when):
         _check_condition(condition, action, at / "when" / index)
     if action is Action.DENY and _denies_all_tcp(rule):
@@ -205,6 +207,7 @@ def _check_condition(condition: Condition, action: Action, at: Cursor) -> None:
     if not key:
         (at / "key").error("must not be empty")
         return
+
     if not condition.values and not condition.not_values:
         at.error(f"values or notValues must be set for key {key!r}")
     wrong, check = _condition_check(key)

@@ -109,6 +109,7 @@ class _Parser:
         self.depth += 1
         if self.depth > _MAX_DEPTH:
             raise _Wrong("it is nested too deeply")
+
         self._unary()
         while self._peek() in _BINARY and self.tokens[self.at][0] in ("operator", "name"):
             self.at += 1
@@ -123,6 +124,7 @@ class _Parser:
         while self._accept("!") or self._accept("-"):
             pass
         self._primary()
+
         while True:
             if self._accept("."):
                 self._name()
@@ -144,6 +146,7 @@ class _Parser:
     def _primary(self) -> None:
         if self.at >= len(self.tokens):
             raise _Wrong("it ends too early")
+
         kind, text = self.tokens[self.at]
         if kind in ("string", "number"):
             self.at += 1

@@ -54,11 +54,13 @@ def check_destination_rule(resource: Resource[DestinationRule], at: Cursor) -> N
             (at / "subsets" / index / "name").error(f"duplicate subset name {subset.name!r}")
         names.add(subset.name)
         _check_subset(subset, namespace, at / "subsets" / index)
+
     check_export(spec.export_to, namespace, at / "exportTo")
     if spec.workload_selector is not None and any(
         e not in (".", namespace) for e in spec.export_to
     ):
         (at / "exportTo").error("with a workloadSelector it must be the rule's own namespace only")
+
     check_label_selector(spec.workload_selector, at / "workloadSelector")
 
 
@@ -163,6 +165,7 @@ def _check_load_balancer(
     check_zone_aware(
         balancer.zone_aware_lb_setting, at / "zoneAwareLbSetting", has_outlier=outlier is not None
     )
+
     if balancer.locality_lb_setting is not None and balancer.zone_aware_lb_setting is not None:
         (at / "zoneAwareLbSetting").error(
             "only one of localityLbSetting and zoneAwareLbSetting may be set"

@@ -65,6 +65,7 @@ def check_envoy_filter(resource: Resource[EnvoyFilter], at: Cursor) -> None:
     )
     check_workload_selector(spec.workload_selector, at / "workloadSelector")
     check_targets(None, spec.target_refs, at)
+
     if spec.target_refs:
         (at / "targetRefs").warn(
             "selects nothing: there are no waypoints and no gateways of the Gateway API"
@@ -88,6 +89,7 @@ def _check_patch(entry: ConfigPatch, at: Cursor) -> None:
         (at / "patch" / "value").missing("is required for every operation but REMOVE")
     elif entry.patch.value is not None:
         report(at / "patch" / "value", _check_types(entry.patch.value))
+
     if entry.match is not None:
         _check_match(entry.match, entry.apply_to, at / "match")
 
@@ -106,6 +108,7 @@ def _check_types(value: Any) -> str:
             pending.extend(part.values())
         elif isinstance(part, list):
             pending.extend(part)
+
     return ""
 
 
@@ -137,6 +140,7 @@ def _check_filter(found: FilterMatch, apply_to: ApplyTo, at: Cursor) -> None:
         elif not found.sub_filter.name:
             (at / "subFilter" / "name").missing()
         names.append((found.sub_filter.name, at / "subFilter" / "name"))
+
     for name, place in names:
         if name in _RENAMED:
             place.warn(f"deprecated filter name {name!r}, use {_RENAMED[name]!r}")

@@ -121,6 +121,7 @@ def _check_tls_fits(server: Server, port: ServerPort, at: Cursor) -> None:
         return
     if tls is None:
         return
+
     if not is_http(port.protocol):
         at.error("TLS settings are not allowed on ports that are neither HTTPS nor TLS")
     elif (
@@ -138,6 +139,7 @@ def check_server_tls(tls: ServerTlsSettings, at: Cursor) -> None:
     if tls.mode is ServerTlsMode.ISTIO_MUTUAL:
         _check_istio_mutual(tls, at)
         return
+
     if tls.mode in _PASSTHROUGH and (
         _certificate_sources(tls) or tls.server_certificate or tls.private_key
     ):
@@ -207,6 +209,7 @@ def _check_versions(tls: ServerTlsSettings, at: Cursor) -> None:
         (at / "minProtocolVersion").warn(
             "versions below TLSV1_2 need cipherSuites, as no default one is compatible"
         )
+
     seen: set[str] = set()
     for index, suite in enumerate(tls.cipher_suites):
         if suite and suite != "ALL" and suite[0].isalnum() and suite not in CIPHER_SUITES:

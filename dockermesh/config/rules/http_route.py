@@ -85,11 +85,13 @@ def check_http_route(http: HTTPRoute, at: Cursor, *, is_delegate: bool) -> None:
         _check_match(match, at / "match" / index)
     check_headers(http.headers, at / "headers")
     _check_single_authority(http, at)
+
     if http.cors_policy is not None:
         _check_cors(http.cors_policy, at / "corsPolicy")
     if http.fault is not None:
         _check_fault(http.fault, at / "fault")
     _check_mirrors(http, at)
+
     if http.redirect is not None:
         _check_redirect(http.redirect, http, at / "redirect")
     if http.direct_response is not None:
@@ -153,6 +155,7 @@ def _check_match(match: HTTPMatchRequest, at: Cursor) -> None:
             _check_string(value, at / "withoutHeaders" / name)
     if match.uri is not None and match.uri.regex is not None:
         report(at / "uri" / "regex", check_regex(match.uri.regex))
+
     for field, string in (
         ("scheme", match.scheme),
         ("method", match.method),
@@ -160,6 +163,7 @@ def _check_match(match: HTTPMatchRequest, at: Cursor) -> None:
     ):
         if string is not None:
             _check_string(string, at / field)
+
     for name, value in match.query_params.items():
         _check_string(value, at / "queryParams" / name)
     check_source(match.port, match.source_namespace, at)

@@ -31,6 +31,7 @@ def check_locality(
         for index, label in enumerate(setting.failover_priority):
             if label in _TOPOLOGY:
                 (at / "failoverPriority" / index).error(f"{label} cannot be combined with failover")
+
     for index, rule in enumerate(setting.distribute):
         _check_weights(rule.to, at / "distribute" / index / "to")
     report(at / "distribute", _check_localities(rule.source for rule in setting.distribute))
@@ -96,4 +97,5 @@ def _check_localities(localities: Iterable[str]) -> str:
             return f"locality {locality!r} overlaps with an earlier one"
         seen.add(parts)
         within |= wider
+
     return ""

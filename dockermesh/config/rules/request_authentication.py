@@ -40,6 +40,7 @@ def _check_rule(rule: JWTRule, at: Cursor) -> None:
             at / "outputPayloadToHeader",
             check_strict_name(rule.output_payload_to_header.replace("_", "-")),
         )
+
     for index, claim in enumerate(rule.output_claim_to_headers):
         place = at / "outputClaimToHeaders" / index
         if not claim.claim:
@@ -69,10 +70,12 @@ def _check_keys(text: str, at: Cursor) -> None:
     except (ValueError, RecursionError):
         at.error("is not a JSON Web Key Set: no valid JSON")
         return
+
     keys = document.get("keys") if isinstance(document, dict) and "keys" in document else [document]
     if not isinstance(keys, list):
         at.error("is not a JSON Web Key Set: keys must be a list")
         return
+
     for index, key in enumerate(keys):
         wrong = _check_key(key)
         if wrong:

@@ -36,6 +36,7 @@ def check_service_entry(resource: Resource[ServiceEntry], at: Cursor) -> None:
     check_workload_selector(spec.workload_selector, at / "workloadSelector")
     if spec.workload_selector is not None and spec.endpoints:
         (at / "endpoints").error("only one of workloadSelector and endpoints may be set")
+
     for index, host in enumerate(spec.hosts):
         if host == "*":
             (at / "hosts" / index).error("the host must not be *")
@@ -45,6 +46,7 @@ def check_service_entry(resource: Resource[ServiceEntry], at: Cursor) -> None:
             (at / "hosts" / index).warn(
                 f"partial wildcard {host!r} is not allowed by other resources"
             )
+
     _check_addresses(spec, at)
     _check_ports(spec, at / "ports")
     _check_resolution(spec, at)

@@ -46,6 +46,7 @@ def check_sidecar(resource: Resource[Sidecar], at: Cursor) -> None:
             "a sidecar must have at least one of ingress, egress, outboundTrafficPolicy,"
             " inboundConnectionPool"
         )
+
     ports: set[int] = set()
     for index, ingress in enumerate(spec.ingress):
         if ingress.port is not None:
@@ -55,6 +56,7 @@ def check_sidecar(resource: Resource[Sidecar], at: Cursor) -> None:
                     "ports of listeners must be unique"
                 )
             ports.add(ingress.port.number)
+
     check_connection_pool(spec.inbound_connection_pool, at / "inboundConnectionPool")
     _check_egress_listeners(spec.egress, resource.namespace, at / "egress")
     if spec.outbound_traffic_policy is not None:
@@ -71,6 +73,7 @@ def _check_ingress(ingress: IstioIngressListener, port: SidecarPort, at: Cursor)
     if ingress.tls is not None:
         _check_ingress_tls(ingress.tls, port, at / "tls")
     check_connection_pool(ingress.connection_pool, at / "connectionPool")
+
     if (
         ingress.connection_pool is not None
         and ingress.connection_pool.http is not None

@@ -26,6 +26,7 @@ def check_telemetry(resource: Resource[Telemetry], at: Cursor) -> None:
         _check_tracing(tracing, at / "tracing" / index)
     for index, metrics in enumerate(spec.metrics):
         _check_metrics(metrics, at / "metrics" / index)
+
     for index, logging in enumerate(spec.access_logging):
         if logging.filter is not None:
             place = at / "accessLogging" / index / "filter" / "expression"

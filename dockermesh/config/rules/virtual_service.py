@@ -38,6 +38,7 @@ def check_virtual_service(resource: Resource[VirtualService], at: Cursor) -> Non
         _check_delegate(spec, at)
     check_gateway_names(spec.gateways, at / "gateways")
     _check_hosts(spec, at / "hosts")
+
     if not _is_gateway_only(spec):
         _check_claims(spec, at / "http")
     if not (spec.http or spec.tcp or spec.tls):

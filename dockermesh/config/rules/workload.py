@@ -36,6 +36,7 @@ def check_endpoint(
             (at / "address").error("address is required, unless network is set")
             return
         (at / "address").warn(f"is unset, the gateways of network {entry.network!r} will be used")
+
     if address.startswith(UNIX_PREFIX):
         report(at / "address", check_unix_path(address.removeprefix(UNIX_PREFIX)))
         if entry.ports:
@@ -49,6 +50,7 @@ def check_endpoint(
             (at / "address").error(
                 f"{address!r} is neither an IP address nor a fully qualified domain name"
             )
+
     check_port_map(entry, at / "ports", service_ports)
     check_labels(entry.labels, at / "labels")
 
