@@ -59,6 +59,7 @@ class Context:
         self.catalog = catalog
         self.is_live = is_live
         self._mesh_config = mesh_config
+        # As after `kubectl apply` of one after the other.
         last = {(item.group, item.kind, item.namespace, item.name): item for item in self.given}
         self._by_kind: dict[str, list[AnalyzedObject]] = defaultdict(list)
         for item in last.values():
@@ -118,6 +119,7 @@ class Context:
         if self.catalog is not None:
             found += catalog_workloads(self.catalog)
         if not self.is_live and not any(workload.is_gateway for workload in found):
+            # Nearly every mesh has one, and files rarely describe it.
             found.append(default_gateway(ROOT_NAMESPACE))
         return tuple(found)
 
@@ -183,13 +185,16 @@ class Context:
         host = host.lower()
         name = fully_qualified(host, namespace, self.domain)
         scopes = [namespace if scope == "." else scope for scope in export_to] or [namespace]
+        # What is exported to all comes first, as in Istio.
         for scope in (EVERYWHERE, *scopes):
             found = self._hosts.get((scope, name))
             if found is not None:
                 return found
+        # Short names that hold everywhere exist in our catalog only: `reviews` without namespace.
         if host in self._anywhere:
             return self._anywhere[host]
 
+        # A wildcard of a ServiceEntry covers the host, which may be a narrower wildcard.
         bare = host.removeprefix("*")
         visible = (
             s

@@ -333,6 +333,7 @@ GIVEN_TWICE = Message(
 )
 UNREADABLE = Message("DM0008", "UnreadableFile", _E, "{}")
 
+# In the order of this module, which is that of the codes.
 ALL: tuple[Message, ...] = tuple(
     value for value in dict(globals()).values() if isinstance(value, Message)
 )

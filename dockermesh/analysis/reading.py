@@ -61,6 +61,7 @@ def item_of(resource: Resource[Any]) -> AnalyzedObject:
 def _object(
     data: Any, file: str, line: int, namespace: str, findings: list[Finding]
 ) -> Iterator[AnalyzedObject]:
+    # Istio keeps mesh networks in a ConfigMap, so that their file has no kind.
     if isinstance(data, Mapping) and set(data) == {"networks"}:
         kind, name, space = _MESH_NETWORKS
         yield AnalyzedObject(kind, "", name, space, body=data, file=file, line=line)
@@ -76,6 +77,7 @@ def _object(
     metadata = metadata if isinstance(metadata, Mapping) else {}
     kind = str(data["kind"])
     space = "" if kind in CLUSTER_SCOPED else str(metadata.get("namespace") or namespace)
+    # An object that is to be created is judged as well; it has no name yet.
     name = str(metadata.get("name") or metadata.get("generateName") or "?")
 
     if (name if kind == "Namespace" else space) not in _IGNORED_NAMESPACES:
@@ -119,6 +121,7 @@ def read_mesh_config(text: str | bytes) -> tuple[Mapping[str, Any], str]:
     if loaded.error is not None:
         return {}, f"line {loaded.error.line}: {loaded.error.message}"
     data: Any = loaded.documents[0].data if loaded.documents else {}
+    # `kubectl -n istio-system get configmap istio -o yaml` gives it so.
     if isinstance(data, Mapping) and data.get("kind") == "ConfigMap":
         settings = data.get("data")
         nested = settings.get("mesh") if isinstance(settings, Mapping) else None

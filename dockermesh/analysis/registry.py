@@ -200,10 +200,12 @@ def _order(finding: Finding) -> tuple[int, str, str, str, int, str]:
 def _run(analyzer: Analyzer, context: Context) -> Iterator[Finding]:
     try:
         yield from analyzer.run(context)
+    # One analyzer that stumbles must not hide what the others find.
     except Exception as error:
         text = INTERNAL_ERROR.text.format(analyzer.name, f"{type(error).__name__}: {error}")
         yield Finding(INTERNAL_ERROR.level, text, code=INTERNAL_ERROR.code)
 
 
 def _is_silenced(value: str, code: str) -> bool:
+    # The annotation of Istio takes a list of codes, or all.
     return value.strip() == "*" or code in (part.strip() for part in value.split(","))

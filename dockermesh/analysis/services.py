@@ -59,6 +59,7 @@ def kubernetes_services(
         scopes = tuple(
             item.namespace if s.strip() == "." else s.strip()
             for s in exported.split(",")
+            # An annotation, so one text with commas in it.
             if s.strip()
         )
         yield AnalyzedService(
@@ -100,6 +101,7 @@ def entry_services(entries: Iterable[AnalyzedObject]) -> Iterator[AnalyzedServic
             ports=tuple(
                 AnalyzedPort(p.number, p.name, p.protocol, p.target_port) for p in spec.ports
             ),
+            # Without exportTo, a service is seen everywhere.
             scopes=(EVERYWHERE,) if EVERYWHERE in scopes or not scopes else scopes,
             selector=spec.workload_selector.labels if spec.workload_selector is not None else None,
             endpoints=tuple(e.labels for e in spec.endpoints) if spec.endpoints else None,
@@ -112,6 +114,7 @@ def catalog_services(catalog: Catalog) -> Iterator[AnalyzedService]:
     from dockermesh.translate.mesh.state import host_names
 
     for service in catalog.services.values():
+        # Compose, Consul and Kubernetes call one service by different names.
         names = host_names(service)
         yield AnalyzedService(
             hosts=tuple(name for name in names if "." in name),

@@ -21,6 +21,7 @@ _NODE_LABELS = (
     "topology.kubernetes.io/zone",
     "topology.istio.io/subzone",
 )
+# Those of Istio's own gateway, which `dockermesh up` makes as well.
 _GATEWAY_PORTS = (80, 443, 31400, 15443)
 _GATEWAY_LABELS = {"istio": "ingressgateway"}
 
@@ -73,6 +74,7 @@ def kubernetes_workloads(
 
         if isinstance(node, str) and node in nodes:
             places = {key: nodes[node][key] for key in _NODE_LABELS if nodes[node].get(key)}
+            # A pod has its locality from the node that it runs on.
             labels = labels | places | {"kubernetes.io/hostname": node}
 
         annotations = texts(dig(template, "metadata", "annotations"))
@@ -93,8 +95,10 @@ def is_in_mesh(item: AnalyzedObject, namespaces: Mapping[str, AnalyzedObject]) -
     """
     template = pod_template(item)
     for container in containers(template, with_init=True):
+        # Injection has happened already. Since Kubernetes 1.28 it may be an init container.
         if container.get("name") == PROXY_CONTAINER and container.get("image"):
             return True
+    # The label came later, and wins.
     for where in ("labels", "annotations"):
         wanted = texts(dig(template, "metadata", where)).get(INJECT)
         if wanted is not None:

@@ -33,6 +33,7 @@ _MOST_HINTS = 100
 
 def decode(cls: type[T], raw: Any, at: Cursor) -> T:
     """`raw` as `cls`; what is wrong is reported and replaced by its default."""
+    # A class that is rejected as a whole still needs a value, for rules and for analysis.
     value: Any = _decoder_of_class(cls)(raw, at)
     return cls() if value is _REJECTED else value
 
@@ -51,6 +52,7 @@ def _decoder(annotation: Any) -> _Decode:
         decoder = _decoder(inner)
         return _limited(decoder if len(plain) == len(limits) else _unquoted(decoder), plain)
     if origin in (Union, types.UnionType):
+        # None is said by leaving a field out; nothing is decoded to it.
         (inner,) = (a for a in get_args(annotation) if a is not types.NoneType)
         return _decoder(inner)
     if origin is tuple:
@@ -133,6 +135,7 @@ def _map_decoder(key: Any, item: Any) -> _Decode:
 
 def _key_decoder(key: Any) -> _Decode:
     inner = _decoder(key)
+    # In YAML and JSON all keys are text.
     return _unquoted(inner) if get_origin(key) is Annotated and get_args(key)[0] is int else inner
 
 
@@ -290,6 +293,7 @@ def _text(raw: Any, at: Cursor) -> Any:
 def _integer(raw: Any, at: Cursor) -> Any:
     if isinstance(raw, int) and not isinstance(raw, bool):
         return raw
+    # JSON does not tell 3.0 from 3, so protobuf takes both as an integer.
     if isinstance(raw, float) and math.isfinite(raw) and raw == int(raw):
         return int(raw)
     at.error(f"must be an integer, not {describe(raw)}")

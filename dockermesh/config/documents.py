@@ -90,6 +90,7 @@ def _read_raw(document: RawDocument, file: str, namespace: str) -> Reading:
             )
             for finding in own.found
         ]
+        # In the order of the file, which is how people repair it.
         findings.extend(sorted(found, key=lambda finding: finding.line))
 
         if resource is not None:
@@ -110,6 +111,7 @@ def listed(data: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
     """The objects of a document, each with its place: those of a `List`, else the document
     itself.
     """
+    # `kubectl get -o yaml` writes a List as soon as there are several objects.
     items = (
         data.get("items")
         if isinstance(data, dict) and str(data.get("kind", "")).endswith("List")
@@ -174,6 +176,7 @@ def _check(resource: Resource[Any], kind: Kind, findings: Findings) -> None:
     before = len(findings.found)
     undecoded = Touched(findings.found)
     kind.check()(resource, findings.at("spec"))
+    # A field that could not be decoded has its default now, about which rules complain.
     findings.found[before:] = [f for f in findings.found[before:] if f.path not in undecoded]
 
 
@@ -223,6 +226,7 @@ def _kind(data: dict[str, Any], root: Cursor) -> Kind | None:
 def _refuse(api_version: str, name: str, kind: Kind | None, root: Cursor) -> None:
     group = api_version.partition("/")[0]
     replacement = replacement_of(group, name)
+    # Whoever follows an old page should be told what the page means today.
     if replacement:
         (root / "kind").error(f"{name} of {group} is no longer part of Istio; use {replacement}")
     elif kind is not None and kind.group == group:

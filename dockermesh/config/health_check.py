@@ -27,6 +27,7 @@ def read_health_check(text: str) -> tuple[HealthCheck, tuple[Finding, ...]]:
     """The annotation's text as a health check, with what is wrong with it."""
     findings = Findings()
     at = findings.at("metadata", "annotations", ANNOTATION)
+    # It is parsed as YAML, and anybody may write annotations.
     if len(text) > _LARGEST:
         at.error(f"must have at most {_LARGEST} characters")
         return HealthCheck(), tuple(findings.found)

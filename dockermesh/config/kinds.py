@@ -65,6 +65,7 @@ class Kind:
         return found
 
 
+# One schema in three versions: what is stored in one can be read in another.
 _ALL = ("v1", "v1beta1", "v1alpha3")
 _STABLE = ("v1", "v1beta1")
 KINDS: tuple[Kind, ...] = (
@@ -223,6 +224,7 @@ _MIXER = {
     "httpapispec": "nothing: API attributes are not supported any more",
     "httpapispecbinding": "nothing: API attributes are not supported any more",
 }
+# Files for old releases still say these.
 _DROPPED = {
     ("config.istio.io", "RouteRule"): "VirtualService",
     ("config.istio.io", "DestinationPolicy"): "DestinationRule",

@@ -90,6 +90,7 @@ def _append_headers(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
         (at / name).warn(
             f"is no longer part of Istio's API; taken as headers.{side}.{operation}", DEPRECATED
         )
+        # The new place may be used beside the old one.
         headers = raw.get("headers") or {}
         operations = headers.get(side) or {} if isinstance(headers, dict) else None
         if not isinstance(operations, dict):

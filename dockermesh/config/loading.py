@@ -26,12 +26,14 @@ _PARSER_DEPTH = "maximum nesting depth"
 MAX_NODES = 250_000
 _MAX_REPAIRS = 50
 
+# The words of YAML 1.1, as the Go library that Kubernetes uses takes them.
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _TRUE = frozenset({"true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"})
 _FALSE = frozenset({"false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"})
 _INTEGER = re.compile(r"[-+]?(?:0[bB][01_]+|0[oO]?[0-7_]+|0[xX][0-9a-fA-F_]+|0|[1-9][0-9_]*)\Z")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
 _SPECIAL_FLOAT = re.compile(r"([-+]?)\.(inf|Inf|INF)\Z|\.(?:nan|NaN|NAN)\Z")
+# An address that ends with `::` looks to libyaml like a key without value.
 _FLOW_ADDRESS = re.compile(r"(?<=[\[,\s])([0-9A-Fa-f:.]*::)(?=\s*[,\]}])")
 _TAG = "tag:yaml.org,2002:"
 
@@ -237,6 +239,7 @@ class _Builder:
 
     def _count(self, nodes: int, line: int) -> None:
         self._nodes += nodes
+        # Nested aliases can stand for billions of values in a few lines.
         if self._nodes > MAX_NODES:
             raise _Refused(line, f"more than {MAX_NODES} values once its aliases are expanded")
 
@@ -273,6 +276,7 @@ class _Builder:
 
     def _close(self, line: int) -> None:
         done = self._stack.pop()
+        # Own keys win over inherited ones, wherever `<<` stands.
         for source in done.inherited:
             assert isinstance(done.value, LocatedDict)
             for key, value in source.items():
@@ -342,6 +346,7 @@ def _plain(text: str) -> Any:
     if first.isalpha():
         return True if text in _TRUE else False if text in _FALSE else text
 
+    # No number that anybody means is longer, and Python needs quadratic time for digits.
     if first in "0123456789+-." and len(text) < 64:
         if _INTEGER.match(text):
             return _integer(text)

@@ -30,6 +30,7 @@ def validate_documents(
                 extra.append(
                     replace(twice, resource=str(resource), file=file, line=resource.location.line)
                 )
+            # The last one counts when the files are applied in turn.
             seen[identity] = str(resource.location)
         if not reading.resources and not reading.findings:
             extra.append(Finding(Level.WARNING, "there is no resource in it", file=file))

@@ -101,6 +101,7 @@ class Api:
         matches = parse_selectors(
             call.query.get("labelSelector", ""), call.query.get("fieldSelector", "")
         )
+        # kubectl asks for a table unless it was told -o yaml or json.
         as_table = wants_table(request.headers.get("Accept", ""))
         include = call.query.get("includeObject", "Metadata")
         if call.query.get("watch") in {"true", "1", ""} and "watch" in call.query:
@@ -152,6 +153,7 @@ class Api:
         )
 
     def _documents(self, call: Call) -> Iterator[dict[str, Any]]:
+        # A list shows one moment, whatever is written meanwhile.
         objects = dict(self._cache.objects)
         self._view.forget(objects)
         if call.served is NAMESPACE:
@@ -183,6 +185,7 @@ class Api:
         )
         document = check_envelope(body, call.served, call.version)
         metadata = document["metadata"]
+        # It would be a precondition on an object that does not exist yet.
         if metadata.get("resourceVersion"):
             raise bad_request("resourceVersion should not be set on objects to be created")
         if not metadata.get("name") and metadata.get("generateName"):
@@ -274,6 +277,7 @@ class Api:
         """DELETE of an object; of a namespace: with all that is in it."""
         call = self._call(request)
         options = await _delete_options(request)
+        # kubectl says it in the body, other clients in the query.
         dry_run = call.is_dry_run or "All" in (options.get("dryRun") or ())
         if call.served is NAMESPACE:
             implicit = self._current(call)
@@ -292,6 +296,7 @@ class Api:
             call.query.get("labelSelector", ""), call.query.get("fieldSelector", "")
         )
         if call.served is NAMESPACE:
+            # As in Kubernetes; each would take with it all that is in it.
             raise StatusError(405, "MethodNotAllowed", "namespaces are deleted one by one")
 
         found = [d for d in self._documents(call) if matches is None or matches(d)]
@@ -320,6 +325,7 @@ class Api:
         return await self._writer.write(call.key, call.target, compute, call.actor, dry_run=dry_run)
 
     async def _empty_namespace(self, call: Call, dry_run: bool) -> None:
+        # As in Kubernetes: it is where everything goes that names none.
         if call.name == "default":
             raise StatusError(
                 403,

@@ -108,6 +108,7 @@ class ObjectCache:
         for offset, change in enumerate(self._changes):
             if change.reached > version:
                 return self._dropped + offset
+        # Nothing has changed since that version.
         return self.end
 
     async def wait(self) -> None:

@@ -123,10 +123,12 @@ class History:
         numbers = sorted(
             int(folder) for folder in await self._documents.folders() if folder.isdigit()
         )
+        # Numbers only grow, so that one that somebody noted stays the same change.
         number = (numbers[-1] if numbers else 0) + 1
         head = {"time": now(), "who": by.who, "command": by.command}
         while not await self._documents.create(f"{number:010d}/entry", head):
             number += 1  # another control plane was faster
+        # Removed by whoever adds one: there is no other process that would.
         for old in (n for n in numbers if n <= number - KEPT):
             await self._documents.remove(f"{old:010d}")
         if by.session:
@@ -144,6 +146,7 @@ class History:
         changes: dict[int, list[ObjectChange]] = {}
         for path, document in sorted((await self._documents.read()).items()):
             folder, _, rest = path.partition("/")
+            # Others may keep things in the same store.
             if not folder.isdigit() or not isinstance(document, dict):
                 continue
             if rest == "entry":

@@ -15,6 +15,7 @@ from typing import Any
 Path = tuple[str, ...]
 APPLY = "Apply"
 UPDATE = "Update"
+# As in Kubernetes, nobody manages what names an object or only the server sets.
 _SYSTEM = frozenset(
     {
         "name",
@@ -207,6 +208,7 @@ def _encode(fields: Iterable[Path]) -> dict[str, Any]:
     for path in sorted(fields):
         node = tree
         for part in path:
+            # FieldsV1 marks names of fields so; list items would have other marks.
             node = node.setdefault(f"f:{part}", {})
     return tree
 

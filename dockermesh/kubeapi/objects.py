@@ -16,6 +16,7 @@ from dockermesh.kubeapi.cache import Stored
 from dockermesh.kubeapi.status import Target, conflict
 from dockermesh.model.times import time_text
 
+# Kubernetes' letters: without vowels they make no words.
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 _KEPT = ("uid", "creationTimestamp", "generation")
 
@@ -29,6 +30,7 @@ def now(ago_s: float = 0.0) -> str:
 
 def generated_name(prefix: str) -> str:
     """A name from `generateName`."""
+    # 63 characters are the most that a label may have.
     return prefix[:58] + "".join(secrets.choice(_LETTERS) for _ in range(5))
 
 
@@ -36,6 +38,7 @@ def stamp(document: dict[str, Any], before: Mapping[str, Any] | None, key: str) 
     """Set what only the server sets, in place."""
     metadata = document["metadata"]
     metadata.pop("resourceVersion", None)
+    # Kubernetes does not fill it in since 1.20, but old exports have it.
     metadata.pop("selfLink", None)
     if before is None:
         metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": now(), "generation": 1}
@@ -48,6 +51,7 @@ def stamp(document: dict[str, Any], before: Mapping[str, Any] | None, key: str) 
     if old.get("creationTimestamp"):
         metadata["creationTimestamp"] = old["creationTimestamp"]
     generation = old.get("generation")
+    # Objects that came by another way have none.
     generation = generation if isinstance(generation, int) else 1
     metadata["generation"] = generation + (content(before) != content(document))
 

@@ -101,6 +101,7 @@ def _kind_schema(served: Served, version: str) -> dict[str, Any]:
             "data": texts,
             "stringData": texts,
         }
+        # A Secret has none.
         del properties["status"]
 
     if served.definition is not None:
@@ -162,6 +163,7 @@ def _schema(annotation: Any) -> dict[str, Any]:
         return dict(_SCALARS[annotation])
     if isinstance(annotation, type) and issubclass(annotation, StrEnum):
         values = [member.value for member in annotation]
+        # The words of Istio's own definitions.
         text = f"{_description(annotation)} Valid Options: {', '.join(values)}"
         return {"type": "string", "description": text, "enum": values}
     if is_dataclass(annotation):
@@ -202,6 +204,7 @@ def _limit(limit: Any, kind: str) -> dict[str, Any]:
     if isinstance(limit, AtLeast):
         return {"description": f"A duration of at least {limit.minimum.total_seconds():g}s."}
     if isinstance(limit, Length):
+        # JSON Schema has a word of its own for each type.
         word = {"string": "Length", "array": "Items"}.get(kind, "Properties")
         found: dict[str, Any] = {f"min{word}": limit.low} if limit.low else {}
         return found | ({f"max{word}": limit.high} if limit.high < 2**31 else {})

@@ -20,6 +20,7 @@ class PatchError(ValueError):
 
 def merge(document: Any, patch: Any) -> Any:
     """`document` with `patch` merged in: null removes a field, lists are replaced."""
+    # RFC 7396: what is no object replaces the whole.
     if not isinstance(patch, Mapping):
         return copy.deepcopy(patch)
     result = dict(document) if isinstance(document, Mapping) else {}
@@ -105,6 +106,7 @@ _OPERATIONS: Mapping[str, Callable[[Any, list[str], Mapping[str, Any]], Any]] = 
 def _pointer(text: Any) -> list[str]:
     if not isinstance(text, str) or (text and not text.startswith("/")):
         raise PatchError(f"{text!r} is no JSON pointer")
+    # RFC 6901; in this order, or ~01 would become a slash.
     return [part.replace("~1", "/").replace("~0", "~") for part in text.split("/")[1:]]
 
 
@@ -134,6 +136,7 @@ def _index(part: str, highest: int) -> int:
     if (
         not (part.isascii() and part.isdigit())
         or len(part) > 9
+        # RFC 6901: no zeros in front, so that an item has one name.
         or (len(part) > 1 and part[0] == "0")
     ):
         raise PatchError(f"{part!r} is no index of a list")
@@ -149,6 +152,7 @@ def _add(document: Any, path: Sequence[str], value: Any) -> Any:
     if isinstance(parent, dict):
         parent[last] = value
     elif isinstance(parent, list):
+        # RFC 6902: `-` is the place after the last item.
         parent.insert(len(parent) if last == "-" else _index(last, len(parent)), value)
     else:
         raise PatchError(f"nothing can be added at /{'/'.join(path)}")

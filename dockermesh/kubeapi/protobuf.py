@@ -57,6 +57,7 @@ def _map(data: bytes, number: int) -> dict[str, bytes]:
 
 
 def _last(data: bytes, wanted: int) -> bytes:
+    # protobuf: of a field that is given twice, the last one counts.
     return next((value for number, value in reversed(list(_fields(data))) if number == wanted), b"")
 
 
@@ -68,6 +69,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
         wire = tag & 7
         if wire == 0:
             _, at = _varint(data, at)
+        # Fixed numbers of 64 and 32 bits.
         elif wire in (1, 5):
             at += 8 if wire == 1 else 4
         elif wire == 2:

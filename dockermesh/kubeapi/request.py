@@ -104,6 +104,7 @@ class Call:
 
     def manager(self, operation: str = UPDATE) -> Manager:
         """Who makes the change."""
+        # As in Kubernetes: `kubectl/v1.32 (linux/amd64)` manages as `kubectl`.
         name = self.query.get("fieldManager") or self.agent.partition("/")[0] or "unknown"
         return Manager(name[:128], operation, self.api_version, now())
 
@@ -130,6 +131,7 @@ def read_call(request: web.Request) -> Call:
         raise unknown_path(request.path)
 
     query = request.query
+    # Kubernetes knows no other value, and refuses to guess.
     if query.get("dryRun", "All") != "All":
         raise bad_request(
             f'dryRun: Unsupported value: {query["dryRun"][:40]!r}: supported values: "All"'
@@ -140,6 +142,7 @@ def read_call(request: web.Request) -> Call:
         )
 
     manager = query.get("fieldManager", "")
+    # Kubernetes' limit.
     if len(manager) > 128 or not manager.isprintable():
         raise bad_request("fieldManager: must be printable, and not longer than 128 characters")
 
@@ -173,6 +176,7 @@ def printable(text: str) -> str:
 async def read_body(request: web.Request, *accepted: str) -> tuple[str, Any]:
     """The body's type, which must be one of `accepted`, and its data."""
     kind = request.content_type
+    # aiohttp says so where the client says nothing.
     if kind == "application/octet-stream" and "Content-Type" not in request.headers:
         kind = accepted[0]
     if kind not in accepted:

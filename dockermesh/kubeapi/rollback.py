@@ -73,6 +73,7 @@ class RollbackApi:
         StatusError.
         """
         numbers = [entry.number for entry in entries]
+        # Before the first entry is a state, too: all of them undone.
         if not numbers or not numbers[0] - 1 <= number <= numbers[-1]:
             known = f"it goes from {numbers[0]} to {numbers[-1]}" if numbers else "it is empty"
             raise StatusError(404, "NotFound", f"the history has no number {number}: {known}")
@@ -94,6 +95,7 @@ def _restored(key: str, wanted: Document, current: Stored | None) -> Document:
     served = next((s for s in SERVED if (s.group, s.kind) == (group, kind)), None)
     document: dict[str, Any] = {**wanted, "metadata": dict(wanted.get("metadata") or {})}
     if served is not None and served.definition is not None:
+        # Rules may have become stricter since it was stored.
         document = {**check_document(document, served, WARN).document}
         document["metadata"] = dict(document["metadata"])
     stamp(document, current.resource if current is not None else None, key)

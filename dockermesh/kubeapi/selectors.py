@@ -49,6 +49,7 @@ def _field_check(text: str) -> Matches:
     if match is None:
         raise bad_request(f"invalid field selector {text[:100]!r}")
     key, value, wanted = match["key"], match["value"], match["op"] != "!="
+    # Kubernetes knows these two for every kind.
     if key not in {"metadata.name", "metadata.namespace"}:
         raise bad_request(f"field label not supported: {key[:100]}")
     field = key.removeprefix("metadata.")

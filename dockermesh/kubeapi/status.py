@@ -158,6 +158,7 @@ def invalid(target: Target, causes: Sequence[StatusCause]) -> StatusError:
     """422: the object breaks the kind's rules."""
     texts = [f"{c.field}: {c.message}" for c in causes]
     listed = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
+    # Kubernetes names the kind here, and the plural in other messages.
     qualified = f"{target.kind}.{target.group}" if target.group else target.kind
     details = target.details(causes=[c.to_dict() for c in causes]) | {"kind": target.kind}
     return StatusError(422, "Invalid", f'{qualified} "{target.name}" is invalid: {listed}', details)
@@ -165,6 +166,7 @@ def invalid(target: Target, causes: Sequence[StatusCause]) -> StatusError:
 
 def expired(version: int, oldest: int) -> StatusError:
     """410: a watch from a version whose successors are forgotten."""
+    # On 410 clients list again.
     return StatusError(410, "Expired", f"too old resource version: {version} ({oldest})")
 
 

@@ -15,6 +15,7 @@ from dockermesh.model.times import parse_time
 def wants_table(accept: str) -> bool:
     """Whether the client prefers a table, by the first type it accepts that we have."""
     for offer in accept.split(","):
+        # kubectl offers tables of two versions, and plain JSON last.
         kind, *parameters = (part.strip() for part in offer.split(";"))
         if kind not in {"application/json", "*/*"}:
             continue
@@ -69,6 +70,7 @@ def _row(columns: Iterable[Column], document: Mapping[str, Any], include: str) -
     row: dict[str, Any] = {"cells": [_cell(c, document) for c in columns]}
     if include == "Object":
         row["object"] = document
+    # kubectl reads labels and the namespace from here, for -L and -A.
     elif include != "None":
         metadata = document["metadata"]
         row["object"] = {

@@ -47,6 +47,7 @@ class Vault:
         content = {
             "key": key,
             "data": document.get("data") or {},
+            # kubectl copies the whole Secret into this annotation.
             "applied": annotations.pop(_APPLIED, ""),
         }
         metadata = {k: v for k, v in document["metadata"].items() if k != "annotations"}
@@ -88,6 +89,7 @@ class Vault:
             content = json.loads(self._seal.open(str(stored.get(_SEALED) or ""), key))
         except (AuthorityError, ValueError):
             return None
+        # A sealed document that was moved to another key is not that Secret.
         return content if isinstance(content, dict) and content.get("key") == key else None
 
 
@@ -104,6 +106,7 @@ def check_secret(document: Mapping[str, Any], target: Target) -> dict[str, Any]:
     if kind == TLS_TYPE:
         causes += [
             StatusCause(f"data[{n}]", "Required value", "FieldValueRequired")
+            # Kubernetes requires both of a Secret of this type.
             for n in _PAIRS[0]
             if n not in data
         ]

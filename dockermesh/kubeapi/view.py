@@ -35,9 +35,11 @@ class View:
         metadata["name"] = name
         if served.namespaced:
             metadata["namespace"] = namespace
+        # What was written into the store by hand has none, and clients compare them.
         metadata.setdefault("uid", derived_uid(key))
         metadata["resourceVersion"] = str(stored.version if at is None else at)
         metadata.setdefault("generation", 1)
+        # For people: the envelope first, the status last.
         ordered: dict[str, Any] = {
             k: document[k] for k in ("apiVersion", "kind", "metadata") if k in document
         }

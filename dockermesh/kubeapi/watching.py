@@ -213,6 +213,7 @@ class _Stream:
         await self._send("BOOKMARK", {**self._watch.bare, "metadata": metadata})
 
     async def _send(self, kind: str, document: Mapping[str, Any]) -> None:
+        # One event a line, as Kubernetes' servers write them.
         line = json.dumps({"type": kind, "object": document}, separators=(",", ":"))
         await self._response.write(line.encode() + b"\n")
 
@@ -220,6 +221,7 @@ class _Stream:
 def start_of(query: Mapping[str, str]) -> int | None:
     """The version that a watch starts from. Raises StatusError (400)."""
     text = query.get("resourceVersion", "")
+    # 0 means: whatever version is at hand.
     if text in {"", "0"} or query.get("sendInitialEvents") == "true":
         return None
     if not (text.isascii() and text.isdigit()) or len(text) > 20:

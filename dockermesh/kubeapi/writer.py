@@ -79,8 +79,10 @@ class Writer:
         """Replace the object by what `compute` makes of it, in the name of `by`. Raises
         StatusError.
         """
+        # Writes through this server queue up instead of failing each other.
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
+            # Another control plane may write the same object.
             for _ in range(_ATTEMPTS):
                 current = self._cache.objects.get(key)
                 document = compute(current)
@@ -117,6 +119,7 @@ class Writer:
                 "the config has been changed meanwhile; nothing was written, try again",
             )
 
+        # One rollback is one entry of the history, however many objects it changes.
         one_change = replace(by, session=by.session or uuid.uuid4().hex)
         for key, (old, new) in changes.items():
             await self._seen(key, versions[key])

@@ -143,9 +143,11 @@ def _check(item: AnalyzedObject, name: str, value: str) -> Iterator[Finding]:
     if known is None:
         yield found(item, UNKNOWN_ANNOTATION, name, at=path)
         return
+    # With the label beside it, the annotation decides nothing.
     if known.is_deprecated and not (name == INJECT and INJECT in item.labels):
         instead = f' in favor of the label "{INJECT}"' if name == INJECT else ""
         yield found(item, DEPRECATED_ANNOTATION, name, instead, at=path)
+    # Its value is nothing that we know rules for.
     if "Any" in known.kinds:
         return
     if item.kind not in known.kinds:
@@ -177,6 +179,7 @@ def _is_captured_by_plugin(item: AnalyzedObject) -> bool:
 
 
 def _is_istios(name: str) -> bool:
+    # Others have annotations, too, about which nothing is known here.
     return name == _INGRESS_CLASS or name.partition("/")[0].endswith("istio.io")
 
 
@@ -229,6 +232,7 @@ def _ranges(value: str) -> str:
 
 
 def _or_all(check: Callable[[str], str]) -> Callable[[str], str]:
+    # `*` is all ports, or all addresses.
     return lambda value: "" if value == "*" else check(value)
 
 

@@ -22,6 +22,7 @@ from dockermesh.analysis.services import AnalyzedService
 from dockermesh.config.api.destination_rule import ClientTlsMode
 from dockermesh.config.findings import Finding
 
+# ISTIO_MUTUAL verifies by the mesh's own roots, and DISABLE verifies nothing.
 _VERIFYING = (ClientTlsMode.SIMPLE, ClientTlsMode.MUTUAL)
 
 
@@ -62,6 +63,7 @@ def unverified_servers(context: Context) -> Iterator[Finding]:
 def _is_unverified(tls: Any, has_selector: bool) -> bool:
     if tls is None or tls.mode not in _VERIFYING or tls.ca_certificates:
         return False
+    # Sidecars read credentials only for rules that select their workload.
     return not (tls.credential_name and has_selector)
 
 
@@ -71,6 +73,7 @@ def hosts_and_subsets(context: Context) -> Iterator[Finding]:
         spec = item.spec
         service = context.service(spec.host, item.namespace, spec.export_to)
         if service is None:
+            # A wildcard is fine as long as it covers some service.
             if not spec.host.startswith("*") or not _covers_any(context, spec.host):
                 yield found(item, UNKNOWN_RULE_HOST, spec.host, at=("spec", "host"))
             continue
@@ -87,6 +90,7 @@ def _covers_any(context: Context, pattern: str) -> bool:
 
 
 def _selects_any(context: Context, service: AnalyzedService, labels: dict[str, str]) -> bool:
+    # The registry knows the endpoints themselves; else it is a matter of selectors.
     if service.endpoints is not None:
         return any(selects(labels, endpoint) for endpoint in service.endpoints)
     wanted = (

@@ -48,6 +48,7 @@ def _operation(
 ) -> Iterator[Finding]:
     assert patch.patch is not None
     operation, path = patch.patch.operation, ("spec", "configPatches", index)
+    # Istio ignores ADD for these, and REMOVE as well.
     if operation is PatchOperation.ADD:
         if patch.apply_to in _ROUTES:
             yield found(item, ADD_MISUSED, at=path)
@@ -56,6 +57,7 @@ def _operation(
     elif operation is PatchOperation.REPLACE and patch.apply_to not in _FILTERS:
         yield found(item, REPLACE_MISUSED, at=path)
     elif (
+        # What it stands beside may be there or not, depending on the order of filters.
         operation in (PatchOperation.REMOVE, PatchOperation.REPLACE, *_INSERTING)
         and item.spec.priority == 0
     ):

@@ -108,10 +108,13 @@ def _places(server: Server) -> list[_Place]:
 
 
 def _share_workloads(context: Context, one: AnalyzedObject, other: AnalyzedObject) -> bool:
+    # Even if no such workload is known.
     if one.spec.selector == other.spec.selector:
         return True
     if any(
-        other.spec.selector.get(key, value) != value for key, value in one.spec.selector.items()
+        # A label that both ask for with different values keeps them apart.
+        other.spec.selector.get(key, value) != value
+        for key, value in one.spec.selector.items()
     ):
         return False
     return bool(context.workloads_matching({**one.spec.selector, **other.spec.selector}))
@@ -126,6 +129,7 @@ def duplicate_certificates(context: Context) -> Iterator[Finding]:
     listed = list(context.istio("Gateway"))
     for item in listed:
         for other in listed:
+            # Clients reuse an HTTP/2 connection for every host of its certificate.
             if other is item or not selects(item.spec.selector, other.spec.selector):
                 continue
             if any(
@@ -139,6 +143,7 @@ def duplicate_certificates(context: Context) -> Iterator[Finding]:
 def _same_certificate(one: ServerTlsSettings | None, other: ServerTlsSettings | None) -> bool:
     if one is None or other is None:
         return False
+    # A Secret takes the place of files.
     if one.credential_name or other.credential_name:
         return one.credential_name == other.credential_name
     if not (one.server_certificate and one.private_key):

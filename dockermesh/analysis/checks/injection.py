@@ -102,6 +102,7 @@ def _proxy_images(pod: AnalyzedObject) -> list[str]:
 
 def _values(context: Context, revision: str) -> Any:
     """The injector's settings for a revision; None without an injector."""
+    # A canary has an injector of its own, with the revision in its name.
     name = _INJECTOR if revision in ("", "default") else f"{_INJECTOR}-{revision}"
     for item in context.kubernetes("ConfigMap"):
         text = dig(item.body, "data", "values")
@@ -151,6 +152,7 @@ def _wanted_image(values: Any) -> str:
     image = dig(settings, "proxy", "image")
     if not isinstance(image, str):
         return ""
+    # A name without slash is completed by the hub and the tag of the installation.
     return image if "/" in image else f"{dig(settings, 'hub')}/{image}:{dig(settings, 'tag')}"
 
 
@@ -160,6 +162,7 @@ def _image_type(context: Context, pod: AnalyzedObject) -> str:
     """
     from dockermesh.config.loading import load_documents
 
+    # The narrowest wins: the pod, its namespace, the root namespace, the mesh.
     own = load_documents(pod.annotations.get("proxy.istio.io/config", "")).documents
     chosen = dig(own[0].data, "image", "imageType") if own else None
     ranked: list[tuple[int, Any]] = []

@@ -37,6 +37,7 @@ from dockermesh.analysis.services import AnalyzedService
 from dockermesh.analysis.workloads import PROXY_CONTAINER, containers, is_in_mesh, pod_template
 from dockermesh.config.findings import Finding
 
+# Whose traffic is not captured, so an app under it would go around its proxy.
 PROXY_UID = 1337
 _MANAGED = "gateway.istio.io/managed"
 _REVISION = "istio.io/rev"
@@ -96,6 +97,7 @@ def _targets(item: AnalyzedObject, services: list[AnalyzedService]) -> Iterator[
     by_target: dict[str, dict[int, str]] = defaultdict(dict)
     for service in services:
         for port in service.ports:
+            # Without a target it is the port itself.
             target = port.target_text if port.target_text not in ("", "0") else str(port.number)
             by_target[target][port.number] = _name(service)
     for target, ports in by_target.items():
@@ -121,13 +123,13 @@ def external_control_plane(context: Context) -> Iterator[Finding]:
         for index, webhook in enumerate(mappings(item.body.get("webhooks"))):
             url, path = dig(webhook, "clientConfig", "url"), ("webhooks", index, "clientConfig")
             name = webhook.get("name") or f"#{index}"
+            # With neither URL nor service the API server can call nobody.
             if url is None:
                 if dig(webhook, "clientConfig", "service") is None:
                     yield found(item, EXTERNAL_CONTROL_PLANE, "", name, "is blank", at=path)
                 continue
 
             host = _host(str(url))
-
             if not host:
                 yield found(
                     item, EXTERNAL_CONTROL_PLANE, url, name, "is no URL with a host", at=path
@@ -248,6 +250,7 @@ def _revisions(item: AnalyzedObject) -> set[str]:
             selector = webhook.get(key)
             revision = texts(dig(selector, "matchLabels")).get(_REVISION)
             revisions |= {revision} if revision is not None else set()
+            # Istio's own webhooks name their revision in an expression.
             for expression in mappings(dig(selector, "matchExpressions")):
                 if expression.get("key") == _REVISION and isinstance(
                     expression.get("values"), list

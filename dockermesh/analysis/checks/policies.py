@@ -23,9 +23,11 @@ def authorization_workloads(context: Context) -> Iterator[Finding]:
     """An AuthorizationPolicy must apply to some workload of the mesh."""
     for item in context.istio("AuthorizationPolicy"):
         spec = item.spec
+        # Attached to a resource, not to workloads.
         if spec.target_ref is not None or spec.target_refs:
             continue
         is_mesh_wide = item.namespace == context.root_namespace
+        # A policy for the whole mesh is right in an empty mesh, too.
         if is_mesh_wide and spec.selector is None:
             continue
         wanted = spec.selector.match_labels if spec.selector is not None else {}

@@ -78,6 +78,7 @@ def _within_prefixes(item: AnalyzedObject) -> Iterator[Finding]:
                 continue
 
             for known, owner in earlier:
+                # Equal prefixes are reported as repeated already.
                 if known.uri is not None and known.uri.prefix != prefix and covers(known, match):
                     at = ("spec", "http", index, "match", number)
                     what = f"{_name(match, number)} of prefix {prefix}"
@@ -89,6 +90,7 @@ def _within_prefixes(item: AnalyzedObject) -> Iterator[Finding]:
 
 
 def _condition(match: Any) -> Any:
+    # A name is for people and statistics, no condition.
     return replace(match, name="") if isinstance(match, HTTPMatchRequest) else match
 
 

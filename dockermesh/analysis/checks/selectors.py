@@ -38,6 +38,7 @@ def sidecars(context: Context) -> Iterator[Finding]:
     yield from missing
     ineffective: dict[str, tuple[AnalyzedObject, str]] = {}
     for workload, owners in selected:
+        # Its traffic goes through the node, where no Sidecar is read.
         if workload.is_ambient:
             ineffective.update(
                 {o.full_name: (o, "the workload has no sidecar (ambient mode)") for o in owners}
@@ -135,6 +136,7 @@ def _defaults(owners: list[AnalyzedObject], namespace: str, message: Message) ->
 
 def _is_ambient(context: Context, namespace: str) -> bool:
     known = context.namespaces.get(namespace)
+    # Sidecars win over ambient mode where a namespace asks for both.
     if known is None or known.labels.get(INJECTION) == "enabled" or known.labels.get(_REVISION):
         return False
     return known.labels.get(_MODE) == "ambient"

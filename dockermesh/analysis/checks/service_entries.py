@@ -36,11 +36,13 @@ def addresses(context: Context) -> Iterator[Finding]:
     """
     metadata = context.proxy_metadata
     allocating = ("ISTIO_META_DNS_AUTO_ALLOCATE", "PILOT_ENABLE_IP_AUTOALLOCATE")
+    # Addresses are given out for names that the proxy answers for itself.
     captured = metadata.get("ISTIO_META_DNS_CAPTURE") == "true"
     if captured and any(metadata.get(name) == "true" for name in allocating):
         return
 
     for item in context.istio("ServiceEntry"):
+        # Istio writes addresses that it allocates into the status.
         if item.spec.addresses or dig(item.body, "status", "addresses"):
             continue
         for index, port in enumerate(item.spec.ports):
@@ -73,11 +75,13 @@ def port_names(context: Context) -> Iterator[Finding]:
 
 def tells_protocol(port: AnalyzedPort) -> bool:
     """Whether Istio needs no sniffing for the port (`pkg/config/kube/conversion.go`)."""
+    # Proxies leave UDP alone.
     if port.protocol == "UDP":
         return True
     name = (port.app_protocol or port.name).lower()
     if port.app_protocol in _APP_PROTOCOLS or name.startswith("grpc-web") or name in _MESH_OWN:
         return True
+    # `http-web`: the protocol stands before the first dash.
     return name.partition("-")[0] in _SPOKEN or port.number in _KNOWN_PORTS
 
 

@@ -35,6 +35,7 @@ _REMOVED = frozenset({"ClusterRbacConfig", "RbacConfig", "ServiceRole", "Service
 
 def providers(context: Context) -> Iterator[Finding]:
     """Access logging needs a provider: the resource's own, or a default one."""
+    # Then a Telemetry need not name one.
     if dig(context.mesh_config, "defaultProviders", "accessLogging"):
         return
     for item in context.istio("Telemetry"):
@@ -52,6 +53,7 @@ def providers(context: Context) -> Iterator[Finding]:
 def lightstep(context: Context) -> Iterator[Finding]:
     """The provider lightstep gave way to OpenTelemetry."""
     listed = mappings(context.mesh_config.get("extensionProviders"))
+    # A provider is named in MeshConfig, and used by its name.
     names = {provider.get("name") for provider in listed if "lightstep" in provider}
     for item in context.istio("Telemetry") if names else ():
         for index, tracing in enumerate(item.spec.tracing):
@@ -65,6 +67,7 @@ def deprecations(context: Context) -> Iterator[Finding]:
     """Fields that are still read but have no effect, and definitions of kinds that are gone."""
     for item in context.istio("Sidecar"):
         policy = item.spec.outbound_traffic_policy
+        # Istio reads it and does nothing.
         if policy is not None and policy.egress_proxy is not None:
             path = ("spec", "outboundTrafficPolicy", "egressProxy")
             yield found(item, DEPRECATED, "outboundTrafficPolicy.egressProxy is ignored", at=path)

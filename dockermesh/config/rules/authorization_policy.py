@@ -21,6 +21,7 @@ from dockermesh.config.resource import Resource
 from dockermesh.config.rules.names import check_subnet
 from dockermesh.config.rules.scope import check_label_selector, check_targets, report
 
+# What Go's ParseBool takes.
 _TRUTH = frozenset(
     {"1", "t", "T", "true", "TRUE", "True", "0", "f", "F", "false", "FALSE", "False"}
 )
@@ -41,6 +42,7 @@ _MAP_KEYS = (
     "request.auth.claims",
     "experimental.envoy.filters.",
 )
+# Attributes of 1.x before the v1beta1 API.
 _GONE = {
     "destination.namespace": "the namespace of the policy",
     "destination.name": "the selector",
@@ -60,6 +62,7 @@ def check_authorization_policy(resource: Resource[AuthorizationPolicy], at: Curs
         place = at / "rules" / index
         raw = raw_rules[index] if index < len(raw_rules) else {}
         for name in ("from", "to"):
+            # Decoded, an empty list is as absent, which would match everything.
             if isinstance(raw, dict) and raw.get(name) == []:
                 (place / name).error("must not be empty")
         _check_rule(rule, spec.action, place)
@@ -71,6 +74,7 @@ def _raw_list(raw: Any, key: str) -> list[Any]:
 
 
 def _check_action(spec: AuthorizationPolicy, at: Cursor) -> None:
+    # No rules match nothing: ALLOW without rules denies all, DENY without rules does nothing.
     if spec.action in (Action.CUSTOM, Action.DENY) and not spec.rules:
         (at / "rules").error(
             f"action {spec.action.value} without rules never applies; add an empty rule to"

@@ -38,6 +38,7 @@ from dockermesh.config.rules.scope import check_export, check_label_selector, ch
 
 _MILLISECOND = timedelta(milliseconds=1)
 _MAGLEV_LIMIT = 5_000_011
+# CA certificates are no secret, so Istio takes them from a ConfigMap, too.
 _CONFIG_MAP = "configmap://"
 
 
@@ -140,6 +141,7 @@ def _check_http_pool(http: HTTPSettings, at: Cursor) -> None:
     for name, value in limits.items():
         if value < 0:
             (at / name).error(f"must not be negative: {value}")
+    # Where Envoy ends.
     if http.max_requests_per_connection > 2**29:
         (at / "maxRequestsPerConnection").error("must be at most 2^29")
     if http.h2_upgrade_policy is H2UpgradePolicy.UPGRADE and http.use_client_protocol:
@@ -216,6 +218,7 @@ def check_client_tls(tls: ClientTlsSettings, namespace: str, at: Cursor) -> None
     _check_config_map(tls.credential_name, namespace, at / "credentialName")
     if tls.insecure_skip_verify:
         _check_unverified(tls, at / "insecureSkipVerify")
+    # Over SDS come either files or a credential, never a part of each.
     if tls.mode in (ClientTlsMode.SIMPLE, ClientTlsMode.MUTUAL) and tls.credential_name:
         if tls.client_certificate or tls.ca_certificates or tls.private_key or tls.ca_crl:
             (at / "credentialName").error("cannot be set together with files of certificates")

@@ -49,6 +49,7 @@ def check_traffic_extension(resource: Resource[TrafficExtension], at: Cursor) ->
 
 def _check_url(url: str) -> str:
     """The place of a module; without scheme it is an OCI image."""
+    # Without a scheme it is the name of an image, as Docker has them.
     absolute = url if _SCHEME.match(url) else f"oci://{url}"
     try:
         parts = urlsplit(absolute)

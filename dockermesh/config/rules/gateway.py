@@ -96,6 +96,7 @@ def _check_server_host(host: str) -> str:
 
 def _check_server_port(port: ServerPort, bind: str, at: Cursor) -> None:
     report(at / "protocol", check_protocol(port.protocol))
+    # A socket has no port; its number is then 0.
     if port.number > 0 or not bind.startswith(UNIX_PREFIX):
         report(at / "number", check_port(port.number, "port number"))
     if port.target_port:
@@ -161,6 +162,7 @@ def _certificate_sources(tls: ServerTlsSettings) -> int:
 
 def _check_files(tls: ServerTlsSettings, at: Cursor) -> None:
     from_credential = bool(tls.credential_name or tls.credential_names)
+    # The certificates are in a Secret, whose content is checked when it is stored.
     if tls.mode in (ServerTlsMode.SIMPLE, *_MUTUAL) and from_credential:
         return
     if tls.mode is ServerTlsMode.SIMPLE or tls.mode in _MUTUAL:
@@ -212,6 +214,7 @@ def _check_versions(tls: ServerTlsSettings, at: Cursor) -> None:
 
     seen: set[str] = set()
     for index, suite in enumerate(tls.cipher_suites):
+        # What begins with a sign is BoringSSL's syntax for groups of suites.
         if suite and suite != "ALL" and suite[0].isalnum() and suite not in CIPHER_SUITES:
             (at / "cipherSuites" / index).warn(
                 f"cipher suite {suite!r} is not supported, it will be ignored"

@@ -39,6 +39,7 @@ from dockermesh.config.rules.routing import (
 )
 from dockermesh.config.rules.scope import check_labels, report
 
+# Istio's list: methods of an app's own cannot be allowed.
 _METHODS = frozenset(
     ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "*"]
 )
@@ -74,6 +75,7 @@ _STATUS_CODES = {226, 307, 308, 428, 429, 431, 451, 510, 511} | frozenset(
     )
     for code in codes
 )
+# What Istio warns about and refuses; Envoy alone stops at 4096 octets unless told otherwise.
 _LARGE_BODY = 100 * 1024
 _LARGEST_BODY = 1024 * 1024
 
@@ -151,6 +153,7 @@ def _check_match(match: HTTPMatchRequest, at: Cursor) -> None:
         _check_string(value, at / "headers" / name)
     for name, value in match.without_headers.items():
         report(at / "withoutHeaders" / name, check_match_name(name))
+        # Istio reads `*` as "any value", although it is no expression.
         if value.regex != "*":
             _check_string(value, at / "withoutHeaders" / name)
     if match.uri is not None and match.uri.regex is not None:
@@ -172,6 +175,7 @@ def _check_match(match: HTTPMatchRequest, at: Cursor) -> None:
 
 
 def _check_string(string: StringMatch, at: Cursor) -> None:
+    # Every text begins with nothing.
     if string.prefix == "":
         (at / "prefix").error("prefix must not be empty")
     if string.regex is not None:
@@ -180,6 +184,7 @@ def _check_string(string: StringMatch, at: Cursor) -> None:
 
 def _check_single_authority(http: HTTPRoute, at: Cursor) -> None:
     request = http.headers.request if http.headers is not None else None
+    # `host` and `:authority` are one header, which Envoy sets once.
     names = [*request.set, *request.add] if request is not None else []
     rewrites = sum(is_authority(name) for name in names) + bool(
         http.rewrite is not None and http.rewrite.authority
@@ -300,6 +305,7 @@ def _check_direct_response(response: HTTPDirectResponse, at: Cursor) -> None:
     if response.body is None:
         return
     size = _body_size(response.body, at / "body")
+    # It is part of every proxy's configuration.
     if size > _LARGEST_BODY:
         (at / "body").error("must be smaller than 1 MiB")
     elif size > _LARGE_BODY:

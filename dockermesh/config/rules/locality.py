@@ -71,6 +71,7 @@ def check_zone_aware(setting: ZoneAwareLbSetting | None, at: Cursor, *, has_outl
 
 def _check_failover(failover: tuple[LocalityFailover, ...], at: Cursor) -> None:
     for index, rule in enumerate(failover):
+        # It would fail over to where it just failed.
         if rule.source == rule.to:
             (at / index).error("from and to must be different regions")
         for field, region in (("from", rule.source), ("to", rule.to)):

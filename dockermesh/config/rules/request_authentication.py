@@ -38,6 +38,7 @@ def _check_rule(rule: JWTRule, at: Cursor) -> None:
     if rule.output_payload_to_header:
         report(
             at / "outputPayloadToHeader",
+            # Unlike other headers, it may have underscores.
             check_strict_name(rule.output_payload_to_header.replace("_", "-")),
         )
 
@@ -80,6 +81,7 @@ def _check_keys(text: str, at: Cursor) -> None:
         wrong = _check_key(key)
         if wrong:
             at.error(f"key {index} {wrong}")
+        # `d` is the private exponent; symmetric keys have one part only.
         elif key["kty"] != "oct" and "d" in key:
             at.warn(
                 f"key {index} is a private key; only public keys are needed, and everybody can read"

@@ -27,6 +27,7 @@ def check_gateway_names(names: tuple[str, ...], at: Cursor) -> None:
     for index, name in enumerate(names):
         namespace, slash, local = name.partition("/")
         if not slash:
+            # Before 1.1, a gateway in another namespace was named by a domain name.
             report(at / index, check_fqdn(name))
             if "." in name:
                 parts = name.split(".")
@@ -55,6 +56,7 @@ def check_destinations(
             (at / index / "weight").error(f"weight must not be negative: {entry.weight}")
         if isinstance(entry, HTTPRouteDestination):
             check_headers(entry.headers, at / index / "headers")
+    # One destination gets everything, whatever its weight.
     if len(route) > 1 and sum(entry.weight for entry in route) == 0:
         at.error("the total weight of the destinations is 0")
 
@@ -75,6 +77,7 @@ def check_percentage(percentage: Percent | None, at: Cursor) -> None:
     """0, or 0.0001 to 100."""
     if percentage is not None:
         value = percentage.value
+        # Envoy counts chances in millionths.
         if not (value == 0 or 0.0001 <= value <= 100):
             (at / "value").error(
                 f"percentage {value:g} is neither 0 nor in the range 0.0001 to 100"

@@ -46,6 +46,7 @@ def _check_selected(labels: Mapping[str, str], at: Cursor, selector: Cursor) -> 
     for key, value in labels.items():
         if not key:
             (at / key).error("a selector's key must not be empty")
+        # A wildcard would be taken literally, and select nothing.
         if "*" in key or "*" in value:
             (at / key).error(f"a selector has no wildcards: '{key}={value}'")
     if not labels:
@@ -65,6 +66,7 @@ def check_targets(
 def _check_target(target: PolicyTargetReference, at: Cursor) -> None:
     if not target.name:
         (at / "name").error("targetRef name must be set")
+    # The API has the field; Istio does not follow it.
     if target.namespace:
         (at / "namespace").error(
             "targetRef namespace must not be set: references across namespaces are not supported"

@@ -38,6 +38,7 @@ def check_service_entry(resource: Resource[ServiceEntry], at: Cursor) -> None:
         (at / "endpoints").error("only one of workloadSelector and endpoints may be set")
 
     for index, host in enumerate(spec.hosts):
+        # It would take the place of every service.
         if host == "*":
             (at / "hosts" / index).error("the host must not be *")
             continue
@@ -157,6 +158,7 @@ def _check_dns_endpoint(endpoint: WorkloadEntry, at: Cursor, names: set[str]) ->
 
 def _check_shared_ports(spec: ServiceEntry, at: Cursor) -> None:
     """Without a host in the protocol, connections to several hosts cannot be told apart."""
+    # Without resolution the address tells them apart.
     if spec.resolution is Resolution.NONE or len(spec.hosts) < 2:
         return
     for index, port in enumerate(spec.ports):

@@ -33,6 +33,7 @@ from dockermesh.config.rules.names import (
 from dockermesh.config.rules.routing import check_destination
 from dockermesh.config.rules.scope import check_workload_selector, report
 
+# The app is in the same network namespace as its proxy.
 _OWN_ADDRESSES = ("", "127.0.0.1", "0.0.0.0", "[::1]", "[::]")
 
 
@@ -118,6 +119,7 @@ def _check_ingress_tls(tls: ServerTlsSettings, port: SidecarPort, at: Cursor) ->
     for name, value in unsupported.items():
         if value:
             (at / name).error("is not supported in a sidecar's ingress TLS")
+    # The mesh decides about its own TLS by PeerAuthentication, not here.
     if tls.mode in (ServerTlsMode.ISTIO_MUTUAL, ServerTlsMode.AUTO_PASSTHROUGH):
         (at / "mode").error(f"cannot be {tls.mode.value} in a sidecar's ingress TLS")
     if not is_tls(port.protocol):
@@ -132,6 +134,7 @@ def _check_egress_listeners(
     sockets: set[str] = set()
     for index, listener in enumerate(egress):
         place = at / index
+        # It takes what the listeners with ports leave, so it can only come last.
         if listener.port is None:
             if index != len(egress) - 1:
                 place.error(
@@ -159,6 +162,7 @@ def _check_unix_listener(listener: IstioEgressListener, port: SidecarPort, at: C
         (at / "bind").error("a port of 0 needs a unix domain socket as bind address")
     else:
         report(at / "bind", check_unix_path(listener.bind.removeprefix(UNIX_PREFIX)))
+    # Nothing can be redirected to a socket.
     if listener.capture_mode not in (CaptureMode.DEFAULT, CaptureMode.NONE):
         (at / "captureMode").error("must be DEFAULT or NONE for unix domain sockets")
 

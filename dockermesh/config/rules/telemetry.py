@@ -20,6 +20,7 @@ def check_telemetry(resource: Resource[Telemetry], at: Cursor) -> None:
     spec = resource.spec
     check_label_selector(spec.selector, at / "selector")
     check_targets(spec.target_ref, spec.target_refs, at)
+    # The API has lists where Istio uses one entry.
     if len(spec.tracing) > 1:
         (at / "tracing").warn("several entries are not supported, only the first has an effect")
     for index, tracing in enumerate(spec.tracing):

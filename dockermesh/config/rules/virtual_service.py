@@ -39,6 +39,7 @@ def check_virtual_service(resource: Resource[VirtualService], at: Cursor) -> Non
     check_gateway_names(spec.gateways, at / "gateways")
     _check_hosts(spec, at / "hosts")
 
+    # A sidecar does not check the tokens of what its own app sends, so it knows no claims.
     if not _is_gateway_only(spec):
         _check_claims(spec, at / "http")
     if not (spec.http or spec.tcp or spec.tls):
@@ -54,6 +55,7 @@ def check_virtual_service(resource: Resource[VirtualService], at: Cursor) -> Non
 
 
 def _check_delegate(spec: VirtualService, at: Cursor) -> None:
+    # Its root says for whom it is; only HTTP rules can be delegated.
     for name, given in (("gateways", spec.gateways), ("tls", spec.tls), ("tcp", spec.tcp)):
         if given:
             (at / name).error(
@@ -78,6 +80,7 @@ def _check_hosts(spec: VirtualService, at: Cursor) -> None:
         )
         if not wrong and not gateway_only and host == "*":
             wrong = "wildcard host * is not allowed for the sidecars; name a gateway, or the hosts"
+        # An address is a valid host for TCP, though no domain name.
         if wrong and not is_ip_address(host):
             (at / index).error(wrong)
             all_valid = False
@@ -125,6 +128,7 @@ def _check_tls_route(tls: TLSRoute, spec: VirtualService, at: Cursor) -> None:
 def _check_tls_match(match: TLSMatchAttributes, spec: VirtualService, at: Cursor) -> None:
     if not match.sni_hosts:
         (at / "sniHosts").error("a TLS match must have at least one SNI host")
+    # DNS ignores case, and so does SNI.
     patterns = frozenset(host.lower() for host in spec.hosts)
     for index, host in enumerate(match.sni_hosts):
         _check_sni_host(host, spec, patterns, at / "sniHosts" / index)
@@ -134,6 +138,7 @@ def _check_tls_match(match: TLSMatchAttributes, spec: VirtualService, at: Cursor
 def _check_sni_host(host: str, spec: VirtualService, patterns: frozenset[str], at: Cursor) -> None:
     wrong = check_gateway_bound_host(host, sni=True) if _is_gateway_only(spec) else check_host(host)
     if wrong:
+        # TLS has no SNI for addresses, but some clients send one all the same.
         if is_ip_address(host):
             at.warn(f"an IP address ({host!r}) is no SNI, most clients do not send one")
         else:

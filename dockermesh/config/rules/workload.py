@@ -41,6 +41,7 @@ def check_endpoint(
         report(at / "address", check_unix_path(address.removeprefix(UNIX_PREFIX)))
         if entry.ports:
             (at / "ports").error("a unix endpoint must not have ports")
+        # A socket is one port, so it can stand for one only.
         if service_ports is not None and len(service_ports) != 1:
             (at / "address").error("a unix endpoint needs exactly one service port")
     elif address and not is_ip_address(address):
