@@ -21,7 +21,7 @@ _NODE_LABELS = (
     "topology.kubernetes.io/zone",
     "topology.istio.io/subzone",
 )
-# Those of Istio's own gateway, which `dockermesh up` makes as well.
+# Those of Istio's own gateway.
 _GATEWAY_PORTS = (80, 443, 31400, 15443)
 _GATEWAY_LABELS = {"istio": "ingressgateway"}
 

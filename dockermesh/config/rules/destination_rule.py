@@ -141,7 +141,7 @@ def _check_http_pool(http: HTTPSettings, at: Cursor) -> None:
     for name, value in limits.items():
         if value < 0:
             (at / name).error(f"must not be negative: {value}")
-    # Where Envoy ends.
+    # Istio's limit.
     if http.max_requests_per_connection > 2**29:
         (at / "maxRequestsPerConnection").error("must be at most 2^29")
     if http.h2_upgrade_policy is H2UpgradePolicy.UPGRADE and http.use_client_protocol:
