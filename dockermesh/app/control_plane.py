@@ -362,7 +362,7 @@ class ControlPlane:
             self._objects,
             token if self._settings.api_auth == "token" else None,
             history=self._history,
-            outcome=MeshOutcome(self._translator, self.sync, lambda: self._translated),
+            progress=MeshOutcome(self._translator, self.sync, lambda: self._translated),
             vault=self._credentials.vault if self._credentials is not None else None,
             why_unread=lambda: self._store.problem,
             version=__version__,
