@@ -20,8 +20,9 @@ from typing import Any
 
 from dockermesh.app.applying import Item
 from dockermesh.app.compose_failure import mesh_ports, reason, remedy
-from dockermesh.app.mesh_client import CONTAINER, MeshClient
+from dockermesh.app.mesh_client import MeshClient
 from dockermesh.app.mesh_files import mesh_file
+from dockermesh.app.route import CONTAINER
 from dockermesh.app.subnets import overlaps
 from dockermesh.engine.compose import project_arguments, run_compose
 from dockermesh.engine.local import LocalEngine

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from dockermesh.app.compose_failure import mesh_ports
 from dockermesh.app.local_certificates import away_warning
-from dockermesh.app.mesh_client import CONTAINER, MeshClient
+from dockermesh.app.mesh_client import MeshClient
+from dockermesh.app.route import CONTAINER
 from dockermesh.app.subnets import overlaps
 from dockermesh.engine.compose import OLDEST, compose_command, run_compose
 from dockermesh.engine.local import LocalEngine

@@ -5,7 +5,9 @@ its remedy.
 from __future__ import annotations
 
 import io
+import os
 import tarfile
+from base64 import b64decode
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,6 +21,8 @@ from dockermesh.errors import EngineError
 START_DOCKER = (
     "start Docker (on Debian: `systemctl start docker`), or set DOCKER_HOST to where it listens"
 )
+
+_READ = 'for f; do if [ -f "$f" ]; then printf =; base64 -w0 <"$f"; fi; echo; done'
 
 
 class LocalEngine:
@@ -36,6 +40,11 @@ class LocalEngine:
             raise EngineError(
                 f"no Docker engine answers: {_reason(error)}", fix=START_DOCKER
             ) from error
+
+    @property
+    def url(self) -> str:
+        """Where the engine is: `unix:///var/run/docker.sock`, `tcp://docker:2376`, `ssh://host`."""
+        return os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
 
     def version(self) -> dict[str, Any]:
         """GET /version."""
@@ -97,6 +106,19 @@ class LocalEngine:
         ) as error:
             raise EngineError(f"cannot read {path} of {container}: {_reason(error)}") from error
 
+    def read_files(self, container: str, paths: Iterable[str]) -> dict[str, bytes | None]:
+        """Files' contents out of a running container, by one exec; None for what is not there."""
+        wanted = list(paths)
+        code, out, problem = self.execute(container, ["sh", "-c", _READ, "sh", *wanted])
+        lines = out.split(b"\n")
+        if code or len(lines) != len(wanted) + 1:
+            said = problem.decode("utf-8", "replace").strip() or f"exit code {code}"
+            raise EngineError(f"cannot read files of {container}: {said}")
+        return {
+            path: b64decode(line[1:]) if line else None
+            for path, line in zip(wanted, lines, strict=False)
+        }
+
     def execute(
         self, container: str, command: list[str], *, user: str = ""
     ) -> tuple[int, bytes, bytes]:
@@ -112,6 +134,30 @@ class LocalEngine:
             b"".join(out or b"" for out, _ in parts),
             b"".join(err or b"" for _, err in parts),
         )
+
+    def attach(self, container: str, command: list[str]) -> Any:
+        """Start a command in a container, with the connection to its stdin and stdout as the SDK
+        has it for its transport; `exec_stream` makes a socket of it.
+        """
+        made = self._call(self._api.exec_create, container, command, stdin=True)
+        return self._call(self._api.exec_start, made["Id"], socket=True)
+
+    def run_once(self, image: str, command: list[str], *, network: str) -> bytes:
+        """What a command writes in a container made for it, which is removed again."""
+        made = self._call(
+            self._api.create_container,
+            image,
+            command[1:],
+            entrypoint=command[:1],
+            labels={"SERVICE_IGNORE": "true"},
+            host_config=self._api.create_host_config(network_mode=network),
+        )
+        try:
+            self._call(self._api.start, made["Id"])
+            self._call(self._api.wait, made["Id"])
+            return bytes(self._call(self._api.logs, made["Id"], stderr=False))
+        finally:
+            self._call(self._api.remove_container, made["Id"], force=True)
 
     def _call(self, action: Any, *args: Any, **kwargs: Any) -> Any:
         try:
