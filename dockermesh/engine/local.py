@@ -13,6 +13,7 @@ from typing import Any
 
 import docker
 import docker.errors
+import docker.types
 import docker.utils
 import requests
 
@@ -22,6 +23,7 @@ START_DOCKER = (
     "start Docker (on Debian: `systemctl start docker`), or set DOCKER_HOST to where it listens"
 )
 
+_NO_IMAGE = "sha256:" + "0" * 64
 _READ = 'for f; do if [ -f "$f" ]; then printf =; base64 -w0 <"$f"; fi; echo; done'
 
 
@@ -134,6 +136,23 @@ class LocalEngine:
             b"".join(out or b"" for out, _ in parts),
             b"".join(err or b"" for _, err in parts),
         )
+
+    def sees(self, path: str) -> bool:
+        """Whether a path exists on the engine's host; True if the engine does not say.
+
+        It is asked to make a container that mounts the path, of an image that there cannot be: it
+        looks for the path first, and makes nothing.
+        """
+        mount = docker.types.Mount("/x", path, type="bind")
+        try:
+            self._api.create_container(
+                _NO_IMAGE, host_config=self._api.create_host_config(mounts=[mount])
+            )
+        except docker.errors.APIError as error:
+            return "bind source path does not exist" not in str(error)
+        except (docker.errors.DockerException, requests.RequestException) as error:
+            raise EngineError(f"the engine failed: {_reason(error)}") from error
+        return True
 
     def attach(self, container: str, command: list[str]) -> Any:
         """Start a command in a container, with the connection to its stdin and stdout as the SDK
