@@ -51,6 +51,13 @@ class Route:
             raise NotReadyError(
                 "the mesh is not running", where=f"{CONTAINER} on {engine.url}", fix=_UP
             )
+        if found["State"].get("Paused") or found["State"].get("Restarting"):
+            state = found["State"]["Status"]
+            raise NotReadyError(
+                f"the control plane is {state}",
+                where=f"{CONTAINER} on {engine.url}",
+                fix=f"see `docker logs {CONTAINER}`; `docker unpause` if somebody paused it",
+            )
         self._engine = engine
         self._ports: Mapping[str, list[dict[str, str]] | None] = (
             found["NetworkSettings"]["Ports"] or {}

@@ -112,19 +112,17 @@ def _exactly(wire: _Wire, size: int) -> bytes:
 
 def _wire_of(attached: Any) -> _Wire:
     """What the SDK hands out for its transport, as one thing."""
-    process = getattr(attached, "proc", None)
-    if process is not None:
-        return _Pipes(process)
+    # Of a unix socket and of TCP the SDK gives the file object that reads it.
     connection = getattr(attached, "_sock", attached)
-    if hasattr(connection, "settimeout"):
-        connection.settimeout(None)
+    # Its time-out is for answers; this may rest for as long as a client keeps it.
+    connection.settimeout(None)
     if isinstance(connection, ssl.SSLSocket):
         return _Tls(connection, attached)
     return _Plain(connection, attached)
 
 
 class _Plain:
-    """A socket, or paramiko's channel. Keeps what the SDK gave, whose end would close it."""
+    """A socket. Keeps what the SDK gave, whose end would close it."""
 
     def __init__(self, connection: Any, owner: Any) -> None:
         self._connection = connection
@@ -157,23 +155,17 @@ class _Tls:
     def recv(self, size: int) -> bytes:
         while True:
             with self._lock:
-                try:
+                with contextlib.suppress(ssl.SSLWantReadError):
                     return self._connection.recv(size)
-                except ssl.SSLWantReadError:
-                    pass
-                except ssl.SSLWantWriteError:
-                    pass
             select.select([self._connection], [], [])
 
     def sendall(self, data: bytes) -> None:
         left = memoryview(data)
         while left:
             with self._lock:
-                try:
+                with contextlib.suppress(ssl.SSLWantWriteError):
                     left = left[self._connection.send(left) :]
                     continue
-                except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                    pass
             select.select([], [self._connection], [])
 
     def end(self) -> None:
@@ -185,24 +177,3 @@ class _Tls:
             socket.socket.shutdown(self._connection, socket.SHUT_RDWR)
         self._connection.close()
         self._owner.close()
-
-
-class _Pipes:
-    """A child process that leads to the engine, ssh's."""
-
-    def __init__(self, process: Any) -> None:
-        self._process = process
-
-    def recv(self, size: int) -> bytes:
-        return bytes(self._process.stdout.read1(size))
-
-    def sendall(self, data: bytes) -> None:
-        self._process.stdin.write(data)
-        self._process.stdin.flush()
-
-    def end(self) -> None:
-        self._process.stdin.close()
-
-    def close(self) -> None:
-        self._process.terminate()
-        self._process.wait()
