@@ -154,18 +154,16 @@ class _Tls:
 
     def recv(self, size: int) -> bytes:
         while True:
-            with self._lock:
-                with contextlib.suppress(ssl.SSLWantReadError):
-                    return self._connection.recv(size)
+            with self._lock, contextlib.suppress(ssl.SSLWantReadError):
+                return self._connection.recv(size)
             select.select([self._connection], [], [])
 
     def sendall(self, data: bytes) -> None:
         left = memoryview(data)
         while left:
-            with self._lock:
-                with contextlib.suppress(ssl.SSLWantWriteError):
-                    left = left[self._connection.send(left) :]
-                    continue
+            with self._lock, contextlib.suppress(ssl.SSLWantWriteError):
+                left = left[self._connection.send(left) :]
+                continue
             select.select([], [self._connection], [])
 
     def end(self) -> None:

@@ -26,6 +26,7 @@ CONTROL_PLANE_IMAGE = "dockermesh/control-plane:0.1.0"
 CONSUL_IMAGE = "dockermesh/consul:1.8.7"
 SOURCE = os.environ.get("DOCKERMESH_TEST_IMAGES_FROM", "")
 """The engine that the images are taken from; this machine's own if empty."""
+_running: list[subprocess.Popen[bytes]] = []
 
 
 def run(
@@ -85,21 +86,22 @@ class RemoteEngine:
         options = [f"--data-root={self.folder}/data", f"--exec-root={self.folder}/exec"]
         options += [f"--pidfile={self.folder}/pid", *(verify if tls else [])]
         with (self.folder / "log").open("ab") as log:
-            subprocess.Popen(
+            process = subprocess.Popen(
                 [*inside(), "dockerd", "-H", f"unix://{self.socket}", "-H", where, *options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
+        _running.append(process)
         answers = ("docker", "-H", f"unix://{self.socket}", "info")
         until(lambda: run(*answers, check=False).returncode == 0, "dockerd answers")
 
     def stop(self) -> None:
         """End dockerd; its containers end with it."""
-        pid = int((self.folder / "pid").read_text())
-        os.kill(pid, signal.SIGTERM)
-        until(lambda: not Path(f"/proc/{pid}").exists(), "dockerd ended", 60)
+        process = _running.pop()
+        process.send_signal(signal.SIGTERM)
+        process.wait(60 * SLACK)
 
     def load_images(self) -> None:
         """Take over the mesh's images."""
@@ -147,9 +149,7 @@ def make_certificates(folder: Path) -> None:
     """A CA, and certificates for the engine and its client, as docker:dind makes them."""
     folder.mkdir()
     new = "openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
-    extensions = "-addext keyUsage=critical,keyCertSign"
     run(*f"{new} -x509 -days 2 -subj /CN=ca -keyout {folder}/ca.key -out {folder}/ca.pem".split())
-    del extensions
     for name, file, key in (("engine", "server.pem", "server.key"), ("me", "cert.pem", "key.pem")):
         request, names = folder / "request.pem", folder / "names"
         names.write_text(f"subjectAltName=IP:{THERE}\n")
