@@ -27,6 +27,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteEngine]:
         "DOCKERMESH_API_PORT": str(api),
         "DOCKERMESH_DEBUG_PORT": str(debug),
         "CONSUL_PORT": str(consul),
+        # Its file system is ours, where another engine has the usual place.
+        "DOCKER_SOCK": str(folder / "docker.sock"),
         "XDG_STATE_HOME": str(tmp_path_factory.mktemp("state")),
     }
     remote = RemoteEngine(folder, settings)
