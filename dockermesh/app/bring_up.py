@@ -8,7 +8,6 @@ the project accepted its configuration.
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,16 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from dockermesh.app.applying import Item
-from dockermesh.app.compose_failure import mesh_ports, reason, remedy
+from dockermesh.app.compose_failure import reason, remedy
 from dockermesh.app.engine_record import folder_of, forget, record_of, remember
 from dockermesh.app.engine_socket import check_socket, socket_on_host
-from dockermesh.app.mesh_client import CONTAINER, MeshClient
+from dockermesh.app.gateway_urls import gateway_urls, published_host
+from dockermesh.app.host_ports import check_ports
+from dockermesh.app.mesh_client import MeshClient
 from dockermesh.app.mesh_files import mesh_file
+from dockermesh.app.route import CONTAINER
 from dockermesh.app.subnets import overlaps
 from dockermesh.engine.compose import project_arguments, run_compose
 from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import EngineError, InputError, NotReadyError
-from dockermesh.inject import Images, Injection, PortMapping
+from dockermesh.inject import Images, Injection
 from dockermesh.model.setup import SET_DOCKER_SOCK
 
 MESH_PROJECT = "dockermesh"
@@ -85,7 +87,7 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
     project = str(injection.project["name"])
     engine = LocalEngine()
     before = _running(engine, project)
-    _check_ports(engine, project, injection.ports)
+    check_ports(engine, project, injection.ports)
     file = _save(engine, project, text)
     with ThreadPoolExecutor(2) as pool:
         # The app's images do not need the mesh: both are made ready side by side.
@@ -102,7 +104,8 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
         workloads = _wait_synced(engine, client, project, _expected(injection), deadline)
     after = _running(engine, project)
     changed = sorted(name for identity, name in after.items() if identity not in before)
-    return UpResult(workloads, _urls(injection.ports), changed)
+    urls = gateway_urls(injection.ports, published_host(engine, client.route))
+    return UpResult(workloads, urls, changed)
 
 
 def bring_down(project: str, *, volumes: bool, say: Say) -> list[str]:
@@ -143,43 +146,6 @@ def _down_arguments(engine: LocalEngine, project: str) -> list[str]:
 
 # preparation
 # --------------------------------------------------------------------------------------------------
-
-
-def _check_ports(engine: LocalEngine, project: str, ports: tuple[PortMapping, ...]) -> None:
-    ours = {
-        int(binding["PublicPort"])
-        for container in engine.containers([f"com.docker.compose.project={project}"])
-        for binding in container.get("Ports") or ()
-        if "PublicPort" in binding
-    }
-    for mapping in ports:
-        if mapping.host_port in ours:
-            continue
-        variable = next(
-            (v for v, number in mesh_ports(os.environ) if number == str(mapping.host_port)), ""
-        )
-        if variable and mapping.host_ip in {"", "0.0.0.0", "127.0.0.1"}:
-            raise InputError(
-                f"port {mapping.host_port} is one of the mesh's own",
-                where=f"gateway port of {mapping.service}",
-                fix=(
-                    f"set {variable} to another, or choose another here: --gateway-port"
-                    f" {mapping.published}:PORT"
-                ),
-            )
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((mapping.host_ip or "0.0.0.0", mapping.host_port))
-            except OSError as error:
-                raise InputError(
-                    f"port {mapping.host_port} is taken ({error.strerror})",
-                    where=f"gateway port of {mapping.service}",
-                    fix=(
-                        f"stop what listens there (`ss -ltnp sport = :{mapping.host_port}`), "
-                        f"or choose another: --gateway-port {mapping.published}:PORT"
-                    ),
-                ) from error
 
 
 def _save(engine: LocalEngine, project: str, text: str) -> Path:
@@ -438,15 +404,6 @@ def _running(engine: LocalEngine, project: str) -> dict[tuple[str, str], str]:
 
 def _names(engine: LocalEngine, label: str) -> list[str]:
     return sorted(c["Names"][0].lstrip("/") for c in engine.containers([label]) if c["Names"])
-
-
-def _urls(ports: tuple[PortMapping, ...]) -> list[tuple[str, str]]:
-    return [(mapping.service, _url(mapping)) for mapping in ports]
-
-
-def _url(mapping: PortMapping) -> str:
-    is_http = mapping.protocol.lower() in {"http", "http2", "grpc", "auto"}
-    return f"{'http://' if is_http else ''}localhost:{mapping.host_port}"
 
 
 @contextmanager

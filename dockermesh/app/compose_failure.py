@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from dockermesh.app.mesh_client import CONTAINER
+from dockermesh.app.route import CONTAINER
 
 _CONSUL = "dockermesh-consul"
 _PORTS = (
