@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import grpc
 import structlog
 
-from dockermesh.kubeapi.auth import FailureLimit
+from dockermesh.http.auth import FailureLimit
 from dockermesh.model import Workload
 from dockermesh.xds import NodeInfo, Refused
 

@@ -31,7 +31,7 @@ from dockermesh.ca import (
 )
 from dockermesh.ca.plugged import fingerprint, read_plugged
 from dockermesh.errors import DockermeshError, RegistryError, UsageError
-from dockermesh.registry.sealed_store import ConsulSealedStore, Sealed
+from dockermesh.registry import Sealed, SealedStore
 
 log = structlog.get_logger(__name__)
 _RETRY_S = 5.0
@@ -60,7 +60,7 @@ class OwnCa:
         self,
         folder: Path,
         trust_domain: str,
-        store: ConsulSealedStore | None,
+        store: SealedStore | None,
         passphrase_file: Path | None = None,
     ) -> None:
         self._copy = folder / "sealed.json"
@@ -130,7 +130,7 @@ class OwnCa:
     async def _take(self, sealed: Sealed) -> None:
         if sealed.text:
             # What the others sign with counts at once, whether or not it can be saved here.
-            remote = self._unseal(sealed.text, ConsulSealedStore.where)
+            remote = self._unseal(sealed.text, self._where)
             if self._authority is not None and remote.mesh == self._authority.material.mesh:
                 self._install(remote)
         self._install(await self._settle(sealed))
@@ -151,7 +151,7 @@ class OwnCa:
     async def _settle(self, stored: Sealed) -> Material:
         """The material to use, with store and copy brought to it."""
         local = self._newest()
-        remote = self._unseal(stored.text, ConsulSealedStore.where) if stored.text else None
+        remote = self._unseal(stored.text, self._where) if stored.text else None
         if local is not None and remote is not None and local.mesh != remote.mesh:
             raise AuthorityError(
                 "Consul holds the CA of another mesh than this control plane's",
@@ -176,6 +176,10 @@ class OwnCa:
             return await self._settle(await self._read())
         self._save(local)
         return local
+
+    @property
+    def _where(self) -> str:
+        return self._store.where if self._store is not None else str(self._copy)
 
     def _newest(self) -> Material | None:
         """What is in force here or in the copy, whichever is newer."""

@@ -20,12 +20,14 @@ from dockermesh.model import (
     Workload,
     WorkloadKind,
 )
+from dockermesh.model.contract import DEFAULT_SERVICE_DOMAIN
 from dockermesh.model.protocol import infer_protocol
-from dockermesh.translate.mesh import SERVICE_DOMAIN, Proxy
+from dockermesh.translate.mesh import Proxy
 
 
-def read_catalog(file: Path) -> Catalog:
-    """The catalog in a YAML file: `services: [{name, ports, endpoints}]`.
+def read_catalog(file: Path, domain: str = DEFAULT_SERVICE_DOMAIN) -> Catalog:
+    """The catalog in a YAML file: `services: [{name, ports, endpoints}]`. What has a name without
+    dots gets a host name below `domain`.
 
     Raises InputError where the file cannot be read or has another form.
     """
@@ -37,7 +39,7 @@ def read_catalog(file: Path) -> Catalog:
     data = loaded.documents[0].data if loaded.documents else {}
     services: dict[str, Service] = {}
     for index, entry in enumerate(_list(data, "services", str(file))):
-        service = _service(entry, f"{file}: services[{index}]")
+        service = _service(entry, domain, f"{file}: services[{index}]")
         services[service.hostname] = service
     return Catalog(services=services, workloads=_workloads(services))
 
@@ -131,7 +133,7 @@ def _number(data: Mapping[str, Any], key: str, where: str) -> int:
     return value
 
 
-def _service(data: Mapping[str, Any], where: str) -> Service:
+def _service(data: Mapping[str, Any], domain: str, where: str) -> Service:
     name = data.get("name")
     if not isinstance(name, str) or not name:
         raise InputError("name is required", where=where, fix="write the service's name")
@@ -144,9 +146,7 @@ def _service(data: Mapping[str, Any], where: str) -> Service:
         )
         ports.append(Port(number, protocol, label))
     namespace = str(data.get("namespace") or "default")
-    hostname = str(
-        data.get("hostname") or (name if "." in name else f"{name}.{SERVICE_DOMAIN}")
-    ).lower()
+    hostname = str(data.get("hostname") or (name if "." in name else f"{name}.{domain}")).lower()
     endpoints = [
         endpoint
         for index, entry in enumerate(_list(data, "endpoints", where))

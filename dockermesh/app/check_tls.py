@@ -11,8 +11,8 @@ import datetime
 import ssl
 from collections.abc import Callable
 
-from dockermesh.app.credentials import load_leaf
 from dockermesh.ca import Authority, AuthorityError, Leaf
+from dockermesh.http.credentials import load_leaf
 from dockermesh.model.identity import CONTROL_PLANE_ACCOUNT, GATEWAY_NAMESPACE, Identity
 from dockermesh.translate.mesh_tls import HTTP_PROTOCOL
 

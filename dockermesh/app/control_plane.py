@@ -24,24 +24,15 @@ from dockermesh import __version__
 from dockermesh.app.admission import Admission
 from dockermesh.app.check_tls import CheckTls
 from dockermesh.app.config_reader import ConfigReader
-from dockermesh.app.credentials import server_credentials
 from dockermesh.app.debug import make_debug_app
 from dockermesh.app.folder_import import import_folder
-from dockermesh.app.folder_store import FolderConfigStore
 from dockermesh.app.gateway_credentials import GatewayCredentials, open_credentials
-from dockermesh.app.http_port import HttpPort, ServerTls
 from dockermesh.app.jwks import KeySets
 from dockermesh.app.known_proxies import anonymous_proxy, proxy_of
 from dockermesh.app.metrics import render_metrics, trust_metrics
 from dockermesh.app.outcome import MeshOutcome
 from dockermesh.app.pacing import Paced
-from dockermesh.app.parts import (
-    make_documents,
-    make_registrar,
-    make_registry,
-    make_store,
-    make_token_store,
-)
+from dockermesh.app.parts import choose_backend
 from dockermesh.app.settings import ControlPlaneSettings
 from dockermesh.app.state_files import open_token
 from dockermesh.app.tokens import Tokens
@@ -49,13 +40,14 @@ from dockermesh.app.trust import Trust
 from dockermesh.app.trust_api import JOIN_PATH, add_trust_routes
 from dockermesh.ca import Authority, Leaf
 from dockermesh.errors import DockermeshError
-from dockermesh.kubeapi.auth import TokenGate
+from dockermesh.http.auth import TokenGate
+from dockermesh.http.credentials import server_credentials
+from dockermesh.http.port import HttpPort, ServerTls
 from dockermesh.kubeapi.cache import ObjectCache
 from dockermesh.kubeapi.history import History
 from dockermesh.kubeapi.resources import make_api_app
 from dockermesh.model import EMPTY_CATALOG, Catalog
-from dockermesh.registrar.joined import JoinedWorkloads
-from dockermesh.registry.config_store import ConsulConfigStore, StoredResource
+from dockermesh.registry import Backend, StoredResource
 from dockermesh.translate.jwt import wanted_keys
 from dockermesh.translate.mesh import Proxy, build_mesh
 from dockermesh.translate.mtls_report import MtlsReport, mtls_report
@@ -70,12 +62,16 @@ log = structlog.get_logger(__name__)
 class ControlPlane:
     """One replica of the control plane."""
 
-    def __init__(self, settings: ControlPlaneSettings) -> None:
+    def __init__(self, settings: ControlPlaneSettings, backend: Backend | None = None) -> None:
+        """`backend` takes the place of the one that the settings name."""
         self._settings = settings
+        self._backend = backend or choose_backend(settings)
         self._translator = Translator()
         self._admission = Admission(denied=None)
         self._reader = ConfigReader()
-        self._mesh_settings = MeshSettings(trust_domain=settings.trust_domain)
+        self._mesh_settings = MeshSettings(
+            trust_domain=settings.trust_domain, service_domain=settings.service_domain
+        )
         self._catalog: Catalog | None = None
         self._config: Mapping[str, StoredResource] | None = None
         self._translated: Mapping[str, StoredResource] = {}
@@ -84,20 +80,21 @@ class ControlPlane:
         self._keys: Mapping[str, str] = {}
         self._ads = AdsServer(authorize=self._admission.authorize, on_nack=self._take_refusal)
         self.tokens = Tokens(
-            make_token_store(settings),
+            self._backend.tokens,
             self._admission,
             catalog=self.catalog,
             connected=lambda: self._ads.connected,
             disconnect=self._ads.disconnect,
-            joined=JoinedWorkloads(settings.consul) if settings.registry == "consul" else None,
+            joined=self._backend.joined,
             allow_loopback=settings.consul.allow_loopback,
         )
-        self.trust = Trust(settings, proxies=self._ads.proxies, running=self._running)
+        self.trust = Trust(
+            settings, self._backend.sealed, proxies=self._ads.proxies, running=self._running
+        )
         self._plaintext = AdsServer(authorize=_anonymous)
         self._anonymous: dict[str, Proxy] = {}
-        self._store: ConsulConfigStore | FolderConfigStore = make_store(settings)
-        self._documents = make_documents(settings)
-        self._history = History(self._documents)
+        self._store = self._backend.config
+        self._history = History(self._backend.history)
         self._refresh = Paced(self._translate)
         self._credentials: GatewayCredentials | None = None
         self._listening = False
@@ -114,7 +111,7 @@ class ControlPlane:
         elif not self._listening:
             missing.append("xDS is not listening yet")
         if self._catalog is None:
-            missing.append(f"the {self._settings.registry} registry has not been read yet")
+            missing.append(f"the {self._backend.name} registry has not been read yet")
         if self._config is None:
             missing.append(f"the config store has not been read yet {self._store.problem}".rstrip())
         return missing
@@ -283,7 +280,7 @@ class ControlPlane:
             for port in ports:
                 await port.stop()
             await self._store.close()
-            await self._documents.close()
+            await self._backend.history.close()
             await self.tokens.close()
             await self.trust.close()
 
@@ -304,12 +301,13 @@ class ControlPlane:
         settings, secrets = self._settings, self.trust.secrets
         tls = CheckTls(self.trust.authority, self.trust_domain).context
         log.info(
-            "control plane started", xds=settings.xds, api=settings.api, registry=settings.registry
+            "control plane started", xds=settings.xds, api=settings.api, registry=self._backend.name
         )
+        registry = self._backend.registry(tls)
         async with asyncio.TaskGroup() as tasks:
             running = [
-                tasks.create_task(make_registry(settings, self.take_catalog, tls), name="registry"),
-                tasks.create_task(self._store.run(self.take_config), name="config"),
+                tasks.create_task(registry.run(self.take_catalog), name="registry"),
+                tasks.create_task(self._store.follow(self.take_config), name="config"),
                 tasks.create_task(
                     import_folder(settings.config, self._store, self._objects, self._history),
                     name="import",
@@ -321,7 +319,7 @@ class ControlPlane:
             if secrets is not None:
                 renewing = secrets.run(lambda: self._ads.connected, self._ads.publish_to)
                 running.append(tasks.create_task(renewing, name="certificates"))
-            registrar = make_registrar(settings, tls)
+            registrar = self._backend.registrar(tls)
             if registrar is not None:
                 running.append(tasks.create_task(registrar, name="registrar"))
             await stop.wait()

@@ -19,7 +19,7 @@ from aiohttp import web
 from dockermesh.app.ca_report import is_late, utc_text
 from dockermesh.app.config_dump import config_dump
 from dockermesh.ca import Leaf
-from dockermesh.kubeapi.auth import TokenGate, require_token
+from dockermesh.http.auth import TokenGate, require_token
 from dockermesh.model import Catalog, Endpoint, Workload
 from dockermesh.translate.mtls_report import MtlsReport
 from dockermesh.xds import ProxyStatus, Sync

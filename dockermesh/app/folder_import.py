@@ -7,14 +7,13 @@ from pathlib import Path
 
 import structlog
 
-from dockermesh.app.folder_store import FolderConfigStore
 from dockermesh.config.documents import Reading, read_text
 from dockermesh.config.files import resource_files
 from dockermesh.kubeapi.cache import ObjectCache
 from dockermesh.kubeapi.history import History
 from dockermesh.kubeapi.importing import key_of, take_over
 from dockermesh.kubeapi.status import Failure
-from dockermesh.registry.config_store import ConsulConfigStore
+from dockermesh.registry import ConfigStore
 
 _NO_NAME = "metadata.name is required: generateName makes a new resource each time"
 log = structlog.get_logger(__name__)
@@ -22,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 async def import_folder(
     folder: Path | None,
-    store: ConsulConfigStore | FolderConfigStore,
+    store: ConfigStore,
     objects: ObjectCache,
     history: History,
 ) -> None:

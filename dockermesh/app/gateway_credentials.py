@@ -20,7 +20,7 @@ from dockermesh.ca import open_seal
 from dockermesh.kubeapi.served import SECRET
 from dockermesh.kubeapi.vault import Vault, credential_pair, credential_roots
 from dockermesh.model import Workload, WorkloadKind
-from dockermesh.registry.config_store import StoredResource
+from dockermesh.registry import StoredResource
 from dockermesh.translate.secrets import inline_pair, inline_roots, named_credential, system_roots
 from dockermesh.translate.sidecar_view import named
 from dockermesh.xds import SECRET as SECRET_TYPE

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dockermesh.ca import LEAF_LIFETIME
+from dockermesh.consul.settings import ConsulSettings
 from dockermesh.errors import UsageError
 from dockermesh.model import API_PORT, DEBUG_PORT, XDS_TLS_PORT
-from dockermesh.model.consul import ConsulSettings
 
-REGISTRIES = ("consul", "docker")
 API_AUTH = ("token", "none")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -53,11 +52,12 @@ class ControlPlaneSettings:
     server_names: tuple[str, ...] = ("control-plane.dockermesh", "localhost")
     environment: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def service_domain(self) -> str:
+        """What the host names of services end with, whatever the registry."""
+        return f"service.{self.consul.domain}"
+
     def __post_init__(self) -> None:
-        if self.registry not in REGISTRIES:
-            raise UsageError(
-                f"unknown registry {self.registry!r}", fix=f"use one of: {', '.join(REGISTRIES)}"
-            )
         if self.api_auth not in API_AUTH:
             raise UsageError(
                 f"unknown API authentication {self.api_auth!r}",

@@ -9,6 +9,7 @@ from secrets import token_urlsafe
 
 from dockermesh.ca import private_bytes, write_private
 from dockermesh.errors import DockermeshError
+from dockermesh.runtime.files import FOR_ALL, replace_file
 
 
 def open_token(file: Path) -> str:
@@ -27,7 +28,6 @@ def open_token(file: Path) -> str:
         return token
     token = token_urlsafe(32)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         write_private(file, token.encode())
     except OSError as error:
         raise DockermeshError(
@@ -47,13 +47,9 @@ def publish_roots(folder: Path, roots: bytes) -> None:
     """
     file = folder / "root.pem"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         if file.exists() and file.read_bytes() == roots:
             return
-        draft = folder / ".root.pem.new"
-        draft.write_bytes(roots)
-        draft.chmod(0o644)
-        draft.rename(file)
+        replace_file(file, roots, FOR_ALL)
     except OSError as error:
         raise DockermeshError(
             f"the mesh roots cannot be written: {error.strerror}",

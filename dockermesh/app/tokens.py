@@ -20,15 +20,13 @@ from typing import Any
 import structlog
 
 from dockermesh.app.admission import Admission
-from dockermesh.app.folder_store import FolderConfigStore
 from dockermesh.errors import DockermeshError, InputError, UsageError
 from dockermesh.model import Catalog, Workload
 from dockermesh.model.identity import account_of, is_identity_part
 from dockermesh.model.protocol import parse_protocol
 from dockermesh.model.workload import JOINED
-from dockermesh.registrar.joined import JoinedWorkloads
+from dockermesh.registry import ConfigStore, JoinedWorkloads, StoredResource
 from dockermesh.registry.accept import address_problem, name_problem
-from dockermesh.registry.config_store import ConsulConfigStore, StoredResource
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +46,7 @@ class Tokens:
 
     def __init__(
         self,
-        store: ConsulConfigStore | FolderConfigStore,
+        store: ConfigStore,
         admission: Admission,
         *,
         catalog: Callable[[], Catalog],
@@ -68,7 +66,7 @@ class Tokens:
 
     async def run(self) -> None:
         """Follow the store until cancelled."""
-        await self._store.run(self.take)
+        await self._store.follow(self.take)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -16,8 +16,8 @@ from dockermesh.app.tokens import NotAllowed, Tokens
 from dockermesh.app.trust import Trust
 from dockermesh.ca import Step
 from dockermesh.errors import DockermeshError, NotReadyError, UsageError
-from dockermesh.kubeapi.auth import TokenGate, bearer_of, too_many
-from dockermesh.kubeapi.status import status
+from dockermesh.http.answers import status
+from dockermesh.http.auth import TokenGate, bearer_of, too_many
 
 CA_PATH = "/mesh/ca"
 TOKENS_PATH = "/mesh/tokens"

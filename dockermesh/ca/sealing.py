@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import secrets
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from dockermesh.ca.certificates import AuthorityError
+from dockermesh.runtime.files import PRIVATE, replace_file
 
 log = structlog.get_logger(__name__)
 
@@ -151,14 +151,7 @@ def write_private(path: Path, content: bytes) -> None:
     """Write a file that was never readable by anybody else, and that exists in full or not at
     all.
     """
-    draft = path.with_name(f".{path.name}.new")
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(path)
+    replace_file(path, content, PRIVATE, is_durable=True)
 
 
 def _unreadable(reason: str, where: str, fix: str) -> AuthorityError:

@@ -170,7 +170,7 @@ def command(
     from dockermesh.app.control_plane import run
     from dockermesh.app.logs import configure_logging
     from dockermesh.app.settings import ControlPlaneSettings, parse_lifetime
-    from dockermesh.model.consul import ConsulSettings
+    from dockermesh.consul.settings import ConsulSettings
 
     configure_logging(log_format)
     socket = Path(

@@ -13,18 +13,20 @@ import structlog
 from aiohttp import web
 
 from dockermesh.ca import Seal
+from dockermesh.http.answers import status_object
+from dockermesh.http.auth import Handler, TokenGate, refuse_browsers, require_token
 from dockermesh.kubeapi import discovery, openapi
 from dockermesh.kubeapi.api import Api
-from dockermesh.kubeapi.auth import Handler, TokenGate, refuse_browsers, require_token
 from dockermesh.kubeapi.cache import ObjectCache
 from dockermesh.kubeapi.conditions import Outcome
 from dockermesh.kubeapi.history import History
 from dockermesh.kubeapi.rollback import RollbackApi
 from dockermesh.kubeapi.served import groups
-from dockermesh.kubeapi.status import Failure, status_object, unknown_path
+from dockermesh.kubeapi.status import Failure, unknown_path
 from dockermesh.kubeapi.vault import Vault
 from dockermesh.kubeapi.view import View
-from dockermesh.kubeapi.writer import ConfigStore, Writer
+from dockermesh.kubeapi.writer import Writer
+from dockermesh.registry import ConfigStore
 
 MAX_BODY_BYTES = 4 << 20
 # kubectl accepts an empty document under this type, and fails on any other answer.

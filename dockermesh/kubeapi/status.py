@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aiohttp import web
+from dockermesh.http.answers import status_object
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,28 +63,6 @@ class Target:
     def details(self, **more: Any) -> dict[str, Any]:
         """The `details` of a Status."""
         return {"name": self.name, "group": self.group, "kind": self.plural, **more}
-
-
-def status_object(
-    code: int, reason: str, message: str, details: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """A Status that says that the request failed."""
-    body: dict[str, Any] = {
-        "kind": "Status",
-        "apiVersion": "v1",
-        "metadata": {},
-        "status": "Failure",
-        "message": message,
-        "reason": reason,
-    }
-    if details is not None:
-        body["details"] = dict(details)
-    return body | {"code": code}
-
-
-def status(code: int, reason: str, message: str) -> web.Response:
-    """The answer with that Status."""
-    return web.json_response(status_object(code, reason, message), status=code)
 
 
 def bad_request(message: str) -> Failure:

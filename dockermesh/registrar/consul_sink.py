@@ -14,12 +14,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-import aiohttp
 import structlog
-from consul.callback import CB
-from consul.exceptions import ConsulException
 
-from dockermesh.engine.consul_client import ConsulClient
+from dockermesh.consul.client import ConsulClient
+from dockermesh.consul.errors import consul_errors
 from dockermesh.errors import RegistryError
 from dockermesh.registrar.checks import check_id
 from dockermesh.registrar.desired import Desired
@@ -42,18 +40,6 @@ WORKLOADS = "dockermesh/workloads"
 _TIMEOUT = 40.0
 # How often an unchanged Docker check is confirmed, so that its TTL never runs out.
 _BEAT = 3600.0
-
-
-@contextlib.asynccontextmanager
-async def consul_errors(where: str) -> AsyncIterator[None]:
-    """Turns every failure of the client into a RegistryError."""
-    try:
-        yield
-    except (ConsulException, aiohttp.ClientError, TimeoutError, OSError) as error:
-        text = str(error) or type(error).__name__
-        raise RegistryError(
-            f"Consul failed: {text[:300]}", where=where, fix="see whether Consul runs"
-        ) from error
 
 
 class ConsulSink:
@@ -177,12 +163,7 @@ class ConsulSink:
     async def _put(
         self, path: str, body: Any = None, params: list[tuple[str, str]] | None = None
     ) -> None:
-        data = "" if body is None else json.dumps(body)
-        headers = self._client.prepare_headers()
-        answer = await self._client.http.put(
-            CB.boolean(), path, params, data=data, headers=headers, connections_timeout=_TIMEOUT
-        )
-        if not answer:
+        if not await self._client.put(path, body, params, seconds=_TIMEOUT):
             raise RegistryError(
                 f"Consul does not know {path}", where="agent", fix="none: it is registered again"
             )

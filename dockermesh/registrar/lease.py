@@ -13,11 +13,10 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-import aiohttp
 import structlog
-from consul.exceptions import ConsulException
 
-from dockermesh.engine.consul_client import ConsulClient
+from dockermesh.consul.client import ConsulClient
+from dockermesh.consul.errors import FAILURES, ConsulError, is_unknown
 from dockermesh.model.workload import JOINED
 from dockermesh.registrar.mapping import META_HOST
 
@@ -29,7 +28,6 @@ TTL = 15
 GRACE = 60.0
 _RENEW = 5.0
 _LOOK_EVERY = 3
-_ERRORS = (ConsulException, aiohttp.ClientError, TimeoutError, OSError)
 
 
 def released_since(
@@ -77,7 +75,7 @@ class HostLease:
                     if turn % _LOOK_EVERY == 0:
                         await self._bury()
                     turn += 1
-            except _ERRORS as error:
+            except FAILURES as error:
                 if not self._failing:
                     log.warning(
                         "Consul does not answer", error=str(error)[:200] or type(error).__name__
@@ -115,8 +113,8 @@ class HostLease:
     async def _is_renewed(self) -> bool:
         try:
             return bool(await self._client.session.renew(self._session))
-        except ConsulException as error:
-            if "404" in str(error) or type(error).__name__ == "NotFound":
+        except ConsulError as error:
+            if is_unknown(error):
                 return False
             raise
 

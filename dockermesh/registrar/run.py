@@ -17,10 +17,10 @@ from typing import Any
 
 import structlog
 
-from dockermesh.engine.consul_client import ConsulClient
+from dockermesh.consul.client import ConsulClient
+from dockermesh.consul.settings import ConsulSettings
 from dockermesh.engine.docker import DockerEngine
 from dockermesh.errors import EngineError
-from dockermesh.model.consul import ConsulSettings
 from dockermesh.registrar.consul_sink import ConsulSink
 from dockermesh.registrar.options import Options, parse_flags
 from dockermesh.registrar.registrar import Registrar

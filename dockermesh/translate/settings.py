@@ -27,6 +27,7 @@ from dockermesh.config.api.virtual_service import HTTPRetry, VirtualService
 from dockermesh.config.api.workload import WorkloadEntry
 from dockermesh.config.fields import camel_case, json_name
 from dockermesh.config.resource import Resource
+from dockermesh.model.contract import DEFAULT_SERVICE_DOMAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ class MeshSettings:
 
     `hold_attempts`: how often a request that no app has seen yet is tried again, with back-off from
     50 ms to 1 s; 20 attempts hold it for about 10 s, longer than an app or a pod takes to restart.
-    0 fails it at once. `allow_any`: pass connections to unknown destinations through (Istio:
+    0 fails it at once. `service_domain`: what the host names of services end with, by the control
+    plane's settings. `allow_any`: pass connections to unknown destinations through (Istio:
     outboundTrafficPolicy.mode ALLOW_ANY); otherwise they are refused (REGISTRY_ONLY). `retries` is
     the user's own default, in place of holding. `verify_certificates`: check servers against the
     system's roots where a rule names none. `auto_mtls`: use mutual TLS wherever the endpoint's
@@ -43,6 +45,7 @@ class MeshSettings:
     """
 
     trust_domain: str = "cluster.local"
+    service_domain: str = DEFAULT_SERVICE_DOMAIN
     auto_mtls: bool = True
     minimum_tls: TlsProtocol = TlsProtocol.TLS_AUTO
     hold_attempts: int = 20

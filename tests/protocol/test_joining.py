@@ -20,8 +20,8 @@ from dockermesh.app.joining import Join, Joined, join
 from dockermesh.app.mesh_client import ApiError
 from dockermesh.app.mesh_trust import create_token, revoke, tokens
 from dockermesh.model import Workload
-from dockermesh.registrar.joined import JoinedWorkloads
 from dockermesh.registrar.lease import HostLease
+from dockermesh.registry.consul.joined import JoinedWorkloads
 from dockermesh.xds import CLUSTER
 
 pytestmark = [pytest.mark.consul, pytest.mark.binary]

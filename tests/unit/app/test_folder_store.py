@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from patience import SLACK
 
-from dockermesh.app.folder_store import FolderConfigStore
 from dockermesh.errors import RegistryError
-from dockermesh.registry.config_store import StoredResource
+from dockermesh.registry.consul.config_store import StoredResource
+from dockermesh.registry.folder.config_store import FolderConfigStore
 
 KEY = "networking.istio.io/Gateway/default/front"
 GATEWAY = {
@@ -26,7 +26,7 @@ class Reader:
 
     def __init__(self, store: FolderConfigStore) -> None:
         self.published: asyncio.Queue[Mapping[str, StoredResource]] = asyncio.Queue()
-        self.task = asyncio.create_task(store.run(self.published.put_nowait))
+        self.task = asyncio.create_task(store.follow(self.published.put_nowait))
 
     async def next(self) -> Mapping[str, StoredResource]:
         return await asyncio.wait_for(self.published.get(), 5 * SLACK)

@@ -6,7 +6,7 @@ import pytest
 
 from dockermesh.model import Endpoint, Health, Port, Protocol
 from dockermesh.registry.accept import accepted_names, address_problem, quoted
-from dockermesh.registry.convert import build_service, convert_entries
+from dockermesh.registry.consul.convert import build_service, convert_entries
 
 
 def entry(

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from dockermesh.model import Endpoint, Port, Protocol, Workload
-from dockermesh.registry.assembly import Assembly, Instances
-from dockermesh.registry.convert import Instance
-from dockermesh.registry.guard import GRACE, HOLD, DropGuard
-from dockermesh.registry.pacing import Pacer, backoff
-from dockermesh.registry.workloads import WorkloadRecords
+from dockermesh.registry.consul.assembly import Assembly, Instances
+from dockermesh.registry.consul.convert import Instance
+from dockermesh.registry.consul.guard import GRACE, HOLD, DropGuard
+from dockermesh.registry.consul.pacing import Pacer, backoff
+from dockermesh.registry.consul.workloads import WorkloadRecords
 
 
 def some(

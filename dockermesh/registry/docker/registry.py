@@ -8,14 +8,14 @@ the mesh.
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable, Collection
 
 from dockermesh.model import EMPTY_CATALOG, Catalog
-from dockermesh.registrar.catalog import build_catalog
 from dockermesh.registrar.desired import Desired
 from dockermesh.registrar.options import Options
 from dockermesh.registrar.registrar import Engine, Registrar
+from dockermesh.registry.docker.catalog import build_catalog
+from dockermesh.registry.protocols import Publish, Tls
 
 # Changes that come together make one catalog; short, since a stopping endpoint must leave before
 # its process is gone.
@@ -25,8 +25,9 @@ _COALESCE = 0.005
 class CatalogSink:
     """A sink that gives each new catalog to `publish`."""
 
-    def __init__(self, publish: Callable[[Catalog], None]) -> None:
+    def __init__(self, publish: Publish, domain: str) -> None:
         self._publish = publish
+        self._domain = domain
         self._groups: dict[str, Desired] = {}
         self._expected: set[str] | None = None
         self._catalog: Catalog = EMPTY_CATALOG
@@ -67,7 +68,7 @@ class CatalogSink:
     def _emit(self) -> None:
         registrations = [r for d in self._groups.values() for r in d.registrations]
         workloads = [w for d in self._groups.values() for w in d.workloads]
-        catalog = build_catalog(registrations, workloads, self._catalog)
+        catalog = build_catalog(registrations, workloads, self._catalog, domain=self._domain)
         if catalog != self._catalog or not self._published:
             self._published = True
             self._catalog = catalog
@@ -82,16 +83,17 @@ class DockerRegistry:
         engine: Engine,
         options: Options,
         *,
+        domain: str,
         heal: bool = True,
-        tls: Callable[[], ssl.SSLContext] | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self._engine = engine
         self._options = options
+        self._domain = domain
         self._heal = heal
         self._tls = tls
 
-    async def run(self, publish: Callable[[Catalog], None]) -> None:
+    async def run(self, publish: Publish) -> None:
         """Follow the engine for ever; cancel to stop."""
-        await Registrar(
-            self._engine, CatalogSink(publish), self._options, heal=self._heal, tls=self._tls
-        ).run()
+        sink = CatalogSink(publish, self._domain)
+        await Registrar(self._engine, sink, self._options, heal=self._heal, tls=self._tls).run()

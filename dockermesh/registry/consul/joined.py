@@ -13,12 +13,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from dockermesh.engine.consul_client import ConsulClient
+from dockermesh.consul.client import ConsulClient
+from dockermesh.consul.errors import consul_errors
+from dockermesh.consul.settings import ConsulSettings
 from dockermesh.errors import InputError
 from dockermesh.model import ServedPort, Workload
-from dockermesh.model.consul import ConsulSettings
 from dockermesh.model.workload import JOINED
-from dockermesh.registrar.consul_sink import WORKLOADS, consul_errors
+from dockermesh.registrar.consul_sink import WORKLOADS
 from dockermesh.registrar.mapping import (
     META_ACCOUNT,
     META_HOST,
@@ -31,7 +32,7 @@ from dockermesh.registrar.mapping import (
 _MOST = 1000
 
 
-class JoinedWorkloads:
+class ConsulJoined:
     """Writes to the agent of `settings`."""
 
     def __init__(self, settings: ConsulSettings) -> None:

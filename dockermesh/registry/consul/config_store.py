@@ -12,36 +12,25 @@ import base64
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-import aiohttp
-import consul
 import structlog
 
-from dockermesh.engine.consul_client import ConsulClient
+from dockermesh.consul.client import ConsulClient
+from dockermesh.consul.errors import FAILURES, ConsulError, is_conflict, registry_error
+from dockermesh.consul.settings import ConsulSettings
 from dockermesh.errors import RegistryError
-from dockermesh.model.consul import ConsulSettings
 from dockermesh.registry.accept import quoted
-from dockermesh.registry.watch import Outages, Watch, explain
+from dockermesh.registry.consul.watch import Outages, Watch
+from dockermesh.registry.protocols import StoredResource
 
 PREFIX = "dockermesh/config/"
+TOKENS = "dockermesh/tokens/"
 _TRANSACTION = 64
 """Operations that Consul takes in one transaction."""
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredResource:
-    """One resource as it is stored. `version` is the KV's ModifyIndex: the number to give to `put`
-    and `delete`.
-    """
-
-    key: str
-    resource: Mapping[str, Any]
-    version: int
 
 
 def _text(resource: Mapping[str, Any]) -> str:
@@ -80,7 +69,7 @@ class ConsulConfigStore:
         """Consul's index of what was published last; it grows with every change, removals too."""
         return self._index
 
-    async def run(self, publish: Callable[[Mapping[str, StoredResource]], None]) -> None:
+    async def follow(self, publish: Callable[[Mapping[str, StoredResource]], None]) -> None:
         """Follow the store until cancelled; `publish` gets all resources at first and after every
         change.
         """
@@ -145,8 +134,8 @@ class ConsulConfigStore:
     async def _transact(self, operations: list[dict[str, Any]], _kv: Any) -> bool:
         try:
             await self._connect().txn.put(operations)
-        except consul.ConsulException as error:
-            if str(error).startswith("409"):
+        except ConsulError as error:
+            if is_conflict(error):
                 return False
             raise
         return True
@@ -177,16 +166,13 @@ class ConsulConfigStore:
         kv = self._connect().kv
         try:
             done = bool(await write(kv))
-        except (consul.ConsulException, aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise RegistryError(
-                explain(error, self._settings.address, "a change of the config"),
-                where=key,
-                fix="see that Consul runs and has a leader, then try again",
-            ) from error
+        except FAILURES as error:
+            address = self._settings.address
+            raise registry_error(error, address, "a change of the config", where=key) from error
         if self._read.is_set():
             # At once, as the watch may be pacing itself, and writers wait until their change is
             # seen. If it fails, the watch brings the change.
-            with suppress(consul.ConsulException, aiohttp.ClientError, OSError, TimeoutError):
+            with suppress(*FAILURES):
                 index, items = await kv.get(self._prefix, recurse=True)
                 self._deliver((int(index), items))
         return done

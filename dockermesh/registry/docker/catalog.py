@@ -29,13 +29,18 @@ from dockermesh.registrar.mapping import (
 )
 
 T = TypeVar("T")
-DOMAIN = "service.consul"
 
 
 def build_catalog(
-    registrations: Iterable[Registration], workloads: Iterable[Workload], previous: Catalog
+    registrations: Iterable[Registration],
+    workloads: Iterable[Workload],
+    previous: Catalog,
+    *,
+    domain: str,
 ) -> Catalog:
-    """The catalog of these registrations; `previous` lends the objects that stay."""
+    """The catalog of these registrations, with host names below `domain`; `previous` lends the
+    objects that stay.
+    """
     known = {w.name: w for w in workloads}
     by_name: dict[str, list[Registration]] = {}
     by_compose: dict[str, list[Registration]] = {}
@@ -54,7 +59,7 @@ def build_catalog(
             promised.setdefault(port.service, []).append((workload, port))
     services = {}
     for name in groups.keys() | promised.keys():
-        service = _service(name, groups.get(name, []), promised.get(name, []), known)
+        service = _service(name, domain, groups.get(name, []), promised.get(name, []), known)
         services[service.hostname] = _same(previous.services.get(service.hostname), service)
     kept = {name: _same(previous.workloads.get(name), workload) for name, workload in known.items()}
     return Catalog(MappingProxyType(services), MappingProxyType(kept))
@@ -66,6 +71,7 @@ def _same(old: T | None, new: T) -> T:
 
 def _service(
     name: str,
+    domain: str,
     registrations: list[Registration],
     promised: list[tuple[Workload, ServedPort]],
     workloads: Mapping[str, Workload],
@@ -82,7 +88,7 @@ def _service(
     ]
     return Service(
         name=name,
-        hostname=f"{name}.{DOMAIN}",
+        hostname=f"{name}.{domain}",
         ports=tuple(Port(number, protocol) for number, protocol in sorted(ports.items())),
         endpoints=tuple(_endpoint(r, workloads) for r in registrations if r.address),
         namespace=namespaces[0],

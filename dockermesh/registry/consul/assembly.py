@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from dockermesh.model.service import Service
 from dockermesh.registry.accept import OWN_SERVICE
-from dockermesh.registry.convert import Instance, build_service
+from dockermesh.registry.consul.convert import Instance, build_service
 
 Instances = tuple[Instance, ...]
 

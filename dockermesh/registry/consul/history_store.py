@@ -8,13 +8,10 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
-import aiohttp
-import consul
-
-from dockermesh.engine.consul_client import ConsulClient
-from dockermesh.errors import RegistryError
-from dockermesh.model.consul import ConsulSettings
-from dockermesh.registry.watch import explain
+from dockermesh.consul.api import KeyValues
+from dockermesh.consul.client import ConsulClient
+from dockermesh.consul.errors import FAILURES, registry_error
+from dockermesh.consul.settings import ConsulSettings
 
 PREFIX = "dockermesh/history/"
 T = TypeVar("T")
@@ -60,14 +57,11 @@ class ConsulDocuments:
         if client is not None:
             await client.close()
 
-    async def _ask(self, action: Callable[[Any], Awaitable[T]]) -> T:
+    async def _ask(self, action: Callable[[KeyValues], Awaitable[T]]) -> T:
         if self._client is None:
             self._client = ConsulClient(self._settings)
         try:
             return await action(self._client.kv)
-        except (consul.ConsulException, aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise RegistryError(
-                explain(error, self._settings.address, "the history of the config"),
-                where=PREFIX,
-                fix="see that Consul runs and has a leader, then try again",
-            ) from error
+        except FAILURES as error:
+            address, what = self._settings.address, "the history of the config"
+            raise registry_error(error, address, what, where=PREFIX) from error

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from dockermesh.errors import RegistryError
+from dockermesh.runtime.files import replace_file
 
 
 class FolderDocuments:
-    """The same operations as `ConsulDocuments`, on files `<folder>/<rest of the path, with ~ for
-    />.json`.
-    """
+    """`Documents` on files `<folder>/<rest of the path, with ~ for />.json`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -47,11 +46,8 @@ class FolderDocuments:
         file = self._folder / folder / f"{rest.replace('/', '~')}.json"
         if file.exists():
             return False
-        draft = file.with_suffix(".new")
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps(document))
-            draft.rename(file)
+            replace_file(file, json.dumps(document).encode())
         except OSError as error:
             raise RegistryError(f"cannot be saved: {error.strerror}", where=str(file)) from error
         return True

@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from dockermesh.engine.consul_client import ConsulClient
-from dockermesh.registry.pacing import backoff
-from dockermesh.registry.watch import Outages, Watch, is_refused_connection
+from dockermesh.consul.client import ConsulClient
+from dockermesh.consul.errors import is_refused_connection
+from dockermesh.registry.consul.pacing import backoff
+from dockermesh.registry.consul.watch import Outages, Watch
 
 Deliver = Callable[[str, Any], None]
 _READERS = 8

@@ -1,4 +1,4 @@
-"""The Consul client of all parts: py-consul's asyncio API over connections that we control.
+"""The Consul client of all parts: py-consul's asyncio API over connections that we control, typed.
 
 py-consul's own transport knows neither unix sockets, CA and client certificates, token files,
 namespaces nor the limit of connections per client address. Ours adds them.
@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import ipaddress
+import json
 import random
 import socket
 import ssl
@@ -27,10 +28,12 @@ from typing import Any
 import aiohttp
 import consul.aio
 import consul.base
+from consul.callback import CB
 from yarl import URL
 
+from dockermesh.consul.api import Agent, Catalog, Health, KeyValues, Sessions, Transactions
+from dockermesh.consul.settings import ConsulSettings
 from dockermesh.errors import InputError
-from dockermesh.model.consul import ConsulSettings
 
 _STOCK_QUOTA = 90
 _SOURCES = 16
@@ -59,6 +62,14 @@ class ConsulClient(consul.aio.Consul):  # type: ignore[misc]  # py-consul is unt
     `await close()`.
     """
 
+    agent: Agent
+    catalog: Catalog
+    health: Health
+    http: HTTPClient
+    kv: KeyValues
+    session: Sessions
+    txn: Transactions
+
     def __init__(self, settings: ConsulSettings) -> None:
         self.settings = settings
         super().__init__(
@@ -81,10 +92,32 @@ class ConsulClient(consul.aio.Consul):  # type: ignore[misc]  # py-consul is unt
         """The transport; called by py-consul's constructor."""
         return HTTPClient(self.settings)
 
+    async def put(
+        self,
+        path: str,
+        body: Any = None,
+        params: list[tuple[str, str]] | None = None,
+        *,
+        seconds: float | None = None,
+    ) -> bool:
+        """A PUT of a JSON body, for what py-consul has no method for; False on 404.
+
+        `seconds` is how long it may take.
+        """
+        done = await self.http.put(
+            CB.boolean(),
+            path,
+            params,
+            data="" if body is None else json.dumps(body),
+            headers=self.prepare_headers(),
+            connections_timeout=seconds,
+        )
+        return bool(done)
+
     @property
     def capacity(self) -> int:
         """How many requests may be in flight at once."""
-        return int(self.http.capacity)
+        return self.http.capacity
 
     @property
     def wait(self) -> str:

@@ -22,7 +22,7 @@ from collections.abc import Container, Sized
 from dataclasses import dataclass
 from typing import Protocol
 
-from dockermesh.registry.assembly import Instances
+from dockermesh.registry.consul.assembly import Instances
 
 GRACE = 0.3
 WINDOW = 5.0

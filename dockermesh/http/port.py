@@ -16,9 +16,9 @@ from contextlib import suppress
 
 from aiohttp import web
 
-from dockermesh.app.credentials import load_leaf
 from dockermesh.ca import Authority, AuthorityError, Leaf
 from dockermesh.errors import DockermeshError
+from dockermesh.http.credentials import load_leaf
 
 _HANDSHAKE = 0x16
 _FIRST_BYTE_S = 30.0

@@ -8,26 +8,16 @@ present text fails.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
-import consul
-
-from dockermesh.engine.consul_client import ConsulClient
+from dockermesh.consul.client import ConsulClient
+from dockermesh.consul.errors import FAILURES, registry_error
+from dockermesh.consul.settings import ConsulSettings
 from dockermesh.errors import RegistryError
-from dockermesh.model.consul import ConsulSettings
-from dockermesh.registry.watch import Outages, Watch, explain
+from dockermesh.registry.consul.watch import Outages, Watch
+from dockermesh.registry.protocols import Sealed
 
 KEY = "dockermesh/ca"
-
-
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """The text and its version; no text and version 0 when there is none."""
-
-    text: str = ""
-    version: int = 0
 
 
 class ConsulSealedStore:
@@ -44,7 +34,7 @@ class ConsulSealedStore:
         try:
             # A follower's answer may be old, and an old answer here could make a second CA.
             _, item = await self._connect().kv.get(KEY, consistency="consistent")
-        except (consul.ConsulException, aiohttp.ClientError, OSError, TimeoutError) as error:
+        except FAILURES as error:
             raise self._failed(error, "a read of the CA") from error
         return _sealed(item)
 
@@ -54,7 +44,7 @@ class ConsulSealedStore:
         """
         try:
             return bool(await self._connect().kv.put(KEY, text, cas=version))
-        except (consul.ConsulException, aiohttp.ClientError, OSError, TimeoutError) as error:
+        except FAILURES as error:
             raise self._failed(error, "a change of the CA") from error
 
     async def follow(self, publish: Callable[[Sealed], None]) -> None:
@@ -79,11 +69,7 @@ class ConsulSealedStore:
         return self._client
 
     def _failed(self, error: BaseException, what: str) -> RegistryError:
-        return RegistryError(
-            explain(error, self._settings.address, what),
-            where=self.where,
-            fix="see that Consul runs and has a leader, then try again",
-        )
+        return registry_error(error, self._settings.address, what, where=self.where)
 
 
 def _sealed(item: Any) -> Sealed:

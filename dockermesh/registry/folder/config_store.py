@@ -18,7 +18,8 @@ from typing import Any
 import structlog
 
 from dockermesh.errors import RegistryError
-from dockermesh.registry.config_store import StoredResource
+from dockermesh.registry.protocols import StoredResource
+from dockermesh.runtime.files import replace_file
 
 log = structlog.get_logger(__name__)
 _VERSION = "$version"
@@ -26,9 +27,7 @@ _VERSION = "$version"
 
 
 class FolderConfigStore:
-    """The same operations as `ConsulConfigStore`, on files
-    `<group>~<kind>~<namespace>~<name>.json`.
-    """
+    """A `ConfigStore` on files `<group>~<kind>~<namespace>~<name>.json`."""
 
     problem = ""
 
@@ -43,7 +42,7 @@ class FolderConfigStore:
         """The version of the whole; it grows with every change, removals too."""
         return self._version
 
-    async def run(self, publish: Callable[[Mapping[str, StoredResource]], None]) -> None:
+    async def follow(self, publish: Callable[[Mapping[str, StoredResource]], None]) -> None:
         """Publish everything now and after every write, until cancelled."""
         self._load()
         while True:
@@ -56,11 +55,9 @@ class FolderConfigStore:
         if not self._is_at(key, version):
             return False
         file = self._file(key)
-        draft = file.with_suffix(".new")
+        text = json.dumps({_VERSION: self._version + 1, **resource})
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps({_VERSION: self._version + 1, **resource}))
-            draft.rename(file)
+            replace_file(file, text.encode())
         except OSError as error:
             raise RegistryError(f"cannot be saved: {error.strerror}", where=str(file)) from error
         self._version += 1

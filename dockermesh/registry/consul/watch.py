@@ -9,17 +9,15 @@ past until that index comes again.
 from __future__ import annotations
 
 import asyncio
-import errno
 import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import aiohttp
-import consul
 import structlog
 
-from dockermesh.registry.pacing import Pacer, backoff
+from dockermesh.consul.errors import explain
+from dockermesh.registry.consul.pacing import Pacer, backoff
 
 Fetch = Callable[[int | None], Awaitable[tuple[Any, Any]]]
 _WAKE_SPREAD = 0.3
@@ -151,38 +149,3 @@ class Watch:
 async def _sleep(seconds: float) -> None:
     if seconds > 0:
         await asyncio.sleep(seconds)
-
-
-def explain(error: BaseException, address: str, what: str) -> str:
-    """A plain sentence for the operator."""
-    if isinstance(error, consul.ACLPermissionDenied):
-        return (
-            f"Consul at {address} refused {what} (403: {_short(error)}). Set CONSUL_HTTP_TOKEN to a"
-            ' token with service_prefix "" read, node_prefix "" read and key_prefix "dockermesh/"'
-            " write."
-        )
-    if isinstance(error, consul.ConsulException):
-        return f"Consul at {address} failed to answer {what} ({_short(error)})."
-    if isinstance(error, TimeoutError):
-        return f"Consul at {address} did not answer {what} in time."
-    if isinstance(error, OSError | aiohttp.ClientError):
-        return f"Consul at {address} cannot be reached ({_short(error)})."
-    return (
-        f"Consul at {address} answered {what} with something else than expected"
-        f" ({type(error).__name__})."
-    )
-
-
-def is_refused_connection(error: BaseException) -> bool:
-    """Whether Consul dropped this connection, as it does beyond its limit per client address."""
-    if isinstance(error, consul.ConsulException):
-        return str(error).startswith("429")
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return False
-    reset = isinstance(error, OSError) and error.errno in (errno.ECONNRESET, errno.EPIPE)
-    return reset or isinstance(error, aiohttp.ServerDisconnectedError)
-
-
-def _short(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return ascii(text[:160])[1:-1]

@@ -10,25 +10,31 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
 
-from dockermesh.engine.consul_client import ConsulClient
+from dockermesh.consul.client import ConsulClient
+from dockermesh.consul.settings import ConsulSettings
 from dockermesh.model.catalog import Catalog
-from dockermesh.model.consul import ConsulSettings
 from dockermesh.model.service import Service
 from dockermesh.model.workload import Workload
 from dockermesh.registry.accept import accepted_names, quoted
-from dockermesh.registry.assembly import Assembly, Instances
-from dockermesh.registry.convert import convert_entries
-from dockermesh.registry.follow import FewConnections, Follower, PerService, Start, refused_by_limit
-from dockermesh.registry.guard import HOLD, DropGuard
-from dockermesh.registry.watch import Outages, Watch
-from dockermesh.registry.workloads import PREFIX, WorkloadRecords
+from dockermesh.registry.consul.assembly import Assembly, Instances
+from dockermesh.registry.consul.convert import convert_entries
+from dockermesh.registry.consul.follow import (
+    FewConnections,
+    Follower,
+    PerService,
+    Start,
+    refused_by_limit,
+)
+from dockermesh.registry.consul.guard import HOLD, DropGuard
+from dockermesh.registry.consul.watch import Outages, Watch
+from dockermesh.registry.consul.workloads import PREFIX, WorkloadRecords
+from dockermesh.registry.protocols import Publish
 
-Publish = Callable[[Catalog], None]
 _MIN_INTERVAL = 0.02
 _RESERVE = 12
 _REFUSALS = 3

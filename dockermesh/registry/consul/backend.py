@@ -1,0 +1,53 @@
+"""Consul as the only place with state: services, workloads, config, history, tokens, the CA."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+
+from dockermesh.consul.client import ConsulClient
+from dockermesh.consul.settings import ConsulSettings
+from dockermesh.engine.docker import DockerEngine
+from dockermesh.registrar.consul_sink import ConsulSink
+from dockermesh.registrar.options import Options
+from dockermesh.registrar.registrar import Registrar
+from dockermesh.registrar.run import complete_options
+from dockermesh.registry.consul.config_store import TOKENS, ConsulConfigStore
+from dockermesh.registry.consul.history_store import ConsulDocuments
+from dockermesh.registry.consul.joined import ConsulJoined
+from dockermesh.registry.consul.registry import ConsulRegistry
+from dockermesh.registry.consul.sealed_store import ConsulSealedStore
+from dockermesh.registry.protocols import Registry, Tls
+
+
+class ConsulBackend:
+    """`registrar` are the options of this host's registrar; None if it is a process of its own."""
+
+    name = "consul"
+
+    def __init__(self, settings: ConsulSettings, registrar: Options | None = None) -> None:
+        self._settings = settings
+        self._registrar = registrar
+        self.config = ConsulConfigStore(settings)
+        self.tokens = ConsulConfigStore(settings, TOKENS)
+        self.history = ConsulDocuments(settings)
+        self.sealed = ConsulSealedStore(settings)
+        self.joined = ConsulJoined(settings)
+
+    def registry(self, tls: Tls) -> Registry:
+        """Consul's catalog. Its checks are asked by Consul, or by a registrar."""
+        return ConsulRegistry(self._settings)
+
+    def registrar(self, tls: Tls) -> Coroutine[Any, Any, None] | None:
+        """This host's registrar, if it runs in this process."""
+        return _register(self._settings, self._registrar, tls) if self._registrar else None
+
+
+async def _register(settings: ConsulSettings, options: Options, tls: Tls) -> None:
+    engine = DockerEngine()
+    options = await complete_options(engine, options)
+    client = ConsulClient(settings)
+    try:
+        await Registrar(engine, ConsulSink(client, options.owner), options, tls=tls).run()
+    finally:
+        await client.close()
