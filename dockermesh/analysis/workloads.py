@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dockermesh.analysis.objects import Item, dig, mappings, texts
 from dockermesh.model.catalog import Catalog
+from dockermesh.model.contract import INGRESS_GATEWAY
 from dockermesh.model.workload import WorkloadKind
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def default_gateway(namespace: str) -> AnalyzedWorkload:
     makes.
     """
     return AnalyzedWorkload(
-        "istio-ingressgateway",
+        INGRESS_GATEWAY,
         namespace,
         _GATEWAY_LABELS,
         in_mesh=False,

@@ -7,7 +7,8 @@ from types import MappingProxyType
 
 from dockermesh.app.settings import ControlPlaneSettings
 from dockermesh.errors import UsageError
-from dockermesh.registrar.options import DEFAULT_NETWORK, Options
+from dockermesh.model.contract import ENV_NETWORK, MESH_NETWORK
+from dockermesh.registrar.options import Options
 from dockermesh.registry import Backend
 from dockermesh.registry.consul.backend import ConsulBackend
 from dockermesh.registry.docker.backend import DockerBackend
@@ -38,5 +39,5 @@ def choose_backend(settings: ControlPlaneSettings) -> Backend:
 
 def _options(settings: ControlPlaneSettings) -> Options:
     # Inside a mesh, containers are reached at their own addresses on the mesh network.
-    network = settings.environment.get("DOCKERMESH_NETWORK") or DEFAULT_NETWORK
+    network = settings.environment.get(ENV_NETWORK) or MESH_NETWORK
     return Options(internal=True, network=network, run_checks=settings.run_checks)

@@ -12,6 +12,12 @@ from dockermesh.ca import LEAF_LIFETIME
 from dockermesh.consul.settings import ConsulSettings
 from dockermesh.errors import UsageError
 from dockermesh.model import API_PORT, DEBUG_PORT, XDS_TLS_PORT
+from dockermesh.model.contract import (
+    CONTROL_PLANE_HOST,
+    DEFAULT_TRUST_DOMAIN,
+    STATE_PATH,
+    TRUST_PATH,
+)
 
 API_AUTH = ("token", "none")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -38,18 +44,18 @@ class ControlPlaneSettings:
     run_checks: bool = False
     consul: ConsulSettings = field(default_factory=ConsulSettings)
     config: Path | None = None
-    state_dir: Path = Path("/var/lib/dockermesh")
-    trust_dir: Path = Path("/etc/dockermesh/trust")
+    state_dir: Path = Path(STATE_PATH)
+    trust_dir: Path = Path(TRUST_PATH)
     ca_dir: Path | None = None
     ca_passphrase_file: Path | None = None
-    trust_domain: str = "cluster.local"
+    trust_domain: str = DEFAULT_TRUST_DOMAIN
     xds: str = f"0.0.0.0:{XDS_TLS_PORT}"
     xds_plaintext: str = ""
     api_auth: str = "token"
     api: str = f"127.0.0.1:{API_PORT}"
     debug: str = f"127.0.0.1:{DEBUG_PORT}"
     leaf_lifetime: datetime.timedelta = LEAF_LIFETIME
-    server_names: tuple[str, ...] = ("control-plane.dockermesh", "localhost")
+    server_names: tuple[str, ...] = (CONTROL_PLANE_HOST, "localhost")
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property

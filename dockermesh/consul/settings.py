@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from dockermesh.errors import InputError
+from dockermesh.model.contract import CONSUL_DOMAIN, ENV_CONSUL_DOMAIN
 
 _TRUE = frozenset({"1", "t", "true", "yes", "on"})
 _FALSE = frozenset({"0", "f", "false", "no", "off"})
@@ -43,7 +44,7 @@ class ConsulSettings:
     namespace: str = ""
     partition: str = ""
     datacenter: str = ""
-    domain: str = "consul"
+    domain: str = CONSUL_DOMAIN
     max_connections: int = 0
     wait: float = 0.0
     allow_loopback: bool = False
@@ -84,7 +85,7 @@ class ConsulSettings:
             namespace=env.get("CONSUL_NAMESPACE", ""),
             partition=env.get("CONSUL_PARTITION", ""),
             datacenter=env.get("CONSUL_DATACENTER", ""),
-            domain=env.get("DOCKERMESH_CONSUL_DOMAIN", "").strip(".") or "consul",
+            domain=env.get(ENV_CONSUL_DOMAIN, "").strip(".") or CONSUL_DOMAIN,
             max_connections=_count(env, "DOCKERMESH_CONSUL_MAX_CONNECTIONS"),
             allow_loopback=_boolean(env, "DOCKERMESH_ALLOW_LOOPBACK", False),
         )

@@ -18,6 +18,7 @@ import requests
 
 from dockermesh.engine.events import ACTIONS, EventStream
 from dockermesh.errors import EngineError
+from dockermesh.model.contract import DOCKER_SOCKET
 
 T = TypeVar("T")
 _TIMEOUT = 30
@@ -115,7 +116,7 @@ class DockerEngine:
         except (docker.errors.DockerException, requests.RequestException, OSError) as error:
             raise EngineError(
                 f"cannot talk to the Docker engine: {error}",
-                where=self._settings.get("base_url", "unix:///var/run/docker.sock"),
+                where=self._settings.get("base_url", f"unix://{DOCKER_SOCKET}"),
                 fix="start Docker, or set DOCKER_HOST to where it listens",
             ) from error
 

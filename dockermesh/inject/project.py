@@ -20,6 +20,7 @@ from dockermesh.inject.pod import Service, app, follower, pod, proxy, run_volume
 from dockermesh.inject.ports import map_ports, split_ports
 from dockermesh.inject.references import rewritten
 from dockermesh.inject.settings import project_settings, string_map
+from dockermesh.model import contract
 
 _WORKERS = 1
 _GRACE = "10s"  # Docker's own, where the service names none
@@ -80,7 +81,7 @@ def inject_project(project: Mapping[str, Any], options: InjectOptions) -> Inject
     """
     settings = project_settings(project)
     plan = make_plan(project, settings)
-    mesh_name = options.network or settings.network or names.DEFAULT_NETWORK
+    mesh_name = options.network or settings.network or contract.MESH_NETWORK
     mesh_key = _network_key(project.get("networks") or {}, mesh_name)
     moving, staying, notices = split_ports(plan.meshed.values())
     user = user_ports(options.config, plan.project)
@@ -147,10 +148,10 @@ def _document(
         shared["networks"].setdefault(
             sidecars.mesh_key, {"name": sidecars.mesh_name, "external": True}
         )
-        shared["volumes"][names.TRUST_VOLUME] = {"name": names.TRUST_VOLUME, "external": True}
+        shared["volumes"][contract.TRUST_VOLUME] = {"name": contract.TRUST_VOLUME, "external": True}
     shared["configs"] |= dict(sorted(sidecars.configs.items()))
     for name, service in services.items():
-        if string_map(service.get("labels")).get(names.ROLE) == "pod":
+        if string_map(service.get("labels")).get(contract.LABEL_ROLE) == "pod":
             shared["volumes"][names.run_volume(name)] = run_volume()
     title = {"name": kept.pop("name")} if "name" in kept else {}
     return {
@@ -166,7 +167,7 @@ def _network_key(networks: Mapping[str, Any], mesh_name: str) -> str:
     for key, network in networks.items():
         if (network or {}).get("name", key) == mesh_name:
             return key
-    key = names.DEFAULT_NETWORK
+    key = contract.MESH_NETWORK
     while key in networks:
         key += "-mesh"
     return key

@@ -13,9 +13,6 @@ from dockermesh.model.identity import Identity, account_of
 from dockermesh.model.protocol import Protocol
 from dockermesh.model.service import NO_LABELS
 
-TRUST_PATH = "/etc/dockermesh/trust"
-"""Where every pod has the mesh's root mounted."""
-
 JOINED = "joined"
 """The host and project of workloads outside Docker. No registrar owns them: they stay until they
 are revoked.

@@ -24,8 +24,9 @@ from yarl import URL
 
 from dockermesh.config.checks import parse_duration
 from dockermesh.errors import DockermeshError
+from dockermesh.model.contract import META_CONTAINER, META_WORKLOAD
 from dockermesh.registrar.checks import HealthStatus
-from dockermesh.registrar.mapping import META_CONTAINER, META_WORKLOAD, Registration
+from dockermesh.registrar.mapping import Registration
 
 log = structlog.get_logger(__name__)
 

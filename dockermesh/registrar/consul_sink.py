@@ -19,22 +19,22 @@ import structlog
 from dockermesh.consul.client import ConsulClient
 from dockermesh.consul.errors import consul_errors
 from dockermesh.errors import RegistryError
-from dockermesh.registrar.checks import check_id
-from dockermesh.registrar.desired import Desired
-from dockermesh.registrar.lease import HostLease
-from dockermesh.registrar.mapping import (
+from dockermesh.model.contract import (
+    KEY_WORKLOADS,
     META_CONTAINER,
     META_HASH,
     META_HOST,
     META_WORKLOAD,
-    Registration,
 )
+from dockermesh.registrar.checks import check_id
+from dockermesh.registrar.desired import Desired
+from dockermesh.registrar.lease import HostLease
+from dockermesh.registrar.mapping import Registration
 from dockermesh.registrar.plan import Entry, plan_registrations
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-WORKLOADS = "dockermesh/workloads"
 # Slow answers are waited for: giving up early would only put more load on a Consul that is slow
 # already.
 _TIMEOUT = 40.0
@@ -72,7 +72,7 @@ class ConsulSink:
             services, checks, (_, pairs) = await asyncio.gather(
                 self._client.agent.services(),
                 self._client.agent.checks(),
-                self._client.kv.get(f"{WORKLOADS}/{self._host}/", recurse=True),
+                self._client.kv.get(f"{KEY_WORKLOADS}{self._host}/", recurse=True),
             )
         self._entries = self._merge(_entries(services or {}, checks or {}), self._entries, start)
         found = {p["Key"]: (p["Value"] or b"").decode("utf-8", "replace") for p in pairs or ()}
@@ -97,7 +97,7 @@ class ConsulSink:
         updates = {r.id: r for r in (*plan.update, *self._due(desired.registrations))}
         for registration in plan.register:
             updates.pop(registration.id, None)
-        prefix = f"{WORKLOADS}/{self._host}/"
+        prefix = f"{KEY_WORKLOADS}{self._host}/"
         workloads = {
             prefix + w.name: json.dumps(w.to_dict(), sort_keys=True) for w in desired.workloads
         }
@@ -119,7 +119,7 @@ class ConsulSink:
 
     async def retain(self, groups: Collection[str]) -> None:
         """Remove this host's entries of containers that are gone."""
-        prefix = f"{WORKLOADS}/{self._host}/"
+        prefix = f"{KEY_WORKLOADS}{self._host}/"
         stale = [
             e for e in self._entries.values() if e.host == self._host and e.group not in groups
         ]

@@ -15,24 +15,17 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from dockermesh.model import TRUST_PATH
+from dockermesh.model.contract import (
+    LABEL_ACCOUNT,
+    LABEL_PREFIX,
+    LABEL_ROLE,
+    LABEL_SERVICE,
+    LABEL_WORKLOAD,
+    TRUST_PATH,
+)
 from dockermesh.model.identity import account_of
 from dockermesh.model.service import NO_LABELS
 
-ROLE = "dockermesh.io/role"
-WORKLOAD = "dockermesh.io/workload"
-SERVICE = "dockermesh.io/service"
-KIND = "dockermesh.io/kind"
-NAMESPACE = "dockermesh.io/namespace"
-SERVICE_ACCOUNT = "dockermesh.io/service-account"
-NETWORK = "dockermesh.io/network"
-LABELS = "dockermesh.io/labels"
-ALIASES = "dockermesh.io/aliases"
-CONFIG = "dockermesh.io/config"
-PROJECT = "com.docker.compose.project"
-ONE_OFF = "com.docker.compose.oneoff"
-
-_OURS = "dockermesh.io/"
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)?$")
 
 
@@ -89,7 +82,7 @@ class Container:
     @property
     def role(self) -> str:
         """`pod`, `proxy`, `app`, or empty for a container outside the mesh."""
-        return self.labels.get(ROLE, "")
+        return self.labels.get(LABEL_ROLE, "")
 
     @property
     def joined(self) -> str:
@@ -114,7 +107,7 @@ class Container:
         service's name.
         """
         return account_of(
-            self.labels.get(SERVICE_ACCOUNT, ""), self.labels.get(SERVICE, ""), service
+            self.labels.get(LABEL_ACCOUNT, ""), self.labels.get(LABEL_SERVICE, ""), service
         )
 
     def address(self, network: str) -> str:
@@ -127,7 +120,7 @@ class Container:
 
 def group_of(container_id: str, labels: Mapping[str, str]) -> str:
     """The group of a container of which only id and labels are known, as in events and listings."""
-    return labels.get(WORKLOAD) or container_id[:12]
+    return labels.get(LABEL_WORKLOAD) or container_id[:12]
 
 
 def parse_time(text: str) -> int:
@@ -179,7 +172,7 @@ def _believed(labels: Mapping[str, str], host: Mapping[str, Any]) -> dict[str, s
     Docker shows the labels of image and container as one. What no image can set is how a container
     is made: a pod gets the mesh's root mounted, the others join a pod's network.
     """
-    role = labels.get(ROLE, "")
+    role = labels.get(LABEL_ROLE, "")
     made_so = (
         TRUST_PATH in _mount_targets(host)
         if role == "pod"
@@ -187,7 +180,7 @@ def _believed(labels: Mapping[str, str], host: Mapping[str, Any]) -> dict[str, s
     )
     if not role or made_so:
         return dict(labels)
-    return {key: value for key, value in labels.items() if not key.startswith(_OURS)}
+    return {key: value for key, value in labels.items() if not key.startswith(LABEL_PREFIX)}
 
 
 def _mount_targets(host: Mapping[str, Any]) -> set[str]:

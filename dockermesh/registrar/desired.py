@@ -12,8 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from dockermesh.model import ServedPort, Workload, WorkloadKind
-from dockermesh.registrar import container as labels
+from dockermesh.model import ServedPort, Workload, WorkloadKind, contract
 from dockermesh.registrar.checks import HealthStatus, all_of
 from dockermesh.registrar.container import Container
 from dockermesh.registrar.mapping import Registration, Skipped, map_container
@@ -141,24 +140,24 @@ def _workload(
     by_role = {m.role: m for m in sorted(members, key=lambda m: m.state.running)}
     app, proxy = by_role.get("app"), by_role.get("proxy")
     registrations = map_container(app, pod, options)[0] if app else ()
-    service = registrations[0].name if registrations else pod.labels.get(labels.SERVICE, "")
-    network = pod.labels.get(labels.NETWORK) or options.network
+    service = registrations[0].name if registrations else pod.labels.get(contract.LABEL_SERVICE, "")
+    network = pod.labels.get(contract.LABEL_NETWORK) or options.network
     return Workload(
         id=pod.id,
-        name=pod.labels.get(labels.WORKLOAD, ""),
+        name=pod.labels.get(contract.LABEL_WORKLOAD, ""),
         service=service,
         kind=_kind(pod),
-        namespace=pod.labels.get(labels.NAMESPACE) or "default",
+        namespace=pod.labels.get(contract.LABEL_NAMESPACE) or "default",
         service_account=pod.account(service),
         address=pod.address(network),
         host=options.owner,
-        labels=MappingProxyType(json_labels(pod.labels.get(labels.LABELS, ""))),
-        aliases=tuple(a for a in pod.labels.get(labels.ALIASES, "").split(",") if a),
+        labels=MappingProxyType(json_labels(pod.labels.get(contract.LABEL_LABELS, ""))),
+        aliases=tuple(a for a in pod.labels.get(contract.LABEL_ALIASES, "").split(",") if a),
         # From the app's definition, so that the ports do not change while it is down or comes up.
         ports=tuple(ServedPort(r.name, r.port, r.protocol.value) for r in registrations),
         token_sha256=token,
-        config=pod.labels.get(labels.CONFIG, ""),
-        project=pod.labels.get(labels.PROJECT, ""),
+        config=pod.labels.get(contract.LABEL_CONFIG, ""),
+        project=pod.labels.get(contract.COMPOSE_PROJECT, ""),
         app_container=app.id if app else "",
         proxy_container=proxy.id if proxy else "",
         published=_published(pod),
@@ -189,7 +188,7 @@ def _is_plain(registration: Registration) -> bool:
 
 
 def _kind(pod: Container) -> WorkloadKind:
-    is_gateway = pod.labels.get(labels.KIND) == WorkloadKind.GATEWAY
+    is_gateway = pod.labels.get(contract.LABEL_KIND) == WorkloadKind.GATEWAY
     return WorkloadKind.GATEWAY if is_gateway else WorkloadKind.SIDECAR
 
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from dockermesh.model import WorkloadKind
-from dockermesh.registrar.container import KIND, Container
+from dockermesh.model.contract import LABEL_KIND
+from dockermesh.registrar.container import Container
 from dockermesh.registrar.desired import is_stranded
 
 # Ended with the pod (by the engine, at shutdown) rather than by the user's hand: within this time
@@ -118,7 +119,7 @@ def _ending(
 ) -> Action | None:
     if pod is None or is_stranded(proxy, pod):
         return Action(Verb.STOP, proxy, "it was told to stop, and its network is gone")
-    if pod.labels.get(KIND) == WorkloadKind.GATEWAY:
+    if pod.labels.get(LABEL_KIND) == WorkloadKind.GATEWAY:
         return None  # it ends by itself, since nobody takes its place
     served = [c for c in containers if c.joined == pod.id and c.role != "proxy" and c.state.running]
     if not served:

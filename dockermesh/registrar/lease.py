@@ -17,13 +17,11 @@ import structlog
 
 from dockermesh.consul.client import ConsulClient
 from dockermesh.consul.errors import FAILURES, ConsulError, is_unknown
+from dockermesh.model.contract import KEY_HOSTS, KEY_WORKLOADS, META_HOST
 from dockermesh.model.workload import JOINED
-from dockermesh.registrar.mapping import META_HOST
 
 log = structlog.get_logger(__name__)
 
-HOSTS = "dockermesh/hosts"
-_WORKLOADS = "dockermesh/workloads"
 TTL = 15
 GRACE = 60.0
 _RENEW = 5.0
@@ -106,7 +104,7 @@ class HostLease:
         if not self._acquired:
             value = json.dumps({"host": self._host})
             self._acquired = bool(
-                await self._client.kv.put(f"{HOSTS}/{self._host}", value, acquire=self._session)
+                await self._client.kv.put(f"{KEY_HOSTS}{self._host}", value, acquire=self._session)
             )
         return renewed
 
@@ -132,13 +130,11 @@ class HostLease:
     async def _look(self) -> tuple[dict[str, str], set[str]]:
         """Sessions by host, and all hosts that own something."""
         (_, leases), (_, keys) = await asyncio.gather(
-            self._client.kv.get(f"{HOSTS}/", recurse=True),
-            self._client.kv.get(f"{_WORKLOADS}/", keys=True),
+            self._client.kv.get(KEY_HOSTS, recurse=True),
+            self._client.kv.get(KEY_WORKLOADS, keys=True),
         )
         services = await self._client.agent.services()
-        sessions = {
-            p["Key"].removeprefix(f"{HOSTS}/"): p.get("Session") or "" for p in leases or ()
-        }
+        sessions = {p["Key"].removeprefix(KEY_HOSTS): p.get("Session") or "" for p in leases or ()}
         hosts = {k.split("/")[2] for k in keys or () if k.count("/") >= 3}
         # Outside Docker: no registrar, and so no lease.
         hosts.discard(JOINED)
@@ -148,14 +144,14 @@ class HostLease:
         return sessions, hosts
 
     async def _is_held(self, host: str) -> bool:
-        _, pair = await self._client.kv.get(f"{HOSTS}/{host}")
+        _, pair = await self._client.kv.get(f"{KEY_HOSTS}{host}")
         return bool(pair and pair.get("Session"))
 
     async def _clean(self, host: str) -> None:
         await self._clean_agent(host)
         await self._clean_catalog(host)
-        await self._client.kv.delete(f"{_WORKLOADS}/{host}/", recurse=True)
-        await self._client.kv.delete(f"{HOSTS}/{host}")
+        await self._client.kv.delete(f"{KEY_WORKLOADS}{host}/", recurse=True)
+        await self._client.kv.delete(f"{KEY_HOSTS}{host}")
 
     async def _clean_agent(self, host: str) -> None:
         for service_id, service in ((await self._client.agent.services()) or {}).items():

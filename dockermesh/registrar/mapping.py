@@ -22,10 +22,19 @@ from dockermesh.model import (
     OUTBOUND_PORT,
     PROMETHEUS_PORT,
     READINESS_PORT,
+    contract,
+)
+from dockermesh.model.contract import (
+    META_ACCOUNT,
+    META_CONTAINER,
+    META_HASH,
+    META_HOST,
+    META_NAMESPACE,
+    META_SERVICE,
+    META_WORKLOAD,
 )
 from dockermesh.model.protocol import Protocol, infer_protocol
 from dockermesh.model.service import NO_LABELS
-from dockermesh.registrar import container as labels
 from dockermesh.registrar import gotemplate
 from dockermesh.registrar.checks import (
     Check,
@@ -51,14 +60,6 @@ from dockermesh.registrar.metadata import (
     split_tags,
 )
 from dockermesh.registrar.options import Options
-
-META_HOST = "dockermesh-host"
-META_CONTAINER = "dockermesh-container"
-META_WORKLOAD = "dockermesh-workload"
-META_SERVICE = "dockermesh-service"
-META_NAMESPACE = "dockermesh-namespace"
-META_ACCOUNT = "dockermesh-service-account"
-META_HASH = "dockermesh-hash"
 
 _PROXY_PORTS = {ADMIN_PORT, OUTBOUND_PORT, INBOUND_PORT, READINESS_PORT, DNS_PORT, PROMETHEUS_PORT}
 _PROXY_KEYS = frozenset(f"{n}/{p}" for n in _PROXY_PORTS for p in ("tcp", "udp"))
@@ -180,7 +181,7 @@ def map_container(
 def _excluded(container: Container) -> str:
     if container.role and container.role != "app":
         return f"part of the mesh itself ({container.role})"
-    if container.labels.get(labels.ONE_OFF, "").lower() == "true":
+    if container.labels.get(contract.COMPOSE_ONE_OFF, "").lower() == "true":
         return "started by `docker compose run`"
     return ""
 
@@ -279,7 +280,7 @@ class _Mapper:
     def _name(self, meta: Metadata) -> str:
         name = meta.get("name")
         if not name:
-            default = self.container.labels.get(labels.SERVICE, "") if self._meshed else ""
+            default = self.container.labels.get(contract.LABEL_SERVICE, "") if self._meshed else ""
             if self.options.explicit and not default:
                 return ""
             name = default or image_name(self.container.image)
@@ -312,7 +313,7 @@ class _Mapper:
     def _address(self) -> tuple[str, str]:
         """The address, and why there is none that may be used."""
         if self.container.joined and self.owner is not None:
-            network = self.owner.labels.get(labels.NETWORK) or self.options.network
+            network = self.owner.labels.get(contract.LABEL_NETWORK) or self.options.network
             return self.owner.address(network), ""
         label = self.options.use_ip_from_label
         if label and (text := self.container.labels.get(label)):
@@ -336,11 +337,11 @@ class _Mapper:
         own = {META_HOST: self.options.owner, META_CONTAINER: self.container.id[:12]}
         if self._meshed:
             source = self._pod or self.container
-            service = self.container.labels.get(labels.SERVICE, "")
+            service = self.container.labels.get(contract.LABEL_SERVICE, "")
             own |= {
-                META_WORKLOAD: self.container.labels.get(labels.WORKLOAD, ""),
+                META_WORKLOAD: self.container.labels.get(contract.LABEL_WORKLOAD, ""),
                 META_SERVICE: service,
-                META_NAMESPACE: source.labels.get(labels.NAMESPACE) or "default",
+                META_NAMESPACE: source.labels.get(contract.LABEL_NAMESPACE) or "default",
                 META_ACCOUNT: source.account(name),
             }
         return {k: v for k, v in own.items() if v}

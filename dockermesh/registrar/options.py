@@ -12,8 +12,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from dockermesh.errors import InputError
+from dockermesh.model.contract import MESH_NETWORK
 
-DEFAULT_NETWORK = "dockermesh"
 _DEREGISTER = ("always", "on-success")
 
 
@@ -38,7 +38,7 @@ class Options:
     ttl: int = 0
     ttl_refresh: int = 0
     deregister: str = "always"
-    network: str = DEFAULT_NETWORK
+    network: str = MESH_NETWORK
     run_checks: bool = False
 
     def __post_init__(self) -> None:

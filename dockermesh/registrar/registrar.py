@@ -20,9 +20,10 @@ import structlog
 from dockermesh.engine.docker import EngineRefusedError
 from dockermesh.engine.events import Event, EventStream
 from dockermesh.errors import DockermeshError, EngineError
+from dockermesh.model.contract import LABEL_ROLE
 from dockermesh.registrar.attest import find_token
 from dockermesh.registrar.checker import Checker
-from dockermesh.registrar.container import ROLE, Container, group_of, parse_container
+from dockermesh.registrar.container import Container, group_of, parse_container
 from dockermesh.registrar.desired import desired_state
 from dockermesh.registrar.heal import Action, Verb, plan_healing
 from dockermesh.registrar.mapping import Skipped
@@ -391,7 +392,7 @@ class Registrar:
 
 
 def _disbelieved(container: Container, data: Mapping[str, Any]) -> tuple[Skipped, ...]:
-    role = ((data.get("Config") or {}).get("Labels") or {}).get(ROLE, "")
+    role = ((data.get("Config") or {}).get("Labels") or {}).get(LABEL_ROLE, "")
     if role == container.role:
         return ()
     reason = (

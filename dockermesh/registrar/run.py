@@ -21,6 +21,7 @@ from dockermesh.consul.client import ConsulClient
 from dockermesh.consul.settings import ConsulSettings
 from dockermesh.engine.docker import DockerEngine
 from dockermesh.errors import EngineError
+from dockermesh.model.contract import ENV_HOST
 from dockermesh.registrar.consul_sink import ConsulSink
 from dockermesh.registrar.options import Options, parse_flags
 from dockermesh.registrar.registrar import Registrar
@@ -78,7 +79,7 @@ async def complete_options(engine: DockerEngine, options: Options) -> Options:
     """The options with this host's name and address filled in; waits for the engine as long as it
     takes.
     """
-    host = options.host or os.environ.get("DOCKERMESH_HOST", "") or await _engine_name(engine)
+    host = options.host or os.environ.get(ENV_HOST, "") or await _engine_name(engine)
     # The name becomes part of keys in Consul's KV.
     host = re.sub(r"[^A-Za-z0-9_.-]", "-", host).strip(".") or "host"
     hostname = options.hostname or host

@@ -14,6 +14,7 @@ from typing import Any
 
 from dockermesh.config.hosts import kubernetes_service
 from dockermesh.model import Catalog, Endpoint, Port, Resolution, Service, Workload, WorkloadKind
+from dockermesh.model.contract import CLUSTER_DOMAIN
 from dockermesh.model.protocol import Protocol, parse_protocol
 from dockermesh.model.service import SERVICE_NAME
 from dockermesh.translate.attestation import Attestation, attest
@@ -24,8 +25,6 @@ from dockermesh.translate.service_entries import entry_services, merge_services
 from dockermesh.translate.settings import IstioConfig, MeshSettings, with_mesh_config
 from dockermesh.translate.stand_in import standing_in
 from dockermesh.translate.vips import allocate_vips
-
-CLUSTER_DOMAIN = "svc.cluster.local"
 
 
 @dataclass(frozen=True, slots=True)

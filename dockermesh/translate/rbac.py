@@ -22,13 +22,14 @@ from dockermesh.config.api.authorization_policy import (
     Source,
 )
 from dockermesh.config.resource import Resource
+from dockermesh.model.contract import DEFAULT_TRUST_DOMAIN
 from dockermesh.translate import rbac_matchers as attributes
 from dockermesh.translate.rbac_matchers import PERMISSIONS, PRINCIPALS, Attribute, Logic, Matcher
 
 Policy = Resource[AuthorizationPolicy]
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _DRY_RUN = "istio.io/dry-run"
-_LOCAL_DOMAIN = "cluster.local"
+_LOCAL_DOMAIN = DEFAULT_TRUST_DOMAIN
 """In a principal: the mesh's own trust domain, whatever its name."""
 _ACTIONS = {
     Action.ALLOW: rbac_pb2.RBAC.ALLOW,

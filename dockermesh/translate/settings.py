@@ -27,7 +27,7 @@ from dockermesh.config.api.virtual_service import HTTPRetry, VirtualService
 from dockermesh.config.api.workload import WorkloadEntry
 from dockermesh.config.fields import camel_case, json_name
 from dockermesh.config.resource import Resource
-from dockermesh.model.contract import DEFAULT_SERVICE_DOMAIN
+from dockermesh.model.contract import DEFAULT_SERVICE_DOMAIN, DEFAULT_TRUST_DOMAIN, SYSTEM_NAMESPACE
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,13 @@ class MeshSettings:
     proxy takes it and no rule says otherwise. Times are in seconds.
     """
 
-    trust_domain: str = "cluster.local"
+    trust_domain: str = DEFAULT_TRUST_DOMAIN
     service_domain: str = DEFAULT_SERVICE_DOMAIN
     auto_mtls: bool = True
     minimum_tls: TlsProtocol = TlsProtocol.TLS_AUTO
     hold_attempts: int = 20
     allow_any: bool = True
-    root_namespace: str = "istio-system"
+    root_namespace: str = SYSTEM_NAMESPACE
     retries: HTTPRetry | None = None
     connect_timeout: float = 10.0
     detection_timeout: float = 5.0

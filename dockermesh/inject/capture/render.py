@@ -12,10 +12,11 @@ from ipaddress import IPv4Address
 
 from dockermesh.errors import InputError
 from dockermesh.inject.capture.config import CaptureConfig, Mode
+from dockermesh.model.contract import DNS_PORT, INBOUND_PORT, OUTBOUND_PORT
 
 BUILT_IN = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
 TABLE_ORDER = ("nat", "mangle", "raw", "filter")
-SIDECAR_HOLDS = (15001, 15006, 15053)
+SIDECAR_HOLDS = (OUTBOUND_PORT, INBOUND_PORT, DNS_PORT)
 OUTBOUND_MARK = (
     1338  # marks what goes from the proxy to its own app by the pod's address, under TPROXY
 )

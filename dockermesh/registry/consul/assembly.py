@@ -19,7 +19,7 @@ Instances = tuple[Instance, ...]
 
 
 class Assembly:
-    """Instances by Consul service in, services by hostname out."""
+    """Instances by Consul service in, services by hostname (below `domain`) out."""
 
     def __init__(self, domain: str) -> None:
         self._domain = domain
@@ -53,7 +53,7 @@ class Assembly:
 
     def _rebuild(self, key: str) -> bool:
         name, instances = self._source(key)
-        hostname = f"{key}.service.{self._domain}".lower()
+        hostname = f"{key}.{self._domain}".lower()
         old = self._services.get(hostname)
         if not instances:
             self._services.pop(hostname, None)

@@ -8,11 +8,12 @@ from typing import Any
 from dockermesh.consul.client import ConsulClient
 from dockermesh.consul.settings import ConsulSettings
 from dockermesh.engine.docker import DockerEngine
+from dockermesh.model.contract import KEY_TOKENS
 from dockermesh.registrar.consul_sink import ConsulSink
 from dockermesh.registrar.options import Options
 from dockermesh.registrar.registrar import Registrar
 from dockermesh.registrar.run import complete_options
-from dockermesh.registry.consul.config_store import TOKENS, ConsulConfigStore
+from dockermesh.registry.consul.config_store import ConsulConfigStore
 from dockermesh.registry.consul.history_store import ConsulDocuments
 from dockermesh.registry.consul.joined import ConsulJoined
 from dockermesh.registry.consul.registry import ConsulRegistry
@@ -29,7 +30,7 @@ class ConsulBackend:
         self._settings = settings
         self._registrar = registrar
         self.config = ConsulConfigStore(settings)
-        self.tokens = ConsulConfigStore(settings, TOKENS)
+        self.tokens = ConsulConfigStore(settings, KEY_TOKENS)
         self.history = ConsulDocuments(settings)
         self.sealed = ConsulSealedStore(settings)
         self.joined = ConsulJoined(settings)

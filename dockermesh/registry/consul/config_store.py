@@ -22,12 +22,11 @@ from dockermesh.consul.client import ConsulClient
 from dockermesh.consul.errors import FAILURES, ConsulError, is_conflict, registry_error
 from dockermesh.consul.settings import ConsulSettings
 from dockermesh.errors import RegistryError
+from dockermesh.model.contract import KEY_CONFIG
 from dockermesh.registry.accept import quoted
 from dockermesh.registry.consul.watch import Outages, Watch
 from dockermesh.registry.protocols import StoredResource
 
-PREFIX = "dockermesh/config/"
-TOKENS = "dockermesh/tokens/"
 _TRANSACTION = 64
 """Operations that Consul takes in one transaction."""
 _log = structlog.get_logger(__name__)
@@ -49,7 +48,7 @@ class ConsulConfigStore:
     documents.
     """
 
-    def __init__(self, settings: ConsulSettings, prefix: str = PREFIX) -> None:
+    def __init__(self, settings: ConsulSettings, prefix: str = KEY_CONFIG) -> None:
         self._settings = settings
         self._prefix = prefix
         self._client: ConsulClient | None = None

@@ -12,6 +12,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from dockermesh.model.contract import (
+    META_ACCOUNT,
+    META_HOST,
+    META_NAMESPACE,
+    META_PREFIX,
+    META_SERVICE,
+    META_WORKLOAD,
+)
 from dockermesh.model.identity import ACCOUNT_META, is_identity_part
 from dockermesh.model.protocol import Protocol, infer_protocol, parse_protocol
 from dockermesh.model.service import NO_LABELS, Endpoint, Health, Port, Service
@@ -24,7 +32,6 @@ from dockermesh.registry.accept import (
     quoted,
 )
 
-_OWN_META = "dockermesh-"
 _MAX_WEIGHT = 65535
 
 
@@ -81,7 +88,7 @@ def build_service(
     namespaces = {e.namespace for e in endpoints}
     service = Service(
         name=name,
-        hostname=f"{name}.service.{domain}".lower(),
+        hostname=f"{name}.{domain}".lower(),
         ports=tuple(Port(number, protocol) for number, protocol in sorted(protocols.items())),
         endpoints=tuple(endpoints),
         namespace=namespaces.pop() if len(namespaces) == 1 else "default",
@@ -128,15 +135,15 @@ def _convert(entry: Any, *, allow_loopback: bool) -> Instance | str:
     )
     labels = _labels(meta, tags)
     health, weight = _health_and_weight(entry.get("Checks"), service.get("Weights"))
-    compose = meta.get("dockermesh-service", "")
+    compose = meta.get(META_SERVICE, "")
     endpoint = Endpoint(
         address=address.rstrip("."),
         port=port,
         id=identifier,
         labels=labels,
         health=health,
-        workload=plain_workload(meta.get("dockermesh-workload", "")),
-        namespace=plain_name(meta.get("dockermesh-namespace", ""), "default"),
+        workload=plain_workload(meta.get(META_WORKLOAD, "")),
+        namespace=plain_name(meta.get(META_NAMESPACE, ""), "default"),
         service_account=_account(meta),
         locality=_locality(node, meta, node_meta),
         weight=weight,
@@ -171,16 +178,16 @@ def _labels(meta: Mapping[str, str], tags: Sequence[str]) -> Mapping[str, str]:
     """Meta and tags; tags win, because they are what people write for this purpose
     (`SERVICE_TAGS=version|v1`).
     """
-    labels = {k: v for k, v in meta.items() if not k.startswith(_OWN_META) and plain_label(k, v)}
+    labels = {k: v for k, v in meta.items() if not k.startswith(META_PREFIX) and plain_label(k, v)}
     for tag in sorted(tags):
         pair = _split_tag(tag)
-        if pair and plain_label(*pair) and not pair[0].startswith(_OWN_META):
+        if pair and plain_label(*pair) and not pair[0].startswith(META_PREFIX):
             labels[pair[0]] = pair[1]
     return MappingProxyType(dict(sorted(labels.items()))) if labels else NO_LABELS
 
 
 def _account(meta: Mapping[str, str]) -> str:
-    told = (meta.get("dockermesh-service-account", ""), meta.get(ACCOUNT_META, ""))
+    told = (meta.get(META_ACCOUNT, ""), meta.get(ACCOUNT_META, ""))
     return next((account for account in told if is_identity_part(account)), "")
 
 
@@ -236,7 +243,7 @@ def _locality(
     node: Mapping[str, Any], meta: Mapping[str, str], node_meta: Mapping[str, str]
 ) -> str:
     region = node.get("Datacenter")
-    zone = meta.get("dockermesh-host") or node_meta.get("dockermesh-host") or node.get("Node")
+    zone = meta.get(META_HOST) or node_meta.get(META_HOST) or node.get("Node")
     parts = [
         p.replace("/", "-") if isinstance(p, str) and p.isprintable() else ""
         for p in (region, zone)

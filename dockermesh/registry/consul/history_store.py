@@ -12,8 +12,8 @@ from dockermesh.consul.api import KeyValues
 from dockermesh.consul.client import ConsulClient
 from dockermesh.consul.errors import FAILURES, registry_error
 from dockermesh.consul.settings import ConsulSettings
+from dockermesh.model.contract import KEY_HISTORY
 
-PREFIX = "dockermesh/history/"
 T = TypeVar("T")
 
 
@@ -28,28 +28,28 @@ class ConsulDocuments:
 
     async def read(self) -> dict[str, Any]:
         """All documents by path; what is no JSON is left out."""
-        _, items = await self._ask(lambda kv: kv.get(PREFIX, recurse=True))
+        _, items = await self._ask(lambda kv: kv.get(KEY_HISTORY, recurse=True))
         found = {}
         for item in items or ():
             try:
-                found[item["Key"].removeprefix(PREFIX)] = json.loads(item.get("Value") or b"")
+                found[item["Key"].removeprefix(KEY_HISTORY)] = json.loads(item.get("Value") or b"")
             except ValueError:
                 continue
         return found
 
     async def folders(self) -> list[str]:
         """The first parts of all paths."""
-        _, keys = await self._ask(lambda kv: kv.get(PREFIX, keys=True, separator="/"))
-        return [key.removeprefix(PREFIX).strip("/") for key in keys or ()]
+        _, keys = await self._ask(lambda kv: kv.get(KEY_HISTORY, keys=True, separator="/"))
+        return [key.removeprefix(KEY_HISTORY).strip("/") for key in keys or ()]
 
     async def create(self, path: str, document: Mapping[str, Any]) -> bool:
         """Keep a document; False if there is one at this path already."""
         text = json.dumps(document, separators=(",", ":"), sort_keys=True)
-        return bool(await self._ask(lambda kv: kv.put(PREFIX + path, text, cas=0)))
+        return bool(await self._ask(lambda kv: kv.put(KEY_HISTORY + path, text, cas=0)))
 
     async def remove(self, folder: str) -> None:
         """Remove every document in a folder."""
-        await self._ask(lambda kv: kv.delete(f"{PREFIX}{folder}/", recurse=True))
+        await self._ask(lambda kv: kv.delete(f"{KEY_HISTORY}{folder}/", recurse=True))
 
     async def close(self) -> None:
         """Close the connections; the next operation opens new ones."""
@@ -64,4 +64,4 @@ class ConsulDocuments:
             return await action(self._client.kv)
         except FAILURES as error:
             address, what = self._settings.address, "the history of the config"
-            raise registry_error(error, address, what, where=PREFIX) from error
+            raise registry_error(error, address, what, where=KEY_HISTORY) from error

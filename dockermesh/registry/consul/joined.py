@@ -18,16 +18,16 @@ from dockermesh.consul.errors import consul_errors
 from dockermesh.consul.settings import ConsulSettings
 from dockermesh.errors import InputError
 from dockermesh.model import ServedPort, Workload
-from dockermesh.model.workload import JOINED
-from dockermesh.registrar.consul_sink import WORKLOADS
-from dockermesh.registrar.mapping import (
+from dockermesh.model.contract import (
+    KEY_WORKLOADS,
     META_ACCOUNT,
     META_HOST,
     META_NAMESPACE,
     META_SERVICE,
     META_WORKLOAD,
-    Registration,
 )
+from dockermesh.model.workload import JOINED
+from dockermesh.registrar.mapping import Registration
 
 _MOST = 1000
 
@@ -113,7 +113,7 @@ def _registrations(workload: Workload) -> list[Registration]:
 
 
 def _key(name: str) -> str:
-    return f"{WORKLOADS}/{JOINED}/{name}"
+    return f"{KEY_WORKLOADS}{JOINED}/{name}"
 
 
 def _accepted(answer: object) -> None:

@@ -18,6 +18,7 @@ import structlog
 from dockermesh.consul.client import ConsulClient
 from dockermesh.consul.settings import ConsulSettings
 from dockermesh.model.catalog import Catalog
+from dockermesh.model.contract import KEY_WORKLOADS, service_domain
 from dockermesh.model.service import Service
 from dockermesh.model.workload import Workload
 from dockermesh.registry.accept import accepted_names, quoted
@@ -32,7 +33,7 @@ from dockermesh.registry.consul.follow import (
 )
 from dockermesh.registry.consul.guard import HOLD, DropGuard
 from dockermesh.registry.consul.watch import Outages, Watch
-from dockermesh.registry.consul.workloads import PREFIX, WorkloadRecords
+from dockermesh.registry.consul.workloads import WorkloadRecords
 from dockermesh.registry.protocols import Publish
 
 _MIN_INTERVAL = 0.02
@@ -55,7 +56,7 @@ class ConsulRegistry:
         self._budget = budget
         self._outages = Outages(settings.address, self._touch)
         self._guard = DropGuard()
-        self._assembly = Assembly(settings.domain)
+        self._assembly = Assembly(service_domain(settings.domain))
         self._records = WorkloadRecords()
         self._workloads: Mapping[str, Workload] = {}
         self._services: Mapping[str, Service] = {}
@@ -106,7 +107,7 @@ class ConsulRegistry:
 
     def _follow_workloads(self, client: ConsulClient) -> Watch:
         async def fetch(index: int | None) -> Any:
-            return await client.kv.get(PREFIX, index=index, wait=client.wait, recurse=True)
+            return await client.kv.get(KEY_WORKLOADS, index=index, wait=client.wait, recurse=True)
 
         return Watch(
             _WORKLOADS,

@@ -14,16 +14,15 @@ from dockermesh.consul.client import ConsulClient
 from dockermesh.consul.errors import FAILURES, registry_error
 from dockermesh.consul.settings import ConsulSettings
 from dockermesh.errors import RegistryError
+from dockermesh.model.contract import KEY_CA
 from dockermesh.registry.consul.watch import Outages, Watch
 from dockermesh.registry.protocols import Sealed
-
-KEY = "dockermesh/ca"
 
 
 class ConsulSealedStore:
     """The text at `dockermesh/ca`."""
 
-    where = f"Consul's KV, {KEY}"
+    where = f"Consul's KV, {KEY_CA}"
 
     def __init__(self, settings: ConsulSettings) -> None:
         self._settings = settings
@@ -33,7 +32,7 @@ class ConsulSealedStore:
         """The text as it is now. Raises RegistryError when Consul does not tell."""
         try:
             # A follower's answer may be old, and an old answer here could make a second CA.
-            _, item = await self._connect().kv.get(KEY, consistency="consistent")
+            _, item = await self._connect().kv.get(KEY_CA, consistency="consistent")
         except FAILURES as error:
             raise self._failed(error, "a read of the CA") from error
         return _sealed(item)
@@ -43,7 +42,7 @@ class ConsulSealedStore:
         RegistryError.
         """
         try:
-            return bool(await self._connect().kv.put(KEY, text, cas=version))
+            return bool(await self._connect().kv.put(KEY_CA, text, cas=version))
         except FAILURES as error:
             raise self._failed(error, "a change of the CA") from error
 
@@ -52,7 +51,7 @@ class ConsulSealedStore:
         client = self._connect()
 
         async def fetch(index: int | None) -> Any:
-            at, item = await client.kv.get(KEY, index=index, wait=client.wait)
+            at, item = await client.kv.get(KEY_CA, index=index, wait=client.wait)
             return at, _sealed(item)
 
         await Watch("the CA", fetch, publish, Outages(self._settings.address, lambda: None)).run()

@@ -12,11 +12,11 @@ from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
 
+from dockermesh.model.contract import KEY_WORKLOADS
 from dockermesh.model.identity import is_identity_part
 from dockermesh.model.workload import Workload
 from dockermesh.registry.accept import plain_name, quoted
 
-PREFIX = "dockermesh/workloads/"
 _NUMBERS = ("published", "probed")
 _TEXTS = tuple(
     f.name
@@ -56,7 +56,7 @@ class WorkloadRecords:
 
 
 def _parse(key: str, value: Any) -> Workload:
-    _host, slash, name = key.removeprefix(PREFIX).partition("/")
+    _host, slash, name = key.removeprefix(KEY_WORKLOADS).partition("/")
     if not slash or not isinstance(value, bytes | str):
         raise ValueError("not a workload record")
     data = json.loads(value)

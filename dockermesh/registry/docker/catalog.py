@@ -19,14 +19,15 @@ from dockermesh.model import (
     Service,
     Workload,
 )
-from dockermesh.model.identity import ACCOUNT_META
-from dockermesh.registrar.mapping import (
+from dockermesh.model.contract import (
     META_ACCOUNT,
     META_NAMESPACE,
+    META_PREFIX,
     META_SERVICE,
     META_WORKLOAD,
-    Registration,
 )
+from dockermesh.model.identity import ACCOUNT_META
+from dockermesh.registrar.mapping import Registration
 
 T = TypeVar("T")
 
@@ -99,7 +100,7 @@ def _endpoint(registration: Registration, workloads: Mapping[str, Workload]) -> 
     meta = registration.meta
     workload = workloads.get(meta.get(META_WORKLOAD, ""))
     health = registration.health
-    labels = {k: v for k, v in meta.items() if not k.startswith(("dockermesh-", "check_"))}
+    labels = {k: v for k, v in meta.items() if not k.startswith((META_PREFIX, "check_"))}
     labels |= dict(workload.labels) if workload else {}
     labels |= {k: v for tag in registration.tags if (pair := _pair(tag)) for k, v in (pair,)}
     return Endpoint(

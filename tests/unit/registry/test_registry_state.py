@@ -31,7 +31,7 @@ def some(
 
 
 def test_compose_names_unite_what_registrator_splits() -> None:
-    assembly = Assembly("consul")
+    assembly = Assembly("service.consul")
     assert assembly.put("web-80", some("web", 1, port=80, compose="web"))
     assert assembly.put("web-443", some("web", 1, port=443, compose="web"))
     services = assembly.services()
@@ -49,7 +49,7 @@ def test_compose_names_unite_what_registrator_splits() -> None:
 
 
 def test_a_compose_name_yields_to_the_catalogs_and_comes_back() -> None:
-    assembly = Assembly("consul")
+    assembly = Assembly("service.consul")
     assembly.put("web-80", some("web", 1, compose="Web"))
     assembly.put("web", some("other", 2))
     assert len(assembly.services()["web.service.consul"].endpoints) == 2
@@ -60,7 +60,7 @@ def test_a_compose_name_yields_to_the_catalogs_and_comes_back() -> None:
 
 
 def test_a_snapshot_does_not_change_later_and_others_stay_the_same_object() -> None:
-    assembly = Assembly("consul")
+    assembly = Assembly("service.consul")
     assembly.put("a", some("a", 2))
     assembly.put("b", some("b", 2))
     before = assembly.services()
