@@ -65,7 +65,7 @@ def test_no_secret_is_shown_by_docker_or_ps(mesh: Mesh) -> None:
     """
     token = docker("exec", CONTROL_PLANE, "cat", "/var/lib/dockermesh/api.token")
     proxy = "bookinfo-details-v1-1-proxy-1"
-    bootstrap = docker("exec", proxy, "cat", "/var/run/dockermesh/envoy.json")
+    bootstrap = docker("exec", proxy, "cat", "/run/dockermesh/envoy.json")
     own = bootstrap.partition("Bearer ")[2][:64]
     assert len(own) == 64
     for container in (CONTROL_PLANE, proxy, "bookinfo-details-v1-1-pod-1"):
@@ -83,7 +83,7 @@ def test_no_secret_is_shown_by_docker_or_ps(mesh: Mesh) -> None:
         "exec",
         "bookinfo-details-v1-1",
         "cat",
-        "/var/run/dockermesh/envoy.json",
+        "/run/dockermesh/envoy.json",
         check=False,
     ).returncode
 
@@ -125,7 +125,7 @@ def test_an_app_can_neither_read_nor_stop_its_own_proxy(mesh: Mesh) -> None:
     ]
     asked = [*(f"GET {path}" for path in harmless), *closed]
     started = inspect("bookinfo-details-v1-1-proxy-1")["State"]["StartedAt"]
-    own = docker("exec", "bookinfo-details-v1-1-proxy-1", "cat", "/var/run/dockermesh/envoy.json")
+    own = docker("exec", "bookinfo-details-v1-1-proxy-1", "cat", "/run/dockermesh/envoy.json")
     token = own.partition("Bearer ")[2][:64]
     for user in ("0", "1000"):
         told = docker("exec", "-u", user, "bookinfo-details-v1-1", "python3", "-c", ASK, *asked)

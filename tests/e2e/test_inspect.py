@@ -141,7 +141,7 @@ def test_configuration_is_shown_by_every_name_of_a_workload(mesh: Mesh, rules: M
 
 
 def test_no_page_shows_a_private_key_or_a_token(mesh: Mesh) -> None:
-    own = docker("exec", "bookinfo-details-v1-1-proxy-1", "cat", "/var/run/dockermesh/envoy.json")
+    own = docker("exec", "bookinfo-details-v1-1-proxy-1", "cat", "/run/dockermesh/envoy.json")
     token = own.partition("Bearer ")[2][:64]
     for page in ("bootstrap", "secret", "all"):
         told = shown(mesh, "proxy-config", page, "details-v1", "-o", "json")

@@ -139,7 +139,7 @@ class Bench:
                 "-v",
                 f"{self.trust}:/etc/dockermesh/trust:ro",
                 "-v",
-                f"{self.name}-run:/var/run/dockermesh",
+                f"{self.name}-run:/run/dockermesh",
             ),
             *(
                 "--health-cmd=/usr/local/bin/pod-health",
@@ -167,11 +167,11 @@ class Bench:
                 "-v",
                 f"{self.trust}:/etc/dockermesh/trust:ro",
             ),
-            *("-v", f"{self.name}-run:/var/run/dockermesh", PROXY_IMAGE),
+            *("-v", f"{self.name}-run:/run/dockermesh", PROXY_IMAGE),
             *(
                 "envoy",
                 "-c",
-                "/var/run/dockermesh/envoy.json",
+                "/run/dockermesh/envoy.json",
                 "--concurrency",
                 "1",
                 "-l",

@@ -199,7 +199,7 @@ def test_only_the_pod_has_capabilities_and_the_proxy_none() -> None:
         assert proxy["security_opt"] == ["no-new-privileges:true"]
         assert "cap_add" not in proxy and "privileged" not in proxy
         assert [v["target"] for v in proxy["volumes"] if not v.get("read_only")] == [
-            "/var/run/dockermesh"
+            "/run/dockermesh"
         ]
     assert "cap_add" not in made["web"]
     assert made["web-1-pod"]["cap_drop"] == ["ALL"] and made["web-1-pod"]["read_only"]
