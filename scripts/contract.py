@@ -1,6 +1,6 @@
-"""Writes the tables of ARCHITECTURE.md from `dockermesh/model/contract.py`: `python scripts/contract.py`.
+"""Writes the tables of ARCHITECTURE.md from `dockermesh/model/contract.py`.
 
-A unit test fails while the two differ.
+Run `python scripts/contract.py`; a unit test fails while the two differ.
 """
 
 from __future__ import annotations
