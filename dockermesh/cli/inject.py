@@ -109,12 +109,14 @@ def options(
     import os
 
     from dockermesh.inject import Images, InjectOptions
+    from dockermesh.model.contract import CONSUL_DOMAIN, ENV_CONSUL_DOMAIN
 
     return InjectOptions(
         gateway_ports=tuple(gateway_ports),
         config=tuple(item.document for item in resources),
         network=network or "",
         egress_gateway=egress_gateway,
+        consul_domain=os.environ.get(ENV_CONSUL_DOMAIN, "").strip(".") or CONSUL_DOMAIN,
         images=Images.from_environment(os.environ),
     )
 

@@ -34,6 +34,7 @@ class _Sidecars:
     images: Images
     mesh_key: str
     mesh_name: str
+    domain: str
     configs: dict[str, Any] = field(default_factory=dict)
 
     def replicas(self, service: Meshed, ports: list[dict[str, Any]]) -> dict[str, Service]:
@@ -68,8 +69,9 @@ class _Sidecars:
     def _tune(self, service: Meshed, own: Service) -> None:
         if not service.settings.intercept:
             tuning.switch_off(own)
-        elif service.settings.capture:
-            name, config = tuning.rules(service.name, service.settings.capture)
+        elif service.settings.capture or self.domain != contract.CONSUL_DOMAIN:
+            # The image's rules are those of the default settings.
+            name, config = tuning.rules(service.name, service.settings.capture, self.domain)
             self.configs[name] = config
             tuning.tune(own, name)
 
@@ -98,7 +100,7 @@ def inject_project(project: Mapping[str, Any], options: InjectOptions) -> Inject
     gateway = edge.ingress(mappings, user)
     if options.egress_gateway or settings.egress_gateway:
         gateway |= edge.egress()
-    sidecars = _Sidecars(plan, options.images, mesh_key, mesh_name)
+    sidecars = _Sidecars(plan, options.images, mesh_key, mesh_name, options.consul_domain)
     services: dict[str, Any] = {}
     for name, definition in project["services"].items():
         if name in plan.meshed:

@@ -17,12 +17,12 @@ from dockermesh.model import READINESS_PORT, contract
 from dockermesh.model.contract import ENV_CAPTURE, ENV_HOLD_PORTS
 
 
-def rules(service: str, capture: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+def rules(service: str, capture: Mapping[str, str], domain: str) -> tuple[str, dict[str, str]]:
     """The Compose config (its name and definition) with the rules for these settings of
-    `service`.
+    `service`, in a mesh whose Consul has this domain.
     """
     try:
-        text = _rendered(tuple(sorted(capture.items())))
+        text = _rendered(tuple(sorted(capture.items())), domain)
     except InputError as error:
         raise InputError(error.what, where=f"services.{service}", fix=error.fix) from error
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -30,8 +30,8 @@ def rules(service: str, capture: Mapping[str, str]) -> tuple[str, dict[str, str]
 
 
 @lru_cache(maxsize=64)
-def _rendered(capture: tuple[tuple[str, str], ...]) -> str:
-    return pod_capture(pod_capture_config(**dict(capture)))
+def _rendered(capture: tuple[tuple[str, str], ...], domain: str) -> str:
+    return pod_capture(pod_capture_config(**dict(capture)), domain=domain)
 
 
 def tune(pod: dict[str, Any], config: str) -> None:

@@ -1,6 +1,6 @@
 """Asks bookinfo's page until each version of reviews that is to answer did, and then that no other does.
 
-    check.py URL --versions v1 v2 v3
+check.py URL --versions v1 v2 v3
 """
 
 from __future__ import annotations
