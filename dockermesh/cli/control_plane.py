@@ -196,9 +196,9 @@ def command(
     import os
 
     from dockermesh.app.control_plane import run
-    from dockermesh.app.logs import configure_logging
     from dockermesh.app.settings import ControlPlaneSettings, parse_lifetime
     from dockermesh.consul.settings import ConsulSettings
+    from dockermesh.runtime.daemon import configure_logging
 
     configure_logging(log_format)
     socket = Path(os.environ.get("DOCKER_HOST", f"unix://{DOCKER_SOCKET}").removeprefix("unix://"))

@@ -27,6 +27,7 @@ from dockermesh.errors import DockermeshError
 from dockermesh.model.contract import META_CONTAINER, META_WORKLOAD
 from dockermesh.registrar.checks import HealthStatus
 from dockermesh.registrar.mapping import Registration
+from dockermesh.runtime.backoff import Backoff
 
 log = structlog.get_logger(__name__)
 
@@ -107,7 +108,7 @@ class Checker:
 
     async def _keep_asking(self, group: str, identity: str, asked: _Asked) -> None:
         interval = max(_SHORTEST, _seconds(asked.check.get("Interval"), _INTERVAL))
-        retry = _FIRST_RETRY
+        retry = Backoff(2 * _FIRST_RETRY, interval, jitter=0.0)
         has_passed = False
         while True:
             found = await self._ask(identity, asked)
@@ -116,9 +117,8 @@ class Checker:
             # What a page says may be different each time.
             if before is None or before.status != found.status:
                 self._changed(group)
-            retry = min(interval, retry * 2)
             # Not all at once, however many were started together.
-            await asyncio.sleep(interval * random.uniform(0.9, 1.0) if has_passed else retry)
+            await asyncio.sleep(interval * random.uniform(0.9, 1.0) if has_passed else retry.next())
 
     async def _ask(self, identity: str, asked: _Asked) -> HealthStatus:
         try:

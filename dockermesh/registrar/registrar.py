@@ -29,7 +29,8 @@ from dockermesh.registrar.heal import Action, Verb, plan_healing
 from dockermesh.registrar.mapping import Skipped
 from dockermesh.registrar.options import Options
 from dockermesh.registrar.sink import Sink
-from dockermesh.registrar.workers import Backoff, KeyedWorkers
+from dockermesh.registrar.workers import KeyedWorkers
+from dockermesh.runtime.backoff import Backoff
 
 log = structlog.get_logger(__name__)
 

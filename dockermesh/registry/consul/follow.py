@@ -12,7 +12,6 @@ changes, `/v1/catalog/node/N` when one of that node does, neither when a check d
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from typing import Any, Protocol
 
 from dockermesh.consul.client import ConsulClient
 from dockermesh.consul.errors import is_refused_connection
-from dockermesh.registry.consul.pacing import backoff
+from dockermesh.registry.consul.pacing import retries
 from dockermesh.registry.consul.watch import Outages, Watch
 
 Deliver = Callable[[str, Any], None]
@@ -157,7 +156,7 @@ class FewConnections:
             self._has_dirty.set()
 
     async def _reader(self) -> None:
-        failures = 0
+        backoff = retries()
         while True:
             while not self._dirty:
                 self._has_dirty.clear()
@@ -172,13 +171,13 @@ class FewConnections:
                 if name in self._names:
                     self._start.deliver(name, entries)
                 self._start.outages.succeeded("service reads")
-                failures = 0
+                backoff.reset()
             except Exception as error:  # as in Watch: nothing that a registry sends may end it
-                failures += 1
+                wait = backoff.next()
                 self._start.outages.failed("service reads", error)
-                self._start.on_service_failure(name, failures, error)
+                self._start.on_service_failure(name, backoff.failures, error)
                 self._mark([name])
-                await self._start.outages.pause(backoff(failures, random.random()))
+                await self._start.outages.pause(wait)
             finally:
                 self._busy -= 1
 

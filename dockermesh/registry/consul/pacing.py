@@ -1,8 +1,8 @@
-"""How often a watch may ask, and how long it waits after a failure. Pure: time and chance are
-passed in.
-"""
+"""How often a watch may ask, and how long it waits after a failure."""
 
 from __future__ import annotations
+
+from dockermesh.runtime.backoff import Backoff
 
 _BURST = 4.0
 _BURST_RATE = 3.0
@@ -38,9 +38,6 @@ class Pacer:
         return max(0.0, -self._allowance / _SUSTAINED)
 
 
-def backoff(failures: int, chance: float) -> float:
-    """Seconds to wait after this many failures in a row; `chance` in [0, 1) spreads clients that
-    failed together.
-    """
-    longest = min(_LONGEST_DELAY, _FIRST_DELAY * 2.0 ** min(failures - 1, 16))
-    return longest * (0.5 + chance / 2)
+def retries() -> Backoff:
+    """How long a watch waits after failures in a row."""
+    return Backoff(_FIRST_DELAY, _LONGEST_DELAY)

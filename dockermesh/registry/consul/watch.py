@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from dockermesh.consul.errors import explain
-from dockermesh.registry.consul.pacing import Pacer, backoff
+from dockermesh.registry.consul.pacing import Pacer, retries
 
 Fetch = Callable[[int | None], Awaitable[tuple[Any, Any]]]
 _WAKE_SPREAD = 0.3
@@ -121,7 +121,7 @@ class Watch:
         """Follow until cancelled."""
         index: int | None = None
         seen = 0
-        failures = 0
+        backoff = retries()
         pacer = Pacer(time.monotonic())
         while True:
             await _sleep(pacer.delay(time.monotonic()))
@@ -134,13 +134,14 @@ class Watch:
                 if new != seen or index is None:
                     self._deliver(data)
             except Exception as error:  # whatever a registry sends must not end the watch
-                failures += 1
                 index = None
+                wait = backoff.next()
                 self._outages.failed(self._key, error)
-                self._on_failure(failures, error)
-                await self._outages.pause(backoff(failures, random.random()))
+                self._on_failure(backoff.failures, error)
+                await self._outages.pause(wait)
                 continue
-            failures = 0
+
+            backoff.reset()
             self._outages.succeeded(self._key)
             # An index that fell is asked for anew, without blocking.
             index, seen = (None if went_back else new), new

@@ -8,7 +8,7 @@ from dockermesh.model import Endpoint, Port, Protocol, Workload
 from dockermesh.registry.consul.assembly import Assembly, Instances
 from dockermesh.registry.consul.convert import Instance
 from dockermesh.registry.consul.guard import GRACE, HOLD, DropGuard
-from dockermesh.registry.consul.pacing import Pacer, backoff
+from dockermesh.registry.consul.pacing import Pacer, retries
 from dockermesh.registry.consul.workloads import WorkloadRecords
 
 
@@ -190,8 +190,12 @@ def test_rare_changes_are_never_delayed() -> None:
 
 
 def test_backoff_grows_and_is_capped() -> None:
-    assert backoff(1, 0.0) < 0.1 < backoff(2, 0.99) < backoff(4, 0.0)
-    assert backoff(1000, 0.999) <= 6.0
+    backoff = retries()
+    delays = [backoff.next() for _ in range(1000)]
+    assert delays[0] <= 0.1 <= delays[1] <= 0.2 < delays[3]
+    assert all(3.0 <= delay <= 6.0 for delay in delays[10:])
+    backoff.reset()
+    assert backoff.next() <= 0.1
 
 
 def record(workload: Workload, index: int, key: str = "") -> dict[str, object]:
