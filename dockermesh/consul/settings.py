@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from dockermesh.errors import InputError
 from dockermesh.model.contract import CONSUL_DOMAIN, ENV_CONSUL_DOMAIN
 
+_PORTS = {"http": 8500, "https": 8501}
 _TRUE = frozenset({"1", "t", "true", "yes", "on"})
 _FALSE = frozenset({"0", "f", "false", "no", "off"})
 
@@ -99,29 +100,35 @@ class ConsulSettings:
 
 
 def _parse_address(text: str, use_tls: bool) -> tuple[str, str, int, str]:
+    """Scheme, host, port, and the path of a unix socket in place of the last two."""
+    if text.startswith("unix://"):
+        return _parse_socket(text)
     scheme = "https" if use_tls else "http"
     if not text:
         return scheme, "127.0.0.1", 8500, ""
-    if text.startswith("unix://"):
-        path = text.removeprefix("unix://")
-        if not path.startswith("/"):
-            raise _bad_address(text)
-        return "http", "localhost", 80, path
+
     try:
         parts = urlsplit(text if "://" in text else f"{scheme}://{text}")
-        host, port = parts.hostname, parts.port
+        host, port = parts.hostname or "", parts.port
     except ValueError as error:
         raise _bad_address(text) from error
-    if (
-        parts.scheme not in ("http", "https")
-        or not host
-        or parts.path.strip("/")
-        or parts.query
-        or parts.fragment
-    ):
+    if parts.scheme not in _PORTS or not host or _names_more(parts):
         raise _bad_address(text)
-    secure = use_tls or parts.scheme == "https"
-    return ("https" if secure else "http"), host, port or (8501 if secure else 8500), ""
+
+    scheme = "https" if use_tls else parts.scheme
+    return scheme, host, port or _PORTS[scheme], ""
+
+
+def _names_more(parts: SplitResult) -> bool:
+    """Whether it is more than an address: paths below Consul's are nothing that its tools know."""
+    return bool(parts.path.strip("/") or parts.query or parts.fragment)
+
+
+def _parse_socket(text: str) -> tuple[str, str, int, str]:
+    path = text.removeprefix("unix://")
+    if not path.startswith("/"):
+        raise _bad_address(text)
+    return "http", "localhost", 80, path
 
 
 def _bad_address(text: str) -> InputError:

@@ -19,6 +19,7 @@ import structlog
 from dockermesh.consul.client import ConsulClient
 from dockermesh.consul.errors import consul_errors
 from dockermesh.errors import RegistryError
+from dockermesh.model import Workload
 from dockermesh.model.contract import (
     KEY_WORKLOADS,
     META_CONTAINER,
@@ -30,7 +31,7 @@ from dockermesh.registrar.checks import check_id
 from dockermesh.registrar.desired import Desired
 from dockermesh.registrar.lease import HostLease
 from dockermesh.registrar.mapping import Registration
-from dockermesh.registrar.plan import Entry, plan_registrations
+from dockermesh.registrar.plan import Entry, Plan, plan_registrations
 
 log = structlog.get_logger(__name__)
 
@@ -83,39 +84,49 @@ class ConsulSink:
     async def apply(self, group: str, desired: Desired) -> None:
         """Make this host's entries of `group` those of `desired`."""
         await self._known.wait()
+        plan = self._plan(group, desired)
+        self._tell_of(plan.conflicts)
+
+        updates = {r.id: r for r in (*plan.update, *self._due(desired.registrations))}
+        for registration in plan.register:
+            updates.pop(registration.id, None)
+        await _all(
+            [
+                *self._workload_steps(group, desired.workloads),
+                *(self._deregister(service_id, group) for service_id in plan.deregister),
+                *(self._register(registration, group) for registration in plan.register),
+                *(self._update(registration) for registration in updates.values()),
+            ]
+        )
+
+    def _plan(self, group: str, desired: Desired) -> Plan:
         wanted = {r.id for r in desired.registrations}
         have = [e for e in self._entries.values() if e.group == group or e.id in wanted]
-        plan = plan_registrations(
+        return plan_registrations(
             have, desired.registrations, host=self._host, group=group, retained=desired.retained
         )
-        for registration in plan.conflicts:
+
+    def _tell_of(self, conflicts: Iterable[Registration]) -> None:
+        for registration in conflicts:
             if registration.id not in self._conflicts:
                 self._conflicts.add(registration.id)
                 log.warning(
                     "service id belongs to another host; not registered", id=registration.id
                 )
-        updates = {r.id: r for r in (*plan.update, *self._due(desired.registrations))}
-        for registration in plan.register:
-            updates.pop(registration.id, None)
+
+    def _workload_steps(
+        self, group: str, workloads: Iterable[Workload]
+    ) -> list[Awaitable[None]]:
         prefix = f"{KEY_WORKLOADS}{self._host}/"
-        workloads = {
-            prefix + w.name: json.dumps(w.to_dict(), sort_keys=True) for w in desired.workloads
-        }
-        await _all(
-            [
-                self._put_workload(key, value)
-                for key, value in workloads.items()
-                if self._workloads.get(key) != value
-            ]
-            + [
-                self._delete_workload(key)
-                for key in (prefix + group,)
-                if key in self._workloads.keys() - workloads
-            ]
-            + [self._deregister(i, group) for i in plan.deregister]
-            + [self._register(r, group) for r in plan.register]
-            + [self._update(r) for r in updates.values()]
-        )
+        wanted = {prefix + w.name: json.dumps(w.to_dict(), sort_keys=True) for w in workloads}
+        changed = {k: text for k, text in wanted.items() if self._workloads.get(k) != text}
+        steps: list[Awaitable[None]] = [self._put_workload(k, text) for k, text in changed.items()]
+
+        # A group has one workload at most, and is called as it.
+        own = prefix + group
+        if own in self._workloads and own not in wanted:
+            steps.append(self._delete_workload(own))
+        return steps
 
     async def retain(self, groups: Collection[str]) -> None:
         """Remove this host's entries of containers that are gone."""

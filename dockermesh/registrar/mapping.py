@@ -156,14 +156,10 @@ def map_container(
     """
     if reason := _excluded(container):
         return (), (Skipped(container.name, reason),)
-    meshed = _is_meshed(container, owner)
-    ports = [
-        p
-        for p in _ports(container, owner if meshed else None)
-        if meshed or options.internal or _published(p)
-    ]
+    ports = _served_ports(container, owner, options)
     if not ports:
         return (), (Skipped(container.name, "no ports exposed or published"),)
+
     found: dict[str, Registration] = {}
     skipped: list[str] = []
     for port in ports:
@@ -171,11 +167,21 @@ def map_container(
         skipped += made.reasons
         if made.registration is None:
             continue
-        if made.registration.id in found:
+        # The first one keeps the id, as with registrator: to Consul the second would replace it.
+        if found.setdefault(made.registration.id, made.registration) is not made.registration:
             skipped.append(f"service id {made.registration.id} is used by two ports")
-        else:
-            found[made.registration.id] = made.registration
     return tuple(found.values()), tuple(Skipped(container.name, r) for r in skipped)
+
+
+def _served_ports(
+    container: Container, owner: Container | None, options: Options
+) -> list[_Port]:
+    """Those that can be reached: within the mesh and at containers' own addresses all, else the
+    published ones.
+    """
+    meshed = _is_meshed(container, owner)
+    ports = _ports(container, owner if meshed else None)
+    return ports if meshed or options.internal else [p for p in ports if _published(p)]
 
 
 def _excluded(container: Container) -> str:

@@ -7,10 +7,10 @@ with a reason, never an exception.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from dockermesh.model.contract import (
     META_ACCOUNT,
@@ -33,6 +33,7 @@ from dockermesh.registry.accept import (
 )
 
 _MAX_WEIGHT = 65535
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,24 +77,35 @@ def build_service(
     """The service of these instances; `previous`, and its endpoints, where they are the same."""
     ordered = sorted(instances, key=_order)
     protocols = _port_protocols(ordered)
-    kept = {(e.address, e.port, e.id): e for e in previous.endpoints} if previous else {}
-    endpoints: list[Endpoint] = []
-    for instance in ordered:
-        new = instance.endpoint
-        if instance.protocol is Protocol.UDP and protocols[new.port] is not Protocol.UDP:
-            # A port number has one protocol; a datagram twin (DNS) would only get TCP connections.
-            continue
-        old = kept.get((new.address, new.port, new.id))
-        endpoints.append(old if old is not None and old == new else new)
+    endpoints = _endpoints(ordered, protocols, previous)
     namespaces = {e.namespace for e in endpoints}
     service = Service(
         name=name,
         hostname=f"{name}.{domain}".lower(),
         ports=tuple(Port(number, protocol) for number, protocol in sorted(protocols.items())),
-        endpoints=tuple(endpoints),
+        endpoints=endpoints,
         namespace=namespaces.pop() if len(namespaces) == 1 else "default",
     )
-    return previous if previous is not None and service == previous else service
+    return _kept(previous, service)
+
+
+def _endpoints(
+    instances: Iterable[Instance], protocols: Mapping[int, Protocol], previous: Service | None
+) -> tuple[Endpoint, ...]:
+    known = {(e.address, e.port, e.id): e for e in previous.endpoints} if previous else {}
+    found: list[Endpoint] = []
+    for instance in instances:
+        new = instance.endpoint
+        if instance.protocol is Protocol.UDP and protocols[new.port] is not Protocol.UDP:
+            # A port number has one protocol; a datagram twin (DNS) would only get TCP connections.
+            continue
+        found.append(_kept(known.get((new.address, new.port, new.id)), new))
+    return tuple(found)
+
+
+def _kept(old: T | None, new: T) -> T:
+    """The object of before where it is equal: translation is cached by identity."""
+    return old if old is not None and old == new else new
 
 
 def _order(instance: Instance) -> tuple[str, int, str]:
@@ -158,6 +170,10 @@ def _mapping(parent: Any, key: str) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+
+
 def _texts(value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping):
         return {}
@@ -194,37 +210,44 @@ def _account(meta: Mapping[str, str]) -> str:
 def _protocol(
     port: int, meta: Mapping[str, str], tags: Sequence[str], node_meta: Mapping[str, str]
 ) -> Protocol:
-    lower = {k.lower(): v for k, v in meta.items()}
+    told = {k.lower(): v for k, v in meta.items()}
     tagged = dict(pair for pair in map(_split_tag, sorted(tags)) if pair)
-    candidates = (
-        lower.get(f"{port}_protocol"),
-        lower.get(f"service_{port}_protocol"),
-        lower.get("protocol"),
-        lower.get("service_protocol"),
+    declared = _first(
+        parse_protocol,
+        told.get(f"{port}_protocol"),
+        told.get(f"service_{port}_protocol"),
+        told.get("protocol"),
+        told.get("service_protocol"),
         tagged.get("protocol"),
         "udp" if "udp" in tags else None,
         node_meta.get("protocol"),
     )
-    declared = next((c for c in candidates if c and parse_protocol(c)), "")
-    port_name = (
-        lower.get(f"{port}_port_name") or lower.get("port_name") or tagged.get("port_name") or ""
+    port_name = _first(
+        bool, told.get(f"{port}_port_name"), told.get("port_name"), tagged.get("port_name")
     )
     return infer_protocol(declared=declared, port_name=port_name, number=port)
 
 
+def _first(is_good: Callable[[str], object], *candidates: str | None) -> str:
+    return next((text for text in candidates if text and is_good(text)), "")
+
+
 def _health_and_weight(checks: Any, weights: Any) -> tuple[Health, int]:
-    known = [c for c in checks if isinstance(c, Mapping)] if isinstance(checks, list) else []
+    known = _mappings(checks)
     weight_of = weights if isinstance(weights, Mapping) else {}
-    if any(_is_maintenance(c) for c in known):
-        return Health.DRAINING, _weight(weight_of.get("Passing"))
-    statuses = {c.get("Status") for c in known}
+    statuses = {check.get("Status") for check in known}
+    passing = _weight(weight_of.get("Passing"))
+
+    if any(map(_is_maintenance, known)):
+        return Health.DRAINING, passing
     if "critical" in statuses:
-        return Health.UNHEALTHY, _weight(weight_of.get("Passing"))
-    if "warning" in statuses:
-        # Weight 0 on warning is Consul's way to take an instance out before it fails.
-        drained = weight_of.get("Warning") == 0
-        return (Health.DRAINING if drained else Health.HEALTHY), _weight(weight_of.get("Warning"))
-    return Health.HEALTHY, _weight(weight_of.get("Passing"))
+        return Health.UNHEALTHY, passing
+    if "warning" not in statuses:
+        return Health.HEALTHY, passing
+    # Weight 0 on warning is Consul's way to take an instance out before it fails.
+    is_drained = weight_of.get("Warning") == 0
+    health = Health.DRAINING if is_drained else Health.HEALTHY
+    return health, _weight(weight_of.get("Warning"))
 
 
 def _is_maintenance(check: Mapping[str, Any]) -> bool:

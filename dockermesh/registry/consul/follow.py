@@ -200,27 +200,34 @@ class FewConnections:
         return Watch("nodes", fetch, self._take_nodes, start.outages, on_reset=start.on_reset)
 
     def _take_nodes(self, nodes: Any) -> None:
-        versions = {
-            n["Node"]: n.get("ModifyIndex") for n in nodes or () if isinstance(n.get("Node"), str)
-        }
-        # A node's address and meta are part of the entries of its services.
-        for node in [
-            n
-            for n, v in versions.items()
-            if n in self._node_versions and self._node_versions[n] != v
-        ]:
-            self._mark({name for _, name in self._on_node.get(node, {}).values()})
+        versions = _versions(nodes or ())
+        self._mark_changed(versions)
         self._node_versions = versions
         self._sweeping = not versions or len(versions) > self._max_nodes
+
         followed = set() if self._sweeping else set(versions)
         for node in [n for n in self._nodes if n not in followed]:
-            self._nodes.pop(node).cancel()
-            self._start.outages.succeeded(_node_key(node))
-            self._mark({name for _, name in self._on_node.pop(node, {}).values()})
+            self._leave(node)
         for node in sorted(followed - set(self._nodes)):
             self._nodes[node] = self._start.tasks.create_task(self._follow_node(node).run())
+
         if self._sweeping:
             self._sweep.set()
+
+    def _mark_changed(self, versions: Mapping[str, Any]) -> None:
+        # A node's address and meta are part of the entries of its services.
+        for node, version in versions.items():
+            if self._node_versions.get(node, version) != version:
+                self._mark(self._services_on(node))
+
+    def _leave(self, node: str) -> None:
+        self._nodes.pop(node).cancel()
+        self._start.outages.succeeded(_node_key(node))
+        self._mark(self._services_on(node))
+        self._on_node.pop(node, None)
+
+    def _services_on(self, node: str) -> list[str]:
+        return sorted({name for _, name in self._on_node.get(node, {}).values()})
 
     def _follow_node(self, node: str) -> Watch:
         start = self._start
@@ -265,9 +272,7 @@ class FewConnections:
         for (node, _check), (_service_id, name) in now.items() ^ before.items():
             # A check of the node itself (its agent is dead, or in maintenance) concerns all that
             # runs there.
-            self._mark(
-                [name] if name else sorted({n for _, n in self._on_node.get(node, {}).values()})
-            )
+            self._mark([name] if name else self._services_on(node))
             if not name and self._sweeping:
                 self._sweep.set()
 
@@ -277,6 +282,11 @@ def refused_by_limit(failures: int, error: BaseException) -> bool:
     outage.
     """
     return failures >= 3 and is_refused_connection(error)
+
+
+def _versions(nodes: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    named = (node for node in nodes if isinstance(node.get("Node"), str))
+    return {node["Node"]: node.get("ModifyIndex") for node in named}
 
 
 def _service_key(name: str) -> str:

@@ -69,14 +69,15 @@ class DropGuard:
         if not lost or self._total < MINIMUM or self._confirmed(lost, records, now):
             return [self._accept(name, new)]
         if self._held and _adds(self._accepted[name], new):
-            return [
-                self._accept(name, new)
-            ]  # New addresses: the registry knows this service again.
+            # New addresses: the registry knows this service again.
+            return [self._accept(name, new)]
+
         if new and not self._held:
             self._partial.append((now, name, len(lost)))
             announced = [self._accept(name, new)]
             self._judge(now)
             return announced
+
         known = self._pending.get(name)
         due = known.due if known else now + (HOLD if self._held else GRACE)
         self._pending[name] = _Pending(new, len(lost), due)
@@ -103,13 +104,19 @@ class DropGuard:
             self._partial.popleft()
         if self._held or not self._pending:
             return
-        already_gone = sum(n for _, _, n in self._partial)
-        lost = already_gone + sum(p.lost for p in self._pending.values())
-        services = {name for _, name, _ in self._partial} | set(self._pending)
-        if 2 * lost > self._total + already_gone and len(services) >= min(2, len(self._accepted)):
+
+        if self._is_too_much():
             self._held = True
             for pending in self._pending.values():
                 pending.due = now + HOLD
+
+    def _is_too_much(self) -> bool:
+        """Rule 2: more than half of what there was, in more than one service."""
+        already_gone = sum(n for _, _, n in self._partial)
+        lost = already_gone + sum(p.lost for p in self._pending.values())
+        services = {name for _, name, _ in self._partial} | set(self._pending)
+        is_half = 2 * lost > self._total + already_gone
+        return is_half and len(services) >= min(2, len(self._accepted))
 
     def _accept(self, name: str, instances: Instances) -> tuple[str, Instances]:
         self._pending.pop(name, None)

@@ -7,7 +7,7 @@ what the registrar writes is left out with a reason.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
@@ -62,20 +62,46 @@ def _parse(key: str, value: Any) -> Workload:
     data = json.loads(value)
     if not isinstance(data, dict):
         raise ValueError("not a JSON object")
-    if not all(isinstance(data.get(text, ""), str) for text in _TEXTS):
-        raise ValueError("a field is not a text")
-    if not all(isinstance(number, int) for field in _NUMBERS for number in data.get(field, ())):
-        raise ValueError("a field is not a list of ports")
-    if not all(isinstance(alias, str) for alias in data.get("aliases", ())):
-        raise ValueError("the aliases are not texts")
-    labels = data.get("labels", {})
-    if not isinstance(labels, dict) or not all(isinstance(v, str) for v in labels.values()):
-        raise ValueError("the labels are not texts")
-    workload = Workload.from_dict(data | {"labels": MappingProxyType(labels)})
-    if not plain_name(workload.namespace, ""):
-        raise ValueError("the namespace is no name")
-    if workload.service_account and not is_identity_part(workload.service_account):
-        raise ValueError("the service account cannot be part of an identity")
-    if workload.name != name:
-        raise ValueError("the record names another workload than its key")
+
+    _check_types(data)
+    labels = MappingProxyType(data.get("labels", {}))
+    workload = Workload.from_dict(data | {"labels": labels})
+    _check_names(workload, name)
     return workload
+
+
+def _check_types(data: Mapping[str, Any]) -> None:
+    """Raises ValueError where a field is not of the type that the registrar writes."""
+    lists = [data.get(field, ()) for field in _NUMBERS]
+    labels = data.get("labels", {})
+    rules = (
+        (_are(str, (data.get(text, "") for text in _TEXTS)), "a field is not a text"),
+        (all(_are(int, numbers) for numbers in lists), "a field is not a list of ports"),
+        (_are(str, data.get("aliases", ())), "the aliases are not texts"),
+        (isinstance(labels, dict) and _are(str, labels.values()), "the labels are not texts"),
+    )
+    _raise_first(rules)
+
+
+def _check_names(workload: Workload, name: str) -> None:
+    """Raises ValueError where a text would mean something else in a host name or an identity."""
+    account = workload.service_account
+    rules = (
+        (bool(plain_name(workload.namespace, "")), "the namespace is no name"),
+        (
+            not account or is_identity_part(account),
+            "the service account cannot be part of an identity",
+        ),
+        (workload.name == name, "the record names another workload than its key"),
+    )
+    _raise_first(rules)
+
+
+def _are(kind: type, values: Iterable[Any]) -> bool:
+    return all(isinstance(value, kind) for value in values)
+
+
+def _raise_first(rules: Iterable[tuple[bool, str]]) -> None:
+    for is_kept, problem in rules:
+        if not is_kept:
+            raise ValueError(problem)
