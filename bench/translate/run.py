@@ -27,8 +27,8 @@ from dockermesh.config.api.virtual_service import (
 )
 from dockermesh.config.resource import Resource
 from dockermesh.model import Catalog, Endpoint, Port, Protocol, ServedPort, Service, Workload
-from dockermesh.translate.mesh import MeshState, Proxy, build_mesh
-from dockermesh.translate.settings import IstioConfig
+from dockermesh.translate.mesh.settings import IstioConfig
+from dockermesh.translate.mesh.state import MeshState, Proxy, build_mesh
 from dockermesh.translate.translator import Translator
 
 Row = dict[str, float]

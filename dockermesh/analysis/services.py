@@ -110,7 +110,7 @@ def entry_services(entries: Iterable[Item]) -> Iterator[Destination]:
 
 def catalog_services(catalog: Catalog) -> Iterator[Destination]:
     """The services of the registry, by every name that leads to them."""
-    from dockermesh.translate.mesh import host_names
+    from dockermesh.translate.mesh.state import host_names
 
     for service in catalog.services.values():
         names = host_names(service)

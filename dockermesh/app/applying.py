@@ -18,6 +18,7 @@ import yaml
 from dockermesh.app.api_client import MANAGER, ApiClient, path_of
 from dockermesh.config.documents import read_text
 from dockermesh.config.files import resource_files
+from dockermesh.config.resource import Resource
 from dockermesh.errors import InputError
 from dockermesh.kubeapi.served import SERVED, Served, named
 
@@ -73,29 +74,12 @@ def read_items(sources: Iterable[str], namespace: str) -> tuple[list[Item], list
     """The resources of files, directories and `-` (stdin), and warnings. Raises InputError naming
     all mistakes.
     """
-    items: list[Item] = []
-    findings = []
-    for source in sources:
-        for name, text in _texts(source):
-            reading = read_text(text, name, namespace)
-            findings += list(reading.findings)
-            for resource in reading.resources:
-                served = named(f"{resource.kind}.{resource.api_version.partition('/')[0]}")
-                if served is None:
-                    raise InputError(
-                        f"{resource.kind} is not kept in the config API",
-                        where=str(resource.location),
-                    )
-                if not resource.document["metadata"].get("name"):
-                    fix = "give it a metadata.name, or use kubectl create"
-                    raise InputError(
-                        "cannot use generateName with apply", where=str(resource.location), fix=fix
-                    )
-                metadata = {**resource.document["metadata"], "namespace": resource.namespace}
-                for field in _SERVER_FIELDS:
-                    metadata.pop(field, None)
-                document = {k: v for k, v in resource.document.items() if k != "status"}
-                items.append(Item(served, document | {"metadata": metadata}))
+    texts = (text for source in sources for text in _texts(source))
+    readings = [read_text(text, name, namespace) for name, text in texts]
+
+    items = [_item(resource) for reading in readings for resource in reading.resources]
+    findings = [finding for reading in readings for finding in reading.findings]
+
     errors = [str(f) for f in findings if f.is_error]
     if errors:
         raise InputError(
@@ -104,6 +88,27 @@ def read_items(sources: Iterable[str], namespace: str) -> tuple[list[Item], list
     if not items:
         raise InputError("there is no resource in the input", fix="name files with Istio resources")
     return items, [str(f) for f in findings]
+
+
+def _item(resource: Resource[Any]) -> Item:
+    """The resource as it is sent: without status, and without what the server fills in."""
+    served = named(f"{resource.kind}.{resource.api_version.partition('/')[0]}")
+    place = str(resource.location)
+    if served is None:
+        raise InputError(f"{resource.kind} is not kept in the config API", where=place)
+    if not resource.document["metadata"].get("name"):
+        raise InputError(
+            "cannot use generateName with apply",
+            where=place,
+            fix="give it a metadata.name, or use kubectl create",
+        )
+
+    metadata = {**resource.document["metadata"], "namespace": resource.namespace}
+    for field in _SERVER_FIELDS:
+        metadata.pop(field, None)
+
+    document = {k: v for k, v in resource.document.items() if k != "status"}
+    return Item(served, document | {"metadata": metadata})
 
 
 def _texts(source: str) -> Iterator[tuple[str, bytes]]:

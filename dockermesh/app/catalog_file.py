@@ -22,7 +22,7 @@ from dockermesh.model import (
 )
 from dockermesh.model.contract import DEFAULT_SERVICE_DOMAIN
 from dockermesh.model.protocol import infer_protocol
-from dockermesh.translate.mesh import Proxy
+from dockermesh.translate.mesh.state import Proxy
 
 
 def read_catalog(file: Path, domain: str = DEFAULT_SERVICE_DOMAIN) -> Catalog:
@@ -137,16 +137,12 @@ def _service(data: Mapping[str, Any], domain: str, where: str) -> Service:
     name = data.get("name")
     if not isinstance(name, str) or not name:
         raise InputError("name is required", where=where, fix="write the service's name")
-    ports = []
-    for index, entry in enumerate(_list(data, "ports", where)):
-        number = _number(entry, "port", f"{where}.ports[{index}]")
-        label = str(entry.get("name") or "")
-        protocol = infer_protocol(
-            declared=str(entry.get("protocol") or ""), port_name=label, number=number
-        )
-        ports.append(Port(number, protocol, label))
+
+    ports = _ports(data, where)
     namespace = str(data.get("namespace") or "default")
-    hostname = str(data.get("hostname") or (name if "." in name else f"{name}.{domain}")).lower()
+    own_hostname = name if "." in name else f"{name}.{domain}"
+    hostname = str(data.get("hostname") or own_hostname).lower()
+
     endpoints = [
         endpoint
         for index, entry in enumerate(_list(data, "endpoints", where))
@@ -162,18 +158,34 @@ def _service(data: Mapping[str, Any], domain: str, where: str) -> Service:
     )
 
 
+def _ports(data: Mapping[str, Any], where: str) -> list[Port]:
+    ports = []
+    for index, entry in enumerate(_list(data, "ports", where)):
+        number = _number(entry, "port", f"{where}.ports[{index}]")
+        label = str(entry.get("name") or "")
+        declared = str(entry.get("protocol") or "")
+        protocol = infer_protocol(declared=declared, port_name=label, number=number)
+        ports.append(Port(number, protocol, label))
+    return ports
+
+
+def _served_ports(given: int, ports: list[Port]) -> list[tuple[int, int]]:
+    """The endpoint's port with the service's, for each port of the service that it serves."""
+    numbers = [port.number for port in ports]
+    if not given:
+        return [(number, number) for number in numbers]
+    if given in numbers or not numbers:
+        return [(given, given)]
+
+    # A port of its own: as with registrator, where host and container ports differ.
+    return [(given, numbers[0])]
+
+
 def _endpoints(
     data: Mapping[str, Any], ports: list[Port], namespace: str, where: str
 ) -> list[Endpoint]:
     """One endpoint for the port it names; for every port of the service if it names none."""
     given = _number(data, "port", where)
-    numbers = [port.number for port in ports]
-    if given and (given in numbers or not numbers):
-        pairs = [(given, given)]
-    elif given:
-        pairs = [(given, numbers[0])]
-    else:
-        pairs = [(number, number) for number in numbers]
     return [
         Endpoint(
             address=str(data.get("address") or ""),
@@ -187,7 +199,7 @@ def _endpoints(
             locality=str(data.get("locality") or ""),
             weight=int(data.get("weight") or 1),
         )
-        for port, service_port in pairs
+        for port, service_port in _served_ports(given, ports)
     ]
 
 

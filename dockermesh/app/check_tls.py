@@ -15,7 +15,7 @@ from dockermesh.ca import Authority, AuthorityError, Leaf
 from dockermesh.http.credentials import load_leaf
 from dockermesh.model.contract import CONTROL_PLANE_ACCOUNT, SYSTEM_NAMESPACE
 from dockermesh.model.identity import Identity
-from dockermesh.translate.mesh_tls import HTTP_PROTOCOL
+from dockermesh.translate.tls.mesh_tls import HTTP_PROTOCOL
 
 
 class CheckTls:

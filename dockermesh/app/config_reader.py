@@ -14,7 +14,7 @@ from dockermesh.config.documents import read_document, read_text
 from dockermesh.config.resource import Resource
 from dockermesh.model import Workload
 from dockermesh.registry import StoredResource
-from dockermesh.translate.settings import IstioConfig, istio_config
+from dockermesh.translate.mesh.settings import IstioConfig, istio_config
 
 log = structlog.get_logger(__name__)
 

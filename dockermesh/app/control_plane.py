@@ -45,8 +45,8 @@ from dockermesh.kubeapi.resources import make_api_app
 from dockermesh.model import Catalog
 from dockermesh.registry import Backend, StoredResource
 from dockermesh.runtime.daemon import on_stop
+from dockermesh.translate.mesh.settings import MeshSettings
 from dockermesh.translate.mtls_report import MtlsReport, mtls_report
-from dockermesh.translate.settings import MeshSettings
 from dockermesh.xds import ProxyStatus, Snapshot, Sync
 
 log = structlog.get_logger(__name__)

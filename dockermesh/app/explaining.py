@@ -33,10 +33,10 @@ from dockermesh.engine.local import LocalEngine
 from dockermesh.engine.sending import Sender
 from dockermesh.errors import DockermeshError, EngineError, NotReadyError
 from dockermesh.model import EMPTY_CATALOG, Catalog, Workload, WorkloadKind
-from dockermesh.translate.mesh import build_mesh
-from dockermesh.translate.origin import origin
-from dockermesh.translate.rule_lookup import find_rule
-from dockermesh.translate.settings import MeshSettings
+from dockermesh.translate.envoy.origin import origin
+from dockermesh.translate.mesh.settings import MeshSettings
+from dockermesh.translate.mesh.state import build_mesh
+from dockermesh.translate.routes.rule_lookup import find_rule
 from dockermesh.translate.translator import Translator
 
 _REFUSALS = {403, 503}
@@ -216,17 +216,7 @@ def try_out(mesh: LiveMesh, explanation: Json, request: Request, host: str, port
         return {"error": error.what, "as_explained": _may_stop_here(explanation)}
     after = _requests(admin)
     asked = sorted(key for key, number in after.items() if number > before.get(key, 0))
-    foreseen = {
-        (t["cluster"], e["address"])
-        for t in explanation.get("destinations", ())
-        for e in t["endpoints"]
-    }
-    foreseen |= {
-        (m["cluster"], address)
-        for m in explanation.get("mirrors", ())
-        for c, address in after
-        if c == m["cluster"]
-    }
+    foreseen = _foreseen(explanation, after)
     used = [
         {"cluster": cluster, "endpoint": address}
         for cluster, address in asked
@@ -239,6 +229,17 @@ def try_out(mesh: LiveMesh, explanation: Json, request: Request, host: str, port
         "endpoints": used,
         "as_explained": agrees(explanation, answer.status, is_seen=bool(used)),
     }
+
+
+def _foreseen(explanation: Json, counted: Mapping[tuple[str, str], int]) -> set[tuple[str, str]]:
+    """Which endpoints may be asked, by cluster and address: a mirror's are all of its cluster."""
+    destinations = {
+        (target["cluster"], endpoint["address"])
+        for target in explanation.get("destinations", ())
+        for endpoint in target["endpoints"]
+    }
+    mirrors = {mirror["cluster"] for mirror in explanation.get("mirrors", ())}
+    return destinations | {key for key in counted if key[0] in mirrors}
 
 
 def agrees(explanation: Json, status: int, *, is_seen: bool) -> bool:

@@ -21,8 +21,13 @@ from dockermesh.kubeapi.served import SECRET
 from dockermesh.kubeapi.vault import Vault, credential_pair, credential_roots
 from dockermesh.model import Workload, WorkloadKind
 from dockermesh.registry import StoredResource
-from dockermesh.translate.secrets import inline_pair, inline_roots, named_credential, system_roots
-from dockermesh.translate.sidecar_view import named
+from dockermesh.translate.sidecar.view import named
+from dockermesh.translate.tls.secrets import (
+    inline_pair,
+    inline_roots,
+    named_credential,
+    system_roots,
+)
 from dockermesh.xds import SECRET as SECRET_TYPE
 from dockermesh.xds import Resource, ResourceSet, Snapshot
 

@@ -27,7 +27,7 @@ from dockermesh.errors import InputError, UsageError
 from dockermesh.inject.capture import MachineOptions, capture_config, render_capture
 from dockermesh.model import DNS_PORT, XDS_TLS_PORT
 from dockermesh.model.contract import CLUSTER_DOMAIN, MESH_NETWORK
-from dockermesh.translate.vips import VIP_RANGE
+from dockermesh.translate.mesh.vips import VIP_RANGE
 
 _RESOLV_CONF = Path("/etc/resolv.conf")
 # The rules for DNS are in no chain of their own.

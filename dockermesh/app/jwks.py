@@ -26,8 +26,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
 from dockermesh.errors import DockermeshError
-from dockermesh.translate.jwt import DISCOVERY_PATH
-from dockermesh.translate.key_sets import usable_keys
+from dockermesh.translate.security.jwt import DISCOVERY_PATH
+from dockermesh.translate.security.key_sets import usable_keys
 
 REFRESH_S = 20 * 60.0
 """How long a fetched set is used before it is fetched again (Istio:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dockermesh.model import Workload, WorkloadKind
-from dockermesh.translate.mesh import Proxy
+from dockermesh.translate.mesh.state import Proxy
 
 if TYPE_CHECKING:
     # Offline commands look proxies up, too, and do not wait for gRPC.

@@ -24,9 +24,9 @@ from dockermesh.app.workload_secrets import WorkloadSecrets
 from dockermesh.app.xds_servers import XdsServers
 from dockermesh.model import EMPTY_CATALOG, Catalog
 from dockermesh.registry import StoredResource
-from dockermesh.translate.jwt import wanted_keys
-from dockermesh.translate.mesh import MeshState, Proxy, build_mesh
-from dockermesh.translate.settings import MeshSettings
+from dockermesh.translate.mesh.settings import MeshSettings
+from dockermesh.translate.mesh.state import MeshState, Proxy, build_mesh
+from dockermesh.translate.security.jwt import wanted_keys
 from dockermesh.translate.translator import Translator
 from dockermesh.xds import Nack, Snapshot
 from dockermesh.xds import Proxy as ConnectedProxy

@@ -23,9 +23,9 @@ from dockermesh.config.findings import Finding
 from dockermesh.config.resource import Resource
 from dockermesh.errors import InputError
 from dockermesh.model import EMPTY_CATALOG
-from dockermesh.translate.mesh import build_mesh
-from dockermesh.translate.names import DNS_LISTENER
-from dockermesh.translate.settings import IstioConfig, MeshSettings, istio_config
+from dockermesh.translate.envoy.names import DNS_LISTENER
+from dockermesh.translate.mesh.settings import IstioConfig, MeshSettings, istio_config
+from dockermesh.translate.mesh.state import build_mesh
 from dockermesh.translate.translator import Translator
 from dockermesh.xds.resources import CLUSTER, LISTENER
 from dockermesh.xds.snapshot import ResourceSet, Snapshot

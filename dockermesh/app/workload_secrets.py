@@ -24,8 +24,8 @@ import structlog
 
 from dockermesh.ca import Authority, AuthorityError, Leaf
 from dockermesh.model import Identity
-from dockermesh.translate.secrets import issued_certificate, trusted_roots
-from dockermesh.translate.sidecar_view import named
+from dockermesh.translate.sidecar.view import named
+from dockermesh.translate.tls.secrets import issued_certificate, trusted_roots
 from dockermesh.xds import SECRET, Resource, ResourceSet, Snapshot
 
 log = structlog.get_logger(__name__)

@@ -7,7 +7,7 @@ beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,6 +37,8 @@ _WORKERS = 2
 _MOST_HELD = 7
 """How many ports the pod takes in a list; without one it holds all."""
 _API = "networking.istio.io/v1"
+_LISTENER_KINDS = {"HTTP": "http", "HTTP2": "http", "GRPC": "http", "HTTPS": "tls", "TLS": "tls"}
+"""What a listener does, by the protocol of a Gateway's server; all others pass TCP on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,26 +79,35 @@ def user_ports(config: Iterable[Mapping[str, Any]], project: str) -> UserPorts:
     bound = {reference for resource in resources for reference in _bound(resource)}
     labels = gateway_labels(project)
     found: dict[str, dict[int, None]] = {"http": {}, "tls": {}, "tcp": {}}
+
     for resource in resources:
-        if resource.get("kind") != "Gateway" or "istio.io" not in str(resource.get("apiVersion")):
+        # A Gateway without a VirtualService answers 404 to everything: it serves nothing yet.
+        if not _is_ours(resource, labels) or _key(resource) not in bound:
             continue
-        spec = _section(resource, "spec")
-        if not labels.items() >= _section(spec, "selector").items() or _key(resource) not in bound:
-            continue
-        servers = spec.get("servers")
-        for server in servers if isinstance(servers, list) else ():
-            port = _section(server, "port")
-            kind = {
-                "HTTP": "http",
-                "HTTP2": "http",
-                "GRPC": "http",
-                "HTTPS": "tls",
-                "TLS": "tls",
-            }.get(str(port.get("protocol", "HTTP")).upper(), "tcp")
-            if str(port.get("number")).isdigit():
-                found[kind][int(port["number"])] = None
+        for number, protocol in _server_ports(resource):
+            found[_LISTENER_KINDS.get(protocol, "tcp")][number] = None
+
     http = sorted(found["http"], key=lambda number: (number != 80, number))
     return UserPorts(tuple(http), tuple(sorted(found["tls"])), tuple(sorted(found["tcp"])))
+
+
+def _is_ours(resource: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    is_gateway = resource.get("kind") == "Gateway"
+    selector = _section(_section(resource, "spec"), "selector")
+    return (
+        is_gateway
+        and "istio.io" in str(resource.get("apiVersion"))
+        and selector.items() <= labels.items()
+    )
+
+
+def _server_ports(gateway: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
+    """Number and protocol of each server; what is not a number was refused elsewhere."""
+    servers = _section(gateway, "spec").get("servers")
+    for server in servers if isinstance(servers, list) else ():
+        port = _section(server, "port")
+        if str(port.get("number")).isdigit():
+            yield int(port["number"]), str(port.get("protocol", "HTTP")).upper()
 
 
 def settle(mappings: Sequence[PortMapping], user: UserPorts) -> tuple[PortMapping, ...]:

@@ -36,18 +36,19 @@ def _services(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, 
 
 
 def _service(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in after.items():
-        old = before.get(key)
-        if old == value:
-            continue
-        if key == "labels":
-            # Labels are only ever added, and Compose merges those.
-            known = string_map(old)
-            found[key] = {name: text for name, text in value.items() if name not in known}
-        else:
-            # Not merged: what Compose derives (a dependency out of `links`, say) would come on top.
-            found[key] = Override(value) if isinstance(value, (list, Mapping)) and old else value
-    return found | {
-        key: Reset() for key, value in before.items() if key not in after and value is not None
-    }
+    gone = {key for key, value in before.items() if key not in after and value is not None}
+    changed = {key: value for key, value in after.items() if before.get(key) != value}
+
+    found = {key: _changed(key, before.get(key), value) for key, value in changed.items()}
+    return found | {key: Reset() for key in before if key in gone}
+
+
+def _changed(key: str, old: Any, new: Any) -> Any:
+    """What stands in the overlay, so that Compose's merging gives `new`."""
+    if key == "labels":
+        # Labels are only ever added, and Compose merges those.
+        known = string_map(old)
+        return {name: text for name, text in new.items() if name not in known}
+
+    # Not merged: what Compose derives (a dependency out of `links`, say) would come on top.
+    return Override(new) if isinstance(new, (list, Mapping)) and old else new

@@ -6,7 +6,7 @@ is not meshed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,8 @@ from dockermesh.inject.settings import (
 )
 from dockermesh.model import PROXY_UID, contract
 from dockermesh.model.service import SERVICE_NAME
+
+_RISKY_CAPABILITIES = frozenset({"NET_ADMIN", "NET_RAW", "ALL"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,32 +189,43 @@ def _refuse_uid(name: str, definition: Mapping[str, Any]) -> None:
 
 
 def _warnings(definition: Mapping[str, Any], project: Mapping[str, Any]) -> list[str]:
-    found: list[str] = []
+    return [
+        *_ways_around_capture(definition),
+        *_loss_of_isolation(definition, project),
+        *_aliases_of_links(definition),
+    ]
+
+
+def _ways_around_capture(definition: Mapping[str, Any]) -> Iterator[str]:
+    added = {str(cap).upper().removeprefix("CAP_") for cap in definition.get("cap_add") or ()}
+    risky = sorted(added & _RISKY_CAPABILITIES)
     if definition.get("privileged"):
-        found.append("is privileged: it can change the capture rules of its pod")
-    elif risky := {"NET_ADMIN", "NET_RAW", "ALL"} & {
-        str(cap).upper().removeprefix("CAP_") for cap in definition.get("cap_add") or ()
-    }:
-        found.append(
-            f"has {', '.join(sorted(risky))}: it can get around the capture rules of its pod"
-        )
+        yield "is privileged: it can change the capture rules of its pod"
+    elif risky:
+        yield f"has {', '.join(risky)}: it can get around the capture rules of its pod"
+
     if definition.get("pid") == "host":
-        found.append("sees the host's processes: it can enter other network namespaces")
+        yield "sees the host's processes: it can enter other network namespaces"
+
+
+def _loss_of_isolation(definition: Mapping[str, Any], project: Mapping[str, Any]) -> Iterator[str]:
     known = project.get("networks") or {}
     own = [known.get(key) or {} for key in definition.get("networks") or ()]
     if own and all(network.get("internal") for network in own):
-        found.append(
+        yield (
             "was on internal networks only; its pod also joins the mesh network, which is not"
             " internal"
         )
+
+
+def _aliases_of_links(definition: Mapping[str, Any]) -> Iterator[str]:
     for link in definition.get("links") or ():
         target, _, alias = str(link).partition(":")
         if alias and alias != target:
-            found.append(
+            yield (
                 f"link {link}: {alias!r} is answered by Docker's DNS; routes of the mesh are for"
                 f" {target!r}"
             )
-    return found
 
 
 def _refuse_clashes(services: Mapping[str, Any], meshed: Mapping[str, Meshed]) -> None:

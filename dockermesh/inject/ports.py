@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from dockermesh.errors import InputError
@@ -106,22 +107,26 @@ def _with_listeners(
     """Give the entry the gateway's port 80 (or the user's), the others a listener with their own
     number.
     """
-    http = [i for i, mapping in enumerate(mappings) if mapping.protocol == "http"]
-    entry = next((i for i in http if named[i]), None)
-    if entry is None:
-        entry = next(
-            (i for i in http if mappings[i].host_port == ENTRY_HOST_PORT), http[0] if http else None
-        )
-    taken = set(_RESERVED)
+    entry = _entry(mappings, named)
     entry_port = user_http[0] if user_http else ENTRY_GATEWAY_PORT
-    if entry is not None:
-        taken.add(entry_port)
+    taken = set(_RESERVED) if entry is None else {*_RESERVED, entry_port}
+
     found: list[PortMapping] = []
     for i, mapping in enumerate(mappings):
         listener = entry_port if i == entry else _free(mapping.host_port, taken)
         taken.add(listener)
         found.append(replace(mapping, gateway_port=listener))
     return tuple(found)
+
+
+def _entry(mappings: Sequence[PortMapping], named: Sequence[bool]) -> int | None:
+    """Which mapping is the way in: an HTTP port that the user named, else the one at 30080, else
+    the first.
+    """
+    http = [i for i, mapping in enumerate(mappings) if mapping.protocol == "http"]
+    by_name = (i for i in http if named[i])
+    by_number = (i for i in http if mappings[i].host_port == ENTRY_HOST_PORT)
+    return next(chain(by_name, by_number, http), None)
 
 
 def _free(wanted: int, taken: set[int]) -> int:
@@ -150,19 +155,21 @@ def _chosen(moving: Sequence[Published], specs: Sequence[str]) -> dict[Published
 def _named(left: str, spec: str, moving: Sequence[Published]) -> list[Published]:
     name, _, target = left.partition(":")
     if name.isdigit():
+        # The number may be published at several addresses of the host; all of them move.
         found = [port for port in moving if port.port == int(name) and not target]
+        missing = f"no meshed service publishes port {left}"
     else:
-        found = [
-            port for port in moving if port.service == name and target in ("", str(port.target))
-        ][:1]
+        ports = (port for port in moving if port.service == name)
+        found = [port for port in ports if target in ("", str(port.target))][:1]
+        missing = f"no meshed service {left!r} publishes a TCP port"
+
     if not found:
-        known = (
-            ", ".join(f"{port.port} ({port.service}:{port.target})" for port in moving) or "none"
+        known = [f"{port.port} ({port.service}:{port.target})" for port in moving]
+        raise InputError(
+            f"{spec!r}: {missing}",
+            where="--gateway-port",
+            fix=f"published ports: {', '.join(known) or 'none'}",
         )
-        what = f"{spec!r}: no meshed service publishes port {left}"
-        if not name.isdigit():
-            what = f"{spec!r}: no meshed service {left!r} publishes a TCP port"
-        raise InputError(what, where="--gateway-port", fix=f"published ports: {known}")
     return found
 
 

@@ -85,22 +85,40 @@ def inject_project(project: Mapping[str, Any], options: InjectOptions) -> Inject
     plan = make_plan(project, settings)
     mesh_name = options.network or settings.network or contract.MESH_NETWORK
     mesh_key = _network_key(project.get("networks") or {}, mesh_name)
+
     moving, staying, notices = split_ports(plan.meshed.values())
     user = user_ports(options.config, plan.project)
     mappings = settle(
         map_ports(moving, (*options.gateway_ports, *settings.gateway_ports), user.http), user
     )
-    edge = Edge(
-        plan,
-        mesh_key,
-        mesh_name,
-        options.images,
-        own_network=OWN_NETWORK in (project.get("networks") or {}),
-    )
+
+    has_own_network = OWN_NETWORK in (project.get("networks") or {})
+    edge = Edge(plan, mesh_key, mesh_name, options.images, own_network=has_own_network)
     gateway = edge.ingress(mappings, user)
     if options.egress_gateway or settings.egress_gateway:
         gateway |= edge.egress()
+
     sidecars = _Sidecars(plan, options.images, mesh_key, mesh_name, options.consul_domain)
+    services = _services(project, plan, sidecars, staying)
+    _refuse_taken(gateway, services)
+    services |= gateway
+
+    meshed = _document(project, services, sidecars, with_mesh=bool(plan.meshed or gateway))
+    return Injection(
+        project=meshed,
+        overlay=overlay(project, meshed),
+        ports=mappings,
+        notices=(*plan.notices, *notices),
+    )
+
+
+def _services(
+    project: Mapping[str, Any],
+    plan: Plan,
+    sidecars: _Sidecars,
+    staying: Mapping[str, list[dict[str, Any]]],
+) -> dict[str, Any]:
+    """What becomes of the project's own services, in their order."""
     services: dict[str, Any] = {}
     for name, definition in project["services"].items():
         if name in plan.meshed:
@@ -109,20 +127,17 @@ def inject_project(project: Mapping[str, Any], options: InjectOptions) -> Inject
             services[name] = follower(name, definition, plan.meshed[plan.followers[name]], plan)
         else:
             services[name] = rewritten(definition, plan)
-    if clash := gateway.keys() & services.keys():
+    return services
+
+
+def _refuse_taken(gateway: Mapping[str, Any], services: Mapping[str, Any]) -> None:
+    taken = gateway.keys() & services.keys()
+    if taken:
         raise InputError(
-            f"the name {min(clash)!r} is taken by a service",
-            where=f"services.{min(clash)}",
+            f"the name {min(taken)!r} is taken by a service",
+            where=f"services.{min(taken)}",
             fix="rename the service",
         )
-    services |= gateway
-    meshed = _document(project, services, sidecars, with_mesh=bool(plan.meshed or gateway))
-    return Injection(
-        project=meshed,
-        overlay=overlay(project, meshed),
-        ports=mappings,
-        notices=(*plan.notices, *notices),
-    )
 
 
 def scaled_notices(services: Iterable[str], injection: Injection) -> tuple[Notice, ...]:
@@ -146,15 +161,19 @@ def _document(
     """
     kept = {key: value for key, value in project.items() if key not in ("services", "version")}
     shared = {key: dict(kept.pop(key, None) or {}) for key in ("networks", "volumes", "configs")}
+
     if with_mesh:
         shared["networks"].setdefault(
             sidecars.mesh_key, {"name": sidecars.mesh_name, "external": True}
         )
         shared["volumes"][contract.TRUST_VOLUME] = {"name": contract.TRUST_VOLUME, "external": True}
+
     shared["configs"] |= dict(sorted(sidecars.configs.items()))
     for name, service in services.items():
         if string_map(service.get("labels")).get(contract.LABEL_ROLE) == "pod":
             shared["volumes"][names.run_volume(name)] = run_volume()
+
+    # Compose writes the name first, and readers expect it there.
     title = {"name": kept.pop("name")} if "name" in kept else {}
     return {
         **title,

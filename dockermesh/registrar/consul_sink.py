@@ -114,9 +114,7 @@ class ConsulSink:
                     "service id belongs to another host; not registered", id=registration.id
                 )
 
-    def _workload_steps(
-        self, group: str, workloads: Iterable[Workload]
-    ) -> list[Awaitable[None]]:
+    def _workload_steps(self, group: str, workloads: Iterable[Workload]) -> list[Awaitable[None]]:
         prefix = f"{KEY_WORKLOADS}{self._host}/"
         wanted = {prefix + w.name: json.dumps(w.to_dict(), sort_keys=True) for w in workloads}
         changed = {k: text for k, text in wanted.items() if self._workloads.get(k) != text}

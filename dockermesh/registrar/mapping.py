@@ -173,9 +173,7 @@ def map_container(
     return tuple(found.values()), tuple(Skipped(container.name, r) for r in skipped)
 
 
-def _served_ports(
-    container: Container, owner: Container | None, options: Options
-) -> list[_Port]:
+def _served_ports(container: Container, owner: Container | None, options: Options) -> list[_Port]:
     """Those that can be reached: within the mesh and at containers' own addresses all, else the
     published ones.
     """

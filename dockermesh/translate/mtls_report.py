@@ -16,15 +16,15 @@ from typing import Any
 from dockermesh.config.api.destination_rule import ClientTlsMode, Subset, TrafficPolicy
 from dockermesh.config.api.peer_authentication import MutualTlsMode
 from dockermesh.model import Port, Service, WorkloadKind
-from dockermesh.translate import clusters
-from dockermesh.translate.attestation import why_plaintext
-from dockermesh.translate.delegates import Delegation
-from dockermesh.translate.endpoints import serving
-from dockermesh.translate.index import ConfigIndex, Rules
-from dockermesh.translate.mesh import MeshState, Proxy
-from dockermesh.translate.policy import effective_policy
-from dockermesh.translate.stand_in import REFUSING
-from dockermesh.translate.visibility import Scope, is_exported
+from dockermesh.translate.clusters.cluster import has_assignment, ports_of
+from dockermesh.translate.clusters.endpoints import serving
+from dockermesh.translate.mesh.attestation import why_plaintext
+from dockermesh.translate.mesh.delegates import Delegation
+from dockermesh.translate.mesh.index import ConfigIndex, Rules
+from dockermesh.translate.mesh.stand_in import REFUSING
+from dockermesh.translate.mesh.state import MeshState, Proxy
+from dockermesh.translate.mesh.traffic_policy import effective_policy
+from dockermesh.translate.mesh.visibility import Scope, is_exported
 
 
 class Encrypted(StrEnum):
@@ -105,7 +105,7 @@ def _sees(scope: Scope, service: Service, mesh: MeshState) -> bool:
 def _edges(service: Service, scope: Scope, index: ConfigIndex, mesh: MeshState) -> Iterator[Edge]:
     rules = index.rules_of(service.hostname, service.namespace, scope, service.shared)
     merged = index.merged(rules)
-    for port in clusters.ports_of(service):
+    for port in ports_of(service):
         for subset in (None, *merged.subsets):
             policy = effective_policy(merged, port.number, subset)
             encrypted, by = _decided(service, port, subset, policy, rules, mesh)
@@ -146,7 +146,7 @@ def _decided(
         return Encrypted.NO, "outside the mesh"
     if not mesh.settings.auto_mtls:
         return Encrypted.NO, "MeshConfig: enableAutoMtls is false"
-    if not clusters.has_assignment(service, policy) and not service.endpoints:
+    if not has_assignment(service, policy) and not service.endpoints:
         return Encrypted.NO, "it is not known which endpoint is called"
     listed = serving(service, port, subset.labels if subset is not None else None)
     known = mesh.attestation

@@ -13,21 +13,21 @@ from dataclasses import dataclass, field, replace
 
 from dockermesh.model import Port, Protocol, Service, Workload, WorkloadKind
 from dockermesh.model.protocol import parse_protocol
-from dockermesh.translate import inbound
-from dockermesh.translate.delegates import Delegation
-from dockermesh.translate.destinations import Destinations
-from dockermesh.translate.faults import Fault, Reason, faults_of_config
-from dockermesh.translate.gateway import GatewayResources, gateway_resources
-from dockermesh.translate.inbound import Inbound
-from dockermesh.translate.inbound_listener import inbound_listener
-from dockermesh.translate.index import ConfigIndex
-from dockermesh.translate.mesh import MeshState, Proxy
+from dockermesh.translate.gateway.resources import GatewayResources, gateway_resources
+from dockermesh.translate.mesh.conflicts import Fault, Reason, faults_of_config
+from dockermesh.translate.mesh.delegates import Delegation
+from dockermesh.translate.mesh.index import ConfigIndex
+from dockermesh.translate.mesh.state import MeshState, Proxy
+from dockermesh.translate.mesh.visibility import Scope, as_labels
 from dockermesh.translate.patches.book import PatchBook
-from dockermesh.translate.policies import PolicyIndex
-from dockermesh.translate.secrets import file_secrets
-from dockermesh.translate.service import plain_http_port
-from dockermesh.translate.sidecar_view import Counters, SidecarView, named
-from dockermesh.translate.visibility import Scope, as_labels
+from dockermesh.translate.routes.destinations import Destinations
+from dockermesh.translate.security.policies import PolicyIndex
+from dockermesh.translate.sidecar import inbound
+from dockermesh.translate.sidecar.inbound import Inbound
+from dockermesh.translate.sidecar.inbound_listener import inbound_listener
+from dockermesh.translate.sidecar.service import plain_http_port
+from dockermesh.translate.sidecar.view import Counters, SidecarView, named
+from dockermesh.translate.tls.secrets import file_secrets
 from dockermesh.xds.resources import CLUSTER, LISTENER, ROUTES, SECRET, Resource
 from dockermesh.xds.snapshot import ResourceSet, Snapshot
 

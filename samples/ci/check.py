@@ -1,4 +1,4 @@
-"""Asks bookinfo's page until each version of reviews that is to answer did, and then that no other does.
+"""Asks bookinfo's page until exactly those versions of reviews answer that are to answer.
 
 check.py URL --versions v1 v2 v3
 """
@@ -13,7 +13,7 @@ import urllib.request
 
 REQUESTS = 30
 PATIENCE_S = 60.0
-"""A new route has reached every proxy long before; an old connection may still serve one request."""
+"""A new route has reached every proxy long before; an old connection may serve one request."""
 
 
 def version_of(page: str) -> str:

@@ -23,8 +23,8 @@ from dockermesh.model import (
     Workload,
     WorkloadKind,
 )
-from dockermesh.translate.mesh import Proxy, build_mesh
-from dockermesh.translate.settings import istio_config
+from dockermesh.translate.mesh.settings import istio_config
+from dockermesh.translate.mesh.state import Proxy, build_mesh
 from dockermesh.translate.translator import Translator
 from dockermesh.xds import Snapshot
 

@@ -21,8 +21,8 @@ from patience import SLACK
 
 from dockermesh.config.documents import read_document, read_text
 from dockermesh.model import Catalog, Endpoint, Port, Protocol, Service, WorkloadKind
-from dockermesh.translate.mesh import MeshState, Proxy, build_mesh
-from dockermesh.translate.settings import istio_config
+from dockermesh.translate.mesh.settings import istio_config
+from dockermesh.translate.mesh.state import MeshState, Proxy, build_mesh
 from dockermesh.translate.translator import Translator
 from dockermesh.xds import CLUSTER, AdsServer, Nack
 

@@ -16,9 +16,9 @@ from tls_rig import Apps, Party, Proxy, bootstrap, request, talk
 from dockermesh.ca import Authority, new_material
 from dockermesh.config.documents import read_text
 from dockermesh.model import Catalog, Endpoint, Port, Protocol, ServedPort, Service, Workload
-from dockermesh.translate import mesh as meshes
-from dockermesh.translate import names
-from dockermesh.translate.settings import MeshSettings, istio_config
+from dockermesh.translate.envoy import names
+from dockermesh.translate.mesh import state as meshes
+from dockermesh.translate.mesh.settings import MeshSettings, istio_config
 from dockermesh.translate.translator import Translator
 
 pytestmark = [pytest.mark.binary, pytest.mark.asyncio(loop_scope="module")]

@@ -10,6 +10,7 @@ policy takes pass, DENY all but that. Shadow rules, which decide nothing, are le
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,80 +49,78 @@ class Decision:
 def decide(filters: list[Json], request: Request, caller: Caller) -> Decision:
     """What the RBAC filters of a chain (their `typed_config`) say, in their order."""
     unsure = ""
-    for config in filters:
-        if (
-            not str(config.get("@type", "")).endswith((_HTTP_RBAC, _TCP_RBAC))
-            or "rules" not in config
-        ):
+
+    for rules in filter(None, map(_enforced_rules, filters)):
+        said = _Said(rules, request, caller)
+
+        if rules.get("action") == "DENY":
+            if said.taken_by:
+                return Decision(False, said.taken_by)
+            unsure = unsure or said.perhaps_by
             continue
-        rules = config["rules"]
-        is_deny = rules.get("action") == "DENY"
-        if rules.get("action") == "LOG":
-            continue
+
+        if not said.taken_by and not said.perhaps_by:
+            return Decision(False, "no ALLOW policy takes it")
+        if not said.taken_by:
+            unsure = unsure or said.perhaps_by
+
+    return Decision(None, unsure) if unsure else Decision(True)
+
+
+def _enforced_rules(config: Json) -> Json | None:
+    """The rules of an RBAC filter that decides something; None for every other filter."""
+    is_rbac = str(config.get("@type", "")).endswith((_HTTP_RBAC, _TCP_RBAC))
+    rules: Json | None = config.get("rules") if is_rbac else None
+
+    # A filter with shadow rules alone has no `rules`; LOG marks requests and lets all pass.
+    return rules if rules is not None and rules.get("action") != "LOG" else None
+
+
+class _Said:
+    """Which policies of one filter take a request, surely or perhaps; each the first by name."""
+
+    def __init__(self, rules: Json, request: Request, caller: Caller) -> None:
         answers = {
             name: _policy(policy, request, caller)
             for name, policy in rules.get("policies", {}).items()
         }
-        taken = next((name for name, answer in answers.items() if answer), "")
-        maybe = next((name for name, answer in answers.items() if answer is None), "")
-        if is_deny and taken:
-            return Decision(False, taken)
-        if not is_deny and not taken and not maybe:
-            return Decision(False, "no ALLOW policy takes it")
-        if maybe and not (taken and not is_deny):
-            unsure = unsure or maybe
-    return Decision(None, unsure) if unsure else Decision(True)
+        self.taken_by = next((name for name, answer in answers.items() if answer), "")
+        self.perhaps_by = next((name for name, answer in answers.items() if answer is None), "")
 
 
 def _policy(policy: Json, request: Request, caller: Caller) -> Answer:
-    permitted = either(_permission(p, request, caller) for p in policy.get("permissions", ()))
-    identified = either(_principal(p, request, caller) for p in policy.get("principals", ()))
+    permitted = either(_rule(p, request, caller) for p in policy.get("permissions", ()))
+    identified = either(_rule(p, request, caller) for p in policy.get("principals", ()))
+
+    # A CEL condition is not evaluated here.
     unknown = [None] if "condition" in policy or "checked_condition" in policy else []
     return both([permitted, identified, *unknown])
 
 
-def _permission(rule: Json, request: Request, caller: Caller) -> Answer:
+def _rule(rule: Json, request: Request, caller: Caller) -> Answer:
+    """A `Permission` or a `Principal`: a oneof, whose only key says what is compared."""
     for kind, value in rule.items():
-        match kind:
-            case "any":
-                return True
-            case "and_rules":
-                return both(_permission(r, request, caller) for r in value.get("rules", ()))
-            case "or_rules":
-                return either(_permission(r, request, caller) for r in value.get("rules", ()))
-            case "not_rule":
-                return negated(_permission(value, request, caller))
-            case "header":
-                return header_matches(value, request)
-            case "url_path":
-                return text_matches(value.get("path", {}), request.plain_path)
-            case "destination_port":
-                return int(value) == caller.port
-            case "requested_server_name":
-                return text_matches(value, caller.server_name)
+        holds = _RULES.get(kind)
+        if holds is not None:
+            return holds(value, request, caller)
     return None
 
 
-def _principal(rule: Json, request: Request, caller: Caller) -> Answer:
-    for kind, value in rule.items():
-        match kind:
-            case "any":
-                return True
-            case "and_ids":
-                return both(_principal(r, request, caller) for r in value.get("ids", ()))
-            case "or_ids":
-                return either(_principal(r, request, caller) for r in value.get("ids", ()))
-            case "not_id":
-                return negated(_principal(value, request, caller))
-            case "header":
-                return header_matches(value, request)
-            case "url_path":
-                return text_matches(value.get("path", {}), request.plain_path)
-            case "authenticated":
-                return _authenticated(value, caller)
-            case "direct_remote_ip" | "remote_ip" | "source_ip":
-                return _is_within(value, caller.address)
-    return None
+def _listed(value: Json) -> list[Json]:
+    # Permissions have `rules`, principals `ids`.
+    return list(value.get("rules") or value.get("ids") or ())
+
+
+def _all_of(value: Json, request: Request, caller: Caller) -> Answer:
+    return both(_rule(r, request, caller) for r in _listed(value))
+
+
+def _any_of(value: Json, request: Request, caller: Caller) -> Answer:
+    return either(_rule(r, request, caller) for r in _listed(value))
+
+
+def _not(value: Json, request: Request, caller: Caller) -> Answer:
+    return negated(_rule(value, request, caller))
 
 
 def _authenticated(value: Json, caller: Caller) -> Answer:
@@ -144,3 +143,27 @@ def _is_within(network: Json, address: str) -> Answer:
         return ipaddress.ip_address(address) in found
     except (ValueError, KeyError):
         return None
+
+
+_RULES: Mapping[str, Callable[[Any, Request, Caller], Answer]] = {
+    "any": lambda _value, _request, _caller: True,
+    "and_rules": _all_of,
+    "and_ids": _all_of,
+    "or_rules": _any_of,
+    "or_ids": _any_of,
+    "not_rule": _not,
+    "not_id": _not,
+    "header": lambda value, request, _caller: header_matches(value, request),
+    "url_path": lambda value, request, _caller: text_matches(
+        value.get("path", {}), request.plain_path
+    ),
+    "destination_port": lambda value, _request, caller: int(value) == caller.port,
+    "requested_server_name": lambda value, _request, caller: text_matches(
+        value, caller.server_name
+    ),
+    "authenticated": lambda value, _request, caller: _authenticated(value, caller),
+    "direct_remote_ip": lambda value, _request, caller: _is_within(value, caller.address),
+    "remote_ip": lambda value, _request, caller: _is_within(value, caller.address),
+    "source_ip": lambda value, _request, caller: _is_within(value, caller.address),
+}
+"""What is understood of both, by the oneof's key; anything else is not known here."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from dockermesh.app.inspect import routing, tls
 from dockermesh.app.inspect.authorization import Caller, decide
@@ -69,68 +69,101 @@ def parse_request(
 
     Raises InputError if the URL is none.
     """
-    try:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
-    except ValueError:
-        parts, port = urlsplit(""), 0
-    if not parts.hostname or not port:
-        raise InputError(
-            f"{url!r} is no URL that can be explained",
-            fix="for example http://reviews:9080/reviews/0",
-        )
+    parts, host, port = _split_url(url)
+
     given = {name.lower(): value for name, value in (headers or {}).items()}
     authority = given.pop("host", "") or parts.netloc.rpartition("@")[2]
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Request(method.upper(), parts.scheme, authority, path, given), parts.hostname, port
+
+    return Request(method.upper(), parts.scheme, authority, path, given), host, port
+
+
+def _split_url(url: str) -> tuple[SplitResult, str, int]:
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
+        if parts.hostname and port:
+            return parts, parts.hostname, port
+    except ValueError:
+        pass  # a port that is no number, a broken IPv6 address
+    raise InputError(
+        f"{url!r} is no URL that can be explained",
+        fix="for example http://reviews:9080/reviews/0",
+    )
 
 
 def explain(source: Source, request: Request, host: str, port: int, known: Surroundings) -> Json:
     """Everything that decides the request, as JSON; `outcome` says in one sentence what comes
     out.
     """
-    asked = {
+    result: Json = {"source": source.workload, "request": _as_asked(request)}
+    dialled = _dialled(source, host, port)
+    chain = _chain_for(dialled, request)
+
+    if dialled.listener is None or chain is None:
+        outcome = f"refused: nothing takes connections to port {dialled.port}"
+        return result | {"listener": None, "outcome": outcome}
+
+    result["listener"] = {
+        "name": dialled.listener.get("name", ""),
+        "address": ":".join(map(str, routing.socket_of(dialled.listener))),
+        "dialled": f"{dialled.address or host}:{dialled.port}",
+    }
+    return result | _carried(source, request, dialled.port, chain, known)
+
+
+@dataclass(frozen=True, slots=True)
+class _Dialled:
+    """Where the connection goes to, and the listener of the source's proxy that takes it."""
+
+    address: str
+    port: int
+    listener: Json | None
+
+
+def _as_asked(request: Request) -> Json:
+    return {
         "method": request.method,
         "url": f"{request.scheme}://{request.authority}{request.path}",
+        "headers": dict(request.headers),
     }
-    result: Json = {
-        "source": source.workload,
-        "request": asked | {"headers": dict(request.headers)},
-    }
-    is_tls = request.scheme == "https"
-    name = request.authority.partition(":")[0]
-    if source.is_gateway:
-        address = source.address
-        listener = routing.gateway_listener(source.dump, port)
-        port = routing.socket_of(listener)[1] if listener is not None else port
-    else:
+
+
+def _dialled(source: Source, host: str, port: int) -> _Dialled:
+    if not source.is_gateway:
         address = routing.address_of(source.dump, host)
         listener = routing.outbound_listener(source.dump, address, port)
-    connection = routing.Connection(address or "0.0.0.0", port, name if is_tls else "", is_tls)
-    chain = routing.filter_chain(listener, connection) if listener is not None else None
-    if listener is None or chain is None:
-        return result | {
-            "listener": None,
-            "outcome": f"refused: nothing takes connections to port {port}",
-        }
-    result["listener"] = {
-        "name": listener.get("name", ""),
-        "address": ":".join(map(str, routing.socket_of(listener))),
-        "dialled": f"{address or host}:{port}",
-    }
+        return _Dialled(address, port, listener)
+
+    # A client of the gateway dials the host's port; the listener has one of its own.
+    listener = routing.gateway_listener(source.dump, port)
+    own_port = routing.socket_of(listener)[1] if listener is not None else port
+    return _Dialled(source.address, own_port, listener)
+
+
+def _chain_for(dialled: _Dialled, request: Request) -> Json | None:
+    if dialled.listener is None:
+        return None
+
+    is_tls = request.scheme == "https"
+    server_name = request.authority.partition(":")[0] if is_tls else ""
+    connection = routing.Connection(dialled.address or "0.0.0.0", dialled.port, server_name, is_tls)
+    return routing.filter_chain(dialled.listener, connection)
+
+
+def _carried(source: Source, request: Request, port: int, chain: Json, known: Surroundings) -> Json:
+    """What the filters of the chain do with the request: read it as HTTP, or pass its bytes on."""
+    is_tls = request.scheme == "https"
     manager = routing.network_filter(chain, "HttpConnectionManager")
     if manager is not None and (not is_tls or "transport_socket" in chain):
-        return result | _http(source, request, port, manager, known)
+        return _http(source, request, port, manager, known)
+
     proxy = routing.network_filter(chain, "TcpProxy")
     if proxy is None:
-        return result | {
-            "outcome": "refused: the port takes HTTP, and this is TLS" if manager else "refused"
-        }
-    return (
-        result
-        | _forwarded(source, request, proxy, known)
-        | {"protocol": "TLS" if is_tls else "TCP"}
-    )
+        reason = "refused: the port takes HTTP, and this is TLS" if manager else "refused"
+        return {"outcome": reason}
+    protocol = {"protocol": "TLS" if is_tls else "TCP"}
+    return _forwarded(source, request, proxy, known) | protocol
 
 
 # HTTP
@@ -248,21 +281,25 @@ def _forwarded(source: Source, request: Request, action: Json, known: Surroundin
 
 
 def _outcome(targets: list[Json]) -> str:
-    texts = []
-    for target in targets:
-        name = target["cluster"]
-        share = f"{target['percent']:g} % " if len(targets) > 1 else ""
-        if name in _WAYS_OUT:
-            texts.append(f"{share}{_WAYS_OUT[name]}")
-        elif not target["exists"]:
-            texts.append(f"{share}503: there is no cluster {name}")
-        elif not target["endpoints"] and target["discovery"] in {"EDS", "STATIC"}:
-            texts.append(f"{share}503: {name} has no endpoints")
-        else:
-            refused = [e for e in target["endpoints"] if e.get("accepts") is False]
-            all_refused = refused and len(refused) == len(target["endpoints"])
-            texts.append(f"{share}{'refused by ' if all_refused else 'to '}{name}")
+    if len(targets) == 1:
+        return _target_outcome(targets[0])
+    texts = [f"{target['percent']:g} % {_target_outcome(target)}" for target in targets]
     return "; ".join(texts) or "nowhere"
+
+
+def _target_outcome(target: Json) -> str:
+    name, endpoints = target["cluster"], target["endpoints"]
+    if name in _WAYS_OUT:
+        return _WAYS_OUT[name]
+    if not target["exists"]:
+        return f"503: there is no cluster {name}"
+
+    # Endpoints that Envoy looks up in DNS, or takes from the connection, are in no dump.
+    if not endpoints and target["discovery"] in {"EDS", "STATIC"}:
+        return f"503: {name} has no endpoints"
+
+    is_refused = bool(endpoints) and all(e.get("accepts") is False for e in endpoints)
+    return f"refused by {name}" if is_refused else f"to {name}"
 
 
 def _destination(

@@ -106,28 +106,37 @@ def header_matches(matcher: Json, request: Request) -> Answer:
     """A `HeaderMatcher`."""
     value = request.header(str(matcher.get("name", "")))
     inverted = bool(matcher.get("invert_match"))
+
     if "present_match" in matcher:
         answer: Answer = (value is not None) == bool(matcher["present_match"])
         return negated(answer) if inverted else answer
+
     if value is None:
+        # A header that is not there matches nothing, inverted matchers included.
         if not matcher.get("treat_missing_header_as_empty"):
             return False
         value = ""
+
+    answer = _value_matches(matcher, value)
+    return negated(answer) if inverted else answer
+
+
+def _value_matches(matcher: Json, value: str) -> Answer:
     if "string_match" in matcher:
-        answer = text_matches(matcher["string_match"], value)
-    elif "range_match" in matcher:
+        return text_matches(matcher["string_match"], value)
+
+    if "range_match" in matcher:
         span = matcher["range_match"]
         is_number = value.lstrip("+-").isdigit()
-        answer = is_number and int(span.get("start", 0)) <= int(value) < int(span.get("end", 0))
-    else:
-        old = {
-            kind: matcher[f"{kind}_match"]
-            for kind in ("exact", "prefix", "suffix", "contains")
-            if f"{kind}_match" in matcher
-        }
-        regex = matcher.get("safe_regex_match")
-        answer = text_matches(old or ({"safe_regex": regex} if regex else {"present": True}), value)
-    return negated(answer) if inverted else answer
+        return is_number and int(span.get("start", 0)) <= int(value) < int(span.get("end", 0))
+
+    # Deprecated fields of before `string_match`, which EnvoyFilters may still bring.
+    for kind in ("exact", "prefix", "suffix", "contains"):
+        if f"{kind}_match" in matcher:
+            return text_matches({kind: matcher[f"{kind}_match"]}, value)
+    if "safe_regex_match" in matcher:
+        return text_matches({"safe_regex": matcher["safe_regex_match"]}, value)
+    return None
 
 
 def parameter_matches(matcher: Json, request: Request) -> Answer:

@@ -61,24 +61,27 @@ def find_proxy(query: str, proxies: Iterable[LocalProxy], namespace: str = "") -
     """
     listed = [p for p in proxies if namespace in {"", p.namespace}]
     wanted = query.removeprefix("pod/")
+
     for fits in (_is_name, _is_replica, _is_service, _is_container):
-        found = [
-            p for p in listed if fits(p, wanted) or fits(p, wanted.removesuffix(f".{p.namespace}"))
-        ]
+        found = [p for p in listed if any(fits(p, form) for form in _forms(wanted, p))]
         if len(found) == 1:
             return found[0]
         if found:
             several = ", ".join(p.workload for p in found)
             raise InputError(f"{query!r} may be any of: {several}", fix="name one of them")
-    near = get_close_matches(
-        wanted, [form for p in listed for form in (p.workload, _replica(p))], n=1
-    )
-    raise InputError(
-        f"no proxy on this host is called {query!r}",
-        fix=f"did you mean {near[0]}?"
-        if near
-        else "see `dockermesh ps` for the workloads and their hosts",
-    )
+
+    raise InputError(f"no proxy on this host is called {query!r}", fix=_suggestion(wanted, listed))
+
+
+def _forms(wanted: str, proxy: LocalProxy) -> tuple[str, str]:
+    """The name as it was given, and without the namespace that istioctl puts behind it."""
+    return wanted, wanted.removesuffix(f".{proxy.namespace}")
+
+
+def _suggestion(wanted: str, proxies: Iterable[LocalProxy]) -> str:
+    names = [form for p in proxies for form in (p.workload, _replica(p))]
+    near = get_close_matches(wanted, names, n=1)
+    return f"did you mean {near[0]}?" if near else "see `dockermesh ps` for the workloads"
 
 
 def _replica(proxy: LocalProxy) -> str:

@@ -48,28 +48,37 @@ def mode_of(cluster: Json) -> str:
 
 def upstream_tls(cluster: Json, endpoint: Json) -> UpstreamTls:
     """What is spoken to an endpoint of a cluster."""
-    labels = (
-        endpoint.get("metadata", {})
-        .get("filter_metadata", {})
-        .get("envoy.transport_socket_match", {})
-    )
-    matches = cluster.get("transport_socket_matches", ())
-    fitting = (
-        m.get("transport_socket") for m in matches if m.get("match", {}).items() <= labels.items()
-    )
-    socket = next(fitting, cluster.get("transport_socket")) or {}
-    context = socket.get("typed_config", {})
+    context = _transport_socket(cluster, endpoint).get("typed_config", {})
     if not str(context.get("@type", "")).endswith("UpstreamTlsContext"):
         return UpstreamTls()
+
     common = context.get("common_tls_context", {})
-    validation = common.get("combined_validation_context", {}).get("default_validation_context", {})
-    validation = validation or common.get("validation_context", {})
-    sans = validation.get("match_typed_subject_alt_names", ())
-    peers = tuple(san.get("matcher", {}) for san in sans if san.get("san_type") == "URI")
+    peers = _expected_peers(common)
     shown = [config.get("name") for config in common.get("tls_certificate_sds_secret_configs", ())]
+
     if _WORKLOAD_CERTIFICATE in shown:
         return UpstreamTls(MESH, peers)
     return UpstreamTls(MUTUAL if shown or common.get("tls_certificates") else SIMPLE, peers)
+
+
+def _transport_socket(cluster: Json, endpoint: Json) -> Json:
+    """The first of the cluster's sockets whose labels the endpoint has, else the cluster's own."""
+    metadata = endpoint.get("metadata", {}).get("filter_metadata", {})
+    labels = metadata.get("envoy.transport_socket_match", {})
+
+    for candidate in cluster.get("transport_socket_matches", ()):
+        if candidate.get("match", {}).items() <= labels.items():
+            return candidate.get("transport_socket") or {}
+    return cluster.get("transport_socket") or {}
+
+
+def _expected_peers(common: Json) -> tuple[Json, ...]:
+    """The matchers of URI names; with SDS for the roots, they are beside it, as a default."""
+    combined = common.get("combined_validation_context", {})
+    validation = combined.get("default_validation_context") or common.get("validation_context", {})
+
+    sans = validation.get("match_typed_subject_alt_names", ())
+    return tuple(san.get("matcher", {}) for san in sans if san.get("san_type") == "URI")
 
 
 def is_taken(chain: Json, mode: str) -> bool:

@@ -18,7 +18,7 @@ from envoy.config.route.v3 import route_pb2
 from google.protobuf import any_pb2
 
 from dockermesh.config.api.envoy_filter import ApplyTo, PatchContext, PatchOperation
-from dockermesh.translate.names import (
+from dockermesh.translate.envoy.names import (
     DNS_CLUSTER,
     DNS_LISTENER,
     DNS_TCP_LISTENER,

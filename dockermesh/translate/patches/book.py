@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dockermesh.model import WorkloadKind
-from dockermesh.translate.mesh import MeshState, Proxy
+from dockermesh.translate.mesh.state import MeshState, Proxy
 from dockermesh.translate.patches.applying import Patcher
 from dockermesh.translate.patches.compiling import (
     CompiledFilter,

@@ -31,8 +31,8 @@ from dockermesh.config.api.envoy_filter import (
     PatchOperation,
 )
 from dockermesh.config.resource import Resource
-from dockermesh.translate.constraints import violation
-from dockermesh.translate.mesh import Proxy
+from dockermesh.translate.envoy.constraints import violation
+from dockermesh.translate.mesh.state import Proxy
 
 ISTIO_VERSION = "1.28.0"
 """What `match.proxy.proxyVersion` is compared with where a proxy does not say its own: the API that

@@ -14,8 +14,8 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 )
 
 from dockermesh.config.api.envoy_filter import ApplyTo, FilterChainMatch, PatchOperation
-from dockermesh.translate.http import pack
-from dockermesh.translate.names import VIRTUAL_INBOUND, VIRTUAL_OUTBOUND
+from dockermesh.translate.envoy.names import VIRTUAL_INBOUND, VIRTUAL_OUTBOUND
+from dockermesh.translate.envoy.packing import pack
 from dockermesh.translate.patches.compiling import CompiledPatch
 from dockermesh.translate.patches.lists import edit_filters, keep_only
 from dockermesh.translate.patches.merging import merge, merge_extension

@@ -11,7 +11,7 @@ from typing import Any
 from google.protobuf import any_pb2, symbol_database
 from google.protobuf.message import DecodeError
 
-from dockermesh.translate.http import pack
+from dockermesh.translate.envoy.packing import pack
 
 _VALUES = frozenset(
     f"google.protobuf.{name}"

@@ -12,7 +12,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm_pb2,
 )
 
-from dockermesh.translate.constraints import violation
+from dockermesh.translate.envoy.constraints import violation
 from dockermesh.translate.patches.listeners import CONNECTION_MANAGER
 
 _ROUTER = "envoy.extensions.filters.http.router.v3.Router"

@@ -23,7 +23,7 @@ from dockermesh.model import (
     Service,
     Workload,
 )
-from dockermesh.translate.mesh import Proxy
+from dockermesh.translate.mesh.state import Proxy
 from dockermesh.translate.translator import Translator
 from dockermesh.xds import ProxyStatus, Snapshot, Sync
 

@@ -24,8 +24,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from dockermesh.app import jwks
 from dockermesh.app.jwks import KeySets, fetch_keys
 from dockermesh.errors import DockermeshError
-from dockermesh.translate.jwt import DISCOVERY_PATH
-from dockermesh.translate.key_sets import REJECTING_KEYS, usable_keys
+from dockermesh.translate.security.jwt import DISCOVERY_PATH
+from dockermesh.translate.security.key_sets import REJECTING_KEYS, usable_keys
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 KEYS = usable_keys(REJECTING_KEYS)

@@ -106,7 +106,7 @@ def test_the_mesh_networks_name_is_said_once() -> None:
         "kubeapi/openapi.py",
         "registrar/attest.py",
         "registrar/metadata.py",
-        "translate/http.py",
+        "translate/envoy/connection_manager.py",
     }
 
 

@@ -25,8 +25,8 @@ from dockermesh.model import (
     Workload,
     WorkloadKind,
 )
-from dockermesh.translate.mesh import MeshState, Proxy, build_mesh
-from dockermesh.translate.settings import IstioConfig, MeshSettings, istio_config
+from dockermesh.translate.mesh.settings import IstioConfig, MeshSettings, istio_config
+from dockermesh.translate.mesh.state import MeshState, Proxy, build_mesh
 from dockermesh.xds import Snapshot
 
 MESSAGES = {

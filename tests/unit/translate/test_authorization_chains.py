@@ -9,7 +9,7 @@ from typing import Any
 
 from meshes import as_dict, catalog, edge, gateway, mesh, service, sidecar, versions, workload
 
-from dockermesh.translate.mesh import Proxy, build_mesh
+from dockermesh.translate.mesh.state import Proxy, build_mesh
 from dockermesh.translate.translator import Translator
 
 POLICY = """

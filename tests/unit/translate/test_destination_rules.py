@@ -11,8 +11,8 @@ from meshes import as_dict, mesh, service, sidecar
 
 from dockermesh.config.documents import read_document
 from dockermesh.model import Endpoint, Port, Protocol, Service
-from dockermesh.translate.mesh import MeshState, Proxy
-from dockermesh.translate.settings import MeshSettings
+from dockermesh.translate.mesh.settings import MeshSettings
+from dockermesh.translate.mesh.state import MeshState, Proxy
 from dockermesh.translate.translator import Translator
 
 REVIEWS = "reviews.service.consul"

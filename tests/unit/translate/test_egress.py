@@ -8,7 +8,7 @@ from meshes import as_dict, catalog, edge, service, sidecar, workload
 
 from dockermesh.model import Health, Protocol, Workload, WorkloadKind
 from dockermesh.model.contract import EGRESS_GATEWAY_ACCOUNT, SYSTEM_NAMESPACE
-from dockermesh.translate.mesh import build_mesh
+from dockermesh.translate.mesh.state import build_mesh
 from dockermesh.translate.translator import Translator
 
 HOST = "istio-egressgateway.service.consul"

@@ -13,7 +13,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 from meshes import edge, gateway, mesh, messages, service, sidecar, versions
 
 from dockermesh.model import Protocol
-from dockermesh.translate.mesh import Proxy
+from dockermesh.translate.mesh.state import Proxy
 from dockermesh.translate.translator import Translator
 from dockermesh.xds import Snapshot
 

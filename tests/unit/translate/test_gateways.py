@@ -9,9 +9,9 @@ from typing import Any
 from meshes import as_dict, catalog, gateway, mesh, messages, service, sidecar
 
 from dockermesh.config.documents import read_text
-from dockermesh.translate.mesh import build_mesh
-from dockermesh.translate.secrets import file_secrets
-from dockermesh.translate.settings import istio_config
+from dockermesh.translate.mesh.settings import istio_config
+from dockermesh.translate.mesh.state import build_mesh
+from dockermesh.translate.tls.secrets import file_secrets
 from dockermesh.translate.translator import Translator
 
 EDGE = gateway({"istio": "ingressgateway"})

@@ -18,9 +18,9 @@ from dockermesh.config.api.destination_rule import (
 )
 from dockermesh.config.api.virtual_service import HTTPRewrite
 from dockermesh.model import Protocol
-from dockermesh.translate.faults import Reason
-from dockermesh.translate.mesh import MeshState
-from dockermesh.translate.settings import IstioConfig
+from dockermesh.translate.mesh.conflicts import Reason
+from dockermesh.translate.mesh.settings import IstioConfig
+from dockermesh.translate.mesh.state import MeshState
 from dockermesh.translate.translator import Translator
 
 CONFIG = """

@@ -11,8 +11,8 @@ import json
 import pytest
 from meshes import edge
 
-from dockermesh.translate.jwt import jwt_authentication, wanted_keys
-from dockermesh.translate.key_sets import REJECTING_KEYS, usable_keys
+from dockermesh.translate.security.jwt import jwt_authentication, wanted_keys
+from dockermesh.translate.security.key_sets import REJECTING_KEYS, usable_keys
 
 RSA = {"kty": "RSA", "kid": "a", "n": base64.urlsafe_b64encode(b"\xff" * 256).decode(), "e": "AQAB"}
 EC = json.loads(REJECTING_KEYS)["keys"][0]

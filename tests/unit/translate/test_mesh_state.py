@@ -9,8 +9,8 @@ import pytest
 from meshes import catalog, service, workload
 
 from dockermesh.model import Health, Workload
-from dockermesh.translate.mesh import build_mesh, host_names
-from dockermesh.translate.vips import allocate_vips
+from dockermesh.translate.mesh.state import build_mesh, host_names
+from dockermesh.translate.mesh.vips import allocate_vips
 
 
 def test_a_service_is_called_by_all_its_names() -> None:

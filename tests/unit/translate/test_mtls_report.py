@@ -7,7 +7,7 @@ from dataclasses import replace
 from meshes import catalog, edge, service, workload
 
 from dockermesh.model import Endpoint, Workload
-from dockermesh.translate.mesh import build_mesh
+from dockermesh.translate.mesh.state import build_mesh
 from dockermesh.translate.mtls_report import Encrypted, MtlsReport, mtls_report
 
 FRONT, ONE = (

@@ -13,7 +13,7 @@ from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
 from meshes import catalog, edge, gateway, messages, service, sidecar, workload
 
 from dockermesh.model import Endpoint, Port, Protocol, Workload
-from dockermesh.translate.mesh import MeshState, Proxy, build_mesh
+from dockermesh.translate.mesh.state import MeshState, Proxy, build_mesh
 from dockermesh.translate.translator import Translator
 
 HOST = "reviews.service.consul"

@@ -15,8 +15,8 @@ from meshes import catalog, edge, gateway, messages, workload
 
 from dockermesh.config.api.peer_authentication import MutualTlsMode
 from dockermesh.model import ServedPort
-from dockermesh.translate.mesh import Proxy, build_mesh
-from dockermesh.translate.peer_authentication import PeerPolicies, PortModes
+from dockermesh.translate.mesh.peer_authentication import PeerPolicies, PortModes
+from dockermesh.translate.mesh.state import Proxy, build_mesh
 from dockermesh.translate.translator import Translator
 
 DISABLE, PERMISSIVE, STRICT = MutualTlsMode.DISABLE, MutualTlsMode.PERMISSIVE, MutualTlsMode.STRICT

@@ -11,7 +11,7 @@ import pytest
 from meshes import as_dict, catalog, edge, gateway
 
 from dockermesh.model import Catalog, Endpoint, Port, Protocol, ServedPort, Service, Workload
-from dockermesh.translate.mesh import MeshState, Proxy, build_mesh
+from dockermesh.translate.mesh.state import MeshState, Proxy, build_mesh
 from dockermesh.translate.translator import Translator
 
 DB = "db.service.consul"

@@ -15,7 +15,7 @@ from envoy.extensions.path.match.uri_template.v3 import uri_template_match_pb2
 from meshes import edge
 
 from dockermesh.config.api.authorization_policy import Action
-from dockermesh.translate.rbac import is_dry_run, rules
+from dockermesh.translate.security.rbac import is_dry_run, rules
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from dockermesh.model import (
     Workload,
     WorkloadKind,
 )
-from dockermesh.translate.mesh import MeshState, build_mesh
-from dockermesh.translate.settings import MeshSettings
+from dockermesh.translate.mesh.settings import MeshSettings
+from dockermesh.translate.mesh.state import MeshState, build_mesh
 
 SETTINGS = MeshSettings(service_domain="service.acme")
 HOST = "reviews.service.acme"

@@ -24,7 +24,7 @@ from patience import SLACK
 from dockermesh.ca import Authority, new_material
 from dockermesh.model import Endpoint, Health, Identity, Port, ServedPort, Service, Workload
 from dockermesh.model.protocol import Protocol
-from dockermesh.translate.mesh import Proxy, build_mesh
+from dockermesh.translate.mesh.state import Proxy, build_mesh
 from dockermesh.translate.translator import Translator
 
 CASES = Path(__file__).parents[2] / "golden" / "translate"

@@ -9,9 +9,9 @@ import pytest
 from meshes import edge, gateway, mesh, service
 
 from dockermesh.config.api.mesh_config import MeshConfig
-from dockermesh.translate import settings
-from dockermesh.translate.faults import Reason
-from dockermesh.translate.mesh import MeshState
+from dockermesh.translate.mesh import settings
+from dockermesh.translate.mesh.conflicts import Reason
+from dockermesh.translate.mesh.state import MeshState
 from dockermesh.translate.translator import Translator
 
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from meshes import catalog, edge, gateway, mesh, messages, service, sidecar, versions, workload
 
 from dockermesh.model import Health, Port, Protocol
-from dockermesh.translate.mesh import build_mesh
-from dockermesh.translate.settings import MeshSettings
+from dockermesh.translate.mesh.settings import MeshSettings
+from dockermesh.translate.mesh.state import build_mesh
 from dockermesh.translate.translator import Translator
 
 GATEWAY = """

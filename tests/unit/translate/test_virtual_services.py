@@ -8,8 +8,8 @@ import pytest
 from meshes import as_dict, catalog, edge, mesh, service, sidecar
 
 from dockermesh.model import Port, Protocol
-from dockermesh.translate.header_operations import escape
-from dockermesh.translate.mesh import MeshState, Proxy, build_mesh
+from dockermesh.translate.mesh.state import MeshState, Proxy, build_mesh
+from dockermesh.translate.routes.header_operations import escape
 from dockermesh.translate.translator import Translator
 
 REVIEWS = "reviews.service.consul"

@@ -1,0 +1,1 @@
+"""Clusters and their endpoints: discovery, load balancing, locality, circuit breakers, health."""

@@ -1,0 +1,398 @@
+"""Listeners and route tables of a gateway, from the Gateways that select it and the VirtualServices
+bound to them.
+
+One listener per address and port. Where servers on it cannot stand together (HTTP with TCP, plain
+with TLS, two of TCP, the same server name twice) the oldest Gateway wins and the others are left
+out, as in Istio.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
+from envoy.config.route.v3 import route_components_pb2, route_pb2
+
+from dockermesh.config.api.gateway import ServerTlsMode
+from dockermesh.config.api.mesh_config import GatewayTopology
+from dockermesh.config.api.virtual_service import (
+    L4MatchAttributes,
+    RouteDestination,
+    VirtualService,
+)
+from dockermesh.config.resource import Resource
+from dockermesh.translate.envoy import names
+from dockermesh.translate.envoy.addresses import socket_address
+from dockermesh.translate.envoy.connection_manager import connection_manager
+from dockermesh.translate.envoy.isolation import TRANSLATION_ERRORS, sound
+from dockermesh.translate.envoy.listeners import (
+    TLS_INSPECTOR,
+    filter_chain,
+    http_filter,
+    proxy_filter,
+    sniff,
+    tcp_filter,
+)
+from dockermesh.translate.gateway.auto_passthrough import passed_services
+from dockermesh.translate.gateway.edge import distrust
+from dockermesh.translate.gateway.hosts import BoundServer, bound_hosts, intersect
+from dockermesh.translate.mesh.conflicts import Fault, Reason
+from dockermesh.translate.mesh.state import Proxy
+from dockermesh.translate.mesh.visibility import selects
+from dockermesh.translate.routes.destinations import Destinations
+from dockermesh.translate.routes.match import is_catch_all
+from dockermesh.translate.routes.tables import table_frame, virtual_host
+from dockermesh.translate.routes.virtual_service import RouteContext, applies, http_routes
+from dockermesh.translate.security.policies import (
+    NO_POLICIES,
+    Policies,
+    SecurityFilters,
+    security_filters,
+)
+from dockermesh.translate.tls import mesh_tls, server_tls
+
+_ANY_ADDRESS = "0.0.0.0"
+_VirtualHost = route_components_pb2.VirtualHost
+_AS_DECLARED: Mapping[int, int] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayResources:
+    """What a gateway proxy gets beside the clusters of the mesh, and what of which resources was
+    left out.
+    """
+
+    listeners: list[listener_pb2.Listener] = field(default_factory=list)
+    tables: list[route_pb2.RouteConfiguration] = field(default_factory=list)
+    secrets: list[str] = field(default_factory=list)
+    clusters: list[cluster_pb2.Cluster] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+
+
+def gateway_resources(
+    where: Destinations,
+    proxy: Proxy,
+    policies: Policies = NO_POLICIES,
+    targets: Mapping[int, int] = _AS_DECLARED,
+) -> GatewayResources:
+    """Everything that the Gateways whose selector matches the proxy ask for.
+
+    `targets` are the ports to which services forward those that Gateways name (Istio: targetPort of
+    the gateway's service).
+    """
+    places: dict[tuple[str, int], list[BoundServer]] = defaultdict(list)
+    for resource in where.mesh.config.gateways:
+        if not selects(resource.spec.selector, proxy.labels):
+            continue
+        for server in resource.spec.servers:
+            if server.port is not None:
+                port = targets.get(server.port.number, server.port.number)
+                places[_address(server.bind), port].append(BoundServer(server, resource))
+    security = security_filters(policies, where.mesh.settings, is_gateway=True)
+    builder = _Builder(where, GatewayResources(), security)
+    for (address, port), servers in sorted(places.items()):
+        with builder.isolated(*(bound.gateway for bound in servers)):
+            builder.add(address, port, servers)
+    return builder.result
+
+
+def _address(bind: str) -> str:
+    try:
+        return str(ipaddress.ip_address(bind))
+    except ValueError:
+        return _ANY_ADDRESS
+
+
+@dataclass(slots=True)
+class _Builder:
+    """Collects the resources of one gateway."""
+
+    where: Destinations
+    result: GatewayResources
+    security: SecurityFilters
+
+    @contextmanager
+    def isolated(self, *resources: Resource[Any]) -> Iterator[None]:
+        """Leave out and note what the resources cannot become; all others stay."""
+        try:
+            yield
+        except TRANSLATION_ERRORS as error:
+            for resource in resources:
+                text = f"{resource} cannot be translated: {error}"
+                self.result.faults.append(Fault(str(resource), Reason.NOT_TRANSLATED, text))
+
+    def _conflict(self, resource: Resource[Any], what: str, holder: Resource[Any]) -> None:
+        """Note what of a resource is left out because another one has it."""
+        fault = Fault(str(resource), Reason.CONFLICTED, f"{what} {holder}, which is older")
+        if holder is not resource and fault not in self.result.faults:
+            self.result.faults.append(fault)
+
+    def _fresh(self, bound: BoundServer, taken: dict[str, Resource[Any]]) -> list[str]:
+        """The server's hosts that no earlier server has."""
+        for host in bound.hosts:
+            if host in taken:
+                self._conflict(bound.gateway, f"{bound.title}: {host} is served by", taken[host])
+        return [host for host in bound.hosts if host not in taken]
+
+    def add(self, address: str, port: int, servers: list[BoundServer]) -> None:
+        """Open an address and port for these servers, oldest first."""
+        first = servers[0]
+        fitting = []
+        for bound in servers:
+            if _stand_together(first, bound):
+                fitting.append(bound)
+            else:
+                self._conflict(
+                    bound.gateway, f"{bound.title}: {first.title} has the port, of", first.gateway
+                )
+        if first.is_plain_http:
+            chains = [self._http(port, names.gateway_route(port), fitting)]
+        elif first.is_tls:
+            chains = self._tls(port, fitting)
+        else:
+            chains = self._tcp(first)
+        if not chains:
+            return
+        listener = listener_pb2.Listener(
+            name=names.listener(address, port),
+            address=socket_address(address, port),
+            traffic_direction="OUTBOUND",
+            filter_chains=chains,
+        )
+        if first.is_tls:
+            listener.listener_filters.append(TLS_INSPECTOR)
+            sniff(listener)
+            listener.continue_on_listener_filters_timeout = False
+        self.result.listeners.append(sound(listener))
+
+    # HTTP
+    # ----------------------------------------------------------------------------------------------
+
+    def _http(self, port: int, table: str, servers: list[BoundServer], **match: Any) -> Any:
+        if table not in {t.name for t in self.result.tables}:
+            self.result.tables.append(self._table(table, servers))
+        normalization = self.where.mesh.settings.normalization
+        manager = connection_manager(
+            f"outbound_0.0.0.0_{port}",
+            rds=table,
+            is_edge=True,
+            normalization=normalization,
+            security=self.security.http,
+        )
+        distrust(manager, self.where.mesh.settings.gateway_topology or GatewayTopology())
+        return filter_chain(http_filter(manager), **match)
+
+    def _table(self, name: str, servers: list[BoundServer]) -> route_pb2.RouteConfiguration:
+        """The route table of servers; a host with no VirtualService is answered 404.
+
+        A generated VirtualService has no part in a host for which the user wrote one.
+        """
+        by_host: dict[str, list[route_components_pb2.Route]] = {}
+        port = servers[0].number
+        rules = (
+            (r, bound_hosts(r, servers)) for r in self.where.index.virtual_services if r.spec.http
+        )
+        # Those that were generated come last: they have the hosts that are left.
+        for resource, bound in sorted(rules, key=lambda rule: rule[0].is_generated):
+            hosts = [host for host in bound if not (resource.is_generated and host in by_host)]
+            if not hosts:
+                continue
+            with self.isolated(resource):
+                routes = [sound(route) for route in http_routes(resource, self._context(servers))]
+                for host in hosts:
+                    by_host.setdefault(host, []).extend(routes)
+        secured = {h for s in servers if s.is_plain_http and _redirects(s) for h in s.hosts}
+        for host in secured:
+            by_host.setdefault(host, [])
+        table = table_frame(name)
+        for host, routes in sorted(by_host.items()):
+            # Routes of several VirtualServices follow each other; what matches everything goes
+            # last.
+            made = virtual_host(
+                f"{host}:{port}", [host], sorted(routes, key=lambda r: is_catch_all(r.match))
+            )
+            if any(intersect(host, pattern) == host for pattern in secured):
+                made.require_tls = _VirtualHost.ALL
+            table.virtual_hosts.append(made)
+        return table
+
+    def _context(self, servers: list[BoundServer]) -> RouteContext:
+        return RouteContext(self.where, servers[0].number, frozenset(s.name for s in servers))
+
+    # TLS
+    # ----------------------------------------------------------------------------------------------
+
+    def _tls(
+        self, port: int, servers: list[BoundServer]
+    ) -> list[listener_components_pb2.FilterChain]:
+        chains: list[listener_components_pb2.FilterChain] = []
+        taken: dict[str, Resource[Any]] = {}
+        for bound in servers:
+            with self.isolated(bound.gateway):
+                made = (
+                    self._terminated(port, bound, taken)
+                    if bound.terminates
+                    else self._passed(port, bound, taken)
+                )
+                chains.extend(sound(chain) for chain in made)
+        return chains
+
+    def _terminated(
+        self, port: int, bound: BoundServer, taken: dict[str, Resource[Any]]
+    ) -> list[Any]:
+        """One chain for the server's hosts that no older server has."""
+        tls = bound.server.tls
+        fresh = self._fresh(bound, taken)
+        is_http = bound.protocol == "HTTPS"
+        socket = server_tls.transport_socket(tls, is_http=is_http) if tls is not None else None
+        if tls is None or socket is None or not fresh:
+            return []
+        match = _server_names(fresh)
+        if is_http and bound.server.port is not None:
+            gateway = bound.gateway
+            table = f"https.{port}.{bound.server.port.name}.{gateway.name}.{gateway.namespace}"
+            chain = self._http(port, table, [bound], **match)
+        else:
+            targets = next((target for _, target in self._tcp_rules(bound)), None)
+            if targets is None:
+                return []
+            chain = filter_chain(*self.security.network, targets, **match)
+        taken.update(dict.fromkeys(fresh, bound.gateway))
+        chain.transport_socket.CopyFrom(socket)
+        self.result.secrets.extend(server_tls.secret_names(tls))
+        return [chain]
+
+    def _passed(self, port: int, bound: BoundServer, taken: dict[str, Resource[Any]]) -> list[Any]:
+        """A chain for every server name that a TLS rule bound to the server has."""
+        if bound.server.tls is not None and bound.server.tls.mode is ServerTlsMode.AUTO_PASSTHROUGH:
+            return self._passed_by_name(bound, taken)
+        chains = []
+        context = self._context([bound])
+        for resource in self.where.index.virtual_services:
+            hosts = bound_hosts(resource, [bound])
+            if not hosts:
+                continue
+            with self.isolated(resource):
+                for name, route in _named_routes(resource, hosts, context):
+                    if name in taken:
+                        self._conflict(
+                            resource, f"server name {name} on port {port} is routed by", taken[name]
+                        )
+                        continue
+                    target = self._proxy(resource, route, bound.number)
+                    chains.append(
+                        sound(filter_chain(*self.security.network, target, **_server_names([name])))
+                    )
+                    taken[name] = resource
+        for _, target in self._tcp_rules(bound) if not chains else ():
+            fresh = self._fresh(bound, taken)
+            if fresh:
+                taken.update(dict.fromkeys(fresh, bound.gateway))
+                chains.append(filter_chain(*self.security.network, target, **_server_names(fresh)))
+        return chains
+
+    def _passed_by_name(self, bound: BoundServer, taken: dict[str, Resource[Any]]) -> list[Any]:
+        """A chain and a cluster for every service that may be called through the gateway."""
+        chains = []
+        known = {cluster.name for cluster in self.result.clusters}
+        for cluster in passed_services(self.where, bound):
+            if cluster.name not in known:
+                self.result.clusters.append(sound(cluster))
+            if cluster.name not in taken:
+                taken[cluster.name] = bound.gateway
+                protocols = list(mesh_tls.PROTOCOLS)
+                target = tcp_filter(cluster.name)
+                chains.append(
+                    filter_chain(
+                        target, server_names=[cluster.name], application_protocols=protocols
+                    )
+                )
+        return chains
+
+    # TCP
+    # ----------------------------------------------------------------------------------------------
+
+    def _tcp(self, bound: BoundServer) -> list[Any]:
+        """The chains of a TCP port; without a rule it is not opened."""
+        chains: dict[bytes, Any] = {}
+        for match, target in self._tcp_rules(bound):
+            chain = filter_chain(*self.security.network, target, **match)
+            chains.setdefault(chain.filter_chain_match.SerializeToString(deterministic=True), chain)
+        return list(chains.values())
+
+    def _tcp_rules(self, bound: BoundServer) -> Iterable[tuple[dict[str, Any], Any]]:
+        """The conditions and the filter of every TCP rule bound to the server."""
+        context = self._context([bound])
+        for resource in self.where.index.virtual_services:
+            if not resource.spec.tcp or not bound_hosts(resource, [bound]):
+                continue
+            with self.isolated(resource):
+                yield from [
+                    (
+                        _addresses(match.source_subnet, network),
+                        self._proxy(resource, rule.route, bound.number),
+                    )
+                    for rule in resource.spec.tcp
+                    for match in rule.match or (L4MatchAttributes(),)
+                    if rule.route and applies(match, resource.namespace, context)
+                    for network in match.destination_subnets or ("",)
+                ]
+
+    def _proxy(
+        self, resource: Resource[VirtualService], targets: tuple[RouteDestination, ...], port: int
+    ) -> Any:
+        return sound(proxy_filter(self.where.tcp_proxy(targets, resource.namespace, port)))
+
+
+def _stand_together(first: BoundServer, other: BoundServer) -> bool:
+    """Whether a port that is the first one's can be the other's, too."""
+    if first.is_plain_http:
+        return other.is_plain_http
+    return other.is_tls if first.is_tls else other is first
+
+
+def _named_routes(
+    resource: Resource[VirtualService], hosts: list[str], context: RouteContext
+) -> Iterator[tuple[str, tuple[RouteDestination, ...]]]:
+    """The server names of the TLS rules, as far as the hosts cover them, with where each leads."""
+    for rule in resource.spec.tls:
+        for match in rule.match:
+            if not rule.route or not applies(match, resource.namespace, context):
+                continue
+            names_ = (intersect(sni.lower(), host) for sni in match.sni_hosts for host in hosts)
+            for name in dict.fromkeys(n for n in names_ if n is not None):
+                yield name, rule.route
+
+
+def _server_names(hosts: list[str]) -> dict[str, Any]:
+    """The condition on the SNI; none if one of the hosts is any."""
+    return {} if "*" in hosts else {"server_names": hosts}
+
+
+def _redirects(bound: BoundServer) -> bool:
+    return bound.server.tls is not None and bound.server.tls.https_redirect
+
+
+def _addresses(source: str, network: str) -> dict[str, Any]:
+    """The conditions on who connects and to which address."""
+    found = {}
+    if network:
+        found["prefix_ranges"] = [_range(network)]
+    if source:
+        found["source_prefix_ranges"] = [_range(source)]
+    return found
+
+
+def _range(text: str) -> Any:
+    address, _, length = text.partition("/")
+    return {
+        "address_prefix": address,
+        "prefix_len": {"value": int(length or (128 if ":" in address else 32))},
+    }

@@ -1,0 +1,174 @@
+"""Which endpoints are reached over mutual TLS, and which identities the servers of a service may
+have.
+
+A registry is believed where a service is, not who answers there: an endpoint counts as meshed only
+if a workload that a registrar attested is named as its own, and the identities of a service follow
+from the records of the workloads that serve it. So who merely registers under a service's name can
+neither prove to be it nor have its identities widened.
+
+Invariant: a service to which nothing is new is the object that it was before.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from dockermesh.config.api.peer_authentication import MutualTlsMode
+from dockermesh.model import Endpoint, Service, Workload, WorkloadKind
+from dockermesh.model.workload import JOINED, TLS_MODE_LABEL, compose_names
+from dockermesh.translate.mesh.peer_authentication import PeerPolicies
+from dockermesh.translate.mesh.projects import default_names
+
+Account = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """What was found out about the services of one state of the mesh, and from what.
+
+    `found` are the services as they were given and as they were made of that; `accounts` go by a
+    service's name.
+    """
+
+    workloads: Mapping[str, Workload] = field(default_factory=lambda: MappingProxyType({}))
+    policies: PeerPolicies = field(default_factory=lambda: PeerPolicies((), ""))
+    accounts: Mapping[str, tuple[Account, ...]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    found: Mapping[str, tuple[Service, Service]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+
+
+def attest(
+    services: Mapping[str, Service],
+    registered: Mapping[str, Service],
+    workloads: Mapping[str, Workload],
+    policies: PeerPolicies,
+    before: Attestation,
+) -> Attestation:
+    """The services with what is known of their proxies. Those that are not `registered` are made
+    from config.
+    """
+    accounts = before.accounts if workloads is before.workloads else _accounts(workloads.values())
+    found: dict[str, tuple[Service, Service]] = {}
+    for host, given in services.items():
+        own = (
+            accounts.get(_key(given.name, given.project), ())
+            if host in registered or given.project
+            else None
+        )
+        known = before.found.get(host)
+        if known is not None and known[0] is given and policies is before.policies:
+            is_same = own is None or own == known[1].accounts
+            if is_same and (
+                workloads is before.workloads or _names_same(given, workloads, before.workloads)
+            ):
+                found[host] = known
+                continue
+        made = _attested(given, workloads, policies, own)
+        found[host] = (given, known[1] if known is not None and known[1] == made else made)
+    return Attestation(workloads, policies, accounts, found)
+
+
+def _names_same(
+    service: Service, workloads: Mapping[str, Workload], before: Mapping[str, Workload]
+) -> bool:
+    return all(
+        workloads.get(e.workload) is before.get(e.workload) for e in service.endpoints if e.workload
+    )
+
+
+def _accounts(workloads: Iterable[Workload]) -> dict[str, tuple[Account, ...]]:
+    """By the name of a service, and by name and project for what a project may have for itself."""
+    everybody: dict[str, set[Account]] = defaultdict(set)
+    joined_by_name: dict[str, set[Account]] = defaultdict(set)
+    of_projects: dict[tuple[str, str], set[Account]] = defaultdict(set)
+    for workload in workloads:
+        identity = workload.identity("")
+        account = (identity.namespace, identity.service_account)
+        project, compose = compose_names(workload.name)
+        for served in workload.ports:
+            for name in {compose, served.service}:
+                everybody[name].add(account)
+                if project != JOINED and name in default_names(compose, served.port):
+                    of_projects[name, project].add(account)
+                else:
+                    joined_by_name[name].add(account)
+    found = {name: tuple(sorted(accounts)) for name, accounts in everybody.items()}
+    own = {_key(n, p): tuple(sorted(a | joined_by_name[n])) for (n, p), a in of_projects.items()}
+    return found | own
+
+
+def _key(name: str, project: str) -> str:
+    # A slash is in no name.
+    return f"{project}/{name}" if project else name
+
+
+def _attested(
+    service: Service,
+    workloads: Mapping[str, Workload],
+    policies: PeerPolicies,
+    accounts: tuple[Account, ...] | None,
+) -> Service:
+    marks = [not why_plaintext(e, service, workloads, policies) for e in service.endpoints]
+    endpoints = _labelled(service.endpoints, workloads)
+    if any(marks):
+        pairs = zip(endpoints, marks, strict=True)
+        endpoints = tuple(
+            replace(e, takes_mtls=True) if takes_mtls else e for e, takes_mtls in pairs
+        )
+    if accounts is None:
+        accounts = tuple(
+            sorted({(e.namespace, e.service_account) for e in endpoints if e.service_account})
+        )
+    # Where there are records, the service stays meshed while its endpoints come and go, and so its
+    # clusters stay.
+    is_meshed = any(marks) or (bool(accounts) and not service.is_declared)
+    if endpoints is service.endpoints and not accounts and not is_meshed:
+        return service
+    return replace(service, endpoints=endpoints, accounts=accounts, is_meshed=is_meshed)
+
+
+def _labelled(
+    endpoints: tuple[Endpoint, ...], workloads: Mapping[str, Workload]
+) -> tuple[Endpoint, ...]:
+    """With the labels of their workloads, which Consul does not know; what it says itself counts
+    more.
+    """
+    found = tuple(
+        replace(e, labels=MappingProxyType({**known.labels, **e.labels}))
+        if (known := workloads.get(e.workload)) is not None
+        and not known.labels.keys() <= e.labels.keys()
+        else e
+        for e in endpoints
+    )
+    return (
+        endpoints if all(new is old for new, old in zip(found, endpoints, strict=True)) else found
+    )
+
+
+def why_plaintext(
+    endpoint: Endpoint, service: Service, workloads: Mapping[str, Workload], policies: PeerPolicies
+) -> str:
+    """Why an endpoint is not called over mutual TLS by itself; empty if it is."""
+    namespace, labels = endpoint.namespace, endpoint.labels
+    if endpoint.workload:
+        workload = workloads.get(endpoint.workload)
+        if workload is None:
+            return f"no workload {endpoint.workload} is attested"
+        if workload.kind is WorkloadKind.GATEWAY:
+            return "a gateway takes mutual TLS only where its Gateway says so"
+        if not workload.captures(endpoint.port):
+            return "the port is not captured"
+        namespace, labels = workload.namespace, workload.labels
+    elif not service.is_declared or TLS_MODE_LABEL not in labels:
+        return "it has no proxy"
+    if labels.get(TLS_MODE_LABEL, "istio") != "istio":
+        return f"its label {TLS_MODE_LABEL} says so"
+    if policies.modes(namespace, labels).of(endpoint.port) is MutualTlsMode.DISABLE:
+        return "PeerAuthentication: DISABLE"
+    return ""

@@ -1,0 +1,110 @@
+"""Names that several Compose projects have: within a project its own service is meant, as without
+the mesh.
+
+A registry has one service `db` however many projects start one. Beside it, which is what everybody
+else calls so, each of these projects gets one of its own, `db.<project>.service.consul`: without
+the endpoints of the others' Compose services of that name. What joins the name in another way
+(`SERVICE_NAME`, a registration from outside) is part of all.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from dockermesh.model import Endpoint, Port, ServedPort, Service, Workload
+from dockermesh.model.protocol import Protocol, parse_protocol
+from dockermesh.model.workload import JOINED, compose_names
+from dockermesh.translate.mesh.stand_in import standing_in
+
+
+@dataclass(slots=True)
+class Own:
+    """What a project serves under a name of its own, and who does."""
+
+    ports: dict[int, Protocol] = field(default_factory=dict)
+    served: list[tuple[Workload, ServedPort]] = field(default_factory=list)
+
+
+Namesakes = Mapping[str, Mapping[str, Own]]
+
+
+def namesakes(workloads: Iterable[Workload]) -> Namesakes:
+    """The names that several projects have, with what each serves under them."""
+    by_service: dict[str, dict[str, list[Workload]]] = defaultdict(dict)
+    for workload in workloads:
+        project, service = compose_names(workload.name)
+        if project != JOINED:
+            by_service[service].setdefault(project, []).append(workload)
+    found: dict[str, dict[str, Own]] = defaultdict(lambda: defaultdict(Own))
+    for service, projects in by_service.items():
+        # Nearly always there is one.
+        if len(projects) > 1:
+            for project, members in projects.items():
+                _collect(found, service, project, members)
+    return {name: projects for name, projects in found.items() if len(projects) > 1}
+
+
+def _collect(
+    found: dict[str, dict[str, Own]], service: str, project: str, members: Iterable[Workload]
+) -> None:
+    for workload in members:
+        for served in workload.ports:
+            for name in default_names(service, served.port) & {service, served.service}:
+                own = found[name.lower()][project]
+                own.ports.setdefault(served.port, parse_protocol(served.protocol) or Protocol.AUTO)
+                own.served.append((workload, served))
+
+
+def default_names(service: str, port: int) -> set[str]:
+    """What a Compose service is called when nobody says otherwise: with the port if it has several
+    (registrator).
+    """
+    return {service, f"{service}-{port}"}
+
+
+def own_services(
+    services: Mapping[str, Service], names: Namesakes, domain: str
+) -> Iterator[Service]:
+    """What each of these projects has for itself."""
+    for name, projects in names.items():
+        shared = services.get(f"{name}.{domain}")
+        if shared is None:
+            continue
+        for project, own in projects.items():
+            yield _own(shared, project, own, f"{name}.{project}.{domain}".lower())
+
+
+def _own(shared: Service, project: str, own: Own, hostname: str) -> Service:
+    endpoints = tuple(
+        e for e in shared.endpoints if not _is_anothers(e, shared.name.lower(), project)
+    )
+    if not endpoints:
+        made = (standing_in(workload, served.port) for workload, served in own.served)
+        by_kind = {(e.service_port, e.service_account): e for e in made}
+        endpoints = tuple(by_kind[kind] for kind in sorted(by_kind))
+    known = {port.number: port.protocol for port in shared.ports}
+    numbers = known.keys() & (own.ports.keys() | {e.service_port or e.port for e in endpoints})
+    protocols = {
+        n: p if (p := own.ports.get(n, Protocol.AUTO)) is not Protocol.AUTO else known[n]
+        for n in numbers
+    }
+    namespaces = {workload.namespace for workload, _ in own.served}
+    return replace(
+        shared,
+        hostname=hostname,
+        ports=tuple(Port(number, protocols[number]) for number in sorted(protocols)),
+        endpoints=endpoints,
+        namespace=namespaces.pop() if len(namespaces) == 1 else shared.namespace,
+        project=project,
+        shared=shared.hostname,
+    )
+
+
+def _is_anothers(endpoint: Endpoint, name: str, project: str) -> bool:
+    """Whether it is of another project's Compose service of that name."""
+    owner, service = compose_names(endpoint.workload)
+    return owner not in {"", JOINED, project} and name in default_names(
+        service.lower(), endpoint.port
+    )

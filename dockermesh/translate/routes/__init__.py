@@ -1,0 +1,1 @@
+"""Where requests and connections go: virtual hosts, routes, retries, TCP and TLS matches."""

@@ -1,0 +1,126 @@
+"""The conditions of an HTTP rule as Envoy's route matches.
+
+Source of every rule: Istio's VirtualService reference and `pilot/pkg/networking/core/route`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from envoy.config.route.v3 import route_components_pb2
+from envoy.type.matcher.v3 import metadata_pb2, regex_pb2, string_pb2, value_pb2
+
+from dockermesh.config.api.common import StringMatch
+from dockermesh.config.api.virtual_service import HTTPMatchRequest
+from dockermesh.translate.envoy.claims import claim_matcher
+
+_CLAIMS = "@request.auth.claims"
+# Istio ignores these as header names: they have fields of their own.
+_NOT_HEADERS = frozenset({"uri", "scheme", "method", "authority"})
+
+
+def route_match(match: HTTPMatchRequest) -> route_components_pb2.RouteMatch:
+    """The match of one set of conditions."""
+    result = route_components_pb2.RouteMatch(prefix="/")
+    uri = match.uri
+    if uri is not None and uri.exact is not None:
+        result.path = uri.exact
+    elif uri is not None and uri.prefix is not None:
+        result.prefix = uri.prefix
+    elif uri is not None and uri.regex is not None:
+        result.safe_regex.CopyFrom(regex_pb2.RegexMatcher(regex=uri.regex))
+    if match.ignore_uri_case:
+        result.case_sensitive.value = False
+    for listed, invert in ((match.headers, False), (match.without_headers, True)):
+        result.headers.extend(_headers(listed, invert=invert))
+        result.dynamic_metadata.extend(_claims(listed, invert=invert))
+    for pseudo, wanted in (
+        (":method", match.method),
+        (":authority", match.authority),
+        (":scheme", match.scheme),
+    ):
+        if wanted is not None:
+            result.headers.append(_header(pseudo, wanted))
+    for name, wanted in match.query_params.items():
+        parameter = result.query_parameters.add(name=name)
+        if _is_present(wanted):
+            parameter.present_match = True
+        else:
+            parameter.string_match.CopyFrom(string_matcher(wanted))
+    return result
+
+
+def is_catch_all(match: route_components_pb2.RouteMatch) -> bool:
+    """Whether every request fulfils the conditions."""
+    is_any_path = match.prefix == "/" or match.safe_regex.regex in {".*", "*"}
+    return (
+        is_any_path
+        and not match.headers
+        and not match.query_parameters
+        and not match.dynamic_metadata
+    )
+
+
+def _headers(
+    wanted: Mapping[str, StringMatch], *, invert: bool
+) -> list[route_components_pb2.HeaderMatcher]:
+    matchers = []
+    for name, match in sorted(wanted.items()):
+        if name in _NOT_HEADERS or name.startswith(_CLAIMS):
+            continue
+        matcher = _header(name, match)
+        matcher.invert_match = invert
+        if invert and not _is_present(match):
+            # Without the header the condition holds: an absent header is compared as an empty one.
+            matcher.treat_missing_header_as_empty = True
+        matchers.append(matcher)
+    return matchers
+
+
+def _claims(
+    wanted: Mapping[str, StringMatch], *, invert: bool
+) -> list[metadata_pb2.MetadataMatcher]:
+    """Conditions on claims of a valid token, written as headers: `@request.auth.claims.sub` or
+    `...[a][b]`.
+
+    Source: Istio's task *JWT claim based routing*; gateways only, since no sidecar checks tokens of
+    its own app.
+    """
+    found = []
+    for name, match in sorted(wanted.items()):
+        if name.startswith(_CLAIMS):
+            rest = name.removeprefix(_CLAIMS)
+            path = (
+                rest[1:-1].split("][")
+                if rest.startswith("[")
+                else rest.removeprefix(".").split(".")
+            )
+            text = regex_pb2.RegexMatcher(regex=".+") if _is_present(match) else None
+            value = (
+                string_pb2.StringMatcher(safe_regex=text)
+                if text is not None
+                else string_matcher(match)
+            )
+            found.append(
+                claim_matcher(path, value_pb2.ValueMatcher(string_match=value), invert=invert)
+            )
+    return found
+
+
+def _header(name: str, match: StringMatch) -> route_components_pb2.HeaderMatcher:
+    if _is_present(match):
+        return route_components_pb2.HeaderMatcher(name=name, present_match=True)
+    return route_components_pb2.HeaderMatcher(name=name, string_match=string_matcher(match))
+
+
+def _is_present(match: StringMatch) -> bool:
+    return (match.exact is None and not match.prefix and match.regex is None) or match.regex == "*"
+
+
+def string_matcher(match: StringMatch) -> string_pb2.StringMatcher:
+    """How a text is compared."""
+    if match.exact is not None:
+        return string_pb2.StringMatcher(exact=match.exact)
+    if match.prefix:
+        return string_pb2.StringMatcher(prefix=match.prefix)
+    return string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex=match.regex or ".*"))

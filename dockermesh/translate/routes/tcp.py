@@ -1,0 +1,238 @@
+"""Outbound TCP and TLS: which filter chains a service's ports add to which listeners.
+
+A connection reaches a service by its virtual IP or one of its own addresses. Only where a
+ServiceEntry has no address does its port belong to it on every address: told apart by SNI for TLS,
+and taken whole for TCP (Istio's rule).
+
+Invariant: a chain matches at most one server name and one network, so that equal matches, which
+Envoy refuses in one listener, can be seen and dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from envoy.config.core.v3 import address_pb2
+from envoy.config.listener.v3 import listener_components_pb2
+
+from dockermesh.config.api.virtual_service import RouteDestination, VirtualService
+from dockermesh.config.resource import Resource
+from dockermesh.model import Port, Protocol, Service
+from dockermesh.translate.envoy.connection_manager import connection_manager
+from dockermesh.translate.envoy.isolation import sound
+from dockermesh.translate.envoy.listeners import (
+    SNIFFED_HTTP,
+    filter_chain,
+    http_filter,
+    proxy_filter,
+)
+from dockermesh.translate.envoy.packing import uint32
+from dockermesh.translate.mesh.service_entries import networks
+from dockermesh.translate.routes.virtual_service import RouteContext, applies
+from dockermesh.xds.protobuf import frame
+
+ANY_ADDRESS = "0.0.0.0"
+TLS_PROTOCOLS = frozenset({Protocol.TLS, Protocol.HTTPS})
+_CHAINS, _DEFAULT_CHAIN = 3, 25  # field numbers in envoy.config.listener.v3.Listener
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A filter chain as bytes, and the bytes of its match by which it is told from others."""
+
+    match: bytes
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """What a service adds to the listener of an address and port. `rest` is for what no chain
+    matches.
+    """
+
+    address: str
+    port: int
+    chains: tuple[Chain, ...] = ()
+    rest: bytes = b""
+    needs_sni: bool = False
+    needs_sniffing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Match:
+    sni: str = ""
+    network: str = ""
+    source: str = ""
+
+
+def contributions(
+    service: Service,
+    port: Port,
+    vip: str,
+    rule: Resource[VirtualService] | None,
+    context: RouteContext,
+    *,
+    http_table: str,
+) -> list[Contribution]:
+    """What a port of a service that is not declared as HTTP adds to the outbound listeners."""
+    chains = list(_routed(rule, port, context))
+    default = proxy_filter(context.destinations.service_filter(service, port))
+    is_tls = port.protocol in TLS_PROTOCOLS
+    # A rule that matches everything leaves nothing to the default.
+    rest = next((body for match, body in chains if match == _Match()), None) or _chain(
+        _Match(), default
+    )
+    own = [(match, body) for match, body in chains if match != _Match()]
+    is_sniffed = port.protocol is Protocol.AUTO and not own
+    named = (
+        [(_Match(sni=service.hostname), _chain(_Match(sni=service.hostname), default))]
+        if is_tls
+        else []
+    )
+    listed = [*own, *(pair for pair in named if pair[0] not in {match for match, _ in own})]
+    needs_sni = any(match.sni for match, _ in listed)
+    result = []
+    for address in dict.fromkeys((vip, *(a for a in service.addresses if "/" not in a))):
+        if not address:
+            continue
+        made = _freeze(listed)
+        if is_sniffed:
+            manager = connection_manager(f"outbound_{address}_{port.number}", rds=http_table)
+            http = filter_chain(http_filter(manager), application_protocols=SNIFFED_HTTP)
+            made = (
+                Chain(http.filter_chain_match.SerializeToString(deterministic=True), _bytes(http)),
+                *made,
+            )
+        result.append(Contribution(address, port.number, made, _bytes(rest), needs_sni, is_sniffed))
+    if service.is_declared:
+        result.extend(_on_any_address(service, port, listed, rest, default, is_tls=is_tls))
+    return result
+
+
+def _on_any_address(
+    service: Service,
+    port: Port,
+    listed: list[tuple[_Match, Any]],
+    rest: Any,
+    default: Any,
+    *,
+    is_tls: bool,
+) -> Iterator[Contribution]:
+    for address, length in networks(service):
+        match = _Match(network=f"{address}/{length}")
+        yield Contribution(ANY_ADDRESS, port.number, _freeze([(match, _chain(match, default))]))
+    if service.addresses:
+        return
+    by_name = [pair for pair in listed if pair[0].sni]
+    if is_tls:
+        yield Contribution(ANY_ADDRESS, port.number, _freeze(by_name), needs_sni=True)
+    else:
+        yield Contribution(
+            ANY_ADDRESS, port.number, _freeze(listed), _bytes(rest), needs_sni=bool(by_name)
+        )
+
+
+def _routed(
+    rule: Resource[VirtualService] | None, port: Port, context: RouteContext
+) -> Iterator[tuple[_Match, Any]]:
+    """The chains of a VirtualService's rules, the first of a match only."""
+    seen: set[_Match] = set()
+    if rule is None:
+        return
+    for match, targets in (*_tls_rules(rule, port, context), *_tcp_rules(rule, context)):
+        if match in seen:
+            continue
+        seen.add(match)
+        proxy = context.destinations.tcp_proxy(targets, rule.namespace, context.port)
+        yield match, sound(_chain(match, proxy_filter(proxy)))
+
+
+def _tls_rules(
+    rule: Resource[VirtualService], port: Port, context: RouteContext
+) -> Iterator[tuple[_Match, tuple[RouteDestination, ...]]]:
+    if port.protocol not in TLS_PROTOCOLS:
+        return
+    for route in rule.spec.tls:
+        for match in route.match:
+            if not route.route or not applies(match, rule.namespace, context):
+                continue
+            for name in match.sni_hosts:
+                for network in match.destination_subnets or ("",):
+                    yield _Match(_server_name(name), _network(network)), route.route
+
+
+def _tcp_rules(
+    rule: Resource[VirtualService], context: RouteContext
+) -> Iterator[tuple[_Match, tuple[RouteDestination, ...]]]:
+    for route in rule.spec.tcp:
+        if not route.route:
+            continue
+        if not route.match:
+            yield _Match(), route.route
+        for match in route.match:
+            if not applies(match, rule.namespace, context):
+                continue
+            for network in match.destination_subnets or ("",):
+                yield _Match("", _network(network), _network(match.source_subnet)), route.route
+
+
+def _server_name(name: str) -> str:
+    """A server name as Envoy takes it; `*` is none."""
+    return "" if name == "*" else name.lower()
+
+
+def _network(text: str) -> str:
+    return text if not text or "/" in text else f"{text}/{128 if ':' in text else 32}"
+
+
+def _chain(match: _Match, network_filter: listener_components_pb2.Filter) -> Any:
+    fields: dict[str, Any] = {}
+    if match.sni:
+        fields["server_names"] = [match.sni]
+    if match.network:
+        fields["prefix_ranges"] = [_range(match.network)]
+    if match.source:
+        fields["source_prefix_ranges"] = [_range(match.source)]
+    return filter_chain(network_filter, **fields)
+
+
+def _range(text: str) -> address_pb2.CidrRange:
+    address, _, length = text.partition("/")
+    return address_pb2.CidrRange(address_prefix=address, prefix_len=uint32(int(length)))
+
+
+def http_contribution(address: str, port: int, chain: Any) -> Contribution:
+    """What the HTTP services of a port add to its listener together."""
+    match = chain.filter_chain_match.SerializeToString(deterministic=True)
+    return Contribution(address, port, (Chain(match, _bytes(chain)),), needs_sniffing=True)
+
+
+def _freeze(chains: Iterable[tuple[_Match, Any]]) -> tuple[Chain, ...]:
+    return tuple(
+        Chain(body.filter_chain_match.SerializeToString(deterministic=True), _bytes(body))
+        for _, body in chains
+    )
+
+
+def _bytes(message: Any) -> bytes:
+    serialised: bytes = message.SerializeToString(deterministic=True)
+    return serialised
+
+
+def listener_body(head: bytes, parts: Iterable[Contribution], rest: bytes) -> bytes:
+    """A listener put together from what services add to it; of equal matches the first counts."""
+    body, seen = [head], set()
+    default = b""
+    for part in parts:
+        default = default or part.rest
+        for chain in part.chains:
+            if chain.match not in seen:
+                seen.add(chain.match)
+                body.append(frame(_CHAINS, chain.body))
+    if seen:
+        body.append(frame(_DEFAULT_CHAIN, default or rest))
+    else:
+        body.append(frame(_CHAINS, default or rest))
+    return b"".join(body)

@@ -1,0 +1,1 @@
+"""What authorization policies, tokens and external authorizers become: filters in their order."""

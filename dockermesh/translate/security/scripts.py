@@ -1,0 +1,122 @@
+"""Lua where Envoy's own filters have no setting: what policies see of the Host header, and that a
+token is given once.
+
+Invariant: nothing of a resource gets into a script but as the content of a quoted string.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from envoy.config.core.v3 import base_pb2
+from envoy.extensions.filters.http.lua.v3 import lua_pb2
+from envoy.extensions.filters.network.http_connection_manager.v3 import (
+    http_connection_manager_pb2 as hcm_pb2,
+)
+
+from dockermesh.config.api.request_authentication import JWTRule
+from dockermesh.translate.envoy.packing import pack
+
+_LUA = "envoy.filters.http.lua"
+_PORTLESS = """
+function envoy_on_request(handle)
+  local given = handle:headers():get(":authority")
+  if given == nil then return end
+  local bare = given:gsub(":%d*$", ""):gsub("%.$", "")
+  if bare ~= given then
+    handle:streamInfo():dynamicMetadata():set("dockermesh", "authority", given)
+    handle:headers():replace(":authority", bare)
+  end
+end
+"""
+_AS_GIVEN = """
+function envoy_on_request(handle)
+  local kept = handle:streamInfo():dynamicMetadata():get("dockermesh")
+  if kept ~= nil and kept["authority"] ~= nil and kept["authority"] ~= "" then
+    handle:headers():replace(":authority", kept["authority"])
+    handle:streamInfo():dynamicMetadata():set("dockermesh", "authority", "")
+  end
+end
+"""
+_ONE_TOKEN = """
+local function decoded(text)
+  return (text:gsub("%%(%x%x)", function(digits) return string.char(tonumber(digits, 16)) end))
+end
+
+local function parameters(text, separator, wanted)
+  local found = 0
+  for name in text:gmatch("([^" .. separator .. "=]+)=[^" .. separator .. "]*") do
+    if wanted[decoded(name:gsub("^%s+", ""))] then found = found + 1 end
+  end
+  return found
+end
+
+local function tokens(headers, rule)
+  local found = 0
+  for _, place in ipairs(rule.headers) do
+    for index = 0, headers:getNumValues(place[1]) - 1 do
+      if headers:getAtIndex(place[1], index):find(place[2], 1, true) then found = found + 1 end
+    end
+  end
+  local query = (headers:get(":path") or ""):match("%?(.*)$")
+  if query ~= nil then found = found + parameters(query, "&", rule.params) end
+  for index = 0, headers:getNumValues("cookie") - 1 do
+    found = found + parameters(headers:getAtIndex("cookie", index), ";", rule.cookies)
+  end
+  return found
+end
+
+function envoy_on_request(handle)
+  for _, rule in ipairs(rules) do
+    if tokens(handle:headers(), rule) > 1 then
+      handle:respond({[":status"] = "401"}, "Jwt is given more than once")
+      return
+    end
+  end
+end
+"""
+
+
+def _filter(source: str) -> hcm_pb2.HttpFilter:
+    return hcm_pb2.HttpFilter(
+        name=_LUA,
+        typed_config=pack(
+            lua_pb2.Lua(default_source_code=base_pb2.DataSource(inline_string=source))
+        ),
+    )
+
+
+PORTLESS_HOST = _filter(_PORTLESS)
+"""Takes the port, and the dot of a full name, off the Host header."""
+HOST_AS_GIVEN = _filter(_AS_GIVEN)
+"""Puts back what `PORTLESS_HOST` took off, so that the app sees what the client sent."""
+
+
+def one_token(rules: Iterable[JWTRule]) -> hcm_pb2.HttpFilter:
+    """Answers 401 to a request with several tokens for one rule, of which Envoy would check one and
+    forward both.
+    """
+    return _filter(f"local rules = {{{', '.join(_places(rule) for rule in rules)}}}\n{_ONE_TOKEN}")
+
+
+def _places(rule: JWTRule) -> str:
+    headers = [(place.name.lower(), place.prefix) for place in rule.from_headers]
+    params = rule.from_params
+    if not headers and not params and not rule.from_cookies:
+        headers, params = [("authorization", "Bearer ")], ("access_token",)
+    listed = ", ".join(f"{{{_quoted(name)}, {_quoted(prefix)}}}" for name, prefix in headers)
+    return (
+        f"{{headers = {{{listed}}}, params = {_set(params)}, cookies = {_set(rule.from_cookies)}}}"
+    )
+
+
+def _set(names: Iterable[str]) -> str:
+    return "{" + ", ".join(f"[{_quoted(name)}] = true" for name in names) + "}"
+
+
+def _quoted(text: str) -> str:
+    escaped = (
+        chr(byte) if chr(byte).isalnum() and byte < 128 else f"\\{byte:03d}"
+        for byte in text.encode()
+    )
+    return f'"{"".join(escaped)}"'

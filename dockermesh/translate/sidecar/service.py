@@ -1,0 +1,275 @@
+"""One service translated for one scope: its clusters, endpoints, routes and listeners, and what
+they were made of.
+
+Invariant: `Inputs` holds everything that the resources depend on but endpoints; equal inputs give
+equal bytes, so a service whose inputs stayed keeps its resources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dockermesh.config.api.virtual_service import VirtualService
+from dockermesh.config.resource import Resource as ConfigResource
+from dockermesh.model import Port, Protocol, Service
+from dockermesh.translate.clusters.cluster import has_assignment, ports_of, service_cluster
+from dockermesh.translate.clusters.endpoints import load_assignment, locality_setting, serving
+from dockermesh.translate.envoy import names
+from dockermesh.translate.envoy.isolation import sound
+from dockermesh.translate.envoy.origin import note_origin
+from dockermesh.translate.mesh.index import Rules, UnknownHost
+from dockermesh.translate.mesh.settings import MeshSettings
+from dockermesh.translate.mesh.state import host_names
+from dockermesh.translate.mesh.traffic_policy import HostRule, effective_policy
+from dockermesh.translate.mesh.visibility import Scope
+from dockermesh.translate.routes.destinations import Dependency, Destinations
+from dockermesh.translate.routes.tables import default_route, table_frame, virtual_host
+from dockermesh.translate.routes.tcp import Contribution, contributions
+from dockermesh.translate.routes.virtual_service import RouteContext, dependencies, http_routes
+from dockermesh.translate.sidecar import outbound_listeners
+from dockermesh.translate.tls import client_tls
+from dockermesh.xds.protobuf import frame
+from dockermesh.xds.resources import CLUSTER, ENDPOINTS, ROUTES, Resource, make_resource
+
+DEFAULT_HTTP_PORT = 80
+VIRTUAL_HOSTS = 2  # field number in envoy.config.route.v3.RouteConfiguration
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a service's clusters, listeners and routes are made of: everything but its endpoints."""
+
+    hostname: str
+    ports: tuple[Port, ...]
+    domains: tuple[str, ...]
+    vip: str
+    settings: MeshSettings
+    rule: ConfigResource[VirtualService] | None = None
+    policies: Rules = ()
+    dependencies: tuple[Dependency, ...] = ()
+    inline_endpoints: object = None
+    caller: object = None
+    accounts: tuple[tuple[str, str], ...] = ()
+    is_meshed: bool = False
+    has_certificate: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Translated:
+    """The resources of one service. `hosts` are serialised virtual hosts by HTTP port."""
+
+    service: Service | None
+    inputs: Inputs
+    clusters: tuple[Resource, ...] = ()
+    tables: tuple[Resource, ...] = ()
+    hosts: Mapping[int, bytes] = field(default_factory=dict)
+    tcp: tuple[Contribution, ...] = ()
+    assignments: tuple[Resource, ...] = ()
+    secrets: tuple[str, ...] = ()
+
+
+def inputs_of(
+    service: Service,
+    domains: tuple[str, ...],
+    rule: ConfigResource[VirtualService] | None,
+    where: Destinations,
+) -> Inputs:
+    """The inputs of a service."""
+    mesh = where.mesh
+    has_inline = service.resolution.value not in {"STATIC", "NONE"}
+    rules = where.index.rules_of(service.hostname, service.namespace, where.scope, service.shared)
+    return Inputs(
+        hostname=service.hostname,
+        ports=service.ports,
+        domains=domains,
+        vip=mesh.vips.get(_address_of(service, where), ""),
+        settings=mesh.settings,
+        rule=rule,
+        policies=rules,
+        dependencies=dependencies(rule, where) if rule is not None else (),
+        caller=caller(rule, where) if rule is not None else None,
+        inline_endpoints=(
+            service.resolution,
+            service.addresses,
+            service.subject_alt_names,
+            service.endpoints if has_inline else (),
+        )
+        if service.is_declared
+        else None,
+        accounts=service.accounts,
+        is_meshed=service.is_meshed,
+        has_certificate=where.scope.has_certificate or not (service.is_meshed or rules),
+    )
+
+
+def _address_of(service: Service, where: Destinations) -> str:
+    """The hostname whose virtual IP the service has in this scope.
+
+    What a project has for itself keeps that of the name: clients remember addresses, and another
+    project may come.
+    """
+    is_own = bool(service.project) and service.project == where.scope.project
+    return service.shared if is_own else service.hostname
+
+
+def caller(rule: ConfigResource[VirtualService], where: Destinations) -> object:
+    """What of the client the rule's conditions look at; None if nothing."""
+    spec = rule.spec
+    matches = [
+        m for rules in (spec.http, spec.tls, spec.tcp) for entry in rules for m in entry.match
+    ]
+    if not any(m.source_labels or m.source_namespace for m in matches):
+        return None
+    return where.scope.namespace, where.scope.selectors
+
+
+def assignments(service: Service, inputs: Inputs, where: Destinations) -> tuple[Resource, ...]:
+    """The endpoints of every cluster that takes them from EDS."""
+    rule = where.index.merged(inputs.policies)
+    made = []
+    for port in ports_of(service):
+        for subset in (None, *rule.subsets):
+            policy = effective_policy(rule, port.number, subset)
+            if not has_assignment(service, policy):
+                continue
+            name = names.outbound_cluster(
+                service.hostname, port.number, subset.name if subset is not None else ""
+            )
+            message = load_assignment(
+                name,
+                serving(service, port, subset.labels if subset is not None else None),
+                locality=where.scope.locality,
+                labels=dict(where.scope.labels),
+                setting=locality_setting(policy, inputs.settings.locality),
+            )
+            made.append(make_resource(ENDPOINTS, name, _bytes(message)))
+    return tuple(made)
+
+
+def translate(service: Service, inputs: Inputs, where: Destinations) -> Translated:
+    """All resources of a service."""
+    rule = where.index.merged(inputs.policies)
+    made_clusters, secrets = _clusters(service, inputs, rule, where.scope)
+    hosts: dict[int, bytes] = {}
+    tables: list[Resource] = []
+    tcp: list[Contribution] = []
+    for port in ports_of(service):
+        host = _virtual_host(service, port, port.number, inputs, where)
+        if port.protocol.is_http:
+            hosts[port.number] = frame(VIRTUAL_HOSTS, _bytes(host))
+            continue
+        table = outbound_listeners.sniffed_route(service, port)
+        context = RouteContext(where, port.number)
+        tcp.extend(contributions(service, port, inputs.vip, inputs.rule, context, http_table=table))
+        if port.protocol is Protocol.AUTO:
+            if service.is_declared and not service.addresses:
+                # Whoever calls an address that DNS did not tell names the service in the request.
+                hosts[port.number] = frame(VIRTUAL_HOSTS, _bytes(host))
+            if inputs.vip:
+                tables.append(_sniffed_table(table, host))
+    plain = plain_http_port(service)
+    if plain is not None:
+        host = _virtual_host(service, plain, DEFAULT_HTTP_PORT, inputs, where)
+        hosts[DEFAULT_HTTP_PORT] = frame(VIRTUAL_HOSTS, _bytes(host))
+    return Translated(
+        service,
+        inputs,
+        made_clusters,
+        tuple(tables),
+        hosts,
+        tuple(tcp),
+        assignments(service, inputs, where),
+        secrets,
+    )
+
+
+def translate_unknown(host: UnknownHost, inputs: Inputs, where: Destinations) -> Translated:
+    """The routes of a host that no service has."""
+    made = [
+        sound(route) for route in http_routes(host.rule, RouteContext(where, DEFAULT_HTTP_PORT))
+    ]
+    hosts = {}
+    if made:
+        name = f"{host.host}:{DEFAULT_HTTP_PORT}"
+        hosts[DEFAULT_HTTP_PORT] = frame(
+            VIRTUAL_HOSTS, _bytes(virtual_host(name, inputs.domains, made))
+        )
+    return Translated(None, inputs, hosts=hosts)
+
+
+def _clusters(
+    service: Service, inputs: Inputs, rule: HostRule, scope: Scope
+) -> tuple[tuple[Resource, ...], tuple[str, ...]]:
+    made: list[Resource] = []
+    secrets: list[str] = []
+    settings = inputs.settings
+    for port in ports_of(service):
+        for subset in (None, *rule.subsets):
+            policy = effective_policy(rule, port.number, subset)
+            cluster = service_cluster(
+                service,
+                port,
+                settings,
+                policy=policy,
+                subset=subset,
+                check=rule.health_check,
+                has_certificate=inputs.has_certificate,
+                scope=scope,
+            )
+            if inputs.policies:
+                note_origin(cluster, inputs.policies[0])
+            if inputs.policies or service.is_declared:
+                sound(cluster)
+            made.append(make_resource(CLUSTER, cluster.name, _bytes(cluster)))
+            secrets.extend(client_tls.secret_names(policy.tls, verify=settings.verify_certificates))
+    return tuple(made), tuple(dict.fromkeys(secrets))
+
+
+def _virtual_host(
+    service: Service, port: Port, dialled: int, inputs: Inputs, where: Destinations
+) -> Any:
+    """The routing of a service on one port; `dialled` is the port that clients call."""
+    rule = inputs.rule
+    made = (
+        [sound(r) for r in http_routes(rule, RouteContext(where, port.number))]
+        if rule is not None
+        else []
+    )
+    if not made:
+        policy = effective_policy(where.index.merged(inputs.policies), port.number)
+        made = [default_route(service, port, policy, inputs.settings)]
+    addresses = [a for a in (inputs.vip, *service.addresses) if a and "/" not in a]
+    owned = [a for a in addresses if where.mesh.owners.get(a, service.hostname) == service.hostname]
+    domains = dict.fromkeys((*inputs.domains, *(f"[{a}]" if ":" in a else a for a in owned)))
+    return virtual_host(f"{service.hostname}:{dialled}", domains, made)
+
+
+def _sniffed_table(name: str, host: Any) -> Resource:
+    table = table_frame(name)
+    # The client may call the service by any name: it already dialled this service's own address.
+    host.domains[:] = ["*"]
+    table.virtual_hosts.append(host)
+    return make_resource(ROUTES, name, _bytes(table))
+
+
+def visible_domains(service: Service, names_of: Mapping[str, str]) -> tuple[str, ...]:
+    """The names by which the service, and no other, is called."""
+    return tuple(n for n in host_names(service) if names_of.get(n) == service.hostname)
+
+
+def plain_http_port(service: Service) -> Port | None:
+    """The port behind `http://<name>/`: the service's only HTTP port, unless it has a port 80
+    itself.
+    """
+    if service.is_declared:
+        return None
+    http = [port for port in service.ports if port.protocol.is_http]
+    has_default = any(port.number == DEFAULT_HTTP_PORT for port in service.ports)
+    return http[0] if len(http) == 1 and not has_default else None
+
+
+def _bytes(message: Any) -> bytes:
+    serialised: bytes = message.SerializeToString(deterministic=True)
+    return serialised

@@ -1,0 +1,404 @@
+"""What all sidecars in one scope share: clusters, endpoints, outbound listeners, routes and
+secrets.
+
+Invariants:
+- `update` translates services whose inputs changed and no other; a service whose ports, names and
+  rules stayed keeps its clusters, listeners and routes, so that a change of endpoints touches EDS
+  alone.
+- Sets that did not change stay the same objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dockermesh.config.api.sidecar import OutboundTrafficPolicyMode
+from dockermesh.model import Service
+from dockermesh.translate.clusters.cluster import black_hole, dns_upstream, original_destination
+from dockermesh.translate.envoy.isolation import TRANSLATION_ERRORS
+from dockermesh.translate.envoy.names import INBOUND_PASSTHROUGH_CLUSTER, PASSTHROUGH_CLUSTER
+from dockermesh.translate.mesh.index import ConfigIndex, MeshRules, UnknownHost
+from dockermesh.translate.mesh.state import MeshState
+from dockermesh.translate.mesh.visibility import Scope, is_exported
+from dockermesh.translate.routes.destinations import Destinations
+from dockermesh.translate.routes.tables import catch_all, table_frame
+from dockermesh.translate.routes.tcp import (
+    ANY_ADDRESS,
+    Contribution,
+    http_contribution,
+    listener_body,
+)
+from dockermesh.translate.routes.virtual_service import dependencies
+from dockermesh.translate.sidecar import dns, outbound_listeners, service
+from dockermesh.translate.sidecar.service import Inputs, Translated
+from dockermesh.translate.tls.secrets import file_secrets
+from dockermesh.xds.protobuf import frame
+from dockermesh.xds.resources import CLUSTER, LISTENER, ROUTES, SECRET, Resource, make_resource
+from dockermesh.xds.snapshot import ResourceSet, Snapshot
+
+
+@dataclass(slots=True)
+class Counters:
+    """How much work was done since the start, for metrics and for tests that prove what is not
+    redone.
+    """
+
+    services: int = 0
+    assignments: int = 0
+    tables: int = 0
+    inbound: int = 0
+    gateways: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a host lacks something, and the resources that are left out for it."""
+
+    message: str
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class SidecarView:
+    """The translation of one scope, moved on by `update`."""
+
+    scope: Scope
+    counters: Counters
+    shared: Snapshot = field(default_factory=Snapshot)
+    index: ConfigIndex | None = None
+    services: dict[str, Translated] = field(default_factory=dict)
+    is_used: bool = True
+    problems: dict[str, Problem] = field(default_factory=dict)
+    _mesh: MeshState = field(default_factory=MeshState)
+    _rules: MeshRules = field(default_factory=lambda: MeshRules(()))
+    _imported: set[str] = field(default_factory=set)
+    _tables: dict[int, tuple[tuple[bytes, ...], Resource]] = field(default_factory=dict)
+    _http_parts: dict[int, Contribution] = field(default_factory=dict)
+    _listeners: dict[tuple[str, int], tuple[tuple[Contribution, ...], Resource]] = field(
+        default_factory=dict
+    )
+    _fixed: tuple[tuple[Resource, ...], tuple[Resource, ...]] | None = None
+    _dns: tuple[tuple[tuple[str, str], ...], Resource] | None = None
+
+    @property
+    def allow_any(self) -> bool:
+        """Whether unknown destinations may be called."""
+        sidecar = self.scope.sidecar
+        policy = sidecar.spec.outbound_traffic_policy if sidecar is not None else None
+        if policy is not None:
+            return policy.mode is OutboundTrafficPolicyMode.ALLOW_ANY
+        return self._mesh.settings.allow_any
+
+    def update(self, mesh: MeshState, index: ConfigIndex) -> bool:
+        """Move on to this state. Returns whether the shared resources may have changed."""
+        before, self._mesh = self._mesh, mesh
+        is_new_index = index is not self.index
+        if is_new_index:
+            self.index, self._rules = index, index.mesh_rules(self.scope)
+            if self._fixed is None or before.settings is not mesh.settings:
+                self._fixed = None
+                self._http_parts.clear()
+                self._listeners.clear()
+        where = Destinations(mesh, index, self.scope)
+        touched, reshaped = self._update_services(where, is_new_index)
+        if reshaped or self._fixed is None:
+            self.shared = self._share()
+            return True
+        if touched:
+            made = [a for host in sorted(self.services) for a in self.services[host].assignments]
+            self.shared = replace(self.shared, endpoints=_keep(self.shared.endpoints, made))
+        return touched
+
+    # services
+    # ----------------------------------------------------------------------------------------------
+
+    def _visible(self) -> Mapping[str, Service]:
+        """The services that this scope may see; destinations of its rules are among them, without
+        routes.
+        """
+        mesh, scope, names = self._mesh, self.scope, self._mesh.names_in(self.scope.project)
+        # Of a name that several projects have, each calls its own.
+        covered = (
+            {s.shared for s in mesh.services.values() if s.project == scope.project}
+            if scope.project
+            else set()
+        )
+        default = mesh.settings.service_export_to
+        if (
+            scope.sidecar is None
+            and not default
+            and not any(s.export_to for s in mesh.declared.values())
+        ):
+            self._imported = mesh.services.keys() - covered
+            return mesh.services
+        exported = {
+            host: item
+            for host, item in mesh.services.items()
+            if is_exported(
+                item.export_to or (default if item.is_declared else ()),
+                item.namespace,
+                scope.namespace,
+            )
+        }
+        self._imported = {
+            host
+            for host, item in exported.items()
+            if host not in covered
+            and scope.imports(
+                item.namespace, [host, *item.aliases, *service.visible_domains(item, names)]
+            )
+        }
+        wanted = self._imported | self._rules.targets(names)
+        return {host: item for host, item in exported.items() if host in wanted}
+
+    def _update_services(self, where: Destinations, is_new_index: bool) -> tuple[bool, bool]:
+        """Translate what changed. Returns whether anything did, and whether it was more than
+        endpoints.
+        """
+        imported = self._imported
+        visible = self._visible()
+        touched = reshaped = imported != self._imported
+        unknown = {u.host: u for u in self._rules.unknown_hosts(where.mesh, visible)}
+        for host in self.services.keys() - visible.keys() - unknown.keys():
+            del self.services[host]
+            self.problems.pop(host, None)
+            touched = reshaped = True
+        for host, item in visible.items():
+            old = self.services.get(host)
+            if (
+                old is not None
+                and old.service is item
+                and not is_new_index
+                and old.inputs.rule is None
+            ):
+                continue
+            new = self._translate(item, old, where)
+            if new is not old:
+                self.services[host] = new
+                touched = True
+                reshaped = reshaped or old is None or new.inputs is not old.inputs
+        for host, missing in unknown.items():
+            old = self.services.get(host)
+            inputs = Inputs(
+                hostname=host,
+                ports=(),
+                domains=missing.domains,
+                vip="",
+                settings=where.mesh.settings,
+                rule=missing.rule,
+                dependencies=dependencies(missing.rule, where),
+                caller=service.caller(missing.rule, where),
+            )
+            if old is None or old.service is not None or old.inputs != inputs:
+                self.counters.services += 1
+                self.services[host] = self._unknown(missing, inputs, where)
+                touched = reshaped = True
+        return touched, reshaped
+
+    def _translate(self, item: Service, old: Translated | None, where: Destinations) -> Translated:
+        domains = service.visible_domains(item, where.mesh.names_in(self.scope.project))
+        rule = self._rules.of(item) if item.hostname in self._imported else None
+        inputs = service.inputs_of(item, domains, rule, where)
+        is_same = old is not None and old.service is not None and old.inputs == inputs
+        if old is not None and is_same and old.service is item:
+            return old
+        self.counters.services += 1
+        self.counters.assignments += 1
+        if old is not None and is_same:
+            made = service.assignments(item, old.inputs, where)
+            known = {a.name: a for a in old.assignments}
+            kept = tuple(
+                k if (k := known.get(a.name)) is not None and k.version == a.version else a
+                for a in made
+            )
+            return replace(old, service=item, assignments=kept)
+        return self._translate_safely(item, inputs, where)
+
+    def _translate_safely(self, item: Service, inputs: Inputs, where: Destinations) -> Translated:
+        """The service's resources; without the rules that cannot be translated, so that no other
+        one suffers.
+        """
+        reasons: list[str] = []
+        for attempt, left_out in _attempts(inputs):
+            try:
+                made = service.translate(item, attempt, where)
+            except TRANSLATION_ERRORS as error:
+                reasons.append(str(error))
+                continue
+            if left_out:
+                message = f"{', '.join(left_out)} cannot be translated: {reasons[0]}"
+                self.problems[item.hostname] = Problem(message, left_out)
+            else:
+                self.problems.pop(item.hostname, None)
+            return replace(made, inputs=inputs)
+        self.problems[item.hostname] = Problem(
+            f"{item.hostname} cannot be translated: {reasons[-1]}"
+        )
+        return Translated(item, inputs)
+
+    def _unknown(self, missing: UnknownHost, inputs: Inputs, where: Destinations) -> Translated:
+        try:
+            made = service.translate_unknown(missing, inputs, where)
+        except TRANSLATION_ERRORS as error:
+            rule = str(missing.rule)
+            self.problems[missing.host] = Problem(f"{rule} cannot be translated: {error}", (rule,))
+            return Translated(None, inputs)
+        self.problems.pop(missing.host, None)
+        return made
+
+    # what is shared
+    # -------------------------------------------------------------------------------------------
+
+    def _share(self) -> Snapshot:
+        translated = [self.services[host] for host in sorted(self.services)]
+        # Destinations that are not imported have clusters, but nobody can call them by name.
+        called = [
+            t for t in translated if t.service is None or t.service.hostname in self._imported
+        ]
+        fixed_clusters, fixed_listeners = self._fixed_resources()
+        old = self.shared
+        tables = self._port_tables(called)
+        ports = self._port_listeners(called, tables)
+        secrets = file_secrets(name for t in translated for name in t.secrets)
+        return Snapshot(
+            clusters=_keep(
+                old.clusters, [*fixed_clusters, *(c for t in translated for c in t.clusters)]
+            ),
+            endpoints=_keep(old.endpoints, [a for t in translated for a in t.assignments]),
+            listeners=_keep(old.listeners, [*fixed_listeners, self._dns_listener(called), *ports]),
+            routes=_keep(
+                old.routes, [*tables.values(), *(table for t in called for table in t.tables)]
+            ),
+            secrets=_keep(old.secrets, [named(SECRET, s) for s in secrets]),
+        )
+
+    def _fixed_resources(self) -> tuple[tuple[Resource, ...], tuple[Resource, ...]]:
+        if self._fixed is None:
+            made = (
+                original_destination(PASSTHROUGH_CLUSTER),
+                original_destination(INBOUND_PASSTHROUGH_CLUSTER, bind_source=True),
+                black_hole(),
+                dns_upstream(),
+            )
+            own = (
+                outbound_listeners.virtual_outbound(allow_any=self.allow_any),
+                dns.dns_tcp_listener(),
+            )
+            self._fixed = (
+                tuple(named(CLUSTER, c) for c in made),
+                tuple(named(LISTENER, item) for item in own),
+            )
+        return self._fixed
+
+    def _port_tables(self, translated: Iterable[Translated]) -> dict[int, Resource]:
+        """The route table of every HTTP port, put together from virtual hosts that are bytes
+        already.
+        """
+        by_port: dict[int, list[bytes]] = {}
+        for entry in translated:
+            for port, host in entry.hosts.items():
+                if self._has_listener(entry, port):
+                    by_port.setdefault(port, []).append(host)
+        rest = frame(service.VIRTUAL_HOSTS, _bytes(catch_all(allow_any=self.allow_any)))
+        tables: dict[int, tuple[tuple[bytes, ...], Resource]] = {}
+        for port in sorted(by_port):
+            parts = (*by_port[port], rest)
+            known = self._tables.get(port)
+            if known is None or known[0] != parts:
+                self.counters.tables += 1
+                body = _bytes(table_frame(str(port))) + b"".join(parts)
+                known = (parts, make_resource(ROUTES, str(port), body))
+            tables[port] = known
+        self._tables = tables
+        return {port: resource for port, (_, resource) in tables.items()}
+
+    def _has_listener(self, entry: Translated, port: int) -> bool:
+        """Whether the Sidecar's listener for this port takes the service in."""
+        if self.scope.sidecar is None or entry.service is None:
+            return True
+        return self.scope.imports(entry.service.namespace, entry.inputs.domains, port)
+
+    def _http_part(self, port: int) -> Contribution:
+        found = self._http_parts.get(port)
+        if found is None:
+            chain = outbound_listeners.http_port_chain(port, self._mesh.settings)
+            found = self._http_parts[port] = http_contribution(ANY_ADDRESS, port, chain)
+        return found
+
+    def _port_listeners(
+        self, translated: Iterable[Translated], http_ports: Iterable[int]
+    ) -> list[Resource]:
+        """The listeners of every address and port: HTTP for all services of a port, TCP and TLS by
+        their addresses.
+        """
+        parts: dict[tuple[str, int], list[Contribution]] = {}
+        for port in http_ports:
+            parts[ANY_ADDRESS, port] = [self._http_part(port)]
+        for entry in translated:
+            for part in entry.tcp:
+                parts.setdefault((part.address, part.port), []).append(part)
+        rest = _bytes(outbound_listeners.unknown_chain(allow_any=self.allow_any))
+        made: dict[tuple[str, int], tuple[tuple[Contribution, ...], Resource]] = {}
+        for (address, port), listed in parts.items():
+            key = tuple(listed)
+            known = self._listeners.get((address, port))
+            if known is None or known[0] != key:
+                # Where nobody but clients of HTTP is known to call, one that says nothing yet is
+                # not of another kind.
+                is_bounded = any(p.rest or not p.needs_sniffing for p in listed)
+                head = outbound_listeners.port_listener(
+                    address,
+                    port,
+                    needs_sni=any(p.needs_sni for p in listed),
+                    needs_sniffing=any(p.needs_sniffing for p in listed),
+                    timeout=self._mesh.settings.detection_timeout if is_bounded else 0,
+                )
+                known = (
+                    key,
+                    make_resource(LISTENER, head.name, listener_body(_bytes(head), listed, rest)),
+                )
+            made[address, port] = known
+        self._listeners = made
+        return [resource for _, resource in made.values()]
+
+    def _dns_listener(self, translated: Iterable[Translated]) -> Resource:
+        # A service of UDP alone is not carried by the mesh: Docker's resolver answers with its
+        # containers.
+        carried = (t for t in translated if t.inputs.vip and t.clusters)
+        hosts = tuple((name, t.inputs.vip) for t in carried for name in t.inputs.domains)
+        if self._dns is None or self._dns[0] != hosts:
+            self._dns = (hosts, named(LISTENER, dns.dns_listener(dns.dns_table(hosts))))
+        return self._dns[1]
+
+
+def _attempts(inputs: Inputs) -> Iterator[tuple[Inputs, tuple[str, ...]]]:
+    """The inputs with ever fewer of the users' rules, and which of these are left out."""
+    yield inputs, ()
+    route = (str(inputs.rule),) if inputs.rule is not None else ()
+    rules = tuple(map(str, inputs.policies))
+    without_route = replace(inputs, rule=None, dependencies=(), caller=None)
+    if route:
+        yield without_route, route
+    if rules:
+        yield replace(inputs, policies=()), rules
+        yield replace(without_route, policies=()), (*route, *rules)
+
+
+def _bytes(message: Any) -> bytes:
+    serialised: bytes = message.SerializeToString(deterministic=True)
+    return serialised
+
+
+def named(type_url: str, message: Any) -> Resource:
+    """The message as a resource of its own name."""
+    return make_resource(type_url, message.name, _bytes(message))
+
+
+def _keep(old: ResourceSet, resources: list[Resource]) -> ResourceSet:
+    """The set of these resources: the old object if nothing differs, so that comparing it costs
+    nothing.
+    """
+    new = ResourceSet(resources)
+    return old if new.version == old.version else new

@@ -1,0 +1,181 @@
+"""Mutual TLS with the certificates that the mesh issues: both ends of a connection between two
+proxies.
+
+The client names the cluster it calls in the SNI and offers an application protocol that only
+proxies know, so that a server that also takes plaintext tells it from an app's own TLS. Each end
+verifies the other against the mesh's roots: the server that the client is of a trusted domain, the
+client that the server has an identity that the service may have. Source: Istio's
+`pilot/pkg/networking/core/{filterchain_options,cluster_tls}.go` and
+`pilot/pkg/security/authn/utils`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.core.v3 import base_pb2
+from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
+from envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
+from envoy.type.matcher.v3 import string_pb2
+from google.protobuf import struct_pb2
+
+from dockermesh.config.api.destination_rule import ClientTlsMode, ClientTlsSettings
+from dockermesh.config.api.gateway import TlsProtocol
+from dockermesh.model import Identity, Port, Protocol, Service
+from dockermesh.translate.envoy import names
+from dockermesh.translate.envoy.connection_manager import REQUEST_PROTOCOL
+from dockermesh.translate.envoy.packing import boolean, pack
+from dockermesh.translate.mesh.settings import MeshSettings
+from dockermesh.translate.tls import secrets
+
+SOCKET_MATCH = "envoy.transport_socket_match"
+"""The metadata of an endpoint by which Envoy picks one of its cluster's transport sockets."""
+TLS_MODE = "tlsMode"
+ISTIO = "istio"
+HTTP_PROTOCOL = "istio-http/1.1"
+"""What a client offers for requests to a port that is not declared; the server then handles them as
+HTTP.
+"""
+HTTP_PROTOCOLS = ("istio-http/1.0", HTTP_PROTOCOL, "istio-h2")
+PROTOCOLS = (ISTIO, "istio-peer-exchange", *HTTP_PROTOCOLS)
+"""Every application protocol that proxies of a mesh offer, ours and Istio's."""
+_LONGEST_SNI = 255
+_CIPHERS = (
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+)
+_Matcher = common_pb2.SubjectAltNameMatcher
+_Parameters = common_pb2.TlsParameters
+
+
+def server_socket(settings: MeshSettings, *, is_http: bool) -> base_pb2.TransportSocket:
+    """The transport socket of a filter chain that takes connections from proxies alone."""
+    context = tls_pb2.DownstreamTlsContext(require_client_certificate=boolean(True))
+    common = context.common_tls_context
+    if is_http:
+        common.alpn_protocols.extend(["h2", "http/1.1"])
+    parameters = common.tls_params
+    is_13 = settings.minimum_tls is TlsProtocol.TLSV1_3
+    parameters.tls_minimum_protocol_version = _Parameters.TLSv1_3 if is_13 else _Parameters.TLSv1_2
+    parameters.tls_maximum_protocol_version = _Parameters.TLSv1_3
+    parameters.cipher_suites.extend(_CIPHERS)
+    _authenticate(common, members(settings))
+    return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))
+
+
+def set_client(
+    cluster: cluster_pb2.Cluster,
+    service: Service,
+    port: Port,
+    settings: MeshSettings,
+    *,
+    tls: ClientTlsSettings | None,
+    subset: str,
+    http2: bool,
+) -> None:
+    """Have a cluster speak mutual TLS: to all its endpoints if a rule says so, else to those that
+    take it.
+    """
+    sni = (
+        tls.sni
+        if tls is not None and tls.sni
+        else names.sni_cluster(service.hostname, port.number, subset)
+    )
+    given = tls.subject_alt_names if tls is not None else ()
+    socket = client_socket(sni, named(given) if given else _servers(service, settings), http2=http2)
+    if tls is not None:
+        cluster.transport_socket.CopyFrom(socket)
+    else:
+        cluster.transport_socket_matches.extend(per_endpoint(socket))
+    if port.protocol is Protocol.AUTO:
+        namespace, key = REQUEST_PROTOCOL
+        cluster.metadata.filter_metadata[namespace].fields[key].string_value = HTTP_PROTOCOL
+
+
+def is_asked_for(tls: ClientTlsSettings) -> bool:
+    """Whether a rule asks for the mesh's own mutual TLS."""
+    return tls.mode is ClientTlsMode.ISTIO_MUTUAL
+
+
+def is_automatic(cluster: cluster_pb2.Cluster, service: Service, settings: MeshSettings) -> bool:
+    """Whether mutual TLS is used without a rule: inside the mesh, where it is known which endpoint
+    is called.
+    """
+    is_known = cluster.type != cluster_pb2.Cluster.ORIGINAL_DST
+    return settings.auto_mtls and service.is_meshed and not service.is_external and is_known
+
+
+def _servers(service: Service, settings: MeshSettings) -> list[Any]:
+    """The identities that servers of the service may have; any of the mesh where none is known."""
+    domains = dict.fromkeys((settings.trust_domain, *settings.trust_domain_aliases))
+    known = [str(Identity(domain, *account)) for domain in domains for account in service.accounts]
+    expected = list(dict.fromkeys((*service.subject_alt_names, *known)))
+    return named(expected) if expected else members(settings)
+
+
+def client_socket(sni: str, peers: Iterable[Any], *, http2: bool) -> base_pb2.TransportSocket:
+    """The transport socket towards a server that has one of the identities `peers`."""
+    context = tls_pb2.UpstreamTlsContext(sni=sni if len(sni) <= _LONGEST_SNI else "")
+    common = context.common_tls_context
+    common.alpn_protocols.extend([ISTIO, "h2"] if http2 else [ISTIO])
+    common.tls_params.tls_minimum_protocol_version = _Parameters.TLSv1_2
+    common.tls_params.tls_maximum_protocol_version = _Parameters.TLSv1_3
+    _authenticate(common, peers)
+    return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))
+
+
+def per_endpoint(
+    socket: base_pb2.TransportSocket,
+) -> list[cluster_pb2.Cluster.TransportSocketMatch]:
+    """The socket for endpoints that a proxy stands in front of, and plaintext for all others."""
+    plain = base_pb2.TransportSocket(
+        name="envoy.transport_sockets.raw_buffer", typed_config=pack(raw_buffer_pb2.RawBuffer())
+    )
+    match = cluster_pb2.Cluster.TransportSocketMatch
+    return [
+        match(name=f"{TLS_MODE}-{ISTIO}", match=_mode(), transport_socket=socket),
+        match(name=f"{TLS_MODE}-disabled", match=struct_pb2.Struct(), transport_socket=plain),
+    ]
+
+
+def endpoint_metadata() -> base_pb2.Metadata:
+    """The metadata of an endpoint that a proxy stands in front of."""
+    return base_pb2.Metadata(filter_metadata={SOCKET_MATCH: _mode()})
+
+
+def members(settings: MeshSettings) -> list[Any]:
+    """Every identity of the trusted domains."""
+    domains = dict.fromkeys((settings.trust_domain, *settings.trust_domain_aliases))
+    return [
+        _Matcher(
+            san_type=_Matcher.URI, matcher=string_pb2.StringMatcher(prefix=f"spiffe://{domain}/")
+        )
+        for domain in domains
+    ]
+
+
+def named(names: Iterable[str]) -> list[Any]:
+    """Exactly these names: identities as URIs, all others as DNS names."""
+    return [
+        _Matcher(
+            san_type=_Matcher.URI if "://" in name else _Matcher.DNS,
+            matcher=string_pb2.StringMatcher(exact=name),
+        )
+        for name in names
+    ]
+
+
+def _mode() -> struct_pb2.Struct:
+    return struct_pb2.Struct(fields={TLS_MODE: struct_pb2.Value(string_value=ISTIO)})
+
+
+def _authenticate(common: tls_pb2.CommonTlsContext, peers: Iterable[Any]) -> None:
+    common.tls_certificate_sds_secret_configs.append(secrets.sds(secrets.WORKLOAD_CERTIFICATE))
+    combined = common.combined_validation_context
+    combined.validation_context_sds_secret_config.CopyFrom(secrets.sds(secrets.MESH_ROOT))
+    combined.default_validation_context.SetInParent()
+    combined.default_validation_context.match_typed_subject_alt_names.extend(peers)
