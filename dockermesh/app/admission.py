@@ -69,36 +69,18 @@ class Admission:
             raise Refused(
                 grpc.StatusCode.RESOURCE_EXHAUSTED, "too many attempts with a wrong token"
             )
-        scheme, _, token = metadata.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise Refused(
-                _UNAUTHENTICATED, "no token: proxies must send 'authorization: Bearer TOKEN'"
-            )
-        digest = hashlib.sha256(token.strip().encode()).hexdigest()
+
+        digest = hashlib.sha256(_bearer(metadata).encode()).hexdigest()
         workload = await self._find(digest)
         if workload is None:
             self._limit.failed(address)
             raise Refused(_UNAUTHENTICATED, "the token belongs to no workload that runs now")
-        if self._denied is None or digest in self._denied:
-            raise Refused(
-                _DENIED,
-                f"the token of {workload.name} was revoked" if self._denied else "not ready yet",
-            )
-        if not hmac.compare_digest(
-            node_workload(node.id, workload.namespace).encode(), workload.name.encode()
-        ):
-            log.warning(
-                "node id and token disagree", node=node.id, token_of=workload.name, peer=peer
-            )
-            raise Refused(_DENIED, f"the token is not that of {node.id!r}")
-        if workload.address and peer_address(peer) != workload.address:
-            log.warning(
-                "token used from elsewhere",
-                workload=workload.name,
-                peer=peer,
-                expected=workload.address,
-            )
-            raise Refused(_DENIED, f"{workload.name} does not run at {peer_address(peer)}")
+
+        if self._denied is None:
+            raise Refused(_DENIED, "not ready yet")
+        if digest in self._denied:
+            raise Refused(_DENIED, f"the token of {workload.name} was revoked")
+        _check_claims(workload, node, peer)
         return workload.name
 
     async def _find(self, digest: str) -> Workload | None:
@@ -112,6 +94,31 @@ class Admission:
             except TimeoutError:
                 return None
         return self._by_digest[digest]
+
+
+def _bearer(metadata: Mapping[str, str]) -> str:
+    scheme, _, token = metadata.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise Refused(_UNAUTHENTICATED, "no token: proxies must send 'authorization: Bearer TOKEN'")
+    return token.strip()
+
+
+def _check_claims(workload: Workload, node: NodeInfo, peer: str) -> None:
+    """Refuse who shows the token of another, or uses it elsewhere: then it was stolen."""
+    named = node_workload(node.id, workload.namespace)
+    if not hmac.compare_digest(named.encode(), workload.name.encode()):
+        log.warning("node id and token disagree", node=node.id, token_of=workload.name, peer=peer)
+        raise Refused(_DENIED, f"the token is not that of {node.id!r}")
+
+    address = peer_address(peer)
+    if workload.address and address != workload.address:
+        log.warning(
+            "token used from elsewhere",
+            workload=workload.name,
+            peer=peer,
+            expected=workload.address,
+        )
+        raise Refused(_DENIED, f"{workload.name} does not run at {address}")
 
 
 def node_workload(node_id: str, namespace: str) -> str:

@@ -36,11 +36,14 @@ def read_catalog(file: Path, domain: str = DEFAULT_SERVICE_DOMAIN) -> Catalog:
         raise InputError(
             loaded.error.message, where=f"{file}:{loaded.error.line}", fix="correct the YAML"
         )
+
     data = loaded.documents[0].data if loaded.documents else {}
     services: dict[str, Service] = {}
+
     for index, entry in enumerate(_list(data, "services", str(file))):
         service = _service(entry, domain, f"{file}: services[{index}]")
         services[service.hostname] = service
+
     return Catalog(services=services, workloads=_workloads(services))
 
 
@@ -55,15 +58,18 @@ def read_proxy(file: Path) -> Proxy:
         raise InputError(
             f"is not JSON: {error}", where=str(file), fix="write {id, type, namespace, labels, ip}"
         ) from None
+
     if not isinstance(data, dict):
         raise InputError(
             "must be a JSON object", where=str(file), fix="write {id, type, namespace, labels, ip}"
         )
+
     kind = data.get("type") or WorkloadKind.SIDECAR.value
     if kind not in {k.value for k in WorkloadKind}:
         raise InputError(
             f"{kind!r} is no type of proxy", where=f"{file}: type", fix="write sidecar or router"
         )
+
     return Proxy(
         id=str(data.get("id") or "proxy"),
         kind=WorkloadKind(kind),
@@ -148,6 +154,7 @@ def _service(data: Mapping[str, Any], domain: str, where: str) -> Service:
         for index, entry in enumerate(_list(data, "endpoints", where))
         for endpoint in _endpoints(entry, ports, namespace, f"{where}.endpoints[{index}]")
     ]
+
     return Service(
         name=name.partition(".")[0],
         hostname=hostname,
@@ -186,6 +193,7 @@ def _endpoints(
 ) -> list[Endpoint]:
     """One endpoint for the port it names; for every port of the service if it names none."""
     given = _number(data, "port", where)
+
     return [
         Endpoint(
             address=str(data.get("address") or ""),
@@ -227,4 +235,5 @@ def _workloads(services: Mapping[str, Service]) -> dict[str, Workload]:
                 labels={**(known.labels if known else {}), **endpoint.labels},
                 ports=served,
             )
+
     return found

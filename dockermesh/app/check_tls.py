@@ -47,6 +47,7 @@ class CheckTls:
                     raise
                 return self._made  # its leaf goes on being good until it expires
             self._made, self._of = _context(self._leaf, of[0]), of
+
         return self._made
 
 

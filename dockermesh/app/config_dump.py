@@ -20,6 +20,7 @@ def config_dump(snapshot: Snapshot) -> dict[str, Any]:
     listeners = [
         {"name": m["name"], "active_state": {"listener": m}} for m in messages(snapshot.listeners)
     ]
+
     return {
         "configs": [
             _section(

@@ -46,6 +46,7 @@ class ConfigReader:
             self._config = istio_config(
                 r for _, group in (*carried.values(), *kept.values()) for r in group
             )
+
         return self._config
 
     def _read_stored(

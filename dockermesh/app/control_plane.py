@@ -175,6 +175,7 @@ class ControlPlane:
         token = open_token(self._settings.state_dir / "api.token")
         # Health is told while the CA still waits for Consul.
         ports = [HttpPort(make_debug_app(self, token), self._settings.debug)]
+
         try:
             await ports[0].start()
             if not await self._open_trust(stop):
@@ -201,6 +202,7 @@ class ControlPlane:
         if not opening.done():
             opening.cancel()
             return False
+
         await opening
 
         self._credentials = open_credentials(self._settings)
@@ -215,6 +217,7 @@ class ControlPlane:
             "control plane started", xds=settings.xds, api=settings.api, registry=self._backend.name
         )
         registry = self._backend.registry(tls)
+
         async with asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(registry.run(self._take_catalog), name="registry"),
@@ -256,6 +259,7 @@ class ControlPlane:
     def _api(self, token: str) -> web.Application:
         if self._settings.api_auth == "none":
             log.warning("serving the config API without tokens", address=self._settings.api)
+
         return make_api_app(
             self._backend.config,
             self._objects,
@@ -295,6 +299,7 @@ def run(settings: ControlPlaneSettings) -> None:
         factory = uvloop.new_event_loop
     except ImportError:
         pass
+
     try:
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(_main(settings))

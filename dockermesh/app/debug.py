@@ -103,6 +103,7 @@ def make_debug_app(view: View, token: str) -> web.Application:
             return web.json_response(
                 {"message": f"there is no workload {wanted!r}; give ?proxyID=WORKLOAD"}, status=404
             )
+
         # A large mesh takes seconds, in which streams must go on; a snapshot never changes, so a
         # thread may read it.
         text = await asyncio.to_thread(lambda: json.dumps(config_dump(snapshot)))
@@ -164,10 +165,12 @@ def workload_report(
     now = datetime.datetime.now(datetime.UTC)
     by_key = {p.proxy.key: p for p in proxies}
     endpoints: dict[str, list[Endpoint]] = defaultdict(list)
+
     for service in catalog.services.values():
         for endpoint in service.endpoints:
             if endpoint.workload:
                 endpoints[endpoint.workload].append(endpoint)
+
     return {
         "control_plane": socket.gethostname(),
         "degraded": catalog.degraded,
@@ -195,6 +198,7 @@ def _workload(
     workload: Workload, endpoints: list[Endpoint], proxy: ProxyStatus | None
 ) -> dict[str, Any]:
     report = proxy_report(proxy) if proxy is not None else None
+
     return {
         "name": workload.name,
         "kind": workload.kind.value,

@@ -30,11 +30,13 @@ async def import_folder(
     """
     if folder is None:
         return
+
     for file, reading in await asyncio.to_thread(_read, folder):
         for finding in (f for f in reading.findings if f.is_error):
             log.error(
                 "resource refused", file=finding.file, line=finding.line, reason=finding.message
             )
+
         for resource in reading.resources:
             if not resource.document["metadata"].get("name"):
                 log.error("resource refused", file=str(resource.location), reason=_NO_NAME)

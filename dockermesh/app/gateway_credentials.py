@@ -64,12 +64,14 @@ class GatewayCredentials:
                     if old is not None and is_same
                     else (item, self.vault.values(item.resource, key))
                 )
+
         is_changed = known.keys() != self._known.keys() or any(
             known[k] is not self._known[k] for k in known
         )
         if is_changed:
             self._known = known
             self._made.clear()
+
         return is_changed
 
     def layered(self, workload: Workload, snapshot: Snapshot) -> Snapshot:
@@ -99,6 +101,7 @@ class GatewayCredentials:
         credential = named_credential(name)
         if not credential:
             return None
+
         if credential.endswith(_ROOTS_SUFFIX):
             base = credential.removesuffix(_ROOTS_SUFFIX)
             roots = credential_roots(self._values(namespace, credential)) or credential_roots(
@@ -112,6 +115,7 @@ class GatewayCredentials:
             return (
                 named(SECRET_TYPE, system_roots(name)) if is_elsewhere and not is_gateway else None
             )
+
         pair = credential_pair(self._values(namespace, credential)) if is_gateway else None
         return named(SECRET_TYPE, inline_pair(name, *pair)) if pair is not None else None
 

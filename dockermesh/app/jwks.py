@@ -109,11 +109,13 @@ class KeySets:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LAST_RETRY_S)
                 continue
+
             self.failing.pop(source, None)
             pause = self._retry
             if self._known.get(source) != keys:
                 self._known = MappingProxyType({**self._known, source: keys})
                 self._changed(self._known)
+
             await asyncio.sleep(self._refresh)
 
     def _forget(self, source: str) -> None:
@@ -157,11 +159,13 @@ async def fetch_keys(session: aiohttp.ClientSession, source: str, limit: float) 
         raise DockermeshError(
             f"{source}: {error}", fix="check the URL, and that it can be reached"
         ) from None
+
     keys = usable_keys(text)
     if not keys:
         raise DockermeshError(
             f"{source} has no usable key", fix="it must answer with a JSON Web Key Set"
         )
+
     return keys
 
 
@@ -170,12 +174,14 @@ async def _get(session: aiohttp.ClientSession, url: str) -> str:
     if host is not None:
         with contextlib.suppress(ValueError):
             _check(ipaddress.ip_address(host), url)
+
     async with session.get(url, allow_redirects=False) as answer:
         if answer.status != 200:
             raise DockermeshError(
                 f"{url} answered {answer.status}",
                 fix="redirects are not followed: name the last URL",
             )
+
         body = bytearray()
         async for part in answer.content.iter_chunked(1 << 16):
             body.extend(part)
@@ -183,6 +189,7 @@ async def _get(session: aiohttp.ClientSession, url: str) -> str:
                 raise DockermeshError(
                     f"{url} is larger than 1 MiB", fix="name the URL of a key set"
                 )
+
         return body.decode()
 
 

@@ -92,4 +92,5 @@ def parse_lifetime(text: str) -> datetime.timedelta:
         raise UsageError(
             f"{text!r} is no lifetime for certificates", fix="write 2s to 90d, for example 24h"
         )
+
     return lifetime

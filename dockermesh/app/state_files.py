@@ -26,6 +26,7 @@ def open_token(file: Path) -> str:
                 "the API token is empty", where=str(file), fix="delete the file: a new one is made"
             )
         return token
+
     token = token_urlsafe(32)
     try:
         write_private(file, token.encode())
@@ -38,6 +39,7 @@ def open_token(file: Path) -> str:
                 " --state-dir"
             ),
         ) from error
+
     return token
 
 

@@ -90,20 +90,25 @@ class Tokens:
             raise UsageError(
                 "without Consul no process can join", fix="run the mesh with --registry consul"
             )
+
         service = _text(asked, "service")
         namespace = _text(asked, "namespace") or "default"
         account = account_of(_text(asked, "account"), service)
+
         for problem in (name_problem(service), name_problem(namespace)):
             if problem:
                 raise UsageError(problem, fix="name the service with --service")
+
         if asked.get("account") and not is_identity_part(str(asked["account"])):
             reason = f"{asked['account']!a} cannot be part of an identity"
             raise UsageError(reason, fix="use letters, digits, '.', '_', '-'")
+
         seconds = asked.get("ttl_seconds", 3600)
         if not isinstance(seconds, int) or not 0 < seconds <= _LONGEST.total_seconds():
             raise UsageError(
                 "a join token lives at most 7 days", fix="give a shorter --ttl, for example 1h"
             )
+
         await self._prune()
         token, expires = token_urlsafe(32), _now() + datetime.timedelta(seconds=seconds)
         record = {
@@ -121,6 +126,7 @@ class Tokens:
             account=account,
             until=record["expires"],
         )
+
         return record | {"token": token, "id": digest_of(token)[:_ID_LENGTH]}
 
     async def revoke(self, which: str) -> dict[str, Any]:
@@ -131,20 +137,23 @@ class Tokens:
             if which == key.removeprefix(_JOIN)[:_ID_LENGTH]:
                 await self._store.delete(key)
                 return {"revoked": which, "kind": "join"}
-        found = [
-            w
-            for w in self._catalog().workloads.values()
-            if w.token_sha256 and which in (w.name, w.token_sha256[:_ID_LENGTH])
-        ]
-        if not found:
-            raise InputError(f"no token of {which!a}", fix="see `dockermesh token list`")
-        [workload] = found
+
+        workload = self._holder(which)
         await self._prune()
         record = {"workload": workload.name, "created": _time(_now())}
         await self._store.put(_DENIED + workload.token_sha256, record)
         if self._joined is not None and workload.host == JOINED:
             await self._joined.remove(workload)
         return {"revoked": workload.name, "kind": "workload"}
+
+    def _holder(self, which: str) -> Workload:
+        """The workload with this name, or whose token has this id. Raises InputError."""
+        attested = (w for w in self._catalog().workloads.values() if w.token_sha256)
+        found = [w for w in attested if which in (w.name, w.token_sha256[:_ID_LENGTH])]
+        if not found:
+            raise InputError(f"no token of {which!a}", fix="see `dockermesh token list`")
+        [workload] = found
+        return workload
 
     async def join(self, token: str, asked: Mapping[str, Any]) -> Workload:
         """Take a process in as a workload. Raises NotAllowed for the token, UsageError for what is
@@ -155,6 +164,7 @@ class Tokens:
         if record is None or _is_over(record.resource) or self._joined is None:
             reason = "the join token is not known, was used, or has expired"
             raise NotAllowed(reason, fix="make one: dockermesh token create")
+
         workload, ports = _asked_workload(
             asked, record.resource, allow_loopback=self._allow_loopback
         )
@@ -164,15 +174,18 @@ class Tokens:
                 "the join token was used at the same time",
                 fix="make another: dockermesh token create",
             )
+
         joined = await self._joined.add(workload, ports)
         log.info(
             "joined", workload=joined.name, address=joined.address, account=joined.service_account
         )
+
         return joined
 
     def _of_workloads(self) -> list[dict[str, Any]]:
         connected = self._connected()
         denied = {key.removeprefix(_DENIED) for key in self._known if key.startswith(_DENIED)}
+
         return [
             {
                 "id": w.token_sha256[:_ID_LENGTH],
@@ -204,6 +217,7 @@ class Tokens:
 
     def _denied_ones(self) -> list[dict[str, Any]]:
         present = {w.token_sha256 for w in self._catalog().workloads.values()}
+
         return [
             {
                 "id": key.removeprefix(_DENIED)[:_ID_LENGTH],
@@ -246,6 +260,7 @@ def _asked_workload(
     )
     if not _DIGEST.fullmatch(digest):
         raise UsageError("token_sha256 is no SHA-256")
+
     problem = address_problem(address, allow_loopback=allow_loopback)
     if problem:
         raise UsageError(
@@ -254,6 +269,7 @@ def _asked_workload(
         )
     if not isinstance(ports, dict) or not ports:
         raise UsageError("no port is served", fix="name it with --port")
+
     served = {}
     for number, protocol in ports.items():
         if (
@@ -265,6 +281,7 @@ def _asked_workload(
                 f"no port: {number!a} {protocol!a}", fix="write --port 8080 or --port 8080/http"
             )
         served[int(number)] = str(protocol)
+
     workload = Workload(
         id="",
         name="",
@@ -275,6 +292,7 @@ def _asked_workload(
         labels=MappingProxyType({"app": str(record["service"])}),
         token_sha256=digest,
     )
+
     return workload, served
 
 

@@ -92,6 +92,7 @@ class Trust:
         """The report of `ca status`."""
         authority, secrets = self.authority, self._open_secrets()
         material = authority.material
+
         return ca_report(
             material,
             trust_domain=self._settings.trust_domain,

@@ -99,6 +99,7 @@ class WorkloadSecrets:
             held = self._renew(key, identity, holder, held)
             if held is None:
                 return under
+
         return held.layered(under, self._roots)
 
     def leaves(self) -> Mapping[str, Leaf]:
@@ -120,6 +121,7 @@ class WorkloadSecrets:
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._pause(connected()))
+
             self._wake.clear()
             self._watch_clock()
             self._take_roots(connected(), publish)
@@ -129,6 +131,7 @@ class WorkloadSecrets:
                 for k, h in self._held.items()
                 if k in present and not self._authority.is_current(h.leaf, now)
             ]
+
             for start in range(0, len(due), _AT_ONCE):
                 publish([key for key in due[start : start + _AT_ONCE] if self._replaced(key)])
                 await asyncio.sleep(_BREATH_S)
@@ -186,6 +189,7 @@ class WorkloadSecrets:
                 )
             self.problem = error.what
             return before if before is not None and before.identity == identity else None
+
         self.issued += 1
         self.problem = ""
         resource = named(SECRET, issued_certificate(leaf.certificate, leaf.key))
@@ -196,6 +200,7 @@ class WorkloadSecrets:
             identity=str(identity),
             until=leaf.not_after.isoformat(),
         )
+
         return made
 
 

@@ -105,6 +105,7 @@ def new_root(
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
+
     return Signer(key, certificate)
 
 
@@ -131,6 +132,7 @@ def sign_leaf(
                 " your CA's files"
             ),
         )
+
     start, renew_at = _term(holder, lifetime, now)
     said = [str(part) for part in (holder, *(name.value for name in names), start, lifetime)]
     key, serial = _derived(signer, "\0".join(said).encode())
@@ -157,6 +159,7 @@ def sign_leaf(
             ecdsa_deterministic=isinstance(signer.key, ec.EllipticCurvePrivateKey) or None,
         )
     )
+
     return Leaf(
         certificate=certificate.public_bytes(serialization.Encoding.PEM) + signer.chain,
         key=key_pem(key),

@@ -35,17 +35,20 @@ def read_plugged(folder: Path, now: datetime.datetime) -> Material:
     chain = _certificates(folder / CHAIN) if (folder / CHAIN).exists() else []
     if key.public_key() != certificate.public_key():
         raise _refused(folder / KEY, f"the key does not belong to {CERTIFICATE}")
+
     for place, items in ((CERTIFICATE, [certificate]), (CHAIN, chain), (ROOT, roots)):
         for item in items:
             # What was trusted once and has expired may stay in the bundle, as long as the signer
             # does not hang on it.
             _check(folder / place, item, now, may_expire=place == ROOT)
+
     roots = tuple(root for root in roots if _is_valid(root, now))
     path = _path(certificate, chain, roots)
     if path is None:
         raise _refused(
             folder / CHAIN, f"no chain leads from {CERTIFICATE} to a valid certificate in {ROOT}"
         )
+
     signer = Signer(key, certificate, b"".join(pem_of(c) for c in path if c not in roots))
     return Material(
         mesh="plugged",
@@ -72,6 +75,7 @@ def _path(
     """The certificates from the signing one up to below a root."""
     path = [certificate]
     left = [item for item in chain if item != certificate]
+
     while True:
         last = path[-1]
         if last in roots or any(signed_by(last, root) for root in roots):

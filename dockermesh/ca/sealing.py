@@ -93,12 +93,14 @@ def open_seal(passphrase_file: Path | None, key_file: Path, *, may_create: bool)
                 fix="write a random one into the file: `openssl rand -hex 32`",
             )
         return Seal(secret, is_passphrase=True, where=str(passphrase_file))
+
     if not key_file.exists() and may_create:
         try:
             key_file.parent.mkdir(parents=True, exist_ok=True)
             write_private(key_file, secrets.token_hex(_KEY_BYTES).encode())
         except OSError as error:
             raise _unsaved(key_file, error) from error
+
     text = private_bytes(key_file, "the key that seals the CA", is_ours=True).strip()
     try:
         key = bytes.fromhex(text.decode())
@@ -110,6 +112,7 @@ def open_seal(passphrase_file: Path | None, key_file: Path, *, may_create: bool)
             where=str(key_file),
             fix="restore the file from a backup",
         ) from None
+
     return Seal(key, is_passphrase=False, where=str(key_file))
 
 
@@ -134,6 +137,7 @@ def private_bytes(file: Path, what: str, *, is_ours: bool) -> bytes:
                 where=str(file),
                 fix=f"run `chmod 600 {file}`",
             )
+
         return file.read_bytes()
     except OSError as error:
         fix = "restore the file from a backup; without it the CA cannot be opened"

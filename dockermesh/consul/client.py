@@ -165,6 +165,7 @@ class HTTPClient(consul.base.HTTPClient):  # type: ignore[misc]  # py-consul is 
         request = _Request(
             "GET", path, [*(params or []), *present], headers, b"", connections_timeout, raw
         )
+
         return callback(await self._send(request))
 
     async def put(
@@ -220,6 +221,7 @@ class HTTPClient(consul.base.HTTPClient):  # type: ignore[misc]  # py-consul is 
         url = URL(self.uri(request.path, [*request.params, *self._scope]), encoded=True)
         source = self._pick()
         self._in_flight[source] += 1
+
         try:
             async with self._sessions[source].request(
                 request.method,
@@ -251,6 +253,7 @@ def read_token(settings: ConsulSettings) -> str:
     """
     if settings.token or not settings.token_file:
         return settings.token
+
     try:
         return Path(settings.token_file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -305,9 +308,11 @@ def _tls(settings: ConsulSettings) -> ssl.SSLContext:
             where="CONSUL_CACERT, CONSUL_CAPATH, CONSUL_CLIENT_CERT, CONSUL_CLIENT_KEY",
             fix="give paths of PEM files that this user may read",
         ) from error
+
     if not settings.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+
     return context
 
 

@@ -49,6 +49,7 @@ def explain(error: BaseException, address: str, what: str) -> str:
         return f"Consul at {address} did not answer {what} in time."
     if isinstance(error, OSError | aiohttp.ClientError):
         return f"Consul at {address} cannot be reached ({_short(error)})."
+
     return (
         f"Consul at {address} answered {what} with something else than expected"
         f" ({type(error).__name__})."

@@ -96,6 +96,7 @@ class ConsulSettings:
                 where="CONSUL_CLIENT_CERT, CONSUL_CLIENT_KEY",
                 fix="set both variables, or neither",
             )
+
         return settings
 
 
@@ -103,25 +104,27 @@ def _parse_address(text: str, use_tls: bool) -> tuple[str, str, int, str]:
     """Scheme, host, port, and the path of a unix socket in place of the last two."""
     if text.startswith("unix://"):
         return _parse_socket(text)
+
     scheme = "https" if use_tls else "http"
     if not text:
         return scheme, "127.0.0.1", 8500, ""
 
     try:
         parts = urlsplit(text if "://" in text else f"{scheme}://{text}")
-        host, port = parts.hostname or "", parts.port
+        host, port = parts.hostname, parts.port
     except ValueError as error:
         raise _bad_address(text) from error
-    if parts.scheme not in _PORTS or not host or _names_more(parts):
+    if not host or not _is_plain(parts):
         raise _bad_address(text)
 
     scheme = "https" if use_tls else parts.scheme
     return scheme, host, port or _PORTS[scheme], ""
 
 
-def _names_more(parts: SplitResult) -> bool:
-    """Whether it is more than an address: paths below Consul's are nothing that its tools know."""
-    return bool(parts.path.strip("/") or parts.query or parts.fragment)
+def _is_plain(parts: SplitResult) -> bool:
+    """Whether it is an address and no more: Consul's tools know of no path below it."""
+    more = (parts.path.strip("/"), parts.query, parts.fragment)
+    return parts.scheme in _PORTS and not any(more)
 
 
 def _parse_socket(text: str) -> tuple[str, str, int, str]:

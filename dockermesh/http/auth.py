@@ -57,11 +57,13 @@ class TokenGate:
         address = request.remote or ""
         if self.limit.is_spent(address):
             return too_many()
+
         given = bearer_of(request)
         if hmac.compare_digest(given.encode(), self._token):
             return None
         if given:
             self.limit.failed(address)
+
         refusal = status(
             401,
             "Unauthorized",

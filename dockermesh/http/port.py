@@ -93,6 +93,7 @@ class HttpPort:
             await site.start()
             self.port = self._runner.addresses[0][1]
             return
+
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, int(port)), family=family, backlog=_BACKLOG)
         listener.setblocking(False)
@@ -121,6 +122,7 @@ class HttpPort:
         loop = asyncio.get_running_loop()
         factory: Callable[[], asyncio.BaseProtocol] | None = self._runner.server
         taken = False
+
         try:
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -144,6 +146,7 @@ async def _peek(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> i
     """The first byte, left in the socket; None if the client closed."""
     readable = asyncio.Event()
     loop.add_reader(connection.fileno(), readable.set)
+
     try:
         while True:
             await readable.wait()

@@ -44,6 +44,7 @@ class Identity:
             or not all(parts)
         ):
             raise ValueError(f"not a workload identity: {uri!r}")
+
         return cls(parts[0], parts[2], parts[4])
 
 

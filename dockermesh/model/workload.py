@@ -124,6 +124,7 @@ class Workload:
         mixed.
         """
         known = {k: v for k, v in data.items() if k in cls.__dataclass_fields__}
+
         return cls(
             **known
             | {

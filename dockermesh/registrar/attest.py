@@ -95,6 +95,7 @@ class Attestor:
                 self._tokens[pod.incarnation] = token
                 self._found(pod.group)
                 return
+
             await asyncio.sleep(wait)
 
 

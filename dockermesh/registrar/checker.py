@@ -86,10 +86,12 @@ class Checker:
         before = self._groups.pop(group, {})
         if wanted:
             self._groups[group] = wanted
+
         for identity in [i for i, asked in before.items() if wanted.get(i) != asked]:
             self._tasks.pop(identity).cancel()
             self._results.pop(identity, None)
             self._encrypted.discard(identity)
+
         for identity, asked in wanted.items():
             if before.get(identity) != asked:
                 task = asyncio.create_task(
@@ -141,6 +143,7 @@ class Checker:
             return HealthStatus("critical", "the path of the check must begin with '/'")
         if url.scheme == "https" or not asked.is_meshed or self._tls is None:
             return await self._request(asked, url)
+
         secure = url.with_scheme("https")
         try:
             if identity in self._encrypted:
@@ -164,12 +167,14 @@ class Checker:
             connector = aiohttp.TCPConnector(force_close=True, limit=100)
             headers = {"User-Agent": "dockermesh-check", "Accept": "text/plain, text/*, */*"}
             self._session = aiohttp.ClientSession(connector=connector, headers=headers)
+
         method = str(asked.check.get("Method") or "GET").upper()
         # What it redirects to may be anywhere; that it answers so is as good as what it would have
         # answered.
         async with self._session.request(method, url, allow_redirects=False, ssl=tls) as answer:
             text = (await answer.content.read(_MAX_OUTPUT)).decode("utf-8", "replace")
             output = _short(f"HTTP {method} {url}: {answer.status} {answer.reason} Output: {text}")
+
         if asked.is_meshed and answer.status == 403 and text == _REFUSED:
             return HealthStatus(
                 "passing", "an AuthorizationPolicy keeps the check from the app; its proxy answers"
@@ -192,6 +197,7 @@ async def _ask_grpc(asked: _Asked) -> HealthStatus:
         return HealthStatus(
             "critical", "gRPC over TLS without verification cannot be asked from here"
         )
+
     channel = (
         grpc.aio.secure_channel(asked.address, grpc.ssl_channel_credentials())
         if secure
@@ -199,6 +205,7 @@ async def _ask_grpc(asked: _Asked) -> HealthStatus:
     )
     async with channel:
         answer = await channel.unary_unary(_HEALTH)(b"")
+
     if answer == _SERVING:
         return HealthStatus("passing", f"gRPC check {asked.address}: success")
     return HealthStatus("critical", f"gRPC check {asked.address}: not SERVING")

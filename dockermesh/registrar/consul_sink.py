@@ -69,12 +69,14 @@ class ConsulSink:
         """Read this agent's services and checks, and this host's workloads."""
         self._clock += 1
         start = self._clock
+
         async with consul_errors("agent"), asyncio.timeout(_TIMEOUT):
             services, checks, (_, pairs) = await asyncio.gather(
                 self._client.agent.services(),
                 self._client.agent.checks(),
                 self._client.kv.get(f"{KEY_WORKLOADS}{self._host}/", recurse=True),
             )
+
         self._entries = self._merge(_entries(services or {}, checks or {}), self._entries, start)
         found = {p["Key"]: (p["Value"] or b"").decode("utf-8", "replace") for p in pairs or ()}
         self._workloads = self._merge(found, self._workloads, start)
@@ -90,6 +92,7 @@ class ConsulSink:
         updates = {r.id: r for r in (*plan.update, *self._due(desired.registrations))}
         for registration in plan.register:
             updates.pop(registration.id, None)
+
         await _all(
             [
                 *self._workload_steps(group, desired.workloads),
@@ -201,6 +204,7 @@ class ConsulSink:
                 name=registration.name,
                 address=registration.address,
             )
+
         if registration.health and existed:
             await self._update(registration)
 
@@ -208,10 +212,12 @@ class ConsulSink:
         health = registration.health
         if health is None:
             return
+
         async with self._writing(registration.id):
             entry = self._entries.pop(registration.id, None)
             if entry is None:
                 return
+
             output = health.output if health.status != "passing" else ""
             path = f"/v1/agent/check/update/{quote(registration.check_id, safe=':')}"
             await self._put(path, {"Status": health.status, "Output": output})
@@ -279,4 +285,5 @@ def _entries(services: dict[str, Any], checks: dict[str, Any]) -> dict[str, Entr
             status=check.get("Status") if check else None,
             tags=frozenset(service.get("Tags") or ()),
         )
+
     return found

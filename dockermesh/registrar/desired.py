@@ -72,6 +72,7 @@ class _Scene:
         """Those of all that serve, with their health, and what was left out."""
         found: dict[str, Registration] = {}
         skipped: list[Skipped] = []
+
         for container in self.containers:
             if container.role not in ("app", "") or group not in ("", container.group):
                 continue
@@ -86,6 +87,7 @@ class _Scene:
                 known = replace(made, health=health)
                 if found.setdefault(known.id, known) is not known:
                     skipped.append(Skipped(container.name, f"service id {known.id} is used twice"))
+
         return tuple(found.values()), tuple(skipped)
 
     def workloads(self, group: str, tokens: Mapping[str, str]) -> tuple[Workload, ...]:

@@ -63,6 +63,7 @@ class HostLease:
         """
         first = True
         turn = 0
+
         while True:
             try:
                 async with asyncio.timeout(30):
@@ -101,11 +102,13 @@ class HostLease:
                 ttl=self._ttl,
             )
             self._acquired = False
+
         if not self._acquired:
             value = json.dumps({"host": self._host})
             self._acquired = bool(
                 await self._client.kv.put(f"{KEY_HOSTS}{self._host}", value, acquire=self._session)
             )
+
         return renewed
 
     async def _is_renewed(self) -> bool:
@@ -141,6 +144,7 @@ class HostLease:
         hosts |= {
             m for s in (services or {}).values() if (m := _owner(s.get("Meta"))) not in ("", JOINED)
         }
+
         return sessions, hosts
 
     async def _is_held(self, host: str) -> bool:

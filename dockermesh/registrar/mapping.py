@@ -125,6 +125,7 @@ class Registration:
                 body["Checks"] = [docker]
         elif docker:
             body["Check"] = docker
+
         return body
 
     @property
@@ -156,12 +157,14 @@ def map_container(
     """
     if reason := _excluded(container):
         return (), (Skipped(container.name, reason),)
+
     ports = _served_ports(container, owner, options)
     if not ports:
         return (), (Skipped(container.name, "no ports exposed or published"),)
 
     found: dict[str, Registration] = {}
     skipped: list[str] = []
+
     for port in ports:
         made = _Mapper(container, owner, options, port, len(ports) > 1).map()
         skipped += made.reasons
@@ -170,6 +173,7 @@ def map_container(
         # The first one keeps the id, as with registrator: to Consul the second would replace it.
         if found.setdefault(made.registration.id, made.registration) is not made.registration:
             skipped.append(f"service id {made.registration.id} is used by two ports")
+
     return tuple(found.values()), tuple(Skipped(container.name, r) for r in skipped)
 
 
@@ -204,6 +208,7 @@ def _ports(container: Container, pod: Container | None) -> list[_Port]:
     exposed = set(container.exposed)
     if pod is not None:
         exposed |= {*pod.exposed, *pod.bindings} - _PROXY_KEYS
+
     found: dict[str, Binding | None] = {
         key: Binding("0.0.0.0", key.split("/")[0]) for key in exposed
     }
@@ -212,6 +217,7 @@ def _ports(container: Container, pod: Container | None) -> list[_Port]:
         _Port(key.split("/")[0], key.partition("/")[2] or "tcp", binding)
         for key, binding in found.items()
     ]
+
     return sorted(ports, key=lambda p: (int(p.exposed), p.protocol))
 
 
@@ -260,6 +266,7 @@ class _Mapper:
                 None,
                 (f"its check ({kind}) is for a Consul beside it; only Docker's health counts",),
             )
+
         registration = Registration(
             id=service_id,
             name=name,
@@ -271,6 +278,7 @@ class _Mapper:
             own_check=check if is_ours else None,
             health=docker_health(self.container, self._pod),
         )
+
         return _Mapped(registration, (*bad_tags, *bad_meta, *lost))
 
     @property
@@ -319,6 +327,7 @@ class _Mapper:
         if self.container.joined and self.owner is not None:
             network = self.owner.labels.get(contract.LABEL_NETWORK) or self.options.network
             return self.owner.address(network), ""
+
         label = self.options.use_ip_from_label
         if label and (text := self.container.labels.get(label)):
             found = label_address(text)
@@ -328,6 +337,7 @@ class _Mapper:
                 if found
                 else f"label {label} does not hold an address that an endpoint may have",
             )
+
         if self.options.internal or self._meshed:
             return self.container.address(self.options.network), ""
         return self.options.ip or self._host_address(), ""

@@ -87,6 +87,7 @@ def parse_flags(flags: Mapping[str, Any]) -> tuple[Options, tuple[str, ...]]:
     """
     found: dict[str, Any] = {}
     ignored = []
+
     for name, value in flags.items():
         plain = "".join(c for c in name.lower() if c.isalnum())
         field_name = _KNOWN.get(_ALIASES.get(plain, plain))
@@ -94,6 +95,7 @@ def parse_flags(flags: Mapping[str, Any]) -> tuple[Options, tuple[str, ...]]:
             ignored.append(name)
         elif value is not None:
             found[field_name] = _convert(name, value, field_name)
+
     return Options(**found), tuple(ignored)
 
 

@@ -118,6 +118,7 @@ class Registrar:
                 self._healer.close()
             await self._workers.close()
             await self._checker.close()
+
         raise AssertionError("unreachable: the tasks never end")
 
     def _request_resync(self) -> None:
@@ -149,6 +150,7 @@ class Registrar:
                         "the engine is away; trying again until it is back", error=error.what
                     )
                 connected = False
+
             await asyncio.sleep(backoff.next())
 
     def _on_event(self, event: Event) -> None:
@@ -194,8 +196,10 @@ class Registrar:
                 await asyncio.wait_for(self._sync_wanted.wait(), self._resync)
             except TimeoutError:
                 turn += 1
+
             self._sync_wanted.clear()
             full, self._full = self._full or turn % _FULL_EVERY == 0, False
+
             try:
                 await self._reconcile(full=full)
                 backoff.reset()

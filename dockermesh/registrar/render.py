@@ -41,10 +41,12 @@ def render_registrations(
     by_id = {c.id: c for c in containers}
     bodies: list[dict[str, Any]] = []
     notes = [f"flag {name} does not change the mapping" for name in unknown]
+
     for container in containers:
         registrations, skipped = map_container(container, by_id.get(container.joined), options)
         bodies += [r.body() for r in registrations]
         notes += [f"{s.container}: {s.reason}" for s in skipped]
+
     return bodies, notes
 
 

@@ -59,6 +59,7 @@ class KeyedWorkers:
                 if await self._succeeds(key):
                     backoff.reset()
                     continue
+
                 try:
                     await asyncio.wait_for(mark.wait(), backoff.next())
                 except TimeoutError:

@@ -44,6 +44,7 @@ def accepted_names(names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
     """
     taken: dict[str, str] = {}
     skipped: dict[str, str] = {}
+
     for name in sorted(names, key=lambda n: (n != n.lower(), n)):
         if name == OWN_SERVICE:
             continue
@@ -56,6 +57,7 @@ def accepted_names(names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
             skipped[name] = problem
         else:
             taken[name.lower()] = name
+
     return sorted(taken.values()), skipped
 
 
@@ -80,6 +82,7 @@ def address_problem(address: str, *, allow_loopback: bool) -> str:
         (_is_of_many(ip), "not the address of one machine"),
         ("%" in address, "an address with a zone means another machine elsewhere"),
     )
+
     return next((reason for is_so, reason in refusals if is_so), "")
 
 

@@ -41,13 +41,16 @@ class Assembly:
         if instances:
             self._instances[name] = instances
             self._by_lower[name.lower()] = name
+
         touched = {name.lower()}
         for compose in _compose_services(previous):
             self._contributors.get(compose, set()).discard(name)
             touched.add(compose)
+
         for compose in _compose_services(instances):
             self._contributors.setdefault(compose, set()).add(name)
             touched.add(compose)
+
         # No short cut by any(): every touched name must be rebuilt.
         return sum([self._rebuild(t) for t in touched]) > 0
 

@@ -84,6 +84,7 @@ class ConsulConfigStore:
 
         client = self._connect()
         self._publish = publish
+
         try:
             await Watch("the config", fetch, self._deliver, self._outages, on_reset=reset).run()
         finally:
@@ -128,6 +129,7 @@ class ConsulConfigStore:
                     " meanwhile",
                     fix="try again to write the rest",
                 )
+
         return True
 
     async def _transact(self, operations: list[dict[str, Any]], _kv: Any) -> bool:
@@ -184,6 +186,7 @@ class ConsulConfigStore:
             if old is not None and old.version == version:
                 resources[key] = old
                 continue
+
             try:
                 value = json.loads(item.get("Value") or b"")
                 if not isinstance(value, dict):
@@ -193,5 +196,7 @@ class ConsulConfigStore:
                     "a stored resource cannot be read", key=quoted(key), reason=quoted(str(error))
                 )
                 continue
+
             resources[key] = StoredResource(key, value, version)
+
         return resources

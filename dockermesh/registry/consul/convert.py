@@ -86,6 +86,7 @@ def build_service(
         endpoints=endpoints,
         namespace=namespaces.pop() if len(namespaces) == 1 else "default",
     )
+
     return _kept(previous, service)
 
 
@@ -131,15 +132,18 @@ def _convert(entry: Any, *, allow_loopback: bool) -> Instance | str:
     identifier, port = service.get("ID"), service.get("Port")
     if not isinstance(identifier, str) or not identifier:
         return "an instance without an ID"
+
     where = f"instance {quoted(identifier)}"
     address = service.get("Address") or node.get("Address")
     if not isinstance(address, str) or not address:
         return f"{where} has no address"
+
     problem = address_problem(address, allow_loopback=allow_loopback)
     if problem:
         return f"{where} at {quoted(address)}: {problem}"
     if not isinstance(port, int) or not 0 < port < 65536:
         return f"{where} has no port"
+
     meta, node_meta, tags = (
         _texts(service.get("Meta")),
         _texts(node.get("Meta")),
@@ -160,6 +164,7 @@ def _convert(entry: Any, *, allow_loopback: bool) -> Instance | str:
         locality=_locality(node, meta, node_meta),
         weight=weight,
     )
+
     return Instance(
         endpoint, _protocol(port, meta, tags, node_meta), "" if name_problem(compose) else compose
     )
@@ -225,6 +230,7 @@ def _protocol(
     port_name = _first(
         bool, told.get(f"{port}_port_name"), told.get("port_name"), tagged.get("port_name")
     )
+
     return infer_protocol(declared=declared, port_name=port_name, number=port)
 
 
@@ -244,6 +250,7 @@ def _health_and_weight(checks: Any, weights: Any) -> tuple[Health, int]:
         return Health.UNHEALTHY, passing
     if "warning" not in statuses:
         return Health.HEALTHY, passing
+
     # Weight 0 on warning is Consul's way to take an instance out before it fails.
     is_drained = weight_of.get("Warning") == 0
     health = Health.DRAINING if is_drained else Health.HEALTHY

@@ -163,9 +163,11 @@ class FewConnections:
                 if not self._busy:
                     self._idle.set()
                 await self._has_dirty.wait()
+
             name = next(iter(self._dirty))
             del self._dirty[name]
             self._busy += 1
+
             try:
                 _index, entries = await self._start.client.health.service(name)
                 if name in self._names:
@@ -269,6 +271,7 @@ class FewConnections:
         }
         before = self._failing_checks.get(state, {})
         self._failing_checks[state] = now
+
         for (node, _check), (_service_id, name) in now.items() ^ before.items():
             # A check of the node itself (its agent is dead, or in maintenance) concerns all that
             # runs there.

@@ -53,6 +53,7 @@ class ConsulJoined:
                         body = json.dumps(registration.body())
                         await client.http.put(_accepted, "/v1/agent/service/register", data=body)
                     return named
+
         raise InputError(
             f"{_MOST} workloads joined as {workload.service} already",
             fix="revoke those that are gone",
@@ -100,6 +101,7 @@ def _registrations(workload: Workload) -> list[Registration]:
         META_NAMESPACE: workload.namespace,
         META_ACCOUNT: workload.service_account,
     }
+
     return [
         Registration(
             id=f"{workload.name.replace('/', ':')}:{served.port}",

@@ -83,6 +83,7 @@ class ConsulRegistry:
         client = ConsulClient(self._settings)
         if self._budget is None:
             self._budget = client.capacity - _RESERVE
+
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._start = Start(
@@ -121,12 +122,14 @@ class ConsulRegistry:
         names, skipped = accepted_names(answer or {})
         for name, reason in skipped.items():
             self._report(f"service {quoted(name)}", reason)
+
         self._outages.note("names", "" if answer else _nothing_listed(self._settings.address))
         known = set(self._names)
         self._names = names
         if _NAMES in self._unanswered:
             self._unanswered.discard(_NAMES)
             self._unanswered.update(names)
+
         gone = known - set(names)
         self._unanswered -= gone
         self._choose_follower().update(names)
@@ -143,12 +146,14 @@ class ConsulRegistry:
             return self._follower
         if self._follower is not None:
             self._follower.stop()
+
         if few:
             _log.info(
                 "more services than connections to Consul, using few",
                 services=len(self._names),
                 budget=self._budget,
             )
+
         self._follower = FewConnections(self._start) if few else PerService(self._start)
         return self._follower
 
@@ -232,6 +237,7 @@ class ConsulRegistry:
             self._settle()
             if self._unanswered:
                 continue
+
             catalog = self._snapshot()
             if published is None or not _same(catalog, published):
                 published = catalog

@@ -123,6 +123,7 @@ class Watch:
         seen = 0
         backoff = retries()
         pacer = Pacer(time.monotonic())
+
         while True:
             await _sleep(pacer.delay(time.monotonic()))
             try:

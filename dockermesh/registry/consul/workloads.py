@@ -37,6 +37,7 @@ class WorkloadRecords:
         """The workloads of this answer, and the keys left out with the reason."""
         known: dict[str, tuple[int, Workload]] = {}
         skipped: dict[str, str] = {}
+
         for item in items or ():
             key, modified = str(item.get("Key", "")), int(item.get("ModifyIndex", 0))
             old = self._known.get(key)
@@ -49,6 +50,7 @@ class WorkloadRecords:
                 skipped[key] = quoted(str(error))
                 continue
             known[key] = (modified, old[1] if old is not None and old[1] == workload else workload)
+
         self._known = known
         # Of two hosts that claim a name, the one that wrote last is right: the workload has moved.
         ordered = sorted(known.values(), key=lambda pair: pair[0])

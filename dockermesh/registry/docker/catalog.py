@@ -45,23 +45,28 @@ def build_catalog(
     known = {w.name: w for w in workloads}
     by_name: dict[str, list[Registration]] = {}
     by_compose: dict[str, list[Registration]] = {}
+
     for registration in sorted(registrations, key=lambda r: r.id):
         by_name.setdefault(registration.name, []).append(registration)
         if compose := registration.meta.get(META_SERVICE):
             by_compose.setdefault(compose, []).append(registration)
+
     # Clients of an unmodified compose file call each other by Compose's names, whatever
     # SERVICE_NAME says.
     groups = by_name | {name: found for name, found in by_compose.items() if name not in by_name}
     # A service whose replicas are all down still exists: requests to it wait or fail as its own,
     # not as unknown names.
     promised: dict[str, list[tuple[Workload, ServedPort]]] = {}
+
     for workload in sorted(known.values(), key=lambda w: w.name):
         for port in workload.ports:
             promised.setdefault(port.service, []).append((workload, port))
+
     services = {}
     for name in groups.keys() | promised.keys():
         service = _service(name, domain, groups.get(name, []), promised.get(name, []), known)
         services[service.hostname] = _same(previous.services.get(service.hostname), service)
+
     kept = {name: _same(previous.workloads.get(name), workload) for name, workload in known.items()}
     return Catalog(MappingProxyType(services), MappingProxyType(kept))
 
@@ -84,9 +89,11 @@ def _service(
     for number, protocol in offers:
         if ports.get(number, Protocol.AUTO) is Protocol.AUTO:
             ports[number] = protocol
+
     namespaces = [r.meta.get(META_NAMESPACE, "default") for r in registrations] + [
         w.namespace for w, _ in promised
     ]
+
     return Service(
         name=name,
         hostname=f"{name}.{domain}",
@@ -103,6 +110,7 @@ def _endpoint(registration: Registration, workloads: Mapping[str, Workload]) -> 
     labels = {k: v for k, v in meta.items() if not k.startswith((META_PREFIX, "check_"))}
     labels |= dict(workload.labels) if workload else {}
     labels |= {k: v for tag in registration.tags if (pair := _pair(tag)) for k, v in (pair,)}
+
     return Endpoint(
         address=registration.address,
         port=registration.port,

@@ -110,9 +110,11 @@ class FolderConfigStore:
             except (OSError, ValueError, RecursionError) as error:
                 log.warning("a stored resource cannot be read", file=str(file), reason=str(error))
                 continue
+
             version = resource.pop(_VERSION, None)
             if not isinstance(version, int):
                 self._version = version = self._version + 1
+
             self._version = max(self._version, version)
             key = file.stem.replace("~", "/")
             self._known[key] = StoredResource(key, resource, version)
