@@ -133,8 +133,10 @@ def sign_leaf(
             ),
         )
 
+    # From the holder and the time alone, so that every replica comes to the same leaf.
     start, renew_at = _term(holder, lifetime, now)
     said = [str(part) for part in (holder, *(name.value for name in names), start, lifetime)]
+    # Derived, not drawn: a restarted control plane has the same leaf, and sends nothing.
     key, serial = _derived(signer, "\0".join(said).encode())
     end = min(start + lifetime, authority.not_valid_after_utc)
     certificate = (

@@ -94,6 +94,7 @@ def open_seal(passphrase_file: Path | None, key_file: Path, *, may_create: bool)
             )
         return Seal(secret, is_passphrase=True, where=str(passphrase_file))
 
+    # Never beside a CA that exists: what is sealed with a lost key would be lost by this.
     if not key_file.exists() and may_create:
         try:
             key_file.parent.mkdir(parents=True, exist_ok=True)
@@ -123,6 +124,7 @@ def private_bytes(file: Path, what: str, *, is_ours: bool) -> bytes:
     Raises AuthorityError when it cannot be read, or others can.
     """
     try:
+        # Before it is read: a secret that others could read may be known already.
         mode = file.stat().st_mode & 0o777
         if mode & 0o077 and is_ours:
             log.warning(

@@ -35,9 +35,11 @@ from dockermesh.consul.api import Agent, Catalog, Health, KeyValues, Sessions, T
 from dockermesh.consul.settings import ConsulSettings
 from dockermesh.errors import InputError
 
+# Less than half of 200: a killed predecessor's connections count until they end.
 _STOCK_QUOTA = 90
 _SOURCES = 16
 _SOURCE_QUOTA = 150
+# Seconds that a query may block: as long as nothing depends on its end.
 _LONG_WAIT = 300.0
 _SHORT_WAIT = 60.0
 _READ_TIMEOUT = 30.0

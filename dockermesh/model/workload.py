@@ -94,6 +94,7 @@ class Workload:
         """Whether connections to the port go through the proxy, by the labels that `inject` gives
         the workload.
         """
+        # As Istio reads them: what is excluded stays so, even if it is included, too.
         excluded = self.labels.get(f"{TRAFFIC_LABELS}excludeInboundPorts", "").split(",")
         included = self.labels.get(f"{TRAFFIC_LABELS}includeInboundPorts", "*").split(",")
         return str(port) not in excluded and ("*" in included or str(port) in included)

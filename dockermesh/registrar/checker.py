@@ -32,10 +32,12 @@ from dockermesh.runtime.backoff import Backoff
 log = structlog.get_logger(__name__)
 
 _INTERVAL, _TIMEOUT = 10.0, 10.0
+# Seconds: a label must not make the registrar busy.
 _SHORTEST = 0.5
 # A service that has just been started is asked again soon, so that it need not wait for a whole
 # interval.
 _FIRST_RETRY = 0.25
+# Bytes of an answer that are kept; Consul keeps 4 KiB, and it goes into a log line.
 _MAX_OUTPUT = 1024
 _HEALTH = "/grpc.health.v1.Health/Check"
 _SERVING = b"\x08\x01"

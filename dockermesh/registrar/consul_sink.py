@@ -89,6 +89,7 @@ class ConsulSink:
         plan = self._plan(group, desired)
         self._tell_of(plan.conflicts)
 
+        # What is registered anew has its health in the body.
         updates = {r.id: r for r in (*plan.update, *self._due(desired.registrations))}
         for registration in plan.register:
             updates.pop(registration.id, None)
@@ -165,6 +166,7 @@ class ConsulSink:
                     yield
             finally:
                 self._stamp(key)
+        # Nobody waits: locks of ids that never come again would pile up.
         if not lock.locked():
             self._locks.pop(key, None)
 
@@ -218,6 +220,7 @@ class ConsulSink:
             if entry is None:
                 return
 
+            # A passing check's words differ each time, and each would wake all who watch.
             output = health.output if health.status != "passing" else ""
             path = f"/v1/agent/check/update/{quote(registration.check_id, safe=':')}"
             await self._put(path, {"Status": health.status, "Output": output})

@@ -123,6 +123,7 @@ def serves(
     if owner is None or not _alive(owner, stopping) or is_stranded(container, owner):
         return False
 
+    # Outside the mesh nobody has one: what joined another container's network serves all the same.
     proxies = [m for m in members if m.role == "proxy"]
     return not proxies or any(_lets_through(proxy, owner, stopping) for proxy in proxies)
 

@@ -22,6 +22,7 @@ from dockermesh.model.workload import JOINED
 
 log = structlog.get_logger(__name__)
 
+# Seconds. Consul ends a session between one and two of them after the last renewal.
 TTL = 15
 GRACE = 60.0
 _RENEW = 5.0
@@ -121,6 +122,7 @@ class HostLease:
 
     async def _bury(self) -> None:
         leases, hosts = await self._look()
+        # Our own counts as held even in the moment between two sessions.
         held = {h for h, session in leases.items() if session} | {self._host}
         now = time.monotonic()
         self._released = released_since(self._released, hosts | leases.keys(), held, now)
@@ -138,6 +140,7 @@ class HostLease:
         )
         services = await self._client.agent.services()
         sessions = {p["Key"].removeprefix(KEY_HOSTS): p.get("Session") or "" for p in leases or ()}
+        # A host that wrote nothing but records has no service to be found by.
         hosts = {k.split("/")[2] for k in keys or () if k.count("/") >= 3}
         # Outside Docker: no registrar, and so no lease.
         hosts.discard(JOINED)

@@ -61,6 +61,7 @@ from dockermesh.registrar.metadata import (
 )
 from dockermesh.registrar.options import Options
 
+# They are the proxy's, whatever an image exposes.
 _PROXY_PORTS = {ADMIN_PORT, OUTBOUND_PORT, INBOUND_PORT, READINESS_PORT, DNS_PORT, PROMETHEUS_PORT}
 _PROXY_KEYS = frozenset(f"{n}/{p}" for n in _PROXY_PORTS for p in ("tcp", "udp"))
 
@@ -255,6 +256,7 @@ class _Mapper:
         tags, bad_tags = clean_tags(self._tags(meta))
         own = self._own_meta(name)
         rest = {k: v for k, v in meta.values.items() if k not in ("id", "tags", "name")}
+        # Room for our own, and for the hash: Consul refuses the whole with one key too many.
         kept, bad_meta = clean_meta(rest, MAX_META_KEYS - len(own) - 1)
         number = self._number()
         check = declared_check(meta, Target(address, number, self.port.exposed, self.container.id))

@@ -48,6 +48,7 @@ def service_metadata(env: Iterable[str], labels: Mapping[str, str], port: str) -
         if not name.startswith(PREFIX):
             continue
         key = name.removeprefix(PREFIX).lower()
+        # `SERVICE_80_NAME` is for port 80; `SERVICE_2ND` is a key like any other.
         number, _, rest = key.partition("_")
         if rest and re.fullmatch(r"[+-]?[0-9]+", number):
             if number == port:

@@ -14,6 +14,7 @@ from typing import Any
 from dockermesh.errors import InputError
 from dockermesh.model.contract import MESH_NETWORK
 
+# registrator's words.
 _DEREGISTER = ("always", "on-success")
 
 

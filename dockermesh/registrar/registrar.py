@@ -33,11 +33,13 @@ from dockermesh.runtime.backoff import Backoff
 
 log = structlog.get_logger(__name__)
 
+# Seconds; events can be lost where the engine is busy, and Docker does not say so.
 RESYNC = 30.0
 _FULL_EVERY = (
     10  # every so many resyncs all containers are inspected, whatever the listing says of them
 )
 _STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM})
+# Seconds, beyond Docker's own 10 of grace: what is still up then ignores the signal.
 _MIN_STOP_WAIT = 30.0
 _HEALTH = re.compile(r"\(([A-Za-z: ]+)\)")
 
@@ -213,6 +215,7 @@ class Registrar:
     async def _reconcile(self, *, full: bool) -> None:
         listing = await self._engine.list_containers()
         groups = {group_of(c["Id"], c.get("Labels") or {}) for c in listing}
+        # Containers that went while no stream was open left no event.
         present = {c["Id"] for c in listing}
         for container in list(self._seen.containers.values()):
             if container.id not in present:
@@ -220,6 +223,7 @@ class Registrar:
         for summary in listing:
             self._compare(summary, full=full)
 
+        # What others did to our entries meanwhile is found out before they are compared.
         await self._sink.refresh()
         await self._sink.retain(groups)
         for group in groups:

@@ -55,6 +55,7 @@ class KeyedWorkers:
         backoff = Backoff(self._first, self._cap)
         try:
             while mark.is_set():
+                # Before the work, not after: a mark that comes meanwhile is for newer state.
                 mark.clear()
                 if await self._succeeds(key):
                     backoff.reset()

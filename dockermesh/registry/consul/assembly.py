@@ -24,6 +24,7 @@ class Assembly:
     def __init__(self, domain: str) -> None:
         self._domain = domain
         self._instances: dict[str, Instances] = {}
+        # Host names know no case, Consul's names do.
         self._by_lower: dict[str, str] = {}
         self._contributors: dict[str, set[str]] = {}
         self._services: dict[str, Service] = {}
@@ -42,6 +43,7 @@ class Assembly:
             self._instances[name] = instances
             self._by_lower[name.lower()] = name
 
+        # The service itself, and each that unites instances of several Consul services.
         touched = {name.lower()}
         for compose in _compose_services(previous):
             self._contributors.get(compose, set()).discard(name)
@@ -67,6 +69,7 @@ class Assembly:
 
     def _source(self, key: str) -> tuple[str, list[Instance]]:
         own = self._by_lower.get(key)
+        # Consul's own service of this name goes before one that would be put together.
         if own is not None:
             return own, list(self._instances[own])
         contributors = self._contributors.get(key, set())

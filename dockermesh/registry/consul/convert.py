@@ -67,6 +67,7 @@ def convert_entries(entries: Sequence[Any] | None, *, allow_loopback: bool = Fal
             instances.append(result)
         else:
             skipped.append(result)
+    # Consul's order changes between answers, and every change of order would be a push.
     instances.sort(key=_order)
     return Conversion(tuple(instances), tuple(sorted(set(skipped))))
 
@@ -78,6 +79,7 @@ def build_service(
     ordered = sorted(instances, key=_order)
     protocols = _port_protocols(ordered)
     endpoints = _endpoints(ordered, protocols, previous)
+    # A service has one; where its instances disagree, nobody's is better than another's.
     namespaces = {e.namespace for e in endpoints}
     service = Service(
         name=name,
@@ -138,6 +140,7 @@ def _convert(entry: Any, *, allow_loopback: bool) -> Instance | str:
     if not isinstance(address, str) or not address:
         return f"{where} has no address"
 
+    # Whoever may register a service could send the mesh's traffic anywhere.
     problem = address_problem(address, allow_loopback=allow_loopback)
     if problem:
         return f"{where} at {quoted(address)}: {problem}"
@@ -191,6 +194,7 @@ def _tags(value: Any) -> list[str]:
 
 def _split_tag(tag: str) -> tuple[str, str] | None:
     """`key|value` (Istio's form) or `key=value`, whichever separator comes first."""
+    # A value may hold the other separator: `url|http://a?b=c` is one pair.
     cut = min((i for i in (tag.find("|"), tag.find("=")) if i > 0), default=0)
     return (tag[:cut].strip(), tag[cut + 1 :].strip()) if cut else None
 
@@ -258,6 +262,7 @@ def _health_and_weight(checks: Any, weights: Any) -> tuple[Health, int]:
 
 
 def _is_maintenance(check: Mapping[str, Any]) -> bool:
+    # Consul marks maintenance by a check of this id, and by nothing else.
     identifier = str(check.get("CheckID", ""))
     in_maintenance = identifier == "_node_maintenance" or identifier.startswith(
         "_service_maintenance:"
@@ -272,6 +277,7 @@ def _weight(value: Any) -> int:
 def _locality(
     node: Mapping[str, Any], meta: Mapping[str, str], node_meta: Mapping[str, str]
 ) -> str:
+    # Istio's locality has three parts; a host is the zone, and there is no sub-zone.
     region = node.get("Datacenter")
     zone = meta.get(META_HOST) or node_meta.get(META_HOST) or node.get("Node")
     parts = [

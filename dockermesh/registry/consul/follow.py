@@ -23,9 +23,13 @@ from dockermesh.registry.consul.pacing import retries
 from dockermesh.registry.consul.watch import Outages, Watch
 
 Deliver = Callable[[str, Any], None]
+# Reads at once: more would only queue up in Consul.
 _READERS = 8
+# At a start all services are read; without a bound Consul would get thousands at once.
 _FIRST_READS = 32
+# Each node costs a connection; beyond, everything is read when anything changes.
 _MAX_NODES = 120
+# Reading everything takes a fifth of the time at most.
 _SWEEP_REST = 4.0
 
 
@@ -77,6 +81,7 @@ class PerService:
         start = self._start
 
         async def fetch(index: int | None) -> Any:
+            # A query that blocks is no work for Consul; only first reads count.
             if index is not None:
                 return await start.client.health.service(name, index=index, wait=start.client.wait)
             async with start.reads:
@@ -125,6 +130,7 @@ class FewConnections:
         changed.
         """
         wanted = set(names)
+        # At the first call nodes report everything anyway.
         new = wanted - self._names if self._names else set()
         self._names = wanted
         for name in [n for n in self._dirty if n not in wanted]:
@@ -164,6 +170,7 @@ class FewConnections:
                     self._idle.set()
                 await self._has_dirty.wait()
 
+            # Oldest mark first: a service that changes all the time must not starve the others.
             name = next(iter(self._dirty))
             del self._dirty[name]
             self._busy += 1
@@ -247,6 +254,7 @@ class FewConnections:
             sid: (int(s.get("ModifyIndex", 0)), str(s.get("Service", "")))
             for sid, s in services.items()
         }
+        # An instance that moved, changed or left: its service is read, whatever it was.
         before = self._on_node.get(node, {})
         self._on_node[node] = now
         self._mark(sorted({name for _id, (_version, name) in now.items() ^ before.items()}))
@@ -269,6 +277,7 @@ class FewConnections:
             )
             for c in data or ()
         }
+        # Only a check that came to this state or left it; what it says may differ each time.
         before = self._failing_checks.get(state, {})
         self._failing_checks[state] = now
 

@@ -73,6 +73,7 @@ class DropGuard:
             return [self._accept(name, new)]
 
         if new and not self._held:
+            # Announced already, but it counts when others follow.
             self._partial.append((now, name, len(lost)))
             announced = [self._accept(name, new)]
             self._judge(now)
@@ -127,12 +128,14 @@ class DropGuard:
         return name, instances
 
     def _confirmed(self, lost: Instances, records: Records, now: float) -> bool:
+        # No record at all is what a store that lost its data says.
         if not len(records) or now - self._reset_at < HOLD:
             return False
         return all(i.endpoint.workload and i.endpoint.workload not in records for i in lost)
 
 
 def _lost(old: Instances, new: Instances) -> Instances:
+    # By address, not by id: registered again under another id is no loss.
     present = {(i.endpoint.address, i.endpoint.port) for i in new}
     return tuple(i for i in old if (i.endpoint.address, i.endpoint.port) not in present)
 

@@ -39,6 +39,7 @@ class ConsulDocuments:
 
     async def folders(self) -> list[str]:
         """The first parts of all paths."""
+        # Up to the separator alone: what is in the folders is not fetched.
         _, keys = await self._ask(lambda kv: kv.get(KEY_HISTORY, keys=True, separator="/"))
         return [key.removeprefix(KEY_HISTORY).strip("/") for key in keys or ()]
 

@@ -48,6 +48,7 @@ class ConsulJoined:
             for number in range(1, _MOST):
                 named = _named(workload, number, ports)
                 text = json.dumps(named.to_dict(), sort_keys=True)
+                # The record first: who has the name has it alone, whatever fails afterwards.
                 if await client.kv.put(_key(named.name), text, cas=0):
                     for registration in _registrations(named):
                         body = json.dumps(registration.body())
@@ -62,6 +63,7 @@ class ConsulJoined:
     async def remove(self, workload: Workload) -> None:
         """Take a workload's record and endpoints away. Raises RegistryError."""
         async with consul_errors("leaving"), _client(self._settings) as client:
+            # Endpoints first: a record without endpoints is harmless, the reverse is not.
             for registration in _registrations(workload):
                 await client.agent.service.deregister(registration.id)
             await client.kv.delete(_key(workload.name))

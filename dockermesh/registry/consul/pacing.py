@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dockermesh.runtime.backoff import Backoff
 
+# Queries in a row before they count as churn, and how fast that is forgotten, a second.
 _BURST = 4.0
 _BURST_RATE = 3.0
+# Queries that are free while it is quiet, and how many a second there are under churn.
 _ALLOWANCE = 120.0
 _SUSTAINED = 1.0
+# Seconds. A restarted Consul is back within a few, so waiting longer gains nothing.
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 6.0
 

@@ -36,8 +36,11 @@ from dockermesh.registry.consul.watch import Outages, Watch
 from dockermesh.registry.consul.workloads import WorkloadRecords
 from dockermesh.registry.protocols import Publish
 
+# Seconds between two catalogs: a deployment changes many services in a row.
 _MIN_INTERVAL = 0.02
+# Connections for all that is no service: names, workloads, config, CA, tokens, writes.
 _RESERVE = 12
+# So often in a row is no hiccup any more.
 _REFUSALS = 3
 _NAMES = "the list of services"
 _WORKLOADS = "the workload records"
@@ -123,6 +126,7 @@ class ConsulRegistry:
         for name, reason in skipped.items():
             self._report(f"service {quoted(name)}", reason)
 
+        # Consul always lists its own servers; no name at all is a loss, not an empty mesh.
         self._outages.note("names", "" if answer else _nothing_listed(self._settings.address))
         known = set(self._names)
         self._names = names
@@ -130,6 +134,7 @@ class ConsulRegistry:
             self._unanswered.discard(_NAMES)
             self._unanswered.update(names)
 
+        # A name that left will never be answered, and must not be waited for.
         gone = known - set(names)
         self._unanswered -= gone
         self._choose_follower().update(names)
@@ -139,6 +144,7 @@ class ConsulRegistry:
 
     def _choose_follower(self) -> Follower:
         assert self._start is not None and self._budget is not None
+        # Beyond it Consul resets connections without a word, of whichever query is last.
         few = len(self._names) > self._budget
         if isinstance(self._follower, FewConnections) and not few:
             few = len(self._names) > 0.8 * self._budget  # Not to and fro at the border.
@@ -181,6 +187,7 @@ class ConsulRegistry:
             and not self._outages.is_failing(_NAMES)
             and not self.few_connections
         ):
+            # What Consul lets through is found out by trying: its limit is told nowhere.
             healthy = sum(not self._outages.is_failing(f"service {n}") for n in self._names)
             self._budget = int(healthy * 0.8)
             _log.warning(
@@ -235,6 +242,7 @@ class ConsulRegistry:
         while True:
             await self._wait_for_change()
             self._settle()
+            # A part of the catalog would take away what the proxies have of the rest.
             if self._unanswered:
                 continue
 
@@ -264,6 +272,7 @@ class ConsulRegistry:
 
 
 def _same(one: Catalog, other: Catalog) -> bool:
+    # Each answer has all records, so equal mappings need not be the same object.
     same_workloads = one.workloads is other.workloads or one.workloads == other.workloads
     return one.services is other.services and same_workloads and one.degraded == other.degraded
 

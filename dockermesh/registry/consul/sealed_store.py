@@ -74,6 +74,7 @@ class ConsulSealedStore:
 def _sealed(item: Any) -> Sealed:
     if not item:
         return Sealed()
+    # A key may exist without a value.
     value = item.get("Value") or b""
     return Sealed(
         value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value),

@@ -20,6 +20,7 @@ from dockermesh.consul.errors import explain
 from dockermesh.registry.consul.pacing import Pacer, retries
 
 Fetch = Callable[[int | None], Awaitable[tuple[Any, Any]]]
+# Seconds over which those wake up who all wait for the same Consul.
 _WAKE_SPREAD = 0.3
 _WAKE_PAUSE = 1.0
 _log = structlog.get_logger(__name__)
@@ -87,6 +88,7 @@ class Outages:
                 await self._recovery.wait()
         except TimeoutError:
             return
+        # Hundreds of watches at once would be the next outage.
         await asyncio.sleep(random.random() * _WAKE_SPREAD)
 
     def _wake_others(self) -> None:
@@ -128,6 +130,7 @@ class Watch:
             await _sleep(pacer.delay(time.monotonic()))
             try:
                 answer, data = await self._fetch(index)
+                # Index 0 would never block, and be asked for ever (Consul's own advice).
                 new = max(int(answer), 1)
                 went_back = new < seen
                 if went_back:

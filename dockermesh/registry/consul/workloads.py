@@ -40,6 +40,7 @@ class WorkloadRecords:
 
         for item in items or ():
             key, modified = str(item.get("Key", "")), int(item.get("ModifyIndex", 0))
+            # Consul gives all records each time; parsing is what costs.
             old = self._known.get(key)
             if old is not None and old[0] == modified:
                 known[key] = old

@@ -87,6 +87,7 @@ def _service(
         (p.port, Protocol(p.protocol)) for _, p in promised
     ]
     for number, protocol in offers:
+        # What a replica says of itself beats what nobody said; of two, the first by id.
         if ports.get(number, Protocol.AUTO) is Protocol.AUTO:
             ports[number] = protocol
 
@@ -109,6 +110,7 @@ def _endpoint(registration: Registration, workloads: Mapping[str, Workload]) -> 
     health = registration.health
     labels = {k: v for k, v in meta.items() if not k.startswith((META_PREFIX, "check_"))}
     labels |= dict(workload.labels) if workload else {}
+    # Tags last: people write them for this purpose.
     labels |= {k: v for tag in registration.tags if (pair := _pair(tag)) for k, v in (pair,)}
 
     return Endpoint(

@@ -40,6 +40,7 @@ class CatalogSink:
             await self._changed.wait()
             await asyncio.sleep(_COALESCE)
             self._changed.clear()
+            # Half of the containers would be half of the mesh.
             if self._expected is None or not self._expected <= self._groups.keys():
                 continue
             self._expected = set()
@@ -61,6 +62,7 @@ class CatalogSink:
         if not self._published:
             self._expected = set(groups) if self._expected is None else self._expected & set(groups)
             self._changed.set()
+        # Gone while nobody looked: there was no event for it.
         for group in self._groups.keys() - set(groups):
             del self._groups[group]
             self._changed.set()

@@ -34,6 +34,7 @@ class FolderConfigStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._known: dict[str, StoredResource] = {}
+        # Later than any version before a restart, whatever became of the files.
         self._version = time.time_ns() // 1_000_000
         self._changed = asyncio.Event()
 
@@ -74,6 +75,7 @@ class FolderConfigStore:
             file.unlink(missing_ok=True)
         except OSError as error:
             raise RegistryError(f"cannot be removed: {error.strerror}", where=str(file)) from error
+        # A removal is a change, too: watches resume from this number.
         if self._known.pop(key, None) is not None:
             self._version += 1
             self._changed.set()
@@ -111,6 +113,7 @@ class FolderConfigStore:
                 log.warning("a stored resource cannot be read", file=str(file), reason=str(error))
                 continue
 
+            # Files that somebody put there by hand have none.
             version = resource.pop(_VERSION, None)
             if not isinstance(version, int):
                 self._version = version = self._version + 1

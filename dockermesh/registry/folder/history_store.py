@@ -44,6 +44,7 @@ class FolderDocuments:
         """
         folder, _, rest = path.partition("/")
         file = self._folder / folder / f"{rest.replace('/', '~')}.json"
+        # Written once: two changes must not share a number.
         if file.exists():
             return False
         try:
