@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo down test check docs bench images clean
+.PHONY: help setup demo down test check docs bench images update newest clean
 SHELL := /bin/bash
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -38,6 +38,14 @@ bench: setup ## measures, side by side in one run
 
 images: ## the images of the mesh
 	@scripts/setup venv engine compose images
+
+update: ## renews the lock files: the newest of everything in range
+	@scripts/setup venv
+	@scripts/update
+
+newest: ## unit, golden and property tests with the newest of everything; tells, and never fails
+	@scripts/setup venv
+	@scripts/newest
 
 clean: ## removes what was built and downloaded; containers and images stay
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis compose/.env samples/bookinfo/.env

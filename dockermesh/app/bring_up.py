@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,8 @@ from typing import Any
 
 from dockermesh.app.applying import Item
 from dockermesh.app.compose_failure import mesh_ports, reason, remedy
+from dockermesh.app.engine_record import folder_of, forget, record_of, remember
+from dockermesh.app.engine_socket import check_socket, socket_on_host
 from dockermesh.app.mesh_client import CONTAINER, MeshClient
 from dockermesh.app.mesh_files import mesh_file
 from dockermesh.app.subnets import overlaps
@@ -27,6 +28,7 @@ from dockermesh.engine.compose import project_arguments, run_compose
 from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import EngineError, InputError, NotReadyError
 from dockermesh.inject import Images, Injection, PortMapping
+from dockermesh.model.setup import SET_DOCKER_SOCK
 
 MESH_PROJECT = "dockermesh"
 DEFAULT_NETWORK = "dockermesh"
@@ -65,15 +67,8 @@ def state_home() -> Path:
 def mesh_environment() -> dict[str, str]:
     """The environment for `mesh_file`: an installed package has its sources in other places than a
     checkout.
-
-    The registrar gets the socket of the engine that this command talks to (a rootless one is not at
-    the default place). Desktop's engine is in a virtual machine, where its socket is at the default
-    place after all.
     """
     found = dict(os.environ)
-    kind, _, path = found.get("DOCKER_HOST", "").partition("://")
-    if kind == "unix" and sys.platform == "linux" and "/desktop/" not in path:
-        found.setdefault("DOCKER_SOCK", path)
     if mesh_file().parent.name == "_compose":
         found.setdefault("DOCKERMESH_SOURCE", "../..")
         found.setdefault("DOCKERMESH_IMAGES", "dockermesh/_compose/images")
@@ -91,7 +86,7 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
     engine = LocalEngine()
     before = _running(engine, project)
     _check_ports(engine, project, injection.ports)
-    file = _save(project, text)
+    file = _save(engine, project, text)
     with ThreadPoolExecutor(2) as pool:
         # The app's images do not need the mesh: both are made ready side by side.
         images = pool.submit(_prepare_images, engine, injection, file, options, say)
@@ -119,9 +114,8 @@ def bring_down(project: str, *, volumes: bool, say: Say) -> list[str]:
     flags = ["--remove-orphans", *(["--volumes"] if volumes else [])]
     if removed:
         with _timed(say, f"app {project} removed"):
-            _compose(_down_arguments(project), ["down", *flags], f"remove {project}")
-    saved = state_home() / project / "compose.yaml"
-    saved.unlink(missing_ok=True)
+            _compose(_down_arguments(engine, project), ["down", *flags], f"remove {project}")
+    forget(folder_of(state_home(), record_of(engine, project)))
     others = {
         c["Labels"].get("com.docker.compose.project", "")
         for c in engine.containers([ROLE_LABEL])
@@ -142,8 +136,8 @@ def bring_down(project: str, *, volumes: bool, say: Say) -> list[str]:
     return removed
 
 
-def _down_arguments(project: str) -> list[str]:
-    saved = state_home() / project / "compose.yaml"
+def _down_arguments(engine: LocalEngine, project: str) -> list[str]:
+    saved = folder_of(state_home(), record_of(engine, project)) / "compose.yaml"
     return project_arguments([str(saved)] if saved.is_file() else [], project)
 
 
@@ -188,14 +182,16 @@ def _check_ports(engine: LocalEngine, project: str, ports: tuple[PortMapping, ..
                 ) from error
 
 
-def _save(project: str, text: str) -> Path:
-    folder = state_home() / project
+def _save(engine: LocalEngine, project: str, text: str) -> Path:
+    record = record_of(engine, project)
+    folder = folder_of(state_home(), record)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "compose.yaml"
     draft = folder / ".compose.yaml.new"
     draft.touch(mode=0o600)
     draft.write_text(text)
     draft.rename(file)
+    remember(folder, record)
     return file
 
 
@@ -263,6 +259,7 @@ def _start_mesh(engine: LocalEngine, network: str, options: UpOptions, say: Say)
     environment = mesh_environment() | {
         "DOCKERMESH_REGISTRY": options.registry,
         "DOCKERMESH_NETWORK": network,
+        "DOCKER_SOCK": socket_on_host(engine, os.environ),
     }
     files = _mesh_files(engine, network)
     services = ["control-plane"] if options.registry == "docker" else []
@@ -281,6 +278,7 @@ def _start_mesh(engine: LocalEngine, network: str, options: UpOptions, say: Say)
             for detail, fix in overlaps(engine.subnets(), environment):
                 raise EngineError(detail, where="the mesh's networks", fix=fix) from error
             raise
+    check_socket(engine, CONTAINER, environment["DOCKER_SOCK"])
 
 
 def _start_app(engine: LocalEngine, file: Path, project: str, deadline: float) -> None:
@@ -326,7 +324,7 @@ def _compose(
 def _wait_ready(client: MeshClient, deadline: float) -> None:
     missing = client.readiness()
     while missing:
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or SET_DOCKER_SOCK in missing:
             raise _not_ready(missing)
         time.sleep(_POLL_S)
         missing = client.readiness()

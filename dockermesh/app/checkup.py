@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from dockermesh.app.bring_up import state_home
 from dockermesh.app.compose_failure import mesh_ports
+from dockermesh.app.engine_limits import limits_of
+from dockermesh.app.engine_record import elsewhere, record_of
+from dockermesh.app.engine_socket import socket_on_host
 from dockermesh.app.local_certificates import away_warning
 from dockermesh.app.mesh_client import CONTAINER, MeshClient
 from dockermesh.app.subnets import overlaps
@@ -44,12 +48,16 @@ def check_up() -> list[Finding]:
     """All findings. What needs the engine is left out when there is none, which is a finding
     itself.
     """
-    findings = [*_compose(), *_kernel()]
+    findings = list(_compose())
     try:
         engine = LocalEngine()
     except DockermeshError as error:
-        return [Finding("engine", Verdict.FAILED, error.what, error.fix), *findings]
-    for check in (_engine, _images, _mesh, _ports, _networks):
+        where = f"{error.where}: " if error.where else ""
+        failed = Finding("engine", Verdict.FAILED, f"{where}{error.what}", error.fix)
+        return [failed, *findings, *_kernel()]
+    if engine.address.is_socket:
+        findings += _kernel()  # of another host's kernel, nothing is known here
+    for check in (_engine, _where, _images, _mesh, _ports, _networks):
         try:
             findings += check(engine)
         except DockermeshError as error:
@@ -74,14 +82,22 @@ def _engine(engine: LocalEngine) -> Iterator[Finding]:
             f"Docker {version} is too old",
             f"install Docker {wanted} or newer",
         )
+
+
+def _where(engine: LocalEngine) -> Iterator[Finding]:
     info = engine.info()
-    if "name=rootless" in (info.get("SecurityOptions") or ()):
-        yield Finding(
-            "engine mode",
-            Verdict.WARNING,
-            "rootless",
-            "capture needs a kernel that allows iptables there",
-        )
+    yield Finding("address", Verdict.OK, f"{engine.address}, called {info.get('Name')}")
+    for limit in limits_of(info, engine.address):
+        yield Finding(limit.kind, Verdict.WARNING, limit.what, limit.fix)
+    try:
+        path = socket_on_host(engine, os.environ)
+    except DockermeshError as error:
+        yield Finding("registrar", Verdict.FAILED, str(error).partition("\n")[0], error.fix)
+    else:
+        yield Finding("registrar", Verdict.OK, f"the engine's socket on its host is {path}")
+    for other in elsewhere(state_home(), record_of(engine, "")):
+        detail = f"{other.project} was brought up on another engine, {other.url}"
+        yield Finding("project", Verdict.WARNING, detail, f"`{other.how('ps')}`")
 
 
 def _compose() -> Iterator[Finding]:

@@ -96,6 +96,8 @@ class ControlPlane:
             missing.append(self.trust.missing)
         elif not self._publisher.servers.is_listening:
             missing.append("xDS is not listening yet")
+        if self._backend.missing:
+            missing.append(self._backend.missing)
         if not self._publisher.has_catalog:
             missing.append(f"the {self._backend.name} registry has not been read yet")
         if not self._publisher.has_config:

@@ -10,7 +10,6 @@ from dockermesh.model.contract import (
     API_PORT,
     DEBUG_PORT,
     DEFAULT_TRUST_DOMAIN,
-    DOCKER_SOCKET,
     ENV_API_ADDRESS,
     ENV_API_AUTH,
     ENV_CA_DIR,
@@ -198,14 +197,14 @@ def command(
     from dockermesh.app.control_plane import run
     from dockermesh.app.settings import ControlPlaneSettings, parse_lifetime
     from dockermesh.consul.settings import ConsulSettings
+    from dockermesh.registrar.start import socket_problem
     from dockermesh.runtime.daemon import configure_logging
 
     configure_logging(log_format)
-    socket = Path(os.environ.get("DOCKER_HOST", f"unix://{DOCKER_SOCKET}").removeprefix("unix://"))
     run(
         ControlPlaneSettings(
             registry=registry,
-            registrar=socket.is_socket() if registrar is None else registrar,
+            registrar=not socket_problem() if registrar is None else registrar,
             run_checks=run_checks,
             consul=ConsulSettings.from_environment(os.environ),
             config=config,

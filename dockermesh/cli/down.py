@@ -21,10 +21,20 @@ def command(files: tuple[str, ...], project_name: str | None, volumes: bool) -> 
 
     Containers, networks and generated files go; images stay, and volumes unless -v is given.
     """
-    from dockermesh.app.bring_up import bring_down
+    from dockermesh.app.bring_up import bring_down, state_home
+    from dockermesh.app.engine_record import elsewhere, record_of
     from dockermesh.engine.compose import load_project
+    from dockermesh.engine.local import LocalEngine
 
     name = project_name or str(load_project(files)["name"])
     removed = bring_down(name, volumes=volumes, say=lambda line: click.echo(f"✔ {line}", err=True))
-    if not removed:
+    if removed:
+        return
+    engine = LocalEngine()
+    others = elsewhere(state_home(), record_of(engine, name))
+    if not others:
         click.echo(f"{name} is not running: nothing to remove.", err=True)
+    for other in others:
+        there = f"but was brought up on {other.url}"
+        click.echo(f"{name} is not running on {engine.address}, {there}", err=True)
+        click.echo(f"  -> {other.how('down')}", err=True)

@@ -6,7 +6,9 @@ verb's own module (and with it Docker, gRPC, ...) is imported when that verb run
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
 
 import click
 
@@ -82,11 +84,32 @@ class _LazyGroup(click.Group):
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-def root() -> None:
+@click.option(
+    "-H",
+    "--host",
+    "hosts",
+    multiple=True,
+    metavar="URL",
+    help="The Docker engine: unix:///PATH, tcp://HOST:PORT, ssh://USER@HOST [DOCKER_HOST].",
+)
+@click.option(
+    "-c",
+    "--context",
+    "context",
+    default="",
+    metavar="NAME",
+    help="The Docker context to use [DOCKER_CONTEXT, else the current one].",
+)
+def root(hosts: tuple[str, ...], context: str) -> None:
     """A service mesh for Docker and Compose: Envoy, Consul and Istio's API, without Kubernetes.
 
     Exit codes: 0 ok, 1 failed, 2 usage, 79 findings of analyze, 130 interrupted.
     """
+    if hosts or context:
+        from dockermesh.engine.address import choose_engine
+
+        # The SDK, Compose and every command read the environment, and so agree.
+        choose_engine(os.environ, hosts, context)
 
 
 def report(error: DockermeshError) -> None:
@@ -97,9 +120,12 @@ def report(error: DockermeshError) -> None:
         click.echo(f"  {click.style('->', fg='cyan')} {error.fix}", err=True)
 
 
-def main(args: list[str] | None = None) -> None:
-    """Run the command line and exit with its code."""
+def main(args: list[str] | None = None, *, before: Callable[[], list[str]] | None = None) -> None:
+    """Run the command line and exit with its code. `before` gives the arguments, and may fail as a
+    command may.
+    """
     try:
+        args = before() if before else args
         code = root.main(args, prog_name="dockermesh", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except DockermeshError as error:

@@ -1,7 +1,7 @@
 """`docker mesh ...`: the same commands as a Docker CLI plugin.
 
 Docker runs `docker-mesh docker-cli-plugin-metadata` for every `docker --help`, so the answer needs
-no imports; otherwise it passes its own global flags, the word `mesh`, and then our arguments.
+no imports; otherwise it passes its own global options, the word `mesh`, and then our arguments.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ def main() -> None:
 
         print(_METADATA % __version__)
         return
+    from dockermesh.cli.docker_options import take_docker_options
     from dockermesh.cli.main import main as run
 
-    run(args[args.index("mesh") + 1 :] if "mesh" in args else args)
+    run(before=lambda: take_docker_options(args))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dockermesh.cli.options import output_option
+
+if TYPE_CHECKING:
+    from dockermesh.engine.local import LocalEngine
 
 _COLOURS = {
     "SYNCED": "green",
@@ -35,8 +38,11 @@ def command(project_name: str | None, output: str) -> None:
     except NotReadyError:
         if warning := away_warning(engine):
             click.echo(f"warning: {warning}", err=True)
+        _tell_elsewhere(engine, project_name)
         raise
     workloads = [w for w in report["workloads"] if project_name in {None, w["project"]}]
+    if not workloads:
+        _tell_elsewhere(engine, project_name)
     if output == "json":
         click.echo(json.dumps(workloads, indent=2))
     elif output == "yaml":
@@ -51,6 +57,15 @@ def command(project_name: str | None, output: str) -> None:
     for warning in (report["degraded"], *report.get("warnings", ())):
         if warning:
             click.echo(f"warning: {warning}", err=True)
+
+
+def _tell_elsewhere(engine: LocalEngine, project: str | None) -> None:
+    from dockermesh.app.bring_up import state_home
+    from dockermesh.app.engine_record import elsewhere, record_of
+
+    for other in elsewhere(state_home(), record_of(engine, project or "")):
+        line = f"{other.project} was brought up on {other.url}, this is {engine.address}"
+        click.echo(f"note: {line}\n  -> {other.how('ps')}", err=True)
 
 
 def print_table(workloads: Sequence[Mapping[str, Any]], *, wide: bool = False) -> None:

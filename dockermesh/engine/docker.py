@@ -11,14 +11,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-import docker
 import docker.errors
-import docker.utils
 import requests
 
+from dockermesh.engine.address import resolve_engine
+from dockermesh.engine.connection import open_client
 from dockermesh.engine.events import ACTIONS, EventStream
 from dockermesh.errors import EngineError
-from dockermesh.model.contract import DOCKER_SOCKET
 
 T = TypeVar("T")
 _TIMEOUT = 30
@@ -31,12 +30,10 @@ class EngineRefusedError(EngineError):
 
 
 class DockerEngine:
-    """A connection to the engine that `DOCKER_HOST` names, the local one by default."""
+    """A connection to the engine that the environment means, as the Docker CLI reads it."""
 
     def __init__(self, base_url: str = "", *, threads: int = 4) -> None:
-        self._settings: dict[str, Any] = dict(docker.utils.kwargs_from_env())
-        if base_url:
-            self._settings["base_url"] = base_url
+        self._address = resolve_engine({"DOCKER_HOST": base_url} if base_url else None)
         self._version = ""
         self._lock = threading.Lock()
         self._local = threading.local()
@@ -116,7 +113,7 @@ class DockerEngine:
         except (docker.errors.DockerException, requests.RequestException, OSError) as error:
             raise EngineError(
                 f"cannot talk to the Docker engine: {error}",
-                where=self._settings.get("base_url", f"unix://{DOCKER_SOCKET}"),
+                where=str(self._address),
                 fix="start Docker, or set DOCKER_HOST to where it listens",
             ) from error
 
@@ -129,11 +126,11 @@ class DockerEngine:
         return client
 
     def _new_client(self, version: str) -> Any:
-        return docker.APIClient(version=version, timeout=_TIMEOUT, **self._settings)
+        return open_client(self._address, timeout=_TIMEOUT, version=version)
 
     def _negotiate(self) -> str:
         try:
-            return str(self._new_client("auto").api_version)
+            return str(self._new_client("").api_version)
         except docker.errors.DockerException as error:
             if "403" not in str(error) and "Forbidden" not in str(error):
                 raise

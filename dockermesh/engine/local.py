@@ -5,20 +5,27 @@ its remedy.
 from __future__ import annotations
 
 import io
+import struct
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-import docker
 import docker.errors
-import docker.utils
 import requests
 
+from dockermesh.engine.address import EngineAddress, resolve_engine
+from dockermesh.engine.connection import open_client
 from dockermesh.errors import EngineError
 
 START_DOCKER = (
     "start Docker (on Debian: `systemctl start docker`), or set DOCKER_HOST to where it listens"
 )
+REACH_DOCKER = "`docker info` tells more; `docker context ls` lists the engines that you know"
+_TIMEOUT_S = 60
+_STDERR = 2
+_FRAME = struct.Struct(">BxxxL")
+"""What stands before each part of a command's output: the stream, and the part's length."""
+_NO_IMAGE = "dockermesh/no-such-image:probe"
 
 
 class LocalEngine:
@@ -27,15 +34,21 @@ class LocalEngine:
     Raises EngineError when no engine answers.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, address: EngineAddress | None = None) -> None:
+        self.address = address or resolve_engine()
         try:
-            self._api: Any = docker.APIClient(
-                version="auto", timeout=60, **docker.utils.kwargs_from_env()
-            )
+            self._api: Any = open_client(self.address, timeout=_TIMEOUT_S)
         except (docker.errors.DockerException, requests.RequestException, OSError) as error:
             raise EngineError(
-                f"no Docker engine answers: {_reason(error)}", fix=START_DOCKER
+                f"no Docker engine answers: {_reason(error)}",
+                where=str(self.address),
+                fix=START_DOCKER if self.address.is_socket else REACH_DOCKER,
             ) from error
+
+    @property
+    def url(self) -> str:
+        """Where the engine is: `unix:///var/run/docker.sock`, `tcp://docker:2376`, `ssh://host`."""
+        return self.address.url
 
     def version(self) -> dict[str, Any]:
         """GET /version."""
@@ -44,6 +57,13 @@ class LocalEngine:
     def info(self) -> dict[str, Any]:
         """GET /info."""
         return dict(self._call(self._api.info))
+
+    def identity(self) -> str:
+        """What no two engines have in common: ID and data root. The ID alone is copied with
+        /etc/docker by older ones.
+        """
+        info = self.info()
+        return f"{info.get('ID') or self.address.url} {info.get('DockerRootDir', '')}".strip()
 
     def has_image(self, reference: str) -> bool:
         """Whether the image is here already."""
@@ -104,14 +124,51 @@ class LocalEngine:
         stderr.
         """
         made = self._call(self._api.exec_create, container, command, user=user)
-        # Collected here: the SDK appends each part to all before it, which takes minutes for 40 MB.
-        parts = self._call(lambda: list(self._api.exec_start(made["Id"], stream=True, demux=True)))
+        parts = self._call(lambda: list(self._output(made["Id"])))
         code = self._call(self._api.exec_inspect, made["Id"])["ExitCode"]
         return (
             int(code or 0),
-            b"".join(out or b"" for out, _ in parts),
-            b"".join(err or b"" for _, err in parts),
+            b"".join(part for stream, part in parts if stream != _STDERR),
+            b"".join(part for stream, part in parts if stream == _STDERR),
         )
+
+    def _output(self, execution: str) -> Iterator[tuple[int, bytes]]:
+        """Start a command; each part of its output with the stream that it is of.
+
+        The SDK's own reads the socket past its buffer, which loses what came with the answer's head
+        and, over TLS, waits for what has been decrypted already. Without an upgrade it is a plain
+        answer.
+        """
+        url = f"{self._api.base_url}/v{self._api.api_version}/exec/{execution}/start"
+        order = {"Tty": False, "Detach": False}
+        # A command may be silent for as long as it likes.
+        with self._api.post(url, json=order, stream=True, timeout=None) as answer:
+            if answer.status_code >= 400:
+                raise docker.errors.APIError(answer.text, response=answer)
+            while head := answer.raw.read(_FRAME.size):
+                stream, length = _FRAME.unpack(head)
+                yield stream, answer.raw.read(length)
+
+    def sees(self, path: str) -> bool:
+        """Whether this path is there on the engine's host; nothing is made.
+
+        A bind mount's source is looked for before the image, which there is none of.
+        """
+        mount = {"Type": "bind", "Source": path, "Target": "/probe"}
+        order = {"Image": _NO_IMAGE, "HostConfig": {"Mounts": [mount]}}
+        try:
+            self._api.create_container_from_config(order)
+        except docker.errors.NotFound:
+            return True
+        except docker.errors.APIError as error:
+            if "does not exist" in str(error.explanation):
+                return False
+            raise EngineError(
+                f"the engine does not say whether it has {path}: {error.explanation}"
+            ) from error
+        except (docker.errors.DockerException, requests.RequestException, OSError) as error:
+            raise EngineError(f"the engine failed: {_reason(error)}") from error
+        return True
 
     def _call(self, action: Any, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -124,6 +181,8 @@ class LocalEngine:
 
 def _reason(error: Exception) -> str:
     text = str(error)
+    if "ssh: " in text:
+        return text[text.index("ssh: ") :].rstrip("')")
     return (
         "connection refused, or no such socket"
         if "FileNotFoundError" in text or "refused" in text

@@ -138,6 +138,10 @@ class Backend(Protocol):
         """What it is called in messages."""
 
     @property
+    def missing(self) -> str:
+        """What it still waits for, such as an engine to read; empty when it can be followed."""
+
+    @property
     def config(self) -> ConfigStore:
         """Istio resources and Secrets."""
 

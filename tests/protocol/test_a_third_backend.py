@@ -44,6 +44,7 @@ class InMemory:
     """Services, config, history and tokens in dictionaries."""
 
     name = "memory"
+    missing = ""
     sealed = None
     joined = None
     problem = ""

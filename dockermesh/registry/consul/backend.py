@@ -7,12 +7,12 @@ from typing import Any
 
 from dockermesh.consul.client import ConsulClient
 from dockermesh.consul.settings import ConsulSettings
-from dockermesh.engine.docker import DockerEngine
 from dockermesh.model.contract import KEY_TOKENS
 from dockermesh.registrar.consul_sink import ConsulSink
 from dockermesh.registrar.options import Options
 from dockermesh.registrar.registrar import Registrar
 from dockermesh.registrar.run import complete_options
+from dockermesh.registrar.start import NOT_YET, reach_engine
 from dockermesh.registry.consul.config_store import ConsulConfigStore
 from dockermesh.registry.consul.history_store import ConsulDocuments
 from dockermesh.registry.consul.joined import ConsulJoined
@@ -29,6 +29,7 @@ class ConsulBackend:
     def __init__(self, settings: ConsulSettings, registrar: Options | None = None) -> None:
         self._settings = settings
         self._registrar = registrar
+        self.missing = NOT_YET if registrar is not None else ""
         self.config = ConsulConfigStore(settings)
         self.tokens = ConsulConfigStore(settings, KEY_TOKENS)
         self.history = ConsulDocuments(settings)
@@ -41,14 +42,16 @@ class ConsulBackend:
 
     def registrar(self, tls: Tls) -> Coroutine[Any, Any, None] | None:
         """This host's registrar, if it runs in this process."""
-        return _register(self._settings, self._registrar, tls) if self._registrar else None
+        return self._register(self._registrar, tls) if self._registrar is not None else None
 
+    async def _register(self, options: Options, tls: Tls) -> None:
+        engine = await reach_engine(self._take_problem)
+        options = await complete_options(engine, options)
+        client = ConsulClient(self._settings)
+        try:
+            await Registrar(engine, ConsulSink(client, options.owner), options, tls=tls).run()
+        finally:
+            await client.close()
 
-async def _register(settings: ConsulSettings, options: Options, tls: Tls) -> None:
-    engine = DockerEngine()
-    options = await complete_options(engine, options)
-    client = ConsulClient(settings)
-    try:
-        await Registrar(engine, ConsulSink(client, options.owner), options, tls=tls).run()
-    finally:
-        await client.close()
+    def _take_problem(self, problem: str) -> None:
+        self.missing = problem

@@ -16,6 +16,7 @@ class FolderBackend:
 
     sealed: SealedStore | None = None
     joined: JoinedWorkloads | None = None
+    missing = ""
 
     def __init__(self, folder: Path) -> None:
         self.config = FolderConfigStore(folder / "config")

@@ -4,7 +4,6 @@ out of reach.
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +40,6 @@ def test_image_tags_are_those_the_generator_writes(mesh: dict[str, Any]) -> None
 def test_envoy_is_built_in_the_version_of_its_tag() -> None:
     dockerfile = (ROOT / "compose/images/proxy/Dockerfile").read_text()
     assert f"ARG ENVOY_VERSION={Images().proxy.rpartition(':')[2]}\n" in dockerfile
-
-
-def test_control_plane_installs_what_the_package_depends_on() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = (ROOT / "compose/images/control-plane/requirements.txt").read_text().splitlines()
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["fast"]]
-    assert [line for line in lines if not line.startswith("#")] == wanted
 
 
 def test_consul_is_on_the_control_network_only(mesh: dict[str, Any]) -> None:
