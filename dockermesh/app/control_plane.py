@@ -43,6 +43,7 @@ from dockermesh.kubeapi.cache import ObjectCache
 from dockermesh.kubeapi.history import History
 from dockermesh.kubeapi.resources import make_api_app
 from dockermesh.model import Catalog
+from dockermesh.model.contract import API_TOKEN_FILE
 from dockermesh.registry import Backend, StoredResource
 from dockermesh.runtime.daemon import on_stop
 from dockermesh.translate.mesh.settings import MeshSettings
@@ -174,7 +175,7 @@ class ControlPlane:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set."""
-        token = open_token(self._settings.state_dir / "api.token")
+        token = open_token(self._settings.state_dir / API_TOKEN_FILE)
         # Health is told while the CA still waits for Consul.
         ports = [HttpPort(make_debug_app(self, token), self._settings.debug)]
 

@@ -29,6 +29,7 @@ def open_token(file: Path) -> str:
 
     token = token_urlsafe(32)
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         write_private(file, token.encode())
     except OSError as error:
         raise DockermeshError(
@@ -49,6 +50,7 @@ def publish_roots(folder: Path, roots: bytes) -> None:
     """
     file = folder / "root.pem"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         if file.exists() and file.read_bytes() == roots:
             return
         replace_file(file, roots, FOR_ALL)

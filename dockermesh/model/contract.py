@@ -120,8 +120,6 @@ ADMIN_SOCKET = f"{RUN_PATH}/admin.sock"
 STATE_PATH = _name(Section.PATHS, "/var/lib/dockermesh", "the state volume, control plane only")
 API_TOKEN_FILE = "api.token"
 """In the state volume."""
-DOCKER_SOCKET = "/var/run/docker.sock"
-"""Where Docker's engine listens on a host that says nothing else."""
 
 # Docker labels
 # --------------------------------------------------------------------------------------------------

@@ -16,10 +16,9 @@ def replace_file(
 ) -> None:
     """Put `content` at `path`, with exactly `mode` (None: what the process gives new files).
 
-    Missing folders are made. `is_durable`: it is on the disk before the old one is gone, which
-    costs some milliseconds. Raises OSError; the old file then stays.
+    `is_durable`: it is on the disk before the old one is gone, which costs some milliseconds.
+    Raises OSError, also if there is no such folder; the old file then stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Beside it, as only a rename within one file system is one step; not by a fixed name, as two
     # processes may write at once.
     draft = path.with_name(f".{path.name}.{os.getpid()}.new")

@@ -58,6 +58,7 @@ class FolderConfigStore:
         file = self._file(key)
         text = json.dumps({_VERSION: self._version + 1, **resource})
         try:
+            self._folder.mkdir(parents=True, exist_ok=True)
             replace_file(file, text.encode())
         except OSError as error:
             raise RegistryError(f"cannot be saved: {error.strerror}", where=str(file)) from error

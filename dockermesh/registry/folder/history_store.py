@@ -48,6 +48,7 @@ class FolderDocuments:
         if file.exists():
             return False
         try:
+            file.parent.mkdir(parents=True, exist_ok=True)
             replace_file(file, json.dumps(document).encode())
         except OSError as error:
             raise RegistryError(f"cannot be saved: {error.strerror}", where=str(file)) from error
