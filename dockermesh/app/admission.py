@@ -48,6 +48,7 @@ class Admission:
         if workloads is self._workloads:
             return
         self._workloads = workloads
+        # Looked up by every stream: not searched each time.
         self._by_digest = {w.token_sha256: w for w in workloads.values() if w.token_sha256}
         self._wake()
 
@@ -65,11 +66,13 @@ class Admission:
     async def authorize(self, metadata: Mapping[str, str], node: NodeInfo, peer: str) -> str:
         """The name of the workload whose proxy this is; raises Refused."""
         address = peer_address(peer)
+        # Before anything is looked up: who guesses must cost nothing.
         if self._limit.is_spent(address):
             raise Refused(
                 grpc.StatusCode.RESOURCE_EXHAUSTED, "too many attempts with a wrong token"
             )
 
+        # The registry holds digests: who reads it cannot pose as a workload.
         digest = hashlib.sha256(_bearer(metadata).encode()).hexdigest()
         workload = await self._find(digest)
         if workload is None:
@@ -78,6 +81,7 @@ class Admission:
 
         if self._denied is None:
             raise Refused(_DENIED, "not ready yet")
+        # Revoked ones are known by their digest, too; the record may still be there.
         if digest in self._denied:
             raise Refused(_DENIED, f"the token of {workload.name} was revoked")
         _check_claims(workload, node, peer)
@@ -85,6 +89,7 @@ class Admission:
 
     async def _find(self, digest: str) -> Workload | None:
         deadline = asyncio.get_running_loop().time() + PATIENCE_S
+        # Two stores are followed apart from each other: both must have been read.
         while digest not in self._by_digest or self._denied is None:
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
@@ -105,12 +110,14 @@ def _bearer(metadata: Mapping[str, str]) -> str:
 
 def _check_claims(workload: Workload, node: NodeInfo, peer: str) -> None:
     """Refuse who shows the token of another, or uses it elsewhere: then it was stolen."""
+    # A token is that of one workload; with it no other may be asked about.
     named = node_workload(node.id, workload.namespace)
     if not hmac.compare_digest(named.encode(), workload.name.encode()):
         log.warning("node id and token disagree", node=node.id, token_of=workload.name, peer=peer)
         raise Refused(_DENIED, f"the token is not that of {node.id!r}")
 
     address = peer_address(peer)
+    # The record of a pod that is starting may have no address yet.
     if workload.address and address != workload.address:
         log.warning(
             "token used from elsewhere",

@@ -62,6 +62,7 @@ def _too_early(
     if now - material.since < SETTLE:
         yield f"the step before was taken less than {SETTLE.total_seconds():.0f} s ago"
 
+    # Who has not taken the roots would refuse what is signed with the new one.
     late = sorted(key for key, status in connected.items() if not _has_secrets(status))
     if late:
         yield f"not yet accepted by {_some(late)}"
@@ -75,6 +76,7 @@ def _of_old_root(
     if old:
         yield f"certificates of the old root are still held by {_some(old)}"
 
+    # Nobody tells them of new roots but their operator.
     outside = sorted(name for name in running if name.startswith(f"{JOINED}/"))
     if outside:
         yield (
@@ -91,6 +93,7 @@ def _unseen(
     now: datetime.datetime,
 ) -> Iterator[str]:
     """Who may hold a certificate of the old root without our knowing: another replica serves it."""
+    # No certificate of before the step is good for longer than one lifetime.
     until = material.since + lifetime
     away = sorted(set(running) - set(connected))
     if away and now < until:
@@ -165,6 +168,7 @@ def expiry_warnings(material: Material, now: datetime.datetime) -> Iterator[str]
     items = {"the root": material.roots[0], "the CA's certificate": material.signer.certificate}
 
     for what, item in items.items():
+        # Both bounds: a root of ten years and one of ten days.
         left, whole = (
             item.not_valid_after_utc - now,
             item.not_valid_after_utc - item.not_valid_before_utc,
@@ -175,6 +179,7 @@ def expiry_warnings(material: Material, now: datetime.datetime) -> Iterator[str]
             yield f"{what} expires in {max(left.days, 0)} days; {mend}"
         elif item.not_valid_before_utc > now:
             yield f"{what} is not valid yet: is the clock right?"
+        # A root that signs itself is both items: told once.
         if material.signer.certificate == material.roots[0]:
             return
 

@@ -93,6 +93,7 @@ def make_debug_app(view: View, token: str) -> web.Application:
         return web.json_response([proxy_report(p) for p in view.proxies()])
 
     async def dump(request: web.Request) -> web.Response:
+        # istioctl's parameter.
         wanted = request.query.get("proxyID", "")
         await view.settled()
         # Istio's ids end with the namespace.
@@ -163,6 +164,7 @@ def workload_report(
     certificate.
     """
     now = datetime.datetime.now(datetime.UTC)
+    # A workload without a proxy is listed, too: that is what one looks for here.
     by_key = {p.proxy.key: p for p in proxies}
     endpoints: dict[str, list[Endpoint]] = defaultdict(list)
 
@@ -227,6 +229,7 @@ def _health(workload: Workload, endpoints: list[Endpoint]) -> str:
     """
     if not workload.ports:
         return "-"
+    # One bad port makes a workload bad: an average would hide it.
     states = {e.health.value for e in endpoints}
     return next((s for s in ("unhealthy", "draining", "healthy") if s in states), "none")
 

@@ -32,6 +32,7 @@ async def import_folder(
         return
 
     for file, reading in await asyncio.to_thread(_read, folder):
+        # What is wrong costs itself alone; the start goes on.
         for finding in (f for f in reading.findings if f.is_error):
             log.error(
                 "resource refused", file=finding.file, line=finding.line, reason=finding.message
@@ -48,6 +49,7 @@ async def import_folder(
 
 
 def _read(folder: Path) -> list[tuple[Path, Reading]]:
+    # A volume that nobody filled is an empty folder, or none.
     files = resource_files(folder) if folder.is_dir() else []
     readings = []
     for file in files:

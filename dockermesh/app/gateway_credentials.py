@@ -38,6 +38,7 @@ _ROOTS_SUFFIX = "-cacert"
 
 def open_credentials(settings: ControlPlaneSettings) -> GatewayCredentials:
     """With the seal of the CA: who can open the one can open the other. Raises AuthorityError."""
+    # One key for both: there is one to be backed up.
     key_file = settings.state_dir / "ca" / "sealing.key"
     return GatewayCredentials(
         Vault(open_seal(settings.ca_passphrase_file, key_file, may_create=True))

@@ -33,6 +33,7 @@ def anonymous_proxy(node: NodeInfo) -> Proxy:
     that port.
     """
     parts = node.id.split("~")
+    # Not ours: another Envoy may well try the plaintext port.
     if len(parts) != 4:
         return Proxy(id=node.id, has_certificate=False)
 

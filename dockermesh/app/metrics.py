@@ -21,6 +21,7 @@ def render_metrics(
     metrics: Metrics, sync: Sync, counters: Counters, catalog: Catalog, trust: Iterable[Metric] = ()
 ) -> str:
     """All metrics as text."""
+    # Of its own: the library's default one has metrics of this process's Python.
     registry = CollectorRegistry()
     registry.register(
         _Snapshot([*_xds(metrics, sync), *_translation(counters), *_catalog(catalog), *trust])

@@ -64,11 +64,13 @@ class ControlPlaneSettings:
         return f"service.{self.consul.domain}"
 
     def __post_init__(self) -> None:
+        # Neither is guessed: a typing error must not open the API.
         if self.api_auth not in API_AUTH:
             raise UsageError(
                 f"unknown API authentication {self.api_auth!r}",
                 fix=f"use one of: {', '.join(API_AUTH)}",
             )
+        # Whoever reaches this port is given any proxy's config.
         host = self.xds_plaintext.rpartition(":")[0].strip("[]")
         if self.xds_plaintext and host not in {"127.0.0.1", "localhost", "::1"}:
             raise UsageError(

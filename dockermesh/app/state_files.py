@@ -27,6 +27,7 @@ def open_token(file: Path) -> str:
             )
         return token
 
+    # 256 bits: it is compared in constant time, and never guessed.
     token = token_urlsafe(32)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -51,6 +52,7 @@ def publish_roots(folder: Path, roots: bytes) -> None:
     file = folder / "root.pem"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # Envoy reads its roots anew whenever the file is moved into place.
         if file.exists() and file.read_bytes() == roots:
             return
         replace_file(file, roots, FOR_ALL)

@@ -31,8 +31,11 @@ from dockermesh.registry.accept import address_problem, name_problem
 log = structlog.get_logger(__name__)
 
 _DENIED, _JOIN = "denied/", "join/"
+# Enough of a digest to name it, as Docker does with ids.
 _ID_LENGTH = 12
+# A token that lies about for longer is found by somebody.
 _LONGEST = datetime.timedelta(days=7)
+# A pod that starts again has another token, so old denials only take room.
 _KEEP_DENIED = datetime.timedelta(days=30)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -76,6 +79,7 @@ class Tokens:
         """New contents of the store."""
         self._known = stored
         denied = frozenset(key.removeprefix(_DENIED) for key in stored if key.startswith(_DENIED))
+        # At once: its stream was admitted before, and would stay open.
         for name in self._admission.deny(denied):
             log.warning("token revoked", workload=name)
             self._disconnect(name, "the token was revoked")
@@ -103,12 +107,14 @@ class Tokens:
             reason = f"{asked['account']!a} cannot be part of an identity"
             raise UsageError(reason, fix="use letters, digits, '.', '_', '-'")
 
+        # Refused rather than shortened: nobody would notice.
         seconds = asked.get("ttl_seconds", 3600)
         if not isinstance(seconds, int) or not 0 < seconds <= _LONGEST.total_seconds():
             raise UsageError(
                 "a join token lives at most 7 days", fix="give a shorter --ttl, for example 1h"
             )
 
+        # Here and at a revocation, as there is no better time: nothing else writes.
         await self._prune()
         token, expires = token_urlsafe(32), _now() + datetime.timedelta(seconds=seconds)
         record = {
@@ -159,6 +165,7 @@ class Tokens:
         """Take a process in as a workload. Raises NotAllowed for the token, UsageError for what is
         asked.
         """
+        # The digest is the key, so a lookup tells nothing about other tokens.
         key = _JOIN + digest_of(token)
         record = self._known.get(key)
         if record is None or _is_over(record.resource) or self._joined is None:
@@ -216,6 +223,7 @@ class Tokens:
         ]
 
     def _denied_ones(self) -> list[dict[str, Any]]:
+        # Those of workloads that run are listed with them.
         present = {w.token_sha256 for w in self._catalog().workloads.values()}
 
         return [

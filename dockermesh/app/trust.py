@@ -72,6 +72,7 @@ class Trust:
         # Before the proxies are told: a new root must be in the file before anything signed by it
         # is shown.
         authority.on_change.append(self._publish_roots)
+        # Made here, not before: leaves are signed with what was opened.
         self.secrets = WorkloadSecrets(authority, self._settings.leaf_lifetime)
         self._authority = authority
         return authority
@@ -125,6 +126,7 @@ class Trust:
         """Take a step; what forbids it, if anything does and it is not forced. Raises
         DockermeshError.
         """
+        # A step that is not the next is refused by the keeper, with a better reason.
         blocked = self._blockers(step) if NEXT[self.authority.material.phase] is step else []
         if not blocked or force:
             await self.keeper.step(step)

@@ -68,8 +68,10 @@ def add_trust_routes(app: web.Application, trust: Trust, tokens: Tokens, gate: T
         try:
             joined = await tokens.join(bearer_of(request), await body_of(request))
         except NotAllowed as error:
+            # This path is open to all: guessing is what it has to withstand.
             gate.limit.failed(address)
             return status(401, "Unauthorized", f"{error.what}: {error.fix}")
+        # With them the process knows whom it talks to, from its first connection on.
         roots = trust.authority.roots_pem.decode()
         return web.json_response(
             {"workload": joined.name, "namespace": joined.namespace, "roots": roots}, status=201

@@ -76,6 +76,7 @@ class WorkloadSecrets:
         self._held: dict[str, _Held] = {}
         self._roots = named(SECRET, trusted_roots(authority.roots_pem))
         self._wake = asyncio.Event()
+        # Wall clock against a clock that nobody sets: their distance jumps when it is set.
         self._clocks = _now().timestamp() - time.monotonic()
         authority.on_change.append(self._wake.set)
         self.issued = 0
@@ -100,6 +101,7 @@ class WorkloadSecrets:
             if held is None:
                 return under
 
+        # The same snapshot as before, unless something of it is new.
         return held.layered(under, self._roots)
 
     def leaves(self) -> Mapping[str, Leaf]:
@@ -132,6 +134,7 @@ class WorkloadSecrets:
                 if k in present and not self._authority.is_current(h.leaf, now)
             ]
 
+            # In portions: signing is what takes long, and streams must go on meanwhile.
             for start in range(0, len(due), _AT_ONCE):
                 publish([key for key in due[start : start + _AT_ONCE] if self._replaced(key)])
                 await asyncio.sleep(_BREATH_S)
@@ -140,6 +143,7 @@ class WorkloadSecrets:
         self, present: Collection[str], publish: Callable[[Collection[str]], None]
     ) -> None:
         roots = named(SECRET, trusted_roots(self._authority.roots_pem))
+        # All at once: a proxy that lacks a root refuses the others.
         if roots.version != self._roots.version:
             self._roots = roots
             publish(tuple(present))
@@ -157,6 +161,7 @@ class WorkloadSecrets:
             (h.leaf.renew_at for k, h in self._held.items() if k in present),
             default=now + self._lifetime,
         )
+        # A clock that was set must be noticed within a twentieth of a leaf's life.
         longest = min(_LONGEST_SLEEP_S, self._lifetime.total_seconds() / 20)
         return max(min((due - now).total_seconds(), longest), longest / 20)
 
@@ -188,6 +193,7 @@ class WorkloadSecrets:
                     reason=error.what,
                 )
             self.problem = error.what
+            # Still good, and better than none; one of another identity is not.
             return before if before is not None and before.identity == identity else None
 
         self.issued += 1

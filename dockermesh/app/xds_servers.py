@@ -41,6 +41,7 @@ class XdsServers:
             await self._plaintext.start()
             log.warning("serving xDS without TLS and without tokens", address=plaintext)
 
+        # Last: readiness must not be told before both ports take connections.
         self.is_listening = True
 
     async def stop(self) -> None:
