@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dockermesh.app.known_proxies import proxy_of
 from dockermesh.config.loading import load_documents
 from dockermesh.errors import InputError
 from dockermesh.model import (
@@ -22,6 +21,7 @@ from dockermesh.model import (
 )
 from dockermesh.model.contract import DEFAULT_SERVICE_DOMAIN
 from dockermesh.model.protocol import infer_protocol
+from dockermesh.translate.mesh.known_proxies import proxy_of
 from dockermesh.translate.mesh.state import Proxy
 
 

@@ -17,12 +17,12 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from dockermesh.app.ca_report import is_late, utc_text
-from dockermesh.app.config_dump import config_dump
 from dockermesh.ca import Leaf
 from dockermesh.http.auth import TokenGate, require_token
 from dockermesh.model import Catalog, Endpoint, Workload
 from dockermesh.translate.mtls_report import MtlsReport
 from dockermesh.xds import ProxyStatus, Sync
+from dockermesh.xds.config_dump import config_dump
 from dockermesh.xds.snapshot import FIELDS, Snapshot
 
 _NO_LEAVES: Mapping[str, Leaf] = MappingProxyType({})

@@ -18,12 +18,12 @@ import structlog
 
 from dockermesh.app.config_reader import ConfigReader
 from dockermesh.app.gateway_credentials import GatewayCredentials
-from dockermesh.app.known_proxies import anonymous_proxy, proxy_of
 from dockermesh.app.pacing import Paced
 from dockermesh.app.workload_secrets import WorkloadSecrets
 from dockermesh.app.xds_servers import XdsServers
 from dockermesh.model import EMPTY_CATALOG, Catalog
 from dockermesh.registry import StoredResource
+from dockermesh.translate.mesh.known_proxies import anonymous_proxy, proxy_of
 from dockermesh.translate.mesh.settings import MeshSettings
 from dockermesh.translate.mesh.state import MeshState, Proxy, build_mesh
 from dockermesh.translate.security.jwt import wanted_keys
