@@ -19,8 +19,8 @@ demo: setup ## bookinfo in the mesh
 down: ## removes the demo and the mesh, with their volumes
 	@$(with_base) dockermesh down -f samples/bookinfo/compose.yaml -v
 
-test: setup ## every layer of tests; TESTS="tests/unit -k name" runs some
-	@$(with_base) python -m pytest $(TESTS)
+test: setup ## every layer of tests; TESTS="tests/unit -k name" runs some, ENGINE=sid on Debian's newest engine
+	@$(with_base) scripts/test $(TESTS)
 
 check: ## ruff, mypy, import contracts
 	@scripts/setup venv

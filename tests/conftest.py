@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Generator
 from functools import cache
 from pathlib import Path
@@ -39,10 +40,7 @@ def _no_consul() -> str:
 def _no_engine() -> str:
     if not shutil.which("docker"):
         return "no docker command -> run: scripts/setup engine"
-    asked = subprocess.run(
-        ["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, check=False
-    )
-    return "" if asked.returncode == 0 else "no Docker engine answers -> run: scripts/setup engine"
+    return "" if _engine_version() else "no Docker engine answers -> run: scripts/setup engine"
 
 
 def _no_kubectl() -> str:
@@ -72,6 +70,30 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped, which CI does not allow: {report.longrepr}"
     return report
+
+
+def pytest_report_header() -> str:
+    name = os.environ.get("ENGINE") or "installed"
+    return f"engine: {_engine_version() or 'none answers'} ({name})"
+
+
+def _engine_version() -> str:
+    if not shutil.which("docker"):
+        return ""
+    asked = ["docker", "version", "--format", "{{.Server.Version}}"]
+    answer = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return f"Docker {answer.stdout.strip()}" if answer.returncode == 0 else ""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    seconds = Counter[str]()
+    reports = [r for found in terminalreporter.stats.values() for r in found]
+    for report in reports:
+        if isinstance(report, pytest.TestReport):
+            seconds[report.nodeid.removeprefix("tests/").partition("/")[0]] += report.duration
+    terminalreporter.section("time by layer")
+    for layer, spent in seconds.items():
+        terminalreporter.write_line(f"{layer} {spent:.0f} s")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

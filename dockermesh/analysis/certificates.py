@@ -30,6 +30,7 @@ def holds_certificate(secret: Mapping[str, Any]) -> bool:
 
 
 def _content(secret: Mapping[str, Any], key: str) -> bytes:
+    # Files have plain text here, which an API server moves into `data`.
     plain = dig(secret, "stringData", key)
     if isinstance(plain, str):
         return plain.encode()
@@ -46,4 +47,5 @@ def _is_current(chain: bytes) -> bool:
     except ValueError:
         return False
     now = datetime.now(UTC)
+    # Every certificate of the chain: clients refuse a chain at its first bad link.
     return all(c.not_valid_before_utc <= now <= c.not_valid_after_utc for c in certificates)

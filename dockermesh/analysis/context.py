@@ -13,15 +13,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-from dockermesh.analysis.objects import Item, dig, selects, texts
+from dockermesh.analysis.objects import AnalyzedObject, dig, selects, texts
 from dockermesh.analysis.services import (
     EVERYWHERE,
-    Destination,
+    AnalyzedService,
     catalog_services,
     entry_services,
     kubernetes_services,
 )
 from dockermesh.analysis.workloads import (
+    TEMPLATES,
     AnalyzedWorkload,
     catalog_workloads,
     default_gateway,
@@ -47,7 +48,7 @@ class Context:
 
     def __init__(
         self,
-        items: Iterable[Item],
+        items: Iterable[AnalyzedObject],
         *,
         findings: Iterable[Finding] = (),
         mesh_config: Mapping[str, Any] | None = None,
@@ -59,28 +60,29 @@ class Context:
         self.catalog = catalog
         self.is_live = is_live
         self._mesh_config = mesh_config
+        # As after `kubectl apply` of one after the other.
         last = {(item.group, item.kind, item.namespace, item.name): item for item in self.given}
-        self._by_kind: dict[str, list[Item]] = defaultdict(list)
+        self._by_kind: dict[str, list[AnalyzedObject]] = defaultdict(list)
         for item in last.values():
             self._by_kind[item.kind].append(item)
 
     # objects
     # ----------------------------------------------------------------------------------------------
-    def istio(self, kind: str) -> Iterator[Item]:
+    def istio(self, kind: str) -> Iterator[AnalyzedObject]:
         """The objects of one of Istio's kinds; their `spec` is never None."""
         return (item for item in self._by_kind.get(kind, ()) if item.spec is not None)
 
-    def kubernetes(self, *kinds: str) -> Iterator[Item]:
+    def kubernetes(self, *kinds: str) -> Iterator[AnalyzedObject]:
         """The objects of kinds that are not Istio's."""
         return (item for kind in kinds for item in self._by_kind.get(kind, ()) if item.spec is None)
 
     @cached_property
-    def namespaces(self) -> dict[str, Item]:
+    def namespaces(self) -> dict[str, AnalyzedObject]:
         """The Namespace objects by name."""
         return {item.name: item for item in self.kubernetes("Namespace")}
 
     @cached_property
-    def gateways(self) -> dict[str, Item]:
+    def gateways(self) -> dict[str, AnalyzedObject]:
         """Istio's Gateways by `namespace/name`."""
         return {item.full_name: item for item in self.istio("Gateway")}
 
@@ -109,10 +111,16 @@ class Context:
     @cached_property
     def workloads(self) -> tuple[AnalyzedWorkload, ...]:
         """Pods, what makes pods, WorkloadEntries, and the catalog's workloads."""
-        found = [*kubernetes_workloads(self), *entry_workloads(self.istio("WorkloadEntry"))]
+        nodes = {node.name: node.labels for node in self.kubernetes("Node")}
+        makers = self.kubernetes("Pod", *TEMPLATES)
+        found = [
+            *kubernetes_workloads(makers, nodes, self.namespaces),
+            *entry_workloads(self.istio("WorkloadEntry")),
+        ]
         if self.catalog is not None:
             found += catalog_workloads(self.catalog)
         if not self.is_live and not any(workload.is_gateway for workload in found):
+            # Nearly every mesh has one, and files rarely describe it.
             found.append(default_gateway(ROOT_NAMESPACE))
         return tuple(found)
 
@@ -141,17 +149,17 @@ class Context:
         return f"svc.{self.mesh_config.get('clusterDomain') or DEFAULT_TRUST_DOMAIN}"
 
     @cached_property
-    def services(self) -> tuple[Destination, ...]:
+    def services(self) -> tuple[AnalyzedService, ...]:
         """Everything that can be a destination."""
         found = [
             *entry_services(self.istio("ServiceEntry")),
-            *kubernetes_services(self, self.domain),
+            *kubernetes_services(self.kubernetes("Service"), self.domain),
         ]
         return (*found, *(catalog_services(self.catalog) if self.catalog is not None else ()))
 
     @cached_property
-    def _hosts(self) -> dict[tuple[str, str], Destination]:
-        found: dict[tuple[str, str], Destination] = {}
+    def _hosts(self) -> dict[tuple[str, str], AnalyzedService]:
+        found: dict[tuple[str, str], AnalyzedService] = {}
         for service in self.services:
             for host in service.hosts:
                 name = fully_qualified(host.lower(), service.namespace, self.domain)
@@ -159,37 +167,42 @@ class Context:
         return found
 
     @cached_property
-    def _anywhere(self) -> dict[str, Destination]:
+    def _anywhere(self) -> dict[str, AnalyzedService]:
         """The catalog's services by the short names that hold in every namespace."""
         return {name: service for service in self.services for name in service.short_names}
 
     @cached_property
-    def _patterns(self) -> list[tuple[str, str, Destination]]:
+    def _patterns(self) -> list[tuple[str, str, AnalyzedService]]:
         return [
             (scope, name[1:], s) for (scope, name), s in self._hosts.items() if name.startswith("*")
         ]
 
     def service(
         self, host: str, namespace: str, export_to: Iterable[str] = ()
-    ) -> Destination | None:
+    ) -> AnalyzedService | None:
         """The service that a resource in `namespace` calls `host`; `export_to` is the resource's
         own.
         """
         host = host.lower()
         name = fully_qualified(host, namespace, self.domain)
         scopes = [namespace if scope == "." else scope for scope in export_to] or [namespace]
+        # What is exported to all comes first, as in Istio.
         for scope in (EVERYWHERE, *scopes):
             found = self._hosts.get((scope, name))
             if found is not None:
                 return found
+        # Short names that hold everywhere exist in our catalog only: `reviews` without namespace.
         if host in self._anywhere:
             return self._anywhere[host]
+
+        # A wildcard of a ServiceEntry covers the host, which may be a narrower wildcard.
         bare = host.removeprefix("*")
         visible = (
             s
             for scope, end, s in self._patterns
             if scope in (EVERYWHERE, namespace) and bare.endswith(end)
         )
+
         return next(visible, None)
 
     def canonical(self, host: str, namespace: str) -> str:

@@ -8,20 +8,8 @@ own. A code is never given a second meaning.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
-
-class Severity(StrEnum):
-    """How bad it is; the words are istioctl's."""
-
-    ERROR = "Error"
-    WARNING = "Warning"
-    INFO = "Info"
-
-    @property
-    def rank(self) -> int:
-        """0 for the worst."""
-        return list(Severity).index(self)
+from dockermesh.config.findings import Level
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +18,11 @@ class Message:
 
     code: str
     name: str
-    level: Severity
+    level: Level
     text: str
 
 
-_E, _W, _I = Severity.ERROR, Severity.WARNING, Severity.INFO
+_E, _W, _I = Level.ERROR, Level.WARNING, Level.INFO
 
 INTERNAL_ERROR = Message("IST0001", "InternalError", _E, "internal error in {}: {}")
 DEPRECATED = Message("IST0002", "Deprecated", _W, "Deprecated: {}")
@@ -345,6 +333,7 @@ GIVEN_TWICE = Message(
 )
 UNREADABLE = Message("DM0008", "UnreadableFile", _E, "{}")
 
+# In the order of this module, which is that of the codes.
 ALL: tuple[Message, ...] = tuple(
     value for value in dict(globals()).values() if isinstance(value, Message)
 )

@@ -32,7 +32,7 @@ CLUSTER_SCOPED = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class AnalyzedObject:
     """One object. `spec` is a class of `config/api` for Istio's kinds (as far as it could be read),
     else None.
     """
@@ -85,6 +85,7 @@ def mappings(value: Any) -> Iterator[Mapping[str, Any]]:
 
 def number(value: Any) -> int:
     """A port number; 0 for anything else."""
+    # For Python, true is a number.
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     return int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 6 else 0

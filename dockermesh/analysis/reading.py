@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from dockermesh.analysis.objects import CLUSTER_SCOPED, Item, texts
-from dockermesh.config.documents import listed, read_document
-from dockermesh.config.findings import Finding, Level
+from dockermesh.analysis.objects import CLUSTER_SCOPED, AnalyzedObject, texts
+from dockermesh.config.documents import finding_of, listed, read_document
+from dockermesh.config.findings import Finding
 from dockermesh.config.kinds import MESH_CONFIG
 from dockermesh.config.loading import line_of, load_documents
 from dockermesh.config.resource import DEFAULT_NAMESPACE, Resource
@@ -26,9 +26,9 @@ _MESH_NETWORKS = ("MeshNetworks", "meshnetworks", SYSTEM_NAMESPACE)
 
 def read_items(
     sources: Iterable[tuple[str, str | bytes]], namespace: str = DEFAULT_NAMESPACE
-) -> tuple[tuple[Item, ...], tuple[Finding, ...]]:
+) -> tuple[tuple[AnalyzedObject, ...], tuple[Finding, ...]]:
     """The objects of files (pairs of name and text), and what validation says about them."""
-    items: list[Item] = []
+    items: list[AnalyzedObject] = []
     findings: list[Finding] = []
     for file, text in sources:
         loaded = load_documents(text)
@@ -36,19 +36,16 @@ def read_items(
             for path, data in listed(document.data):
                 line = line_of(document.data, path) or document.line
                 items.extend(_object(data, file, line, namespace, findings))
-            findings.extend(
-                Finding("", file, m.line, "", Level.ERROR, m.message) for m in document.mistakes
-            )
+            findings.extend(finding_of(mistake, file) for mistake in document.mistakes)
         if loaded.error is not None:
-            findings.append(
-                Finding("", file, loaded.error.line, "", Level.ERROR, loaded.error.message)
-            )
+            findings.append(finding_of(loaded.error, file))
+
     return tuple(items), tuple(findings)
 
 
-def item_of(resource: Resource[Any]) -> Item:
+def item_of(resource: Resource[Any]) -> AnalyzedObject:
     """A resource that was read already."""
-    return Item(
+    return AnalyzedObject(
         kind=resource.kind,
         group=resource.api_version.partition("/")[0],
         name=resource.name,
@@ -64,10 +61,11 @@ def item_of(resource: Resource[Any]) -> Item:
 
 def _object(
     data: Any, file: str, line: int, namespace: str, findings: list[Finding]
-) -> Iterator[Item]:
+) -> Iterator[AnalyzedObject]:
+    # Istio keeps mesh networks in a ConfigMap, so that their file has no kind.
     if isinstance(data, Mapping) and set(data) == {"networks"}:
         kind, name, space = _MESH_NETWORKS
-        yield Item(kind, "", name, space, body=data, file=file, line=line)
+        yield AnalyzedObject(kind, "", name, space, body=data, file=file, line=line)
         return
     if not _is_kubernetes(data):
         reading = read_document(data, file, namespace)
@@ -75,13 +73,16 @@ def _object(
         for resource in (*reading.resources, *reading.rejected):
             yield item_of(resource)
         return
+
     metadata = data.get("metadata")
     metadata = metadata if isinstance(metadata, Mapping) else {}
     kind = str(data["kind"])
     space = "" if kind in CLUSTER_SCOPED else str(metadata.get("namespace") or namespace)
+    # An object that is to be created is judged as well; it has no name yet.
     name = str(metadata.get("name") or metadata.get("generateName") or "?")
+
     if (name if kind == "Namespace" else space) not in _IGNORED_NAMESPACES:
-        yield Item(
+        yield AnalyzedObject(
             kind=kind,
             group=_group(data),
             name=name,
@@ -121,6 +122,7 @@ def read_mesh_config(text: str | bytes) -> tuple[Mapping[str, Any], str]:
     if loaded.error is not None:
         return {}, f"line {loaded.error.line}: {loaded.error.message}"
     data: Any = loaded.documents[0].data if loaded.documents else {}
+    # `kubectl -n istio-system get configmap istio -o yaml` gives it so.
     if isinstance(data, Mapping) and data.get("kind") == "ConfigMap":
         settings = data.get("data")
         nested = settings.get("mesh") if isinstance(settings, Mapping) else None
@@ -129,6 +131,7 @@ def read_mesh_config(text: str | bytes) -> tuple[Mapping[str, Any], str]:
             if isinstance(nested, str)
             else ({}, "the ConfigMap has no key `mesh`")
         )
+
     if isinstance(data, Mapping) and isinstance(data.get("spec"), Mapping):
         data = data["spec"]
     return (data, "") if isinstance(data, Mapping) else ({}, "must be a mapping")

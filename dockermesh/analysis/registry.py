@@ -27,8 +27,9 @@ from dockermesh.analysis.checks import (
     virtual_services,
 )
 from dockermesh.analysis.context import Context
-from dockermesh.analysis.diagnostics import Diagnostic
+from dockermesh.analysis.findings import namespace_of
 from dockermesh.analysis.messages import INTERNAL_ERROR
+from dockermesh.config.findings import Finding
 
 _SUPPRESS = "galley.istio.io/analyze-suppress"
 
@@ -38,7 +39,7 @@ class Analyzer:
     """One analyzer: its name in Istio's style, what it is for, and the codes it may report."""
 
     name: str
-    run: Callable[[Context], Iterator[Diagnostic]]
+    run: Callable[[Context], Iterator[Finding]]
     codes: tuple[str, ...]
 
     @property
@@ -47,7 +48,7 @@ class Analyzer:
         return " ".join((self.run.__doc__ or "").split("\n\n")[0].split())
 
 
-def _analyzer(name: str, run: Callable[[Context], Iterator[Diagnostic]], *codes: str) -> Analyzer:
+def _analyzer(name: str, run: Callable[[Context], Iterator[Finding]], *codes: str) -> Analyzer:
     return Analyzer(name, run, codes)
 
 
@@ -144,19 +145,19 @@ class Suppression:
     code: str
     resource: str
 
-    def covers(self, diagnostic: Diagnostic) -> bool:
+    def covers(self, finding: Finding) -> bool:
         """Whether a finding is suppressed. `Kind namespace/name` is taken, too."""
-        if self.code != diagnostic.code:
+        if self.code != finding.code:
             return False
-        kind, _, name = diagnostic.resource.partition(" ")
+        kind, _, name = finding.resource.partition(" ")
         space, slash, bare = name.rpartition("/")
-        forms = (diagnostic.resource, f"{kind} {bare}.{space}" if slash else diagnostic.resource)
+        forms = (finding.resource, f"{kind} {bare}.{space}" if slash else finding.resource)
         return any(fnmatchcase(form, self.resource) for form in forms)
 
 
 def analyze(
     context: Context, *, namespaces: Iterable[str] = (), suppressions: Iterable[Suppression] = ()
-) -> tuple[Diagnostic, ...]:
+) -> tuple[Finding, ...]:
     """Every finding once, the worst first.
 
     `namespaces` are those that findings may be about (none: all); resources may suppress codes by
@@ -168,26 +169,43 @@ def analyze(
         for item in context.given
         if _SUPPRESS in item.annotations
     }
-    kept = {
-        diagnostic: None
-        for analyzer in ANALYZERS
-        for diagnostic in _run(analyzer, context)
-        if not (wanted and diagnostic.namespace and diagnostic.namespace not in wanted)
-        and not any(suppression.covers(diagnostic) for suppression in hidden)
-        and not _is_silenced(silenced.get(diagnostic.resource, ""), diagnostic.code)
-    }
-    return tuple(
-        sorted(kept, key=lambda d: (d.level.rank, d.code, d.resource, d.file, d.line, d.message))
+
+    def is_reported(finding: Finding) -> bool:
+        namespace = namespace_of(finding)
+        return not (
+            (wanted and namespace and namespace not in wanted)
+            or any(suppression.covers(finding) for suppression in hidden)
+            or _is_silenced(silenced.get(finding.resource, ""), finding.code)
+        )
+
+    kept: dict[tuple[int, str, str, str, int, str], Finding] = {}
+    for analyzer in ANALYZERS:
+        for finding in filter(is_reported, _run(analyzer, context)):
+            kept.setdefault(_order(finding), finding)
+    return tuple(kept[key] for key in sorted(kept))
+
+
+def _order(finding: Finding) -> tuple[int, str, str, str, int, str]:
+    """What is shown of a finding, the worst first: two that look the same are one."""
+    return (
+        finding.level.rank,
+        finding.code,
+        finding.resource,
+        finding.file,
+        finding.line,
+        finding.message,
     )
 
 
-def _run(analyzer: Analyzer, context: Context) -> Iterator[Diagnostic]:
+def _run(analyzer: Analyzer, context: Context) -> Iterator[Finding]:
     try:
         yield from analyzer.run(context)
+    # One analyzer that stumbles must not hide what the others find.
     except Exception as error:
         text = INTERNAL_ERROR.text.format(analyzer.name, f"{type(error).__name__}: {error}")
-        yield Diagnostic(INTERNAL_ERROR.code, INTERNAL_ERROR.level, "", "", 0, text)
+        yield Finding(INTERNAL_ERROR.level, text, code=INTERNAL_ERROR.code)
 
 
 def _is_silenced(value: str, code: str) -> bool:
+    # The annotation of Istio takes a list of codes, or all.
     return value.strip() == "*" or code in (part.strip() for part in value.split(","))

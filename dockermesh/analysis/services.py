@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dockermesh.analysis.objects import Item, dig, mappings, number, texts
+from dockermesh.analysis.objects import AnalyzedObject, dig, mappings, number, texts
 from dockermesh.model.catalog import Catalog
 from dockermesh.model.service import Health
-
-if TYPE_CHECKING:
-    from dockermesh.analysis.context import Context
 
 EVERYWHERE = "*"
 _EXPORT = "networking.istio.io/exportTo"
 
 
 @dataclass(frozen=True, slots=True)
-class DestinationPort:
+class AnalyzedPort:
     """A port; `target` is 0 where it is a name or the same, `protocol` what was declared (TCP,
     HTTP, ...).
     """
@@ -32,7 +29,7 @@ class DestinationPort:
 
 
 @dataclass(frozen=True, slots=True)
-class Destination:
+class AnalyzedService:
     """Something that can be called.
 
     `scopes` are the namespaces that see it (`*`: all); `selector` finds its workloads (None: it has
@@ -42,27 +39,30 @@ class Destination:
 
     hosts: tuple[str, ...]
     namespace: str
-    ports: tuple[DestinationPort, ...] = ()
+    ports: tuple[AnalyzedPort, ...] = ()
     scopes: tuple[str, ...] = (EVERYWHERE,)
     selector: Mapping[str, str] | None = None
     endpoints: tuple[Mapping[str, str], ...] | None = None
     healthy: int | None = None
     short_names: tuple[str, ...] = ()
     canonical: str = ""
-    item: Item | None = field(default=None, compare=False)
+    item: AnalyzedObject | None = field(default=None, compare=False)
 
 
-def kubernetes_services(context: Context, domain: str) -> Iterator[Destination]:
-    """The Services in files."""
-    for item in context.kubernetes("Service"):
+def kubernetes_services(
+    services: Iterable[AnalyzedObject], domain: str
+) -> Iterator[AnalyzedService]:
+    """The Services in files; `domain` ends their names."""
+    for item in services:
         spec = item.body.get("spec")
         exported = item.annotations.get(_EXPORT, "")
         scopes = tuple(
             item.namespace if s.strip() == "." else s.strip()
             for s in exported.split(",")
+            # An annotation, so one text with commas in it.
             if s.strip()
         )
-        yield Destination(
+        yield AnalyzedService(
             hosts=(f"{item.name}.{item.namespace}.{domain}",),
             namespace=item.namespace,
             ports=tuple(kubernetes_ports(item)),
@@ -72,11 +72,11 @@ def kubernetes_services(context: Context, domain: str) -> Iterator[Destination]:
         )
 
 
-def kubernetes_ports(item: Item) -> Iterator[DestinationPort]:
+def kubernetes_ports(item: AnalyzedObject) -> Iterator[AnalyzedPort]:
     """The ports of a Service."""
     for port in mappings(dig(item.body, "spec", "ports")):
         target = port.get("targetPort")
-        yield DestinationPort(
+        yield AnalyzedPort(
             number(port.get("port")),
             _text(port.get("name")),
             _text(port.get("protocol")),
@@ -90,17 +90,18 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
-def entry_services(entries: Iterable[Item]) -> Iterator[Destination]:
+def entry_services(entries: Iterable[AnalyzedObject]) -> Iterator[AnalyzedService]:
     """The hosts of ServiceEntries."""
     for item in entries:
         spec = item.spec
         scopes = tuple(item.namespace if scope == "." else scope for scope in spec.export_to)
-        yield Destination(
+        yield AnalyzedService(
             hosts=tuple(spec.hosts),
             namespace=item.namespace,
             ports=tuple(
-                DestinationPort(p.number, p.name, p.protocol, p.target_port) for p in spec.ports
+                AnalyzedPort(p.number, p.name, p.protocol, p.target_port) for p in spec.ports
             ),
+            # Without exportTo, a service is seen everywhere.
             scopes=(EVERYWHERE,) if EVERYWHERE in scopes or not scopes else scopes,
             selector=spec.workload_selector.labels if spec.workload_selector is not None else None,
             endpoints=tuple(e.labels for e in spec.endpoints) if spec.endpoints else None,
@@ -108,16 +109,17 @@ def entry_services(entries: Iterable[Item]) -> Iterator[Destination]:
         )
 
 
-def catalog_services(catalog: Catalog) -> Iterator[Destination]:
+def catalog_services(catalog: Catalog) -> Iterator[AnalyzedService]:
     """The services of the registry, by every name that leads to them."""
     from dockermesh.translate.mesh.state import host_names
 
     for service in catalog.services.values():
+        # Compose, Consul and Kubernetes call one service by different names.
         names = host_names(service)
-        yield Destination(
+        yield AnalyzedService(
             hosts=tuple(name for name in names if "." in name),
             namespace=service.namespace,
-            ports=tuple(DestinationPort(p.number, p.name, p.protocol.value) for p in service.ports),
+            ports=tuple(AnalyzedPort(p.number, p.name, p.protocol.value) for p in service.ports),
             scopes=service.export_to or (EVERYWHERE,),
             endpoints=tuple(endpoint.labels for endpoint in service.endpoints),
             healthy=sum(endpoint.health is not Health.UNHEALTHY for endpoint in service.endpoints),

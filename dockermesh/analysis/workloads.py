@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dockermesh.analysis.objects import Item, dig, mappings, texts
+from dockermesh.analysis.objects import AnalyzedObject, dig, mappings, texts
 from dockermesh.model.catalog import Catalog
 from dockermesh.model.contract import INGRESS_GATEWAY
 from dockermesh.model.workload import WorkloadKind
-
-if TYPE_CHECKING:
-    from dockermesh.analysis.context import Context
 
 TEMPLATES = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job")
 """Kinds whose pods are described by a template."""
@@ -25,6 +22,7 @@ _NODE_LABELS = (
     "topology.kubernetes.io/zone",
     "topology.istio.io/subzone",
 )
+# Those of Istio's own gateway.
 _GATEWAY_PORTS = (80, 443, 31400, 15443)
 _GATEWAY_LABELS = {"istio": "ingressgateway"}
 
@@ -50,7 +48,7 @@ class AnalyzedWorkload:
         return f"{self.namespace}/{self.name}"
 
 
-def pod_template(item: Item) -> Mapping[str, Any]:
+def pod_template(item: AnalyzedObject) -> Mapping[str, Any]:
     """What describes the pod: the object itself for a Pod, else its template."""
     if item.kind == "Pod":
         return item.body
@@ -64,45 +62,53 @@ def containers(template: Mapping[str, Any], *, with_init: bool = False) -> list[
     return found + list(mappings(dig(template, "spec", "initContainers"))) if with_init else found
 
 
-def kubernetes_workloads(context: Context) -> Iterator[AnalyzedWorkload]:
-    """The workloads of files."""
-    nodes = {node.name: node.labels for node in context.kubernetes("Node")}
-    for item in context.kubernetes("Pod", *TEMPLATES):
+def kubernetes_workloads(
+    makers: Iterable[AnalyzedObject],
+    nodes: Mapping[str, Mapping[str, str]],
+    namespaces: Mapping[str, AnalyzedObject],
+) -> Iterator[AnalyzedWorkload]:
+    """The workloads of files: of pods and of what makes pods; `nodes` are nodes' labels by name."""
+    for item in makers:
         template = pod_template(item)
         labels = texts(dig(template, "metadata", "labels"))
         node = dig(template, "spec", "nodeName")
+
         if isinstance(node, str) and node in nodes:
             places = {key: nodes[node][key] for key in _NODE_LABELS if nodes[node].get(key)}
+            # A pod has its locality from the node that it runs on.
             labels = labels | places | {"kubernetes.io/hostname": node}
+
         annotations = texts(dig(template, "metadata", "annotations"))
         is_ambient = annotations.get(_AMBIENT) == "enabled"
         yield AnalyzedWorkload(
             item.name,
             item.namespace,
             labels,
-            in_mesh=is_ambient or is_in_mesh(context, item),
+            in_mesh=is_ambient or is_in_mesh(item, namespaces),
             is_ambient=is_ambient,
             is_kubernetes=True,
         )
 
 
-def is_in_mesh(context: Context, item: Item) -> bool:
+def is_in_mesh(item: AnalyzedObject, namespaces: Mapping[str, AnalyzedObject]) -> bool:
     """Whether a pod has a proxy: its own, by its label or annotation, or by its namespace's
     label.
     """
     template = pod_template(item)
     for container in containers(template, with_init=True):
+        # Injection has happened already. Since Kubernetes 1.28 it may be an init container.
         if container.get("name") == PROXY_CONTAINER and container.get("image"):
             return True
+    # The label came later, and wins.
     for where in ("labels", "annotations"):
         wanted = texts(dig(template, "metadata", where)).get(INJECT)
         if wanted is not None:
             return wanted == "true"
-    namespace = context.namespaces.get(item.namespace)
+    namespace = namespaces.get(item.namespace)
     return namespace is not None and namespace.labels.get(INJECTION) == "enabled"
 
 
-def entry_workloads(entries: Iterable[Item]) -> Iterator[AnalyzedWorkload]:
+def entry_workloads(entries: Iterable[AnalyzedObject]) -> Iterator[AnalyzedWorkload]:
     """The workloads of WorkloadEntries."""
     for item in entries:
         yield AnalyzedWorkload(item.name, item.namespace, {**item.labels, **item.spec.labels})

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from dockermesh.analysis.context import Context
-from dockermesh.analysis.diagnostics import Diagnostic
 from dockermesh.analysis.messages import BY_CODE
 from dockermesh.analysis.reading import read_items, read_mesh_config
 from dockermesh.analysis.registry import Suppression, analyze
 from dockermesh.config.files import resource_files
+from dockermesh.config.findings import Finding
 from dockermesh.config.loading import MAX_BYTES
 from dockermesh.errors import InputError, UsageError
 from dockermesh.model.catalog import Catalog
@@ -40,7 +40,7 @@ class Request:
     suppress: tuple[str, ...] = ()
 
 
-def run(request: Request) -> tuple[tuple[Diagnostic, ...], list[str]]:
+def run(request: Request) -> tuple[tuple[Finding, ...], list[str]]:
     """The findings, the worst first, and what the user should know about the request itself.
 
     Raises UsageError for a request that makes no sense, InputError for a file that cannot be read,

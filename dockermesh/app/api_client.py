@@ -77,8 +77,8 @@ def _of_this_host() -> Endpoint:
         )
     host = bindings[0]["HostIp"] or "127.0.0.1"
     host = "127.0.0.1" if host == "0.0.0.0" else f"[{host}]" if ":" in host else host
-    token = engine.read_file(CONTAINER, TOKEN_FILE) or b""
-    root = engine.read_file(CONTAINER, _ROOT_FILE) or b""
+    found_files = engine.read_files(CONTAINER, [TOKEN_FILE, _ROOT_FILE])
+    token, root = (found_files[path] or b"" for path in (TOKEN_FILE, _ROOT_FILE))
     return Endpoint(
         f"https://{host}:{bindings[0]['HostPort']}", token.decode().strip(), root.decode()
     )

@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from dockermesh.ca import NEXT, Leaf, Material, Step
+from dockermesh.model.times import time_text
 from dockermesh.model.workload import JOINED
 from dockermesh.xds import SECRET, ProxyStatus, SyncState
 
@@ -218,4 +219,4 @@ def _leads_to(material: Material, root: x509.Certificate) -> bool:
 
 def utc_text(moment: datetime.datetime | None) -> str:
     """A moment as reports write it; empty if there is none."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ") if moment is not None else ""
+    return time_text(moment) if moment is not None else ""

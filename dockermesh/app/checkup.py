@@ -19,6 +19,7 @@ from dockermesh.app.mesh_client import CONTAINER, MeshClient
 from dockermesh.app.subnets import overlaps
 from dockermesh.engine.compose import OLDEST, compose_command, run_compose
 from dockermesh.engine.local import LocalEngine
+from dockermesh.engine.versions import COMPOSE, ENGINE, VersionRange, parse_version
 from dockermesh.errors import DockermeshError
 from dockermesh.inject import Images
 
@@ -67,21 +68,31 @@ def check_up() -> list[Finding]:
     return findings
 
 
+def untested(engine: LocalEngine) -> str:
+    """Which of engine and Compose are other versions than those the mesh was tested with; empty
+    when both are among them.
+    """
+    notes = (ENGINE.note(_engine_version(engine)), COMPOSE.note(_compose_version()))
+    return "; ".join(note for note in notes if note)
+
+
+def _engine_version(engine: LocalEngine) -> str:
+    return str(engine.version().get("Version", "0"))
+
+
+def _compose_version() -> str:
+    return run_compose(["version", "--short"]).stdout.strip()
+
+
 def _engine(engine: LocalEngine) -> Iterator[Finding]:
-    version = str(engine.version().get("Version", "0"))
-    numbers = tuple(
-        int("".join(c for c in part if c.isdigit()) or 0) for part in version.split(".")[:2]
-    )
-    if numbers >= OLDEST_ENGINE:
-        yield Finding("engine", Verdict.OK, f"Docker {version}")
-    else:
+    version = _engine_version(engine)
+    found = parse_version(version)
+    if found is not None and found < OLDEST_ENGINE:
         wanted = ".".join(map(str, OLDEST_ENGINE))
-        yield Finding(
-            "engine",
-            Verdict.FAILED,
-            f"Docker {version} is too old",
-            f"install Docker {wanted} or newer",
-        )
+        fix = f"install Docker {wanted} or newer"
+        yield Finding("engine", Verdict.FAILED, f"Docker {version} is too old", fix)
+    else:
+        yield _known("engine", ENGINE, version, f"Docker {version}")
 
 
 def _where(engine: LocalEngine) -> Iterator[Finding]:
@@ -106,9 +117,16 @@ def _compose() -> Iterator[Finding]:
     except DockermeshError as error:
         yield Finding("compose", Verdict.FAILED, error.what, error.fix)
         return
-    version = run_compose(["version", "--short"]).stdout.strip()
+    version = _compose_version()
     wanted = ".".join(map(str, OLDEST))
-    yield Finding("compose", Verdict.OK, f"{' '.join(command)} {version} (needs {wanted})")
+    yield _known("compose", COMPOSE, version, f"{' '.join(command)} {version} (needs {wanted})")
+
+
+def _known(name: str, tested: VersionRange, version: str, detail: str) -> Finding:
+    note = tested.note(version)
+    if note:
+        return Finding(name, Verdict.WARNING, note, "it should work; if not, tell us this version")
+    return Finding(name, Verdict.OK, f"{detail}, tested with {tested.range}")
 
 
 def _kernel() -> Iterator[Finding]:

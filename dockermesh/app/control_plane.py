@@ -268,7 +268,7 @@ class ControlPlane:
             self._objects,
             token if self._settings.api_auth == "token" else None,
             history=self._history,
-            outcome=MeshOutcome(
+            progress=MeshOutcome(
                 self._publisher.translator, self.sync, lambda: self._publisher.served_from
             ),
             vault=self._credentials.vault if self._credentials is not None else None,

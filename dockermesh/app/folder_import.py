@@ -12,7 +12,7 @@ from dockermesh.config.files import resource_files
 from dockermesh.kubeapi.cache import ObjectCache
 from dockermesh.kubeapi.history import History
 from dockermesh.kubeapi.importing import key_of, take_over
-from dockermesh.kubeapi.status import Failure
+from dockermesh.kubeapi.status import StatusError
 from dockermesh.registry import ConfigStore
 
 _NO_NAME = "metadata.name is required: generateName makes a new resource each time"
@@ -44,7 +44,7 @@ async def import_folder(
                 continue
             try:
                 await take_over(store, objects, key_of(resource), resource.document, history)
-            except Failure as failure:
+            except StatusError as failure:
                 log.error("resource not stored", file=str(file), reason=failure.message)
 
 

@@ -13,6 +13,7 @@ from dockermesh.app.inspect.proxies import local_proxies
 from dockermesh.engine.admin import ProxyAdmin
 from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import DockermeshError
+from dockermesh.model.times import time_text
 
 _MOST_ASKED = 5
 """Each is asked by an exec in its pod. All were issued at about the same time, so a few are enough
@@ -41,7 +42,7 @@ def away_warning(engine: LocalEngine) -> str:
         return said
     left = min(ends) - datetime.now(UTC)
     hours = max(left.total_seconds(), 0) / 3600
-    return f"{said}; the first expires in {hours:.1f} h, at {min(ends):%Y-%m-%dT%H:%M:%SZ}"
+    return f"{said}; the first expires in {hours:.1f} h, at {time_text(min(ends))}"
 
 
 def expiries(page: Any) -> Iterator[datetime]:

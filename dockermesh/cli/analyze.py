@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from dockermesh.cli.options import output_option
+from dockermesh.cli.tables import print_columns, print_data
+
 if TYPE_CHECKING:
-    from dockermesh.analysis.diagnostics import Diagnostic
     from dockermesh.app.analyze import Request
+    from dockermesh.config.findings import Finding
 
 FOUND = 79
 """The exit code for findings at or above the threshold, as istioctl's."""
@@ -57,13 +60,7 @@ _FILE = click.Path(path_type=Path)
     show_default=True,
     help="Level that is shown.",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["log", "table", "json", "yaml"]),
-    default="log",
-    help="Output format.",
-)
+@output_option("log", "table", "json", "yaml")
 @click.option(
     "-L", "--list-analyzers", is_flag=True, help="List analyzers and codes, and do nothing else."
 )
@@ -89,8 +86,8 @@ def command(
     """
     import gc
 
-    from dockermesh.analysis.messages import Severity
     from dockermesh.app.analyze import Request, run
+    from dockermesh.config.findings import Level
     from dockermesh.errors import UsageError
 
     if list_analyzers:
@@ -105,11 +102,11 @@ def command(
     found, warnings = run(request)
     for warning in warnings:
         click.echo(f"Warning: {warning}", err=True)
-    shown = [d for d in found if d.level.rank <= Severity(output_threshold.capitalize()).rank]
+    shown = [d for d in found if d.level.rank <= Level(output_threshold.lower()).rank]
     _print(shown, output)
     if not shown:
         click.echo(f"✔ No validation issues found when analyzing {_target(request)}.", err=True)
-    if any(d.level.rank <= Severity(failure_threshold.capitalize()).rank for d in found):
+    if any(d.level.rank <= Level(failure_threshold.lower()).rank for d in found):
         if output == "log":
             click.echo(f"Analyzers found issues when analyzing {_target(request)}.", err=True)
         return FOUND
@@ -122,51 +119,35 @@ def _target(request: Request) -> str:
     return f"namespace: {request.namespace}" if request.namespace else "all namespaces"
 
 
-def _print(found: Sequence[Diagnostic], output: str) -> None:
-    if output == "json":
-        import json
+def _print(found: Sequence[Finding], output: str) -> None:
+    from dockermesh.analysis.findings import as_line, shown_level, to_dict
 
-        click.echo(
-            json.dumps([diagnostic.to_dict() for diagnostic in found], indent=2, ensure_ascii=False)
-        )
-    elif output == "yaml":
-        import yaml
-
-        click.echo(
-            yaml.safe_dump([diagnostic.to_dict() for diagnostic in found], sort_keys=False),
-            nl=False,
-        )
+    if output in {"json", "yaml"}:
+        print_data([to_dict(one) for one in found], output, indent=2, ensure_ascii=False)
     elif output == "table":
-        rows = [("LEVEL", "CODE", "RESOURCE", "WHERE", "MESSAGE")]
-        rows += [
+        rows = [
             (
-                d.level.value,
-                d.code,
-                d.resource,
-                f"{d.file}:{d.line}" if d.line else d.file,
-                d.message,
+                shown_level(one.level),
+                one.code,
+                one.resource,
+                f"{one.file}:{one.line}" if one.line else one.file,
+                one.message,
             )
-            for d in found
+            for one in found
         ]
-        _print_rows(rows)
+        print_columns(["LEVEL", "CODE", "RESOURCE", "WHERE", "MESSAGE"], rows, gap=3)
     else:
-        for diagnostic in found:
-            click.echo(str(diagnostic))
-
-
-def _print_rows(rows: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        click.echo(
-            "   ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
-        )
+        for one in found:
+            click.echo(as_line(one))
 
 
 def _print_analyzers() -> None:
+    from dockermesh.analysis.findings import shown_level
     from dockermesh.analysis.messages import ALL
     from dockermesh.analysis.registry import ANALYZERS
 
     for analyzer in ANALYZERS:
         click.echo(f"* {analyzer.name} ({', '.join(analyzer.codes)}):\n    {analyzer.description}")
     click.echo()
-    _print_rows([("CODE", "LEVEL", "NAME"), *((m.code, m.level.value, m.name) for m in ALL)])
+    codes = ((message.code, shown_level(message.level), message.name) for message in ALL)
+    print_columns(["CODE", "LEVEL", "NAME"], list(codes), gap=3)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dockermesh.cli.options import output_option
+from dockermesh.cli.tables import print_data
 
 if TYPE_CHECKING:
     from dockermesh.kubeapi.served import Served
@@ -45,12 +45,8 @@ def command(kind: str, name: str | None, namespace: str, all_namespaces: bool, o
         raise InputError(
             f'{served.plural}.{served.group} "{name}" not found', fix=f"dockermesh get {kind} -A"
         )
-    if output == "json":
-        click.echo(json.dumps(_shown(found), indent=2))
-    elif output == "yaml":
-        import yaml
-
-        click.echo(yaml.safe_dump(_shown(found), sort_keys=False), nl=False)
+    if output in {"json", "yaml"}:
+        print_data(_shown(found), output, indent=2)
     elif output == "name":
         for item in found.get("items", [found]):
             click.echo(

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import click
 
+from dockermesh.cli.options import output_option
 from dockermesh.cli.tables import print_columns, print_data
 
 _SHOWN = 3
 
 
 @click.command()
-@click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "wide", "json", "yaml"]),
-    default="table",
-    show_default=True,
-    help="Output format; wide names all resources.",
-)
+@output_option("table", "wide", "json", "yaml", note="wide names all resources")
 def command(output: str) -> None:
     """List the last 100 changes of the config, the newest first; `dockermesh rollback NUMBER` goes
     back to one.

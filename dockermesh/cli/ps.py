@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dockermesh.cli.options import output_option
+from dockermesh.cli.tables import print_data
 
 if TYPE_CHECKING:
     from dockermesh.engine.local import LocalEngine
@@ -43,12 +43,8 @@ def command(project_name: str | None, output: str) -> None:
     workloads = [w for w in report["workloads"] if project_name in {None, w["project"]}]
     if not workloads:
         _tell_elsewhere(engine, project_name)
-    if output == "json":
-        click.echo(json.dumps(workloads, indent=2))
-    elif output == "yaml":
-        import yaml
-
-        click.echo(yaml.safe_dump(workloads, sort_keys=False), nl=False)
+    if output in {"json", "yaml"}:
+        print_data(workloads, output, indent=2)
     elif output == "name":
         for workload in workloads:
             click.echo(workload["name"])

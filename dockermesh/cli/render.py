@@ -8,6 +8,9 @@ from pathlib import Path
 
 import click
 
+from dockermesh.cli.options import output_option
+from dockermesh.cli.tables import print_data
+
 _FILE = click.Path(path_type=Path)
 
 
@@ -34,9 +37,7 @@ _FILE = click.Path(path_type=Path)
     is_flag=True,
     help="Print a bootstrap that Envoy runs without control plane.",
 )
-@click.option(
-    "-o", "--output", type=click.Choice(["json", "yaml"]), default="json", help="Output format."
-)
+@output_option("json", "yaml")
 def command(
     configs: tuple[Path, ...],
     more: tuple[Path, ...],
@@ -72,14 +73,5 @@ def command(
     )
     for problem in problems:
         click.echo(problem, err=True)
-    if output == "json":
-        click.echo(json.dumps(made, indent=2))
-        return
-    import yaml
-
     # Packed messages come as a kind of dictionary that the YAML library does not know.
-    plain = json.loads(json.dumps(made))
-    click.echo(
-        yaml.dump(plain, sort_keys=False, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper)),
-        nl=False,
-    )
+    print_data(json.loads(json.dumps(made)) if output == "yaml" else made, output, indent=2)

@@ -16,12 +16,12 @@ def print_columns(head: Sequence[str], rows: Sequence[Sequence[str]], *, gap: in
         click.echo((" " * gap).join(cells).rstrip())
 
 
-def print_data(value: object, output: str) -> None:
-    """Print as JSON or YAML."""
+def print_data(value: object, output: str, *, indent: int = 4, ensure_ascii: bool = True) -> None:
+    """Print as JSON or YAML; JSON is indented by 4 where istioctl's is."""
     import json
 
     if output == "json":
-        click.echo(json.dumps(value, indent=4))
+        click.echo(json.dumps(value, indent=indent, ensure_ascii=ensure_ascii))
         return
     import yaml
 

@@ -90,6 +90,7 @@ def command(
     check(injection.project, project)
     if not quiet:
         report(injection)
+        _tell_untested()
     say = _silent if quiet else _say
     result = bring_up(
         injection,
@@ -98,6 +99,14 @@ def command(
         say,
     )
     _print(result, str(injection.project["name"]))
+
+
+def _tell_untested() -> None:
+    from dockermesh.app.checkup import untested
+    from dockermesh.engine.local import LocalEngine
+
+    if note := untested(LocalEngine()):
+        click.echo(f"{click.style('!', fg='yellow')} {note}", err=True)
 
 
 def _say(line: str) -> None:

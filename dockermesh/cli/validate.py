@@ -11,6 +11,9 @@ from pathlib import Path
 
 import click
 
+from dockermesh.cli.options import output_option
+from dockermesh.cli.tables import print_data
+
 
 @click.command()
 @click.argument("files", nargs=-1, metavar="FILE|DIR|-...")
@@ -23,9 +26,7 @@ import click
     help="As an argument, as istioctl has it.",
 )
 @click.option("-n", "--namespace", default="default", help="Namespace of resources that name none.")
-@click.option(
-    "-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Output format."
-)
+@output_option("text", "json")
 def command(files: tuple[str, ...], more: tuple[str, ...], namespace: str, output: str) -> int:
     """Check Istio resources offline.
 
@@ -44,10 +45,8 @@ def command(files: tuple[str, ...], more: tuple[str, ...], namespace: str, outpu
     readings = validate_documents(_sources((*files, *more)), namespace)
     findings = [finding for reading in readings for finding in reading.findings]
     if output == "json":
-        import json
-
-        click.echo(
-            json.dumps([finding.to_dict() for finding in findings], indent=2, ensure_ascii=False)
+        print_data(
+            [finding.to_dict() for finding in findings], output, indent=2, ensure_ascii=False
         )
     else:
         for finding in findings:

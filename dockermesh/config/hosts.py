@@ -34,6 +34,7 @@ def kubernetes_service(host: str, domain: str = DEFAULT_DOMAIN) -> tuple[str, st
     `reviews.default.svc`).
     """
     rest = host.removesuffix(".").lower()
+    # `reviews.default.svc` resolves in every pod of Kubernetes, by its search list.
     for suffix in (f".{domain}", ".svc"):
         if rest.endswith(suffix):
             parts = rest.removesuffix(suffix).split(".")
@@ -79,4 +80,5 @@ def most_specific(host: str, candidates: Iterable[str]) -> str | None:
     None if none covers.
     """
     covering = [candidate for candidate in candidates if matches(candidate, host)]
+    # A name before any wildcard, and of two wildcards the longer.
     return max(covering, key=lambda c: (not c.startswith("*"), len(c)), default=None)

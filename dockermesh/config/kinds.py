@@ -5,10 +5,15 @@ Classes are named, not imported: a run that meets one kind imports one module.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dockermesh.config.findings import Cursor
+    from dockermesh.config.resource import Resource
 
 NETWORKING = "networking.istio.io"
 SECURITY = "security.istio.io"
@@ -19,8 +24,8 @@ MESH = "mesh.istio.io"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One kind: its names, its versions (preferred first), and where its class and its rules
-    are.
+    """One kind: its names, its versions (preferred first), and where its class and its rules are:
+    `module` is a module of `api/` with the class, and one of `rules/` with the function `rules`.
     """
 
     name: str
@@ -28,6 +33,7 @@ class Kind:
     group: str
     versions: tuple[str, ...]
     module: str
+    rules: str
     short_names: tuple[str, ...] = ()
 
     @property
@@ -49,49 +55,134 @@ class Kind:
         """The dataclass of its spec."""
         return getattr(import_module(f"dockermesh.config.api.{self.module}"), self.name)
 
+    def check(self) -> Callable[[Resource[Any], Cursor], None]:
+        """The function that applies all of its rules. Raises AttributeError if there is none: no
+        kind goes unchecked by mistake.
+        """
+        found: Callable[[Resource[Any], Cursor], None] = getattr(
+            import_module(f"dockermesh.config.rules.{self.module}"), self.rules
+        )
+        return found
 
+
+# One schema in three versions: what is stored in one can be read in another.
 _ALL = ("v1", "v1beta1", "v1alpha3")
+_STABLE = ("v1", "v1beta1")
 KINDS: tuple[Kind, ...] = (
-    Kind("VirtualService", "virtualservices", NETWORKING, _ALL, "virtual_service", ("vs",)),
-    Kind("DestinationRule", "destinationrules", NETWORKING, _ALL, "destination_rule", ("dr",)),
-    Kind("Gateway", "gateways", NETWORKING, _ALL, "gateway", ("gw",)),
-    Kind("ServiceEntry", "serviceentries", NETWORKING, _ALL, "service_entry", ("se",)),
-    Kind("WorkloadEntry", "workloadentries", NETWORKING, _ALL, "workload", ("we",)),
-    Kind("WorkloadGroup", "workloadgroups", NETWORKING, _ALL, "workload", ("wg",)),
-    Kind("Sidecar", "sidecars", NETWORKING, _ALL, "sidecar"),
-    Kind("EnvoyFilter", "envoyfilters", NETWORKING, ("v1alpha3",), "envoy_filter"),
-    Kind("ProxyConfig", "proxyconfigs", NETWORKING, ("v1beta1", "v1"), "proxy_config"),
+    Kind(
+        "VirtualService",
+        "virtualservices",
+        NETWORKING,
+        _ALL,
+        "virtual_service",
+        "check_virtual_service",
+        ("vs",),
+    ),
+    Kind(
+        "DestinationRule",
+        "destinationrules",
+        NETWORKING,
+        _ALL,
+        "destination_rule",
+        "check_destination_rule",
+        ("dr",),
+    ),
+    Kind("Gateway", "gateways", NETWORKING, _ALL, "gateway", "check_gateway", ("gw",)),
+    Kind(
+        "ServiceEntry",
+        "serviceentries",
+        NETWORKING,
+        _ALL,
+        "service_entry",
+        "check_service_entry",
+        ("se",),
+    ),
+    Kind(
+        "WorkloadEntry",
+        "workloadentries",
+        NETWORKING,
+        _ALL,
+        "workload",
+        "check_workload_entry",
+        ("we",),
+    ),
+    Kind(
+        "WorkloadGroup",
+        "workloadgroups",
+        NETWORKING,
+        _ALL,
+        "workload",
+        "check_workload_group",
+        ("wg",),
+    ),
+    Kind("Sidecar", "sidecars", NETWORKING, _ALL, "sidecar", "check_sidecar"),
+    Kind(
+        "EnvoyFilter",
+        "envoyfilters",
+        NETWORKING,
+        ("v1alpha3",),
+        "envoy_filter",
+        "check_envoy_filter",
+    ),
+    Kind(
+        "ProxyConfig",
+        "proxyconfigs",
+        NETWORKING,
+        ("v1beta1", "v1"),
+        "proxy_config",
+        "check_proxy_config",
+    ),
     Kind(
         "PeerAuthentication",
         "peerauthentications",
         SECURITY,
-        ("v1", "v1beta1"),
+        _STABLE,
         "peer_authentication",
+        "check_peer_authentication",
         ("pa",),
     ),
     Kind(
         "AuthorizationPolicy",
         "authorizationpolicies",
         SECURITY,
-        ("v1", "v1beta1"),
+        _STABLE,
         "authorization_policy",
+        "check_authorization_policy",
         ("ap",),
     ),
     Kind(
         "RequestAuthentication",
         "requestauthentications",
         SECURITY,
-        ("v1", "v1beta1"),
+        _STABLE,
         "request_authentication",
+        "check_request_authentication",
         ("ra",),
     ),
-    Kind("Telemetry", "telemetries", TELEMETRY, ("v1", "v1alpha1"), "telemetry", ("telemetry",)),
-    Kind("WasmPlugin", "wasmplugins", EXTENSIONS, ("v1alpha1",), "extensions"),
-    Kind("TrafficExtension", "trafficextensions", EXTENSIONS, ("v1alpha1",), "extensions"),
+    Kind(
+        "Telemetry",
+        "telemetries",
+        TELEMETRY,
+        ("v1", "v1alpha1"),
+        "telemetry",
+        "check_telemetry",
+        ("telemetry",),
+    ),
+    Kind("WasmPlugin", "wasmplugins", EXTENSIONS, ("v1alpha1",), "extensions", "check_wasm_plugin"),
+    Kind(
+        "TrafficExtension",
+        "trafficextensions",
+        EXTENSIONS,
+        ("v1alpha1",),
+        "extensions",
+        "check_traffic_extension",
+    ),
 )
 """The kinds of resources; settings of the mesh are `MESH_CONFIG`."""
 
-MESH_CONFIG = Kind("MeshConfig", "meshconfigs", MESH, ("v1alpha1",), "mesh_config")
+MESH_CONFIG = Kind(
+    "MeshConfig", "meshconfigs", MESH, ("v1alpha1",), "mesh_config", "check_mesh_config"
+)
 """Mesh-wide settings. Istio keeps them in a ConfigMap, so `apiVersion` may be absent and the fields
 at the top.
 """
@@ -133,6 +224,7 @@ _MIXER = {
     "httpapispec": "nothing: API attributes are not supported any more",
     "httpapispecbinding": "nothing: API attributes are not supported any more",
 }
+# Files for old releases still say these.
 _DROPPED = {
     ("config.istio.io", "RouteRule"): "VirtualService",
     ("config.istio.io", "DestinationPolicy"): "DestinationRule",

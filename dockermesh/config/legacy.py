@@ -90,6 +90,7 @@ def _append_headers(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
         (at / name).warn(
             f"is no longer part of Istio's API; taken as headers.{side}.{operation}", DEPRECATED
         )
+        # The new place may be used beside the old one.
         headers = raw.get("headers") or {}
         operations = headers.get(side) or {} if isinstance(headers, dict) else None
         if not isinstance(operations, dict):
@@ -100,6 +101,7 @@ def _append_headers(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
         elif isinstance(value, list) and isinstance(merged, list):
             value = [*merged, *(v for v in value if v not in merged)]
         raw = _without(raw, name) | {"headers": {**headers, side: {**operations, operation: value}}}
+
     return raw
 
 
@@ -107,6 +109,7 @@ def _cors_policy(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
     name, origins = _get(raw, "allow_origin")
     if not name:
         return raw
+
     (at / name).warn("is deprecated, use allowOrigins; taken as exact matches", DEPRECATED)
     rest = _without(raw, name)
     if _get(raw, "allow_origins")[1] is None and isinstance(origins, list):
@@ -129,6 +132,7 @@ def _outlier_detection(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
     name, errors = _get(raw, "consecutive_errors")
     if not name:
         return raw
+
     (at / name).warn(
         "is deprecated, use consecutiveGatewayErrors, as which it is taken, or"
         " consecutive5xxErrors",

@@ -26,12 +26,14 @@ _PARSER_DEPTH = "maximum nesting depth"
 MAX_NODES = 250_000
 _MAX_REPAIRS = 50
 
+# The words of YAML 1.1, as the Go library that Kubernetes uses takes them.
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _TRUE = frozenset({"true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"})
 _FALSE = frozenset({"false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"})
 _INTEGER = re.compile(r"[-+]?(?:0[bB][01_]+|0[oO]?[0-7_]+|0[xX][0-9a-fA-F_]+|0|[1-9][0-9_]*)\Z")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
 _SPECIAL_FLOAT = re.compile(r"([-+]?)\.(inf|Inf|INF)\Z|\.(?:nan|NaN|NAN)\Z")
+# An address that ends with `::` looks to libyaml like a key without value.
 _FLOW_ADDRESS = re.compile(r"(?<=[\[,\s])([0-9A-Fa-f:.]*::)(?=\s*[,\]}])")
 _TAG = "tag:yaml.org,2002:"
 
@@ -96,6 +98,7 @@ def load_documents(text: str | bytes) -> Loaded:
     """Every document in YAML or JSON; empty documents are left out."""
     documents: list[RawDocument] = []
     source = ""
+
     try:
         source = _decoded(text)
         for repair in range(_MAX_REPAIRS + 1):
@@ -112,6 +115,7 @@ def load_documents(text: str | bytes) -> Loaded:
         return Loaded(tuple(documents), Mistake(refused.line, refused.message))
     except yaml.YAMLError as error:
         return Loaded(tuple(documents), _mistake(error, source))
+
     return Loaded(tuple(documents))
 
 
@@ -173,6 +177,7 @@ def _mistake(error: yaml.YAMLError, source: str) -> Mistake:
     message = f"not valid YAML: {context + ': ' if context else ''}{problem}"
     if mark is not None:
         return Mistake(mark.line + 1, message)
+
     position = getattr(error, "position", None)
     return Mistake(source.count("\n", 0, position) + 1 if isinstance(position, int) else 0, message)
 
@@ -234,6 +239,7 @@ class _Builder:
 
     def _count(self, nodes: int, line: int) -> None:
         self._nodes += nodes
+        # Nested aliases can stand for billions of values in a few lines.
         if self._nodes > MAX_NODES:
             raise _Refused(line, f"more than {MAX_NODES} values once its aliases are expanded")
 
@@ -270,6 +276,7 @@ class _Builder:
 
     def _close(self, line: int) -> None:
         done = self._stack.pop()
+        # Own keys win over inherited ones, wherever `<<` stands.
         for source in done.inherited:
             assert isinstance(done.value, LocatedDict)
             for key, value in source.items():
@@ -297,6 +304,7 @@ class _Builder:
         if not self._stack:
             self.root, self.root_line = value, line
             return
+
         top = self._stack[-1]
         if isinstance(top.value, LocatedList):
             top.value.append(value)
@@ -337,6 +345,8 @@ def _plain(text: str) -> Any:
     first = text[0]
     if first.isalpha():
         return True if text in _TRUE else False if text in _FALSE else text
+
+    # No number that anybody means is longer, and Python needs quadratic time for digits.
     if first in "0123456789+-." and len(text) < 64:
         if _INTEGER.match(text):
             return _integer(text)

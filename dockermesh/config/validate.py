@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from dockermesh.config.documents import Reading, read_text
 from dockermesh.config.findings import Finding, Level
@@ -25,12 +26,14 @@ def validate_documents(
             identity = (resource.kind, resource.namespace, resource.name)
             if identity in seen:
                 message = f"is given twice, first at {seen[identity]}; the last one counts"
-                line = resource.location.line
+                twice = Finding(Level.WARNING, message, ("metadata", "name"))
                 extra.append(
-                    Finding(str(resource), file, line, "metadata.name", Level.WARNING, message)
+                    replace(twice, resource=str(resource), file=file, line=resource.location.line)
                 )
+            # The last one counts when the files are applied in turn.
             seen[identity] = str(resource.location)
         if not reading.resources and not reading.findings:
-            extra.append(Finding("", file, 0, "", Level.WARNING, "there is no resource in it"))
+            extra.append(Finding(Level.WARNING, "there is no resource in it", file=file))
         readings.append(Reading(reading.resources, (*reading.findings, *extra)))
+
     return tuple(readings)

@@ -8,7 +8,6 @@ drops the `x-*` keys of services.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from dockermesh.engine.versions import parse_version
 from dockermesh.errors import DockermeshError, EngineError, InputError
 
 INSTALL_COMPOSE = "install Compose v2: https://docs.docker.com/compose/install/linux/"
@@ -162,8 +162,7 @@ def _version(command: tuple[str, ...], environ: Mapping[str, str]) -> tuple[int,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    found = re.match(r"v?(\d+)\.(\d+)", done.stdout.strip())
-    return (int(found[1]), int(found[2])) if done.returncode == 0 and found else None
+    return parse_version(done.stdout.strip()) if done.returncode == 0 else None
 
 
 def _config_error(stderr: str, files: Sequence[str]) -> DockermeshError:

@@ -61,6 +61,7 @@ class TokenGate:
         given = bearer_of(request)
         if hmac.compare_digest(given.encode(), self._token):
             return None
+
         if given:
             self.limit.failed(address)
 

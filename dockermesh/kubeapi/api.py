@@ -13,13 +13,10 @@ from typing import Any
 
 from aiohttp import web
 
-from dockermesh.kubeapi import client_side, managed, patches
 from dockermesh.kubeapi.cache import ObjectCache, Stored
-from dockermesh.kubeapi.checking import check_document, check_envelope
+from dockermesh.kubeapi.checking import check_envelope
 from dockermesh.kubeapi.conditions import State
-from dockermesh.kubeapi.managed import Manager
-from dockermesh.kubeapi.objects import check_preconditions, generated_name, stamp
-from dockermesh.kubeapi.placing import apply_conflict, deleted, place, quoted
+from dockermesh.kubeapi.objects import check_preconditions, generated_name
 from dockermesh.kubeapi.request import (
     APPLY_PATCH,
     JSON,
@@ -32,14 +29,22 @@ from dockermesh.kubeapi.request import (
     read_body,
     read_call,
 )
+from dockermesh.kubeapi.revisions import (
+    Application,
+    Completion,
+    Patch,
+    Replacement,
+    Revision,
+    Rewrite,
+)
 from dockermesh.kubeapi.selectors import parse_selectors
 from dockermesh.kubeapi.served import NAMESPACE, SECRET
 from dockermesh.kubeapi.status import (
-    Cause,
-    Failure,
+    StatusCause,
+    StatusError,
     already_exists,
     bad_request,
-    conflict,
+    deleted,
     invalid,
     not_found,
     unavailable,
@@ -48,10 +53,8 @@ from dockermesh.kubeapi.tables import table, wants_table
 from dockermesh.kubeapi.vault import Vault
 from dockermesh.kubeapi.view import View
 from dockermesh.kubeapi.watching import WatchRequest, serve_watch, start_of
-from dockermesh.kubeapi.writer import Writer, Written
+from dockermesh.kubeapi.writer import Compute, Writer, Written
 
-Change = Callable[[Stored], tuple[dict[str, Any], Manager, Any]]
-"""From an object: the new one, who makes it, and what was applied (None: no apply)."""
 _MAX_WARNINGS = 20
 
 
@@ -76,6 +79,7 @@ class Api:
     ) -> None:
         self._writer = writer
         self._vault = vault
+        self._complete = Completion(view, vault)
         self._cache = cache
         self._view = view
         self._why_unread = why_unread
@@ -97,16 +101,19 @@ class Api:
         matches = parse_selectors(
             call.query.get("labelSelector", ""), call.query.get("fieldSelector", "")
         )
+        # kubectl asks for a table unless it was told -o yaml or json.
         as_table = wants_table(request.headers.get("Accept", ""))
         include = call.query.get("includeObject", "Metadata")
         if call.query.get("watch") in {"true", "1", ""} and "watch" in call.query:
             return await serve_watch(
                 request, self._cache, self._watch(call, matches, as_table, include)
             )
+
         version = str(self._cache.version)
         found = [d for d in self._documents(call) if matches is None or matches(d)]
         if as_table:
             return web.json_response(table(call.served, found, version, include))
+
         return web.json_response(
             {
                 "apiVersion": call.api_version,
@@ -146,6 +153,7 @@ class Api:
         )
 
     def _documents(self, call: Call) -> Iterator[dict[str, Any]]:
+        # A list shows one moment, whatever is written meanwhile.
         objects = dict(self._cache.objects)
         self._view.forget(objects)
         if call.served is NAMESPACE:
@@ -177,161 +185,90 @@ class Api:
         )
         document = check_envelope(body, call.served, call.version)
         metadata = document["metadata"]
+        # It would be a precondition on an object that does not exist yet.
         if metadata.get("resourceVersion"):
             raise bad_request("resourceVersion should not be set on objects to be created")
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = generated_name(metadata["generateName"])
         if not metadata.get("name"):
-            raise invalid(
-                replace(call, name="").target,
-                [
-                    Cause(
-                        "metadata.name",
-                        "Required value: name or generateName is required",
-                        "FieldValueRequired",
-                    )
-                ],
-            )
+            text = "Required value: name or generateName is required"
+            cause = StatusCause("metadata.name", text, "FieldValueRequired")
+            raise invalid(replace(call, name="").target, [cause])
+
         call = replace(call, name=metadata["name"])
-        place(document, call)
+        call.place(document)
+        revision = Revision(document, call.manager())
         warnings: list[str] = []
 
         def compute(current: Stored | None) -> dict[str, Any]:
             if current is not None:
                 raise already_exists(call.target)
-            return self._complete(call, document, None, call.manager(), None, warnings)
+            return self._complete(call, revision, None, warnings)
 
-        written = await self._writer.write(
-            call.key, call.target, compute, call.actor, dry_run=call.is_dry_run
-        )
-        return self._answer(request, call, written, warnings)
+        return self._answer(request, call, await self._write(call, compute), warnings)
 
     async def replace(self, request: web.Request) -> web.StreamResponse:
         """PUT of an object that exists."""
         call = self._call(request)
         _, body = await read_body(request, JSON, YAML)
         document = check_envelope(body, call.served, call.version)
-        place(document, call)
-
-        def change(current: Stored) -> tuple[dict[str, Any], Manager, Any]:
-            return document, call.manager(), None
-
-        return await self._update(request, call, change)
+        call.place(document)
+        return await self._update(request, call, Replacement(call, document))
 
     async def patch(self, request: web.Request) -> web.StreamResponse:
         """PATCH by a merge patch, a JSON patch or an apply."""
         call = self._call(request)
         accepted = [MERGE_PATCH, JSON_PATCH, APPLY_PATCH]
         if not call.served.group:
-            accepted.append(
-                STRATEGIC_PATCH
-            )  # the same as a merge patch, as all fields are mappings of texts
+            # kubectl patches the kinds that it knows itself so. It is the same as a merge patch, as
+            # all fields of Namespaces and Secrets are mappings of texts.
+            accepted.append(STRATEGIC_PATCH)
         kind, body = await read_body(request, *accepted)
         if kind == APPLY_PATCH:
             return await self._apply(request, call, body)
 
-        def change(current: Stored) -> tuple[dict[str, Any], Manager, Any]:
-            live = self._view(call.served, call.version, call.key, current)
-            try:
-                changed = (
-                    patches.apply_operations(live, body)
-                    if kind == JSON_PATCH
-                    else patches.merge(live, body)
-                )
-            except patches.PatchError as error:
-                raise invalid(call.target, [Cause("patch", str(error))]) from error
-            document = check_envelope(changed, call.served, call.version)
-            place(document, call)
-            return document, call.manager(), None
-
-        return await self._update(request, call, change)
+        return await self._update(request, call, Patch(call, self._view, kind, body))
 
     async def _apply(self, request: web.Request, call: Call, body: Any) -> web.StreamResponse:
         applied = check_envelope(body, call.served, call.version)
-        place(applied, call)
+        call.place(applied)
         if applied["metadata"].pop("managedFields", None):
             raise bad_request("metadata.managedFields must be nil")
-        manager = call.applier()
-        force = call.query.get("force") in {"true", "1"}
-        warnings: list[str] = []
 
-        def change(current: Stored) -> tuple[dict[str, Any], Manager, Any]:
-            live = self._view(call.served, call.version, call.key, current)
-            live.pop("status", None)
-            merged, conflicts = managed.merge_applied(live, applied, manager.name)
-            if (
-                conflicts
-                and not force
-                and not client_side.are_taken_over(live, conflicts, manager.name)
-            ):
-                raise apply_conflict(call, conflicts)
-            client_side.keep_current(merged, applied, manager.name)
-            metadata = merged["metadata"]
-            metadata["resourceVersion"] = applied["metadata"].get("resourceVersion", "")
-            metadata["uid"] = applied["metadata"].get("uid", "")
-            return merged, manager, applied
+        application = Application(call, self._view, applied, call.applier())
+        warnings: list[str] = []
+        compute = self._computing(call, application, warnings)
+        written = await self._write(call, compute)
+        return self._answer(request, call, written, warnings)
+
+    async def _update(
+        self, request: web.Request, call: Call, rewrite: Rewrite
+    ) -> web.StreamResponse:
+        warnings: list[str] = []
+        written = await self._write(call, self._computing(call, rewrite, warnings))
+        return self._answer(request, call, replace(written, created=False), warnings)
+
+    async def _write(self, call: Call, compute: Compute) -> Written:
+        return await self._writer.write(
+            call.key, call.target, compute, call.actor, dry_run=call.is_dry_run
+        )
+
+    def _computing(self, call: Call, rewrite: Rewrite, warnings: list[str]) -> Compute:
+        """How the writer gets the new document; `warnings` are those of its last attempt."""
 
         def compute(current: Stored | None) -> dict[str, Any]:
             warnings.clear()
             known = self._or_implicit(call, current)
             if known is not None:
-                return self._changed(call, known, change, warnings)
-            if applied["metadata"].get("uid"):
-                raise conflict(call.target, "uid mismatch: the object does not exist")
-            return self._complete(call, applied, None, manager, applied, warnings)
-
-        written = await self._writer.write(
-            call.key, call.target, compute, call.actor, dry_run=call.is_dry_run
-        )
-        return self._answer(request, call, written, warnings)
-
-    async def _update(self, request: web.Request, call: Call, change: Change) -> web.StreamResponse:
-        warnings: list[str] = []
-
-        def compute(current: Stored | None) -> dict[str, Any]:
-            warnings.clear()
-            known = self._or_implicit(call, current)
-            if known is None:
+                revision = rewrite(known)
+                check_preconditions(revision.document["metadata"], known, call.key, call.target)
+            elif isinstance(rewrite, Application):
+                revision = rewrite.created()
+            else:
                 raise not_found(call.target)
-            return self._changed(call, known, change, warnings)
+            return self._complete(call, revision, known, warnings)
 
-        written = await self._writer.write(
-            call.key, call.target, compute, call.actor, dry_run=call.is_dry_run
-        )
-        return self._answer(request, call, replace(written, created=False), warnings)
-
-    def _changed(
-        self, call: Call, current: Stored, change: Change, warnings: list[str]
-    ) -> dict[str, Any]:
-        document, manager, applied = change(current)
-        check_preconditions(document["metadata"], current, call.key, call.target)
-        return self._complete(call, document, current, manager, applied, warnings)
-
-    def _complete(
-        self,
-        call: Call,
-        document: dict[str, Any],
-        current: Stored | None,
-        manager: Manager,
-        applied: Any,
-        warnings: list[str],
-    ) -> dict[str, Any]:
-        """The document as it is stored."""
-        before = self._view.opened(call.key, current) if current is not None else None
-        checked = check_document(document, call.served, call.validation)
-        warnings += checked.warnings
-        result = {**checked.document, "metadata": dict(checked.document["metadata"])}
-        stamp(result, before, call.key)
-        if before is not None and not isinstance(result["metadata"].get("managedFields"), list):
-            result["metadata"]["managedFields"] = (before.get("metadata") or {}).get(
-                "managedFields"
-            ) or []
-        managed.record(before, result, manager, applied)
-        if call.served is SECRET and self._vault is not None:
-            return self._vault.close(
-                result, current.resource if current is not None else None, call.key
-            )
-        return result
+        return compute
 
     # removing
     # ----------------------------------------------------------------------------------------------
@@ -340,14 +277,15 @@ class Api:
         """DELETE of an object; of a namespace: with all that is in it."""
         call = self._call(request)
         options = await _delete_options(request)
+        # kubectl says it in the body, other clients in the query.
         dry_run = call.is_dry_run or "All" in (options.get("dryRun") or ())
         if call.served is NAMESPACE:
             implicit = self._current(call)
             await self._empty_namespace(call, dry_run)
             if implicit is not None and call.key not in self._cache.objects:
-                return web.json_response(deleted(call, implicit))
+                return web.json_response(_removed(call, implicit))
         written = await self._remove(call, options.get("preconditions") or {}, dry_run)
-        return web.json_response(deleted(call, written))
+        return web.json_response(_removed(call, written))
 
     async def delete_collection(self, request: web.Request) -> web.StreamResponse:
         """DELETE of what selectors find in a namespace."""
@@ -358,13 +296,16 @@ class Api:
             call.query.get("labelSelector", ""), call.query.get("fieldSelector", "")
         )
         if call.served is NAMESPACE:
-            raise Failure(405, "MethodNotAllowed", "namespaces are deleted one by one")
+            # As in Kubernetes; each would take with it all that is in it.
+            raise StatusError(405, "MethodNotAllowed", "namespaces are deleted one by one")
+
         found = [d for d in self._documents(call) if matches is None or matches(d)]
         for document in found:
             metadata = document["metadata"]
             await self._remove(
                 replace(call, namespace=metadata["namespace"], name=metadata["name"]), {}, dry_run
             )
+
         return web.json_response(
             {
                 "apiVersion": call.api_version,
@@ -384,8 +325,9 @@ class Api:
         return await self._writer.write(call.key, call.target, compute, call.actor, dry_run=dry_run)
 
     async def _empty_namespace(self, call: Call, dry_run: bool) -> None:
+        # As in Kubernetes: it is where everything goes that names none.
         if call.name == "default":
-            raise Failure(
+            raise StatusError(
                 403,
                 "Forbidden",
                 f"{call.target.title} is forbidden: this namespace may not be deleted",
@@ -408,7 +350,7 @@ class Api:
             )
         call = read_call(request)
         if call.served is SECRET and self._vault is None:
-            raise Failure(
+            raise StatusError(
                 403,
                 "Forbidden",
                 "Secrets are served only where the API wants a token (--api-auth token)",
@@ -420,7 +362,7 @@ class Api:
     ) -> web.StreamResponse:
         response = self._show(request, call, written, 201 if written.created else 200)
         for text in warnings[:_MAX_WARNINGS]:
-            response.headers.add("Warning", f'299 - "{quoted(text)}"')
+            response.headers.add("Warning", f'299 - "{_quoted(text)}"')
         return response
 
     def _show(
@@ -433,6 +375,16 @@ class Api:
                 call.served, [document], version, call.query.get("includeObject", "Metadata")
             )
         return web.json_response(document, status=code)
+
+
+def _removed(call: Call, stored: Stored) -> dict[str, Any]:
+    return deleted(call.target, (stored.resource.get("metadata") or {}).get("uid", ""))
+
+
+def _quoted(text: str) -> str:
+    """A text within a quoted string of a header."""
+    plain = "".join(c if c.isprintable() else " " for c in text)[:500]
+    return plain.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _implicit(name: str) -> _Implicit:

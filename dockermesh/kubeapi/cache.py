@@ -91,6 +91,7 @@ class ObjectCache:
             self._oldest = reached
         else:
             self._record(objects, reached)
+
         self._objects, self._version, self.is_read = objects, reached, True
         self._wake()
 
@@ -107,6 +108,7 @@ class ObjectCache:
         for offset, change in enumerate(self._changes):
             if change.reached > version:
                 return self._dropped + offset
+        # Nothing has changed since that version.
         return self.end
 
     async def wait(self) -> None:
@@ -143,6 +145,7 @@ class ObjectCache:
             new = objects.get(key)
             if new is None or _uid(new) != _uid(old):
                 gone.append(key)
+
         changed = [key for key, new in objects.items() if new.version != self.version_of(key)]
         changed.sort(key=lambda key: objects[key].version)
         # Removals come first, at a version before the first change: who resumes after one gets all

@@ -19,7 +19,7 @@ State = tuple[tuple[str, bool, str], ...]
 """Conditions without their messages: the name, whether it holds, and the reason in one word."""
 
 
-class Outcome(Protocol):
+class MeshProgress(Protocol):
     """What the mesh has made of the stored objects."""
 
     def counts(self) -> tuple[int, int, int]:
@@ -35,8 +35,8 @@ class Outcome(Protocol):
 class Conditions:
     """Conditions of objects, and since when each of them has been as it is."""
 
-    def __init__(self, outcome: Outcome | None = None) -> None:
-        self._outcome = outcome
+    def __init__(self, progress: MeshProgress | None = None) -> None:
+        self._progress = progress
         self._problems: dict[str, tuple[Stored, list[str]]] = {}
         self._since: dict[tuple[str, str], tuple[bool, str]] = {}
 
@@ -73,8 +73,8 @@ class Conditions:
         problems = self._problems_of(key, stored)
         namespace, name = key.split("/")[-2:]
         found = [self._accepted(problems, f"{kind} {namespace}/{name}")]
-        if self._outcome is not None:
-            found.append(_programmed(self._outcome, key, stored, is_valid=not problems))
+        if self._progress is not None:
+            found.append(_programmed(self._progress, key, stored, is_valid=not problems))
         return found
 
     def _problems_of(self, key: str, stored: Stored) -> list[str]:
@@ -86,7 +86,7 @@ class Conditions:
     def _accepted(self, problems: Sequence[str], resource: str) -> tuple[str, bool, str, str]:
         if problems:
             return "Accepted", False, "Invalid", "; ".join(problems)
-        faults = self._outcome.faults(resource) if self._outcome is not None else ()
+        faults = self._progress.faults(resource) if self._progress is not None else ()
         if faults:
             return "Accepted", False, faults[0][0], "; ".join(message for _, message in faults)
         return "Accepted", True, "Valid", ""
@@ -105,25 +105,27 @@ class Conditions:
 
 
 def _programmed(
-    outcome: Outcome, key: str, stored: Stored, *, is_valid: bool
+    progress: MeshProgress, key: str, stored: Stored, *, is_valid: bool
 ) -> tuple[str, bool, str, str]:
     """How far the proxies are with the mesh's config as a whole, of which the object is a part."""
-    connected, pending, refused = outcome.counts()
+    connected, pending, refused = progress.counts()
     if not is_valid:
         return "Programmed", False, "Invalid", f"0/{connected} proxies have it, as it is not valid"
-    if not outcome.has_taken(key, stored.version):
+    if not progress.has_taken(key, stored.version):
         return (
             "Programmed",
             False,
             "Pending",
             f"0/{connected} proxies have it: it is not translated yet",
         )
+
     reason = "Refused" if refused else "Pending" if pending else "Programmed"
     text = (
         f"{connected - pending - refused}/{connected} proxies run the latest configuration of the"
         " mesh"
     )
     text += f"; {refused} refused it (see dockermesh proxy-status)" if refused else ""
+
     return "Programmed", not pending and not refused, reason, text
 
 

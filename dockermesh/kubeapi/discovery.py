@@ -25,6 +25,7 @@ def group_list() -> dict[str, Any]:
     found = []
     for group in groups():
         entry = group_object(group)
+        # Within a list, a group has no kind of its own.
         found.append({k: v for k, v in entry.items() if k not in {"kind", "apiVersion"}})
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": found}
 
@@ -57,6 +58,7 @@ def _resource(served: Served) -> dict[str, Any]:
         "singularName": served.singular,
         "namespaced": served.namespaced,
         "kind": served.kind,
+        # `kubectl api-resources --verbs` and garbage collectors go by these.
         "verbs": list(VERBS),
     }
     if served.short_names:
@@ -93,6 +95,7 @@ def version_info(version: str) -> dict[str, Any]:
     return {
         "major": "1",
         "minor": "32",
+        # kubectl warns when this is more than one minor version from its own.
         "gitVersion": f"v1.32.0+dockermesh-{version}",
         "gitCommit": "",
         "gitTreeState": "clean",

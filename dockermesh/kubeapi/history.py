@@ -41,7 +41,7 @@ class Actor:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ObjectChange:
     """One object of an entry; `before` is None where it was created. `action` is created,
     configured or deleted.
     """
@@ -58,14 +58,14 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class HistoryEntry:
     """One change of the config."""
 
     number: int
     time: str
     who: str
     command: str
-    changes: tuple[Change, ...] = ()
+    changes: tuple[ObjectChange, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON, without the documents."""
@@ -108,39 +108,44 @@ class History:
         numbers = sorted(
             int(folder) for folder in await self._documents.folders() if folder.isdigit()
         )
+        # Numbers only grow, so that one that somebody noted stays the same change.
         number = (numbers[-1] if numbers else 0) + 1
         head = {"time": now(), "who": by.who, "command": by.command}
         while not await self._documents.create(f"{number:010d}/entry", head):
             number += 1  # another control plane was faster
+        # Removed by whoever adds one: there is no other process that would.
         for old in (n for n in numbers if n <= number - KEPT):
             await self._documents.remove(f"{old:010d}")
         if by.session:
             self._sessions[by.session] = number
             while len(self._sessions) > _SESSIONS:
                 del self._sessions[next(iter(self._sessions))]
+
         return number
 
-    async def entries(self) -> list[Entry]:
+    async def entries(self) -> list[HistoryEntry]:
         """All entries that are kept, the oldest first. Raises RegistryError if the store cannot be
         read.
         """
         heads: dict[int, Document] = {}
-        changes: dict[int, list[Change]] = {}
+        changes: dict[int, list[ObjectChange]] = {}
         for path, document in sorted((await self._documents.read()).items()):
             folder, _, rest = path.partition("/")
+            # Others may keep things in the same store.
             if not folder.isdigit() or not isinstance(document, dict):
                 continue
             if rest == "entry":
                 heads[int(folder)] = document
             elif rest.startswith("change/") and rest.count("/") >= 4:
-                change = Change(
+                change = ObjectChange(
                     rest.removeprefix("change/"),
                     str(document.get("action")),
                     document.get("before"),
                 )
                 changes.setdefault(int(folder), []).append(change)
+
         return [
-            Entry(
+            HistoryEntry(
                 n,
                 str(h.get("time")),
                 str(h.get("who")),
@@ -151,7 +156,7 @@ class History:
         ]
 
 
-def undone(entries: Iterable[Entry], number: int) -> dict[str, Document | None]:
+def undone(entries: Iterable[HistoryEntry], number: int) -> dict[str, Document | None]:
     """What the objects that were changed after `number` were then; None where they did not
     exist.
     """

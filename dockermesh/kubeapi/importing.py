@@ -35,9 +35,11 @@ async def take_over(
     document: Mapping[str, Any],
     history: History | None = None,
 ) -> None:
-    """Store a valid document. Raises Failure if the store cannot take it."""
+    """Store a valid document. Raises StatusError if the store cannot take it."""
+    # Else what is stored already would be taken for absent, and be created anew.
     while not cache.is_read:
         await cache.wait()
+    # A file may have been exported from another mesh.
     metadata = {k: v for k, v in document["metadata"].items() if k not in {"uid", "managedFields"}}
     metadata["namespace"] = metadata.get("namespace") or "default"
     wanted = {**{k: v for k, v in document.items() if k != "status"}, "metadata": metadata}

@@ -15,6 +15,7 @@ from typing import Any
 Path = tuple[str, ...]
 APPLY = "Apply"
 UPDATE = "Update"
+# As in Kubernetes, nobody manages what names an object or only the server sets.
 _SYSTEM = frozenset(
     {
         "name",
@@ -74,34 +75,47 @@ def merge_applied(
 ) -> tuple[dict[str, Any], list[Conflict]]:
     """`live` with what `manager` applies, and the fields in which that overrides others."""
     entries = _entries(live)
-    mine, wanted = _fields(_find(entries, manager, APPLY)), fields_of(applied)
+    mine = {p for e in entries if _is_of(e, manager, APPLY) for p in _fields(e)}
     others = {
         (str(e.get("manager", "")), str(e.get("operation", ""))): _fields(e)
         for e in entries
-        if (e.get("manager"), e.get("operation")) != (manager, APPLY)
+        if not _is_of(e, manager, APPLY)
     }
+    wanted = fields_of(applied)
+
     result: dict[str, Any] = copy.deepcopy(dict(live))
     conflicts = []
     for path in sorted(wanted):
-        value = get(applied, path)
-        if value == {} and isinstance(get(live, path), Mapping):
-            # to apply an empty mapping is to want nothing in it, not to remove what others have
-            # there
+        value, present = get(applied, path), get(live, path)
+        if value == {} and isinstance(present, Mapping):
+            # To apply an empty mapping is to want nothing in it, not to remove what others have
+            # there.
             continue
-        if get(live, path) != value:
+        if present != value:
             conflicts += [
                 Conflict(path, name)
                 for (name, _), fields in others.items()
                 if path in fields or _below(path, fields)
             ]
         put(result, path, copy.deepcopy(value))
-    kept = set().union(*others.values()) if others else set()
+
+    _remove_abandoned(result, mine - wanted, applied, others.values())
+    return result, conflicts
+
+
+def _remove_abandoned(
+    result: dict[str, Any],
+    abandoned: set[Path],
+    applied: Mapping[str, Any],
+    others: Iterable[set[Path]],
+) -> None:
+    """Drop what the manager applied before and no longer does, unless others manage it, too."""
+    kept = set().union(*others)
     # A field that became a mapping, or the reverse, is there under another path.
-    replaced = {path for path in wanted if get(applied, path) != {}}
-    for path in mine - wanted - kept:
+    replaced = {path for path in fields_of(applied) if get(applied, path) != {}}
+    for path in abandoned - kept:
         if not _below(path, replaced):
             drop(result, path)
-    return result, conflicts
 
 
 def _below(path: Path, fields: Iterable[Path]) -> bool:
@@ -115,37 +129,57 @@ def record(
     """Write into `after` who manages what, after `manager` changed `before` into it; `applied` is
     what was applied.
     """
-    entries = [e for e in _entries(after) if isinstance(e, dict)]
-    now = fields_of(after)
-    old = before or {}
+    now, old = fields_of(after), before or {}
     changed = {path for path in now if get(old, path) != get(after, path)}
-    owned = fields_of(applied) if manager.operation == APPLY else changed
-    result = []
-    seen = False
-    for entry in entries:
-        own = (entry.get("manager"), entry.get("operation")) == (manager.name, manager.operation)
-        if own and not changed and manager.operation == UPDATE:
-            result.append(entry)
-            seen = True
-            continue
-        fields = _fields(entry)
-        if own:
-            fields = owned if manager.operation == APPLY else (fields | owned)
-            seen = True
+    owned = now & (fields_of(applied) if manager.operation == APPLY else changed)
+
+    result: list[dict[str, Any]] = []
+    is_known = False
+    for entry in _entries(after):
+        if _is_of(entry, manager.name, manager.operation):
+            is_known = True
+            result += _renewed(entry, manager, _Fields(now, changed, owned))
         else:
-            fields = fields - changed
-        fields &= now
-        if own and fields and (fields != _fields(entry) or changed):
-            result.append(_entry(manager, fields))
-        elif fields:
-            result.append(
-                entry if fields == _fields(entry) else {**entry, "fieldsV1": _encode(fields)}
-            )
-    if not seen and owned & now:
-        result.append(_entry(manager, owned & now))
+            # Who changes a value becomes its manager, and the others lose it.
+            result += _reduced(entry, (_fields(entry) - changed) & now)
+    if owned and not is_known:
+        result.append(_entry(manager, owned))
+
     after["metadata"]["managedFields"] = result
     if not result:
         del after["metadata"]["managedFields"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """Fields after a change: all that are there, those with another value, and the writer's own."""
+
+    now: set[Path]
+    changed: set[Path]
+    owned: set[Path]
+
+
+def _renewed(entry: dict[str, Any], manager: Manager, fields: _Fields) -> list[dict[str, Any]]:
+    """The writer's entry, as it is now."""
+    is_apply = manager.operation == APPLY
+    if not is_apply and not fields.changed:
+        return [entry]
+
+    # An apply says all that its manager wants; an update adds to what it changed before.
+    known = _fields(entry)
+    own = (fields.owned if is_apply else known | fields.owned) & fields.now
+    if not own:
+        return []
+    # Applying the same again leaves the time: `kubectl apply` in a loop must change nothing.
+    is_same = own == known and not fields.changed
+    return [entry if is_same else _entry(manager, own)]
+
+
+def _reduced(entry: dict[str, Any], fields: set[Path]) -> list[dict[str, Any]]:
+    """Another's entry with what is left of its fields; none if nothing is."""
+    if not fields:
+        return []
+    return [entry if fields == _fields(entry) else {**entry, "fieldsV1": _encode(fields)}]
 
 
 def _entry(manager: Manager, fields: set[Path]) -> dict[str, Any]:
@@ -164,11 +198,9 @@ def _entries(document: Mapping[str, Any]) -> list[Any]:
     return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
 
 
-def _find(entries: Iterable[Mapping[str, Any]], manager: str, operation: str) -> Mapping[str, Any]:
-    for entry in entries:
-        if (entry.get("manager"), entry.get("operation")) == (manager, operation):
-            return entry
-    return {}
+def _is_of(entry: Mapping[str, Any], manager: str, operation: str) -> bool:
+    # One name may manage twice: once by applying and once by updating.
+    return (entry.get("manager"), entry.get("operation")) == (manager, operation)
 
 
 def _encode(fields: Iterable[Path]) -> dict[str, Any]:
@@ -176,6 +208,7 @@ def _encode(fields: Iterable[Path]) -> dict[str, Any]:
     for path in sorted(fields):
         node = tree
         for part in path:
+            # FieldsV1 marks names of fields so; list items would have other marks.
             node = node.setdefault(f"f:{part}", {})
     return tree
 
@@ -227,6 +260,7 @@ def drop(document: dict[str, Any], path: Path) -> None:
         if not isinstance(node, dict):
             return
         parents.append(node)
+
     parents[-1].pop(path[-1], None)
     for depth in range(len(parents) - 1, 1, -1):
         if parents[depth]:

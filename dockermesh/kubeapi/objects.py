@@ -14,7 +14,9 @@ from typing import Any
 
 from dockermesh.kubeapi.cache import Stored
 from dockermesh.kubeapi.status import Target, conflict
+from dockermesh.model.times import time_text
 
+# Kubernetes' letters: without vowels they make no words.
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 _KEPT = ("uid", "creationTimestamp", "generation")
 
@@ -23,11 +25,12 @@ def now(ago_s: float = 0.0) -> str:
     """The time as Kubernetes writes it, or that of so many seconds ago; such texts are ordered as
     their times are.
     """
-    return (datetime.now(UTC) - timedelta(seconds=ago_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return time_text(datetime.now(UTC) - timedelta(seconds=ago_s))
 
 
 def generated_name(prefix: str) -> str:
     """A name from `generateName`."""
+    # 63 characters are the most that a label may have.
     return prefix[:58] + "".join(secrets.choice(_LETTERS) for _ in range(5))
 
 
@@ -35,10 +38,12 @@ def stamp(document: dict[str, Any], before: Mapping[str, Any] | None, key: str) 
     """Set what only the server sets, in place."""
     metadata = document["metadata"]
     metadata.pop("resourceVersion", None)
+    # Kubernetes does not fill it in since 1.20, but old exports have it.
     metadata.pop("selfLink", None)
     if before is None:
         metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": now(), "generation": 1}
         return
+
     old = before.get("metadata") or {}
     for field in _KEPT:
         metadata.pop(field, None)
@@ -46,6 +51,7 @@ def stamp(document: dict[str, Any], before: Mapping[str, Any] | None, key: str) 
     if old.get("creationTimestamp"):
         metadata["creationTimestamp"] = old["creationTimestamp"]
     generation = old.get("generation")
+    # Objects that came by another way have none.
     generation = generation if isinstance(generation, int) else 1
     metadata["generation"] = generation + (content(before) != content(document))
 
@@ -63,7 +69,7 @@ def derived_uid(key: str) -> str:
 def check_preconditions(
     metadata: Mapping[str, Any], stored: Stored, key: str, target: Target
 ) -> None:
-    """Refuse a write that is based on another version or another object. Raises Failure (409)."""
+    """Refuse a write that is based on another version or object. Raises StatusError (409)."""
     version, uid = metadata.get("resourceVersion"), metadata.get("uid")
     if version and version != str(stored.version):
         raise conflict(target)

@@ -31,6 +31,10 @@ _SCALARS: dict[Any, dict[str, Any]] = {
 }
 
 
+_ANYTHING = {"x-kubernetes-preserve-unknown-fields": True}
+"""Free-form data, such as Envoy's own messages in an EnvoyFilter."""
+
+
 def index() -> dict[str, Any]:
     """`/openapi/v3`."""
     paths = [
@@ -97,10 +101,13 @@ def _kind_schema(served: Served, version: str) -> dict[str, Any]:
             "data": texts,
             "stringData": texts,
         }
+        # A Secret has none.
         del properties["status"]
+
     if served.definition is not None:
         properties["spec"] = message_schema(served.definition.spec_class())
         description = properties["spec"].get("description", "")
+
     return {
         "type": "object",
         "description": description,
@@ -150,36 +157,42 @@ def _description(cls: Any) -> str:
 
 def _schema(annotation: Any) -> dict[str, Any]:
     origin = get_origin(annotation)
-    if origin is Annotated:
-        inner, *limits = get_args(annotation)
-        schema = _schema(inner)
-        for limit in limits:
-            schema = schema | _limit(limit, schema.get("type", ""))
-        return schema
-    if origin in (Union, types.UnionType):
-        return _schema(next(a for a in get_args(annotation) if a is not types.NoneType))
-    if origin is tuple:
-        items = _schema(get_args(annotation)[0])
-        return {
-            "type": "array",
-            "items": items,
-            **({"description": d} if (d := items.get("description")) else {}),
-        }
-    if origin is not None and issubclass(origin, Mapping):
-        value = get_args(annotation)[1]
-        if value is Any:
-            return {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-        return {"type": "object", "additionalProperties": _schema(value)}
+    if origin is not None:
+        return _generic_schema(origin, get_args(annotation))
     if annotation in _SCALARS:
         return dict(_SCALARS[annotation])
     if isinstance(annotation, type) and issubclass(annotation, StrEnum):
         values = [member.value for member in annotation]
+        # The words of Istio's own definitions.
         text = f"{_description(annotation)} Valid Options: {', '.join(values)}"
         return {"type": "string", "description": text, "enum": values}
     if is_dataclass(annotation):
         cls: Any = annotation
         return message_schema(cls)
-    return {"x-kubernetes-preserve-unknown-fields": True}
+    return dict(_ANYTHING)
+
+
+def _generic_schema(origin: Any, arguments: tuple[Any, ...]) -> dict[str, Any]:
+    if origin is Annotated:
+        inner, *limits = arguments
+        schema = _schema(inner)
+        for limit in limits:
+            schema = schema | _limit(limit, schema.get("type", ""))
+        return schema
+    if origin in (Union, types.UnionType):
+        # `X | None`: an absent field, which OpenAPI says by not requiring it.
+        return _schema(next(a for a in arguments if a is not types.NoneType))
+    if origin is tuple:
+        items = _schema(arguments[0])
+        described = {"description": items["description"]} if items.get("description") else {}
+        return {"type": "array", "items": items, **described}
+    if issubclass(origin, Mapping):
+        value = arguments[1]
+        if value is Any:
+            return {"type": "object", **_ANYTHING}
+        return {"type": "object", "additionalProperties": _schema(value)}
+
+    return dict(_ANYTHING)
 
 
 def _limit(limit: Any, kind: str) -> dict[str, Any]:
@@ -191,6 +204,7 @@ def _limit(limit: Any, kind: str) -> dict[str, Any]:
     if isinstance(limit, AtLeast):
         return {"description": f"A duration of at least {limit.minimum.total_seconds():g}s."}
     if isinstance(limit, Length):
+        # JSON Schema has a word of its own for each type.
         word = {"string": "Length", "array": "Items"}.get(kind, "Properties")
         found: dict[str, Any] = {f"min{word}": limit.low} if limit.low else {}
         return found | ({f"max{word}": limit.high} if limit.high < 2**31 else {})
@@ -231,10 +245,12 @@ def _paths(served: Served, version: str, name: str) -> dict[str, Any]:
             "parameters": [_parameter(n) for n in names],
         },
     }
+
     if served.namespaced:
         found[f"{root}/{served.plural}"] = {
             "get": _operation(served, version, "list", f"{name}List")
         }
+
     return found
 
 
@@ -263,6 +279,7 @@ def _operation(
             }
             for n, d in _QUERY.items()
         ]
+
     return operation
 
 

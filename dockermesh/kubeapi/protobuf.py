@@ -23,9 +23,10 @@ _KEY, _VALUE = 1, 2  # of an entry of a map
 
 
 def read_protobuf(data: bytes) -> dict[str, Any]:
-    """The Namespace or Secret in a request's body. Raises Failure (400)."""
+    """The Namespace or Secret in a request's body. Raises StatusError (400)."""
     if not data.startswith(_MAGIC):
         raise bad_request("the body is no protobuf of Kubernetes")
+
     try:
         unknown = data[len(_MAGIC) :]
         raw = _last(unknown, _RAW)
@@ -43,6 +44,7 @@ def read_protobuf(data: bytes) -> dict[str, Any]:
             document |= {"data": data_, "type": _last(raw, _TYPE).decode()}
     except ValueError as error:
         raise bad_request(f"the body cannot be decoded: {error}") from error
+
     return document
 
 
@@ -55,6 +57,7 @@ def _map(data: bytes, number: int) -> dict[str, bytes]:
 
 
 def _last(data: bytes, wanted: int) -> bytes:
+    # protobuf: of a field that is given twice, the last one counts.
     return next((value for number, value in reversed(list(_fields(data))) if number == wanted), b"")
 
 
@@ -66,6 +69,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
         wire = tag & 7
         if wire == 0:
             _, at = _varint(data, at)
+        # Fixed numbers of 64 and 32 bits.
         elif wire in (1, 5):
             at += 8 if wire == 1 else 4
         elif wire == 2:

@@ -1,5 +1,5 @@
 """What a request of the config API asks for, read from its path, query, headers and body. Raises
-Failure.
+StatusError.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dockermesh.kubeapi.managed import APPLY, UPDATE, Manager
 from dockermesh.kubeapi.objects import now
 from dockermesh.kubeapi.protobuf import read_protobuf
 from dockermesh.kubeapi.served import Served, find
-from dockermesh.kubeapi.status import Failure, Target, bad_request, unknown_path
+from dockermesh.kubeapi.status import StatusError, Target, bad_request, unknown_path
 
 JSON, YAML = "application/json", "application/yaml"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
@@ -71,12 +71,40 @@ class Call:
         return self.query.get("dryRun") == "All"
 
     @property
+    def is_forced(self) -> bool:
+        """Whether an apply may take over what others manage."""
+        return self.query.get("force") in {"true", "1"}
+
+    @property
     def validation(self) -> str:
         """What happens on unknown fields."""
         return self.query.get("fieldValidation") or WARN
 
+    def place(self, document: dict[str, Any]) -> None:
+        """Make the document say where the path puts it. Raises StatusError (400) if it says
+        something else.
+        """
+        metadata = document["metadata"]
+        if metadata.setdefault("name", self.name) != self.name:
+            raise bad_request(
+                f"the name of the object ({metadata['name']}) does not match the name on the URL"
+                f" ({self.name})"
+            )
+
+        if not self.served.namespaced:
+            metadata.pop("namespace", None)
+            return
+        if (metadata.get("namespace") or self.namespace) != self.namespace:
+            raise bad_request(
+                "the namespace of the provided object does not match the namespace sent on the"
+                " request"
+            )
+
+        metadata["namespace"] = self.namespace
+
     def manager(self, operation: str = UPDATE) -> Manager:
         """Who makes the change."""
+        # As in Kubernetes: `kubectl/v1.32 (linux/amd64)` manages as `kubectl`.
         name = self.query.get("fieldManager") or self.agent.partition("/")[0] or "unknown"
         return Manager(name[:128], operation, self.api_version, now())
 
@@ -101,7 +129,9 @@ def read_call(request: web.Request) -> Call:
         "name" in info and "namespace" not in info
     ) != ("name" in info and not served.namespaced):
         raise unknown_path(request.path)
+
     query = request.query
+    # Kubernetes knows no other value, and refuses to guess.
     if query.get("dryRun", "All") != "All":
         raise bad_request(
             f'dryRun: Unsupported value: {query["dryRun"][:40]!r}: supported values: "All"'
@@ -110,9 +140,12 @@ def read_call(request: web.Request) -> Call:
         raise bad_request(
             "fieldValidation: Unsupported value: supported values: Ignore, Strict, Warn"
         )
+
     manager = query.get("fieldManager", "")
+    # Kubernetes' limit.
     if len(manager) > 128 or not manager.isprintable():
         raise bad_request("fieldManager: must be printable, and not longer than 128 characters")
+
     return Call(
         served,
         info.get("version", "v1"),
@@ -143,25 +176,28 @@ def printable(text: str) -> str:
 async def read_body(request: web.Request, *accepted: str) -> tuple[str, Any]:
     """The body's type, which must be one of `accepted`, and its data."""
     kind = request.content_type
+    # aiohttp says so where the client says nothing.
     if kind == "application/octet-stream" and "Content-Type" not in request.headers:
         kind = accepted[0]
     if kind not in accepted:
-        raise Failure(
+        raise StatusError(
             415,
             "UnsupportedMediaType",
             "the body of the request was in an unknown format - accepted media types include: "
             + ", ".join(accepted),
         )
     try:
-        text = await request.read()
+        content = await request.read()
     except web.HTTPRequestEntityTooLarge:
-        limit = f"{request.client_max_size >> 20} MiB"
-        raise Failure(413, "RequestEntityTooLarge", f"the body is larger than {limit}") from None
+        text = f"the body is larger than {request.client_max_size >> 20} MiB"
+        raise StatusError(413, "RequestEntityTooLarge", text) from None
+
     if kind == PROTOBUF:
-        return kind, read_protobuf(text)
+        return kind, read_protobuf(content)
     if kind in {YAML, APPLY_PATCH}:
-        return kind, _yaml(text)
-    return kind, parse_json(text)
+        return kind, _yaml(content)
+
+    return kind, parse_json(content)
 
 
 def _yaml(text: bytes) -> Any:
@@ -178,6 +214,7 @@ def _yaml(text: bytes) -> Any:
         )
     if len(loaded.documents) != 1:
         raise bad_request(f"the body must be one document, not {len(loaded.documents)}")
+
     data = _plain(loaded.documents[0].data)
     check_plain(data)
     return data

@@ -18,11 +18,11 @@ from dockermesh.http.auth import Handler, TokenGate, refuse_browsers, require_to
 from dockermesh.kubeapi import discovery, openapi
 from dockermesh.kubeapi.api import Api
 from dockermesh.kubeapi.cache import ObjectCache
-from dockermesh.kubeapi.conditions import Outcome
+from dockermesh.kubeapi.conditions import MeshProgress
 from dockermesh.kubeapi.history import History
 from dockermesh.kubeapi.rollback import RollbackApi
 from dockermesh.kubeapi.served import groups
-from dockermesh.kubeapi.status import Failure, unknown_path
+from dockermesh.kubeapi.status import StatusError, unknown_path
 from dockermesh.kubeapi.vault import Vault
 from dockermesh.kubeapi.view import View
 from dockermesh.kubeapi.writer import Writer
@@ -40,7 +40,7 @@ def make_api_app(
     token: str | None,
     *,
     history: History | None = None,
-    outcome: Outcome | None = None,
+    progress: MeshProgress | None = None,
     vault: Vault | None = None,
     why_unread: Callable[[], str] = lambda: "",
     version: str = "",
@@ -64,7 +64,7 @@ def make_api_app(
         if token is None
         else vault or Vault(Seal(secrets.token_bytes(32), is_passphrase=False, where="memory"))
     )
-    _add_objects(app.router, Api(writer, cache, View(outcome, safe), safe, why_unread))
+    _add_objects(app.router, Api(writer, cache, View(progress, safe), safe, why_unread))
     if history is not None:
         RollbackApi(history, writer, cache).add_to(app.router)
 
@@ -89,6 +89,7 @@ def _add_objects(router: web.UrlDispatcher, api: Api) -> None:
         router.add_put(collection + "/{name}", api.replace)
         router.add_patch(collection + "/{name}", api.patch)
         router.add_delete(collection + "/{name}", api.delete)
+
     router.add_get("/apis/{group}/{version}/{plural}", api.collection)
     router.add_delete("/apis/{group}/{version}/{plural}", api.delete_collection)
     router.add_get("/api/v1/{plural}", api.collection)
@@ -179,7 +180,7 @@ async def _as_status(request: web.Request, handler: Handler) -> web.StreamRespon
     """Turn whatever goes wrong into a Status."""
     try:
         return await handler(request)
-    except Failure as failure:
+    except StatusError as failure:
         headers = {"Retry-After": "1"} if failure.code == 503 else None
         return web.json_response(failure.to_dict(), status=failure.code, headers=headers)
     except web.HTTPException as error:

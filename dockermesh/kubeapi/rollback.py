@@ -14,11 +14,11 @@ from aiohttp import web
 from dockermesh.errors import RegistryError
 from dockermesh.kubeapi.cache import ObjectCache, Stored
 from dockermesh.kubeapi.checking import WARN, check_document
-from dockermesh.kubeapi.history import Actor, Document, Entry, History, differs, undone
+from dockermesh.kubeapi.history import Actor, Document, History, HistoryEntry, differs, undone
 from dockermesh.kubeapi.objects import stamp
 from dockermesh.kubeapi.request import actor_of
 from dockermesh.kubeapi.served import SERVED
-from dockermesh.kubeapi.status import Failure, bad_request, unavailable
+from dockermesh.kubeapi.status import StatusError, bad_request, unavailable
 from dockermesh.kubeapi.writer import Writer
 
 PATH = "/dockermesh/history"
@@ -58,7 +58,7 @@ class RollbackApi:
         shown = [_shown(key, before, after) for key, (before, after) in sorted(changes.items())]
         return web.json_response({"number": int(number), "changes": shown})
 
-    async def _entries(self) -> list[Entry]:
+    async def _entries(self) -> list[HistoryEntry]:
         if not self.cache.is_read:
             raise unavailable("the config store has not been read yet")
         try:
@@ -67,13 +67,17 @@ class RollbackApi:
             raise unavailable(f"the history cannot be read: {error.what}") from error
 
     def _changes(
-        self, entries: list[Entry], number: int
+        self, entries: list[HistoryEntry], number: int
     ) -> dict[str, tuple[Stored | None, Document | None]]:
-        """What leads back, by key: the present object and the wanted document. Raises Failure."""
+        """What leads back, by key: the present object and the wanted document. Raises
+        StatusError.
+        """
         numbers = [entry.number for entry in entries]
+        # Before the first entry is a state, too: all of them undone.
         if not numbers or not numbers[0] - 1 <= number <= numbers[-1]:
             known = f"it goes from {numbers[0]} to {numbers[-1]}" if numbers else "it is empty"
-            raise Failure(404, "NotFound", f"the history has no number {number}: {known}")
+            raise StatusError(404, "NotFound", f"the history has no number {number}: {known}")
+
         found: dict[str, tuple[Stored | None, Document | None]] = {}
         for key, wanted in undone(entries, number).items():
             current = self.cache.objects.get(key)
@@ -82,6 +86,7 @@ class RollbackApi:
                     current,
                     _restored(key, wanted, current) if wanted is not None else None,
                 )
+
         return found
 
 
@@ -90,6 +95,7 @@ def _restored(key: str, wanted: Document, current: Stored | None) -> Document:
     served = next((s for s in SERVED if (s.group, s.kind) == (group, kind)), None)
     document: dict[str, Any] = {**wanted, "metadata": dict(wanted.get("metadata") or {})}
     if served is not None and served.definition is not None:
+        # Rules may have become stricter since it was stored.
         document = {**check_document(document, served, WARN).document}
         document["metadata"] = dict(document["metadata"])
     stamp(document, current.resource if current is not None else None, key)

@@ -16,7 +16,7 @@ _EXISTS = re.compile(rf"(?P<op>!?)\s*(?P<key>{_KEY})")
 
 
 def parse_selectors(labels: str, fields: str) -> Matches | None:
-    """What an object must satisfy; None if anything does. Raises Failure (400)."""
+    """What an object must satisfy; None if anything does. Raises StatusError (400)."""
     checks = [_label_check(part) for part in _split(labels)] + [
         _field_check(part) for part in _split(fields)
     ]
@@ -49,6 +49,7 @@ def _field_check(text: str) -> Matches:
     if match is None:
         raise bad_request(f"invalid field selector {text[:100]!r}")
     key, value, wanted = match["key"], match["value"], match["op"] != "!="
+    # Kubernetes knows these two for every kind.
     if key not in {"metadata.name", "metadata.namespace"}:
         raise bad_request(f"field label not supported: {key[:100]}")
     field = key.removeprefix("metadata.")

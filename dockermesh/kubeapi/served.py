@@ -109,6 +109,7 @@ def _served(kind: Kind) -> Served:
         group=kind.group,
         versions=tuple(sorted(kind.versions, key=_age)),
         short_names=kind.short_names,
+        # `kubectl get istio-io` lists all kinds of Istio.
         categories=("all", "istio-io", f"{prefix}-istio-io"),
         columns=(*_COLUMNS.get(kind.name, ()), *_CONDITIONS),
         definition=kind,
@@ -116,6 +117,7 @@ def _served(kind: Kind) -> Served:
 
 
 def _age(version: str) -> int:
+    # The order in which Kubernetes prefers versions: stable before beta before alpha.
     return ("v1", "v1beta1", "v1alpha3", "v1alpha1").index(version)
 
 

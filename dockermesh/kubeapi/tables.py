@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from dockermesh.kubeapi.served import Column, Served
+from dockermesh.model.times import parse_time
 
 
 def wants_table(accept: str) -> bool:
     """Whether the client prefers a table, by the first type it accepts that we have."""
     for offer in accept.split(","):
+        # kubectl offers tables of two versions, and plain JSON last.
         kind, *parameters = (part.strip() for part in offer.split(";"))
         if kind not in {"application/json", "*/*"}:
             continue
@@ -67,6 +70,7 @@ def _row(columns: Iterable[Column], document: Mapping[str, Any], include: str) -
     row: dict[str, Any] = {"cells": [_cell(c, document) for c in columns]}
     if include == "Object":
         row["object"] = document
+    # kubectl reads labels and the namespace from here, for -L and -A.
     elif include != "None":
         metadata = document["metadata"]
         row["object"] = {
@@ -80,10 +84,8 @@ def _row(columns: Iterable[Column], document: Mapping[str, Any], include: str) -
 def _cell(column: Column, document: Mapping[str, Any]) -> Any:
     value: Any = document
     for part in column.path:
-        if isinstance(value, list):
-            value = next((c for c in value if isinstance(c, dict) and c.get("type") == part), None)
-        else:
-            value = value.get(part) if isinstance(value, Mapping) else None
+        value = _inside(value, part)
+
     if column.name == "Age":
         return age(str(value or ""))
     if column.type == "integer":
@@ -93,28 +95,36 @@ def _cell(column: Column, document: Mapping[str, Any]) -> Any:
     return "" if value is None else str(value)
 
 
+def _inside(value: Any, part: str) -> Any:
+    """A field of a mapping, or the condition of that type in a list of conditions."""
+    if isinstance(value, list):
+        return next((c for c in value if isinstance(c, dict) and c.get("type") == part), None)
+    return value.get(part) if isinstance(value, Mapping) else None
+
+
 def age(created: str) -> str:
     """How long ago, in kubectl's words."""
-    try:
-        then = datetime.fromisoformat(created.replace("Z", "+00:00"))
-    except ValueError:
+    then = parse_time(created)
+    if then is None:
         return "<unknown>"
-    if then.tzinfo is None:
-        then = then.replace(tzinfo=UTC)
+
     seconds = max(int((datetime.now(UTC) - then).total_seconds()), 0)
-    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
-    if seconds < 120:
-        return f"{seconds}s"
-    if minutes < 10:
-        return f"{minutes}m{seconds % 60}s" if seconds % 60 else f"{minutes}m"
-    if minutes < 180:
-        return f"{minutes}m"
-    if hours < 8:
-        return f"{hours}h{minutes % 60}m" if minutes % 60 else f"{hours}h"
-    if hours < 48:
-        return f"{hours}h"
-    if days < 8:
-        return f"{days}d{hours % 24}h" if hours % 24 else f"{days}d"
-    if days < 730:
-        return f"{days}d"
-    return f"{days // 365}y{days % 365}d" if days % 365 else f"{days // 365}y"
+    unit, smaller = next((one, other) for end, one, other in _AGES if seconds < end)
+    whole, rest = divmod(seconds, _UNITS[unit])
+    part = rest // _UNITS[smaller] if smaller else 0
+    return f"{whole}{unit}{part}{smaller}" if part else f"{whole}{unit}"
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "y": 365 * 86400}
+# As `HumanDuration` of k8s.io/apimachinery: the less there is, the more exactly it is told.
+_AGES: tuple[tuple[float, str, str], ...] = (
+    (2 * 60, "s", ""),
+    (10 * 60, "m", "s"),
+    (3 * 3600, "m", ""),
+    (8 * 3600, "h", "m"),
+    (2 * 86400, "h", ""),
+    (8 * 86400, "d", "h"),
+    (2 * 365 * 86400, "d", ""),
+    (math.inf, "y", "d"),
+)
+"""Below how many seconds an age is told in which unit, and which smaller one."""

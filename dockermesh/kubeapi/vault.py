@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from dockermesh.ca import AuthorityError, Seal
-from dockermesh.kubeapi.status import Cause, Target, invalid, unavailable
+from dockermesh.kubeapi.status import StatusCause, Target, invalid, unavailable
 
 TLS_TYPE = "kubernetes.io/tls"
 _OPAQUE = "Opaque"
@@ -47,9 +47,11 @@ class Vault:
         content = {
             "key": key,
             "data": document.get("data") or {},
+            # kubectl copies the whole Secret into this annotation.
             "applied": annotations.pop(_APPLIED, ""),
         }
         metadata = {k: v for k, v in document["metadata"].items() if k != "annotations"}
+
         if annotations:
             metadata["annotations"] = annotations
         # The same content keeps its seal, so that a write that changes nothing is none.
@@ -59,7 +61,7 @@ class Vault:
         return {**_envelope(document), "metadata": metadata, _SEALED: sealed}
 
     def open(self, stored: Mapping[str, Any], key: str) -> dict[str, Any]:
-        """The Secret as clients know it. Raises Failure (503) if it cannot be opened here."""
+        """The Secret as clients know it. Raises StatusError (503) if it cannot be opened here."""
         content = self._content(stored, key)
         if content is None:
             raise unavailable(
@@ -87,6 +89,7 @@ class Vault:
             content = json.loads(self._seal.open(str(stored.get(_SEALED) or ""), key))
         except (AuthorityError, ValueError):
             return None
+        # A sealed document that was moved to another key is not that Secret.
         return content if isinstance(content, dict) and content.get("key") == key else None
 
 
@@ -96,35 +99,37 @@ def _envelope(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_secret(document: Mapping[str, Any], target: Target) -> dict[str, Any]:
-    """The Secret with `stringData` taken over into `data`. Raises Failure (422)."""
+    """The Secret with `stringData` taken over into `data`. Raises StatusError (422)."""
     data, causes = _data(document)
     kind = str(document.get("type") or _OPAQUE)
     values = {} if causes else {name: base64.b64decode(text) for name, text in data.items()}
     if kind == TLS_TYPE:
         causes += [
-            Cause(f"data[{n}]", "Required value", "FieldValueRequired")
+            StatusCause(f"data[{n}]", "Required value", "FieldValueRequired")
+            # Kubernetes requires both of a Secret of this type.
             for n in _PAIRS[0]
             if n not in data
         ]
     if not causes:
-        causes += [Cause("data", problem) for problem in _problems(values)]
+        causes += [StatusCause("data", problem) for problem in _problems(values)]
     if causes:
         raise invalid(target, causes)
+
     made = {**_envelope(document), "metadata": document["metadata"], "type": kind}
     return made | ({"data": data} if data else {})
 
 
-def _data(document: Mapping[str, Any]) -> tuple[dict[str, str], list[Cause]]:
+def _data(document: Mapping[str, Any]) -> tuple[dict[str, str], list[StatusCause]]:
     data, texts = document.get("data") or {}, document.get("stringData") or {}
     for field, value in (("data", data), ("stringData", texts)):
         if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
-            return {}, [Cause(field, "must be a mapping of texts")]
+            return {}, [StatusCause(field, "must be a mapping of texts")]
     causes = []
     for name, text in data.items():
         try:
             base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):
-            causes.append(Cause(f"data[{name}]", "must be base64"))
+            causes.append(StatusCause(f"data[{name}]", "must be base64"))
     return {**data, **{k: base64.b64encode(v.encode()).decode() for k, v in texts.items()}}, causes
 
 
@@ -154,6 +159,7 @@ def _problems(values: Mapping[str, bytes]) -> list[str]:
             return [f"certificate or key is no PEM that can be used: {str(error)[:120]}"]
         if _spki(certificate.public_key()) != _spki(key.public_key()):
             found.append("the key is not that of the certificate")
+
     if roots:
         try:
             x509.load_pem_x509_certificates(roots)
@@ -161,6 +167,7 @@ def _problems(values: Mapping[str, bytes]) -> list[str]:
             found.append(
                 f"the trusted certificates are no PEM that can be used: {str(error)[:120]}"
             )
+
     return found
 
 

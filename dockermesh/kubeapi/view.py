@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dockermesh.kubeapi.cache import Stored
-from dockermesh.kubeapi.conditions import Conditions, Outcome, State
+from dockermesh.kubeapi.conditions import Conditions, MeshProgress, State
 from dockermesh.kubeapi.objects import derived_uid
 from dockermesh.kubeapi.served import SECRET, Served
 from dockermesh.kubeapi.vault import Vault
@@ -18,8 +18,8 @@ from dockermesh.kubeapi.vault import Vault
 class View:
     """Makes what is answered out of what is stored."""
 
-    def __init__(self, outcome: Outcome | None = None, vault: Vault | None = None) -> None:
-        self._conditions = Conditions(outcome)
+    def __init__(self, progress: MeshProgress | None = None, vault: Vault | None = None) -> None:
+        self._conditions = Conditions(progress)
         self._vault = vault
 
     def __call__(
@@ -35,15 +35,19 @@ class View:
         metadata["name"] = name
         if served.namespaced:
             metadata["namespace"] = namespace
+        # What was written into the store by hand has none, and clients compare them.
         metadata.setdefault("uid", derived_uid(key))
         metadata["resourceVersion"] = str(stored.version if at is None else at)
         metadata.setdefault("generation", 1)
+        # For people: the envelope first, the status last.
         ordered: dict[str, Any] = {
             k: document[k] for k in ("apiVersion", "kind", "metadata") if k in document
         }
         ordered |= {k: v for k, v in document.items() if k not in ordered and k != "status"}
+
         if served is not SECRET:
             ordered["status"] = self._status(served, key, stored, metadata)
+
         return ordered
 
     def state(self, served: Served, key: str, stored: Stored) -> State:

@@ -23,7 +23,7 @@ from dockermesh.kubeapi.cache import Change, ObjectCache, Stored
 from dockermesh.kubeapi.conditions import State
 from dockermesh.kubeapi.objects import now as time_now
 from dockermesh.kubeapi.selectors import Matches
-from dockermesh.kubeapi.status import Failure, expired
+from dockermesh.kubeapi.status import StatusError, expired
 
 BOOKMARK_S = 30.0
 LONGEST_S = 3600.0
@@ -58,7 +58,7 @@ class WatchRequest:
 async def serve_watch(
     request: web.Request, cache: ObjectCache, watch: WatchRequest, bookmark_s: float = BOOKMARK_S
 ) -> web.StreamResponse:
-    """Answer with a stream of events. Raises Failure (410) if it cannot start there."""
+    """Answer with a stream of events. Raises StatusError (410) if it cannot start there."""
     position = await _start(cache, watch)
     response = web.StreamResponse(
         headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
@@ -103,6 +103,7 @@ class _Stream:
             await self._send_all()
         elif self._watch.state is not None:
             self._remember()
+
         while not self._cache.is_closed:
             if not await self._send_changes():
                 return
@@ -121,6 +122,7 @@ class _Stream:
                         min(end, next_bookmark, next_look) - time.monotonic()
                     ):
                         await self._cache.wait()
+
         # A last bookmark lets the client resume from here even if all changes concerned others.
         if await self._send_changes():
             await self._bookmark()
@@ -171,6 +173,7 @@ class _Stream:
         if changes is None:
             await self._send("ERROR", expired(self._cache.version, self._cache.oldest).to_dict())
             return False
+
         for change in changes:
             self._position += 1
             if change.key.startswith(self._watch.prefix):
@@ -210,15 +213,17 @@ class _Stream:
         await self._send("BOOKMARK", {**self._watch.bare, "metadata": metadata})
 
     async def _send(self, kind: str, document: Mapping[str, Any]) -> None:
+        # One event a line, as Kubernetes' servers write them.
         line = json.dumps({"type": kind, "object": document}, separators=(",", ":"))
         await self._response.write(line.encode() + b"\n")
 
 
 def start_of(query: Mapping[str, str]) -> int | None:
-    """The version that a watch starts from. Raises Failure (400)."""
+    """The version that a watch starts from. Raises StatusError (400)."""
     text = query.get("resourceVersion", "")
+    # 0 means: whatever version is at hand.
     if text in {"", "0"} or query.get("sendInitialEvents") == "true":
         return None
     if not (text.isascii() and text.isdigit()) or len(text) > 20:
-        raise Failure(400, "BadRequest", f"invalid resource version: {text[:40]!r}")
+        raise StatusError(400, "BadRequest", f"invalid resource version: {text[:40]!r}")
     return int(text)

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 from dockermesh.errors import RegistryError
 from dockermesh.kubeapi.cache import ObjectCache, Stored
 from dockermesh.kubeapi.history import Actor, History
-from dockermesh.kubeapi.status import Failure, Target, conflict, unavailable
+from dockermesh.kubeapi.status import StatusError, Target, conflict, unavailable
 from dockermesh.registry import ConfigStore
 
 _ATTEMPTS = 10
@@ -39,7 +39,7 @@ class Written:
 
 
 Compute = Callable[[Stored | None], Mapping[str, Any] | None]
-"""The new document (None: remove) from the current object; raises Failure to refuse."""
+"""The new document (None: remove) from the current object; raises StatusError to refuse."""
 
 
 class Writer:
@@ -62,9 +62,13 @@ class Writer:
     async def write(
         self, key: str, target: Target, compute: Compute, by: Actor, *, dry_run: bool = False
     ) -> Written:
-        """Replace the object by what `compute` makes of it, in the name of `by`. Raises Failure."""
+        """Replace the object by what `compute` makes of it, in the name of `by`. Raises
+        StatusError.
+        """
+        # Writes through this server queue up instead of failing each other.
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
+            # Another control plane may write the same object.
             for _ in range(_ATTEMPTS):
                 current = self._cache.objects.get(key)
                 document = compute(current)
@@ -77,13 +81,14 @@ class Writer:
                         await self._note(by, key, current, document)
                     return done
                 await self._catch_up(key, current)
+
         raise conflict(target)
 
     async def write_all(
         self, changes: Mapping[str, tuple[Stored | None, Mapping[str, Any] | None]], by: Actor
     ) -> None:
         """Replace (None: remove) objects, each from the state that it is in, as one change. Raises
-        Failure.
+        StatusError.
         """
         versions = {key: old.version if old is not None else 0 for key, (old, _) in changes.items()}
         try:
@@ -92,12 +97,15 @@ class Writer:
             )
         except RegistryError as error:
             raise unavailable(_unwritten(error)) from error
+
         if not done:
-            raise Failure(
+            raise StatusError(
                 409,
                 "Conflict",
                 "the config has been changed meanwhile; nothing was written, try again",
             )
+
+        # One rollback is one entry of the history, however many objects it changes.
         one_change = replace(by, session=by.session or uuid.uuid4().hex)
         for key, (old, new) in changes.items():
             await self._seen(key, versions[key])
@@ -119,11 +127,13 @@ class Writer:
         # A write that changes nothing is none: no watcher wakes up, and the version stays.
         if dry_run or (current is not None and current.resource == document):
             return Written(document, version, created)
+
         try:
             if not await self._store.put(key, document, version):
                 return None
         except RegistryError as error:
             raise unavailable(_unwritten(error)) from error
+
         stored = await self._seen(key, version)
         return (
             Written(document, self._cache.version, created, is_change=True)
@@ -147,7 +157,7 @@ class Writer:
         try:
             return await self._cache.wait_for(key, before, self._read_back_s)
         except TimeoutError as error:
-            raise Failure(
+            raise StatusError(
                 504,
                 "Timeout",
                 "the change was written, but the store does not show it yet; get the object to"

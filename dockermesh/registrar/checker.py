@@ -22,7 +22,7 @@ import grpc.aio
 import structlog
 from yarl import URL
 
-from dockermesh.config.checks import parse_duration
+from dockermesh.config.limits import parse_duration
 from dockermesh.errors import DockermeshError
 from dockermesh.model.contract import META_CONTAINER, META_WORKLOAD
 from dockermesh.registrar.checks import HealthStatus

@@ -174,6 +174,9 @@ def parse_container(inspect: Mapping[str, Any]) -> Container:
         top.part("HostConfig"),
         top.part("NetworkSettings"),
     )
+    networks = _addresses(settings.mapping("Networks"))
+    # API 1.52 (Docker 29) has the default bridge's address among the networks' only.
+    bridged = settings.text("IPAddress") or networks.get("bridge", "")
 
     return Container(
         id=top.text("Id", "ID"),
@@ -183,14 +186,14 @@ def parse_container(inspect: Mapping[str, Any]) -> Container:
         labels=MappingProxyType(_believed(config.mapping("Labels"), host)),
         exposed=_port_keys(config.mapping("ExposedPorts")),
         bindings=MappingProxyType(_bindings(settings.mapping("Ports"))),
-        ip=settings.text("IPAddress"),
-        networks=MappingProxyType(_addresses(settings.mapping("Networks"))),
+        ip=bridged,
+        networks=MappingProxyType(networks),
         network_mode=host.text("NetworkMode"),
         restart_policy=host.part("RestartPolicy").text("Name"),
         stop_signal=config.text("StopSignal"),
         stop_timeout=config.number("StopTimeout", _STOP_TIMEOUT),
         state=_state(top.part("State")),
-        raw=inspect,
+        raw={**inspect, "NetworkSettings": {**settings.data, "IPAddress": bridged}},
     )
 
 

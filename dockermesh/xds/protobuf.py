@@ -6,6 +6,7 @@ Invariant: malformed input raises `Malformed` and nothing else, whatever the byt
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MAX_VARINT_SHIFT = 63
@@ -13,6 +14,14 @@ _MAX_VARINT_SHIFT = 63
 
 class Malformed(ValueError):
     """Bytes that are not a protobuf message of the expected form."""
+
+
+def serialised(message: Any) -> bytes:
+    """A message of protobuf's own library as bytes that are the same in every process: maps would
+    come in any order.
+    """
+    found: bytes = message.SerializeToString(deterministic=True)
+    return found
 
 
 def varint(value: int) -> bytes:

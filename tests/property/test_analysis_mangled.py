@@ -51,5 +51,5 @@ def test_mangled_objects_are_analyzed(data: st.DataObject) -> None:
             node = node[key]
         node[last] = data.draw(junk)
     items, findings = read_items([("f", yaml.safe_dump_all(documents))], "default")
-    for diagnostic in analyze(Context(items, findings=findings)):
-        assert diagnostic.code != "IST0001", diagnostic
+    for finding in analyze(Context(items, findings=findings)):
+        assert finding.code != "IST0001", finding

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import pairwise
@@ -19,6 +20,7 @@ from registrar_rig import Agent, Host, consul, host, plain, registrar, until
 
 __all__ = ["consul", "host"]
 pytestmark = [pytest.mark.docker, pytest.mark.consul]
+SOCKET = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
 Fault = Callable[[web.Request, bytes], Awaitable[web.StreamResponse | None]]
 
 
@@ -85,7 +87,7 @@ class Proxy:
 
 
 def docker_proxy() -> Proxy:
-    return Proxy("http://docker", lambda: aiohttp.UnixConnector("/var/run/docker.sock"))
+    return Proxy("http://docker", lambda: aiohttp.UnixConnector(SOCKET))
 
 
 def consul_proxy(agent: Agent) -> Proxy:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from dockermesh.analysis.context import Context
-from dockermesh.analysis.diagnostics import Diagnostic, found
+from dockermesh.analysis.findings import found
 from dockermesh.analysis.messages import (
     ALPHA_ANNOTATION,
     DEPRECATED_ANNOTATION,
@@ -21,11 +21,14 @@ from dockermesh.analysis.messages import (
     MISPLACED_ANNOTATION,
     UNKNOWN_ANNOTATION,
 )
-from dockermesh.analysis.objects import Item, mappings
+from dockermesh.analysis.objects import AnalyzedObject, mappings
 from dockermesh.analysis.workloads import INJECT, pod_template
+from dockermesh.config.findings import Finding
 
 _CHECKED = ("Namespace", "Service", "Pod", "Deployment")
 _INGRESS_CLASS = "kubernetes.io/ingress.class"
+_STATUS = "sidecar.istio.io/status"
+"""Written by injection itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,7 @@ _SET_BY_ISTIO = frozenset(
 """Set on every pod where Istio's CNI plugin captures traffic: no choice of the user."""
 
 
-def placement(context: Context) -> Iterator[Diagnostic]:
+def placement(context: Context) -> Iterator[Finding]:
     """Annotations of Istio must exist, belong to their object, and have a value that can be
     read.
     """
@@ -134,40 +137,49 @@ def placement(context: Context) -> Iterator[Diagnostic]:
                 yield from _check(item, name, value)
 
 
-def _check(item: Item, name: str, value: str) -> Iterator[Diagnostic]:
+def _check(item: AnalyzedObject, name: str, value: str) -> Iterator[Finding]:
     path = ("metadata", "annotations", name)
     known = _KNOWN.get(name)
     if known is None:
         yield found(item, UNKNOWN_ANNOTATION, name, at=path)
         return
+    # With the label beside it, the annotation decides nothing.
     if known.is_deprecated and not (name == INJECT and INJECT in item.labels):
         instead = f' in favor of the label "{INJECT}"' if name == INJECT else ""
         yield found(item, DEPRECATED_ANNOTATION, name, instead, at=path)
+    # Its value is nothing that we know rules for.
     if "Any" in known.kinds:
         return
     if item.kind not in known.kinds:
         yield found(item, MISPLACED_ANNOTATION, name, ", ".join(known.kinds), at=path)
         return
+
     problem = _VALUES[name](value) if name in _VALUES else ""
     if problem:
         yield found(item, INVALID_ANNOTATION, name, problem, at=path)
 
 
-def alpha(context: Context) -> Iterator[Diagnostic]:
+def alpha(context: Context) -> Iterator[Finding]:
     """Annotations of features that may change."""
     for item in context.kubernetes(*_CHECKED):
-        init = pod_template(item).get("spec") if item.kind == "Pod" else None
-        listed = mappings(init.get("initContainers")) if isinstance(init, dict) else ()
-        by_plugin = item.kind == "Pod" and not any(c.get("name") == "istio-init" for c in listed)
+        passed_over = {_STATUS} | (_SET_BY_ISTIO if _is_captured_by_plugin(item) else set())
         for name in item.annotations:
             known = _KNOWN.get(name)
-            if known is None or not known.is_alpha or name == "sidecar.istio.io/status":
-                continue
-            if not (by_plugin and name in _SET_BY_ISTIO):
+            if known is not None and known.is_alpha and name not in passed_over:
                 yield found(item, ALPHA_ANNOTATION, name, at=("metadata", "annotations", name))
 
 
+def _is_captured_by_plugin(item: AnalyzedObject) -> bool:
+    """Whether the pod has no container that installs capture rules, so that the CNI plugin does."""
+    if item.kind != "Pod":
+        return False
+    spec = pod_template(item).get("spec")
+    listed = mappings(spec.get("initContainers")) if isinstance(spec, dict) else ()
+    return not any(container.get("name") == "istio-init" for container in listed)
+
+
 def _is_istios(name: str) -> bool:
+    # Others have annotations, too, about which nothing is known here.
     return name == _INGRESS_CLASS or name.partition("/")[0].endswith("istio.io")
 
 
@@ -220,6 +232,7 @@ def _ranges(value: str) -> str:
 
 
 def _or_all(check: Callable[[str], str]) -> Callable[[str], str]:
+    # `*` is all ports, or all addresses.
     return lambda value: "" if value == "*" else check(value)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dockermesh.analysis.context import Context
-from dockermesh.analysis.diagnostics import Diagnostic, found
+from dockermesh.analysis.findings import found
 from dockermesh.analysis.messages import (
     ADD_MISUSED,
     RELATIVE_PATCH,
@@ -16,21 +16,23 @@ from dockermesh.analysis.messages import (
     REMOVE_MISUSED,
     REPLACE_MISUSED,
 )
-from dockermesh.analysis.objects import Item
+from dockermesh.analysis.objects import AnalyzedObject
 from dockermesh.config.api.envoy_filter import ApplyTo, ConfigPatch, PatchOperation
+from dockermesh.config.findings import Finding
 
 _ROUTES = (ApplyTo.ROUTE_CONFIGURATION, ApplyTo.HTTP_ROUTE)
 _FILTERS = (ApplyTo.HTTP_FILTER, ApplyTo.NETWORK_FILTER)
 _INSERTING = (PatchOperation.INSERT_BEFORE, PatchOperation.INSERT_AFTER)
 
 
-def operations(context: Context) -> Iterator[Diagnostic]:
+def operations(context: Context) -> Iterator[Finding]:
     """Each patch's operation must fit what it is applied to."""
     versioned: set[str] = set()
     for item in context.istio("EnvoyFilter"):
         for index, patch in enumerate(item.spec.config_patches):
             if patch.patch is None:
                 break
+
             name = _filter_name(patch)
             yield from _operation(item, index, patch, name in versioned)
             if (
@@ -42,10 +44,11 @@ def operations(context: Context) -> Iterator[Diagnostic]:
 
 
 def _operation(
-    item: Item, index: int, patch: ConfigPatch, is_versioned: bool
-) -> Iterator[Diagnostic]:
+    item: AnalyzedObject, index: int, patch: ConfigPatch, is_versioned: bool
+) -> Iterator[Finding]:
     assert patch.patch is not None
     operation, path = patch.patch.operation, ("spec", "configPatches", index)
+    # Istio ignores ADD for these, and REMOVE as well.
     if operation is PatchOperation.ADD:
         if patch.apply_to in _ROUTES:
             yield found(item, ADD_MISUSED, at=path)
@@ -54,6 +57,7 @@ def _operation(
     elif operation is PatchOperation.REPLACE and patch.apply_to not in _FILTERS:
         yield found(item, REPLACE_MISUSED, at=path)
     elif (
+        # What it stands beside may be there or not, depending on the order of filters.
         operation in (PatchOperation.REMOVE, PatchOperation.REPLACE, *_INSERTING)
         and item.spec.priority == 0
     ):

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from dockermesh.analysis.context import Context
-from dockermesh.analysis.diagnostics import Diagnostic, found
+from dockermesh.analysis.findings import found
 from dockermesh.analysis.messages import (
     DUPLICATE_CERTIFICATE,
     GATEWAY_CONFLICT,
@@ -17,15 +17,17 @@ from dockermesh.analysis.messages import (
     INVALID_CREDENTIAL,
     NOT_FOUND,
 )
-from dockermesh.analysis.objects import Item, selector_text, selects
+from dockermesh.analysis.objects import AnalyzedObject, selector_text, selects
+from dockermesh.analysis.services import AnalyzedService
 from dockermesh.analysis.workloads import AnalyzedWorkload
 from dockermesh.config.api.gateway import Server, ServerTlsSettings
+from dockermesh.config.findings import Finding
 
 _SELECTOR = ("spec", "selector")
 _Place = tuple[int, str, str]
 
 
-def workloads_and_ports(context: Context) -> Iterator[Diagnostic]:
+def workloads_and_ports(context: Context) -> Iterator[Finding]:
     """Some workload must serve the Gateway, and a service in front of it have its ports."""
     for item in context.istio("Gateway"):
         selector = item.spec.selector
@@ -33,20 +35,15 @@ def workloads_and_ports(context: Context) -> Iterator[Diagnostic]:
         if not workloads:
             yield found(item, NOT_FOUND, "selector", selector_text(selector), at=_SELECTOR)
             continue
+
+        reachable: set[int] = set()
         known = [_reachable_ports(context, workload) for workload in workloads]
-        if any(ports is None for ports in known):
-            continue
-        reachable = {port for ports in known if ports is not None for port in ports}
-        for index, server in enumerate(item.spec.servers):
-            if (
-                server.port is not None
-                and server.port.number
-                and server.port.number not in reachable
-            ):
+        reachable.update(*(ports for ports in known if ports is not None))
+        for index, server in enumerate(item.spec.servers if None not in known else ()):
+            number = _number(server)
+            if number and number not in reachable:
                 path = ("spec", "servers", index, "port")
-                yield found(
-                    item, GATEWAY_PORT, server.port.number, selector_text(selector), at=path
-                )
+                yield found(item, GATEWAY_PORT, number, selector_text(selector), at=path)
 
 
 def _reachable_ports(context: Context, workload: AnalyzedWorkload) -> set[int] | None:
@@ -55,41 +52,36 @@ def _reachable_ports(context: Context, workload: AnalyzedWorkload) -> set[int] |
     """
     if workload.gateway_ports is not None:
         return set(workload.gateway_ports)
+    # How a container is reached is between Compose and its host.
     if not workload.is_kubernetes:
         return None
-    found_ports: set[int] = set()
+
+    ports = (port for service in _in_front_of(context, workload) for port in service.ports)
+    numbers = ((p.number, p.target or p.number) for p in ports if p.protocol in ("", "TCP"))
+    return {number for pair in numbers for number in pair}
+
+
+def _in_front_of(context: Context, workload: AnalyzedWorkload) -> Iterator[AnalyzedService]:
+    """The Services of Kubernetes that select a workload. One without selector selects nothing."""
     for service in context.services:
-        if service.namespace != workload.namespace or not service.selector:
-            continue
-        if (
-            service.item is not None
-            and service.item.kind == "Service"
-            and selects(service.selector, workload.labels)
-        ):
-            for port in service.ports:
-                if port.protocol in ("", "TCP"):
-                    found_ports |= {port.number, port.target or port.number}
-    return found_ports
+        is_kubernetes = service.item is not None and service.item.kind == "Service"
+        is_near = is_kubernetes and service.namespace == workload.namespace
+        if is_near and service.selector and selects(service.selector, workload.labels):
+            yield service
 
 
-def conflicts(context: Context) -> Iterator[Diagnostic]:
+def conflicts(context: Context) -> Iterator[Finding]:
     """Two Gateways of the same workloads must not have the same host at the same port and
     address.
     """
-    holders: dict[_Place, dict[str, Item]] = defaultdict(dict)
+    holders: dict[_Place, dict[str, AnalyzedObject]] = defaultdict(dict)
     for item in context.istio("Gateway"):
-        for server in item.spec.servers:
-            for place in _places(server):
-                holders[place][item.full_name] = item
+        for place in (place for server in item.spec.servers for place in _places(server)):
+            holders[place][item.full_name] = item
+
     for item in context.istio("Gateway"):
         for index, server in enumerate(item.spec.servers):
-            rivals = {
-                name: other for place in _places(server) for name, other in holders[place].items()
-            }
-            rivals.pop(item.full_name, None)
-            names = sorted(
-                name for name, other in rivals.items() if _share_workloads(context, item, other)
-            )
+            names = _rivals(context, item, [holders[place] for place in _places(server)])
             if names:
                 yield found(
                     item,
@@ -102,15 +94,27 @@ def conflicts(context: Context) -> Iterator[Diagnostic]:
                 )
 
 
+def _rivals(
+    context: Context, item: AnalyzedObject, holders: list[dict[str, AnalyzedObject]]
+) -> list[str]:
+    """The other Gateways at the same places, as far as the same workloads serve them."""
+    others = {name: other for place in holders for name, other in place.items()}
+    others.pop(item.full_name, None)
+    return sorted(name for name, other in others.items() if _share_workloads(context, item, other))
+
+
 def _places(server: Server) -> list[_Place]:
     return [(_number(server), server.bind, host) for host in server.hosts]
 
 
-def _share_workloads(context: Context, one: Item, other: Item) -> bool:
+def _share_workloads(context: Context, one: AnalyzedObject, other: AnalyzedObject) -> bool:
+    # Even if no such workload is known.
     if one.spec.selector == other.spec.selector:
         return True
     if any(
-        other.spec.selector.get(key, value) != value for key, value in one.spec.selector.items()
+        # A label that both ask for with different values keeps them apart.
+        other.spec.selector.get(key, value) != value
+        for key, value in one.spec.selector.items()
     ):
         return False
     return bool(context.workloads_matching({**one.spec.selector, **other.spec.selector}))
@@ -120,11 +124,12 @@ def _number(server: Server) -> int:
     return server.port.number if server.port is not None else 0
 
 
-def duplicate_certificates(context: Context) -> Iterator[Diagnostic]:
+def duplicate_certificates(context: Context) -> Iterator[Finding]:
     """A certificate that two Gateways of the same workloads present."""
     listed = list(context.istio("Gateway"))
     for item in listed:
         for other in listed:
+            # Clients reuse an HTTP/2 connection for every host of its certificate.
             if other is item or not selects(item.spec.selector, other.spec.selector):
                 continue
             if any(
@@ -138,6 +143,7 @@ def duplicate_certificates(context: Context) -> Iterator[Diagnostic]:
 def _same_certificate(one: ServerTlsSettings | None, other: ServerTlsSettings | None) -> bool:
     if one is None or other is None:
         return False
+    # A Secret takes the place of files.
     if one.credential_name or other.credential_name:
         return one.credential_name == other.credential_name
     if not (one.server_certificate and one.private_key):
@@ -148,7 +154,7 @@ def _same_certificate(one: ServerTlsSettings | None, other: ServerTlsSettings | 
     )
 
 
-def credentials(context: Context) -> Iterator[Diagnostic]:
+def credentials(context: Context) -> Iterator[Finding]:
     """Secrets that Gateways name must be in the namespace of the workload, and hold a valid
     certificate.
 
@@ -161,6 +167,7 @@ def credentials(context: Context) -> Iterator[Diagnostic]:
             name = server.tls.credential_name if server.tls is not None else ""
             if not name:
                 continue
+
             path = ("spec", "servers", index, "tls", "credentialName")
             secret = secrets.get(f"{workloads[0].namespace}/{name}")
             if secret is None:
@@ -169,7 +176,7 @@ def credentials(context: Context) -> Iterator[Diagnostic]:
                 yield found(item, INVALID_CREDENTIAL, item.name, workloads[0].namespace, at=path)
 
 
-def _is_valid(secret: Item) -> bool:
+def _is_valid(secret: AnalyzedObject) -> bool:
     from dockermesh.analysis.certificates import holds_certificate
 
     return holds_certificate(secret.body)

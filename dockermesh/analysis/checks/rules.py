@@ -12,10 +12,11 @@ from dataclasses import replace
 from typing import Any
 
 from dockermesh.analysis.context import Context
-from dockermesh.analysis.diagnostics import Diagnostic, found
+from dockermesh.analysis.findings import found
 from dockermesh.analysis.messages import INEFFECTIVE_MATCH, UNREACHABLE_RULE
-from dockermesh.analysis.objects import Item
+from dockermesh.analysis.objects import AnalyzedObject
 from dockermesh.config.api.virtual_service import HTTPMatchRequest
+from dockermesh.config.findings import Finding, Path
 from dockermesh.config.rules.shadowing import covers
 
 _MOST_COMPARED = 200
@@ -24,7 +25,7 @@ generated routes.
 """
 
 
-def unreachable_rules(context: Context) -> Iterator[Diagnostic]:
+def unreachable_rules(context: Context) -> Iterator[Finding]:
     """Rules and matches that are never used."""
     for item in context.istio("VirtualService"):
         for protocol in ("http", "tcp", "tls"):
@@ -32,44 +33,52 @@ def unreachable_rules(context: Context) -> Iterator[Diagnostic]:
         yield from _within_prefixes(item)
 
 
-def _repeated(item: Item, protocol: str, rules: Sequence[Any]) -> Iterator[Diagnostic]:
+def _repeated(item: AnalyzedObject, protocol: str, rules: Sequence[Any]) -> Iterator[Finding]:
     seen: list[tuple[Any, str]] = []
     has_default = False
     for index, rule in enumerate(rules):
-        at = ("spec", protocol, index)
+        at: Path = ("spec", protocol, index)
         name = _name(rule, index)
         if not rule.match:
             if has_default:
-                yield found(
-                    item, UNREACHABLE_RULE, name, "only the last rule can have no matches", at=at
-                )
+                text = "only the last rule can have no matches"
+                yield found(item, UNREACHABLE_RULE, name, text, at=at)
             has_default = True
-            continue
-        if has_default and protocol == "http":
+        elif has_default and protocol == "http":
             yield found(item, UNREACHABLE_RULE, name, "a rule without matches comes first", at=at)
-            continue
-        repeated = 0
-        for number, match in enumerate(rule.match):
-            condition = _condition(match)
-            first = next((owner for known, owner in seen if known == condition), None)
-            if first is not None:
-                repeated += 1
-                place = (*at, "match", number)
-                yield found(item, INEFFECTIVE_MATCH, name, _name(match, number), first, at=place)
-            elif len(seen) < _MOST_COMPARED:
-                seen.append((condition, name))
-        if repeated == len(rule.match):
-            yield found(item, UNREACHABLE_RULE, name, "all matches used by prior rules", at=at)
+        else:
+            yield from _repeated_matches(item, rule, name, at, seen)
 
 
-def _within_prefixes(item: Item) -> Iterator[Diagnostic]:
+def _repeated_matches(
+    item: AnalyzedObject, rule: Any, name: str, at: Path, seen: list[tuple[Any, str]]
+) -> Iterator[Finding]:
+    """Matches of a rule that an earlier one has in the same words; others are added to `seen`."""
+    repeated = 0
+    for number, match in enumerate(rule.match):
+        condition = _condition(match)
+        first = next((owner for known, owner in seen if known == condition), None)
+        if first is not None:
+            repeated += 1
+            place = (*at, "match", number)
+            yield found(item, INEFFECTIVE_MATCH, name, _name(match, number), first, at=place)
+        elif len(seen) < _MOST_COMPARED:
+            seen.append((condition, name))
+
+    if repeated == len(rule.match):
+        yield found(item, UNREACHABLE_RULE, name, "all matches used by prior rules", at=at)
+
+
+def _within_prefixes(item: AnalyzedObject) -> Iterator[Finding]:
     earlier: list[tuple[HTTPMatchRequest, str]] = []
     for index, rule in enumerate(item.spec.http):
         for number, match in enumerate(rule.match):
             prefix = match.uri.prefix if match.uri is not None else None
             if not prefix:
                 continue
+
             for known, owner in earlier:
+                # Equal prefixes are reported as repeated already.
                 if known.uri is not None and known.uri.prefix != prefix and covers(known, match):
                     at = ("spec", "http", index, "match", number)
                     what = f"{_name(match, number)} of prefix {prefix}"
@@ -81,6 +90,7 @@ def _within_prefixes(item: Item) -> Iterator[Diagnostic]:
 
 
 def _condition(match: Any) -> Any:
+    # A name is for people and statistics, no condition.
     return replace(match, name="") if isinstance(match, HTTPMatchRequest) else match
 
 

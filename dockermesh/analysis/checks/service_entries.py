@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dockermesh.analysis.context import Context
-from dockermesh.analysis.diagnostics import Diagnostic, found
+from dockermesh.analysis.findings import found
 from dockermesh.analysis.messages import (
     ADDRESSES_REQUIRED,
     EXTERNAL_NAME_PORT,
     LYING_PORT_NAME,
     PORT_NAME,
 )
-from dockermesh.analysis.objects import Item, dig
-from dockermesh.analysis.services import DestinationPort, kubernetes_ports
+from dockermesh.analysis.objects import AnalyzedObject, dig
+from dockermesh.analysis.services import AnalyzedPort, kubernetes_ports
+from dockermesh.config.findings import Finding
 from dockermesh.model.protocol import Protocol, parse_protocol
 
 _TLS = frozenset({Protocol.HTTPS, Protocol.TLS})
@@ -29,16 +30,19 @@ _KNOWN_PORTS = frozenset({25, 53, 3306, 27017})
 """Ports where Istio takes TCP for granted."""
 
 
-def addresses(context: Context) -> Iterator[Diagnostic]:
+def addresses(context: Context) -> Iterator[Finding]:
     """A TCP port of a ServiceEntry is found by its address, which must be given unless one is
     allocated.
     """
     metadata = context.proxy_metadata
     allocating = ("ISTIO_META_DNS_AUTO_ALLOCATE", "PILOT_ENABLE_IP_AUTOALLOCATE")
+    # Addresses are given out for names that the proxy answers for itself.
     captured = metadata.get("ISTIO_META_DNS_CAPTURE") == "true"
     if captured and any(metadata.get(name) == "true" for name in allocating):
         return
+
     for item in context.istio("ServiceEntry"):
+        # Istio writes addresses that it allocates into the status.
         if item.spec.addresses or dig(item.body, "status", "addresses"):
             continue
         for index, port in enumerate(item.spec.ports):
@@ -46,7 +50,7 @@ def addresses(context: Context) -> Iterator[Diagnostic]:
                 yield found(item, ADDRESSES_REQUIRED, at=("spec", "ports", index))
 
 
-def port_names(context: Context) -> Iterator[Diagnostic]:
+def port_names(context: Context) -> Iterator[Finding]:
     """Names of the ports of Kubernetes Services should tell the protocol."""
     for item in context.kubernetes("Service"):
         if "istio" in item.labels or item.labels.get("release") == "istio":
@@ -69,17 +73,19 @@ def port_names(context: Context) -> Iterator[Diagnostic]:
                 )
 
 
-def tells_protocol(port: DestinationPort) -> bool:
+def tells_protocol(port: AnalyzedPort) -> bool:
     """Whether Istio needs no sniffing for the port (`pkg/config/kube/conversion.go`)."""
+    # Proxies leave UDP alone.
     if port.protocol == "UDP":
         return True
     name = (port.app_protocol or port.name).lower()
     if port.app_protocol in _APP_PROTOCOLS or name.startswith("grpc-web") or name in _MESH_OWN:
         return True
+    # `http-web`: the protocol stands before the first dash.
     return name.partition("-")[0] in _SPOKEN or port.number in _KNOWN_PORTS
 
 
-def lying_port_names(context: Context) -> Iterator[Diagnostic]:
+def lying_port_names(context: Context) -> Iterator[Finding]:
     """A port whose name says another protocol than it is declared with: readers and tools are
     misled.
     """
@@ -92,7 +98,9 @@ def lying_port_names(context: Context) -> Iterator[Diagnostic]:
                 yield from _compare(item, index, own.number, own.name, own.app_protocol)
 
 
-def _compare(item: Item, index: int, number: int, name: str, declared: str) -> Iterator[Diagnostic]:
+def _compare(
+    item: AnalyzedObject, index: int, number: int, name: str, declared: str
+) -> Iterator[Finding]:
     says, is_declared = parse_protocol(name.partition("-")[0]), parse_protocol(declared)
     if says is not None and is_declared is not None and _family(says) != _family(is_declared):
         yield found(

@@ -9,12 +9,12 @@ headers.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
 from dockermesh.app.inspect.dump import Json
+from dockermesh.config.rules.regex import covers
 
 Answer = bool | None
 
@@ -87,19 +87,9 @@ def text_matches(matcher: Json, text: str) -> Answer:
         if kind in matcher:
             return bool(holds(fold(str(matcher[kind]))))
     if "safe_regex" in matcher:
-        return regex_matches(str(matcher["safe_regex"].get("regex", "")), text)
+        return covers(str(matcher["safe_regex"].get("regex", "")), text)
     # An empty StringMatcher is `exact: ""`, which JSON leaves out.
     return text == "" if not matcher else None
-
-
-def regex_matches(expression: str, text: str) -> Answer:
-    """Whether a regular expression covers the whole text; None if Python does not know its
-    syntax.
-    """
-    try:
-        return re.fullmatch(expression, text) is not None
-    except re.error:
-        return None
 
 
 def header_matches(matcher: Json, request: Request) -> Answer:
@@ -159,7 +149,7 @@ def path_matches(match: Json, request: Request) -> Answer:
         prefix = fold(str(match["path_separated_prefix"]))
         return path == prefix or path.startswith(f"{prefix}/")
     if "safe_regex" in match:
-        return regex_matches(str(match["safe_regex"].get("regex", "")), request.plain_path)
+        return covers(str(match["safe_regex"].get("regex", "")), request.plain_path)
     return None
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dockermesh.app.inspect.dump import Json
+from dockermesh.model.times import time_text
 
 COLUMNS = [
     "RESOURCE NAME",
@@ -25,7 +26,6 @@ COLUMNS = [
 _ROOTS, _CHAIN = "CA", "Cert Chain"
 _MOST_ROOTS = 4
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
-_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,8 @@ def _items(name: str, kind: str, state: str, pem: bytes, now: datetime) -> list[
             state,
             c.not_valid_before_utc <= now <= c.not_valid_after_utc,
             f"{c.serial_number:x}",
-            c.not_valid_after_utc.strftime(_TIME),
-            c.not_valid_before_utc.strftime(_TIME),
+            time_text(c.not_valid_after_utc),
+            time_text(c.not_valid_before_utc),
         )
         for c in shown
     ]

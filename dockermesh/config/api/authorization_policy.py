@@ -13,9 +13,13 @@ from dockermesh.config.fields import REQUIRED, Length
 class Action(StrEnum):
     """What happens to a request that matches."""
 
+    # As soon as one policy allows, what none allows is denied.
     ALLOW = "ALLOW"
+    # Asked before ALLOW.
     DENY = "DENY"
+    # Decides nothing.
     AUDIT = "AUDIT"
+    # An external authorizer decides, before all others.
     CUSTOM = "CUSTOM"
 
 
@@ -27,6 +31,7 @@ _Accounts = Annotated[tuple[Annotated[str, Length(high=320)], ...], Length(high=
 class Source:
     """Conditions on the peer; all fields must hold, of each one value."""
 
+    # `cluster.local/ns/default/sa/web`, without `spiffe://`.
     principals: _Values = ()
     not_principals: _Values = ()
     request_principals: _Values = ()
@@ -35,6 +40,7 @@ class Source:
     not_namespaces: _Values = ()
     service_accounts: _Accounts = ()
     not_service_accounts: _Accounts = ()
+    # The peer of the connection; remote_ip_blocks are the client that proxies in between tell of.
     ip_blocks: _Values = ()
     not_ip_blocks: _Values = ()
     remote_ip_blocks: _Values = ()

@@ -18,6 +18,7 @@ _KIND = Pattern(
 _NAMESPACE = Pattern(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "a lower-case DNS label")
 
 
+# In the order of their numbers.
 GRPC_STATUSES = (
     "OK",
     "CANCELLED",
@@ -91,6 +92,7 @@ class PolicyTargetReference:
     group: Annotated[str, Length(high=253), _GROUP] = ""
     kind: Annotated[str, Length(low=1, high=63), _KIND] = field(default="", metadata=REQUIRED)
     name: Annotated[str, Length(low=1, high=253)] = field(default="", metadata=REQUIRED)
+    # Part of the API, never allowed by the rules.
     namespace: Annotated[str, Length(high=63), _NAMESPACE] | None = None
 
 
@@ -116,5 +118,7 @@ class LocalityLoadBalancerSetting:
 
     distribute: tuple[LocalityDistribute, ...] = ()
     failover: tuple[LocalityFailover, ...] = ()
+    # Labels, `key` or `key=value`: endpoints that share more of them come first.
     failover_priority: tuple[str, ...] = ()
+    # None: what the mesh says.
     enabled: bool | None = None

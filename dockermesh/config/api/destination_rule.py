@@ -20,8 +20,10 @@ from dockermesh.config.fields import REQUIRED, Duration, Int32, Length, Range, U
 class SimpleLB(StrEnum):
     """A load-balancing algorithm without settings."""
 
+    # LEAST_REQUEST, as in Istio since 1.14.
     UNSPECIFIED = "UNSPECIFIED"
     RANDOM = "RANDOM"
+    # To the address that the app connected to, without any balancing.
     PASSTHROUGH = "PASSTHROUGH"
     ROUND_ROBIN = "ROUND_ROBIN"
     LEAST_REQUEST = "LEAST_REQUEST"
@@ -41,12 +43,14 @@ class H2UpgradePolicy(StrEnum):
 
     DEFAULT = "DEFAULT"
     DO_NOT_UPGRADE = "DO_NOT_UPGRADE"
+    # Even where the server did not say that it speaks HTTP/2.
     UPGRADE = "UPGRADE"
 
 
 class ProxyProtocolVersion(StrEnum):
     """A version of HAProxy's PROXY protocol."""
 
+    # A line of text; V2 is binary.
     V1 = "V1"
     V2 = "V2"
 
@@ -79,6 +83,7 @@ class HTTPCookie:
 
     name: str = field(default="", metadata=REQUIRED)
     path: str = ""
+    # 0s makes a cookie of the session.
     ttl: timedelta | None = None
     attributes: tuple[HTTPCookieAttribute, ...] = ()
 
@@ -104,7 +109,9 @@ class WarmupConfiguration:
     """How long and how steeply a new endpoint is warmed up."""
 
     duration: Duration | None = field(default=None, metadata=REQUIRED)
+    # None: 10 %.
     minimum_percent: Annotated[float, Range(0, 100)] | None = None
+    # None: 1, a straight line.
     aggression: Annotated[float, Range(1, float("inf"))] | None = None
 
 
@@ -143,6 +150,7 @@ class TcpKeepalive:
 class TCPSettings:
     """Limits of connections."""
 
+    # 0 stands for no limit: Envoy has 1024 unless it is told otherwise, Istio tells it.
     max_connections: Int32 = 0
     connect_timeout: Duration | None = None
     tcp_keepalive: TcpKeepalive | None = None
@@ -164,6 +172,7 @@ class HTTPSettings:
 
     http1_max_pending_requests: Int32 = 0
     http2_max_requests: Int32 = 0
+    # 1 switches keep-alive off.
     max_requests_per_connection: Int32 = 0
     max_retries: Int32 = 0
     idle_timeout: Duration | None = None
@@ -185,13 +194,16 @@ class ConnectionPoolSettings:
 class OutlierDetection:
     """Circuit breaking by ejecting endpoints that fail; None means the default."""
 
+    # Apart, a refused connection is not counted as an answer of 5xx.
     split_external_local_origin_errors: bool = False
     consecutive_local_origin_failures: UInt32 | None = None
     consecutive_gateway_errors: UInt32 | None = None
     consecutive_5xx_errors: UInt32 | None = None
     interval: Duration | None = None
     base_ejection_time: Duration | None = None
+    # 0 stands for 10.
     max_ejection_percent: Int32 = 0
+    # Below it, nothing is ejected any more.
     min_health_percent: Int32 = 0
 
 
@@ -199,13 +211,16 @@ class OutlierDetection:
 class ClientTlsSettings:
     """TLS of the connection to the service."""
 
+    # The zero value of the API; what has no `tls` at all follows the mesh.
     mode: ClientTlsMode = ClientTlsMode.DISABLE
     client_certificate: str = ""
     private_key: str = ""
     ca_certificates: str = ""
     credential_name: str = ""
     subject_alt_names: tuple[str, ...] = ()
+    # Empty: for SIMPLE and MUTUAL the host that is called.
     sni: str = ""
+    # None: verified, if there is something to verify with.
     insecure_skip_verify: bool | None = None
     ca_crl: str = ""
 
@@ -254,9 +269,11 @@ class TrafficPolicy:
     connection_pool: ConnectionPoolSettings | None = None
     outlier_detection: OutlierDetection | None = None
     tls: ClientTlsSettings | None = None
+    # A port inherits nothing: what its settings leave out is the default again.
     port_level_settings: Annotated[tuple[PortTrafficPolicy, ...], Length(high=4096)] = ()
     tunnel: TunnelSettings | None = None
     proxy_protocol: ProxyProtocol | None = None
+    # In the API for the whole policy only, not for ports.
     retry_budget: RetryBudget | None = None
 
 

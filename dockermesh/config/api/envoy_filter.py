@@ -14,6 +14,7 @@ from dockermesh.config.fields import Int32, Length, UInt32
 class ApplyTo(StrEnum):
     """The kind of object that is patched."""
 
+    # protobuf's zero value: what is not given.
     INVALID = "INVALID"
     LISTENER = "LISTENER"
     FILTER_CHAIN = "FILTER_CHAIN"
@@ -35,6 +36,7 @@ class PatchContext(StrEnum):
     SIDECAR_INBOUND = "SIDECAR_INBOUND"
     SIDECAR_OUTBOUND = "SIDECAR_OUTBOUND"
     GATEWAY = "GATEWAY"
+    # Known, so that files for both modes of Istio can be read; there are no waypoints.
     WAYPOINT = "WAYPOINT"
 
 
@@ -74,6 +76,7 @@ class RouteAction(StrEnum):
 class ProxyMatch:
     """Conditions on the proxy."""
 
+    # A regular expression, compared with the version of Istio that a proxy says.
     proxy_version: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
 

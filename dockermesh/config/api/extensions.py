@@ -59,6 +59,7 @@ class PluginType(StrEnum):
 class FailStrategy(StrEnum):
     """What happens when the code fails."""
 
+    # Requests get 5xx while the module cannot be loaded or has crashed.
     FAIL_CLOSE = "FAIL_CLOSE"
     FAIL_OPEN = "FAIL_OPEN"
     FAIL_RELOAD = "FAIL_RELOAD"
@@ -111,6 +112,7 @@ class WasmPlugin:
     target_ref: PolicyTargetReference | None = None
     target_refs: Annotated[tuple[PolicyTargetReference, ...], Length(high=16)] = ()
     url: Annotated[str, Length(low=1)] = field(default="", metadata=REQUIRED)
+    # Optional for images, whose tags may change; with it nothing else is run.
     sha256: Annotated[str, _SHA256] = ""
     image_pull_policy: PullPolicy = PullPolicy.UNSPECIFIED_POLICY
     image_pull_secret: Annotated[str, Length(1, 253)] | None = None
@@ -118,6 +120,7 @@ class WasmPlugin:
     plugin_config: Mapping[str, Any] | None = None
     plugin_name: Annotated[str, Length(1, 256)] | None = None
     phase: PluginPhase = PluginPhase.UNSPECIFIED_PHASE
+    # The highest runs first.
     priority: Int32 | None = None
     fail_strategy: FailStrategy = FailStrategy.FAIL_CLOSE
     vm_config: VmConfig | None = None

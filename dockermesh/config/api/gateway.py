@@ -12,11 +12,14 @@ from dockermesh.config.fields import REQUIRED, UInt32
 class ServerTlsMode(StrEnum):
     """What a server does with TLS."""
 
+    # Routed by SNI, and never decrypted.
     PASSTHROUGH = "PASSTHROUGH"
     SIMPLE = "SIMPLE"
     MUTUAL = "MUTUAL"
+    # As PASSTHROUGH, to the service whose name the SNI itself says: between networks.
     AUTO_PASSTHROUGH = "AUTO_PASSTHROUGH"
     ISTIO_MUTUAL = "ISTIO_MUTUAL"
+    # A client may show a certificate; one that it shows must be valid.
     OPTIONAL_MUTUAL = "OPTIONAL_MUTUAL"
 
 
@@ -43,6 +46,7 @@ class TlsCertificate:
 class ServerTlsSettings:
     """TLS of a server."""
 
+    # Plain HTTP is answered with 301, whatever the routes say.
     https_redirect: bool = False
     mode: ServerTlsMode = ServerTlsMode.PASSTHROUGH
     server_certificate: str = ""
@@ -50,14 +54,18 @@ class ServerTlsSettings:
     ca_certificates: str = ""
     ca_crl: str = ""
     credential_name: str = ""
+    # For a certificate with an RSA key beside one with an elliptic key.
     credential_names: tuple[str, ...] = ()
     ca_cert_credential_name: str = ""
     tls_certificates: tuple[TlsCertificate, ...] = ()
     subject_alt_names: tuple[str, ...] = ()
+    # Base64 of the SHA-256 of the public key; `hash` is that of the certificate, in hex.
     verify_certificate_spki: tuple[str, ...] = ()
     verify_certificate_hash: tuple[str, ...] = ()
+    # TLS_AUTO is 1.2 for servers.
     min_protocol_version: TlsProtocol = TlsProtocol.TLS_AUTO
     max_protocol_version: TlsProtocol = TlsProtocol.TLS_AUTO
+    # Of TLS 1.2 and below: those of 1.3 cannot be chosen.
     cipher_suites: tuple[str, ...] = ()
 
 
@@ -76,7 +84,9 @@ class Server:
     """One listening port and the hosts it answers for."""
 
     port: ServerPort | None = field(default=None, metadata=REQUIRED)
+    # Empty: every address.
     bind: str = ""
+    # `namespace/host` lets only VirtualServices of that namespace be bound.
     hosts: tuple[str, ...] = field(default=(), metadata=REQUIRED)
     tls: ServerTlsSettings | None = None
     default_endpoint: str = ""
@@ -88,4 +98,5 @@ class Gateway:
     """Servers on the gateway workloads that `selector` finds (empty: all)."""
 
     servers: tuple[Server, ...] = ()
+    # Looked up in all namespaces, unlike the selectors of other kinds.
     selector: Mapping[str, str] = field(default_factory=dict)

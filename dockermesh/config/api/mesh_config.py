@@ -73,6 +73,7 @@ class InboundPolicy:
 class ProxyPathNormalization:
     """How request paths are normalised."""
 
+    # DEFAULT is BASE, as in Istio.
     normalization: NormalizationType = NormalizationType.DEFAULT
 
 
@@ -91,6 +92,7 @@ class LogFormat:
 
     ONEOFS: ClassVar = (("text", "labels"),)
     text: str | None = None
+    # JSON instead of a line of text.
     labels: Mapping[str, Any] | None = None
 
 
@@ -154,6 +156,7 @@ class AuthorizationRequestBody:
     """How much of a body an external authorizer gets."""
 
     max_request_bytes: UInt32 = 0
+    # Else a longer body is answered with 413.
     allow_partial_message: bool = False
     pack_as_bytes: bool = False
 
@@ -165,10 +168,13 @@ class ExternalAuthorizationProvider:
     service: str = field(default="", metadata=REQUIRED)
     port: UInt32 = field(default=0, metadata=REQUIRED)
     timeout: Duration | None = None
+    # Whether requests pass while the authorizer cannot be asked.
     fail_open: bool = False
     clear_route_cache: bool = False
     status_on_error: str = ""
+    # Only by HTTP: put before the path of each request.
     path_prefix: str = ""
+    # The older form of the next field.
     include_request_headers_in_check: tuple[str, ...] = ()
     include_headers_in_check: tuple[str, ...] = ()
     include_additional_headers_in_check: Mapping[str, str] = field(default_factory=dict)
@@ -246,6 +252,7 @@ class MeshTracing:
     datadog: CollectorAddress | None = None
     stackdriver: Mapping[str, Any] | None = None
     open_census_agent: Mapping[str, Any] | None = None
+    # None: 1 %.
     sampling: Annotated[float, Range(0, 100)] | None = None
     max_path_tag_length: UInt32 = 0
     custom_tags: Mapping[str, CustomTag] = field(default_factory=dict)
@@ -257,6 +264,7 @@ class MeshTracing:
 class GatewayTopology:
     """What stands in front of the gateways."""
 
+    # How many entries of X-Forwarded-For, from the end, are believed.
     num_trusted_proxies: UInt32 = 0
     forward_client_cert_details: str = ""
     proxy_protocol: Mapping[str, Any] | None = None

@@ -16,6 +16,7 @@ class MutualTlsMode(StrEnum):
 
     UNSET = "UNSET"
     DISABLE = "DISABLE"
+    # Both are taken, so that clients can be brought into the mesh one by one.
     PERMISSIVE = "PERMISSIVE"
     STRICT = "STRICT"
 
@@ -35,4 +36,5 @@ class PeerAuthentication:
 
     selector: LabelSelector | None = None
     mtls: MutualTls | None = None
+    # Ports of the workload, not of its services.
     port_level_mtls: Annotated[Mapping[PortNumber, MutualTls], Length(low=1)] | None = None

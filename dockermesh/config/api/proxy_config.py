@@ -23,6 +23,7 @@ class ProxyConfig:
     per CPU.
     """
 
+    # Istio has it; here nothing would come of it, about which a warning is given.
     IGNORED: ClassVar = frozenset({"connectionSettings"})
 
     selector: LabelSelector | None = None

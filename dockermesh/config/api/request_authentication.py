@@ -33,15 +33,19 @@ class JWTRule:
 
     issuer: str = ""
     audiences: tuple[NonEmpty, ...] = ()
+    # Empty, together with `jwks`: found by OpenID discovery at the issuer.
     jwks_uri: Annotated[str, Length(high=2048)] = ""
     jwks: str = ""
+    # Without a place, `Authorization: Bearer` and the parameter access_token are looked at.
     from_headers: tuple[JWTHeader, ...] = ()
     from_params: tuple[NonEmpty, ...] = ()
     from_cookies: tuple[NonEmpty, ...] = ()
     output_payload_to_header: str = ""
+    # The app does not get the token unless this is set.
     forward_original_token: bool = False
     output_claim_to_headers: tuple[ClaimToHeader, ...] = ()
     timeout: Duration | None = None
+    # `scope` and `permission` are split in any case.
     space_delimited_claims: Annotated[tuple[NonEmpty, ...], Length(high=64)] = ()
 
 

@@ -14,6 +14,7 @@ from dockermesh.config.fields import REQUIRED, Length, UInt32
 class Location(StrEnum):
     """Whether the service is part of the mesh."""
 
+    # No mutual TLS is spoken with it.
     MESH_EXTERNAL = "MESH_EXTERNAL"
     MESH_INTERNAL = "MESH_INTERNAL"
 
@@ -21,10 +22,13 @@ class Location(StrEnum):
 class Resolution(StrEnum):
     """How the addresses of the endpoints are found."""
 
+    # The address that the app connects to is the one that is called.
     NONE = "NONE"
     STATIC = "STATIC"
     DNS = "DNS"
+    # A connection stays at its address when another one is resolved.
     DNS_ROUND_ROBIN = "DNS_ROUND_ROBIN"
+    # For wildcards: the name is resolved that each request says.
     DYNAMIC_DNS = "DYNAMIC_DNS"
 
 
@@ -45,6 +49,7 @@ class ServiceEntry:
     hosts: Annotated[tuple[str, ...], Length(low=1, high=256)] = field(
         default=(), metadata=REQUIRED
     )
+    # Without any, a virtual address is given out, so that two TCP services may share a port.
     addresses: Annotated[tuple[Annotated[str, Length(high=64)], ...], Length(high=256)] = ()
     ports: Annotated[tuple[ServicePort, ...], Length(high=256)] = ()
     location: Location = Location.MESH_EXTERNAL
@@ -52,4 +57,5 @@ class ServiceEntry:
     endpoints: Annotated[tuple[WorkloadEntry, ...], Length(high=4096)] = ()
     workload_selector: WorkloadSelector | None = None
     export_to: tuple[str, ...] = ()
+    # Whom the server may be, where a DestinationRule asks for TLS and says nothing.
     subject_alt_names: tuple[str, ...] = ()

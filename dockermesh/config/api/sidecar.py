@@ -53,6 +53,7 @@ class IstioIngressListener:
 class IstioEgressListener:
     """A listener for traffic from the workload, and the hosts (`namespace/host`) it serves."""
 
+    # Without a port it serves what no other listener does.
     port: SidecarPort | None = None
     bind: str = ""
     capture_mode: CaptureMode = CaptureMode.DEFAULT
@@ -63,6 +64,7 @@ class IstioEgressListener:
 class OutboundTrafficPolicy:
     """What happens to traffic to unknown destinations."""
 
+    # That of a policy which says none. Without a policy, MeshConfig decides.
     mode: OutboundTrafficPolicyMode = OutboundTrafficPolicyMode.REGISTRY_ONLY
     egress_proxy: Destination | None = None
 

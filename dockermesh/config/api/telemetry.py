@@ -103,6 +103,7 @@ class Tracing:
 
     match: TracingSelector | None = None
     providers: tuple[ProviderRef, ...] = ()
+    # None: what the mesh says. 0 is a choice: nothing is traced.
     random_sampling_percentage: Annotated[float, Range(0, 100)] | None = None
     disable_span_reporting: bool | None = None
     custom_tags: Mapping[str, CustomTag] = field(default_factory=dict)
@@ -158,6 +159,7 @@ class LogSelector:
 class LogFilter:
     """A CEL expression that a logged request fulfils."""
 
+    # `response.code >= 400`; attributes are those of Envoy.
     expression: str = ""
 
 

@@ -57,6 +57,7 @@ class HTTPRouteDestination:
     """A destination and its share of the requests."""
 
     destination: Destination | None = field(default=None, metadata=REQUIRED)
+    # A share of the sum of all weights, which need not be 100.
     weight: Int32 = 0
     headers: Headers | None = None
 
@@ -78,9 +79,11 @@ class HTTPMatchRequest:
     scheme: StringMatch | None = None
     method: StringMatch | None = None
     authority: StringMatch | None = None
+    # An empty match asks only that the header is there.
     headers: Mapping[str, StringMatch] = field(default_factory=dict)
     port: UInt32 = 0
     source_labels: Mapping[str, str] = field(default_factory=dict)
+    # `mesh` stands for the sidecars.
     gateways: tuple[str, ...] = ()
     query_params: Mapping[str, StringMatch] = field(default_factory=dict)
     ignore_uri_case: bool = False
@@ -100,6 +103,7 @@ class HTTPRedirect:
     derive_port: RedirectPortSelection | None = None
     scheme: str = ""
     prefix_rewrite: str = ""
+    # 0 stands for 301.
     redirect_code: UInt32 = 0
 
 
@@ -133,6 +137,7 @@ class RegexRewrite:
     """A substitution in the path."""
 
     match: str = ""
+    # Groups are \1, \2 ..., as RE2 has them, not $1.
     rewrite: str = ""
 
 
@@ -151,6 +156,7 @@ class HTTPRetry:
     disables.
     """
 
+    # How often again: the first attempt is not counted.
     attempts: Int32 = 0
     per_try_timeout: Duration | None = None
     retry_on: str = ""
@@ -165,6 +171,7 @@ class FaultDelay:
 
     ONEOFS: ClassVar = (("fixed_delay", "exponential_delay"),)
     fixed_delay: Duration | None = None
+    # In the API, but never implemented: Istio refuses it.
     exponential_delay: Duration | None = None
     percentage: Percent | None = None
 
@@ -176,6 +183,7 @@ class FaultAbort:
     ONEOFS: ClassVar = (("http_status", "grpc_status", "http2_error"),)
     http_status: Int32 | None = None
     grpc_status: str | None = None
+    # As `exponential_delay`: part of the API, refused by Istio.
     http2_error: str | None = None
     percentage: Percent | None = None
 
@@ -220,9 +228,11 @@ class HTTPRoute:
     direct_response: HTTPDirectResponse | None = None
     delegate: Delegate | None = None
     rewrite: HTTPRewrite | None = None
+    # None: a request may take as long as it takes.
     timeout: Duration | None = None
     retries: HTTPRetry | None = None
     fault: HTTPFaultInjection | None = None
+    # The older form of `mirrors`, for one destination.
     mirror: Destination | None = None
     mirrors: tuple[HTTPMirrorPolicy, ...] = ()
     mirror_percentage: Percent | None = None

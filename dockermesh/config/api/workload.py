@@ -20,8 +20,11 @@ class WorkloadEntry:
         Mapping[Annotated[str, Length(1, 63), _PORT_NAME], UInt32], Length(high=128)
     ] = field(default_factory=dict)
     labels: Annotated[Mapping[str, str], Length(high=256)] = field(default_factory=dict)
+    # Endpoints of another network are reached through its gateways.
     network: Annotated[str, Length(high=2048)] = ""
+    # region/zone/subzone.
     locality: Annotated[str, Length(high=2048)] = ""
+    # 0 stands for 1.
     weight: UInt32 = 0
     service_account: Annotated[str, Length(high=253)] = ""
 
@@ -73,6 +76,7 @@ class ReadinessProbe:
     """When a workload is ready."""
 
     ONEOFS: ClassVar = (("http_get", "tcp_socket", "exec", "grpc"),)
+    # The words and defaults are those of Kubernetes' probes; 0 is the default.
     initial_delay_seconds: Int32 = 0
     timeout_seconds: Int32 = 0
     period_seconds: Int32 = 0

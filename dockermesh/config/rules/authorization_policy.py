@@ -21,6 +21,7 @@ from dockermesh.config.resource import Resource
 from dockermesh.config.rules.names import check_subnet
 from dockermesh.config.rules.scope import check_label_selector, check_targets, report
 
+# What Go's ParseBool takes.
 _TRUTH = frozenset(
     {"1", "t", "T", "true", "TRUE", "True", "0", "f", "F", "false", "FALSE", "False"}
 )
@@ -28,23 +29,20 @@ _DRY_RUN = "istio.io/dry-run"
 # What Istio's path templates do not allow beside {*} and {**}: other names in braces, and other
 # wildcards.
 _BAD_TEMPLATE = re.compile(r"/\{\w+=\*\*?\}|\{\w*\}|/\*\*?|\*\*?/")
+_MAX_EXPRESSION = 4096
+"""Octets of a value that becomes part of a regular expression: so many make a program that Envoy
+accepts, even where a value is there four times (in a list of values of a header).
+"""
+_INLINE = "request.experimental.inline.headers"
 _IDENTITY = ("principals", "not_principals", "namespaces", "not_namespaces")
 _HTTP_ONLY_SOURCES = ("request_principals", "not_request_principals")
-_PLAIN_KEYS = {
-    "source.namespace",
-    "source.serviceAccount",
-    "source.principal",
-    "request.auth.principal",
-    "request.auth.audiences",
-    "request.auth.presenter",
-    "connection.sni",
-}
 _MAP_KEYS = (
     "request.headers",
-    "request.experimental.inline.headers",
+    _INLINE,
     "request.auth.claims",
     "experimental.envoy.filters.",
 )
+# Attributes of 1.x before the v1beta1 API.
 _GONE = {
     "destination.namespace": "the namespace of the policy",
     "destination.name": "the selector",
@@ -52,7 +50,7 @@ _GONE = {
 }
 
 
-def check_authorizationpolicies(resource: Resource[AuthorizationPolicy], at: Cursor) -> None:
+def check_authorization_policy(resource: Resource[AuthorizationPolicy], at: Cursor) -> None:
     """All rules of an AuthorizationPolicy."""
     spec = resource.spec
     check_label_selector(spec.selector, at / "selector")
@@ -64,6 +62,7 @@ def check_authorizationpolicies(resource: Resource[AuthorizationPolicy], at: Cur
         place = at / "rules" / index
         raw = raw_rules[index] if index < len(raw_rules) else {}
         for name in ("from", "to"):
+            # Decoded, an empty list is as absent, which would match everything.
             if isinstance(raw, dict) and raw.get(name) == []:
                 (place / name).error("must not be empty")
         _check_rule(rule, spec.action, place)
@@ -75,6 +74,7 @@ def _raw_list(raw: Any, key: str) -> list[Any]:
 
 
 def _check_action(spec: AuthorizationPolicy, at: Cursor) -> None:
+    # No rules match nothing: ALLOW without rules denies all, DENY without rules does nothing.
     if spec.action in (Action.CUSTOM, Action.DENY) and not spec.rules:
         (at / "rules").error(
             f"action {spec.action.value} without rules never applies; add an empty rule to"
@@ -90,7 +90,7 @@ def _check_dry_run(resource: Resource[AuthorizationPolicy], at: Cursor) -> None:
     value = resource.annotations.get(_DRY_RUN)
     if value is None:
         return
-    place = at.problems.at("metadata", "annotations", _DRY_RUN)
+    place = at.findings.at("metadata", "annotations", _DRY_RUN)
     if resource.spec.action not in (Action.ALLOW, Action.DENY):
         place.error("is only supported for actions ALLOW and DENY")
     elif value not in _TRUTH:
@@ -101,15 +101,17 @@ def _check_rule(rule: Rule, action: Action, at: Cursor) -> None:
     for index, entry in enumerate(rule.sources):
         place = at / "from" / index / "source"
         if entry.source is None:
-            place.error("is required")
+            place.missing()
         else:
             _check_source(entry.source, action, place)
+
     for index, to in enumerate(rule.to):
         place = at / "to" / index / "operation"
         if to.operation is None:
-            place.error("is required")
+            place.missing()
         else:
             _check_operation(to.operation, place)
+
     for index, condition in enumerate(rule.when):
         _check_condition(condition, action, at / "when" / index)
     if action is Action.DENY and _denies_all_tcp(rule):
@@ -120,17 +122,20 @@ def _check_rule(rule: Rule, action: Action, at: Cursor) -> None:
 
 
 def _denies_all_tcp(rule: Rule) -> bool:
-    sources = [entry.source for entry in rule.sources if entry.source is not None]
+    """Whether only HTTP attributes narrow the rule: on TCP ports, where they cannot be seen, a DENY
+    rule is applied without them.
+    """
     operations = [entry.operation for entry in rule.to if entry.operation is not None]
-    tcp_source = any(
-        getattr(source, f.name)
-        for source in sources
-        for f in fields(source)
-        if f.name not in _HTTP_ONLY_SOURCES
-    )
     if operations:
         return not any(operation.ports or operation.not_ports for operation in operations)
-    return bool(sources) and not tcp_source
+
+    sources = [entry.source for entry in rule.sources if entry.source is not None]
+    return bool(sources) and not any(_is_seen_in_tcp(source) for source in sources)
+
+
+def _is_seen_in_tcp(source: Source) -> bool:
+    seen = (f.name for f in fields(source) if f.name not in _HTTP_ONLY_SOURCES)
+    return any(getattr(source, name) for name in seen)
 
 
 def _check_source(source: Source, action: Action, at: Cursor) -> None:
@@ -140,22 +145,31 @@ def _check_source(source: Source, action: Action, at: Cursor) -> None:
     if accounts and any(getattr(source, name) for name in _IDENTITY):
         (at / "serviceAccounts").error("cannot be combined with namespaces or principals")
     for f in fields(source):
-        check: Callable[[str], str] | None = check_subnet if f.name.endswith("ip_blocks") else None
-        if f.name.endswith("service_accounts"):
-            check = _check_account
+        check = _source_check(f.name)
         values = getattr(source, f.name)
         _check_values(values, at / json_name(f), check)
         if action is Action.CUSTOM and values and not f.name.endswith("ip_blocks"):
             (at / json_name(f)).error("is not supported with action CUSTOM")
 
 
+def _source_check(name: str) -> Callable[[str], str]:
+    """The check of the values of a field of a source."""
+    checks = {"ip_blocks": check_subnet, "service_accounts": _check_account}
+    return next((c for end, c in checks.items() if name.endswith(end)), _check_expression)
+
+
+def _check_expression(value: str) -> str:
+    """A value that may become part of a regular expression."""
+    if len(value.encode()) > _MAX_EXPRESSION:
+        return f"is too long, at most {_MAX_EXPRESSION} octets are allowed"
+    return ""
+
+
 def _check_account(account: str) -> str:
     parts = account.split("/")
-    return (
-        ""
-        if len(parts) <= 2 and all(parts)
-        else f"{account[:80]!r} must be 'account' or 'namespace/account'"
-    )
+    if len(parts) > 2 or not all(parts):
+        return f"{account[:80]!r} must be 'account' or 'namespace/account'"
+    return _check_expression(account)
 
 
 def _check_operation(operation: Operation, at: Cursor) -> None:
@@ -184,9 +198,12 @@ def _check_port_text(port: str) -> str:
 
 
 def _check_path(path: str) -> str:
-    if ("{*}" in path or "{**}" in path) and _BAD_TEMPLATE.search(path):
+    if "{*}" not in path and "{**}" not in path:
+        return ""
+    if _BAD_TEMPLATE.search(path):
         return f"path template {path[:80]!r} may have no wildcards but {{*}} and {{**}}"
-    return ""
+    # A template that Envoy cannot read becomes a regular expression.
+    return _check_expression(path)
 
 
 def _check_condition(condition: Condition, action: Action, at: Cursor) -> None:
@@ -194,6 +211,7 @@ def _check_condition(condition: Condition, action: Action, at: Cursor) -> None:
     if not key:
         (at / "key").error("must not be empty")
         return
+
     if not condition.values and not condition.not_values:
         at.error(f"values or notValues must be set for key {key!r}")
     wrong, check = _condition_check(key)
@@ -208,16 +226,30 @@ def _check_condition(condition: Condition, action: Action, at: Cursor) -> None:
 
 def _condition_check(key: str) -> tuple[str, Callable[[str], str] | None]:
     """What is wrong with a key, and the check of its values."""
-    if key in ("source.ip", "remote.ip", "destination.ip"):
-        return "", check_subnet
-    if key == "destination.port":
-        return "", _check_port_text
-    if key in _PLAIN_KEYS:
-        return "", _check_account if key == "source.serviceAccount" else None
+    if key in _KEYS:
+        return "", _KEYS[key]
     if key.startswith(_MAP_KEYS):
         opening = key.find("[")
-        valid = key.endswith("]") and 0 < opening < len(key) - 2
-        return "" if valid else f"bad key {key[:80]!r}: should have the form a[b]", None
+        if not (key.endswith("]") and 0 < opening < len(key) - 2):
+            return f"bad key {key[:80]!r}: should have the form a[b]", None
+        return "", _check_expression if key.startswith(_INLINE) else None
+
     if key in _GONE or key.startswith("destination.labels"):
         return f"attribute {key} is no longer supported, use {_GONE.get(key, 'the selector')}", None
     return f"unknown attribute {key[:80]!r}", None
+
+
+_KEYS: dict[str, Callable[[str], str] | None] = {
+    "source.ip": check_subnet,
+    "remote.ip": check_subnet,
+    "destination.ip": check_subnet,
+    "destination.port": _check_port_text,
+    "source.namespace": _check_expression,
+    "source.principal": _check_expression,
+    "source.serviceAccount": _check_account,
+    "request.auth.principal": None,
+    "request.auth.audiences": None,
+    "request.auth.presenter": None,
+    "connection.sni": None,
+}
+"""The keys that need no brackets, each with the check of its values."""

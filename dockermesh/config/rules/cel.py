@@ -24,6 +24,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _BINARY = frozenset({"||", "&&", "==", "!=", "<=", ">=", "<", ">", "in", "+", "-", "*", "/", "%"})
+# Names that the language keeps for others, into which it is embedded.
 _RESERVED = frozenset(
     {
         "as",
@@ -109,6 +110,7 @@ class _Parser:
         self.depth += 1
         if self.depth > _MAX_DEPTH:
             raise _Wrong("it is nested too deeply")
+
         self._unary()
         while self._peek() in _BINARY and self.tokens[self.at][0] in ("operator", "name"):
             self.at += 1
@@ -123,6 +125,7 @@ class _Parser:
         while self._accept("!") or self._accept("-"):
             pass
         self._primary()
+
         while True:
             if self._accept("."):
                 self._name()
@@ -144,6 +147,7 @@ class _Parser:
     def _primary(self) -> None:
         if self.at >= len(self.tokens):
             raise _Wrong("it ends too early")
+
         kind, text = self.tokens[self.at]
         if kind in ("string", "number"):
             self.at += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from dockermesh.config.api.destination_rule import (
@@ -11,6 +12,7 @@ from dockermesh.config.api.destination_rule import (
     ConsistentHashLB,
     DestinationRule,
     H2UpgradePolicy,
+    HTTPCookie,
     HTTPSettings,
     LoadBalancerSettings,
     OutlierDetection,
@@ -36,15 +38,16 @@ from dockermesh.config.rules.scope import check_export, check_label_selector, ch
 
 _MILLISECOND = timedelta(milliseconds=1)
 _MAGLEV_LIMIT = 5_000_011
+# CA certificates are no secret, so Istio takes them from a ConfigMap, too.
 _CONFIG_MAP = "configmap://"
 
 
-def check_destinationrules(resource: Resource[DestinationRule], at: Cursor) -> None:
+def check_destination_rule(resource: Resource[DestinationRule], at: Cursor) -> None:
     """All rules of a DestinationRule."""
     spec, namespace = resource.spec, resource.namespace
     report(at / "host", check_host(spec.host))
     if ANNOTATION in resource.annotations:
-        at.problems.found.extend(read_health_check(resource.annotations[ANNOTATION])[1])
+        at.findings.found.extend(read_health_check(resource.annotations[ANNOTATION])[1])
     _check_policy(spec.traffic_policy, namespace, at / "trafficPolicy")
     names: set[str] = set()
     for index, subset in enumerate(spec.subsets):
@@ -52,11 +55,13 @@ def check_destinationrules(resource: Resource[DestinationRule], at: Cursor) -> N
             (at / "subsets" / index / "name").error(f"duplicate subset name {subset.name!r}")
         names.add(subset.name)
         _check_subset(subset, namespace, at / "subsets" / index)
+
     check_export(spec.export_to, namespace, at / "exportTo")
     if spec.workload_selector is not None and any(
         e not in (".", namespace) for e in spec.export_to
     ):
         (at / "exportTo").error("with a workloadSelector it must be the rule's own namespace only")
+
     check_label_selector(spec.workload_selector, at / "workloadSelector")
 
 
@@ -73,18 +78,22 @@ def _check_policy(policy: TrafficPolicy | None, namespace: str, at: Cursor) -> N
         at.error("a traffic policy must have at least one field")
     if policy.tunnel is not None and policy.proxy_protocol is not None:
         (at / "proxyProtocol").error("tunnel and proxyProtocol must not be set together")
+
     _check_blocks(policy, namespace, at)
     for index, port in enumerate(policy.port_level_settings):
-        place = at / "portLevelSettings" / index
-        if port.port is None:
-            (place / "port").error("is required")
-        else:
-            report(place / "port" / "number", check_port(port.port.number))
-        if not (port.outlier_detection or port.connection_pool or port.load_balancer or port.tls):
-            place.error("a port's traffic policy must have at least one field")
-        _check_blocks(port, namespace, place)
+        _check_port_policy(port, namespace, at / "portLevelSettings" / index)
     if policy.tunnel is not None:
         _check_tunnel(policy.tunnel, at / "tunnel")
+
+
+def _check_port_policy(policy: PortTrafficPolicy, namespace: str, at: Cursor) -> None:
+    if policy.port is None:
+        (at / "port").missing()
+    else:
+        report(at / "port" / "number", check_port(policy.port.number))
+    if replace(policy, port=None) == PortTrafficPolicy():
+        at.error("a port's traffic policy must have at least one field")
+    _check_blocks(policy, namespace, at)
 
 
 def _check_blocks(policy: TrafficPolicy | PortTrafficPolicy, namespace: str, at: Cursor) -> None:
@@ -132,6 +141,7 @@ def _check_http_pool(http: HTTPSettings, at: Cursor) -> None:
     for name, value in limits.items():
         if value < 0:
             (at / name).error(f"must not be negative: {value}")
+    # Istio's limit.
     if http.max_requests_per_connection > 2**29:
         (at / "maxRequestsPerConnection").error("must be at most 2^29")
     if http.h2_upgrade_policy is H2UpgradePolicy.UPGRADE and http.use_client_protocol:
@@ -157,6 +167,7 @@ def _check_load_balancer(
     check_zone_aware(
         balancer.zone_aware_lb_setting, at / "zoneAwareLbSetting", has_outlier=outlier is not None
     )
+
     if balancer.locality_lb_setting is not None and balancer.zone_aware_lb_setting is not None:
         (at / "zoneAwareLbSetting").error(
             "only one of localityLbSetting and zoneAwareLbSetting may be set"
@@ -164,30 +175,36 @@ def _check_load_balancer(
 
 
 def _check_consistent_hash(balancer: ConsistentHashLB, at: Cursor) -> None:
-    cookie = balancer.http_cookie
-    if cookie is not None:
-        place = at / "httpCookie"
-        if not cookie.name:
-            (place / "name").error("is required")
-        if cookie.ttl is not None and cookie.ttl < timedelta(0):
-            (place / "ttl").error("must not be negative")
-        names: set[str] = set()
-        for index, attribute in enumerate(cookie.attributes):
-            if not attribute.name:
-                (place / "attributes" / index / "name").error("is required")
-            elif attribute.name in names:
-                (place / "attributes" / index / "name").error(
-                    f"duplicate cookie attribute {attribute.name!r}"
-                )
-            names.add(attribute.name)
+    if balancer.http_cookie is not None:
+        _check_cookie(balancer.http_cookie, at / "httpCookie")
     if balancer.http_header_name == "":
         (at / "httpHeaderName").error("must not be empty")
     if balancer.maglev is not None:
-        size = balancer.maglev.table_size
-        if not size:
-            (at / "maglev" / "tableSize").error("must be set for maglev")
-        elif size >= _MAGLEV_LIMIT or not _is_prime(size):
-            (at / "maglev" / "tableSize").error(f"must be a prime number less than {_MAGLEV_LIMIT}")
+        _check_table_size(balancer.maglev.table_size, at / "maglev" / "tableSize")
+
+
+def _check_cookie(cookie: HTTPCookie, at: Cursor) -> None:
+    if not cookie.name:
+        (at / "name").missing()
+    if cookie.ttl is not None and cookie.ttl < timedelta(0):
+        (at / "ttl").error("must not be negative")
+
+    names: set[str] = set()
+    for index, attribute in enumerate(cookie.attributes):
+        place = at / "attributes" / index / "name"
+        if not attribute.name:
+            place.missing()
+        elif attribute.name in names:
+            place.error(f"duplicate cookie attribute {attribute.name!r}")
+        names.add(attribute.name)
+
+
+def _check_table_size(size: int | None, at: Cursor) -> None:
+    # Envoy fills the table by steps that must be coprime to its size.
+    if not size:
+        at.error("must be set for maglev")
+    elif size >= _MAGLEV_LIMIT or not _is_prime(size):
+        at.error(f"must be a prime number less than {_MAGLEV_LIMIT}")
 
 
 def _is_prime(number: int) -> bool:
@@ -201,14 +218,15 @@ def check_client_tls(tls: ClientTlsSettings, namespace: str, at: Cursor) -> None
     _check_config_map(tls.credential_name, namespace, at / "credentialName")
     if tls.insecure_skip_verify:
         _check_unverified(tls, at / "insecureSkipVerify")
+    # Over SDS come either files or a credential, never a part of each.
     if tls.mode in (ClientTlsMode.SIMPLE, ClientTlsMode.MUTUAL) and tls.credential_name:
         if tls.client_certificate or tls.ca_certificates or tls.private_key or tls.ca_crl:
             (at / "credentialName").error("cannot be set together with files of certificates")
     elif tls.mode is ClientTlsMode.MUTUAL:
         if not tls.client_certificate:
-            (at / "clientCertificate").error("is required for mutual TLS")
+            (at / "clientCertificate").missing("is required for mutual TLS")
         if not tls.private_key:
-            (at / "privateKey").error("is required for mutual TLS")
+            (at / "privateKey").missing("is required for mutual TLS")
 
 
 def _check_config_map(credential: str, namespace: str, at: Cursor) -> None:

@@ -15,13 +15,24 @@ from dockermesh.config.api.envoy_filter import (
     FilterMatch,
     PatchOperation,
 )
+from dockermesh.config.fields import camel_case
 from dockermesh.config.findings import Cursor
 from dockermesh.config.resource import Resource
-from dockermesh.config.rules.regex import check_syntax
+from dockermesh.config.rules.regex import check_program
 from dockermesh.config.rules.scope import check_targets, check_workload_selector, report
 
-_LISTENER = (ApplyTo.LISTENER, ApplyTo.FILTER_CHAIN, ApplyTo.NETWORK_FILTER, ApplyTo.HTTP_FILTER)
-_ROUTE = (ApplyTo.ROUTE_CONFIGURATION, ApplyTo.VIRTUAL_HOST, ApplyTo.HTTP_ROUTE)
+_OBJECTS = ("listener", "route_configuration", "cluster", "waypoint")
+_MATCHED_BY = {
+    ApplyTo.LISTENER: "listener",
+    ApplyTo.FILTER_CHAIN: "listener",
+    ApplyTo.NETWORK_FILTER: "listener",
+    ApplyTo.HTTP_FILTER: "listener",
+    ApplyTo.ROUTE_CONFIGURATION: "routeConfiguration",
+    ApplyTo.VIRTUAL_HOST: "routeConfiguration",
+    ApplyTo.HTTP_ROUTE: "routeConfiguration",
+    ApplyTo.CLUSTER: "cluster",
+}
+"""What a patch may look for, by what it is applied to."""
 _CONNECTION_MANAGERS = (
     "envoy.filters.network.http_connection_manager",
     "envoy.http_connection_manager",
@@ -45,7 +56,7 @@ _RENAMED = {
 }
 
 
-def check_envoyfilters(resource: Resource[EnvoyFilter], at: Cursor) -> None:
+def check_envoy_filter(resource: Resource[EnvoyFilter], at: Cursor) -> None:
     """All rules of an EnvoyFilter."""
     spec = resource.spec
     at.warn(
@@ -54,6 +65,7 @@ def check_envoyfilters(resource: Resource[EnvoyFilter], at: Cursor) -> None:
     )
     check_workload_selector(spec.workload_selector, at / "workloadSelector")
     check_targets(None, spec.target_refs, at)
+
     if spec.target_refs:
         (at / "targetRefs").warn(
             "selects nothing: there are no waypoints and no gateways of the Gateway API"
@@ -66,17 +78,18 @@ def check_envoyfilters(resource: Resource[EnvoyFilter], at: Cursor) -> None:
 
 def _check_patch(entry: ConfigPatch, at: Cursor) -> None:
     if entry.apply_to is ApplyTo.INVALID:
-        (at / "applyTo").error("is required")
+        (at / "applyTo").missing()
     if entry.apply_to is ApplyTo.BOOTSTRAP:
         (at / "applyTo").warn("BOOTSTRAP has no effect: the bootstrap is part of the pod's image")
     if entry.patch is None:
-        (at / "patch").error("is required")
+        (at / "patch").missing()
     elif entry.patch.operation is PatchOperation.INVALID:
-        (at / "patch" / "operation").error("is required")
+        (at / "patch" / "operation").missing()
     elif entry.patch.operation is not PatchOperation.REMOVE and entry.patch.value is None:
-        (at / "patch" / "value").error("is required for every operation but REMOVE")
+        (at / "patch" / "value").missing("is required for every operation but REMOVE")
     elif entry.patch.value is not None:
         report(at / "patch" / "value", _check_types(entry.patch.value))
+
     if entry.match is not None:
         _check_match(entry.match, entry.apply_to, at / "match")
 
@@ -95,25 +108,19 @@ def _check_types(value: Any) -> str:
             pending.extend(part.values())
         elif isinstance(part, list):
             pending.extend(part)
+
     return ""
 
 
 def _check_match(match: ConfigObjectMatch, apply_to: ApplyTo, at: Cursor) -> None:
     if match.proxy is not None and match.proxy.proxy_version:
-        report(at / "proxy" / "proxyVersion", check_syntax(match.proxy.proxy_version))
-    objects = {
-        "listener": match.listener,
-        "routeConfiguration": match.route_configuration,
-        "cluster": match.cluster,
-        "waypoint": match.waypoint,
-    }
-    given = next((name for name, value in objects.items() if value is not None), "")
-    allowed = (
-        "listener" if apply_to in _LISTENER else "routeConfiguration" if apply_to in _ROUTE else ""
-    )
-    allowed = "cluster" if apply_to is ApplyTo.CLUSTER else allowed
+        report(at / "proxy" / "proxyVersion", check_program(match.proxy.proxy_version))
+
+    given = next((camel_case(name) for name in _OBJECTS if getattr(match, name) is not None), "")
+    allowed = _MATCHED_BY.get(apply_to, "")
     if given and allowed and given not in (allowed, "waypoint"):
         (at / given).error(f"{apply_to.value} can only be matched by {allowed}")
+
     chain = match.listener.filter_chain if match.listener is not None else None
     if chain is not None and chain.filter is not None and given == allowed:
         _check_filter(chain.filter, apply_to, at / "listener" / "filterChain" / "filter")
@@ -123,7 +130,7 @@ def _check_filter(found: FilterMatch, apply_to: ApplyTo, at: Cursor) -> None:
     if apply_to in (ApplyTo.LISTENER, ApplyTo.FILTER_CHAIN):
         at.warn(f"has no effect with applyTo {apply_to.value}")
     if not found.name:
-        (at / "name").error("is required")
+        (at / "name").missing()
     names = [(found.name, at / "name")]
     if found.sub_filter is not None:
         if apply_to is not ApplyTo.HTTP_FILTER:
@@ -131,8 +138,9 @@ def _check_filter(found: FilterMatch, apply_to: ApplyTo, at: Cursor) -> None:
         elif found.name not in _CONNECTION_MANAGERS:
             (at / "subFilter").error(f"needs a filter named {_CONNECTION_MANAGERS[0]}")
         elif not found.sub_filter.name:
-            (at / "subFilter" / "name").error("is required")
+            (at / "subFilter" / "name").missing()
         names.append((found.sub_filter.name, at / "subFilter" / "name"))
+
     for name, place in names:
         if name in _RENAMED:
             place.warn(f"deprecated filter name {name!r}, use {_RENAMED[name]!r}")

@@ -20,7 +20,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})|[\s\x00-\x1f\x7f]")
 
 
-def check_wasmplugins(resource: Resource[WasmPlugin], at: Cursor) -> None:
+def check_wasm_plugin(resource: Resource[WasmPlugin], at: Cursor) -> None:
     """All rules of a WasmPlugin."""
     spec = resource.spec
     check_label_selector(spec.selector, at / "selector")
@@ -31,7 +31,7 @@ def check_wasmplugins(resource: Resource[WasmPlugin], at: Cursor) -> None:
     _check_match(spec.match, at / "match")
 
 
-def check_trafficextensions(resource: Resource[TrafficExtension], at: Cursor) -> None:
+def check_traffic_extension(resource: Resource[TrafficExtension], at: Cursor) -> None:
     """All rules of a TrafficExtension."""
     spec = resource.spec
     check_label_selector(spec.selector, at / "selector")
@@ -49,6 +49,7 @@ def check_trafficextensions(resource: Resource[TrafficExtension], at: Cursor) ->
 
 def _check_url(url: str) -> str:
     """The place of a module; without scheme it is an OCI image."""
+    # Without a scheme it is the name of an image, as Docker has them.
     absolute = url if _SCHEME.match(url) else f"oci://{url}"
     try:
         parts = urlsplit(absolute)

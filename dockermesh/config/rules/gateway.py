@@ -37,11 +37,11 @@ CIPHER_SUITES = frozenset(
 ) | {"ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305", "DES-CBC3-SHA"}
 
 
-def check_gateways(resource: Resource[Gateway], at: Cursor) -> None:
+def check_gateway(resource: Resource[Gateway], at: Cursor) -> None:
     """All rules of a Gateway."""
     spec = resource.spec
     if not is_label(resource.name):
-        at.problems.at("metadata", "name").error(
+        at.findings.at("metadata", "name").error(
             f"a gateway's name must be a DNS label, without dots: {resource.name!r}"
         )
     if not spec.servers:
@@ -96,6 +96,7 @@ def _check_server_host(host: str) -> str:
 
 def _check_server_port(port: ServerPort, bind: str, at: Cursor) -> None:
     report(at / "protocol", check_protocol(port.protocol))
+    # A socket has no port; its number is then 0.
     if port.number > 0 or not bind.startswith(UNIX_PREFIX):
         report(at / "number", check_port(port.number, "port number"))
     if port.target_port:
@@ -121,6 +122,7 @@ def _check_tls_fits(server: Server, port: ServerPort, at: Cursor) -> None:
         return
     if tls is None:
         return
+
     if not is_http(port.protocol):
         at.error("TLS settings are not allowed on ports that are neither HTTPS nor TLS")
     elif (
@@ -138,6 +140,7 @@ def check_server_tls(tls: ServerTlsSettings, at: Cursor) -> None:
     if tls.mode is ServerTlsMode.ISTIO_MUTUAL:
         _check_istio_mutual(tls, at)
         return
+
     if tls.mode in _PASSTHROUGH and (
         _certificate_sources(tls) or tls.server_certificate or tls.private_key
     ):
@@ -159,6 +162,7 @@ def _certificate_sources(tls: ServerTlsSettings) -> int:
 
 def _check_files(tls: ServerTlsSettings, at: Cursor) -> None:
     from_credential = bool(tls.credential_name or tls.credential_names)
+    # The certificates are in a Secret, whose content is checked when it is stored.
     if tls.mode in (ServerTlsMode.SIMPLE, *_MUTUAL) and from_credential:
         return
     if tls.mode is ServerTlsMode.SIMPLE or tls.mode in _MUTUAL:
@@ -207,8 +211,10 @@ def _check_versions(tls: ServerTlsSettings, at: Cursor) -> None:
         (at / "minProtocolVersion").warn(
             "versions below TLSV1_2 need cipherSuites, as no default one is compatible"
         )
+
     seen: set[str] = set()
     for index, suite in enumerate(tls.cipher_suites):
+        # What begins with a sign is BoringSSL's syntax for groups of suites.
         if suite and suite != "ALL" and suite[0].isalnum() and suite not in CIPHER_SUITES:
             (at / "cipherSuites" / index).warn(
                 f"cipher suite {suite!r} is not supported, it will be ignored"

@@ -11,6 +11,7 @@ from dockermesh.config.rules.scope import report
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~A-Za-z0-9-]+")
 _STRICT = re.compile(r"[-A-Za-z0-9]+")
 _CLAIM = re.compile(r"@request\.auth\.claims(?:\..+|(?:\[[^\[\]]+\])+)", re.IGNORECASE)
+# What HTTP/2 sends of the request line, as headers.
 _PSEUDO = frozenset({":method", ":scheme", ":authority", ":path", ":status"})
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _STRING = r'"(?:[^"\\]|\\.)*"'
@@ -90,6 +91,7 @@ def _check_changed_name(name: str, *, authority_allowed: bool) -> str:
         return "header name must not be empty"
     if authority_allowed and is_authority(name):
         return ""
+    # In HTTP/2, which is what Envoy thinks in, the host is :authority.
     if name.lower() == "host":
         return "the Host header cannot be changed here"
     return f"header {name!r} must not start with ':'" if name.startswith(":") else ""

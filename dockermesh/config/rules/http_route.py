@@ -9,6 +9,8 @@ from datetime import timedelta
 from dockermesh.config.api.common import GRPC_STATUSES, Percent, StringMatch
 from dockermesh.config.api.virtual_service import (
     CorsPolicy,
+    FaultAbort,
+    FaultDelay,
     HTTPBody,
     HTTPDirectResponse,
     HTTPFaultInjection,
@@ -18,6 +20,7 @@ from dockermesh.config.api.virtual_service import (
     HTTPRewrite,
     HTTPRoute,
 )
+from dockermesh.config.fields import camel_case
 from dockermesh.config.findings import Cursor
 from dockermesh.config.rules.headers import (
     check_cors_name,
@@ -27,15 +30,16 @@ from dockermesh.config.rules.headers import (
 )
 from dockermesh.config.rules.names import check_label, check_port
 from dockermesh.config.rules.regex import check_regex
-from dockermesh.config.rules.scope import check_labels, report
-from dockermesh.config.rules.virtual_service import (
+from dockermesh.config.rules.routing import (
     check_destination,
     check_destinations,
     check_gateway_names,
     check_percentage,
     check_source,
 )
+from dockermesh.config.rules.scope import check_labels, report
 
+# Istio's list: methods of an app's own cannot be allowed.
 _METHODS = frozenset(
     ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "*"]
 )
@@ -71,6 +75,7 @@ _STATUS_CODES = {226, 307, 308, 428, 429, 431, 451, 510, 511} | frozenset(
     )
     for code in codes
 )
+# What Istio warns about and refuses; Envoy alone stops at 4096 octets unless told otherwise.
 _LARGE_BODY = 100 * 1024
 _LARGEST_BODY = 1024 * 1024
 
@@ -82,11 +87,13 @@ def check_http_route(http: HTTPRoute, at: Cursor, *, is_delegate: bool) -> None:
         _check_match(match, at / "match" / index)
     check_headers(http.headers, at / "headers")
     _check_single_authority(http, at)
+
     if http.cors_policy is not None:
         _check_cors(http.cors_policy, at / "corsPolicy")
     if http.fault is not None:
         _check_fault(http.fault, at / "fault")
     _check_mirrors(http, at)
+
     if http.redirect is not None:
         _check_redirect(http.redirect, http, at / "redirect")
     if http.direct_response is not None:
@@ -101,30 +108,38 @@ def check_http_route(http: HTTPRoute, at: Cursor, *, is_delegate: bool) -> None:
 
 
 def _check_conflicts(http: HTTPRoute, at: Cursor, *, is_delegate: bool) -> None:
-    if http.delegate is not None and is_delegate:
-        (at / "delegate").error("a delegate's route cannot delegate again")
-    elif http.delegate is not None:
-        forbidden: dict[str, object] = {"redirect": http.redirect, "route": http.route}
-        for name, given in (forbidden | {"directResponse": http.direct_response}).items():
-            if given:
-                (at / name).error(f"a route with delegate must not have {name}")
+    """A route forwards, redirects, answers or delegates, and what belongs to another of these has
+    no place in it.
+    """
+    if http.delegate is not None and not is_delegate:
+        _check_absent(_DECIDED_BY_DELEGATE, http, at, "a route with delegate must not have {}")
         return
+    if http.delegate is not None:
+        (at / "delegate").error("a delegate's route cannot delegate again")
+
     terminal = "redirect" if http.redirect else "directResponse" if http.direct_response else ""
     if terminal:
-        others: dict[str, object] = {
-            "route": http.route,
-            "fault": http.fault,
-            "rewrite": http.rewrite,
-        }
-        if terminal == "redirect":
-            others["directResponse"] = http.direct_response
-        for name, given in others.items():
-            if given:
-                (at / name).error(f"a route cannot have both {name} and {terminal}")
+        text = f"a route cannot have both {{}} and {terminal}"
+        _check_absent(_NOT_WITH[terminal], http, at, text)
     elif not http.route:
         at.error("route, redirect or directResponse is required")
     if http.mirror is not None and http.mirrors:
         (at / "mirrors").error("a route cannot have both mirror and mirrors")
+
+
+_DECIDED_BY_DELEGATE = ("redirect", "route", "direct_response")
+_NOT_WITH = {
+    "redirect": ("route", "fault", "rewrite", "direct_response"),
+    "directResponse": ("route", "fault", "rewrite"),
+}
+"""Fields that have no meaning beside an answer that the proxy gives itself."""
+
+
+def _check_absent(fields: tuple[str, ...], http: HTTPRoute, at: Cursor, text: str) -> None:
+    for field in fields:
+        if getattr(http, field):
+            name = camel_case(field)
+            (at / name).error(text.format(name))
 
 
 def _check_delegate_reference(http: HTTPRoute, at: Cursor) -> None:
@@ -138,10 +153,12 @@ def _check_match(match: HTTPMatchRequest, at: Cursor) -> None:
         _check_string(value, at / "headers" / name)
     for name, value in match.without_headers.items():
         report(at / "withoutHeaders" / name, check_match_name(name))
+        # Istio reads `*` as "any value", although it is no expression.
         if value.regex != "*":
             _check_string(value, at / "withoutHeaders" / name)
     if match.uri is not None and match.uri.regex is not None:
         report(at / "uri" / "regex", check_regex(match.uri.regex))
+
     for field, string in (
         ("scheme", match.scheme),
         ("method", match.method),
@@ -149,6 +166,7 @@ def _check_match(match: HTTPMatchRequest, at: Cursor) -> None:
     ):
         if string is not None:
             _check_string(string, at / field)
+
     for name, value in match.query_params.items():
         _check_string(value, at / "queryParams" / name)
     check_source(match.port, match.source_namespace, at)
@@ -157,6 +175,7 @@ def _check_match(match: HTTPMatchRequest, at: Cursor) -> None:
 
 
 def _check_string(string: StringMatch, at: Cursor) -> None:
+    # Every text begins with nothing.
     if string.prefix == "":
         (at / "prefix").error("prefix must not be empty")
     if string.regex is not None:
@@ -165,6 +184,7 @@ def _check_string(string: StringMatch, at: Cursor) -> None:
 
 def _check_single_authority(http: HTTPRoute, at: Cursor) -> None:
     request = http.headers.request if http.headers is not None else None
+    # `host` and `:authority` are one header, which Envoy sets once.
     names = [*request.set, *request.add] if request is not None else []
     rewrites = sum(is_authority(name) for name in names) + bool(
         http.rewrite is not None and http.rewrite.authority
@@ -177,12 +197,7 @@ def _check_single_authority(http: HTTPRoute, at: Cursor) -> None:
 
 def _check_cors(cors: CorsPolicy, at: Cursor) -> None:
     for index, origin in enumerate(cors.allow_origins):
-        if not (origin.exact or origin.prefix or origin.regex):
-            (at / "allowOrigins" / index).error(
-                "exact, prefix or regex must be given, and not be empty"
-            )
-        elif origin.regex is not None:
-            report(at / "allowOrigins" / index / "regex", check_regex(origin.regex))
+        _check_origin(origin, at / "allowOrigins" / index)
     for index, method in enumerate(cors.allow_methods):
         if method not in _METHODS:
             (at / "allowMethods" / index).error(f"{method[:40]!r} is not a supported HTTP method")
@@ -192,35 +207,51 @@ def _check_cors(cors: CorsPolicy, at: Cursor) -> None:
     ):
         for index, name in enumerate(names):
             report(at / field / index, check_cors_name(name))
+
+    # Access-Control-Max-Age is in seconds.
     if cors.max_age is not None and cors.max_age % timedelta(seconds=1):
         (at / "maxAge").error("must be a whole number of seconds")
+
+
+def _check_origin(origin: StringMatch, at: Cursor) -> None:
+    if not (origin.exact or origin.prefix or origin.regex):
+        at.error("exact, prefix or regex must be given, and not be empty")
+    elif origin.regex is not None:
+        report(at / "regex", check_regex(origin.regex))
 
 
 def _check_fault(fault: HTTPFaultInjection, at: Cursor) -> None:
     if fault.abort is None and fault.delay is None:
         at.error("a fault must have an abort or a delay")
     if fault.delay is not None:
-        check_percentage(fault.delay.percentage, at / "delay" / "percentage")
-        if fault.delay.exponential_delay is not None:
-            (at / "delay" / "exponentialDelay").error("is not supported, use fixedDelay")
-        if fault.delay.percentage is None:
-            (at / "delay").warn("without percentage no request is delayed")
-    if fault.abort is None:
-        return
-    abort, place = fault.abort, at / "abort"
-    check_percentage(abort.percentage, place / "percentage")
+        _check_delay(fault.delay, at / "delay")
+    if fault.abort is not None:
+        _check_abort(fault.abort, at / "abort")
+
+
+def _check_delay(delay: FaultDelay, at: Cursor) -> None:
+    check_percentage(delay.percentage, at / "percentage")
+    if delay.exponential_delay is not None:
+        (at / "exponentialDelay").error("is not supported, use fixedDelay")
+    if delay.percentage is None:
+        # In Istio, an absent percentage is 0, not 100.
+        at.warn("without percentage no request is delayed")
+
+
+def _check_abort(abort: FaultAbort, at: Cursor) -> None:
+    check_percentage(abort.percentage, at / "percentage")
     if abort.percentage is None:
-        place.warn("without percentage no request is aborted")
+        at.warn("without percentage no request is aborted")
+
     if abort.http_status is not None:
-        report(place / "httpStatus", _check_status(abort.http_status))
+        report(at / "httpStatus", _check_status(abort.http_status))
     elif abort.grpc_status is not None and abort.grpc_status not in GRPC_STATUSES:
-        (place / "grpcStatus").error(
-            f"{abort.grpc_status[:40]!r} is not a gRPC status such as NOT_FOUND"
-        )
+        text = f"{abort.grpc_status[:40]!r} is not a gRPC status such as NOT_FOUND"
+        (at / "grpcStatus").error(text)
     elif abort.http2_error is not None:
-        (place / "http2Error").error("is not supported, use httpStatus or grpcStatus")
+        (at / "http2Error").error("is not supported, use httpStatus or grpcStatus")
     elif abort.grpc_status is None:
-        place.warn("neither httpStatus nor grpcStatus is set, so nothing is aborted")
+        at.warn("neither httpStatus nor grpcStatus is set, so nothing is aborted")
 
 
 def _check_status(status: int) -> str:
@@ -244,25 +275,29 @@ def _check_share(percentage: Percent | None, at: Cursor) -> None:
 
 
 def _check_redirect(redirect: HTTPRedirect, http: HTTPRoute, at: Cursor) -> None:
-    has_port = redirect.port is not None or redirect.derive_port is not None
-    if not (
-        redirect.uri or redirect.prefix_rewrite or redirect.authority or redirect.scheme or has_port
-    ):
+    if all(getattr(redirect, field) in (None, "") for field in _REDIRECTING):
         at.error("a redirect must have uri, prefixRewrite, authority, scheme or port")
-    if redirect.uri and redirect.prefix_rewrite:
-        (at / "prefixRewrite").error("only one of uri and prefixRewrite may be set")
     if redirect.prefix_rewrite:
-        for index, match in enumerate(http.match):
-            if match.uri is not None and match.uri.regex is not None:
-                (at / "prefixRewrite").error(f"needs a prefix, but match[{index}].uri is a regex")
+        _check_prefix_rewrite(redirect, http, at / "prefixRewrite")
     if redirect.redirect_code and not 300 <= redirect.redirect_code <= 399:
-        (at / "redirectCode").error(
-            f"{redirect.redirect_code} is not a redirect code, it must be 3xx"
-        )
-    if redirect.scheme and redirect.scheme not in ("http", "https"):
+        text = f"{redirect.redirect_code} is not a redirect code, it must be 3xx"
+        (at / "redirectCode").error(text)
+    if redirect.scheme not in ("", "http", "https"):
         (at / "scheme").error("must be http or https")
     if redirect.port:
         report(at / "port", check_port(redirect.port))
+
+
+_REDIRECTING = ("uri", "prefix_rewrite", "authority", "scheme", "port", "derive_port")
+"""Fields of a redirect that say where to."""
+
+
+def _check_prefix_rewrite(redirect: HTTPRedirect, http: HTTPRoute, at: Cursor) -> None:
+    if redirect.uri:
+        at.error("only one of uri and prefixRewrite may be set")
+    for index, match in enumerate(http.match):
+        if match.uri is not None and match.uri.regex is not None:
+            at.error(f"needs a prefix, but match[{index}].uri is a regex")
 
 
 def _check_direct_response(response: HTTPDirectResponse, at: Cursor) -> None:
@@ -270,6 +305,7 @@ def _check_direct_response(response: HTTPDirectResponse, at: Cursor) -> None:
     if response.body is None:
         return
     size = _body_size(response.body, at / "body")
+    # It is part of every proxy's configuration.
     if size > _LARGEST_BODY:
         (at / "body").error("must be smaller than 1 MiB")
     elif size > _LARGE_BODY:
@@ -288,23 +324,21 @@ def _body_size(body: HTTPBody, at: Cursor) -> int:
 
 def check_retries(retries: HTTPRetry, at: Cursor) -> None:
     """A retry policy, of a route or of the mesh."""
+    has_settings = bool(retries.retry_on) or any(
+        value is not None for value in (retries.per_try_timeout, retries.retry_remote_localities)
+    )
     if retries.attempts < 0:
         (at / "attempts").error("must not be negative")
-    if retries.attempts == 0 and (
-        retries.per_try_timeout is not None
-        or retries.retry_on
-        or retries.retry_remote_localities is not None
-    ):
+    if retries.attempts == 0 and has_settings:
         (at / "attempts").error("is 0, which disables retries, but other retry settings are given")
     for policy in retries.retry_on.split(",") if retries.retry_on else ():
-        is_status = (
-            policy.isascii()
-            and policy.isdecimal()
-            and len(policy) == 3
-            and int(policy) in _STATUS_CODES
-        )
-        if not is_status and policy not in _RETRY_ON:
+        if policy not in _RETRY_ON and not _is_status(policy):
             (at / "retryOn").error(f"{policy[:40]!r} is not a retry condition or an HTTP status")
+
+
+def _is_status(text: str) -> bool:
+    # Istio takes statuses among the conditions, and makes `retriable-status-codes` of them.
+    return len(text) == 3 and text.isascii() and text.isdecimal() and int(text) in _STATUS_CODES
 
 
 def _check_rewrite(rewrite: HTTPRewrite, at: Cursor) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from dockermesh.config.api.common import LocalityFailover, LocalityLoadBalancerSetting
 from dockermesh.config.api.destination_rule import ZoneAwareLbSetting
@@ -25,24 +25,35 @@ def check_locality(
     if setting.distribute and setting.failover:
         at.error("only one of distribute and failover may be set")
         return
+
     if setting.failover:
+        # Both say which locality comes next.
         for index, label in enumerate(setting.failover_priority):
             if label in _TOPOLOGY:
                 (at / "failoverPriority" / index).error(f"{label} cannot be combined with failover")
+
     for index, rule in enumerate(setting.distribute):
-        place = at / "distribute" / index / "to"
-        for locality, weight in rule.to.items():
-            if not 1 <= weight <= 100:
-                (place / locality).error(
-                    f"locality weight must be in the range 1..100, not {weight}"
-                )
-        if sum(rule.to.values()) != 100:
-            place.error(f"the weights add up to {sum(rule.to.values())}, not to 100")
-        report(place, _check_localities(rule.to))
+        _check_weights(rule.to, at / "distribute" / index / "to")
     report(at / "distribute", _check_localities(rule.source for rule in setting.distribute))
+    _check_outlier(setting, at, has_outlier=has_outlier)
+    _check_failover(setting.failover, at / "failover")
+
+
+def _check_weights(weights: Mapping[str, int], at: Cursor) -> None:
+    for locality, weight in weights.items():
+        if not 1 <= weight <= 100:
+            (at / locality).error(f"locality weight must be in the range 1..100, not {weight}")
+    if sum(weights.values()) != 100:
+        at.error(f"the weights add up to {sum(weights.values())}, not to 100")
+    report(at, _check_localities(weights))
+
+
+def _check_outlier(
+    setting: LocalityLoadBalancerSetting | ZoneAwareLbSetting, at: Cursor, *, has_outlier: bool
+) -> None:
+    # Envoy leaves a locality only when it knows by outlier detection that endpoints fail.
     if (setting.failover or setting.failover_priority) and not has_outlier:
         at.warn("has no effect without outlierDetection")
-    _check_failover(setting.failover, at / "failover")
 
 
 def check_zone_aware(setting: ZoneAwareLbSetting | None, at: Cursor, *, has_outlier: bool) -> None:
@@ -54,13 +65,13 @@ def check_zone_aware(setting: ZoneAwareLbSetting | None, at: Cursor, *, has_outl
             (at / "failoverPriority" / index).error(
                 f"{label} must not be given: regions and zones are always considered"
             )
-    if (setting.failover or setting.failover_priority) and not has_outlier:
-        at.warn("has no effect without outlierDetection")
+    _check_outlier(setting, at, has_outlier=has_outlier)
     _check_failover(setting.failover, at / "failover")
 
 
 def _check_failover(failover: tuple[LocalityFailover, ...], at: Cursor) -> None:
     for index, rule in enumerate(failover):
+        # It would fail over to where it just failed.
         if rule.source == rule.to:
             (at / index).error("from and to must be different regions")
         for field, region in (("from", rule.source), ("to", rule.to)):
@@ -87,4 +98,5 @@ def _check_localities(localities: Iterable[str]) -> str:
             return f"locality {locality!r} overlaps with an earlier one"
         seen.add(parts)
         within |= wider
+
     return ""

@@ -58,6 +58,7 @@ def check_host(host: str) -> str:
 
 def check_gateway_bound_host(host: str, *, sni: bool) -> str:
     """As `check_host`; with SNI routing also the generated `outbound_.80_._.host`."""
+    # How Istio calls services between gateways of two networks.
     if sni and host.startswith("outbound_."):
         return (
             ""
@@ -75,8 +76,10 @@ def _check_length(host: str) -> str:
 
 def _check_labels(domain: str, host: str) -> str:
     labels = domain.split(".")
+    # Else `1.2.3.4` would be a name.
     if labels[-1].isascii() and labels[-1].isdecimal():
         return f"host {host!r} is not valid: its last label must not be a number"
+    # A dot at the end only says that the name is complete.
     if labels[-1] == "" and len(labels) > 1:
         labels.pop()
     for label in labels:
@@ -110,6 +113,7 @@ def check_subnet(text: str) -> str:
     if not slash:
         return check_ip_address(text)
     try:
+        # Bits beyond the length may be set, as Go takes them: 10.1.2.3/8.
         ipaddress.ip_network(text, strict=False)
     except ValueError:
         return f"{text[:80]!r} is not a valid CIDR block"
@@ -129,6 +133,7 @@ def check_unix_path(path: str) -> str:
     """The path of a Unix domain socket, without its scheme."""
     if not path:
         return "unix address must not be empty"
+    # A socket in the abstract namespace of Linux, which is in no folder.
     if path.startswith("@"):
         return ""
     if not path.startswith("/") or path.endswith("/"):

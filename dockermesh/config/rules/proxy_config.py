@@ -8,6 +8,6 @@ from dockermesh.config.resource import Resource
 from dockermesh.config.rules.scope import check_label_selector
 
 
-def check_proxyconfigs(resource: Resource[ProxyConfig], at: Cursor) -> None:
+def check_proxy_config(resource: Resource[ProxyConfig], at: Cursor) -> None:
     """All rules of a ProxyConfig."""
     check_label_selector(resource.spec.selector, at / "selector")

@@ -17,7 +17,7 @@ _KEY_FIELDS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x"), 
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+=*")
 
 
-def check_requestauthentications(resource: Resource[RequestAuthentication], at: Cursor) -> None:
+def check_request_authentication(resource: Resource[RequestAuthentication], at: Cursor) -> None:
     """All rules of a RequestAuthentication."""
     spec = resource.spec
     check_label_selector(spec.selector, at / "selector")
@@ -38,8 +38,10 @@ def _check_rule(rule: JWTRule, at: Cursor) -> None:
     if rule.output_payload_to_header:
         report(
             at / "outputPayloadToHeader",
+            # Unlike other headers, it may have underscores.
             check_strict_name(rule.output_payload_to_header.replace("_", "-")),
         )
+
     for index, claim in enumerate(rule.output_claim_to_headers):
         place = at / "outputClaimToHeaders" / index
         if not claim.claim:
@@ -69,14 +71,17 @@ def _check_keys(text: str, at: Cursor) -> None:
     except (ValueError, RecursionError):
         at.error("is not a JSON Web Key Set: no valid JSON")
         return
+
     keys = document.get("keys") if isinstance(document, dict) and "keys" in document else [document]
     if not isinstance(keys, list):
         at.error("is not a JSON Web Key Set: keys must be a list")
         return
+
     for index, key in enumerate(keys):
         wrong = _check_key(key)
         if wrong:
             at.error(f"key {index} {wrong}")
+        # `d` is the private exponent; symmetric keys have one part only.
         elif key["kty"] != "oct" and "d" in key:
             at.warn(
                 f"key {index} is a private key; only public keys are needed, and everybody can read"

@@ -46,6 +46,7 @@ def _check_selected(labels: Mapping[str, str], at: Cursor, selector: Cursor) -> 
     for key, value in labels.items():
         if not key:
             (at / key).error("a selector's key must not be empty")
+        # A wildcard would be taken literally, and select nothing.
         if "*" in key or "*" in value:
             (at / key).error(f"a selector has no wildcards: '{key}={value}'")
     if not labels:
@@ -65,6 +66,7 @@ def check_targets(
 def _check_target(target: PolicyTargetReference, at: Cursor) -> None:
     if not target.name:
         (at / "name").error("targetRef name must be set")
+    # The API has the field; Istio does not follow it.
     if target.namespace:
         (at / "namespace").error(
             "targetRef namespace must not be set: references across namespaces are not supported"
@@ -83,11 +85,18 @@ def check_export(
         key = namespace if entry == "." else entry
         if key in seen:
             (at / index).error(f"duplicate entry {entry!r} in exportTo")
-        elif entry == "~" and not service:
-            (at / index).error("exportTo ~ (nobody) is only allowed for services")
-        elif entry not in (".", "*", "~") and not is_label(entry):
-            (at / index).error(f"{entry[:80]!r} is not a namespace, '.' or '*'")
+        else:
+            report(at / index, _check_exported(entry, service=service))
         seen.add(key)
+
     for only in ("*", "~"):
         if only in seen and len(export_to) > 1:
             at.error(f"{only!r} cannot be combined with other entries in exportTo")
+
+
+def _check_exported(entry: str, *, service: bool) -> str:
+    if entry == "~" and not service:
+        return "exportTo ~ (nobody) is only allowed for services"
+    if entry not in (".", "*", "~") and not is_label(entry):
+        return f"{entry[:80]!r} is not a namespace, '.' or '*'"
+    return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dockermesh.config.api.service_entry import Resolution, ServiceEntry
+from dockermesh.config.api.workload import WorkloadEntry
 from dockermesh.config.findings import Cursor
 from dockermesh.config.resource import Resource
 from dockermesh.config.rules.names import (
@@ -29,13 +30,15 @@ from dockermesh.config.rules.workload import check_endpoint, check_port_map
 _DNS = (Resolution.DNS, Resolution.DNS_ROUND_ROBIN)
 
 
-def check_serviceentries(resource: Resource[ServiceEntry], at: Cursor) -> None:
+def check_service_entry(resource: Resource[ServiceEntry], at: Cursor) -> None:
     """All rules of a ServiceEntry."""
     spec = resource.spec
     check_workload_selector(spec.workload_selector, at / "workloadSelector")
     if spec.workload_selector is not None and spec.endpoints:
         (at / "endpoints").error("only one of workloadSelector and endpoints may be set")
+
     for index, host in enumerate(spec.hosts):
+        # It would take the place of every service.
         if host == "*":
             (at / "hosts" / index).error("the host must not be *")
             continue
@@ -44,6 +47,7 @@ def check_serviceentries(resource: Resource[ServiceEntry], at: Cursor) -> None:
             (at / "hosts" / index).warn(
                 f"partial wildcard {host!r} is not allowed by other resources"
             )
+
     _check_addresses(spec, at)
     _check_ports(spec, at / "ports")
     _check_resolution(spec, at)
@@ -119,31 +123,42 @@ def _check_dynamic_dns(spec: ServiceEntry, at: Cursor) -> None:
 
 def _check_dns(spec: ServiceEntry, at: Cursor, names: set[str]) -> None:
     if not spec.endpoints:
-        for index, host in enumerate(spec.hosts):
-            if check_fqdn(host):
-                (at / "hosts" / index).error(
-                    "must be a fully qualified name, as there are no endpoints with resolution"
-                    f" {spec.resolution.value}"
-                )
+        _check_resolvable(spec, at / "hosts")
+    # It becomes a logical DNS cluster of Envoy, which has one endpoint.
     if spec.resolution is Resolution.DNS_ROUND_ROBIN and len(spec.endpoints) > 1:
         (at / "endpoints").error(
             "there must be at most one endpoint with resolution DNS_ROUND_ROBIN"
         )
     for index, endpoint in enumerate(spec.endpoints):
-        place = at / "endpoints" / index
-        by_network = not endpoint.address and endpoint.network
-        if not by_network and not is_ip_address(endpoint.address) and check_fqdn(endpoint.address):
-            (place / "address").error(
-                f"{endpoint.address!r} is neither an IP address nor a domain name"
-            )
-        check_labels(endpoint.labels, place / "labels")
-        check_port_map(endpoint, place / "ports", names)
-    if spec.addresses and len(spec.hosts) > 1 and any(is_tcp(port.protocol) for port in spec.ports):
+        _check_dns_endpoint(endpoint, at / "endpoints" / index, names)
+
+    is_by_address = bool(spec.addresses) and any(is_tcp(port.protocol) for port in spec.ports)
+    if is_by_address and len(spec.hosts) > 1:
         (at / "hosts").warn("with addresses and a TCP port there should be only one host")
+
+
+def _check_resolvable(spec: ServiceEntry, at: Cursor) -> None:
+    """Without endpoints the hosts themselves are asked for."""
+    for index, host in enumerate(spec.hosts):
+        if check_fqdn(host):
+            (at / index).error(
+                "must be a fully qualified name, as there are no endpoints with resolution"
+                f" {spec.resolution.value}"
+            )
+
+
+def _check_dns_endpoint(endpoint: WorkloadEntry, at: Cursor, names: set[str]) -> None:
+    address = endpoint.address
+    is_by_network = not address and bool(endpoint.network)
+    if not is_by_network and not is_ip_address(address) and check_fqdn(address):
+        (at / "address").error(f"{address!r} is neither an IP address nor a domain name")
+    check_labels(endpoint.labels, at / "labels")
+    check_port_map(endpoint, at / "ports", names)
 
 
 def _check_shared_ports(spec: ServiceEntry, at: Cursor) -> None:
     """Without a host in the protocol, connections to several hosts cannot be told apart."""
+    # Without resolution the address tells them apart.
     if spec.resolution is Resolution.NONE or len(spec.hosts) < 2:
         return
     for index, port in enumerate(spec.ports):

@@ -42,20 +42,23 @@ def _warn_http(spec: VirtualService, at: Cursor) -> None:
         matches = route.match or (_ANYTHING,)
         covered = 0
         for number, match in enumerate(matches):
-            by = next((other for known, other in earlier if covers(known, match)), None)
-            if by is not None:
-                covered += 1
-                if route.match and len(matches) > 1:
-                    (at / index / "match" / number).warn(
-                        f"is never used: {by} takes its requests", SHADOWED
-                    )
-            elif len(earlier) < _MOST_COMPARED:
+            by = _covering(match, earlier)
+            if by and len(matches) > 1:
+                (at / index / "match" / number).warn(
+                    f"is never used: {by} takes its requests", SHADOWED
+                )
+            if not by and len(earlier) < _MOST_COMPARED:
                 earlier.append((match, f"rule {name}"))
+            covered += bool(by)
+
         if covered == len(matches):
-            (at / index).warn(
-                f"rule {name} is never used: earlier rules take all its requests (shadowed)",
-                SHADOWED,
-            )
+            text = f"rule {name} is never used: earlier rules take all its requests (shadowed)"
+            (at / index).warn(text, SHADOWED)
+
+
+def _covering(match: HTTPMatchRequest, earlier: Sequence[tuple[HTTPMatchRequest, str]]) -> str:
+    """The rule that takes the requests of a match; empty if there is none."""
+    return next((rule for known, rule in earlier if covers(known, match)), "")
 
 
 def _warn_repeated(routes: Sequence[TLSRoute | TCPRoute], at: Cursor) -> None:
@@ -76,19 +79,30 @@ def covers(one: HTTPMatchRequest, other: HTTPMatchRequest) -> bool:
     if replace(one, name="", stat_prefix="") == replace(other, name="", stat_prefix=""):
         return True
     return (
-        one.port in (0, other.port)
-        and one.source_namespace in ("", other.source_namespace)
-        and (
-            not one.gateways or (set(other.gateways) <= set(one.gateways) and bool(other.gateways))
-        )
-        and one.source_labels.items() <= other.source_labels.items()
+        _client_covers(one, other)
         and _uri_covers(one, other)
-        and _string_covers(one.scheme, other.scheme)
-        and _string_covers(one.method, other.method)
-        and _string_covers(one.authority, other.authority)
-        and _all_cover(one.headers, other.headers)
-        and _all_cover(one.query_params, other.query_params)
+        and all(_string_covers(getattr(one, n), getattr(other, n)) for n in _TEXTS)
+        and all(_all_cover(getattr(one, n), getattr(other, n)) for n in _NAMED_TEXTS)
+        # What is forbidden must be forbidden there, too, in the same words.
         and one.without_headers.items() <= other.without_headers.items()
+    )
+
+
+_TEXTS = ("scheme", "method", "authority")
+_NAMED_TEXTS = ("headers", "query_params")
+
+
+def _client_covers(one: HTTPMatchRequest, other: HTTPMatchRequest) -> bool:
+    """As `covers`, for where a request comes from and arrives."""
+    # No gateways are those of the VirtualService, which may be fewer than `one` names.
+    is_any_gateway = not one.gateways or (
+        bool(other.gateways) and set(other.gateways) <= set(one.gateways)
+    )
+    return (
+        is_any_gateway
+        and one.port in (0, other.port)
+        and one.source_namespace in ("", other.source_namespace)
+        and one.source_labels.items() <= other.source_labels.items()
     )
 
 

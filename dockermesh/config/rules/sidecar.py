@@ -30,13 +30,14 @@ from dockermesh.config.rules.names import (
     is_partial_wildcard,
     is_tls,
 )
+from dockermesh.config.rules.routing import check_destination
 from dockermesh.config.rules.scope import check_workload_selector, report
-from dockermesh.config.rules.virtual_service import check_destination
 
+# The app is in the same network namespace as its proxy.
 _OWN_ADDRESSES = ("", "127.0.0.1", "0.0.0.0", "[::1]", "[::]")
 
 
-def check_sidecars(resource: Resource[Sidecar], at: Cursor) -> None:
+def check_sidecar(resource: Resource[Sidecar], at: Cursor) -> None:
     """All rules of a Sidecar."""
     spec = resource.spec
     check_workload_selector(spec.workload_selector, at / "workloadSelector")
@@ -46,6 +47,7 @@ def check_sidecars(resource: Resource[Sidecar], at: Cursor) -> None:
             "a sidecar must have at least one of ingress, egress, outboundTrafficPolicy,"
             " inboundConnectionPool"
         )
+
     ports: set[int] = set()
     for index, ingress in enumerate(spec.ingress):
         if ingress.port is not None:
@@ -55,6 +57,7 @@ def check_sidecars(resource: Resource[Sidecar], at: Cursor) -> None:
                     "ports of listeners must be unique"
                 )
             ports.add(ingress.port.number)
+
     check_connection_pool(spec.inbound_connection_pool, at / "inboundConnectionPool")
     _check_egress_listeners(spec.egress, resource.namespace, at / "egress")
     if spec.outbound_traffic_policy is not None:
@@ -71,6 +74,7 @@ def _check_ingress(ingress: IstioIngressListener, port: SidecarPort, at: Cursor)
     if ingress.tls is not None:
         _check_ingress_tls(ingress.tls, port, at / "tls")
     check_connection_pool(ingress.connection_pool, at / "connectionPool")
+
     if (
         ingress.connection_pool is not None
         and ingress.connection_pool.http is not None
@@ -115,6 +119,7 @@ def _check_ingress_tls(tls: ServerTlsSettings, port: SidecarPort, at: Cursor) ->
     for name, value in unsupported.items():
         if value:
             (at / name).error("is not supported in a sidecar's ingress TLS")
+    # The mesh decides about its own TLS by PeerAuthentication, not here.
     if tls.mode in (ServerTlsMode.ISTIO_MUTUAL, ServerTlsMode.AUTO_PASSTHROUGH):
         (at / "mode").error(f"cannot be {tls.mode.value} in a sidecar's ingress TLS")
     if not is_tls(port.protocol):
@@ -129,6 +134,7 @@ def _check_egress_listeners(
     sockets: set[str] = set()
     for index, listener in enumerate(egress):
         place = at / index
+        # It takes what the listeners with ports leave, so it can only come last.
         if listener.port is None:
             if index != len(egress) - 1:
                 place.error(
@@ -156,6 +162,7 @@ def _check_unix_listener(listener: IstioEgressListener, port: SidecarPort, at: C
         (at / "bind").error("a port of 0 needs a unix domain socket as bind address")
     else:
         report(at / "bind", check_unix_path(listener.bind.removeprefix(UNIX_PREFIX)))
+    # Nothing can be redirected to a socket.
     if listener.capture_mode not in (CaptureMode.DEFAULT, CaptureMode.NONE):
         (at / "captureMode").error("must be DEFAULT or NONE for unix domain sockets")
 
@@ -163,18 +170,24 @@ def _check_unix_listener(listener: IstioEgressListener, port: SidecarPort, at: C
 def _check_egress_hosts(hosts: tuple[str, ...], namespace: str, at: Cursor) -> None:
     if not hosts:
         at.error("an egress listener must have at least one host")
+
     seen: dict[str, set[str]] = {}
     for index, entry in enumerate(hosts):
         report(at / index, _check_egress_host(entry))
         space, slash, host = entry.partition("/")
-        if not slash:
-            continue
-        known = seen.setdefault(namespace if space == "." else space, set())
-        if host in known or "*" in known or (host == "*" and known):
-            (at / index).warn(f"duplicated egress host {entry!r}")
-        known.add(host)
-    if "*" in seen.get("*", ()) and any(space not in ("*", "~") for space in seen):
+        if slash:
+            known = seen.setdefault(namespace if space == "." else space, set())
+            if _is_repeated(host, known):
+                (at / index).warn(f"duplicated egress host {entry!r}")
+            known.add(host)
+
+    if "*" in seen.get("*", ()) and not seen.keys() <= {"*", "~"}:
         at.warn("'*/*' selects everything, so the other hosts have no effect")
+
+
+def _is_repeated(host: str, known: set[str]) -> bool:
+    """Whether a host adds nothing to those of its namespace, or leaves them nothing."""
+    return host in known or "*" in known or (host == "*" and bool(known))
 
 
 def _check_egress_host(entry: str) -> str:
@@ -201,5 +214,5 @@ def _check_outbound(policy: OutboundTrafficPolicy, at: Cursor) -> None:
         return
     report(at / "egressProxy" / "host", check_fqdn(proxy.host))
     if proxy.port is None:
-        (at / "egressProxy" / "port").error("is required")
+        (at / "egressProxy" / "port").missing()
     check_destination(proxy, at / "egressProxy")

@@ -15,17 +15,19 @@ from dockermesh.config.rules.cel import check_expression
 from dockermesh.config.rules.scope import check_label_selector, check_targets, report
 
 
-def check_telemetries(resource: Resource[Telemetry], at: Cursor) -> None:
+def check_telemetry(resource: Resource[Telemetry], at: Cursor) -> None:
     """All rules of a Telemetry."""
     spec = resource.spec
     check_label_selector(spec.selector, at / "selector")
     check_targets(spec.target_ref, spec.target_refs, at)
+    # The API has lists where Istio uses one entry.
     if len(spec.tracing) > 1:
         (at / "tracing").warn("several entries are not supported, only the first has an effect")
     for index, tracing in enumerate(spec.tracing):
         _check_tracing(tracing, at / "tracing" / index)
     for index, metrics in enumerate(spec.metrics):
         _check_metrics(metrics, at / "metrics" / index)
+
     for index, logging in enumerate(spec.access_logging):
         if logging.filter is not None:
             place = at / "accessLogging" / index / "filter" / "expression"

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from dockermesh.config.api.common import Percent
 from dockermesh.config.api.virtual_service import (
-    Destination,
-    HTTPRouteDestination,
     L4MatchAttributes,
-    RouteDestination,
     TCPRoute,
     TLSMatchAttributes,
     TLSRoute,
@@ -18,32 +12,34 @@ from dockermesh.config.api.virtual_service import (
 from dockermesh.config.findings import Cursor
 from dockermesh.config.hosts import covering, covering_wildcard
 from dockermesh.config.resource import Resource
-from dockermesh.config.rules.headers import check_headers, is_jwt_claim
+from dockermesh.config.rules.headers import is_jwt_claim
+from dockermesh.config.rules.http_route import check_http_route
 from dockermesh.config.rules.names import (
-    check_fqdn,
     check_gateway_bound_host,
     check_host,
-    check_label,
-    check_port,
     check_subnet,
     is_ip_address,
-    is_label,
+)
+from dockermesh.config.rules.routing import (
+    check_destinations,
+    check_gateway_names,
+    check_source,
 )
 from dockermesh.config.rules.scope import check_export, check_labels, report
+from dockermesh.config.rules.shadowing import warn_shadowed
 
 _MESH = "mesh"
 
 
-def check_virtualservices(resource: Resource[VirtualService], at: Cursor) -> None:
+def check_virtual_service(resource: Resource[VirtualService], at: Cursor) -> None:
     """All rules of a VirtualService."""
-    from dockermesh.config.rules.http_route import check_http_route
-    from dockermesh.config.rules.shadowing import warn_shadowed
-
     spec = resource.spec
     if not spec.hosts:
         _check_delegate(spec, at)
     check_gateway_names(spec.gateways, at / "gateways")
     _check_hosts(spec, at / "hosts")
+
+    # A sidecar does not check the tokens of what its own app sends, so it knows no claims.
     if not _is_gateway_only(spec):
         _check_claims(spec, at / "http")
     if not (spec.http or spec.tcp or spec.tls):
@@ -59,6 +55,7 @@ def check_virtualservices(resource: Resource[VirtualService], at: Cursor) -> Non
 
 
 def _check_delegate(spec: VirtualService, at: Cursor) -> None:
+    # Its root says for whom it is; only HTTP rules can be delegated.
     for name, given in (("gateways", spec.gateways), ("tls", spec.tls), ("tcp", spec.tcp)):
         if given:
             (at / name).error(
@@ -83,6 +80,7 @@ def _check_hosts(spec: VirtualService, at: Cursor) -> None:
         )
         if not wrong and not gateway_only and host == "*":
             wrong = "wildcard host * is not allowed for the sidecars; name a gateway, or the hosts"
+        # An address is a valid host for TCP, though no domain name.
         if wrong and not is_ip_address(host):
             (at / index).error(wrong)
             all_valid = False
@@ -117,20 +115,6 @@ def _check_claims(spec: VirtualService, at: Cursor) -> None:
                         )
 
 
-def check_gateway_names(names: tuple[str, ...], at: Cursor) -> None:
-    """Names of gateways, `namespace/name` or `name`."""
-    for index, name in enumerate(names):
-        namespace, slash, local = name.partition("/")
-        if not slash:
-            report(at / index, check_fqdn(name))
-            if "." in name:
-                parts = name.split(".")
-                (at / index).warn(f"old form of a gateway's name, write {parts[1]}/{parts[0]}")
-            continue
-        report(at / index, check_label(namespace, "namespace"))
-        report(at / index, check_label(local, "gateway name"))
-
-
 def _check_tls_route(tls: TLSRoute, spec: VirtualService, at: Cursor) -> None:
     if not tls.match:
         (at / "match").error("a TLS route must have at least one match")
@@ -144,6 +128,7 @@ def _check_tls_route(tls: TLSRoute, spec: VirtualService, at: Cursor) -> None:
 def _check_tls_match(match: TLSMatchAttributes, spec: VirtualService, at: Cursor) -> None:
     if not match.sni_hosts:
         (at / "sniHosts").error("a TLS match must have at least one SNI host")
+    # DNS ignores case, and so does SNI.
     patterns = frozenset(host.lower() for host in spec.hosts)
     for index, host in enumerate(match.sni_hosts):
         _check_sni_host(host, spec, patterns, at / "sniHosts" / index)
@@ -153,6 +138,7 @@ def _check_tls_match(match: TLSMatchAttributes, spec: VirtualService, at: Cursor
 def _check_sni_host(host: str, spec: VirtualService, patterns: frozenset[str], at: Cursor) -> None:
     wrong = check_gateway_bound_host(host, sni=True) if _is_gateway_only(spec) else check_host(host)
     if wrong:
+        # TLS has no SNI for addresses, but some clients send one all the same.
         if is_ip_address(host):
             at.warn(f"an IP address ({host!r}) is no SNI, most clients do not send one")
         else:
@@ -177,48 +163,3 @@ def _check_connection(match: TLSMatchAttributes | L4MatchAttributes, at: Cursor)
     check_source(match.port, match.source_namespace, at)
     check_labels(match.source_labels, at / "sourceLabels")
     check_gateway_names(match.gateways, at / "gateways")
-
-
-def check_source(port: int, namespace: str, at: Cursor) -> None:
-    """The port and the source namespace of a match, if given."""
-    if port:
-        report(at / "port", check_port(port))
-    if namespace and not is_label(namespace):
-        (at / "sourceNamespace").error(f"{namespace[:80]!r} is not a valid namespace")
-
-
-def check_destinations(
-    route: Sequence[HTTPRouteDestination | RouteDestination], at: Cursor
-) -> None:
-    """Destinations and their weights."""
-    for index, entry in enumerate(route):
-        if entry.destination is not None:
-            check_destination(entry.destination, at / index / "destination")
-        if entry.weight < 0:
-            (at / index / "weight").error(f"weight must not be negative: {entry.weight}")
-        if isinstance(entry, HTTPRouteDestination):
-            check_headers(entry.headers, at / index / "headers")
-    if len(route) > 1 and sum(entry.weight for entry in route) == 0:
-        at.error("the total weight of the destinations is 0")
-
-
-def check_destination(destination: Destination, at: Cursor) -> None:
-    """A host, its subset and its port."""
-    if destination.host == "*":
-        (at / "host").error("a destination must be a host, not *")
-    else:
-        report(at / "host", check_host(destination.host))
-    if destination.subset:
-        report(at / "subset", check_label(destination.subset, "subset name"))
-    if destination.port is not None:
-        report(at / "port" / "number", check_port(destination.port.number))
-
-
-def check_percentage(percentage: Percent | None, at: Cursor) -> None:
-    """0, or 0.0001 to 100."""
-    if percentage is not None:
-        value = percentage.value
-        if not (value == 0 or 0.0001 <= value <= 100):
-            (at / "value").error(
-                f"percentage {value:g} is neither 0 nor in the range 0.0001 to 100"
-            )

@@ -19,7 +19,7 @@ from dockermesh.config.rules.names import (
 from dockermesh.config.rules.scope import check_labels, report
 
 
-def check_workloadentries(resource: Resource[WorkloadEntry], at: Cursor) -> None:
+def check_workload_entry(resource: Resource[WorkloadEntry], at: Cursor) -> None:
     """All rules of a WorkloadEntry."""
     check_endpoint(resource.spec, at, service_ports=None, names_allowed=True)
 
@@ -36,10 +36,12 @@ def check_endpoint(
             (at / "address").error("address is required, unless network is set")
             return
         (at / "address").warn(f"is unset, the gateways of network {entry.network!r} will be used")
+
     if address.startswith(UNIX_PREFIX):
         report(at / "address", check_unix_path(address.removeprefix(UNIX_PREFIX)))
         if entry.ports:
             (at / "ports").error("a unix endpoint must not have ports")
+        # A socket is one port, so it can stand for one only.
         if service_ports is not None and len(service_ports) != 1:
             (at / "address").error("a unix endpoint needs exactly one service port")
     elif address and not is_ip_address(address):
@@ -49,6 +51,7 @@ def check_endpoint(
             (at / "address").error(
                 f"{address!r} is neither an IP address nor a fully qualified domain name"
             )
+
     check_port_map(entry, at / "ports", service_ports)
     check_labels(entry.labels, at / "labels")
 
@@ -62,7 +65,7 @@ def check_port_map(entry: WorkloadEntry, at: Cursor, service_ports: Collection[s
         report(at / name, check_port(number))
 
 
-def check_workloadgroups(resource: Resource[WorkloadGroup], at: Cursor) -> None:
+def check_workload_group(resource: Resource[WorkloadGroup], at: Cursor) -> None:
     """All rules of a WorkloadGroup."""
     spec = resource.spec
     if spec.metadata is not None:
@@ -99,7 +102,7 @@ def _check_probe(probe: ReadinessProbe, at: Cursor) -> None:
         report(at / "tcpSocket" / "port", check_port(probe.tcp_socket.port))
     elif probe.exec is not None:
         if not probe.exec.command:
-            (at / "exec" / "command").error("is required")
+            (at / "exec" / "command").missing()
     elif probe.grpc is not None:
         report(at / "grpc" / "port", check_port(probe.grpc.port))
     else:

@@ -31,6 +31,7 @@ from dockermesh.config.api.envoy_filter import (
     PatchOperation,
 )
 from dockermesh.config.resource import Resource
+from dockermesh.config.rules.regex import occurs_in
 from dockermesh.translate.envoy.constraints import violation
 from dockermesh.translate.mesh.state import Proxy
 
@@ -224,7 +225,4 @@ def _is_for(patch: CompiledPatch, proxy: Proxy) -> bool:
 
 def _has_version(expression: str, proxy: Proxy) -> bool:
     version = str(proxy.metadata.get("ISTIO_VERSION", ISTIO_VERSION))[:64]
-    try:
-        return re.search(expression, version) is not None
-    except (re.error, RecursionError, OverflowError):
-        return False
+    return occurs_in(expression, version)

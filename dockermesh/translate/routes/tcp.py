@@ -31,7 +31,7 @@ from dockermesh.translate.envoy.listeners import (
 from dockermesh.translate.envoy.packing import uint32
 from dockermesh.translate.mesh.service_entries import networks
 from dockermesh.translate.routes.virtual_service import RouteContext, applies
-from dockermesh.xds.protobuf import frame
+from dockermesh.xds.protobuf import frame, serialised
 
 ANY_ADDRESS = "0.0.0.0"
 TLS_PROTOCOLS = frozenset({Protocol.TLS, Protocol.HTTPS})
@@ -102,10 +102,12 @@ def contributions(
             manager = connection_manager(f"outbound_{address}_{port.number}", rds=http_table)
             http = filter_chain(http_filter(manager), application_protocols=SNIFFED_HTTP)
             made = (
-                Chain(http.filter_chain_match.SerializeToString(deterministic=True), _bytes(http)),
+                Chain(serialised(http.filter_chain_match), serialised(http)),
                 *made,
             )
-        result.append(Contribution(address, port.number, made, _bytes(rest), needs_sni, is_sniffed))
+        result.append(
+            Contribution(address, port.number, made, serialised(rest), needs_sni, is_sniffed)
+        )
     if service.is_declared:
         result.extend(_on_any_address(service, port, listed, rest, default, is_tls=is_tls))
     return result
@@ -130,7 +132,7 @@ def _on_any_address(
         yield Contribution(ANY_ADDRESS, port.number, _freeze(by_name), needs_sni=True)
     else:
         yield Contribution(
-            ANY_ADDRESS, port.number, _freeze(listed), _bytes(rest), needs_sni=bool(by_name)
+            ANY_ADDRESS, port.number, _freeze(listed), serialised(rest), needs_sni=bool(by_name)
         )
 
 
@@ -205,20 +207,12 @@ def _range(text: str) -> address_pb2.CidrRange:
 
 def http_contribution(address: str, port: int, chain: Any) -> Contribution:
     """What the HTTP services of a port add to its listener together."""
-    match = chain.filter_chain_match.SerializeToString(deterministic=True)
-    return Contribution(address, port, (Chain(match, _bytes(chain)),), needs_sniffing=True)
+    match = serialised(chain.filter_chain_match)
+    return Contribution(address, port, (Chain(match, serialised(chain)),), needs_sniffing=True)
 
 
 def _freeze(chains: Iterable[tuple[_Match, Any]]) -> tuple[Chain, ...]:
-    return tuple(
-        Chain(body.filter_chain_match.SerializeToString(deterministic=True), _bytes(body))
-        for _, body in chains
-    )
-
-
-def _bytes(message: Any) -> bytes:
-    serialised: bytes = message.SerializeToString(deterministic=True)
-    return serialised
+    return tuple(Chain(serialised(body.filter_chain_match), serialised(body)) for _, body in chains)
 
 
 def listener_body(head: bytes, parts: Iterable[Contribution], rest: bytes) -> bytes:

@@ -23,6 +23,7 @@ from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.path.match.uri_template.v3 import uri_template_match_pb2
 from envoy.type.matcher.v3 import path_pb2, regex_pb2, string_pb2, value_pb2
 
+from dockermesh.config.rules.path_template import check_template
 from dockermesh.config.rules.regex import check_regex
 from dockermesh.translate.envoy.claims import (
     JWT_FILTER,
@@ -37,12 +38,6 @@ Matcher = Any
 _String = string_pb2.StringMatcher
 _Value = value_pb2.ValueMatcher
 _SPIFFE = "spiffe://"
-_LITERAL = r"[A-Za-z0-9\-._~%!$&'()+,;:@]+"
-_TEMPLATE = re.compile(
-    rf"/(?:(?:\*\*?|{_LITERAL})(?:/(?:\*\*?|{_LITERAL}))*(?:/|(?<=\*){_LITERAL})?)?"
-)
-"""What Envoy can parse (source/extensions/path/uri_template_lib); nor may a wildcard follow `**`.
-"""
 _ESCAPED = r"\\\g<0>"
 _SPECIAL = re.compile(r"[\\.+*?()|\[\]{}^$]")
 
@@ -252,8 +247,8 @@ def _path(value: str) -> rbac_pb2.Permission:
     if "{*}" not in value and "{**}" not in value:
         return rbac_pb2.Permission(url_path=path_pb2.PathMatcher(path=text_matcher(value)))
     template = value.replace("{*}", "*").replace("{**}", "**")
-    if not _TEMPLATE.fullmatch(template) or "*" in template.partition("**")[2]:
-        # Envoy 1.40 crashes at a template that it cannot parse.
+    if "{" in template or check_template(template):
+        # Envoy 1.40 crashes at a template that it cannot read.
         return rbac_pb2.Permission(
             url_path=path_pb2.PathMatcher(path=_regex(_template_regex(value)))
         )

@@ -30,7 +30,7 @@ from dockermesh.translate.routes.tcp import Contribution, contributions
 from dockermesh.translate.routes.virtual_service import RouteContext, dependencies, http_routes
 from dockermesh.translate.sidecar import outbound_listeners
 from dockermesh.translate.tls import client_tls
-from dockermesh.xds.protobuf import frame
+from dockermesh.xds.protobuf import frame, serialised
 from dockermesh.xds.resources import CLUSTER, ENDPOINTS, ROUTES, Resource, make_resource
 
 DEFAULT_HTTP_PORT = 80
@@ -144,7 +144,7 @@ def assignments(service: Service, inputs: Inputs, where: Destinations) -> tuple[
                 labels=dict(where.scope.labels),
                 setting=locality_setting(policy, inputs.settings.locality),
             )
-            made.append(make_resource(ENDPOINTS, name, _bytes(message)))
+            made.append(make_resource(ENDPOINTS, name, serialised(message)))
     return tuple(made)
 
 
@@ -158,7 +158,7 @@ def translate(service: Service, inputs: Inputs, where: Destinations) -> Translat
     for port in ports_of(service):
         host = _virtual_host(service, port, port.number, inputs, where)
         if port.protocol.is_http:
-            hosts[port.number] = frame(VIRTUAL_HOSTS, _bytes(host))
+            hosts[port.number] = frame(VIRTUAL_HOSTS, serialised(host))
             continue
         table = outbound_listeners.sniffed_route(service, port)
         context = RouteContext(where, port.number)
@@ -166,13 +166,13 @@ def translate(service: Service, inputs: Inputs, where: Destinations) -> Translat
         if port.protocol is Protocol.AUTO:
             if service.is_declared and not service.addresses:
                 # Whoever calls an address that DNS did not tell names the service in the request.
-                hosts[port.number] = frame(VIRTUAL_HOSTS, _bytes(host))
+                hosts[port.number] = frame(VIRTUAL_HOSTS, serialised(host))
             if inputs.vip:
                 tables.append(_sniffed_table(table, host))
     plain = plain_http_port(service)
     if plain is not None:
         host = _virtual_host(service, plain, DEFAULT_HTTP_PORT, inputs, where)
-        hosts[DEFAULT_HTTP_PORT] = frame(VIRTUAL_HOSTS, _bytes(host))
+        hosts[DEFAULT_HTTP_PORT] = frame(VIRTUAL_HOSTS, serialised(host))
     return Translated(
         service,
         inputs,
@@ -194,7 +194,7 @@ def translate_unknown(host: UnknownHost, inputs: Inputs, where: Destinations) ->
     if made:
         name = f"{host.host}:{DEFAULT_HTTP_PORT}"
         hosts[DEFAULT_HTTP_PORT] = frame(
-            VIRTUAL_HOSTS, _bytes(virtual_host(name, inputs.domains, made))
+            VIRTUAL_HOSTS, serialised(virtual_host(name, inputs.domains, made))
         )
     return Translated(None, inputs, hosts=hosts)
 
@@ -222,7 +222,7 @@ def _clusters(
                 note_origin(cluster, inputs.policies[0])
             if inputs.policies or service.is_declared:
                 sound(cluster)
-            made.append(make_resource(CLUSTER, cluster.name, _bytes(cluster)))
+            made.append(make_resource(CLUSTER, cluster.name, serialised(cluster)))
             secrets.extend(client_tls.secret_names(policy.tls, verify=settings.verify_certificates))
     return tuple(made), tuple(dict.fromkeys(secrets))
 
@@ -251,7 +251,7 @@ def _sniffed_table(name: str, host: Any) -> Resource:
     # The client may call the service by any name: it already dialled this service's own address.
     host.domains[:] = ["*"]
     table.virtual_hosts.append(host)
-    return make_resource(ROUTES, name, _bytes(table))
+    return make_resource(ROUTES, name, serialised(table))
 
 
 def visible_domains(service: Service, names_of: Mapping[str, str]) -> tuple[str, ...]:
@@ -268,8 +268,3 @@ def plain_http_port(service: Service) -> Port | None:
     http = [port for port in service.ports if port.protocol.is_http]
     has_default = any(port.number == DEFAULT_HTTP_PORT for port in service.ports)
     return http[0] if len(http) == 1 and not has_default else None
-
-
-def _bytes(message: Any) -> bytes:
-    serialised: bytes = message.SerializeToString(deterministic=True)
-    return serialised

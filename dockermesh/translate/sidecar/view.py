@@ -34,7 +34,7 @@ from dockermesh.translate.routes.virtual_service import dependencies
 from dockermesh.translate.sidecar import dns, outbound_listeners, service
 from dockermesh.translate.sidecar.service import Inputs, Translated
 from dockermesh.translate.tls.secrets import file_secrets
-from dockermesh.xds.protobuf import frame
+from dockermesh.xds.protobuf import frame, serialised
 from dockermesh.xds.resources import CLUSTER, LISTENER, ROUTES, SECRET, Resource, make_resource
 from dockermesh.xds.snapshot import ResourceSet, Snapshot
 
@@ -301,14 +301,14 @@ class SidecarView:
             for port, host in entry.hosts.items():
                 if self._has_listener(entry, port):
                     by_port.setdefault(port, []).append(host)
-        rest = frame(service.VIRTUAL_HOSTS, _bytes(catch_all(allow_any=self.allow_any)))
+        rest = frame(service.VIRTUAL_HOSTS, serialised(catch_all(allow_any=self.allow_any)))
         tables: dict[int, tuple[tuple[bytes, ...], Resource]] = {}
         for port in sorted(by_port):
             parts = (*by_port[port], rest)
             known = self._tables.get(port)
             if known is None or known[0] != parts:
                 self.counters.tables += 1
-                body = _bytes(table_frame(str(port))) + b"".join(parts)
+                body = serialised(table_frame(str(port))) + b"".join(parts)
                 known = (parts, make_resource(ROUTES, str(port), body))
             tables[port] = known
         self._tables = tables
@@ -339,7 +339,7 @@ class SidecarView:
         for entry in translated:
             for part in entry.tcp:
                 parts.setdefault((part.address, part.port), []).append(part)
-        rest = _bytes(outbound_listeners.unknown_chain(allow_any=self.allow_any))
+        rest = serialised(outbound_listeners.unknown_chain(allow_any=self.allow_any))
         made: dict[tuple[str, int], tuple[tuple[Contribution, ...], Resource]] = {}
         for (address, port), listed in parts.items():
             key = tuple(listed)
@@ -357,7 +357,9 @@ class SidecarView:
                 )
                 known = (
                     key,
-                    make_resource(LISTENER, head.name, listener_body(_bytes(head), listed, rest)),
+                    make_resource(
+                        LISTENER, head.name, listener_body(serialised(head), listed, rest)
+                    ),
                 )
             made[address, port] = known
         self._listeners = made
@@ -386,14 +388,9 @@ def _attempts(inputs: Inputs) -> Iterator[tuple[Inputs, tuple[str, ...]]]:
         yield replace(without_route, policies=()), (*route, *rules)
 
 
-def _bytes(message: Any) -> bytes:
-    serialised: bytes = message.SerializeToString(deterministic=True)
-    return serialised
-
-
 def named(type_url: str, message: Any) -> Resource:
     """The message as a resource of its own name."""
-    return make_resource(type_url, message.name, _bytes(message))
+    return make_resource(type_url, message.name, serialised(message))
 
 
 def _keep(old: ResourceSet, resources: list[Resource]) -> ResourceSet:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dockermesh.analysis.context import Context
+from dockermesh.analysis.findings import as_line
 from dockermesh.analysis.messages import BY_CODE
 from dockermesh.analysis.reading import read_items
 from dockermesh.analysis.registry import ANALYZERS, analyze
@@ -21,7 +22,7 @@ def test_findings_of_a_file(case: str, golden: Callable[[Path, str], None]) -> N
     file = f"{case}.in.yaml"
     items, findings = read_items([(file, (CASES / file).read_text())], "default")
     found = analyze(Context(items, findings=findings))
-    golden(CASES / f"{case}.out.txt", "".join(f"{diagnostic}\n" for diagnostic in found))
+    golden(CASES / f"{case}.out.txt", "".join(f"{as_line(finding)}\n" for finding in found))
 
 
 def test_every_analyzer_reports_codes_that_are_listed() -> None:

@@ -10,32 +10,32 @@ from dockermesh.config.api.common import StringMatch
 from dockermesh.config.api.destination_rule import DestinationRule, SimpleLB
 from dockermesh.config.api.peer_authentication import MutualTls, MutualTlsMode, PeerAuthentication
 from dockermesh.config.api.virtual_service import FaultAbort, HTTPRetry, VirtualService
-from dockermesh.config.checks import parse_duration
 from dockermesh.config.decode import decode
-from dockermesh.config.findings import Problems, render_path
+from dockermesh.config.findings import Findings, render_path
 from dockermesh.config.kinds import KINDS, MESH_CONFIG
+from dockermesh.config.limits import parse_duration
 
 
 def problems_of(cls: type, raw: object) -> list[str]:
-    problems = Problems()
-    decode(cls, raw, problems.at("spec"))
-    return [f"{render_path(p.path)}: {p.message}" for p in problems.found]
+    findings = Findings()
+    decode(cls, raw, findings.at("spec"))
+    return [f"{render_path(p.path)}: {p.message}" for p in findings.found]
 
 
 @pytest.mark.parametrize("kind", [*KINDS, MESH_CONFIG], ids=lambda kind: kind.name)
 def test_every_kind_decodes_the_empty_spec(kind: object) -> None:
     cls = kind.spec_class()  # type: ignore[attr-defined]
-    problems = Problems()
-    assert isinstance(decode(cls, {}, problems.at("spec")), cls)
-    assert all(p.message == "is required" for p in problems.found)
+    findings = Findings()
+    assert isinstance(decode(cls, {}, findings.at("spec")), cls)
+    assert all(p.message == "is required" for p in findings.found)
 
 
 @pytest.mark.parametrize("name", ["perTryTimeout", "per_try_timeout"])
 def test_both_spellings_of_a_field(name: str) -> None:
-    problems = Problems()
-    retries = decode(HTTPRetry, {"attempts": 3, name: "1.5s"}, problems.at())
+    findings = Findings()
+    retries = decode(HTTPRetry, {"attempts": 3, name: "1.5s"}, findings.at())
     assert retries == HTTPRetry(attempts=3, per_try_timeout=timedelta(seconds=1.5))
-    assert not problems.found
+    assert not findings.found
 
 
 def test_all_problems_in_one_go_with_their_paths() -> None:
@@ -82,9 +82,9 @@ def test_only_one_of_a_oneof() -> None:
 
 
 def test_maps_with_number_keys() -> None:
-    problems = Problems()
+    findings = Findings()
     raw = {"portLevelMtls": {"8080": {"mode": "STRICT"}}}
-    spec = decode(PeerAuthentication, raw, problems.at())
+    spec = decode(PeerAuthentication, raw, findings.at())
     assert spec.port_level_mtls == {8080: MutualTls(MutualTlsMode.STRICT)}
 
 
@@ -113,7 +113,7 @@ def test_what_is_no_duration(text: str) -> None:
 
 def test_defaults_are_istios() -> None:
     rule = decode(
-        DestinationRule, {"host": "a", "trafficPolicy": {"loadBalancer": {}}}, Problems().at()
+        DestinationRule, {"host": "a", "trafficPolicy": {"loadBalancer": {}}}, Findings().at()
     )
     assert rule.traffic_policy is not None and rule.traffic_policy.load_balancer is not None
     assert rule.traffic_policy.load_balancer.simple is None

@@ -13,7 +13,7 @@ from dockermesh.kubeapi.checking import MAX_DEPTH, STRICT, WARN, check_document,
 from dockermesh.kubeapi.protobuf import read_protobuf
 from dockermesh.kubeapi.selectors import parse_selectors
 from dockermesh.kubeapi.served import SERVED, groups, named
-from dockermesh.kubeapi.status import Failure
+from dockermesh.kubeapi.status import StatusError
 from dockermesh.kubeapi.tables import age, wants_table
 
 
@@ -43,7 +43,7 @@ def test_label_selectors(selector: str, matches: bool) -> None:
 
 @pytest.mark.parametrize("selector", ["a b", "a=b=c", "in (a)", "a in b", "=a", "a in (b"])
 def test_malformed_selectors_are_refused(selector: str) -> None:
-    with pytest.raises(Failure) as failure:
+    with pytest.raises(StatusError) as failure:
         parse_selectors(selector, "")
     assert failure.value.code == 400
 
@@ -51,7 +51,7 @@ def test_malformed_selectors_are_refused(selector: str) -> None:
 def test_field_selectors_know_name_and_namespace_only() -> None:
     check = parse_selectors("", "metadata.name=a,metadata.namespace!=b")
     assert check is not None and check({"metadata": {"name": "a", "namespace": "c"}})
-    with pytest.raises(Failure):
+    with pytest.raises(StatusError):
         parse_selectors("", "spec.host=a")
 
 
@@ -124,14 +124,14 @@ def test_kinds_answer_to_all_their_names() -> None:
     "text", ["", "{", "NaN", '{"a": Infinity}', '"\\ud800"', "[" * 100000, "1" * 5000]
 )
 def test_bodies_that_could_do_harm_are_refused(text: str) -> None:
-    with pytest.raises(Failure) as failure:
+    with pytest.raises(StatusError) as failure:
         parse_json(text)
     assert failure.value.code == 400
 
 
 def test_bodies_may_be_nested_as_deeply_as_any_real_resource() -> None:
     parse_json("[" * (MAX_DEPTH - 1) + "]" * (MAX_DEPTH - 1))
-    with pytest.raises(Failure):
+    with pytest.raises(StatusError):
         parse_json("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1))
 
 
@@ -145,7 +145,7 @@ def test_unknown_fields_are_refused_pruned_or_passed_over() -> None:
     served = named("dr")
     assert served is not None
     document = _rule(foo=1, subsets=[{"name": "v1", "lables": {"a": "b"}, "we.ird key'": 1}])
-    with pytest.raises(Failure) as failure:
+    with pytest.raises(StatusError) as failure:
         check_document(document, served, STRICT)
     assert failure.value.code == 400
     assert 'unknown field "spec.foo"' in failure.value.message
@@ -158,7 +158,7 @@ def test_unknown_fields_are_refused_pruned_or_passed_over() -> None:
 def test_broken_rules_name_the_field() -> None:
     served = named("dr")
     assert served is not None
-    with pytest.raises(Failure) as failure:
+    with pytest.raises(StatusError) as failure:
         check_document(
             _rule(trafficPolicy={"loadBalancer": {"simple": "NONSENSE"}}), served, STRICT
         )
@@ -180,6 +180,6 @@ def test_kubectls_protobuf_of_a_namespace() -> None:
     "data", [b"", b"{}", b"k8s\x00\xff", b"k8s\x00\x12\x7f", b"k8s\x00" + b"\xff" * 40]
 )
 def test_other_protobuf_is_refused(data: bytes) -> None:
-    with pytest.raises(Failure) as failure:
+    with pytest.raises(StatusError) as failure:
         read_protobuf(data)
     assert failure.value.code == 400

@@ -225,6 +225,15 @@ def test_the_address_does_not_depend_on_the_order_of_networks() -> None:
     assert only(data, network="z")["Address"] == "10.0.0.26"
 
 
+def test_docker_29_says_the_default_bridges_address_in_another_place() -> None:
+    networks = {"a": {"IPAddress": "10.0.0.1"}, "bridge": {"IPAddress": "172.17.0.5"}}
+    old, new = (inspect(NetworkSettings={"Networks": networks}) for _ in range(2))
+    del new["NetworkSettings"]["IPAddress"]
+    tags = "at-{{.NetworkSettings.IPAddress}}"
+    assert only(new, tags=tags) == only(old, tags=tags)
+    assert (only(new)["Address"], only(new, tags=tags)["Tags"]) == ("172.17.0.5", ["at-172.17.0.5"])
+
+
 def test_an_address_from_a_label_loses_its_mask_and_must_be_one() -> None:
     assert only(inspect(labels={"ip": "10.7.7.7/24"}), useIpFromLabel="ip")["Address"] == "10.7.7.7"
     for bad in ("127.0.0.1", "169.254.169.254", "0.0.0.0", "example.com", "::1", "224.0.0.1"):

@@ -10,6 +10,7 @@ from typing import Any
 
 from dockermesh.config.fields import AtLeast, Length, Pattern, Range
 
+# Both signs for micro are in use; Go's parser takes both.
 _NANOSECONDS = {
     "ns": 1,
     "us": 1_000,
@@ -32,6 +33,7 @@ def parse_duration(text: str) -> timedelta | str:
         return timedelta(0)
     if not rest:
         return wrong
+
     total, end = 0, 0
     while end < len(rest):
         part = _PART.match(rest, end)
@@ -43,8 +45,10 @@ def parse_duration(text: str) -> timedelta | str:
         end = part.end()
     if total > _LONGEST:
         return f"{text[:80]!r} is longer than a duration can be"
+    # Python's timedelta has microseconds; finer ones would be lost silently.
     if total % 1_000:
         return "only durations to millisecond precision are supported"
+
     return timedelta(microseconds=sign * total // 1_000)
 
 
