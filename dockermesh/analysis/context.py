@@ -32,8 +32,9 @@ from dockermesh.analysis.workloads import (
 from dockermesh.config.findings import Finding
 from dockermesh.config.hosts import fully_qualified
 from dockermesh.model.catalog import Catalog
+from dockermesh.model.contract import DEFAULT_TRUST_DOMAIN, SYSTEM_NAMESPACE
 
-ROOT_NAMESPACE = "istio-system"
+ROOT_NAMESPACE = SYSTEM_NAMESPACE
 
 
 class Context:
@@ -145,7 +146,7 @@ class Context:
     @property
     def domain(self) -> str:
         """What short names end with."""
-        return f"svc.{self.mesh_config.get('clusterDomain') or 'cluster.local'}"
+        return f"svc.{self.mesh_config.get('clusterDomain') or DEFAULT_TRUST_DOMAIN}"
 
     @cached_property
     def services(self) -> tuple[AnalyzedService, ...]:

@@ -15,12 +15,13 @@ from dockermesh.config.findings import Finding
 from dockermesh.config.kinds import MESH_CONFIG
 from dockermesh.config.loading import line_of, load_documents
 from dockermesh.config.resource import DEFAULT_NAMESPACE, Resource
+from dockermesh.model.contract import SYSTEM_NAMESPACE
 
 _IGNORED_NAMESPACES = frozenset(
     {"kube-system", "kube-public", "kube-node-lease", "local-path-storage"}
 )
 """Where Istio looks at nothing of Kubernetes."""
-_MESH_NETWORKS = ("MeshNetworks", "meshnetworks", "istio-system")
+_MESH_NETWORKS = ("MeshNetworks", "meshnetworks", SYSTEM_NAMESPACE)
 
 
 def read_items(

@@ -8,6 +8,7 @@ from typing import Any
 
 from dockermesh.analysis.objects import AnalyzedObject, dig, mappings, texts
 from dockermesh.model.catalog import Catalog
+from dockermesh.model.contract import INGRESS_GATEWAY
 from dockermesh.model.workload import WorkloadKind
 
 TEMPLATES = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job")
@@ -128,7 +129,7 @@ def default_gateway(namespace: str) -> AnalyzedWorkload:
     makes.
     """
     return AnalyzedWorkload(
-        "istio-ingressgateway",
+        INGRESS_GATEWAY,
         namespace,
         _GATEWAY_LABELS,
         in_mesh=False,

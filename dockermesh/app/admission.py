@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import grpc
 import structlog
 
-from dockermesh.kubeapi.auth import FailureLimit
+from dockermesh.http.auth import FailureLimit
 from dockermesh.model import Workload
 from dockermesh.xds import NodeInfo, Refused
 
@@ -48,6 +48,7 @@ class Admission:
         if workloads is self._workloads:
             return
         self._workloads = workloads
+        # Looked up by every stream: not searched each time.
         self._by_digest = {w.token_sha256: w for w in workloads.values() if w.token_sha256}
         self._wake()
 
@@ -65,44 +66,30 @@ class Admission:
     async def authorize(self, metadata: Mapping[str, str], node: NodeInfo, peer: str) -> str:
         """The name of the workload whose proxy this is; raises Refused."""
         address = peer_address(peer)
+        # Before anything is looked up: who guesses must cost nothing.
         if self._limit.is_spent(address):
             raise Refused(
                 grpc.StatusCode.RESOURCE_EXHAUSTED, "too many attempts with a wrong token"
             )
-        scheme, _, token = metadata.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise Refused(
-                _UNAUTHENTICATED, "no token: proxies must send 'authorization: Bearer TOKEN'"
-            )
-        digest = hashlib.sha256(token.strip().encode()).hexdigest()
+
+        # The registry holds digests: who reads it cannot pose as a workload.
+        digest = hashlib.sha256(_bearer(metadata).encode()).hexdigest()
         workload = await self._find(digest)
         if workload is None:
             self._limit.failed(address)
             raise Refused(_UNAUTHENTICATED, "the token belongs to no workload that runs now")
-        if self._denied is None or digest in self._denied:
-            raise Refused(
-                _DENIED,
-                f"the token of {workload.name} was revoked" if self._denied else "not ready yet",
-            )
-        if not hmac.compare_digest(
-            node_workload(node.id, workload.namespace).encode(), workload.name.encode()
-        ):
-            log.warning(
-                "node id and token disagree", node=node.id, token_of=workload.name, peer=peer
-            )
-            raise Refused(_DENIED, f"the token is not that of {node.id!r}")
-        if workload.address and peer_address(peer) != workload.address:
-            log.warning(
-                "token used from elsewhere",
-                workload=workload.name,
-                peer=peer,
-                expected=workload.address,
-            )
-            raise Refused(_DENIED, f"{workload.name} does not run at {peer_address(peer)}")
+
+        if self._denied is None:
+            raise Refused(_DENIED, "not ready yet")
+        # Revoked ones are known by their digest, too; the record may still be there.
+        if digest in self._denied:
+            raise Refused(_DENIED, f"the token of {workload.name} was revoked")
+        _check_claims(workload, node, peer)
         return workload.name
 
     async def _find(self, digest: str) -> Workload | None:
         deadline = asyncio.get_running_loop().time() + PATIENCE_S
+        # Two stores are followed apart from each other: both must have been read.
         while digest not in self._by_digest or self._denied is None:
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
@@ -112,6 +99,33 @@ class Admission:
             except TimeoutError:
                 return None
         return self._by_digest[digest]
+
+
+def _bearer(metadata: Mapping[str, str]) -> str:
+    scheme, _, token = metadata.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise Refused(_UNAUTHENTICATED, "no token: proxies must send 'authorization: Bearer TOKEN'")
+    return token.strip()
+
+
+def _check_claims(workload: Workload, node: NodeInfo, peer: str) -> None:
+    """Refuse who shows the token of another, or uses it elsewhere: then it was stolen."""
+    # A token is that of one workload; with it no other may be asked about.
+    named = node_workload(node.id, workload.namespace)
+    if not hmac.compare_digest(named.encode(), workload.name.encode()):
+        log.warning("node id and token disagree", node=node.id, token_of=workload.name, peer=peer)
+        raise Refused(_DENIED, f"the token is not that of {node.id!r}")
+
+    address = peer_address(peer)
+    # The record of a pod that is starting may have no address yet.
+    if workload.address and address != workload.address:
+        log.warning(
+            "token used from elsewhere",
+            workload=workload.name,
+            peer=peer,
+            expected=workload.address,
+        )
+        raise Refused(_DENIED, f"{workload.name} does not run at {address}")
 
 
 def node_workload(node_id: str, namespace: str) -> str:

@@ -12,11 +12,12 @@ from typing import Any
 
 from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import InputError
+from dockermesh.model.contract import ENV_CA_DIR
 
 _REMEDY = "build it into the image, use a named volume or `configs:`, or copy it there"
 _OF_MESH = (
     ("DOCKERMESH_CONFIG", "`dockermesh up --config DIR` sends resources through the API"),
-    ("DOCKERMESH_CA_DIR", "copy it there, and name the path that it has on that host"),
+    (ENV_CA_DIR, "copy it there, and name the path that it has on that host"),
 )
 
 

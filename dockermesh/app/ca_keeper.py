@@ -31,7 +31,7 @@ from dockermesh.ca import (
 )
 from dockermesh.ca.plugged import fingerprint, read_plugged
 from dockermesh.errors import DockermeshError, RegistryError, UsageError
-from dockermesh.registry.sealed_store import ConsulSealedStore, Sealed
+from dockermesh.registry import Sealed, SealedStore
 
 log = structlog.get_logger(__name__)
 _RETRY_S = 5.0
@@ -60,7 +60,7 @@ class OwnCa:
         self,
         folder: Path,
         trust_domain: str,
-        store: ConsulSealedStore | None,
+        store: SealedStore | None,
         passphrase_file: Path | None = None,
     ) -> None:
         self._copy = folder / "sealed.json"
@@ -93,6 +93,7 @@ class OwnCa:
         if self._store is None:
             await asyncio.Event().wait()
             return
+
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._store.follow(self._arrived.put_nowait))
             while True:
@@ -110,6 +111,7 @@ class OwnCa:
             raise AuthorityError(
                 "the CA is not open yet", fix="try again when the control plane is ready"
             )
+
         stored = await self._read()
         present = await self._settle(stored)
         after = advance(present, step, self._trust_domain, _now())
@@ -119,18 +121,21 @@ class OwnCa:
             raise AuthorityError(
                 "another control plane changed the CA at the same time", fix="look at `ca status`"
             )
+
         self._install(after)
         if self._store is not None:
             self._save(after)
+
         log.warning(
             "root rotation", step=step.value, phase=after.phase.value, roots=len(after.roots)
         )
+
         return after
 
     async def _take(self, sealed: Sealed) -> None:
         if sealed.text:
             # What the others sign with counts at once, whether or not it can be saved here.
-            remote = self._unseal(sealed.text, ConsulSealedStore.where)
+            remote = self._unseal(sealed.text, self._where)
             if self._authority is not None and remote.mesh == self._authority.material.mesh:
                 self._install(remote)
         self._install(await self._settle(sealed))
@@ -151,31 +156,47 @@ class OwnCa:
     async def _settle(self, stored: Sealed) -> Material:
         """The material to use, with store and copy brought to it."""
         local = self._newest()
-        remote = self._unseal(stored.text, ConsulSealedStore.where) if stored.text else None
+        remote = self._unseal(stored.text, self._where) if stored.text else None
         if local is not None and remote is not None and local.mesh != remote.mesh:
-            raise AuthorityError(
-                "Consul holds the CA of another mesh than this control plane's",
-                where=str(self._copy),
-                fix=(
-                    "point it at its own Consul; to give up its CA for the one in Consul, delete"
-                    " this file"
-                ),
-            )
-        if remote is not None and (local is None or remote.generation >= local.generation):
-            if local is None or remote.generation > local.generation or not self._copy.exists():
+            raise self._of_another_mesh()
+
+        if remote is not None and not _is_newer(local, remote):
+            if self._lacks(local, remote):
                 self._save(remote)
             return remote
-        if local is None:
-            local = new_material(self._trust_domain, _now())
-            log.info("a new mesh root was made", trust_domain=self._trust_domain)
-        elif self._store is not None:
+
+        mine = local or self._new()
+        if local is not None and self._store is not None:
             log.warning(
                 "Consul lost the CA or has an older one; it is restored from the copy of this host"
             )
-        if not await self._write(local, stored.version):
+        # Another control plane may have written meanwhile: then theirs is looked at, too.
+        if not await self._write(mine, stored.version):
             return await self._settle(await self._read())
-        self._save(local)
-        return local
+        self._save(mine)
+        return mine
+
+    def _lacks(self, local: Material | None, remote: Material) -> bool:
+        return local is None or _is_newer(remote, local) or not self._copy.exists()
+
+    def _new(self) -> Material:
+        made = new_material(self._trust_domain, _now())
+        log.info("a new mesh root was made", trust_domain=self._trust_domain)
+        return made
+
+    def _of_another_mesh(self) -> AuthorityError:
+        return AuthorityError(
+            "Consul holds the CA of another mesh than this control plane's",
+            where=str(self._copy),
+            fix=(
+                "point it at its own Consul; to give up its CA for the one in Consul, delete this"
+                " file"
+            ),
+        )
+
+    @property
+    def _where(self) -> str:
+        return self._store.where if self._store is not None else str(self._copy)
 
     def _newest(self) -> Material | None:
         """What is in force here or in the copy, whichever is newer."""
@@ -268,6 +289,10 @@ class PluggedCa:
                 " change counts within seconds"
             ),
         )
+
+
+def _is_newer(one: Material | None, other: Material) -> bool:
+    return one is not None and one.generation > other.generation
 
 
 def _now() -> datetime.datetime:

@@ -45,33 +45,63 @@ def blockers(
     """
     if step is Step.PREPARE:
         return []
-    found = []
-    if now - material.since < SETTLE:
-        found.append(f"the step before was taken less than {SETTLE.total_seconds():.0f} s ago")
+
     connected = {status.proxy.key: status for status in proxies}
+    found = [*_too_early(material, connected, now)]
+    if step is Step.FINISH:
+        held = {key: leaf for key, leaf in leaves.items() if key in connected}
+        found += [
+            *_of_old_root(material, held, running),
+            *_unseen(material, connected, running, lifetime, now),
+        ]
+    return found
+
+
+def _too_early(
+    material: Material, connected: Mapping[str, ProxyStatus], now: datetime.datetime
+) -> Iterator[str]:
+    if now - material.since < SETTLE:
+        yield f"the step before was taken less than {SETTLE.total_seconds():.0f} s ago"
+
+    # Who has not taken the roots would refuse what is signed with the new one.
     late = sorted(key for key, status in connected.items() if not _has_secrets(status))
     if late:
-        found.append(f"not yet accepted by {_some(late)}")
-    if step is Step.FINISH:
-        old = sorted(
-            k for k, leaf in leaves.items() if k in connected and leaf.signer != material.signer.id
+        yield f"not yet accepted by {_some(late)}"
+
+
+def _of_old_root(
+    material: Material, held: Mapping[str, Leaf], running: Collection[str]
+) -> Iterator[str]:
+    """Who would be cut off with the root that is to be forgotten."""
+    old = sorted(key for key, leaf in held.items() if leaf.signer != material.signer.id)
+    if old:
+        yield f"certificates of the old root are still held by {_some(old)}"
+
+    # Nobody tells them of new roots but their operator.
+    outside = sorted(name for name in running if name.startswith(f"{JOINED}/"))
+    if outside:
+        yield (
+            "outside Docker, where root.pem is replaced by hand (`ca export`), then --force:"
+            f" {_some(outside)}"
         )
-        if old:
-            found.append(f"certificates of the old root are still held by {_some(old)}")
-        outside = sorted(name for name in running if name.startswith(f"{JOINED}/"))
-        if outside:
-            found.append(
-                "outside Docker, where root.pem is replaced by hand (`ca export`), then --force:"
-                f" {_some(outside)}"
-            )
-        until = material.since + lifetime
-        away = sorted(set(running) - set(connected))
-        if away and now < until:
-            found.append(
-                "not connected to this control plane, so perhaps with certificates of the old"
-                f" root: {_some(away)}; the last of those expire at {utc_text(until)}"
-            )
-    return found
+
+
+def _unseen(
+    material: Material,
+    connected: Collection[str],
+    running: Collection[str],
+    lifetime: datetime.timedelta,
+    now: datetime.datetime,
+) -> Iterator[str]:
+    """Who may hold a certificate of the old root without our knowing: another replica serves it."""
+    # No certificate of before the step is good for longer than one lifetime.
+    until = material.since + lifetime
+    away = sorted(set(running) - set(connected))
+    if away and now < until:
+        yield (
+            "not connected to this control plane, so perhaps with certificates of the old"
+            f" root: {_some(away)}; the last of those expire at {utc_text(until)}"
+        )
 
 
 def _has_secrets(status: ProxyStatus) -> bool:
@@ -96,6 +126,7 @@ def ca_report(
 ) -> dict[str, Any]:
     """The state of the CA as JSON."""
     signer = material.signer.certificate
+
     return {
         "trust_domain": trust_domain,
         "managed": material.is_own,
@@ -136,7 +167,9 @@ def expiry_warnings(material: Material, now: datetime.datetime) -> Iterator[str]
     """What is to be said about the end of roots and signers."""
     mend = "run `dockermesh ca rotate`" if material.is_own else "replace the files of your CA"
     items = {"the root": material.roots[0], "the CA's certificate": material.signer.certificate}
+
     for what, item in items.items():
+        # Both bounds: a root of ten years and one of ten days.
         left, whole = (
             item.not_valid_after_utc - now,
             item.not_valid_after_utc - item.not_valid_before_utc,
@@ -147,6 +180,7 @@ def expiry_warnings(material: Material, now: datetime.datetime) -> Iterator[str]
             yield f"{what} expires in {max(left.days, 0)} days; {mend}"
         elif item.not_valid_before_utc > now:
             yield f"{what} is not valid yet: is the clock right?"
+        # A root that signs itself is both items: told once.
         if material.signer.certificate == material.roots[0]:
             return
 

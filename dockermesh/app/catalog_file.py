@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dockermesh.app.known_proxies import proxy_of
 from dockermesh.config.loading import load_documents
 from dockermesh.errors import InputError
 from dockermesh.model import (
@@ -20,12 +19,15 @@ from dockermesh.model import (
     Workload,
     WorkloadKind,
 )
+from dockermesh.model.contract import DEFAULT_SERVICE_DOMAIN
 from dockermesh.model.protocol import infer_protocol
-from dockermesh.translate.mesh.state import SERVICE_DOMAIN, Proxy
+from dockermesh.translate.mesh.known_proxies import proxy_of
+from dockermesh.translate.mesh.state import Proxy
 
 
-def read_catalog(file: Path) -> Catalog:
-    """The catalog in a YAML file: `services: [{name, ports, endpoints}]`.
+def read_catalog(file: Path, domain: str = DEFAULT_SERVICE_DOMAIN) -> Catalog:
+    """The catalog in a YAML file: `services: [{name, ports, endpoints}]`. What has a name without
+    dots gets a host name below `domain`.
 
     Raises InputError where the file cannot be read or has another form.
     """
@@ -34,11 +36,14 @@ def read_catalog(file: Path) -> Catalog:
         raise InputError(
             loaded.error.message, where=f"{file}:{loaded.error.line}", fix="correct the YAML"
         )
+
     data = loaded.documents[0].data if loaded.documents else {}
     services: dict[str, Service] = {}
+
     for index, entry in enumerate(_list(data, "services", str(file))):
-        service = _service(entry, f"{file}: services[{index}]")
+        service = _service(entry, domain, f"{file}: services[{index}]")
         services[service.hostname] = service
+
     return Catalog(services=services, workloads=_workloads(services))
 
 
@@ -53,15 +58,18 @@ def read_proxy(file: Path) -> Proxy:
         raise InputError(
             f"is not JSON: {error}", where=str(file), fix="write {id, type, namespace, labels, ip}"
         ) from None
+
     if not isinstance(data, dict):
         raise InputError(
             "must be a JSON object", where=str(file), fix="write {id, type, namespace, labels, ip}"
         )
+
     kind = data.get("type") or WorkloadKind.SIDECAR.value
     if kind not in {k.value for k in WorkloadKind}:
         raise InputError(
             f"{kind!r} is no type of proxy", where=f"{file}: type", fix="write sidecar or router"
         )
+
     return Proxy(
         id=str(data.get("id") or "proxy"),
         kind=WorkloadKind(kind),
@@ -131,14 +139,14 @@ def _number(data: Mapping[str, Any], key: str, where: str) -> int:
     return value
 
 
-def _service(data: Mapping[str, Any], where: str) -> Service:
+def _service(data: Mapping[str, Any], domain: str, where: str) -> Service:
     name = data.get("name")
     if not isinstance(name, str) or not name:
         raise InputError("name is required", where=where, fix="write the service's name")
 
     ports = _ports(data, where)
     namespace = str(data.get("namespace") or "default")
-    own_hostname = name if "." in name else f"{name}.{SERVICE_DOMAIN}"
+    own_hostname = name if "." in name else f"{name}.{domain}"
     hostname = str(data.get("hostname") or own_hostname).lower()
 
     endpoints = [
@@ -146,6 +154,7 @@ def _service(data: Mapping[str, Any], where: str) -> Service:
         for index, entry in enumerate(_list(data, "endpoints", where))
         for endpoint in _endpoints(entry, ports, namespace, f"{where}.endpoints[{index}]")
     ]
+
     return Service(
         name=name.partition(".")[0],
         hostname=hostname,
@@ -184,6 +193,7 @@ def _endpoints(
 ) -> list[Endpoint]:
     """One endpoint for the port it names; for every port of the service if it names none."""
     given = _number(data, "port", where)
+
     return [
         Endpoint(
             address=str(data.get("address") or ""),
@@ -225,4 +235,5 @@ def _workloads(services: Mapping[str, Service]) -> dict[str, Workload]:
                 labels={**(known.labels if known else {}), **endpoint.labels},
                 ports=served,
             )
+
     return found

@@ -11,9 +11,10 @@ import datetime
 import ssl
 from collections.abc import Callable
 
-from dockermesh.app.credentials import load_leaf
 from dockermesh.ca import Authority, AuthorityError, Leaf
-from dockermesh.model.identity import CONTROL_PLANE_ACCOUNT, GATEWAY_NAMESPACE, Identity
+from dockermesh.http.credentials import load_leaf
+from dockermesh.model.contract import CONTROL_PLANE_ACCOUNT, SYSTEM_NAMESPACE
+from dockermesh.model.identity import Identity
 from dockermesh.translate.tls.mesh_tls import HTTP_PROTOCOL
 
 
@@ -31,7 +32,7 @@ class CheckTls:
         """What a connection to a proxy is made with; it verifies the mesh's roots. Raises
         AuthorityError.
         """
-        identity = Identity(self._trust_domain(), GATEWAY_NAMESPACE, CONTROL_PLANE_ACCOUNT)
+        identity = Identity(self._trust_domain(), SYSTEM_NAMESPACE, CONTROL_PLANE_ACCOUNT)
         of, now = (self._authority.roots_pem, identity), datetime.datetime.now(datetime.UTC)
         if (
             self._made is None
@@ -46,6 +47,7 @@ class CheckTls:
                     raise
                 return self._made  # its leaf goes on being good until it expires
             self._made, self._of = _context(self._leaf, of[0]), of
+
         return self._made
 
 

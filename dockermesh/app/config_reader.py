@@ -13,7 +13,7 @@ import structlog
 from dockermesh.config.documents import read_document, read_text
 from dockermesh.config.resource import Resource
 from dockermesh.model import Workload
-from dockermesh.registry.config_store import StoredResource
+from dockermesh.registry import StoredResource
 from dockermesh.translate.mesh.settings import IstioConfig, istio_config
 
 log = structlog.get_logger(__name__)
@@ -46,6 +46,7 @@ class ConfigReader:
             self._config = istio_config(
                 r for _, group in (*carried.values(), *kept.values()) for r in group
             )
+
         return self._config
 
     def _read_stored(

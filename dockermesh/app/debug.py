@@ -17,12 +17,12 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from dockermesh.app.ca_report import is_late, utc_text
-from dockermesh.app.config_dump import config_dump
 from dockermesh.ca import Leaf
-from dockermesh.kubeapi.auth import TokenGate, require_token
+from dockermesh.http.auth import TokenGate, require_token
 from dockermesh.model import Catalog, Endpoint, Workload
 from dockermesh.translate.mtls_report import MtlsReport
 from dockermesh.xds import ProxyStatus, Sync
+from dockermesh.xds.config_dump import config_dump
 from dockermesh.xds.snapshot import FIELDS, Snapshot
 
 _NO_LEAVES: Mapping[str, Leaf] = MappingProxyType({})
@@ -93,6 +93,7 @@ def make_debug_app(view: View, token: str) -> web.Application:
         return web.json_response([proxy_report(p) for p in view.proxies()])
 
     async def dump(request: web.Request) -> web.Response:
+        # istioctl's parameter.
         wanted = request.query.get("proxyID", "")
         await view.settled()
         # Istio's ids end with the namespace.
@@ -103,6 +104,7 @@ def make_debug_app(view: View, token: str) -> web.Application:
             return web.json_response(
                 {"message": f"there is no workload {wanted!r}; give ?proxyID=WORKLOAD"}, status=404
             )
+
         # A large mesh takes seconds, in which streams must go on; a snapshot never changes, so a
         # thread may read it.
         text = await asyncio.to_thread(lambda: json.dumps(config_dump(snapshot)))
@@ -162,12 +164,15 @@ def workload_report(
     certificate.
     """
     now = datetime.datetime.now(datetime.UTC)
+    # A workload without a proxy is listed, too: that is what one looks for here.
     by_key = {p.proxy.key: p for p in proxies}
     endpoints: dict[str, list[Endpoint]] = defaultdict(list)
+
     for service in catalog.services.values():
         for endpoint in service.endpoints:
             if endpoint.workload:
                 endpoints[endpoint.workload].append(endpoint)
+
     return {
         "control_plane": socket.gethostname(),
         "degraded": catalog.degraded,
@@ -195,6 +200,7 @@ def _workload(
     workload: Workload, endpoints: list[Endpoint], proxy: ProxyStatus | None
 ) -> dict[str, Any]:
     report = proxy_report(proxy) if proxy is not None else None
+
     return {
         "name": workload.name,
         "kind": workload.kind.value,
@@ -223,6 +229,7 @@ def _health(workload: Workload, endpoints: list[Endpoint]) -> str:
     """
     if not workload.ports:
         return "-"
+    # One bad port makes a workload bad: an average would hide it.
     states = {e.health.value for e in endpoints}
     return next((s for s in ("unhealthy", "draining", "healthy") if s in states), "none")
 

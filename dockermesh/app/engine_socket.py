@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import EngineError, InputError
+from dockermesh.model.contract import ENV_REGISTRAR
 from dockermesh.model.setup import SET_DOCKER_SOCK
 
 _DEFAULTS = ("/var/run/docker.sock", "/run/docker.sock")
@@ -71,7 +72,7 @@ def socket_on_host(engine: LocalEngine, environ: Mapping[str, str]) -> str:
     for path in _candidates(engine, info):
         if engine.sees(path):
             return path
-    if environ.get("DOCKERMESH_REGISTRAR") == "false":
+    if environ.get(ENV_REGISTRAR) == "false":
         return _DEFAULTS[0]
     raise InputError(
         "the path of the engine's socket on the engine's host is not known",

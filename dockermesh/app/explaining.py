@@ -16,7 +16,6 @@ from typing import Any
 
 from dockermesh.app.api_client import ApiClient
 from dockermesh.app.catalog_file import read_catalog, workload_proxy
-from dockermesh.app.config_dump import config_dump
 from dockermesh.app.inspect.dump import Dump, Json, read_dump
 from dockermesh.app.inspect.explain import Rule, Source, Surroundings
 from dockermesh.app.inspect.matching import Request
@@ -38,6 +37,7 @@ from dockermesh.translate.mesh.settings import MeshSettings
 from dockermesh.translate.mesh.state import build_mesh
 from dockermesh.translate.routes.rule_lookup import find_rule
 from dockermesh.translate.translator import Translator
+from dockermesh.xds.config_dump import config_dump
 
 _REFUSALS = {403, 503}
 """What a client sees of a target's refusal: by its policies, or of the connection."""

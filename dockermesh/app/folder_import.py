@@ -7,14 +7,13 @@ from pathlib import Path
 
 import structlog
 
-from dockermesh.app.folder_store import FolderConfigStore
 from dockermesh.config.documents import Reading, read_text
 from dockermesh.config.files import resource_files
 from dockermesh.kubeapi.cache import ObjectCache
 from dockermesh.kubeapi.history import History
 from dockermesh.kubeapi.importing import key_of, take_over
 from dockermesh.kubeapi.status import StatusError
-from dockermesh.registry.config_store import ConsulConfigStore
+from dockermesh.registry import ConfigStore
 
 _NO_NAME = "metadata.name is required: generateName makes a new resource each time"
 log = structlog.get_logger(__name__)
@@ -22,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 async def import_folder(
     folder: Path | None,
-    store: ConsulConfigStore | FolderConfigStore,
+    store: ConfigStore,
     objects: ObjectCache,
     history: History,
 ) -> None:
@@ -31,11 +30,14 @@ async def import_folder(
     """
     if folder is None:
         return
+
     for file, reading in await asyncio.to_thread(_read, folder):
+        # What is wrong costs itself alone; the start goes on.
         for finding in (f for f in reading.findings if f.is_error):
             log.error(
                 "resource refused", file=finding.file, line=finding.line, reason=finding.message
             )
+
         for resource in reading.resources:
             if not resource.document["metadata"].get("name"):
                 log.error("resource refused", file=str(resource.location), reason=_NO_NAME)
@@ -47,6 +49,7 @@ async def import_folder(
 
 
 def _read(folder: Path) -> list[tuple[Path, Reading]]:
+    # A volume that nobody filled is an empty folder, or none.
     files = resource_files(folder) if folder.is_dir() else []
     readings = []
     for file in files:

@@ -27,6 +27,7 @@ from dockermesh.app.route import Dial, Route
 from dockermesh.ca import write_private
 from dockermesh.errors import DockermeshError, NotReadyError, UsageError
 from dockermesh.model import API_PORT
+from dockermesh.model.contract import ENV_API, ENV_CA, ENV_TOKEN
 
 CONTEXT = "dockermesh"
 _PART = 1 << 16
@@ -67,9 +68,9 @@ def forwarding(route: Route) -> Iterator[Forward]:
             url,
             {
                 "KUBECONFIG": str(config),
-                "DOCKERMESH_API": url,
-                "DOCKERMESH_TOKEN": known.token,
-                "DOCKERMESH_CA": str(root),
+                ENV_API: url,
+                ENV_TOKEN: known.token,
+                ENV_CA: str(root),
             },
         )
 

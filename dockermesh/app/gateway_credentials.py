@@ -20,7 +20,7 @@ from dockermesh.ca import open_seal
 from dockermesh.kubeapi.served import SECRET
 from dockermesh.kubeapi.vault import Vault, credential_pair, credential_roots
 from dockermesh.model import Workload, WorkloadKind
-from dockermesh.registry.config_store import StoredResource
+from dockermesh.registry import StoredResource
 from dockermesh.translate.sidecar.view import named
 from dockermesh.translate.tls.secrets import (
     inline_pair,
@@ -38,6 +38,7 @@ _ROOTS_SUFFIX = "-cacert"
 
 def open_credentials(settings: ControlPlaneSettings) -> GatewayCredentials:
     """With the seal of the CA: who can open the one can open the other. Raises AuthorityError."""
+    # One key for both: there is one to be backed up.
     key_file = settings.state_dir / "ca" / "sealing.key"
     return GatewayCredentials(
         Vault(open_seal(settings.ca_passphrase_file, key_file, may_create=True))
@@ -64,12 +65,14 @@ class GatewayCredentials:
                     if old is not None and is_same
                     else (item, self.vault.values(item.resource, key))
                 )
+
         is_changed = known.keys() != self._known.keys() or any(
             known[k] is not self._known[k] for k in known
         )
         if is_changed:
             self._known = known
             self._made.clear()
+
         return is_changed
 
     def layered(self, workload: Workload, snapshot: Snapshot) -> Snapshot:
@@ -99,6 +102,7 @@ class GatewayCredentials:
         credential = named_credential(name)
         if not credential:
             return None
+
         if credential.endswith(_ROOTS_SUFFIX):
             base = credential.removesuffix(_ROOTS_SUFFIX)
             roots = credential_roots(self._values(namespace, credential)) or credential_roots(
@@ -112,6 +116,7 @@ class GatewayCredentials:
             return (
                 named(SECRET_TYPE, system_roots(name)) if is_elsewhere and not is_gateway else None
             )
+
         pair = credential_pair(self._values(namespace, credential)) if is_gateway else None
         return named(SECRET_TYPE, inline_pair(name, *pair)) if pair is not None else None
 

@@ -18,6 +18,7 @@ from dockermesh.engine.local import LocalEngine
 from dockermesh.engine.whereabouts import is_loopback, publishes_here
 from dockermesh.errors import EngineError, InputError
 from dockermesh.inject import Images, PortMapping
+from dockermesh.model.contract import COMPOSE_PROJECT
 
 _WILDCARDS = {"", "0.0.0.0", "::"}
 _PAGES = ("/proc/net/tcp", "/proc/net/tcp6")
@@ -88,7 +89,7 @@ def check_ports(engine: LocalEngine, project: str, ports: Iterable[PortMapping])
     """Raise InputError if the engine's host has no place for one of the gateway's ports."""
     ours = {
         int(binding["PublicPort"])
-        for container in engine.containers([f"com.docker.compose.project={project}"])
+        for container in engine.containers([f"{COMPOSE_PROJECT}={project}"])
         for binding in container.get("Ports") or ()
         if "PublicPort" in binding
     }

@@ -26,6 +26,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
 from dockermesh.errors import DockermeshError
+from dockermesh.runtime.backoff import Backoff
 from dockermesh.translate.security.jwt import DISCOVERY_PATH
 from dockermesh.translate.security.key_sets import usable_keys
 
@@ -84,6 +85,7 @@ class KeySets:
         async with _session() as session, asyncio.TaskGroup() as tasks:
             while True:
                 self._news.clear()
+                # Nobody names it any more: tokens of this issuer are not accepted by anybody.
                 for gone in followed.keys() - self._wanted.keys():
                     followed.pop(gone).cancel()
                     self._forget(gone)
@@ -94,11 +96,12 @@ class KeySets:
                 await self._news.wait()
 
     async def _follow(self, session: aiohttp.ClientSession, source: str) -> None:
-        pause = self._retry
+        backoff = Backoff(self._retry, _LAST_RETRY_S, jitter=0.0)
         while True:
             try:
                 keys = await fetch_keys(session, source, self._wanted.get(source, 5.0))
             except DockermeshError as error:
+                # Once per outage, not per attempt.
                 if source not in self.failing:
                     log.warning(
                         "the keys of tokens cannot be fetched; trying again",
@@ -106,14 +109,16 @@ class KeySets:
                         reason=str(error),
                     )
                 self.failing[source] = str(error)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, _LAST_RETRY_S)
+                await asyncio.sleep(backoff.next())
                 continue
+
             self.failing.pop(source, None)
-            pause = self._retry
+            backoff.reset()
+            # Equal keys are no change, or every refresh would be a push.
             if self._known.get(source) != keys:
                 self._known = MappingProxyType({**self._known, source: keys})
                 self._changed(self._known)
+
             await asyncio.sleep(self._refresh)
 
     def _forget(self, source: str) -> None:
@@ -157,11 +162,13 @@ async def fetch_keys(session: aiohttp.ClientSession, source: str, limit: float) 
         raise DockermeshError(
             f"{source}: {error}", fix="check the URL, and that it can be reached"
         ) from None
+
     keys = usable_keys(text)
     if not keys:
         raise DockermeshError(
             f"{source} has no usable key", fix="it must answer with a JSON Web Key Set"
         )
+
     return keys
 
 
@@ -169,20 +176,26 @@ async def _get(session: aiohttp.ClientSession, url: str) -> str:
     host = urlsplit(url).hostname
     if host is not None:
         with contextlib.suppress(ValueError):
+            # A literal address needs no resolver, and so would not be checked by it.
             _check(ipaddress.ip_address(host), url)
+
+    # A redirect could lead to where the URL itself may not.
     async with session.get(url, allow_redirects=False) as answer:
         if answer.status != 200:
             raise DockermeshError(
                 f"{url} answered {answer.status}",
                 fix="redirects are not followed: name the last URL",
             )
+
         body = bytearray()
+        # Read in parts: the length that a server tells may be anything.
         async for part in answer.content.iter_chunked(1 << 16):
             body.extend(part)
             if len(body) > _LARGEST:
                 raise DockermeshError(
                     f"{url} is larger than 1 MiB", fix="name the URL of a key set"
                 )
+
         return body.decode()
 
 
@@ -203,6 +216,7 @@ def _discovered(text: str, issuer: str) -> str:
 def _check(address: ipaddress.IPv4Address | ipaddress.IPv6Address, host: str) -> None:
     """Raises DockermeshError for an address that must not be reached."""
     if isinstance(address, ipaddress.IPv6Address):
+        # NAT64: the address that is meant is in the last four bytes.
         if address in _TRANSLATED:
             address = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         else:

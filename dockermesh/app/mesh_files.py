@@ -11,9 +11,7 @@ from typing import Any
 
 import dockermesh
 from dockermesh.errors import InputError
-from dockermesh.model import XDS_TLS_PORT
-
-_RUN = "/run/dockermesh"
+from dockermesh.model.contract import RUN_PATH, XDS_TLS_PORT
 
 
 def mesh_file() -> Path:
@@ -40,7 +38,7 @@ def bootstrap_resources() -> dict[str, list[dict[str, Any]]]:
 
     The cluster of the control plane is not among them: it is another one in every mesh.
     """
-    values = {"RUN": _RUN, "CONTROL_PLANE_PORT": str(XDS_TLS_PORT)}
+    values = {"RUN": RUN_PATH, "CONTROL_PLANE_PORT": str(XDS_TLS_PORT)}
     static = json.loads(pod_file("bootstrap.json", values))["static_resources"]
     own = [c for c in static["clusters"] if c.get("type") == "STATIC"]
     return {"listeners": static["listeners"], "clusters": own}

@@ -21,6 +21,7 @@ def render_metrics(
     metrics: Metrics, sync: Sync, counters: Counters, catalog: Catalog, trust: Iterable[Metric] = ()
 ) -> str:
     """All metrics as text."""
+    # Of its own: the library's default one has metrics of this process's Python.
     registry = CollectorRegistry()
     registry.register(
         _Snapshot([*_xds(metrics, sync), *_translation(counters), *_catalog(catalog), *trust])
@@ -52,6 +53,7 @@ def _xds(metrics: Metrics, sync: Sync) -> Iterator[Metric]:
         for type_url, field in FIELDS.items():
             family.add_metric([field], counts.get(type_url, 0))
         yield family
+
     yield CounterMetricFamily(
         "dockermesh_xds_streams", "Streams opened by proxies.", value=metrics.streams_opened
     )
@@ -77,6 +79,7 @@ def trust_metrics(trust: Trust) -> Iterator[Metric]:
     secrets = trust.secrets
     if secrets is None:
         return
+
     now, leaves = datetime.datetime.now(datetime.UTC), secrets.leaves()
     material = trust.authority.material
     late = sum(is_late(leaf, now) for leaf in leaves.values())
@@ -90,16 +93,19 @@ def trust_metrics(trust: Trust) -> Iterator[Metric]:
             [material.signer.certificate],
         ),
     }
+
     for name, (text, items) in ends.items():
         yield GaugeMetricFamily(
             name, text, value=min(c.not_valid_after_utc for c in items).timestamp()
         )
+
     first = min((leaf.not_after for leaf in leaves.values()), default=None)
     if first is not None:
         text = "When the first of the proxies' certificates expires."
         yield GaugeMetricFamily(
             "dockermesh_certificates_expiry_seconds", text, value=first.timestamp()
         )
+
     yield GaugeMetricFamily(
         "dockermesh_ca_roots",
         "Trusted roots; more than 1 in a rotation.",

@@ -31,5 +31,6 @@ class MeshOutcome:
 
     def has_taken(self, key: str, version: int) -> bool:
         """Whether proxies are served from this version of an object, or a later one."""
+        # The store may be ahead of what was translated.
         known = self.served_from().get(key)
         return known is not None and known.version >= version

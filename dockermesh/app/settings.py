@@ -9,11 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dockermesh.ca import LEAF_LIFETIME
+from dockermesh.consul.settings import ConsulSettings
 from dockermesh.errors import UsageError
 from dockermesh.model import API_PORT, DEBUG_PORT, XDS_TLS_PORT
-from dockermesh.model.consul import ConsulSettings
+from dockermesh.model.contract import (
+    CONTROL_PLANE_HOST,
+    DEFAULT_TRUST_DOMAIN,
+    STATE_PATH,
+    TRUST_PATH,
+)
 
-REGISTRIES = ("consul", "docker")
 API_AUTH = ("token", "none")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -39,30 +44,33 @@ class ControlPlaneSettings:
     run_checks: bool = False
     consul: ConsulSettings = field(default_factory=ConsulSettings)
     config: Path | None = None
-    state_dir: Path = Path("/var/lib/dockermesh")
-    trust_dir: Path = Path("/etc/dockermesh/trust")
+    state_dir: Path = Path(STATE_PATH)
+    trust_dir: Path = Path(TRUST_PATH)
     ca_dir: Path | None = None
     ca_passphrase_file: Path | None = None
-    trust_domain: str = "cluster.local"
+    trust_domain: str = DEFAULT_TRUST_DOMAIN
     xds: str = f"0.0.0.0:{XDS_TLS_PORT}"
     xds_plaintext: str = ""
     api_auth: str = "token"
     api: str = f"127.0.0.1:{API_PORT}"
     debug: str = f"127.0.0.1:{DEBUG_PORT}"
     leaf_lifetime: datetime.timedelta = LEAF_LIFETIME
-    server_names: tuple[str, ...] = ("control-plane.dockermesh", "localhost")
+    server_names: tuple[str, ...] = (CONTROL_PLANE_HOST, "localhost")
     environment: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def service_domain(self) -> str:
+        """What the host names of services end with, whatever the registry."""
+        return f"service.{self.consul.domain}"
+
     def __post_init__(self) -> None:
-        if self.registry not in REGISTRIES:
-            raise UsageError(
-                f"unknown registry {self.registry!r}", fix=f"use one of: {', '.join(REGISTRIES)}"
-            )
+        # Neither is guessed: a typing error must not open the API.
         if self.api_auth not in API_AUTH:
             raise UsageError(
                 f"unknown API authentication {self.api_auth!r}",
                 fix=f"use one of: {', '.join(API_AUTH)}",
             )
+        # Whoever reaches this port is given any proxy's config.
         host = self.xds_plaintext.rpartition(":")[0].strip("[]")
         if self.xds_plaintext and host not in {"127.0.0.1", "localhost", "::1"}:
             raise UsageError(
@@ -86,4 +94,5 @@ def parse_lifetime(text: str) -> datetime.timedelta:
         raise UsageError(
             f"{text!r} is no lifetime for certificates", fix="write 2s to 90d, for example 24h"
         )
+
     return lifetime

@@ -9,6 +9,7 @@ from secrets import token_urlsafe
 
 from dockermesh.ca import private_bytes, write_private
 from dockermesh.errors import DockermeshError
+from dockermesh.runtime.files import FOR_ALL, replace_file
 
 
 def open_token(file: Path) -> str:
@@ -25,6 +26,8 @@ def open_token(file: Path) -> str:
                 "the API token is empty", where=str(file), fix="delete the file: a new one is made"
             )
         return token
+
+    # 256 bits: it is compared in constant time, and never guessed.
     token = token_urlsafe(32)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -38,6 +41,7 @@ def open_token(file: Path) -> str:
                 " --state-dir"
             ),
         ) from error
+
     return token
 
 
@@ -48,12 +52,10 @@ def publish_roots(folder: Path, roots: bytes) -> None:
     file = folder / "root.pem"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # Envoy reads its roots anew whenever the file is moved into place.
         if file.exists() and file.read_bytes() == roots:
             return
-        draft = folder / ".root.pem.new"
-        draft.write_bytes(roots)
-        draft.chmod(0o644)
-        draft.rename(file)
+        replace_file(file, roots, FOR_ALL)
     except OSError as error:
         raise DockermeshError(
             f"the mesh roots cannot be written: {error.strerror}",

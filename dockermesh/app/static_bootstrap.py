@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from dockermesh.model.contract import ADMIN_PORT
+
 _DISCOVERY = frozenset(
     {"type", "edsClusterConfig", "loadAssignment", "lbPolicy", "originalDstLbConfig"}
 )
@@ -26,7 +28,7 @@ def static_bootstrap(parts: dict[str, list[dict[str, Any]]], node: str) -> dict[
     assignments = {a["clusterName"]: a for a in parts["endpoints"]}
     return {
         "node": {"id": node, "cluster": node},
-        "admin": {"address": {"socketAddress": {"address": "127.0.0.1", "portValue": 15000}}},
+        "admin": {"address": {"socketAddress": {"address": "127.0.0.1", "portValue": ADMIN_PORT}}},
         "staticResources": {
             "listeners": [_inline(listener, tables) for listener in listeners],
             "clusters": [

@@ -5,10 +5,19 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 
+from dockermesh.model.contract import (
+    CONTROL_NETWORK,
+    CONTROL_SUBNET,
+    ENV_CONTROL_SUBNET,
+    ENV_SUBNET,
+    MESH_NETWORK,
+    MESH_SUBNET,
+)
+
 # As compose/mesh.yaml has them: the variable, the network and its subnet.
 _OURS = (
-    ("DOCKERMESH_SUBNET", "dockermesh", "172.28.0.0/16"),
-    ("DOCKERMESH_CONTROL_SUBNET", "dockermesh-control", "10.254.28.0/28"),
+    (ENV_SUBNET, MESH_NETWORK, MESH_SUBNET),
+    (ENV_CONTROL_SUBNET, CONTROL_NETWORK, CONTROL_SUBNET),
 )
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -24,7 +33,7 @@ def overlaps(
         wanted = _network(env.get(variable) or default)
         for name, found in subnets.items():
             if own not in subnets and any(_overlap(wanted, _network(subnet)) for subnet in found):
-                more = " and DOCKER_GATEWAY" if variable == "DOCKERMESH_SUBNET" else ""
+                more = " and DOCKER_GATEWAY" if variable == ENV_SUBNET else ""
                 fix = (
                     f"`docker network rm {name}` if nothing needs it, or set {variable}{more} (see"
                     " compose/mesh.yaml)"

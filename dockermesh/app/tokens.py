@@ -20,21 +20,22 @@ from typing import Any
 import structlog
 
 from dockermesh.app.admission import Admission
-from dockermesh.app.folder_store import FolderConfigStore
 from dockermesh.errors import DockermeshError, InputError, UsageError
 from dockermesh.model import Catalog, Workload
 from dockermesh.model.identity import account_of, is_identity_part
 from dockermesh.model.protocol import parse_protocol
 from dockermesh.model.workload import JOINED
-from dockermesh.registrar.joined import JoinedWorkloads
+from dockermesh.registry import ConfigStore, JoinedWorkloads, StoredResource
 from dockermesh.registry.accept import address_problem, name_problem
-from dockermesh.registry.config_store import ConsulConfigStore, StoredResource
 
 log = structlog.get_logger(__name__)
 
 _DENIED, _JOIN = "denied/", "join/"
+# Enough of a digest to name it, as Docker does with ids.
 _ID_LENGTH = 12
+# A token that lies about for longer is found by somebody.
 _LONGEST = datetime.timedelta(days=7)
+# A pod that starts again has another token, so old denials only take room.
 _KEEP_DENIED = datetime.timedelta(days=30)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -48,7 +49,7 @@ class Tokens:
 
     def __init__(
         self,
-        store: ConsulConfigStore | FolderConfigStore,
+        store: ConfigStore,
         admission: Admission,
         *,
         catalog: Callable[[], Catalog],
@@ -68,7 +69,7 @@ class Tokens:
 
     async def run(self) -> None:
         """Follow the store until cancelled."""
-        await self._store.run(self.take)
+        await self._store.follow(self.take)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -78,6 +79,7 @@ class Tokens:
         """New contents of the store."""
         self._known = stored
         denied = frozenset(key.removeprefix(_DENIED) for key in stored if key.startswith(_DENIED))
+        # At once: its stream was admitted before, and would stay open.
         for name in self._admission.deny(denied):
             log.warning("token revoked", workload=name)
             self._disconnect(name, "the token was revoked")
@@ -92,20 +94,27 @@ class Tokens:
             raise UsageError(
                 "without Consul no process can join", fix="run the mesh with --registry consul"
             )
+
         service = _text(asked, "service")
         namespace = _text(asked, "namespace") or "default"
         account = account_of(_text(asked, "account"), service)
+
         for problem in (name_problem(service), name_problem(namespace)):
             if problem:
                 raise UsageError(problem, fix="name the service with --service")
+
         if asked.get("account") and not is_identity_part(str(asked["account"])):
             reason = f"{asked['account']!a} cannot be part of an identity"
             raise UsageError(reason, fix="use letters, digits, '.', '_', '-'")
+
+        # Refused rather than shortened: nobody would notice.
         seconds = asked.get("ttl_seconds", 3600)
         if not isinstance(seconds, int) or not 0 < seconds <= _LONGEST.total_seconds():
             raise UsageError(
                 "a join token lives at most 7 days", fix="give a shorter --ttl, for example 1h"
             )
+
+        # Here and at a revocation, as there is no better time: nothing else writes.
         await self._prune()
         token, expires = token_urlsafe(32), _now() + datetime.timedelta(seconds=seconds)
         record = {
@@ -123,6 +132,7 @@ class Tokens:
             account=account,
             until=record["expires"],
         )
+
         return record | {"token": token, "id": digest_of(token)[:_ID_LENGTH]}
 
     async def revoke(self, which: str) -> dict[str, Any]:
@@ -133,14 +143,8 @@ class Tokens:
             if which == key.removeprefix(_JOIN)[:_ID_LENGTH]:
                 await self._store.delete(key)
                 return {"revoked": which, "kind": "join"}
-        found = [
-            w
-            for w in self._catalog().workloads.values()
-            if w.token_sha256 and which in (w.name, w.token_sha256[:_ID_LENGTH])
-        ]
-        if not found:
-            raise InputError(f"no token of {which!a}", fix="see `dockermesh token list`")
-        [workload] = found
+
+        workload = self._holder(which)
         await self._prune()
         record = {"workload": workload.name, "created": _time(_now())}
         await self._store.put(_DENIED + workload.token_sha256, record)
@@ -148,15 +152,26 @@ class Tokens:
             await self._joined.remove(workload)
         return {"revoked": workload.name, "kind": "workload"}
 
+    def _holder(self, which: str) -> Workload:
+        """The workload with this name, or whose token has this id. Raises InputError."""
+        attested = (w for w in self._catalog().workloads.values() if w.token_sha256)
+        found = [w for w in attested if which in (w.name, w.token_sha256[:_ID_LENGTH])]
+        if not found:
+            raise InputError(f"no token of {which!a}", fix="see `dockermesh token list`")
+        [workload] = found
+        return workload
+
     async def join(self, token: str, asked: Mapping[str, Any]) -> Workload:
         """Take a process in as a workload. Raises NotAllowed for the token, UsageError for what is
         asked.
         """
+        # The digest is the key, so a lookup tells nothing about other tokens.
         key = _JOIN + digest_of(token)
         record = self._known.get(key)
         if record is None or _is_over(record.resource) or self._joined is None:
             reason = "the join token is not known, was used, or has expired"
             raise NotAllowed(reason, fix="make one: dockermesh token create")
+
         workload, ports = _asked_workload(
             asked, record.resource, allow_loopback=self._allow_loopback
         )
@@ -166,15 +181,18 @@ class Tokens:
                 "the join token was used at the same time",
                 fix="make another: dockermesh token create",
             )
+
         joined = await self._joined.add(workload, ports)
         log.info(
             "joined", workload=joined.name, address=joined.address, account=joined.service_account
         )
+
         return joined
 
     def _of_workloads(self) -> list[dict[str, Any]]:
         connected = self._connected()
         denied = {key.removeprefix(_DENIED) for key in self._known if key.startswith(_DENIED)}
+
         return [
             {
                 "id": w.token_sha256[:_ID_LENGTH],
@@ -205,7 +223,9 @@ class Tokens:
         ]
 
     def _denied_ones(self) -> list[dict[str, Any]]:
+        # Those of workloads that run are listed with them.
         present = {w.token_sha256 for w in self._catalog().workloads.values()}
+
         return [
             {
                 "id": key.removeprefix(_DENIED)[:_ID_LENGTH],
@@ -248,6 +268,7 @@ def _asked_workload(
     )
     if not _DIGEST.fullmatch(digest):
         raise UsageError("token_sha256 is no SHA-256")
+
     problem = address_problem(address, allow_loopback=allow_loopback)
     if problem:
         raise UsageError(
@@ -256,6 +277,7 @@ def _asked_workload(
         )
     if not isinstance(ports, dict) or not ports:
         raise UsageError("no port is served", fix="name it with --port")
+
     served = {}
     for number, protocol in ports.items():
         if (
@@ -267,6 +289,7 @@ def _asked_workload(
                 f"no port: {number!a} {protocol!a}", fix="write --port 8080 or --port 8080/http"
             )
         served[int(number)] = str(protocol)
+
     workload = Workload(
         id="",
         name="",
@@ -277,6 +300,7 @@ def _asked_workload(
         labels=MappingProxyType({"app": str(record["service"])}),
         token_sha256=digest,
     )
+
     return workload, served
 
 

@@ -19,18 +19,21 @@ from dockermesh.app.state_files import publish_roots
 from dockermesh.app.workload_secrets import WorkloadSecrets
 from dockermesh.ca import NEXT, Authority, Leaf, Step
 from dockermesh.errors import DockermeshError, NotReadyError
-from dockermesh.registry.sealed_store import ConsulSealedStore
+from dockermesh.registry import SealedStore
 from dockermesh.xds import ProxyStatus
 
 log = structlog.get_logger(__name__)
 
 
 class Trust:
-    """Made before the CA is open; `secrets` and `authority` are there afterwards."""
+    """Made before the CA is open; `secrets` and `authority` are there afterwards. Without a `store`
+    the CA is kept in the state directory alone.
+    """
 
     def __init__(
         self,
         settings: ControlPlaneSettings,
+        store: SealedStore | None,
         *,
         proxies: Callable[[], list[ProxyStatus]],
         running: Callable[[], Collection[str]],
@@ -38,7 +41,7 @@ class Trust:
         self._settings = settings
         self._proxies = proxies
         self._running = running
-        self._store = ConsulSealedStore(settings.consul) if settings.registry == "consul" else None
+        self._store = store
         self.keeper: CaKeeper = _keeper(settings, self._store)
         self.secrets: WorkloadSecrets | None = None
         self._authority: Authority | None = None
@@ -69,6 +72,7 @@ class Trust:
         # Before the proxies are told: a new root must be in the file before anything signed by it
         # is shown.
         authority.on_change.append(self._publish_roots)
+        # Made here, not before: leaves are signed with what was opened.
         self.secrets = WorkloadSecrets(authority, self._settings.leaf_lifetime)
         self._authority = authority
         return authority
@@ -89,6 +93,7 @@ class Trust:
         """The report of `ca status`."""
         authority, secrets = self.authority, self._open_secrets()
         material = authority.material
+
         return ca_report(
             material,
             trust_domain=self._settings.trust_domain,
@@ -121,6 +126,7 @@ class Trust:
         """Take a step; what forbids it, if anything does and it is not forced. Raises
         DockermeshError.
         """
+        # A step that is not the next is refused by the keeper, with a better reason.
         blocked = self._blockers(step) if NEXT[self.authority.material.phase] is step else []
         if not blocked or force:
             await self.keeper.step(step)
@@ -143,7 +149,7 @@ class Trust:
         return self.secrets
 
 
-def _keeper(settings: ControlPlaneSettings, store: ConsulSealedStore | None) -> CaKeeper:
+def _keeper(settings: ControlPlaneSettings, store: SealedStore | None) -> CaKeeper:
     if settings.ca_dir is not None:
         return PluggedCa(settings.ca_dir)
     return OwnCa(

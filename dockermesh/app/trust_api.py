@@ -16,8 +16,8 @@ from dockermesh.app.tokens import NotAllowed, Tokens
 from dockermesh.app.trust import Trust
 from dockermesh.ca import Step
 from dockermesh.errors import DockermeshError, NotReadyError, UsageError
-from dockermesh.kubeapi.auth import TokenGate, bearer_of, too_many
-from dockermesh.kubeapi.status import status
+from dockermesh.http.answers import status
+from dockermesh.http.auth import TokenGate, bearer_of, too_many
 
 CA_PATH = "/mesh/ca"
 TOKENS_PATH = "/mesh/tokens"
@@ -68,8 +68,10 @@ def add_trust_routes(app: web.Application, trust: Trust, tokens: Tokens, gate: T
         try:
             joined = await tokens.join(bearer_of(request), await body_of(request))
         except NotAllowed as error:
+            # This path is open to all: guessing is what it has to withstand.
             gate.limit.failed(address)
             return status(401, "Unauthorized", f"{error.what}: {error.fix}")
+        # With them the process knows whom it talks to, from its first connection on.
         roots = trust.authority.roots_pem.decode()
         return web.json_response(
             {"workload": joined.name, "namespace": joined.namespace, "roots": roots}, status=201

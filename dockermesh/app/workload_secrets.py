@@ -76,6 +76,7 @@ class WorkloadSecrets:
         self._held: dict[str, _Held] = {}
         self._roots = named(SECRET, trusted_roots(authority.roots_pem))
         self._wake = asyncio.Event()
+        # Wall clock against a clock that nobody sets: their distance jumps when it is set.
         self._clocks = _now().timestamp() - time.monotonic()
         authority.on_change.append(self._wake.set)
         self.issued = 0
@@ -99,6 +100,8 @@ class WorkloadSecrets:
             held = self._renew(key, identity, holder, held)
             if held is None:
                 return under
+
+        # The same snapshot as before, unless something of it is new.
         return held.layered(under, self._roots)
 
     def leaves(self) -> Mapping[str, Leaf]:
@@ -120,6 +123,7 @@ class WorkloadSecrets:
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._pause(connected()))
+
             self._wake.clear()
             self._watch_clock()
             self._take_roots(connected(), publish)
@@ -129,6 +133,8 @@ class WorkloadSecrets:
                 for k, h in self._held.items()
                 if k in present and not self._authority.is_current(h.leaf, now)
             ]
+
+            # In portions: signing is what takes long, and streams must go on meanwhile.
             for start in range(0, len(due), _AT_ONCE):
                 publish([key for key in due[start : start + _AT_ONCE] if self._replaced(key)])
                 await asyncio.sleep(_BREATH_S)
@@ -137,6 +143,7 @@ class WorkloadSecrets:
         self, present: Collection[str], publish: Callable[[Collection[str]], None]
     ) -> None:
         roots = named(SECRET, trusted_roots(self._authority.roots_pem))
+        # All at once: a proxy that lacks a root refuses the others.
         if roots.version != self._roots.version:
             self._roots = roots
             publish(tuple(present))
@@ -154,6 +161,7 @@ class WorkloadSecrets:
             (h.leaf.renew_at for k, h in self._held.items() if k in present),
             default=now + self._lifetime,
         )
+        # A clock that was set must be noticed within a twentieth of a leaf's life.
         longest = min(_LONGEST_SLEEP_S, self._lifetime.total_seconds() / 20)
         return max(min((due - now).total_seconds(), longest), longest / 20)
 
@@ -185,7 +193,9 @@ class WorkloadSecrets:
                     reason=error.what,
                 )
             self.problem = error.what
+            # Still good, and better than none; one of another identity is not.
             return before if before is not None and before.identity == identity else None
+
         self.issued += 1
         self.problem = ""
         resource = named(SECRET, issued_certificate(leaf.certificate, leaf.key))
@@ -196,6 +206,7 @@ class WorkloadSecrets:
             identity=str(identity),
             until=leaf.not_after.isoformat(),
         )
+
         return made
 
 

@@ -21,6 +21,7 @@ class Authority:
 
     def __init__(self, material: Material) -> None:
         self._material = material
+        # Called in order: files that pods read come before what proxies are told.
         self.on_change: list[Callable[[], None]] = []
 
     @property

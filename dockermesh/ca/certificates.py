@@ -105,6 +105,7 @@ def new_root(
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
+
     return Signer(key, certificate)
 
 
@@ -131,8 +132,11 @@ def sign_leaf(
                 " your CA's files"
             ),
         )
+
+    # From the holder and the time alone, so that every replica comes to the same leaf.
     start, renew_at = _term(holder, lifetime, now)
     said = [str(part) for part in (holder, *(name.value for name in names), start, lifetime)]
+    # Derived, not drawn: a restarted control plane has the same leaf, and sends nothing.
     key, serial = _derived(signer, "\0".join(said).encode())
     end = min(start + lifetime, authority.not_valid_after_utc)
     certificate = (
@@ -157,6 +161,7 @@ def sign_leaf(
             ecdsa_deterministic=isinstance(signer.key, ec.EllipticCurvePrivateKey) or None,
         )
     )
+
     return Leaf(
         certificate=certificate.public_bytes(serialization.Encoding.PEM) + signer.chain,
         key=key_pem(key),

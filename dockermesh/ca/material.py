@@ -102,12 +102,15 @@ def advance(material: Material, step: Step, trust_domain: str, now: datetime.dat
                 " all that are left"
             ),
         )
+
     after = replace(material, generation=material.generation + 1, since=now)
     if step is Step.PREPARE:
+        # Trusted by all before anything is signed with it.
         coming = new_root(trust_domain, now)
         return replace(
             after, phase=Phase.PREPARED, coming=coming, roots=(*material.roots, coming.certificate)
         )
+
     if step is Step.SWITCH:
         if material.coming is None:
             raise AuthorityError(
@@ -118,6 +121,7 @@ def advance(material: Material, step: Step, trust_domain: str, now: datetime.dat
         return replace(
             after, phase=Phase.SWITCHED, signer=material.coming, coming=None, roots=roots
         )
+
     return replace(after, phase=Phase.STABLE, roots=(material.signer.certificate,))
 
 
@@ -144,8 +148,10 @@ def from_json(text: bytes) -> Material:
     data = json.loads(text)
     signer = _signer(data["signer"])
     roots = tuple(x509.load_pem_x509_certificates(data["roots"].encode()))
+    # What it signs would be refused by every proxy.
     if signer.certificate not in roots:
         raise ValueError("the signer's root is not among the roots")
+
     return Material(
         mesh=str(data["mesh"]),
         generation=int(data["generation"]),

@@ -32,20 +32,26 @@ def read_plugged(folder: Path, now: datetime.datetime) -> Material:
     [certificate, *_] = _certificates(folder / CERTIFICATE)
     key = _key(folder / KEY)
     roots = tuple(_certificates(folder / ROOT))
+    # Istio's cacerts has it; a CA that is a root itself needs none.
     chain = _certificates(folder / CHAIN) if (folder / CHAIN).exists() else []
     if key.public_key() != certificate.public_key():
         raise _refused(folder / KEY, f"the key does not belong to {CERTIFICATE}")
+
     for place, items in ((CERTIFICATE, [certificate]), (CHAIN, chain), (ROOT, roots)):
         for item in items:
             # What was trusted once and has expired may stay in the bundle, as long as the signer
             # does not hang on it.
             _check(folder / place, item, now, may_expire=place == ROOT)
+
+    # Envoy refuses a bundle for the sake of one that has expired.
     roots = tuple(root for root in roots if _is_valid(root, now))
+    # Envoy builds no chain from what it is not given.
     path = _path(certificate, chain, roots)
     if path is None:
         raise _refused(
             folder / CHAIN, f"no chain leads from {CERTIFICATE} to a valid certificate in {ROOT}"
         )
+
     signer = Signer(key, certificate, b"".join(pem_of(c) for c in path if c not in roots))
     return Material(
         mesh="plugged",
@@ -71,7 +77,9 @@ def _path(
 ) -> list[x509.Certificate] | None:
     """The certificates from the signing one up to below a root."""
     path = [certificate]
+    # A chain file often holds the signing certificate, too.
     left = [item for item in chain if item != certificate]
+
     while True:
         last = path[-1]
         if last in roots or any(signed_by(last, root) for root in roots):

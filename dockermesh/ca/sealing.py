@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import secrets
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from dockermesh.ca.certificates import AuthorityError
+from dockermesh.runtime.files import PRIVATE, replace_file
 
 log = structlog.get_logger(__name__)
 
@@ -93,12 +93,15 @@ def open_seal(passphrase_file: Path | None, key_file: Path, *, may_create: bool)
                 fix="write a random one into the file: `openssl rand -hex 32`",
             )
         return Seal(secret, is_passphrase=True, where=str(passphrase_file))
+
+    # Never beside a CA that exists: what is sealed with a lost key would be lost by this.
     if not key_file.exists() and may_create:
         try:
             key_file.parent.mkdir(parents=True, exist_ok=True)
             write_private(key_file, secrets.token_hex(_KEY_BYTES).encode())
         except OSError as error:
             raise _unsaved(key_file, error) from error
+
     text = private_bytes(key_file, "the key that seals the CA", is_ours=True).strip()
     try:
         key = bytes.fromhex(text.decode())
@@ -110,6 +113,7 @@ def open_seal(passphrase_file: Path | None, key_file: Path, *, may_create: bool)
             where=str(key_file),
             fix="restore the file from a backup",
         ) from None
+
     return Seal(key, is_passphrase=False, where=str(key_file))
 
 
@@ -120,6 +124,7 @@ def private_bytes(file: Path, what: str, *, is_ours: bool) -> bytes:
     Raises AuthorityError when it cannot be read, or others can.
     """
     try:
+        # Before it is read: a secret that others could read may be known already.
         mode = file.stat().st_mode & 0o777
         if mode & 0o077 and is_ours:
             log.warning(
@@ -134,6 +139,7 @@ def private_bytes(file: Path, what: str, *, is_ours: bool) -> bytes:
                 where=str(file),
                 fix=f"run `chmod 600 {file}`",
             )
+
         return file.read_bytes()
     except OSError as error:
         fix = "restore the file from a backup; without it the CA cannot be opened"
@@ -151,14 +157,7 @@ def write_private(path: Path, content: bytes) -> None:
     """Write a file that was never readable by anybody else, and that exists in full or not at
     all.
     """
-    draft = path.with_name(f".{path.name}.new")
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(path)
+    replace_file(path, content, PRIVATE, is_durable=True)
 
 
 def _unreadable(reason: str, where: str, fix: str) -> AuthorityError:

@@ -6,12 +6,35 @@ from pathlib import Path
 
 import click
 
+from dockermesh.model.contract import (
+    API_PORT,
+    DEBUG_PORT,
+    DEFAULT_TRUST_DOMAIN,
+    ENV_API_ADDRESS,
+    ENV_API_AUTH,
+    ENV_CA_DIR,
+    ENV_CA_PASSPHRASE_FILE,
+    ENV_CONFIG_DIR,
+    ENV_DEBUG_ADDRESS,
+    ENV_LEAF_LIFETIME,
+    ENV_REGISTRAR,
+    ENV_REGISTRY,
+    ENV_RUN_CHECKS,
+    ENV_STATE_DIR,
+    ENV_TRUST_DIR,
+    ENV_TRUST_DOMAIN,
+    STATE_PATH,
+    TRUST_PATH,
+    XDS_PLAINTEXT_PORT,
+    XDS_TLS_PORT,
+)
+
 
 @click.command()
 @click.option(
     "--registry",
     type=click.Choice(["consul", "docker"]),
-    envvar="DOCKERMESH_REGISTRY",
+    envvar=ENV_REGISTRY,
     show_envvar=True,
     default="consul",
     show_default=True,
@@ -20,14 +43,14 @@ import click
 @click.option(
     "--registrar/--no-registrar",
     default=None,
-    envvar="DOCKERMESH_REGISTRAR",
+    envvar=ENV_REGISTRAR,
     show_envvar=True,
     help="Also run this host's registrar [default: when the Docker socket is there].",
 )
 @click.option(
     "--run-checks",
     is_flag=True,
-    envvar="DOCKERMESH_RUN_CHECKS",
+    envvar=ENV_RUN_CHECKS,
     show_envvar=True,
     help=(
         "The registrar asks the declared HTTP, TCP and gRPC checks itself, for a Consul that cannot"
@@ -37,40 +60,40 @@ import click
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
-    envvar="DOCKERMESH_CONFIG_DIR",
+    envvar=ENV_CONFIG_DIR,
     show_envvar=True,
     help="Directory of Istio resources, taken over at the start.",
 )
 @click.option(
     "--state-dir",
     type=click.Path(path_type=Path),
-    default=Path("/var/lib/dockermesh"),
+    default=Path(STATE_PATH),
     show_default=True,
-    envvar="DOCKERMESH_STATE_DIR",
+    envvar=ENV_STATE_DIR,
     show_envvar=True,
     help="Keeps the CA's key and the API token; mode 0700.",
 )
 @click.option(
     "--trust-dir",
     type=click.Path(path_type=Path),
-    default=Path("/etc/dockermesh/trust"),
+    default=Path(TRUST_PATH),
     show_default=True,
-    envvar="DOCKERMESH_TRUST_DIR",
+    envvar=ENV_TRUST_DIR,
     show_envvar=True,
     help="Gets root.pem, the mesh root that proxies verify.",
 )
 @click.option(
     "--trust-domain",
-    default="cluster.local",
+    default=DEFAULT_TRUST_DOMAIN,
     show_default=True,
-    envvar="DOCKERMESH_TRUST_DOMAIN",
+    envvar=ENV_TRUST_DOMAIN,
     show_envvar=True,
     help="First part of every identity.",
 )
 @click.option(
     "--ca-dir",
     type=click.Path(path_type=Path),
-    envvar="DOCKERMESH_CA_DIR",
+    envvar=ENV_CA_DIR,
     show_envvar=True,
     help=(
         "A CA of your own: ca-cert.pem, ca-key.pem, cert-chain.pem, root-cert.pem, as Istio's"
@@ -80,27 +103,31 @@ import click
 @click.option(
     "--ca-passphrase-file",
     type=click.Path(path_type=Path),
-    envvar="DOCKERMESH_CA_PASSPHRASE_FILE",
+    envvar=ENV_CA_PASSPHRASE_FILE,
     show_envvar=True,
     help=(
         "Seals the mesh's CA in Consul; several control planes need the same [a key in the state"
         " directory]."
     ),
 )
-@click.option("--xds-address", default="0.0.0.0:15012", show_default=True, help="xDS over TLS.")
+@click.option(
+    "--xds-address", default=f"0.0.0.0:{XDS_TLS_PORT}", show_default=True, help="xDS over TLS."
+)
 @click.option(
     "--xds-plaintext",
     "plaintext",
     is_flag=False,
-    flag_value="127.0.0.1:15010",
+    flag_value=f"127.0.0.1:{XDS_PLAINTEXT_PORT}",
     default="",
-    help="Also serve xDS without TLS and tokens, on loopback only [127.0.0.1:15010].",
+    help=(
+        f"Also serve xDS without TLS and tokens, on loopback only [127.0.0.1:{XDS_PLAINTEXT_PORT}]."
+    ),
 )
 @click.option(
     "--api-address",
-    default="127.0.0.1:8080",
+    default=f"127.0.0.1:{API_PORT}",
     show_default=True,
-    envvar="DOCKERMESH_API_ADDRESS",
+    envvar=ENV_API_ADDRESS,
     show_envvar=True,
     help="Config API.",
 )
@@ -109,7 +136,7 @@ import click
     type=click.Choice(["token", "none"]),
     default="token",
     show_default=True,
-    envvar="DOCKERMESH_API_AUTH",
+    envvar=ENV_API_AUTH,
     show_envvar=True,
     help=(
         "Who may use the config API: holders of the bearer token, or all who reach it, containers"
@@ -118,9 +145,9 @@ import click
 )
 @click.option(
     "--debug-address",
-    default="127.0.0.1:15014",
+    default=f"127.0.0.1:{DEBUG_PORT}",
     show_default=True,
-    envvar="DOCKERMESH_DEBUG_ADDRESS",
+    envvar=ENV_DEBUG_ADDRESS,
     show_envvar=True,
     help="Health, metrics and debug pages.",
 )
@@ -128,7 +155,7 @@ import click
     "--leaf-lifetime",
     default="24h",
     show_default=True,
-    envvar="DOCKERMESH_LEAF_LIFETIME",
+    envvar=ENV_LEAF_LIFETIME,
     show_envvar=True,
     help=(
         "How long workloads' certificates are good for; they are replaced at half of it (30s, 90m,"
@@ -168,11 +195,11 @@ def command(
     import os
 
     from dockermesh.app.control_plane import run
-    from dockermesh.app.logs import configure_logging
     from dockermesh.app.open_files import allow_many_open_files
-    from dockermesh.app.registrar_start import socket_problem
     from dockermesh.app.settings import ControlPlaneSettings, parse_lifetime
-    from dockermesh.model.consul import ConsulSettings
+    from dockermesh.consul.settings import ConsulSettings
+    from dockermesh.registrar.start import socket_problem
+    from dockermesh.runtime.daemon import configure_logging
 
     configure_logging(log_format)
     allow_many_open_files()

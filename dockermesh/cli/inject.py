@@ -109,12 +109,14 @@ def options(
     import os
 
     from dockermesh.inject import Images, InjectOptions
+    from dockermesh.model.contract import CONSUL_DOMAIN, ENV_CONSUL_DOMAIN
 
     return InjectOptions(
         gateway_ports=tuple(gateway_ports),
         config=tuple(item.document for item in resources),
         network=network or "",
         egress_gateway=egress_gateway,
+        consul_domain=os.environ.get(ENV_CONSUL_DOMAIN, "").strip(".") or CONSUL_DOMAIN,
         images=Images.from_environment(os.environ),
     )
 
@@ -148,10 +150,8 @@ def report(injection: Injection) -> None:
 
 def write_private(path: Path, text: str) -> None:
     """Write the file at once and for its owner only: the user's environment may hold secrets."""
-    import os
-    import tempfile
-
     from dockermesh.errors import InputError
+    from dockermesh.runtime.files import PRIVATE, replace_file
 
     path = path.resolve()
     try:
@@ -160,11 +160,7 @@ def write_private(path: Path, text: str) -> None:
             # from everybody.
             path.write_text(text)
             return
-        # mkstemp makes the file with mode 0600.
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w") as out:
-            out.write(text)
-        Path(temporary).replace(path)
+        replace_file(path, text.encode(), PRIVATE)
     except OSError as error:
         raise InputError(
             f"cannot be written: {error.strerror}", where=str(path), fix="choose another -o FILE"

@@ -11,6 +11,7 @@ from typing import IO, Any
 import click
 
 from dockermesh.errors import InputError
+from dockermesh.model.contract import MESH_NETWORK
 
 
 # Options are written as registrator's (`-internal`) or in the usual way (`--internal`).
@@ -26,7 +27,7 @@ from dockermesh.errors import InputError
 @click.option(
     "--hostname", default="", help="First part of service ids; the host's name by default."
 )
-@click.option("--network", default="dockermesh", show_default=True, help="The mesh network.")
+@click.option("--network", default=MESH_NETWORK, show_default=True, help="The mesh network.")
 @click.option("--ip", "-ip", default="", help="Address of services with published ports.")
 @click.option(
     "--internal",

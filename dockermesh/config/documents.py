@@ -24,12 +24,12 @@ from dockermesh.config.findings import (
 from dockermesh.config.kinds import KINDS, MESH_CONFIG, Kind, kind_named, replacement_of
 from dockermesh.config.loading import Mistake, RawDocument, line_of, load_documents
 from dockermesh.config.resource import DEFAULT_NAMESPACE, Location, Resource
+from dockermesh.model.contract import SYSTEM_NAMESPACE
 
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _DRY_RUN = "istio.io/dry-run"
 _ALWAYS_REJECT = "internal.istio.io/webhook-always-reject"
-_ROOT_NAMESPACE = "istio-system"
 _ENVELOPE = ("apiVersion", "kind", "metadata", "spec", "status")
 
 
@@ -201,7 +201,7 @@ def _as_resource(data: dict[str, Any], kind: Kind) -> dict[str, Any]:
         spec = {key: value for key, value in data.items() if key not in _ENVELOPE}
         data = {key: value for key, value in data.items() if key in _ENVELOPE} | {"spec": spec}
     metadata = data.get("metadata")
-    named = {"name": "default", "namespace": _ROOT_NAMESPACE} if metadata is None else metadata
+    named = {"name": "default", "namespace": SYSTEM_NAMESPACE} if metadata is None else metadata
     return {**data, "apiVersion": kind.api_version, "metadata": named}
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Set
 
-DEFAULT_DOMAIN = "svc.cluster.local"
+from dockermesh.model.contract import CLUSTER_DOMAIN
+
+DEFAULT_DOMAIN = CLUSTER_DOMAIN
 
 
 def fully_qualified(host: str, namespace: str, domain: str = DEFAULT_DOMAIN) -> str:

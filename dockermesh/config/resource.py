@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from dockermesh.model.contract import LABEL_GENERATED
+
 SpecT_co = TypeVar("SpecT_co", covariant=True)
 
 DEFAULT_NAMESPACE = "default"
-GENERATED_LABEL = "dockermesh.io/generated"
+GENERATED_LABEL = LABEL_GENERATED
 """Set to "true" on what was made for a published port: a default, which yields to what the user
 says.
 """

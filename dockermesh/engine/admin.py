@@ -15,9 +15,8 @@ from dataclasses import dataclass
 
 from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import EngineError
-from dockermesh.model.ports import PROXY_UID
+from dockermesh.model.contract import ADMIN_SOCKET, PROXY_UID
 
-SOCKET = "/run/dockermesh/admin.sock"
 TIMEOUT_S = 60
 _ASK = r"""
 alarm shift;
@@ -51,7 +50,16 @@ class ProxyAdmin:
         return self._ask("POST", path)
 
     def _ask(self, method: str, path: str) -> bytes:
-        command = ["perl", "-MIO::Socket::UNIX", "-e", _ASK, str(TIMEOUT_S), SOCKET, method, path]
+        command = [
+            "perl",
+            "-MIO::Socket::UNIX",
+            "-e",
+            _ASK,
+            str(TIMEOUT_S),
+            ADMIN_SOCKET,
+            method,
+            path,
+        ]
         code, answer, problem = self.engine.execute(self.pod, command, user=str(PROXY_UID))
         if code:
             reason = problem.decode("utf-8", "replace").strip() or f"exit code {code}"

@@ -20,8 +20,15 @@ from dockermesh.inject.plan import Meshed, Plan
 from dockermesh.inject.pod import Service, exposed_ports, pod_base, proxy
 from dockermesh.inject.ports import ENTRY_HOST_PORT
 from dockermesh.inject.settings import conventions
-from dockermesh.model import READINESS_PORT, WorkloadKind
-from dockermesh.model.identity import EGRESS_GATEWAY_ACCOUNT, GATEWAY_ACCOUNT, GATEWAY_NAMESPACE
+from dockermesh.model import READINESS_PORT, WorkloadKind, contract
+from dockermesh.model.contract import (
+    EGRESS_GATEWAY_ACCOUNT,
+    ENV_CAPTURE,
+    ENV_HOLD_PORTS,
+    GATEWAY_ACCOUNT,
+    INGRESS_GATEWAY,
+    SYSTEM_NAMESPACE,
+)
 
 HTTPS_HOST_PORT = 30443
 _HTTPS_PORT = 443
@@ -52,14 +59,18 @@ class UserPorts:
 
 def gateway_labels(project: str) -> dict[str, str]:
     """The labels that Gateways select; those of Istio's own ingress gateway, and the project's."""
-    return {"app": "istio-ingressgateway", "istio": "ingressgateway", names.PROJECT: project}
+    return {"app": INGRESS_GATEWAY, "istio": "ingressgateway", contract.LABEL_PROJECT: project}
 
 
 def egress_labels(project: str) -> dict[str, str]:
     """The labels of the gateway through which traffic leaves the mesh; again those of Istio's
     own.
     """
-    return {"app": names.EGRESS, "istio": "egressgateway", names.PROJECT: project}
+    return {
+        "app": contract.EGRESS_GATEWAY,
+        "istio": "egressgateway",
+        contract.LABEL_PROJECT: project,
+    }
 
 
 def user_ports(config: Iterable[Mapping[str, Any]], project: str) -> UserPorts:
@@ -185,13 +196,11 @@ class Edge:
         )
         pod = made[names.GATEWAY_POD]
         if len(published) <= _MOST_HELD:
-            pod["environment"]["DOCKERMESH_HOLD_PORTS"] = ",".join(
-                str(port["target"]) for port in published
-            )
+            pod["environment"][ENV_HOLD_PORTS] = ",".join(str(port["target"]) for port in published)
         if generated := resources(mappings, self.plan):
             text = "---\n".join(map(emit, generated))
             # Compose interpolates what it reads.
-            pod["labels"][names.CONFIG] = text.replace("$", "$$")
+            pod["labels"][contract.LABEL_CONFIG] = text.replace("$", "$$")
         pod["ports"] = [*published, *_https_port(published)]
         return made
 
@@ -200,7 +209,7 @@ class Edge:
         know it as.
         """
         made = self._gateway(
-            names.EGRESS,
+            contract.EGRESS_GATEWAY,
             (names.EGRESS_POD, names.EGRESS_PROXY),
             EGRESS_GATEWAY_ACCOUNT,
             egress_labels(self.plan.project),
@@ -208,7 +217,7 @@ class Edge:
         pod = made[names.EGRESS_POD]
         # Which ports will be open is not known here, and a call to one that is not must fail at
         # once.
-        pod["environment"]["DOCKERMESH_HOLD_PORTS"] = str(READINESS_PORT)
+        pod["environment"][ENV_HOLD_PORTS] = str(READINESS_PORT)
         if self.own_network:
             pod["networks"][OWN_NETWORK] = None
         return made
@@ -222,13 +231,13 @@ class Edge:
             workload=workload,
             service=service,
             kind=WorkloadKind.GATEWAY,
-            namespace=GATEWAY_NAMESPACE,
+            namespace=SYSTEM_NAMESPACE,
             service_account=account,
             mesh_name=self.mesh_name,
             labels=labels,
             image=self.images.pod,
         )
-        pod["environment"]["DOCKERMESH_CAPTURE"] = "none"
+        pod["environment"][ENV_CAPTURE] = "none"
         pod["labels"] |= labels
         pod["networks"] = {self.mesh_key: None}
         # Envoy is not root and has no capability, and yet listens on port 80.

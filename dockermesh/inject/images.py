@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dockermesh import __version__
+from dockermesh.model.contract import ENV_POD_IMAGE, ENV_PROXY_IMAGE
 
 ENVOY_VERSION = "1.40.0"
-POD_VARIABLE = "DOCKERMESH_POD_IMAGE"
-PROXY_VARIABLE = "DOCKERMESH_PROXY_IMAGE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +26,6 @@ class Images:
         """The images named in `environ`, else the defaults."""
         default = cls()
         return cls(
-            pod=environ.get(POD_VARIABLE) or default.pod,
-            proxy=environ.get(PROXY_VARIABLE) or default.proxy,
+            pod=environ.get(ENV_POD_IMAGE) or default.pod,
+            proxy=environ.get(ENV_PROXY_IMAGE) or default.proxy,
         )

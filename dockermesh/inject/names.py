@@ -1,34 +1,18 @@
-"""Names that the generator gives: Compose services, labels, volumes, networks.
+"""Names of the Compose services and volumes that the generator makes.
 
-Invariant: they are those of ARCHITECTURE.md; registrar and control plane read them back.
+What registrar and control plane read back, they read from labels (`model/contract.py`), never from
+these names.
 """
 
 from __future__ import annotations
 
-PREFIX = "dockermesh.io/"
-ROLE = PREFIX + "role"
-WORKLOAD = PREFIX + "workload"
-SERVICE = PREFIX + "service"
-KIND = PREFIX + "kind"
-NAMESPACE = PREFIX + "namespace"
-SERVICE_ACCOUNT = PREFIX + "service-account"
-NETWORK = PREFIX + "network"
-LABELS = PREFIX + "labels"
-ALIASES = PREFIX + "aliases"
-CONFIG = PREFIX + "config"
-PROJECT = PREFIX + "project"
-INJECT = PREFIX + "inject"
+from dockermesh.model.contract import EGRESS_GATEWAY
 
-DEFAULT_NETWORK = "dockermesh"
-TRUST_VOLUME = "dockermesh-trust"
-RUN_PATH = "/run/dockermesh"
-CAPTURE_PATH = "/etc/dockermesh/capture.rules"
 GATEWAY = "gateway"
 GATEWAY_POD = "gateway-pod"
 GATEWAY_PROXY = "gateway-proxy"
-EGRESS = "istio-egressgateway"
-EGRESS_POD = "istio-egressgateway-pod"
-EGRESS_PROXY = "istio-egressgateway-proxy"
+EGRESS_POD = f"{EGRESS_GATEWAY}-pod"
+EGRESS_PROXY = f"{EGRESS_GATEWAY}-proxy"
 
 
 def app_name(service: str, replica: int, replicas: int) -> str:

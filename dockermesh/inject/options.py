@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dockermesh.inject.images import Images
+from dockermesh.model.contract import CONSUL_DOMAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +20,15 @@ class InjectOptions:
     `gateway_ports` are `A:B`, A a published port or `service[:port]`, B the host port it becomes;
     they go before those in `x-dockermesh`. `config` are the user's Istio resources. `network` is
     the mesh network's name; empty: the one in `x-dockermesh`, else `dockermesh`. `egress_gateway`
-    asks for a gateway through which traffic leaves the mesh.
+    asks for a gateway through which traffic leaves the mesh. `consul_domain` is what Consul's host
+    names end with.
     """
 
     gateway_ports: tuple[str, ...] = ()
     config: tuple[Mapping[str, Any], ...] = ()
     network: str = ""
     egress_gateway: bool = False
+    consul_domain: str = CONSUL_DOMAIN
     images: Images = field(default_factory=Images)
 
 

@@ -19,7 +19,7 @@ from dockermesh.inject.settings import (
     service_settings,
     string_map,
 )
-from dockermesh.model import PROXY_UID
+from dockermesh.model import PROXY_UID, contract
 from dockermesh.model.service import SERVICE_NAME
 
 _RISKY_CAPABILITIES = frozenset({"NET_ADMIN", "NET_RAW", "ALL"})
@@ -151,7 +151,7 @@ def _owner(name: str, services: Mapping[str, Any]) -> str | None:
 
 
 def _refuse_meshed(name: str, definition: Mapping[str, Any]) -> None:
-    if names.ROLE in string_map(definition.get("labels")):
+    if contract.LABEL_ROLE in string_map(definition.get("labels")):
         raise InputError(
             "the project is meshed already",
             where=f"services.{name}",

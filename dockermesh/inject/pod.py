@@ -15,7 +15,8 @@ from dockermesh.inject.images import Images
 from dockermesh.inject.plan import Meshed, Plan
 from dockermesh.inject.references import links, rewritten
 from dockermesh.inject.settings import EXTENSION, string_map
-from dockermesh.model import PROXY_UID, TRUST_PATH, WorkloadKind
+from dockermesh.model import PROXY_UID, TRUST_PATH, WorkloadKind, contract
+from dockermesh.model.contract import ENV_KIND, ENV_NAMESPACE, ENV_WORKLOAD
 
 Service = dict[str, Any]
 
@@ -58,7 +59,7 @@ def pod(
     made |= {key: definition[key] for key in _MOVED if definition.get(key) is not None}
     made["networks"] = _networks(service, replica, mesh_key)
     if aliases := _aliases(made["networks"], {service.name, _container_name(service, replica)}):
-        made["labels"][names.ALIASES] = ",".join(aliases)
+        made["labels"][contract.LABEL_ALIASES] = ",".join(aliases)
     if exposed := exposed_ports(definition):
         made["expose"] = exposed
     if linked := links(definition.get("links"), plan):
@@ -90,19 +91,19 @@ def pod_base(
     return {
         "image": image,
         "environment": {
-            "DOCKERMESH_KIND": kind.value,
-            "DOCKERMESH_NAMESPACE": namespace,
-            "DOCKERMESH_WORKLOAD": workload,
+            ENV_KIND: kind.value,
+            ENV_NAMESPACE: namespace,
+            ENV_WORKLOAD: workload,
         },
         "labels": {
-            names.ROLE: "pod",
-            names.WORKLOAD: workload,
-            names.SERVICE: service,
-            names.KIND: kind.value,
-            names.NAMESPACE: namespace,
-            names.SERVICE_ACCOUNT: service_account,
-            names.NETWORK: mesh_name,
-            names.LABELS: json.dumps(labels, sort_keys=True, separators=(",", ":")),
+            contract.LABEL_ROLE: "pod",
+            contract.LABEL_WORKLOAD: workload,
+            contract.LABEL_SERVICE: service,
+            contract.LABEL_KIND: kind.value,
+            contract.LABEL_NAMESPACE: namespace,
+            contract.LABEL_ACCOUNT: service_account,
+            contract.LABEL_NETWORK: mesh_name,
+            contract.LABEL_LABELS: json.dumps(labels, sort_keys=True, separators=(",", ":")),
         },
         "cap_drop": ["ALL"],
         "cap_add": list(_POD_CAPABILITIES),
@@ -119,7 +120,7 @@ def pod_base(
         # The registrar heals what Docker does not; bringing the pod itself back is Docker's.
         "restart": "unless-stopped",
         "stop_grace_period": "5s",
-        "volumes": [_volume(names.TRUST_VOLUME, TRUST_PATH, read_only=True), _run(name)],
+        "volumes": [_volume(contract.TRUST_VOLUME, TRUST_PATH, read_only=True), _run(name)],
     }
 
 
@@ -143,7 +144,7 @@ def proxy(
         "command": [
             "envoy",
             "-c",
-            f"{names.RUN_PATH}/envoy.json",
+            f"{contract.RUN_PATH}/envoy.json",
             "--concurrency",
             str(workers),
             "--log-level",
@@ -155,14 +156,18 @@ def proxy(
         "user": f"{PROXY_UID}:{PROXY_UID}",
         "network_mode": f"service:{pod_service}",
         "depends_on": {pod_service: _condition("service_started", restart=True)},
-        "labels": {names.ROLE: "proxy", names.WORKLOAD: workload, names.SERVICE: service},
+        "labels": {
+            contract.LABEL_ROLE: "proxy",
+            contract.LABEL_WORKLOAD: workload,
+            contract.LABEL_SERVICE: service,
+        },
         "cap_drop": ["ALL"],
         "security_opt": list(_NO_NEW_PRIVILEGES),
         "read_only": True,
         "restart": "always",
         "stop_grace_period": "5s",
         "volumes": [
-            _volume(names.TRUST_VOLUME, TRUST_PATH, read_only=True),
+            _volume(contract.TRUST_VOLUME, TRUST_PATH, read_only=True),
             # Writable, for the socket of Envoy's admin, which must not be on the network that the
             # app shares.
             _run(pod_service),
@@ -191,9 +196,9 @@ def app(service: Meshed, replica: int, plan: Plan) -> Service:
         names.proxy_name(service.name, replica): _condition("service_started"),
     }
     made["labels"] = string_map(definition.get("labels")) | {
-        names.ROLE: "app",
-        names.WORKLOAD: names.workload_name(service.project, service.name, replica),
-        names.SERVICE: service.name,
+        contract.LABEL_ROLE: "app",
+        contract.LABEL_WORKLOAD: names.workload_name(service.project, service.name, replica),
+        contract.LABEL_SERVICE: service.name,
     }
     _keep_sysctls(made)
     if service.replicas > 1:
@@ -213,9 +218,9 @@ def follower(name: str, definition: Mapping[str, Any], owner: Meshed, plan: Plan
         pod_service: _condition("service_healthy", restart=True),
     }
     made["labels"] = string_map(made.get("labels")) | {
-        names.ROLE: "follower",
-        names.WORKLOAD: names.workload_name(owner.project, owner.name, 1),
-        names.SERVICE: name,
+        contract.LABEL_ROLE: "follower",
+        contract.LABEL_WORKLOAD: names.workload_name(owner.project, owner.name, 1),
+        contract.LABEL_SERVICE: name,
     }
     return made
 
@@ -292,7 +297,7 @@ def _volume(source: str, target: str, *, read_only: bool) -> dict[str, Any]:
 
 
 def _run(pod_service: str) -> dict[str, Any]:
-    return _volume(names.run_volume(pod_service), names.RUN_PATH, read_only=False)
+    return _volume(names.run_volume(pod_service), contract.RUN_PATH, read_only=False)
 
 
 def run_volume() -> dict[str, Any]:

@@ -20,6 +20,7 @@ from dockermesh.inject.pod import Service, app, follower, pod, proxy, run_volume
 from dockermesh.inject.ports import map_ports, split_ports
 from dockermesh.inject.references import rewritten
 from dockermesh.inject.settings import project_settings, string_map
+from dockermesh.model import contract
 
 _WORKERS = 1
 _GRACE = "10s"  # Docker's own, where the service names none
@@ -33,6 +34,7 @@ class _Sidecars:
     images: Images
     mesh_key: str
     mesh_name: str
+    domain: str
     configs: dict[str, Any] = field(default_factory=dict)
 
     def replicas(self, service: Meshed, ports: list[dict[str, Any]]) -> dict[str, Service]:
@@ -67,8 +69,9 @@ class _Sidecars:
     def _tune(self, service: Meshed, own: Service) -> None:
         if not service.settings.intercept:
             tuning.switch_off(own)
-        elif service.settings.capture:
-            name, config = tuning.rules(service.name, service.settings.capture)
+        elif service.settings.capture or self.domain != contract.CONSUL_DOMAIN:
+            # The image's rules are those of the default settings.
+            name, config = tuning.rules(service.name, service.settings.capture, self.domain)
             self.configs[name] = config
             tuning.tune(own, name)
 
@@ -80,7 +83,7 @@ def inject_project(project: Mapping[str, Any], options: InjectOptions) -> Inject
     """
     settings = project_settings(project)
     plan = make_plan(project, settings)
-    mesh_name = options.network or settings.network or names.DEFAULT_NETWORK
+    mesh_name = options.network or settings.network or contract.MESH_NETWORK
     mesh_key = _network_key(project.get("networks") or {}, mesh_name)
 
     moving, staying, notices = split_ports(plan.meshed.values())
@@ -95,7 +98,7 @@ def inject_project(project: Mapping[str, Any], options: InjectOptions) -> Inject
     if options.egress_gateway or settings.egress_gateway:
         gateway |= edge.egress()
 
-    sidecars = _Sidecars(plan, options.images, mesh_key, mesh_name)
+    sidecars = _Sidecars(plan, options.images, mesh_key, mesh_name, options.consul_domain)
     services = _services(project, plan, sidecars, staying)
     _refuse_taken(gateway, services)
     services |= gateway
@@ -163,11 +166,11 @@ def _document(
         shared["networks"].setdefault(
             sidecars.mesh_key, {"name": sidecars.mesh_name, "external": True}
         )
-        shared["volumes"][names.TRUST_VOLUME] = {"name": names.TRUST_VOLUME, "external": True}
+        shared["volumes"][contract.TRUST_VOLUME] = {"name": contract.TRUST_VOLUME, "external": True}
 
     shared["configs"] |= dict(sorted(sidecars.configs.items()))
     for name, service in services.items():
-        if string_map(service.get("labels")).get(names.ROLE) == "pod":
+        if string_map(service.get("labels")).get(contract.LABEL_ROLE) == "pod":
             shared["volumes"][names.run_volume(name)] = run_volume()
 
     # Compose writes the name first, and readers expect it there.
@@ -185,7 +188,7 @@ def _network_key(networks: Mapping[str, Any], mesh_name: str) -> str:
     for key, network in networks.items():
         if (network or {}).get("name", key) == mesh_name:
             return key
-    key = names.DEFAULT_NETWORK
+    key = contract.MESH_NETWORK
     while key in networks:
         key += "-mesh"
     return key

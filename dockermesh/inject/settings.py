@@ -14,7 +14,13 @@ from difflib import get_close_matches
 from typing import Any
 
 from dockermesh.errors import InputError
-from dockermesh.inject.names import INJECT, NAMESPACE, PREFIX, SERVICE_ACCOUNT
+from dockermesh.model.contract import (
+    COMPOSE_LABELS,
+    LABEL_ACCOUNT,
+    LABEL_INJECT,
+    LABEL_NAMESPACE,
+    LABEL_PREFIX,
+)
 from dockermesh.model.identity import is_identity_part
 from dockermesh.model.workload import TLS_MODE_LABEL, TRAFFIC_LABELS
 
@@ -91,11 +97,11 @@ def service_settings(
     raw = _section(service.get(EXTENSION), place, (*_SERVICE_KEYS, _MODE_KEY, *_CAPTURE_KEYS))
     labels = string_map(service.get("labels"))
     inject = raw.get(
-        "inject", labels.get(INJECT, labels.get("sidecar.istio.io/inject", project.inject))
+        "inject", labels.get(LABEL_INJECT, labels.get("sidecar.istio.io/inject", project.inject))
     )
-    namespace = raw.get("namespace", labels.get(NAMESPACE, project.namespace))
+    namespace = raw.get("namespace", labels.get(LABEL_NAMESPACE, project.namespace))
     told = conventions(service).get("SERVICE_ACCOUNT") or mesh_name(name, service)
-    account = raw.get("serviceAccount", labels.get(SERVICE_ACCOUNT, told))
+    account = raw.get("serviceAccount", labels.get(LABEL_ACCOUNT, told))
     own = raw.get("labels") or {}
     if not isinstance(own, Mapping):
         raise InputError("must be a mapping", where=f"{place}.labels")
@@ -169,7 +175,7 @@ def workload_labels(name: str, service: Mapping[str, Any]) -> dict[str, str]:
     own = {
         key: value
         for key, value in string_map(service.get("labels")).items()
-        if not key.startswith(("com.docker.", "SERVICE_", PREFIX, TRAFFIC_LABELS))
+        if not key.startswith((COMPOSE_LABELS, "SERVICE_", LABEL_PREFIX, TRAFFIC_LABELS))
     }
     tags: dict[str, str] = {}
     for key, value in sorted(conventions(service).items()):

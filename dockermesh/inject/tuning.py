@@ -12,17 +12,17 @@ from functools import lru_cache
 from typing import Any
 
 from dockermesh.errors import InputError
-from dockermesh.inject import names
 from dockermesh.inject.capture import pod_capture, pod_capture_config
-from dockermesh.model import READINESS_PORT
+from dockermesh.model import READINESS_PORT, contract
+from dockermesh.model.contract import ENV_CAPTURE, ENV_HOLD_PORTS
 
 
-def rules(service: str, capture: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+def rules(service: str, capture: Mapping[str, str], domain: str) -> tuple[str, dict[str, str]]:
     """The Compose config (its name and definition) with the rules for these settings of
-    `service`.
+    `service`, in a mesh whose Consul has this domain.
     """
     try:
-        text = _rendered(tuple(sorted(capture.items())))
+        text = _rendered(tuple(sorted(capture.items())), domain)
     except InputError as error:
         raise InputError(error.what, where=f"services.{service}", fix=error.fix) from error
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -30,13 +30,13 @@ def rules(service: str, capture: Mapping[str, str]) -> tuple[str, dict[str, str]
 
 
 @lru_cache(maxsize=64)
-def _rendered(capture: tuple[tuple[str, str], ...]) -> str:
-    return pod_capture(pod_capture_config(**dict(capture)))
+def _rendered(capture: tuple[tuple[str, str], ...], domain: str) -> str:
+    return pod_capture(pod_capture_config(**dict(capture)), domain=domain)
 
 
 def tune(pod: dict[str, Any], config: str) -> None:
     """Put the rules `config` in place of those in the pod's image."""
-    pod["configs"] = [{"source": config, "target": names.CAPTURE_PATH}]
+    pod["configs"] = [{"source": config, "target": contract.CAPTURE_PATH}]
     # Compose copies inline configs into the container, which Docker refuses on a read-only root
     # (docker/compose#12031). Without capabilities and new privileges the sleeping pod can write
     # nothing there that matters.
@@ -46,6 +46,6 @@ def tune(pod: dict[str, Any], config: str) -> None:
 def switch_off(pod: dict[str, Any]) -> None:
     """No rules at all, and no port of the app held back while there is no proxy."""
     pod["environment"] |= {
-        "DOCKERMESH_CAPTURE": "none",
-        "DOCKERMESH_HOLD_PORTS": str(READINESS_PORT),
+        ENV_CAPTURE: "none",
+        ENV_HOLD_PORTS: str(READINESS_PORT),
     }

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
@@ -22,6 +22,7 @@ from dockermesh.errors import DockermeshError
 from dockermesh.kubeapi.cache import Stored
 from dockermesh.kubeapi.managed import SERVER_SET
 from dockermesh.kubeapi.objects import now
+from dockermesh.registry import Documents
 
 KEPT = 100
 _SESSIONS = 64
@@ -76,22 +77,6 @@ class HistoryEntry:
         resources = [{"resource": change.title, "action": change.action} for change in self.changes]
         head = {"number": self.number, "time": self.time, "who": self.who, "command": self.command}
         return head | {"counts": counts, "resources": resources}
-
-
-class Documents(Protocol):
-    """Where entries are kept: JSON documents by path."""
-
-    async def read(self) -> dict[str, Any]:
-        """All documents by path."""
-
-    async def folders(self) -> list[str]:
-        """The first parts of all paths."""
-
-    async def create(self, path: str, document: Document) -> bool:
-        """Keep a document; False if there is one at this path already."""
-
-    async def remove(self, folder: str) -> None:
-        """Remove every document whose path begins with this part."""
 
 
 class History:

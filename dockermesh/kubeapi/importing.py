@@ -15,7 +15,8 @@ from dockermesh.kubeapi.cache import ObjectCache, Stored
 from dockermesh.kubeapi.history import Actor, History
 from dockermesh.kubeapi.objects import now, stamp
 from dockermesh.kubeapi.status import Target
-from dockermesh.kubeapi.writer import ConfigStore, Writer
+from dockermesh.kubeapi.writer import Writer
+from dockermesh.registry import ConfigStore
 
 MANAGER = "dockermesh-config"
 _ACTOR = Actor(MANAGER, "import of files", uuid.uuid4().hex)

@@ -13,17 +13,19 @@ import structlog
 from aiohttp import web
 
 from dockermesh.ca import Seal
+from dockermesh.http.answers import status_object
+from dockermesh.http.auth import Handler, TokenGate, refuse_browsers, require_token
 from dockermesh.kubeapi.api import Api
-from dockermesh.kubeapi.auth import Handler, TokenGate, refuse_browsers, require_token
 from dockermesh.kubeapi.cache import ObjectCache
 from dockermesh.kubeapi.conditions import MeshProgress
 from dockermesh.kubeapi.discovery_api import DiscoveryApi
 from dockermesh.kubeapi.history import History
 from dockermesh.kubeapi.rollback import RollbackApi
-from dockermesh.kubeapi.status import StatusError, status_object
+from dockermesh.kubeapi.status import StatusError
 from dockermesh.kubeapi.vault import Vault
 from dockermesh.kubeapi.view import View
-from dockermesh.kubeapi.writer import ConfigStore, Writer
+from dockermesh.kubeapi.writer import Writer
+from dockermesh.registry import ConfigStore
 
 MAX_BODY_BYTES = 4 << 20
 _log = structlog.get_logger(__name__)

@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aiohttp import web
-
+from dockermesh.http.answers import status_object
 from dockermesh.kubeapi.managed import Conflict
 
 
@@ -67,23 +66,6 @@ class Target:
         return {"name": self.name, "group": self.group, "kind": self.plural, **more}
 
 
-def status_object(
-    code: int, reason: str, message: str, details: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """A Status that says that the request failed."""
-    body: dict[str, Any] = {
-        "kind": "Status",
-        "apiVersion": "v1",
-        "metadata": {},
-        "status": "Failure",
-        "message": message,
-        "reason": reason,
-    }
-    if details is not None:
-        body["details"] = dict(details)
-    return body | {"code": code}
-
-
 def deleted(target: Target, uid: str) -> dict[str, Any]:
     """The Status after a removal."""
     return {
@@ -93,11 +75,6 @@ def deleted(target: Target, uid: str) -> dict[str, Any]:
         "status": "Success",
         "details": target.details(uid=uid),
     }
-
-
-def status(code: int, reason: str, message: str) -> web.Response:
-    """The answer with that Status."""
-    return web.json_response(status_object(code, reason, message), status=code)
 
 
 def bad_request(message: str) -> StatusError:

@@ -11,31 +11,17 @@ import asyncio
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakValueDictionary
 
 from dockermesh.errors import RegistryError
 from dockermesh.kubeapi.cache import ObjectCache, Stored
 from dockermesh.kubeapi.history import Actor, History
 from dockermesh.kubeapi.status import StatusError, Target, conflict, unavailable
+from dockermesh.registry import ConfigStore
 
 _ATTEMPTS = 10
 READ_BACK_S = 10.0
-
-
-class ConfigStore(Protocol):
-    """Where objects are kept, by key."""
-
-    async def put(self, key: str, resource: Mapping[str, Any], version: int | None = None) -> bool:
-        """Write; False if it is not at `version` any more (0: must not exist)."""
-
-    async def delete(self, key: str, version: int | None = None) -> bool:
-        """Remove; False if it is not at `version` any more."""
-
-    async def replace(self, changes: Mapping[str, tuple[int, Mapping[str, Any] | None]]) -> bool:
-        """Write (None: remove) all at once, if each is at its version; False, and nothing done, if
-        one is not.
-        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,7 @@
 """The nouns of the mesh: frozen values without I/O, shared by every other package."""
 
 from dockermesh.model.catalog import EMPTY_CATALOG, Catalog
-from dockermesh.model.identity import Identity
-from dockermesh.model.ports import (
+from dockermesh.model.contract import (
     ADMIN_PORT,
     API_PORT,
     DEBUG_PORT,
@@ -12,12 +11,14 @@ from dockermesh.model.ports import (
     PROMETHEUS_PORT,
     PROXY_UID,
     READINESS_PORT,
+    TRUST_PATH,
     XDS_PLAINTEXT_PORT,
     XDS_TLS_PORT,
 )
+from dockermesh.model.identity import Identity
 from dockermesh.model.protocol import Protocol
 from dockermesh.model.service import Endpoint, Health, Port, Resolution, Service
-from dockermesh.model.workload import TRUST_PATH, ServedPort, Workload, WorkloadKind
+from dockermesh.model.workload import ServedPort, Workload, WorkloadKind
 
 __all__ = [
     "ADMIN_PORT",

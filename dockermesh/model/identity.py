@@ -11,13 +11,6 @@ from dataclasses import dataclass
 
 DEFAULT_ACCOUNT = "default"
 """The account of what has neither account nor service, as in Kubernetes."""
-GATEWAY_NAMESPACE = "istio-system"
-GATEWAY_ACCOUNT = "istio-ingressgateway-service-account"
-EGRESS_GATEWAY_ACCOUNT = "istio-egressgateway-service-account"
-CONTROL_PLANE_ACCOUNT = "dockermesh-control-plane"
-"""Where and who gateways are: what Istio's installation calls them, and what policies of its users
-name.
-"""
 ACCOUNT_META = "account"
 """Consul meta that registrator makes of `SERVICE_ACCOUNT`."""
 
@@ -51,6 +44,7 @@ class Identity:
             or not all(parts)
         ):
             raise ValueError(f"not a workload identity: {uri!r}")
+
         return cls(parts[0], parts[2], parts[4])
 
 

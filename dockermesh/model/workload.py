@@ -13,9 +13,6 @@ from dockermesh.model.identity import Identity, account_of
 from dockermesh.model.protocol import Protocol
 from dockermesh.model.service import NO_LABELS
 
-TRUST_PATH = "/etc/dockermesh/trust"
-"""Where every pod has the mesh's root mounted."""
-
 JOINED = "joined"
 """The host and project of workloads outside Docker. No registrar owns them: they stay until they
 are revoked.
@@ -97,6 +94,7 @@ class Workload:
         """Whether connections to the port go through the proxy, by the labels that `inject` gives
         the workload.
         """
+        # As Istio reads them: what is excluded stays so, even if it is included, too.
         excluded = self.labels.get(f"{TRAFFIC_LABELS}excludeInboundPorts", "").split(",")
         included = self.labels.get(f"{TRAFFIC_LABELS}includeInboundPorts", "*").split(",")
         return str(port) not in excluded and ("*" in included or str(port) in included)
@@ -127,6 +125,7 @@ class Workload:
         mixed.
         """
         known = {k: v for k, v in data.items() if k in cls.__dataclass_fields__}
+
         return cls(
             **known
             | {

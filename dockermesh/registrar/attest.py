@@ -1,33 +1,121 @@
 """Attestation: the digest of a pod's token, read from the log that only Docker can vouch for.
 
-Invariant: a line counts only if it names the workload of the pod's label, so that a pod cannot
-speak for another.
+Invariants: a line counts only if it names the workload of the pod's label, so that a pod cannot
+speak for another; a digest is that of one run of the pod, and forgotten with it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from types import MappingProxyType
+
+from dockermesh.errors import EngineError
+from dockermesh.registrar.container import Container
+from dockermesh.registrar.mapping import Skipped
+from dockermesh.registrar.seen import Notes, Seen
+from dockermesh.runtime.backoff import Backoff
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_UNREADABLE_S = 1.0
+
+ReadLog = Callable[[str, int], Awaitable[str]]
+"""The log of a container (its id) since a moment (nanoseconds since the epoch)."""
+
+
+class Attestor:
+    """Looks for the tokens of running pods; `found` is told the group whose pod has one now."""
+
+    def __init__(
+        self, read_log: ReadLog, seen: Seen, notes: Notes, found: Callable[[str], None]
+    ) -> None:
+        self._read_log = read_log
+        self._seen = seen
+        self._notes = notes
+        self._found = found
+        self._tokens: dict[str, str] = {}
+        self._looking: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def tokens(self) -> Mapping[str, str]:
+        """Digests by the incarnation of the pod."""
+        return MappingProxyType(self._tokens)
+
+    def look(self, members: Iterable[Container]) -> None:
+        """Look for the tokens of these, and forget those of their runs before."""
+        members = list(members)
+        self._drop_old(members)
+        for pod in members:
+            if pod.role == "pod" and pod.state.running and not self._has(pod):
+                task = asyncio.create_task(self._find(pod), name=f"attest {pod.name}")
+                self._looking[pod.incarnation] = task
+                task.add_done_callback(partial(self._done, pod.incarnation))
+
+    def forget(self, container: Container) -> None:
+        """The container is gone."""
+        self._tokens.pop(container.incarnation, None)
+
+    def close(self) -> None:
+        """Stop looking."""
+        for task in self._looking.values():
+            task.cancel()
+
+    def _has(self, pod: Container) -> bool:
+        return pod.incarnation in self._tokens or pod.incarnation in self._looking
+
+    def _drop_old(self, members: list[Container]) -> None:
+        ids = {c.id for c in members}
+        current = {c.incarnation for c in members}
+        of_theirs = [known for known in self._tokens if known.partition("@")[0] in ids]
+        for known in of_theirs:
+            if known not in current:
+                del self._tokens[known]
+
+    def _done(self, incarnation: str, _: asyncio.Task[None]) -> None:
+        self._looking.pop(incarnation, None)
+
+    async def _find(self, pod: Container) -> None:
+        # Read again and again rather than followed: a pod says it within milliseconds, and a stream
+        # holds a thread.
+        backoff = Backoff(0.01, 2.0, factor=1.4, jitter=0.0)
+        while self._seen.is_current(pod):
+            wait = backoff.next()
+            try:
+                # Since the end of the run before: Docker notes the start only after the process may
+                # have written.
+                token = find_token(await self._read_log(pod.id, pod.state.finished), pod.group)
+            except EngineError as error:
+                self._notes.say(Skipped(pod.name, f"its log cannot be read: {error.what}"))
+                token, wait = "", max(wait, _UNREADABLE_S)
+
+            if token:
+                self._tokens[pod.incarnation] = token
+                self._found(pod.group)
+                return
+
+            await asyncio.sleep(wait)
 
 
 def find_token(log: str, workload: str) -> str:
     """The digest in the last line of `log` that attests `workload`; empty when there is none."""
     for line in reversed(log.splitlines()):
-        if '"attest"' not in line:
-            continue
-        try:
-            said = json.loads(line)
-        except ValueError:
-            continue
-        if (
-            not isinstance(said, dict)
-            or said.get("dockermesh") != "attest"
-            or said.get("workload") != workload
-        ):
-            continue
-        digest = said.get("token_sha256")
-        if isinstance(digest, str) and _DIGEST.fullmatch(digest):
+        if '"attest"' in line and (digest := _digest_in(line, workload)):
             return digest
     return ""
+
+
+def _digest_in(line: str, workload: str) -> str:
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return ""
+    if not isinstance(said, dict) or said.get("dockermesh") != "attest":
+        return ""
+
+    digest = said.get("token_sha256")
+    is_its = said.get("workload") == workload
+    is_digest = isinstance(digest, str) and _DIGEST.fullmatch(digest) is not None
+    return str(digest) if is_its and is_digest else ""

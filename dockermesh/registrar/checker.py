@@ -24,16 +24,20 @@ from yarl import URL
 
 from dockermesh.config.limits import parse_duration
 from dockermesh.errors import DockermeshError
+from dockermesh.model.contract import META_CONTAINER, META_WORKLOAD
 from dockermesh.registrar.checks import HealthStatus
-from dockermesh.registrar.mapping import META_CONTAINER, META_WORKLOAD, Registration
+from dockermesh.registrar.mapping import Registration
+from dockermesh.runtime.backoff import Backoff
 
 log = structlog.get_logger(__name__)
 
 _INTERVAL, _TIMEOUT = 10.0, 10.0
+# Seconds: a label must not make the registrar busy.
 _SHORTEST = 0.5
 # A service that has just been started is asked again soon, so that it need not wait for a whole
 # interval.
 _FIRST_RETRY = 0.25
+# Bytes of an answer that are kept; Consul keeps 4 KiB, and it goes into a log line.
 _MAX_OUTPUT = 1024
 _HEALTH = "/grpc.health.v1.Health/Check"
 _SERVING = b"\x08\x01"
@@ -84,10 +88,12 @@ class Checker:
         before = self._groups.pop(group, {})
         if wanted:
             self._groups[group] = wanted
+
         for identity in [i for i, asked in before.items() if wanted.get(i) != asked]:
             self._tasks.pop(identity).cancel()
             self._results.pop(identity, None)
             self._encrypted.discard(identity)
+
         for identity, asked in wanted.items():
             if before.get(identity) != asked:
                 task = asyncio.create_task(
@@ -106,7 +112,7 @@ class Checker:
 
     async def _keep_asking(self, group: str, identity: str, asked: _Asked) -> None:
         interval = max(_SHORTEST, _seconds(asked.check.get("Interval"), _INTERVAL))
-        retry = _FIRST_RETRY
+        retry = Backoff(2 * _FIRST_RETRY, interval, jitter=0.0)
         has_passed = False
         while True:
             found = await self._ask(identity, asked)
@@ -115,9 +121,8 @@ class Checker:
             # What a page says may be different each time.
             if before is None or before.status != found.status:
                 self._changed(group)
-            retry = min(interval, retry * 2)
             # Not all at once, however many were started together.
-            await asyncio.sleep(interval * random.uniform(0.9, 1.0) if has_passed else retry)
+            await asyncio.sleep(interval * random.uniform(0.9, 1.0) if has_passed else retry.next())
 
     async def _ask(self, identity: str, asked: _Asked) -> HealthStatus:
         try:
@@ -140,6 +145,7 @@ class Checker:
             return HealthStatus("critical", "the path of the check must begin with '/'")
         if url.scheme == "https" or not asked.is_meshed or self._tls is None:
             return await self._request(asked, url)
+
         secure = url.with_scheme("https")
         try:
             if identity in self._encrypted:
@@ -163,12 +169,14 @@ class Checker:
             connector = aiohttp.TCPConnector(force_close=True, limit=100)
             headers = {"User-Agent": "dockermesh-check", "Accept": "text/plain, text/*, */*"}
             self._session = aiohttp.ClientSession(connector=connector, headers=headers)
+
         method = str(asked.check.get("Method") or "GET").upper()
         # What it redirects to may be anywhere; that it answers so is as good as what it would have
         # answered.
         async with self._session.request(method, url, allow_redirects=False, ssl=tls) as answer:
             text = (await answer.content.read(_MAX_OUTPUT)).decode("utf-8", "replace")
             output = _short(f"HTTP {method} {url}: {answer.status} {answer.reason} Output: {text}")
+
         if asked.is_meshed and answer.status == 403 and text == _REFUSED:
             return HealthStatus(
                 "passing", "an AuthorizationPolicy keeps the check from the app; its proxy answers"
@@ -191,6 +199,7 @@ async def _ask_grpc(asked: _Asked) -> HealthStatus:
         return HealthStatus(
             "critical", "gRPC over TLS without verification cannot be asked from here"
         )
+
     channel = (
         grpc.aio.secure_channel(asked.address, grpc.ssl_channel_credentials())
         if secure
@@ -198,6 +207,7 @@ async def _ask_grpc(asked: _Asked) -> HealthStatus:
     )
     async with channel:
         answer = await channel.unary_unary(_HEALTH)(b"")
+
     if answer == _SERVING:
         return HealthStatus("passing", f"gRPC check {asked.address}: success")
     return HealthStatus("critical", f"gRPC check {asked.address}: not SERVING")

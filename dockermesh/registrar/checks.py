@@ -88,13 +88,16 @@ def _probe(meta: Metadata, target: Target) -> dict[str, str | bool | list[str]] 
             method = meta.get(f"check_{scheme}_method")
             url: dict[str, str | bool | list[str]] = {"HTTP": f"{scheme}://{target.socket}{path}"}
             return url | ({"Method": method} if method else {}) | _timeout(meta)
+
     if command := meta.get("check_cmd"):
         return {"Args": ["check-cmd", target.container[:12], target.exposed, command]}
+
     if script := meta.get("check_script"):
         filled = script.replace("$SERVICE_IP", target.address).replace(
             "$SERVICE_PORT", str(target.port)
         )
         return {"Args": [filled]}
+
     if ttl := meta.get("check_ttl"):
         return {"TTL": ttl}
     if meta.get("check_tcp"):

@@ -14,46 +14,33 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-import aiohttp
 import structlog
-from consul.callback import CB
-from consul.exceptions import ConsulException
 
-from dockermesh.engine.consul_client import ConsulClient
+from dockermesh.consul.client import ConsulClient
+from dockermesh.consul.errors import consul_errors
 from dockermesh.errors import RegistryError
-from dockermesh.registrar.checks import check_id
-from dockermesh.registrar.desired import Desired
-from dockermesh.registrar.lease import HostLease
-from dockermesh.registrar.mapping import (
+from dockermesh.model import Workload
+from dockermesh.model.contract import (
+    KEY_WORKLOADS,
     META_CONTAINER,
     META_HASH,
     META_HOST,
     META_WORKLOAD,
-    Registration,
 )
-from dockermesh.registrar.plan import Entry, plan_registrations
+from dockermesh.registrar.checks import check_id
+from dockermesh.registrar.desired import Desired
+from dockermesh.registrar.lease import HostLease
+from dockermesh.registrar.mapping import Registration
+from dockermesh.registrar.plan import Entry, Plan, plan_registrations
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-WORKLOADS = "dockermesh/workloads"
 # Slow answers are waited for: giving up early would only put more load on a Consul that is slow
 # already.
 _TIMEOUT = 40.0
 # How often an unchanged Docker check is confirmed, so that its TTL never runs out.
 _BEAT = 3600.0
-
-
-@contextlib.asynccontextmanager
-async def consul_errors(where: str) -> AsyncIterator[None]:
-    """Turns every failure of the client into a RegistryError."""
-    try:
-        yield
-    except (ConsulException, aiohttp.ClientError, TimeoutError, OSError) as error:
-        text = str(error) or type(error).__name__
-        raise RegistryError(
-            f"Consul failed: {text[:300]}", where=where, fix="see whether Consul runs"
-        ) from error
 
 
 class ConsulSink:
@@ -82,12 +69,14 @@ class ConsulSink:
         """Read this agent's services and checks, and this host's workloads."""
         self._clock += 1
         start = self._clock
+
         async with consul_errors("agent"), asyncio.timeout(_TIMEOUT):
             services, checks, (_, pairs) = await asyncio.gather(
                 self._client.agent.services(),
                 self._client.agent.checks(),
-                self._client.kv.get(f"{WORKLOADS}/{self._host}/", recurse=True),
+                self._client.kv.get(f"{KEY_WORKLOADS}{self._host}/", recurse=True),
             )
+
         self._entries = self._merge(_entries(services or {}, checks or {}), self._entries, start)
         found = {p["Key"]: (p["Value"] or b"").decode("utf-8", "replace") for p in pairs or ()}
         self._workloads = self._merge(found, self._workloads, start)
@@ -97,43 +86,53 @@ class ConsulSink:
     async def apply(self, group: str, desired: Desired) -> None:
         """Make this host's entries of `group` those of `desired`."""
         await self._known.wait()
+        plan = self._plan(group, desired)
+        self._tell_of(plan.conflicts)
+
+        # What is registered anew has its health in the body.
+        updates = {r.id: r for r in (*plan.update, *self._due(desired.registrations))}
+        for registration in plan.register:
+            updates.pop(registration.id, None)
+
+        await _all(
+            [
+                *self._workload_steps(group, desired.workloads),
+                *(self._deregister(service_id, group) for service_id in plan.deregister),
+                *(self._register(registration, group) for registration in plan.register),
+                *(self._update(registration) for registration in updates.values()),
+            ]
+        )
+
+    def _plan(self, group: str, desired: Desired) -> Plan:
         wanted = {r.id for r in desired.registrations}
         have = [e for e in self._entries.values() if e.group == group or e.id in wanted]
-        plan = plan_registrations(
+        return plan_registrations(
             have, desired.registrations, host=self._host, group=group, retained=desired.retained
         )
-        for registration in plan.conflicts:
+
+    def _tell_of(self, conflicts: Iterable[Registration]) -> None:
+        for registration in conflicts:
             if registration.id not in self._conflicts:
                 self._conflicts.add(registration.id)
                 log.warning(
                     "service id belongs to another host; not registered", id=registration.id
                 )
-        updates = {r.id: r for r in (*plan.update, *self._due(desired.registrations))}
-        for registration in plan.register:
-            updates.pop(registration.id, None)
-        prefix = f"{WORKLOADS}/{self._host}/"
-        workloads = {
-            prefix + w.name: json.dumps(w.to_dict(), sort_keys=True) for w in desired.workloads
-        }
-        await _all(
-            [
-                self._put_workload(key, value)
-                for key, value in workloads.items()
-                if self._workloads.get(key) != value
-            ]
-            + [
-                self._delete_workload(key)
-                for key in (prefix + group,)
-                if key in self._workloads.keys() - workloads
-            ]
-            + [self._deregister(i, group) for i in plan.deregister]
-            + [self._register(r, group) for r in plan.register]
-            + [self._update(r) for r in updates.values()]
-        )
+
+    def _workload_steps(self, group: str, workloads: Iterable[Workload]) -> list[Awaitable[None]]:
+        prefix = f"{KEY_WORKLOADS}{self._host}/"
+        wanted = {prefix + w.name: json.dumps(w.to_dict(), sort_keys=True) for w in workloads}
+        changed = {k: text for k, text in wanted.items() if self._workloads.get(k) != text}
+        steps: list[Awaitable[None]] = [self._put_workload(k, text) for k, text in changed.items()]
+
+        # A group has one workload at most, and is called as it.
+        own = prefix + group
+        if own in self._workloads and own not in wanted:
+            steps.append(self._delete_workload(own))
+        return steps
 
     async def retain(self, groups: Collection[str]) -> None:
         """Remove this host's entries of containers that are gone."""
-        prefix = f"{WORKLOADS}/{self._host}/"
+        prefix = f"{KEY_WORKLOADS}{self._host}/"
         stale = [
             e for e in self._entries.values() if e.host == self._host and e.group not in groups
         ]
@@ -167,6 +166,7 @@ class ConsulSink:
                     yield
             finally:
                 self._stamp(key)
+        # Nobody waits: locks of ids that never come again would pile up.
         if not lock.locked():
             self._locks.pop(key, None)
 
@@ -177,12 +177,7 @@ class ConsulSink:
     async def _put(
         self, path: str, body: Any = None, params: list[tuple[str, str]] | None = None
     ) -> None:
-        data = "" if body is None else json.dumps(body)
-        headers = self._client.prepare_headers()
-        answer = await self._client.http.put(
-            CB.boolean(), path, params, data=data, headers=headers, connections_timeout=_TIMEOUT
-        )
-        if not answer:
+        if not await self._client.put(path, body, params, seconds=_TIMEOUT):
             raise RegistryError(
                 f"Consul does not know {path}", where="agent", fix="none: it is registered again"
             )
@@ -211,6 +206,7 @@ class ConsulSink:
                 name=registration.name,
                 address=registration.address,
             )
+
         if registration.health and existed:
             await self._update(registration)
 
@@ -218,10 +214,13 @@ class ConsulSink:
         health = registration.health
         if health is None:
             return
+
         async with self._writing(registration.id):
             entry = self._entries.pop(registration.id, None)
             if entry is None:
                 return
+
+            # A passing check's words differ each time, and each would wake all who watch.
             output = health.output if health.status != "passing" else ""
             path = f"/v1/agent/check/update/{quote(registration.check_id, safe=':')}"
             await self._put(path, {"Status": health.status, "Output": output})
@@ -289,4 +288,5 @@ def _entries(services: dict[str, Any], checks: dict[str, Any]) -> dict[str, Entr
             status=check.get("Status") if check else None,
             tags=frozenset(service.get("Tags") or ()),
         )
+
     return found

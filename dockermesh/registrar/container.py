@@ -15,24 +15,19 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from dockermesh.model import TRUST_PATH
+from dockermesh.model.contract import (
+    LABEL_ACCOUNT,
+    LABEL_PREFIX,
+    LABEL_ROLE,
+    LABEL_SERVICE,
+    LABEL_WORKLOAD,
+    TRUST_PATH,
+)
 from dockermesh.model.identity import account_of
 from dockermesh.model.service import NO_LABELS
 
-ROLE = "dockermesh.io/role"
-WORKLOAD = "dockermesh.io/workload"
-SERVICE = "dockermesh.io/service"
-KIND = "dockermesh.io/kind"
-NAMESPACE = "dockermesh.io/namespace"
-SERVICE_ACCOUNT = "dockermesh.io/service-account"
-NETWORK = "dockermesh.io/network"
-LABELS = "dockermesh.io/labels"
-ALIASES = "dockermesh.io/aliases"
-CONFIG = "dockermesh.io/config"
-PROJECT = "com.docker.compose.project"
-ONE_OFF = "com.docker.compose.oneoff"
-
-_OURS = "dockermesh.io/"
+_STOP_TIMEOUT = 10
+_MOST_OUTPUT = 512
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)?$")
 
 
@@ -89,7 +84,7 @@ class Container:
     @property
     def role(self) -> str:
         """`pod`, `proxy`, `app`, or empty for a container outside the mesh."""
-        return self.labels.get(ROLE, "")
+        return self.labels.get(LABEL_ROLE, "")
 
     @property
     def joined(self) -> str:
@@ -114,7 +109,7 @@ class Container:
         service's name.
         """
         return account_of(
-            self.labels.get(SERVICE_ACCOUNT, ""), self.labels.get(SERVICE, ""), service
+            self.labels.get(LABEL_ACCOUNT, ""), self.labels.get(LABEL_SERVICE, ""), service
         )
 
     def address(self, network: str) -> str:
@@ -127,7 +122,7 @@ class Container:
 
 def group_of(container_id: str, labels: Mapping[str, str]) -> str:
     """The group of a container of which only id and labels are known, as in events and listings."""
-    return labels.get(WORKLOAD) or container_id[:12]
+    return labels.get(LABEL_WORKLOAD) or container_id[:12]
 
 
 def parse_time(text: str) -> int:
@@ -145,59 +140,98 @@ def parse_time(text: str) -> int:
     return seconds * 1_000_000_000 + int((match[2] or "0")[:9].ljust(9, "0"))
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """An object of `docker inspect`, in which everything may be missing, or null."""
+
+    data: Mapping[str, Any]
+
+    def part(self, name: str) -> _Read:
+        return _Read(self.mapping(name))
+
+    def mapping(self, name: str) -> Mapping[str, Any]:
+        return self.data.get(name) or {}
+
+    def items(self, name: str) -> list[Any]:
+        return list(self.data.get(name) or ())
+
+    def text(self, *names: str) -> str:
+        """The first of these that says something."""
+        return next((str(found) for name in names if (found := self.data.get(name))), "")
+
+    def number(self, name: str, default: int = 0) -> int:
+        return self.data.get(name) or default
+
+    def moment(self, name: str) -> int:
+        return parse_time(self.text(name))
+
+
 def parse_container(inspect: Mapping[str, Any]) -> Container:
     """The container described by one object of `docker inspect`."""
-    config = inspect.get("Config") or {}
-    host = inspect.get("HostConfig") or {}
-    settings = inspect.get("NetworkSettings") or {}
-    networks = {
-        name: (n or {}).get("IPAddress") or (n or {}).get("GlobalIPv6Address") or ""
-        for name, n in (settings.get("Networks") or {}).items()
-    }
+    top = _Read(inspect)
+    config, host, settings = (
+        top.part("Config"),
+        top.part("HostConfig"),
+        top.part("NetworkSettings"),
+    )
+    networks = _addresses(settings.mapping("Networks"))
     # API 1.52 (Docker 29) has the default bridge's address among the networks' only.
-    bridged = settings.get("IPAddress") or networks.get("bridge", "")
+    bridged = settings.text("IPAddress") or networks.get("bridge", "")
+
     return Container(
-        id=inspect.get("Id") or inspect.get("ID") or "",
-        name=(inspect.get("Name") or "").lstrip("/"),
-        image=config.get("Image") or "",
-        env=tuple(config.get("Env") or ()),
-        labels=MappingProxyType(_believed(config.get("Labels") or {}, host)),
-        exposed=_port_keys(config.get("ExposedPorts") or ()),
-        bindings=MappingProxyType({p: _first(b) for p, b in (settings.get("Ports") or {}).items()}),
+        id=top.text("Id", "ID"),
+        name=top.text("Name").lstrip("/"),
+        image=config.text("Image"),
+        env=tuple(config.items("Env")),
+        labels=MappingProxyType(_believed(config.mapping("Labels"), host)),
+        exposed=_port_keys(config.mapping("ExposedPorts")),
+        bindings=MappingProxyType(_bindings(settings.mapping("Ports"))),
         ip=bridged,
         networks=MappingProxyType(networks),
-        network_mode=host.get("NetworkMode") or "",
-        restart_policy=(host.get("RestartPolicy") or {}).get("Name") or "",
-        stop_signal=config.get("StopSignal") or "",
-        stop_timeout=config.get("StopTimeout") or 10,
-        state=_state(inspect.get("State") or {}),
-        raw={**inspect, "NetworkSettings": {**settings, "IPAddress": bridged}},
+        network_mode=host.text("NetworkMode"),
+        restart_policy=host.part("RestartPolicy").text("Name"),
+        stop_signal=config.text("StopSignal"),
+        stop_timeout=config.number("StopTimeout", _STOP_TIMEOUT),
+        state=_state(top.part("State")),
+        raw={**inspect, "NetworkSettings": {**settings.data, "IPAddress": bridged}},
     )
 
 
-def _believed(labels: Mapping[str, str], host: Mapping[str, Any]) -> dict[str, str]:
+def _addresses(networks: Mapping[str, Any]) -> dict[str, str]:
+    # Docker's IPv4 address wins: it is the one that its DNS answers first.
+    return {
+        name: _Read(network or {}).text("IPAddress", "GlobalIPv6Address")
+        for name, network in networks.items()
+    }
+
+
+def _bindings(ports: Mapping[str, Any]) -> dict[str, Binding | None]:
+    return {port: _first(published) for port, published in ports.items()}
+
+
+def _believed(labels: Mapping[str, str], host: _Read) -> dict[str, str]:
     """The labels, without the mesh's own where the container's image may have brought them.
 
     Docker shows the labels of image and container as one. What no image can set is how a container
     is made: a pod gets the mesh's root mounted, the others join a pod's network.
     """
-    role = labels.get(ROLE, "")
-    made_so = (
-        TRUST_PATH in _mount_targets(host)
-        if role == "pod"
-        else (host.get("NetworkMode") or "").startswith("container:")
-    )
-    if not role or made_so:
+    role = labels.get(LABEL_ROLE, "")
+    if role == "pod":
+        is_made_so = TRUST_PATH in _mount_targets(host)
+    else:
+        is_made_so = host.text("NetworkMode").startswith("container:")
+
+    if not role or is_made_so:
         return dict(labels)
-    return {key: value for key, value in labels.items() if not key.startswith(_OURS)}
+    return {key: value for key, value in labels.items() if not key.startswith(LABEL_PREFIX)}
 
 
-def _mount_targets(host: Mapping[str, Any]) -> set[str]:
+def _mount_targets(host: _Read) -> set[str]:
     """Where whoever made the container had something mounted; an image's own volumes are not among
     it.
     """
-    bound = {bind.split(":")[1] for bind in host.get("Binds") or () if ":" in bind}
-    return bound | {mount.get("Target") or "" for mount in host.get("Mounts") or ()}
+    bound = {bind.split(":")[1] for bind in host.items("Binds") if ":" in bind}
+    return bound | {mount.get("Target") or "" for mount in host.items("Mounts")}
 
 
 def _port_keys(keys: Iterable[str]) -> tuple[str, ...]:
@@ -217,22 +251,25 @@ def _port_keys(keys: Iterable[str]) -> tuple[str, ...]:
 def _first(bindings: list[dict[str, str]] | None) -> Binding | None:
     if not bindings:
         return None
-    return Binding(bindings[0].get("HostIp") or "", bindings[0].get("HostPort") or "")
+    first = _Read(bindings[0])
+    return Binding(first.text("HostIp"), first.text("HostPort"))
 
 
-def _state(state: Mapping[str, Any]) -> State:
-    health = state.get("Health") or {}
-    status = health.get("Status") or ""
-    log = health.get("Log") or []
+def _state(state: _Read) -> State:
+    health = state.part("Health")
+    status, log = health.text("Status"), health.items("Log")
+    output = _Read(log[-1]).text("Output")[:_MOST_OUTPUT] if log else ""
+
     return State(
-        status=state.get("Status") or "",
-        running=bool(state.get("Running")),
-        paused=bool(state.get("Paused")),
-        restarting=bool(state.get("Restarting")),
-        exit_code=state.get("ExitCode") or 0,
-        error=state.get("Error") or "",
-        started=parse_time(state.get("StartedAt") or ""),
-        finished=parse_time(state.get("FinishedAt") or ""),
+        status=state.text("Status"),
+        running=bool(state.data.get("Running")),
+        paused=bool(state.data.get("Paused")),
+        restarting=bool(state.data.get("Restarting")),
+        exit_code=state.number("ExitCode"),
+        error=state.text("Error"),
+        started=state.moment("StartedAt"),
+        finished=state.moment("FinishedAt"),
+        # An image's check that a container turned off is called so.
         health="" if status == "none" else status,
-        health_output=(log[-1].get("Output") or "")[:512] if log else "",
+        health_output=output,
     )

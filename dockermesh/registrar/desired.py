@@ -12,8 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from dockermesh.model import ServedPort, Workload, WorkloadKind
-from dockermesh.registrar import container as labels
+from dockermesh.model import ServedPort, Workload, WorkloadKind, contract
 from dockermesh.registrar.checks import HealthStatus, all_of
 from dockermesh.registrar.container import Container
 from dockermesh.registrar.mapping import Registration, Skipped, map_container
@@ -48,40 +47,66 @@ def desired_state(
     pod incarnation, `answers` what came of the checks that the registrar asks itself, by the
     registration's id.
     """
-    all_containers = sorted(containers, key=lambda c: (c.name, c.id))
-    by_id = {c.id: c for c in all_containers}
-    members = _members(all_containers)
-    registrations: dict[str, Registration] = {}
-    skipped: list[Skipped] = []
-    for container in all_containers:
-        owner = by_id.get(container.joined)
-        if container.role in ("app", "") and group in ("", container.group):
-            mapped, reasons = map_container(container, owner, options)
-            skipped += reasons
-            if not serves(container, owner, members.get(container.joined, ()), stopping):
+    scene = _Scene(sorted(containers, key=lambda c: (c.name, c.id)), options, stopping)
+    registrations, skipped = scene.registrations(group, answers)
+    workloads = scene.workloads(group, tokens)
+    retained = frozenset(c.id for c in scene.containers if _retained(c, options))
+    return Desired(registrations, workloads, skipped, retained)
+
+
+class _Scene:
+    """Containers, with what belongs together."""
+
+    def __init__(
+        self, containers: list[Container], options: Options, stopping: Collection[str]
+    ) -> None:
+        self.containers = containers
+        self._options = options
+        self._stopping = stopping
+        self._by_id = {c.id: c for c in containers}
+        self._members = _members(containers)
+
+    def registrations(
+        self, group: str, answers: Mapping[str, HealthStatus]
+    ) -> tuple[tuple[Registration, ...], tuple[Skipped, ...]]:
+        """Those of all that serve, with their health, and what was left out."""
+        found: dict[str, Registration] = {}
+        skipped: list[Skipped] = []
+
+        for container in self.containers:
+            if container.role not in ("app", "") or group not in ("", container.group):
                 continue
-            for found in mapped:
-                registration = replace(
-                    found, health=all_of(found.health, found.own_check, answers.get(found.id))
-                )
-                if registrations.setdefault(registration.id, registration) is not registration:
-                    skipped.append(
-                        Skipped(container.name, f"service id {registration.id} is used twice")
-                    )
-    # A pod that is down, or not attested yet, keeps its record without a token: its services then
-    # still exist, and requests to them wait for it instead of failing.
-    workloads = [
-        _workload(
-            pod,
-            members.get(pod.id, ()),
-            tokens.get(pod.incarnation, "") if pod.state.running else "",
-            options,
+            owner = self._by_id.get(container.joined)
+            mapped, reasons = map_container(container, owner, self._options)
+            skipped += reasons
+            if not serves(container, owner, self._of(container.joined), self._stopping):
+                continue
+
+            for made in mapped:
+                health = all_of(made.health, made.own_check, answers.get(made.id))
+                known = replace(made, health=health)
+                if found.setdefault(known.id, known) is not known:
+                    skipped.append(Skipped(container.name, f"service id {known.id} is used twice"))
+
+        return tuple(found.values()), tuple(skipped)
+
+    def workloads(self, group: str, tokens: Mapping[str, str]) -> tuple[Workload, ...]:
+        """A record per pod.
+
+        One that is down, or not attested yet, keeps its record without a token: its services then
+        still exist, and requests to them wait for it instead of failing.
+        """
+        pods = (c for c in self.containers if c.role == "pod" and group in ("", c.group))
+        return tuple(
+            _workload(pod, self._of(pod.id), _token(pod, tokens), self._options) for pod in pods
         )
-        for pod in all_containers
-        if pod.role == "pod" and group in ("", pod.group)
-    ]
-    retained = frozenset(c.id for c in all_containers if _retained(c, options))
-    return Desired(tuple(registrations.values()), tuple(workloads), tuple(skipped), retained)
+
+    def _of(self, owner: str) -> list[Container]:
+        return self._members.get(owner, [])
+
+
+def _token(pod: Container, tokens: Mapping[str, str]) -> str:
+    return tokens.get(pod.incarnation, "") if pod.state.running else ""
 
 
 def serves(
@@ -97,8 +122,14 @@ def serves(
         return True
     if owner is None or not _alive(owner, stopping) or is_stranded(container, owner):
         return False
+
+    # Outside the mesh nobody has one: what joined another container's network serves all the same.
     proxies = [m for m in members if m.role == "proxy"]
-    return not proxies or any(_alive(p, stopping) and not is_stranded(p, owner) for p in proxies)
+    return not proxies or any(_lets_through(proxy, owner, stopping) for proxy in proxies)
+
+
+def _lets_through(proxy: Container, pod: Container, stopping: Collection[str]) -> bool:
+    return _alive(proxy, stopping) and not is_stranded(proxy, pod)
 
 
 def is_stranded(member: Container, owner: Container) -> bool:
@@ -141,29 +172,38 @@ def _workload(
     by_role = {m.role: m for m in sorted(members, key=lambda m: m.state.running)}
     app, proxy = by_role.get("app"), by_role.get("proxy")
     registrations = map_container(app, pod, options)[0] if app else ()
-    service = registrations[0].name if registrations else pod.labels.get(labels.SERVICE, "")
-    network = pod.labels.get(labels.NETWORK) or options.network
+    said = pod.labels.get
+    service = registrations[0].name if registrations else said(contract.LABEL_SERVICE, "")
+
     return Workload(
         id=pod.id,
-        name=pod.labels.get(labels.WORKLOAD, ""),
+        name=said(contract.LABEL_WORKLOAD, ""),
         service=service,
         kind=_kind(pod),
-        namespace=pod.labels.get(labels.NAMESPACE) or "default",
+        namespace=said(contract.LABEL_NAMESPACE) or "default",
         service_account=pod.account(service),
-        address=pod.address(network),
+        address=pod.address(said(contract.LABEL_NETWORK) or options.network),
         host=options.owner,
-        labels=MappingProxyType(json_labels(pod.labels.get(labels.LABELS, ""))),
-        aliases=tuple(a for a in pod.labels.get(labels.ALIASES, "").split(",") if a),
+        labels=MappingProxyType(json_labels(said(contract.LABEL_LABELS, ""))),
+        aliases=_listed(said(contract.LABEL_ALIASES, "")),
         # From the app's definition, so that the ports do not change while it is down or comes up.
         ports=tuple(ServedPort(r.name, r.port, r.protocol.value) for r in registrations),
         token_sha256=token,
-        config=pod.labels.get(labels.CONFIG, ""),
-        project=pod.labels.get(labels.PROJECT, ""),
+        config=said(contract.LABEL_CONFIG, ""),
+        project=said(contract.COMPOSE_PROJECT, ""),
         app_container=app.id if app else "",
         proxy_container=proxy.id if proxy else "",
         published=_published(pod),
-        probed=tuple(sorted({r.port for r in registrations if _is_plain(r)})),
+        probed=_probed(registrations),
     )
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part for part in text.split(",") if part)
+
+
+def _probed(registrations: Iterable[Registration]) -> tuple[int, ...]:
+    return tuple(sorted({r.port for r in registrations if _is_plain(r)}))
 
 
 def _published(pod: Container) -> tuple[int, ...]:
@@ -189,7 +229,7 @@ def _is_plain(registration: Registration) -> bool:
 
 
 def _kind(pod: Container) -> WorkloadKind:
-    is_gateway = pod.labels.get(labels.KIND) == WorkloadKind.GATEWAY
+    is_gateway = pod.labels.get(contract.LABEL_KIND) == WorkloadKind.GATEWAY
     return WorkloadKind.GATEWAY if is_gateway else WorkloadKind.SIDECAR
 
 

@@ -85,6 +85,7 @@ class _Evaluator:
                 raise self._error(self._peek())
             self._at += 1
             return value
+
         if word.startswith('"'):
             return re.sub(r"\\(.)", lambda m: {"n": "\n", "t": "\t"}.get(m[1], m[1]), word[1:-1])
         if word.startswith("`"):

@@ -10,17 +10,19 @@ containers that the mesh labelled, and starts nothing that the user stopped.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from dockermesh.model import WorkloadKind
-from dockermesh.registrar.container import KIND, Container
+from dockermesh.model.contract import LABEL_KIND
+from dockermesh.registrar.container import Container
 from dockermesh.registrar.desired import is_stranded
 
 # Ended with the pod (by the engine, at shutdown) rather than by the user's hand: within this time
 # of it.
 TOGETHER = 20 * 1_000_000_000
+_JOINERS = frozenset({"proxy", "app", "follower"})
 _GRACE = 3
 _DRAIN = 2.0  # for what a proxy has in hand when it leaves its app behind
 _JOIN_FAILED = ("joining network", "join network", "network namespace", "namespace path", "/ns/net")
@@ -59,74 +61,78 @@ def plan_healing(containers: Iterable[Container], stopping: Collection[str] = ()
     `stopping` are ids of containers that got their stop signal: an app stops together with its pod,
     a proxy after its app, if that stops too.
     """
-    by_id = {c.id: c for c in containers}
-    plan = []
-    for member in sorted(by_id.values(), key=lambda c: (c.role != "proxy", c.name)):
-        if member.role not in ("proxy", "app", "follower") or not member.joined:
-            continue
-        pod = by_id.get(member.joined)
-        if member.role == "proxy" and member.id in stopping and _is_up(member):
-            action = _ending(member, pod, by_id.values(), stopping)
-        elif pod is None:
-            action = _orphan(member, by_id.values())
-        else:
-            action = _heal(member, pod, by_id.values(), stopping)
-        if action is not None:
-            plan.append(action)
-    return plan
+    group = _Group({c.id: c for c in containers}, stopping)
+    members = sorted(group.by_id.values(), key=lambda c: (c.role != "proxy", c.name))
+    found = [group.step_for(m) for m in members if m.role in _JOINERS and m.joined]
+    return [action for action in found if action is not None]
 
 
-def _orphan(member: Container, containers: Iterable[Container]) -> Action | None:
-    if any(c.role == "pod" and c.group == member.group and c.state.running for c in containers):
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """The containers of a workload, and those of them that got their stop signal."""
+
+    by_id: Mapping[str, Container]
+    stopping: Collection[str]
+
+    def step_for(self, member: Container) -> Action | None:
+        """What the member of a pod needs."""
+        pod = self.by_id.get(member.joined)
+        if member.role == "proxy" and member.id in self.stopping and _is_up(member):
+            return self._ending(member, pod)
+        if pod is None:
+            return self._orphan(member)
+        return self._with_pod(member, pod) if pod.role == "pod" else None
+
+    def _orphan(self, member: Container) -> Action | None:
+        others = (c for c in self.by_id.values() if c.group == member.group)
+        if not any(c.role == "pod" and c.state.running for c in others):
+            return None
         reason = (
             f"its pod {member.joined[:12]} was replaced; run `docker compose up -d` to create it"
             " anew"
         )
         return Action(Verb.REPORT, member, reason)
-    return None
 
+    def _with_pod(self, member: Container, pod: Container) -> Action | None:
+        if self._has_to_stop(member, pod):
+            return Action(Verb.STOP, member, "its pod is stopping")
+        if not _is_up(pod):
+            return None
 
-def _heal(
-    member: Container, pod: Container, containers: Iterable[Container], stopping: Collection[str]
-) -> Action | None:
-    if pod.role != "pod":
-        return None
-    if (
-        pod.id in stopping
-        and member.role != "proxy"
-        and _is_up(member)
-        and member.id not in stopping
-    ):
-        return Action(Verb.STOP, member, "its pod is stopping")
-    if not _is_up(pod):
-        return None
-    action = _needed(member, pod)
-    if action is None or member.role == "proxy":
-        return action
-    siblings = [c for c in containers if c.joined == pod.id and c.role == "proxy"]
-    proxy_is_in = not siblings or any(_is_up(p) and not is_stranded(p, pod) for p in siblings)
-    if proxy_is_in and pod.state.health in ("", "healthy"):
-        return action
-    return Action(Verb.STOP, member, action.reason) if action.verb is Verb.RESTART else None
+        action = _needed(member, pod)
+        if action is None or member.role == "proxy":
+            return action
+        # Apps start only when requests can pass: the order that Compose keeps at `up`.
+        if self._proxy_is_in(pod) and pod.state.health in ("", "healthy"):
+            return action
+        return Action(Verb.STOP, member, action.reason) if action.verb is Verb.RESTART else None
 
+    def _has_to_stop(self, member: Container, pod: Container) -> bool:
+        # A proxy goes on: requests in hand are finished first.
+        if member.role == "proxy" or pod.id not in self.stopping:
+            return False
+        return _is_up(member) and member.id not in self.stopping
 
-def _ending(
-    proxy: Container,
-    pod: Container | None,
-    containers: Iterable[Container],
-    stopping: Collection[str],
-) -> Action | None:
-    if pod is None or is_stranded(proxy, pod):
-        return Action(Verb.STOP, proxy, "it was told to stop, and its network is gone")
-    if pod.labels.get(KIND) == WorkloadKind.GATEWAY:
-        return None  # it ends by itself, since nobody takes its place
-    served = [c for c in containers if c.joined == pod.id and c.role != "proxy" and c.state.running]
-    if not served:
-        return Action(Verb.STOP, proxy, "it was told to stop, and its app has ended")
-    if any(c.id in stopping for c in served):
-        return None
-    # It alone is stopped or restarted: its app's requests go elsewhere by now, or wait for it.
-    return Action(Verb.STOP, proxy, "it was told to stop", delay=_DRAIN)
+    def _proxy_is_in(self, pod: Container) -> bool:
+        proxies = [c for c in self._joined(pod) if c.role == "proxy"]
+        return not proxies or any(_is_up(p) and not is_stranded(p, pod) for p in proxies)
+
+    def _ending(self, proxy: Container, pod: Container | None) -> Action | None:
+        if pod is None or is_stranded(proxy, pod):
+            return Action(Verb.STOP, proxy, "it was told to stop, and its network is gone")
+        if pod.labels.get(LABEL_KIND) == WorkloadKind.GATEWAY:
+            return None  # it ends by itself, since nobody takes its place
+
+        served = [c for c in self._joined(pod) if c.role != "proxy" and c.state.running]
+        if not served:
+            return Action(Verb.STOP, proxy, "it was told to stop, and its app has ended")
+        if any(c.id in self.stopping for c in served):
+            return None
+        # It alone is stopped or restarted: its app's requests go elsewhere by now, or wait for it.
+        return Action(Verb.STOP, proxy, "it was told to stop", delay=_DRAIN)
+
+    def _joined(self, pod: Container) -> list[Container]:
+        return [c for c in self.by_id.values() if c.joined == pod.id]
 
 
 def _needed(member: Container, pod: Container) -> Action | None:

@@ -13,23 +13,20 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-import aiohttp
 import structlog
-from consul.exceptions import ConsulException
 
-from dockermesh.engine.consul_client import ConsulClient
+from dockermesh.consul.client import ConsulClient
+from dockermesh.consul.errors import FAILURES, ConsulError, is_unknown
+from dockermesh.model.contract import KEY_HOSTS, KEY_WORKLOADS, META_HOST
 from dockermesh.model.workload import JOINED
-from dockermesh.registrar.mapping import META_HOST
 
 log = structlog.get_logger(__name__)
 
-HOSTS = "dockermesh/hosts"
-_WORKLOADS = "dockermesh/workloads"
+# Seconds. Consul ends a session between one and two of them after the last renewal.
 TTL = 15
 GRACE = 60.0
 _RENEW = 5.0
 _LOOK_EVERY = 3
-_ERRORS = (ConsulException, aiohttp.ClientError, TimeoutError, OSError)
 
 
 def released_since(
@@ -67,6 +64,7 @@ class HostLease:
         """
         first = True
         turn = 0
+
         while True:
             try:
                 async with asyncio.timeout(30):
@@ -77,7 +75,7 @@ class HostLease:
                     if turn % _LOOK_EVERY == 0:
                         await self._bury()
                     turn += 1
-            except _ERRORS as error:
+            except FAILURES as error:
                 if not self._failing:
                     log.warning(
                         "Consul does not answer", error=str(error)[:200] or type(error).__name__
@@ -105,23 +103,26 @@ class HostLease:
                 ttl=self._ttl,
             )
             self._acquired = False
+
         if not self._acquired:
             value = json.dumps({"host": self._host})
             self._acquired = bool(
-                await self._client.kv.put(f"{HOSTS}/{self._host}", value, acquire=self._session)
+                await self._client.kv.put(f"{KEY_HOSTS}{self._host}", value, acquire=self._session)
             )
+
         return renewed
 
     async def _is_renewed(self) -> bool:
         try:
             return bool(await self._client.session.renew(self._session))
-        except ConsulException as error:
-            if "404" in str(error) or type(error).__name__ == "NotFound":
+        except ConsulError as error:
+            if is_unknown(error):
                 return False
             raise
 
     async def _bury(self) -> None:
         leases, hosts = await self._look()
+        # Our own counts as held even in the moment between two sessions.
         held = {h for h, session in leases.items() if session} | {self._host}
         now = time.monotonic()
         self._released = released_since(self._released, hosts | leases.keys(), held, now)
@@ -134,30 +135,30 @@ class HostLease:
     async def _look(self) -> tuple[dict[str, str], set[str]]:
         """Sessions by host, and all hosts that own something."""
         (_, leases), (_, keys) = await asyncio.gather(
-            self._client.kv.get(f"{HOSTS}/", recurse=True),
-            self._client.kv.get(f"{_WORKLOADS}/", keys=True),
+            self._client.kv.get(KEY_HOSTS, recurse=True),
+            self._client.kv.get(KEY_WORKLOADS, keys=True),
         )
         services = await self._client.agent.services()
-        sessions = {
-            p["Key"].removeprefix(f"{HOSTS}/"): p.get("Session") or "" for p in leases or ()
-        }
+        sessions = {p["Key"].removeprefix(KEY_HOSTS): p.get("Session") or "" for p in leases or ()}
+        # A host that wrote nothing but records has no service to be found by.
         hosts = {k.split("/")[2] for k in keys or () if k.count("/") >= 3}
         # Outside Docker: no registrar, and so no lease.
         hosts.discard(JOINED)
         hosts |= {
             m for s in (services or {}).values() if (m := _owner(s.get("Meta"))) not in ("", JOINED)
         }
+
         return sessions, hosts
 
     async def _is_held(self, host: str) -> bool:
-        _, pair = await self._client.kv.get(f"{HOSTS}/{host}")
+        _, pair = await self._client.kv.get(f"{KEY_HOSTS}{host}")
         return bool(pair and pair.get("Session"))
 
     async def _clean(self, host: str) -> None:
         await self._clean_agent(host)
         await self._clean_catalog(host)
-        await self._client.kv.delete(f"{_WORKLOADS}/{host}/", recurse=True)
-        await self._client.kv.delete(f"{HOSTS}/{host}")
+        await self._client.kv.delete(f"{KEY_WORKLOADS}{host}/", recurse=True)
+        await self._client.kv.delete(f"{KEY_HOSTS}{host}")
 
     async def _clean_agent(self, host: str) -> None:
         for service_id, service in ((await self._client.agent.services()) or {}).items():

@@ -22,10 +22,19 @@ from dockermesh.model import (
     OUTBOUND_PORT,
     PROMETHEUS_PORT,
     READINESS_PORT,
+    contract,
+)
+from dockermesh.model.contract import (
+    META_ACCOUNT,
+    META_CONTAINER,
+    META_HASH,
+    META_HOST,
+    META_NAMESPACE,
+    META_SERVICE,
+    META_WORKLOAD,
 )
 from dockermesh.model.protocol import Protocol, infer_protocol
 from dockermesh.model.service import NO_LABELS
-from dockermesh.registrar import container as labels
 from dockermesh.registrar import gotemplate
 from dockermesh.registrar.checks import (
     Check,
@@ -52,14 +61,7 @@ from dockermesh.registrar.metadata import (
 )
 from dockermesh.registrar.options import Options
 
-META_HOST = "dockermesh-host"
-META_CONTAINER = "dockermesh-container"
-META_WORKLOAD = "dockermesh-workload"
-META_SERVICE = "dockermesh-service"
-META_NAMESPACE = "dockermesh-namespace"
-META_ACCOUNT = "dockermesh-service-account"
-META_HASH = "dockermesh-hash"
-
+# They are the proxy's, whatever an image exposes.
 _PROXY_PORTS = {ADMIN_PORT, OUTBOUND_PORT, INBOUND_PORT, READINESS_PORT, DNS_PORT, PROMETHEUS_PORT}
 _PROXY_KEYS = frozenset(f"{n}/{p}" for n in _PROXY_PORTS for p in ("tcp", "udp"))
 
@@ -124,6 +126,7 @@ class Registration:
                 body["Checks"] = [docker]
         elif docker:
             body["Check"] = docker
+
         return body
 
     @property
@@ -155,32 +158,39 @@ def map_container(
     """
     if reason := _excluded(container):
         return (), (Skipped(container.name, reason),)
-    meshed = _is_meshed(container, owner)
-    ports = [
-        p
-        for p in _ports(container, owner if meshed else None)
-        if meshed or options.internal or _published(p)
-    ]
+
+    ports = _served_ports(container, owner, options)
     if not ports:
         return (), (Skipped(container.name, "no ports exposed or published"),)
+
     found: dict[str, Registration] = {}
     skipped: list[str] = []
+
     for port in ports:
         made = _Mapper(container, owner, options, port, len(ports) > 1).map()
         skipped += made.reasons
         if made.registration is None:
             continue
-        if made.registration.id in found:
+        # The first one keeps the id, as with registrator: to Consul the second would replace it.
+        if found.setdefault(made.registration.id, made.registration) is not made.registration:
             skipped.append(f"service id {made.registration.id} is used by two ports")
-        else:
-            found[made.registration.id] = made.registration
+
     return tuple(found.values()), tuple(Skipped(container.name, r) for r in skipped)
+
+
+def _served_ports(container: Container, owner: Container | None, options: Options) -> list[_Port]:
+    """Those that can be reached: within the mesh and at containers' own addresses all, else the
+    published ones.
+    """
+    meshed = _is_meshed(container, owner)
+    ports = _ports(container, owner if meshed else None)
+    return ports if meshed or options.internal else [p for p in ports if _published(p)]
 
 
 def _excluded(container: Container) -> str:
     if container.role and container.role != "app":
         return f"part of the mesh itself ({container.role})"
-    if container.labels.get(labels.ONE_OFF, "").lower() == "true":
+    if container.labels.get(contract.COMPOSE_ONE_OFF, "").lower() == "true":
         return "started by `docker compose run`"
     return ""
 
@@ -199,6 +209,7 @@ def _ports(container: Container, pod: Container | None) -> list[_Port]:
     exposed = set(container.exposed)
     if pod is not None:
         exposed |= {*pod.exposed, *pod.bindings} - _PROXY_KEYS
+
     found: dict[str, Binding | None] = {
         key: Binding("0.0.0.0", key.split("/")[0]) for key in exposed
     }
@@ -207,6 +218,7 @@ def _ports(container: Container, pod: Container | None) -> list[_Port]:
         _Port(key.split("/")[0], key.partition("/")[2] or "tcp", binding)
         for key, binding in found.items()
     ]
+
     return sorted(ports, key=lambda p: (int(p.exposed), p.protocol))
 
 
@@ -244,6 +256,7 @@ class _Mapper:
         tags, bad_tags = clean_tags(self._tags(meta))
         own = self._own_meta(name)
         rest = {k: v for k, v in meta.values.items() if k not in ("id", "tags", "name")}
+        # Room for our own, and for the hash: Consul refuses the whole with one key too many.
         kept, bad_meta = clean_meta(rest, MAX_META_KEYS - len(own) - 1)
         number = self._number()
         check = declared_check(meta, Target(address, number, self.port.exposed, self.container.id))
@@ -255,6 +268,7 @@ class _Mapper:
                 None,
                 (f"its check ({kind}) is for a Consul beside it; only Docker's health counts",),
             )
+
         registration = Registration(
             id=service_id,
             name=name,
@@ -266,6 +280,7 @@ class _Mapper:
             own_check=check if is_ours else None,
             health=docker_health(self.container, self._pod),
         )
+
         return _Mapped(registration, (*bad_tags, *bad_meta, *lost))
 
     @property
@@ -279,7 +294,7 @@ class _Mapper:
     def _name(self, meta: Metadata) -> str:
         name = meta.get("name")
         if not name:
-            default = self.container.labels.get(labels.SERVICE, "") if self._meshed else ""
+            default = self.container.labels.get(contract.LABEL_SERVICE, "") if self._meshed else ""
             if self.options.explicit and not default:
                 return ""
             name = default or image_name(self.container.image)
@@ -312,8 +327,9 @@ class _Mapper:
     def _address(self) -> tuple[str, str]:
         """The address, and why there is none that may be used."""
         if self.container.joined and self.owner is not None:
-            network = self.owner.labels.get(labels.NETWORK) or self.options.network
+            network = self.owner.labels.get(contract.LABEL_NETWORK) or self.options.network
             return self.owner.address(network), ""
+
         label = self.options.use_ip_from_label
         if label and (text := self.container.labels.get(label)):
             found = label_address(text)
@@ -323,6 +339,7 @@ class _Mapper:
                 if found
                 else f"label {label} does not hold an address that an endpoint may have",
             )
+
         if self.options.internal or self._meshed:
             return self.container.address(self.options.network), ""
         return self.options.ip or self._host_address(), ""
@@ -336,11 +353,11 @@ class _Mapper:
         own = {META_HOST: self.options.owner, META_CONTAINER: self.container.id[:12]}
         if self._meshed:
             source = self._pod or self.container
-            service = self.container.labels.get(labels.SERVICE, "")
+            service = self.container.labels.get(contract.LABEL_SERVICE, "")
             own |= {
-                META_WORKLOAD: self.container.labels.get(labels.WORKLOAD, ""),
+                META_WORKLOAD: self.container.labels.get(contract.LABEL_WORKLOAD, ""),
                 META_SERVICE: service,
-                META_NAMESPACE: source.labels.get(labels.NAMESPACE) or "default",
+                META_NAMESPACE: source.labels.get(contract.LABEL_NAMESPACE) or "default",
                 META_ACCOUNT: source.account(name),
             }
         return {k: v for k, v in own.items() if v}

@@ -43,16 +43,19 @@ def service_metadata(env: Iterable[str], labels: Mapping[str, str], port: str) -
     values: dict[str, str] = {}
     for_port: dict[str, str] = {}
     pairs = [(k, v) for k, sep, v in (e.partition("=") for e in env) if sep]
+
     for name, value in (*pairs, *labels.items()):
         if not name.startswith(PREFIX):
             continue
         key = name.removeprefix(PREFIX).lower()
+        # `SERVICE_80_NAME` is for port 80; `SERVICE_2ND` is a key like any other.
         number, _, rest = key.partition("_")
         if rest and re.fullmatch(r"[+-]?[0-9]+", number):
             if number == port:
                 for_port[rest] = value
         else:
             values[key] = value
+
     return Metadata(values | for_port, frozenset(for_port))
 
 
@@ -80,6 +83,7 @@ def clean_meta(values: Mapping[str, str], room: int) -> tuple[dict[str, str], li
     """At most `room` pairs that Consul accepts, and the reasons why others were dropped."""
     kept: dict[str, str] = {}
     reasons = []
+
     for key in sorted(values):
         value = values[key]
         if not _META_KEY.fullmatch(key) or len(key) > _MAX_META_KEY:
@@ -92,6 +96,7 @@ def clean_meta(values: Mapping[str, str], room: int) -> tuple[dict[str, str], li
             reasons.append(f"meta {printable(key)} is one too many for Consul")
         else:
             kept[key] = value
+
     return kept, reasons
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from dockermesh.errors import InputError
+from dockermesh.model.contract import MESH_NETWORK
 
-DEFAULT_NETWORK = "dockermesh"
+# registrator's words.
 _DEREGISTER = ("always", "on-success")
 
 
@@ -38,7 +39,7 @@ class Options:
     ttl: int = 0
     ttl_refresh: int = 0
     deregister: str = "always"
-    network: str = DEFAULT_NETWORK
+    network: str = MESH_NETWORK
     run_checks: bool = False
 
     def __post_init__(self) -> None:
@@ -87,6 +88,7 @@ def parse_flags(flags: Mapping[str, Any]) -> tuple[Options, tuple[str, ...]]:
     """
     found: dict[str, Any] = {}
     ignored = []
+
     for name, value in flags.items():
         plain = "".join(c for c in name.lower() if c.isalnum())
         field_name = _KNOWN.get(_ALIASES.get(plain, plain))
@@ -94,6 +96,7 @@ def parse_flags(flags: Mapping[str, Any]) -> tuple[Options, tuple[str, ...]]:
             ignored.append(name)
         elif value is not None:
             found[field_name] = _convert(name, value, field_name)
+
     return Options(**found), tuple(ignored)
 
 

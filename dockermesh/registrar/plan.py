@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from dockermesh.registrar.mapping import Registration
 
@@ -40,7 +41,7 @@ class Plan:
 
 def plan_registrations(
     have: Iterable[Entry],
-    want: Iterable[Registration],
+    want: Collection[Registration],
     *,
     host: str,
     group: str,
@@ -53,24 +54,43 @@ def plan_registrations(
     stay all the same. An id that belongs to another host is a conflict: it is reported and left.
     """
     known: Mapping[str, Entry] = {e.id: e for e in have}
-    register, update, conflicts = [], [], []
-    wanted = set()
+    steps: dict[_Step, list[Registration]] = {step: [] for step in _Step}
     for registration in want:
-        wanted.add(registration.id)
-        entry = known.get(registration.id)
-        if entry is not None and entry.host not in ("", host):
-            conflicts.append(registration)
-        elif entry is None or _differs(entry, registration):
-            register.append(registration)
-        elif registration.health and _health_differs(entry, registration):
-            update.append(registration)
-    short = {i[:12] for i in retained}
-    gone = sorted(
-        e.id
-        for e in known.values()
-        if e.host == host and e.group == group and e.id not in wanted and e.container not in short
+        steps[_step(registration, known.get(registration.id), host)].append(registration)
+
+    own = [e for e in known.values() if (e.host, e.group) == (host, group)]
+    return Plan(
+        register=tuple(steps[_Step.REGISTER]),
+        update=tuple(steps[_Step.UPDATE]),
+        deregister=_gone(own, want, retained),
+        conflicts=tuple(steps[_Step.CONFLICT]),
     )
-    return Plan(tuple(register), tuple(update), tuple(gone), tuple(conflicts))
+
+
+def _gone(
+    own: Iterable[Entry], want: Iterable[Registration], retained: Iterable[str]
+) -> tuple[str, ...]:
+    wanted = {registration.id for registration in want}
+    # Entries know the short ids of their containers.
+    stays = {container_id[:12] for container_id in retained}
+    return tuple(sorted(e.id for e in own if e.id not in wanted and e.container not in stays))
+
+
+class _Step(Enum):
+    """What a registration needs."""
+
+    NOTHING = auto()
+    REGISTER = auto()
+    UPDATE = auto()
+    CONFLICT = auto()
+
+
+def _step(registration: Registration, entry: Entry | None, host: str) -> _Step:
+    if entry is not None and entry.host not in ("", host):
+        return _Step.CONFLICT
+    if entry is None or _differs(entry, registration):
+        return _Step.REGISTER
+    return _Step.UPDATE if _health_differs(entry, registration) else _Step.NOTHING
 
 
 def _differs(entry: Entry, registration: Registration) -> bool:

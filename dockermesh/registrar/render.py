@@ -32,6 +32,25 @@ def render_registrations(
     Raises InputError when either argument is not of its documented form.
     """
     objects = inspected if isinstance(inspected, list) else [inspected]
+    _check(objects, flags)
+    options, unknown = parse_flags(flags)
+    if options.needs_host_address:
+        options = dataclasses.replace(options, host_address=resolver(options.hostname))
+
+    containers = [parse_container(o) for o in objects]
+    by_id = {c.id: c for c in containers}
+    bodies: list[dict[str, Any]] = []
+    notes = [f"flag {name} does not change the mapping" for name in unknown]
+
+    for container in containers:
+        registrations, skipped = map_container(container, by_id.get(container.joined), options)
+        bodies += [r.body() for r in registrations]
+        notes += [f"{s.container}: {s.reason}" for s in skipped]
+
+    return bodies, notes
+
+
+def _check(objects: list[Any], flags: Any) -> None:
     if not all(isinstance(o, dict) for o in objects):
         raise InputError(
             "not an object of docker inspect", where="--inspect", fix="give docker inspect's output"
@@ -40,15 +59,3 @@ def render_registrations(
         raise InputError(
             "not a JSON object", where="--flags", fix='give an object like {"internal": true}'
         )
-    options, unknown = parse_flags(flags)
-    if options.needs_host_address:
-        options = dataclasses.replace(options, host_address=resolver(options.hostname))
-    containers = [parse_container(o) for o in objects]
-    by_id = {c.id: c for c in containers}
-    bodies: list[dict[str, Any]] = []
-    notes = [f"flag {name} does not change the mapping" for name in unknown]
-    for container in containers:
-        registrations, skipped = map_container(container, by_id.get(container.joined), options)
-        bodies += [r.body() for r in registrations]
-        notes += [f"{s.container}: {s.reason}" for s in skipped]
-    return bodies, notes

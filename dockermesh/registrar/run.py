@@ -10,22 +10,22 @@ import asyncio
 import dataclasses
 import os
 import re
-import signal
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 import structlog
 
-from dockermesh.engine.consul_client import ConsulClient
+from dockermesh.consul.client import ConsulClient
+from dockermesh.consul.settings import ConsulSettings
 from dockermesh.engine.docker import DockerEngine
 from dockermesh.errors import EngineError
-from dockermesh.model.consul import ConsulSettings
+from dockermesh.model.contract import ENV_HOST
 from dockermesh.registrar.consul_sink import ConsulSink
 from dockermesh.registrar.options import Options, parse_flags
 from dockermesh.registrar.registrar import Registrar
 from dockermesh.registrar.render import resolve
-from dockermesh.registrar.workers import Backoff
+from dockermesh.runtime.backoff import Backoff
+from dockermesh.runtime.daemon import configure_logging, default_form, on_stop
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +35,7 @@ def run_registrar(flags: Mapping[str, Any]) -> None:
 
     Raises InputError on options that contradict each other.
     """
-    _configure_logs()
+    configure_logging(default_form())
     options, _ = parse_flags({k: v for k, v in flags.items() if v})
     env = dict(os.environ)
     if flags.get("consul"):
@@ -49,9 +49,7 @@ def run_registrar(flags: Mapping[str, Any]) -> None:
 async def _run(options: Options, settings: ConsulSettings, *, heal: bool, resync: float) -> None:
     engine = DockerEngine()
     work = asyncio.create_task(_register(engine, options, settings, heal=heal, resync=resync))
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, work.cancel)
+    on_stop(work.cancel)
     try:
         await work
     except asyncio.CancelledError:
@@ -78,7 +76,7 @@ async def complete_options(engine: DockerEngine, options: Options) -> Options:
     """The options with this host's name and address filled in; waits for the engine as long as it
     takes.
     """
-    host = options.host or os.environ.get("DOCKERMESH_HOST", "") or await _engine_name(engine)
+    host = options.host or os.environ.get(ENV_HOST, "") or await _engine_name(engine)
     # The name becomes part of keys in Consul's KV.
     host = re.sub(r"[^A-Za-z0-9_.-]", "-", host).strip(".") or "host"
     hostname = options.hostname or host
@@ -95,21 +93,3 @@ async def _engine_name(engine: DockerEngine) -> str:
         except EngineError as error:
             log.warning("the engine is away; trying again until it is back", error=error.what)
             await asyncio.sleep(backoff.next())
-
-
-def _configure_logs() -> None:
-    # JSON escapes what containers put into names, so no line of a log can be forged.
-    renderer: Any = (
-        structlog.dev.ConsoleRenderer()
-        if sys.stderr.isatty()
-        else structlog.processors.JSONRenderer()
-    )
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )

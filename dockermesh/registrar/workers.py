@@ -8,35 +8,14 @@ it fails before.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 
 import structlog
 
 from dockermesh.errors import DockermeshError
+from dockermesh.runtime.backoff import Backoff
 
 log = structlog.get_logger(__name__)
-
-
-class Backoff:
-    """Delays that double up to a cap, with jitter, so that many who failed together do not return
-    together.
-    """
-
-    def __init__(self, first: float, cap: float) -> None:
-        self._first = first
-        self._cap = cap
-        self._failures = 0
-
-    def next(self) -> float:
-        """How long to wait after one more failure."""
-        delay = min(self._cap, self._first * 2.0 ** min(self._failures, 16))
-        self._failures += 1
-        return delay * random.uniform(0.5, 1.0)
-
-    def reset(self) -> None:
-        """It worked."""
-        self._failures = 0
 
 
 class KeyedWorkers:
@@ -76,10 +55,12 @@ class KeyedWorkers:
         backoff = Backoff(self._first, self._cap)
         try:
             while mark.is_set():
+                # Before the work, not after: a mark that comes meanwhile is for newer state.
                 mark.clear()
                 if await self._succeeds(key):
                     backoff.reset()
                     continue
+
                 try:
                     await asyncio.wait_for(mark.wait(), backoff.next())
                 except TimeoutError:

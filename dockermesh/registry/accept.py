@@ -21,6 +21,7 @@ _HOST = re.compile(
     r"(?=.{1,253}\Z)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 )
 _HOST_FIX = "a host name, not an IP address; a ServiceEntry with `resolution: DNS` can name it"
+_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 _WORKLOAD = re.compile(r"[A-Za-z0-9._/-]{1,253}")
 
 
@@ -43,6 +44,7 @@ def accepted_names(names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
     """
     taken: dict[str, str] = {}
     skipped: dict[str, str] = {}
+
     for name in sorted(names, key=lambda n: (n != n.lower(), n)):
         if name == OWN_SERVICE:
             continue
@@ -55,6 +57,7 @@ def accepted_names(names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
             skipped[name] = problem
         else:
             taken[name.lower()] = name
+
     return sorted(taken.values()), skipped
 
 
@@ -66,17 +69,25 @@ def address_problem(address: str, *, allow_loopback: bool) -> str:
         # Envoy takes addresses only, and refuses all endpoints of a push for the sake of one name.
         is_host = _HOST.fullmatch(address.rstrip("."))
         return _HOST_FIX if is_host else "neither an IP address nor a host name"
+
     mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
     ip = mapped or ip
-    if ip.is_loopback:
-        return "" if allow_loopback else "a loopback address means another machine to each proxy"
-    if ip.is_link_local:
-        return "a link-local address may be the cloud's metadata service"
-    if ip.is_unspecified or ip.is_multicast or ip == ipaddress.IPv4Address("255.255.255.255"):
-        return "not the address of one machine"
-    if "%" in address:
-        return "an address with a zone means another machine elsewhere"
-    return ""
+    # What an address is said to be, in the order in which it is asked.
+    refusals = (
+        (
+            ip.is_loopback and not allow_loopback,
+            "a loopback address means another machine to each proxy",
+        ),
+        (ip.is_link_local, "a link-local address may be the cloud's metadata service"),
+        (_is_of_many(ip), "not the address of one machine"),
+        ("%" in address, "an address with a zone means another machine elsewhere"),
+    )
+
+    return next((reason for is_so, reason in refusals if is_so), "")
+
+
+def _is_of_many(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    return ip.is_unspecified or ip.is_multicast or ip == _BROADCAST
 
 
 def plain_label(key: str, value: str) -> bool:

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from dockermesh.app.config_reader import ConfigReader
 from dockermesh.config.documents import read_text
-from dockermesh.registry.config_store import StoredResource
+from dockermesh.registry.consul.config_store import StoredResource
 
 COUNT = 200
 

@@ -16,10 +16,10 @@ from typing import Any, Self
 from patience import SLACK
 from ports import free_ports
 
-from dockermesh.engine.consul_client import ConsulClient
+from dockermesh.consul.client import ConsulClient
+from dockermesh.consul.settings import ConsulSettings
 from dockermesh.model import EMPTY_CATALOG, Catalog
-from dockermesh.model.consul import ConsulSettings
-from dockermesh.registry import ConsulRegistry
+from dockermesh.registry.consul.registry import ConsulRegistry
 
 Condition = Callable[[Catalog], bool]
 

@@ -16,14 +16,14 @@ from typing import Any
 from patience import SLACK
 
 from dockermesh.app.api_client import Endpoint
-from dockermesh.app.folder_history import FolderDocuments
-from dockermesh.app.folder_store import FolderConfigStore
-from dockermesh.app.http_port import HttpPort, ServerTls
 from dockermesh.app.kubeconfig import write
 from dockermesh.ca import Authority, new_material
+from dockermesh.http.port import HttpPort, ServerTls
 from dockermesh.kubeapi.cache import ObjectCache
 from dockermesh.kubeapi.history import History
 from dockermesh.kubeapi.resources import make_api_app
+from dockermesh.registry.folder.config_store import FolderConfigStore
+from dockermesh.registry.folder.history_store import FolderDocuments
 
 TOKEN = "a-token"
 KUBECTL = shutil.which("kubectl") or ""
@@ -97,7 +97,7 @@ async def serving(folder: Path, token: str | None = TOKEN) -> AsyncIterator[Kube
     )
     await port.start()
     (folder / "root.pem").write_bytes(authority.roots_pem)
-    following = asyncio.create_task(store.run(lambda stored: cache.update(stored, store.index)))
+    following = asyncio.create_task(store.follow(lambda stored: cache.update(stored, store.index)))
     scheme = "https" if token else "http"
     endpoint = Endpoint(
         f"{scheme}://127.0.0.1:{port.port}", token or "", authority.roots_pem.decode()

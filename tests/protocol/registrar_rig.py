@@ -24,10 +24,10 @@ import pytest
 from patience import SLACK
 from ports import free_ports
 
-from dockermesh.engine.consul_client import ConsulClient
+from dockermesh.consul.client import ConsulClient
+from dockermesh.consul.settings import ConsulSettings
 from dockermesh.engine.docker import DockerEngine
 from dockermesh.model import TRUST_PATH
-from dockermesh.model.consul import ConsulSettings
 from dockermesh.registrar.consul_sink import ConsulSink
 from dockermesh.registrar.lease import HostLease
 from dockermesh.registrar.options import Options

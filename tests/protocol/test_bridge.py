@@ -16,10 +16,11 @@ import pytest
 from bridge_rig import Agent, addresses, eventually, follow
 from patience import SLACK
 
-from dockermesh.engine.consul_client import ConsulClient
+from dockermesh.consul.client import ConsulClient
+from dockermesh.consul.settings import ConsulSettings
 from dockermesh.model import Catalog, Health, Workload
-from dockermesh.model.consul import ConsulSettings
-from dockermesh.registry import ConsulConfigStore, StoredResource
+from dockermesh.registry import StoredResource
+from dockermesh.registry.consul.config_store import ConsulConfigStore
 
 pytestmark = pytest.mark.consul
 
@@ -229,7 +230,7 @@ async def test_a_token_that_consul_refuses() -> None:
 async def test_config_store(agent: Agent) -> None:
     store = ConsulConfigStore(agent.settings)
     seen: list[dict[str, StoredResource]] = []
-    task = asyncio.create_task(store.run(lambda resources: seen.append(dict(resources))))
+    task = asyncio.create_task(store.follow(lambda resources: seen.append(dict(resources))))
     key = "networking.istio.io/VirtualService/default/reviews"
 
     async def until(count: int) -> dict[str, StoredResource]:

@@ -20,8 +20,8 @@ import pytest
 from aiohttp import web
 from bridge_rig import addresses, eventually, follow
 
+from dockermesh.consul.settings import ConsulSettings
 from dockermesh.model import Workload
-from dockermesh.model.consul import ConsulSettings
 
 WAIT = 0.5
 

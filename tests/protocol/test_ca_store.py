@@ -15,7 +15,7 @@ from control_plane_rig import Running, certificates, control_plane, secrets_in, 
 
 from dockermesh.app.ca_keeper import OwnCa
 from dockermesh.ca import AuthorityError, Phase, Step
-from dockermesh.registry.sealed_store import ConsulSealedStore
+from dockermesh.registry.consul.sealed_store import ConsulSealedStore
 
 pytestmark = pytest.mark.consul
 KEY = "kv/dockermesh/ca"

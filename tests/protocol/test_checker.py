@@ -16,8 +16,9 @@ from bridge_rig import eventually
 from ports import free_ports
 from tls_files import self_signed
 
+from dockermesh.model.contract import META_CONTAINER, META_WORKLOAD
 from dockermesh.registrar.checker import Checker
-from dockermesh.registrar.mapping import META_CONTAINER, META_WORKLOAD, Registration
+from dockermesh.registrar.mapping import Registration
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 

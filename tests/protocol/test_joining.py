@@ -20,8 +20,8 @@ from dockermesh.app.joining import Join, Joined, join
 from dockermesh.app.mesh_client import ApiError
 from dockermesh.app.mesh_trust import create_token, revoke, tokens
 from dockermesh.model import Workload
-from dockermesh.registrar.joined import JoinedWorkloads
 from dockermesh.registrar.lease import HostLease
+from dockermesh.registry.consul.joined import ConsulJoined
 from dockermesh.xds import CLUSTER
 
 pytestmark = [pytest.mark.consul, pytest.mark.binary]
@@ -101,7 +101,7 @@ async def test_no_registrar_buries_what_joined() -> None:
         legacy = Workload(
             id="", name="", service="legacy", address="10.0.0.9", service_account="legacy"
         )
-        kept = await JoinedWorkloads(agent.settings).add(legacy, {8080: "http"})
+        kept = await ConsulJoined(agent.settings).add(legacy, {8080: "http"})
         await agent.put("kv/dockermesh/workloads/dead/shop/a-1", {"name": "shop/a-1"})
         lease = HostLease(agent.client, "alive", renew=0.05, grace=0.0)
         burying = asyncio.create_task(lease.run(lambda: None))

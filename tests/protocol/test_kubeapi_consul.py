@@ -18,12 +18,12 @@ from aiohttp.test_utils import TestClient, TestServer
 from patience import SLACK
 from ports import free_ports
 
+from dockermesh.consul.settings import ConsulSettings
 from dockermesh.kubeapi.cache import ObjectCache
 from dockermesh.kubeapi.history import History
 from dockermesh.kubeapi.resources import make_api_app
-from dockermesh.model.consul import ConsulSettings
-from dockermesh.registry.config_store import ConsulConfigStore
-from dockermesh.registry.history_store import ConsulDocuments
+from dockermesh.registry.consul.config_store import ConsulConfigStore
+from dockermesh.registry.consul.history_store import ConsulDocuments
 
 pytestmark = pytest.mark.consul
 RULES = "/apis/networking.istio.io/v1/namespaces/default/destinationrules"
@@ -91,7 +91,7 @@ async def rig() -> AsyncIterator[Rig]:
             ) -> None:
                 cache.update(stored, store.index)
 
-            following.append(asyncio.create_task(store.run(publish)))
+            following.append(asyncio.create_task(store.follow(publish)))
             async with asyncio.timeout(20 * SLACK):
                 while not cache.is_read:
                     await cache.wait()

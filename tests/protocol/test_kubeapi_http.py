@@ -13,10 +13,10 @@ import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from patience import SLACK
 
-from dockermesh.app.folder_store import FolderConfigStore
 from dockermesh.errors import RegistryError
 from dockermesh.kubeapi.cache import ObjectCache
 from dockermesh.kubeapi.resources import make_api_app
+from dockermesh.registry.folder.config_store import FolderConfigStore
 
 RULES = "/apis/networking.istio.io/v1/namespaces/default/destinationrules"
 MERGE = {"Content-Type": "application/merge-patch+json"}
@@ -66,7 +66,9 @@ async def event(stream: aiohttp.ClientResponse) -> Any:
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     store, cache = Store(tmp_path / "store"), ObjectCache(history=50)
     async with TestClient(TestServer(make_api_app(store, cache, "secret"))) as client:
-        following = asyncio.create_task(store.run(lambda stored: cache.update(stored, store.index)))
+        following = asyncio.create_task(
+            store.follow(lambda stored: cache.update(stored, store.index))
+        )
         while not cache.is_read:
             await cache.wait()
         yield Rig(client, store, cache)
@@ -275,7 +277,7 @@ async def test_versions_survive_a_restart_of_the_store(rig: Rig, tmp_path: Path)
     await rig.ask("POST", RULES, rule("b"))
     cache = ObjectCache()
     store = Store(tmp_path / "store")
-    following = asyncio.create_task(store.run(lambda stored: cache.update(stored, store.index)))
+    following = asyncio.create_task(store.follow(lambda stored: cache.update(stored, store.index)))
     await cache.wait()
     following.cancel()
     assert {o.version for o in cache.objects.values()} == {

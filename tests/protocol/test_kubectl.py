@@ -13,8 +13,8 @@ import pytest
 from kube_rig import Kube, serving
 from patience import SLACK
 
-from dockermesh.app.folder_history import FolderDocuments
 from dockermesh.kubeapi.history import History
+from dockermesh.registry.folder.history_store import FolderDocuments
 
 pytestmark = pytest.mark.kubectl
 

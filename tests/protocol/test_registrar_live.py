@@ -13,8 +13,8 @@ from patience import SLACK
 from registrar_rig import Agent, Host, ScopedEngine, consul, host, plain, registrar, until
 
 from dockermesh.model import Catalog, Health, Workload
-from dockermesh.registrar.docker_registry import DockerRegistry
 from dockermesh.registrar.options import Options
+from dockermesh.registry.docker.registry import DockerRegistry
 
 __all__ = ["consul", "host"]
 pytestmark = [pytest.mark.docker, pytest.mark.consul]
@@ -245,7 +245,9 @@ async def test_a_dead_hosts_entries_are_cleaned_up_by_another(consul: Agent, hos
 async def test_docker_alone_is_a_registry(host: Host) -> None:
     catalogs: list[Catalog] = []
     engine = ScopedEngine(host.scope)
-    registry = DockerRegistry(engine, Options(hostname="h", internal=True), heal=False)
+    registry = DockerRegistry(
+        engine, Options(hostname="h", internal=True), domain="service.consul", heal=False
+    )
     task = asyncio.create_task(registry.run(catalogs.append))
     try:
         plain(host)

@@ -16,7 +16,7 @@ from difflib import get_close_matches
 
 from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import InputError
-from dockermesh.inject import names
+from dockermesh.model.contract import LABEL_NAMESPACE, LABEL_ROLE, LABEL_WORKLOAD
 
 _SHORTEST_ID = 6
 
@@ -42,13 +42,13 @@ def local_proxies(engine: LocalEngine) -> list[LocalProxy]:
     """The proxies whose pods run on this host, by workload."""
     of_workload: dict[str, list[str]] = defaultdict(list)
     pods = []
-    for container in engine.containers([names.WORKLOAD]):
+    for container in engine.containers([LABEL_WORKLOAD]):
         labels = container["Labels"]
         known = [name.removeprefix("/") for name in container["Names"]]
-        of_workload[labels[names.WORKLOAD]] += [*known, container["Id"]]
-        if labels.get(names.ROLE) == "pod" and container["State"] == "running":
+        of_workload[labels[LABEL_WORKLOAD]] += [*known, container["Id"]]
+        if labels.get(LABEL_ROLE) == "pod" and container["State"] == "running":
             pods.append(
-                (labels[names.WORKLOAD], labels.get(names.NAMESPACE, "default"), container["Id"])
+                (labels[LABEL_WORKLOAD], labels.get(LABEL_NAMESPACE, "default"), container["Id"])
             )
     return [
         LocalProxy(name, space, pod, tuple(of_workload[name])) for name, space, pod in sorted(pods)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dockermesh.app.inspect.dump import Json
+from dockermesh.model.contract import CLUSTER_DOMAIN
 
 Rows = list[list[str]]
 BLACK_HOLE, PASSTHROUGH = "BlackHoleCluster", "PassthroughCluster"
@@ -284,7 +285,7 @@ def shown_domains(domains: list[str]) -> str:
     short = [
         d
         for d in named
-        if not any(_shorter(d, end) in known for end in (".svc.cluster.local", ".svc"))
+        if not any(_shorter(d, end) in known for end in (f".{CLUSTER_DOMAIN}", ".svc"))
     ]
     more = len(short) - _SHOWN_DOMAINS
     return ", ".join(short[:_SHOWN_DOMAINS]) + (f" + {more} more..." if more > 0 else "")

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
+from dockermesh.model.contract import DNS_PORT, INBOUND_PORT, OUTBOUND_PORT, PROXY_UID
+
 LOOPBACK_V4 = IPv4Network("127.0.0.1/32")
 
 
@@ -62,12 +64,12 @@ class CaptureConfig:
     always said.
     """
 
-    proxy_port: int = 15001
-    inbound_capture_port: int = 15006
+    proxy_port: int = OUTBOUND_PORT
+    inbound_capture_port: int = INBOUND_PORT
     inbound_tunnel_port: int = 15008
-    dns_port: int = 15053
-    proxy_uids: tuple[str, ...] = ("1337",)
-    proxy_gids: tuple[str, ...] = ("1337",)
+    dns_port: int = DNS_PORT
+    proxy_uids: tuple[str, ...] = (str(PROXY_UID),)
+    proxy_gids: tuple[str, ...] = (str(PROXY_UID),)
     mode: Mode = Mode.REDIRECT
     tproxy_mark: int = 1337
     tproxy_route_table: int = 133

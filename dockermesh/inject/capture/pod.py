@@ -14,10 +14,11 @@ from ipaddress import IPv4Address
 from dockermesh.inject.capture.config import CaptureConfig
 from dockermesh.inject.capture.parse import capture_config
 from dockermesh.inject.capture.render import SIDECAR_HOLDS, PodOptions, render_capture
+from dockermesh.model.contract import CONSUL_DOMAIN, PROMETHEUS_PORT, READINESS_PORT
 
 DOCKER_RESOLVER = IPv4Address("127.0.0.11")
 # Readiness and Envoy's Prometheus page are the proxy's own, not the app's.
-OWN_PORTS = ("15021", "15090")
+OWN_PORTS = (str(READINESS_PORT), str(PROMETHEUS_PORT))
 
 __all__ = ["DOCKER_RESOLVER", "SIDECAR_HOLDS", "PodOptions", "pod_capture", "pod_capture_config"]
 
@@ -51,6 +52,6 @@ def pod_capture_config(
     )
 
 
-def pod_capture(config: CaptureConfig | None = None) -> str:
-    """The file `/etc/dockermesh/capture.rules` of a sidecar's pod."""
-    return render_capture(config or pod_capture_config(), PodOptions())
+def pod_capture(config: CaptureConfig | None = None, *, domain: str = CONSUL_DOMAIN) -> str:
+    """The file `/etc/dockermesh/capture.rules` of a sidecar's pod; `domain` is Consul's."""
+    return render_capture(config or pod_capture_config(), PodOptions(domain=domain))

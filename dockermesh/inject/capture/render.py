@@ -7,15 +7,17 @@ chains named ISTIO_*, so that everything of ours can be found and replaced.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from dockermesh.errors import InputError
 from dockermesh.inject.capture.config import CaptureConfig, Mode
+from dockermesh.model.contract import CONSUL_DOMAIN, DNS_PORT, INBOUND_PORT, OUTBOUND_PORT
 
 BUILT_IN = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
 TABLE_ORDER = ("nat", "mangle", "raw", "filter")
-SIDECAR_HOLDS = (15001, 15006, 15053)
+SIDECAR_HOLDS = (OUTBOUND_PORT, INBOUND_PORT, DNS_PORT)
 OUTBOUND_MARK = (
     1338  # marks what goes from the proxy to its own app by the pod's address, under TPROXY
 )
@@ -27,11 +29,19 @@ class PodOptions:
     """What a pod of this mesh needs beside Istio's rules.
 
     `resolver` is Docker's DNS server inside the pod; at `hold_ports` new connections wait while
-    nothing listens.
+    nothing listens. `domain` is Consul's, with which names that only the mesh knows end.
     """
 
     resolver: str = "127.0.0.11"
     hold_ports: tuple[int, ...] = SIDECAR_HOLDS
+    domain: str = CONSUL_DOMAIN
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """Last labels of names that the mesh alone knows, such as `service.consul` and
+        `svc.cluster.local`.
+        """
+        return (self.domain.rpartition(".")[2], *_ENDINGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +68,7 @@ class _Family:
     dns_servers: tuple[str, ...]
 
 
-_ENDINGS = ("consul", "local", "svc", "service", "default")
-"""Last labels of names that the mesh alone knows, such as `service.consul` and `svc.cluster.local`.
-"""
+_ENDINGS = ("local", "svc", "service", "default")
 
 
 @dataclass(slots=True)
@@ -187,10 +195,10 @@ def _owner_groups(rules: _Rules, config: CaptureConfig) -> None:
         )
 
 
-def _dns(rules: _Rules, config: CaptureConfig, family: _Family, *, in_pod: bool) -> None:
+def _dns(rules: _Rules, config: CaptureConfig, family: _Family, pod: PodOptions | None) -> None:
     redirect = f"-j REDIRECT --to-ports {config.dns_port}"
     targets = [""] if config.capture_all_dns else [f"-d {server} " for server in family.dns_servers]
-    asked = _proxy_questions() if in_pod else [""]
+    asked = _proxy_questions(pod.endings) if pod is not None and family.version == 4 else [""]
     if targets:
         rules.add("nat", "ISTIO_OUTPUT", "-j ISTIO_OUTPUT_DNS")
     rules.add("nat", "ISTIO_OUTPUT_DNS", *(f"-p tcp --dport 53 {to}{redirect}" for to in targets))
@@ -202,7 +210,7 @@ def _dns(rules: _Rules, config: CaptureConfig, family: _Family, *, in_pod: bool)
     _dns_zones(rules, config, targets, asked)
 
 
-def _proxy_questions() -> list[str]:
+def _proxy_questions(endings: Iterable[str]) -> list[str]:
     """Matches of the DNS queries over UDP that a pod sends to its proxy; Docker's resolver answers
     all others.
 
@@ -212,7 +220,7 @@ def _proxy_questions() -> list[str]:
     """
     # The end of a name, type A, class IN; or a last label. A question begins 40 bytes after the
     # packet.
-    wanted = ["0000010001", *(f"{len(label):02x}{label.encode().hex()}00" for label in _ENDINGS)]
+    wanted = ["0000010001", *(f"{len(label):02x}{label.encode().hex()}00" for label in endings)]
     return [f'-m string --algo bm --from 40 --hex-string "|{text}|" ' for text in wanted]
 
 
@@ -274,7 +282,9 @@ def _short_cuts(rules: _Rules, config: CaptureConfig, pod: PodOptions | None) ->
         rules.chain("nat", "PREROUTING").insert(0, f"-i {interface} -j RETURN")
 
 
-def _outbound(rules: _Rules, config: CaptureConfig, family: _Family, *, in_pod: bool) -> None:
+def _outbound(
+    rules: _Rules, config: CaptureConfig, family: _Family, pod: PodOptions | None
+) -> None:
     rules.add("nat", "OUTPUT", "-j ISTIO_OUTPUT")
     for port in config.outbound_exclude.listed:
         rules.add(
@@ -286,7 +296,7 @@ def _outbound(rules: _Rules, config: CaptureConfig, family: _Family, *, in_pod: 
     _own_traffic(rules, config, family)
     _owner_groups(rules, config)
     if config.dns:
-        _dns(rules, config, family, in_pod=in_pod and family.version == 4)
+        _dns(rules, config, family, pod)
     rules.add("nat", "ISTIO_OUTPUT", f"-d {family.loopback} -j RETURN")
     _outbound_include(rules, config, family)
 
@@ -343,7 +353,7 @@ def _family_rules(
         _inbound_tproxy(rules, config, family)
     elif config.inbound_include:
         _inbound_redirect(rules, config)
-    _outbound(rules, config, family, in_pod=pod is not None)
+    _outbound(rules, config, family, pod)
     if config.mode is Mode.TPROXY:
         _tproxy_marks(rules, config, family)
     # The proxy listens on IPv4 alone: a held IPv6 connection would never be answered, a refused one

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping
 from dockermesh.config.api.gateway import Gateway
 from dockermesh.config.resource import Resource
 from dockermesh.model import Endpoint, Health, Port, Service, Workload, WorkloadKind
-from dockermesh.model.identity import GATEWAY_NAMESPACE
+from dockermesh.model.contract import EGRESS_GATEWAY, SYSTEM_NAMESPACE
 from dockermesh.model.protocol import Protocol, parse_protocol
 from dockermesh.translate.mesh.visibility import selects
 
-_NAME = "istio-egressgateway"
+_NAME = EGRESS_GATEWAY
 _LABEL = ("istio", "egressgateway")
 _USUAL_PORTS = {80: Protocol.HTTP, 443: Protocol.HTTPS}
 
@@ -57,7 +57,7 @@ def egress_service(
         endpoints=tuple(
             _endpoint(w, number) for w in running if w.address for number in sorted(ports)
         ),
-        namespace=GATEWAY_NAMESPACE,
+        namespace=SYSTEM_NAMESPACE,
     )
     old = before.get(host)
     return {host: old if old is not None and old == made else made}

@@ -14,6 +14,7 @@ from dockermesh.config.api.virtual_service import VirtualService
 from dockermesh.config.hosts import is_short, most_specific
 from dockermesh.config.resource import Resource
 from dockermesh.model import Service
+from dockermesh.model.contract import CLUSTER_DOMAIN
 from dockermesh.model.workload import compose_names
 from dockermesh.translate.mesh.delegates import Delegation
 from dockermesh.translate.mesh.settings import IstioConfig
@@ -234,7 +235,7 @@ def _domains(host: str, written: str) -> tuple[str, ...]:
     written = written.lower()
     if not is_short(written):
         return (host,)
-    return (written, host, f"{host}.svc", f"{host}.svc.cluster.local")
+    return (written, host, f"{host}.svc", f"{host}.{CLUSTER_DOMAIN}")
 
 
 def _selectors(config: IstioConfig) -> list[Labels]:

@@ -27,6 +27,7 @@ from dockermesh.config.api.virtual_service import HTTPRetry, VirtualService
 from dockermesh.config.api.workload import WorkloadEntry
 from dockermesh.config.fields import camel_case, json_name
 from dockermesh.config.resource import Resource
+from dockermesh.model.contract import DEFAULT_SERVICE_DOMAIN, DEFAULT_TRUST_DOMAIN, SYSTEM_NAMESPACE
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,19 +36,21 @@ class MeshSettings:
 
     `hold_attempts`: how often a request that no app has seen yet is tried again, with back-off from
     50 ms to 1 s; 20 attempts hold it for about 10 s, longer than an app or a pod takes to restart.
-    0 fails it at once. `allow_any`: pass connections to unknown destinations through (Istio:
+    0 fails it at once. `service_domain`: what the host names of services end with, by the control
+    plane's settings. `allow_any`: pass connections to unknown destinations through (Istio:
     outboundTrafficPolicy.mode ALLOW_ANY); otherwise they are refused (REGISTRY_ONLY). `retries` is
     the user's own default, in place of holding. `verify_certificates`: check servers against the
     system's roots where a rule names none. `auto_mtls`: use mutual TLS wherever the endpoint's
     proxy takes it and no rule says otherwise. Times are in seconds.
     """
 
-    trust_domain: str = "cluster.local"
+    trust_domain: str = DEFAULT_TRUST_DOMAIN
+    service_domain: str = DEFAULT_SERVICE_DOMAIN
     auto_mtls: bool = True
     minimum_tls: TlsProtocol = TlsProtocol.TLS_AUTO
     hold_attempts: int = 20
     allow_any: bool = True
-    root_namespace: str = "istio-system"
+    root_namespace: str = SYSTEM_NAMESPACE
     retries: HTTPRetry | None = None
     connect_timeout: float = 10.0
     detection_timeout: float = 5.0

@@ -14,6 +14,7 @@ from typing import Any
 
 from dockermesh.config.hosts import kubernetes_service
 from dockermesh.model import Catalog, Endpoint, Port, Resolution, Service, Workload, WorkloadKind
+from dockermesh.model.contract import CLUSTER_DOMAIN
 from dockermesh.model.protocol import Protocol, parse_protocol
 from dockermesh.model.service import SERVICE_NAME
 from dockermesh.translate.mesh.attestation import Attestation, attest
@@ -24,9 +25,6 @@ from dockermesh.translate.mesh.service_entries import entry_services, merge_serv
 from dockermesh.translate.mesh.settings import IstioConfig, MeshSettings, with_mesh_config
 from dockermesh.translate.mesh.stand_in import standing_in
 from dockermesh.translate.mesh.vips import allocate_vips
-
-CLUSTER_DOMAIN = "svc.cluster.local"
-SERVICE_DOMAIN = "service.consul"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +98,11 @@ def build_mesh(
         if catalog.workloads is before.workloads
         else namesakes(catalog.workloads.values())
     )
-    services = _with_workloads(catalog, shared_names, known)
-    services |= egress_service(catalog.workloads, config.gateways, SERVICE_DOMAIN, known)
+    base = settings if settings is not None else before.base_settings
+    services = _with_workloads(catalog, shared_names, base.service_domain, known)
+    services |= egress_service(catalog.workloads, config.gateways, base.service_domain, known)
     for host, service in declared.items():
         services.setdefault(host, service)
-    base = settings if settings is not None else before.base_settings
     settings = _settings(base, config, before)
     policies = _peer_policies(config, settings, before)
     attestation = attest(
@@ -261,7 +259,7 @@ def _own_names(
 
 
 def _with_workloads(
-    catalog: Catalog, shared_names: Namesakes, before: Mapping[str, Service]
+    catalog: Catalog, shared_names: Namesakes, domain: str, before: Mapping[str, Service]
 ) -> dict[str, Service]:
     """The catalog's services, and those that only stopped workloads serve at the moment.
 
@@ -275,7 +273,7 @@ def _with_workloads(
     for workload in catalog.workloads.values():
         for served in workload.ports:
             for name in {served.service, workload.compose_service}:
-                host = f"{name}.{SERVICE_DOMAIN}"
+                host = f"{name}.{domain}".lower()
                 known = services.get(host)
                 if known is None or not known.endpoints:
                     protocols[host, served.port] = parse_protocol(served.protocol) or Protocol.AUTO
@@ -284,19 +282,19 @@ def _with_workloads(
     for host, endpoints in missing.items():
         numbers = sorted({port for port, _ in endpoints})
         ports = tuple(Port(number, protocols[host, number]) for number in numbers)
-        waiting = _stand_in(host, ports, tuple(endpoints[key] for key in sorted(endpoints)))
+        waiting = _stand_in(host, domain, ports, tuple(endpoints[key] for key in sorted(endpoints)))
         old = before.get(host)
         services[host] = old if old == waiting else waiting
-    for host, aliases in _aliases(catalog.workloads.values(), services).items():
+    for host, aliases in _aliases(catalog.workloads.values(), domain, services).items():
         named = replace(services[host], aliases=aliases)
         services[host] = old if (old := before.get(host)) == named else named
-    for own in own_services(services, shared_names, SERVICE_DOMAIN):
+    for own in own_services(services, shared_names, domain):
         services[own.hostname] = old if (old := before.get(own.hostname)) == own else own
     return services
 
 
 def _aliases(
-    workloads: Iterable[Workload], services: Mapping[str, Service]
+    workloads: Iterable[Workload], domain: str, services: Mapping[str, Service]
 ) -> dict[str, tuple[str, ...]]:
     """The names that Docker's DNS has for Compose services besides their own, by the service's
     hostname.
@@ -307,11 +305,11 @@ def _aliases(
     holders: dict[str, set[str]] = defaultdict(set)
     for workload in workloads:
         for alias in workload.aliases:
-            holders[alias.lower()].add(f"{workload.compose_service}.{SERVICE_DOMAIN}".lower())
+            holders[alias.lower()].add(f"{workload.compose_service}.{domain}".lower())
     found: dict[str, list[str]] = defaultdict(list)
     for alias in sorted(holders):
         host = min(holders[alias])
-        is_free = f"{alias}.{SERVICE_DOMAIN}" not in services
+        is_free = f"{alias}.{domain}" not in services
         if (
             len(holders[alias]) == 1
             and host in services
@@ -322,10 +320,12 @@ def _aliases(
     return {host: tuple(aliases) for host, aliases in found.items()}
 
 
-def _stand_in(host: str, ports: tuple[Port, ...], endpoints: tuple[Endpoint, ...]) -> Service:
+def _stand_in(
+    host: str, domain: str, ports: tuple[Port, ...], endpoints: tuple[Endpoint, ...]
+) -> Service:
     namespaces = {endpoint.namespace for endpoint in endpoints}
     return Service(
-        name=host.removesuffix(f".{SERVICE_DOMAIN}"),
+        name=host.removesuffix(f".{domain}"),
         hostname=host,
         ports=ports,
         endpoints=endpoints,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from dockermesh.model import WorkloadKind
-from dockermesh.translate.mesh.state import SERVICE_DOMAIN, MeshState, Proxy
+from dockermesh.translate.mesh.state import MeshState, Proxy
 from dockermesh.translate.patches.applying import Patcher
 from dockermesh.translate.patches.compiling import (
     CompiledFilter,
@@ -52,7 +52,7 @@ class PatchBook:
         if not patches:
             return None
         hosts = (
-            _served(proxy)
+            _served(proxy, self._mesh.settings.service_domain)
             if any(p.match.cluster is not None and p.match.cluster.service for p in patches)
             else ()
         )
@@ -76,7 +76,7 @@ class PatchBook:
                 yield str(patch.source), f"{patch.source} configPatches[{patch.index}] is {reason}"
 
 
-def _served(proxy: Proxy) -> tuple[str, ...]:
+def _served(proxy: Proxy, domain: str) -> tuple[str, ...]:
     workload = proxy.workload
     names = (port.service for port in workload.ports) if workload is not None else ()
-    return tuple(dict.fromkeys(f"{name}.{SERVICE_DOMAIN}" for name in names))
+    return tuple(dict.fromkeys(f"{name}.{domain}" for name in names))

@@ -22,6 +22,7 @@ from dockermesh.config.api.authorization_policy import (
     Source,
 )
 from dockermesh.config.resource import Resource
+from dockermesh.model.contract import DEFAULT_TRUST_DOMAIN
 from dockermesh.translate.security import rbac_matchers as attributes
 from dockermesh.translate.security.rbac_matchers import (
     PERMISSIONS,
@@ -34,7 +35,7 @@ from dockermesh.translate.security.rbac_matchers import (
 Policy = Resource[AuthorizationPolicy]
 _TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _DRY_RUN = "istio.io/dry-run"
-_LOCAL_DOMAIN = "cluster.local"
+_LOCAL_DOMAIN = DEFAULT_TRUST_DOMAIN
 """In a principal: the mesh's own trust domain, whatever its name."""
 _ACTIONS = {
     Action.ALLOW: rbac_pb2.RBAC.ALLOW,

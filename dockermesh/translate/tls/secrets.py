@@ -14,16 +14,17 @@ from pathlib import PurePosixPath
 from envoy.config.core.v3 import base_pb2
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 
+from dockermesh.model.contract import CREDENTIALS_PATH, ROOTS_SECRET
 from dockermesh.translate.envoy.discovery import ads
 
-CREDENTIALS_DIR = "/etc/dockermesh/credentials"
+CREDENTIALS_DIR = CREDENTIALS_PATH
 """Where `render`, which knows no Secrets, has `credentialName`:
 `<dir>/<name>/{tls.crt,tls.key,ca.crt}`. In a running mesh the API's Secrets take this place, or
 nothing does.
 """
 SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
 WORKLOAD_CERTIFICATE = "default"
-MESH_ROOT = "ROOTCA"
+MESH_ROOT = ROOTS_SECRET
 _PATIENCE_S = 1.0
 _FILE_CERTIFICATE = "file-cert:"
 _FILE_ROOT = "file-root:"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dockermesh.app.parts import choose_backend
 from dockermesh.app.settings import ControlPlaneSettings
 from dockermesh.app.state_files import open_token, publish_roots
 from dockermesh.errors import UsageError
@@ -36,7 +37,7 @@ def test_plaintext_is_off_by_default_and_other_ports_are_on_loopback() -> None:
 
 def test_an_unknown_registry_is_refused() -> None:
     with pytest.raises(UsageError, match="etcd"):
-        ControlPlaneSettings(registry="etcd")
+        choose_backend(ControlPlaneSettings(registry="etcd"))
 
 
 def test_the_token_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:

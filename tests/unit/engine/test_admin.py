@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from dockermesh.engine.admin import SOCKET, body_of
+from dockermesh.engine.admin import body_of
 from dockermesh.errors import EngineError
+from dockermesh.model.contract import ADMIN_SOCKET, RUN_PATH
 
 BOOTSTRAP = Path(__file__).parents[3] / "compose/images/pod/bootstrap.json"
 
@@ -37,9 +38,9 @@ def test_an_error_or_half_an_answer_is_refused(answer: bytes, reason: str) -> No
 
 def test_the_admin_is_no_port_and_the_port_has_harmless_pages_for_get_alone() -> None:
     bootstrap = json.loads(
-        BOOTSTRAP.read_text().replace("@CONTROL_PLANE_PORT@", "1").replace("@RUN@", SOCKET[:-11])
+        BOOTSTRAP.read_text().replace("@CONTROL_PLANE_PORT@", "1").replace("@RUN@", RUN_PATH)
     )
-    assert bootstrap["admin"]["address"] == {"pipe": {"path": SOCKET, "mode": 0o600}}
+    assert bootstrap["admin"]["address"] == {"pipe": {"path": ADMIN_SOCKET, "mode": 0o600}}
     listeners = {
         listener["name"]: listener for listener in bootstrap["static_resources"]["listeners"]
     }

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dockermesh.app.folder_history import FolderDocuments
 from dockermesh.kubeapi.history import KEPT, Actor, History, undone
+from dockermesh.registry.folder.history_store import FolderDocuments
 
 KEY = "networking.istio.io/VirtualService/default/{}"
 

@@ -14,7 +14,6 @@ import pytest
 from dockermesh.errors import RegistryError
 from dockermesh.model import EMPTY_CATALOG, Protocol, Workload
 from dockermesh.registrar.attest import find_token
-from dockermesh.registrar.catalog import build_catalog
 from dockermesh.registrar.container import Binding, Container, State, parse_time
 from dockermesh.registrar.desired import desired_state
 from dockermesh.registrar.heal import Verb, plan_healing
@@ -23,6 +22,7 @@ from dockermesh.registrar.options import Options
 from dockermesh.registrar.plan import Entry, plan_registrations
 from dockermesh.registrar.registrar import is_stop_signal
 from dockermesh.registrar.workers import KeyedWorkers
+from dockermesh.registry.docker.catalog import build_catalog
 
 S = 1_000_000_000
 OPTIONS = Options(hostname="h", host="h", internal=True)
@@ -77,7 +77,9 @@ def test_a_workload_and_its_endpoints_have_one_account_which_the_pod_names(
     app = dataclasses.replace(app, env=(*app.env, *told))
     found = desired_state([pod, make("proxy"), app], OPTIONS)
     assert [w.service_account for w in found.workloads] == [account]
-    catalog = build_catalog(found.registrations, found.workloads, EMPTY_CATALOG)
+    catalog = build_catalog(
+        found.registrations, found.workloads, EMPTY_CATALOG, domain="service.consul"
+    )
     assert {e.service_account for s in catalog.services.values() for e in s.endpoints} == {account}
     assert [r.meta["dockermesh-service-account"] for r in found.registrations] == [account]
 
@@ -290,15 +292,17 @@ def test_only_the_labelled_workload_is_attested() -> None:
 def test_unchanged_services_are_the_same_object_in_the_next_catalog() -> None:
     containers = [make("pod"), make("app")]
     desired = desired_state(containers, OPTIONS)
-    first = build_catalog(desired.registrations, desired.workloads, EMPTY_CATALOG)
-    second = build_catalog(desired.registrations, desired.workloads, first)
+    first = build_catalog(
+        desired.registrations, desired.workloads, EMPTY_CATALOG, domain="service.consul"
+    )
+    second = build_catalog(desired.registrations, desired.workloads, first, domain="service.consul")
     service = first.services["reviews.service.consul"]
     assert second.services["reviews.service.consul"] is service
     assert service.ports[0].protocol is Protocol.HTTP
     assert first.services["web.service.consul"].endpoints == service.endpoints, (
         "Compose's name works too"
     )
-    empty = build_catalog((), desired.workloads, second)
+    empty = build_catalog((), desired.workloads, second, domain="service.consul")
     assert empty.services["reviews.service.consul"].endpoints == ()
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from dockermesh.model import Endpoint, Health, Port, Protocol
 from dockermesh.registry.accept import accepted_names, address_problem, quoted
-from dockermesh.registry.convert import build_service, convert_entries
+from dockermesh.registry.consul.convert import build_service, convert_entries
 
 
 def entry(
@@ -151,19 +151,19 @@ def test_service_is_in_order_and_keeps_what_did_not_change() -> None:
         entry("c", "10.0.0.1"),
         entry("a", "10.0.0.1", Meta={"protocol": "http"}),
     ]
-    first = build_service("Web", convert_entries(entries).instances, domain="consul")
+    first = build_service("Web", convert_entries(entries).instances, domain="service.consul")
     assert first.hostname == "web.service.consul"
     assert first.ports == (Port(9080, Protocol.HTTP), Port(9443, Protocol.AUTO))
     assert [e.id for e in first.endpoints] == ["a", "c", "b"]
     assert (
         build_service(
-            "Web", convert_entries(entries[::-1]).instances, domain="consul", previous=first
+            "Web", convert_entries(entries[::-1]).instances, domain="service.consul", previous=first
         )
         is first
     )
     changed = [*entries[:2], entry("a", "10.0.0.1", Meta={"protocol": "http"}, Tags=["version|v2"])]
     second = build_service(
-        "Web", convert_entries(changed).instances, domain="consul", previous=first
+        "Web", convert_entries(changed).instances, domain="service.consul", previous=first
     )
     assert second is not first
     assert second.endpoints[1] is first.endpoints[1]
@@ -171,7 +171,7 @@ def test_service_is_in_order_and_keeps_what_did_not_change() -> None:
 
 def test_a_datagram_twin_does_not_get_connections() -> None:
     entries = [entry("dns-tcp", port=53), entry("dns-udp", port=53, Tags=["udp"])]
-    service = build_service("dns", convert_entries(entries).instances, domain="consul")
+    service = build_service("dns", convert_entries(entries).instances, domain="service.consul")
     assert service.ports == (Port(53, Protocol.TCP),)
     assert [e.id for e in service.endpoints] == ["dns-tcp"]
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from dockermesh.consul.settings import ConsulSettings
 from dockermesh.errors import InputError
-from dockermesh.model.consul import ConsulSettings
 
 
 def from_env(**env: str) -> ConsulSettings:

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from dockermesh.model import Endpoint, Port, Protocol, Workload
-from dockermesh.registry.assembly import Assembly, Instances
-from dockermesh.registry.convert import Instance
-from dockermesh.registry.guard import GRACE, HOLD, DropGuard
-from dockermesh.registry.pacing import Pacer, backoff
-from dockermesh.registry.workloads import WorkloadRecords
+from dockermesh.registry.consul.assembly import Assembly, Instances
+from dockermesh.registry.consul.convert import Instance
+from dockermesh.registry.consul.guard import GRACE, HOLD, DropGuard
+from dockermesh.registry.consul.pacing import Pacer, retries
+from dockermesh.registry.consul.workloads import WorkloadRecords
 
 
 def some(
@@ -31,7 +31,7 @@ def some(
 
 
 def test_compose_names_unite_what_registrator_splits() -> None:
-    assembly = Assembly("consul")
+    assembly = Assembly("service.consul")
     assert assembly.put("web-80", some("web", 1, port=80, compose="web"))
     assert assembly.put("web-443", some("web", 1, port=443, compose="web"))
     services = assembly.services()
@@ -49,7 +49,7 @@ def test_compose_names_unite_what_registrator_splits() -> None:
 
 
 def test_a_compose_name_yields_to_the_catalogs_and_comes_back() -> None:
-    assembly = Assembly("consul")
+    assembly = Assembly("service.consul")
     assembly.put("web-80", some("web", 1, compose="Web"))
     assembly.put("web", some("other", 2))
     assert len(assembly.services()["web.service.consul"].endpoints) == 2
@@ -60,7 +60,7 @@ def test_a_compose_name_yields_to_the_catalogs_and_comes_back() -> None:
 
 
 def test_a_snapshot_does_not_change_later_and_others_stay_the_same_object() -> None:
-    assembly = Assembly("consul")
+    assembly = Assembly("service.consul")
     assembly.put("a", some("a", 2))
     assembly.put("b", some("b", 2))
     before = assembly.services()
@@ -190,8 +190,12 @@ def test_rare_changes_are_never_delayed() -> None:
 
 
 def test_backoff_grows_and_is_capped() -> None:
-    assert backoff(1, 0.0) < 0.1 < backoff(2, 0.99) < backoff(4, 0.0)
-    assert backoff(1000, 0.999) <= 6.0
+    backoff = retries()
+    delays = [backoff.next() for _ in range(1000)]
+    assert delays[0] <= 0.1 <= delays[1] <= 0.2 < delays[3]
+    assert all(3.0 <= delay <= 6.0 for delay in delays[10:])
+    backoff.reset()
+    assert backoff.next() <= 0.1
 
 
 def record(workload: Workload, index: int, key: str = "") -> dict[str, object]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from meshes import as_dict, catalog, edge, service, sidecar, workload
 
 from dockermesh.model import Health, Protocol, Workload, WorkloadKind
-from dockermesh.model.identity import EGRESS_GATEWAY_ACCOUNT, GATEWAY_NAMESPACE
+from dockermesh.model.contract import EGRESS_GATEWAY_ACCOUNT, SYSTEM_NAMESPACE
 from dockermesh.translate.mesh.state import build_mesh
 from dockermesh.translate.translator import Translator
 
@@ -31,7 +31,7 @@ def egress_workload(**more: object) -> Workload:
     made = workload("istio-egressgateway-1", address="172.28.0.20", kind=WorkloadKind.GATEWAY)
     labels = {"app": "istio-egressgateway", "istio": "egressgateway"}
     own = {
-        "namespace": GATEWAY_NAMESPACE,
+        "namespace": SYSTEM_NAMESPACE,
         "service_account": EGRESS_GATEWAY_ACCOUNT,
         "token_sha256": "ab",
     }

@@ -1,0 +1,132 @@
+"""Who may use our HTTP servers: holders of the bearer token, or on request anybody who is no
+browser.
+
+Tokens are compared in constant time, and asked for on every path that is not said to be open. Who
+guesses is stopped.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import time
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from dockermesh.http.answers import status
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Middleware = Callable[..., Awaitable[web.StreamResponse]]
+_MOST_ADDRESSES = 10_000
+
+
+class FailureLimit:
+    """How many failed attempts an address has: `burst` at once, then one a second. Others are not
+    affected.
+    """
+
+    def __init__(self, burst: int = 30, clock: Callable[[], float] = time.monotonic) -> None:
+        self._burst = burst
+        self._clock = clock
+        self._full_at: dict[str, float] = {}
+
+    def is_spent(self, address: str) -> bool:
+        """Whether the address has failed too often."""
+        return self._full_at.get(address, 0.0) - self._clock() > self._burst - 1
+
+    def failed(self, address: str) -> None:
+        """One more attempt failed."""
+        now = self._clock()
+        if len(self._full_at) >= _MOST_ADDRESSES:
+            self._full_at = {known: at for known, at in self._full_at.items() if at > now}
+            if len(self._full_at) >= _MOST_ADDRESSES:
+                return
+        self._full_at[address] = max(self._full_at.get(address, 0.0), now) + 1
+
+
+class TokenGate:
+    """Checks bearer tokens in constant time, and stops answering addresses that guess."""
+
+    def __init__(self, token: str, limit: FailureLimit | None = None) -> None:
+        self._token = token.encode()
+        self.limit = limit or FailureLimit()
+
+    def refusal(self, request: web.Request) -> web.Response | None:
+        """The answer to a request without the token; None for one with it."""
+        address = request.remote or ""
+        if self.limit.is_spent(address):
+            return too_many()
+
+        given = bearer_of(request)
+        if hmac.compare_digest(given.encode(), self._token):
+            return None
+
+        if given:
+            self.limit.failed(address)
+
+        refusal = status(
+            401,
+            "Unauthorized",
+            "Unauthorized: a bearer token is needed; run `dockermesh kubeconfig`",
+        )
+        refusal.headers["WWW-Authenticate"] = "Bearer"
+        return refusal
+
+
+def bearer_of(request: web.Request) -> str:
+    """The bearer token of a request; empty if there is none."""
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    return given.strip() if scheme.lower() == "bearer" else ""
+
+
+def too_many() -> web.Response:
+    """The answer to an address that guesses."""
+    refusal = status(
+        429, "TooManyRequests", "too many attempts with a wrong token; try again in a moment"
+    )
+    refusal.headers["Retry-After"] = "5"
+    return refusal
+
+
+def require_token(gate: TokenGate, *, open_paths: frozenset[str] = frozenset()) -> Middleware:
+    """A middleware that lets only requests with the bearer token through."""
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        refusal = gate.refusal(request) if request.path not in open_paths else None
+        return refusal if refusal is not None else await handler(request)
+
+    return check
+
+
+def refuse_browsers() -> Middleware:
+    """A middleware for a server without tokens: a web page that the user happens to visit must not
+    reach it.
+
+    Browsers name the page in `Origin`; a page that had its name rebound to this address shows it in
+    `Host`.
+    """
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if "Origin" in request.headers or not _is_local_name(request.host):
+            return status(
+                403,
+                "Forbidden",
+                "requests from web pages are refused while the API runs without tokens",
+            )
+        return await handler(request)
+
+    return check
+
+
+def _is_local_name(host: str) -> bool:
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    name = name.strip("[]").lower()
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        # Names without a dot are those of containers and of this host; public names have one.
+        return "." not in name or name.endswith((".dockermesh", ".localhost", ".docker.internal"))
+    return True

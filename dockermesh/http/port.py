@@ -1,0 +1,163 @@
+"""HTTP servers on one port each, which answer in plaintext and in TLS alike.
+
+kubectl and our own command line send a token over TLS only, while `curl localhost:15014/readyz` and
+the old way of pointing kubectl at `http://localhost:8080` speak plaintext. The first byte of a
+connection tells which it is: 0x16 begins a TLS handshake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import socket
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+
+from aiohttp import web
+
+from dockermesh.ca import Authority, AuthorityError, Leaf
+from dockermesh.errors import DockermeshError, NotReadyError
+from dockermesh.http.credentials import load_leaf
+
+_HANDSHAKE = 0x16
+_FIRST_BYTE_S = 30.0
+_BACKLOG = 128
+
+
+class ServerTls:
+    """A TLS context with a leaf of the mesh CA, replaced at half of its life. `authority` raises
+    NotReadyError while the CA is not open.
+    """
+
+    def __init__(self, authority: Callable[[], Authority], names: tuple[str, ...]) -> None:
+        self._authority = authority
+        self._names = names
+        self._leaf: Leaf | None = None
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # Of TLS 1.2 only what TLS 1.3 kept: forward secrecy and authenticated encryption, as gRPC
+        # on its port.
+        self._context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+        self._context.set_alpn_protocols(["http/1.1"])
+
+    def context(self) -> ssl.SSLContext:
+        """The context for a new connection. Raises NotReadyError before the CA is open."""
+        authority = self._authority()
+        if self._leaf is None or not authority.is_current(
+            self._leaf, datetime.datetime.now(datetime.UTC)
+        ):
+            try:
+                self._leaf = authority.issue_server(list(self._names))
+            except AuthorityError:
+                if self._leaf is None:
+                    raise
+                return self._context  # its leaf goes on being good until it expires
+            load_leaf(self._context, self._leaf)
+        return self._context
+
+
+class HttpPort:
+    """A listening application. With `tls` it takes both TLS and plaintext."""
+
+    def __init__(self, app: web.Application, address: str, tls: ServerTls | None = None) -> None:
+        self._runner = web.AppRunner(app, access_log=None)
+        self._address = address
+        self._tls = tls
+        self._accepting: asyncio.Task[None] | None = None
+        self._opening: set[asyncio.Task[None]] = set()
+        self.port = 0
+
+    async def start(self) -> None:
+        """Listen. Raises DockermeshError when the address is taken."""
+        await self._runner.setup()
+        try:
+            await self._listen()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise DockermeshError(
+                f"HTTP cannot listen on {self._address}: the address is taken or not allowed",
+                fix="stop what listens there (`ss -ltnp`), or choose another address for HTTP",
+            ) from error
+
+    async def stop(self) -> None:
+        """Stop listening and end all connections."""
+        tasks = [*self._opening, *([self._accepting] if self._accepting is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._runner.cleanup()
+
+    async def _listen(self) -> None:
+        host, _, port = self._address.rpartition(":")
+        host = host.strip("[]")
+        if self._tls is None:
+            site = web.TCPSite(self._runner, host, int(port))
+            await site.start()
+            self.port = self._runner.addresses[0][1]
+            return
+
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, int(port)), family=family, backlog=_BACKLOG)
+        listener.setblocking(False)
+        self.port = listener.getsockname()[1]
+        self._accepting = asyncio.create_task(
+            self._accept(listener, self._tls), name=f"accept {self._address}"
+        )
+
+    async def _accept(self, listener: socket.socket, tls: ServerTls) -> None:
+        loop = asyncio.get_running_loop()
+        with listener:
+            while True:
+                try:
+                    connection, _ = await loop.sock_accept(listener)
+                except OSError:
+                    # Too many open files, or the client has gone already: others must still be
+                    # served.
+                    await asyncio.sleep(0.05)
+                    continue
+                task = asyncio.create_task(self._open(connection, tls))
+                self._opening.add(task)
+                task.add_done_callback(self._opening.discard)
+
+    async def _open(self, connection: socket.socket, tls: ServerTls) -> None:
+        """Hand a connection over to the HTTP server, after a look at its first byte."""
+        loop = asyncio.get_running_loop()
+        factory: Callable[[], asyncio.BaseProtocol] | None = self._runner.server
+        taken = False
+
+        try:
+            connection.setblocking(False)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            async with asyncio.timeout(_FIRST_BYTE_S):
+                first = await _peek(loop, connection)
+            if first is None or factory is None:
+                return
+            context = tls.context() if first == _HANDSHAKE else None
+            taken = True
+            with suppress(ssl.SSLError):
+                await loop.connect_accepted_socket(factory, connection, ssl=context)
+        except (OSError, TimeoutError, NotReadyError):
+            # The client left, or never spoke; or there is no certificate yet.
+            return
+        finally:
+            if not taken:
+                connection.close()
+
+
+async def _peek(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> int | None:
+    """The first byte, left in the socket; None if the client closed."""
+    readable = asyncio.Event()
+    loop.add_reader(connection.fileno(), readable.set)
+
+    try:
+        while True:
+            await readable.wait()
+            readable.clear()
+            try:
+                data = connection.recv(1, socket.MSG_PEEK)
+            except BlockingIOError:
+                continue
+            return data[0] if data else None
+    finally:
+        loop.remove_reader(connection.fileno())

@@ -1,0 +1,114 @@
+"""Takes the steps that `heal.py` plans, each when it is due, and none that is wrong by then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol
+
+import structlog
+
+from dockermesh.engine.docker import EngineRefusedError
+from dockermesh.errors import EngineError
+from dockermesh.registrar.container import Container
+from dockermesh.registrar.heal import Action, Verb, plan_healing
+from dockermesh.registrar.mapping import Skipped
+from dockermesh.registrar.seen import Notes, Seen
+from dockermesh.runtime.backoff import Backoff
+
+log = structlog.get_logger(__name__)
+
+_REFUSED_S = 60.0
+"""How long a container is left alone that the engine refuses to touch."""
+
+
+class Hands(Protocol):
+    """What healing asks of the engine."""
+
+    async def start(self, container: str) -> None: ...
+    async def restart(self, container: str, grace: int) -> None: ...
+    async def stop(self, container: str, grace: int) -> None: ...
+
+
+class Healer:
+    """Heals one container at a time each; `look_again` is told the id of one that was touched."""
+
+    def __init__(
+        self, engine: Hands, seen: Seen, notes: Notes, look_again: Callable[[str], None]
+    ) -> None:
+        self._engine = engine
+        self._seen = seen
+        self._notes = notes
+        self._look_again = look_again
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._attempts: dict[str, Backoff] = {}
+
+    def heal(self, members: Iterable[Container]) -> None:
+        """Begin what these containers of a group need."""
+        members = list(members)
+        plan = plan_healing(members, self._seen.stopping)
+        self._rest({c.id for c in members} - {a.container.id for a in plan})
+
+        for action in plan:
+            target = action.container
+            if action.verb is Verb.REPORT:
+                self._notes.say(Skipped(target.name, action.reason))
+            elif target.id not in self._tasks:
+                taking = self._take(action)
+                self._tasks[target.id] = asyncio.create_task(taking, name=f"heal {target.name}")
+
+    def forget(self, container_id: str) -> None:
+        """The container is gone."""
+        self._attempts.pop(container_id, None)
+
+    def close(self) -> None:
+        """Take no further step."""
+        for task in self._tasks.values():
+            task.cancel()
+
+    def _rest(self, healthy: Iterable[str]) -> None:
+        for container_id in healthy:
+            self._attempts.pop(container_id, None)
+
+    async def _take(self, action: Action) -> None:
+        target = action.container
+        try:
+            await asyncio.sleep(max(self._wait_of(target.id), action.delay))
+            if self._is_still_due(action):
+                log.info(
+                    "healing",
+                    container=target.name,
+                    verb=action.verb.value,
+                    reason=action.reason,
+                )
+                await self._do(action)
+        except EngineRefusedError as error:
+            self._notes.say(Skipped(target.name, f"it cannot be healed: {error.what}"))
+            await asyncio.sleep(_REFUSED_S)
+        except EngineError as error:
+            log.warning("healing failed, will try again", container=target.name, error=error.what)
+        finally:
+            self._tasks.pop(target.id, None)
+            self._look_again(target.id)
+
+    def _wait_of(self, container_id: str) -> float:
+        """Nothing at the first attempt."""
+        known = self._attempts.get(container_id)
+        if known is None:
+            self._attempts[container_id] = Backoff(0.5, 4.0)
+            return 0.0
+        return known.next()
+
+    def _is_still_due(self, action: Action) -> bool:
+        # Another event may have come meanwhile, or the user may have stopped it.
+        fresh = plan_healing(self._seen.members(action.container.group), self._seen.stopping)
+        wanted = (action.container.id, action.verb)
+        return any((a.container.id, a.verb) == wanted for a in fresh)
+
+    def _do(self, action: Action) -> Awaitable[None]:
+        target = action.container
+        if action.verb is Verb.START:
+            return self._engine.start(target.id)
+        if action.verb is Verb.STOP:
+            return self._engine.stop(target.id, action.grace)
+        return self._engine.restart(target.id, action.grace)

@@ -1,0 +1,57 @@
+"""Consul as the only place with state: services, workloads, config, history, tokens, the CA."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any
+
+from dockermesh.consul.client import ConsulClient
+from dockermesh.consul.settings import ConsulSettings
+from dockermesh.model.contract import KEY_TOKENS
+from dockermesh.registrar.consul_sink import ConsulSink
+from dockermesh.registrar.options import Options
+from dockermesh.registrar.registrar import Registrar
+from dockermesh.registrar.run import complete_options
+from dockermesh.registrar.start import NOT_YET, reach_engine
+from dockermesh.registry.consul.config_store import ConsulConfigStore
+from dockermesh.registry.consul.history_store import ConsulDocuments
+from dockermesh.registry.consul.joined import ConsulJoined
+from dockermesh.registry.consul.registry import ConsulRegistry
+from dockermesh.registry.consul.sealed_store import ConsulSealedStore
+from dockermesh.registry.protocols import Registry, Tls
+
+
+class ConsulBackend:
+    """`registrar` are the options of this host's registrar; None if it is a process of its own."""
+
+    name = "consul"
+
+    def __init__(self, settings: ConsulSettings, registrar: Options | None = None) -> None:
+        self._settings = settings
+        self._registrar = registrar
+        self.missing = NOT_YET if registrar is not None else ""
+        self.config = ConsulConfigStore(settings)
+        self.tokens = ConsulConfigStore(settings, KEY_TOKENS)
+        self.history = ConsulDocuments(settings)
+        self.sealed = ConsulSealedStore(settings)
+        self.joined = ConsulJoined(settings)
+
+    def registry(self, tls: Tls) -> Registry:
+        """Consul's catalog. Its checks are asked by Consul, or by a registrar."""
+        return ConsulRegistry(self._settings)
+
+    def registrar(self, tls: Tls) -> Coroutine[Any, Any, None] | None:
+        """This host's registrar, if it runs in this process."""
+        return self._register(self._registrar, tls) if self._registrar is not None else None
+
+    async def _register(self, options: Options, tls: Tls) -> None:
+        engine = await reach_engine(self._take_problem)
+        options = await complete_options(engine, options)
+        client = ConsulClient(self._settings)
+        try:
+            await Registrar(engine, ConsulSink(client, options.owner), options, tls=tls).run()
+        finally:
+            await client.close()
+
+    def _take_problem(self, problem: str) -> None:
+        self.missing = problem

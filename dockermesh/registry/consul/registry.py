@@ -1,0 +1,284 @@
+"""The bridge: follows Consul and publishes a new Catalog whenever something changed.
+
+Invariants: nothing is published before the whole catalog was read once, so a restarted control
+plane never takes anything away; what did not change is the same object as before; an outage changes
+nothing but `Catalog.degraded`. A lone change is published at once, further ones at most every 20
+ms.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from dockermesh.consul.client import ConsulClient
+from dockermesh.consul.settings import ConsulSettings
+from dockermesh.model.catalog import Catalog
+from dockermesh.model.contract import KEY_WORKLOADS, service_domain
+from dockermesh.model.service import Service
+from dockermesh.model.workload import Workload
+from dockermesh.registry.accept import accepted_names, quoted
+from dockermesh.registry.consul.assembly import Assembly, Instances
+from dockermesh.registry.consul.convert import convert_entries
+from dockermesh.registry.consul.follow import (
+    FewConnections,
+    Follower,
+    PerService,
+    Start,
+    refused_by_limit,
+)
+from dockermesh.registry.consul.guard import HOLD, DropGuard
+from dockermesh.registry.consul.watch import Outages, Watch
+from dockermesh.registry.consul.workloads import WorkloadRecords
+from dockermesh.registry.protocols import Publish
+
+# Seconds between two catalogs: a deployment changes many services in a row.
+_MIN_INTERVAL = 0.02
+# Connections for all that is no service: names, workloads, config, CA, tokens, writes.
+_RESERVE = 12
+# So often in a row is no hiccup any more.
+_REFUSALS = 3
+_NAMES = "the list of services"
+_WORKLOADS = "the workload records"
+_log = structlog.get_logger(__name__)
+
+
+class ConsulRegistry:
+    """Consul as a source of catalogs.
+
+    `budget` is how many services get a blocking query of their own; by default what Consul's limit
+    of connections leaves. With more services than that, few connections are used.
+    """
+
+    def __init__(self, settings: ConsulSettings, *, budget: int | None = None) -> None:
+        self._settings = settings
+        self._budget = budget
+        self._outages = Outages(settings.address, self._touch)
+        self._guard = DropGuard()
+        self._assembly = Assembly(service_domain(settings.domain))
+        self._records = WorkloadRecords()
+        self._workloads: Mapping[str, Workload] = {}
+        self._services: Mapping[str, Service] = {}
+        self._services_changed = True
+        self._unanswered: set[str] = {_NAMES, _WORKLOADS}
+        self._names: list[str] = []
+        self._follower: Follower | None = None
+        self._reported: dict[str, Any] = {}
+        self._dirty = asyncio.Event()
+        self._start: Start | None = None
+
+    @property
+    def problem(self) -> str:
+        """Why the catalog is out of date, or not there yet; empty when all is well."""
+        return self._outages.sentence
+
+    @property
+    def few_connections(self) -> bool:
+        """Whether there are too many services for a blocking query each."""
+        return isinstance(self._follower, FewConnections)
+
+    async def run(self, publish: Publish) -> None:
+        """Follow Consul until cancelled, handing each new catalog to `publish`."""
+        client = ConsulClient(self._settings)
+        if self._budget is None:
+            self._budget = client.capacity - _RESERVE
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._start = Start(
+                    client,
+                    tasks,
+                    self._outages,
+                    self._take_entries,
+                    self._take_reset,
+                    self._service_failed,
+                )
+                tasks.create_task(self._follow_names(client).run())
+                tasks.create_task(self._follow_workloads(client).run())
+                tasks.create_task(self._publish_changes(publish))
+        finally:
+            await client.close()
+
+    def _follow_names(self, client: ConsulClient) -> Watch:
+        async def fetch(index: int | None) -> Any:
+            return await client.catalog.services(index=index, wait=client.wait)
+
+        return Watch(_NAMES, fetch, self._take_names, self._outages, on_reset=self._take_reset)
+
+    def _follow_workloads(self, client: ConsulClient) -> Watch:
+        async def fetch(index: int | None) -> Any:
+            return await client.kv.get(KEY_WORKLOADS, index=index, wait=client.wait, recurse=True)
+
+        return Watch(
+            _WORKLOADS,
+            fetch,
+            self._take_workloads,
+            self._outages,
+            on_failure=lambda n, _: self._give_up(_WORKLOADS, n),
+        )
+
+    def _take_names(self, answer: Mapping[str, Any] | None) -> None:
+        names, skipped = accepted_names(answer or {})
+        for name, reason in skipped.items():
+            self._report(f"service {quoted(name)}", reason)
+
+        # Consul always lists its own servers; no name at all is a loss, not an empty mesh.
+        self._outages.note("names", "" if answer else _nothing_listed(self._settings.address))
+        known = set(self._names)
+        self._names = names
+        if _NAMES in self._unanswered:
+            self._unanswered.discard(_NAMES)
+            self._unanswered.update(names)
+
+        # A name that left will never be answered, and must not be waited for.
+        gone = known - set(names)
+        self._unanswered -= gone
+        self._choose_follower().update(names)
+        for name in sorted(gone):
+            self._offer(name, ())
+        self._touch()
+
+    def _choose_follower(self) -> Follower:
+        assert self._start is not None and self._budget is not None
+        # Beyond it Consul resets connections without a word, of whichever query is last.
+        few = len(self._names) > self._budget
+        if isinstance(self._follower, FewConnections) and not few:
+            few = len(self._names) > 0.8 * self._budget  # Not to and fro at the border.
+        if self._follower is not None and few == self.few_connections:
+            return self._follower
+        if self._follower is not None:
+            self._follower.stop()
+
+        if few:
+            _log.info(
+                "more services than connections to Consul, using few",
+                services=len(self._names),
+                budget=self._budget,
+            )
+
+        self._follower = FewConnections(self._start) if few else PerService(self._start)
+        return self._follower
+
+    def _take_entries(self, name: str, entries: Any) -> None:
+        converted = convert_entries(entries, allow_loopback=self._settings.allow_loopback)
+        self._report(f"service {quoted(name)}", converted.skipped)
+        self._answered(name)
+        self._offer(name, converted.instances)
+
+    def _take_workloads(self, items: Any) -> None:
+        self._workloads, skipped = self._records.update(items)
+        for key, reason in skipped.items():
+            self._report(f"workload record {quoted(key)}", reason)
+        self._answered(_WORKLOADS)
+        self._settle()
+        self._touch()
+
+    def _take_reset(self) -> None:
+        self._guard.registry_reset(time.monotonic())
+
+    def _service_failed(self, name: str, failures: int, error: BaseException) -> None:
+        self._give_up(name, failures)
+        if (
+            refused_by_limit(failures, error)
+            and not self._outages.is_failing(_NAMES)
+            and not self.few_connections
+        ):
+            # What Consul lets through is found out by trying: its limit is told nowhere.
+            healthy = sum(not self._outages.is_failing(f"service {n}") for n in self._names)
+            self._budget = int(healthy * 0.8)
+            _log.warning(
+                "Consul refuses connections beyond its limit per client",
+                watches=healthy,
+                budget=self._budget,
+            )
+            self._choose_follower().update(self._names)
+
+    def _give_up(self, key: str, failures: int) -> None:
+        """Do not let one thing that Consul refuses for good keep everything else from being
+        published.
+        """
+        if failures >= _REFUSALS and not self._outages.is_failing(_NAMES):
+            self._answered(key)
+
+    def _answered(self, key: str) -> None:
+        if key in self._unanswered:
+            self._unanswered.discard(key)
+            self._touch()
+
+    def _offer(self, name: str, instances: Instances) -> None:
+        self._announce(self._guard.offer(name, instances, self._workloads, time.monotonic()))
+
+    def _settle(self) -> None:
+        self._announce(self._guard.settle(self._workloads, time.monotonic()))
+
+    def _announce(self, accepted: list[tuple[str, Instances]]) -> None:
+        for name, instances in accepted:
+            if self._assembly.put(name, instances):
+                self._services_changed = True
+                self._touch()
+        sentence = (
+            "More than half of all endpoints vanished from Consul at once; they are kept for up to"
+            f" {HOLD:.0f} s."
+        )
+        self._outages.note("guard", sentence if self._guard.holding else "")
+
+    def _touch(self) -> None:
+        self._dirty.set()
+
+    def _report(self, about: str, reasons: Any) -> None:
+        if reasons and self._reported.get(about) != reasons:
+            _log.warning("left out of the mesh", what=about, reason=reasons)
+        if reasons:
+            self._reported[about] = reasons
+        else:
+            self._reported.pop(about, None)
+
+    async def _publish_changes(self, publish: Publish) -> None:
+        published: Catalog | None = None
+        while True:
+            await self._wait_for_change()
+            self._settle()
+            # A part of the catalog would take away what the proxies have of the rest.
+            if self._unanswered:
+                continue
+
+            catalog = self._snapshot()
+            if published is None or not _same(catalog, published):
+                published = catalog
+                try:
+                    publish(catalog)
+                except Exception:  # the reader's fault must not end the bridge
+                    _log.exception("a catalog could not be taken over")
+                await asyncio.sleep(_MIN_INTERVAL)
+
+    async def _wait_for_change(self) -> None:
+        due = self._guard.next_due()
+        try:
+            async with asyncio.timeout(None if due is None else max(0.0, due - time.monotonic())):
+                await self._dirty.wait()
+        except TimeoutError:
+            return
+        self._dirty.clear()
+
+    def _snapshot(self) -> Catalog:
+        if self._services_changed:
+            self._services = self._assembly.services()
+            self._services_changed = False
+        return Catalog(self._services, self._workloads, self._outages.sentence)
+
+
+def _same(one: Catalog, other: Catalog) -> bool:
+    # Each answer has all records, so equal mappings need not be the same object.
+    same_workloads = one.workloads is other.workloads or one.workloads == other.workloads
+    return one.services is other.services and same_workloads and one.degraded == other.degraded
+
+
+def _nothing_listed(address: str) -> str:
+    return (
+        f"Consul at {address} lists no services, not even its own: it lost its data, or the token"
+        ' of CONSUL_HTTP_TOKEN may not read them (service_prefix "" and node_prefix "" read).'
+    )

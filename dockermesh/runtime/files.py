@@ -1,0 +1,44 @@
+"""A file is replaced in one step: whoever reads it, or starts after a crash, finds the old one or
+the new one, and never half of either.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+PRIVATE = 0o600
+FOR_ALL = 0o644
+
+
+def replace_file(
+    path: Path, content: bytes, mode: int | None = None, *, is_durable: bool = False
+) -> None:
+    """Put `content` at `path`, with exactly `mode` (None: what the process gives new files).
+
+    `is_durable`: it is on the disk before the old one is gone, which costs some milliseconds.
+    Raises OSError, also if there is no such folder; the old file then stays.
+    """
+    # Beside it, as only a rename within one file system is one step; not by a fixed name, as two
+    # processes may write at once.
+    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
+
+    try:
+        _write(draft, content, mode, is_durable=is_durable)
+        draft.rename(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def _write(draft: Path, content: bytes, mode: int | None, *, is_durable: bool) -> None:
+    draft.unlink(missing_ok=True)
+    # Private from the first byte on: a mode that is set afterwards comes too late.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with os.fdopen(os.open(draft, flags, 0o666 if mode is None else mode), "wb") as file:
+        if mode is not None:
+            os.fchmod(file.fileno(), mode)
+        file.write(content)
+        if is_durable:
+            file.flush()
+            os.fsync(file.fileno())
