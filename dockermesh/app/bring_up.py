@@ -1,8 +1,8 @@
 """`up` and `down`: inject plus `docker compose up`, nothing hidden.
 
 The order is: load and inject (nothing is started if that fails), look for what would fail later
-(ports, engine), the mesh itself, the app, its Istio resources, and then wait until every proxy of
-the project accepted its configuration.
+(ports, engine), the images, the mesh itself, the app, its Istio resources, and then wait until
+every proxy of the project accepted its configuration.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from typing import Any
 
 from dockermesh.app.applying import Item
 from dockermesh.app.compose_failure import mesh_ports, reason, remedy
+from dockermesh.app.images.preparing import prepare_app, prepare_mesh
 from dockermesh.app.mesh_client import CONTAINER, MeshClient
 from dockermesh.app.mesh_files import mesh_file
 from dockermesh.app.subnets import overlaps
 from dockermesh.engine.compose import project_arguments, run_compose
 from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import EngineError, InputError, NotReadyError
-from dockermesh.inject import Images, Injection, PortMapping
+from dockermesh.inject import Injection, PortMapping
 
 MESH_PROJECT = "dockermesh"
 DEFAULT_NETWORK = "dockermesh"
@@ -37,14 +38,22 @@ _POLL_S = 0.1
 Say = Callable[[str], None]
 
 
+def _quiet(_: str) -> None:
+    return
+
+
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """What `up` is told beside the injected project. `timeout` is in seconds."""
+    """What `up` is told beside the injected project. `timeout` is in seconds, and starts when all
+    images are there.
+    """
 
     registry: str = "consul"
     timeout: float = 120.0
     resources: tuple[Item, ...] = ()
     build: bool = False
+    step: Say = _quiet
+    """Told of each step of a build or pull while it happens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +65,23 @@ class UpResult:
     changed: list[str] = field(default_factory=list)
 
 
+STATE_FIX = "name a folder that you may write: XDG_STATE_HOME=/path (or HOME)"
+
+
 def state_home() -> Path:
-    """Where generated projects are kept: $XDG_STATE_HOME/dockermesh."""
-    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    """Where generated projects are kept: $XDG_STATE_HOME/dockermesh.
+
+    Raises InputError for a user without a home.
+    """
+    try:
+        base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    except RuntimeError as error:
+        raise InputError("this user has no home folder", where="HOME", fix=STATE_FIX) from error
     return Path(base) / "dockermesh"
 
 
 def mesh_environment() -> dict[str, str]:
-    """The environment for `mesh_file`: an installed package has its sources in other places than a
-    checkout.
+    """The environment for `mesh_file`.
 
     The registrar gets the socket of the engine that this command talks to (a rootless one is not at
     the default place). Desktop's engine is in a virtual machine, where its socket is at the default
@@ -74,9 +91,8 @@ def mesh_environment() -> dict[str, str]:
     kind, _, path = found.get("DOCKER_HOST", "").partition("://")
     if kind == "unix" and sys.platform == "linux" and "/desktop/" not in path:
         found.setdefault("DOCKER_SOCK", path)
-    if mesh_file().parent.name == "_compose":
-        found.setdefault("DOCKERMESH_SOURCE", "../..")
-        found.setdefault("DOCKERMESH_IMAGES", "dockermesh/_compose/images")
+    # Its images are here when it is started; whatever the user's own setting, none is pulled then.
+    found["DOCKERMESH_PULL"] = "never"
     return found
 
 
@@ -86,17 +102,18 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
     Raises EngineError when Docker or Compose fails, InputError for a port that is taken,
     NotReadyError at the time-out.
     """
-    deadline = time.monotonic() + options.timeout
     project = str(injection.project["name"])
     engine = LocalEngine()
     before = _running(engine, project)
     _check_ports(engine, project, injection.ports)
     file = _save(project, text)
+    prepare_mesh(engine, options.registry, say, options.step)
     with ThreadPoolExecutor(2) as pool:
         # The app's images do not need the mesh: both are made ready side by side.
-        images = pool.submit(_prepare_images, engine, injection, file, options, say)
+        images = pool.submit(_prepare_app, engine, injection, file, options, say)
         _start_mesh(engine, mesh_network(injection), options, say)
         images.result()
+    deadline = time.monotonic() + options.timeout
     with _timed(say, f"app {project} started"):
         _start_app(engine, file, project, deadline)
     client = MeshClient(engine)
@@ -121,7 +138,10 @@ def bring_down(project: str, *, volumes: bool, say: Say) -> list[str]:
         with _timed(say, f"app {project} removed"):
             _compose(_down_arguments(project), ["down", *flags], f"remove {project}")
     saved = state_home() / project / "compose.yaml"
-    saved.unlink(missing_ok=True)
+    try:
+        saved.unlink(missing_ok=True)
+    except OSError as error:
+        say(f"{saved} stays: {error.strerror}")
     others = {
         c["Labels"].get("com.docker.compose.project", "")
         for c in engine.containers([ROLE_LABEL])
@@ -190,45 +210,30 @@ def _check_ports(engine: LocalEngine, project: str, ports: tuple[PortMapping, ..
 
 def _save(project: str, text: str) -> Path:
     folder = state_home() / project
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / "compose.yaml"
     draft = folder / ".compose.yaml.new"
-    draft.touch(mode=0o600)
-    draft.write_text(text)
-    draft.rename(file)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        draft.touch(mode=0o600)
+        draft.write_text(text)
+        draft.rename(file)
+    except OSError as error:
+        raise InputError(
+            f"the generated project cannot be written: {error.strerror}",
+            where=str(file),
+            fix=STATE_FIX,
+        ) from error
     return file
 
 
-def _prepare_images(
+def _prepare_app(
     engine: LocalEngine, injection: Injection, file: Path, options: UpOptions, say: Say
 ) -> None:
-    images = Images.from_environment(os.environ)
-    missing = [name for name in (images.pod, images.proxy) if not engine.has_image(name)]
-    if missing:
-        with _timed(say, "mesh images built"):
-            _compose(
-                ["-f", str(mesh_file()), "--profile", "build"],
-                ["build", "pod", "proxy"],
-                "build the mesh's images",
-            )
-    services = injection.project["services"]
-    builds = sorted(
-        name
-        for name, service in services.items()
-        if "build" in service
-        and (options.build or not engine.has_image(_image_of(injection, name, service)))
-    )
-    if builds:
-        with _timed(say, f"{len(builds)} app images built"):
-            _compose(
-                project_arguments([str(file)], str(injection.project["name"])),
-                ["build", *builds],
-                "build the app",
-            )
-
-
-def _image_of(injection: Injection, name: str, service: Mapping[str, Any]) -> str:
-    return str(service.get("image") or f"{injection.project['name']}-{name}")
+    start = time.monotonic()
+    project = injection.project
+    count = prepare_app(engine, project, file, build_all=options.build, step=options.step)
+    if count:
+        say(f"{count} app images ready ({time.monotonic() - start:.1f} s)")
 
 
 def mesh_network(injection: Injection) -> str:
@@ -273,7 +278,8 @@ def _start_mesh(engine: LocalEngine, network: str, options: UpOptions, say: Say)
         try:
             _compose(
                 [*files, "-p", MESH_PROJECT],
-                ["up", "-d", *flags, *services],
+                # Built already, from what is installed.
+                ["up", "-d", "--no-build", *flags, *services],
                 "start the mesh",
                 environment,
             )
@@ -290,7 +296,12 @@ def _start_app(engine: LocalEngine, file: Path, project: str, deadline: float) -
     arguments = project_arguments([str(file)], project)
     try:
         left = max(1.0, deadline - time.monotonic())
-        _compose(arguments, ["up", "-d", "--remove-orphans"], f"start {project}", timeout=left)
+        _compose(
+            arguments,
+            ["up", "-d", "--no-build", "--remove-orphans"],
+            f"start {project}",
+            timeout=left,
+        )
     except TimeoutError as error:
         missing = MeshClient(engine).readiness()
         if missing:

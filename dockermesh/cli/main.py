@@ -10,6 +10,7 @@ import sys
 
 import click
 
+from dockermesh import __version__
 from dockermesh.errors import DockermeshError
 
 VERBS = {
@@ -38,6 +39,7 @@ VERBS = {
     "render": "Print what a proxy is told, from files alone.",
     "control-plane": "Run the control plane (bridge, translation, xDS, CA, API).",
     "registrar": "Put this host's containers into Consul, and heal pods.",
+    "images": "List, build, pull, push and save the mesh's images.",
     "doctor": "Check the engine, Compose, images, ports and kernel; each failure with its fix.",
     "version": "Print versions.",
     "completion": "Print a shell completion script.",
@@ -82,6 +84,7 @@ class _LazyGroup(click.Group):
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="dockermesh", message="%(prog)s %(version)s")
 def root() -> None:
     """A service mesh for Docker and Compose: Envoy, Consul and Istio's API, without Kubernetes.
 

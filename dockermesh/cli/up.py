@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     default=120.0,
     show_default=True,
     metavar="S",
-    help="Seconds until everything must be in sync.",
+    help="Seconds until everything must be in sync, once the images are there.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(
@@ -90,11 +90,11 @@ def command(
     check(injection.project, project)
     if not quiet:
         report(injection)
-    say = _silent if quiet else _say
+    say, step = (_silent, _silent) if quiet else (_say, _step)
     result = bring_up(
         injection,
         to_yaml(injection.project),
-        UpOptions(registry=registry, timeout=timeout, resources=resources, build=build),
+        UpOptions(registry=registry, timeout=timeout, resources=resources, build=build, step=step),
         say,
     )
     _print(result, str(injection.project["name"]))
@@ -102,6 +102,10 @@ def command(
 
 def _say(line: str) -> None:
     click.echo(f"{click.style('✔', fg='green')} {line}", err=True)
+
+
+def _step(line: str) -> None:
+    click.echo(f"  {line}", err=True)
 
 
 def _silent(_: str) -> None:

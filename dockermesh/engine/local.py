@@ -37,6 +37,11 @@ class LocalEngine:
                 f"no Docker engine answers: {_reason(error)}", fix=START_DOCKER
             ) from error
 
+    @property
+    def sdk(self) -> Any:
+        """The SDK's client, for the other modules of engine/."""
+        return self._api
+
     def version(self) -> dict[str, Any]:
         """GET /version."""
         return dict(self._call(self._api.version))
