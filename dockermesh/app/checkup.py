@@ -5,56 +5,43 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
+from dockermesh.app.bring_up import STATE_FIX, state_home
 from dockermesh.app.compose_failure import mesh_ports
+from dockermesh.app.finding import Finding, Verdict
+from dockermesh.app.images.checks import check_folder, check_images
 from dockermesh.app.local_certificates import away_warning
 from dockermesh.app.mesh_client import CONTAINER, MeshClient
 from dockermesh.app.subnets import overlaps
 from dockermesh.engine.compose import OLDEST, compose_command, run_compose
 from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import DockermeshError
-from dockermesh.inject import Images
 
 OLDEST_ENGINE = (20, 10)
 _GATEWAY_PORT = "30080"
-
-
-class Verdict(StrEnum):
-    """How a check ended."""
-
-    OK = "ok"
-    WARNING = "warning"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check's outcome; `fix` is the next step when it is not ok."""
-
-    name: str
-    verdict: Verdict
-    detail: str
-    fix: str = ""
 
 
 def check_up() -> list[Finding]:
     """All findings. What needs the engine is left out when there is none, which is a finding
     itself.
     """
-    findings = [*_compose(), *_kernel()]
+    findings = [*_compose(), *_kernel(), *_state()]
     try:
         engine = LocalEngine()
     except DockermeshError as error:
         return [Finding("engine", Verdict.FAILED, error.what, error.fix), *findings]
-    for check in (_engine, _images, _mesh, _ports, _networks):
+    for check in (_engine, check_images, _mesh, _ports, _networks):
         try:
             findings += check(engine)
         except DockermeshError as error:
             findings.append(
-                Finding(check.__name__.strip("_"), Verdict.FAILED, error.what, error.fix)
+                Finding(
+                    check.__name__.removeprefix("check").strip("_"),
+                    Verdict.FAILED,
+                    error.what,
+                    error.fix,
+                )
             )
     return findings
 
@@ -114,15 +101,11 @@ def _kernel() -> Iterator[Finding]:
         )
 
 
-def _images(engine: LocalEngine) -> Iterator[Finding]:
-    images = Images.from_environment(os.environ)
-    for name in (images.pod, images.proxy):
-        if engine.has_image(name):
-            yield Finding("image", Verdict.OK, name)
-        else:
-            yield Finding(
-                "image", Verdict.WARNING, f"{name} is not here yet", "`dockermesh up` builds it"
-            )
+def _state() -> Iterator[Finding]:
+    try:
+        yield check_folder(state_home(), STATE_FIX)
+    except DockermeshError as error:
+        yield Finding("state", Verdict.FAILED, error.what, error.fix)
 
 
 def _mesh(engine: LocalEngine) -> Iterator[Finding]:

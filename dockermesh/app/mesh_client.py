@@ -20,7 +20,7 @@ CONTAINER = "dockermesh-control-plane"
 TOKEN_FILE = "/var/lib/dockermesh/api.token"
 _PROBE_S = 3.0
 """Whoever asks whether it is ready asks again; a control plane that hangs must not hold them up."""
-_UP = "run `dockermesh up`, or `docker compose -f compose/mesh.yaml up -d`"
+_UP = "run `dockermesh up`"
 
 
 class ApiError(DockermeshError):

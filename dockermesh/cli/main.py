@@ -44,6 +44,7 @@ VERBS = {
     "version": "Print versions.",
     "completion": "Print a shell completion script.",
 }
+_OS_FIX = "see that the file may be read and written, and that its disk has room"
 ALIASES = {"pc": "proxy-config"}
 """istioctl's `ps` is `proxy-status` here: `dockermesh ps` lists workloads, as Compose's does
 containers.
@@ -119,6 +120,11 @@ def main(args: list[str] | None = None) -> None:
     except BrokenPipeError:
         # The reader of our output went away (`| head`): end quietly, as other tools do.
         sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:
+        # What no part of ours foresaw, as a disk that is full or a file that is not the user's.
+        place = str(error.filename or "")
+        report(DockermeshError(error.strerror or str(error), where=place, fix=_OS_FIX))
         sys.exit(1)
 
 

@@ -19,6 +19,9 @@ from dockermesh.errors import EngineError
 START_DOCKER = (
     "start Docker (on Debian: `systemctl start docker`), or set DOCKER_HOST to where it listens"
 )
+JOIN_GROUP = (
+    "`sudo usermod -aG docker $USER`, then log in again; or DOCKER_HOST, for another engine"
+)
 
 
 class LocalEngine:
@@ -34,7 +37,7 @@ class LocalEngine:
             )
         except (docker.errors.DockerException, requests.RequestException, OSError) as error:
             raise EngineError(
-                f"no Docker engine answers: {_reason(error)}", fix=START_DOCKER
+                f"no Docker engine answers: {_reason(error)}", fix=start_fix(error)
             ) from error
 
     @property
@@ -127,8 +130,15 @@ class LocalEngine:
             ) from error
 
 
+def start_fix(error: Exception) -> str:
+    """What to do when the engine's socket cannot be used."""
+    return JOIN_GROUP if "Permission denied" in str(error) else START_DOCKER
+
+
 def _reason(error: Exception) -> str:
     text = str(error)
+    if "Permission denied" in text:
+        return "this user may not use its socket (permission denied)"
     return (
         "connection refused, or no such socket"
         if "FileNotFoundError" in text or "refused" in text

@@ -100,7 +100,8 @@ def _make(store: ImageStore, refused: str, step: Say) -> None:
     lacking = next(_lacking(), "")
     if lacking:
         raise EngineError(f"no image to build on: {refused}; {lacking}", fix=WAYS_OUT)
-    step(f"{refused.splitlines()[0]}; making {OWN_BASE} with debootstrap (a minute)")
+    step(f"{refused.splitlines()[0][:150]}")
+    step(f"making {OWN_BASE} with debootstrap (a minute)")
     mirror = debian_mirror(os.environ)
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="dockermesh-") as folder:
         target = Path(folder) / "base.tar"

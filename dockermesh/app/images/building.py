@@ -91,8 +91,12 @@ def run_build(arguments: Sequence[str], doing: str, environ: Mapping[str, str], 
 
 
 def _steps(step: Say) -> Callable[[str], None]:
+    told: set[str] = set()  # BuildKit says a step's name again when another one spoke meanwhile
+
     def on_line(line: str) -> None:
-        if text := build_step(line):
+        text = build_step(line)
+        if text and text not in told:
+            told.add(text)
             step(text)
 
     return on_line
