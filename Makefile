@@ -36,8 +36,9 @@ docs: ## the documentation's site, in build/docs; a broken link fails
 bench: setup ## measures, side by side in one run
 	@$(with_base) for run in bench/*/run.py; do python "$$run" || exit 1; done
 
-images: ## the images of the mesh
+images: ## the images of the mesh; PUSH=registry/prefix pushes them, too
 	@scripts/setup venv engine compose images
+	@$(with_base) [ -z "$(PUSH)" ] || dockermesh images push "$(PUSH)"
 
 update: ## renews the lock files: the newest of everything in range
 	@scripts/setup venv

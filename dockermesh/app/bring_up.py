@@ -1,8 +1,8 @@
 """`up` and `down`: inject plus `docker compose up`, nothing hidden.
 
 The order is: load and inject (nothing is started if that fails), look for what would fail later
-(ports, engine), the mesh itself, the app, its Istio resources, and then wait until every proxy of
-the project accepted its configuration.
+(ports, engine), the images, the mesh itself, the app, its Istio resources, and then wait until
+every proxy of the project accepted its configuration.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dockermesh.app.engine_record import folder_of, forget, record_of, remember
 from dockermesh.app.engine_socket import check_socket, socket_on_host
 from dockermesh.app.gateway_urls import gateway_urls, published_host
 from dockermesh.app.host_ports import check_ports
+from dockermesh.app.images.preparing import prepare_app, prepare_mesh
 from dockermesh.app.mesh_client import MeshClient
 from dockermesh.app.mesh_files import mesh_file
 from dockermesh.app.route import SEE_LOGS
@@ -29,7 +30,7 @@ from dockermesh.app.subnets import overlaps
 from dockermesh.engine.compose import project_arguments, run_compose
 from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import EngineError, InputError, NotReadyError
-from dockermesh.inject import Images, Injection
+from dockermesh.inject import Injection
 from dockermesh.model.contract import CONTROL_PLANE_CONTAINER
 from dockermesh.model.setup import SET_DOCKER_SOCK
 
@@ -42,14 +43,22 @@ _POLL_S = 0.1
 Say = Callable[[str], None]
 
 
+def _quiet(_: str) -> None:
+    return
+
+
 @dataclass(frozen=True, slots=True)
 class UpOptions:
-    """What `up` is told beside the injected project. `timeout` is in seconds."""
+    """What `up` is told beside the injected project. `timeout` is in seconds, and starts when all
+    images are there.
+    """
 
     registry: str = "consul"
     timeout: float = 120.0
     resources: tuple[Item, ...] = ()
     build: bool = False
+    step: Say = _quiet
+    """Told of each step of a build or pull while it happens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +70,26 @@ class UpResult:
     changed: list[str] = field(default_factory=list)
 
 
+STATE_FIX = "name a folder that you may write: XDG_STATE_HOME=/path (or HOME)"
+
+
 def state_home() -> Path:
-    """Where generated projects are kept: $XDG_STATE_HOME/dockermesh."""
-    base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    """Where generated projects are kept: $XDG_STATE_HOME/dockermesh.
+
+    Raises InputError for a user without a home.
+    """
+    try:
+        base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    except RuntimeError as error:
+        raise InputError("this user has no home folder", where="HOME", fix=STATE_FIX) from error
     return Path(base) / "dockermesh"
 
 
 def mesh_environment() -> dict[str, str]:
-    """The environment for `mesh_file`: an installed package has its sources in other places than a
-    checkout.
-    """
+    """The environment for `mesh_file`."""
     found = dict(os.environ)
-    if mesh_file().parent.name == "_compose":
-        found.setdefault("DOCKERMESH_SOURCE", "../..")
-        found.setdefault("DOCKERMESH_IMAGES", "dockermesh/_compose/images")
+    # Its images are here when it is started; whatever the user's own setting, none is pulled then.
+    found["DOCKERMESH_PULL"] = "never"
     return found
 
 
@@ -84,17 +99,18 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
     Raises EngineError when Docker or Compose fails, InputError for a port that is taken,
     NotReadyError at the time-out.
     """
-    deadline = time.monotonic() + options.timeout
     project = str(injection.project["name"])
     engine = LocalEngine()
     before = _running(engine, project)
     check_ports(engine, project, injection.ports)
     file = _save(engine, project, text)
+    prepare_mesh(engine, options.registry, say, options.step)
     with ThreadPoolExecutor(2) as pool:
         # The app's images do not need the mesh: both are made ready side by side.
-        images = pool.submit(_prepare_images, engine, injection, file, options, say)
+        images = pool.submit(_prepare_app, engine, injection, file, options, say)
         _start_mesh(engine, mesh_network(injection), options, say)
         images.result()
+    deadline = time.monotonic() + options.timeout
     with _timed(say, f"app {project} started"):
         _start_app(engine, file, project, deadline)
     client = MeshClient(engine)
@@ -119,7 +135,11 @@ def bring_down(project: str, *, volumes: bool, say: Say) -> list[str]:
     if removed:
         with _timed(say, f"app {project} removed"):
             _compose(_down_arguments(engine, project), ["down", *flags], f"remove {project}")
-    forget(folder_of(state_home(), record_of(engine, project)))
+    folder = folder_of(state_home(), record_of(engine, project))
+    try:
+        forget(folder)
+    except OSError as error:
+        say(f"{folder} stays: {error.strerror}")
     others = {
         c["Labels"].get("com.docker.compose.project", "")
         for c in engine.containers([ROLE_LABEL])
@@ -152,46 +172,32 @@ def _down_arguments(engine: LocalEngine, project: str) -> list[str]:
 def _save(engine: LocalEngine, project: str, text: str) -> Path:
     record = record_of(engine, project)
     folder = folder_of(state_home(), record)
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / "compose.yaml"
     draft = folder / ".compose.yaml.new"
-    draft.touch(mode=0o600)
-    draft.write_text(text)
-    draft.rename(file)
-    remember(folder, record)
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        draft.touch(mode=0o600)
+        draft.write_text(text)
+        draft.rename(file)
+        remember(folder, record)
+    except OSError as error:
+        raise InputError(
+            f"the generated project cannot be written: {error.strerror}",
+            where=str(file),
+            fix=STATE_FIX,
+        ) from error
     return file
 
 
-def _prepare_images(
+def _prepare_app(
     engine: LocalEngine, injection: Injection, file: Path, options: UpOptions, say: Say
 ) -> None:
-    images = Images.from_environment(os.environ)
-    missing = [name for name in (images.pod, images.proxy) if not engine.has_image(name)]
-    if missing:
-        with _timed(say, "mesh images built"):
-            _compose(
-                ["-f", str(mesh_file()), "--profile", "build"],
-                ["build", "pod", "proxy"],
-                "build the mesh's images",
-            )
-    services = injection.project["services"]
-    builds = sorted(
-        name
-        for name, service in services.items()
-        if "build" in service
-        and (options.build or not engine.has_image(_image_of(injection, name, service)))
-    )
-    if builds:
-        with _timed(say, f"{len(builds)} app images built"):
-            _compose(
-                project_arguments([str(file)], str(injection.project["name"])),
-                ["build", *builds],
-                "build the app",
-            )
-
-
-def _image_of(injection: Injection, name: str, service: Mapping[str, Any]) -> str:
-    return str(service.get("image") or f"{injection.project['name']}-{name}")
+    start = time.monotonic()
+    project = injection.project
+    count = prepare_app(engine, project, file, build_all=options.build, step=options.step)
+    if count:
+        say(f"{count} app images ready ({time.monotonic() - start:.1f} s)")
 
 
 def mesh_network(injection: Injection) -> str:
@@ -237,7 +243,8 @@ def _start_mesh(engine: LocalEngine, network: str, options: UpOptions, say: Say)
         try:
             _compose(
                 [*files, "-p", MESH_PROJECT],
-                ["up", "-d", *flags, *services],
+                # Built already, from what is installed.
+                ["up", "-d", "--no-build", *flags, *services],
                 "start the mesh",
                 environment,
             )
@@ -255,7 +262,12 @@ def _start_app(engine: LocalEngine, file: Path, project: str, deadline: float) -
     arguments = project_arguments([str(file)], project)
     try:
         left = max(1.0, deadline - time.monotonic())
-        _compose(arguments, ["up", "-d", "--remove-orphans"], f"start {project}", timeout=left)
+        _compose(
+            arguments,
+            ["up", "-d", "--no-build", "--remove-orphans"],
+            f"start {project}",
+            timeout=left,
+        )
     except TimeoutError as error:
         missing = MeshClient(engine).readiness()
         if missing:

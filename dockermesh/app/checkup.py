@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
-from dockermesh.app.bring_up import state_home
+from dockermesh.app.bring_up import STATE_FIX, state_home
 from dockermesh.app.compose_failure import mesh_ports
 from dockermesh.app.engine_limits import limits_of
 from dockermesh.app.engine_record import elsewhere, record_of
 from dockermesh.app.engine_socket import socket_on_host
+from dockermesh.app.finding import Finding, Verdict
 from dockermesh.app.host_ports import HostPorts
+from dockermesh.app.images.checks import check_folder, check_images
 from dockermesh.app.local_certificates import away_warning
 from dockermesh.app.mesh_client import MeshClient
 from dockermesh.app.route import SEE_LOGS
@@ -22,36 +22,17 @@ from dockermesh.engine.compose import OLDEST, compose_command, run_compose
 from dockermesh.engine.local import LocalEngine
 from dockermesh.engine.versions import COMPOSE, ENGINE, VersionRange, parse_version
 from dockermesh.errors import DockermeshError
-from dockermesh.inject import Images
 from dockermesh.model.contract import CONTROL_PLANE_CONTAINER
 
 OLDEST_ENGINE = (20, 10)
 _GATEWAY_PORT = "30080"
 
 
-class Verdict(StrEnum):
-    """How a check ended."""
-
-    OK = "ok"
-    WARNING = "warning"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One check's outcome; `fix` is the next step when it is not ok."""
-
-    name: str
-    verdict: Verdict
-    detail: str
-    fix: str = ""
-
-
 def check_up() -> list[Finding]:
     """All findings. What needs the engine is left out when there is none, which is a finding
     itself.
     """
-    findings = list(_compose())
+    findings = [*_compose(), *_state()]
     try:
         engine = LocalEngine()
     except DockermeshError as error:
@@ -60,12 +41,17 @@ def check_up() -> list[Finding]:
         return [failed, *findings, *_kernel()]
     if engine.address.is_socket:
         findings += _kernel()  # of another host's kernel, nothing is known here
-    for check in (_engine, _where, _images, _mesh, _ports, _networks):
+    for check in (_engine, _where, check_images, _mesh, _ports, _networks):
         try:
             findings += check(engine)
         except DockermeshError as error:
             findings.append(
-                Finding(check.__name__.strip("_"), Verdict.FAILED, error.what, error.fix)
+                Finding(
+                    check.__name__.removeprefix("check").strip("_"),
+                    Verdict.FAILED,
+                    error.what,
+                    error.fix,
+                )
             )
     return findings
 
@@ -150,15 +136,11 @@ def _kernel() -> Iterator[Finding]:
         )
 
 
-def _images(engine: LocalEngine) -> Iterator[Finding]:
-    images = Images.from_environment(os.environ)
-    for name in (images.pod, images.proxy):
-        if engine.has_image(name):
-            yield Finding("image", Verdict.OK, name)
-        else:
-            yield Finding(
-                "image", Verdict.WARNING, f"{name} is not here yet", "`dockermesh up` builds it"
-            )
+def _state() -> Iterator[Finding]:
+    try:
+        yield check_folder(state_home(), STATE_FIX)
+    except DockermeshError as error:
+        yield Finding("state", Verdict.FAILED, error.what, error.fix)
 
 
 def _mesh(engine: LocalEngine) -> Iterator[Finding]:

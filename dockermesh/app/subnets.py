@@ -35,8 +35,8 @@ def overlaps(
             if own not in subnets and any(_overlap(wanted, _network(subnet)) for subnet in found):
                 more = " and DOCKER_GATEWAY" if variable == ENV_SUBNET else ""
                 fix = (
-                    f"`docker network rm {name}` if nothing needs it, or set {variable}{more} (see"
-                    " compose/mesh.yaml)"
+                    f"`docker network rm {name}` if nothing needs it, or set {variable}{more}"
+                    f" (now {default})"
                 )
                 yield f"network {name} has {', '.join(found)}, which the network {own} needs", fix
 

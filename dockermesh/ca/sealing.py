@@ -145,8 +145,8 @@ def private_bytes(file: Path, what: str, *, is_ours: bool) -> bytes:
         fix = "restore the file from a backup; without it the CA cannot be opened"
         if isinstance(error, PermissionError):
             fix = (
-                "give it to the user that runs the control plane (in compose/mesh.yaml root,"
-                " without capabilities)"
+                "give it to the user that runs the control plane (in the mesh's container"
+                " root, without capabilities)"
             )
         raise AuthorityError(
             f"{what} cannot be read: {error.strerror}", where=str(file), fix=fix

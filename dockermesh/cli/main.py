@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import click
 
+from dockermesh import __version__
 from dockermesh.errors import DockermeshError
 
 VERBS = {
@@ -41,10 +42,12 @@ VERBS = {
     "render": "Print what a proxy is told, from files alone.",
     "control-plane": "Run the control plane (bridge, translation, xDS, CA, API).",
     "registrar": "Put this host's containers into Consul, and heal pods.",
+    "images": "List, build, pull, push and save the mesh's images.",
     "doctor": "Check the engine, Compose, images, ports and kernel; each failure with its fix.",
     "version": "Print versions.",
     "completion": "Print a shell completion script.",
 }
+_OS_FIX = "see that the file may be read and written, and that its disk has room"
 ALIASES = {"pc": "proxy-config"}
 """istioctl's `ps` is `proxy-status` here: `dockermesh ps` lists workloads, as Compose's does
 containers.
@@ -85,6 +88,7 @@ class _LazyGroup(click.Group):
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="dockermesh", message="%(prog)s %(version)s")
 @click.option(
     "-H",
     "--host",
@@ -143,6 +147,11 @@ def main(args: list[str] | None = None, *, before: Callable[[], list[str]] | Non
     except BrokenPipeError:
         # The reader of our output went away (`| head`): end quietly, as other tools do.
         sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:
+        # What no part of ours foresaw, as a disk that is full or a file that is not the user's.
+        place = str(error.filename or "")
+        report(DockermeshError(error.strerror or str(error), where=place, fix=_OS_FIX))
         sys.exit(1)
 
 

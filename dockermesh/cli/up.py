@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     default=120.0,
     show_default=True,
     metavar="S",
-    help="Seconds until everything must be in sync.",
+    help="Seconds until everything must be in sync, once the images are there.",
 )
 @output_option("table", "json")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -105,11 +105,11 @@ def command(
     )
     for warning in check_paths(LocalEngine(), paths):
         click.echo(f"warning: {warning}", err=True)
-    say = _silent if quiet else _say
+    say, step = (_silent, _silent) if quiet else (_say, _step)
     result = bring_up(
         injection,
         to_yaml(injection.project),
-        UpOptions(registry=registry, timeout=timeout, resources=resources, build=build),
+        UpOptions(registry=registry, timeout=timeout, resources=resources, build=build, step=step),
         say,
     )
     if output == "json":
@@ -128,6 +128,10 @@ def _tell_untested() -> None:
 
 def _say(line: str) -> None:
     click.echo(f"{click.style('✔', fg='green')} {line}", err=True)
+
+
+def _step(line: str) -> None:
+    click.echo(f"  {line}", err=True)
 
 
 def _silent(_: str) -> None:

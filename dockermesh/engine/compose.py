@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -107,6 +107,31 @@ def run_compose(
         if working == command:
             return done
         command = working
+
+
+def stream_compose(
+    arguments: Sequence[str], on_line: Callable[[str], None], *, env: Mapping[str, str]
+) -> tuple[int, list[str]]:
+    """Run `docker compose ARGUMENTS` and hand on each line while it is written, of both streams:
+    BuildKit tells its steps on the one or the other, by Compose's version.
+
+    Returns the exit status and all lines. There is no time limit.
+    """
+    command = [*compose_command(env), "--progress", "plain", *arguments]
+    lines: list[str] = []
+    with subprocess.Popen(
+        command,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as running:
+        for line in running.stdout or ():
+            lines.append(line.rstrip())
+            on_line(lines[-1])
+    return running.returncode, lines
 
 
 def project_arguments(

@@ -20,6 +20,9 @@ START_DOCKER = (
     "start Docker (on Debian: `systemctl start docker`), or set DOCKER_HOST to where it listens"
 )
 REACH_DOCKER = "`docker info` tells more; `docker context ls` lists the engines that you know"
+JOIN_GROUP = (
+    "`sudo usermod -aG docker $USER`, then log in again; or DOCKER_HOST, for another engine"
+)
 _TIMEOUT_S = 60
 _STDERR = 2
 _FRAME = struct.Struct(">BxxxL")
@@ -49,13 +52,18 @@ class LocalEngine:
             raise EngineError(
                 f"no Docker engine answers: {_reason(error)}",
                 where=str(self.address),
-                fix=START_DOCKER if self.address.is_socket else REACH_DOCKER,
+                fix=start_fix(error) if self.address.is_socket else REACH_DOCKER,
             ) from error
 
     @property
     def url(self) -> str:
         """Where the engine is: `unix:///var/run/docker.sock`, `tcp://docker:2376`, `ssh://host`."""
         return self.address.url
+
+    @property
+    def sdk(self) -> Any:
+        """The SDK's client, for the other modules of engine/."""
+        return self._api
 
     def version(self) -> dict[str, Any]:
         """GET /version."""
@@ -219,10 +227,17 @@ def _failed(error: Exception) -> EngineError:
     return EngineError(f"the engine failed: {_reason(error)}", fix="see the engine's log")
 
 
+def start_fix(error: Exception) -> str:
+    """What to do when the engine's socket cannot be used."""
+    return JOIN_GROUP if "Permission denied" in str(error) else START_DOCKER
+
+
 def _reason(error: Exception) -> str:
     text = str(error)
     if "ssh: " in text:
         return text[text.index("ssh: ") :].rstrip("')")
+    if "Permission denied" in text:
+        return "this user may not use its socket (permission denied)"
     return (
         "connection refused, or no such socket"
         if "FileNotFoundError" in text or "refused" in text

@@ -4,8 +4,20 @@ Invariant: everything here is pure; loading projects is `engine/`'s, files and t
 `cli/`'s.
 """
 
-from dockermesh.inject.images import Images
+from dockermesh.inject.images import ENVOY_VERSION, TAGS, Images, is_ours, reference, variable
 from dockermesh.inject.options import Injection, InjectOptions, Notice, PortMapping
 from dockermesh.inject.project import inject_project
 
-__all__ = ["Images", "InjectOptions", "Injection", "Notice", "PortMapping", "inject_project"]
+__all__ = [
+    "ENVOY_VERSION",
+    "TAGS",
+    "Images",
+    "InjectOptions",
+    "Injection",
+    "Notice",
+    "PortMapping",
+    "inject_project",
+    "is_ours",
+    "reference",
+    "variable",
+]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Set
 from typing import Any
 
 from dockermesh.inject import names
-from dockermesh.inject.images import Images
+from dockermesh.inject.images import Images, image_keys
 from dockermesh.inject.plan import Meshed, Plan
 from dockermesh.inject.references import links, rewritten
 from dockermesh.inject.settings import EXTENSION, string_map
@@ -88,8 +88,7 @@ def pod_base(
     image: str,
 ) -> Service:
     """What the pods of sidecars and gateways have in common."""
-    return {
-        "image": image,
+    return image_keys(image) | {
         "environment": {
             ENV_KIND: kind.value,
             ENV_NAMESPACE: namespace,
@@ -139,8 +138,7 @@ def proxy(
     One with `patience` (a duration of Compose's) goes on serving when it is told to stop: until the
     registrar ends it, or for that long.
     """
-    made: Service = {
-        "image": images.proxy,
+    made: Service = image_keys(images.proxy) | {
         "command": [
             "envoy",
             "-c",

@@ -4,14 +4,15 @@ out of reach.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from dockermesh import __version__
-from dockermesh.inject.images import Images
+from dockermesh.app.images.base import OWN_BASE
+from dockermesh.inject.images import TAGS, Images, reference, variable
 
 ROOT = Path(__file__).parents[3]
 
@@ -24,17 +25,25 @@ def mesh() -> dict[str, Any]:
 
 
 def default_of(interpolation: str) -> str:
-    """`x` of `${NAME:-x}`."""
-    return interpolation.partition(":-")[2].removesuffix("}")
+    """`x/y` of `${NAME:-${OTHER:-x}/y}`."""
+    inner = re.sub(r"\$\{\w+:-([^{}$]*)\}", r"\1", interpolation)
+    return inner if inner == interpolation else default_of(inner)
 
 
-def test_image_tags_are_those_the_generator_writes(mesh: dict[str, Any]) -> None:
-    services = mesh["services"]
-    assert (
-        default_of(services["control-plane"]["image"]) == f"dockermesh/control-plane:{__version__}"
-    )
-    assert default_of(services["pod"]["image"]) == Images().pod
-    assert default_of(services["proxy"]["image"]) == Images().proxy
+@pytest.mark.parametrize("name", list(TAGS))
+def test_images_are_called_as_the_command_line_calls_them(mesh: dict[str, Any], name: str) -> None:
+    image = mesh["services"][name]["image"]
+    assert default_of(image) == reference(name, {})
+    assert f"${{{variable(name)}:-" in image and "${DOCKERMESH_IMAGES_FROM:-" in image
+
+
+@pytest.mark.parametrize("name", list(TAGS))
+def test_no_registry_is_asked_for_names_that_nobody_owns(mesh: dict[str, Any], name: str) -> None:
+    assert default_of(mesh["services"][name]["pull_policy"]) == "never"
+
+
+def test_base_script_keeps_the_name_that_the_command_line_looks_for() -> None:
+    assert OWN_BASE in (ROOT / "compose/images/debian-base").read_text()
 
 
 def test_envoy_is_built_in_the_version_of_its_tag() -> None:

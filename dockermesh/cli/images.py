@@ -1,0 +1,149 @@
+"""`dockermesh images`: the mesh's own images: which there are, and how they get elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dockermesh.cli.options import output_option
+
+if TYPE_CHECKING:
+    from dockermesh.engine.image_store import ImageStore
+
+_quiet = click.option("-q", "--quiet", is_flag=True, help="No progress.")
+
+
+@click.group(name="images")
+def command() -> None:
+    """List, build, pull, push and save the mesh's images.
+
+    `up` builds what is missing, or with DOCKERMESH_IMAGES_FROM=registry/prefix pulls it; these are
+    for registries and for engines without a network (`save` here, `docker load -i` there).
+    """
+
+
+@command.command(name="list")
+@output_option("text", "json")
+def list_images(output: str) -> None:
+    """Show each image's reference, and what the engine has of it."""
+    import os
+
+    from dockermesh.app.images.mesh_images import mesh_images
+
+    store = _store()
+    rows = [
+        {
+            "name": image.name,
+            "image": image.reference,
+            "state": image.state.value,
+            "digest": store.digest(image.reference),
+        }
+        for image in mesh_images(store, os.environ)
+    ]
+    if output == "json":
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        line = f"{row['name']:<14} {row['image']:<40} {row['state']} {row['digest']}"
+        click.echo(line.rstrip())
+
+
+@command.command()
+@_quiet
+def build(quiet: bool) -> None:
+    """Build all of them from the package that is installed."""
+    from dockermesh.app.images.building import build as run
+    from dockermesh.inject import TAGS, reference
+
+    run(_store(), list(TAGS), _step(quiet))
+    for name in TAGS:
+        click.echo(reference(name, {}))
+
+
+@command.command()
+@_quiet
+def fetch(quiet: bool) -> None:
+    """Download what the builds need, and print the folder that has it."""
+    from dockermesh.app.images.building import fetch as run
+    from dockermesh.inject import TAGS
+
+    click.echo(run(_store(), list(TAGS), _step(quiet)))
+
+
+@command.command()
+@_quiet
+def pull(quiet: bool) -> None:
+    """Pull those that DOCKERMESH_IMAGES_FROM or DOCKERMESH_*_IMAGE name; print their digests."""
+    import os
+
+    from dockermesh.app.images.mesh_images import mesh_images
+    from dockermesh.app.images.preparing import pull as run
+    from dockermesh.errors import UsageError
+
+    store = _store()
+    named = [image for image in mesh_images(store, os.environ) if not image.is_ours]
+    if not named:
+        raise UsageError(
+            "no registry is named, and ours are on none",
+            fix="DOCKERMESH_IMAGES_FROM=registry/prefix dockermesh images pull",
+        )
+    run(named, store, click.echo, _step(quiet))
+
+
+@command.command()
+@click.argument("prefix", metavar="REGISTRY/PREFIX")
+@_quiet
+def push(prefix: str, quiet: bool) -> None:
+    """Push all four to a registry of yours, under the tags of this version; print their digests.
+
+    What DOCKERMESH_IMAGES_FROM=REGISTRY/PREFIX then takes. Missing ones are built first.
+    """
+    from dockermesh.app.images.building import ensure
+    from dockermesh.inject import TAGS, reference
+    from dockermesh.inject.images import REGISTRY_VARIABLE
+
+    store, step = _store(), _step(quiet)
+    ensure(store, step)
+    for name in TAGS:
+        target = reference(name, {REGISTRY_VARIABLE: prefix})
+        step(f"pushing {target}")
+        click.echo(f"{target} {store.push(reference(name, {}), target)}")
+
+
+@command.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@_quiet
+def save(file: Path, quiet: bool) -> None:
+    """Write all four into a tar, for `docker load -i FILE` on another engine."""
+    from dockermesh.app.images.building import ensure
+    from dockermesh.errors import InputError
+    from dockermesh.inject import TAGS, reference
+
+    store = _store()
+    ensure(store, _step(quiet))
+    try:
+        with file.open("wb") as target:
+            store.save([reference(name, {}) for name in TAGS], target)
+    except OSError as error:
+        raise InputError(
+            f"it cannot be written: {error.strerror}", where=str(file), fix="name another file"
+        ) from error
+
+
+def _store() -> ImageStore:
+    from dockermesh.engine.image_store import ImageStore
+    from dockermesh.engine.local import LocalEngine
+
+    return ImageStore(LocalEngine())
+
+
+def _step(quiet: bool) -> Callable[[str], None]:
+    def tell(line: str) -> None:
+        if not quiet:
+            click.echo(f"  {line}", err=True)
+
+    return tell
