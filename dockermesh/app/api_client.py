@@ -1,53 +1,60 @@
-"""The command line's way to the config API: of this host's mesh, or of the one that the environment
-names.
+"""The command line's way to the config API: of the mesh on the engine, or of the one that the
+environment names.
 
 `DOCKERMESH_API` (a URL), `DOCKERMESH_TOKEN` and `DOCKERMESH_CA` (a file) name another control
-plane; without them the container of this host is asked, and its token read through the engine.
-Invariant: a token leaves this host over TLS only.
+plane; without them it is the one that the engine runs. Invariant: a token leaves this host over TLS
+or through the engine only.
 """
 
 from __future__ import annotations
 
-import http.client
 import json
+import socket
 import ssl
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from dockermesh.app.mesh_client import CONTAINER, TOKEN_FILE, ApiError
+from dockermesh.app.mesh_client import ApiError
+from dockermesh.app.route import SERVER_NAME, Channel, Dial, Route
 from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import InputError, NotReadyError, UsageError
 from dockermesh.kubeapi.served import Served
 from dockermesh.model import API_PORT
+from dockermesh.model.contract import ENV_API, ENV_CA, ENV_TOKEN
 
 MANAGER = "dockermesh"
-SERVER_NAME = "localhost"
-"""The name in the API's certificate: its address differs from host to host."""
-_ROOT_FILE = "/etc/dockermesh/trust/root.pem"
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+_WAIT_S = 30.0
 _UP = "run `dockermesh up`, or name another control plane in DOCKERMESH_API"
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where the config API is, and what it takes to use it."""
+    """Where the config API is, and what it takes to use it.
+
+    `dial` connects to the API of the engine's mesh, `where` names that; `url` is empty if it is
+    reached in no other way from here.
+    """
 
     url: str
     token: str = ""
     root_pem: str = ""
+    dial: Dial | None = None
+    where: str = ""
 
 
 def find_endpoint(environment: Mapping[str, str]) -> Endpoint:
     """The config API to use. Raises NotReadyError if there is none."""
-    url = environment.get("DOCKERMESH_API", "")
+    url = environment.get(ENV_API, "")
     if not url:
-        return _of_this_host()
+        return _of_engine()
     parts = urlsplit(url)
-    token, ca = environment.get("DOCKERMESH_TOKEN", ""), environment.get("DOCKERMESH_CA", "")
+    token, ca = environment.get(ENV_TOKEN, ""), environment.get(ENV_CA, "")
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise UsageError(
             f"DOCKERMESH_API is no URL: {url}",
@@ -65,22 +72,11 @@ def find_endpoint(environment: Mapping[str, str]) -> Endpoint:
         ) from error
 
 
-def _of_this_host() -> Endpoint:
-    engine = LocalEngine()
-    found = engine.inspect(CONTAINER)
-    if found is None or not found["State"]["Running"]:
-        raise NotReadyError("the mesh is not running on this host", where=CONTAINER, fix=_UP)
-    bindings = (found["NetworkSettings"]["Ports"] or {}).get(f"{API_PORT}/tcp") or []
-    if not bindings:
-        raise NotReadyError(
-            f"port {API_PORT} of the control plane is not published", where=CONTAINER, fix=_UP
-        )
-    host = bindings[0]["HostIp"] or "127.0.0.1"
-    host = "127.0.0.1" if host == "0.0.0.0" else f"[{host}]" if ":" in host else host
-    found_files = engine.read_files(CONTAINER, [TOKEN_FILE, _ROOT_FILE])
-    token, root = (found_files[path] or b"" for path in (TOKEN_FILE, _ROOT_FILE))
+def _of_engine() -> Endpoint:
+    route = Route(LocalEngine())
+    known = route.credentials()
     return Endpoint(
-        f"https://{host}:{bindings[0]['HostPort']}", token.decode().strip(), root.decode()
+        route.url(), known.token, known.root_pem, partial(route.dial, API_PORT), route.where
     )
 
 
@@ -104,9 +100,7 @@ class ApiClient:
         self._own = (
             {"Kubectl-Command": command, "Kubectl-Session": uuid.uuid4().hex} if command else {}
         )
-        parts = urlsplit(endpoint.url)
-        self._host, self._port = parts.hostname or "", parts.port
-        self._tls = _context(endpoint) if parts.scheme == "https" else None
+        self._channel = Channel(endpoint.dial or _dialer(endpoint))
 
     def trusting(self, roots_pem: str) -> ApiClient:
         """The same, verifying the server by these roots."""
@@ -152,47 +146,44 @@ class ApiClient:
             )
         body = None if document is None else json.dumps(document)
         target = f"{path}?{urlencode(query)}" if query else path
-        connection = self._connection()
         try:
-            connection.request(method, target, body, headers)
-            answer = connection.getresponse()
-            data = json.loads(answer.read() or b"null")
-        except (OSError, http.client.HTTPException, ValueError) as error:
+            status, found, content = self._channel.request(
+                method, target, body, headers, timeout=_WAIT_S
+            )
+            data = json.loads(content or b"null")
+        except (OSError, ValueError) as error:
             raise NotReadyError(
                 f"the config API does not answer: {error or type(error).__name__}",
-                where=self._endpoint.url,
+                where=self._endpoint.where or self._endpoint.url,
                 fix=_UP,
             ) from error
-        finally:
-            connection.close()
-        if answer.status >= 400:
+        if status >= 400:
             text = data.get("message") if isinstance(data, dict) else ""
-            raise ApiError(
-                text or f"HTTP {answer.status}", code=answer.status, where=f"{method} {path}"
-            )
-        warnings = answer.headers.get_all("Warning") or []
-        return Reply(answer.status, data, tuple(_unquoted(w) for w in warnings))
-
-    def _connection(self) -> http.client.HTTPConnection:
-        if self._tls is None:
-            return http.client.HTTPConnection(self._host, self._port, timeout=30)
-        return _TlsConnection(self._host, self._port, self._tls)
+            raise ApiError(text or f"HTTP {status}", code=status, where=f"{method} {path}")
+        warnings = found.get_all("Warning") or []
+        return Reply(status, data, tuple(_unquoted(w) for w in warnings))
 
 
-class _TlsConnection(http.client.HTTPConnection):
-    """TLS to an address under the name that the certificate has."""
+def _dialer(endpoint: Endpoint) -> Dial:
+    parts = urlsplit(endpoint.url)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    tls = (
+        ssl.create_default_context(cadata=endpoint.root_pem or None)
+        if parts.scheme == "https"
+        else None
+    )
 
-    def __init__(self, host: str, port: int | None, context: ssl.SSLContext) -> None:
-        super().__init__(host, port, timeout=30)
-        self._tls = context
+    def dial() -> socket.socket:
+        connection = socket.create_connection((host, port), timeout=_WAIT_S)
+        if tls is None:
+            return connection
+        try:
+            return tls.wrap_socket(connection, server_hostname=SERVER_NAME)
+        except BaseException:
+            connection.close()
+            raise
 
-    def connect(self) -> None:
-        super().connect()
-        self.sock = self._tls.wrap_socket(self.sock, server_hostname=SERVER_NAME)
-
-
-def _context(endpoint: Endpoint) -> ssl.SSLContext:
-    return ssl.create_default_context(cadata=endpoint.root_pem or None)
+    return dial
 
 
 def path_of(served: Served, namespace: str, name: str = "", version: str = "") -> str:

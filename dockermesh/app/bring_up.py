@@ -8,7 +8,6 @@ the project accepted its configuration.
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,22 +17,32 @@ from pathlib import Path
 from typing import Any
 
 from dockermesh.app.applying import Item
-from dockermesh.app.compose_failure import mesh_ports, reason, remedy
+from dockermesh.app.compose_failure import reason, remedy
 from dockermesh.app.engine_record import folder_of, forget, record_of, remember
 from dockermesh.app.engine_socket import check_socket, socket_on_host
-from dockermesh.app.mesh_client import CONTAINER, MeshClient
+from dockermesh.app.gateway_urls import gateway_urls, published_host
+from dockermesh.app.host_ports import check_ports
+from dockermesh.app.mesh_client import MeshClient
 from dockermesh.app.mesh_files import mesh_file
+from dockermesh.app.route import CONTAINER
 from dockermesh.app.subnets import overlaps
 from dockermesh.engine.compose import project_arguments, run_compose
 from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import EngineError, InputError, NotReadyError
-from dockermesh.inject import Images, Injection, PortMapping
+from dockermesh.inject import Images, Injection
+from dockermesh.model.contract import (
+    COMPOSE_PROJECT,
+    ENV_NETWORK,
+    ENV_REGISTRY,
+    LABEL_NETWORK,
+    LABEL_ROLE,
+    LABEL_WORKLOAD,
+    MESH_NETWORK,
+    MESH_PROJECT,
+)
 from dockermesh.model.setup import SET_DOCKER_SOCK
+from dockermesh.runtime.files import PRIVATE, replace_file
 
-MESH_PROJECT = "dockermesh"
-DEFAULT_NETWORK = "dockermesh"
-ROLE_LABEL = "dockermesh.io/role"
-WORKLOAD_LABEL = "dockermesh.io/workload"
 _POLL_S = 0.1
 
 Say = Callable[[str], None]
@@ -85,7 +94,7 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
     project = str(injection.project["name"])
     engine = LocalEngine()
     before = _running(engine, project)
-    _check_ports(engine, project, injection.ports)
+    check_ports(engine, project, injection.ports)
     file = _save(engine, project, text)
     with ThreadPoolExecutor(2) as pool:
         # The app's images do not need the mesh: both are made ready side by side.
@@ -102,7 +111,8 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
         workloads = _wait_synced(engine, client, project, _expected(injection), deadline)
     after = _running(engine, project)
     changed = sorted(name for identity, name in after.items() if identity not in before)
-    return UpResult(workloads, _urls(injection.ports), changed)
+    urls = gateway_urls(injection.ports, published_host(engine, client.route))
+    return UpResult(workloads, urls, changed)
 
 
 def bring_down(project: str, *, volumes: bool, say: Say) -> list[str]:
@@ -110,18 +120,18 @@ def bring_down(project: str, *, volumes: bool, say: Say) -> list[str]:
     removed.
     """
     engine = LocalEngine()
-    removed = _names(engine, f"com.docker.compose.project={project}")
+    removed = _names(engine, f"{COMPOSE_PROJECT}={project}")
     flags = ["--remove-orphans", *(["--volumes"] if volumes else [])]
     if removed:
         with _timed(say, f"app {project} removed"):
             _compose(_down_arguments(engine, project), ["down", *flags], f"remove {project}")
     forget(folder_of(state_home(), record_of(engine, project)))
     others = {
-        c["Labels"].get("com.docker.compose.project", "")
-        for c in engine.containers([ROLE_LABEL])
-        if c["Labels"].get("com.docker.compose.project") != project
+        c["Labels"].get(COMPOSE_PROJECT, "")
+        for c in engine.containers([LABEL_ROLE])
+        if c["Labels"].get(COMPOSE_PROJECT) != project
     }
-    mesh = _names(engine, f"com.docker.compose.project={MESH_PROJECT}")
+    mesh = _names(engine, f"{COMPOSE_PROJECT}={MESH_PROJECT}")
     if mesh and not others:
         with _timed(say, "mesh removed"):
             _compose(
@@ -145,52 +155,12 @@ def _down_arguments(engine: LocalEngine, project: str) -> list[str]:
 # --------------------------------------------------------------------------------------------------
 
 
-def _check_ports(engine: LocalEngine, project: str, ports: tuple[PortMapping, ...]) -> None:
-    ours = {
-        int(binding["PublicPort"])
-        for container in engine.containers([f"com.docker.compose.project={project}"])
-        for binding in container.get("Ports") or ()
-        if "PublicPort" in binding
-    }
-    for mapping in ports:
-        if mapping.host_port in ours:
-            continue
-        variable = next(
-            (v for v, number in mesh_ports(os.environ) if number == str(mapping.host_port)), ""
-        )
-        if variable and mapping.host_ip in {"", "0.0.0.0", "127.0.0.1"}:
-            raise InputError(
-                f"port {mapping.host_port} is one of the mesh's own",
-                where=f"gateway port of {mapping.service}",
-                fix=(
-                    f"set {variable} to another, or choose another here: --gateway-port"
-                    f" {mapping.published}:PORT"
-                ),
-            )
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((mapping.host_ip or "0.0.0.0", mapping.host_port))
-            except OSError as error:
-                raise InputError(
-                    f"port {mapping.host_port} is taken ({error.strerror})",
-                    where=f"gateway port of {mapping.service}",
-                    fix=(
-                        f"stop what listens there (`ss -ltnp sport = :{mapping.host_port}`), "
-                        f"or choose another: --gateway-port {mapping.published}:PORT"
-                    ),
-                ) from error
-
-
 def _save(engine: LocalEngine, project: str, text: str) -> Path:
     record = record_of(engine, project)
     folder = folder_of(state_home(), record)
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "compose.yaml"
-    draft = folder / ".compose.yaml.new"
-    draft.touch(mode=0o600)
-    draft.write_text(text)
-    draft.rename(file)
+    replace_file(file, text.encode(), PRIVATE)
     remember(folder, record)
     return file
 
@@ -231,9 +201,9 @@ def mesh_network(injection: Injection) -> str:
     """The network that the project's pods joined as the mesh network."""
     for service in injection.project["services"].values():
         labels = service.get("labels") or {}
-        if labels.get(ROLE_LABEL) == "pod":
-            return str(labels.get("dockermesh.io/network") or DEFAULT_NETWORK)
-    return DEFAULT_NETWORK
+        if labels.get(LABEL_ROLE) == "pod":
+            return str(labels.get(LABEL_NETWORK) or MESH_NETWORK)
+    return MESH_NETWORK
 
 
 def _mesh_files(engine: LocalEngine, network: str) -> list[str]:
@@ -250,15 +220,15 @@ def _mesh_files(engine: LocalEngine, network: str) -> list[str]:
         )
     files = ["-f", str(mesh_file())]
     owner = engine.network_labels(network)
-    if owner is not None and owner.get("com.docker.compose.project") != MESH_PROJECT:
+    if owner is not None and owner.get(COMPOSE_PROJECT) != MESH_PROJECT:
         files += ["-f", str(mesh_file().with_name("external-network.yaml"))]
     return files
 
 
 def _start_mesh(engine: LocalEngine, network: str, options: UpOptions, say: Say) -> None:
     environment = mesh_environment() | {
-        "DOCKERMESH_REGISTRY": options.registry,
-        "DOCKERMESH_NETWORK": network,
+        ENV_REGISTRY: options.registry,
+        ENV_NETWORK: network,
         "DOCKER_SOCK": socket_on_host(engine, os.environ),
     }
     files = _mesh_files(engine, network)
@@ -342,8 +312,8 @@ def _expected(injection: Injection) -> set[str]:
     names = set()
     for service in injection.project["services"].values():
         labels = service.get("labels") or {}
-        if labels.get(ROLE_LABEL) == "pod":
-            names.add(str(labels[WORKLOAD_LABEL]))
+        if labels.get(LABEL_ROLE) == "pod":
+            names.add(str(labels[LABEL_WORKLOAD]))
     return names
 
 
@@ -427,7 +397,7 @@ def _running(engine: LocalEngine, project: str) -> dict[tuple[str, str], str]:
     """Containers of the project and the mesh by id and start: a restart is a change, too."""
     found = {}
     for name in (project, MESH_PROJECT):
-        for container in engine.containers([f"com.docker.compose.project={name}"]):
+        for container in engine.containers([f"{COMPOSE_PROJECT}={name}"]):
             state = engine.inspect(container["Id"])
             if state is not None and state["State"]["Running"]:
                 found[container["Id"], state["State"]["StartedAt"]] = container["Names"][0].lstrip(
@@ -438,15 +408,6 @@ def _running(engine: LocalEngine, project: str) -> dict[tuple[str, str], str]:
 
 def _names(engine: LocalEngine, label: str) -> list[str]:
     return sorted(c["Names"][0].lstrip("/") for c in engine.containers([label]) if c["Names"])
-
-
-def _urls(ports: tuple[PortMapping, ...]) -> list[tuple[str, str]]:
-    return [(mapping.service, _url(mapping)) for mapping in ports]
-
-
-def _url(mapping: PortMapping) -> str:
-    is_http = mapping.protocol.lower() in {"http", "http2", "grpc", "auto"}
-    return f"{'http://' if is_http else ''}localhost:{mapping.host_port}"
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,14 +13,17 @@ from dockermesh.app.compose_failure import mesh_ports
 from dockermesh.app.engine_limits import limits_of
 from dockermesh.app.engine_record import elsewhere, record_of
 from dockermesh.app.engine_socket import socket_on_host
+from dockermesh.app.host_ports import HostPorts
 from dockermesh.app.local_certificates import away_warning
-from dockermesh.app.mesh_client import CONTAINER, MeshClient
+from dockermesh.app.mesh_client import MeshClient
+from dockermesh.app.route import CONTAINER
 from dockermesh.app.subnets import overlaps
 from dockermesh.engine.compose import OLDEST, compose_command, run_compose
 from dockermesh.engine.local import LocalEngine
 from dockermesh.engine.versions import COMPOSE, ENGINE, VersionRange, parse_version
 from dockermesh.errors import DockermeshError
 from dockermesh.inject import Images
+from dockermesh.model.contract import LABEL_KIND
 
 OLDEST_ENGINE = (20, 10)
 _GATEWAY_PORT = "30080"
@@ -199,14 +201,16 @@ def _ports(engine: LocalEngine) -> Iterator[Finding]:
     moved_by = (
         {} if is_up else {number: f"set {variable}" for variable, number in mesh_ports(os.environ)}
     )
+    host = HostPorts(engine)
     for port, other in (*moved_by.items(), (_GATEWAY_PORT, "choose another with --gateway-port")):
-        if not port.isdigit() or _is_free(int(port)):
+        why = host.taken("127.0.0.1", int(port)) if port.isdigit() else ""
+        if not why:
             yield Finding("port", Verdict.OK, f"{port} is free")
-        elif port == _GATEWAY_PORT and engine.containers(["dockermesh.io/kind=router"]):
+        elif port == _GATEWAY_PORT and engine.containers([f"{LABEL_KIND}=router"]):
             yield Finding("port", Verdict.OK, f"{port} is the gateway's")
         else:
             fix = f"stop what listens there (`ss -ltnp`), or {other}"
-            yield Finding("port", Verdict.FAILED, f"{port} is taken", fix)
+            yield Finding("port", Verdict.FAILED, f"{port} is taken ({why})", fix)
 
 
 def _networks(engine: LocalEngine) -> Iterator[Finding]:
@@ -217,13 +221,3 @@ def _networks(engine: LocalEngine) -> Iterator[Finding]:
     yield from found or [
         Finding("network", Verdict.OK, "no other network is in the way of the mesh's")
     ]
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from dockermesh.app.mesh_client import CONTAINER
+from dockermesh.app.route import CONTAINER
 from dockermesh.model.contract import (
     API_PORT,
     CONSUL_CONTAINER,

@@ -177,13 +177,14 @@ class ControlPlane:
         """Serve until `stop` is set."""
         token = open_token(self._settings.state_dir / API_TOKEN_FILE)
         # Health is told while the CA still waits for Consul.
-        ports = [HttpPort(make_debug_app(self, token), self._settings.debug)]
+        tls = ServerTls(lambda: self.trust.authority, self._settings.server_names)
+        ports = [HttpPort(make_debug_app(self, token), self._settings.debug, tls)]
 
         try:
             await ports[0].start()
             if not await self._open_trust(stop):
                 return
-            ports.append(self._api_port(token))
+            ports.append(self._api_port(token, tls))
             await ports[1].start()
             await self._serve_xds(self.trust.authority)
             await self._run_parts(stop)
@@ -252,12 +253,10 @@ class ControlPlane:
             name for name, workload in self.catalog().workloads.items() if workload.token_sha256
         ]
 
-    def _api_port(self, token: str) -> HttpPort:
+    def _api_port(self, token: str, tls: ServerTls) -> HttpPort:
         app = self._api(token)
         add_trust_routes(app, self.trust, self.tokens, TokenGate(token))
-        return HttpPort(
-            app, self._settings.api, ServerTls(self.trust.authority, self._settings.server_names)
-        )
+        return HttpPort(app, self._settings.api, tls)
 
     def _api(self, token: str) -> web.Application:
         if self._settings.api_auth == "none":

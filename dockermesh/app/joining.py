@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from dockermesh.app.api_client import ApiClient, Endpoint
-from dockermesh.app.mesh_client import CONTAINER
 from dockermesh.app.mesh_files import pod_file
+from dockermesh.app.route import CONTAINER
 from dockermesh.ca import write_private
 from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import InputError, UsageError

@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from dockermesh.app.api_client import SERVER_NAME, Endpoint
+from dockermesh.app.api_client import Endpoint
+from dockermesh.app.route import SERVER_NAME
 from dockermesh.ca import write_private
 from dockermesh.errors import InputError
 

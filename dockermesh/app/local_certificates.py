@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dockermesh.app.inspect.proxies import local_proxies
+from dockermesh.app.route import CONTAINER
 from dockermesh.engine.admin import ProxyAdmin
 from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import DockermeshError
@@ -23,8 +24,11 @@ to know.
 
 def away_warning(engine: LocalEngine) -> str:
     """What to say while no control plane renews the certificates of this host's proxies; empty if
-    none runs.
+    no proxy runs, or the control plane does, which only the caller did not reach then.
     """
+    control_plane = engine.inspect(CONTAINER)
+    if control_plane is not None and control_plane["State"]["Running"]:
+        return ""
     proxies = local_proxies(engine)
     if not proxies:
         return ""

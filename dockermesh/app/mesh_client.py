@@ -1,26 +1,24 @@
-"""The command line's connection to a running control plane: its HTTP ports on this host, and the
-token for them.
+"""The command line's connection to a running control plane: what it knows of workloads, services
+and proxies.
 
 The token is read out of the control plane's container, which only those can do who may use the
-engine; it is on no disk of the user and in no environment.
+engine; it is on no disk of the user and in no environment. How it gets there is `route`'s.
 """
 
 from __future__ import annotations
 
-import http.client
 import json
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
+from dockermesh.app.route import CONTAINER, Channel, Route
 from dockermesh.engine.local import LocalEngine
-from dockermesh.errors import DockermeshError, NotReadyError
+from dockermesh.errors import DockermeshError, EngineError, NotReadyError
 from dockermesh.model import API_PORT, DEBUG_PORT
 
-CONTAINER = "dockermesh-control-plane"
-TOKEN_FILE = "/var/lib/dockermesh/api.token"
 _PROBE_S = 3.0
 """Whoever asks whether it is ready asks again; a control plane that hangs must not hold them up."""
-_UP = "run `dockermesh up`, or `docker compose -f compose/mesh.yaml up -d`"
 
 
 class ApiError(DockermeshError):
@@ -32,30 +30,20 @@ class ApiError(DockermeshError):
 
 
 class MeshClient:
-    """Talks to the control plane of this host. Raises NotReadyError when there is none."""
+    """Talks to the control plane of an engine. Raises NotReadyError when there is none."""
 
     def __init__(self, engine: LocalEngine) -> None:
-        found = engine.inspect(CONTAINER)
-        if found is None or not found["State"]["Running"]:
-            raise NotReadyError("the mesh is not running on this host", where=CONTAINER, fix=_UP)
-        self._engine = engine
-        self._ports: dict[str, list[dict[str, str]] | None] = (
-            found["NetworkSettings"]["Ports"] or {}
-        )
-        self._token = ""
-
-    def is_ready(self) -> bool:
-        """Whether the control plane says that it is."""
-        try:
-            return self._raw(DEBUG_PORT, "GET", "/readyz")[0] == 200
-        except OSError:
-            return False
+        self.route = Route(engine)
+        self._channels = {
+            port: Channel(partial(self.route.dial, port)) for port in (API_PORT, DEBUG_PORT)
+        }
 
     def readiness(self) -> str:
         """What the control plane still waits for, in its own words; empty when it is ready."""
         try:
-            code, body = self._raw(DEBUG_PORT, "GET", "/readyz", timeout=_PROBE_S)
-        except OSError as error:
+            # Everybody may ask this, and it has to be asked before there is a token.
+            code, body = self._raw(DEBUG_PORT, "GET", "/readyz", timeout=_PROBE_S, token="")
+        except (OSError, EngineError) as error:
             return f"it does not answer yet ({error})"
         return "" if code == 200 else body.decode().strip()
 
@@ -97,8 +85,8 @@ class MeshClient:
             code, body = self._raw(port, method, path, document)
         except OSError as error:
             raise NotReadyError(
-                f"the control plane does not answer: {error}",
-                where=CONTAINER,
+                f"the control plane runs, but does not answer: {error}",
+                where=self.route.where,
                 fix=f"see `docker logs {CONTAINER}`",
             ) from error
         if code >= 400:
@@ -106,39 +94,23 @@ class MeshClient:
         return json.loads(body) if body else None
 
     def _raw(
-        self, port: int, method: str, path: str, document: Any = None, *, timeout: float = 10.0
+        self,
+        port: int,
+        method: str,
+        path: str,
+        document: Any = None,
+        *,
+        timeout: float = 10.0,
+        token: str | None = None,
     ) -> tuple[int, bytes]:
-        bindings = self._ports.get(f"{port}/tcp") or []
-        if not bindings:
-            raise NotReadyError(
-                f"port {port} of the control plane is not published", where=CONTAINER, fix=_UP
-            )
-        host = bindings[0]["HostIp"] or "127.0.0.1"
-        connection = http.client.HTTPConnection(
-            "127.0.0.1" if host == "0.0.0.0" else host,
-            int(bindings[0]["HostPort"]),
-            timeout=timeout,
-        )
-        try:
-            body = None if document is None else json.dumps(document)
-            headers = {
-                "Authorization": f"Bearer {self._bearer()}",
-                "Content-Type": "application/json",
-            }
-            headers["User-Agent"] = "dockermesh"
-            connection.request(method, path, body, headers)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        except http.client.HTTPException as error:
-            raise ConnectionError(str(error) or type(error).__name__) from error
-        finally:
-            connection.close()
-
-    def _bearer(self) -> str:
-        if not self._token:
-            content = self._engine.read_file(CONTAINER, TOKEN_FILE)
-            self._token = content.decode().strip() if content else ""
-        return self._token
+        body = None if document is None else json.dumps(document)
+        bearer = self.route.credentials().token if token is None else token
+        headers = {"Content-Type": "application/json", "User-Agent": "dockermesh"}
+        if bearer:
+            headers["Authorization"] = f"Bearer {bearer}"
+        channel = self._channels[port]
+        code, _, answer = channel.request(method, path, body, headers, timeout=timeout)
+        return code, answer
 
 
 def _message(body: bytes) -> str:

@@ -141,7 +141,7 @@ def report(injection: Injection) -> None:
         ours = "" if port.generated else ", served by your own Gateway"
         click.echo(
             f"gateway: {port.service}:{port.target} was on host port {port.published}, "
-            f"now {port.host_ip or 'localhost'}:{port.host_port} ({port.protocol}{ours})",
+            f"now {port.host_port} ({port.protocol}{ours})",
             err=True,
         )
     for notice in injection.notices:

@@ -43,8 +43,15 @@ def command(only_print: bool, output: str | None, context: str, set_current: boo
 
     from dockermesh.app.api_client import find_endpoint
     from dockermesh.app.kubeconfig import merged, rendered, write
+    from dockermesh.errors import NotReadyError
 
     endpoint = find_endpoint(os.environ)
+    if not endpoint.url:
+        raise NotReadyError(
+            "the config API has no address that leads to it from here",
+            where=endpoint.where,
+            fix="`dockermesh forward -- kubectl ...` reaches it through the engine",
+        )
     if only_print or output == "-" or not sys.stdout.isatty():
         click.echo(rendered(merged({}, endpoint, context, set_current=True)), nl=False)
     if only_print or output == "-":

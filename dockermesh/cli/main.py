@@ -28,6 +28,7 @@ VERBS = {
     "history": "List the changes of the config, with number, time and author.",
     "rollback": "Restore the config as of a number of the history.",
     "kubeconfig": "Write a context for kubectl.",
+    "forward": "Forward a local port to the config API while a command runs.",
     "proxy-status": (
         "Show how far each proxy is; with a workload, what differs from what it should have."
     ),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from dockermesh.cli.options import output_option
 
 if TYPE_CHECKING:
     from dockermesh.app.bring_up import UpResult
@@ -55,6 +59,7 @@ if TYPE_CHECKING:
     metavar="S",
     help="Seconds until everything must be in sync.",
 )
+@output_option("table", "json")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(
     files: tuple[str, ...],
@@ -68,6 +73,7 @@ def command(
     egress_gateway: bool,
     build: bool,
     timeout: float,
+    output: str,
     quiet: bool,
 ) -> None:
     """Bring a Compose app up in the mesh.
@@ -76,9 +82,12 @@ def command(
     connected and has accepted its configuration. Run again, it changes nothing. `dockermesh down`
     removes all of it.
     """
-    from dockermesh.app.bring_up import UpOptions, bring_up
+    from dockermesh.app.bind_mounts import check_paths, mesh_paths, mounted_paths
+    from dockermesh.app.bring_up import UpOptions, bring_up, mesh_environment
+    from dockermesh.app.mesh_files import mesh_file
     from dockermesh.cli.inject import options, read_config, report
     from dockermesh.engine.compose import load_project
+    from dockermesh.engine.local import LocalEngine
     from dockermesh.inject import inject_project
     from dockermesh.inject.writer import check, to_yaml
 
@@ -91,6 +100,11 @@ def command(
     if not quiet:
         report(injection)
         _tell_untested()
+    paths = chain(
+        mounted_paths(injection.project), mesh_paths(mesh_environment(), mesh_file().parent)
+    )
+    for warning in check_paths(LocalEngine(), paths):
+        click.echo(f"warning: {warning}", err=True)
     say = _silent if quiet else _say
     result = bring_up(
         injection,
@@ -98,7 +112,10 @@ def command(
         UpOptions(registry=registry, timeout=timeout, resources=resources, build=build),
         say,
     )
-    _print(result, str(injection.project["name"]))
+    if output == "json":
+        click.echo(json.dumps(_document(result), indent=2))
+    else:
+        _print(result, str(injection.project["name"]))
 
 
 def _tell_untested() -> None:
@@ -115,6 +132,13 @@ def _say(line: str) -> None:
 
 def _silent(_: str) -> None:
     return
+
+
+def _document(result: UpResult) -> dict[str, Any]:
+    urls: dict[str, list[str]] = {}
+    for service, url in result.urls:
+        urls.setdefault(service, []).append(url)
+    return {"workloads": result.workloads, "urls": urls, "changed": result.changed}
 
 
 def _print(result: UpResult, project: str) -> None:

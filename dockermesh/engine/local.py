@@ -163,6 +163,30 @@ class LocalEngine:
                 stream, length = _FRAME.unpack(head)
                 yield stream, answer.raw.read(length)
 
+    def attach(self, container: str, command: list[str]) -> Any:
+        """Start a command in a container, with the connection to its stdin and stdout as the SDK
+        has it for its transport; `exec_stream` makes a socket of it.
+        """
+        made = self._call(self._api.exec_create, container, command, stdin=True)
+        return self._call(self._api.exec_start, made["Id"], socket=True)
+
+    def run_once(self, image: str, command: list[str], *, network: str) -> bytes:
+        """What a command writes in a container made for it, which is removed again."""
+        made = self._call(
+            self._api.create_container,
+            image,
+            command[1:],
+            entrypoint=command[:1],
+            labels={"SERVICE_IGNORE": "true"},
+            host_config=self._api.create_host_config(network_mode=network),
+        )
+        try:
+            self._call(self._api.start, made["Id"])
+            self._call(self._api.wait, made["Id"])
+            return bytes(self._call(self._api.logs, made["Id"], stderr=False))
+        finally:
+            self._call(self._api.remove_container, made["Id"], force=True)
+
     def sees(self, path: str) -> bool:
         """Whether this path is there on the engine's host; nothing is made.
 

@@ -1,8 +1,8 @@
-"""HTTP servers on one port each; the config API's answers in plaintext and in TLS alike.
+"""HTTP servers on one port each, which answer in plaintext and in TLS alike.
 
-kubectl sends a token over TLS only, while the old way of pointing it at `http://localhost:8080` and
-our own command line on the same host speak plaintext. The first byte of a connection tells which it
-is: 0x16 begins a TLS handshake.
+kubectl and our own command line send a token over TLS only, while `curl localhost:15014/readyz` and
+the old way of pointing kubectl at `http://localhost:8080` speak plaintext. The first byte of a
+connection tells which it is: 0x16 begins a TLS handshake.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import suppress
 from aiohttp import web
 
 from dockermesh.ca import Authority, AuthorityError, Leaf
-from dockermesh.errors import DockermeshError
+from dockermesh.errors import DockermeshError, NotReadyError
 from dockermesh.http.credentials import load_leaf
 
 _HANDSHAKE = 0x16
@@ -26,9 +26,11 @@ _BACKLOG = 128
 
 
 class ServerTls:
-    """A TLS context with a leaf of the mesh CA, replaced at half of its life."""
+    """A TLS context with a leaf of the mesh CA, replaced at half of its life. `authority` raises
+    NotReadyError while the CA is not open.
+    """
 
-    def __init__(self, authority: Authority, names: tuple[str, ...]) -> None:
+    def __init__(self, authority: Callable[[], Authority], names: tuple[str, ...]) -> None:
         self._authority = authority
         self._names = names
         self._leaf: Leaf | None = None
@@ -40,12 +42,13 @@ class ServerTls:
         self._context.set_alpn_protocols(["http/1.1"])
 
     def context(self) -> ssl.SSLContext:
-        """The context for a new connection."""
-        if self._leaf is None or not self._authority.is_current(
+        """The context for a new connection. Raises NotReadyError before the CA is open."""
+        authority = self._authority()
+        if self._leaf is None or not authority.is_current(
             self._leaf, datetime.datetime.now(datetime.UTC)
         ):
             try:
-                self._leaf = self._authority.issue_server(list(self._names))
+                self._leaf = authority.issue_server(list(self._names))
             except AuthorityError:
                 if self._leaf is None:
                     raise
@@ -134,8 +137,8 @@ class HttpPort:
             taken = True
             with suppress(ssl.SSLError):
                 await loop.connect_accepted_socket(factory, connection, ssl=context)
-        except (OSError, TimeoutError):
-            # The client left, or never spoke.
+        except (OSError, TimeoutError, NotReadyError):
+            # The client left, or never spoke; or there is no certificate yet.
             return
         finally:
             if not taken:

@@ -93,7 +93,7 @@ async def serving(folder: Path, token: str | None = TOKEN) -> AsyncIterator[Kube
     port = HttpPort(
         make_api_app(store, cache, token, history=History(FolderDocuments(folder / "history"))),
         "127.0.0.1:0",
-        ServerTls(authority, ("localhost",)),
+        ServerTls(lambda: authority, ("localhost",)),
     )
     await port.start()
     (folder / "root.pem").write_bytes(authority.roots_pem)

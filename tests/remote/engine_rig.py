@@ -1,0 +1,164 @@
+"""An engine that is not this host: a dockerd in a network namespace of its own, whose published
+ports are on a loopback and an address that are not ours. A cable leads there, and its socket is
+here, as a mounted one is in a CI job's container.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from patience import SLACK, until
+
+from dockermesh.inject import Images
+
+NETNS = "dockermesh-remote"
+HERE, THERE = "198.18.77.1", "198.18.77.2"
+"""Our end of the cable, and the engine's (RFC 2544's addresses, which nobody uses)."""
+DOCKERMESH = str(Path(sys.executable).parent / "dockermesh")
+CONTROL_PLANE_IMAGE = "dockermesh/control-plane:0.1.0"
+CONSUL_IMAGE = "dockermesh/consul:1.8.7"
+SOURCE = os.environ.get("DOCKERMESH_TEST_IMAGES_FROM", "")
+"""The engine that the images are taken from; this machine's own if empty."""
+_running: list[subprocess.Popen[bytes]] = []
+
+
+def run(
+    *command: str, env: Mapping[str, str] | None = None, check: bool = True, seconds: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """A command with its output as text."""
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **(env or {})},
+        timeout=seconds * SLACK,
+    )
+    if check:
+        told = f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}{done.stderr}"
+        assert done.returncode == 0, told
+    return done
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteEngine:
+    """The engine, and how the command line is pointed at it."""
+
+    folder: Path
+    settings: Mapping[str, str]
+
+    @property
+    def socket(self) -> Path:
+        """Its unix socket."""
+        return self.folder / "docker.sock"
+
+    def by_socket(self) -> dict[str, str]:
+        """The environment of a CI job with the socket mounted."""
+        return {**self.settings, "DOCKER_HOST": f"unix://{self.socket}"}
+
+    def by_tcp(self) -> dict[str, str]:
+        """The environment of a CI job with the engine as a service."""
+        return {**self.settings, "DOCKER_HOST": f"tcp://{THERE}:2375"}
+
+    def by_tls(self) -> dict[str, str]:
+        """The same with TLS and a client's certificate."""
+        return {
+            **self.settings,
+            "DOCKER_HOST": f"tcp://{THERE}:2376",
+            "DOCKER_TLS_VERIFY": "1",
+            "DOCKER_CERT_PATH": str(self.folder / "certificates"),
+        }
+
+    def start(self, *, tls: bool = False) -> None:
+        """Start dockerd in the namespace."""
+        where = f"tcp://{THERE}:{2376 if tls else 2375}"
+        pem = self.folder / "certificates"
+        verify = ["--tlsverify", f"--tlscacert={pem}/ca.pem"]
+        verify += [f"--tlscert={pem}/server.pem", f"--tlskey={pem}/server.key"]
+        options = [f"--data-root={self.folder}/data", f"--exec-root={self.folder}/exec"]
+        options += [f"--pidfile={self.folder}/pid", *(verify if tls else [])]
+        with (self.folder / "log").open("ab") as log:
+            process = subprocess.Popen(
+                [*inside(), "dockerd", "-H", f"unix://{self.socket}", "-H", where, *options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        _running.append(process)
+        answers = ("docker", "-H", f"unix://{self.socket}", "info")
+        until(lambda: run(*answers, check=False).returncode == 0, "dockerd answers")
+
+    def stop(self) -> None:
+        """End dockerd; its containers end with it."""
+        process = _running.pop()
+        process.send_signal(signal.SIGTERM)
+        process.wait(60 * SLACK)
+
+    def load_images(self) -> None:
+        """Take over the mesh's images."""
+        images = Images.from_environment(os.environ)
+        names = [CONTROL_PLANE_IMAGE, CONSUL_IMAGE, images.pod, images.proxy]
+        source = ["-H", SOURCE] if SOURCE else []
+        with subprocess.Popen(["docker", *source, "save", *names], stdout=subprocess.PIPE) as saved:
+            load = ["docker", "-H", f"unix://{self.socket}", "load"]
+            subprocess.run(load, stdin=saved.stdout, check=True, capture_output=True)
+        assert saved.returncode == 0, "the mesh's images are not here -> run: make images"
+
+    def docker(self, *words: str, check: bool = True) -> str:
+        """`docker WORDS` on this engine, without the last newline."""
+        return run("docker", *words, env=self.by_socket(), check=check).stdout.strip()
+
+
+def inside() -> list[str]:
+    """What runs a command in the engine's network namespace."""
+    return ["nsenter", f"--net=/run/netns/{NETNS}"]
+
+
+def make_network() -> None:
+    """The namespace, and a cable to it."""
+    remove_network()
+    for line in (
+        f"ip netns add {NETNS}",
+        f"ip link add dm-here type veth peer name dm-there netns {NETNS}",
+        f"ip address add {HERE}/30 dev dm-here",
+        "ip link set dm-here up",
+        f"ip -n {NETNS} address add {THERE}/30 dev dm-there",
+        f"ip -n {NETNS} link set dm-there up",
+        f"ip -n {NETNS} link set lo up",
+        f"ip -n {NETNS} route add default via {HERE}",
+    ):
+        run(*line.split())
+
+
+def remove_network() -> None:
+    """Delete it; the cable goes with it."""
+    run("ip", "netns", "delete", NETNS, check=False)
+    run("ip", "link", "delete", "dm-here", check=False)
+
+
+def make_certificates(folder: Path) -> None:
+    """A CA, and certificates for the engine and its client, as docker:dind makes them."""
+    folder.mkdir()
+    new = "openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
+    run(*f"{new} -x509 -days 2 -subj /CN=ca -keyout {folder}/ca.key -out {folder}/ca.pem".split())
+    for name, file, key in (("engine", "server.pem", "server.key"), ("me", "cert.pem", "key.pem")):
+        request, names = folder / "request.pem", folder / "names"
+        names.write_text(f"subjectAltName=IP:{THERE}\n")
+        run(*f"{new} -subj /CN={name} -keyout {folder}/{key} -out {request}".split())
+        sign = f"openssl x509 -req -days 2 -in {request} -CA {folder}/ca.pem -CAkey {folder}/ca.key"
+        run(*f"{sign} -CAcreateserial -extfile {names} -out {folder}/{file}".split())
+
+
+def clean(folder: Path) -> None:
+    """Delete what the engine had."""
+    run("umount", str(folder / "exec/netns/default"), check=False)
+    shutil.rmtree(folder, ignore_errors=True)
