@@ -88,6 +88,7 @@ def number(value: Any) -> int:
     # For Python, true is a number.
     if isinstance(value, int) and not isinstance(value, bool):
         return value
+    # A port may be a name, which is no number.
     return int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 6 else 0
 
 

@@ -103,6 +103,7 @@ def entry_services(entries: Iterable[AnalyzedObject]) -> Iterator[AnalyzedServic
             ),
             # Without exportTo, a service is seen everywhere.
             scopes=(EVERYWHERE,) if EVERYWHERE in scopes or not scopes else scopes,
+            # Without a selector it has the endpoints that it lists, or none.
             selector=spec.workload_selector.labels if spec.workload_selector is not None else None,
             endpoints=tuple(e.labels for e in spec.endpoints) if spec.endpoints else None,
             item=item,

@@ -99,6 +99,7 @@ def is_in_mesh(item: AnalyzedObject, namespaces: Mapping[str, AnalyzedObject]) -
         # Injection has happened already. Since Kubernetes 1.28 it may be an init container.
         if container.get("name") == PROXY_CONTAINER and container.get("image"):
             return True
+
     # The label came later, and wins.
     for where in ("labels", "annotations"):
         wanted = texts(dig(template, "metadata", where)).get(INJECT)

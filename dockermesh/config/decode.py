@@ -95,6 +95,7 @@ def _list_decoder(item: Any) -> _Decode:
     decode_item = _decoder(item)
 
     def run(raw: Any, at: Cursor) -> Any:
+        # A single value is no list of one: protobuf does not take it so either.
         if not isinstance(raw, list):
             at.error(f"must be a list, not {describe(raw)}")
             return _REJECTED
@@ -301,6 +302,7 @@ def _integer(raw: Any, at: Cursor) -> Any:
 
 
 def _number(raw: Any, at: Cursor) -> Any:
+    # In Python, true is a number.
     if isinstance(raw, int | float) and not isinstance(raw, bool) and math.isfinite(raw):
         return float(raw)
     at.error(f"must be a number, not {describe(raw)}")

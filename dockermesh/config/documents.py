@@ -154,6 +154,7 @@ def _read_resource(
     for key in data:
         if key not in _ENVELOPE:
             (root / key).error(unknown_field(key, _ENVELOPE), UNKNOWN_FIELD)
+
     envelope = _metadata(data.get("metadata"), root / "metadata", namespace)
     spec = data.get("spec")
     resource = Resource(

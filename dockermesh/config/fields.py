@@ -74,4 +74,5 @@ def json_name(field: Field[Any]) -> str:
 
 def camel_case(name: str) -> str:
     """`connect_timeout` as `connectTimeout`, by protobuf's rule for JSON names."""
+    # protobuf's rule: a digit after an underscore loses it, too.
     return re.sub(r"_([a-z0-9])", lambda match: match.group(1).upper(), name)

@@ -91,6 +91,7 @@ def render_path(path: Path) -> str:
     for part in path:
         if isinstance(part, int):
             text += f"[{part}]"
+        # A key may hold anything; in brackets it can still be told from the path.
         elif part and all(c.isalnum() or c in "_-" for c in part):
             text += f".{part}" if text else part
         else:

@@ -31,6 +31,7 @@ def read_health_check(text: str) -> tuple[HealthCheck, tuple[Finding, ...]]:
     if len(text) > _LARGEST:
         at.error(f"must have at most {_LARGEST} characters")
         return HealthCheck(), tuple(findings.found)
+
     loaded = load_documents(text)
     documents = [document.data for document in loaded.documents]
     if loaded.error is not None or len(documents) != 1 or loaded.documents[0].mistakes:

@@ -95,6 +95,7 @@ def _append_headers(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
         operations = headers.get(side) or {} if isinstance(headers, dict) else None
         if not isinstance(operations, dict):
             return _without(raw, name)
+
         merged = operations.get(operation)
         if isinstance(value, dict) and isinstance(merged, dict):
             value = {**value, **merged}
@@ -123,6 +124,7 @@ def _cors_policy(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
             )
             for origin in origins
         ]
+
     return rest
 
 

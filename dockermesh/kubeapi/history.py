@@ -20,6 +20,7 @@ import structlog
 
 from dockermesh.errors import DockermeshError
 from dockermesh.kubeapi.cache import Stored
+from dockermesh.kubeapi.managed import SERVER_SET
 from dockermesh.kubeapi.objects import now
 from dockermesh.registry import Documents
 
@@ -175,11 +176,8 @@ def differs(wanted: Document | None, current: Stored | None) -> bool:
     return _users_part(wanted) != _users_part(current.resource if current is not None else None)
 
 
-_SERVER = frozenset({"uid", "creationTimestamp", "generation", "managedFields", "resourceVersion"})
-
-
 def _users_part(document: Document | None) -> Document | None:
     if document is None:
         return None
-    metadata = {k: v for k, v in (document.get("metadata") or {}).items() if k not in _SERVER}
+    metadata = {k: v for k, v in (document.get("metadata") or {}).items() if k not in SERVER_SET}
     return {k: v for k, v in document.items() if k != "status"} | {"metadata": metadata}

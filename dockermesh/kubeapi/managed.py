@@ -15,11 +15,8 @@ from typing import Any
 Path = tuple[str, ...]
 APPLY = "Apply"
 UPDATE = "Update"
-# As in Kubernetes, nobody manages what names an object or only the server sets.
-_SYSTEM = frozenset(
+SERVER_SET = frozenset(
     {
-        "name",
-        "namespace",
         "uid",
         "resourceVersion",
         "generation",
@@ -28,6 +25,9 @@ _SYSTEM = frozenset(
         "selfLink",
     }
 )
+"""Metadata that only the server sets."""
+# As in Kubernetes, nobody manages what names an object or only the server sets.
+_SYSTEM = SERVER_SET | {"name", "namespace"}
 _ABSENT: Any = object()
 
 

@@ -24,6 +24,8 @@ HERE, THERE = "198.18.77.1", "198.18.77.2"
 DOCKERMESH = str(Path(sys.executable).parent / "dockermesh")
 CONTROL_PLANE_IMAGE = "dockermesh/control-plane:0.1.0"
 CONSUL_IMAGE = "dockermesh/consul:1.8.7"
+BASE_IMAGE = os.environ.get("BASE_IMAGE") or "python:3.11-slim-bookworm"
+"""What images are built on here; `make test` sets it where no registry is reached."""
 SOURCE = os.environ.get("DOCKERMESH_TEST_IMAGES_FROM", "")
 """The engine that the images are taken from; this machine's own if empty."""
 _running: list[subprocess.Popen[bytes]] = []
@@ -59,6 +61,11 @@ class RemoteEngine:
     def socket(self) -> Path:
         """Its unix socket."""
         return self.folder / "docker.sock"
+
+    @property
+    def address(self) -> str:
+        """The same for `docker -H`."""
+        return f"unix://{self.socket}"
 
     def by_socket(self) -> dict[str, str]:
         """The environment of a CI job with the socket mounted."""
@@ -104,18 +111,24 @@ class RemoteEngine:
         process.wait(60 * SLACK)
 
     def load_images(self) -> None:
-        """Take over the mesh's images."""
-        images = Images.from_environment(os.environ)
-        names = [CONTROL_PLANE_IMAGE, CONSUL_IMAGE, images.pod, images.proxy]
-        source = ["-H", SOURCE] if SOURCE else []
-        with subprocess.Popen(["docker", *source, "save", *names], stdout=subprocess.PIPE) as saved:
-            load = ["docker", "-H", f"unix://{self.socket}", "load"]
-            subprocess.run(load, stdin=saved.stdout, check=True, capture_output=True)
-        assert saved.returncode == 0, "the mesh's images are not here -> run: make images"
+        """Take over the mesh's images, and what they are built on."""
+        _copy_images(["-H", SOURCE] if SOURCE else [], ["docker", "-H", self.address])
+
+    def give_images(self, docker: list[str]) -> None:
+        """Hand them on to another engine, which this command line leads to."""
+        _copy_images(["-H", self.address], docker)
 
     def docker(self, *words: str, check: bool = True) -> str:
         """`docker WORDS` on this engine, without the last newline."""
         return run("docker", *words, env=self.by_socket(), check=check).stdout.strip()
+
+
+def _copy_images(source: list[str], docker: list[str]) -> None:
+    images = Images.from_environment(os.environ)
+    names = [BASE_IMAGE, CONTROL_PLANE_IMAGE, CONSUL_IMAGE, images.pod, images.proxy]
+    with subprocess.Popen(["docker", *source, "save", *names], stdout=subprocess.PIPE) as saved:
+        subprocess.run([*docker, "load"], stdin=saved.stdout, check=True, capture_output=True)
+    assert saved.returncode == 0, "the mesh's images are not here -> run: make images"
 
 
 def inside() -> list[str]:

@@ -143,6 +143,7 @@ def _check(item: AnalyzedObject, name: str, value: str) -> Iterator[Finding]:
     if known is None:
         yield found(item, UNKNOWN_ANNOTATION, name, at=path)
         return
+
     # With the label beside it, the annotation decides nothing.
     if known.is_deprecated and not (name == INJECT and INJECT in item.labels):
         instead = f' in favor of the label "{INJECT}"' if name == INJECT else ""

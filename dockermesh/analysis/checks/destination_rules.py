@@ -37,6 +37,7 @@ def unverified_servers(context: Context) -> Iterator[Finding]:
             continue
 
         has_selector = spec.workload_selector is not None
+
         if _is_unverified(policy.tls, has_selector):
             path = ("spec", "trafficPolicy", "tls")
             yield found(

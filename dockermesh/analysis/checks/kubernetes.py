@@ -48,6 +48,7 @@ _VALIDATING = ("istiod-default-validator", "istio-validator")
 def user_ids(context: Context) -> Iterator[Finding]:
     """No app may run as the proxy's user."""
     for item in context.kubernetes("Pod", "Deployment"):
+        # What Istio installs itself is not for users to change.
         is_istios = "istio" in item.labels or item.labels.get("release") == "istio"
         if not is_istios and PROXY_UID in _users(pod_template(item)):
             yield found(item, INVALID_UID)
@@ -86,6 +87,7 @@ def _protocols(item: AnalyzedObject, services: list[AnalyzedService]) -> Iterato
     by_port: dict[int, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for service in services:
         for port in service.ports:
+            # Kubernetes' default.
             by_port[port.number][port.protocol or "TCP"].add(_name(service))
     for number, protocols in by_port.items():
         if len(protocols) > 1:
@@ -130,6 +132,7 @@ def external_control_plane(context: Context) -> Iterator[Finding]:
                 continue
 
             host = _host(str(url))
+
             if not host:
                 yield found(
                     item, EXTERNAL_CONTROL_PLANE, url, name, "is no URL with a host", at=path

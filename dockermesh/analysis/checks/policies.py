@@ -30,6 +30,7 @@ def authorization_workloads(context: Context) -> Iterator[Finding]:
         # A policy for the whole mesh is right in an empty mesh, too.
         if is_mesh_wide and spec.selector is None:
             continue
+
         wanted = spec.selector.match_labels if spec.selector is not None else {}
         candidates = context.workloads_matching(wanted, "" if is_mesh_wide else item.namespace)
         if not any(workload.in_mesh for workload in candidates):

@@ -98,6 +98,7 @@ def _selected(
     missing = []
     for item in listed:
         wanted = selector(item)
+        # Without a selector it is the default of its namespace.
         if not wanted:
             continue
 

@@ -53,6 +53,7 @@ def addresses(context: Context) -> Iterator[Finding]:
 def port_names(context: Context) -> Iterator[Finding]:
     """Names of the ports of Kubernetes Services should tell the protocol."""
     for item in context.kubernetes("Service"):
+        # What Istio installs itself is not for users to change.
         if "istio" in item.labels or item.labels.get("release") == "istio":
             continue
         is_external = dig(item.body, "spec", "type") == "ExternalName"

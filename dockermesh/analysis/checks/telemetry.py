@@ -38,6 +38,7 @@ def providers(context: Context) -> Iterator[Finding]:
     # Then a Telemetry need not name one.
     if dig(context.mesh_config, "defaultProviders", "accessLogging"):
         return
+
     for item in context.istio("Telemetry"):
         for index, logging in enumerate(item.spec.access_logging):
             if not logging.disabled and not logging.providers:

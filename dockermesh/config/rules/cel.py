@@ -112,6 +112,7 @@ class _Parser:
             raise _Wrong("it is nested too deeply")
 
         self._unary()
+        # What binds first does not matter for whether it can be read.
         while self._peek() in _BINARY and self.tokens[self.at][0] in ("operator", "name"):
             self.at += 1
             self._unary()

@@ -53,6 +53,7 @@ def _check_url(url: str) -> str:
     absolute = url if _SCHEME.match(url) else f"oci://{url}"
     try:
         parts = urlsplit(absolute)
+        # Only asking for it finds out that it is no number.
         _ = parts.port
     except ValueError as error:
         return f"{url[:80]!r} is not a URL: {error}"

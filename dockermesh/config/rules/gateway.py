@@ -52,10 +52,12 @@ def check_gateway(resource: Resource[Gateway], at: Cursor) -> None:
         _check_server(server, place)
         if server.port is None:
             continue
+
         if server.port.name and server.port.name in names:
             (place / "port" / "name").error(
                 f"port names must be unique: {server.port.name!r} is used twice"
             )
+
         names.add(server.port.name)
         if (
             server.tls is not None
@@ -206,6 +208,7 @@ def _check_istio_mutual(tls: ServerTlsSettings, at: Cursor) -> None:
 
 
 def _check_versions(tls: ServerTlsSettings, at: Cursor) -> None:
+    # The ciphers that Istio has by default are of TLS 1.2.
     old = (TlsProtocol.TLSV1_0, TlsProtocol.TLSV1_1)
     if tls.min_protocol_version in old and not tls.cipher_suites:
         (at / "minProtocolVersion").warn(

@@ -96,6 +96,7 @@ def _check_localities(localities: Iterable[str]) -> str:
         wider = {parts[:length] for length in range(len(parts) + 1)}
         if parts in within or wider & seen:
             return f"locality {locality!r} overlaps with an earlier one"
+
         seen.add(parts)
         within |= wider
 

@@ -112,6 +112,7 @@ def check_subnet(text: str) -> str:
     address, slash, bits = text.partition("/")
     if not slash:
         return check_ip_address(text)
+
     try:
         # Bits beyond the length may be set, as Go takes them: 10.1.2.3/8.
         ipaddress.ip_network(text, strict=False)

@@ -53,6 +53,7 @@ def check_http_url(url: str) -> str:
     """An absolute URL of HTTP or HTTPS."""
     try:
         parts = urlsplit(url)
+        # Only asking for it finds out that it is no number.
         port_is_valid = parts.port is None or parts.port >= 0
     except ValueError as error:
         return f"{url[:80]!r} is not a URL: {error}"

@@ -78,9 +78,11 @@ def _check_ports(spec: ServiceEntry, at: Cursor) -> None:
         if port.target_port:
             report(place / "targetPort", check_port(port.target_port))
         report(place / "name", check_label(port.name, "port name"))
+
         if port.protocol:
             report(place / "protocol", check_protocol(port.protocol))
         report(place / "number", check_port(port.number))
+
         if (
             not spec.addresses
             and spec.resolution is Resolution.NONE

@@ -71,6 +71,7 @@ def _warn_repeated(routes: Sequence[TLSRoute | TCPRoute], at: Cursor) -> None:
             (at / index).warn(
                 f"rule #{index} is never used: earlier ones take all (shadowed)", SHADOWED
             )
+        # TCP and TLS rules have few conditions, so they are compared as they are.
         seen.extend(matches)
 
 
@@ -109,6 +110,7 @@ def _client_covers(one: HTTPMatchRequest, other: HTTPMatchRequest) -> bool:
 def _uri_covers(one: HTTPMatchRequest, other: HTTPMatchRequest) -> bool:
     if one.uri is not None and (one.uri.prefix == "/" or one.uri.regex in (".*", "/.*")):
         return True
+    # It matches spellings that `one` does not.
     if other.ignore_uri_case and not one.ignore_uri_case:
         return one.uri is None
     return _string_covers(one.uri, other.uri)

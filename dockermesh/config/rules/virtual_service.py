@@ -84,6 +84,7 @@ def _check_hosts(spec: VirtualService, at: Cursor) -> None:
         if wrong and not is_ip_address(host):
             (at / index).error(wrong)
             all_valid = False
+
     if all_valid:
         _check_distinct(spec.hosts, at)
 
