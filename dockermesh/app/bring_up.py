@@ -24,7 +24,7 @@ from dockermesh.app.gateway_urls import gateway_urls, published_host
 from dockermesh.app.host_ports import check_ports
 from dockermesh.app.mesh_client import MeshClient
 from dockermesh.app.mesh_files import mesh_file
-from dockermesh.app.route import CONTAINER
+from dockermesh.app.route import SEE_LOGS
 from dockermesh.app.subnets import overlaps
 from dockermesh.engine.compose import project_arguments, run_compose
 from dockermesh.engine.local import LocalEngine
@@ -32,6 +32,7 @@ from dockermesh.errors import EngineError, InputError, NotReadyError
 from dockermesh.inject import Images, Injection
 from dockermesh.model.contract import (
     COMPOSE_PROJECT,
+    CONTROL_PLANE_CONTAINER,
     ENV_NETWORK,
     ENV_REGISTRY,
     LABEL_NETWORK,
@@ -211,11 +212,11 @@ def _mesh_files(engine: LocalEngine, network: str) -> list[str]:
 
     Raises InputError when the mesh of this host already runs on another network.
     """
-    running = engine.inspect(CONTAINER)
+    running = engine.inspect(CONTROL_PLANE_CONTAINER)
     if running is not None and network not in running["NetworkSettings"]["Networks"]:
         raise InputError(
             f"the mesh of this host runs on another network than {network}",
-            where=CONTAINER,
+            where=CONTROL_PLANE_CONTAINER,
             fix="take its projects down first, or leave out --network",
         )
     files = ["-f", str(mesh_file())]
@@ -234,7 +235,7 @@ def _start_mesh(engine: LocalEngine, network: str, options: UpOptions, say: Say)
     files = _mesh_files(engine, network)
     services = ["control-plane"] if options.registry == "docker" else []
     flags = ["--no-deps"] if options.registry == "docker" else []
-    known = engine.inspect(CONTAINER)
+    known = engine.inspect(CONTROL_PLANE_CONTAINER)
     label = "mesh is up" if known is not None and known["State"]["Running"] else "mesh started"
     with _timed(say, label):
         try:
@@ -248,7 +249,7 @@ def _start_mesh(engine: LocalEngine, network: str, options: UpOptions, say: Say)
             for detail, fix in overlaps(engine.subnets(), environment):
                 raise EngineError(detail, where="the mesh's networks", fix=fix) from error
             raise
-    check_socket(engine, CONTAINER, environment["DOCKER_SOCK"])
+    check_socket(engine, CONTROL_PLANE_CONTAINER, environment["DOCKER_SOCK"])
 
 
 def _start_app(engine: LocalEngine, file: Path, project: str, deadline: float) -> None:
@@ -303,8 +304,8 @@ def _wait_ready(client: MeshClient, deadline: float) -> None:
 def _not_ready(missing: str) -> NotReadyError:
     return NotReadyError(
         f"the control plane did not become ready: {missing}",
-        where=CONTAINER,
-        fix=f"see `docker logs {CONTAINER}`; `dockermesh down` removes what was started",
+        where=CONTROL_PLANE_CONTAINER,
+        fix=f"{SEE_LOGS}; `dockermesh down` removes what was started",
     )
 
 

@@ -16,14 +16,14 @@ from dockermesh.app.engine_socket import socket_on_host
 from dockermesh.app.host_ports import HostPorts
 from dockermesh.app.local_certificates import away_warning
 from dockermesh.app.mesh_client import MeshClient
-from dockermesh.app.route import CONTAINER
+from dockermesh.app.route import SEE_LOGS
 from dockermesh.app.subnets import overlaps
 from dockermesh.engine.compose import OLDEST, compose_command, run_compose
 from dockermesh.engine.local import LocalEngine
 from dockermesh.engine.versions import COMPOSE, ENGINE, VersionRange, parse_version
 from dockermesh.errors import DockermeshError
 from dockermesh.inject import Images
-from dockermesh.model.contract import LABEL_KIND
+from dockermesh.model.contract import CONTROL_PLANE_CONTAINER, LABEL_KIND
 
 OLDEST_ENGINE = (20, 10)
 _GATEWAY_PORT = "30080"
@@ -176,7 +176,10 @@ def _mesh(engine: LocalEngine) -> Iterator[Finding]:
     missing = client.readiness()
     if missing:
         yield Finding(
-            "mesh", Verdict.FAILED, f"not ready: {missing}", f"see `docker logs {CONTAINER}`"
+            "mesh",
+            Verdict.FAILED,
+            f"not ready: {missing}",
+            SEE_LOGS,
         )
         return
     report = client.workloads()
@@ -196,7 +199,7 @@ def _mesh(engine: LocalEngine) -> Iterator[Finding]:
 
 
 def _ports(engine: LocalEngine) -> Iterator[Finding]:
-    running = engine.inspect(CONTAINER)
+    running = engine.inspect(CONTROL_PLANE_CONTAINER)
     is_up = running is not None and running["State"]["Running"]
     moved_by = (
         {} if is_up else {number: f"set {variable}" for variable, number in mesh_ports(os.environ)}

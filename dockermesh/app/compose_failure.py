@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from dockermesh.app.route import CONTAINER
 from dockermesh.model.contract import (
     API_PORT,
     CONSUL_CONTAINER,
+    CONTROL_PLANE_CONTAINER,
     DEBUG_PORT,
     ENV_API_PORT,
     ENV_DEBUG_PORT,
@@ -59,7 +59,7 @@ def _port_remedy(text: str, env: Mapping[str, str]) -> str:
     """Which setting moves the port: one of the mesh's own, or of the app's gateway."""
     found = re.search(r"(?:listen \w+ |bind for )\S*:(\d+)", text)
     port = found[1] if found else ""
-    if CONSUL_CONTAINER in text or CONTAINER in text:
+    if CONSUL_CONTAINER in text or CONTROL_PLANE_CONTAINER in text:
         for variable, number in mesh_ports(env):
             if port == number:
                 return f"free port {port} of the host's loopback, or set {variable} to another"

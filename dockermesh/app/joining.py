@@ -20,13 +20,12 @@ from typing import Any
 
 from dockermesh.app.api_client import ApiClient, Endpoint
 from dockermesh.app.mesh_files import pod_file
-from dockermesh.app.route import CONTAINER
 from dockermesh.ca import write_private
 from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import InputError, UsageError
 from dockermesh.inject.capture import MachineOptions, capture_config, render_capture
 from dockermesh.model import DNS_PORT, XDS_TLS_PORT
-from dockermesh.model.contract import CLUSTER_DOMAIN, MESH_NETWORK
+from dockermesh.model.contract import CLUSTER_DOMAIN, CONTROL_PLANE_CONTAINER, MESH_NETWORK
 from dockermesh.translate.mesh.vips import VIP_RANGE
 
 _RESOLV_CONF = Path("/etc/resolv.conf")
@@ -92,7 +91,7 @@ def xds_address() -> str:
     """Where a process on this host reaches the control plane's xDS. Raises NotReadyError,
     UsageError.
     """
-    found = LocalEngine().inspect(CONTAINER) or {}
+    found = LocalEngine().inspect(CONTROL_PLANE_CONTAINER) or {}
     networks = (found.get("NetworkSettings") or {}).get("Networks") or {}
     address = (networks.get(MESH_NETWORK) or {}).get("IPAddress") or next(
         (n["IPAddress"] for n in networks.values() if n.get("IPAddress")), ""

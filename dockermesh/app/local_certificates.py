@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dockermesh.app.inspect.proxies import local_proxies
-from dockermesh.app.route import CONTAINER
 from dockermesh.engine.admin import ProxyAdmin
 from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import DockermeshError
+from dockermesh.model.contract import CONTROL_PLANE_CONTAINER
 from dockermesh.model.times import time_text
 
 _MOST_ASKED = 5
@@ -26,7 +26,7 @@ def away_warning(engine: LocalEngine) -> str:
     """What to say while no control plane renews the certificates of this host's proxies; empty if
     no proxy runs, or the control plane does, which only the caller did not reach then.
     """
-    control_plane = engine.inspect(CONTAINER)
+    control_plane = engine.inspect(CONTROL_PLANE_CONTAINER)
     if control_plane is not None and control_plane["State"]["Running"]:
         return ""
     proxies = local_proxies(engine)

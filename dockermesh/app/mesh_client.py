@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
-from dockermesh.app.route import CONTAINER, Channel, Route
+from dockermesh.app.route import SEE_LOGS, Channel, Route
 from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import DockermeshError, EngineError, NotReadyError
 from dockermesh.model import API_PORT, DEBUG_PORT
@@ -87,7 +87,7 @@ class MeshClient:
             raise NotReadyError(
                 f"the control plane runs, but does not answer: {error}",
                 where=self.route.where,
-                fix=f"see `docker logs {CONTAINER}`",
+                fix=SEE_LOGS,
             ) from error
         if code >= 400:
             raise ApiError(_message(body) or f"HTTP {code}", code=code, where=f"{method} {path}")

@@ -19,17 +19,17 @@ from dockermesh.engine.exec_stream import connect_inside
 from dockermesh.engine.local import LocalEngine
 from dockermesh.engine.whereabouts import bracketed
 from dockermesh.errors import EngineError, NotReadyError
-from dockermesh.model import API_PORT
 from dockermesh.model.contract import (
+    API_PORT,
     API_TOKEN_FILE,
     CONTROL_PLANE_CONTAINER,
     STATE_PATH,
     TRUST_PATH,
 )
 
-CONTAINER = CONTROL_PLANE_CONTAINER
 TOKEN_FILE = f"{STATE_PATH}/{API_TOKEN_FILE}"
 ROOT_FILE = f"{TRUST_PATH}/root.pem"
+SEE_LOGS = f"see `docker logs {CONTROL_PLANE_CONTAINER}`"
 SERVER_NAME = "localhost"
 """The name in the API's certificate: its address differs from host to host."""
 _PROOF_S = 1.0
@@ -52,17 +52,19 @@ class Route:
     """The way to the control plane that runs on an engine. Raises NotReadyError if none runs."""
 
     def __init__(self, engine: LocalEngine) -> None:
-        found = engine.inspect(CONTAINER)
+        found = engine.inspect(CONTROL_PLANE_CONTAINER)
         if found is None or not found["State"]["Running"]:
             raise NotReadyError(
-                "the mesh is not running", where=f"{CONTAINER} on {engine.url}", fix=_UP
+                "the mesh is not running",
+                where=f"{CONTROL_PLANE_CONTAINER} on {engine.url}",
+                fix=_UP,
             )
         if found["State"].get("Paused") or found["State"].get("Restarting"):
             state = found["State"]["Status"]
             raise NotReadyError(
                 f"the control plane is {state}",
-                where=f"{CONTAINER} on {engine.url}",
-                fix=f"see `docker logs {CONTAINER}`; `docker unpause` if somebody paused it",
+                where=f"{CONTROL_PLANE_CONTAINER} on {engine.url}",
+                fix=f"{SEE_LOGS}; `docker unpause` if somebody paused it",
             )
         self._engine = engine
         self._ports: Mapping[str, list[dict[str, str]] | None] = (
@@ -73,12 +75,12 @@ class Route:
     @property
     def where(self) -> str:
         """The control plane, for messages."""
-        return f"{CONTAINER} on {self._engine.url}"
+        return f"{CONTROL_PLANE_CONTAINER} on {self._engine.url}"
 
     def credentials(self) -> Credentials:
         """Token and roots, read in the container. Raises EngineError if the engine fails."""
         if not self._credentials.token or not self._credentials.root_pem:
-            files = self._engine.read_files(CONTAINER, (TOKEN_FILE, ROOT_FILE))
+            files = self._engine.read_files(CONTROL_PLANE_CONTAINER, (TOKEN_FILE, ROOT_FILE))
             token, root = (files[path] or b"" for path in (TOKEN_FILE, ROOT_FILE))
             self._credentials = Credentials(token.decode().strip(), root.decode())
         return self._credentials
@@ -99,7 +101,7 @@ class Route:
 
         Raises OSError if the control plane does not listen, EngineError if the engine fails.
         """
-        return self._proven(port) or connect_inside(self._engine, CONTAINER, port)
+        return self._proven(port) or connect_inside(self._engine, CONTROL_PLANE_CONTAINER, port)
 
     def dial_plainly(self, port: int) -> socket.socket:
         """A connection as somebody on the control plane's own host has it, for a client that speaks
@@ -107,7 +109,7 @@ class Route:
         """
         proven = self._proven(port)
         if proven is None:
-            return connect_inside(self._engine, CONTAINER, port)
+            return connect_inside(self._engine, CONTROL_PLANE_CONTAINER, port)
         address = proven.getpeername()
         proven.close()
         return socket.create_connection(address[:2])

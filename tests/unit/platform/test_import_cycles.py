@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-PACKAGES = ("config", "kubeapi", "analysis")
+# Not yet: inject, whose __init__ offers what its modules are made of.
+PACKAGES = sorted(
+    path.name
+    for path in (ROOT / "dockermesh").iterdir()
+    if (path / "__init__.py").exists() and path.name != "inject"
+)
+# Each of its modules stands alone.
+UNRELATED = {"runtime"}
 
 
 def modules(package: str) -> dict[str, Path]:
@@ -48,7 +55,7 @@ def test_no_modules_import_each_other(package: str) -> None:
         name: {other for other in imported(path) if other in known and other != name}
         for name, path in known.items()
     }
-    assert sum(map(len, graph.values())) > len(graph)
+    assert any(graph.values()) == (package not in UNRELATED)
     assert cycle_of(graph) == []
 
 

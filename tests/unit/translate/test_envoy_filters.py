@@ -358,6 +358,13 @@ def test_a_wrapped_false_takes_the_place_of_true() -> None:
         (patch("CLUSTER", "ADD", {"name": "PassthroughCluster", "connect_timeout": "1s"}), "exists already"),
         (patch("VIRTUAL_HOST", "MERGE", {"domains": ["*"]}), "twice"),
         (patch("BOOTSTRAP", "MERGE", {}), "bootstrap"),
+        (patch("VIRTUAL_HOST", "MERGE", {"retry_policy": {"retriable_request_headers": [
+            {"name": "x", "string_match": {"safe_regex": {"regex": r"\p{Foo}"}}}]}}), r"invalid character class range: \p{Foo}"),
+        (patch("HTTP_FILTER", "INSERT_FIRST", {"name": "x", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC", "rules": {"policies": {"x": {
+                "principals": [{"any": True}], "permissions": [{"uri_template": {"name": "x", "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig",
+                    "path_template": "/**/*"}}}]}}}}}), "no wildcard after **"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
