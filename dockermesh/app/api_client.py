@@ -25,6 +25,7 @@ from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import InputError, NotReadyError, UsageError
 from dockermesh.kubeapi.served import Served
 from dockermesh.model import API_PORT
+from dockermesh.model.contract import ENV_API, ENV_CA, ENV_TOKEN
 
 MANAGER = "dockermesh"
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
@@ -49,11 +50,11 @@ class Endpoint:
 
 def find_endpoint(environment: Mapping[str, str]) -> Endpoint:
     """The config API to use. Raises NotReadyError if there is none."""
-    url = environment.get("DOCKERMESH_API", "")
+    url = environment.get(ENV_API, "")
     if not url:
         return _of_engine()
     parts = urlsplit(url)
-    token, ca = environment.get("DOCKERMESH_TOKEN", ""), environment.get("DOCKERMESH_CA", "")
+    token, ca = environment.get(ENV_TOKEN, ""), environment.get(ENV_CA, "")
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise UsageError(
             f"DOCKERMESH_API is no URL: {url}",

@@ -31,13 +31,20 @@ from dockermesh.engine.compose import project_arguments, run_compose
 from dockermesh.engine.local import LocalEngine
 from dockermesh.errors import EngineError, InputError, NotReadyError
 from dockermesh.inject import Injection
-from dockermesh.model.contract import CONTROL_PLANE_CONTAINER
+from dockermesh.model.contract import (
+    COMPOSE_PROJECT,
+    CONTROL_PLANE_CONTAINER,
+    ENV_NETWORK,
+    ENV_REGISTRY,
+    LABEL_NETWORK,
+    LABEL_ROLE,
+    LABEL_WORKLOAD,
+    MESH_NETWORK,
+    MESH_PROJECT,
+)
 from dockermesh.model.setup import SET_DOCKER_SOCK
+from dockermesh.runtime.files import PRIVATE, replace_file
 
-MESH_PROJECT = "dockermesh"
-DEFAULT_NETWORK = "dockermesh"
-ROLE_LABEL = "dockermesh.io/role"
-WORKLOAD_LABEL = "dockermesh.io/workload"
 _POLL_S = 0.1
 
 Say = Callable[[str], None]
@@ -130,7 +137,7 @@ def bring_down(project: str, *, volumes: bool, say: Say) -> list[str]:
     removed.
     """
     engine = LocalEngine()
-    removed = _names(engine, f"com.docker.compose.project={project}")
+    removed = _names(engine, f"{COMPOSE_PROJECT}={project}")
     flags = ["--remove-orphans", *(["--volumes"] if volumes else [])]
     if removed:
         with _timed(say, f"app {project} removed"):
@@ -141,11 +148,11 @@ def bring_down(project: str, *, volumes: bool, say: Say) -> list[str]:
     except OSError as error:
         say(f"{folder} stays: {error.strerror}")
     others = {
-        c["Labels"].get("com.docker.compose.project", "")
-        for c in engine.containers([ROLE_LABEL])
-        if c["Labels"].get("com.docker.compose.project") != project
+        c["Labels"].get(COMPOSE_PROJECT, "")
+        for c in engine.containers([LABEL_ROLE])
+        if c["Labels"].get(COMPOSE_PROJECT) != project
     }
-    mesh = _names(engine, f"com.docker.compose.project={MESH_PROJECT}")
+    mesh = _names(engine, f"{COMPOSE_PROJECT}={MESH_PROJECT}")
     if mesh and not others:
         with _timed(say, "mesh removed"):
             _compose(
@@ -173,13 +180,9 @@ def _save(engine: LocalEngine, project: str, text: str) -> Path:
     record = record_of(engine, project)
     folder = folder_of(state_home(), record)
     file = folder / "compose.yaml"
-    draft = folder / ".compose.yaml.new"
-
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        draft.touch(mode=0o600)
-        draft.write_text(text)
-        draft.rename(file)
+        replace_file(file, text.encode(), PRIVATE)
         remember(folder, record)
     except OSError as error:
         raise InputError(
@@ -204,9 +207,9 @@ def mesh_network(injection: Injection) -> str:
     """The network that the project's pods joined as the mesh network."""
     for service in injection.project["services"].values():
         labels = service.get("labels") or {}
-        if labels.get(ROLE_LABEL) == "pod":
-            return str(labels.get("dockermesh.io/network") or DEFAULT_NETWORK)
-    return DEFAULT_NETWORK
+        if labels.get(LABEL_ROLE) == "pod":
+            return str(labels.get(LABEL_NETWORK) or MESH_NETWORK)
+    return MESH_NETWORK
 
 
 def _mesh_files(engine: LocalEngine, network: str) -> list[str]:
@@ -223,15 +226,15 @@ def _mesh_files(engine: LocalEngine, network: str) -> list[str]:
         )
     files = ["-f", str(mesh_file())]
     owner = engine.network_labels(network)
-    if owner is not None and owner.get("com.docker.compose.project") != MESH_PROJECT:
+    if owner is not None and owner.get(COMPOSE_PROJECT) != MESH_PROJECT:
         files += ["-f", str(mesh_file().with_name("external-network.yaml"))]
     return files
 
 
 def _start_mesh(engine: LocalEngine, network: str, options: UpOptions, say: Say) -> None:
     environment = mesh_environment() | {
-        "DOCKERMESH_REGISTRY": options.registry,
-        "DOCKERMESH_NETWORK": network,
+        ENV_REGISTRY: options.registry,
+        ENV_NETWORK: network,
         "DOCKER_SOCK": socket_on_host(engine, os.environ),
     }
     files = _mesh_files(engine, network)
@@ -321,8 +324,8 @@ def _expected(injection: Injection) -> set[str]:
     names = set()
     for service in injection.project["services"].values():
         labels = service.get("labels") or {}
-        if labels.get(ROLE_LABEL) == "pod":
-            names.add(str(labels[WORKLOAD_LABEL]))
+        if labels.get(LABEL_ROLE) == "pod":
+            names.add(str(labels[LABEL_WORKLOAD]))
     return names
 
 
@@ -406,7 +409,7 @@ def _running(engine: LocalEngine, project: str) -> dict[tuple[str, str], str]:
     """Containers of the project and the mesh by id and start: a restart is a change, too."""
     found = {}
     for name in (project, MESH_PROJECT):
-        for container in engine.containers([f"com.docker.compose.project={name}"]):
+        for container in engine.containers([f"{COMPOSE_PROJECT}={name}"]):
             state = engine.inspect(container["Id"])
             if state is not None and state["State"]["Running"]:
                 found[container["Id"], state["State"]["StartedAt"]] = container["Names"][0].lstrip(

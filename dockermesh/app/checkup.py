@@ -22,7 +22,7 @@ from dockermesh.engine.compose import OLDEST, compose_command, run_compose
 from dockermesh.engine.local import LocalEngine
 from dockermesh.engine.versions import COMPOSE, ENGINE, VersionRange, parse_version
 from dockermesh.errors import DockermeshError
-from dockermesh.model.contract import CONTROL_PLANE_CONTAINER
+from dockermesh.model.contract import CONTROL_PLANE_CONTAINER, LABEL_KIND
 
 OLDEST_ENGINE = (20, 10)
 _GATEWAY_PORT = "30080"
@@ -191,7 +191,7 @@ def _ports(engine: LocalEngine) -> Iterator[Finding]:
         why = host.taken("127.0.0.1", int(port)) if port.isdigit() else ""
         if not why:
             yield Finding("port", Verdict.OK, f"{port} is free")
-        elif port == _GATEWAY_PORT and engine.containers(["dockermesh.io/kind=router"]):
+        elif port == _GATEWAY_PORT and engine.containers([f"{LABEL_KIND}=router"]):
             yield Finding("port", Verdict.OK, f"{port} is the gateway's")
         else:
             fix = f"stop what listens there (`ss -ltnp`), or {other}"

@@ -31,9 +31,13 @@ class KeyedWorkers:
         self._cap = cap
         self._marks: dict[str, asyncio.Event] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._is_closed = False
 
     def mark(self, key: str) -> None:
         """Have `key` handled soon."""
+        # What is cancelled at the end still says that something has changed.
+        if self._is_closed:
+            return
         self._marks.setdefault(key, asyncio.Event()).set()
         if key not in self._tasks:
             self._tasks[key] = asyncio.create_task(self._work(key), name=f"registrar {key}")
@@ -44,7 +48,8 @@ class KeyedWorkers:
             await asyncio.wait(self._tasks.values())
 
     async def close(self) -> None:
-        """Stop; what is being handled is cancelled."""
+        """Stop; what is being handled is cancelled, and marks mean nothing any more."""
+        self._is_closed = True
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
