@@ -1,0 +1,1 @@
+"""Its being here puts this folder on the path, so that tests in folders below import `meshes`."""
