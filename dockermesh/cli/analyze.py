@@ -12,7 +12,7 @@ from dockermesh.cli.options import output_option
 from dockermesh.cli.tables import print_columns, print_data
 
 if TYPE_CHECKING:
-    from dockermesh.app.analyze import Request
+    from dockermesh.client.analyze import Request
     from dockermesh.config.findings import Finding
 
 FOUND = 79
@@ -86,7 +86,7 @@ def command(
     """
     import gc
 
-    from dockermesh.app.analyze import Request, run
+    from dockermesh.client.analyze import Request, run
     from dockermesh.config.findings import Level
     from dockermesh.errors import UsageError
 

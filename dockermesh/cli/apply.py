@@ -37,8 +37,8 @@ def command(files: tuple[str, ...], namespace: str, dry_run: bool, diff: bool, p
     """
     import os
 
-    from dockermesh.app import applying
-    from dockermesh.app.api_client import ApiClient, find_endpoint
+    from dockermesh.client.mesh import applying
+    from dockermesh.client.mesh.api_client import ApiClient, find_endpoint
 
     items, warnings = applying.read_items(files, namespace)
     for warning in warnings:

@@ -22,7 +22,7 @@ def command() -> None:
 @output_option("text", "json")
 def status(output: str) -> None:
     """Show roots, expiry, the phase of a rotation, leaves and warnings."""
-    from dockermesh.app.mesh_trust import ca_status
+    from dockermesh.client.mesh.mesh_trust import ca_status
 
     report = ca_status(_client())
     if output == "json":
@@ -37,7 +37,7 @@ def status(output: str) -> None:
 @command.command()
 def export() -> None:
     """Print all trusted roots in PEM."""
-    from dockermesh.app.mesh_trust import ca_roots
+    from dockermesh.client.mesh.mesh_trust import ca_roots
 
     click.echo(ca_roots(_client()), nl=False)
 
@@ -58,7 +58,7 @@ def rotate(step: str | None, force: bool, timeout: float) -> None:
     prepare: a new root is trusted beside the old one. switch: it signs, and all certificates are
     replaced. finish: the old root is trusted no more.
     """
-    from dockermesh.app.mesh_trust import rotate as take
+    from dockermesh.client.mesh.mesh_trust import rotate as take
 
     report = take(
         _client(),
@@ -74,7 +74,7 @@ def rotate(step: str | None, force: bool, timeout: float) -> None:
 def _client() -> Any:
     import os
 
-    from dockermesh.app.api_client import ApiClient, find_endpoint
+    from dockermesh.client.mesh.api_client import ApiClient, find_endpoint
 
     return ApiClient(find_endpoint(os.environ))
 

@@ -194,10 +194,10 @@ def command(
     """
     import os
 
-    from dockermesh.app.control_plane import run
-    from dockermesh.app.open_files import allow_many_open_files
-    from dockermesh.app.settings import ControlPlaneSettings, parse_lifetime
     from dockermesh.consul.settings import ConsulSettings
+    from dockermesh.controlplane.control_plane import run
+    from dockermesh.controlplane.open_files import allow_many_open_files
+    from dockermesh.controlplane.settings import ControlPlaneSettings, parse_lifetime
     from dockermesh.registrar.start import socket_problem
     from dockermesh.runtime.daemon import configure_logging
 

@@ -32,10 +32,10 @@ def command(
     """Delete resources: KIND NAME..., or those of -f FILE."""
     import os
 
-    from dockermesh.app import applying
-    from dockermesh.app.api_client import ApiClient, find_endpoint
-    from dockermesh.app.mesh_client import ApiError
     from dockermesh.cli.get import served_kind
+    from dockermesh.client.mesh import applying
+    from dockermesh.client.mesh.api_client import ApiClient, find_endpoint
+    from dockermesh.client.mesh.mesh_client import ApiError
     from dockermesh.errors import UsageError
 
     if bool(files) == bool(kind):

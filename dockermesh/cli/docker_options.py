@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from dockermesh.engine.address import choose_engine, config_folder
+from dockermesh.docker.address import choose_engine, config_folder
 from dockermesh.errors import InputError, UsageError
 
 _SWITCH = re.compile(r"--(?P<name>debug|tls|tlsverify)=(?P<value>.*)")

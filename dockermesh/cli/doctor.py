@@ -17,8 +17,8 @@ _MARKS = {"ok": ("✔", "green"), "warning": ("!", "yellow"), "failed": ("✘", 
 @output_option("text", "json")
 def command(output: str) -> None:
     """Check the engine, Compose, images, ports and kernel features; exit 1 if something fails."""
-    from dockermesh.app.checkup import check_up
-    from dockermesh.app.finding import Verdict
+    from dockermesh.client.compose.doctor import check_up
+    from dockermesh.client.compose.doctor_finding import Verdict
 
     findings = check_up()
     if output == "json":

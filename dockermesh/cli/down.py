@@ -21,10 +21,10 @@ def command(files: tuple[str, ...], project_name: str | None, volumes: bool) -> 
 
     Containers, networks and generated files go; images stay, and volumes unless -v is given.
     """
-    from dockermesh.app.bring_up import bring_down, state_home
-    from dockermesh.app.engine_record import elsewhere, record_of
-    from dockermesh.engine.compose import load_project
-    from dockermesh.engine.local import LocalEngine
+    from dockermesh.client.compose.bring_up import bring_down, state_home
+    from dockermesh.client.compose.engine_record import elsewhere, record_of
+    from dockermesh.docker.compose import load_project
+    from dockermesh.docker.engine import LocalEngine
 
     name = project_name or str(load_project(files)["name"])
     removed = bring_down(name, volumes=volumes, say=lambda line: click.echo(f"✔ {line}", err=True))

@@ -66,9 +66,9 @@ def command(
     """
     import os
 
-    from dockermesh.app.api_client import ApiClient, find_endpoint
-    from dockermesh.app.explaining import from_files, from_mesh, try_out
-    from dockermesh.app.inspect.explain import explain, parse_request
+    from dockermesh.client.explain_request import from_files, from_mesh, try_out
+    from dockermesh.client.inspect.explain import explain, parse_request
+    from dockermesh.client.mesh.api_client import ApiClient, find_endpoint
     from dockermesh.errors import UsageError
 
     request, host, port = parse_request(url, method, _headers(headers))

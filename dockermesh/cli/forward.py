@@ -16,9 +16,9 @@ def command(words: tuple[str, ...]) -> int:
     """
     import shlex
 
-    from dockermesh.app.forwarding import forwarding, run, stop_signal
-    from dockermesh.app.route import Route
-    from dockermesh.engine.local import LocalEngine
+    from dockermesh.client.mesh.forwarding import forwarding, run, stop_signal
+    from dockermesh.client.mesh.route import Route
+    from dockermesh.docker.engine import LocalEngine
 
     with forwarding(Route(LocalEngine())) as forward:
         if words:

@@ -26,7 +26,7 @@ def command(kind: str, name: str | None, namespace: str, all_namespaces: bool, o
     """
     import os
 
-    from dockermesh.app.api_client import ApiClient, find_endpoint, path_of
+    from dockermesh.client.mesh.api_client import ApiClient, find_endpoint, path_of
     from dockermesh.errors import InputError, UsageError
 
     kind, _, after_slash = kind.partition("/")

@@ -18,7 +18,7 @@ def command(output: str) -> None:
     """
     import os
 
-    from dockermesh.app.api_client import ApiClient, find_endpoint
+    from dockermesh.client.mesh.api_client import ApiClient, find_endpoint
     from dockermesh.kubeapi.rollback import PATH
 
     entries = ApiClient(find_endpoint(os.environ)).request("GET", PATH).body["entries"]

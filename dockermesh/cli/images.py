@@ -12,7 +12,7 @@ import click
 from dockermesh.cli.options import output_option
 
 if TYPE_CHECKING:
-    from dockermesh.engine.image_store import ImageStore
+    from dockermesh.docker.image_store import ImageStore
 
 _quiet = click.option("-q", "--quiet", is_flag=True, help="No progress.")
 
@@ -32,7 +32,7 @@ def list_images(output: str) -> None:
     """Show each image's reference, and what the engine has of it."""
     import os
 
-    from dockermesh.app.images.mesh_images import mesh_images
+    from dockermesh.client.images.mesh_images import mesh_images
 
     store = _store()
     rows = [
@@ -56,7 +56,7 @@ def list_images(output: str) -> None:
 @_quiet
 def build(quiet: bool) -> None:
     """Build all of them from the package that is installed."""
-    from dockermesh.app.images.building import build as run
+    from dockermesh.client.images.building import build as run
     from dockermesh.inject import TAGS, reference
 
     run(_store(), list(TAGS), _step(quiet))
@@ -68,7 +68,7 @@ def build(quiet: bool) -> None:
 @_quiet
 def fetch(quiet: bool) -> None:
     """Download what the builds need, and print the folder that has it."""
-    from dockermesh.app.images.building import fetch as run
+    from dockermesh.client.images.building import fetch as run
     from dockermesh.inject import TAGS
 
     click.echo(run(_store(), list(TAGS), _step(quiet)))
@@ -80,8 +80,8 @@ def pull(quiet: bool) -> None:
     """Pull those that DOCKERMESH_IMAGES_FROM or DOCKERMESH_*_IMAGE name; print their digests."""
     import os
 
-    from dockermesh.app.images.mesh_images import mesh_images
-    from dockermesh.app.images.preparing import pull as run
+    from dockermesh.client.images.mesh_images import mesh_images
+    from dockermesh.client.images.preparing import pull as run
     from dockermesh.errors import UsageError
 
     store = _store()
@@ -102,7 +102,7 @@ def push(prefix: str, quiet: bool) -> None:
 
     What DOCKERMESH_IMAGES_FROM=REGISTRY/PREFIX then takes. Missing ones are built first.
     """
-    from dockermesh.app.images.building import ensure
+    from dockermesh.client.images.building import ensure
     from dockermesh.inject import TAGS, reference
     from dockermesh.inject.images import REGISTRY_VARIABLE
 
@@ -119,7 +119,7 @@ def push(prefix: str, quiet: bool) -> None:
 @_quiet
 def save(file: Path, quiet: bool) -> None:
     """Write all four into a tar, for `docker load -i FILE` on another engine."""
-    from dockermesh.app.images.building import ensure
+    from dockermesh.client.images.building import ensure
     from dockermesh.errors import InputError
     from dockermesh.inject import TAGS, reference
 
@@ -135,8 +135,8 @@ def save(file: Path, quiet: bool) -> None:
 
 
 def _store() -> ImageStore:
-    from dockermesh.engine.image_store import ImageStore
-    from dockermesh.engine.local import LocalEngine
+    from dockermesh.docker.engine import LocalEngine
+    from dockermesh.docker.image_store import ImageStore
 
     return ImageStore(LocalEngine())
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from dockermesh.app.applying import Item
+    from dockermesh.client.mesh.applying import Item
     from dockermesh.inject import Injection, InjectOptions
 
 
@@ -76,7 +76,7 @@ def command(
     \b dockermesh inject -o meshed.yaml && docker compose -f meshed.yaml up -d dockermesh inject
     --overlay -o sidecars.yaml && docker compose -f compose.yaml -f sidecars.yaml up -d
     """
-    from dockermesh.engine.compose import load_project
+    from dockermesh.docker.compose import load_project
     from dockermesh.inject import inject_project
     from dockermesh.inject.project import scaled_notices
     from dockermesh.inject.writer import check, to_yaml
@@ -127,7 +127,7 @@ def read_config(paths: Sequence[str]) -> tuple[Item, ...]:
     """
     if not paths:
         return ()
-    from dockermesh.app.applying import read_items
+    from dockermesh.client.mesh.applying import read_items
 
     items, warnings = read_items(paths, "default")
     for warning in warnings:

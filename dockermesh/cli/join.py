@@ -65,9 +65,9 @@ def command(
     """
     import os
 
-    from dockermesh.app.api_client import ApiClient, find_endpoint
-    from dockermesh.app.joining import Join, join, xds_address
-    from dockermesh.app.mesh_trust import create_token
+    from dockermesh.client.mesh.api_client import ApiClient, find_endpoint
+    from dockermesh.client.mesh.joining import Join, join, xds_address
+    from dockermesh.client.mesh.mesh_trust import create_token
 
     endpoint = find_endpoint(os.environ)
     what = Join(dict(map(_port, ports)), folder, xds or xds_address(), address, dns)

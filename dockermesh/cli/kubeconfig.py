@@ -41,8 +41,8 @@ def command(only_print: bool, output: str | None, context: str, set_current: boo
     import sys
     from pathlib import Path
 
-    from dockermesh.app.api_client import find_endpoint
-    from dockermesh.app.kubeconfig import merged, rendered, write
+    from dockermesh.client.mesh.api_client import find_endpoint
+    from dockermesh.client.mesh.kubeconfig import merged, rendered, write
     from dockermesh.errors import NotReadyError
 
     endpoint = find_endpoint(os.environ)

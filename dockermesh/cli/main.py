@@ -111,7 +111,7 @@ def root(hosts: tuple[str, ...], context: str) -> None:
     Exit codes: 0 ok, 1 failed, 2 usage, 79 findings of analyze, 130 interrupted.
     """
     if hosts or context:
-        from dockermesh.engine.address import choose_engine
+        from dockermesh.docker.address import choose_engine
 
         # The SDK, Compose and every command read the environment, and so agree.
         choose_engine(os.environ, hosts, context)

@@ -30,9 +30,9 @@ def status(output: str, service: str | None) -> None:
     It is read from the configuration and the registry: a client without a proxy is known only if it
     is registered.
     """
-    from dockermesh.app.mesh_client import MeshClient
     from dockermesh.cli.tables import print_data
-    from dockermesh.engine.local import LocalEngine
+    from dockermesh.client.mesh.mesh_client import MeshClient
+    from dockermesh.docker.engine import LocalEngine
 
     client = MeshClient(LocalEngine())
     report = client.mtls()

@@ -15,8 +15,8 @@ from dockermesh.cli.options import output_option
 from dockermesh.cli.tables import print_columns, print_data
 
 if TYPE_CHECKING:
-    from dockermesh.app.inspect.dump import Dump
-    from dockermesh.engine.admin import ProxyAdmin
+    from dockermesh.client.inspect.dump import Dump
+    from dockermesh.docker.admin import ProxyAdmin
 
 ALIASES = {
     "listener": ("listeners", "l"),
@@ -95,7 +95,7 @@ def _source(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--direction", default="", help="Only inbound, or outbound, clusters.")
 def cluster(fqdn: str, port: int, subset: str, direction: str, output: str, **source: Any) -> None:
     """Clusters (aliases: clusters, c)."""
-    from dockermesh.app.inspect import tables
+    from dockermesh.client.inspect import tables
 
     wanted = tables.ClusterFilter(fqdn, port, subset, direction)
     found = [c for c in _dump(**source).clusters() if wanted.takes(c)]
@@ -111,7 +111,7 @@ def cluster(fqdn: str, port: int, subset: str, direction: str, output: str, **so
 )
 def listener(address: str, port: int, kind: str, output: str, **source: Any) -> None:
     """Listeners (aliases: listeners, l)."""
-    from dockermesh.app.inspect import tables
+    from dockermesh.client.inspect import tables
 
     wanted = tables.ListenerFilter(address, port, kind)
     found = [item for item in _dump(**source).listeners() if wanted.takes(item)]
@@ -123,7 +123,7 @@ def listener(address: str, port: int, kind: str, output: str, **source: Any) -> 
 @click.option("--name", default="", help="Only the route table of this name.")
 def route(name: str, output: str, **source: Any) -> None:
     """Routes (aliases: routes, r)."""
-    from dockermesh.app.inspect import tables
+    from dockermesh.client.inspect import tables
 
     found = [table for table in _dump(**source).routes() if name in {"", table.get("name", "")}]
     _show(output, found, tables.ROUTES, tables.route_rows(found))
@@ -141,7 +141,7 @@ def endpoint(
     address: str, port: int, cluster_name: str, status: str, output: str, **source: Any
 ) -> None:
     """Endpoints (aliases: endpoints, ep)."""
-    from dockermesh.app.inspect import tables
+    from dockermesh.client.inspect import tables
 
     wanted = tables.EndpointFilter(address, port, cluster_name, status)
     statuses = _statuses(**source)
@@ -157,7 +157,7 @@ def endpoint(
 @_source
 def bootstrap(output: str, **source: Any) -> None:
     """The bootstrap (alias: b); always whole, so `short` is JSON."""
-    from dockermesh.app.inspect.dump import public_names
+    from dockermesh.client.inspect.dump import public_names
 
     print_data(
         {"bootstrap": public_names(_dump(**source).bootstrap())},
@@ -171,7 +171,7 @@ def secret(output: str, **source: Any) -> None:
     """Certificates, never their private keys (aliases: secrets, s)."""
     from datetime import UTC, datetime
 
-    from dockermesh.app.inspect.secrets import COLUMNS, secret_items
+    from dockermesh.client.inspect.secrets import COLUMNS, secret_items
 
     items = secret_items(_dump(**source).secrets(), datetime.now(UTC))
     if output != "short":
@@ -188,8 +188,8 @@ def everything(output: str, **source: Any) -> None:
     """Clusters, listeners, routes, endpoints and secrets; or as JSON the whole dump (alias: a)."""
     from datetime import UTC, datetime
 
-    from dockermesh.app.inspect import tables
-    from dockermesh.app.inspect.secrets import COLUMNS, secret_items
+    from dockermesh.client.inspect import tables
+    from dockermesh.client.inspect.secrets import COLUMNS, secret_items
 
     dump = _dump(**source)
     if output != "short":
@@ -218,7 +218,7 @@ def everything(output: str, **source: Any) -> None:
 @click.option("--reset", is_flag=True, help="Back to `warning`, at which proxies start.")
 def log(workload: str, namespace: str, level: str, reset: bool) -> None:
     """Levels of the proxy's loggers, shown or changed (alias: o)."""
-    from dockermesh.app.inspect.logging import logging_paths
+    from dockermesh.client.inspect.logging import logging_paths
 
     title, admin = _admin(workload, namespace)
     answer = b""
@@ -228,9 +228,9 @@ def log(workload: str, namespace: str, level: str, reset: bool) -> None:
 
 
 def _admin(workload: str | None, namespace: str) -> tuple[str, ProxyAdmin]:
-    from dockermesh.app.inspect.proxies import find_proxy, local_proxies
-    from dockermesh.engine.admin import ProxyAdmin
-    from dockermesh.engine.local import LocalEngine
+    from dockermesh.client.inspect.proxies import find_proxy, local_proxies
+    from dockermesh.docker.admin import ProxyAdmin
+    from dockermesh.docker.engine import LocalEngine
     from dockermesh.errors import UsageError
 
     if not workload:
@@ -243,7 +243,7 @@ def _admin(workload: str | None, namespace: str) -> tuple[str, ProxyAdmin]:
 
 
 def _dump(*, workload: str | None, namespace: str, file: Path | None) -> Dump:
-    from dockermesh.app.inspect.dump import read_dump
+    from dockermesh.client.inspect.dump import read_dump
 
     if file is not None:
         return read_dump(_read(file), str(file))
@@ -255,8 +255,8 @@ def _statuses(*, workload: str | None, namespace: str, file: Path | None) -> lis
     """Envoy's view of its endpoints; a file may be /clusters?format=json, or
     /config_dump?include_eds.
     """
-    from dockermesh.app.inspect.dump import read_dump, read_json
-    from dockermesh.app.inspect.tables import cluster_statuses
+    from dockermesh.client.inspect.dump import read_dump, read_json
+    from dockermesh.client.inspect.tables import cluster_statuses
 
     if file is None:
         title, admin = _admin(workload, namespace)
@@ -283,8 +283,8 @@ def _read(file: Path) -> bytes:
 def _show(
     output: str, found: Sequence[Any], head: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> None:
-    from dockermesh.app.inspect.dump import public_names
-    from dockermesh.app.inspect.tables import LISTENERS
+    from dockermesh.client.inspect.dump import public_names
+    from dockermesh.client.inspect.tables import LISTENERS
 
     if output == "short":
         print_columns(head, rows, gap=1 if head is LISTENERS else 5)

@@ -12,8 +12,8 @@ from dockermesh.cli.options import output_option
 from dockermesh.cli.tables import print_columns, print_data
 
 if TYPE_CHECKING:
-    from dockermesh.app.mesh_client import MeshClient
-    from dockermesh.engine.local import LocalEngine
+    from dockermesh.client.mesh.mesh_client import MeshClient
+    from dockermesh.docker.engine import LocalEngine
 
 
 @click.command()
@@ -25,9 +25,9 @@ def command(workload: str | None, namespace: str, output: str) -> None:
 
     With a WORKLOAD: what differs between what the control plane would send and what its Envoy has.
     """
-    from dockermesh.app.inspect.status import COLUMNS, status_entries, status_row
-    from dockermesh.app.mesh_client import MeshClient
-    from dockermesh.engine.local import LocalEngine
+    from dockermesh.client.inspect.status import COLUMNS, status_entries, status_row
+    from dockermesh.client.mesh.mesh_client import MeshClient
+    from dockermesh.docker.engine import LocalEngine
 
     engine = LocalEngine()
     client = MeshClient(engine)
@@ -51,10 +51,10 @@ def command(workload: str | None, namespace: str, output: str) -> None:
 def _compare(
     engine: LocalEngine, client: MeshClient, workload: str, namespace: str, output: str
 ) -> None:
-    from dockermesh.app.inspect.dump import read_dump
-    from dockermesh.app.inspect.proxies import find_proxy, local_proxies
-    from dockermesh.app.inspect.status import compare
-    from dockermesh.engine.admin import ProxyAdmin
+    from dockermesh.client.inspect.dump import read_dump
+    from dockermesh.client.inspect.proxies import find_proxy, local_proxies
+    from dockermesh.client.inspect.status import compare
+    from dockermesh.docker.admin import ProxyAdmin
 
     found = find_proxy(workload, local_proxies(engine), namespace)
     wanted = read_dump(client.config_dump(found.workload), "the control plane")

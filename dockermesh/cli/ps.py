@@ -11,7 +11,7 @@ from dockermesh.cli.options import output_option
 from dockermesh.cli.tables import print_data
 
 if TYPE_CHECKING:
-    from dockermesh.engine.local import LocalEngine
+    from dockermesh.docker.engine import LocalEngine
 
 _COLOURS = {
     "SYNCED": "green",
@@ -27,9 +27,9 @@ _COLOURS = {
 @output_option("table", "wide", "json", "yaml", "name")
 def command(project_name: str | None, output: str) -> None:
     """List workloads with container, endpoint health and xDS state."""
-    from dockermesh.app.local_certificates import away_warning
-    from dockermesh.app.mesh_client import MeshClient
-    from dockermesh.engine.local import LocalEngine
+    from dockermesh.client.mesh.local_certificates import away_warning
+    from dockermesh.client.mesh.mesh_client import MeshClient
+    from dockermesh.docker.engine import LocalEngine
     from dockermesh.errors import NotReadyError
 
     engine = LocalEngine()
@@ -56,8 +56,8 @@ def command(project_name: str | None, output: str) -> None:
 
 
 def _tell_elsewhere(engine: LocalEngine, project: str | None) -> None:
-    from dockermesh.app.bring_up import state_home
-    from dockermesh.app.engine_record import elsewhere, record_of
+    from dockermesh.client.compose.bring_up import state_home
+    from dockermesh.client.compose.engine_record import elsewhere, record_of
 
     for other in elsewhere(state_home(), record_of(engine, project or "")):
         line = f"{other.project} was brought up on {other.url}, this is {engine.address}"

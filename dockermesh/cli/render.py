@@ -54,7 +54,7 @@ def command(
     import gc
     import json
 
-    from dockermesh.app.render import read_config, render
+    from dockermesh.client.offline.render import read_config, render
     from dockermesh.errors import UsageError
 
     if bool(workload) == (proxy is not None):

@@ -21,9 +21,9 @@ def command(number: int, dry_run: bool, diff: bool, output: str) -> None:
     """
     import os
 
-    from dockermesh.app.api_client import ApiClient, find_endpoint
-    from dockermesh.app.applying import difference
-    from dockermesh.app.mesh_client import ApiError
+    from dockermesh.client.mesh.api_client import ApiClient, find_endpoint
+    from dockermesh.client.mesh.applying import difference
+    from dockermesh.client.mesh.mesh_client import ApiError
     from dockermesh.errors import InputError
     from dockermesh.kubeapi.rollback import PATH
 

@@ -21,7 +21,7 @@ def command() -> None:
 @output_option("table", "json")
 def list_(output: str) -> None:
     """List all tokens by id; the tokens themselves are told to nobody."""
-    from dockermesh.app.mesh_trust import tokens
+    from dockermesh.client.mesh.mesh_trust import tokens
 
     found = tokens(_client())
     if output == "json":
@@ -43,7 +43,7 @@ def revoke(token: str) -> None:
 
     A restarted pod makes a new token. To keep a workload out, remove its container.
     """
-    from dockermesh.app.mesh_trust import revoke as take_away
+    from dockermesh.client.mesh.mesh_trust import revoke as take_away
 
     click.echo(f"revoked: {take_away(_client(), token)}", err=True)
 
@@ -61,8 +61,8 @@ def revoke(token: str) -> None:
 @output_option("text", "json")
 def create(service: str, namespace: str, account: str, ttl: str, output: str) -> None:
     """Print a token with which one process may `dockermesh join`. It works once."""
-    from dockermesh.app.mesh_trust import create_token
-    from dockermesh.app.settings import parse_lifetime
+    from dockermesh.client.mesh.mesh_trust import create_token
+    from dockermesh.controlplane.settings import parse_lifetime
 
     seconds = int(parse_lifetime(ttl).total_seconds())
     made = create_token(
@@ -82,6 +82,6 @@ def create(service: str, namespace: str, account: str, ttl: str, output: str) ->
 def _client() -> Any:
     import os
 
-    from dockermesh.app.api_client import ApiClient, find_endpoint
+    from dockermesh.client.mesh.api_client import ApiClient, find_endpoint
 
     return ApiClient(find_endpoint(os.environ))

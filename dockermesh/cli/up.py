@@ -11,7 +11,7 @@ import click
 from dockermesh.cli.options import output_option
 
 if TYPE_CHECKING:
-    from dockermesh.app.bring_up import UpResult
+    from dockermesh.client.compose.bring_up import UpResult
 
 
 @click.command()
@@ -82,12 +82,12 @@ def command(
     connected and has accepted its configuration. Run again, it changes nothing. `dockermesh down`
     removes all of it.
     """
-    from dockermesh.app.bind_mounts import check_paths, mesh_paths, mounted_paths
-    from dockermesh.app.bring_up import UpOptions, bring_up, mesh_environment
-    from dockermesh.app.mesh_files import mesh_file
     from dockermesh.cli.inject import options, read_config, report
-    from dockermesh.engine.compose import load_project
-    from dockermesh.engine.local import LocalEngine
+    from dockermesh.client.compose.bind_mounts import check_paths, mesh_paths, mounted_paths
+    from dockermesh.client.compose.bring_up import UpOptions, bring_up, mesh_environment
+    from dockermesh.client.compose.mesh_files import mesh_file
+    from dockermesh.docker.compose import load_project
+    from dockermesh.docker.engine import LocalEngine
     from dockermesh.inject import inject_project
     from dockermesh.inject.writer import check, to_yaml
 
@@ -119,8 +119,8 @@ def command(
 
 
 def _tell_untested() -> None:
-    from dockermesh.app.checkup import untested
-    from dockermesh.engine.local import LocalEngine
+    from dockermesh.client.compose.doctor import untested
+    from dockermesh.docker.engine import LocalEngine
 
     if note := untested(LocalEngine()):
         click.echo(f"{click.style('!', fg='yellow')} {note}", err=True)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import structlog
 
-from dockermesh.engine.docker import EngineRefusedError
+from dockermesh.docker.async_engine import EngineRefusedError
 from dockermesh.errors import EngineError
 from dockermesh.registrar.container import Container
 from dockermesh.registrar.heal import Action, Verb, plan_healing

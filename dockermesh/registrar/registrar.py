@@ -16,7 +16,7 @@ from typing import Any, NoReturn, Protocol
 
 import structlog
 
-from dockermesh.engine.events import Event, EventStream
+from dockermesh.docker.events import Event, EventStream
 from dockermesh.errors import DockermeshError, EngineError
 from dockermesh.model.contract import LABEL_ROLE
 from dockermesh.registrar.attest import Attestor

@@ -17,7 +17,7 @@ import structlog
 
 from dockermesh.consul.client import ConsulClient
 from dockermesh.consul.settings import ConsulSettings
-from dockermesh.engine.docker import DockerEngine
+from dockermesh.docker.async_engine import DockerEngine
 from dockermesh.errors import EngineError
 from dockermesh.model.contract import ENV_HOST
 from dockermesh.registrar.consul_sink import ConsulSink

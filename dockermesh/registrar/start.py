@@ -13,8 +13,8 @@ from pathlib import Path
 
 import structlog
 
-from dockermesh.engine.address import resolve_engine
-from dockermesh.engine.docker import DockerEngine, EngineRefusedError
+from dockermesh.docker.address import resolve_engine
+from dockermesh.docker.async_engine import DockerEngine, EngineRefusedError
 from dockermesh.errors import DockermeshError, EngineError
 from dockermesh.model.setup import SET_DOCKER_SOCK
 from dockermesh.runtime.backoff import Backoff

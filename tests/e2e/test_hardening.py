@@ -11,8 +11,8 @@ import pytest
 from mesh_rig import APPS, CONSUL, CONTROL_PLANE, Mesh, consul, docker, inspect, pid, run
 from patience import until
 
-from dockermesh.engine.admin import ProxyAdmin
-from dockermesh.engine.local import LocalEngine
+from dockermesh.docker.admin import ProxyAdmin
+from dockermesh.docker.engine import LocalEngine
 
 pytestmark = pytest.mark.docker
 

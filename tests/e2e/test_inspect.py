@@ -15,7 +15,7 @@ from mesh_rig import Mesh, docker, until
 from patience import SLACK
 
 from dockermesh.cli.main import root
-from dockermesh.engine.local import LocalEngine
+from dockermesh.docker.engine import LocalEngine
 
 pytestmark = pytest.mark.docker
 

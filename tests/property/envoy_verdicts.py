@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from envoy_binary import envoy_binary
 
-from dockermesh.app.render import snapshot_parts
-from dockermesh.app.static_bootstrap import static_bootstrap
+from dockermesh.client.offline.render import snapshot_parts
+from dockermesh.client.offline.static_bootstrap import static_bootstrap
 from dockermesh.config.rules.regex import MAX_PROGRAM_SIZE
 from dockermesh.xds import Snapshot
 

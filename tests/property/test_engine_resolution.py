@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tls_files import self_signed
 
 from dockermesh.cli.docker_options import take_docker_options
-from dockermesh.engine.address import resolve_engine
+from dockermesh.docker.address import resolve_engine
 from dockermesh.errors import DockermeshError
 
 NAMES = ("prod", "vm", "gone")

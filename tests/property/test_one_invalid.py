@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from dockermesh.app.config_reader import ConfigReader
 from dockermesh.config.documents import read_text
+from dockermesh.controlplane.config_reader import ConfigReader
 from dockermesh.registry.consul.config_store import StoredResource
 
 COUNT = 200

@@ -23,8 +23,8 @@ from envoy.service.discovery.v3 import discovery_pb2
 from patience import SLACK
 from ports import free_ports
 
-from dockermesh.app.control_plane import ControlPlane
-from dockermesh.app.settings import ControlPlaneSettings
+from dockermesh.controlplane.control_plane import ControlPlane
+from dockermesh.controlplane.settings import ControlPlaneSettings
 from dockermesh.model import Workload
 from dockermesh.xds import SECRET
 

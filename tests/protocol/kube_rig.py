@@ -15,9 +15,9 @@ from typing import Any
 
 from patience import SLACK
 
-from dockermesh.app.api_client import Endpoint
-from dockermesh.app.kubeconfig import write
 from dockermesh.ca import Authority, new_material
+from dockermesh.client.mesh.api_client import Endpoint
+from dockermesh.client.mesh.kubeconfig import write
 from dockermesh.http.port import HttpPort, ServerTls
 from dockermesh.kubeapi.cache import ObjectCache
 from dockermesh.kubeapi.history import History

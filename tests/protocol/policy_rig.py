@@ -23,10 +23,10 @@ from typing import Any
 from envoy_binary import envoy_binary
 from patience import until
 
-from dockermesh.app.render import snapshot_parts
-from dockermesh.app.static_bootstrap import static_bootstrap
 from dockermesh.ca.authority import Authority
 from dockermesh.ca.material import new_material
+from dockermesh.client.offline.render import snapshot_parts
+from dockermesh.client.offline.static_bootstrap import static_bootstrap
 from dockermesh.config.documents import read_text
 from dockermesh.model import (
     Catalog,

@@ -26,7 +26,7 @@ from ports import free_ports
 
 from dockermesh.consul.client import ConsulClient
 from dockermesh.consul.settings import ConsulSettings
-from dockermesh.engine.docker import DockerEngine
+from dockermesh.docker.async_engine import DockerEngine
 from dockermesh.model import TRUST_PATH
 from dockermesh.registrar.consul_sink import ConsulSink
 from dockermesh.registrar.lease import HostLease

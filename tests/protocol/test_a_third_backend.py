@@ -21,8 +21,8 @@ from envoy.config.route.v3 import route_pb2
 from patience import SLACK
 from ports import free_ports
 
-from dockermesh.app.control_plane import ControlPlane
-from dockermesh.app.settings import ControlPlaneSettings
+from dockermesh.controlplane.control_plane import ControlPlane
+from dockermesh.controlplane.settings import ControlPlaneSettings
 from dockermesh.model import EMPTY_CATALOG, Catalog, Endpoint, Port, Protocol, Service
 from dockermesh.registry import Backend, ConfigStore, Publish, Registry, StoredResource, Tls
 from dockermesh.xds import CLUSTER, ROUTES

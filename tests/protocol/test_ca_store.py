@@ -13,8 +13,8 @@ import pytest
 from bridge_rig import Agent, eventually
 from control_plane_rig import Running, certificates, control_plane, secrets_in, workload
 
-from dockermesh.app.ca_keeper import OwnCa
 from dockermesh.ca import AuthorityError, Phase, Step
+from dockermesh.controlplane.trust.ca_keeper import OwnCa
 from dockermesh.registry.consul.sealed_store import ConsulSealedStore
 
 pytestmark = pytest.mark.consul

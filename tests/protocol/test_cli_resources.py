@@ -14,8 +14,8 @@ import yaml
 from kube_rig import TOKEN, Done, Kube, serving
 from patience import SLACK
 
-from dockermesh.app.api_client import Endpoint
-from dockermesh.app.kubeconfig import merged
+from dockermesh.client.mesh.api_client import Endpoint
+from dockermesh.client.mesh.kubeconfig import merged
 
 RULE = """\
 apiVersion: networking.istio.io/v1

@@ -20,7 +20,7 @@ from patience import until
 from policy_rig import Envoy, ask, serve
 from ports import free_port
 
-from dockermesh.app.render import snapshot_parts
+from dockermesh.client.offline.render import snapshot_parts
 from dockermesh.model import ServedPort, WorkloadKind
 
 pytestmark = [pytest.mark.consul, pytest.mark.binary]

@@ -20,8 +20,8 @@ from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from kube_rig import KUBECTL, Done, serving
 from tls_files import Pair, self_signed
 
-from dockermesh.app.api_client import Endpoint
-from dockermesh.app.kubeconfig import write
+from dockermesh.client.mesh.api_client import Endpoint
+from dockermesh.client.mesh.kubeconfig import write
 from dockermesh.model import WorkloadKind
 
 pytestmark = [pytest.mark.consul, pytest.mark.kubectl, pytest.mark.asyncio(loop_scope="module")]

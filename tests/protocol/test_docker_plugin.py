@@ -16,7 +16,7 @@ exec {python} -c '
 import sys
 from dockermesh.cli import plugin
 import dockermesh.cli.main as cli
-from dockermesh.engine.address import resolve_engine
+from dockermesh.docker.address import resolve_engine
 def told(before): print(*before(), resolve_engine(), sep="|"); sys.exit(0)
 cli.main = told
 plugin.main()' "$@"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dockermesh.app.engine_socket import check_socket, socket_on_host
-from dockermesh.engine.local import LocalEngine
+from dockermesh.client.compose.engine_socket import check_socket, socket_on_host
+from dockermesh.docker.engine import LocalEngine
 from dockermesh.errors import EngineError, InputError
 from dockermesh.inject import Images
 
@@ -19,8 +19,8 @@ pytestmark = pytest.mark.docker
 ROOT = Path(__file__).parents[2]
 # The image is any that has Python and the Docker SDK; the code is the working tree's.
 _FIND = (
-    "import os; from dockermesh.app.engine_socket import socket_on_host;"
-    "from dockermesh.engine.local import LocalEngine; print(socket_on_host(LocalEngine(), {}))"
+    "import os; from dockermesh.client.compose.engine_socket import socket_on_host;"
+    "from dockermesh.docker.engine import LocalEngine; print(socket_on_host(LocalEngine(), {}))"
 )
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

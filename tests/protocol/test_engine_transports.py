@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from engine_rig import SshHost, make_certificates, need_sshd, relay, ssh_host
 
-from dockermesh.engine.address import resolve_engine
-from dockermesh.engine.docker import DockerEngine
-from dockermesh.engine.local import LocalEngine
+from dockermesh.docker.address import resolve_engine
+from dockermesh.docker.async_engine import DockerEngine
+from dockermesh.docker.engine import LocalEngine
 from dockermesh.errors import EngineError
 from dockermesh.inject import Images
 

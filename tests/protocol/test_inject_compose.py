@@ -15,7 +15,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from dockermesh.cli.inject import command
-from dockermesh.engine.compose import compose_command, load_project
+from dockermesh.docker.compose import compose_command, load_project
 from dockermesh.errors import EngineError, InputError
 
 SHOP = """

@@ -15,10 +15,10 @@ from bridge_rig import Agent, eventually
 from control_plane_rig import Running, control_plane
 from envoy_binary import envoy_binary
 
-from dockermesh.app.api_client import ApiClient, Endpoint
-from dockermesh.app.joining import Join, Joined, join
-from dockermesh.app.mesh_client import ApiError
-from dockermesh.app.mesh_trust import create_token, revoke, tokens
+from dockermesh.client.mesh.api_client import ApiClient, Endpoint
+from dockermesh.client.mesh.joining import Join, Joined, join
+from dockermesh.client.mesh.mesh_client import ApiError
+from dockermesh.client.mesh.mesh_trust import create_token, revoke, tokens
 from dockermesh.model import Workload
 from dockermesh.registrar.lease import HostLease
 from dockermesh.registry.consul.joined import ConsulJoined

@@ -7,7 +7,7 @@ import os
 import pytest
 from registrar_rig import IMAGE, Host, host
 
-from dockermesh.engine.local import LocalEngine
+from dockermesh.docker.engine import LocalEngine
 from dockermesh.errors import EngineError
 
 __all__ = ["host"]

@@ -14,7 +14,7 @@ import pytest
 from patience import until
 from ports import free_ports
 
-from dockermesh.engine.address import resolve_engine
+from dockermesh.docker.address import resolve_engine
 
 
 def ready(port: int) -> tuple[int, str]:

@@ -17,8 +17,8 @@ from bridge_rig import Agent, eventually
 from control_plane_rig import Running, control_plane, workload
 from patience import SLACK
 
-from dockermesh.app.api_client import ApiClient, Endpoint, path_of
-from dockermesh.app.live_mesh import live_resources
+from dockermesh.client.mesh.api_client import ApiClient, Endpoint, path_of
+from dockermesh.client.mesh.live_mesh import live_resources
 from dockermesh.kubeapi.served import named
 from dockermesh.xds import CLUSTER
 

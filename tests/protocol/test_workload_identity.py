@@ -134,7 +134,7 @@ async def test_the_plaintext_port_has_no_certificates(mesh: Running) -> None:
 async def test_who_cannot_prove_its_identity_gets_a_status_and_no_bytes(
     mesh: Running, monkeypatch: pytest.MonkeyPatch, token: str, node: str, code: grpc.StatusCode
 ) -> None:
-    monkeypatch.setattr("dockermesh.app.admission.PATIENCE_S", 0.05)
+    monkeypatch.setattr("dockermesh.controlplane.trust.admission.PATIENCE_S", 0.05)
     async with mesh.stream(token=token, node=node) as stream:
         assert (await stream.refusal("default"))[0] is code
 

@@ -22,9 +22,9 @@ from typing import Any
 from envoy_binary import envoy_binary
 from patience import SLACK
 
-from dockermesh.app.render import snapshot_parts
-from dockermesh.app.static_bootstrap import static_bootstrap
 from dockermesh.ca import Authority
+from dockermesh.client.offline.render import snapshot_parts
+from dockermesh.client.offline.static_bootstrap import static_bootstrap
 from dockermesh.model import Identity
 from dockermesh.xds import Snapshot
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from engine_rig import RemoteEngine, clean, make_certificates, make_network, remove_network
+from remote_rig import RemoteEngine, clean, make_certificates, make_network, remove_network
 from ports import free_ports
 
 

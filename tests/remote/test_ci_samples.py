@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from engine_rig import BASE_IMAGE, RemoteEngine, run
+from remote_rig import BASE_IMAGE, RemoteEngine, run
 from patience import until
 
 ROOT = Path(__file__).parents[2]

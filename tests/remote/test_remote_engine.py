@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_rig import CONTROL_PLANE_IMAGE, DOCKERMESH, THERE, RemoteEngine, inside, run
+from remote_rig import CONTROL_PLANE_IMAGE, DOCKERMESH, THERE, RemoteEngine, inside, run
 from patience import SLACK, until
 from tls_files import self_signed
 

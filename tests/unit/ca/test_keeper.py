@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from certified import Certified, write
 
-from dockermesh.app import ca_keeper
-from dockermesh.app.ca_keeper import OwnCa, PluggedCa
 from dockermesh.ca import AuthorityError, Step
+from dockermesh.controlplane.trust import ca_keeper
+from dockermesh.controlplane.trust.ca_keeper import OwnCa, PluggedCa
 from dockermesh.errors import UsageError
 
 

@@ -88,13 +88,13 @@ def test_the_mesh_networks_name_is_said_once() -> None:
         if any(literal == contract.MESH_NETWORK for _, literal in _literals(path.read_text()))
     }
     assert said == {
-        "app/api_client.py",
-        "app/bring_up.py",
-        "app/forwarding.py",
-        "app/images/downloads.py",
-        "app/images/sources.py",
-        "app/jwks.py",
-        "app/mesh_client.py",
+        "client/mesh/api_client.py",
+        "client/compose/bring_up.py",
+        "client/mesh/forwarding.py",
+        "client/images/downloads.py",
+        "client/images/sources.py",
+        "controlplane/trust/jwks.py",
+        "client/mesh/mesh_client.py",
         "cli/completion.py",
         "cli/main.py",
         "cli/version.py",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dockermesh.app.images.base import OWN_BASE
+from dockermesh.client.images.base import OWN_BASE
 from dockermesh.inject.images import TAGS, Images, reference, variable
 
 ROOT = Path(__file__).parents[3]

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from dockermesh.engine.docker import DockerEngine
+from dockermesh.docker.async_engine import DockerEngine
 from dockermesh.registrar.options import Options
 from dockermesh.registrar.run import complete_options
 

@@ -1,0 +1,72 @@
+"""kubectl's configuration: our context merged into what the user has.
+
+Invariant: other contexts, clusters and users stay as they are, and the file is replaced in one step
+with mode 0600.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dockermesh.ca import write_private
+from dockermesh.client.mesh.api_client import Endpoint
+from dockermesh.client.mesh.route import SERVER_NAME
+from dockermesh.errors import InputError
+
+
+def merged(
+    existing: Mapping[str, Any], endpoint: Endpoint, name: str, *, set_current: bool
+) -> dict[str, Any]:
+    """`existing` with a cluster, a user and a context for `endpoint`."""
+    cluster: dict[str, Any] = {"server": endpoint.url}
+    if endpoint.url.startswith("https:"):
+        cluster["tls-server-name"] = SERVER_NAME
+        if endpoint.root_pem:
+            cluster["certificate-authority-data"] = base64.b64encode(
+                endpoint.root_pem.encode()
+            ).decode()
+    user = {"token": endpoint.token} if endpoint.token else {}
+    result: dict[str, Any] = {"apiVersion": "v1", "kind": "Config", **existing}
+    context = {"cluster": name, "user": name}
+    for field, value in (
+        ("clusters", {"name": name, "cluster": cluster}),
+        ("users", {"name": name, "user": user}),
+        ("contexts", {"name": name, "context": context}),
+    ):
+        others = [
+            e
+            for e in result.get(field) or []
+            if not isinstance(e, Mapping) or e.get("name") != name
+        ]
+        result[field] = [*others, value]
+    if set_current or not result.get("current-context"):
+        result["current-context"] = name
+    return result
+
+
+def rendered(config: Mapping[str, Any]) -> str:
+    """As YAML."""
+    return yaml.safe_dump(dict(config), sort_keys=False)
+
+
+def write(file: Path, endpoint: Endpoint, name: str, *, set_current: bool) -> None:
+    """Merge into a file. Raises InputError if it is no kubeconfig, or cannot be written."""
+    try:
+        existing = yaml.safe_load(file.read_text()) if file.exists() else None
+        if existing is not None and not isinstance(existing, dict):
+            raise ValueError("not a mapping")
+        text = rendered(merged(existing or {}, endpoint, name, set_current=set_current))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # A link to the file stays one.
+        write_private(file.resolve(), text.encode())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(
+            f"the kubeconfig cannot be changed: {error}",
+            where=str(file),
+            fix="name another file with --output",
+        ) from error

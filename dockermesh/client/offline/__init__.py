@@ -1,0 +1,1 @@
+"""What needs no mesh: catalogs from files, and what a proxy would be given by them."""

@@ -1,0 +1,1 @@
+"""The process that runs: wiring, publishing, trust, debug pages and metrics."""

@@ -1,0 +1,316 @@
+"""The control plane, put together: registry and config in, xDS out.
+
+    registry ─┐
+              ├─> Publisher ─> proxies
+    config ───┘
+
+One event loop, one TaskGroup; a part that ends is a failure of the whole. Nothing is served before
+the registry and the config store were read once, so a restarted control plane never sends a proxy
+less than it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import structlog
+from aiohttp import web
+
+from dockermesh import __version__
+from dockermesh.ca import Authority, Leaf
+from dockermesh.controlplane.backends import choose_backend
+from dockermesh.controlplane.debug import make_debug_app
+from dockermesh.controlplane.folder_import import import_folder
+from dockermesh.controlplane.metrics import render_metrics, trust_metrics
+from dockermesh.controlplane.progress import MeshOutcome
+from dockermesh.controlplane.publisher import Publisher
+from dockermesh.controlplane.settings import ControlPlaneSettings
+from dockermesh.controlplane.trust.admission import Admission
+from dockermesh.controlplane.trust.check_tls import CheckTls
+from dockermesh.controlplane.trust.gateway_credentials import GatewayCredentials, open_credentials
+from dockermesh.controlplane.trust.jwks import KeySets
+from dockermesh.controlplane.trust.state_files import open_token
+from dockermesh.controlplane.trust.tokens import Tokens
+from dockermesh.controlplane.trust.trust import Trust
+from dockermesh.controlplane.trust.trust_api import JOIN_PATH, add_trust_routes
+from dockermesh.errors import DockermeshError
+from dockermesh.http.auth import TokenGate
+from dockermesh.http.credentials import server_credentials
+from dockermesh.http.port import HttpPort, ServerTls
+from dockermesh.kubeapi.cache import ObjectCache
+from dockermesh.kubeapi.history import History
+from dockermesh.kubeapi.resources import make_api_app
+from dockermesh.model import Catalog
+from dockermesh.model.contract import API_TOKEN_FILE
+from dockermesh.registry import Backend, StoredResource
+from dockermesh.runtime.daemon import on_stop
+from dockermesh.translate.mesh.settings import MeshSettings
+from dockermesh.translate.mtls_report import MtlsReport, mtls_report
+from dockermesh.xds import ProxyStatus, Snapshot, Sync
+
+log = structlog.get_logger(__name__)
+
+
+class ControlPlane:
+    """One replica of the control plane."""
+
+    def __init__(self, settings: ControlPlaneSettings, backend: Backend | None = None) -> None:
+        """`backend` takes the place of the one that the settings name."""
+        self._settings = settings
+        self._backend = backend or choose_backend(settings)
+        self._admission = Admission(denied=None)
+        self._key_sets = KeySets(self._take_keys)
+        self._publisher = Publisher(
+            MeshSettings(
+                trust_domain=settings.trust_domain, service_domain=settings.service_domain
+            ),
+            self._admission.authorize,
+            self._key_sets.want,
+        )
+        self._ads = self._publisher.servers.attested
+        self._objects = ObjectCache()
+        self._history = History(self._backend.history)
+        self._credentials: GatewayCredentials | None = None
+
+        self.tokens = Tokens(
+            self._backend.tokens,
+            self._admission,
+            catalog=self.catalog,
+            connected=lambda: self._ads.connected,
+            disconnect=self._ads.disconnect,
+            joined=self._backend.joined,
+            allow_loopback=settings.consul.allow_loopback,
+        )
+        self.trust = Trust(
+            settings, self._backend.sealed, proxies=self._ads.proxies, running=self._running
+        )
+
+    # what the pages show
+    # ----------------------------------------------------------------------------------------------
+
+    def readiness(self) -> list[str]:
+        """What is still missing before proxies are served."""
+        missing = []
+        if self.trust.missing:
+            missing.append(self.trust.missing)
+        elif not self._publisher.servers.is_listening:
+            missing.append("xDS is not listening yet")
+        if self._backend.missing:
+            missing.append(self._backend.missing)
+        if not self._publisher.has_catalog:
+            missing.append(f"the {self._backend.name} registry has not been read yet")
+        if not self._publisher.has_config:
+            problem = self._backend.config.problem
+            missing.append(f"the config store has not been read yet {problem}".rstrip())
+        return missing
+
+    @property
+    def plaintext_port(self) -> int:
+        """Where xDS is served without TLS; 0 if nowhere."""
+        return self._publisher.servers.plaintext_port
+
+    def catalog(self) -> Catalog:
+        """The latest catalog."""
+        return self._publisher.catalog
+
+    def proxies(self) -> list[ProxyStatus]:
+        """All connected proxies."""
+        return self._publisher.servers.proxies()
+
+    def sync(self) -> Sync:
+        """How far all proxies are."""
+        return self._publisher.servers.sync()
+
+    async def settled(self) -> None:
+        """Wait until proxies are told of all that is known."""
+        await self._publisher.settled()
+
+    def trust_domain(self) -> str:
+        """The mesh's trust domain, by a MeshConfig or the settings."""
+        return self._publisher.mesh.settings.trust_domain
+
+    def mtls(self) -> MtlsReport:
+        """What is encrypted, and what STRICT would break."""
+        return mtls_report(self._publisher.mesh)
+
+    def metrics_text(self) -> str:
+        """Metrics for Prometheus."""
+        counters = self._publisher.translator.counters
+        found = (self._ads.metrics, self.sync(), counters, self.catalog())
+        return render_metrics(*found, trust_metrics(self.trust))
+
+    def certificates(self) -> Mapping[str, Leaf]:
+        """The certificates last given to proxies."""
+        return self.trust.certificates()
+
+    def trust_warnings(self) -> list[str]:
+        """What is to be said about the CA and its certificates."""
+        return self.trust.warnings()
+
+    def snapshot_of(self, workload: str) -> Snapshot | None:
+        """What a workload's proxy is to have, without its certificate; None if there is no such
+        workload.
+        """
+        return self._publisher.snapshot_of(workload)
+
+    # inputs
+    # ----------------------------------------------------------------------------------------------
+
+    def _take_catalog(self, catalog: Catalog) -> None:
+        # Before anything is published: who is new in it may be waiting at the door.
+        self._admission.update(catalog.workloads)
+        self._publisher.take_catalog(catalog)
+
+    def _take_config(self, stored: Mapping[str, StoredResource]) -> None:
+        self._objects.update(stored, self._backend.config.index)
+        self._publisher.take_config(stored)
+
+    def _take_keys(self, keys: Mapping[str, str]) -> None:
+        self._publisher.take_keys(keys)
+
+    # running
+    # ----------------------------------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set."""
+        token = open_token(self._settings.state_dir / API_TOKEN_FILE)
+        # Health is told while the CA still waits for Consul.
+        tls = ServerTls(lambda: self.trust.authority, self._settings.server_names)
+        ports = [HttpPort(make_debug_app(self, token), self._settings.debug, tls)]
+
+        try:
+            await ports[0].start()
+            if not await self._open_trust(stop):
+                return
+            ports.append(self._api_port(token, tls))
+            await ports[1].start()
+            await self._serve_xds(self.trust.authority)
+            await self._run_parts(stop)
+        finally:
+            await self._publisher.servers.stop()
+            for port in ports:
+                await port.stop()
+            await self._backend.config.close()
+            await self._backend.history.close()
+            await self.tokens.close()
+            await self.trust.close()
+
+    async def _open_trust(self, stop: asyncio.Event) -> bool:
+        """Open the CA; False if the control plane is to stop before it could be."""
+        opening = asyncio.ensure_future(self.trust.open())
+        stopping = asyncio.ensure_future(stop.wait())
+        await asyncio.wait((opening, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not opening.done():
+            opening.cancel()
+            return False
+
+        await opening
+
+        self._credentials = open_credentials(self._settings)
+        if self.trust.secrets is not None:
+            self._publisher.open(self.trust.secrets, self._credentials)
+        return True
+
+    async def _run_parts(self, stop: asyncio.Event) -> None:
+        settings, secrets = self._settings, self.trust.secrets
+        tls = CheckTls(self.trust.authority, self.trust_domain).context
+        log.info(
+            "control plane started", xds=settings.xds, api=settings.api, registry=self._backend.name
+        )
+        registry = self._backend.registry(tls)
+
+        async with asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(registry.run(self._take_catalog), name="registry"),
+                tasks.create_task(self._backend.config.follow(self._take_config), name="config"),
+                tasks.create_task(
+                    import_folder(
+                        settings.config, self._backend.config, self._objects, self._history
+                    ),
+                    name="import",
+                ),
+                tasks.create_task(self._key_sets.run(), name="key sets"),
+                tasks.create_task(self.trust.keeper.follow(), name="CA"),
+                tasks.create_task(self.tokens.run(), name="tokens"),
+            ]
+            if secrets is not None:
+                renewing = secrets.run(lambda: self._ads.connected, self._ads.publish_to)
+                running.append(tasks.create_task(renewing, name="certificates"))
+            registrar = self._backend.registrar(tls)
+            if registrar is not None:
+                running.append(tasks.create_task(registrar, name="registrar"))
+            await stop.wait()
+            log.info("control plane stopping")
+            self._publisher.cancel()
+            for task in running:
+                task.cancel()
+
+    def _running(self) -> list[str]:
+        return [
+            name for name, workload in self.catalog().workloads.items() if workload.token_sha256
+        ]
+
+    def _api_port(self, token: str, tls: ServerTls) -> HttpPort:
+        app = self._api(token)
+        add_trust_routes(app, self.trust, self.tokens, TokenGate(token))
+        return HttpPort(app, self._settings.api, tls)
+
+    def _api(self, token: str) -> web.Application:
+        if self._settings.api_auth == "none":
+            log.warning("serving the config API without tokens", address=self._settings.api)
+
+        return make_api_app(
+            self._backend.config,
+            self._objects,
+            token if self._settings.api_auth == "token" else None,
+            history=self._history,
+            progress=MeshOutcome(
+                self._publisher.translator, self.sync, lambda: self._publisher.served_from
+            ),
+            vault=self._credentials.vault if self._credentials is not None else None,
+            why_unread=lambda: self._backend.config.problem,
+            version=__version__,
+            open_paths=frozenset({JOIN_PATH}),
+        )
+
+    async def _serve_xds(self, authority: Authority) -> None:
+        credentials = server_credentials(authority, self._settings.server_names)
+        await self._publisher.servers.start(
+            self._settings.xds, credentials, self._settings.xds_plaintext
+        )
+
+
+async def _main(settings: ControlPlaneSettings) -> None:
+    stop = asyncio.Event()
+    on_stop(stop.set)
+    await ControlPlane(settings).run(stop)
+
+
+def run(settings: ControlPlaneSettings) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Raises DockermeshError when the control plane cannot start.
+    """
+    factory: Any = None
+    try:
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    except ImportError:
+        pass
+
+    try:
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(_main(settings))
+    except* DockermeshError as group:
+        _raise_first(group)
+
+
+def _raise_first(group: BaseExceptionGroup[DockermeshError]) -> NoReturn:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    raise error from None

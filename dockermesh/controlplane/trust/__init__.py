@@ -1,0 +1,1 @@
+"""The CA, certificates and tokens of workloads, and who may have which."""

@@ -1,0 +1,1 @@
+"""Connections to Docker and Compose: the only code that talks to them."""

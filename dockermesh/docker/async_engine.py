@@ -1,0 +1,154 @@
+"""The Docker engine for asynchronous callers: the official SDK's calls in a small pool of threads.
+
+Invariant: every failure leaves as an EngineError; a container that is gone is None, not a failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import docker.errors
+import requests
+
+from dockermesh.docker.address import resolve_engine
+from dockermesh.docker.connection import open_client
+from dockermesh.docker.events import ACTIONS, EventStream
+from dockermesh.errors import EngineError
+
+T = TypeVar("T")
+_TIMEOUT = 30
+# Tried when an access filter refuses /version: Docker 29's oldest, and the newest of Docker 20.10.
+_VERSIONS = ("1.44", "1.41")
+
+
+class EngineRefusedError(EngineError):
+    """The engine, or a filter in front of it, does not allow the call."""
+
+
+class DockerEngine:
+    """A connection to the engine that the environment means, as the Docker CLI reads it."""
+
+    def __init__(self, base_url: str = "", *, threads: int = 4) -> None:
+        self._address = resolve_engine({"DOCKER_HOST": base_url} if base_url else None)
+        self._version = ""
+        self._lock = threading.Lock()
+        self._local = threading.local()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="docker")
+
+    async def close(self) -> None:
+        """Let go of the threads; calls in flight end first."""
+        await asyncio.get_running_loop().run_in_executor(None, self._pool.shutdown)
+
+    async def info(self) -> dict[str, Any]:
+        """GET /info."""
+        return await self._call(lambda api: dict(api.info()))
+
+    async def list_containers(self) -> list[dict[str, Any]]:
+        """A summary of every container, whether it runs or not."""
+        return await self._call(lambda api: list(api.containers(all=True)))
+
+    async def inspect(self, container: str) -> dict[str, Any] | None:
+        """GET /containers/ID/json; None if it is gone."""
+        return await self._call_or_none(lambda api: dict(api.inspect_container(container)))
+
+    async def logs(self, container: str, since: int) -> str:
+        """What it wrote to stdout since this time in nanoseconds (0: ever); empty if it is gone."""
+        options: dict[str, Any] = {"stdout": True, "stderr": False}
+        if since:
+            options["since"] = since / 1e9
+        found = await self._call_or_none(lambda api: bytes(api.logs(container, **options)))
+        return (found or b"").decode("utf-8", "replace")
+
+    async def subscribe(self, since: int = 0) -> EventStream:
+        """A subscription to the events of containers, from `since` (nanoseconds) on if it is
+        given.
+        """
+        arguments: dict[str, Any] = {
+            "filters": {"type": ["container", "network"], "event": list(ACTIONS)}
+        }
+        if since:
+            arguments["since"] = f"{since // 1_000_000_000}.{since % 1_000_000_000:09d}"
+
+        def open_stream(api: Any) -> Any:
+            # A client of its own: the stream outlives the call, and closing it must not hit another
+            # call's connection.
+            return self._new_client(api.api_version).events(decode=True, **arguments)
+
+        stream = await self._call(open_stream)
+        return EventStream(stream, stream.close)
+
+    async def start(self, container: str) -> None:
+        """POST /containers/ID/start; running already is fine."""
+        await self._call(lambda api: api.start(container))
+
+    async def restart(self, container: str, grace: int) -> None:
+        """POST /containers/ID/restart, killed after `grace` seconds."""
+        await self._call(lambda api: api.restart(container, timeout=grace))
+
+    async def stop(self, container: str, grace: int) -> None:
+        """POST /containers/ID/stop, killed after `grace` seconds; stopped already is fine."""
+        await self._call(lambda api: api.stop(container, timeout=grace))
+
+    async def _call_or_none(self, action: Callable[[Any], T]) -> T | None:
+        def guarded(api: Any) -> T | None:
+            try:
+                return action(api)
+            except docker.errors.NotFound:
+                return None
+
+        return await self._call(guarded)
+
+    async def _call(self, action: Callable[[Any], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, action)
+
+    def _run(self, action: Callable[[Any], T]) -> T:
+        try:
+            return action(self._client())
+        except docker.errors.APIError as error:
+            raise _engine_error(error) from error
+        except (docker.errors.DockerException, requests.RequestException, OSError) as error:
+            raise EngineError(
+                f"cannot talk to the Docker engine: {error}",
+                where=str(self._address),
+                fix="start Docker, or set DOCKER_HOST to where it listens",
+            ) from error
+
+    def _client(self) -> Any:
+        client = getattr(self._local, "client", None)
+        if client is None:
+            with self._lock:
+                self._version = self._version or self._negotiate()
+            client = self._local.client = self._new_client(self._version)
+        return client
+
+    def _new_client(self, version: str) -> Any:
+        return open_client(self._address, timeout=_TIMEOUT, version=version)
+
+    def _negotiate(self) -> str:
+        try:
+            return str(self._new_client("").api_version)
+        except docker.errors.DockerException as error:
+            if "403" not in str(error) and "Forbidden" not in str(error):
+                raise
+        for version in _VERSIONS:
+            try:
+                self._new_client(version).containers(limit=1)
+            except docker.errors.APIError as error:
+                if error.status_code != 400:
+                    raise
+            else:
+                return version
+        return _VERSIONS[-1]
+
+
+def _engine_error(error: docker.errors.APIError) -> EngineError:
+    text = str(error.explanation or error)
+    if error.status_code in (401, 403, 405):
+        return EngineRefusedError(
+            f"the engine refused: {text}", fix="allow the call in the socket's access filter"
+        )
+    return EngineError(f"the engine failed: {text}", fix="see the engine's log")

@@ -1,0 +1,100 @@
+"""The official SDK's client, connected as the Docker CLI would connect: a unix socket, TCP, TLS, or
+the user's own ssh.
+
+Invariant: nothing but the engine's address decides the connection. The SDK alone would also heed
+`REQUESTS_CA_BUNDLE` in place of the engine's CA, `~/.netrc`, and proxies for this very machine; and
+start an ssh for each request.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from typing import Any
+
+import docker
+import requests.adapters
+import requests.utils
+import urllib3
+
+from dockermesh.docker.address import EngineAddress, EngineTls
+from dockermesh.docker.ssh import SshAdapter
+
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_ANY_VERSION = "1.41"
+
+
+def open_client(address: EngineAddress, *, timeout: int, version: str = "") -> Any:
+    """A client that speaks this version of the API, or without one the engine's newest, for which
+    it is asked; `timeout` in seconds holds for each answer. Raises what the SDK raises.
+    """
+    version = version or os.environ.get("DOCKER_API_VERSION", "")
+    adapter = _adapter(address, timeout)
+    if not version:
+        # By the same connection: one by ssh or TLS takes its time.
+        probe = _connect(address, timeout, _ANY_VERSION, adapter)
+        version = str(probe.version(api_version=False)["ApiVersion"])
+    return _connect(address, timeout, version, adapter)
+
+
+def _adapter(address: EngineAddress, timeout: int) -> requests.adapters.HTTPAdapter | None:
+    """What carries the requests, where the SDK's own would not do."""
+    if address.url.startswith("ssh://"):
+        return SshAdapter(address.url, timeout)
+    if address.tls is not None and address.url.startswith("tcp://"):
+        return _TlsAdapter(_context(address.tls))
+    return None
+
+
+def _connect(
+    address: EngineAddress,
+    timeout: int,
+    version: str,
+    adapter: requests.adapters.HTTPAdapter | None,
+) -> Any:
+    is_ssh = address.url.startswith("ssh://")
+    has_tls = address.tls is not None and address.url.startswith("tcp://")
+    # With a version given the SDK connects at the first call only, so the adapter can be replaced.
+    client: Any = docker.APIClient(
+        base_url="unix:///ssh" if is_ssh else address.url,
+        version=version,
+        timeout=timeout,
+        tls=has_tls,
+    )
+    client.trust_env = False
+    if adapter is not None:
+        client.mount("http+docker://" if is_ssh else "https://", adapter)
+    if address.tls is not None and has_tls:
+        client.verify = str(address.tls.ca) if address.tls.ca else address.tls.verify
+        if not address.tls.verify:
+            client.verify = False
+            # Whoever made the setting knows; a line for every call would not tell them more.
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+    if address.is_remote and not is_ssh and address.host not in _LOOPBACK:
+        client.proxies = requests.utils.get_environ_proxies(client.base_url)
+    return client
+
+
+def _context(tls: EngineTls) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=tls.ca)
+    # Python 3.13 asks for an authority key identifier, which certificates that other tools made for
+    # engines do not have, those of docker:dind among them.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if tls.certificate and tls.key:
+        context.load_cert_chain(tls.certificate, tls.key)
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+class _TlsAdapter(requests.adapters.HTTPAdapter):
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
+
+    def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:
+        return super().proxy_manager_for(proxy, ssl_context=self._context, **kwargs)
