@@ -37,6 +37,7 @@ class Subscription:
     __slots__ = (
         "_cache",
         "_rejected",
+        "_still_held",
         "acked_version",
         "answer",
         "force",
@@ -66,6 +67,7 @@ class Subscription:
         self.nack: Nack | None = None
         self.resumed = False
         self._rejected: Names = NO_NAMES
+        self._still_held: Names = NO_NAMES
         self._cache = cache
 
     def is_clean(self, target: ResourceSet) -> bool:
@@ -104,8 +106,11 @@ class Subscription:
         self._forget_rejected(target)
 
     def _forget_rejected(self, target: ResourceSet) -> None:
+        # What is gone needs no second try, unless the client refused to let go of it.
         self._rejected = frozenset(
-            n for n in self._rejected if n in target and (self.wildcard or n in self.names)
+            n
+            for n in self._rejected
+            if (n in target or n in self._still_held) and (self.wildcard or n in self.names)
         )
         if not self._rejected:
             self.nack = None
@@ -119,11 +124,13 @@ class Subscription:
         if error is None:
             self.acked_version = self.sent_version
             if self.nack is not None:
+                self._still_held = self._still_held.difference(response.names, response.removed)
                 self._rejected = self._rejected.difference(response.names, response.removed)
                 self._forget_rejected(self.sent)
             return None
         self.nack = Nack(error, self.sent_version, now, response.names)
         self._rejected = self._rejected.union(response.names, response.removed)
+        self._still_held = self._still_held.union(response.removed)
         return self.nack
 
     def _scope(self) -> Names | None:

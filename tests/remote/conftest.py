@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from remote_rig import RemoteEngine, clean, make_certificates, make_network, remove_network
 from ports import free_ports
+from remote_rig import RemoteEngine, clean, make_certificates, make_network, remove_network
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from remote_rig import BASE_IMAGE, RemoteEngine, run
 from patience import until
+from remote_rig import BASE_IMAGE, RemoteEngine, run
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = str(ROOT / "samples/ci/run")

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from remote_rig import CONTROL_PLANE_IMAGE, DOCKERMESH, THERE, RemoteEngine, inside, run
 from patience import SLACK, until
+from remote_rig import CONTROL_PLANE_IMAGE, DOCKERMESH, THERE, RemoteEngine, inside, run
 from tls_files import self_signed
 
 pytestmark = pytest.mark.kubectl
