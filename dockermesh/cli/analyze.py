@@ -95,6 +95,7 @@ def command(
         return 0
     if namespace and all_namespaces:
         raise UsageError("-n and -A contradict each other", fix="give one of them")
+
     # Nearly all that is allocated lives until the end, so the collector would only walk it again
     # and again.
     gc.disable()
@@ -106,10 +107,12 @@ def command(
     _print(shown, output)
     if not shown:
         click.echo(f"✔ No validation issues found when analyzing {_target(request)}.", err=True)
+
     if any(d.level.rank <= Level(failure_threshold.lower()).rank for d in found):
         if output == "log":
             click.echo(f"Analyzers found issues when analyzing {_target(request)}.", err=True)
         return FOUND
+
     return 0
 
 

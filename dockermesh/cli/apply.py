@@ -45,10 +45,12 @@ def command(files: tuple[str, ...], namespace: str, dry_run: bool, diff: bool, p
         click.echo(warning, err=True)
     client = ApiClient(find_endpoint(os.environ), "dockermesh apply")
     ending = " (dry run)" if dry_run else ""
+
     for outcome in applying.apply_items(client, items, dry_run=dry_run, diff=diff):
         if outcome.diff:
             click.echo(outcome.diff, nl=False)
         click.echo(f"{outcome.title} {outcome.verb}{ending}", err=diff)
+
     if prune:
         for outcome in applying.prune(client, items, dry_run=dry_run):
             click.echo(f"{outcome.title} {outcome.verb}{ending}", err=diff)

@@ -28,6 +28,7 @@ def status(output: str) -> None:
     if output == "json":
         click.echo(json.dumps(report, indent=2))
         return
+
     for line in _lines(report):
         click.echo(line)
     for warning in report["warnings"]:
@@ -83,26 +84,31 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
     leaves = report["leaves"]
     kind = "made by the mesh" if report["managed"] else "brought by you"
     lines = [f"CA of {report['trust_domain']}, {kind}; {report['phase']} since {report['since']}"]
+
     for root in report["roots"]:
         use = "signs" if root["signing"] else "trusted"
         lines.append(
             f"root    {use:<8} until {root['not_after']}  {root['sha256'][:16]}  {root['subject']}"
         )
+
     if not report["managed"]:
         signer = report["signer"]
         lines.append(
             f"signer           until {signer['not_after']}  {signer['sha256'][:16]} "
             f" {signer['subject']}"
         )
+
     lines.append(
         f"leaves  {leaves['held']} held, {leaves['issued']} issued since the start,"
         f" {leaves['failures']} failures; next renewal {leaves['next_renewal'] or '-'}"
     )
     if leaves["of_old_signer"]:
         lines.append(f"        {leaves['of_old_signer']} of the old root")
+
     if report["phase"] != "stable":
         blocked = "; ".join(report["blocked"])
         lines.append(
             f"next    {report['next_step']}: {f'not safe yet: {blocked}' if blocked else 'safe'}"
         )
+
     return lines

@@ -40,6 +40,7 @@ def render(source: str, pod: bool) -> None:
         raise InputError(
             f"cannot read: {reason}", where=source, fix="give a JSON file with --config"
         ) from None
+
     config = parse_capture_config(text, where=source)
     click.echo(render_capture(config, PodOptions() if pod else None), nl=False)
 

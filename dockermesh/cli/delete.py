@@ -42,6 +42,7 @@ def command(
         raise UsageError(
             "name either KIND NAME..., or -f FILE", fix="dockermesh delete virtualservice reviews"
         )
+
     if kind:
         kind, _, name = kind.partition("/")
         names = (name, *names) if name else names
@@ -53,8 +54,10 @@ def command(
         ]
     else:
         items = applying.read_items(files, namespace)[0]
+
     client = ApiClient(find_endpoint(os.environ), "dockermesh delete")
     failed: ApiError | None = None
+
     for item in items:
         try:
             outcome = applying.delete(client, item, dry_run=dry_run)
@@ -64,6 +67,8 @@ def command(
             if not ignore_not_found:
                 failed = failed or error
             continue
+
         click.echo(f"{outcome.title} {outcome.verb}{' (dry run)' if dry_run else ''}")
+
     if failed is not None:
         raise failed

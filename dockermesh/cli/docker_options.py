@@ -38,6 +38,7 @@ def take_docker_options(
             found = context.params
     except click.UsageError as error:
         raise UsageError(error.message, fix="see `docker --help`") from error
+
     if found["folder"]:
         environ["DOCKER_CONFIG"] = found["folder"]
     # Docker takes `-H=URL`, too.
@@ -46,6 +47,7 @@ def take_docker_options(
     _set_tls(environ, found["tls"], found["tlsverify"])
     _set_certificates(environ, [found["tlscacert"], found["tlscert"], found["tlskey"]])
     rest = list(found["rest"])
+
     return rest[1:] if rest[:1] == ["mesh"] else rest
 
 
@@ -68,6 +70,7 @@ def _unswitched(args: Sequence[str]) -> list[str]:
     """`--tls=false` as `--no-tls`, up to the first argument that is no option's."""
     found = list(args)
     limit = found.index("mesh") if "mesh" in found else len(found)
+
     for place, argument in enumerate(found[:limit]):
         match = _SWITCH.fullmatch(argument)
         if match is None:
@@ -75,6 +78,7 @@ def _unswitched(args: Sequence[str]) -> list[str]:
         if match["value"] not in _TRUE | _FALSE:
             raise UsageError(f"{argument}: write true or false", fix="see `docker --help`")
         found[place] = f"--{'' if match['value'] in _TRUE else 'no-'}{match['name']}"
+
     return found
 
 
@@ -95,10 +99,12 @@ def _set_certificates(environ: MutableMapping[str, str], given: Sequence[str]) -
     usual = Path(environ.get("DOCKER_CERT_PATH") or config_folder(environ))
     folder = Path(tempfile.mkdtemp(prefix="dockermesh-tls-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
     for name, file in zip(_FILES, given, strict=True):
         target = Path(file.strip("'\"")) if file else usual / name
         if target.is_file():
             (folder / name).symlink_to(target.resolve())
         elif file:
             raise InputError("there is no such file", where=file, fix=f"--tls* wants a {name}")
+
     environ["DOCKER_CERT_PATH"] = str(folder)

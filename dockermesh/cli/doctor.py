@@ -29,4 +29,5 @@ def command(output: str) -> None:
             click.echo(f"{click.style(mark, fg=colour)} {finding.name}: {finding.detail}")
             if finding.fix and finding.verdict is not Verdict.OK:
                 click.echo(f"    -> {finding.fix}")
+
     sys.exit(1 if any(f.verdict is Verdict.FAILED for f in findings) else 0)

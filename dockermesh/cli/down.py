@@ -30,10 +30,12 @@ def command(files: tuple[str, ...], project_name: str | None, volumes: bool) -> 
     removed = bring_down(name, volumes=volumes, say=lambda line: click.echo(f"✔ {line}", err=True))
     if removed:
         return
+
     engine = LocalEngine()
     others = elsewhere(state_home(), record_of(engine, name))
     if not others:
         click.echo(f"{name} is not running: nothing to remove.", err=True)
+
     for other in others:
         there = f"but was brought up on {other.url}"
         click.echo(f"{name} is not running on {engine.address}, {there}", err=True)

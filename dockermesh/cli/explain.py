@@ -76,11 +76,13 @@ def command(
         raise UsageError(
             "only http:// can be sent by --live", fix="leave --live out, or explain an http:// URL"
         )
+
     if configs or catalog is not None:
         if live:
             raise UsageError(
                 "files cannot be asked live", fix="give either --live, or --config and --catalog"
             )
+
         from_where, known, problems = from_files(source, configs, catalog)
         for problem in problems:
             click.echo(problem, err=True)
@@ -90,11 +92,13 @@ def command(
         result = explain(mesh.source, request, host, port, mesh.known)
         if live:
             result["live"] = try_out(mesh, result, request, host, port)
+
     if output == "json":
         print_data(result, "json")
     else:
         for label, text in lines(result):
             click.echo(f"{label:<{_WIDTH}}{text}".rstrip())
+
     if not result.get("live", {}).get("as_explained", True):
         raise click.exceptions.Exit(1)
 
@@ -117,17 +121,20 @@ def lines(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "Request", f"{asked['method']} {asked['url']} from {result['source']}"
     if result["listener"]:
         yield "Listener", f"{result['listener']['name']}, for {result['listener']['dialled']}"
+
     if "virtual_host" in result:
         host = result["virtual_host"]
         yield (
             "Host",
             f"{host['name']} in route table {result['route_table']}, by the name {host['domain']}",
         )
+
     for passed in result.get("passed_over", ()):
         yield (
             "Not taken",
             f"{_place(passed)}{'' if passed['is_sure'] else ' perhaps'}: {passed['reason']}",
         )
+
     if "match" in result:
         yield "Rule", _place(result)
     yield from _policies(result)
@@ -153,6 +160,7 @@ def _policies(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
         retries = result["retries"]
         each = f", {retries['per_try_timeout']} each" if retries["per_try_timeout"] else ""
         yield "Retries", f"up to {retries['attempts']} on {retries['on']}{each}"
+
     if "delay" in result:
         yield "Delay", f"{result['delay']['seconds']} for {result['delay']['percent']:g} %"
     if "abort" in result:
@@ -175,6 +183,7 @@ def _destination(target: dict[str, Any]) -> Iterator[tuple[str, str]]:
         else ", which does not exist"
     )
     yield "To", f"{target['percent']:g} % {name}{extra}"
+
     for endpoint in target["endpoints"]:
         verdict = _VERDICTS[endpoint["accepts"]] if "accepts" in endpoint else ""
         reason = f" ({endpoint['reason']})" if endpoint.get("reason") else ""

@@ -27,4 +27,5 @@ def command(words: tuple[str, ...]) -> int:
         click.echo(f"export KUBECONFIG={shlex.quote(forward.environment['KUBECONFIG'])}")
         click.echo(f"forwarding {forward.url} to the config API until Ctrl-C", err=True)
         stop.wait()
+
     return 0

@@ -32,19 +32,23 @@ def command(kind: str, name: str | None, namespace: str, all_namespaces: bool, o
     kind, _, after_slash = kind.partition("/")
     name = name or after_slash or None
     served = served_kind(kind)
+
     if name and all_namespaces:
         raise UsageError(
             "a resource is named within its namespace", fix="use -n NAMESPACE instead of -A"
         )
+
     space = "" if all_namespaces else namespace
     as_table = output in {"table", "wide"}
     found = ApiClient(find_endpoint(os.environ)).find(
         path_of(served, space, name or ""), table=as_table
     )
+
     if found is None:
         raise InputError(
             f'{served.plural}.{served.group} "{name}" not found', fix=f"dockermesh get {kind} -A"
         )
+
     if output in {"json", "yaml"}:
         print_data(_shown(found), output, indent=2)
     elif output == "name":
@@ -71,6 +75,7 @@ def served_kind(word: str) -> Served:
     served = named(word)
     if served is not None:
         return served
+
     words = [w for s in SERVED for w in (s.plural, s.singular, *s.short_names)]
     near = get_close_matches(word.lower(), words, n=1)
     kinds = ", ".join(s.singular for s in SERVED)
@@ -94,13 +99,16 @@ def _print_table(found: Mapping[str, Any], *, wide: bool, namespaces: bool, empt
             err=True,
         )
         return
+
     columns = [i for i, c in enumerate(found["columnDefinitions"]) if wide or c["priority"] < 2]
     lines = [[found["columnDefinitions"][i]["name"].upper() for i in columns]]
     lines += [[str(row["cells"][i]) for i in columns] for row in rows]
+
     if namespaces:
         lines[0].insert(0, "NAMESPACE")
         for line, row in zip(lines[1:], rows, strict=True):
             line.insert(0, row["object"]["metadata"]["namespace"])
+
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     for line in lines:
         click.echo(

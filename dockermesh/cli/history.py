@@ -28,6 +28,7 @@ def command(output: str) -> None:
     if not entries:
         click.echo("No changes yet.", err=True)
         return
+
     rows = []
     for entry in entries:
         counts = ", ".join(f"{n} {action}" for action, n in entry["counts"].items() if n)
@@ -40,4 +41,5 @@ def command(output: str) -> None:
         rows.append(
             [str(entry["number"]), entry["time"], entry["who"], entry["command"], counts, listed]
         )
+
     print_columns(["NUMBER", "TIME", "WHO", "COMMAND", "CHANGES", "RESOURCES"], rows, gap=3)

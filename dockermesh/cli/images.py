@@ -47,6 +47,7 @@ def list_images(output: str) -> None:
     if output == "json":
         click.echo(json.dumps(rows, indent=2))
         return
+
     for row in rows:
         line = f"{row['name']:<14} {row['image']:<40} {row['state']} {row['digest']}"
         click.echo(line.rstrip())
@@ -86,11 +87,13 @@ def pull(quiet: bool) -> None:
 
     store = _store()
     named = [image for image in mesh_images(store, os.environ) if not image.is_ours]
+
     if not named:
         raise UsageError(
             "no registry is named, and ours are on none",
             fix="DOCKERMESH_IMAGES_FROM=registry/prefix dockermesh images pull",
         )
+
     run(named, store, click.echo, _step(quiet))
 
 
@@ -108,6 +111,7 @@ def push(prefix: str, quiet: bool) -> None:
 
     store, step = _store(), _step(quiet)
     ensure(store, step)
+
     for name in TAGS:
         target = reference(name, {REGISTRY_VARIABLE: prefix})
         step(f"pushing {target}")
@@ -125,6 +129,7 @@ def save(file: Path, quiet: bool) -> None:
 
     store = _store()
     ensure(store, _step(quiet))
+
     try:
         with file.open("wb") as target:
             store.save([reference(name, {}) for name in TAGS], target)

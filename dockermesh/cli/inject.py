@@ -88,10 +88,12 @@ def command(
     )
     check(injection.project, project)
     text = to_yaml(injection.overlay if overlay else injection.project)
+
     if output is None or output == "-":
         click.echo(text, nl=False)
     else:
         write_private(Path(output), text)
+
     report(injection)
     if overlay:
         for notice in scaled_notices(project["services"], injection):
@@ -160,6 +162,7 @@ def write_private(path: Path, text: str) -> None:
             # from everybody.
             path.write_text(text)
             return
+
         replace_file(path, text.encode(), PRIVATE)
     except OSError as error:
         raise InputError(

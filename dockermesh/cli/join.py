@@ -71,6 +71,7 @@ def command(
 
     endpoint = find_endpoint(os.environ)
     what = Join(dict(map(_port, ports)), folder, xds or xds_address(), address, dns)
+
     if token_file is not None:
         token = _read(token_file)
     else:
@@ -78,6 +79,7 @@ def command(
             ApiClient(endpoint), service=service, namespace=namespace, account=account, seconds=60
         )
         token = made["token"]
+
     joined = join(endpoint, token, what)
     click.echo(
         f"{joined.workload} joined, at {joined.address}. As root, start its proxy:", err=True

@@ -52,10 +52,12 @@ def command(only_print: bool, output: str | None, context: str, set_current: boo
             where=endpoint.where,
             fix="`dockermesh forward -- kubectl ...` reaches it through the engine",
         )
+
     if only_print or output == "-" or not sys.stdout.isatty():
         click.echo(rendered(merged({}, endpoint, context, set_current=True)), nl=False)
     if only_print or output == "-":
         return
+
     first = (os.environ.get("KUBECONFIG") or "").split(os.pathsep)[0]
     file = Path(output or first or Path.home() / ".kube" / "config").expanduser()
     write(file, endpoint, context, set_current=set_current)

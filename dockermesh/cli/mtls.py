@@ -36,10 +36,12 @@ def status(output: str, service: str | None) -> None:
 
     client = MeshClient(LocalEngine())
     report = client.mtls()
+
     if service is not None:
         report["edges"] = [
             e for e in report["edges"] if service in {e["service"], e["service"].split(".")[0]}
         ]
+
     if output == "table":
         _print(report, {c for edge in report["edges"] for c in edge["clients"]})
     else:
@@ -65,6 +67,7 @@ def _print(report: Mapping[str, Any], everybody: set[str]) -> None:
     if not report["breaks"]:
         click.echo("STRICT breaks nothing that is known here.")
         return
+
     click.echo("Under STRICT these are refused:")
     told = [
         [

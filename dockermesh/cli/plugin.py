@@ -22,6 +22,7 @@ def main() -> None:
 
         print(_METADATA % __version__)
         return
+
     from dockermesh.cli.docker_options import take_docker_options
     from dockermesh.cli.main import main as run
 

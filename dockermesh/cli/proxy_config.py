@@ -84,6 +84,7 @@ def _source(function: Callable[..., None]) -> Callable[..., None]:
         click.argument("workload", required=False),
     ):
         decorated = option(decorated)
+
     return decorated
 
 
@@ -195,6 +196,7 @@ def everything(output: str, **source: Any) -> None:
     if output != "short":
         print_data({"configs": list(dump.sections.values())}, output)
         return
+
     print_columns(tables.CLUSTERS, tables.cluster_rows(dump.clusters()))
     click.echo()
     print_columns(tables.LISTENERS, tables.listener_rows(dump.listeners()), gap=1)
@@ -237,6 +239,7 @@ def _admin(workload: str | None, namespace: str) -> tuple[str, ProxyAdmin]:
         raise UsageError(
             "name a workload, or a file with --file", fix="see `dockermesh ps` for the workloads"
         )
+
     engine = LocalEngine()
     found = find_proxy(workload, local_proxies(engine), namespace)
     return found.title, ProxyAdmin(engine, found.pod)
@@ -263,6 +266,7 @@ def _statuses(*, workload: str | None, namespace: str, file: Path | None) -> lis
         content = admin.get("/clusters?format=json")
     else:
         title, content = str(file), _read(file)
+
     found = read_json(content, title)
     if "cluster_statuses" in found:
         return list(found["cluster_statuses"])

@@ -34,15 +34,19 @@ def command(workload: str | None, namespace: str, output: str) -> None:
     if workload:
         _compare(engine, client, workload, namespace, output)
         return
+
     report = client.workloads()
     entries = status_entries(report)
+
     if output == "table":
         print_columns(COLUMNS, [status_row(entry) for entry in entries])
     else:
         print_data(entries, output)
+
     for entry in entries:
         for kind, reason in entry["errors"].items():
             click.echo(f"{entry['name']} refused {kind}: {reason}", err=True)
+
     for other in report["workloads"]:
         if other["proxy"] is None:
             click.echo(f"{other['name']}.{other['namespace']} is not connected", err=True)
@@ -60,10 +64,12 @@ def _compare(
     wanted = read_dump(client.config_dump(found.workload), "the control plane")
     held = read_dump(ProxyAdmin(engine, found.pod).get("/config_dump"), found.title)
     results = compare(wanted, held)
+
     if output == "table":
         for result in results:
             click.echo(str(result))
         return
+
     keys = {
         result.title.lower(): {"matches": not result.diff, "diff": result.diff}
         for result in results

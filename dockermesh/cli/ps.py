@@ -40,9 +40,11 @@ def command(project_name: str | None, output: str) -> None:
             click.echo(f"warning: {warning}", err=True)
         _tell_elsewhere(engine, project_name)
         raise
+
     workloads = [w for w in report["workloads"] if project_name in {None, w["project"]}]
     if not workloads:
         _tell_elsewhere(engine, project_name)
+
     if output in {"json", "yaml"}:
         print_data(workloads, output, indent=2)
     elif output == "name":
@@ -50,6 +52,7 @@ def command(project_name: str | None, output: str) -> None:
             click.echo(workload["name"])
     else:
         print_table(workloads, wide=output == "wide")
+
     for warning in (report["degraded"], *report.get("warnings", ())):
         if warning:
             click.echo(f"warning: {warning}", err=True)
@@ -73,6 +76,7 @@ def print_table(workloads: Sequence[Mapping[str, Any]], *, wide: bool = False) -
     if wide:
         head += ["HOST", "ACCOUNT", "VERSION", "PROXY", "CERTIFICATE UNTIL"]
         rows = [row + _wide(w) for row, w in zip(rows, workloads, strict=True)]
+
     widths = [max(len(line[i]) for line in [head, *rows]) for i in range(len(head))]
     click.echo(
         "  ".join(f"{text:<{width}}" for text, width in zip(head, widths, strict=True)).rstrip()
@@ -80,6 +84,7 @@ def print_table(workloads: Sequence[Mapping[str, Any]], *, wide: bool = False) -
     for row in rows:
         cells = [_coloured(text, width) for text, width in zip(row, widths, strict=True)]
         click.echo("  ".join(cells).rstrip())
+
     for workload in workloads:
         for name, state in ((workload["proxy"] or {}).get("types") or {}).items():
             if state.get("error"):

@@ -61,6 +61,7 @@ def command(
         raise UsageError(
             "name the proxy by either --workload or --proxy", fix="see 'dockermesh render --help'"
         )
+
     # Nearly all that is allocated lives until the end, so the collector would only walk it again
     # and again.
     gc.disable()
@@ -68,6 +69,7 @@ def command(
     for finding in findings:
         if finding.is_error:
             click.echo(str(finding), err=True)
+
     made, problems = render(
         config, catalog=catalog, workload=workload, proxy=proxy, is_static=is_static
     )

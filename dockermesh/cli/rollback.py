@@ -35,12 +35,15 @@ def command(number: int, dry_run: bool, diff: bool, output: str) -> None:
         if error.code != 404:
             raise
         raise InputError(error.what, fix="see `dockermesh history` for the numbers") from None
+
     if output == "json":
         print_data(changes, output)
         return
+
     for change in changes:
         if diff:
             click.echo(difference(change["resource"], change["before"], change["after"]), nl=False)
         click.echo(f"{change['resource']} {change['action']}{' (dry run)' if dry_run else ''}")
+
     if not changes:
         click.echo(f"Nothing to change: the config is as of {number}.")

@@ -27,9 +27,11 @@ def list_(output: str) -> None:
     if output == "json":
         click.echo(json.dumps(found, indent=2))
         return
+
     head = ["ID", "KIND", "WORKLOAD", "NAMESPACE", "ACCOUNT", "STATE", "EXPIRES"]
     rows = [head, *([str(item[key.lower()]) or "-" for key in head] for item in found)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+
     for row in rows:
         click.echo(
             "  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
@@ -71,6 +73,7 @@ def create(service: str, namespace: str, account: str, ttl: str, output: str) ->
     if output == "json":
         click.echo(json.dumps(made, indent=2))
         return
+
     click.echo(made["token"])
     click.echo(
         f"for {made['service']} as {made['namespace']}/{made['account']}, once, until"

@@ -100,6 +100,7 @@ def command(
     if not quiet:
         report(injection)
         _tell_untested()
+
     paths = chain(
         mounted_paths(injection.project), mesh_paths(mesh_environment(), mesh_file().parent)
     )
@@ -112,6 +113,7 @@ def command(
         UpOptions(registry=registry, timeout=timeout, resources=resources, build=build, step=step),
         say,
     )
+
     if output == "json":
         click.echo(json.dumps(_document(result), indent=2))
     else:

@@ -44,6 +44,7 @@ def command(files: tuple[str, ...], more: tuple[str, ...], namespace: str, outpu
     gc.disable()
     readings = validate_documents(_sources((*files, *more)), namespace)
     findings = [finding for reading in readings for finding in reading.findings]
+
     if output == "json":
         print_data(
             [finding.to_dict() for finding in findings], output, indent=2, ensure_ascii=False
@@ -54,6 +55,7 @@ def command(files: tuple[str, ...], more: tuple[str, ...], namespace: str, outpu
         errors = sum(finding.is_error for finding in findings)
         valid = sum(len(reading.resources) for reading in readings)
         click.echo(f"{valid} valid, {errors} errors, {len(findings) - errors} warnings", err=True)
+
     return 0 if all(reading.is_valid for reading in readings) else 1
 
 

@@ -32,6 +32,7 @@ def command(output: str) -> None:
     if output == "json":
         print_data(versions, output, indent=2)
         return
+
     width = max(map(len, versions))
     for name, version in versions.items():
         click.echo(f"{name:<{width}}  {version}")

@@ -49,15 +49,18 @@ def run(request: Request) -> tuple[tuple[Finding, ...], list[str]]:
     suppressions, warnings = _suppressions(request.suppress)
     sources = list(_sources(request))
     is_live = request.live or not request.files
+
     if is_live and request.catalog is not None:
         raise UsageError(
             "--catalog stands in for a running mesh", fix="give files, too, or leave it out"
         )
+
     catalog = _catalog(request.catalog) if request.catalog is not None else None
     if is_live:
         from dockermesh.client.mesh.live_mesh import live_catalog, live_resources
 
         catalog, sources = live_catalog(), [*live_resources(os.environ), *sources]
+
     items, findings = read_items(sources, request.namespace or "default")
     context = Context(
         items,
@@ -67,6 +70,7 @@ def run(request: Request) -> tuple[tuple[Finding, ...], list[str]]:
         is_live=is_live,
     )
     namespaces = (request.namespace,) if request.namespace else ()
+
     return analyze(context, namespaces=namespaces, suppressions=suppressions), warnings
 
 
@@ -78,9 +82,11 @@ def _suppressions(given: tuple[str, ...]) -> tuple[list[Suppression], list[str]]
             raise UsageError(
                 f"{text!r} is no suppression", where="--suppress", fix="write CODE=RESOURCE"
             )
+
         if code not in BY_CODE:
             warnings.append(f"there is no code {code!r}, so suppressing it has no effect")
         found.append(Suppression(code, resource))
+
     return found, warnings
 
 

@@ -56,18 +56,22 @@ def rule_finder(lookup: Lookup) -> Callable[[Json], Rule | None]:
         path = origin_of(route)
         if not path:
             return None
+
         resource = lookup(path)
         if resource is None:
             *_, namespace, kind, name = path.split("/")
             return Rule(f"{kind.title().replace('-', '')} {namespace}/{name}")
+
         found = find_rule(resource, route)
         if found is None:
             return Rule(str(resource), at=str(resource.location))
+
         number, position = found
         place: tuple[str | int, ...] = ("spec", "http", number)
         if resource.spec.http[number].match:
             place = (*place, "match", position)
         text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+
         return Rule(str(resource), text.removeprefix("."), str(resource.location_of(*place)))
 
     return rule_of
@@ -103,6 +107,7 @@ def from_files(
     identities = _identities(known.workloads, mesh.settings.trust_domain)
     source = _source(own, dump, identities)
     problems = [str(f) for f in findings if f.is_error] + sorted(translator.problems().values())
+
     return (
         source,
         Surroundings(rule_finder(rules.get), _workloads_at(known), identities, dump_of),
@@ -158,6 +163,7 @@ def from_mesh(name: str, namespace: str, api: ApiClient) -> LiveMesh:
     proxy = find_proxy(name, local_proxies(engine), namespace)
     workloads = reported_catalog((), report["workloads"]).workloads
     own = workloads.get(proxy.workload)
+
     if own is None:
         raise NotReadyError(
             f"the control plane does not know {proxy.workload} yet", fix="see `dockermesh ps`"
@@ -177,6 +183,7 @@ def from_mesh(name: str, namespace: str, api: ApiClient) -> LiveMesh:
     at = {w.address: w.name for w in workloads.values() if w.address}
     identities = _identities(workloads, report["trust_domain"])
     source = _source(own, dump, identities)
+
     return LiveMesh(
         engine, proxy, source, Surroundings(rule_finder(lookup), at, identities, dump_of)
     )
@@ -208,12 +215,14 @@ def try_out(mesh: LiveMesh, explanation: Json, request: Request, host: str, port
     headers = {"Host": request.authority, "User-Agent": "dockermesh-explain", **request.headers}
     if mesh.source.is_gateway and explanation["listener"]:
         host, port = "127.0.0.1", int(str(explanation["listener"]["address"]).rpartition(":")[2])
+
     try:
         answer = Sender(mesh.engine, mesh.proxy.pod).send(
             host, port, request.method, request.path, headers
         )
     except EngineError as error:
         return {"error": error.what, "as_explained": _may_stop_here(explanation)}
+
     after = _requests(admin)
     asked = sorted(key for key, number in after.items() if number > before.get(key, 0))
     foreseen = _foreseen(explanation, after)
@@ -222,6 +231,7 @@ def try_out(mesh: LiveMesh, explanation: Json, request: Request, host: str, port
         for cluster, address in asked
         if (cluster, address) in foreseen
     ]
+
     return {
         "status": answer.status,
         "seconds": round(answer.seconds, 3),
@@ -252,6 +262,7 @@ def agrees(explanation: Json, status: int, *, is_seen: bool) -> bool:
     )
     if expected is not None:
         return bool(status == expected)
+
     endpoints = [e for target in explanation.get("destinations", ()) for e in target["endpoints"]]
     if endpoints and all(e.get("accepts") is False for e in endpoints):
         return status in _REFUSALS
@@ -275,6 +286,7 @@ def _requests(admin: ProxyAdmin) -> Mapping[tuple[str, str], int]:
         statuses = json.loads(admin.get("/clusters?format=json")).get("cluster_statuses", ())
     except ValueError as error:
         raise DockermeshError("the proxy's counters cannot be read", where=admin.pod) from error
+
     found = {}
     for cluster in statuses:
         for entry in cluster.get("host_statuses", ()):
@@ -282,4 +294,5 @@ def _requests(admin: ProxyAdmin) -> Mapping[tuple[str, str], int]:
             numbers = {s["name"]: int(s.get("value", 0)) for s in entry.get("stats", ())}
             address = f"{socket.get('address', '')}:{socket.get('port_value', 0)}"
             found[str(cluster.get("name", "")), address] = numbers.get("rq_total", 0)
+
     return found

@@ -91,6 +91,7 @@ def resolve_engine(environ: Mapping[str, str] | None = None) -> EngineAddress:
     environ = os.environ if environ is None else environ
     if environ.get("DOCKER_HOST"):
         return _from_host(environ)
+
     named, file = environ.get("DOCKER_CONTEXT", ""), config_folder(environ) / "config.json"
     name = named or _current_context(file)
     if name in {"", DEFAULT_CONTEXT}:
@@ -108,6 +109,7 @@ def choose_engine(
         raise UsageError(
             "-H and --context contradict each other", fix="name the engine by one of them"
         )
+
     if len(hosts) > 1:
         raise UsageError(f"two engines: {', '.join(hosts)}", fix="give -H once")
     if context:
@@ -148,16 +150,19 @@ def parse_host(text: str, *, tls: bool = False) -> str:
     text = text.strip()
     if not text:
         return f"tcp://localhost:{_PORTS[True]}" if tls else f"unix://{DEFAULT_SOCKET}"
+
     scheme, separator, rest = text.partition("://")
     if not separator:
         # What looks like a file is one, as for Docker CLIs newer than 28.
         scheme, rest = ("unix" if text.startswith(("/", "./")) else "tcp"), text
+
     if scheme not in _SCHEMES or "://" in rest:
         raise _no_address(text)
     if scheme == "tcp":
         return _tcp(rest, text)
     if scheme == "unix":
         return f"unix://{rest or DEFAULT_SOCKET}"
+
     return f"{scheme}://{rest}"
 
 
@@ -181,14 +186,17 @@ def _tls_of(environ: Mapping[str, str]) -> EngineTls | None:
     verify = bool(environ.get("DOCKER_TLS_VERIFY"))
     if not verify and not environ.get("DOCKER_TLS"):
         return None
+
     folder = Path(environ.get("DOCKER_CERT_PATH") or config_folder(environ))
     authority = folder / "ca.pem"
+
     if not _is_file(authority):
         raise InputError(
             "TLS is asked for, but the CA's certificate is not there",
             where=str(authority),
             fix="set DOCKER_CERT_PATH to the folder of ca.pem, cert.pem and key.pem",
         )
+
     return _with_files(folder, verify=verify)
 
 
@@ -220,6 +228,7 @@ def _from_context(folder: Path, name: str, named_by: str) -> EngineAddress:
     meta = _read_json(file, again)
     if meta is None:
         raise InputError(f"there is no Docker context {name!r}", where=str(file), fix=again)
+
     try:
         endpoint = meta["Endpoints"]["docker"]
         host, skip = str(endpoint.get("Host") or ""), bool(endpoint.get("SkipTLSVerify"))
@@ -229,9 +238,11 @@ def _from_context(folder: Path, name: str, named_by: str) -> EngineAddress:
             where=str(file),
             fix=f"`docker context update {name} --docker host=URL`",
         ) from error
+
     tls = _with_files(folder / "contexts" / "tls" / digest / "docker", verify=not skip)
     has_tls = skip or any((tls.ca, tls.certificate))
     url = host or f"unix://{DEFAULT_SOCKET}"
+
     return EngineAddress(url, tls if has_tls else None, f"context {name}", name)
 
 

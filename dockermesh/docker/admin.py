@@ -61,6 +61,7 @@ class ProxyAdmin:
             path,
         ]
         code, answer, problem = self.engine.execute(self.pod, command, user=str(PROXY_UID))
+
         if code:
             reason = problem.decode("utf-8", "replace").strip() or f"exit code {code}"
             raise EngineError(
@@ -68,6 +69,7 @@ class ProxyAdmin:
                 where=self.pod,
                 fix=f"see whether the proxy runs: `docker ps -f name={self.pod}`, `dockermesh ps`",
             )
+
         return body_of(answer, f"{method} {path} of {self.pod}")
 
 
@@ -79,9 +81,11 @@ def body_of(answer: bytes, where: str) -> bytes:
         body = response.read()
     except (http.client.HTTPException, OSError) as error:
         raise EngineError(f"the proxy's answer cannot be read: {error!r}", where=where) from error
+
     if response.status != 200:
         text = body.decode("utf-8", "replace").strip()[:200]
         raise EngineError(f"the proxy answered {response.status}: {text}", where=where)
+
     return body
 
 

@@ -134,6 +134,7 @@ class DockerEngine:
         except docker.errors.DockerException as error:
             if "403" not in str(error) and "Forbidden" not in str(error):
                 raise
+
         for version in _VERSIONS:
             try:
                 self._new_client(version).containers(limit=1)
@@ -142,6 +143,7 @@ class DockerEngine:
                     raise
             else:
                 return version
+
         return _VERSIONS[-1]
 
 

@@ -47,6 +47,7 @@ def compose_command(env: Mapping[str, str] | None = None) -> tuple[str, ...]:
     environ = dict(os.environ if env is None else env)
     path = environ.get("PATH")
     seen = ""
+
     for command in (("docker", "compose"), ("docker-compose",)):
         if shutil.which(command[0], path=path) is None:
             continue
@@ -56,16 +57,19 @@ def compose_command(env: Mapping[str, str] | None = None) -> tuple[str, ...]:
         if version >= OLDEST:
             return command
         seen = ".".join(map(str, version))
+
     if seen:
         wanted = ".".join(map(str, OLDEST))
         raise EngineError(
             f"Docker Compose {seen} is too old, {wanted} or newer is needed", fix=INSTALL_COMPOSE
         )
+
     if shutil.which("docker", path=path) is None:
         raise EngineError(
             "the docker command was not found",
             fix="install Docker: https://docs.docker.com/engine/",
         )
+
     raise EngineError("Docker Compose was not found", fix=INSTALL_COMPOSE)
 
 
@@ -85,6 +89,7 @@ def run_compose(
     """
     environ = dict(os.environ if env is None else env)
     command: tuple[str, ...] = ("docker", "compose")
+
     while True:
         try:
             done = subprocess.run(
@@ -101,6 +106,7 @@ def run_compose(
         except FileNotFoundError:
             command = compose_command(environ)
             continue
+
         if done.returncode == 0:
             return done
         working = compose_command(environ)
@@ -119,6 +125,7 @@ def stream_compose(
     """
     command = [*compose_command(env), "--progress", "plain", *arguments]
     lines: list[str] = []
+
     with subprocess.Popen(
         command,
         env=dict(env),
@@ -131,6 +138,7 @@ def stream_compose(
         for line in running.stdout or ():
             lines.append(line.rstrip())
             on_line(lines[-1])
+
     return running.returncode, lines
 
 
@@ -165,6 +173,7 @@ def load_project(
     done = run_compose([*options, "config"], env=env)
     if done.returncode != 0:
         raise _config_error(done.stderr, files)
+
     project = yaml.load(done.stdout, Loader=_Loader)
     if not isinstance(project, dict) or not project.get("services"):
         raise InputError(
@@ -172,6 +181,7 @@ def load_project(
             where=_place(files),
             fix="add a service, or choose a --profile",
         )
+
     return project
 
 
@@ -187,6 +197,7 @@ def _version(command: tuple[str, ...], environ: Mapping[str, str]) -> tuple[int,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
+
     return parse_version(done.stdout.strip()) if done.returncode == 0 else None
 
 
@@ -194,12 +205,14 @@ def _config_error(stderr: str, files: Sequence[str]) -> DockermeshError:
     lines = [line for line in stderr.splitlines() if line.strip() and not line.startswith("time=")]
     message = "\n".join(lines) or "docker compose config failed"
     where = _place(files)
+
     if "no configuration file provided" in message:
         return InputError(
             "no compose file here or in a parent directory",
             where=where,
             fix="name one with -f FILE, or change to the directory of your compose.yaml",
         )
+
     if "no such file or directory" in message and files:
         return InputError(message, where=where, fix="check the path given with -f")
     return InputError(

@@ -64,12 +64,14 @@ def _connect(
     client.trust_env = False
     if adapter is not None:
         client.mount("http+docker://" if is_ssh else "https://", adapter)
+
     if address.tls is not None and has_tls:
         client.verify = str(address.tls.ca) if address.tls.ca else address.tls.verify
         if not address.tls.verify:
             client.verify = False
             # Whoever made the setting knows; a line for every call would not tell them more.
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+
     if address.is_remote and not is_ssh and address.host not in _LOOPBACK:
         client.proxies = requests.utils.get_environ_proxies(client.base_url)
     return client

@@ -134,6 +134,7 @@ class LocalEngine:
         if code or len(lines) != len(paths):
             reason = problem.decode("utf-8", "replace").strip() or f"exit code {code}"
             raise EngineError(f"cannot read {', '.join(paths)}: {reason}", where=container)
+
         return {
             path: None if line == _ABSENT else base64.b64decode(line)
             for path, line in zip(paths, lines, strict=True)
@@ -163,6 +164,7 @@ class LocalEngine:
         """
         url = f"{self._api.base_url}/v{self._api.api_version}/exec/{execution}/start"
         order = {"Tty": False, "Detach": False}
+
         # A command may be silent for as long as it likes.
         with self._api.post(url, json=order, stream=True, timeout=None) as answer:
             if answer.status_code >= 400:
@@ -202,6 +204,7 @@ class LocalEngine:
         """
         mount = {"Type": "bind", "Source": path, "Target": "/probe"}
         order = {"Image": _NO_IMAGE, "HostConfig": {"Mounts": [mount]}}
+
         try:
             self._api.create_container_from_config(order)
         except docker.errors.NotFound:
@@ -214,6 +217,7 @@ class LocalEngine:
             ) from error
         except (docker.errors.DockerException, requests.RequestException, OSError) as error:
             raise EngineError(f"the engine failed: {_reason(error)}") from error
+
         return True
 
     def _call(self, action: Any, *args: Any, **kwargs: Any) -> Any:

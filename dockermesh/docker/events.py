@@ -45,6 +45,7 @@ def parse_event(data: Mapping[str, Any]) -> Event | None:
     )
     if kind not in ("container", "network") or not container:
         return None
+
     action = str(data.get("Action") or data.get("status") or "").split(":")[0]
     return Event(
         action,
@@ -89,5 +90,6 @@ class EventStream:
             # Whatever broke the stream (the SDK raises urllib3's, http.client's and its own): its
             # reader starts anew.
             self.broken = str(error)
+
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._queue.put_nowait, None)

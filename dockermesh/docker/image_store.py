@@ -117,6 +117,7 @@ class ImageStore:
                 archive = b"".join(self._api.get_archive(made, wanted)[0]) if wanted else b""
             finally:
                 self._api.remove_container(made, force=True, v=True)
+
         return status, said, archive
 
     def _follow(self, events: Iterable[Mapping[str, Any]]) -> None:

@@ -61,6 +61,7 @@ class Sender:
             raise EngineError(
                 "a header may not have several lines", fix="give each header its own -H"
             )
+
         request = "\r\n".join([*head, "Connection: close", "", ""])
         command = [
             "perl",
@@ -75,11 +76,13 @@ class Sender:
         began = time.monotonic()
         code, output, problem = self.engine.execute(self.pod, command, user=_NOBODY)
         seconds = time.monotonic() - began
+
         if code:
             reason = (
                 problem.decode("utf-8", "replace").strip() or f"no answer within {self.timeout_s} s"
             )
             raise EngineError(f"the request could not be sent: {reason}", where=f"{host}:{port}")
+
         return read_answer(output, seconds, f"{host}:{port}")
 
 

@@ -29,6 +29,7 @@ def publishes_here(engine: LocalEngine) -> bool:
     kind, _, path = engine.url.partition("://")
     if kind not in {"unix", "npipe"}:
         return False
+
     info = engine.info()
     # Both forward ports from a namespace or machine of their own to this one.
     forwards = "name=rootless" in (info.get("SecurityOptions") or ()) or (
@@ -83,9 +84,11 @@ def _shares_network(path: str) -> bool:
             peer = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
     except (OSError, AttributeError):
         return False
+
     process, _, _ = _PEER.unpack(peer)
     if not process:
         return False
+
     try:
         return os.stat(f"/proc/{process}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino  # noqa: PTH116
     except OSError:

@@ -136,10 +136,12 @@ def resources(mappings: Iterable[PortMapping], plan: Plan) -> list[dict[str, Any
         host = destination_host(service, mapping.target).replace("_", "-")
         route = {"route": [{"destination": {"host": host, "port": {"number": mapping.target}}}]}
         spec: dict[str, Any] = {"hosts": ["*"], "gateways": [title]}
+
         if mapping.protocol == "http":
             spec["http"] = [route]
         else:
             spec["tcp"] = [{"match": [{"port": mapping.gateway_port}], **route}]
+
         metadata = {"name": title, "namespace": namespace, "labels": {GENERATED_LABEL: "true"}}
         found.append(
             {
@@ -152,6 +154,7 @@ def resources(mappings: Iterable[PortMapping], plan: Plan) -> list[dict[str, Any
         found.append(
             {"apiVersion": _API, "kind": "VirtualService", "metadata": dict(metadata), "spec": spec}
         )
+
     return found
 
 
@@ -186,6 +189,7 @@ class Edge:
         published = _published(mappings, user)
         if not published:
             return {}
+
         taken = self.plan.meshed.keys() | self.plan.followers.keys()
         service = names.GATEWAY if names.GATEWAY not in taken else f"dockermesh-{names.GATEWAY}"
         made = self._gateway(
@@ -197,10 +201,12 @@ class Edge:
         pod = made[names.GATEWAY_POD]
         if len(published) <= _MOST_HELD:
             pod["environment"][ENV_HOLD_PORTS] = ",".join(str(port["target"]) for port in published)
+
         if generated := resources(mappings, self.plan):
             text = "---\n".join(map(emit, generated))
             # Compose interpolates what it reads.
             pod["labels"][contract.LABEL_CONFIG] = text.replace("$", "$$")
+
         pod["ports"] = [*published, *_https_port(published)]
         return made
 
@@ -220,6 +226,7 @@ class Edge:
         pod["environment"][ENV_HOLD_PORTS] = str(READINESS_PORT)
         if self.own_network:
             pod["networks"][OWN_NETWORK] = None
+
         return made
 
     def _gateway(
@@ -252,6 +259,7 @@ class Edge:
             # Nobody takes its place: what it did not refuse meanwhile would be lost later.
             patience="",
         )
+
         return {pair[0]: pod, pair[1]: made}
 
 
@@ -273,6 +281,7 @@ def _published(mappings: Sequence[PortMapping], user: UserPorts) -> list[dict[st
     ]
     hosts = {mapping.host_port for mapping in mappings}
     served = {mapping.gateway_port for mapping in mappings}
+
     for number in user.all:
         if number in served:
             continue
@@ -283,6 +292,7 @@ def _published(mappings: Sequence[PortMapping], user: UserPorts) -> list[dict[st
         if host not in hosts:
             found.append(_port(number, host, ""))
             hosts.add(host)
+
     return found
 
 

@@ -70,17 +70,20 @@ def make_plan(project: Mapping[str, Any], settings: ProjectSettings) -> Plan:
     services: Mapping[str, Any] = project["services"]
     meshed: dict[str, Meshed] = {}
     notices: list[Notice] = []
+
     for name, definition in services.items():
         _refuse_meshed(name, definition)
         own = service_settings(name, definition, settings)
         count = replicas(definition)
         reason = _left_out(name, definition, own, count)
+
         if reason is None:
             _refuse_impossible(name, definition, count)
             meshed[name] = Meshed(name, title, count, definition, own)
             notices += [Notice(name, text) for text in _warnings(definition, project)]
         elif not str(definition.get("network_mode", "")).startswith("service:"):
             notices.append(Notice(name, f"left out of the mesh: {reason}"))
+
     followers = _followers(services, meshed, notices)
     _refuse_clashes(services, meshed)
     return Plan(title, meshed, followers, tuple(notices))
@@ -111,6 +114,7 @@ def _left_out(
         return "it is run by a provider, not as a container"
     if not SERVICE_NAME.fullmatch(name):
         return "the mesh's names have at most 63 letters, digits, '-' and '_', and no dot"
+
     return None
 
 
@@ -122,6 +126,7 @@ def _followers(
         owner = _owner(name, services)
         if owner is None:
             continue
+
         if owner in meshed:
             _refuse_uid(name, definition)
             found[name] = owner
@@ -135,6 +140,7 @@ def _followers(
                     f"left out of the mesh: it shares the network of {owner}, which is not meshed",
                 )
             )
+
     return found
 
 
@@ -180,6 +186,7 @@ def _refuse_uid(name: str, definition: Mapping[str, Any]) -> None:
     """
     user = str(definition.get("user") or "")
     claimed = [*user.split(":", 1), *map(str, definition.get("group_add") or ())]
+
     if any(part.strip().isdigit() and int(part) == PROXY_UID for part in claimed):
         raise InputError(
             f"user or group {PROXY_UID} is the proxy's; as it, the app would bypass the mesh",
@@ -234,6 +241,7 @@ def _refuse_clashes(services: Mapping[str, Any], meshed: Mapping[str, Meshed]) -
         generated = [names.pod_name(service.name, n) for n in service.numbers]
         generated += [names.proxy_name(service.name, n) for n in service.numbers]
         generated += [app for app in service.apps if app != service.name]
+
         for name in generated:
             if name in taken:
                 raise InputError(
@@ -241,4 +249,5 @@ def _refuse_clashes(services: Mapping[str, Any], meshed: Mapping[str, Meshed]) -
                     where=f"services.{service.name}",
                     fix=f"rename the service {taken[name]!r}",
                 )
+
             taken[name] = service.name

@@ -64,12 +64,14 @@ def pod(
         made["expose"] = exposed
     if linked := links(definition.get("links"), plan):
         made["links"] = linked
+
     if net := {
         key: value
         for key, value in string_map(definition.get("sysctls")).items()
         if key.startswith("net.")
     }:
         made["sysctls"] = net
+
     if profiles := definition.get("profiles"):
         made["profiles"] = list(profiles)
     return made
@@ -176,6 +178,7 @@ def proxy(
         # the registrar, for which any stop signal ends the endpoint, sees to it that nothing new is
         # sent here.
         made |= {"stop_signal": "SIGHUP", "stop_grace_period": patience}
+
     if profiles:
         made["profiles"] = list(profiles)
     return made
@@ -201,6 +204,7 @@ def app(service: Meshed, replica: int, plan: Plan) -> Service:
     _keep_sysctls(made)
     if service.replicas > 1:
         _stand_alone(made, service)
+
     return made
 
 
@@ -220,6 +224,7 @@ def follower(name: str, definition: Mapping[str, Any], owner: Meshed, plan: Plan
         contract.LABEL_WORKLOAD: names.workload_name(owner.project, owner.name, 1),
         contract.LABEL_SERVICE: name,
     }
+
     return made
 
 
@@ -263,6 +268,7 @@ def _networks(service: Meshed, replica: int, mesh_key: str) -> dict[str, Any]:
         container = service.definition.get("container_name") or _container_name(service, replica)
         aliases = [service.name, container, *(kept.get("aliases") or ())]
         joined[network] = kept | {"aliases": list(dict.fromkeys(filter(None, aliases)))}
+
     joined.setdefault(mesh_key, None)
     return joined
 

@@ -58,17 +58,20 @@ def split_ports(
     moving: list[Published] = []
     staying: dict[str, list[dict[str, Any]]] = {}
     notices: list[Notice] = []
+
     for service in services:
         for port in service.definition.get("ports") or ():
             reason = _stays(port)
             if reason is None:
                 moving.append(_published(service, port))
                 continue
+
             staying.setdefault(service.name, []).append(dict(port))
             text = f"port {_text(port)} stays on its pod, not on the gateway: {reason}"
             if service.replicas > 1:
                 text += "; only one replica can have it"
             notices.append(Notice(service.name, text))
+
     return moving, staying, notices
 
 
@@ -85,6 +88,7 @@ def map_ports(
         entry = next((port for port in moving if port.http), None)
         if entry is not None:
             chosen[entry] = ENTRY_HOST_PORT
+
     mappings = [
         PortMapping(
             service=port.service,
@@ -116,6 +120,7 @@ def _with_listeners(
         listener = entry_port if i == entry else _free(mapping.host_port, taken)
         taken.add(listener)
         found.append(replace(mapping, gateway_port=listener))
+
     return tuple(found)
 
 
@@ -146,9 +151,11 @@ def _chosen(moving: Sequence[Published], specs: Sequence[str]) -> dict[Published
                 where="--gateway-port",
                 fix="write PUBLISHED:HOSTPORT, like 9081:30080",
             )
+
         for port in _named(left, spec, moving):
             # The command line comes first and wins over x-dockermesh.
             chosen.setdefault(port, int(right))
+
     return chosen
 
 
@@ -170,6 +177,7 @@ def _named(left: str, spec: str, moving: Sequence[Published]) -> list[Published]
             where="--gateway-port",
             fix=f"published ports: {', '.join(known) or 'none'}",
         )
+
     return found
 
 
@@ -184,6 +192,7 @@ def _refuse_doubles(mappings: Sequence[PortMapping]) -> None:
                     where="gateway ports",
                     fix=f"give one of them another with --gateway-port {mapping.published}:PORT",
                 )
+
         seen[mapping.host_port].append(mapping)
 
 
@@ -201,6 +210,7 @@ def _published(service: Meshed, port: Mapping[str, Any]) -> Published:
         number=target,
     )
     known_other = target in _NOT_HTTP or target in _NOT_HTTP_HIGH
+
     return Published(
         service=service.name,
         target=target,

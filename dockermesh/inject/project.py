@@ -64,6 +64,7 @@ class _Sidecars:
                 profiles=service.definition.get("profiles"),
                 patience=service.definition.get("stop_grace_period") or _GRACE,
             )
+
         return made
 
     def _tune(self, service: Meshed, own: Service) -> None:
@@ -127,6 +128,7 @@ def _services(
             services[name] = follower(name, definition, plan.meshed[plan.followers[name]], plan)
         else:
             services[name] = rewritten(definition, plan)
+
     return services
 
 

@@ -46,16 +46,19 @@ def rewritten(definition: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     copy = dict(definition)
     if definition.get("depends_on"):
         copy["depends_on"] = depends_on(definition["depends_on"], plan)
+
     for key in ("pid", "ipc"):
         kind, _, target = str(definition.get(key) or "").partition(":")
         if kind == "service":
             # A namespace can be shared with one container only; Compose, too, takes the first
             # replica.
             copy[key] = f"service:{_apps(target, plan)[0]}"
+
     if definition.get("volumes_from"):
         copy["volumes_from"] = [
             _volumes_from(str(item), plan) for item in definition["volumes_from"]
         ]
+
     return copy
 
 

@@ -74,12 +74,14 @@ def project_settings(project: Mapping[str, Any]) -> ProjectSettings:
     raw = _section(project.get(EXTENSION), EXTENSION, _TOP_KEYS)
     gateway = _section(raw.get("gateway"), f"{EXTENSION}.gateway", _GATEWAY_KEYS)
     ports = gateway.get("ports") or []
+
     if not isinstance(ports, list):
         raise InputError(
             "must be a list of A:B",
             where=f"{EXTENSION}.gateway.ports",
             fix='write ports: ["9081:30080"]',
         )
+
     return ProjectSettings(
         inject=_boolean(raw.get("inject", True), f"{EXTENSION}.inject"),
         network=str(raw.get("network") or ""),
@@ -105,6 +107,7 @@ def service_settings(
     own = raw.get("labels") or {}
     if not isinstance(own, Mapping):
         raise InputError("must be a mapping", where=f"{place}.labels")
+
     capture = _capture(raw, labels)
     intercept = _intercepts(
         raw.get(_MODE_KEY, labels.get("sidecar.istio.io/interceptionMode")), f"services.{name}"
@@ -181,6 +184,7 @@ def workload_labels(name: str, service: Mapping[str, Any]) -> dict[str, str]:
     for key, value in sorted(conventions(service).items()):
         if re.fullmatch(r"SERVICE_(\d+_)?TAGS", key):
             tags.update(_tags(value))
+
     return {"app": mesh_name(name, service)} | tags | own
 
 
@@ -198,6 +202,7 @@ def _section(raw: Any, place: str, known: tuple[str, ...]) -> Mapping[str, Any]:
         return {}
     if not isinstance(raw, Mapping):
         raise InputError("must be a mapping", where=place, fix=f"known keys: {', '.join(known)}")
+
     for key in raw:
         if key not in known:
             near = get_close_matches(str(key), known, n=1)
@@ -205,6 +210,7 @@ def _section(raw: Any, place: str, known: tuple[str, ...]) -> Mapping[str, Any]:
             raise InputError(
                 f"unknown key {key!r}", where=place, fix=f"{hint}known keys: {', '.join(known)}"
             )
+
     return raw
 
 
@@ -261,8 +267,10 @@ def _intercepts(mode: Any, place: str) -> bool:
             where=place,
             fix="use REDIRECT; the client's address is in x-forwarded-for",
         )
+
     if text not in ("REDIRECT", "NONE"):
         raise InputError(
             f"unknown interception mode {mode!r}", where=place, fix="write REDIRECT or NONE"
         )
+
     return text == "REDIRECT"

@@ -66,4 +66,5 @@ def _complaint(project: Mapping[str, Any]) -> str:
         PyCompose.from_json(json.dumps({**project, "services": services})).validate()
     except ValueError as error:
         return str(error)
+
     return ""

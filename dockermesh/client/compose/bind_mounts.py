@@ -37,21 +37,25 @@ def check_paths(engine: LocalEngine, paths: Iterator[HostPath]) -> list[str]:
     """What to warn of. Raises InputError for a path that is here, but not on the engine's host."""
     seen: dict[str, bool] = {}
     warnings = []
+
     for wanted in paths:
         if wanted.path not in seen:
             seen[wanted.path] = engine.sees(wanted.path)
         if seen[wanted.path]:
             continue
+
         if os.path.exists(wanted.path):  # noqa: PTH110 (a path that may not be looked at is none)
             raise InputError(
                 f"{wanted.path} is here, but not on the engine's host {engine.url}",
                 where=wanted.owner,
                 fix=wanted.fix,
             )
+
         if wanted.is_made:
             warnings.append(
                 f"{wanted.owner}: {wanted.path} does not exist; Docker makes an empty directory"
             )
+
     return warnings
 
 
@@ -65,6 +69,7 @@ def mounted_paths(project: Mapping[str, Any]) -> Iterator[HostPath]:
                 owner = f"bind mount of service {name}"
                 made = (volume.get("bind") or {}).get("create_host_path", True)
                 yield HostPath(str(volume["source"]), owner, _REMEDY, bool(made))
+
         for kind in ("configs", "secrets"):
             for use in service.get(kind) or ():
                 file = ((project.get(kind) or {}).get(use["source"]) or {}).get("file")

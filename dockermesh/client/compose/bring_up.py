@@ -112,11 +112,13 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
     check_ports(engine, project, injection.ports)
     file = _save(engine, project, text)
     prepare_mesh(engine, options.registry, say, options.step)
+
     with ThreadPoolExecutor(2) as pool:
         # The app's images do not need the mesh: both are made ready side by side.
         images = pool.submit(_prepare_app, engine, injection, file, options, say)
         _start_mesh(engine, mesh_network(injection), options, say)
         images.result()
+
     deadline = time.monotonic() + options.timeout
     with _timed(say, f"app {project} started"):
         _start_app(engine, file, project, deadline)
@@ -129,6 +131,7 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
     after = _running(engine, project)
     changed = sorted(name for identity, name in after.items() if identity not in before)
     urls = gateway_urls(injection.ports, published_host(engine, client.route))
+
     return UpResult(workloads, urls, changed)
 
 
@@ -142,17 +145,20 @@ def bring_down(project: str, *, volumes: bool, say: Say) -> list[str]:
     if removed:
         with _timed(say, f"app {project} removed"):
             _compose(_down_arguments(engine, project), ["down", *flags], f"remove {project}")
+
     folder = folder_of(state_home(), record_of(engine, project))
     try:
         forget(folder)
     except OSError as error:
         say(f"{folder} stays: {error.strerror}")
+
     others = {
         c["Labels"].get(COMPOSE_PROJECT, "")
         for c in engine.containers([LABEL_ROLE])
         if c["Labels"].get(COMPOSE_PROJECT) != project
     }
     mesh = _names(engine, f"{COMPOSE_PROJECT}={MESH_PROJECT}")
+
     if mesh and not others:
         with _timed(say, "mesh removed"):
             _compose(
@@ -161,9 +167,11 @@ def bring_down(project: str, *, volumes: bool, say: Say) -> list[str]:
                 "remove the mesh",
                 mesh_environment(),
             )
+
         removed += mesh
     elif mesh:
         say(f"the mesh stays: {', '.join(sorted(others))} still use it")
+
     return removed
 
 
@@ -180,6 +188,7 @@ def _save(engine: LocalEngine, project: str, text: str) -> Path:
     record = record_of(engine, project)
     folder = folder_of(state_home(), record)
     file = folder / "compose.yaml"
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(file, text.encode(), PRIVATE)
@@ -190,6 +199,7 @@ def _save(engine: LocalEngine, project: str, text: str) -> Path:
             where=str(file),
             fix=STATE_FIX,
         ) from error
+
     return file
 
 
@@ -224,10 +234,12 @@ def _mesh_files(engine: LocalEngine, network: str) -> list[str]:
             where=CONTROL_PLANE_CONTAINER,
             fix="take its projects down first, or leave out --network",
         )
+
     files = ["-f", str(mesh_file())]
     owner = engine.network_labels(network)
     if owner is not None and owner.get(COMPOSE_PROJECT) != MESH_PROJECT:
         files += ["-f", str(mesh_file().with_name("external-network.yaml"))]
+
     return files
 
 
@@ -242,6 +254,7 @@ def _start_mesh(engine: LocalEngine, network: str, options: UpOptions, say: Say)
     flags = ["--no-deps"] if options.registry == "docker" else []
     known = engine.inspect(CONTROL_PLANE_CONTAINER)
     label = "mesh is up" if known is not None and known["State"]["Running"] else "mesh started"
+
     with _timed(say, label):
         try:
             _compose(
@@ -255,6 +268,7 @@ def _start_mesh(engine: LocalEngine, network: str, options: UpOptions, say: Say)
             for detail, fix in overlaps(engine.subnets(), environment):
                 raise EngineError(detail, where="the mesh's networks", fix=fix) from error
             raise
+
     check_socket(engine, CONTROL_PLANE_CONTAINER, environment["DOCKER_SOCK"])
 
 
@@ -355,6 +369,7 @@ def _wait_synced(
             for name in late
             if name in apps and apps[name].has_ended and apps[name].exit_code != 0
         }
+
         if failed or time.monotonic() > deadline:
             lines = [
                 _tardy(name, ours.get(name), apps.get(name)) for name in sorted(failed or late)
@@ -364,6 +379,7 @@ def _wait_synced(
                 where=project,
                 fix="see `dockermesh ps`, and the logs of these apps and their pods",
             )
+
         time.sleep(_POLL_S)
 
 
@@ -381,6 +397,7 @@ def _app_state(engine: LocalEngine, workload: Mapping[str, Any]) -> _AppState:
     found = engine.inspect(workload["app_container"]) if workload["app_container"] else None
     if found is None:
         return _AppState()
+
     state, policy = (
         found["State"],
         (found["HostConfig"].get("RestartPolicy") or {}).get("Name") or "no",

@@ -50,6 +50,7 @@ def remedy(stderr: str, env: Mapping[str, str]) -> str:
             "the image can't be had: build it, correct its name, log in to its registry, or check"
             " the network"
         )
+
     if "port is already allocated" in text or "address already in use" in text:
         return _port_remedy(text, env)
     return "`dockermesh down` removes what was started; `docker compose` logs tell more"
@@ -59,13 +60,16 @@ def _port_remedy(text: str, env: Mapping[str, str]) -> str:
     """Which setting moves the port: one of the mesh's own, or of the app's gateway."""
     found = re.search(r"(?:listen \w+ |bind for )\S*:(\d+)", text)
     port = found[1] if found else ""
+
     if CONSUL_CONTAINER in text or CONTROL_PLANE_CONTAINER in text:
         for variable, number in mesh_ports(env):
             if port == number:
                 return f"free port {port} of the host's loopback, or set {variable} to another"
+
         if port == "53":
             return (
                 "free the port, or set DOCKER_GATEWAY=127.0.0.1:100, which puts Consul's DNS on"
                 " 127.0.0.1:10053"
             )
+
     return "free the port, or choose another with --gateway-port PUBLISHED:PORT"

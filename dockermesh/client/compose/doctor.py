@@ -39,6 +39,7 @@ def check_up() -> list[Finding]:
         where = f"{error.where}: " if error.where else ""
         failed = Finding("engine", Verdict.FAILED, f"{where}{error.what}", error.fix)
         return [failed, *findings, *_kernel()]
+
     if engine.address.is_socket:
         findings += _kernel()  # of another host's kernel, nothing is known here
     for check in (_engine, _where, check_images, _mesh, _ports, _networks):
@@ -53,6 +54,7 @@ def check_up() -> list[Finding]:
                     error.fix,
                 )
             )
+
     return findings
 
 
@@ -88,12 +90,14 @@ def _where(engine: LocalEngine) -> Iterator[Finding]:
     yield Finding("address", Verdict.OK, f"{engine.address}, called {info.get('Name')}")
     for limit in limits_of(info, engine.address):
         yield Finding(limit.kind, Verdict.WARNING, limit.what, limit.fix)
+
     try:
         path = socket_on_host(engine, os.environ)
     except DockermeshError as error:
         yield Finding("registrar", Verdict.FAILED, str(error).partition("\n")[0], error.fix)
     else:
         yield Finding("registrar", Verdict.OK, f"the engine's socket on its host is {path}")
+
     for other in elsewhere(state_home(), record_of(engine, "")):
         detail = f"{other.project} was brought up on another engine, {other.url}"
         yield Finding("project", Verdict.WARNING, detail, f"`{other.how('ps')}`")
@@ -120,12 +124,14 @@ def _known(name: str, tested: VersionRange, version: str, detail: str) -> Findin
 def _kernel() -> Iterator[Finding]:
     tables = Path("/proc/net/ip_tables_names")
     nft = Path("/proc/sys/net/netfilter")
+
     if tables.exists() or nft.exists():
         yield Finding("kernel", Verdict.OK, "netfilter is there")
     elif Path("/proc/version").exists():
         yield Finding(
             "kernel", Verdict.WARNING, "netfilter is not loaded here", "modprobe nf_tables, as root"
         )
+
     watches = Path("/proc/sys/fs/inotify/max_user_instances")
     if watches.exists() and int(watches.read_text()) < 128:
         yield Finding(
@@ -155,6 +161,7 @@ def _mesh(engine: LocalEngine) -> Iterator[Finding]:
             "run `dockermesh up`",
         )
         return
+
     missing = client.readiness()
     if missing:
         yield Finding(
@@ -164,14 +171,17 @@ def _mesh(engine: LocalEngine) -> Iterator[Finding]:
             SEE_LOGS,
         )
         return
+
     report = client.workloads()
     if report["degraded"]:
         yield Finding(
             "registry", Verdict.WARNING, report["degraded"], "see `docker logs dockermesh-consul`"
         )
+
     for warning in report.get("warnings") or ():
         yield Finding("certificates", Verdict.WARNING, warning, "see `dockermesh ca status`")
     late = [w["name"] for w in report["workloads"] if w["xds"] != "SYNCED"]
+
     if late:
         yield Finding(
             "proxies", Verdict.WARNING, f"not in sync: {', '.join(late)}", "see `dockermesh ps`"
@@ -187,6 +197,7 @@ def _ports(engine: LocalEngine) -> Iterator[Finding]:
         {} if is_up else {number: f"set {variable}" for variable, number in mesh_ports(os.environ)}
     )
     host = HostPorts(engine)
+
     for port, other in (*moved_by.items(), (_GATEWAY_PORT, "choose another with --gateway-port")):
         why = host.taken("127.0.0.1", int(port)) if port.isdigit() else ""
         if not why:

@@ -63,15 +63,19 @@ def socket_on_host(engine: LocalEngine, environ: Mapping[str, str]) -> str:
                 where=f"DOCKER_SOCK={chosen}",
                 fix=f"name the engine's socket as its own host has it ({engine.address})",
             )
+
         return chosen
+
     info = engine.info()
     if info.get("OperatingSystem") == "Docker Desktop":
         # Its engine is in a virtual machine, where the socket is at the default place whatever path
         # leads into it, and where no path can be looked for.
         return _DEFAULTS[0]
+
     for path in _candidates(engine, info):
         if engine.sees(path):
             return path
+
     if environ.get(ENV_REGISTRAR) == "false":
         return _DEFAULTS[0]
     raise InputError(
@@ -90,11 +94,13 @@ def check_socket(engine: LocalEngine, container: str, source: str) -> None:
     mounted = next((m for m in _mounts(engine, container) if m["Source"] == source), None)
     if mounted is None:
         return
+
     try:
         command = ["python3", "-SEc", _ASK, str(mounted["Destination"])]
         code, said, problem = engine.execute(container, command)
     except EngineError:
         return  # it has ended again, which is told by who waits for it
+
     found = said.decode().strip()
     if code:
         why = problem.decode("utf-8", "replace").strip() or f"exit code {code}"
@@ -102,6 +108,7 @@ def check_socket(engine: LocalEngine, container: str, source: str) -> None:
         why = "is another engine's"
     else:
         return
+
     raise EngineError(f"the registrar has no engine: {source} {why}", fix=SET_DOCKER_SOCK)
 
 
@@ -110,16 +117,19 @@ def _candidates(engine: LocalEngine, info: Mapping[str, Any]) -> Iterator[str]:
     if sys.platform != "linux":
         # The engine is in a virtual machine, which may have our files, but not our sockets.
         yield from _DEFAULTS
+
     if engine.address.url.startswith("ssh://") and urlsplit(engine.address.url).path.strip("/"):
         yield urlsplit(engine.address.url).path
     if ours:
         # Exact where we are in a container; the same path outside may be another engine's.
         yield from _sources(engine, ours)
         yield ours
+
     if "name=rootless" in (info.get("SecurityOptions") or ()):
         # What stands at the default places belongs to an engine of root's.
         yield f"/run/user/{os.getuid()}/docker.sock"
         return
+
     yield from _DEFAULTS
 
 
@@ -139,6 +149,7 @@ def _own_containers(engine: LocalEngine) -> Iterator[dict[str, Any]]:
         mounts = Path("/proc/self/mountinfo").read_text()
     except OSError:
         mounts = ""
+
     names = [*dict.fromkeys(_OWN_FILES.findall(mounts)), socket.gethostname()]
     for name in names:
         # Only an ID: a container may be called as this machine is.

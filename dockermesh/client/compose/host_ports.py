@@ -94,11 +94,13 @@ def check_ports(engine: LocalEngine, project: str, ports: Iterable[PortMapping])
         if "PublicPort" in binding
     }
     host = HostPorts(engine)
+
     for mapping in ports:
         if mapping.host_port in ours:
             continue
         _check_own(mapping)
         why = host.taken(mapping.host_ip, mapping.host_port)
+
         if why:
             raise InputError(
                 f"port {mapping.host_port} is taken ({why})",

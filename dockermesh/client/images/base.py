@@ -45,10 +45,12 @@ def get_base(store: ImageStore, environ: Mapping[str, str], step: Say) -> dict[s
     found = base_at_hand(store, environ)
     if found is not None:
         return found
+
     named = named_base(environ)
     refused = _pull(store, (named,) if named else PUBLIC, step)
     if refused and named:
         raise EngineError(refused.what, where="BASE_IMAGE", fix=WAYS_OUT)
+
     if refused:
         _make(store, refused.what, step)
     return base_at_hand(store, environ) or {}
@@ -99,8 +101,10 @@ def _make(store: ImageStore, refused: str, step: Say) -> None:
     lacking = next(_lacking(), "")
     if lacking:
         raise EngineError(f"no image to build on: {refused}; {lacking}", fix=WAYS_OUT)
+
     step(f"{refused.splitlines()[0][:150]}")
     step(f"making {OWN_BASE} with debootstrap (a minute)")
+
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="dockermesh-") as folder:
         target = Path(folder) / "base.tar"
         done = subprocess.run(
@@ -110,9 +114,11 @@ def _make(store: ImageStore, refused: str, step: Say) -> None:
             text=True,
             check=False,
         )
+
         if done.returncode:
             raise EngineError(
                 f"no image to build on: {refused}; debootstrap failed:\n{done.stderr.strip()}",
                 fix=WAYS_OUT,
             )
+
         store.import_tar(target, OWN_BASE, _CHANGES)

@@ -27,15 +27,18 @@ def build_failure(lines: Sequence[str]) -> str:
     """The failing step and its last words; else the last lines that tell of an error."""
     steps: dict[str, str] = {}
     said: dict[str, list[str]] = defaultdict(list)
+
     for line in lines:
         if failed := _FAILED.match(line):
             number, reason = failed[1], failed[2]
             last = said[number][-_LAST:]
             return "\n".join([steps.get(number, "a build step"), *last, reason])
+
         if step := _STEP.match(line):
             steps[step[1]] = build_step(line)
         elif output := _OUTPUT.match(line):
             said[output[1]].append(f"  {output[2]}")
+
     return _old_failure([line for line in lines if line.strip()])
 
 

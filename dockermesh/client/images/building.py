@@ -50,6 +50,7 @@ def build(store: ImageStore, names: Sequence[str], step: Say) -> None:
     facts = look_at(store, bases["python"])
     pod_facts = look_for_iptables(store, bases, facts)
     folder = download(store, bases["python"], pod_facts, names, step)
+
     with tempfile.TemporaryDirectory(prefix="dockermesh-build-") as context:
         stage(Path(context))
         _add(folder, Path(context), pod_facts)
@@ -134,4 +135,5 @@ def _project(context: str, names: Sequence[str], bases: Mapping[str, str]) -> di
                 },
             },
         }
+
     return {"services": services}

@@ -25,6 +25,7 @@ def check_images(engine: LocalEngine) -> Iterator[Finding]:
     images = mesh_images(store, os.environ)
     to_build = [image for image in images if image.is_ours and image.state is not State.PRESENT]
     can_build = not to_build or can_get_base(store, os.environ)
+
     for image in images:
         if image.state is State.PRESENT:
             yield Finding("image", Verdict.OK, image.reference)
@@ -32,6 +33,7 @@ def check_images(engine: LocalEngine) -> Iterator[Finding]:
             yield _to_build(image, can_build=can_build)
         else:
             yield _to_pull(image, can_pull=store.can_pull(image.reference))
+
     yield from _disk(engine, _ROOM_TO_BUILD if to_build else _ROOM_TO_RUN)
 
 
@@ -69,6 +71,7 @@ def _disk(engine: LocalEngine, wanted: int) -> Iterator[Finding]:
     is_local = os.environ.get("DOCKER_HOST", "").partition("://")[0] in {"", "unix"}
     if not is_local or not Path(root).exists():
         return
+
     free = shutil.disk_usage(root).free
     if free < wanted:
         yield Finding(

@@ -55,12 +55,14 @@ def look_at(store: ImageStore, base: str) -> BaseFacts:
         machine, glibc, python, has_iptables = json.loads(said)
     except ValueError:
         status = status or 1
+
     if status or tuple(python) < (3, 11) or not glibc:
         raise EngineError(
             f"Python 3.11 or later on glibc is needed to build on it\n{said.strip()}",
             where=base,
             fix="name another: BASE_IMAGE=python:3.11-slim-bookworm",
         )
+
     return BaseFacts(machine, glibc, (python[0], python[1]), bool(has_iptables))
 
 
@@ -72,11 +74,13 @@ def download(
     """
     folder = _folder()
     wanted = list(_wanted(folder, facts, names))
+
     for part in wanted:
         if part in _ON_HOST and _ON_HOST[part](folder, facts, step):
             continue
         step(f"downloading {part} in a container")
         _in_container(store, base, folder, part, step)
+
     return folder
 
 
@@ -96,6 +100,7 @@ def _folder() -> Path:
     tree = checkout()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dockermesh"
     folder = tree / "build" if tree is not None else cache
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -104,6 +109,7 @@ def _folder() -> Path:
             where=str(folder),
             fix="name a folder that you may write: XDG_CACHE_HOME=/path",
         ) from error
+
     return folder
 
 
@@ -145,6 +151,7 @@ def _wheels_on_host(folder: Path, facts: BaseFacts, step: Say) -> bool:
     command = _pip()
     if not command:
         return False
+
     step("downloading wheels")
     draft = folder / f"wheels.{os.getpid()}"
     newest = int(facts.glibc.split(".")[1])
@@ -153,14 +160,17 @@ def _wheels_on_host(folder: Path, facts: BaseFacts, step: Say) -> bool:
     python = f"--python-version={'.'.join(map(str, facts.python))}"
     wanted = [f"--requirement={file}" for file in _requirements().values()]
     options = ["-q", "--disable-pip-version-check", "--only-binary=:all:", "--implementation=cp"]
+
     try:
         done = _run([*command, "download", *options, python, *platforms, "-d", str(draft), *wanted])
         if done.returncode:
             step(f"pip cannot download the wheels here: {_last(done.stderr)}")
             return False
+
         _keep_wheels(folder, draft, facts)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
     return True
 
 
@@ -206,6 +216,7 @@ def _in_container(store: ImageStore, base: str, folder: Path, part: str, step: S
     if status:
         step(f"a container cannot download {part} either: {_last(said)}")
         return
+
     draft = folder / f"fetched.{os.getpid()}"
     try:
         _unpack(archive, draft)

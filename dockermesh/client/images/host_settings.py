@@ -46,12 +46,15 @@ def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
             parser.read(file)
         except (OSError, configparser.Error):
             continue
+
         for section in ("global", "download"):
             found |= dict(parser[section]) if parser.has_section(section) else {}
+
     variables = pip_environment(environ)
     for key in (*_PIP_KEYS, "cert"):
         name = f"PIP_{key.replace('-', '_').upper()}"
         found |= {key: variables[name]} if variables.get(name) else {}
+
     return found
 
 
@@ -62,10 +65,12 @@ def container_files(environ: Mapping[str, str]) -> dict[str, bytes]:
     apt = [f'{key} "{value}";' for key, value in _apt_proxies(environ)]
     files = {"mirror": debian_mirror().encode()}
     authorities = _authorities(environ, pip)
+
     if authorities:
         files["ca.pem"] = authorities
         lines.append("cert = /in/ca.pem")
         apt.append('Acquire::https::CAInfo "/in/ca.pem";')
+
     files["pip.conf"] = "\n".join(["[global]", *lines, ""]).encode()
     files["apt.conf"] = "\n".join([*apt, ""]).encode()
     return files

@@ -28,6 +28,7 @@ def prepare_mesh(engine: LocalEngine, registry: str, say: Say, step: Say) -> Non
     for image in wanted:
         if image.state is State.STALE:
             say(f"{image.reference} was built from other sources and is built anew")
+
     if wanted:
         build(store, [image.name for image in wanted], step)
 
@@ -38,6 +39,7 @@ def pull(images: Sequence[MeshImage], store: ImageStore, say: Say, step: Say) ->
         if image.is_ours:
             continue
         step(f"pulling {image.reference}")
+
         try:
             digest = store.pull(image.reference)
         except EngineError as error:
@@ -49,6 +51,7 @@ def pull(images: Sequence[MeshImage], store: ImageStore, say: Say, step: Say) ->
                     f" login` to it, or name another: {variable(image.name)}"
                 ),
             ) from error
+
         say(f"{image.reference} {digest}".rstrip())
 
 
@@ -74,6 +77,7 @@ def prepare_app(
         _pull_app([*arguments, "pull", *pulls], pulls, missing, step)
     if builds:
         run_build([*arguments, "build", *builds], "build the app", dict(os.environ), step)
+
     return len(builds) + len(pulls)
 
 
@@ -83,6 +87,7 @@ def _pull_app(
     for image in sorted({str(settings[service]["image"]) for service in services}):
         step(f"pulling {image}")
     status, lines = stream_compose(arguments, lambda _: None, env=dict(os.environ))
+
     if status:
         said = "\n".join(lines)
         raise EngineError(

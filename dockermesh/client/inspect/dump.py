@@ -111,12 +111,14 @@ def read_dump(content: bytes, where: str) -> Dump:
     """The dump in Envoy's answer, or in a file of it. Raises InputError if it is none."""
     found = read_json(content, where)
     configs = found.get("configs")
+
     if not isinstance(configs, list):
         raise InputError(
             "this is no config dump: it has no `configs`",
             where=where,
             fix="save Envoy's /config_dump",
         )
+
     named = (
         (str(config.get("@type", "")), config) for config in configs if isinstance(config, dict)
     )
@@ -131,10 +133,12 @@ def read_json(content: bytes, where: str) -> Json:
         raise InputError(
             f"not JSON: {error}", where=where, fix="give a page of Envoy's admin, saved as it is"
         ) from None
+
     if not isinstance(found, dict):
         raise InputError(
             "not a JSON object", where=where, fix="give a page of Envoy's admin, saved as it is"
         )
+
     cleaned: Json = _without_secrets(found)
     return cleaned
 

@@ -86,6 +86,7 @@ def _split_url(url: str) -> tuple[SplitResult, str, int]:
             return parts, parts.hostname, port
     except ValueError:
         pass  # a port that is no number, a broken IPv6 address
+
     raise InputError(
         f"{url!r} is no URL that can be explained",
         fix="for example http://reviews:9080/reviews/0",
@@ -162,6 +163,7 @@ def _carried(source: Source, request: Request, port: int, chain: Json, known: Su
     if proxy is None:
         reason = "refused: the port takes HTTP, and this is TLS" if manager else "refused"
         return {"outcome": reason}
+
     protocol = {"protocol": "TLS" if is_tls else "TCP"}
     return _forwarded(source, request, proxy, known) | protocol
 
@@ -176,13 +178,16 @@ def _http(source: Source, request: Request, port: int, manager: Json, known: Sur
         decision = decide(list(_http_filters(manager)), request, Caller(address="", port=port))
         if decision.allowed is False:
             return result | {"outcome": f"403: AuthorizationPolicy ({decision.by})"}
+
     table = routing.route_table(source.dump, manager)
     if table is None:
         return result | {"outcome": "404: the listener's route table is not there"}
+
     found = routing.find_route(table, request)
     result["route_table"] = str(table.get("name", ""))
     if found.host is None:
         return result | {"outcome": f"404: the table has no host {request.authority!r}"}
+
     result["virtual_host"] = {"name": found.host.get("name", ""), "domain": found.domain}
     result["passed_over"] = [
         {
@@ -195,14 +200,17 @@ def _http(source: Source, request: Request, port: int, manager: Json, known: Sur
     ]
     if found.route is None:
         return result | {"outcome": "404: no rule takes it"}
+
     route = found.route
     result |= {"rule": _rule(route, known), "match": path_match(route.get("match", {}))}
+
     if "direct_response" in route:
         status = route["direct_response"].get("status", 200)
         return result | {
             "outcome": f"{status}: answered by the proxy (direct response)",
             "status": status,
         }
+
     if "redirect" in route:
         return result | {"redirect": route["redirect"], **_redirected(route["redirect"])}
     return result | _policies(route) | _forwarded(source, request, route.get("route", {}), known)
@@ -224,12 +232,14 @@ def _policies(route: Json) -> Json:
     timeout = str(action.get("timeout", "15s"))
     found: Json = {"timeout": "" if timeout == "0s" else timeout}
     retry = action.get("retry_policy")
+
     if retry:
         found["retries"] = {
             "attempts": retry.get("num_retries", 1),
             "on": retry.get("retry_on", ""),
             "per_try_timeout": retry.get("per_try_timeout", ""),
         }
+
     fault = route.get("typed_per_filter_config", {}).get(_FAULT, {})
     if "delay" in fault:
         delay = fault["delay"]
@@ -237,10 +247,12 @@ def _policies(route: Json) -> Json:
             "percent": percent(delay.get("percentage", {})),
             "seconds": delay.get("fixed_delay", ""),
         }
+
     if "abort" in fault:
         abort = fault["abort"]
         code = abort.get("http_status", abort.get("grpc_status", ""))
         found["abort"] = {"percent": percent(abort.get("percentage", {})), "status": code}
+
     mirrors = action.get("request_mirror_policies", ())
     if mirrors:
         found["mirrors"] = [
@@ -250,6 +262,7 @@ def _policies(route: Json) -> Json:
             }
             for m in mirrors
         ]
+
     rewrites = {
         k: action[k]
         for k in ("prefix_rewrite", "regex_rewrite", "host_rewrite_literal")
@@ -312,6 +325,7 @@ def _destination(
         made |= {"host": parts[3], "port": int(parts[1]), "subset": parts[2]}
     if cluster is None:
         return made | {"discovery": ""}
+
     made |= {
         "discovery": str(cluster.get("type", "STATIC")),
         "destination_rule": managed_by(cluster),
@@ -326,6 +340,7 @@ def _destination(
         for group in assignment.get("endpoints", ())
         for entry in group.get("lb_endpoints", ())
     ]
+
     return made
 
 
@@ -346,6 +361,7 @@ def _endpoint(
     if spoken.expects(known.identity_of.get(workload, "")) is False:
         reason = f"the client expects another identity than {known.identity_of[workload]}"
         return made | {"accepts": False, "reason": reason}
+
     dump = known.dump_of(workload) if workload else None
     return made | (
         _inbound(source, request, dump, (address, port), spoken) if dump is not None else {}
@@ -361,11 +377,13 @@ def _inbound(
         *at, is_tls=spoken.mode != tls.PLAIN, protocols=spoken.protocols
     )
     chain = routing.filter_chain(listener, connection) if listener is not None else None
+
     if chain is None or not tls.is_taken(chain, spoken.mode):
         return {
             "accepts": False,
             "reason": f"its proxy takes no connection with TLS mode {spoken.mode}",
         }
+
     caller = Caller(source.identity if spoken.mode == tls.MESH else "", source.address, at[1])
     manager = routing.network_filter(chain, "HttpConnectionManager")
     filters = [entry.get("typed_config", {}) for entry in chain.get("filters", ())]
@@ -374,6 +392,7 @@ def _inbound(
     )
     if decision.allowed:
         return {"accepts": True, "reason": ""}
+
     return {"accepts": decision.allowed, "reason": f"AuthorizationPolicy: {decision.by}"}
 
 

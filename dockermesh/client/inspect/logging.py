@@ -16,6 +16,7 @@ def logging_paths(wanted: str) -> list[str]:
     if not wanted:
         return ["/logging"]
     made = []
+
     for part in wanted.split(","):
         logger, _, level = part.strip().rpartition(":")
         level = {"warn": "warning", "none": "off"}.get(level.lower(), level.lower())
@@ -23,4 +24,5 @@ def logging_paths(wanted: str) -> list[str]:
             raise UsageError(f"there is no log level {level!r}", fix=f"one of: {', '.join(LEVELS)}")
         name = "level" if logger in {"", "all", "level"} else quote(logger, safe="")
         made.append(f"/logging?{name}={level}")
+
     return made

@@ -78,6 +78,7 @@ def text_matches(matcher: Json, text: str) -> Answer:
     ignore_case = bool(matcher.get("ignore_case"))
     fold = str.lower if ignore_case else str
     given = fold(text)
+
     for kind, holds in (
         ("exact", lambda wanted: given == wanted),
         ("prefix", given.startswith),
@@ -86,6 +87,7 @@ def text_matches(matcher: Json, text: str) -> Answer:
     ):
         if kind in matcher:
             return bool(holds(fold(str(matcher[kind]))))
+
     if "safe_regex" in matcher:
         return covers(str(matcher["safe_regex"].get("regex", "")), text)
     # An empty StringMatcher is `exact: ""`, which JSON leaves out.
@@ -124,6 +126,7 @@ def _value_matches(matcher: Json, value: str) -> Answer:
     for kind in ("exact", "prefix", "suffix", "contains"):
         if f"{kind}_match" in matcher:
             return text_matches({kind: matcher[f"{kind}_match"]}, value)
+
     if "safe_regex_match" in matcher:
         return text_matches({"safe_regex": matcher["safe_regex_match"]}, value)
     return None
@@ -176,11 +179,13 @@ def _conditions(match: Json, request: Request) -> Iterable[tuple[Answer, str]]:
     yield path_matches(match, request), f"the path is not {_path_text(match)}"
     for matcher in match.get("headers", ()):
         yield header_matches(matcher, request), f"header {matcher.get('name')} is {_not(matcher)}"
+
     for matcher in match.get("query_parameters", ()):
         yield (
             parameter_matches(matcher, request),
             f"query parameter {matcher.get('name')} is {_not(matcher)}",
         )
+
     for known in (
         "runtime_fraction",
         "dynamic_metadata",

@@ -42,14 +42,17 @@ def local_proxies(engine: LocalEngine) -> list[LocalProxy]:
     """The proxies whose pods run on this host, by workload."""
     of_workload: dict[str, list[str]] = defaultdict(list)
     pods = []
+
     for container in engine.containers([LABEL_WORKLOAD]):
         labels = container["Labels"]
         known = [name.removeprefix("/") for name in container["Names"]]
         of_workload[labels[LABEL_WORKLOAD]] += [*known, container["Id"]]
+
         if labels.get(LABEL_ROLE) == "pod" and container["State"] == "running":
             pods.append(
                 (labels[LABEL_WORKLOAD], labels.get(LABEL_NAMESPACE, "default"), container["Id"])
             )
+
     return [
         LocalProxy(name, space, pod, tuple(of_workload[name])) for name, space, pod in sorted(pods)
     ]

@@ -56,6 +56,7 @@ def addresses(dump: Dump) -> dict[str, str]:
                 found.update(
                     (str(domain.get("name", "")).lower(), str(address)) for address in listed[:1]
                 )
+
     return found
 
 
@@ -116,6 +117,7 @@ def _rank(match: Json, connection: Connection) -> tuple[int, ...] | None:
     port = match.get("destination_port")
     if port is not None and int(port) != connection.port:
         return None
+
     network = _longest(match.get("prefix_ranges", ()), connection.address)
     name = _longest_name(match.get("server_names", ()), connection.server_name)
     transport = match.get("transport_protocol", "")
@@ -126,6 +128,7 @@ def _rank(match: Json, connection: Connection) -> tuple[int, ...] | None:
         return None
     if protocols and not set(protocols) & set(connection.protocols):
         return None
+
     return int(port is not None), network, name, int(bool(transport)), int(bool(protocols))
 
 
@@ -180,12 +183,14 @@ def find_route(table: Json, request: Request) -> Routed:
     host, domain = _virtual_host(table, request.authority)
     if host is None:
         return Routed()
+
     passed: list[tuple[Json, Verdict]] = []
     for route in host.get("routes", ()):
         verdict = route_matches(route.get("match", {}), request)
         if verdict.answer:
             return Routed(host, domain, route, tuple(passed))
         passed.append((route, verdict))
+
     return Routed(host, domain, None, tuple(passed))
 
 
@@ -195,11 +200,13 @@ def _virtual_host(table: Json, authority: str) -> tuple[Json | None, str]:
     if table.get("ignore_port_in_host_matching"):
         name = _without_port(name)
     best: tuple[tuple[int, int], Json, str] | None = None
+
     for host in table.get("virtual_hosts", ()):
         for domain in host.get("domains", ()):
             rank = _domain_rank(domain.lower(), name)
             if rank is not None and (best is None or rank > best[0]):
                 best = rank, host, domain
+
     return (best[1], best[2]) if best is not None else (None, "")
 
 

@@ -78,8 +78,10 @@ def secret_items(secrets: Iterable[tuple[str, Json]], now: datetime) -> list[Sec
             kind, source = _ROOTS, secret["validation_context"].get("trusted_ca", {})
         else:
             kind, source = _CHAIN, secret.get("tls_certificate", {}).get("certificate_chain", {})
+
         kind = kind if source else ""
         found += _items(str(secret.get("name", "")), kind, state, _content(source), now)
+
     return found
 
 
@@ -98,12 +100,14 @@ def _items(name: str, kind: str, state: str, pem: bytes, now: datetime) -> list[
     blocks = _PEM.findall(pem)
     # Of a chain the leaf is meant; of roots, each, unless it is a whole system's bundle.
     is_one = kind == _CHAIN or len(blocks) > _MOST_ROOTS
+
     try:
         shown = [
             x509.load_pem_x509_certificate(block) for block in (blocks[:1] if is_one else blocks)
         ]
     except ValueError:
         shown = []
+
     if not shown:
         return [SecretItem(name, kind, state)]
     return [

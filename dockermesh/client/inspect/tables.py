@@ -146,6 +146,7 @@ def listener_rows(listeners: Iterable[Json]) -> Rows:
             ("ALL", "Non-HTTP/Non-TCP")
         ]:
             rows.append([",".join(_addresses(listener)), str(_port(listener)), match, target])
+
     return rows
 
 
@@ -201,10 +202,12 @@ def _match(chain: Json) -> str:
     ranges = [
         f"{r['address_prefix']}/{r.get('prefix_len', 0)}" for r in match.get("prefix_ranges", ())
     ]
+
     if ranges:
         found.append(f"Addr: {','.join(ranges)}{port}")
     elif port:
         found.append(f"Addr: *{port}")
+
     return "; ".join(found) or "ALL"
 
 
@@ -231,7 +234,9 @@ def _http_target(manager: Json) -> str:
             }
             if len(only) == 1 and "" not in only and _takes_all(hosts[0]):
                 return _cluster_text(only.pop())
+
         return f"Inline Route: {'; '.join(_inline_host(host) for host in hosts)}"
+
     name = manager.get("rds", {}).get("route_config_name", "")
     return f"Route: {name}" if name else "HTTP"
 
@@ -268,6 +273,7 @@ def route_rows(tables: Iterable[Json]) -> Rows:
             ]
             if not routes:
                 rows.append([*start, "/*", "404"])
+
     return rows
 
 
@@ -344,6 +350,7 @@ def endpoint_rows(statuses: Iterable[Json], wanted: EndpointFilter) -> Rows:
                     "FAILED" if host.get("health_status", {}).get("failed_outlier_check") else "OK"
                 )
                 found.append((address, port, name, _host_status(host), outlier))
+
     return [
         [f"{a}:{p}" if p else a, status, outlier, name]
         for a, p, name, status, outlier in sorted(found)

@@ -53,17 +53,21 @@ def find_endpoint(environment: Mapping[str, str]) -> Endpoint:
     url = environment.get(ENV_API, "")
     if not url:
         return _of_engine()
+
     parts = urlsplit(url)
     token, ca = environment.get(ENV_TOKEN, ""), environment.get(ENV_CA, "")
+
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise UsageError(
             f"DOCKERMESH_API is no URL: {url}",
             fix="for example DOCKERMESH_API=https://127.0.0.1:8080",
         )
+
     if token and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
         raise UsageError(
             "the token would be sent in plaintext", where=url, fix="use https:// in DOCKERMESH_API"
         )
+
     try:
         return Endpoint(url.rstrip("/"), token, Path(ca).read_text() if ca else "")
     except OSError as error:
@@ -140,12 +144,15 @@ class ApiClient:
         headers = {"Accept": accept, "User-Agent": MANAGER, **self._own}
         if self._endpoint.token:
             headers["Authorization"] = f"Bearer {self._endpoint.token}"
+
         if document is not None:
             headers["Content-Type"] = (
                 "application/apply-patch+yaml" if method == "PATCH" else "application/json"
             )
+
         body = None if document is None else json.dumps(document)
         target = f"{path}?{urlencode(query)}" if query else path
+
         try:
             status, found, content = self._channel.request(
                 method, target, body, headers, timeout=_WAIT_S
@@ -157,9 +164,11 @@ class ApiClient:
                 where=self._endpoint.where or self._endpoint.url,
                 fix=_UP,
             ) from error
+
         if status >= 400:
             text = data.get("message") if isinstance(data, dict) else ""
             raise ApiError(text or f"HTTP {status}", code=status, where=f"{method} {path}")
+
         warnings = found.get_all("Warning") or []
         return Reply(status, data, tuple(_unquoted(w) for w in warnings))
 

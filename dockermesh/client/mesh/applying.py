@@ -85,6 +85,7 @@ def read_items(sources: Iterable[str], namespace: str) -> tuple[list[Item], list
         raise InputError(
             "the resources are invalid, nothing was changed:\n  " + "\n  ".join(errors)
         )
+
     if not items:
         raise InputError("there is no resource in the input", fix="name files with Istio resources")
     return items, [str(f) for f in findings]
@@ -96,6 +97,7 @@ def _item(resource: Resource[Any]) -> Item:
     place = str(resource.location)
     if served is None:
         raise InputError(f"{resource.kind} is not kept in the config API", where=place)
+
     if not resource.document["metadata"].get("name"):
         raise InputError(
             "cannot use generateName with apply",
@@ -144,6 +146,7 @@ def prune(client: ApiClient, items: Iterable[Item], *, dry_run: bool = False) ->
     """
     items = list(items)
     kept = {(i.served.kind, i.namespace, i.name) for i in items}
+
     for namespace in sorted({i.namespace for i in items}):
         for served in (s for s in SERVED if s.namespaced):
             for document in client.find(path_of(served, namespace))["items"]:

@@ -52,12 +52,14 @@ def forwarding(route: Route) -> Iterator[Forward]:
         raise NotReadyError(
             "the control plane has no token and no CA yet", where=route.where, fix="try again"
         )
+
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"https://127.0.0.1:{listener.getsockname()[1]}"
     serving = threading.Thread(
         target=_serve, args=(listener, lambda: route.dial_plainly(API_PORT)), daemon=True
     )
     serving.start()
+
     with listener, tempfile.TemporaryDirectory(prefix="dockermesh-forward-") as folder:
         config, root = Path(folder) / "kubeconfig", Path(folder) / "root.pem"
         endpoint = Endpoint(url, known.token, known.root_pem)
@@ -83,6 +85,7 @@ def run(command: Sequence[str], forward: Forward) -> int:
         raise UsageError(
             f"there is no command {command[0]!r}", fix="dockermesh forward -- COMMAND ARGUMENTS"
         )
+
     environment = os.environ | forward.environment
     with subprocess.Popen(command, env=environment) as process, _passed_on(process):
         code = process.wait()
@@ -125,6 +128,7 @@ def _carry(client: socket.socket, dial: Dial) -> None:
             server = dial()
         except (OSError, DockermeshError):
             return
+
         with server:
             back = threading.Thread(target=_copy, args=(server, client), daemon=True)
             back.start()

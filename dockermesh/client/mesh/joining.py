@@ -82,6 +82,7 @@ def join(endpoint: Endpoint, token: str, what: Join) -> Joined:
     _write(what, answer, address, own)
     (what.folder / "capture.rules").write_text(_rules(what.ports, address, servers))
     workload = answer["workload"]
+
     return Joined(
         workload, address, _commands(what.folder), (_RELEASE, f"dockermesh token revoke {workload}")
     )
@@ -96,11 +97,13 @@ def xds_address() -> str:
     address = (networks.get(MESH_NETWORK) or {}).get("IPAddress") or next(
         (n["IPAddress"] for n in networks.values() if n.get("IPAddress")), ""
     )
+
     if not address:
         raise UsageError(
             "the control plane is not on this host",
             fix="say where its port 15012 is: --xds HOST:PORT",
         )
+
     return f"{address}:{XDS_TLS_PORT}"
 
 
@@ -153,10 +156,12 @@ def _name_servers() -> tuple[IPv4Address, ...]:
         raise InputError(
             "the name servers cannot be read", where=str(_RESOLV_CONF), fix=_NO_DNS
         ) from error
+
     for words in map(str.split, lines):
         with contextlib.suppress(ValueError):
             if words[:1] == ["nameserver"] and words[1:]:
                 found.append(IPv4Address(words[1]))
+
     if not found:
         raise InputError("no name server has an IPv4 address", where=str(_RESOLV_CONF), fix=_NO_DNS)
     return tuple(found)

@@ -30,9 +30,11 @@ def merged(
             cluster["certificate-authority-data"] = base64.b64encode(
                 endpoint.root_pem.encode()
             ).decode()
+
     user = {"token": endpoint.token} if endpoint.token else {}
     result: dict[str, Any] = {"apiVersion": "v1", "kind": "Config", **existing}
     context = {"cluster": name, "user": name}
+
     for field, value in (
         ("clusters", {"name": name, "cluster": cluster}),
         ("users", {"name": name, "user": user}),
@@ -44,6 +46,7 @@ def merged(
             if not isinstance(e, Mapping) or e.get("name") != name
         ]
         result[field] = [*others, value]
+
     if set_current or not result.get("current-context"):
         result["current-context"] = name
     return result

@@ -23,10 +23,12 @@ def live_resources(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     """
     client = ApiClient(find_endpoint(environ))
     found = []
+
     for served in SERVED:
         if served.definition is None:
             continue
         answer = client.find(path_of(served, ""))
+
         for item in answer.get("items", ()) if isinstance(answer, dict) else ():
             item.pop("status", None)
             document = {
@@ -35,6 +37,7 @@ def live_resources(environ: Mapping[str, str]) -> list[tuple[str, str]]:
                 **item,
             }
             found.append(("", json.dumps(document)))
+
     return found
 
 

@@ -29,21 +29,25 @@ def away_warning(engine: LocalEngine) -> str:
     control_plane = engine.inspect(CONTROL_PLANE_CONTAINER)
     if control_plane is not None and control_plane["State"]["Running"]:
         return ""
+
     proxies = local_proxies(engine)
     if not proxies:
         return ""
+
     ends: list[datetime] = []
     for proxy in proxies[:_MOST_ASKED]:
         try:
             ends += expiries(json.loads(ProxyAdmin(engine, proxy.pod).get("/certs")))
         except (DockermeshError, ValueError):
             continue
+
     said = (
         f"{len(proxies)} proxies run without a control plane: nothing changes, and certificates are"
         " not renewed"
     )
     if not ends:
         return said
+
     left = min(ends) - datetime.now(UTC)
     hours = max(left.total_seconds(), 0) / 3600
     return f"{said}; the first expires in {hours:.1f} h, at {time_text(min(ends))}"

@@ -89,6 +89,7 @@ class MeshClient:
                 where=self.route.where,
                 fix=SEE_LOGS,
             ) from error
+
         if code >= 400:
             raise ApiError(_message(body) or f"HTTP {code}", code=code, where=f"{method} {path}")
         return json.loads(body) if body else None
@@ -110,6 +111,7 @@ class MeshClient:
             headers["Authorization"] = f"Bearer {bearer}"
         channel = self._channels[port]
         code, _, answer = channel.request(method, path, body, headers, timeout=timeout)
+
         return code, answer
 
 

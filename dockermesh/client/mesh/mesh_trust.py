@@ -45,6 +45,7 @@ def _take(
 ) -> dict[str, Any]:
     deadline = time.monotonic() + timeout
     told: list[str] = []
+
     while True:
         report: dict[str, Any] = client.request(
             "POST", f"{CA}/rotate", document={"step": step, "force": force}
@@ -52,6 +53,7 @@ def _take(
         if report["taken"]:
             tell(f"{step}: done; {len(report['roots'])} trusted root(s)")
             return report
+
         if time.monotonic() > deadline:
             raise DockermeshError(
                 f"{step} is not safe yet: {'; '.join(report['blocked'])}",
@@ -60,9 +62,11 @@ def _take(
                     " is named"
                 ),
             )
+
         if report["blocked"] != told:
             told = report["blocked"]
             tell(f"{step}: waiting: {'; '.join(told)}")
+
         time.sleep(_LOOK_S)
 
 

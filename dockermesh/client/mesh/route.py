@@ -59,6 +59,7 @@ class Route:
                 where=f"{CONTROL_PLANE_CONTAINER} on {engine.url}",
                 fix=_UP,
             )
+
         if found["State"].get("Paused") or found["State"].get("Restarting"):
             state = found["State"]["Status"]
             raise NotReadyError(
@@ -66,6 +67,7 @@ class Route:
                 where=f"{CONTROL_PLANE_CONTAINER} on {engine.url}",
                 fix=f"{SEE_LOGS}; `docker unpause` if somebody paused it",
             )
+
         self._engine = engine
         self._ports: Mapping[str, list[dict[str, str]] | None] = (
             found["NetworkSettings"]["Ports"] or {}
@@ -122,6 +124,7 @@ class Route:
         roots = self.credentials().root_pem if bindings else ""
         if not bindings or not roots:
             return None
+
         context = ssl.create_default_context(cadata=roots)
         with contextlib.ExitStack() as undo:
             try:
@@ -131,7 +134,9 @@ class Route:
                 proven = context.wrap_socket(connection, server_hostname=SERVER_NAME)
             except OSError:  # refused, silent, or somebody else: ssl's errors are OSErrors
                 return None
+
             undo.pop_all()
+
         proven.settimeout(None)
         return proven
 
@@ -166,8 +171,10 @@ class Channel:
         if method not in _REPEATABLE:
             # Nobody can tell whether a server that ended the connection had done it already.
             connection.close()
+
         was_open = connection.sock is not None
         connection.wait(timeout)
+
         try:
             return self._ask(method, target, body, headers)
         except ConnectionError:

@@ -92,6 +92,7 @@ def workload_proxy(catalog: Catalog, name: str) -> Proxy:
         raise InputError(
             f"no workload is named {name!r}", where="--workload", fix=f"the catalog has: {known}"
         )
+
     return proxy_of(workload, {})
 
 

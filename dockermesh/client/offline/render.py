@@ -41,6 +41,7 @@ def read_config(paths: Iterable[Path]) -> tuple[IstioConfig, list[Finding]]:
     """
     resources: list[Resource[Any]] = []
     findings: list[Finding] = []
+
     for path in paths:
         for file in resource_files(path):
             try:
@@ -49,8 +50,10 @@ def read_config(paths: Iterable[Path]) -> tuple[IstioConfig, list[Finding]]:
                 raise InputError(
                     f"cannot be read: {error.strerror}", where=str(file), fix="check the path"
                 ) from None
+
             resources.extend(reading.resources)
             findings.extend(reading.findings)
+
     return istio_config(resources), findings
 
 
@@ -74,6 +77,7 @@ def render(
     parts, problems = snapshot_parts(snapshot), sorted(translator.problems().values())
     if is_static:
         return static_bootstrap(parts, who.id), problems
+
     # Tools for Istio's dumps know no UDP listeners: Istio's agent answers DNS, not its Envoy.
     shown = {name: parts[name] for name in _PARTS}
     told = [listener for listener in parts["listeners"] if listener["name"] != DNS_LISTENER]
@@ -83,6 +87,7 @@ def render(
         *parts["clusters"],
         *(_canonical(CLUSTER, item) for item in own["clusters"]),
     ]
+
     return shown, problems
 
 

@@ -26,6 +26,7 @@ def static_bootstrap(parts: dict[str, list[dict[str, Any]]], node: str) -> dict[
     clusters = [_usable_cluster(cluster, known) for cluster in parts["clusters"]]
     tables = {table["name"]: table for table in parts["routes"]}
     assignments = {a["clusterName"]: a for a in parts["endpoints"]}
+
     return {
         "node": {"id": node, "cluster": node},
         "admin": {"address": {"socketAddress": {"address": "127.0.0.1", "portValue": ADMIN_PORT}}},
@@ -56,10 +57,12 @@ def _usable_cluster(cluster: dict[str, Any], known: set[str]) -> dict[str, Any]:
             m for m in made["transportSocketMatches"] if _secrets(m["transportSocket"]) <= known
         ]
         made["transportSocketMatches"] = matches
+
     if not _secrets(made.get("transportSocket")) <= known:
         del made["transportSocket"]
         kept = {key: value for key, value in made.items() if key not in _DISCOVERY}
         made = {**kept, "type": "STATIC", "loadAssignment": {"clusterName": made["name"]}}
+
     return made
 
 
@@ -95,6 +98,7 @@ def _inline(value: Any, tables: dict[str, dict[str, Any]]) -> Any:
         return [_inline(item, tables) for item in value]
     if not isinstance(value, dict):
         return value
+
     made: dict[str, Any] = {}
     for key, item in value.items():
         if key == "rds":
@@ -106,6 +110,7 @@ def _inline(value: Any, tables: dict[str, dict[str, Any]]) -> Any:
             )
         else:
             made[key] = _inline(item, tables)
+
     return made
 
 

@@ -106,6 +106,7 @@ def _items(key: str, value: object) -> tuple[str, ...]:
             f"expected a comma-separated string, got {json.dumps(value)}",
             'for example "80,443"',
         )
+
     return tuple(part.strip() for part in parts if part.strip())
 
 
@@ -118,6 +119,7 @@ def _whole(key: str, value: object, low: int, high: int) -> int:
         raise _refuse(
             key, f"expected a number, got {json.dumps(value)}", f"give one from {low} to {high}"
         )
+
     number = int(value)
     if not low <= number <= high:
         raise _refuse(key, f"{number} is out of range", f"give one from {low} to {high}")
@@ -159,11 +161,13 @@ def _listed_cidrs(key: str, value: object) -> Cidrs:
             raise _refuse(
                 key, f"{item!r} is not an IP range", 'write it as address/bits, like "10.0.0.0/8"'
             ) from None
+
         loopback = loopback or parsed.ip.is_loopback
         if isinstance(parsed.network, IPv4Network):
             v4.append(parsed.network)
         else:
             v6.append(parsed.network)
+
     return Cidrs(v4=tuple(v4), v6=tuple(v6), loopback=loopback)
 
 
@@ -282,6 +286,7 @@ _GROUP_KEYS = ("OwnerGroupsInclude", "OwnerGroupsExclude")
 def _owner_groups(values: Mapping[str, object]) -> OwnerGroups:
     include = values.get("OwnerGroupsInclude", "*")
     exclude = _OWNERS("OwnerGroupsExclude", values.get("OwnerGroupsExclude", ""))
+
     if _items("OwnerGroupsInclude", include) == ("*",):
         chosen = OwnerGroups(groups=exclude)
     elif exclude:
@@ -290,6 +295,7 @@ def _owner_groups(values: Mapping[str, object]) -> OwnerGroups:
         )
     else:
         chosen = OwnerGroups(only=True, groups=_OWNERS("OwnerGroupsInclude", include))
+
     if len(chosen.groups) > MAX_GROUPS:
         raise _refuse("OwnerGroupsInclude", f"more than {MAX_GROUPS} groups", "list fewer")
     return chosen
@@ -298,6 +304,7 @@ def _owner_groups(values: Mapping[str, object]) -> OwnerGroups:
 def _canonical(data: Mapping[str, object]) -> dict[str, object]:
     known = [*_FIELDS, *_WITHOUT_EFFECT, *_GROUP_KEYS]
     values: dict[str, object] = {}
+
     for key, value in data.items():
         name = ALIASES.get(key, key)
         if name not in known:
@@ -308,10 +315,12 @@ def _canonical(data: Mapping[str, object]) -> dict[str, object]:
                 if near
                 else f"known are: {', '.join(sorted(known))}",
             )
+
         if name in values:
             raise _refuse(key, f"{name} is set twice, under two names", "keep one")
         if value is not None:
             values[name] = value
+
     return values
 
 
@@ -319,12 +328,14 @@ def capture_config(data: Mapping[str, object]) -> CaptureConfig:
     """The configuration that `data`, a decoded JSON object, describes."""
     values = _canonical(data)
     fields: dict[str, Any] = {"owner_groups": _owner_groups(values)}
+
     for name, value in values.items():
         if name in _FIELDS:
             attribute, read = _FIELDS[name]
             fields[attribute] = read(name, value)
         elif name in _WITHOUT_EFFECT:
             _WITHOUT_EFFECT[name](name, value)
+
     # An empty ProxyUID means "the default", and an empty ProxyGID "the same as ProxyUID".
     fields["proxy_uids"] = fields.get("proxy_uids") or CaptureConfig().proxy_uids
     fields["proxy_gids"] = fields.get("proxy_gids") or fields["proxy_uids"]
@@ -339,12 +350,14 @@ def parse_capture_config(text: str, *, where: str = "") -> CaptureConfig:
         raise InputError(
             f"not valid JSON: {error}", where=where, fix="see `dockermesh capture render --help`"
         ) from None
+
     if not isinstance(data, dict):
         raise InputError(
             "expected a JSON object of settings",
             where=where,
             fix='for example {"InboundPortsInclude": "*"}',
         )
+
     try:
         return capture_config(data)
     except InputError as error:

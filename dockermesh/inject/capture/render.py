@@ -125,6 +125,7 @@ def _inbound_tproxy(rules: _Rules, config: CaptureConfig, family: _Family) -> No
         f" --on-port {config.inbound_capture_port}",
     )
     rules.add("mangle", "PREROUTING", "-p tcp -j ISTIO_INBOUND")
+
     if config.inbound_include.every:
         rules.add(
             "mangle",
@@ -132,6 +133,7 @@ def _inbound_tproxy(rules: _Rules, config: CaptureConfig, family: _Family) -> No
             *(f"-p tcp --dport {p} -j RETURN" for p in config.inbound_exclude.listed),
         )
         rules.add("mangle", "ISTIO_INBOUND", f"-p tcp {established}", "-p tcp -j ISTIO_TPROXY")
+
     for port in config.inbound_include.listed:
         rules.add("mangle", "ISTIO_INBOUND", f"-p tcp --dport {port} {established}")
         rules.add("mangle", "ISTIO_INBOUND", f"-p tcp --dport {port} -j ISTIO_TPROXY")
@@ -150,6 +152,7 @@ def _tproxy_marks(rules: _Rules, config: CaptureConfig, family: _Family) -> None
     for owner in owners:
         match = f"! -d {family.loopback} -p tcp -o lo -m owner {owner}"
         rules.add("mangle", "OUTPUT", f"{match} -j MARK --set-mark {OUTBOUND_MARK}")
+
     rules.add("mangle", "OUTPUT", f"-p tcp -m connmark --mark {mark} -j CONNMARK --restore-mark")
     rules.chain("mangle", "ISTIO_INBOUND")[:0] = [
         f"-p tcp -m mark --mark {mark} -j RETURN",
@@ -173,6 +176,7 @@ def _own_traffic(rules: _Rules, config: CaptureConfig, family: _Family) -> None:
     local = "-p tcp ! --dport 53 " if config.dns else ""
     owners = [("--uid-owner " + uid, by_uid) for uid in config.proxy_uids]
     owners += [("--gid-owner " + gid, f"-p tcp ! --dport {tunnel}") for gid in config.proxy_gids]
+
     for owner, ports in owners:
         rules.add(
             "nat",
@@ -235,6 +239,7 @@ def _dns_zones(rules: _Rules, config: CaptureConfig, targets: list[str], asked: 
     owners = [f"--uid-owner {uid}" for uid in config.proxy_uids] + [
         f"--gid-owner {gid}" for gid in config.proxy_gids
     ]
+
     for owner in owners:
         rules.add("raw", "ISTIO_OUTPUT_DNS", f"-p udp --dport 53 -m owner {owner} -j CT --zone 1")
         rules.add(
@@ -242,18 +247,22 @@ def _dns_zones(rules: _Rules, config: CaptureConfig, targets: list[str], asked: 
             "ISTIO_OUTPUT_DNS",
             f"-p udp --sport {config.dns_port} -m owner {owner} -j CT --zone 2",
         )
+
     for target in targets:
         to = f"-p udp --dport 53 {target}"
         rules.add(
             "raw", "ISTIO_OUTPUT_DNS", *(f"{to}{question}-j CT --zone 2" for question in asked)
         )
+
         if any(asked):
             # One socket asks for both kinds of addresses, and the first packet of an entry decides
             # where all go.
             rules.add("raw", "ISTIO_OUTPUT_DNS", f"{to}-j CT --zone 1")
+
         rules.add(
             "raw", "ISTIO_INBOUND", f"-p udp --sport 53 {target.replace('-d', '-s')}-j CT --zone 1"
         )
+
     if targets:
         rules.add("raw", "PREROUTING", "-j ISTIO_INBOUND")
 
@@ -292,6 +301,7 @@ def _outbound(
             "ISTIO_OUTPUT",
             *(f"-p {proto} --dport {port} -j RETURN" for proto in ("tcp", "udp")),
         )
+
     rules.add("nat", "ISTIO_OUTPUT", f"-o lo -s {family.passthrough} -j RETURN")
     _own_traffic(rules, config, family)
     _owner_groups(rules, config)
@@ -308,6 +318,7 @@ def _pod_extras(rules: _Rules, config: CaptureConfig, pod: PodOptions) -> None:
         rules.add(
             "raw", "ISTIO_OUTPUT_DNS", f"-p udp -s {pod.resolver}/32 ! --dport 53 -j CT --zone 1"
         )
+
     for first in range(0, len(pod.hold_ports), MAX_MULTIPORT):
         ports = ",".join(map(str, pod.hold_ports[first : first + MAX_MULTIPORT]))
         # RST with ACK and no established connection is the answer to a SYN; resets of living
@@ -317,6 +328,7 @@ def _pod_extras(rules: _Rules, config: CaptureConfig, pod: PodOptions) -> None:
             "ISTIO_HOLD",
             f"-p tcp -m multiport --sports {ports} -m conntrack ! --ctstatus ASSURED -j DROP",
         )
+
     if pod.hold_ports:
         rules.add("filter", "OUTPUT", "-p tcp --tcp-flags RST,ACK RST,ACK -j ISTIO_HOLD")
 
@@ -344,15 +356,18 @@ def _family_rules(
     if config.drop_invalid:
         rules.add("mangle", "PREROUTING", "-m conntrack --ctstate INVALID -j ISTIO_DROP")
         rules.add("mangle", "ISTIO_DROP", "-j DROP")
+
     rules.add("nat", "ISTIO_INBOUND", f"-p tcp --dport {config.inbound_tunnel_port} -j RETURN")
     rules.add("nat", "ISTIO_REDIRECT", f"-p tcp -j REDIRECT --to-ports {config.proxy_port}")
     rules.add(
         "nat", "ISTIO_IN_REDIRECT", f"-p tcp -j REDIRECT --to-ports {config.inbound_capture_port}"
     )
+
     if config.inbound_include and config.mode is Mode.TPROXY:
         _inbound_tproxy(rules, config, family)
     elif config.inbound_include:
         _inbound_redirect(rules, config)
+
     _outbound(rules, config, family, pod)
     if config.mode is Mode.TPROXY:
         _tproxy_marks(rules, config, family)
@@ -362,6 +377,7 @@ def _family_rules(
         _pod_extras(rules, config, pod)
     if machine:
         _machine_extras(rules, config, machine)
+
     return rules
 
 
@@ -407,8 +423,10 @@ def render_capture(
         _check_for_pod(config)
     if config.mode is Mode.NONE:
         return "# InboundInterceptionMode NONE: nothing is captured\n"
+
     text = ""
     for family in _families(config):
         rules = _family_rules(config, family, pod, machine)
         text += f"# IPv{family.version}\n" + rules.text(jumps_first=pod is not None)
+
     return text
