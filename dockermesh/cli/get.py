@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dockermesh.cli.options import output_option
-from dockermesh.cli.tables import print_data
+from dockermesh.cli.tables import print_columns, print_data
 
 if TYPE_CHECKING:
     from dockermesh.kubeapi.served import Served
@@ -92,27 +92,19 @@ def _shown(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _print_table(found: Mapping[str, Any], *, wide: bool, namespaces: bool, empty: str) -> None:
-    rows = found["rows"]
+    rows, definitions = found["rows"], found["columnDefinitions"]
     if not rows:
-        click.echo(
-            f"No resources found in {empty} namespace." if empty else "No resources found.",
-            err=True,
-        )
+        where = f" in {empty} namespace" if empty else ""
+        click.echo(f"No resources found{where}.", err=True)
         return
 
-    columns = [i for i, c in enumerate(found["columnDefinitions"]) if wide or c["priority"] < 2]
-    lines = [[found["columnDefinitions"][i]["name"].upper() for i in columns]]
-    lines += [[str(row["cells"][i]) for i in columns] for row in rows]
+    # Columns of priority 2 and more are for `-o wide`, as with kubectl.
+    columns = [i for i, column in enumerate(definitions) if wide or column["priority"] < 2]
+    head = [definitions[i]["name"].upper() for i in columns]
+    lines = [[str(row["cells"][i]) for i in columns] for row in rows]
 
     if namespaces:
-        lines[0].insert(0, "NAMESPACE")
-        for line, row in zip(lines[1:], rows, strict=True):
+        head.insert(0, "NAMESPACE")
+        for line, row in zip(lines, rows, strict=True):
             line.insert(0, row["object"]["metadata"]["namespace"])
-
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    for line in lines:
-        click.echo(
-            "   ".join(
-                f"{text:<{width}}" for text, width in zip(line, widths, strict=True)
-            ).rstrip()
-        )
+    print_columns(head, lines, gap=3)

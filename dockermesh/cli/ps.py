@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -85,10 +85,16 @@ def print_table(workloads: Sequence[Mapping[str, Any]], *, wide: bool = False) -
         cells = [_coloured(text, width) for text, width in zip(row, widths, strict=True)]
         click.echo("  ".join(cells).rstrip())
 
+    for line in _refusals(workloads):
+        click.echo(line, err=True)
+
+
+def _refusals(workloads: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for workload in workloads:
-        for name, state in ((workload["proxy"] or {}).get("types") or {}).items():
+        types = (workload["proxy"] or {}).get("types") or {}
+        for name, state in types.items():
             if state.get("error"):
-                click.echo(f"{workload['name']} refused {name}: {state['error']}", err=True)
+                yield f"{workload['name']} refused {name}: {state['error']}"
 
 
 def _wide(workload: Mapping[str, Any]) -> list[str]:

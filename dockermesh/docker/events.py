@@ -37,22 +37,24 @@ def parse_event(data: Mapping[str, Any]) -> Event | None:
     """The event in one object of GET /events; None when it is not about a container."""
     actor = data.get("Actor") or {}
     attributes = {str(k): str(v) for k, v in (actor.get("Attributes") or {}).items()}
-    kind = data.get("Type")
-    container = (
-        attributes.get("container", "")
-        if kind == "network"
-        else str(actor.get("ID") or data.get("id") or "")
-    )
-    if kind not in ("container", "network") or not container:
+    container = _container_of(data, actor, attributes)
+    if not container:
         return None
 
+    # `exec_start: /bin/sh` and `health_status: healthy` bring their details with them.
     action = str(data.get("Action") or data.get("status") or "").split(":")[0]
-    return Event(
-        action,
-        container,
-        attributes,
-        int(data.get("timeNano") or int(data.get("time") or 0) * 1_000_000_000),
-    )
+    at = int(data.get("timeNano") or int(data.get("time") or 0) * 1_000_000_000)
+    return Event(action, container, attributes, at)
+
+
+def _container_of(
+    data: Mapping[str, Any], actor: Mapping[str, Any], attributes: Mapping[str, str]
+) -> str:
+    kind = data.get("Type")
+    if kind == "network":
+        return attributes.get("container", "")
+    # `id` and `status` are of old engines; new ones leave them out.
+    return str(actor.get("ID") or data.get("id") or "") if kind == "container" else ""
 
 
 class EventStream:

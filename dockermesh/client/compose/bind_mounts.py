@@ -5,7 +5,7 @@ empty directory of what it has not.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,12 +71,17 @@ def mounted_paths(project: Mapping[str, Any]) -> Iterator[HostPath]:
                 yield HostPath(str(volume["source"]), owner, _REMEDY, bool(made))
 
         for kind in ("configs", "secrets"):
-            for use in service.get(kind) or ():
-                file = ((project.get(kind) or {}).get(use["source"]) or {}).get("file")
-                if file:
-                    owner = f"{kind} of service {name}"
-                    fix = "use `content:` or `environment:`, or copy it there"
-                    yield HostPath(str(file), owner, fix, is_made=False)
+            # With `file:` they are bind mounts, too.
+            for file in _files(project.get(kind) or {}, service.get(kind) or ()):
+                fix = "use `content:` or `environment:`, or copy it there"
+                yield HostPath(file, f"{kind} of service {name}", fix, is_made=False)
+
+
+def _files(defined: Mapping[str, Any], used: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    for use in used:
+        file = (defined.get(use["source"]) or {}).get("file")
+        if file:
+            yield str(file)
 
 
 def mesh_paths(environment: Mapping[str, str], folder: Path) -> Iterator[HostPath]:

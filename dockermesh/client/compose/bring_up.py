@@ -23,10 +23,15 @@ from dockermesh.client.compose.gateway_urls import gateway_urls, published_host
 from dockermesh.client.compose.host_ports import check_ports
 from dockermesh.client.compose.mesh_files import mesh_file
 from dockermesh.client.compose.subnets import overlaps
+from dockermesh.client.compose.waiting import (
+    expected_workloads,
+    not_ready,
+    wait_ready,
+    wait_synced,
+)
 from dockermesh.client.images.preparing import prepare_app, prepare_mesh
 from dockermesh.client.mesh.applying import Item
 from dockermesh.client.mesh.mesh_client import MeshClient
-from dockermesh.client.mesh.route import SEE_LOGS
 from dockermesh.docker.compose import project_arguments, run_compose
 from dockermesh.docker.engine import LocalEngine
 from dockermesh.errors import EngineError, InputError, NotReadyError
@@ -38,14 +43,10 @@ from dockermesh.model.contract import (
     ENV_REGISTRY,
     LABEL_NETWORK,
     LABEL_ROLE,
-    LABEL_WORKLOAD,
     MESH_NETWORK,
     MESH_PROJECT,
 )
-from dockermesh.model.setup import SET_DOCKER_SOCK
 from dockermesh.runtime.files import PRIVATE, replace_file
-
-_POLL_S = 0.1
 
 Say = Callable[[str], None]
 
@@ -123,11 +124,11 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
     with _timed(say, f"app {project} started"):
         _start_app(engine, file, project, deadline)
     client = MeshClient(engine)
-    _wait_ready(client, deadline)
+    wait_ready(client, deadline)
     for item in options.resources:
         client.put(item.path, dict(item.document))
     with _timed(say, "proxies in sync"):
-        workloads = _wait_synced(engine, client, project, _expected(injection), deadline)
+        workloads = wait_synced(engine, client, project, expected_workloads(injection), deadline)
     after = _running(engine, project)
     changed = sorted(name for identity, name in after.items() if identity not in before)
     urls = gateway_urls(injection.ports, published_host(engine, client.route))
@@ -288,7 +289,7 @@ def _start_app(engine: LocalEngine, file: Path, project: str, deadline: float) -
     except TimeoutError as error:
         missing = MeshClient(engine).readiness()
         if missing:
-            raise _not_ready(missing) from error
+            raise not_ready(missing) from error
         raise NotReadyError(
             f"the containers of {project} did not start in time",
             where=project,
@@ -311,111 +312,6 @@ def _compose(
     if done.returncode != 0:
         why, fix = reason(done.stderr, done.returncode), remedy(done.stderr, env or os.environ)
         raise EngineError(f"Compose could not {doing}: {why}", fix=fix)
-
-
-# waiting
-# --------------------------------------------------------------------------------------------------
-
-
-def _wait_ready(client: MeshClient, deadline: float) -> None:
-    missing = client.readiness()
-    while missing:
-        if time.monotonic() > deadline or SET_DOCKER_SOCK in missing:
-            raise _not_ready(missing)
-        time.sleep(_POLL_S)
-        missing = client.readiness()
-
-
-def _not_ready(missing: str) -> NotReadyError:
-    return NotReadyError(
-        f"the control plane did not become ready: {missing}",
-        where=CONTROL_PLANE_CONTAINER,
-        fix=f"{SEE_LOGS}; `dockermesh down` removes what was started",
-    )
-
-
-def _expected(injection: Injection) -> set[str]:
-    names = set()
-    for service in injection.project["services"].values():
-        labels = service.get("labels") or {}
-        if labels.get(LABEL_ROLE) == "pod":
-            names.add(str(labels[LABEL_WORKLOAD]))
-    return names
-
-
-def _wait_synced(
-    engine: LocalEngine, client: MeshClient, project: str, expected: set[str], deadline: float
-) -> list[dict[str, Any]]:
-    while True:
-        report = client.workloads()
-        ours = {w["name"]: w for w in report["workloads"] if w["name"] in expected}
-        late = expected - {
-            w["name"]
-            for w in ours.values()
-            if w["xds"] == "SYNCED" and w["health"] in {"healthy", "-"}
-        }
-        apps = {name: _app_state(engine, ours[name]) for name in late if name in ours}
-        # What has done its work and ended needs no endpoint: a job, or an old container for
-        # volumes.
-        late -= {
-            n
-            for n, app in apps.items()
-            if ours[n]["xds"] == "SYNCED" and app.has_ended and app.exit_code == 0
-        }
-        if not late:
-            return list(ours.values())
-        failed = {
-            name
-            for name in late
-            if name in apps and apps[name].has_ended and apps[name].exit_code != 0
-        }
-
-        if failed or time.monotonic() > deadline:
-            lines = [
-                _tardy(name, ours.get(name), apps.get(name)) for name in sorted(failed or late)
-            ]
-            raise NotReadyError(
-                "\n  ".join(["apps have failed:" if failed else "not in sync in time:", *lines]),
-                where=project,
-                fix="see `dockermesh ps`, and the logs of these apps and their pods",
-            )
-
-        time.sleep(_POLL_S)
-
-
-@dataclass(frozen=True, slots=True)
-class _AppState:
-    """What became of an app's container. It has ended if Docker will not start it again."""
-
-    name: str = ""
-    status: str = ""
-    exit_code: int = 0
-    has_ended: bool = False
-
-
-def _app_state(engine: LocalEngine, workload: Mapping[str, Any]) -> _AppState:
-    found = engine.inspect(workload["app_container"]) if workload["app_container"] else None
-    if found is None:
-        return _AppState()
-
-    state, policy = (
-        found["State"],
-        (found["HostConfig"].get("RestartPolicy") or {}).get("Name") or "no",
-    )
-    code = int(state.get("ExitCode") or 0)
-    is_final = policy == "no" or (policy == "on-failure" and code == 0)
-    return _AppState(
-        found["Name"].lstrip("/"), state["Status"], code, state["Status"] == "exited" and is_final
-    )
-
-
-def _tardy(name: str, workload: Mapping[str, Any] | None, app: _AppState | None) -> str:
-    if workload is None or app is None:
-        return f"{name}: not attested by the registrar"
-    said = f"{name}: {workload['xds']}, endpoint {workload['health']}"
-    if app.status in {"", "running"}:
-        return said
-    return f"{said}; {app.name} is {app.status}, its last exit code {app.exit_code}"
 
 
 # results

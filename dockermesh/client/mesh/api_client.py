@@ -141,14 +141,11 @@ class ApiClient:
         accept: str = "application/json",
     ) -> Reply:
         """Any request."""
-        headers = {"Accept": accept, "User-Agent": MANAGER, **self._own}
-        if self._endpoint.token:
-            headers["Authorization"] = f"Bearer {self._endpoint.token}"
-
+        headers = self._headers(accept)
         if document is not None:
-            headers["Content-Type"] = (
-                "application/apply-patch+yaml" if method == "PATCH" else "application/json"
-            )
+            # Our only PATCH is a server-side apply; JSON is YAML.
+            is_apply = method == "PATCH"
+            headers["Content-Type"] = f"application/{'apply-patch+yaml' if is_apply else 'json'}"
 
         body = None if document is None else json.dumps(document)
         target = f"{path}?{urlencode(query)}" if query else path
@@ -166,11 +163,18 @@ class ApiClient:
             ) from error
 
         if status >= 400:
+            # An error of the API is a Status object; one of a proxy in between may be anything.
             text = data.get("message") if isinstance(data, dict) else ""
             raise ApiError(text or f"HTTP {status}", code=status, where=f"{method} {path}")
 
         warnings = found.get_all("Warning") or []
         return Reply(status, data, tuple(_unquoted(w) for w in warnings))
+
+    def _headers(self, accept: str) -> dict[str, str]:
+        headers = {"Accept": accept, "User-Agent": MANAGER, **self._own}
+        if self._endpoint.token:
+            headers["Authorization"] = f"Bearer {self._endpoint.token}"
+        return headers
 
 
 def _dialer(endpoint: Endpoint) -> Dial:
