@@ -27,66 +27,85 @@ Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 def add_trust_routes(app: web.Application, trust: Trust, tokens: Tokens, gate: TokenGate) -> None:
     """Add the routes to an application."""
+    api = _TrustApi(trust, tokens, gate)
+    app.add_routes(
+        [
+            web.get(TOKENS_PATH, api.guarded(api.list_tokens)),
+            web.post(TOKENS_PATH, api.guarded(api.create_token)),
+            web.post(f"{TOKENS_PATH}/revoke", api.guarded(api.revoke_token)),
+            web.get(CA_PATH, api.guarded(api.show)),
+            web.get(f"{CA_PATH}/roots", api.guarded(api.roots)),
+            web.post(f"{CA_PATH}/rotate", api.guarded(api.rotate)),
+            # Not guarded: who joins has no API token.
+            web.post(JOIN_PATH, api.join),
+        ]
+    )
 
-    def guarded(handler: Handler) -> Handler:
+
+class _TrustApi:
+    """The handlers, each a request and an answer."""
+
+    def __init__(self, trust: Trust, tokens: Tokens, gate: TokenGate) -> None:
+        self._trust = trust
+        self._tokens = tokens
+        self._gate = gate
+
+    def guarded(self, handler: Handler) -> Handler:
+        """The handler for holders of the API token alone."""
+
         async def guard(request: web.Request) -> web.Response:
-            refusal = gate.refusal(request)
+            refusal = self._gate.refusal(request)
             return refusal if refusal is not None else await _answered(handler, request)
 
         return guard
 
-    async def show(_: web.Request) -> web.Response:
-        return web.json_response(trust.status())
+    async def show(self, _: web.Request) -> web.Response:
+        return web.json_response(self._trust.status())
 
-    async def roots(_: web.Request) -> web.Response:
-        return web.json_response({"roots": trust.authority.roots_pem.decode()})
+    async def roots(self, _: web.Request) -> web.Response:
+        return web.json_response({"roots": self._trust.authority.roots_pem.decode()})
 
-    async def rotate(request: web.Request) -> web.Response:
+    async def rotate(self, request: web.Request) -> web.Response:
         asked = await body_of(request)
         step, force = asked.get("step"), asked.get("force", False)
         if step not in set(Step) or not isinstance(force, bool):
             raise UsageError(
                 f"no step of a rotation: {step!r}", fix=f"use one of: {', '.join(Step)}"
             )
-        blocked = await trust.rotate(Step(step), force=force)
-        return web.json_response(trust.status() | {"blocked": blocked, "taken": not blocked})
 
-    async def tokens_list(_: web.Request) -> web.Response:
-        return web.json_response(tokens.listing())
+        blocked = await self._trust.rotate(Step(step), force=force)
+        return web.json_response(self._trust.status() | {"blocked": blocked, "taken": not blocked})
 
-    async def tokens_create(request: web.Request) -> web.Response:
-        return web.json_response(await tokens.create(await body_of(request)), status=201)
+    async def list_tokens(self, _: web.Request) -> web.Response:
+        return web.json_response(self._tokens.listing())
 
-    async def tokens_revoke(request: web.Request) -> web.Response:
+    async def create_token(self, request: web.Request) -> web.Response:
+        return web.json_response(await self._tokens.create(await body_of(request)), status=201)
+
+    async def revoke_token(self, request: web.Request) -> web.Response:
         asked = await body_of(request)
-        return web.json_response(await tokens.revoke(str(asked.get("token", ""))))
+        return web.json_response(await self._tokens.revoke(str(asked.get("token", ""))))
 
-    async def join(request: web.Request) -> web.Response:
+    async def join(self, request: web.Request) -> web.Response:
+        return await _answered(self._join, request)
+
+    async def _join(self, request: web.Request) -> web.Response:
         address = request.remote or ""
-        if gate.limit.is_spent(address):
+        if self._gate.limit.is_spent(address):
             return too_many()
+
         try:
-            joined = await tokens.join(bearer_of(request), await body_of(request))
+            joined = await self._tokens.join(bearer_of(request), await body_of(request))
         except NotAllowed as error:
             # This path is open to all: guessing is what it has to withstand.
-            gate.limit.failed(address)
+            self._gate.limit.failed(address)
             return status(401, "Unauthorized", f"{error.what}: {error.fix}")
+
         # With them the process knows whom it talks to, from its first connection on.
-        roots = trust.authority.roots_pem.decode()
+        roots = self._trust.authority.roots_pem.decode()
         return web.json_response(
             {"workload": joined.name, "namespace": joined.namespace, "roots": roots}, status=201
         )
-
-    async def answered_join(request: web.Request) -> web.Response:
-        return await _answered(join, request)
-
-    app.router.add_get(TOKENS_PATH, guarded(tokens_list))
-    app.router.add_post(TOKENS_PATH, guarded(tokens_create))
-    app.router.add_post(f"{TOKENS_PATH}/revoke", guarded(tokens_revoke))
-    app.router.add_post(JOIN_PATH, answered_join)
-    app.router.add_get(CA_PATH, guarded(show))
-    app.router.add_get(f"{CA_PATH}/roots", guarded(roots))
-    app.router.add_post(f"{CA_PATH}/rotate", guarded(rotate))
 
 
 async def body_of(request: web.Request) -> dict[str, Any]:
