@@ -141,9 +141,11 @@ def report(injection: Injection) -> None:
     """Print the gateway's ports and the notices."""
     for port in injection.ports:
         ours = "" if port.generated else ", served by your own Gateway"
+        # Which host it is, is not known here: it is the engine's.
+        bound = f"{port.host_ip}:" if port.host_ip else ""
         click.echo(
             f"gateway: {port.service}:{port.target} was on host port {port.published}, "
-            f"now {port.host_port} ({port.protocol}{ours})",
+            f"now {bound}{port.host_port} ({port.protocol}{ours})",
             err=True,
         )
     for notice in injection.notices:
