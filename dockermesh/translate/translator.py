@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from dockermesh.model import Port, Protocol, Service, Workload, WorkloadKind
 from dockermesh.model.protocol import parse_protocol
 from dockermesh.translate.gateway.resources import GatewayResources, gateway_resources
+from dockermesh.translate.mesh.changes import Stale, stale_after
 from dockermesh.translate.mesh.conflicts import Fault, Reason, faults_of_config
 from dockermesh.translate.mesh.delegates import Delegation
 from dockermesh.translate.mesh.index import ConfigIndex
@@ -63,21 +64,19 @@ class Translator:
     def update(self, mesh: MeshState) -> bool:
         """Move on to this state. Returns whether any proxy's resources may have changed."""
         before, self.mesh = self.mesh, mesh
-        is_config_new = (
-            self._index is None
-            or mesh.config is not before.config
-            or mesh.settings is not before.settings
-            or mesh.names is not before.names
-            or mesh.jwks is not before.jwks
-        )
-        if mesh.settings is not before.settings:
+        stale = stale_after(before, mesh)
+        is_config_new = self._index is None or Stale.INDEX in stale
+
+        if Stale.INBOUND in stale:
             self._inbound.clear()
             self._layers.clear()
-        if mesh.declared is not before.declared:
+        if Stale.DECLARED_PORTS in stale:
             self._declared = declared_ports(mesh.declared.values())
             self._forwarded = forwarded_ports(mesh.declared.values())
-        if self._serve(before, mesh) or is_config_new:
+        # Gateways name services and their ports: they look at more than the config alone.
+        if self._serve(before, mesh) or Stale.GATEWAYS in stale:
             self._gateways.clear()
+
         if is_config_new:
             self._forget_positions()
             self._index = ConfigIndex(mesh, self._delegation)

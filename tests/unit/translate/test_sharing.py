@@ -1,0 +1,128 @@
+"""Proxies share resources by their sharing keys (`Scope`, `Inbound`, `Inputs`), so everything about a
+proxy that a resource depends on has to be in a key.
+
+Whoever makes a resource depend on one more thing adds it to `DIFFERENT` here: if it is in no key,
+the proxy that asks second is told what was made for the first, and this test fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from types import MappingProxyType
+
+import pytest
+from meshes import catalog, edge, gateway, service, sidecar, versions
+
+from dockermesh.model import WorkloadKind
+from dockermesh.translate.mesh.state import Proxy, build_mesh
+from dockermesh.translate.translator import Translator
+
+CONFIG = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: by-source}
+spec:
+  hosts: [reviews]
+  http:
+    - {match: [{sourceLabels: {tier: gold}}], timeout: 1s, route: [{destination: {host: reviews}}]}
+    - {match: [{sourceNamespace: shop}], timeout: 2s, route: [{destination: {host: reviews}}]}
+    - {route: [{destination: {host: reviews}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: near}
+spec:
+  host: reviews
+  trafficPolicy:
+    outlierDetection: {consecutive5xxErrors: 3}
+    loadBalancer: {localityLbSetting: {failover: [{from: eu, to: us}]}}
+---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: narrow, namespace: quiet}
+spec: {egress: [{hosts: ["./*"]}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: nobody}
+spec: {selector: {matchLabels: {tier: closed}}, action: DENY, rules: [{}]}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: strict, namespace: shop}
+spec: {mtls: {mode: STRICT}}
+---
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: by-metadata, namespace: istio-system}
+spec:
+  configPatches:
+    - applyTo: CLUSTER
+      match: {proxy: {metadata: {team: red}}, cluster: {service: reviews.service.consul}}
+      patch: {operation: MERGE, value: {connect_timeout: 7s}}
+"""
+PLAIN = sidecar("front-1", 9080)
+DIFFERENT: dict[str, Callable[[Proxy], Proxy]] = {
+    "namespace": lambda p: _moved(p, "shop"),
+    "labels": lambda p: replace(p, labels=MappingProxyType({"tier": "gold"})),
+    "workload": lambda p: replace(p, workload=replace(sidecar("front-2", 9080, 9090).workload)),
+    "locality": lambda p: replace(p, locality="us/west/1"),
+    "metadata": lambda p: replace(p, metadata=MappingProxyType({"team": "red"})),
+    "has_certificate": lambda p: replace(p, has_certificate=False),
+    "kind": lambda _p: gateway({"istio": "ingressgateway"}),
+}
+WITHOUT_EFFECT = {"id", "address"}
+"""Replicas differ in these, and are to share everything."""
+
+
+def _moved(proxy: Proxy, namespace: str) -> Proxy:
+    assert proxy.workload is not None
+    own = replace(proxy.workload, namespace=namespace)
+    return replace(proxy, namespace=namespace, workload=own)
+
+
+def _translator() -> Translator:
+    made = Translator()
+    reviews = service("reviews", "10.0.0.1", "10.0.0.2")
+    places = ("eu/west/1", "us/west/1")
+    spread = tuple(
+        replace(e, locality=place) for e, place in zip(reviews.endpoints, places, strict=True)
+    )
+    services = [replace(reviews, endpoints=spread), service("ratings", "10.0.0.3")]
+    made.update(build_mesh(catalog(services, [PLAIN.workload]), config=edge(CONFIG)))
+    return made
+
+
+def test_every_field_of_a_proxy_is_considered() -> None:
+    assert {field.name for field in fields(Proxy)} == DIFFERENT.keys() | WITHOUT_EFFECT
+
+
+@pytest.mark.parametrize("field", DIFFERENT)
+def test_a_proxy_is_told_the_same_whoever_asked_before(field: str) -> None:
+    other = DIFFERENT[field](PLAIN)
+    shared = _translator()
+    first = versions(shared.snapshot(PLAIN))
+
+    found = versions(shared.snapshot(other))
+    assert found == versions(_translator().snapshot(other))
+    assert found != first, "this case would prove nothing: the two are told the same anyway"
+
+
+@pytest.mark.parametrize("name", ["quiet", "closed"])
+def test_so_it_is_for_what_selects_proxies(name: str) -> None:
+    is_closed = replace(PLAIN, labels=MappingProxyType({"tier": "closed"}))
+    other = _moved(PLAIN, "quiet") if name == "quiet" else is_closed
+    shared = _translator()
+    first = versions(shared.snapshot(PLAIN))
+
+    found = versions(shared.snapshot(other))
+    assert found == versions(_translator().snapshot(other))
+    assert found != first
+
+
+def test_replicas_share_what_they_are_told() -> None:
+    replica = replace(PLAIN, id="shop/front-2", address="172.28.0.77")
+    shared = _translator()
+    assert versions(shared.snapshot(PLAIN)) == versions(shared.snapshot(replica))
+    assert PLAIN.kind is WorkloadKind.SIDECAR
