@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 from types import MappingProxyType
 
 import pytest
-from meshes import catalog, edge, gateway, service, sidecar, versions
+from meshes import catalog, edge, gateway, service, sidecar, versions, workload
 
 from dockermesh.model import WorkloadKind
 from dockermesh.translate.mesh.state import Proxy, build_mesh
@@ -90,7 +90,10 @@ def _translator() -> Translator:
         replace(e, locality=place) for e, place in zip(reviews.endpoints, places, strict=True)
     )
     services = [replace(reviews, endpoints=spread), service("ratings", "10.0.0.3")]
-    made.update(build_mesh(catalog(services, [PLAIN.workload]), config=edge(CONFIG)))
+    assert PLAIN.workload is not None
+    # One replica has a proxy: who has no certificate cannot call it as others do.
+    meshed = workload("reviews-1", 9080, address="10.0.0.1", token_sha256="a" * 64)
+    made.update(build_mesh(catalog(services, [PLAIN.workload, meshed]), config=edge(CONFIG)))
     return made
 
 
