@@ -96,6 +96,7 @@ def resolve_engine(environ: Mapping[str, str] | None = None) -> EngineAddress:
     name = named or _current_context(file)
     if name in {"", DEFAULT_CONTEXT}:
         return _from_host(environ)
+
     return _from_context(config_folder(environ), name, "DOCKER_CONTEXT" if named else str(file))
 
 

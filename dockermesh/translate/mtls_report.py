@@ -79,10 +79,12 @@ def mtls_report(mesh: MeshState) -> MtlsReport:
     """The report on a state of the mesh."""
     index = ConfigIndex(mesh, Delegation())
     by_scope: dict[Scope, list[str]] = {}
+
     for name in sorted(mesh.workloads):
         own = mesh.workloads[name]
         proxy = Proxy(name, own.kind, own.namespace, own.address, own.labels, own)
         by_scope.setdefault(index.scope_of(proxy), []).append(name)
+
     found: dict[Edge, list[str]] = {}
     for scope, clients in by_scope.items():
         for host in sorted(mesh.services):
@@ -90,6 +92,7 @@ def mtls_report(mesh: MeshState) -> MtlsReport:
             if _sees(scope, service, mesh):
                 for edge in _edges(service, scope, index, mesh):
                     found.setdefault(edge, []).extend(clients)
+
     edges = [replace(edge, clients=tuple(sorted(clients))) for edge, clients in found.items()]
     edges.sort(key=lambda e: (e.service, e.port, e.subset, e.clients))
     return MtlsReport(tuple(edges), tuple(_breaks(edges, mesh)))
@@ -105,6 +108,7 @@ def _sees(scope: Scope, service: Service, mesh: MeshState) -> bool:
 def _edges(service: Service, scope: Scope, index: ConfigIndex, mesh: MeshState) -> Iterator[Edge]:
     rules = index.rules_of(service.hostname, service.namespace, scope, service.shared)
     merged = index.merged(rules)
+
     for port in ports_of(service):
         for subset in (None, *merged.subsets):
             policy = effective_policy(merged, port.number, subset)
@@ -142,24 +146,29 @@ def _decided(
             f" {tls.mode.value}"
         )
         return (Encrypted.NO if tls.mode is ClientTlsMode.DISABLE else Encrypted.YES), by
+
     if service.is_external:
         return Encrypted.NO, "outside the mesh"
     if not mesh.settings.auto_mtls:
         return Encrypted.NO, "MeshConfig: enableAutoMtls is false"
     if not has_assignment(service, policy) and not service.endpoints:
         return Encrypted.NO, "it is not known which endpoint is called"
+
     listed = serving(service, port, subset.labels if subset is not None else None)
     known = mesh.attestation
     why = [w for e in listed if (w := why_plaintext(e, service, known.workloads, known.policies))]
+
     if not listed or _is_standing_in(service):
         return (
             Encrypted.YES if service.is_meshed else Encrypted.NO
         ), "auto; no endpoint at the moment"
+
     reasons = ", ".join(dict.fromkeys(why))
     if not why:
         return Encrypted.YES, "auto"
     if len(why) == len(listed):
         return Encrypted.NO, reasons
+
     return Encrypted.PARTLY, f"auto; {len(why)} of {len(listed)} endpoints: {reasons}"
 
 
@@ -199,11 +208,13 @@ def _breaks(edges: Iterable[Edge], mesh: MeshState) -> Iterator[Break]:
                 ),
                 refused=edge.modes == (MutualTlsMode.STRICT.value,),
             )
+
     yield from _without_proxy(mesh)
     for name in sorted(mesh.workloads):
         workload = mesh.workloads[name]
         if workload.kind is WorkloadKind.GATEWAY:
             continue
+
         for ports, client, fix in (
             (
                 workload.published,
@@ -233,6 +244,7 @@ def _without_proxy(mesh: MeshState) -> Iterator[Break]:
         bare = sorted(
             {e.address for e in service.endpoints if e.workload not in mesh.workloads} - meshed
         )
+
         if bare:
             client = f"{service.name} ({', '.join(bare)})"
             yield Break(

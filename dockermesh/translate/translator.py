@@ -70,9 +70,11 @@ class Translator:
         if Stale.INBOUND in stale:
             self._inbound.clear()
             self._layers.clear()
+
         if Stale.DECLARED_PORTS in stale:
             self._declared = declared_ports(mesh.declared.values())
             self._forwarded = forwarded_ports(mesh.declared.values())
+
         # Gateways name services and their ports: they look at more than the config alone.
         if self._serve(before, mesh) or Stale.GATEWAYS in stale:
             self._gateways.clear()
@@ -87,10 +89,12 @@ class Translator:
             for view in self._views.values():
                 view.is_used = False
             self._view(self._index.scope_of(Proxy(id="")))
+
         touched = [view.update(mesh, self._current()) for view in self._views.values()]
         if is_config_new or any(touched):
             self._snapshots.clear()
             self._book.update(mesh)
+
         return is_config_new or any(touched)
 
     def snapshot(self, proxy: Proxy) -> Snapshot:
@@ -107,8 +111,10 @@ class Translator:
         scope = self._current().scope_of(proxy)
         if proxy.kind is WorkloadKind.GATEWAY:
             return self._gateway_snapshot(proxy, replace(scope, sidecar=None))
+
         own = self._inbound_of(proxy, scope)
         found = self._snapshots.get((scope, own))
+
         if found is None:
             shared = self._view(scope).shared
             own_clusters, own_listeners = self._layered(scope, own)
@@ -117,6 +123,7 @@ class Translator:
             if secrets:
                 found = replace(found, secrets=ResourceSet(secrets, base=shared.secrets))
             self._snapshots[scope, own] = found
+
         return found
 
     def problems(self) -> dict[str, str]:
@@ -140,10 +147,12 @@ class Translator:
         if self._faults is None or self._faults[0] is not self._index:
             self._faults = (self._index, faults_of_config(self._index))
         found = dict.fromkeys(self._faults[1].get(resource, ()))
+
         for view in self._views.values():
             for problem in view.problems.values():
                 if resource in problem.left_out:
                     found[Fault(resource, Reason.NOT_TRANSLATED, problem.message)] = None
+
         found.update((fault, None) for fault in self._noted() if fault.resource == resource)
         return tuple(found)
 
@@ -180,6 +189,7 @@ class Translator:
             )
             found.services.update(next((v.services for v in alike if v.services), {}))
             found.update(self.mesh, self._current())
+
         found.is_used = True
         return found
 
@@ -209,6 +219,7 @@ class Translator:
         shared = self._view(scope).shared
         self._asked.add((scope, own))
         found = self._layers.get((scope, own))
+
         if (
             found is None
             or found[0].base is not shared.clusters
@@ -219,6 +230,7 @@ class Translator:
                 ResourceSet(own_clusters, base=shared.clusters),
                 ResourceSet([own_listener], base=shared.listeners),
             )
+
         return found
 
     def _forget_positions(self) -> None:
@@ -257,11 +269,13 @@ class Translator:
             # What a project has for itself are endpoints of the shared service.
             if old is not None and not old.project:
                 self._forget(old)
+
         is_reshaped = before.services.keys() != mesh.services.keys()
         for host in changed:
             new = mesh.services[host]
             is_reshaped = is_reshaped or before.services[host].ports != new.ports
             protocols = {port.number: port.protocol for port in new.ports}
+
             for endpoint in new.endpoints if not new.project else ():
                 protocol = protocols.get(endpoint.service_port or endpoint.port, Protocol.AUTO)
                 self._served.setdefault(endpoint.address, {})[endpoint.port] = Port(
@@ -269,6 +283,7 @@ class Translator:
                 )
                 if endpoint.locality:
                     self._localities[endpoint.address] = endpoint.locality
+
         return is_reshaped
 
     def _forget(self, service: Service) -> None:
@@ -291,14 +306,17 @@ class Translator:
             tuple(sorted(targets.items())),
         )
         found = self._snapshots.get(key)
+
         if found is None:
             shared = self._view(scope).shared
             made = self._gateways.get(key)
+
             if made is None:
                 self.counters.gateways += 1
                 where = Destinations(self.mesh, self._current(), scope)
                 made = gateway_resources(where, proxy, policies, targets)
                 self._gateways[key] = made
+
             secrets = [named(SECRET, s) for s in file_secrets(made.secrets)]
             found = self._snapshots[key] = Snapshot(
                 clusters=(
@@ -311,6 +329,7 @@ class Translator:
                 routes=ResourceSet(named(ROUTES, table) for table in made.tables),
                 secrets=ResourceSet(secrets, base=shared.secrets),
             )
+
         return found
 
 
@@ -329,6 +348,7 @@ def declared_ports(services: Iterable[Service]) -> dict[str, dict[int, Port]]:
                 found.setdefault(endpoint.address, {}).setdefault(
                     endpoint.port, Port(endpoint.port, protocol)
                 )
+
     return found
 
 
@@ -344,6 +364,7 @@ def forwarded_ports(services: Iterable[Service]) -> dict[tuple[str, str], dict[i
             if endpoint.service_port and endpoint.service_port != endpoint.port:
                 ports = found.setdefault((service.namespace, endpoint.address), {})
                 ports.setdefault(endpoint.service_port, endpoint.port)
+
     return found
 
 

@@ -69,6 +69,7 @@ def spans(raw: bytes) -> Iterator[tuple[int, int | bytes, int, int]]:
         tag, at = read_varint(raw, at)
         number, wire = tag >> 3, tag & 7
         value: int | bytes
+
         if wire == _BYTES:
             length, at = read_varint(raw, at)
             end = at + length
@@ -80,6 +81,7 @@ def spans(raw: bytes) -> Iterator[tuple[int, int | bytes, int, int]]:
             value = raw[at:end]
         else:
             raise Malformed(f"wire type {wire}")
+
         if end > size or number == 0:
             raise Malformed("truncated")
         at = end

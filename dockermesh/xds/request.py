@@ -44,12 +44,14 @@ def decode_sotw(raw: bytes) -> Request:
     error, node = None, None
     names: list[str] = []
     start, end, holes = -1, -1, False
+
     for number, value, begin, after in spans(raw):
         if number in (3, 4):
             if number == 3:
                 names.append(text(value))
             else:
                 type_url = text(value)
+
             holes = holes or (start >= 0 and begin != end)
             start, end = (begin if start < 0 else start), after
         elif number == 1:
@@ -60,6 +62,7 @@ def decode_sotw(raw: bytes) -> Request:
             nonce = text(value)
         elif number == 6:
             error = _status(submessage(value))
+
     body = b"" if holes or start < 0 else raw[start:end]
     return Request(type_url, nonce, version, frozenset(names), error=error, node=node, body=body)
 
@@ -71,6 +74,7 @@ def decode_delta(raw: bytes) -> Request:
     names: list[str] = []
     dropped: list[str] = []
     initial: dict[str, str] = {}
+
     for number, value in fields(raw):
         if number == 1:
             node = submessage(value)
@@ -87,6 +91,7 @@ def decode_delta(raw: bytes) -> Request:
             nonce = text(value)
         elif number == 7:
             error = _status(submessage(value))
+
     return Request(
         type_url,
         nonce,
@@ -123,13 +128,16 @@ class Decoder:
         found = self._known.get(key)
         if found is not None:
             return found
+
         request = (decode_delta if delta else decode_sotw)(raw)
         if request.node is None and request.error is None and not request.nonce and request.names:
             if self._bytes > _CACHE_BYTES:
                 self._known.clear()
                 self._bytes = 0
+
             self._known[key] = request
             self._bytes += len(raw)
+
         return request
 
 

@@ -48,6 +48,7 @@ def make_resource(type_url: str, name: str, message_bytes: bytes) -> Resource:
     version = blake2b(message_bytes, digest_size=8).hexdigest()
     head, tail = frame(1, version.encode()) + header(2, len(any_bytes)), frame(3, name.encode())
     size = len(head) + len(any_bytes) + len(tail)
+
     return Resource(
         name=name,
         version=version,
@@ -72,6 +73,7 @@ def _eds_name(cluster: bytes, name: str) -> str:
                 service = next(
                     (v for n, v in fields(value) if n == 2 and isinstance(v, bytes)), b""
                 )
+
         return (service.decode() or name) if is_eds else ""
     except (Malformed, UnicodeDecodeError) as e:
         raise ValueError(f"not a serialised Cluster: {name}") from e

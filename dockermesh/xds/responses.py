@@ -91,6 +91,7 @@ class ResponseCache:
     ) -> Response | None:
         diff = self.diff(sent, target)
         resources, removed = [], []
+
         for name in dict.fromkeys((*diff.changed, *sorted(force), *diff.removed)):
             if names is None or name in names:
                 found = target.get(name)
@@ -98,6 +99,7 @@ class ResponseCache:
                     removed.append(name)
                 else:
                     resources.append(found)
+
         if not resources and not removed:
             return None
         return self.make_delta(type_url, tuple(resources), tuple(removed))
@@ -114,6 +116,7 @@ class ResponseCache:
                 pieces += (r.delta_head, r.any_bytes, r.delta_tail)
             pieces += (frame(4, url), frame(5, nonce), *(frame(6, n.encode()) for n in removed))
             names = tuple(r.name for r in resources)
+
             return Response(
                 b"".join(pieces),
                 nonce.decode(),
@@ -154,10 +157,12 @@ class ResponseCache:
         seen = [
             n for n in dict.fromkeys((*diff.changed, *sorted(force))) if names is None or n in names
         ]
+
         if type_url in FULL_TYPES:
             if not seen and not any(names is None or n in names for n in diff.removed):
                 return None
             return self.full_sotw(type_url, target, names)
+
         resources = tuple(r for n in seen if (r := target.get(n)) is not None)
         return (
             self.make_sotw(type_url, resources, self.version(target, names)) if resources else None
@@ -215,6 +220,7 @@ class ResponseCache:
         if found is None:
             total = sum(r.digest for n in names if (r := target.get(n)) is not None)
             found = self._versions[key] = f"{total & DIGEST_MASK:024x}"
+
         return found
 
     def retaining(self, sent: ResourceSet, target: ResourceSet) -> ResourceSet:
@@ -224,11 +230,13 @@ class ResponseCache:
         removed = self.diff(sent, target).removed
         if not removed:
             return target
+
         key = ("retain", sent, target)
         found = self._derived.get(key)
         if not isinstance(found, ResourceSet):
             kept = (r for n in removed if (r := sent.get(n)) is not None)
             found = self._derived[key] = ResourceSet(kept, base=target)
+
         return found
 
     def eds_of_changed(self, sent: ResourceSet, target: ResourceSet) -> Names:
@@ -237,11 +245,13 @@ class ResponseCache:
         """
         key = ("eds", sent, target)
         found = self._derived.get(key)
+
         if not isinstance(found, frozenset):
             changed = (target.get(n) for n in self.diff(sent, target).changed)
             found = self._derived[key] = frozenset(
                 r.eds_name for r in changed if r is not None and r.eds_name
             )
+
         return found
 
 

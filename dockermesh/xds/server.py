@@ -105,6 +105,7 @@ class _Stream:
         if self._task is not None or self.closed.done():
             return
         response = self.state.next(time.monotonic())
+
         if response is None:
             self._server.settled(self)
             if self.state.awaits and self._gate is None:
@@ -243,6 +244,7 @@ class AdsServer:
             self._pending.discard(stream)
         else:
             self._pending.add(stream)
+
         if any(s.nack is not None for s in stream.state.subscriptions.values()):
             self._nacked.add(stream)
         else:
@@ -259,6 +261,7 @@ class AdsServer:
             )
             if self._on_nack is not None:
                 self._on_nack(stream.proxy, type_url, nack)
+
         stream.state.nacks.clear()
 
     def denied_to(self, stream: _Stream) -> None:
@@ -283,6 +286,7 @@ class AdsServer:
             log.warning("proxy refused", peer=context.peer(), code=e.code.name, reason=e.message)
             await context.abort(e.code, e.message)
             return
+
         if stream is not None:
             code, message = await self._run(stream)
             if code is not grpc.StatusCode.OK:
@@ -299,6 +303,7 @@ class AdsServer:
             raise Refused(grpc.StatusCode.DEADLINE_EXCEEDED, "no request came") from None
         except Malformed as e:
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, str(e)) from e
+
         metadata = {k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
         key = await self._authorize(metadata, node, context.peer())
         proxy = Proxy(key, node, context.peer(), delta, time.time())
@@ -312,10 +317,12 @@ class AdsServer:
         self._streams[key] = stream
         self._pending.add(stream)
         self.metrics.streams_opened += 1
+
         try:
             state.handle(replace(request, node=None), time.monotonic())
         except TooMuch as e:
             stream.close(grpc.StatusCode.RESOURCE_EXHAUSTED, str(e))
+
         log.info("proxy connected", proxy=key, node=node.id, delta=delta)
         return stream
 
@@ -348,11 +355,13 @@ def _outcome(reader: asyncio.Future[None]) -> tuple[grpc.StatusCode, str]:
         return grpc.StatusCode.INVALID_ARGUMENT, str(error)
     if isinstance(error, TooMuch):
         return grpc.StatusCode.RESOURCE_EXHAUSTED, str(error)
+
     if error is not None and not isinstance(
         error, grpc.RpcError | grpc.aio.UsageError | asyncio.CancelledError
     ):
         log.error("stream failed", exc_info=error)
         return grpc.StatusCode.INTERNAL, "internal error"
+
     return grpc.StatusCode.OK, ""
 
 
@@ -363,10 +372,12 @@ def _short(type_url: str) -> str:
 def _status(stream: _Stream) -> ProxyStatus:
     snapshot = stream.state.snapshot
     types = []
+
     for type_url in FIELDS:
         sub = stream.state.subscriptions.get(type_url)
         if sub is None:
             continue
+
         if sub.nack is not None:
             state = SyncState.NACKED
         elif not sub.sent_version:
@@ -377,10 +388,12 @@ def _status(stream: _Stream) -> ProxyStatus:
             state = SyncState.SYNCED
         else:
             state = SyncState.STALE
+
         error, at = (sub.nack.detail, sub.nack.at) if sub.nack else ("", 0.0)
         types.append(
             TypeStatus(type_url, state, sub.sent_version, sub.nonce, sub.acked_version, error, at)
         )
+
     return ProxyStatus(stream.proxy, tuple(types))
 
 

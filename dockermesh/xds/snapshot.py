@@ -172,8 +172,10 @@ class Differ:
         hidden = bool(new.own) and any(n in new.own for n in (*shared.changed, *shared.removed))
         if own == NO_DIFF and not hidden:
             return shared
+
         names = dict.fromkeys((*own.changed, *own.removed, *shared.changed, *shared.removed))
         changed, removed = [], []
+
         for name in names:
             was, now = old.get(name), new.get(name)
             if now is None:
@@ -181,4 +183,5 @@ class Differ:
                     removed.append(name)
             elif was is None or was.version != now.version:
                 changed.append(name)
+
         return Diff(tuple(changed), tuple(removed))

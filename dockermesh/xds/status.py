@@ -32,6 +32,7 @@ class NodeInfo:
             metadata = MessageToDict(node.metadata)
         except (DecodeError, ValueError, RecursionError) as e:
             raise Malformed("the node cannot be read") from e
+
         place = (node.locality.region, node.locality.zone, node.locality.sub_zone)
         build = node.user_agent_build_version.version
         version = (

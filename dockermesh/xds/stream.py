@@ -113,6 +113,7 @@ class StreamState:
             expected = sub.outstanding
             if expected is None:
                 continue
+
             if isinstance(sub, SotwSubscription):
                 head, tail = expected.head, expected.tail
                 plain = (
@@ -122,10 +123,12 @@ class StreamState:
                 )
             else:
                 plain = raw == expected.head
+
             if plain:
                 sub.settle(None, now)
                 self._metrics.acks[sub.type_url] += 1
                 return True
+
         return False
 
     def _handle(self, request: Request, now: float) -> None:
@@ -133,12 +136,14 @@ class StreamState:
         if snapshot is None or request.type_url not in FIELDS:
             self._metrics.unknown_types += 1
             return
+
         if request.type_url == SECRET:
             self._note_denied(request, snapshot.secrets)
         sub = self.subscriptions.get(request.type_url)
         if sub is None:
             self._begin(request, snapshot)
             return
+
         if request.nonce:
             if request.nonce == sub.nonce:
                 self._settle(sub, request, now)
@@ -148,6 +153,7 @@ class StreamState:
                     # The client had not seen our last response; it will say its names again when it
                     # has.
                     return
+
         if isinstance(sub, DeltaSubscription | SotwSubscription):
             sub.change(request)
 
@@ -197,19 +203,23 @@ class StreamState:
             target: ResourceSet = getattr(snapshot, field_name)
             if sub.is_clean(target):
                 continue
+
             if type_url in (LISTENER, ROUTES):
                 if self._is_gated(sub, now):
                     continue
             elif keep and type_url in (CLUSTER, ENDPOINTS):
                 target = self._cache.retaining(sub.sent, target)
+
             before = sub.sent
             response = sub.next(target, now)
+
             if response is not None:
                 if type_url == CLUSTER:
                     self._endpoints_again(before, target)
                 self._metrics.pushes[type_url] += 1
                 self._metrics.resources_sent[type_url] += len(response.names)
                 return response
+
         return None
 
     def _endpoints_again(self, before: ResourceSet, target: ResourceSet) -> None:

@@ -89,11 +89,13 @@ class Subscription:
             self._retry_rejected(target)
         response = self._plan(target)
         self.sent, self.force, self.answer = target, NO_NAMES, False
+
         if response is not None:
             self.outstanding, self.nonce, self.sent_at = response, response.nonce, now
             self.sent_version = response.version or target.version
         elif not self.nack:
             self.sent_version = self.acked_version = self._version(target)
+
         return response
 
     def _retry_rejected(self, target: ResourceSet) -> None:
@@ -121,16 +123,20 @@ class Subscription:
         self.outstanding = None
         if response is None:
             return None
+
         if error is None:
             self.acked_version = self.sent_version
             if self.nack is not None:
                 self._still_held = self._still_held.difference(response.names, response.removed)
                 self._rejected = self._rejected.difference(response.names, response.removed)
                 self._forget_rejected(self.sent)
+
             return None
+
         self.nack = Nack(error, self.sent_version, now, response.names)
         self._rejected = self._rejected.union(response.names, response.removed)
         self._still_held = self._still_held.union(response.removed)
+
         return self.nack
 
     def _scope(self) -> Names | None:
@@ -161,12 +167,14 @@ class DeltaSubscription(Subscription):
         )
         self.names = request.names - {WILDCARD} if self.wildcard else request.names
         held = request.initial
+
         if not held:
             if self.wildcard:
                 self.answer = not len(target)
             self.force = self.names
             self.sent = EMPTY if self.wildcard else target
             return
+
         asked = (*target, *held) if self.wildcard else self.names
         now = {n: r.version if (r := target.get(n)) else None for n in asked}
         # What the client does not hold and what does not exist is news to it as well: it waits for
@@ -188,6 +196,7 @@ class DeltaSubscription(Subscription):
             self.names -= gone
             if self.wildcard and gone:
                 self.push_again(gone)
+
         if request.names:
             if WILDCARD in request.names and not self.wildcard:
                 self.wildcard, self.sent = True, EMPTY
@@ -233,6 +242,7 @@ class SotwSubscription(Subscription):
         if request.names == self.names and not self.wildcard:
             self.body = request.body
             return
+
         before, was_wildcard = self.names, self.wildcard
         # An empty list means everything only until names were asked for; after that it means
         # nothing.

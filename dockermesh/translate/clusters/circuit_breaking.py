@@ -41,6 +41,7 @@ def thresholds(
     http = pool.http if pool is not None else None
     if tcp is not None and tcp.max_connections > 0:
         limits.max_connections.value = tcp.max_connections
+
     if http is not None:
         for field, value in (
             (limits.max_pending_requests, http.http1_max_pending_requests),
@@ -49,6 +50,7 @@ def thresholds(
         ):
             if value > 0:
                 field.value = value
+
     if budget is not None:
         # A budget takes the place of the fixed number.
         limits.ClearField("max_retries")
@@ -57,6 +59,7 @@ def thresholds(
         )
         if budget.min_retry_concurrency:
             limits.retry_budget.min_retry_concurrency.CopyFrom(uint32(budget.min_retry_concurrency))
+
     return circuit_breaker_pb2.CircuitBreakers(thresholds=[limits])
 
 
@@ -102,11 +105,13 @@ def set_outlier_detection(cluster: cluster_pb2.Cluster, wanted: OutlierDetection
     _set_consecutive(detection, wanted)
     if wanted.interval is not None:
         detection.interval.CopyFrom(seconds(wanted.interval.total_seconds()))
+
     if wanted.base_ejection_time is not None:
         base = wanted.base_ejection_time.total_seconds()
         detection.base_ejection_time.CopyFrom(seconds(base))
         # Envoy refuses a base above its maximum, which is 300 s unless said otherwise.
         detection.max_ejection_time.CopyFrom(seconds(max(base, 300.0)))
+
     cluster.outlier_detection.CopyFrom(detection)
     cluster.common_lb_config.healthy_panic_threshold.value = float(wanted.min_health_percent)
 
@@ -119,11 +124,13 @@ def _set_consecutive(
         detection.enforcing_consecutive_5xx.CopyFrom(
             uint32(100 if wanted.consecutive_5xx_errors else 0)
         )
+
     if wanted.consecutive_gateway_errors is not None:
         detection.consecutive_gateway_failure.CopyFrom(uint32(wanted.consecutive_gateway_errors))
         detection.enforcing_consecutive_gateway_failure.CopyFrom(
             uint32(100 if wanted.consecutive_gateway_errors else 0)
         )
+
     if (
         wanted.split_external_local_origin_errors
         and wanted.consecutive_local_origin_failures is not None

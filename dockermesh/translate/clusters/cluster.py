@@ -79,6 +79,7 @@ def service_cluster(
     )
     balance(cluster, policy.load_balancer)
     setting = locality_setting(policy, settings.locality)
+
     if not _discovers(cluster, service, policy):
         endpoints = _named(cluster, service, port, subset)
         # Of one name there is nothing to choose, and Envoy refuses a cluster of that type without
@@ -92,16 +93,20 @@ def service_cluster(
             setting=chosen,
         )
         cluster.load_assignment.CopyFrom(made)
+
     set_connection(cluster, policy.connection_pool, settings.tcp_keepalive)
     set_outlier_detection(cluster, policy.outlier_detection)
+
     if (
         setting is not None
         and setting.distribute
         and cluster.lb_policy != cluster_pb2.Cluster.CLUSTER_PROVIDED
     ):
         cluster.common_lb_config.locality_weighted_lb_config.SetInParent()
+
     is_http2 = _set_protocol(cluster, service, port, policy, settings)
     tls = policy.tls
+
     if tls is not None and client_tls.originates(tls):
         cluster.transport_socket.CopyFrom(
             client_tls.transport_socket(
@@ -113,6 +118,7 @@ def service_cluster(
     ):
         name = subset.name if subset is not None else ""
         mesh_tls.set_client(cluster, service, port, settings, tls=tls, subset=name, http2=is_http2)
+
     if policy.proxy_protocol is not None:
         announce_client(cluster, policy.proxy_protocol)
     if check is not None and cluster.lb_policy != cluster_pb2.Cluster.CLUSTER_PROVIDED:
@@ -133,10 +139,12 @@ def _discovers(cluster: cluster_pb2.Cluster, service: Service, policy: TrafficPo
         cluster.type = cluster_pb2.Cluster.EDS
         cluster.eds_cluster_config.CopyFrom(cluster_pb2.Cluster.EdsClusterConfig(eds_config=ads()))
         return True
+
     kind = _DNS.get(service.resolution)
     if kind is None or is_passthrough(policy) or service.hostname.startswith("*"):
         cluster.type = cluster_pb2.Cluster.ORIGINAL_DST
         cluster.lb_policy = cluster_pb2.Cluster.CLUSTER_PROVIDED
+
         for name in (
             "ring_hash_lb_config",
             "maglev_lb_config",
@@ -144,11 +152,14 @@ def _discovers(cluster: cluster_pb2.Cluster, service: Service, policy: TrafficPo
             "round_robin_lb_config",
         ):
             cluster.ClearField(name)
+
         return True
+
     cluster.type = kind
     cluster.dns_refresh_rate.CopyFrom(seconds(60))
     cluster.respect_dns_ttl = True
     cluster.dns_lookup_family = cluster_pb2.Cluster.V4_PREFERRED
+
     return False
 
 
@@ -198,11 +209,13 @@ def _set_protocol(
         and client_tls.originates(tls)
         and client_tls.takes_server_name_from_request(tls, port)
     )
+
     if takes_name:
         options.upstream_http_protocol_options.auto_sni = True
         options.upstream_http_protocol_options.auto_san_validation = bool(
             tls is not None and client_tls.trusted_roots(tls, verify=settings.verify_certificates)
         )
+
     if policy.tunnel is not None and not port.protocol.is_http:
         options.explicit_http_config.http_protocol_options.SetInParent()
     elif not port.protocol.is_http or http.use_client_protocol:
@@ -216,6 +229,7 @@ def _set_protocol(
         options.explicit_http_config.http_protocol_options.SetInParent()
     else:
         return False
+
     if not common.ListFields():
         options.ClearField("common_http_protocol_options")
     cluster.typed_extension_protocol_options[_OPTIONS_KEY].CopyFrom(pack(options))
@@ -260,6 +274,7 @@ def original_destination(name: str, *, bind_source: bool = False) -> cluster_pb2
         cluster.upstream_bind_config.source_address.CopyFrom(
             address_pb2.SocketAddress(address=INBOUND_SOURCE, port_value=0)
         )
+
     return cluster
 
 
@@ -270,10 +285,12 @@ def inbound_cluster(port: int, *, is_http: bool, is_http2: bool) -> cluster_pb2.
     cluster = original_destination(names.inbound_cluster(port), bind_source=True)
     # The app is beside the proxy: it accepts at once or not at all.
     cluster.connect_timeout.CopyFrom(seconds(1))
+
     if is_http2:
         cluster.typed_extension_protocol_options[_OPTIONS_KEY].CopyFrom(_http2_options())
     elif is_http:
         del cluster.typed_extension_protocol_options[_OPTIONS_KEY]
+
     return cluster
 
 

@@ -50,6 +50,7 @@ def locality_setting(
         return None
     if setting.distribute or policy.outlier_detection is not None:
         return setting
+
     return None
 
 
@@ -73,6 +74,7 @@ def load_assignment(
     assignment = endpoint_pb2.ClusterLoadAssignment(cluster_name=name)
     for group in plan_localities(listed, locality, labels or {}, setting):
         assignment.endpoints.append(_group(group, ignore_health=is_hopeless))
+
     return assignment
 
 

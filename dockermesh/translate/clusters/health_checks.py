@@ -32,6 +32,7 @@ def set_health_check(cluster: Any, wanted: HealthCheck, *, is_http: bool, is_htt
         # meet unknown ones.
         no_traffic_interval=seconds(interval),
     )
+
     if wanted.http is not None:
         made.http_health_check.path = wanted.http.path
         made.http_health_check.host = wanted.http.host
@@ -40,6 +41,7 @@ def set_health_check(cluster: Any, wanted: HealthCheck, *, is_http: bool, is_htt
         made.grpc_health_check.authority = wanted.grpc.authority
     else:
         made.tcp_health_check.SetInParent()
+
     cluster.health_checks.append(made)
     # What the registry has removed is gone, however well it answers.
     cluster.ignore_health_on_host_removal = True

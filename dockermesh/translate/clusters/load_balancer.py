@@ -46,6 +46,7 @@ def balance(cluster: cluster_pb2.Cluster, settings: LoadBalancerSettings | None)
     if settings.consistent_hash is not None:
         _balance_by_hash(cluster, settings.consistent_hash)
         return
+
     if settings.simple is not None:
         cluster.lb_policy = _SIMPLE.get(settings.simple, cluster_pb2.Cluster.LEAST_REQUEST)
     if settings.warmup is not None:
@@ -58,6 +59,7 @@ def _balance_by_hash(cluster: cluster_pb2.Cluster, settings: ConsistentHashLB) -
         if settings.maglev.table_size:
             cluster.maglev_lb_config.table_size.CopyFrom(uint64(settings.maglev.table_size))
         return
+
     cluster.lb_policy = cluster_pb2.Cluster.RING_HASH
     wanted = (
         settings.ring_hash.minimum_ring_size if settings.ring_hash is not None else 0
@@ -75,12 +77,14 @@ def _warm_up(cluster: cluster_pb2.Cluster, warmup: WarmupConfiguration) -> None:
             value=_WARMUP_PERCENT if warmup.minimum_percent is None else warmup.minimum_percent
         ),
     )
+
     if warmup.aggression is not None:
         slow.aggression.CopyFrom(
             base_pb2.RuntimeDouble(
                 default_value=warmup.aggression, runtime_key="dockermesh.warmup.aggression"
             )
         )
+
     if cluster.lb_policy == cluster_pb2.Cluster.ROUND_ROBIN:
         cluster.round_robin_lb_config.slow_start_config.CopyFrom(slow)
     elif cluster.lb_policy == cluster_pb2.Cluster.LEAST_REQUEST:
@@ -95,6 +99,7 @@ def hash_policy(
         return []
     if settings.http_header_name:
         return [_Hash(header=_Hash.Header(header_name=settings.http_header_name))]
+
     if settings.http_cookie is not None:
         wanted = settings.http_cookie
         cookie = _Hash.Cookie(name=wanted.name, path=wanted.path)
@@ -103,10 +108,12 @@ def hash_policy(
         for attribute in wanted.attributes:
             cookie.attributes.add(name=attribute.name, value=attribute.value)
         return [_Hash(cookie=cookie)]
+
     if settings.http_query_parameter_name:
         return [
             _Hash(query_parameter=_Hash.QueryParameter(name=settings.http_query_parameter_name))
         ]
+
     if settings.use_source_ip:
         return [_Hash(connection_properties=_Hash.ConnectionProperties(source_ip=True))]
     return []

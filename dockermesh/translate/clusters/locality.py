@@ -38,6 +38,7 @@ def plan_localities(
     plain = [LocalityPlan(name, tuple(groups[name])) for name in sorted(groups)]
     if setting is None:
         return plain
+
     rule = next((d for d in setting.distribute if locality and covers(d.source, locality)), None)
     if rule is not None:
         return _distributed(plain, rule)
@@ -47,6 +48,7 @@ def plan_localities(
         return _by_labels(plain, labels, setting.failover_priority, locality)
     if not locality:
         return plain
+
     return _by_distance(plain, locality, {f.source: f.to for f in setting.failover})
 
 
@@ -65,15 +67,18 @@ def _distributed(groups: list[LocalityPlan], rule: LocalityDistribute) -> list[L
     """Each target's share goes to the localities that it covers; all others get nothing."""
     planned: list[LocalityPlan] = []
     taken: set[str] = set()
+
     for target, share in sorted(rule.to.items(), key=lambda item: -len(item[0])):
         covered = [g for g in groups if g.locality not in taken and covers(target, g.locality)]
         total = sum(e.weight for g in covered for e in g.members) or 1
+
         for group in covered:
             taken.add(group.locality)
             part = sum(e.weight for e in group.members) / total
             planned.append(
                 LocalityPlan(group.locality, group.members, weight=max(1, round(share * part)))
             )
+
     return sorted(planned, key=lambda g: g.locality)
 
 
@@ -103,11 +108,13 @@ def _by_labels(
     )
     mine = {**parts, **own}
     split: dict[tuple[int, str], list[Endpoint]] = {}
+
     for group in groups:
         for endpoint in group.members:
             theirs = dict(zip(_LOCALITY_LABELS, (*group.locality.split("/"), "", ""), strict=False))
             missed = _first_difference(order, mine, {**theirs, **endpoint.labels})
             split.setdefault((missed, group.locality), []).append(endpoint)
+
     made = [LocalityPlan(name, tuple(members)) for (_, name), members in sorted(split.items())]
     return _compact(made, [rank for rank, _ in sorted(split)])
 

@@ -65,16 +65,20 @@ def connection_manager(
         manager.path_with_escaped_slashes_action = (
             hcm_pb2.HttpConnectionManager.UNESCAPE_AND_FORWARD
         )
+
     if is_edge:
         manager.server_name = "dockermesh"
         tell_client(manager, hcm_pb2.HttpConnectionManager.SANITIZE_SET)
+
     if is_inbound:
         tell_client(manager, hcm_pb2.HttpConnectionManager.APPEND_FORWARD)
         manager.local_reply_config.CopyFrom(_mark_unreached())
+
     if route_config is not None:
         manager.route_config.CopyFrom(route_config)
     else:
         manager.rds.CopyFrom(hcm_pb2.Rds(config_source=ads(), route_config_name=rds))
+
     return manager
 
 
@@ -127,6 +131,7 @@ def _offered_protocol() -> any_pb2.Any:
         *REQUEST_PROTOCOL
     )
     value.format_string.omit_empty_values = True
+
     return pack(set_filter_state_pb2.Config(on_request_headers=[value]))
 
 

@@ -65,10 +65,12 @@ def violation(message: Any) -> str:
     special, checks, shapes = _plan(message.DESCRIPTOR)
     if special is not None:
         return special(message)
+
     for name, check in checks:
         found = check(message)
         if found:
             return f"{name}: {found}"
+
     for field, value in message.ListFields():
         shape = shapes.get(field.name)
         if shape is not None:
@@ -76,6 +78,7 @@ def violation(message: Any) -> str:
                 found = _known(part)
                 if found:
                     return f"{field.name}{key}.{found}"
+
     return ""
 
 
@@ -86,12 +89,15 @@ def _known(part: Any) -> str:
     body = part.SerializeToString()
     if len(body) > _LARGEST_KNOWN:
         return violation(part)
+
     key = (part.DESCRIPTOR.full_name, body)
     found = _KNOWN.get(key)
+
     if found is None:
         if len(_KNOWN) >= _MOST_KNOWN:
             _KNOWN.clear()
         found = _KNOWN[key] = violation(part)
+
     return found
 
 
@@ -149,10 +155,12 @@ def _policy_template(permission: Any) -> str:
     template = uri_template_match_pb2.UriTemplateMatchConfig()
     if permission.WhichOneof("rule") != "uri_template" or not packed.Is(template.DESCRIPTOR):
         return ""
+
     try:
         template.ParseFromString(packed.value)
     except DecodeError:
         return "cannot be decoded"
+
     return check_template(template.path_template)
 
 
@@ -171,6 +179,7 @@ def _plan(
         return _structured, (), {}
     if descriptor.full_name == "envoy.type.matcher.v3.RegexMatcher":
         return _regex, (), {}
+
     shapes = {f.name: shape for f in descriptor.fields if (shape := _shape(f)) is not None}
     return None, _checks(descriptor), shapes
 
@@ -185,6 +194,7 @@ def _shape(field: Any) -> _Shape | None:
         if field.message_type.fields_by_name["value"].message_type is None:
             return None
         return lambda value: [(f"[{key}]", value[key]) for key in value]
+
     if field.is_repeated:
         return lambda value: [(f"[{index}]", part) for index, part in enumerate(value)]
     return lambda value: (("", value),)
@@ -195,6 +205,7 @@ def _checks(descriptor: Any) -> tuple[tuple[str, _Check], ...]:
     options = descriptor.GetOptions()
     if options.Extensions[validate_pb2.disabled] or options.Extensions[validate_pb2.ignored]:
         return ()
+
     made: list[tuple[str, _Check]] = [
         (group.name, _choice(group.name))
         for group in descriptor.oneofs
@@ -202,11 +213,13 @@ def _checks(descriptor: Any) -> tuple[tuple[str, _Check], ...]:
     ]
     if descriptor.full_name == "envoy.config.rbac.v3.Permission":
         made.append(("uri_template", _policy_template))
+
     for field in descriptor.fields:
         if field.GetOptions().HasExtension(validate_pb2.rules):
             made.append(
                 (field.name, _field(field, field.GetOptions().Extensions[validate_pb2.rules]))
             )
+
     return tuple(made)
 
 
@@ -276,7 +289,9 @@ def _range(
                 and not number
             ):
                 return ""
+
             return f"must {held[1]} {as_number(bound):g}"
+
     return _membership(rules, number, [as_number(one) for one in getattr(rules, "in")])
 
 
@@ -292,10 +307,12 @@ def _text(_field: Any, rules: Any, value: str) -> str:
     size, octets = len(value), len(value.encode("utf-8", "surrogatepass"))
     if size < rules.min_len or octets < rules.min_bytes:
         return f"must have at least {rules.min_len or rules.min_bytes} characters"
+
     if (rules.HasField("max_len") and size > rules.max_len) or (
         rules.HasField("max_bytes") and octets > rules.max_bytes
     ):
         return f"must have at most {rules.max_len or rules.max_bytes} characters"
+
     if rules.HasField("const") and value != rules.const:
         return f"must be {rules.const!r}"
     if (
@@ -307,6 +324,7 @@ def _text(_field: Any, rules: Any, value: str) -> str:
             f"must begin with {rules.prefix!r}, contain {rules.contains!r} and end with"
             f" {rules.suffix!r}"
         )
+
     if rules.pattern and re.search(rules.pattern, value) is None:
         return f"must match {rules.pattern}"
     return _membership(rules, value, list(getattr(rules, "in"))) or _well_known(rules, value)
@@ -320,7 +338,9 @@ def _well_known(rules: Any, value: str) -> str:
             pattern.search(value) or (pattern is _CONTROL and not _HEADER_NAME.fullmatch(value))
         ):
             return "is no name of a header"
+
         return "is no value of a header" if pattern.search(value) else ""
+
     if kind in {"ip", "ipv4", "ipv6"} and not _is_ip(value):
         return "is no IP address"
     if kind == "hostname" and not _HOSTNAME.fullmatch(value):
@@ -378,11 +398,13 @@ def _repeated(field: Any, rules: Any, values: Any) -> str:
             f"must have {rules.min_items} to {rules.max_items or 'any number of'} entries, not"
             f" {len(values)}"
         )
+
     if rules.unique and len({_frozen(value) for value in values}) != len(values):
         return "must not have an entry twice"
     kind = rules.items.WhichOneof("type")
     if kind is None:
         return ""
+
     found = (_value_of_item(field, kind, getattr(rules.items, kind), value) for value in values)
     return next((text for text in found if text), "")
 

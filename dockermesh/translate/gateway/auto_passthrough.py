@@ -37,6 +37,7 @@ def passed_services(where: Destinations, bound: BoundServer) -> Iterator[Any]:
         rule = where.index.merged(
             where.index.rules_of(hostname, service.namespace, where.scope, service.shared)
         )
+
         for port in ports_of(service):
             for subset in (None, *rule.subsets):
                 policy = replace(
@@ -66,10 +67,12 @@ def _unopened(cluster: Any, hostname: str, port: int, subset: str) -> Any:
     cluster.name = names.sni_cluster(hostname, port, subset)
     if cluster.HasField("load_assignment"):
         cluster.load_assignment.cluster_name = cluster.name
+
     for name in (
         "transport_socket",
         "transport_socket_matches",
         "typed_extension_protocol_options",
     ):
         cluster.ClearField(name)
+
     return cluster

@@ -48,10 +48,12 @@ def distrust(manager: hcm_pb2.HttpConnectionManager, topology: GatewayTopology) 
     underscores = protocol_pb2.HttpProtocolOptions.HeadersWithUnderscoresAction.DROP_HEADER
     manager.common_http_protocol_options.headers_with_underscores_action = underscores
     invented = [string_pb2.StringMatcher(prefix="x-envoy-", ignore_case=True)]
+
     if not topology.num_trusted_proxies:
         invented.extend(
             string_pb2.StringMatcher(exact=name, ignore_case=True) for name in _CLIENT_ADDRESS
         )
+
     cleaned = header_mutation_pb2.HeaderMutation(
         mutations=[_removal(matcher) for matcher in invented]
     )

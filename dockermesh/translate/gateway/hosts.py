@@ -81,11 +81,13 @@ def bound_hosts(resource: Resource[VirtualService], servers: Iterable[BoundServe
     spec = resource.spec
     named = {qualified_gateway(g, resource.namespace) for g in spec.gateways}
     hosts: dict[str, None] = {}
+
     for bound in servers:
         if bound.name not in named or not is_exported(
             spec.export_to, resource.namespace, bound.gateway.namespace
         ):
             continue
+
         for server_host in bound.server.hosts:
             scope, _, pattern = server_host.rpartition("/")
             if scope == "." and bound.gateway.namespace != resource.namespace:
@@ -94,6 +96,7 @@ def bound_hosts(resource: Resource[VirtualService], servers: Iterable[BoundServe
                 continue
             narrow = (intersect(host.lower(), pattern.lower()) for host in spec.hosts)
             hosts.update((host, None) for host in narrow if host is not None)
+
     return list(hosts)
 
 

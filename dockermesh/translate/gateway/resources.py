@@ -95,11 +95,13 @@ def gateway_resources(
             if server.port is not None:
                 port = targets.get(server.port.number, server.port.number)
                 places[_address(server.bind), port].append(BoundServer(server, resource))
+
     security = security_filters(policies, where.mesh.settings, is_gateway=True)
     builder = _Builder(where, GatewayResources(), security)
     for (address, port), servers in sorted(places.items()):
         with builder.isolated(*(bound.gateway for bound in servers)):
             builder.add(address, port, servers)
+
     return builder.result
 
 
@@ -145,6 +147,7 @@ class _Builder:
         """Open an address and port for these servers, oldest first."""
         first = servers[0]
         fitting = []
+
         for bound in servers:
             if _stand_together(first, bound):
                 fitting.append(bound)
@@ -152,12 +155,14 @@ class _Builder:
                 self._conflict(
                     bound.gateway, f"{bound.title}: {first.title} has the port, of", first.gateway
                 )
+
         if first.is_plain_http:
             chains = [self._http(port, names.gateway_route(port), fitting)]
         elif first.is_tls:
             chains = self._tls(port, fitting)
         else:
             chains = self._tcp(first)
+
         if not chains:
             return
         listener = listener_pb2.Listener(
@@ -166,10 +171,12 @@ class _Builder:
             traffic_direction="OUTBOUND",
             filter_chains=chains,
         )
+
         if first.is_tls:
             listener.listener_filters.append(TLS_INSPECTOR)
             sniff(listener)
             listener.continue_on_listener_filters_timeout = False
+
         self.result.listeners.append(sound(listener))
 
     # HTTP
@@ -199,19 +206,23 @@ class _Builder:
         rules = (
             (r, bound_hosts(r, servers)) for r in self.where.index.virtual_services if r.spec.http
         )
+
         # Those that were generated come last: they have the hosts that are left.
         for resource, bound in sorted(rules, key=lambda rule: rule[0].is_generated):
             hosts = [host for host in bound if not (resource.is_generated and host in by_host)]
             if not hosts:
                 continue
+
             with self.isolated(resource):
                 routes = [sound(route) for route in http_routes(resource, self._context(servers))]
                 for host in hosts:
                     by_host.setdefault(host, []).extend(routes)
+
         secured = {h for s in servers if s.is_plain_http and _redirects(s) for h in s.hosts}
         for host in secured:
             by_host.setdefault(host, [])
         table = table_frame(name)
+
         for host, routes in sorted(by_host.items()):
             # Routes of several VirtualServices follow each other; what matches everything goes
             # last.
@@ -221,6 +232,7 @@ class _Builder:
             if any(intersect(host, pattern) == host for pattern in secured):
                 made.require_tls = _VirtualHost.ALL
             table.virtual_hosts.append(made)
+
         return table
 
     def _context(self, servers: list[BoundServer]) -> RouteContext:
@@ -234,6 +246,7 @@ class _Builder:
     ) -> list[listener_components_pb2.FilterChain]:
         chains: list[listener_components_pb2.FilterChain] = []
         taken: dict[str, Resource[Any]] = {}
+
         for bound in servers:
             with self.isolated(bound.gateway):
                 made = (
@@ -242,6 +255,7 @@ class _Builder:
                     else self._passed(port, bound, taken)
                 )
                 chains.extend(sound(chain) for chain in made)
+
         return chains
 
     def _terminated(
@@ -254,6 +268,7 @@ class _Builder:
         socket = server_tls.transport_socket(tls, is_http=is_http) if tls is not None else None
         if tls is None or socket is None or not fresh:
             return []
+
         match = _server_names(fresh)
         if is_http and bound.server.port is not None:
             gateway = bound.gateway
@@ -264,9 +279,11 @@ class _Builder:
             if targets is None:
                 return []
             chain = filter_chain(*self.security.network, targets, **match)
+
         taken.update(dict.fromkeys(fresh, bound.gateway))
         chain.transport_socket.CopyFrom(socket)
         self.result.secrets.extend(server_tls.secret_names(tls))
+
         return [chain]
 
     def _passed(self, port: int, bound: BoundServer, taken: dict[str, Resource[Any]]) -> list[Any]:
@@ -275,10 +292,12 @@ class _Builder:
             return self._passed_by_name(bound, taken)
         chains = []
         context = self._context([bound])
+
         for resource in self.where.index.virtual_services:
             hosts = bound_hosts(resource, [bound])
             if not hosts:
                 continue
+
             with self.isolated(resource):
                 for name, route in _named_routes(resource, hosts, context):
                     if name in taken:
@@ -286,22 +305,26 @@ class _Builder:
                             resource, f"server name {name} on port {port} is routed by", taken[name]
                         )
                         continue
+
                     target = self._proxy(resource, route, bound.number)
                     chains.append(
                         sound(filter_chain(*self.security.network, target, **_server_names([name])))
                     )
                     taken[name] = resource
+
         for _, target in self._tcp_rules(bound) if not chains else ():
             fresh = self._fresh(bound, taken)
             if fresh:
                 taken.update(dict.fromkeys(fresh, bound.gateway))
                 chains.append(filter_chain(*self.security.network, target, **_server_names(fresh)))
+
         return chains
 
     def _passed_by_name(self, bound: BoundServer, taken: dict[str, Resource[Any]]) -> list[Any]:
         """A chain and a cluster for every service that may be called through the gateway."""
         chains = []
         known = {cluster.name for cluster in self.result.clusters}
+
         for cluster in passed_services(self.where, bound):
             if cluster.name not in known:
                 self.result.clusters.append(sound(cluster))
@@ -314,6 +337,7 @@ class _Builder:
                         target, server_names=[cluster.name], application_protocols=protocols
                     )
                 )
+
         return chains
 
     # TCP

@@ -55,6 +55,7 @@ def attest(
     """
     accounts = before.accounts if workloads is before.workloads else _accounts(workloads.values())
     found: dict[str, tuple[Service, Service]] = {}
+
     for host, given in services.items():
         own = (
             accounts.get(_key(given.name, given.project), ())
@@ -62,6 +63,7 @@ def attest(
             else None
         )
         known = before.found.get(host)
+
         if known is not None and known[0] is given and policies is before.policies:
             is_same = own is None or own == known[1].accounts
             if is_same and (
@@ -69,8 +71,10 @@ def attest(
             ):
                 found[host] = known
                 continue
+
         made = _attested(given, workloads, policies, own)
         found[host] = (given, known[1] if known is not None and known[1] == made else made)
+
     return Attestation(workloads, policies, accounts, found)
 
 
@@ -87,10 +91,12 @@ def _accounts(workloads: Iterable[Workload]) -> dict[str, tuple[Account, ...]]:
     everybody: dict[str, set[Account]] = defaultdict(set)
     joined_by_name: dict[str, set[Account]] = defaultdict(set)
     of_projects: dict[tuple[str, str], set[Account]] = defaultdict(set)
+
     for workload in workloads:
         identity = workload.identity("")
         account = (identity.namespace, identity.service_account)
         project, compose = compose_names(workload.name)
+
         for served in workload.ports:
             for name in {compose, served.service}:
                 everybody[name].add(account)
@@ -98,6 +104,7 @@ def _accounts(workloads: Iterable[Workload]) -> dict[str, tuple[Account, ...]]:
                     of_projects[name, project].add(account)
                 else:
                     joined_by_name[name].add(account)
+
     found = {name: tuple(sorted(accounts)) for name, accounts in everybody.items()}
     own = {_key(n, p): tuple(sorted(a | joined_by_name[n])) for (n, p), a in of_projects.items()}
     return found | own
@@ -116,15 +123,18 @@ def _attested(
 ) -> Service:
     marks = [not why_plaintext(e, service, workloads, policies) for e in service.endpoints]
     endpoints = _labelled(service.endpoints, workloads)
+
     if any(marks):
         pairs = zip(endpoints, marks, strict=True)
         endpoints = tuple(
             replace(e, takes_mtls=True) if takes_mtls else e for e, takes_mtls in pairs
         )
+
     if accounts is None:
         accounts = tuple(
             sorted({(e.namespace, e.service_account) for e in endpoints if e.service_account})
         )
+
     # Where there are records, the service stays meshed while its endpoints come and go, and so its
     # clusters stay.
     is_meshed = any(marks) or (bool(accounts) and not service.is_declared)
@@ -167,6 +177,7 @@ def why_plaintext(
         namespace, labels = workload.namespace, workload.labels
     elif not service.is_declared or TLS_MODE_LABEL not in labels:
         return "it has no proxy"
+
     if labels.get(TLS_MODE_LABEL, "istio") != "istio":
         return f"its label {TLS_MODE_LABEL} says so"
     if policies.modes(namespace, labels).of(endpoint.port) is MutualTlsMode.DISABLE:

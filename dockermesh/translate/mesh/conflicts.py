@@ -53,6 +53,7 @@ def faults_of_config(index: ConfigIndex) -> Mapping[str, tuple[Fault, ...]]:
         *_providers(index),
     ):
         found[fault.resource].append(fault)
+
     return {resource: tuple(faults) for resource, faults in found.items()}
 
 
@@ -62,15 +63,18 @@ def _mesh_hosts(index: ConfigIndex) -> Iterator[Fault]:
     """
     holders: dict[str, list[Resource[VirtualService]]] = defaultdict(list)
     default = index.settings.virtual_service_export_to
+
     for resource in index.virtual_services:
         spec = resource.spec
         if spec.gateways and MESH_GATEWAY not in spec.gateways:
             continue
+
         for position, written in enumerate(spec.hosts):
             host = resolve_host(index.names, written, resource.namespace)
             older = next(
                 (o for o in holders[host] if _are_seen_together(o, resource, default)), None
             )
+
             if older is not None and older is not resource:
                 yield Fault(
                     str(resource),
@@ -78,6 +82,7 @@ def _mesh_hosts(index: ConfigIndex) -> Iterator[Fault]:
                     f"spec.hosts[{position}]: sidecars route {written} as {older} says, which is"
                     " older",
                 )
+
             holders[host].append(resource)
 
 
@@ -109,6 +114,7 @@ def _delegates(index: ConfigIndex) -> Iterator[Fault]:
             key = (rule.delegate.namespace or resource.namespace, rule.delegate.name)
             found = by_name.get(key)
             name = "VirtualService {}/{}".format(*key)
+
             if not resource.spec.hosts:
                 why = "a delegate cannot delegate further; the rule has no effect"
             elif found is None:
@@ -122,6 +128,7 @@ def _delegates(index: ConfigIndex) -> Iterator[Fault]:
                 )
             else:
                 continue
+
             yield Fault(str(resource), Reason.REFERENCE_NOT_FOUND, f"{where}: {why}")
 
 
@@ -134,6 +141,7 @@ def _destination_rules(index: ConfigIndex) -> Iterator[Fault]:
         selector = spec.workload_selector
         labels = as_labels(selector.match_labels) if selector is not None else ()
         groups[resource.namespace, host, labels, tuple(sorted(spec.export_to))].append(resource)
+
     for rules in groups.values():
         if len(rules) > 1:
             yield from _merged(rules)
@@ -142,6 +150,7 @@ def _destination_rules(index: ConfigIndex) -> Iterator[Fault]:
 def _merged(rules: Iterable[Resource[DestinationRule]]) -> Iterator[Fault]:
     policy: Resource[DestinationRule] | None = None
     subsets: dict[str, Resource[DestinationRule]] = {}
+
     for resource in rules:
         spec = resource.spec
         if spec.traffic_policy is not None and policy is not None:
@@ -149,6 +158,7 @@ def _merged(rules: Iterable[Resource[DestinationRule]]) -> Iterator[Fault]:
             yield Fault(str(resource), Reason.CONFLICTED, text)
         elif spec.traffic_policy is not None:
             policy = resource
+
         for position, subset in enumerate(spec.subsets):
             older = subsets.setdefault(subset.name, resource)
             if older is not resource:
@@ -167,6 +177,7 @@ def _same_scope(index: ConfigIndex) -> Iterator[Fault]:
         *index.config.sidecars,
         *index.config.peer_authentications,
     )
+
     for resource in listed:
         older = owners.setdefault(
             (resource.kind, resource.namespace, _selected(resource.spec)), resource
@@ -197,8 +208,10 @@ def _settings(index: ConfigIndex) -> Iterator[Fault]:
             )
             yield Fault(str(resource), Reason.CONFLICTED, text)
             continue
+
         for field in without_effect(resource.spec):
             yield Fault(str(resource), Reason.NOT_TRANSLATED, f"spec.{field}: has no effect yet")
+
     for resource in index.config.others:
         yield Fault(
             str(resource),

@@ -45,14 +45,17 @@ class Delegation:
         by_name = {(r.namespace, r.name): r for r in listed}
         known: dict[Key, _Cached] = {}
         resolved = []
+
         for root in listed:
             if not root.spec.hosts:
                 continue
             delegates = tuple(by_name[key] for key in _delegates(root) if key in by_name)
+
             if any(rule.delegate is not None for rule in root.spec.http):
                 inputs = (root, *delegates)
                 old = self._known.get((root.namespace, root.name))
                 is_same = old is not None and len(old[0]) == len(inputs)
+
                 if (
                     old is None
                     or not is_same
@@ -62,10 +65,12 @@ class Delegation:
                         inputs,
                         replace(root, spec=replace(root.spec, http=_rules(root, by_name))),
                     )
+
                 known[root.namespace, root.name] = old
                 resolved.append(old[1])
             else:
                 resolved.append(root)
+
         self._known = known
         return tuple(resolved)
 
@@ -83,6 +88,7 @@ def _rules(
         if rule.delegate is None:
             rules.append(rule)
             continue
+
         found = by_name.get((rule.delegate.namespace or root.namespace, rule.delegate.name))
         # Without its delegate a rule decides nothing: requests go on to the next one, as in Istio.
         if found is None or found.spec.hosts:
@@ -91,6 +97,7 @@ def _rules(
             continue
         merged = (_merge(rule, own) for own in found.spec.http if own.delegate is None)
         rules.extend(r for r in merged if r is not None)
+
     return tuple(rules)
 
 
@@ -102,6 +109,7 @@ def _merge(root: HTTPRoute, delegate: HTTPRoute) -> HTTPRoute | None:
         matches = tuple(m for m in pairs if m is not None)
         if not matches:
             return None
+
     taken = {
         name: value
         for name in _INHERITED
@@ -116,6 +124,7 @@ def merge_matches(root: HTTPMatchRequest, delegate: HTTPMatchRequest) -> HTTPMat
     uri = _uri(root.uri, delegate.uri)
     if uri is False:
         return None
+
     changes: dict[str, Any] = {
         "uri": uri,
         "name": "-".join(n for n in (root.name, delegate.name) if n),
@@ -133,11 +142,13 @@ def merge_matches(root: HTTPMatchRequest, delegate: HTTPMatchRequest) -> HTTPMat
         if one and other and one != other:
             return None
         changes[name] = one or other
+
     for name in ("headers", "without_headers", "query_params", "source_labels"):
         one, other = getattr(root, name), getattr(delegate, name)
         if any(key in other and other[key] != value for key, value in one.items()):
             return None
         changes[name] = {**one, **other}
+
     return replace(
         delegate, ignore_uri_case=root.ignore_uri_case or delegate.ignore_uri_case, **changes
     )

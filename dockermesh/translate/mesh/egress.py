@@ -41,6 +41,7 @@ def egress_service(
     ]
     if not running:
         return {}
+
     ports = dict(_USUAL_PORTS)
     for resource in gateways:
         if any(selects(resource.spec.selector, workload.labels) for workload in running):
@@ -49,6 +50,7 @@ def egress_service(
                     ports.setdefault(
                         server.port.number, parse_protocol(server.port.protocol) or Protocol.TCP
                     )
+
     host = f"{_NAME}.{domain}"
     made = Service(
         name=_NAME,
@@ -60,6 +62,7 @@ def egress_service(
         namespace=SYSTEM_NAMESPACE,
     )
     old = before.get(host)
+
     return {host: old if old is not None and old == made else made}
 
 

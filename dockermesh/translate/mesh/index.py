@@ -49,6 +49,7 @@ class ConfigIndex:
         for rule in mesh.config.destination_rules:
             host = resolve_host(self.names, rule.spec.host, rule.namespace)
             self._rules.setdefault(rule.namespace, defaultdict(list))[host].append(rule)
+
         self._patterns = {
             ns: [h for h in hosts if h.startswith("*")] for ns, hosts in self._rules.items()
         }
@@ -93,6 +94,7 @@ class ConfigIndex:
                     return resource
             elif resource.namespace == self.settings.root_namespace and selector is None:
                 root = root or resource
+
         return default or root
 
     def rules_of(self, host: str, owner: str, scope: Scope, shared: str = "") -> Rules:
@@ -105,10 +107,12 @@ class ConfigIndex:
             hosts = self._rules.get(namespace)
             if hosts is None:
                 continue
+
             for candidate in self._candidates(namespace, host, shared):
                 found = tuple(r for r in hosts[candidate] if self._applies(r, scope))
                 if found:
                     return found
+
         return ()
 
     def _candidates(self, namespace: str, host: str, shared: str) -> list[str]:
@@ -150,6 +154,7 @@ class ConfigIndex:
             hosts = [resolve_host(self.names, host, resource.namespace) for host in spec.hosts]
             if scope.imports(resource.namespace, [*hosts, *spec.hosts]):
                 seen.append((resource, hosts))
+
         return MeshRules(seen)
 
 
@@ -195,6 +200,7 @@ class MeshRules:
             for destination in (*(t.destination for t in routes), *mirrors):
                 if destination is not None:
                     found.add(resolve_host(names, destination.host, resource.namespace))
+
         return found
 
     def of(self, service: Service) -> Resource[VirtualService] | None:
@@ -220,6 +226,7 @@ class MeshRules:
             else set()
         )
         found, taken = [], set(mesh.owners)
+
         for host, rule in self._by_host.items():
             if host in services or host in used:
                 continue
@@ -228,6 +235,7 @@ class MeshRules:
             taken.update(free)
             if free:
                 found.append(UnknownHost(host, free, rule))
+
         return found
 
 
@@ -247,9 +255,11 @@ def _selectors(config: IstioConfig) -> list[Labels]:
             m for rules in (spec.http, spec.tls, spec.tcp) for rule in rules for m in rule.match
         ]
         found.update((as_labels(m.source_labels), None) for m in matches if m.source_labels)
+
     for rule in config.destination_rules:
         if rule.spec.workload_selector is not None:
             found[as_labels(rule.spec.workload_selector.match_labels)] = None
+
     return list(found)
 
 
@@ -266,10 +276,12 @@ def _namespaces(mesh: MeshState) -> frozenset[str]:
     for group in listed[:3]:
         for resource in group:
             found.update(resource.spec.export_to)
+
     for resource in config.virtual_services:
         spec = resource.spec
         for rules in (spec.http, spec.tls, spec.tcp):
             found.update(m.source_namespace for rule in rules for m in rule.match)
+
     for setting in (mesh.settings.service_export_to, mesh.settings.destination_rule_export_to):
         found.update(setting)
     return frozenset(found)

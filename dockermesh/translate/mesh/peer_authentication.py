@@ -48,18 +48,21 @@ class PeerPolicies:
         self._namespaces: dict[str, MutualTlsMode] = {}
         self._selecting: dict[str, list[PeerAuthentication]] = {}
         seen = set()
+
         for resource in resources:
             spec, namespace = resource.spec, resource.namespace
             if spec.selector is not None and spec.selector.match_labels:
                 if namespace != root_namespace:
                     self._selecting.setdefault(namespace, []).append(spec)
                 continue
+
             if namespace in seen:
                 continue
             seen.add(namespace)
             mode = _mode(spec.mtls)
             if mode is None:
                 continue
+
             if namespace == root_namespace:
                 self._default = mode
             else:
@@ -76,6 +79,7 @@ class PeerPolicies:
                     for port, mtls in (spec.port_level_mtls or {}).items()
                 }
                 return PortModes(default, tuple(sorted(ports.items())))
+
         return PortModes(default)
 
 

@@ -37,12 +37,14 @@ def namesakes(workloads: Iterable[Workload]) -> Namesakes:
         project, service = compose_names(workload.name)
         if project != JOINED:
             by_service[service].setdefault(project, []).append(workload)
+
     found: dict[str, dict[str, Own]] = defaultdict(lambda: defaultdict(Own))
     for service, projects in by_service.items():
         # Nearly always there is one.
         if len(projects) > 1:
             for project, members in projects.items():
                 _collect(found, service, project, members)
+
     return {name: projects for name, projects in found.items() if len(projects) > 1}
 
 
@@ -84,6 +86,7 @@ def _own(shared: Service, project: str, own: Own, hostname: str) -> Service:
         made = (standing_in(workload, served.port) for workload, served in own.served)
         by_kind = {(e.service_port, e.service_account): e for e in made}
         endpoints = tuple(by_kind[kind] for kind in sorted(by_kind))
+
     known = {port.number: port.protocol for port in shared.ports}
     numbers = known.keys() & (own.ports.keys() | {e.service_port or e.port for e in endpoints})
     protocols = {
@@ -91,6 +94,7 @@ def _own(shared: Service, project: str, own: Own, hostname: str) -> Service:
         for n in numbers
     }
     namespaces = {workload.namespace for workload, _ in own.served}
+
     return replace(
         shared,
         hostname=hostname,

@@ -38,6 +38,7 @@ def entry_services(
         for endpoint in _endpoints(resource, port, entries, workloads)
         if resolution is not Resolution.STATIC or _is_static(endpoint.address)
     )
+
     return tuple(
         Service(
             name=host.split(".")[0],
@@ -124,12 +125,14 @@ def _endpoints(
         yield _endpoint(entry, port, namespace, entry.address or spec.hosts[0])
     if spec.workload_selector is None:
         return
+
     wanted = spec.workload_selector.labels
     for selected in entries:
         if selected.namespace == namespace and selects(
             wanted, {**selected.labels, **selected.spec.labels}
         ):
             yield _endpoint(selected.spec, port, namespace, selected.spec.address)
+
     for workload in workloads:
         if (
             workload.namespace == namespace

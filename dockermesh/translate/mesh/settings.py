@@ -82,10 +82,12 @@ def with_mesh_config(settings: MeshSettings, config: MeshConfig) -> MeshSettings
         "extension_providers": config.extension_providers,
     }
     changes = {name: value for name, value in changes.items() if value}
+
     if config.outbound_traffic_policy is not None:
         changes["allow_any"] = (
             config.outbound_traffic_policy.mode is not OutboundPolicyMode.REGISTRY_ONLY
         )
+
     if config.default_config is not None and config.default_config.gateway_topology is not None:
         changes["gateway_topology"] = config.default_config.gateway_topology
     if config.connect_timeout is not None:
@@ -100,11 +102,13 @@ def with_mesh_config(settings: MeshSettings, config: MeshConfig) -> MeshSettings
         changes["auto_mtls"] = config.enable_auto_mtls
     if config.mesh_mtls is not None:
         changes["minimum_tls"] = config.mesh_mtls.min_protocol_version
+
     if config.path_normalization is not None:
         wanted = config.path_normalization.normalization
         changes["normalization"] = (
             NormalizationType.BASE if wanted is NormalizationType.DEFAULT else wanted
         )
+
     return replace(settings, **changes)
 
 

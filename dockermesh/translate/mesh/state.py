@@ -113,6 +113,7 @@ def build_mesh(
     if _addressing(services) != _addressing(before.services):
         vips, names, owners = _vips(services), _names(services), _owners(services)
         own_names = _own_names(services, names)
+
     return MeshState(
         services=services,
         names=names,
@@ -150,14 +151,17 @@ def _declared(catalog: Catalog, config: IstioConfig, before: MeshState) -> Mappi
     has_selector = any(r.spec.workload_selector is not None for r in config.service_entries)
     if config is before.config and not (has_selector and catalog.workloads is not before.workloads):
         return before.declared
+
     workloads = (
         [catalog.workloads[name] for name in sorted(catalog.workloads)] if has_selector else []
     )
     made: dict[str, Service] = {}
+
     for resource in config.service_entries:
         for service in entry_services(resource, config.workload_entries, workloads):
             known = made.get(service.hostname)
             made[service.hostname] = service if known is None else merge_services(known, service)
+
     return {
         host: old if (old := before.declared.get(host)) is not None and old == service else service
         for host, service in made.items()
@@ -215,6 +219,7 @@ def host_names(service: Service) -> list[str]:
             [f"{known[0]}.{known[1]}.svc", ".".join(known), known[0]] if known is not None else []
         )
         return [service.hostname, *forms]
+
     listed = [
         service.hostname,
         *([service.shared] if service.shared else []),
@@ -255,6 +260,7 @@ def _own_names(
             for name in host_names(services[host])
             if names.get(name, host) in {shared, host}
         }
+
     return found
 
 
@@ -270,24 +276,29 @@ def _with_workloads(
     services = dict(catalog.services)
     missing: dict[str, dict[tuple[int, str], Endpoint]] = defaultdict(dict)
     protocols: dict[tuple[str, int], Protocol] = {}
+
     for workload in catalog.workloads.values():
         for served in workload.ports:
             for name in {served.service, workload.compose_service}:
                 host = f"{name}.{domain}".lower()
                 known = services.get(host)
+
                 if known is None or not known.endpoints:
                     protocols[host, served.port] = parse_protocol(served.protocol) or Protocol.AUTO
                     endpoint = standing_in(workload, served.port)
                     missing[host][served.port, endpoint.service_account] = endpoint
+
     for host, endpoints in missing.items():
         numbers = sorted({port for port, _ in endpoints})
         ports = tuple(Port(number, protocols[host, number]) for number in numbers)
         waiting = _stand_in(host, domain, ports, tuple(endpoints[key] for key in sorted(endpoints)))
         old = before.get(host)
         services[host] = old if old == waiting else waiting
+
     for host, aliases in _aliases(catalog.workloads.values(), domain, services).items():
         named = replace(services[host], aliases=aliases)
         services[host] = old if (old := before.get(host)) == named else named
+
     for own in own_services(services, shared_names, domain):
         services[own.hostname] = old if (old := before.get(own.hostname)) == own else own
     return services
@@ -306,10 +317,12 @@ def _aliases(
     for workload in workloads:
         for alias in workload.aliases:
             holders[alias.lower()].add(f"{workload.compose_service}.{domain}".lower())
+
     found: dict[str, list[str]] = defaultdict(list)
     for alias in sorted(holders):
         host = min(holders[alias])
         is_free = f"{alias}.{domain}" not in services
+
         if (
             len(holders[alias]) == 1
             and host in services
@@ -317,6 +330,7 @@ def _aliases(
             and SERVICE_NAME.fullmatch(alias)
         ):
             found[host].append(alias)
+
     return {host: tuple(aliases) for host, aliases in found.items()}
 
 

@@ -50,11 +50,13 @@ def merge_rules(rules: Iterable[Resource[DestinationRule]]) -> HostRule:
     policy: TrafficPolicy | None = None
     check: HealthCheck | None = None
     subsets: dict[str, Subset] = {}
+
     for rule in rules:
         policy = policy if policy is not None else rule.spec.traffic_policy
         check = check if check is not None else health_check(rule.annotations)
         for subset in rule.spec.subsets:
             subsets.setdefault(subset.name, subset)
+
     return HostRule(policy or NO_POLICY, tuple(subsets.values()), check)
 
 
@@ -69,6 +71,7 @@ def effective_policy(rule: HostRule, port: int, subset: Subset | None = None) ->
 def _for_port(outer: TrafficPolicy, inner: TrafficPolicy, port: int) -> TrafficPolicy:
     given = {name: value for name in _BLOCKS if (value := getattr(inner, name)) is not None}
     policy = replace(outer, **given, port_level_settings=())
+
     for own in inner.port_level_settings:
         if own.port is not None and own.port.number == port:
             return replace(
@@ -78,4 +81,5 @@ def _for_port(outer: TrafficPolicy, inner: TrafficPolicy, port: int) -> TrafficP
                 load_balancer=own.load_balancer,
                 tls=own.tls,
             )
+
     return policy

@@ -29,8 +29,10 @@ def allocate_vips(hosts: Iterable[str]) -> dict[str, str]:
         raise ValueError(
             f"{len(ordered)} services need more virtual addresses than 240.240.0.0/16 has"
         )
+
     taken: set[int] = set()
     vips: dict[str, str] = {}
+
     for digest, host in ordered:
         slot = int.from_bytes(digest[:8], "big") % _SIZE
         # A step of its own for each name: names that collide once do not collide all along.
@@ -38,6 +40,8 @@ def allocate_vips(hosts: Iterable[str]) -> dict[str, str]:
         while slot in taken:
             slot = (slot + step) % _SIZE
             step = 1 if step > 1 else step
+
         taken.add(slot)
         vips[host] = f"240.240.{slot // 254}.{slot % 254 + 1}"
+
     return vips

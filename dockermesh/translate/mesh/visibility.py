@@ -77,6 +77,7 @@ class Scope:
         if port:
             own = [e for e in listeners if e.port is not None and e.port.number == port]
             listeners = tuple(own or (e for e in listeners if e.port is None))
+
         pairs = (text.partition("/") for egress in listeners for text in egress.hosts)
         return [(scope, pattern) for scope, _, pattern in pairs]
 

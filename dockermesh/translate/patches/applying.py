@@ -107,12 +107,14 @@ class Patcher:
         refused = self._refused.setdefault(type_url, set())
         if kind is None or names <= refused:
             return False
+
         refused |= names
         for patch in self.patches:
             if patch.apply_to in kind.targets:
                 self.problems[patch] = (
                     f"not applied to {', '.join(sorted(names))}: a proxy refused it: {reason[:500]}"
                 )
+
         self._resources, self._former, self._sets, self._whole = {}, {}, {}, {}
         return True
 
@@ -139,6 +141,7 @@ class Patcher:
         if not any(p.apply_to in kind.targets for p in self.patches):
             return resources
         found = self._sets.get(resources)
+
         if found is None:
             base = self._patch_set(resources.base, kind) if resources.base is not None else None
             own = resources.own.values()
@@ -152,6 +155,7 @@ class Patcher:
             is_same = is_same and base is resources.base
             found = resources if is_same else ResourceSet([*made, *added], base=base)
             self._sets[resources] = found
+
         return found
 
     def _patched(self, resource: Resource, kind: _Kind) -> Resource | None:
@@ -166,6 +170,7 @@ class Patcher:
                 kind.type_url, ()
             )
             made = self._make(resource, own, kind) if own and not is_left else resource
+
         if made is not resource:
             self._changed.setdefault(kind.type_url, set()).add(resource.name)
         self._resources[resource] = made
@@ -189,6 +194,7 @@ class Patcher:
         if fault:
             known = kind.fault(original)
             message = self._one_by_one(body, patches, kind, known)
+
         if message is None:
             return None
         if message == original:
@@ -201,10 +207,12 @@ class Patcher:
         """The patched message (None: removed), and why it may not be used."""
         message = kind.message.FromString(body)
         name = message.name
+
         try:
             stays = self._run(message, patches, kind)
         except (CannotMerge, TypeError, ValueError) as error:
             return message, str(error)
+
         if not stays:
             return None, ""
         if message.name != name:
@@ -226,6 +234,7 @@ class Patcher:
         """The message with every patch that it can have; the others are noted."""
         kept: list[CompiledPatch] = []
         best, _ = self._attempt(body, (), kind)
+
         for patch in patches:
             message, fault = self._attempt(body, [*kept, patch], kind)
             if fault and fault != known:
@@ -233,8 +242,10 @@ class Patcher:
                     f"not applied to {best.name if best is not None else 'a resource'}: {fault}"
                 )
                 continue
+
             kept.append(patch)
             best = message
+
         return best
 
     # whole resources
@@ -250,11 +261,13 @@ class Patcher:
             if fault or not name:
                 self.problems[patch] = f"not added: {fault or 'it has no name'}"
                 continue
+
             self._changed.setdefault(kind.type_url, set()).add(name)
             if name not in self._refused.get(kind.type_url, ()):
                 made[name] = make_resource(
                     kind.type_url, name, patch.value.SerializeToString(deterministic=True)
                 )
+
         return list(made.values())
 
     def _additions(self, kind: ApplyTo) -> Iterable[CompiledPatch]:
@@ -265,6 +278,7 @@ class Patcher:
                 PatchContext.SIDECAR_OUTBOUND,
                 PatchContext.SIDECAR_INBOUND,
             }
+
         return (
             patch
             for patch in self.patches

@@ -37,6 +37,7 @@ class PatchBook:
         if mesh.names is not self._mesh.names:
             # Conditions on a cluster's service look at the names.
             self._patchers.clear()
+
         self._patchers = {
             key: patcher for key, patcher in self._patchers.items() if patcher.is_used
         }
@@ -51,6 +52,7 @@ class PatchBook:
         patches = patches_for(proxy, self._filters, self._mesh.settings.root_namespace)
         if not patches:
             return None
+
         hosts = (
             _served(proxy, self._mesh.settings.service_domain)
             if any(p.match.cluster is not None and p.match.cluster.service for p in patches)
@@ -61,6 +63,7 @@ class PatchBook:
         if found is None:
             found = self._patchers[key] = Patcher(*key, names=self._mesh.names)
         found.is_used = True
+
         return found
 
     def problems(self) -> Iterator[tuple[str, str]]:

@@ -26,12 +26,14 @@ def patch_cluster(
             continue
         if patch.operation is PatchOperation.REMOVE:
             return False
+
         if patch.merges and not _merge_transport_socket(cluster, patch.value):
             merge(
                 cluster,
                 patch.value,
                 replaces_lists=patch.operation is PatchOperation.MERGE_AND_REPLACE_LIST,
             )
+
     return True
 
 
@@ -43,14 +45,17 @@ def _matches(
         return True
     if wanted.name:
         return bool(wanted.name == cluster.name)
+
     direction, port, subset, host = (*cluster.name.split("|", 3), "", "", "", "")[:4]
     if wanted.subset and wanted.subset != subset:
         return False
+
     if wanted.service:
         served = hosts if direction == "inbound" and hosts else (host,)
         service = wanted.service.lower()
         if service not in served and names.get(service, service) not in served:
             return False
+
     return not wanted.port_number or str(wanted.port_number) == port
 
 
@@ -61,6 +66,7 @@ def _merge_transport_socket(cluster: Any, patch: Any) -> bool:
     if not patch.HasField("transport_socket"):
         return False
     socket = None
+
     if cluster.transport_socket_matches:
         choices = (m.transport_socket for m in cluster.transport_socket_matches)
         socket = next((s for s in choices if s.name == patch.transport_socket.name), None)
@@ -72,8 +78,10 @@ def _merge_transport_socket(cluster: Any, patch: Any) -> bool:
         and cluster.transport_socket.name == patch.transport_socket.name
     ):
         socket = cluster.transport_socket
+
     if socket is None:
         cluster.transport_socket.CopyFrom(patch.transport_socket)
     else:
         merge_extension(socket, patch.transport_socket)
+
     return True

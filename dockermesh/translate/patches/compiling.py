@@ -119,15 +119,18 @@ def _compile(resource: Resource[EnvoyFilter], index: int, entry: ConfigPatch) ->
         raise _Unusable("the bootstrap is not patched: it is part of the pod's image")
     if match.context is PatchContext.WAYPOINT or match.waypoint is not None:
         raise _Unusable("there are no waypoints")
+
     message = _MESSAGES.get(entry.apply_to)
     if message is None:
         raise _Unusable(f"applyTo {entry.apply_to.value} cannot be patched")
+
     operation = patch.operation
     if operation in _INSERTS and entry.apply_to not in _ORDERED:
         operation = PatchOperation.ADD
     value = None
     if operation is not PatchOperation.REMOVE:
         value = _message(patch.value, message(), is_whole=operation not in _MERGES)
+
     return CompiledPatch(resource, index, entry.apply_to, operation, match, value)
 
 
@@ -149,6 +152,7 @@ def _message(value: Mapping[str, Any] | None, message: Any, *, is_whole: bool) -
         raise _Unusable(
             f"its value is no {message.DESCRIPTOR.name} of Envoy's API: {text[:300]}"
         ) from None
+
     broken = violation(message) if is_whole else ""
     if broken:
         raise _Unusable(f"Envoy would refuse its value: {broken}")
@@ -167,6 +171,7 @@ def _load_types(value: Any) -> None:
                 named = part.get(key)
                 if isinstance(named, str):
                     _load_package(named.rpartition("/")[2])
+
             pending.extend(part.values())
         elif isinstance(part, list | tuple):
             pending.extend(part)
@@ -176,11 +181,13 @@ def _load_package(type_name: str) -> None:
     found = _TYPE.match(type_name)
     if found is None:
         return
+
     package = found.group()
     try:
         folder = resources.files(package)
     except ModuleNotFoundError:
         return
+
     for file in folder.iterdir():
         if file.name.endswith("_pb2.py"):
             import_module(f"{package}.{file.name.removesuffix('.py')}")

@@ -36,16 +36,19 @@ def patch_listener(listener: Any, patches: Patches, patch_routes: InlineRoutes) 
             continue
         if patch.operation is PatchOperation.REMOVE:
             return False
+
         if patch.merges:
             merge(
                 listener,
                 patch.value,
                 replaces_lists=patch.operation is PatchOperation.MERGE_AND_REPLACE_LIST,
             )
+
     for patch in _of(patches, ApplyTo.LISTENER_FILTER):
         if _matches_listener(listener, patch) and not patch.merges:
             name = patch.match.listener.listener_filter if patch.match.listener is not None else ""
             edit_filters(listener.listener_filters, patch, name or None)
+
     _patch_chains(listener, patches, patch_routes)
     return True
 
@@ -62,10 +65,12 @@ def _patch_chains(listener: Any, patches: Patches, patch_routes: InlineRoutes) -
     ]
     if len(kept) != len(listener.filter_chains):
         keep_only(listener.filter_chains, kept)
+
     if listener.HasField("default_filter_chain"):
         chain = listener.default_filter_chain
         if not _patch_chain(listener, chain, patches, patch_routes):
             listener.ClearField("default_filter_chain")
+
     for patch in _of(patches, ApplyTo.FILTER_CHAIN):
         if patch.operation is PatchOperation.ADD and _matches_listener(listener, patch):
             listener.filter_chains.append(patch.value)
@@ -80,19 +85,23 @@ def _patch_chain(listener: Any, chain: Any, patches: Patches, patch_routes: Inli
             return False
         if patch.merges:
             _merge_chain(chain, patch)
+
     filters = [
         p for p in _of(patches, ApplyTo.NETWORK_FILTER) if _matches_chain(listener, chain, p)
     ]
     for patch in filters:
         if not patch.merges:
             edit_filters(chain.filters, patch, _filter_name(patch))
+
     http = [p for p in _of(patches, ApplyTo.HTTP_FILTER) if _matches_chain(listener, chain, p)]
     for network_filter in chain.filters:
         for patch in filters:
             if patch.merges and _filter_name(patch) in (None, network_filter.name):
                 merge_extension(network_filter, patch.value)
+
         if network_filter.name == CONNECTION_MANAGER and network_filter.HasField("typed_config"):
             _patch_manager(network_filter, http, patches, patch_routes)
+
     return True
 
 
@@ -115,14 +124,17 @@ def _patch_manager(
     manager = hcm_pb2.HttpConnectionManager()
     if not network_filter.typed_config.Unpack(manager):
         return
+
     before = hcm_pb2.HttpConnectionManager.FromString(manager.SerializeToString())
     for patch in own:
         if not patch.merges:
             edit_filters(manager.http_filters, patch, _sub_filter_name(patch))
+
     for http_filter in manager.http_filters:
         for patch in own:
             if patch.merges and _sub_filter_name(patch) in (None, http_filter.name):
                 merge_extension(http_filter, patch.value)
+
     if manager.HasField("route_config"):
         patch_routes(manager.route_config, all_patches)
     if manager != before:
@@ -151,6 +163,7 @@ def _matches_listener(listener: Any, patch: CompiledPatch) -> bool:
     if patch.apply_to is not ApplyTo.LISTENER and listener.name in _VIRTUAL:
         # Their ports are in the conditions of their chains.
         return True
+
     return (
         not wanted.port_number or listener.address.socket_address.port_value == wanted.port_number
     )
@@ -175,9 +188,11 @@ def _fulfils(chain: Any, has: Any, wanted: FilterChainMatch) -> bool:
         return False
     if wanted.transport_protocol and wanted.transport_protocol != has.transport_protocol:
         return False
+
     if wanted.application_protocols and not all(
         protocol in has.application_protocols
         for protocol in wanted.application_protocols.split(",")
     ):
         return False
+
     return not wanted.destination_port or wanted.destination_port == has.destination_port.value

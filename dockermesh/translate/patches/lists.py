@@ -21,6 +21,7 @@ def edit_filters(filters: Any, patch: CompiledPatch, name: str | None) -> None:
     """
     operation = patch.operation
     place = next((i for i, f in enumerate(filters) if f.name == name), None)
+
     if operation is PatchOperation.ADD:
         filters.append(patch.value)
     elif operation is PatchOperation.INSERT_FIRST or (

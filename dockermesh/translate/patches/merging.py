@@ -67,6 +67,7 @@ def merge_any(target: any_pb2.Any, patch: any_pb2.Any) -> None:
         own, other = known.FromString(target.value), known.FromString(patch.value)
     except (KeyError, DecodeError):
         raise CannotMerge(f"{target.TypeName()} is not known") from None
+
     merge(own, other)
     target.CopyFrom(pack(own))
 

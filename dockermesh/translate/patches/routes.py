@@ -35,6 +35,7 @@ def patch_table(table: Any, patches: Patches, *, is_gateway: bool) -> None:
                 patch.value,
                 replaces_lists=patch.operation is PatchOperation.MERGE_AND_REPLACE_LIST,
             )
+
     hosts = [p for p in own if p.apply_to is ApplyTo.VIRTUAL_HOST]
     routes = [p for p in own if p.apply_to is ApplyTo.HTTP_ROUTE]
     if hosts or routes:
@@ -55,6 +56,7 @@ def _patch_host(host: Any, patches: Patches, route_patches: Patches) -> bool:
             continue
         if patch.operation is PatchOperation.REMOVE:
             return False
+
         if patch.merges:
             merge(
                 host,
@@ -63,6 +65,7 @@ def _patch_host(host: Any, patches: Patches, route_patches: Patches) -> bool:
             )
         elif patch.operation is PatchOperation.REPLACE:
             host.CopyFrom(patch.value)
+
     own = [p for p in route_patches if _matches_host(host, p.match.route_configuration)]
     if own:
         _patch_routes(host, own)
@@ -83,12 +86,14 @@ def _patch_route(route: Any, patches: Patches) -> bool:
             continue
         if patch.operation is PatchOperation.REMOVE:
             return False
+
         if patch.merges:
             merge(
                 route,
                 patch.value,
                 replaces_lists=patch.operation is PatchOperation.MERGE_AND_REPLACE_LIST,
             )
+
     return True
 
 
@@ -96,6 +101,7 @@ def _add_route(routes: Any, patch: CompiledPatch) -> None:
     wanted = patch.match.route_configuration
     names_route = wanted is not None and wanted.vhost is not None and wanted.vhost.route is not None
     place = next((i for i, route in enumerate(routes) if _matches_route(route, wanted)), None)
+
     if patch.operation is PatchOperation.ADD or (
         patch.operation is PatchOperation.INSERT_AFTER and not names_route
     ):
@@ -120,6 +126,7 @@ def _matches_table(table: Any, wanted: RouteConfigurationMatch | None, *, is_gat
         return True
     if wanted.name and wanted.name != table.name:
         return False
+
     port, port_name, gateway = (
         _gateway_parts(table.name) if is_gateway else (_port(table.name), "", "")
     )

@@ -40,9 +40,11 @@ def listener_fault(listener: Any) -> str:
         return "the listener would have no filter chain"
     if not all(map(_is_configured, listener.listener_filters)):
         return "a listener filter would have no typed_config"
+
     matches = [chain.filter_chain_match.SerializeToString(deterministic=True) for chain in chains]
     if len(set(matches)) != len(matches):
         return "two filter chains would have the same match"
+
     if listener.HasField("default_filter_chain"):
         chains.append(listener.default_filter_chain)
     return next((fault for chain in chains if (fault := _chain_fault(chain))), "") or violation(
@@ -64,6 +66,7 @@ def _chain_fault(chain: Any) -> str:
         return "a network filter would come after one that ends the chain"
     if types and types[-1] and types[-1] not in _TERMINAL:
         return f"the filter chain would end with {types[-1]}, which does not end it"
+
     for network_filter in chain.filters:
         manager = hcm_pb2.HttpConnectionManager()
         if network_filter.name == CONNECTION_MANAGER and network_filter.typed_config.Unpack(
@@ -72,6 +75,7 @@ def _chain_fault(chain: Any) -> str:
             fault = _manager_fault(manager)
             if fault:
                 return fault
+
     return ""
 
 

@@ -93,11 +93,13 @@ class Destinations:
             for t in live
         ]
         proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=pairs[0][0], max_connect_attempts=uint32(3))
+
         if len(pairs) == 1:
             proxy.cluster = pairs[0][0]
         else:
             for cluster, weight in pairs:
                 proxy.weighted_clusters.clusters.add(name=cluster, weight=weight)
+
         self._set_policy(proxy, live[0].destination or Destination(), namespace, called)
         return proxy
 
@@ -109,14 +111,17 @@ class Destinations:
         tcp = policy.connection_pool.tcp if policy.connection_pool is not None else None
         if tcp is not None and tcp.idle_timeout is not None:
             proxy.idle_timeout.CopyFrom(seconds(tcp.idle_timeout.total_seconds()))
+
         if tcp is not None and tcp.max_connection_duration is not None:
             proxy.max_downstream_connection_duration.CopyFrom(
                 seconds(tcp.max_connection_duration.total_seconds())
             )
+
         if policy.tunnel is not None:
             tunnel = policy.tunnel
             proxy.tunneling_config.hostname = f"{tunnel.target_host}:{tunnel.target_port}"
             proxy.tunneling_config.use_post = tunnel.protocol == "POST"
+
         hashed = consistent_hash(policy)
         if hashed is not None and hashed.use_source_ip:
             proxy.hash_policy.append(

@@ -105,4 +105,5 @@ def _cors(wanted: CorsPolicy) -> cors_pb2.CorsPolicy:
         policy.max_age = str(int(wanted.max_age.total_seconds()))
     if wanted.allow_credentials is not None:
         policy.allow_credentials.CopyFrom(boolean(wanted.allow_credentials))
+
     return policy

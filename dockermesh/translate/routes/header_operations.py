@@ -36,14 +36,17 @@ def apply_headers(target: Any, headers: Headers | None) -> str:
         return ""
     authority = ""
     request, response = headers.request, headers.response
+
     if request is not None:
         named = {**request.add, **request.set}
         authority = next((value for name, value in named.items() if name.lower() in _AUTHORITY), "")
         target.request_headers_to_add.extend(_additions(request))
         target.request_headers_to_remove.extend(_removals(request))
+
     if response is not None:
         target.response_headers_to_add.extend(_additions(response))
         target.response_headers_to_remove.extend(_removals(response))
+
     return authority
 
 

@@ -23,17 +23,20 @@ def route_match(match: HTTPMatchRequest) -> route_components_pb2.RouteMatch:
     """The match of one set of conditions."""
     result = route_components_pb2.RouteMatch(prefix="/")
     uri = match.uri
+
     if uri is not None and uri.exact is not None:
         result.path = uri.exact
     elif uri is not None and uri.prefix is not None:
         result.prefix = uri.prefix
     elif uri is not None and uri.regex is not None:
         result.safe_regex.CopyFrom(regex_pb2.RegexMatcher(regex=uri.regex))
+
     if match.ignore_uri_case:
         result.case_sensitive.value = False
     for listed, invert in ((match.headers, False), (match.without_headers, True)):
         result.headers.extend(_headers(listed, invert=invert))
         result.dynamic_metadata.extend(_claims(listed, invert=invert))
+
     for pseudo, wanted in (
         (":method", match.method),
         (":authority", match.authority),
@@ -41,12 +44,14 @@ def route_match(match: HTTPMatchRequest) -> route_components_pb2.RouteMatch:
     ):
         if wanted is not None:
             result.headers.append(_header(pseudo, wanted))
+
     for name, wanted in match.query_params.items():
         parameter = result.query_parameters.add(name=name)
         if _is_present(wanted):
             parameter.present_match = True
         else:
             parameter.string_match.CopyFrom(string_matcher(wanted))
+
     return result
 
 
@@ -73,7 +78,9 @@ def _headers(
         if invert and not _is_present(match):
             # Without the header the condition holds: an absent header is compared as an empty one.
             matcher.treat_missing_header_as_empty = True
+
         matchers.append(matcher)
+
     return matchers
 
 
@@ -104,6 +111,7 @@ def _claims(
             found.append(
                 claim_matcher(path, value_pb2.ValueMatcher(string_match=value), invert=invert)
             )
+
     return found
 
 

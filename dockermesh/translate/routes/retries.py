@@ -31,10 +31,12 @@ def retries(wanted: HTTPRetry | None, settings: MeshSettings, *, is_hashed: bool
         return _retries(wanted, is_hashed=is_hashed) if wanted.attempts > 0 else None
     if not settings.hold_attempts:
         return None
+
     policy = retry_policy(settings.hold_attempts)
     if is_hashed:
         del policy.retry_host_predicate[:]
         policy.ClearField("host_selection_retry_max_attempts")
+
     return policy
 
 
@@ -48,24 +50,29 @@ def _retries(wanted: HTTPRetry, *, is_hashed: bool) -> route_components_pb2.Retr
     if codes:
         names.append("retriable-status-codes")
         policy.retriable_status_codes.extend(codes)
+
     if _COVERS_UNREACHED.intersection(names):
         names.append("retriable-headers")
         policy.retriable_headers.add(name=UNREACHED_HEADER, present_match=True)
+
     policy.retry_on = ",".join(dict.fromkeys(names))
     if wanted.per_try_timeout is not None:
         policy.per_try_timeout.CopyFrom(seconds(wanted.per_try_timeout.total_seconds()))
     base = wanted.backoff.total_seconds() if wanted.backoff is not None else _BACK_OFF_S
     policy.retry_back_off.base_interval.CopyFrom(seconds(base))
     policy.retry_back_off.max_interval.CopyFrom(seconds(base * 10))
+
     if wanted.retry_ignore_previous_hosts is not False and not is_hashed:
         policy.retry_host_predicate.add(
             name="envoy.retry_host_predicates.previous_hosts",
             typed_config=pack(previous_hosts_pb2.PreviousHostsPredicate()),
         )
         policy.host_selection_retry_max_attempts = 5
+
     if wanted.retry_remote_localities:
         policy.retry_priority.name = "envoy.retry_priorities.previous_priorities"
         policy.retry_priority.typed_config.CopyFrom(
             pack(previous_priorities_config_pb2.PreviousPrioritiesConfig(update_frequency=2))
         )
+
     return policy

@@ -27,6 +27,7 @@ def find_rule(
             made = json_format.MessageToDict(route_match(match), preserving_proto_field_name=True)
             if made == route.get("match"):
                 alike.append((number, position))
+
     wanted = _subsets_of_route(route.get("route", {}))
     same = [found for found in alike if _subsets_of_rule(resource.spec.http[found[0]]) == wanted]
     return next(iter(same or alike), None)

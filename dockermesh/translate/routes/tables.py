@@ -39,6 +39,7 @@ def default_route(
     again = retries(None, settings, is_hashed=hashed is not None)
     if again is not None:
         action.retry_policy.CopyFrom(again)
+
     return route_components_pb2.Route(
         name="default",
         match=route_components_pb2.RouteMatch(prefix="/"),
@@ -75,6 +76,7 @@ def catch_all(*, allow_any: bool) -> route_components_pb2.VirtualHost:
             match=route_components_pb2.RouteMatch(prefix="/"),
             direct_response=route_components_pb2.DirectResponseAction(status=502),
         )
+
     return route_components_pb2.VirtualHost(
         name=route.name, domains=["*"], routes=[route], include_request_attempt_count=True
     )

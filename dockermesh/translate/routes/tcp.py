@@ -94,10 +94,12 @@ def contributions(
     listed = [*own, *(pair for pair in named if pair[0] not in {match for match, _ in own})]
     needs_sni = any(match.sni for match, _ in listed)
     result = []
+
     for address in dict.fromkeys((vip, *(a for a in service.addresses if "/" not in a))):
         if not address:
             continue
         made = _freeze(listed)
+
         if is_sniffed:
             manager = connection_manager(f"outbound_{address}_{port.number}", rds=http_table)
             http = filter_chain(http_filter(manager), application_protocols=SNIFFED_HTTP)
@@ -105,9 +107,11 @@ def contributions(
                 Chain(serialised(http.filter_chain_match), serialised(http)),
                 *made,
             )
+
         result.append(
             Contribution(address, port.number, made, serialised(rest), needs_sni, is_sniffed)
         )
+
     if service.is_declared:
         result.extend(_on_any_address(service, port, listed, rest, default, is_tls=is_tls))
     return result
@@ -125,9 +129,11 @@ def _on_any_address(
     for address, length in networks(service):
         match = _Match(network=f"{address}/{length}")
         yield Contribution(ANY_ADDRESS, port.number, _freeze([(match, _chain(match, default))]))
+
     if service.addresses:
         return
     by_name = [pair for pair in listed if pair[0].sni]
+
     if is_tls:
         yield Contribution(ANY_ADDRESS, port.number, _freeze(by_name), needs_sni=True)
     else:
@@ -143,6 +149,7 @@ def _routed(
     seen: set[_Match] = set()
     if rule is None:
         return
+
     for match, targets in (*_tls_rules(rule, port, context), *_tcp_rules(rule, context)):
         if match in seen:
             continue
@@ -173,6 +180,7 @@ def _tcp_rules(
             continue
         if not route.match:
             yield _Match(), route.route
+
         for match in route.match:
             if not applies(match, rule.namespace, context):
                 continue
@@ -219,14 +227,17 @@ def listener_body(head: bytes, parts: Iterable[Contribution], rest: bytes) -> by
     """A listener put together from what services add to it; of equal matches the first counts."""
     body, seen = [head], set()
     default = b""
+
     for part in parts:
         default = default or part.rest
         for chain in part.chains:
             if chain.match not in seen:
                 seen.add(chain.match)
                 body.append(frame(_CHAINS, chain.body))
+
     if seen:
         body.append(frame(_DEFAULT_CHAIN, default or rest))
     else:
         body.append(frame(_CHAINS, default or rest))
+
     return b"".join(body)

@@ -76,6 +76,7 @@ def http_routes(
             routes.append(route)
             if is_catch_all(route.match):
                 return routes
+
     return routes
 
 
@@ -87,6 +88,7 @@ def applies(match: Any, namespace: str, context: RouteContext) -> bool:
         return False
     if match.gateways:
         return any(qualified_gateway(g, namespace) in context.gateways for g in match.gateways)
+
     scope = context.destinations.scope
     if MESH_GATEWAY not in context.gateways:
         return True
@@ -106,15 +108,18 @@ def dependencies(
     """What of other services and rules the routes of a VirtualService are made of."""
     found: dict[str, Destination] = {}
     spec = resource.spec
+
     for rule in spec.http:
         mirrors = [*(m.destination for m in rule.mirrors), rule.mirror]
         for target in (*(t.destination for t in rule.route), *mirrors):
             if target is not None:
                 found[target.host] = target
+
     for targets in (*(r.route for r in spec.tls), *(r.route for r in spec.tcp)):
         found.update(
             (t.destination.host, t.destination) for t in targets if t.destination is not None
         )
+
     return tuple(destinations.depends_on(found[key], resource.namespace) for key in sorted(found))
 
 
@@ -127,6 +132,7 @@ def _route(
     if match.stat_prefix:
         route.stat_prefix = match.stat_prefix
     authority = apply_headers(route, rule.headers)
+
     if rule.redirect is not None:
         _redirect(route.redirect, rule.redirect, context.port)
     elif rule.direct_response is not None:
@@ -138,6 +144,7 @@ def _route(
         _rewrite(route.route, rule)
     else:
         return None
+
     apply_filters(route, rule)
     return route
 
@@ -146,18 +153,21 @@ def _redirect(action: Any, wanted: HTTPRedirect, port: int) -> None:
     action.SetInParent()
     if wanted.authority:
         action.host_redirect = wanted.authority
+
     if wanted.prefix_rewrite:
         action.prefix_rewrite = wanted.prefix_rewrite
     elif wanted.uri.startswith(_PREFIX_OF_MATCH):
         action.prefix_rewrite = wanted.uri.removeprefix(_PREFIX_OF_MATCH)
     elif wanted.uri:
         action.path_redirect = wanted.uri
+
     if wanted.scheme:
         action.scheme_redirect = wanted.scheme
     if wanted.port:
         action.port_redirect = wanted.port
     elif wanted.derive_port is RedirectPortSelection.FROM_REQUEST_PORT:
         action.port_redirect = port
+
     action.response_code = _REDIRECT_CODES.get(wanted.redirect_code, _Redirect.MOVED_PERMANENTLY)
 
 
@@ -165,6 +175,7 @@ def _direct_response(action: Any, wanted: HTTPDirectResponse) -> None:
     action.status = wanted.status if 200 <= wanted.status < 600 else 500
     if wanted.body is None:
         return
+
     if wanted.body.string is not None:
         action.body.CopyFrom(base_pb2.DataSource(inline_string=wanted.body.string[:_LARGEST_BODY]))
     elif wanted.body.bytes is not None:
@@ -172,6 +183,7 @@ def _direct_response(action: Any, wanted: HTTPDirectResponse) -> None:
             content = base64.b64decode(wanted.body.bytes)
         except (binascii.Error, ValueError):
             return
+
         action.body.CopyFrom(base_pb2.DataSource(inline_bytes=content[:_LARGEST_BODY]))
 
 
@@ -185,16 +197,19 @@ def _forward(route: Any, rule: HTTPRoute, namespace: str, context: RouteContext)
     clusters = [destinations.cluster(destination, namespace, called) for _, destination in targets]
     route.route.CopyFrom(forward_to(clusters[0] if len(clusters) == 1 else ""))
     action = route.route
+
     if len(targets) == 1:
         authority = apply_headers(route, targets[0][0].headers)
         if authority:
             action.host_rewrite_literal = authority
     else:
         _weigh(action, [t for t, _ in targets], clusters)
+
     action.hash_policy.extend(hash_policy(hashed))
     policy = retries(rule.retries, destinations.mesh.settings, is_hashed=hashed is not None)
     if policy is not None:
         action.retry_policy.CopyFrom(policy)
+
     if rule.timeout is not None:
         limit = seconds(rule.timeout.total_seconds())
         # Where max_stream_duration is present, Envoy looks at nothing else: it would never time
@@ -202,6 +217,7 @@ def _forward(route: Any, rule: HTTPRoute, namespace: str, context: RouteContext)
         action.ClearField("max_stream_duration")
         action.timeout.CopyFrom(limit)
         action.max_grpc_timeout.CopyFrom(limit)
+
     _mirror(action, rule, namespace, context)
     _, _, host = clusters[0].rpartition("|")
     route.decorator.operation = f"{host}:{clusters[0].split('|')[1]}{_operation(route.match)}"
@@ -225,6 +241,7 @@ def _mirror(action: Any, rule: HTTPRoute, namespace: str, context: RouteContext)
     wanted = [(m.destination, m.percentage) for m in rule.mirrors]
     if rule.mirror is not None:
         wanted.append((rule.mirror, rule.mirror_percentage))
+
     for destination, percentage in wanted:
         share = fraction(percentage, default=100)
         if destination is None or not share.numerator:
@@ -239,6 +256,7 @@ def _rewrite(action: Any, rule: HTTPRoute) -> None:
     rewrite = rule.rewrite
     if rewrite is None:
         return
+
     if rewrite.authority:
         action.host_rewrite_literal = rewrite.authority
     if rewrite.uri:

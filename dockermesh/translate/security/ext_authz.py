@@ -62,6 +62,7 @@ class Authorizer:
         settings = grpc or http
         if settings is None:
             return None
+
         made = http_pb2.ExtAuthz(
             failure_mode_allow=settings.fail_open,
             clear_route_cache=settings.clear_route_cache,
@@ -72,9 +73,11 @@ class Authorizer:
             made.status_on_error.CopyFrom(
                 http_status_pb2.HttpStatus(code=int(settings.status_on_error))
             )
+
         body = settings.include_request_body_in_check
         if body is not None and body.max_request_bytes:
             made.with_request_body.CopyFrom(_body(body))
+
         if grpc is not None:
             made.grpc_service.CopyFrom(self._grpc(grpc))
         elif http is not None:
@@ -82,6 +85,7 @@ class Authorizer:
             included = http.include_request_headers_in_check or http.include_headers_in_check
             if included:
                 made.allowed_headers.CopyFrom(_names(included))
+
         return made
 
     def tcp(self, rbac_filter: str) -> tcp_pb2.ExtAuthz | None:
@@ -123,6 +127,7 @@ class Authorizer:
             base_pb2.HeaderValue(key=k, value=v) for k, v in added
         )
         answer = made.authorization_response
+
         for target, names in (
             (answer.allowed_upstream_headers, settings.headers_to_upstream_on_allow),
             (answer.allowed_client_headers, settings.headers_to_downstream_on_deny),
@@ -130,6 +135,7 @@ class Authorizer:
         ):
             if names:
                 target.CopyFrom(_names(names))
+
         return made
 
     def _enabled(self, rbac_filter: str) -> metadata_pb2.MetadataMatcher:

@@ -105,6 +105,7 @@ def _requirement(names: list[str]) -> config_pb2.JwtRequirement:
     ]
     if len(optional) == 1:
         return optional[0]
+
     every = config_pb2.JwtRequirement(
         requires_all=config_pb2.JwtRequirementAndList(requirements=optional)
     )

@@ -60,6 +60,7 @@ def usable_keys(text: str) -> str:
         document = json.loads(text)
     except (ValueError, RecursionError):
         return ""
+
     keys = document.get("keys") if isinstance(document, dict) and "keys" in document else [document]
     found = (
         [_public(key) for key in keys if isinstance(key, dict) and _is_usable(key)]
@@ -80,10 +81,12 @@ def _is_usable(key: dict[str, Any]) -> bool:
     kind, curve = key.get("kty"), key.get("crv")
     if kind == "RSA":
         return _number(key.get("n")).bit_length() >= 1024 and _number(key.get("e")) > 1
+
     if kind == "EC" and curve in _CURVES:
         prime, b = _CURVES[curve]
         x, y = _number(key.get("x")), _number(key.get("y"))
         return 0 < x < prime and 0 < y < prime and (y * y - (x * x * x - 3 * x + b)) % prime == 0
+
     if kind == "OKP":
         return curve == "Ed25519" and len(_octets(key.get("x"))) == 32
     return kind == "oct" and bool(_octets(key.get("k")))

@@ -97,12 +97,14 @@ class PolicyIndex:
             *mesh.config.request_authentications,
         ]
         self._by_label: dict[tuple[str, tuple[str, str] | None], list[int]] = defaultdict(list)
+
         for number, policy in enumerate(self._policies):
             selector: LabelSelector | None = policy.spec.selector
             label = (
                 next(iter(selector.match_labels.items()), None) if selector is not None else None
             )
             self._by_label[policy.namespace, label].append(number)
+
         self._found: dict[tuple[str, Labels], Policies] = {}
 
     def of(self, proxy: Proxy) -> Policies:
@@ -127,10 +129,12 @@ class PolicyIndex:
         chosen = [p for p in (self._policies[n] for n in sorted(near)) if _applies(p, proxy)]
         if not chosen:
             return NO_POLICIES
+
         authorizations = tuple(p for p in chosen if isinstance(p.spec, AuthorizationPolicy))
         authentications = tuple(p for p in chosen if isinstance(p.spec, RequestAuthentication))
         sources = {key_source(rule) for p in authentications for rule in p.spec.jwt_rules}
         known = self._mesh.jwks
+
         return Policies(
             names=tuple(str(p) for p in chosen),
             authorizations=authorizations,
@@ -144,6 +148,7 @@ class PolicyIndex:
     ) -> Iterable[Authorizer]:
         wanted = {p.spec.provider.name for p in policies if p.spec.provider is not None}
         names, root = self._mesh.names, self._mesh.settings.root_namespace
+
         for provider in self._mesh.settings.extension_providers:
             settings = provider.envoy_ext_authz_grpc or provider.envoy_ext_authz_http
             if provider.name in wanted and settings is not None and is_usable(settings):
@@ -188,6 +193,7 @@ def security_filters(
     for finding, asking in _custom(custom, policies, domains, is_tcp=False):
         http.extend([*_seeing_hosts([_http(*finding)], custom), *(_http(*step) for step in asking)])
     jwt_rules = [rule for p in policies.authentications for rule in p.spec.jwt_rules]
+
     if jwt_rules:
         http.append(one_token(jwt_rules))
         http.append(
@@ -196,6 +202,7 @@ def security_filters(
                 jwt_authentication(jwt_rules, dict(policies.keys), is_gateway=is_gateway),
             )
         )
+
     deciding = [p for p in policies.authorizations if p.spec.action is not Action.CUSTOM]
     http.extend(
         _seeing_hosts([_http(*f) for f in _enforced(deciding, domains, is_tcp=False)], deciding)
@@ -206,6 +213,7 @@ def security_filters(
         for step in (first, *rest)
     ]
     network = [_network(*step) for step in (*steps, *_enforced(deciding, domains, is_tcp=True))]
+
     return SecurityFilters(http, network)
 
 
@@ -246,6 +254,7 @@ def _enforced(
         if reported:
             made.shadow_rules.CopyFrom(rules(reported, action, domains, is_tcp=is_tcp))
             made.shadow_rules_stat_prefix = _DRY_RUN_STATS.get(action, "")
+
         if chosen:
             yield TCP_RBAC if is_tcp else HTTP_RBAC, made
 
@@ -267,17 +276,20 @@ def _custom(
     """
     rbac_filter = TCP_RBAC if is_tcp else HTTP_RBAC
     known = {authorizer.name: authorizer for authorizer in policies.authorizers}
+
     for name in sorted({p.spec.provider.name for p in custom if p.spec.provider is not None}):
         chosen = [p for p in custom if p.spec.provider is not None and p.spec.provider.name == name]
         found = rules(chosen, Action.CUSTOM, domains, is_tcp=is_tcp, prefix=rule_prefix(name))
         authorizer = known.get(name)
         made = _rbac(is_tcp=is_tcp)
+
         if authorizer is None:
             made.rules.action = rbac_pb2.RBAC.DENY
             for rule, policy in found.policies.items():
                 made.rules.policies[rule + _BAD_CUSTOM].CopyFrom(policy)
             yield (rbac_filter, made), []
             continue
+
         asking = authorizer.tcp(rbac_filter) if is_tcp else authorizer.http(rbac_filter)
         if asking is not None:
             made.shadow_rules.CopyFrom(found)

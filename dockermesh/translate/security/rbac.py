@@ -87,10 +87,12 @@ def rules(
             translated = _policy(rule, policy.namespace, action, trust_domains, is_tcp=is_tcp)
             if translated is not None:
                 made.policies[f"{stem}[{index}]"].CopyFrom(translated)
+
         if not policy.spec.rules:
             # Said explicitly: Envoy would take a filter without any policy for one that is switched
             # off.
             made.policies[f"{stem}[0]"].CopyFrom(_NEVER)
+
     return made
 
 
@@ -135,10 +137,12 @@ def _half(logic: Logic, clauses: Iterable[_Clause], *, is_tcp: bool, drops: bool
             if drops:
                 continue
             raise _Unsupported
+
         if clause.values:
             found.append(clause.attribute.matcher(clause.values))
         if clause.not_values:
             found.append(logic.none_of(clause.attribute.matcher(clause.not_values)))
+
     return logic.all_of(found or [logic.anything])
 
 
@@ -191,13 +195,16 @@ def _conditions(
             if drops:
                 continue
             raise _Unsupported
+
         values, not_values = when.values, when.not_values
         if attribute is attributes.SOURCE_PRINCIPALS:
             values, not_values = (
                 _with_aliases(values, trust_domains),
                 _with_aliases(not_values, trust_domains),
             )
+
         found.append(_Clause(attribute, values, not_values))
+
     return found
 
 
@@ -210,10 +217,12 @@ def _aliases(principal: str, trust_domains: tuple[str, ...]) -> list[str]:
     domain, _, rest = principal.partition("/")
     if principal.count("/") != 4 or domain == "*":
         return [principal]
+
     if domain != _LOCAL_DOMAIN and not any(
         _covers(domain, d) or _covers(d, domain) for d in trust_domains
     ):
         return [principal]
+
     kept = (
         principal if domain.startswith("*") and _covers(domain, d) else f"{d}/{rest}"
         for d in trust_domains

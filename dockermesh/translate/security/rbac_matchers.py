@@ -191,11 +191,13 @@ def _request_principal(value: str) -> rbac_pb2.Principal:
     issuer, slash, subject = value.rpartition("/")
     if slash and value.startswith("*"):
         return _issued(text_matcher(issuer), _String(exact=subject))
+
     if slash:
         return _issued(
             _String(exact=issuer),
             text_matcher(subject) if value.endswith("*") else _String(exact=subject),
         )
+
     if value.startswith("*"):
         return _issued(_ANY_TEXT, text_matcher(value))
     return _issued(text_matcher(value), _ANY_TEXT if value.endswith("*") else _String(exact=""))
@@ -247,11 +249,13 @@ def _path(value: str) -> rbac_pb2.Permission:
     if "{*}" not in value and "{**}" not in value:
         return rbac_pb2.Permission(url_path=path_pb2.PathMatcher(path=text_matcher(value)))
     template = value.replace("{*}", "*").replace("{**}", "**")
+
     if "{" in template or check_template(template):
         # Envoy 1.40 crashes at a template that it cannot read.
         return rbac_pb2.Permission(
             url_path=path_pb2.PathMatcher(path=_regex(_template_regex(value)))
         )
+
     return rbac_pb2.Permission(
         uri_template=extension_pb2.TypedExtensionConfig(
             name="uri-template",
@@ -341,6 +345,7 @@ def condition(key: str, policy_namespace: str) -> Attribute | None:
         return found
     if key == "source.serviceAccount":
         return service_account(policy_namespace)
+
     name, bracket, rest = key.partition("[")
     if not bracket or not rest.endswith("]") or re.search(r"[\0\r\n]", rest):
         return None
@@ -350,4 +355,5 @@ def condition(key: str, policy_namespace: str) -> Attribute | None:
         return _request_header(rest[:-1], _inline_header)
     if name == "request.auth.claims":
         return _claim_values(*rest[:-1].split("]["))
+
     return _envoy_metadata(key) if name.startswith("experimental.envoy.filters.") else None

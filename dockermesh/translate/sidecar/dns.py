@@ -51,6 +51,7 @@ def dns_listener(table: dns_table_pb2.DnsTable) -> listener_pb2.Listener:
             ),
         ),
     )
+
     return listener_pb2.Listener(
         name=names.DNS_LISTENER,
         address=loopback_udp(DNS_PORT),

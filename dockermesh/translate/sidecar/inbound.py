@@ -69,6 +69,7 @@ def served_ports(ports: Iterable[Port], sidecar: Resource[Sidecar] | None) -> tu
     if sidecar is None or not sidecar.spec.ingress:
         return tuple(Served(port) for port in ports)
     found: dict[int, Served] = {}
+
     for listener in sidecar.spec.ingress:
         if listener.port is None:
             continue
@@ -77,6 +78,7 @@ def served_ports(ports: Iterable[Port], sidecar: Resource[Sidecar] | None) -> tu
         found.setdefault(
             number, Served(Port(number, protocol, name), listener.tls, listener.default_endpoint)
         )
+
     return tuple(found[number] for number in sorted(found))
 
 

@@ -123,6 +123,7 @@ def inbound_listener(inbound: Inbound, settings: MeshSettings) -> listener_pb2.L
         filter_chains=chains,
     )
     _inspect(listener, settings)
+
     return listener
 
 
@@ -140,6 +141,7 @@ def _served(
         if served.tls is not None
         else None
     )
+
     if own is not None and mode is not MutualTlsMode.STRICT:
         listed = tuple(
             k
@@ -152,6 +154,7 @@ def _served(
         )
         chain.transport_socket.CopyFrom(own)
         yield chain
+
     for kind in listed:
         chain = _chain(
             kind, _to_app(port.number, app, kind, settings, security), name, destination_port=number
@@ -226,11 +229,13 @@ def _inspect(listener: listener_pb2.Listener, settings: MeshSettings) -> None:
         for match in matches
         if match.transport_protocol == _PLAIN and match.application_protocols
     }
+
     for inspector, wanted in ((TLS_INSPECTOR, for_tls), (HTTP_INSPECTOR, for_http)):
         if wanted:
             made = listener.listener_filters.add()
             made.CopyFrom(inspector)
             _limit(made, ports, wanted)
+
     if for_tls or for_http:
         sniff(listener, settings.detection_timeout)
 

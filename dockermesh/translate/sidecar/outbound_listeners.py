@@ -82,6 +82,7 @@ def port_listener(
         if needs_sniffing:
             listener.listener_filters.append(HTTP_INSPECTOR)
         sniff(listener, timeout)
+
     return listener
 
 

@@ -80,6 +80,7 @@ def inputs_of(
     mesh = where.mesh
     has_inline = service.resolution.value not in {"STATIC", "NONE"}
     rules = where.index.rules_of(service.hostname, service.namespace, where.scope, service.shared)
+
     return Inputs(
         hostname=service.hostname,
         ports=service.ports,
@@ -129,6 +130,7 @@ def assignments(service: Service, inputs: Inputs, where: Destinations) -> tuple[
     """The endpoints of every cluster that takes them from EDS."""
     rule = where.index.merged(inputs.policies)
     made = []
+
     for port in ports_of(service):
         for subset in (None, *rule.subsets):
             policy = effective_policy(rule, port.number, subset)
@@ -145,6 +147,7 @@ def assignments(service: Service, inputs: Inputs, where: Destinations) -> tuple[
                 setting=locality_setting(policy, inputs.settings.locality),
             )
             made.append(make_resource(ENDPOINTS, name, serialised(message)))
+
     return tuple(made)
 
 
@@ -155,24 +158,30 @@ def translate(service: Service, inputs: Inputs, where: Destinations) -> Translat
     hosts: dict[int, bytes] = {}
     tables: list[Resource] = []
     tcp: list[Contribution] = []
+
     for port in ports_of(service):
         host = _virtual_host(service, port, port.number, inputs, where)
         if port.protocol.is_http:
             hosts[port.number] = frame(VIRTUAL_HOSTS, serialised(host))
             continue
+
         table = outbound_listeners.sniffed_route(service, port)
         context = RouteContext(where, port.number)
         tcp.extend(contributions(service, port, inputs.vip, inputs.rule, context, http_table=table))
+
         if port.protocol is Protocol.AUTO:
             if service.is_declared and not service.addresses:
                 # Whoever calls an address that DNS did not tell names the service in the request.
                 hosts[port.number] = frame(VIRTUAL_HOSTS, serialised(host))
+
             if inputs.vip:
                 tables.append(_sniffed_table(table, host))
+
     plain = plain_http_port(service)
     if plain is not None:
         host = _virtual_host(service, plain, DEFAULT_HTTP_PORT, inputs, where)
         hosts[DEFAULT_HTTP_PORT] = frame(VIRTUAL_HOSTS, serialised(host))
+
     return Translated(
         service,
         inputs,
@@ -191,11 +200,13 @@ def translate_unknown(host: UnknownHost, inputs: Inputs, where: Destinations) ->
         sound(route) for route in http_routes(host.rule, RouteContext(where, DEFAULT_HTTP_PORT))
     ]
     hosts = {}
+
     if made:
         name = f"{host.host}:{DEFAULT_HTTP_PORT}"
         hosts[DEFAULT_HTTP_PORT] = frame(
             VIRTUAL_HOSTS, serialised(virtual_host(name, inputs.domains, made))
         )
+
     return Translated(None, inputs, hosts=hosts)
 
 
@@ -205,6 +216,7 @@ def _clusters(
     made: list[Resource] = []
     secrets: list[str] = []
     settings = inputs.settings
+
     for port in ports_of(service):
         for subset in (None, *rule.subsets):
             policy = effective_policy(rule, port.number, subset)
@@ -224,6 +236,7 @@ def _clusters(
                 sound(cluster)
             made.append(make_resource(CLUSTER, cluster.name, serialised(cluster)))
             secrets.extend(client_tls.secret_names(policy.tls, verify=settings.verify_certificates))
+
     return tuple(made), tuple(dict.fromkeys(secrets))
 
 
@@ -240,9 +253,11 @@ def _virtual_host(
     if not made:
         policy = effective_policy(where.index.merged(inputs.policies), port.number)
         made = [default_route(service, port, policy, inputs.settings)]
+
     addresses = [a for a in (inputs.vip, *service.addresses) if a and "/" not in a]
     owned = [a for a in addresses if where.mesh.owners.get(a, service.hostname) == service.hostname]
     domains = dict.fromkeys((*inputs.domains, *(f"[{a}]" if ":" in a else a for a in owned)))
+
     return virtual_host(f"{service.hostname}:{dialled}", domains, made)
 
 

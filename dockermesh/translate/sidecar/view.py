@@ -95,20 +95,24 @@ class SidecarView:
         """Move on to this state. Returns whether the shared resources may have changed."""
         before, self._mesh = self._mesh, mesh
         is_new_index = index is not self.index
+
         if is_new_index:
             self.index, self._rules = index, index.mesh_rules(self.scope)
             if self._fixed is None or before.settings is not mesh.settings:
                 self._fixed = None
                 self._http_parts.clear()
                 self._listeners.clear()
+
         where = Destinations(mesh, index, self.scope)
         touched, reshaped = self._update_services(where, is_new_index)
         if reshaped or self._fixed is None:
             self.shared = self._share()
             return True
+
         if touched:
             made = [a for host in sorted(self.services) for a in self.services[host].assignments]
             self.shared = replace(self.shared, endpoints=_keep(self.shared.endpoints, made))
+
         return touched
 
     # services
@@ -126,6 +130,7 @@ class SidecarView:
             else set()
         )
         default = mesh.settings.service_export_to
+
         if (
             scope.sidecar is None
             and not default
@@ -133,6 +138,7 @@ class SidecarView:
         ):
             self._imported = mesh.services.keys() - covered
             return mesh.services
+
         exported = {
             host: item
             for host, item in mesh.services.items()
@@ -151,6 +157,7 @@ class SidecarView:
             )
         }
         wanted = self._imported | self._rules.targets(names)
+
         return {host: item for host, item in exported.items() if host in wanted}
 
     def _update_services(self, where: Destinations, is_new_index: bool) -> tuple[bool, bool]:
@@ -161,10 +168,12 @@ class SidecarView:
         visible = self._visible()
         touched = reshaped = imported != self._imported
         unknown = {u.host: u for u in self._rules.unknown_hosts(where.mesh, visible)}
+
         for host in self.services.keys() - visible.keys() - unknown.keys():
             del self.services[host]
             self.problems.pop(host, None)
             touched = reshaped = True
+
         for host, item in visible.items():
             old = self.services.get(host)
             if (
@@ -174,11 +183,13 @@ class SidecarView:
                 and old.inputs.rule is None
             ):
                 continue
+
             new = self._translate(item, old, where)
             if new is not old:
                 self.services[host] = new
                 touched = True
                 reshaped = reshaped or old is None or new.inputs is not old.inputs
+
         for host, missing in unknown.items():
             old = self.services.get(host)
             inputs = Inputs(
@@ -191,10 +202,12 @@ class SidecarView:
                 dependencies=dependencies(missing.rule, where),
                 caller=service.caller(missing.rule, where),
             )
+
             if old is None or old.service is not None or old.inputs != inputs:
                 self.counters.services += 1
                 self.services[host] = self._unknown(missing, inputs, where)
                 touched = reshaped = True
+
         return touched, reshaped
 
     def _translate(self, item: Service, old: Translated | None, where: Destinations) -> Translated:
@@ -204,8 +217,10 @@ class SidecarView:
         is_same = old is not None and old.service is not None and old.inputs == inputs
         if old is not None and is_same and old.service is item:
             return old
+
         self.counters.services += 1
         self.counters.assignments += 1
+
         if old is not None and is_same:
             made = service.assignments(item, old.inputs, where)
             known = {a.name: a for a in old.assignments}
@@ -214,6 +229,7 @@ class SidecarView:
                 for a in made
             )
             return replace(old, service=item, assignments=kept)
+
         return self._translate_safely(item, inputs, where)
 
     def _translate_safely(self, item: Service, inputs: Inputs, where: Destinations) -> Translated:
@@ -227,12 +243,15 @@ class SidecarView:
             except TRANSLATION_ERRORS as error:
                 reasons.append(str(error))
                 continue
+
             if left_out:
                 message = f"{', '.join(left_out)} cannot be translated: {reasons[0]}"
                 self.problems[item.hostname] = Problem(message, left_out)
             else:
                 self.problems.pop(item.hostname, None)
+
             return replace(made, inputs=inputs)
+
         self.problems[item.hostname] = Problem(
             f"{item.hostname} cannot be translated: {reasons[-1]}"
         )
@@ -262,6 +281,7 @@ class SidecarView:
         tables = self._port_tables(called)
         ports = self._port_listeners(called, tables)
         secrets = file_secrets(name for t in translated for name in t.secrets)
+
         return Snapshot(
             clusters=_keep(
                 old.clusters, [*fixed_clusters, *(c for t in translated for c in t.clusters)]
@@ -290,6 +310,7 @@ class SidecarView:
                 tuple(named(CLUSTER, c) for c in made),
                 tuple(named(LISTENER, item) for item in own),
             )
+
         return self._fixed
 
     def _port_tables(self, translated: Iterable[Translated]) -> dict[int, Resource]:
@@ -301,16 +322,21 @@ class SidecarView:
             for port, host in entry.hosts.items():
                 if self._has_listener(entry, port):
                     by_port.setdefault(port, []).append(host)
+
         rest = frame(service.VIRTUAL_HOSTS, serialised(catch_all(allow_any=self.allow_any)))
         tables: dict[int, tuple[tuple[bytes, ...], Resource]] = {}
+
         for port in sorted(by_port):
             parts = (*by_port[port], rest)
             known = self._tables.get(port)
+
             if known is None or known[0] != parts:
                 self.counters.tables += 1
                 body = serialised(table_frame(str(port))) + b"".join(parts)
                 known = (parts, make_resource(ROUTES, str(port), body))
+
             tables[port] = known
+
         self._tables = tables
         return {port: resource for port, (_, resource) in tables.items()}
 
@@ -339,11 +365,14 @@ class SidecarView:
         for entry in translated:
             for part in entry.tcp:
                 parts.setdefault((part.address, part.port), []).append(part)
+
         rest = serialised(outbound_listeners.unknown_chain(allow_any=self.allow_any))
         made: dict[tuple[str, int], tuple[tuple[Contribution, ...], Resource]] = {}
+
         for (address, port), listed in parts.items():
             key = tuple(listed)
             known = self._listeners.get((address, port))
+
             if known is None or known[0] != key:
                 # Where nobody but clients of HTTP is known to call, one that says nothing yet is
                 # not of another kind.
@@ -361,7 +390,9 @@ class SidecarView:
                         LISTENER, head.name, listener_body(serialised(head), listed, rest)
                     ),
                 )
+
             made[address, port] = known
+
         self._listeners = made
         return [resource for _, resource in made.values()]
 

@@ -64,14 +64,17 @@ def transport_socket(
     """The TLS transport socket of a cluster."""
     context = tls_pb2.UpstreamTlsContext(sni=_server_name(tls, service, port))
     common = context.common_tls_context
+
     if http2:
         common.alpn_protocols.append("h2")
     elif port.protocol.is_http:
         common.alpn_protocols.append("http/1.1")
+
     certificate = client_certificate(tls)
     if certificate:
         common.tls_certificate_sds_secret_configs.append(secrets.sds(certificate))
     roots = trusted_roots(tls, verify=verify)
+
     if roots:
         combined = common.combined_validation_context
         combined.validation_context_sds_secret_config.CopyFrom(secrets.sds(roots))
@@ -79,6 +82,7 @@ def transport_socket(
         combined.default_validation_context.match_typed_subject_alt_names.extend(
             _expected(tls, service, context.sni)
         )
+
     return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))
 
 

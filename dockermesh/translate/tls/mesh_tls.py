@@ -87,10 +87,12 @@ def set_client(
     )
     given = tls.subject_alt_names if tls is not None else ()
     socket = client_socket(sni, named(given) if given else _servers(service, settings), http2=http2)
+
     if tls is not None:
         cluster.transport_socket.CopyFrom(socket)
     else:
         cluster.transport_socket_matches.extend(per_endpoint(socket))
+
     if port.protocol is Protocol.AUTO:
         namespace, key = REQUEST_PROTOCOL
         cluster.metadata.filter_metadata[namespace].fields[key].string_value = HTTP_PROTOCOL

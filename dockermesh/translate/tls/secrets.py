@@ -115,6 +115,7 @@ def _secret(name: str) -> secret_pb2.Secret | None:
     if name.startswith(_FILE_ROOT):
         roots = name.removeprefix(_FILE_ROOT)
         return _roots(name, SYSTEM_ROOTS if roots == "system" else roots)
+
     if name.startswith(_CREDENTIAL):
         folder = name.removeprefix(_CREDENTIAL).rpartition("/")[2]
         if folder in {"", ".", ".."}:
@@ -124,6 +125,7 @@ def _secret(name: str) -> secret_pb2.Secret | None:
         return _pair(
             name, f"{CREDENTIALS_DIR}/{folder}/tls.crt", f"{CREDENTIALS_DIR}/{folder}/tls.key"
         )
+
     return None
 
 

@@ -50,6 +50,7 @@ def roots(tls: ServerTlsSettings) -> str:
         return secrets.credential_root(tls.ca_cert_credential_name)
     if tls.credential_name or tls.credential_names:
         return secrets.credential_root(tls.credential_name or tls.credential_names[0])
+
     files = [tls.ca_certificates, *(c.ca_certificates for c in tls.tls_certificates)]
     file = next((f for f in files if f), "")
     return secrets.file_root(file) if file else ""
@@ -65,6 +66,7 @@ def transport_socket(tls: ServerTlsSettings, *, is_http: bool) -> Any:
     own = certificates(tls)
     if not own:
         return None
+
     context = tls_pb2.DownstreamTlsContext()
     common = context.common_tls_context
     if is_http:
@@ -83,6 +85,7 @@ def transport_socket(tls: ServerTlsSettings, *, is_http: bool) -> Any:
     trusted = roots(tls)
     if trusted:
         _check_clients(context, tls, trusted)
+
     return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))
 
 
@@ -109,6 +112,7 @@ def _check_clients(
     validation.verify_certificate_spki.extend(map(_digest, tls.verify_certificate_spki))
     validation.verify_certificate_hash.extend(tls.verify_certificate_hash)
     kinds = common_pb2.SubjectAltNameMatcher
+
     for name in tls.subject_alt_names:
         kind = kinds.URI if "://" in name else kinds.DNS
         validation.match_typed_subject_alt_names.add(
