@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from envoy.config.cluster.v3 import cluster_pb2
-from envoy.config.core.v3 import address_pb2, protocol_pb2
+from envoy.config.core.v3 import address_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
-from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
 from dockermesh.config.api.destination_rule import (
-    H2UpgradePolicy,
-    HTTPSettings,
     Subset,
     TrafficPolicy,
 )
@@ -26,18 +22,22 @@ from dockermesh.translate.clusters.circuit_breaking import (
 from dockermesh.translate.clusters.endpoints import load_assignment, locality_setting, serving
 from dockermesh.translate.clusters.health_checks import set_health_check
 from dockermesh.translate.clusters.load_balancer import balance, is_passthrough
+from dockermesh.translate.clusters.protocol import (
+    OPTIONS_KEY,
+    downstream_protocol_options,
+    http2_options,
+    set_protocol,
+)
 from dockermesh.translate.clusters.proxy_protocol import announce_client
 from dockermesh.translate.envoy import names
 from dockermesh.translate.envoy.addresses import socket_address
 from dockermesh.translate.envoy.discovery import ads
-from dockermesh.translate.envoy.packing import pack, seconds, uint32
+from dockermesh.translate.envoy.packing import seconds
 from dockermesh.translate.mesh.settings import MeshSettings
 from dockermesh.translate.mesh.traffic_policy import NO_POLICY
 from dockermesh.translate.mesh.visibility import Scope
 from dockermesh.translate.tls import client_tls, mesh_tls
 
-_Options = http_protocol_options_pb2.HttpProtocolOptions
-_OPTIONS_KEY = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 INBOUND_SOURCE = "127.0.0.6"
 """Source address of connections from the inbound listener to the app: capture rules let it pass
 (Istio's).
@@ -97,33 +97,36 @@ def service_cluster(
     set_connection(cluster, policy.connection_pool, settings.tcp_keepalive)
     set_outlier_detection(cluster, policy.outlier_detection)
 
-    if (
-        setting is not None
-        and setting.distribute
-        and cluster.lb_policy != cluster_pb2.Cluster.CLUSTER_PROVIDED
-    ):
+    chooses = cluster.lb_policy != cluster_pb2.Cluster.CLUSTER_PROVIDED
+    if setting is not None and setting.distribute and chooses:
         cluster.common_lb_config.locality_weighted_lb_config.SetInParent()
 
-    is_http2 = _set_protocol(cluster, service, port, policy, settings)
+    is_http2 = set_protocol(cluster, port, policy, settings)
     tls = policy.tls
-
     if tls is not None and client_tls.originates(tls):
         cluster.transport_socket.CopyFrom(
             client_tls.transport_socket(
                 tls, service, port, verify=settings.verify_certificates, http2=is_http2
             )
         )
-    elif has_certificate and (
-        mesh_tls.is_asked_for(tls) if tls else mesh_tls.is_automatic(cluster, service, settings)
-    ):
+    elif has_certificate and _speaks_mesh_tls(cluster, service, policy, settings):
         name = subset.name if subset is not None else ""
         mesh_tls.set_client(cluster, service, port, settings, tls=tls, subset=name, http2=is_http2)
 
     if policy.proxy_protocol is not None:
         announce_client(cluster, policy.proxy_protocol)
-    if check is not None and cluster.lb_policy != cluster_pb2.Cluster.CLUSTER_PROVIDED:
+    if check is not None and chooses:
         set_health_check(cluster, check, is_http=port.protocol.is_http, is_http2=is_http2)
     return cluster
+
+
+def _speaks_mesh_tls(
+    cluster: cluster_pb2.Cluster, service: Service, policy: TrafficPolicy, settings: MeshSettings
+) -> bool:
+    """Whether the rule asks for it, or, where no rule speaks of TLS, an endpoint can take it."""
+    if policy.tls is not None:
+        return mesh_tls.is_asked_for(policy.tls)
+    return mesh_tls.is_automatic(cluster, service, settings)
 
 
 def has_assignment(service: Service, policy: TrafficPolicy) -> bool:
@@ -176,90 +179,6 @@ def _named(
     return endpoints
 
 
-def _set_protocol(
-    cluster: cluster_pb2.Cluster,
-    service: Service,
-    port: Port,
-    policy: TrafficPolicy,
-    settings: MeshSettings,
-) -> bool:
-    """Set what is spoken to the endpoints. Returns whether it is HTTP/2 alone."""
-    http = policy.connection_pool.http if policy.connection_pool is not None else None
-    http = http or HTTPSettings()
-    idle = (
-        policy.connection_pool.tcp.idle_timeout
-        if policy.connection_pool and policy.connection_pool.tcp
-        else None
-    )
-    idle = http.idle_timeout or idle
-    options = _Options()
-    common = options.common_http_protocol_options
-    if idle is not None:
-        common.idle_timeout.CopyFrom(seconds(idle.total_seconds()))
-    if http.max_requests_per_connection > 0:
-        common.max_requests_per_connection.CopyFrom(uint32(http.max_requests_per_connection))
-    upgrade = http.h2_upgrade_policy
-    if upgrade is H2UpgradePolicy.DEFAULT:
-        upgrade = H2UpgradePolicy.UPGRADE if settings.h2_upgrade else H2UpgradePolicy.DO_NOT_UPGRADE
-    is_plain_http = port.protocol.is_http and not port.protocol.is_http2
-    is_http2 = port.protocol.is_http2 or (is_plain_http and upgrade is H2UpgradePolicy.UPGRADE)
-    tls = policy.tls
-    takes_name = (
-        tls is not None
-        and client_tls.originates(tls)
-        and client_tls.takes_server_name_from_request(tls, port)
-    )
-
-    if takes_name:
-        options.upstream_http_protocol_options.auto_sni = True
-        options.upstream_http_protocol_options.auto_san_validation = bool(
-            tls is not None and client_tls.trusted_roots(tls, verify=settings.verify_certificates)
-        )
-
-    if policy.tunnel is not None and not port.protocol.is_http:
-        options.explicit_http_config.http_protocol_options.SetInParent()
-    elif not port.protocol.is_http or http.use_client_protocol:
-        # A sniffed port carries what its clients speak.
-        options.use_downstream_protocol_config.http_protocol_options.SetInParent()
-        _http2(options.use_downstream_protocol_config.http2_protocol_options, http)
-        is_http2 = False
-    elif is_http2:
-        _http2(options.explicit_http_config.http2_protocol_options, http)
-    elif idle is not None or http.max_requests_per_connection > 0 or takes_name:
-        options.explicit_http_config.http_protocol_options.SetInParent()
-    else:
-        return False
-
-    if not common.ListFields():
-        options.ClearField("common_http_protocol_options")
-    cluster.typed_extension_protocol_options[_OPTIONS_KEY].CopyFrom(pack(options))
-    return is_http2
-
-
-def _http2(options: protocol_pb2.Http2ProtocolOptions, http: HTTPSettings) -> None:
-    options.SetInParent()
-    if http.max_concurrent_streams > 0:
-        options.max_concurrent_streams.CopyFrom(uint32(http.max_concurrent_streams))
-    keep_alive = http.http2_keep_alive
-    if keep_alive is not None and keep_alive.interval is not None:
-        options.connection_keepalive.interval.CopyFrom(seconds(keep_alive.interval.total_seconds()))
-        timeout = keep_alive.timeout.total_seconds() if keep_alive.timeout is not None else 5
-        options.connection_keepalive.timeout.CopyFrom(seconds(timeout))
-
-
-def _http2_options() -> Any:
-    options = _Options()
-    options.explicit_http_config.http2_protocol_options.SetInParent()
-    return pack(options)
-
-
-def _downstream_protocol_options() -> Any:
-    options = _Options()
-    options.use_downstream_protocol_config.http_protocol_options.SetInParent()
-    options.use_downstream_protocol_config.http2_protocol_options.SetInParent()
-    return pack(options)
-
-
 def original_destination(name: str, *, bind_source: bool = False) -> cluster_pb2.Cluster:
     """A cluster that forwards to the address which the client dialled."""
     cluster = cluster_pb2.Cluster(
@@ -268,7 +187,7 @@ def original_destination(name: str, *, bind_source: bool = False) -> cluster_pb2
         lb_policy=cluster_pb2.Cluster.CLUSTER_PROVIDED,
         connect_timeout=seconds(10),
         circuit_breakers=thresholds(),
-        typed_extension_protocol_options={_OPTIONS_KEY: _downstream_protocol_options()},
+        typed_extension_protocol_options={OPTIONS_KEY: downstream_protocol_options()},
     )
     if bind_source:
         cluster.upstream_bind_config.source_address.CopyFrom(
@@ -287,9 +206,9 @@ def inbound_cluster(port: int, *, is_http: bool, is_http2: bool) -> cluster_pb2.
     cluster.connect_timeout.CopyFrom(seconds(1))
 
     if is_http2:
-        cluster.typed_extension_protocol_options[_OPTIONS_KEY].CopyFrom(_http2_options())
+        cluster.typed_extension_protocol_options[OPTIONS_KEY].CopyFrom(http2_options())
     elif is_http:
-        del cluster.typed_extension_protocol_options[_OPTIONS_KEY]
+        del cluster.typed_extension_protocol_options[OPTIONS_KEY]
 
     return cluster
 

@@ -304,30 +304,41 @@ def _membership(rules: Any, value: Any, allowed: list[Any]) -> str:
 def _text(_field: Any, rules: Any, value: str) -> str:
     if rules.ignore_empty and not value:
         return ""
+
+    return (
+        _length(rules, value)
+        or _parts(rules, value)
+        or _membership(rules, value, list(getattr(rules, "in")))
+        or _well_known(rules, value)
+    )
+
+
+def _length(rules: Any, value: str) -> str:
+    # protoc-gen-validate counts characters in `len` rules and octets in `bytes` rules.
     size, octets = len(value), len(value.encode("utf-8", "surrogatepass"))
     if size < rules.min_len or octets < rules.min_bytes:
         return f"must have at least {rules.min_len or rules.min_bytes} characters"
 
-    if (rules.HasField("max_len") and size > rules.max_len) or (
-        rules.HasField("max_bytes") and octets > rules.max_bytes
-    ):
+    is_long = rules.HasField("max_len") and size > rules.max_len
+    is_large = rules.HasField("max_bytes") and octets > rules.max_bytes
+    if is_long or is_large:
         return f"must have at most {rules.max_len or rules.max_bytes} characters"
+    return ""
 
+
+def _parts(rules: Any, value: str) -> str:
     if rules.HasField("const") and value != rules.const:
         return f"must be {rules.const!r}"
-    if (
-        not value.startswith(rules.prefix)
-        or not value.endswith(rules.suffix)
-        or rules.contains not in value
-    ):
+
+    has_ends = value.startswith(rules.prefix) and value.endswith(rules.suffix)
+    if not has_ends or rules.contains not in value:
         return (
             f"must begin with {rules.prefix!r}, contain {rules.contains!r} and end with"
             f" {rules.suffix!r}"
         )
-
     if rules.pattern and re.search(rules.pattern, value) is None:
         return f"must match {rules.pattern}"
-    return _membership(rules, value, list(getattr(rules, "in"))) or _well_known(rules, value)
+    return ""
 
 
 def _well_known(rules: Any, value: str) -> str:
