@@ -171,14 +171,13 @@ def _named(left: str, spec: str, moving: Sequence[Published]) -> list[Published]
         missing = f"no meshed service {left!r} publishes a TCP port"
 
     if not found:
-        known = [f"{port.port} ({port.service}:{port.target})" for port in moving]
-        raise InputError(
-            f"{spec!r}: {missing}",
-            where="--gateway-port",
-            fix=f"published ports: {', '.join(known) or 'none'}",
-        )
-
+        fix = f"published ports: {_known(moving)}"
+        raise InputError(f"{spec!r}: {missing}", where="--gateway-port", fix=fix)
     return found
+
+
+def _known(moving: Sequence[Published]) -> str:
+    return ", ".join(f"{port.port} ({port.service}:{port.target})" for port in moving) or "none"
 
 
 def _refuse_doubles(mappings: Sequence[PortMapping]) -> None:

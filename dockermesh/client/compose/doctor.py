@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from dockermesh.client.compose.bring_up import STATE_FIX, state_home
 from dockermesh.client.compose.compose_failure import mesh_ports
@@ -172,7 +173,11 @@ def _mesh(engine: LocalEngine) -> Iterator[Finding]:
         )
         return
 
-    report = client.workloads()
+    yield from _reported(client.workloads())
+
+
+def _reported(report: Mapping[str, Any]) -> Iterator[Finding]:
+    """What a control plane that is ready says of the rest."""
     if report["degraded"]:
         yield Finding(
             "registry", Verdict.WARNING, report["degraded"], "see `docker logs dockermesh-consul`"

@@ -19,18 +19,21 @@ from dockermesh.client.mesh.route import SERVER_NAME
 from dockermesh.errors import InputError
 
 
-def merged(
-    existing: Mapping[str, Any], endpoint: Endpoint, name: str, *, set_current: bool
-) -> dict[str, Any]:
-    """`existing` with a cluster, a user and a context for `endpoint`."""
+def _cluster(endpoint: Endpoint) -> dict[str, Any]:
     cluster: dict[str, Any] = {"server": endpoint.url}
     if endpoint.url.startswith("https:"):
         cluster["tls-server-name"] = SERVER_NAME
         if endpoint.root_pem:
-            cluster["certificate-authority-data"] = base64.b64encode(
-                endpoint.root_pem.encode()
-            ).decode()
+            pem = base64.b64encode(endpoint.root_pem.encode())
+            cluster["certificate-authority-data"] = pem.decode()
+    return cluster
 
+
+def merged(
+    existing: Mapping[str, Any], endpoint: Endpoint, name: str, *, set_current: bool
+) -> dict[str, Any]:
+    """`existing` with a cluster, a user and a context for `endpoint`."""
+    cluster = _cluster(endpoint)
     user = {"token": endpoint.token} if endpoint.token else {}
     result: dict[str, Any] = {"apiVersion": "v1", "kind": "Config", **existing}
     context = {"cluster": name, "user": name}

@@ -201,8 +201,26 @@ class _Builder:
 
         A generated VirtualService has no part in a host for which the user wrote one.
         """
+        by_host = self._routes_by_host(servers)
+        secured = {h for s in servers if s.is_plain_http and _redirects(s) for h in s.hosts}
+        for host in secured:
+            by_host.setdefault(host, [])
+
+        table = table_frame(name)
+        for host, routes in sorted(by_host.items()):
+            # Routes of several VirtualServices follow each other; what matches everything goes
+            # last.
+            ordered = sorted(routes, key=lambda r: is_catch_all(r.match))
+            made = virtual_host(f"{host}:{servers[0].number}", [host], ordered)
+            if any(intersect(host, pattern) == host for pattern in secured):
+                made.require_tls = _VirtualHost.ALL
+            table.virtual_hosts.append(made)
+        return table
+
+    def _routes_by_host(
+        self, servers: list[BoundServer]
+    ) -> dict[str, list[route_components_pb2.Route]]:
         by_host: dict[str, list[route_components_pb2.Route]] = {}
-        port = servers[0].number
         rules = (
             (r, bound_hosts(r, servers)) for r in self.where.index.virtual_services if r.spec.http
         )
@@ -218,22 +236,7 @@ class _Builder:
                 for host in hosts:
                     by_host.setdefault(host, []).extend(routes)
 
-        secured = {h for s in servers if s.is_plain_http and _redirects(s) for h in s.hosts}
-        for host in secured:
-            by_host.setdefault(host, [])
-        table = table_frame(name)
-
-        for host, routes in sorted(by_host.items()):
-            # Routes of several VirtualServices follow each other; what matches everything goes
-            # last.
-            made = virtual_host(
-                f"{host}:{port}", [host], sorted(routes, key=lambda r: is_catch_all(r.match))
-            )
-            if any(intersect(host, pattern) == host for pattern in secured):
-                made.require_tls = _VirtualHost.ALL
-            table.virtual_hosts.append(made)
-
-        return table
+        return by_host
 
     def _context(self, servers: list[BoundServer]) -> RouteContext:
         return RouteContext(self.where, servers[0].number, frozenset(s.name for s in servers))

@@ -77,37 +77,24 @@ def contributions(
     http_table: str,
 ) -> list[Contribution]:
     """What a port of a service that is not declared as HTTP adds to the outbound listeners."""
-    chains = list(_routed(rule, port, context))
     default = proxy_filter(context.destinations.service_filter(service, port))
     is_tls = port.protocol in TLS_PROTOCOLS
+
+    chains = dict(_routed(rule, port, context))
     # A rule that matches everything leaves nothing to the default.
-    rest = next((body for match, body in chains if match == _Match()), None) or _chain(
-        _Match(), default
-    )
-    own = [(match, body) for match, body in chains if match != _Match()]
-    is_sniffed = port.protocol is Protocol.AUTO and not own
-    named = (
-        [(_Match(sni=service.hostname), _chain(_Match(sni=service.hostname), default))]
-        if is_tls
-        else []
-    )
-    listed = [*own, *(pair for pair in named if pair[0] not in {match for match, _ in own})]
-    needs_sni = any(match.sni for match, _ in listed)
+    rest = chains.pop(_Match(), None) or _chain(_Match(), default)
+    is_sniffed = port.protocol is Protocol.AUTO and not chains
+    if is_tls:
+        by_name = _Match(sni=service.hostname)
+        chains.setdefault(by_name, _chain(by_name, default))
+
+    listed = list(chains.items())
+    needs_sni = any(match.sni for match in chains)
     result = []
-
-    for address in dict.fromkeys((vip, *(a for a in service.addresses if "/" not in a))):
-        if not address:
-            continue
+    for address in _own_addresses(service, vip):
         made = _freeze(listed)
-
         if is_sniffed:
-            manager = connection_manager(f"outbound_{address}_{port.number}", rds=http_table)
-            http = filter_chain(http_filter(manager), application_protocols=SNIFFED_HTTP)
-            made = (
-                Chain(serialised(http.filter_chain_match), serialised(http)),
-                *made,
-            )
-
+            made = (_http_chain(address, port, http_table), *made)
         result.append(
             Contribution(address, port.number, made, serialised(rest), needs_sni, is_sniffed)
         )
@@ -115,6 +102,18 @@ def contributions(
     if service.is_declared:
         result.extend(_on_any_address(service, port, listed, rest, default, is_tls=is_tls))
     return result
+
+
+def _own_addresses(service: Service, vip: str) -> list[str]:
+    """The addresses of the service alone, its virtual one first; ranges are not dialled as such."""
+    single = (address for address in service.addresses if "/" not in address)
+    return [address for address in dict.fromkeys((vip, *single)) if address]
+
+
+def _http_chain(address: str, port: Port, table: str) -> Chain:
+    manager = connection_manager(f"outbound_{address}_{port.number}", rds=table)
+    http = filter_chain(http_filter(manager), application_protocols=SNIFFED_HTTP)
+    return Chain(serialised(http.filter_chain_match), serialised(http))
 
 
 def _on_any_address(

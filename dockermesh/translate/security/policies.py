@@ -11,7 +11,7 @@ selection: Istio's *Authorization Policy* reference and `pilot/pkg/model/policya
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -118,15 +118,7 @@ class PolicyIndex:
         return found
 
     def _select(self, proxy: Proxy) -> Policies:
-        root = self._mesh.settings.root_namespace
-        labels = (None, *proxy.labels.items())
-        near = {
-            n
-            for ns in (root, proxy.namespace)
-            for label in labels
-            for n in self._by_label.get((ns, label), ())
-        }
-        chosen = [p for p in (self._policies[n] for n in sorted(near)) if _applies(p, proxy)]
+        chosen = [policy for policy in self._near(proxy) if _applies(policy, proxy)]
         if not chosen:
             return NO_POLICIES
 
@@ -142,6 +134,14 @@ class PolicyIndex:
             keys=tuple((source, known[source]) for source in sorted(sources) if source in known),
             authorizers=tuple(self._authorizers(authorizations)),
         )
+
+    def _near(self, proxy: Proxy) -> Iterator[_Policy]:
+        """Policies of the proxy's namespaces with one of its labels, or none; in their order."""
+        labels = (None, *proxy.labels.items())
+        namespaces = (self._mesh.settings.root_namespace, proxy.namespace)
+        keys = ((namespace, label) for namespace in namespaces for label in labels)
+        numbers = {number for key in keys for number in self._by_label.get(key, ())}
+        return (self._policies[number] for number in sorted(numbers))
 
     def _authorizers(
         self, policies: Iterable[Resource[AuthorizationPolicy]]
