@@ -58,7 +58,7 @@ def list_images(output: str) -> None:
 def build(quiet: bool) -> None:
     """Build all of them from the package that is installed."""
     from dockermesh.client.images.building import build as run
-    from dockermesh.inject import TAGS, reference
+    from dockermesh.inject.images import TAGS, reference
 
     run(_store(), list(TAGS), _step(quiet))
     for name in TAGS:
@@ -70,7 +70,7 @@ def build(quiet: bool) -> None:
 def fetch(quiet: bool) -> None:
     """Download what the builds need, and print the folder that has it."""
     from dockermesh.client.images.building import fetch as run
-    from dockermesh.inject import TAGS
+    from dockermesh.inject.images import TAGS
 
     click.echo(run(_store(), list(TAGS), _step(quiet)))
 
@@ -106,8 +106,7 @@ def push(prefix: str, quiet: bool) -> None:
     What DOCKERMESH_IMAGES_FROM=REGISTRY/PREFIX then takes. Missing ones are built first.
     """
     from dockermesh.client.images.building import ensure
-    from dockermesh.inject import TAGS, reference
-    from dockermesh.inject.images import REGISTRY_VARIABLE
+    from dockermesh.inject.images import REGISTRY_VARIABLE, TAGS, reference
 
     store, step = _store(), _step(quiet)
     ensure(store, step)
@@ -125,7 +124,7 @@ def save(file: Path, quiet: bool) -> None:
     """Write all four into a tar, for `docker load -i FILE` on another engine."""
     from dockermesh.client.images.building import ensure
     from dockermesh.errors import InputError
-    from dockermesh.inject import TAGS, reference
+    from dockermesh.inject.images import TAGS, reference
 
     store = _store()
     ensure(store, _step(quiet))

@@ -13,7 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from dockermesh.client.mesh.applying import Item
-    from dockermesh.inject import Injection, InjectOptions
+    from dockermesh.inject.options import Injection, InjectOptions
 
 
 @click.command()
@@ -77,8 +77,7 @@ def command(
     --overlay -o sidecars.yaml && docker compose -f compose.yaml -f sidecars.yaml up -d
     """
     from dockermesh.docker.compose import load_project
-    from dockermesh.inject import inject_project
-    from dockermesh.inject.project import scaled_notices
+    from dockermesh.inject.project import inject_project, scaled_notices
     from dockermesh.inject.writer import check, to_yaml
 
     project = load_project(files, project_name, project_directory, profiles)
@@ -110,7 +109,8 @@ def options(
     """The generator's options out of the command line and the environment."""
     import os
 
-    from dockermesh.inject import Images, InjectOptions
+    from dockermesh.inject.images import Images
+    from dockermesh.inject.options import InjectOptions
     from dockermesh.model.contract import CONSUL_DOMAIN, ENV_CONSUL_DOMAIN
 
     return InjectOptions(

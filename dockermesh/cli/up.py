@@ -88,7 +88,7 @@ def command(
     from dockermesh.client.compose.mesh_files import mesh_file
     from dockermesh.docker.compose import load_project
     from dockermesh.docker.engine import LocalEngine
-    from dockermesh.inject import inject_project
+    from dockermesh.inject.project import inject_project
     from dockermesh.inject.writer import check, to_yaml
 
     project = load_project(files, project_name, project_directory, profiles)

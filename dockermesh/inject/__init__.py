@@ -1,23 +1,5 @@
 """A Compose project to its meshed form, and the capture rules of its pods.
 
-Invariant: everything here is pure; loading projects is `engine/`'s, files and the terminal are
-`cli/`'s.
+Invariant: everything here is pure; loading projects is `docker/`'s, files and the terminal are
+`cli/`'s. `project.inject_project` is the way in.
 """
-
-from dockermesh.inject.images import ENVOY_VERSION, TAGS, Images, is_ours, reference, variable
-from dockermesh.inject.options import Injection, InjectOptions, Notice, PortMapping
-from dockermesh.inject.project import inject_project
-
-__all__ = [
-    "ENVOY_VERSION",
-    "TAGS",
-    "Images",
-    "InjectOptions",
-    "Injection",
-    "Notice",
-    "PortMapping",
-    "inject_project",
-    "is_ours",
-    "reference",
-    "variable",
-]

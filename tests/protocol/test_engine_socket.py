@@ -13,7 +13,7 @@ import pytest
 from dockermesh.client.compose.engine_socket import check_socket, socket_on_host
 from dockermesh.docker.engine import LocalEngine
 from dockermesh.errors import EngineError, InputError
-from dockermesh.inject import Images
+from dockermesh.inject.images import Images
 
 pytestmark = pytest.mark.docker
 ROOT = Path(__file__).parents[2]

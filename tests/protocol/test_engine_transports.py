@@ -15,7 +15,7 @@ from dockermesh.docker.address import resolve_engine
 from dockermesh.docker.async_engine import DockerEngine
 from dockermesh.docker.engine import LocalEngine
 from dockermesh.errors import EngineError
-from dockermesh.inject import Images
+from dockermesh.inject.images import Images
 
 pytestmark = pytest.mark.docker
 LARGE = 3_000_000

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from patience import SLACK, until
 
-from dockermesh.inject import Images
+from dockermesh.inject.images import Images
 
 NETNS = "dockermesh-remote"
 HERE, THERE = "198.18.77.1", "198.18.77.2"

@@ -35,7 +35,7 @@ from dockermesh.client.mesh.mesh_client import MeshClient
 from dockermesh.docker.compose import project_arguments, run_compose
 from dockermesh.docker.engine import LocalEngine
 from dockermesh.errors import EngineError, InputError, NotReadyError
-from dockermesh.inject import Injection
+from dockermesh.inject.options import Injection
 from dockermesh.model.contract import (
     COMPOSE_PROJECT,
     CONTROL_PLANE_CONTAINER,

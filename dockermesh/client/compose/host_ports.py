@@ -17,7 +17,8 @@ from dockermesh.client.compose.compose_failure import mesh_ports
 from dockermesh.docker.engine import LocalEngine
 from dockermesh.docker.whereabouts import is_loopback, publishes_here
 from dockermesh.errors import EngineError, InputError
-from dockermesh.inject import Images, PortMapping
+from dockermesh.inject.images import Images
+from dockermesh.inject.options import PortMapping
 from dockermesh.model.contract import COMPOSE_PROJECT
 
 _WILDCARDS = {"", "0.0.0.0", "::"}

@@ -14,7 +14,7 @@ from dockermesh.client.mesh.mesh_client import MeshClient
 from dockermesh.client.mesh.route import SEE_LOGS
 from dockermesh.docker.engine import LocalEngine
 from dockermesh.errors import NotReadyError
-from dockermesh.inject import Injection
+from dockermesh.inject.options import Injection
 from dockermesh.model.contract import CONTROL_PLANE_CONTAINER, LABEL_ROLE, LABEL_WORKLOAD
 from dockermesh.model.setup import SET_DOCKER_SOCK
 

@@ -21,7 +21,7 @@ from dockermesh.client.images.sources import SOURCES_LABEL, fingerprint, stage
 from dockermesh.docker.compose import stream_compose
 from dockermesh.docker.image_store import ImageStore
 from dockermesh.errors import EngineError
-from dockermesh.inject import reference
+from dockermesh.inject.images import reference
 
 _BASES = {"consul": "debian", "control-plane": "python", "pod": "debian", "proxy": "python"}
 _NO_NETWORK = ("temporary failure", "could not resolve", "connection", "no matching distribution")

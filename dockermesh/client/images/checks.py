@@ -12,7 +12,7 @@ from dockermesh.client.images.base import WAYS_OUT, can_get_base
 from dockermesh.client.images.mesh_images import MeshImage, State, mesh_images
 from dockermesh.docker.engine import LocalEngine
 from dockermesh.docker.image_store import ImageStore
-from dockermesh.inject import variable
+from dockermesh.inject.images import variable
 
 _MIB = 1 << 20
 _ROOM_TO_BUILD = 2500 * _MIB

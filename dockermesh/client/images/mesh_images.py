@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from dockermesh.client.images.sources import SOURCES_LABEL, fingerprint
 from dockermesh.docker.image_store import ImageStore
-from dockermesh.inject import TAGS, is_ours, reference
+from dockermesh.inject.images import TAGS, is_ours, reference
 
 Say = Callable[[str], None]
 

@@ -14,7 +14,7 @@ from dockermesh.docker.compose import project_arguments, stream_compose
 from dockermesh.docker.engine import LocalEngine
 from dockermesh.docker.image_store import ImageStore
 from dockermesh.errors import EngineError
-from dockermesh.inject import variable
+from dockermesh.inject.images import variable
 
 
 def prepare_mesh(engine: LocalEngine, registry: str, say: Say, step: Say) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dockermesh.inject import Injection, InjectOptions, inject_project
+from dockermesh.inject.options import Injection, InjectOptions
+from dockermesh.inject.project import inject_project
 
 
 def service(**keys: Any) -> dict[str, Any]:

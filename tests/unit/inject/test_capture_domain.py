@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dockermesh.inject import InjectOptions, inject_project
 from dockermesh.inject.capture import pod_capture
+from dockermesh.inject.options import InjectOptions
+from dockermesh.inject.project import inject_project
 
 PROJECT = {"name": "shop", "services": {"web": {"image": "web", "expose": ["80"]}}}
 CONSUL, ACME = "06636f6e73756c00", "0461636d6500"

@@ -11,7 +11,7 @@ import yaml
 from inject_projects import mesh, port, service
 
 from dockermesh.errors import InputError
-from dockermesh.inject import Injection, InjectOptions
+from dockermesh.inject.options import Injection, InjectOptions
 
 
 def numbers(injection: Injection) -> list[tuple[str, int, int]]:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from dockermesh.inject import Injection, InjectOptions, inject_project
+from dockermesh.inject.options import Injection, InjectOptions
+from dockermesh.inject.project import inject_project
 from dockermesh.inject.writer import check, to_yaml
 
 CASES = Path(__file__).parents[2] / "golden" / "inject"

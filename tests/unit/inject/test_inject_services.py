@@ -11,7 +11,8 @@ from inject_projects import mesh, port, service
 
 from dockermesh.config.documents import read_text
 from dockermesh.errors import InputError
-from dockermesh.inject import InjectOptions, inject_project
+from dockermesh.inject.options import InjectOptions
+from dockermesh.inject.project import inject_project
 from dockermesh.inject.writer import check
 
 
