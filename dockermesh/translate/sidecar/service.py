@@ -95,6 +95,8 @@ def inputs_of(
             service.resolution,
             service.addresses,
             service.subject_alt_names,
+            # What is outside the mesh is not called over its mutual TLS.
+            service.is_external,
             service.endpoints if has_inline else (),
         )
         if service.is_declared

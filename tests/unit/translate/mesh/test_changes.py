@@ -66,3 +66,32 @@ def test_a_translator_that_saw_a_change_tells_what_a_new_one_tells(case: str) ->
     found = [versions(moved.snapshot(proxy)) for proxy in proxies]
     assert found == [versions(fresh.snapshot(proxy)) for proxy in proxies]
     assert found != old
+
+
+ENTRY = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: e}
+spec:
+  hosts: [ext.example]
+  location: LOCATION
+  ports: [{number: 9080, name: http, protocol: HTTP}]
+  resolution: STATIC
+  endpoints: [{address: 10.9.9.9, labels: {security.istio.io/tlsMode: istio}, serviceAccount: x}]
+"""
+
+
+@pytest.mark.parametrize("first", ["MESH_INTERNAL", "MESH_EXTERNAL"])
+def test_a_service_entry_that_moves_in_or_out_of_the_mesh_changes_its_cluster(first: str) -> None:
+    second = {"MESH_INTERNAL": "MESH_EXTERNAL", "MESH_EXTERNAL": "MESH_INTERNAL"}[first]
+    before = mesh(config=ENTRY.replace("LOCATION", first))
+    moved, fresh = Translator(), Translator()
+    moved.update(before)
+    old = versions(moved.snapshot(sidecar()))
+    config = edge(ENTRY.replace("LOCATION", second))
+    moved.update(build_mesh(catalog([]), config=config, previous=before))
+    fresh.update(build_mesh(catalog([]), config=config))
+
+    found = versions(moved.snapshot(sidecar()))
+    assert found == versions(fresh.snapshot(sidecar()))
+    assert found != old
