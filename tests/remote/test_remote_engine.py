@@ -236,14 +236,19 @@ def test_ps_says_what_keeps_it_from_the_control_plane(engine: RemoteEngine, shop
 def test_an_engine_with_tls_carries_the_connection_too(engine: RemoteEngine, shop: str) -> None:
     engine.stop()
     engine.start(tls=True)
-    env = engine.by_tls()
-    up = mesh(env, "up", "-f", shop, "-o", "json")
-    assert json.loads(up.stdout)["urls"] == {"web": [f"http://{THERE}:30080"]}
-    # Two at once on one connection's engine, and answers that take more than one record.
-    both = "kubectl get --raw /openapi/v3 | wc -c & kubectl get virtualservices; wait"
-    assert mesh(env, "forward", "--", "sh", "-c", both).returncode == 0
-    mesh(env, "down", "-f", shop, "-v")
-    assert engine.docker("ps", "-aq") == ""
+    try:
+        env = engine.by_tls()
+        up = mesh(env, "up", "-f", shop, "-o", "json")
+        assert json.loads(up.stdout)["urls"] == {"web": [f"http://{THERE}:30080"]}
+        # Two at once on one connection's engine, and answers that take more than one record.
+        both = "kubectl get --raw /openapi/v3 | wc -c & kubectl get virtualservices; wait"
+        assert mesh(env, "forward", "--", "sh", "-c", both).returncode == 0
+        mesh(env, "down", "-f", shop, "-v")
+        assert engine.docker("ps", "-aq") == ""
+    finally:
+        # The tests after this one know the engine without TLS.
+        engine.stop()
+        engine.start()
 
 
 _LISTEN = (
