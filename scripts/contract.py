@@ -15,7 +15,10 @@ BEGIN = "<!-- made by scripts/contract.py: begin -->\n"
 END = "<!-- made by scripts/contract.py: end -->\n"
 
 
-DOCUMENTS = {"docs/shared-names.md": tuple(Section), "ARCHITECTURE.md": (Section.PORTS,)}
+DOCUMENTS = {
+    "docs/shared-names.md": tuple(Section),
+    "ARCHITECTURE.md": (Section.PORTS,),
+}
 """The sections that each has."""
 
 
@@ -35,7 +38,9 @@ def with_tables(text: str, sections: Iterable[Section]) -> str:
     before, _, rest = text.partition(BEGIN)
     _, found, after = rest.partition(END)
     if not found:
-        raise ValueError(f"the document has no lines {BEGIN.strip()!r} and {END.strip()!r}")
+        raise ValueError(
+            f"the document has no lines {BEGIN.strip()!r} and {END.strip()!r}"
+        )
     return f"{before}{BEGIN}\n{tables(sections)}\n{END}{after}"
 
 

@@ -26,7 +26,9 @@ settings.register_profile(
 settings.load_profile("any machine")
 
 # The tools that scripts/setup puts beside Python must be found however pytest was started.
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+os.environ["PATH"] = (
+    f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+)
 
 
 def _no_envoy() -> str:
@@ -34,13 +36,21 @@ def _no_envoy() -> str:
 
 
 def _no_consul() -> str:
-    return "" if shutil.which("consul") else "no Consul binary -> run: scripts/setup consul"
+    return (
+        ""
+        if shutil.which("consul")
+        else "no Consul binary -> run: scripts/setup consul"
+    )
 
 
 def _no_engine() -> str:
     if not shutil.which("docker"):
         return "no docker command -> run: scripts/setup engine"
-    return "" if _engine_version() else "no Docker engine answers -> run: scripts/setup engine"
+    return (
+        ""
+        if _engine_version()
+        else "no Docker engine answers -> run: scripts/setup engine"
+    )
 
 
 def _no_kubectl() -> str:
@@ -68,7 +78,9 @@ def pytest_runtest_makereport(
     report = yield
     if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
-        report.longrepr = f"{item.nodeid} was skipped, which CI does not allow: {report.longrepr}"
+        report.longrepr = (
+            f"{item.nodeid} was skipped, which CI does not allow: {report.longrepr}"
+        )
     return report
 
 
@@ -90,7 +102,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reports = [r for found in terminalreporter.stats.values() for r in found]
     for report in reports:
         if isinstance(report, pytest.TestReport):
-            seconds[report.nodeid.removeprefix("tests/").partition("/")[0]] += report.duration
+            seconds[report.nodeid.removeprefix("tests/").partition("/")[0]] += (
+                report.duration
+            )
     terminalreporter.section("time by layer")
     for layer, spent in seconds.items():
         terminalreporter.write_line(f"{layer} {spent:.0f} s")
@@ -112,7 +126,9 @@ def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
         if request.config.getoption("--update-golden"):
             path.write_text(text)
             return
-        assert path.exists(), f"{path} is missing: run pytest --update-golden and review it"
+        assert path.exists(), (
+            f"{path} is missing: run pytest --update-golden and review it"
+        )
         assert text == path.read_text()
 
     return compare

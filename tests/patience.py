@@ -19,7 +19,9 @@ SLACK = float(os.environ.get("DOCKERMESH_TEST_SLACK", "10"))
 """Continuous integration has been five to eight times slower than a laptop."""
 
 
-def until(read: Callable[[], T], what: str, seconds: float = 30, every: float = 0.05) -> T:
+def until(
+    read: Callable[[], T], what: str, seconds: float = 30, every: float = 0.05
+) -> T:
     """The first true value of `read`; after the deadline an AssertionError that says what did not
     happen.
 
@@ -36,5 +38,7 @@ def until(read: Callable[[], T], what: str, seconds: float = 30, every: float = 
                 return value
         except OSError as error:
             last = error
-        assert time.monotonic() < deadline, f"not within {limit:g} s: {what} (last: {last!r})"
+        assert time.monotonic() < deadline, (
+            f"not within {limit:g} s: {what} (last: {last!r})"
+        )
         time.sleep(every)

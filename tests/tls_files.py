@@ -18,7 +18,12 @@ class Pair:
     @property
     def options(self) -> tuple[str, ...]:
         """How `kubectl create secret tls` is told of it."""
-        return "--key", str(self.folder / "tls.key"), "--cert", str(self.folder / "tls.crt")
+        return (
+            "--key",
+            str(self.folder / "tls.key"),
+            "--cert",
+            str(self.folder / "tls.crt"),
+        )
 
 
 def self_signed(folder: Path, name: str) -> Pair:
@@ -27,6 +32,17 @@ def self_signed(folder: Path, name: str) -> Pair:
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -keyout"
         " tls.key"
     )
-    more = ["-out", "tls.crt", "-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}"]
-    subprocess.run([*command.split(), *more], cwd=folder, check=True, capture_output=True)
-    return Pair(folder, (folder / "tls.crt").read_text(), (folder / "tls.key").read_text())
+    more = [
+        "-out",
+        "tls.crt",
+        "-subj",
+        f"/CN={name}",
+        "-addext",
+        f"subjectAltName=DNS:{name}",
+    ]
+    subprocess.run(
+        [*command.split(), *more], cwd=folder, check=True, capture_output=True
+    )
+    return Pair(
+        folder, (folder / "tls.crt").read_text(), (folder / "tls.key").read_text()
+    )

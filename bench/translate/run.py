@@ -26,7 +26,15 @@ from dockermesh.config.api.virtual_service import (
     VirtualService,
 )
 from dockermesh.config.resource import Resource
-from dockermesh.model import Catalog, Endpoint, Port, Protocol, ServedPort, Service, Workload
+from dockermesh.model import (
+    Catalog,
+    Endpoint,
+    Port,
+    Protocol,
+    ServedPort,
+    Service,
+    Workload,
+)
 from dockermesh.translate.mesh.settings import IstioConfig
 from dockermesh.translate.mesh.state import MeshState, Proxy, build_mesh
 from dockermesh.translate.translator import Translator
@@ -46,25 +54,33 @@ def service(number: int, endpoints: int, first: int) -> Service:
         Endpoint(address(first + n), PORT, labels={"version": f"v{n % 2 + 1}"})
         for n in range(endpoints)
     )
-    return Service(f"s{number}", f"s{number}.service.consul", (Port(PORT, Protocol.HTTP),), listed)
+    return Service(
+        f"s{number}", f"s{number}.service.consul", (Port(PORT, Protocol.HTTP),), listed
+    )
 
 
 def route(number: int, weight: int = 90) -> Resource[VirtualService]:
     """A canary: two subsets by weight."""
     host = f"s{number}.service.consul"
     targets = tuple(
-        HTTPRouteDestination(destination=Destination(host=host, subset=subset), weight=share)
+        HTTPRouteDestination(
+            destination=Destination(host=host, subset=subset), weight=share
+        )
         for subset, share in (("v1", weight), ("v2", 100 - weight))
     )
     spec = VirtualService(hosts=(host,), http=(HTTPRoute(route=targets),))
-    return Resource("VirtualService", "networking.istio.io/v1", f"s{number}", "default", spec)
+    return Resource(
+        "VirtualService", "networking.istio.io/v1", f"s{number}", "default", spec
+    )
 
 
 def rule(number: int) -> Resource[DestinationRule]:
     """The two subsets."""
     subsets = tuple(Subset(name=v, labels={"version": v}) for v in ("v1", "v2"))
     spec = DestinationRule(host=f"s{number}.service.consul", subsets=subsets)
-    return Resource("DestinationRule", "networking.istio.io/v1", f"s{number}", "default", spec)
+    return Resource(
+        "DestinationRule", "networking.istio.io/v1", f"s{number}", "default", spec
+    )
 
 
 def proxies(count: int, services: int) -> list[Proxy]:
@@ -80,16 +96,21 @@ def proxies(count: int, services: int) -> list[Proxy]:
             ports=(ServedPort(name, PORT, "http"),),
             labels={"app": name, "replica": str(number)},
         )
-        made.append(Proxy(own.name, address=own.address, labels=own.labels, workload=own))
+        made.append(
+            Proxy(own.name, address=own.address, labels=own.labels, workload=own)
+        )
     return made
 
 
-def measure(services: int, endpoints: int, count: int, *, with_rules: bool) -> dict[str, Row]:
+def measure(
+    services: int, endpoints: int, count: int, *, with_rules: bool
+) -> dict[str, Row]:
     """The rows of one mesh, in a process of its own: wall and CPU time in ms, services translated,
     memory in MiB.
     """
     listed = {
-        s.hostname: s for s in (service(n, endpoints, 1 + n * endpoints) for n in range(services))
+        s.hostname: s
+        for s in (service(n, endpoints, 1 + n * endpoints) for n in range(services))
     }
     config = IstioConfig()
     if with_rules:
@@ -122,9 +143,13 @@ def measure(services: int, endpoints: int, count: int, *, with_rules: bool) -> d
             "MiB": _resident() - before,
         }
 
-    step("cold", lambda old: build_mesh(Catalog(listed, {}), config=config, previous=old))
+    step(
+        "cold", lambda old: build_mesh(Catalog(listed, {}), config=config, previous=old)
+    )
     one = f"s{services // 2}.service.consul"
-    grown = replace(listed[one], endpoints=(*listed[one].endpoints, Endpoint("10.255.0.1", PORT)))
+    grown = replace(
+        listed[one], endpoints=(*listed[one].endpoints, Endpoint("10.255.0.1", PORT))
+    )
     listed = {**listed, one: grown}
     step("endpoint added", lambda old: build_mesh(Catalog(listed, {}), previous=old))
     if with_rules:
@@ -155,9 +180,14 @@ def main() -> None:
     )
     parser.add_argument("--services", type=int, default=1000)
     parser.add_argument("--endpoints", type=int, default=3, help="of each service")
-    parser.add_argument("--proxies", default="1,1000", help="how many, separated by commas")
     parser.add_argument(
-        "--rounds", type=int, default=3, help="each in a new process; the median is printed"
+        "--proxies", default="1,1000", help="how many, separated by commas"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=3,
+        help="each in a new process; the median is printed",
     )
     args = parser.parse_args()
     print(f"{args.services} services of {args.endpoints} endpoints")
@@ -172,12 +202,17 @@ def main() -> None:
                 # A process of its own, so that the memory is that of this case alone.
                 with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
                     job = pool.submit(
-                        measure, args.services, args.endpoints, count, with_rules=with_rules
+                        measure,
+                        args.services,
+                        args.endpoints,
+                        count,
+                        with_rules=with_rules,
                     )
                     found.append(job.result())
             for step in found[0]:
                 row = {
-                    key: statistics.median(r[step][key] for r in found) for key in found[0][step]
+                    key: statistics.median(r[step][key] for r in found)
+                    for key in found[0][step]
                 }
                 rules = 2 * args.services if with_rules else 0
                 text = (

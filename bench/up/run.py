@@ -55,7 +55,11 @@ def memory(role: str) -> list[float]:
     for identity in ids:
         pid = run("docker", "inspect", "-f", "{{.State.Pid}}", identity).strip()
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        kib = next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
+        kib = next(
+            int(line.split()[1])
+            for line in text.splitlines()
+            if line.startswith("Pss:")
+        )
         sizes.append(kib / 1024)
     return sizes
 
@@ -68,7 +72,17 @@ def main() -> None:
         env = dict(os.environ) | {"XDG_STATE_HOME": state}
         compose = ("docker", "compose", "-f", str(SAMPLE))
         mesh = ("dockermesh",)
-        up = (*mesh, "up", "-q", "-f", str(SAMPLE), "-p", MESHED, "--gateway-port", "9081:30989")
+        up = (
+            *mesh,
+            "up",
+            "-q",
+            "-f",
+            str(SAMPLE),
+            "-p",
+            MESHED,
+            "--gateway-port",
+            "9081:30989",
+        )
         down = (*mesh, "down", "-f", str(SAMPLE), "-p", MESHED, "-v")
         run(*compose, "-p", PLAIN, "build", "-q")
         run(*up, env=env)
@@ -96,7 +110,8 @@ def main() -> None:
     ratio = median(c / p for c, p in zip(cold, plain, strict=True))
     print(
         json.dumps(
-            {"rounds": rounds, **report, "up against compose, ratio": round(ratio, 2)}, indent=1
+            {"rounds": rounds, **report, "up against compose, ratio": round(ratio, 2)},
+            indent=1,
         )
     )
 

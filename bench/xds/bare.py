@@ -44,7 +44,11 @@ class Bare:
             "rds": {"8080": mesh.routes(services)},
         }
         self.version = 1
-        self.full = {(t, d): self.build(t, self.bodies[t], d) for t in TYPES for d in (True, False)}
+        self.full = {
+            (t, d): self.build(t, self.bodies[t], d)
+            for t in TYPES
+            for d in (True, False)
+        }
         self.last: dict[bool, bytes] = {}
         self.changed = asyncio.Event()
 
@@ -68,7 +72,9 @@ class Bare:
         return bytes(response.SerializeToString())
 
     def change(self, op: str, service: str, ip: str) -> None:
-        self.at[service] = [a for a in self.at[service] if a != ip] + ([ip] if op == "add" else [])
+        self.at[service] = [a for a in self.at[service] if a != ip] + (
+            [ip] if op == "add" else []
+        )
         self.version += 1
         one = {service: mesh.assignment(service, self.at[service])}
         self.last = {d: self.build("eds", one, d) for d in (True, False)}
@@ -104,8 +110,12 @@ class Handlers(grpc.GenericRpcHandler):
             await bare.serve(context, False)
 
         self.methods = {
-            f"/{SERVICE}/DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(delta),
-            f"/{SERVICE}/StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(sotw),
+            f"/{SERVICE}/DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(
+                delta
+            ),
+            f"/{SERVICE}/StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(
+                sotw
+            ),
         }
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:

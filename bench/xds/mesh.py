@@ -44,7 +44,9 @@ def assignment(service: str, at: list[str]) -> bytes:
     locality = message.endpoints.add()
     for address in at:
         socket_address = address_pb2.SocketAddress(address=address, port_value=PORT)
-        locality.lb_endpoints.add().endpoint.address.socket_address.CopyFrom(socket_address)
+        locality.lb_endpoints.add().endpoint.address.socket_address.CopyFrom(
+            socket_address
+        )
     return bytes(message.SerializeToString())
 
 

@@ -20,7 +20,9 @@ from pathlib import Path
 
 import servers
 
-LOAD = Path(os.environ.get("ADS_LOAD", servers.ROOT / "../shared/bench/ads_load.py")).resolve()
+LOAD = Path(
+    os.environ.get("ADS_LOAD", servers.ROOT / "../shared/bench/ads_load.py")
+).resolve()
 COLUMNS = {
     "last": "ms",
     "cpu": "ms",
@@ -35,7 +37,9 @@ COLUMNS = {
 Row = dict[str, float]
 
 
-def measure(server: str, services: int, streams: int, api: str, args: argparse.Namespace) -> Row:
+def measure(
+    server: str, services: int, streams: int, api: str, args: argparse.Namespace
+) -> Row:
     """Start a server, put the load on it, stop it."""
     with servers.running(server, services) as subject:
         command = [
@@ -57,9 +61,21 @@ def measure(server: str, services: int, streams: int, api: str, args: argparse.N
             "--first",
             "0",
         ]
-        command += ["--pause", "0.1", "--quiet", "0.2", "--idle", str(args.idle), "--warm", "0.5"]
+        command += [
+            "--pause",
+            "0.1",
+            "--quiet",
+            "0.2",
+            "--idle",
+            str(args.idle),
+            "--warm",
+            "0.5",
+        ]
         done = subprocess.run(
-            [*command, "--pid", f"cp={subject.pid}"], capture_output=True, text=True, check=False
+            [*command, "--pid", f"cp={subject.pid}"],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             raise servers.FailedError(done.stderr[-2000:])
@@ -132,7 +148,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--changes", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument(
-        "--idle", type=float, default=3, help="seconds to watch for work when nothing changes"
+        "--idle",
+        type=float,
+        default=3,
+        help="seconds to watch for work when nothing changes",
     )
     return parser.parse_args()
 
@@ -140,9 +159,13 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     if not LOAD.exists():
-        raise SystemExit(f"no load generator at {LOAD}; say where ads_load.py is: ADS_LOAD=PATH")
+        raise SystemExit(
+            f"no load generator at {LOAD}; say where ads_load.py is: ADS_LOAD=PATH"
+        )
     chosen = choose(args.servers.split(","))
-    header = " ".join(f"{f'{c}, {unit}'.rstrip(', '):>13}" for c, unit in COLUMNS.items())
+    header = " ".join(
+        f"{f'{c}, {unit}'.rstrip(', '):>13}" for c, unit in COLUMNS.items()
+    )
     print(f"{'S x N':>9} {'api':>8} {'server':>13} {header}", flush=True)
     good = True
     for size in args.sizes.split(","):

@@ -55,7 +55,9 @@ def unavailable(name: str) -> str | None:
     """Why a server can't be measured here; builds the Go program if need be."""
     if (
         name == "go"
-        and subprocess.run([HERE / "go" / "setup"], stdout=sys.stderr, check=False).returncode
+        and subprocess.run(
+            [HERE / "go" / "setup"], stdout=sys.stderr, check=False
+        ).returncode
     ):
         return "the Go program can't be built (see above)"
     if name == REAL and not find_consul():
@@ -66,7 +68,11 @@ def unavailable(name: str) -> str | None:
 @contextlib.contextmanager
 def running(name: str, services: int) -> Iterator[Subject]:
     """Start a server that knows so many services of three endpoints."""
-    with control_plane(services) if name == REAL else synthetic(name, services) as subject:
+    with (
+        control_plane(services)
+        if name == REAL
+        else synthetic(name, services) as subject
+    ):
         yield subject
 
 
@@ -78,7 +84,9 @@ def synthetic(name: str, services: int) -> Iterator[Subject]:
     with child(command, os.environ | {"PYTHONPATH": str(ROOT)}) as process:
         wait_for(process, control)
         url = f"http://127.0.0.1:{control}/change?op={{op}}&service={{service}}&ip={{ip}}&port={{port}}"
-        yield Subject(process.pid, f"127.0.0.1:{xds}", ("--change", "url", "--change-url", url))
+        yield Subject(
+            process.pid, f"127.0.0.1:{xds}", ("--change", "url", "--change-url", url)
+        )
 
 
 @contextlib.contextmanager
@@ -87,15 +95,39 @@ def control_plane(services: int) -> Iterator[Subject]:
     made.
     """
     xds, tls, api, debug = free_ports(4)
-    with tempfile.TemporaryDirectory(prefix="bench-xds-") as state, consul(Path(state)) as port:
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-xds-") as state,
+        consul(Path(state)) as port,
+    ):
         fill(port, services)
         environment = {
-            k: v for k, v in os.environ.items() if not k.startswith(("DOCKERMESH_", "CONSUL_"))
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith(("DOCKERMESH_", "CONSUL_"))
         }
-        environment |= {"CONSUL_HTTP_ADDR": f"http://127.0.0.1:{port}", "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-m", "dockermesh", "control-plane", "--no-registrar"]
-        command += ["--xds-plaintext", f"127.0.0.1:{xds}", "--xds-address", f"127.0.0.1:{tls}"]
-        command += ["--api-address", f"127.0.0.1:{api}", "--debug-address", f"127.0.0.1:{debug}"]
+        environment |= {
+            "CONSUL_HTTP_ADDR": f"http://127.0.0.1:{port}",
+            "PYTHONPATH": str(ROOT),
+        }
+        command = [
+            sys.executable,
+            "-m",
+            "dockermesh",
+            "control-plane",
+            "--no-registrar",
+        ]
+        command += [
+            "--xds-plaintext",
+            f"127.0.0.1:{xds}",
+            "--xds-address",
+            f"127.0.0.1:{tls}",
+        ]
+        command += [
+            "--api-address",
+            f"127.0.0.1:{api}",
+            "--debug-address",
+            f"127.0.0.1:{debug}",
+        ]
         command += ["--state-dir", f"{state}/state", "--trust-dir", f"{state}/trust"]
         with child(command, environment, Path(state) / "control-plane.log") as process:
             wait_for(process, debug, "/readyz")
@@ -141,7 +173,9 @@ def consul(state: Path) -> Iterator[int]:
 
 def find_consul() -> str | None:
     """The binary on the PATH or beside this Python."""
-    return shutil.which("consul") or shutil.which("consul", path=str(Path(sys.executable).parent))
+    return shutil.which("consul") or shutil.which(
+        "consul", path=str(Path(sys.executable).parent)
+    )
 
 
 def fill(port: int, services: int) -> None:
@@ -163,7 +197,9 @@ def fill(port: int, services: int) -> None:
         response = connection.getresponse()
         answer = response.read()
         if response.status != 200:
-            raise FailedError(f"Consul refuses {name}: {response.status} {answer.decode()}")
+            raise FailedError(
+                f"Consul refuses {name}: {response.status} {answer.decode()}"
+            )
     connection.close()
 
 
@@ -178,19 +214,25 @@ def free_ports(count: int) -> list[int]:
 
 @contextlib.contextmanager
 def child(
-    command: list[str], environment: dict[str, str] | os._Environ[str], log: Path | None = None
+    command: list[str],
+    environment: dict[str, str] | os._Environ[str],
+    log: Path | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process that is killed at the end; the end of its log is shown if it died before."""
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(log.open("wb")) if log else None
         errors = subprocess.STDOUT if log else None
-        process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=output, stderr=errors)
+        process = subprocess.Popen(
+            command, env=environment, cwd=ROOT, stdout=output, stderr=errors
+        )
         try:
             yield process
         finally:
             if log and process.poll() is not None:
                 print(
-                    *log.read_text(errors="replace").splitlines()[-15:], sep="\n", file=sys.stderr
+                    *log.read_text(errors="replace").splitlines()[-15:],
+                    sep="\n",
+                    file=sys.stderr,
                 )
             process.kill()
             process.wait()
@@ -212,5 +254,9 @@ def wait_for(process: subprocess.Popen[bytes], port: int, path: str = "") -> Non
             if connection.getresponse().status == 200:
                 return
         time.sleep(0.05)
-    why = "does not start" if process.poll() is not None else f"is not ready within {START:.0f} s"
+    why = (
+        "does not start"
+        if process.poll() is not None
+        else f"is not ready within {START:.0f} s"
+    )
     raise FailedError(f"{process.args!r} {why}")

@@ -36,7 +36,11 @@ def _content(secret: Mapping[str, Any], key: str) -> bytes:
         return plain.encode()
     encoded = dig(secret, "data", key)
     try:
-        return base64.b64decode(encoded, validate=True) if isinstance(encoded, str) else b""
+        return (
+            base64.b64decode(encoded, validate=True)
+            if isinstance(encoded, str)
+            else b""
+        )
     except (binascii.Error, ValueError):
         return b""
 
@@ -48,4 +52,6 @@ def _is_current(chain: bytes) -> bool:
         return False
     now = datetime.now(UTC)
     # Every certificate of the chain: clients refuse a chain at its first bad link.
-    return all(c.not_valid_before_utc <= now <= c.not_valid_after_utc for c in certificates)
+    return all(
+        c.not_valid_before_utc <= now <= c.not_valid_after_utc for c in certificates
+    )

@@ -61,7 +61,10 @@ class Context:
         self.is_live = is_live
         self._mesh_config = mesh_config
         # As after `kubectl apply` of one after the other.
-        last = {(item.group, item.kind, item.namespace, item.name): item for item in self.given}
+        last = {
+            (item.group, item.kind, item.namespace, item.name): item
+            for item in self.given
+        }
         self._by_kind: dict[str, list[AnalyzedObject]] = defaultdict(list)
         for item in last.values():
             self._by_kind[item.kind].append(item)
@@ -74,7 +77,12 @@ class Context:
 
     def kubernetes(self, *kinds: str) -> Iterator[AnalyzedObject]:
         """The objects of kinds that are not Istio's."""
-        return (item for kind in kinds for item in self._by_kind.get(kind, ()) if item.spec is None)
+        return (
+            item
+            for kind in kinds
+            for item in self._by_kind.get(kind, ())
+            if item.spec is None
+        )
 
     @cached_property
     def namespaces(self) -> dict[str, AnalyzedObject]:
@@ -129,9 +137,15 @@ class Context:
     ) -> list[AnalyzedWorkload]:
         """The workloads that carry these labels, in one namespace or (empty) in all."""
         listed = (
-            self._by_label.get(next(iter(selector.items())), ()) if selector else self.workloads
+            self._by_label.get(next(iter(selector.items())), ())
+            if selector
+            else self.workloads
         )
-        return [w for w in listed if namespace in ("", w.namespace) and selects(selector, w.labels)]
+        return [
+            w
+            for w in listed
+            if namespace in ("", w.namespace) and selects(selector, w.labels)
+        ]
 
     @cached_property
     def _by_label(self) -> dict[tuple[str, str], list[AnalyzedWorkload]]:
@@ -155,7 +169,10 @@ class Context:
             *entry_services(self.istio("ServiceEntry")),
             *kubernetes_services(self.kubernetes("Service"), self.domain),
         ]
-        return (*found, *(catalog_services(self.catalog) if self.catalog is not None else ()))
+        return (
+            *found,
+            *(catalog_services(self.catalog) if self.catalog is not None else ()),
+        )
 
     @cached_property
     def _hosts(self) -> dict[tuple[str, str], AnalyzedService]:
@@ -169,12 +186,16 @@ class Context:
     @cached_property
     def _anywhere(self) -> dict[str, AnalyzedService]:
         """The catalog's services by the short names that hold in every namespace."""
-        return {name: service for service in self.services for name in service.short_names}
+        return {
+            name: service for service in self.services for name in service.short_names
+        }
 
     @cached_property
     def _patterns(self) -> list[tuple[str, str, AnalyzedService]]:
         return [
-            (scope, name[1:], s) for (scope, name), s in self._hosts.items() if name.startswith("*")
+            (scope, name[1:], s)
+            for (scope, name), s in self._hosts.items()
+            if name.startswith("*")
         ]
 
     def service(
@@ -185,7 +206,9 @@ class Context:
         """
         host = host.lower()
         name = fully_qualified(host, namespace, self.domain)
-        scopes = [namespace if scope == "." else scope for scope in export_to] or [namespace]
+        scopes = [namespace if scope == "." else scope for scope in export_to] or [
+            namespace
+        ]
         # What is exported to all comes first, as in Istio.
         for scope in (EVERYWHERE, *scopes):
             found = self._hosts.get((scope, name))
@@ -212,5 +235,7 @@ class Context:
         found = self._anywhere.get(host.lower())
         name = fully_qualified(host.lower(), namespace, self.domain)
         if found is None and not name.startswith("*"):
-            found = self._hosts.get((EVERYWHERE, name)) or self._hosts.get((namespace, name))
+            found = self._hosts.get((EVERYWHERE, name)) or self._hosts.get(
+                (namespace, name)
+            )
         return found.canonical if found is not None and found.canonical else name

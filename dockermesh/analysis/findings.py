@@ -34,7 +34,11 @@ def namespace_of(finding: Finding) -> str:
 
 def as_line(finding: Finding) -> str:
     """A finding as istioctl prints it."""
-    place = f"{finding.file}:{finding.line}" if finding.line and finding.file else finding.file
+    place = (
+        f"{finding.file}:{finding.line}"
+        if finding.line and finding.file
+        else finding.file
+    )
     about = f"{finding.resource} {place}".strip()
     return f"{shown_level(finding.level)} [{finding.code}] ({about}) {finding.message}"
 

@@ -26,7 +26,9 @@ _E, _W, _I = Level.ERROR, Level.WARNING, Level.INFO
 
 INTERNAL_ERROR = Message("IST0001", "InternalError", _E, "internal error in {}: {}")
 DEPRECATED = Message("IST0002", "Deprecated", _W, "Deprecated: {}")
-NOT_FOUND = Message("IST0101", "ReferencedResourceNotFound", _E, 'Referenced {} not found: "{}"')
+NOT_FOUND = Message(
+    "IST0101", "ReferencedResourceNotFound", _E, 'Referenced {} not found: "{}"'
+)
 NAMESPACE_NOT_INJECTED = Message(
     "IST0102",
     "NamespaceNotInjected",
@@ -35,13 +37,20 @@ NAMESPACE_NOT_INJECTED = Message(
     " istio-injection=disabled to say that this is meant",
 )
 POD_MISSING_PROXY = Message(
-    "IST0103", "PodMissingProxy", _W, "pod {} has no Istio proxy; deploy it again to get one"
+    "IST0103",
+    "PodMissingProxy",
+    _W,
+    "pod {} has no Istio proxy; deploy it again to get one",
 )
-SCHEMA_ERROR = Message("IST0106", "SchemaValidationError", _E, "Schema validation error: {}")
+SCHEMA_ERROR = Message(
+    "IST0106", "SchemaValidationError", _E, "Schema validation error: {}"
+)
 MISPLACED_ANNOTATION = Message(
     "IST0107", "MisplacedAnnotation", _W, "annotation {} has an effect on {} only"
 )
-UNKNOWN_ANNOTATION = Message("IST0108", "UnknownAnnotation", _W, "Unknown annotation: {}")
+UNKNOWN_ANNOTATION = Message(
+    "IST0108", "UnknownAnnotation", _W, "Unknown annotation: {}"
+)
 MESH_HOST_CONFLICT = Message(
     "IST0109",
     "ConflictingMeshGatewayVirtualServiceHosts",
@@ -80,16 +89,23 @@ PORT_NAME = Message(
     'port name "{}" (port {}, target {}) tells no protocol as <protocol>[-<suffix>] would; it will'
     " be sniffed",
 )
-INVALID_REGEXP = Message("IST0122", "InvalidRegexp", _W, "regular expression of {} is invalid: {}")
+INVALID_REGEXP = Message(
+    "IST0122", "InvalidRegexp", _W, "regular expression of {} is invalid: {}"
+)
 INJECTION_LABELS = Message(
     "IST0123",
     "NamespaceMultipleInjectionLabels",
     _W,
     "the namespace has more than one injection label: {}",
 )
-INVALID_ANNOTATION = Message("IST0125", "InvalidAnnotation", _W, "Invalid annotation {}: {}")
+INVALID_ANNOTATION = Message(
+    "IST0125", "InvalidAnnotation", _W, "Invalid annotation {}: {}"
+)
 UNKNOWN_REGISTRY = Message(
-    "IST0126", "UnknownMeshNetworksServiceRegistry", _E, "Unknown service registry {} in network {}"
+    "IST0126",
+    "UnknownMeshNetworksServiceRegistry",
+    _E,
+    "Unknown service registry {} in network {}",
 )
 NO_WORKLOADS = Message(
     "IST0127", "NoMatchingWorkloadsFound", _W, "no workload matches the labels: {}"
@@ -123,7 +139,9 @@ HOST_NOT_IN_GATEWAY = Message(
     _W,
     "none of the hosts {} of VirtualService {} is served by Gateway {}",
 )
-SCHEMA_WARNING = Message("IST0133", "SchemaWarning", _W, "Schema validation warning: {}")
+SCHEMA_WARNING = Message(
+    "IST0133", "SchemaWarning", _W, "Schema validation warning: {}"
+)
 ADDRESSES_REQUIRED = Message(
     "IST0134",
     "ServiceEntryAddressesRequired",
@@ -131,7 +149,10 @@ ADDRESSES_REQUIRED = Message(
     "a port of protocol TCP, or of none, needs addresses to be told apart from others",
 )
 DEPRECATED_ANNOTATION = Message(
-    "IST0135", "DeprecatedAnnotation", _I, 'annotation "{}" is deprecated{} and may stop working'
+    "IST0135",
+    "DeprecatedAnnotation",
+    _I,
+    'annotation "{}" is deprecated{} and may stop working',
 )
 ALPHA_ANNOTATION = Message(
     "IST0136", "AlphaAnnotation", _I, 'annotation "{}" is of an alpha feature'
@@ -157,7 +178,10 @@ INGRESS_IGNORES_SUBSET = Message(
     "the subsets of VirtualService {} have no effect on gateway requests that {} routes",
 )
 INVALID_UID = Message(
-    "IST0144", "InvalidApplicationUID", _W, "user id 1337 is the proxy's: nothing is captured"
+    "IST0144",
+    "InvalidApplicationUID",
+    _W,
+    "user id 1337 is the proxy's: nothing is captured",
 )
 GATEWAY_CONFLICT = Message(
     "IST0145",
@@ -289,9 +313,14 @@ INEFFECTIVE_SELECTOR = Message(
     _W,
     "a selector has no effect on the Kubernetes Gateway {}; use targetRefs",
 )
-INEFFECTIVE_POLICY = Message("IST0167", "IneffectivePolicy", _W, "the policy has no effect: {}")
+INEFFECTIVE_POLICY = Message(
+    "IST0167", "IneffectivePolicy", _W, "the policy has no effect: {}"
+)
 NEGATIVE_CONDITION = Message(
-    "IST0171", "NegativeConditionStatus", _W, "its status says: type={}, reason={}, message={}"
+    "IST0171",
+    "NegativeConditionStatus",
+    _W,
+    "its status says: type={}, reason={}, message={}",
 )
 SUBSET_SELECTS_NOTHING = Message(
     "IST0173",
@@ -304,7 +333,10 @@ UNKNOWN_RULE_HOST = Message(
 )
 
 NO_ENDPOINTS = Message(
-    "DM0001", "ServiceWithoutEndpoints", _W, "the destination {} has no endpoint: requests fail"
+    "DM0001",
+    "ServiceWithoutEndpoints",
+    _W,
+    "the destination {} has no endpoint: requests fail",
 )
 LYING_PORT_NAME = Message(
     "DM0002",
@@ -326,10 +358,16 @@ DUPLICATE_SUBSET = Message(
     "subset {} of host {} is also defined by DestinationRule {}; the older one counts",
 )
 DELEGATE_NOT_FOUND = Message(
-    "DM0006", "DelegateNotFound", _E, 'rule {} delegates to VirtualService "{}", which {}'
+    "DM0006",
+    "DelegateNotFound",
+    _E,
+    'rule {} delegates to VirtualService "{}", which {}',
 )
 GIVEN_TWICE = Message(
-    "DM0007", "ResourceGivenTwice", _W, "is given twice, first at {}; the last one counts"
+    "DM0007",
+    "ResourceGivenTwice",
+    _W,
+    "is given twice, first at {}; the last one counts",
 )
 UNREADABLE = Message("DM0008", "UnreadableFile", _E, "{}")
 

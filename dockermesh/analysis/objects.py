@@ -89,7 +89,11 @@ def number(value: Any) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     # A port may be a name, which is no number.
-    return int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 6 else 0
+    return (
+        int(value)
+        if isinstance(value, str) and value.isdecimal() and len(value) < 6
+        else 0
+    )
 
 
 def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
@@ -108,7 +112,9 @@ def label_selector_matches(selector: Any, labels: Mapping[str, str]) -> bool:
     """
     if not selects(texts(dig(selector, "matchLabels")), labels):
         return False
-    return all(_holds(entry, labels) for entry in mappings(dig(selector, "matchExpressions")))
+    return all(
+        _holds(entry, labels) for entry in mappings(dig(selector, "matchExpressions"))
+    )
 
 
 def _holds(expression: Mapping[str, Any], labels: Mapping[str, str]) -> bool:

@@ -77,7 +77,9 @@ def _object(
     metadata = data.get("metadata")
     metadata = metadata if isinstance(metadata, Mapping) else {}
     kind = str(data["kind"])
-    space = "" if kind in CLUSTER_SCOPED else str(metadata.get("namespace") or namespace)
+    space = (
+        "" if kind in CLUSTER_SCOPED else str(metadata.get("namespace") or namespace)
+    )
     # An object that is to be created is judged as well; it has no name yet.
     name = str(metadata.get("name") or metadata.get("generateName") or "?")
 
@@ -104,7 +106,11 @@ def _is_kubernetes(data: Any) -> bool:
     ):
         return False
     version = data.get("apiVersion")
-    return isinstance(version, str) and bool(version) and not _group(data).endswith("istio.io")
+    return (
+        isinstance(version, str)
+        and bool(version)
+        and not _group(data).endswith("istio.io")
+    )
 
 
 def _group(data: Mapping[str, Any]) -> str:

@@ -48,17 +48,29 @@ class Analyzer:
         return " ".join((self.run.__doc__ or "").split("\n\n")[0].split())
 
 
-def _analyzer(name: str, run: Callable[[Context], Iterator[Finding]], *codes: str) -> Analyzer:
+def _analyzer(
+    name: str, run: Callable[[Context], Iterator[Finding]], *codes: str
+) -> Analyzer:
     return Analyzer(name, run, codes)
 
 
 ANALYZERS: tuple[Analyzer, ...] = (
     _analyzer(
-        "schema.Validation", schema.validation, "IST0002", "IST0106", "IST0133", "DM0003", "DM0008"
+        "schema.Validation",
+        schema.validation,
+        "IST0002",
+        "IST0106",
+        "IST0133",
+        "DM0003",
+        "DM0008",
     ),
     _analyzer("schema.GivenTwice", schema.given_twice, "DM0007"),
     _analyzer(
-        "virtualservice.Destinations", virtual_services.destinations, "IST0101", "IST0112", "DM0001"
+        "virtualservice.Destinations",
+        virtual_services.destinations,
+        "IST0101",
+        "IST0112",
+        "DM0001",
     ),
     _analyzer("virtualservice.Subsets", virtual_services.subsets, "IST0101"),
     _analyzer("virtualservice.MeshHosts", virtual_services.mesh_hosts, "IST0109"),
@@ -71,26 +83,49 @@ ANALYZERS: tuple[Analyzer, ...] = (
         "DM0004",
     ),
     _analyzer("virtualservice.Rules", rules.unreachable_rules, "IST0130", "IST0131"),
-    _analyzer("virtualservice.IgnoredSubsets", virtual_services.ignored_subsets, "IST0140"),
+    _analyzer(
+        "virtualservice.IgnoredSubsets", virtual_services.ignored_subsets, "IST0140"
+    ),
     _analyzer("virtualservice.JWTClaims", virtual_services.claim_routing, "IST0149"),
     _analyzer("virtualservice.Delegates", virtual_services.delegates, "DM0006"),
     _analyzer("virtualservice.Regexes", schema.regular_expressions, "IST0122"),
     _analyzer(
-        "destinationrule.CaCertificates", destination_rules.unverified_servers, "IST0128", "IST0129"
+        "destinationrule.CaCertificates",
+        destination_rules.unverified_servers,
+        "IST0128",
+        "IST0129",
     ),
     _analyzer(
-        "destinationrule.HostsAndSubsets", destination_rules.hosts_and_subsets, "IST0173", "IST0174"
+        "destinationrule.HostsAndSubsets",
+        destination_rules.hosts_and_subsets,
+        "IST0173",
+        "IST0174",
     ),
-    _analyzer("destinationrule.DuplicateSubsets", destination_rules.duplicate_subsets, "DM0005"),
-    _analyzer("gateway.WorkloadsAndPorts", gateways.workloads_and_ports, "IST0101", "IST0162"),
+    _analyzer(
+        "destinationrule.DuplicateSubsets",
+        destination_rules.duplicate_subsets,
+        "DM0005",
+    ),
+    _analyzer(
+        "gateway.WorkloadsAndPorts", gateways.workloads_and_ports, "IST0101", "IST0162"
+    ),
     _analyzer("gateway.Conflicts", gateways.conflicts, "IST0145"),
     _analyzer("gateway.Certificates", gateways.duplicate_certificates, "IST0138"),
     _analyzer("gateway.Credentials", gateways.credentials, "IST0101", "IST0161"),
     _analyzer("serviceentry.Addresses", service_entries.addresses, "IST0134"),
     _analyzer("service.PortNames", service_entries.port_names, "IST0118", "IST0150"),
     _analyzer("service.LyingPortNames", service_entries.lying_port_names, "DM0002"),
-    _analyzer("sidecar.Selectors", selectors.sidecars, "IST0101", "IST0110", "IST0111", "IST0167"),
-    _analyzer("telemetry.Selectors", selectors.telemetries, "IST0101", "IST0159", "IST0160"),
+    _analyzer(
+        "sidecar.Selectors",
+        selectors.sidecars,
+        "IST0101",
+        "IST0110",
+        "IST0111",
+        "IST0167",
+    ),
+    _analyzer(
+        "telemetry.Selectors", selectors.telemetries, "IST0101", "IST0159", "IST0160"
+    ),
     _analyzer("telemetry.Providers", telemetry.providers, "IST0157"),
     _analyzer("telemetry.Lightstep", telemetry.lightstep, "IST0002"),
     _analyzer("authorization.Workloads", policies.authorization_workloads, "IST0127"),
@@ -117,7 +152,9 @@ ANALYZERS: tuple[Analyzer, ...] = (
         "IST0135",
     ),
     _analyzer("annotations.Alpha", annotation_checks.alpha, "IST0136"),
-    _analyzer("deployment.Services", kubernetes.deployment_services, "IST0116", "IST0137"),
+    _analyzer(
+        "deployment.Services", kubernetes.deployment_services, "IST0116", "IST0137"
+    ),
     _analyzer("deployment.UserIds", kubernetes.user_ids, "IST0144"),
     _analyzer(
         "injection.NamespacesAndPods",
@@ -131,7 +168,10 @@ ANALYZERS: tuple[Analyzer, ...] = (
     _analyzer("injection.AutoImages", injection.auto_images, "IST0146", "IST0147"),
     _analyzer("webhook.Webhooks", kubernetes.webhooks, "IST0139"),
     _analyzer(
-        "webhook.ExternalControlPlane", kubernetes.external_control_plane, "IST0163", "IST0164"
+        "webhook.ExternalControlPlane",
+        kubernetes.external_control_plane,
+        "IST0163",
+        "IST0164",
     ),
 )
 
@@ -151,12 +191,18 @@ class Suppression:
             return False
         kind, _, name = finding.resource.partition(" ")
         space, slash, bare = name.rpartition("/")
-        forms = (finding.resource, f"{kind} {bare}.{space}" if slash else finding.resource)
+        forms = (
+            finding.resource,
+            f"{kind} {bare}.{space}" if slash else finding.resource,
+        )
         return any(fnmatchcase(form, self.resource) for form in forms)
 
 
 def analyze(
-    context: Context, *, namespaces: Iterable[str] = (), suppressions: Iterable[Suppression] = ()
+    context: Context,
+    *,
+    namespaces: Iterable[str] = (),
+    suppressions: Iterable[Suppression] = (),
 ) -> tuple[Finding, ...]:
     """Every finding once, the worst first.
 
@@ -202,7 +248,9 @@ def _run(analyzer: Analyzer, context: Context) -> Iterator[Finding]:
         yield from analyzer.run(context)
     # One analyzer that stumbles must not hide what the others find.
     except Exception as error:
-        text = INTERNAL_ERROR.text.format(analyzer.name, f"{type(error).__name__}: {error}")
+        text = INTERNAL_ERROR.text.format(
+            analyzer.name, f"{type(error).__name__}: {error}"
+        )
         yield Finding(INTERNAL_ERROR.level, text, code=INTERNAL_ERROR.code)
 
 

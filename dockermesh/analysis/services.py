@@ -94,18 +94,25 @@ def entry_services(entries: Iterable[AnalyzedObject]) -> Iterator[AnalyzedServic
     """The hosts of ServiceEntries."""
     for item in entries:
         spec = item.spec
-        scopes = tuple(item.namespace if scope == "." else scope for scope in spec.export_to)
+        scopes = tuple(
+            item.namespace if scope == "." else scope for scope in spec.export_to
+        )
         yield AnalyzedService(
             hosts=tuple(spec.hosts),
             namespace=item.namespace,
             ports=tuple(
-                AnalyzedPort(p.number, p.name, p.protocol, p.target_port) for p in spec.ports
+                AnalyzedPort(p.number, p.name, p.protocol, p.target_port)
+                for p in spec.ports
             ),
             # Without exportTo, a service is seen everywhere.
             scopes=(EVERYWHERE,) if EVERYWHERE in scopes or not scopes else scopes,
             # Without a selector it has the endpoints that it lists, or none.
-            selector=spec.workload_selector.labels if spec.workload_selector is not None else None,
-            endpoints=tuple(e.labels for e in spec.endpoints) if spec.endpoints else None,
+            selector=spec.workload_selector.labels
+            if spec.workload_selector is not None
+            else None,
+            endpoints=tuple(e.labels for e in spec.endpoints)
+            if spec.endpoints
+            else None,
             item=item,
         )
 
@@ -120,10 +127,15 @@ def catalog_services(catalog: Catalog) -> Iterator[AnalyzedService]:
         yield AnalyzedService(
             hosts=tuple(name for name in names if "." in name),
             namespace=service.namespace,
-            ports=tuple(AnalyzedPort(p.number, p.name, p.protocol.value) for p in service.ports),
+            ports=tuple(
+                AnalyzedPort(p.number, p.name, p.protocol.value) for p in service.ports
+            ),
             scopes=service.export_to or (EVERYWHERE,),
             endpoints=tuple(endpoint.labels for endpoint in service.endpoints),
-            healthy=sum(endpoint.health is not Health.UNHEALTHY for endpoint in service.endpoints),
+            healthy=sum(
+                endpoint.health is not Health.UNHEALTHY
+                for endpoint in service.endpoints
+            ),
             short_names=tuple(name for name in names if "." not in name),
             canonical=service.hostname,
         )

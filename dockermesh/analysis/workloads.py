@@ -11,7 +11,14 @@ from dockermesh.model.catalog import Catalog
 from dockermesh.model.contract import INGRESS_GATEWAY
 from dockermesh.model.workload import WorkloadKind
 
-TEMPLATES = ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job")
+TEMPLATES = (
+    "Deployment",
+    "StatefulSet",
+    "DaemonSet",
+    "ReplicaSet",
+    "ReplicationController",
+    "Job",
+)
 """Kinds whose pods are described by a template."""
 INJECT = "sidecar.istio.io/inject"
 INJECTION = "istio-injection"
@@ -56,10 +63,16 @@ def pod_template(item: AnalyzedObject) -> Mapping[str, Any]:
     return template if isinstance(template, Mapping) else {}
 
 
-def containers(template: Mapping[str, Any], *, with_init: bool = False) -> list[Mapping[str, Any]]:
+def containers(
+    template: Mapping[str, Any], *, with_init: bool = False
+) -> list[Mapping[str, Any]]:
     """The containers of a pod."""
     found = list(mappings(dig(template, "spec", "containers")))
-    return found + list(mappings(dig(template, "spec", "initContainers"))) if with_init else found
+    return (
+        found + list(mappings(dig(template, "spec", "initContainers")))
+        if with_init
+        else found
+    )
 
 
 def kubernetes_workloads(
@@ -74,7 +87,9 @@ def kubernetes_workloads(
         node = dig(template, "spec", "nodeName")
 
         if isinstance(node, str) and node in nodes:
-            places = {key: nodes[node][key] for key in _NODE_LABELS if nodes[node].get(key)}
+            places = {
+                key: nodes[node][key] for key in _NODE_LABELS if nodes[node].get(key)
+            }
             # A pod has its locality from the node that it runs on.
             labels = labels | places | {"kubernetes.io/hostname": node}
 
@@ -112,7 +127,9 @@ def is_in_mesh(item: AnalyzedObject, namespaces: Mapping[str, AnalyzedObject]) -
 def entry_workloads(entries: Iterable[AnalyzedObject]) -> Iterator[AnalyzedWorkload]:
     """The workloads of WorkloadEntries."""
     for item in entries:
-        yield AnalyzedWorkload(item.name, item.namespace, {**item.labels, **item.spec.labels})
+        yield AnalyzedWorkload(
+            item.name, item.namespace, {**item.labels, **item.spec.labels}
+        )
 
 
 def catalog_workloads(catalog: Catalog) -> Iterator[AnalyzedWorkload]:

@@ -75,4 +75,6 @@ class Authority:
         names = [x509.UniformResourceIdentifier(str(identity))]
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         now = now or datetime.datetime.now(datetime.UTC)
-        return sign_leaf(self._material.signer, names, usages, lifetime, now, f"workload {holder}")
+        return sign_leaf(
+            self._material.signer, names, usages, lifetime, now, f"workload {holder}"
+        )

@@ -16,11 +16,15 @@ import hashlib
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import (
+    CertificateIssuerPublicKeyTypes,
+)
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.x509.oid import NameOID
 
@@ -81,7 +85,9 @@ class Signer:
 
 
 def new_root(
-    trust_domain: str, now: datetime.datetime, lifetime: datetime.timedelta = ROOT_LIFETIME
+    trust_domain: str,
+    now: datetime.datetime,
+    lifetime: datetime.timedelta = ROOT_LIFETIME,
 ) -> Signer:
     """A new self-signed root with an EC P-256 key."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -102,7 +108,9 @@ def new_root(
         .not_valid_after(now + lifetime)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .add_extension(_usage(is_authority=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+        )
         .sign(key, hashes.SHA256())
     )
 
@@ -135,7 +143,9 @@ def sign_leaf(
 
     # From the holder and the time alone, so that every replica comes to the same leaf.
     start, renew_at = _term(holder, lifetime, now)
-    said = [str(part) for part in (holder, *(name.value for name in names), start, lifetime)]
+    said = [
+        str(part) for part in (holder, *(name.value for name in names), start, lifetime)
+    ]
     # Derived, not drawn: a restarted control plane has the same leaf, and sends nothing.
     key, serial = _derived(signer, "\0".join(said).encode())
     end = min(start + lifetime, authority.not_valid_after_utc)
@@ -158,7 +168,8 @@ def sign_leaf(
         .sign(
             signer.key,
             hashes.SHA256(),
-            ecdsa_deterministic=isinstance(signer.key, ec.EllipticCurvePrivateKey) or None,
+            ecdsa_deterministic=isinstance(signer.key, ec.EllipticCurvePrivateKey)
+            or None,
         )
     )
 
@@ -187,15 +198,19 @@ def _derived(signer: Signer, purpose: bytes) -> tuple[ec.EllipticCurvePrivateKey
     RFC 5869).
     """
     secret = signer.key.private_bytes(
-        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        serialization.Encoding.DER,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
     )
-    drawn = HKDF(hashes.SHA256(), length=64, salt=None, info=b"dockermesh leaf\0" + purpose).derive(
-        secret
-    )
+    drawn = HKDF(
+        hashes.SHA256(), length=64, salt=None, info=b"dockermesh leaf\0" + purpose
+    ).derive(secret)
     # 64 bits more than the order has: the numbers are as good as uniform (FIPS 186-5 appendix
     # A.2.1).
     scalar = int.from_bytes(drawn[:40]) % (_ORDER - 1) + 1
-    return ec.derive_private_key(scalar, ec.SECP256R1()), int.from_bytes(drawn[40:59]) | 1
+    return ec.derive_private_key(scalar, ec.SECP256R1()), int.from_bytes(
+        drawn[40:59]
+    ) | 1
 
 
 def signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
@@ -210,9 +225,13 @@ def signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
 def is_authority(certificate: x509.Certificate) -> bool:
     """Whether it may sign others: CA:TRUE, and keyCertSign where usages are given."""
     try:
-        if not certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+        if not certificate.extensions.get_extension_for_class(
+            x509.BasicConstraints
+        ).value.ca:
             return False
-        return certificate.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+        return certificate.extensions.get_extension_for_class(
+            x509.KeyUsage
+        ).value.key_cert_sign
     except x509.ExtensionNotFound as missing:
         return missing.oid == x509.KeyUsage.oid
 
@@ -225,15 +244,20 @@ def pem_of(certificate: x509.Certificate) -> bytes:
 def key_pem(key: SigningKey) -> bytes:
     """The private key in PEM, PKCS #8, not encrypted."""
     return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
     )
 
 
 def _issuer_key(authority: x509.Certificate) -> x509.AuthorityKeyIdentifier:
     try:
-        known = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        known = authority.extensions.get_extension_for_class(
+            x509.SubjectKeyIdentifier
+        ).value
     except x509.ExtensionNotFound:
-        return x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key())  # type: ignore[arg-type]
+        key = cast(CertificateIssuerPublicKeyTypes, authority.public_key())
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(key)
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(known)
 
 

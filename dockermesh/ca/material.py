@@ -81,14 +81,20 @@ class Material:
 
 
 def new_material(
-    trust_domain: str, now: datetime.datetime, lifetime: datetime.timedelta = ROOT_LIFETIME
+    trust_domain: str,
+    now: datetime.datetime,
+    lifetime: datetime.timedelta = ROOT_LIFETIME,
 ) -> Material:
     """A new mesh's CA."""
     signer = new_root(trust_domain, now, lifetime)
-    return Material(secrets.token_hex(8), 1, Phase.STABLE, now, signer, (signer.certificate,))
+    return Material(
+        secrets.token_hex(8), 1, Phase.STABLE, now, signer, (signer.certificate,)
+    )
 
 
-def advance(material: Material, step: Step, trust_domain: str, now: datetime.datetime) -> Material:
+def advance(
+    material: Material, step: Step, trust_domain: str, now: datetime.datetime
+) -> Material:
     """The state after a step.
 
     Raises UsageError when it is not this step's turn.
@@ -108,18 +114,28 @@ def advance(material: Material, step: Step, trust_domain: str, now: datetime.dat
         # Trusted by all before anything is signed with it.
         coming = new_root(trust_domain, now)
         return replace(
-            after, phase=Phase.PREPARED, coming=coming, roots=(*material.roots, coming.certificate)
+            after,
+            phase=Phase.PREPARED,
+            coming=coming,
+            roots=(*material.roots, coming.certificate),
         )
 
     if step is Step.SWITCH:
         if material.coming is None:
             raise AuthorityError(
-                "the rotation was prepared without a new root", fix="restore the CA from a backup"
+                "the rotation was prepared without a new root",
+                fix="restore the CA from a backup",
             )
-        old = tuple(root for root in material.roots if root != material.coming.certificate)
+        old = tuple(
+            root for root in material.roots if root != material.coming.certificate
+        )
         roots = (material.coming.certificate, *old)
         return replace(
-            after, phase=Phase.SWITCHED, signer=material.coming, coming=None, roots=roots
+            after,
+            phase=Phase.SWITCHED,
+            signer=material.coming,
+            coming=None,
+            roots=roots,
         )
 
     return replace(after, phase=Phase.STABLE, roots=(material.signer.certificate,))
@@ -134,7 +150,9 @@ def to_json(material: Material) -> bytes:
             "phase": material.phase,
             "since": material.since.isoformat(),
             "signer": _signer_json(material.signer),
-            "coming": _signer_json(material.coming) if material.coming is not None else None,
+            "coming": _signer_json(material.coming)
+            if material.coming is not None
+            else None,
             "roots": material.roots_pem.decode(),
         }
     ).encode()
@@ -164,7 +182,10 @@ def from_json(text: bytes) -> Material:
 
 
 def _signer_json(signer: Signer) -> dict[str, str]:
-    return {"key": key_pem(signer.key).decode(), "certificate": pem_of(signer.certificate).decode()}
+    return {
+        "key": key_pem(signer.key).decode(),
+        "certificate": pem_of(signer.certificate).decode(),
+    }
 
 
 def _signer(data: dict[str, str]) -> Signer:

@@ -16,11 +16,22 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from dockermesh.ca.certificates import AuthorityError, Signer, is_authority, pem_of, signed_by
+from dockermesh.ca.certificates import (
+    AuthorityError,
+    Signer,
+    is_authority,
+    pem_of,
+    signed_by,
+)
 from dockermesh.ca.material import Material, Phase
 from dockermesh.ca.sealing import private_bytes
 
-CERTIFICATE, KEY, CHAIN, ROOT = "ca-cert.pem", "ca-key.pem", "cert-chain.pem", "root-cert.pem"
+CERTIFICATE, KEY, CHAIN, ROOT = (
+    "ca-cert.pem",
+    "ca-key.pem",
+    "cert-chain.pem",
+    "root-cert.pem",
+)
 _SMALLEST_RSA = 2048
 
 
@@ -49,10 +60,13 @@ def read_plugged(folder: Path, now: datetime.datetime) -> Material:
     path = _path(certificate, chain, roots)
     if path is None:
         raise _refused(
-            folder / CHAIN, f"no chain leads from {CERTIFICATE} to a valid certificate in {ROOT}"
+            folder / CHAIN,
+            f"no chain leads from {CERTIFICATE} to a valid certificate in {ROOT}",
         )
 
-    signer = Signer(key, certificate, b"".join(pem_of(c) for c in path if c not in roots))
+    signer = Signer(
+        key, certificate, b"".join(pem_of(c) for c in path if c not in roots)
+    )
     return Material(
         mesh="plugged",
         generation=0,
@@ -95,7 +109,9 @@ def _certificates(file: Path) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(file.read_bytes())
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a certificate in PEM"
+        reason = (
+            error.strerror if isinstance(error, OSError) else "not a certificate in PEM"
+        )
         raise _refused(file, f"cannot be read: {reason}") from error
 
 
@@ -109,7 +125,9 @@ def _key(file: Path) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey:
         return key
     if isinstance(key, rsa.RSAPrivateKey) and key.key_size >= _SMALLEST_RSA:
         return key
-    raise _refused(file, f"only EC keys and RSA keys of {_SMALLEST_RSA} bits or more can be used")
+    raise _refused(
+        file, f"only EC keys and RSA keys of {_SMALLEST_RSA} bits or more can be used"
+    )
 
 
 def _is_valid(certificate: x509.Certificate, now: datetime.datetime) -> bool:
@@ -117,17 +135,23 @@ def _is_valid(certificate: x509.Certificate, now: datetime.datetime) -> bool:
 
 
 def _check(
-    file: Path, certificate: x509.Certificate, now: datetime.datetime, *, may_expire: bool
+    file: Path,
+    certificate: x509.Certificate,
+    now: datetime.datetime,
+    *,
+    may_expire: bool,
 ) -> None:
     name = (
-        certificate.subject.rfc4514_string() or certificate.fingerprint(hashes.SHA256()).hex()[:16]
+        certificate.subject.rfc4514_string()
+        or certificate.fingerprint(hashes.SHA256()).hex()[:16]
     )
     if not is_authority(certificate):
         raise _refused(file, f"{name!a} is no CA: it may not sign certificates")
     if not may_expire and not _is_valid(certificate, now):
         start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         raise _refused(
-            file, f"{name!a} is valid from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC only"
+            file,
+            f"{name!a} is valid from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC only",
         )
 
 

@@ -41,12 +41,17 @@ class Seal:
 
     def close(self, content: bytes) -> str:
         """The content sealed, as text."""
-        salt = next(iter(self._derived), secrets.token_bytes(16)) if self._is_passphrase else b""
+        salt = (
+            next(iter(self._derived), secrets.token_bytes(16))
+            if self._is_passphrase
+            else b""
+        )
         nonce = secrets.token_bytes(12)
         data = AESGCM(self._key(salt)).encrypt(nonce, content, _CONTEXT)
         parts = {"salt": salt, "nonce": nonce, "data": data}
         return json.dumps(
-            {"v": 1} | {name: base64.b64encode(part).decode() for name, part in parts.items()}
+            {"v": 1}
+            | {name: base64.b64encode(part).decode() for name, part in parts.items()}
         )
 
     def open(self, sealed: str, where: str) -> bytes:
@@ -57,35 +62,46 @@ class Seal:
         try:
             parts = json.loads(sealed)
             salt, nonce, data = (
-                base64.b64decode(parts[name], validate=True) for name in ("salt", "nonce", "data")
+                base64.b64decode(parts[name], validate=True)
+                for name in ("salt", "nonce", "data")
             )
             return AESGCM(self._key(salt)).decrypt(nonce, data, _CONTEXT)
         except (ValueError, KeyError, TypeError) as error:
-            raise _unreadable("it is damaged", where, "restore it from a backup") from error
-        except InvalidTag as error:
-            reason = f"it is damaged, or sealed with another key than that in {self._where}"
             raise _unreadable(
-                reason, where, f"restore {self._where}, or give all control planes the same one"
+                "it is damaged", where, "restore it from a backup"
+            ) from error
+        except InvalidTag as error:
+            reason = (
+                f"it is damaged, or sealed with another key than that in {self._where}"
+            )
+            raise _unreadable(
+                reason,
+                where,
+                f"restore {self._where}, or give all control planes the same one",
             ) from error
 
     def _key(self, salt: bytes) -> bytes:
         if not self._is_passphrase:
             return self._secret
         if salt not in self._derived:
-            self._derived[salt] = Scrypt(salt=salt, length=_KEY_BYTES, n=_COST, r=8, p=1).derive(
-                self._secret
-            )
+            self._derived[salt] = Scrypt(
+                salt=salt, length=_KEY_BYTES, n=_COST, r=8, p=1
+            ).derive(self._secret)
         return self._derived[salt]
 
 
-def open_seal(passphrase_file: Path | None, key_file: Path, *, may_create: bool) -> Seal:
+def open_seal(
+    passphrase_file: Path | None, key_file: Path, *, may_create: bool
+) -> Seal:
     """The seal of a passphrase file, or of our own key file, which is made if there is none and
     `may_create`.
 
     Raises AuthorityError when the file cannot be used.
     """
     if passphrase_file is not None:
-        secret = private_bytes(passphrase_file, "the passphrase of the CA", is_ours=False).strip()
+        secret = private_bytes(
+            passphrase_file, "the passphrase of the CA", is_ours=False
+        ).strip()
         if len(secret) < _SHORTEST_PASSPHRASE:
             raise AuthorityError(
                 f"the passphrase of the CA is shorter than {_SHORTEST_PASSPHRASE} bytes",

@@ -31,13 +31,25 @@ _FILE = click.Path(path_type=Path)
     help="Istio's MeshConfig to assume.",
 )
 @click.option(
-    "--catalog", type=_FILE, metavar="FILE", help="YAML file of services and endpoints to assume."
+    "--catalog",
+    type=_FILE,
+    metavar="FILE",
+    help="YAML file of services and endpoints to assume.",
 )
-@click.option("--live", is_flag=True, help="Files as if they were applied to the running mesh.")
-@click.option("-R", "--recursive", is_flag=True, help="Folders with all that is below them.")
-@click.option("-n", "--namespace", default="", help="Only what is about this namespace.")
 @click.option(
-    "-A", "--all-namespaces", is_flag=True, help="Findings about all namespaces (the default)."
+    "--live", is_flag=True, help="Files as if they were applied to the running mesh."
+)
+@click.option(
+    "-R", "--recursive", is_flag=True, help="Folders with all that is below them."
+)
+@click.option(
+    "-n", "--namespace", default="", help="Only what is about this namespace."
+)
+@click.option(
+    "-A",
+    "--all-namespaces",
+    is_flag=True,
+    help="Findings about all namespaces (the default).",
 )
 @click.option(
     "-S",
@@ -62,7 +74,10 @@ _FILE = click.Path(path_type=Path)
 )
 @output_option("log", "table", "json", "yaml")
 @click.option(
-    "-L", "--list-analyzers", is_flag=True, help="List analyzers and codes, and do nothing else."
+    "-L",
+    "--list-analyzers",
+    is_flag=True,
+    help="List analyzers and codes, and do nothing else.",
 )
 def command(
     files: tuple[str, ...],
@@ -106,11 +121,15 @@ def command(
     shown = [d for d in found if d.level.rank <= Level(output_threshold.lower()).rank]
     _print(shown, output)
     if not shown:
-        click.echo(f"✔ No validation issues found when analyzing {_target(request)}.", err=True)
+        click.echo(
+            f"✔ No validation issues found when analyzing {_target(request)}.", err=True
+        )
 
     if any(d.level.rank <= Level(failure_threshold.lower()).rank for d in found):
         if output == "log":
-            click.echo(f"Analyzers found issues when analyzing {_target(request)}.", err=True)
+            click.echo(
+                f"Analyzers found issues when analyzing {_target(request)}.", err=True
+            )
         return FOUND
 
     return 0
@@ -126,7 +145,9 @@ def _print(found: Sequence[Finding], output: str) -> None:
     from dockermesh.analysis.findings import as_line, shown_level, to_dict
 
     if output in {"json", "yaml"}:
-        print_data([to_dict(one) for one in found], output, indent=2, ensure_ascii=False)
+        print_data(
+            [to_dict(one) for one in found], output, indent=2, ensure_ascii=False
+        )
     elif output == "table":
         rows = [
             (
@@ -150,7 +171,11 @@ def _print_analyzers() -> None:
     from dockermesh.analysis.registry import ANALYZERS
 
     for analyzer in ANALYZERS:
-        click.echo(f"* {analyzer.name} ({', '.join(analyzer.codes)}):\n    {analyzer.description}")
+        click.echo(
+            f"* {analyzer.name} ({', '.join(analyzer.codes)}):\n    {analyzer.description}"
+        )
     click.echo()
-    codes = ((message.code, shown_level(message.level), message.name) for message in ALL)
+    codes = (
+        (message.code, shown_level(message.level), message.name) for message in ALL
+    )
     print_columns(["CODE", "LEVEL", "NAME"], list(codes), gap=3)

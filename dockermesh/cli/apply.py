@@ -16,10 +16,16 @@ import click
     help="What to apply; repeatable.",
 )
 @click.option(
-    "-n", "--namespace", default="default", show_default=True, help="For resources that name none."
+    "-n",
+    "--namespace",
+    default="default",
+    show_default=True,
+    help="For resources that name none.",
 )
 @click.option(
-    "--dry-run", is_flag=True, help="Have the control plane check everything, and change nothing."
+    "--dry-run",
+    is_flag=True,
+    help="Have the control plane check everything, and change nothing.",
 )
 @click.option("--diff", is_flag=True, help="Print the differences to what is stored.")
 @click.option(
@@ -30,7 +36,9 @@ import click
         " any more."
     ),
 )
-def command(files: tuple[str, ...], namespace: str, dry_run: bool, diff: bool, prune: bool) -> None:
+def command(
+    files: tuple[str, ...], namespace: str, dry_run: bool, diff: bool, prune: bool
+) -> None:
     """Apply Istio resources to the running mesh.
 
     All of them are validated before the first is stored.

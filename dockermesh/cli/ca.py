@@ -49,9 +49,15 @@ def export() -> None:
     type=click.Choice(["prepare", "switch", "finish"]),
     help="Only this step [all that are left, each when it is safe].",
 )
-@click.option("--force", is_flag=True, help="Take the step although connections may break.")
 @click.option(
-    "--timeout", type=float, default=120.0, show_default=True, help="Seconds to wait for each step."
+    "--force", is_flag=True, help="Take the step although connections may break."
+)
+@click.option(
+    "--timeout",
+    type=float,
+    default=120.0,
+    show_default=True,
+    help="Seconds to wait for each step.",
 )
 def rotate(step: str | None, force: bool, timeout: float) -> None:
     """Replace the mesh's root, without a failed connection.
@@ -69,7 +75,10 @@ def rotate(step: str | None, force: bool, timeout: float) -> None:
         tell=lambda text: click.echo(text, err=True),
     )
     if report["phase"] == "stable":
-        click.echo("kubectl needs the new root, too: run `dockermesh kubeconfig` again", err=True)
+        click.echo(
+            "kubectl needs the new root, too: run `dockermesh kubeconfig` again",
+            err=True,
+        )
 
 
 def _client() -> Any:
@@ -83,7 +92,9 @@ def _client() -> Any:
 def _lines(report: Mapping[str, Any]) -> list[str]:
     leaves = report["leaves"]
     kind = "made by the mesh" if report["managed"] else "brought by you"
-    lines = [f"CA of {report['trust_domain']}, {kind}; {report['phase']} since {report['since']}"]
+    lines = [
+        f"CA of {report['trust_domain']}, {kind}; {report['phase']} since {report['since']}"
+    ]
 
     for root in report["roots"]:
         use = "signs" if root["signing"] else "trusted"

@@ -31,7 +31,11 @@ def command() -> None:
 def render(source: str, pod: bool) -> None:
     """Print iptables-restore text: the IPv4 tables, then the IPv6 ones."""
     from dockermesh.errors import InputError
-    from dockermesh.inject.capture import PodOptions, parse_capture_config, render_capture
+    from dockermesh.inject.capture import (
+        PodOptions,
+        parse_capture_config,
+        render_capture,
+    )
 
     try:
         text = sys.stdin.read() if source == "-" else Path(source).read_text("utf-8")

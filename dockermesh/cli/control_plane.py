@@ -111,7 +111,10 @@ from dockermesh.model.contract import (
     ),
 )
 @click.option(
-    "--xds-address", default=f"0.0.0.0:{XDS_TLS_PORT}", show_default=True, help="xDS over TLS."
+    "--xds-address",
+    default=f"0.0.0.0:{XDS_TLS_PORT}",
+    show_default=True,
+    help="xDS over TLS.",
 )
 @click.option(
     "--xds-plaintext",

@@ -17,10 +17,16 @@ import click
     help="Delete what is in here; repeatable.",
 )
 @click.option(
-    "-n", "--namespace", default="default", show_default=True, help="Where the resources are."
+    "-n",
+    "--namespace",
+    default="default",
+    show_default=True,
+    help="Where the resources are.",
 )
 @click.option("--dry-run", is_flag=True, help="Change nothing.")
-@click.option("--ignore-not-found", is_flag=True, help="What does not exist is no error.")
+@click.option(
+    "--ignore-not-found", is_flag=True, help="What does not exist is no error."
+)
 def command(
     kind: str | None,
     names: tuple[str, ...],
@@ -40,7 +46,8 @@ def command(
 
     if bool(files) == bool(kind):
         raise UsageError(
-            "name either KIND NAME..., or -f FILE", fix="dockermesh delete virtualservice reviews"
+            "name either KIND NAME..., or -f FILE",
+            fix="dockermesh delete virtualservice reviews",
         )
 
     if kind:
@@ -50,7 +57,8 @@ def command(
             raise UsageError(f"which {kind}?", fix=f"dockermesh delete {kind} NAME")
         served = served_kind(kind)
         items = [
-            applying.Item(served, {"metadata": {"namespace": namespace, "name": n}}) for n in names
+            applying.Item(served, {"metadata": {"namespace": namespace, "name": n}})
+            for n in names
         ]
     else:
         items = applying.read_items(files, namespace)[0]

@@ -51,7 +51,9 @@ def take_docker_options(
     return rest[1:] if rest[:1] == ["mesh"] else rest
 
 
-@click.command(add_help_option=False, context_settings={"allow_interspersed_args": False})
+@click.command(
+    add_help_option=False, context_settings={"allow_interspersed_args": False}
+)
 @click.option("--config", "folder", default="")
 @click.option("-c", "--context", default="")
 @click.option("-H", "--host", "hosts", multiple=True)
@@ -76,15 +78,22 @@ def _unswitched(args: Sequence[str]) -> list[str]:
         if match is None:
             continue
         if match["value"] not in _TRUE | _FALSE:
-            raise UsageError(f"{argument}: write true or false", fix="see `docker --help`")
+            raise UsageError(
+                f"{argument}: write true or false", fix="see `docker --help`"
+            )
         found[place] = f"--{'' if match['value'] in _TRUE else 'no-'}{match['name']}"
 
     return found
 
 
-def _set_tls(environ: MutableMapping[str, str], tls: bool | None, verify: bool | None) -> None:
+def _set_tls(
+    environ: MutableMapping[str, str], tls: bool | None, verify: bool | None
+) -> None:
     # As for Docker: to say anything of verifying means TLS.
-    wanted = {"DOCKER_TLS": True if verify is not None else tls, "DOCKER_TLS_VERIFY": verify}
+    wanted = {
+        "DOCKER_TLS": True if verify is not None else tls,
+        "DOCKER_TLS_VERIFY": verify,
+    }
     for variable, value in wanted.items():
         if value:
             environ[variable] = "1"
@@ -105,6 +114,8 @@ def _set_certificates(environ: MutableMapping[str, str], given: Sequence[str]) -
         if target.is_file():
             (folder / name).symlink_to(target.resolve())
         elif file:
-            raise InputError("there is no such file", where=file, fix=f"--tls* wants a {name}")
+            raise InputError(
+                "there is no such file", where=file, fix=f"--tls* wants a {name}"
+            )
 
     environ["DOCKER_CERT_PATH"] = str(folder)

@@ -26,7 +26,9 @@ def command(output: str) -> None:
     else:
         for finding in findings:
             mark, colour = _MARKS[finding.verdict.value]
-            click.echo(f"{click.style(mark, fg=colour)} {finding.name}: {finding.detail}")
+            click.echo(
+                f"{click.style(mark, fg=colour)} {finding.name}: {finding.detail}"
+            )
             if finding.fix and finding.verdict is not Verdict.OK:
                 click.echo(f"    -> {finding.fix}")
 

@@ -7,7 +7,12 @@ import click
 
 @click.command()
 @click.option(
-    "-f", "--file", "files", multiple=True, metavar="FILE", help="Compose file; repeatable."
+    "-f",
+    "--file",
+    "files",
+    multiple=True,
+    metavar="FILE",
+    help="Compose file; repeatable.",
 )
 @click.option("-p", "--project-name", metavar="NAME", help="Name of the project.")
 @click.option(
@@ -27,7 +32,9 @@ def command(files: tuple[str, ...], project_name: str | None, volumes: bool) -> 
     from dockermesh.docker.engine import LocalEngine
 
     name = project_name or str(load_project(files)["name"])
-    removed = bring_down(name, volumes=volumes, say=lambda line: click.echo(f"✔ {line}", err=True))
+    removed = bring_down(
+        name, volumes=volumes, say=lambda line: click.echo(f"✔ {line}", err=True)
+    )
     if removed:
         return
 

@@ -27,8 +27,12 @@ _VERDICTS = {True: "accepts", False: "refuses", None: "may refuse"}
     metavar="'NAME: VALUE'",
     help="A header of the request.",
 )
-@click.option("-X", "--method", default="GET", show_default=True, help="The request's method.")
-@click.option("-n", "--namespace", default="", metavar="NS", help="The source's namespace.")
+@click.option(
+    "-X", "--method", default="GET", show_default=True, help="The request's method."
+)
+@click.option(
+    "-n", "--namespace", default="", metavar="NS", help="The source's namespace."
+)
 @click.option(
     "--config",
     "configs",
@@ -44,7 +48,9 @@ _VERDICTS = {True: "accepts", False: "refuses", None: "may refuse"}
     help="YAML file of services and endpoints, with --config.",
 )
 @click.option(
-    "--live", is_flag=True, help="Send the request from the source's network, too, and compare."
+    "--live",
+    is_flag=True,
+    help="Send the request from the source's network, too, and compare.",
 )
 @output_option("text", "json")
 def command(
@@ -74,13 +80,15 @@ def command(
     request, host, port = parse_request(url, method, _headers(headers))
     if live and request.scheme != "http":
         raise UsageError(
-            "only http:// can be sent by --live", fix="leave --live out, or explain an http:// URL"
+            "only http:// can be sent by --live",
+            fix="leave --live out, or explain an http:// URL",
         )
 
     if configs or catalog is not None:
         if live:
             raise UsageError(
-                "files cannot be asked live", fix="give either --live, or --config and --catalog"
+                "files cannot be asked live",
+                fix="give either --live, or --config and --catalog",
             )
 
         from_where, known, problems = from_files(source, configs, catalog)
@@ -120,7 +128,10 @@ def lines(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
     asked = result["request"]
     yield "Request", f"{asked['method']} {asked['url']} from {result['source']}"
     if result["listener"]:
-        yield "Listener", f"{result['listener']['name']}, for {result['listener']['dialled']}"
+        yield (
+            "Listener",
+            f"{result['listener']['name']}, for {result['listener']['dialled']}",
+        )
 
     if "virtual_host" in result:
         host = result["virtual_host"]
@@ -158,13 +169,21 @@ def _policies(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "Timeout", result["timeout"] or "none"
     if "retries" in result:
         retries = result["retries"]
-        each = f", {retries['per_try_timeout']} each" if retries["per_try_timeout"] else ""
+        each = (
+            f", {retries['per_try_timeout']} each" if retries["per_try_timeout"] else ""
+        )
         yield "Retries", f"up to {retries['attempts']} on {retries['on']}{each}"
 
     if "delay" in result:
-        yield "Delay", f"{result['delay']['seconds']} for {result['delay']['percent']:g} %"
+        yield (
+            "Delay",
+            f"{result['delay']['seconds']} for {result['delay']['percent']:g} %",
+        )
     if "abort" in result:
-        yield "Abort", f"{result['abort']['status']} for {result['abort']['percent']:g} %"
+        yield (
+            "Abort",
+            f"{result['abort']['status']} for {result['abort']['percent']:g} %",
+        )
     for mirror in result.get("mirrors", ()):
         yield "Mirror", f"{mirror['percent']:g} % to {mirror['cluster']}"
     for name, value in result.get("rewrite", {}).items():
@@ -173,9 +192,15 @@ def _policies(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _destination(target: dict[str, Any]) -> Iterator[tuple[str, str]]:
     subset = f" subset {target['subset']}" if target.get("subset") else ""
-    name = f"{target['host']}:{target['port']}{subset}" if "host" in target else target["cluster"]
+    name = (
+        f"{target['host']}:{target['port']}{subset}"
+        if "host" in target
+        else target["cluster"]
+    )
     rule = (
-        f", DestinationRule {target['destination_rule']}" if target.get("destination_rule") else ""
+        f", DestinationRule {target['destination_rule']}"
+        if target.get("destination_rule")
+        else ""
     )
     extra = (
         f", {target['balancing']}, TLS {target['tls']}{rule}"

@@ -24,7 +24,9 @@ def command(words: tuple[str, ...]) -> int:
         if words:
             return run(words, forward)
         stop = stop_signal()
-        click.echo(f"export KUBECONFIG={shlex.quote(forward.environment['KUBECONFIG'])}")
+        click.echo(
+            f"export KUBECONFIG={shlex.quote(forward.environment['KUBECONFIG'])}"
+        )
         click.echo(f"forwarding {forward.url} to the config API until Ctrl-C", err=True)
         stop.wait()
 

@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("kind")
 @click.argument("name", required=False)
-@click.option("-n", "--namespace", default="default", show_default=True, help="Where to look.")
+@click.option(
+    "-n", "--namespace", default="default", show_default=True, help="Where to look."
+)
 @click.option("-A", "--all-namespaces", is_flag=True, help="Look everywhere.")
 @output_option("table", "wide", "yaml", "json", "name")
-def command(kind: str, name: str | None, namespace: str, all_namespaces: bool, output: str) -> None:
+def command(
+    kind: str, name: str | None, namespace: str, all_namespaces: bool, output: str
+) -> None:
     """Show resources of KIND, for example virtualservices, dr or serviceentry; or the one named
     NAME.
     """
@@ -35,7 +39,8 @@ def command(kind: str, name: str | None, namespace: str, all_namespaces: bool, o
 
     if name and all_namespaces:
         raise UsageError(
-            "a resource is named within its namespace", fix="use -n NAMESPACE instead of -A"
+            "a resource is named within its namespace",
+            fix="use -n NAMESPACE instead of -A",
         )
 
     space = "" if all_namespaces else namespace
@@ -46,7 +51,8 @@ def command(kind: str, name: str | None, namespace: str, all_namespaces: bool, o
 
     if found is None:
         raise InputError(
-            f'{served.plural}.{served.group} "{name}" not found', fix=f"dockermesh get {kind} -A"
+            f'{served.plural}.{served.group} "{name}" not found',
+            fix=f"dockermesh get {kind} -A",
         )
 
     if output in {"json", "yaml"}:
@@ -54,7 +60,9 @@ def command(kind: str, name: str | None, namespace: str, all_namespaces: bool, o
     elif output == "name":
         for item in found.get("items", [found]):
             click.echo(
-                f"{served.singular}.{served.group}/{item['metadata']['name']}".replace("./", "/")
+                f"{served.singular}.{served.group}/{item['metadata']['name']}".replace(
+                    "./", "/"
+                )
             )
     else:
         _print_table(
@@ -80,7 +88,8 @@ def served_kind(word: str) -> Served:
     near = get_close_matches(word.lower(), words, n=1)
     kinds = ", ".join(s.singular for s in SERVED)
     raise UsageError(
-        f"there is no kind {word!r}", fix=f"did you mean {near[0]}?" if near else f"one of: {kinds}"
+        f"there is no kind {word!r}",
+        fix=f"did you mean {near[0]}?" if near else f"one of: {kinds}",
     )
 
 
@@ -91,7 +100,9 @@ def _shown(found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _print_table(found: Mapping[str, Any], *, wide: bool, namespaces: bool, empty: str) -> None:
+def _print_table(
+    found: Mapping[str, Any], *, wide: bool, namespaces: bool, empty: str
+) -> None:
     rows, definitions = found["rows"], found["columnDefinitions"]
     if not rows:
         where = f" in {empty} namespace" if empty else ""
@@ -99,7 +110,9 @@ def _print_table(found: Mapping[str, Any], *, wide: bool, namespaces: bool, empt
         return
 
     # Columns of priority 2 and more are for `-o wide`, as with kubectl.
-    columns = [i for i, column in enumerate(definitions) if wide or column["priority"] < 2]
+    columns = [
+        i for i, column in enumerate(definitions) if wide or column["priority"] < 2
+    ]
     head = [definitions[i]["name"].upper() for i in columns]
     lines = [[str(row["cells"][i]) for i in columns] for row in rows]
 

@@ -31,7 +31,9 @@ def command(output: str) -> None:
 
     rows = []
     for entry in entries:
-        counts = ", ".join(f"{n} {action}" for action, n in entry["counts"].items() if n)
+        counts = ", ".join(
+            f"{n} {action}" for action, n in entry["counts"].items() if n
+        )
         named = [r["resource"] for r in entry["resources"]]
         more = len(named) - _SHOWN
         is_cut = output == "table" and more > 0
@@ -39,7 +41,16 @@ def command(output: str) -> None:
             f" and {more} more" if is_cut else ""
         )
         rows.append(
-            [str(entry["number"]), entry["time"], entry["who"], entry["command"], counts, listed]
+            [
+                str(entry["number"]),
+                entry["time"],
+                entry["who"],
+                entry["command"],
+                counts,
+                listed,
+            ]
         )
 
-    print_columns(["NUMBER", "TIME", "WHO", "COMMAND", "CHANGES", "RESOURCES"], rows, gap=3)
+    print_columns(
+        ["NUMBER", "TIME", "WHO", "COMMAND", "CHANGES", "RESOURCES"], rows, gap=3
+    )

@@ -134,7 +134,9 @@ def save(file: Path, quiet: bool) -> None:
             store.save([reference(name, {}) for name in TAGS], target)
     except OSError as error:
         raise InputError(
-            f"it cannot be written: {error.strerror}", where=str(file), fix="name another file"
+            f"it cannot be written: {error.strerror}",
+            where=str(file),
+            fix="name another file",
         ) from error
 
 

@@ -26,12 +26,21 @@ if TYPE_CHECKING:
     help="Compose file; repeatable, '-' is stdin.",
 )
 @click.option("-p", "--project-name", metavar="NAME", help="Name of the project.")
-@click.option("--project-directory", metavar="DIR", help="What relative paths start from.")
 @click.option(
-    "--profile", "profiles", multiple=True, metavar="NAME", help="Enable a profile; repeatable."
+    "--project-directory", metavar="DIR", help="What relative paths start from."
 )
 @click.option(
-    "-o", "--output", metavar="OUT", help="File to write (mode 0600); without it, stdout."
+    "--profile",
+    "profiles",
+    multiple=True,
+    metavar="NAME",
+    help="Enable a profile; repeatable.",
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="OUT",
+    help="File to write (mode 0600); without it, stdout.",
 )
 @click.option(
     "--overlay",
@@ -53,10 +62,14 @@ if TYPE_CHECKING:
     help="Istio resources: a file or directory; repeatable.",
 )
 @click.option(
-    "--network", metavar="NAME", help="The mesh network [x-dockermesh's, else dockermesh]."
+    "--network",
+    metavar="NAME",
+    help="The mesh network [x-dockermesh's, else dockermesh].",
 )
 @click.option(
-    "--egress-gateway", is_flag=True, help="Run a gateway through which traffic may leave the mesh."
+    "--egress-gateway",
+    is_flag=True,
+    help="Run a gateway through which traffic may leave the mesh.",
 )
 def command(
     *,
@@ -83,7 +96,8 @@ def command(
     project = load_project(files, project_name, project_directory, profiles)
     resources = read_config(configs)
     injection = inject_project(
-        project, options(gateway_ports, resources, network, egress_gateway=egress_gateway)
+        project,
+        options(gateway_ports, resources, network, egress_gateway=egress_gateway),
     )
     check(injection.project, project)
     text = to_yaml(injection.overlay if overlay else injection.project)
@@ -168,5 +182,7 @@ def write_private(path: Path, text: str) -> None:
         replace_file(path, text.encode(), PRIVATE)
     except OSError as error:
         raise InputError(
-            f"cannot be written: {error.strerror}", where=str(path), fix="choose another -o FILE"
+            f"cannot be written: {error.strerror}",
+            where=str(path),
+            fix="choose another -o FILE",
         ) from error

@@ -8,7 +8,9 @@ import click
 
 
 @click.command()
-@click.option("--service", required=True, help="The service that the process is a part of.")
+@click.option(
+    "--service", required=True, help="The service that the process is a part of."
+)
 @click.option(
     "--port",
     "ports",
@@ -17,10 +19,14 @@ import click
     metavar="N[/PROTOCOL]",
     help="A port that it serves; repeatable.",
 )
-@click.option("-n", "--namespace", default="default", show_default=True, help="Its namespace.")
+@click.option(
+    "-n", "--namespace", default="default", show_default=True, help="Its namespace."
+)
 @click.option("--account", default="", help="Its service account [the service's name].")
 @click.option(
-    "--address", default="", help="The IP address at which the mesh reaches this host [found out]."
+    "--address",
+    default="",
+    help="The IP address at which the mesh reaches this host [found out].",
 )
 @click.option(
     "--xds",
@@ -76,13 +82,18 @@ def command(
         token = _read(token_file)
     else:
         made = create_token(
-            ApiClient(endpoint), service=service, namespace=namespace, account=account, seconds=60
+            ApiClient(endpoint),
+            service=service,
+            namespace=namespace,
+            account=account,
+            seconds=60,
         )
         token = made["token"]
 
     joined = join(endpoint, token, what)
     click.echo(
-        f"{joined.workload} joined, at {joined.address}. As root, start its proxy:", err=True
+        f"{joined.workload} joined, at {joined.address}. As root, start its proxy:",
+        err=True,
     )
     for line in joined.commands:
         click.echo(line)
@@ -96,7 +107,9 @@ def _port(text: str) -> tuple[int, str]:
 
     number, _, protocol = text.partition("/")
     if not number.isdigit():
-        raise UsageError(f"no port: {text}", fix="write --port 8080 or --port 8080/http")
+        raise UsageError(
+            f"no port: {text}", fix="write --port 8080 or --port 8080/http"
+        )
     return int(number), protocol or "auto"
 
 
@@ -107,4 +120,6 @@ def _read(file: Path) -> str:
         return file.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
-        raise InputError(f"the join token cannot be read: {reason}", where=str(file)) from error
+        raise InputError(
+            f"the join token cannot be read: {reason}", where=str(file)
+        ) from error

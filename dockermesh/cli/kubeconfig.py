@@ -32,7 +32,9 @@ CONTEXT = "istio"
     show_default=True,
     help="Make it the current context.",
 )
-def command(only_print: bool, output: str | None, context: str, set_current: bool) -> None:
+def command(
+    only_print: bool, output: str | None, context: str, set_current: bool
+) -> None:
     """Write a context for kubectl into the kubeconfig; what else is in it stays.
 
     Where stdout is a file or a pipe, a kubeconfig with this context alone is printed there, too.

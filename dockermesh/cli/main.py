@@ -71,24 +71,35 @@ class _LazyGroup(click.Group):
         ).command
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and args[0] not in VERBS and args[0] not in ALIASES:
+        if (
+            args
+            and not args[0].startswith("-")
+            and args[0] not in VERBS
+            and args[0] not in ALIASES
+        ):
             from difflib import get_close_matches
 
             near = get_close_matches(args[0], VERBS, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else " See 'dockermesh --help'."
+            hint = (
+                f" Did you mean '{near[0]}'?" if near else " See 'dockermesh --help'."
+            )
             ctx.fail(f"No such command '{args[0]}'.{hint}")
         return super().resolve_command(ctx, args)
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="dockermesh", message="%(prog)s %(version)s")
+@click.version_option(
+    __version__, prog_name="dockermesh", message="%(prog)s %(version)s"
+)
 @click.option(
     "-H",
     "--host",
@@ -120,12 +131,16 @@ def root(hosts: tuple[str, ...], context: str) -> None:
 def report(error: DockermeshError) -> None:
     """Print what failed, where, and the next step to stderr."""
     place = click.style(f"{error.where}: ", bold=True) if error.where else ""
-    click.echo(f"{click.style('Error:', fg='red', bold=True)} {place}{error.what}", err=True)
+    click.echo(
+        f"{click.style('Error:', fg='red', bold=True)} {place}{error.what}", err=True
+    )
     if error.fix:
         click.echo(f"  {click.style('->', fg='cyan')} {error.fix}", err=True)
 
 
-def main(args: list[str] | None = None, *, before: Callable[[], list[str]] | None = None) -> None:
+def main(
+    args: list[str] | None = None, *, before: Callable[[], list[str]] | None = None
+) -> None:
     """Run the command line and exit with its code. `before` gives the arguments, and may fail as a
     command may.
     """

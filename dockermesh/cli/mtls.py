@@ -21,7 +21,9 @@ def command() -> None:
 @command.command()
 @output_option("table", "json", "yaml")
 @click.option(
-    "--service", metavar="NAME", help="Only this service: its hostname or the first part of it."
+    "--service",
+    metavar="NAME",
+    help="Only this service: its hostname or the first part of it.",
 )
 def status(output: str, service: str | None) -> None:
     """Show for every client and service whether it is encrypted and by what, and what STRICT would
@@ -39,7 +41,9 @@ def status(output: str, service: str | None) -> None:
 
     if service is not None:
         report["edges"] = [
-            e for e in report["edges"] if service in {e["service"], e["service"].split(".")[0]}
+            e
+            for e in report["edges"]
+            if service in {e["service"], e["service"].split(".")[0]}
         ]
 
     if output == "table":
@@ -62,7 +66,9 @@ def _print(report: Mapping[str, Any], everybody: set[str]) -> None:
         ]
         for edge in report["edges"]
     ]
-    print_columns(["SERVICE", "PORT", "CLIENTS", "ENCRYPTED", "SERVER", "BY"], rows, gap=2)
+    print_columns(
+        ["SERVICE", "PORT", "CLIENTS", "ENCRYPTED", "SERVER", "BY"], rows, gap=2
+    )
     click.echo()
     if not report["breaks"]:
         click.echo("STRICT breaks nothing that is known here.")

@@ -71,7 +71,11 @@ def _source(function: Callable[..., None]) -> Callable[..., None]:
     decorated: Callable[..., None] = guarded
     for option in (
         click.option(
-            "-n", "--namespace", default="", metavar="NS", help="The workload's namespace."
+            "-n",
+            "--namespace",
+            default="",
+            metavar="NS",
+            help="The workload's namespace.",
         ),
         click.option(
             "-f",
@@ -94,7 +98,9 @@ def _source(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--port", default=0, help="Only clusters of this port.")
 @click.option("--subset", default="", help="Only clusters of this subset.")
 @click.option("--direction", default="", help="Only inbound, or outbound, clusters.")
-def cluster(fqdn: str, port: int, subset: str, direction: str, output: str, **source: Any) -> None:
+def cluster(
+    fqdn: str, port: int, subset: str, direction: str, output: str, **source: Any
+) -> None:
     """Clusters (aliases: clusters, c)."""
     from dockermesh.client.inspect import tables
 
@@ -108,7 +114,10 @@ def cluster(fqdn: str, port: int, subset: str, direction: str, output: str, **so
 @click.option("--address", default="", help="Only listeners on this address.")
 @click.option("--port", default=0, help="Only listeners on this port.")
 @click.option(
-    "--type", "kind", default="", help="Only listeners of this type: HTTP, TCP, HTTP+TCP."
+    "--type",
+    "kind",
+    default="",
+    help="Only listeners of this type: HTTP, TCP, HTTP+TCP.",
 )
 def listener(address: str, port: int, kind: str, output: str, **source: Any) -> None:
     """Listeners (aliases: listeners, l)."""
@@ -126,7 +135,11 @@ def route(name: str, output: str, **source: Any) -> None:
     """Routes (aliases: routes, r)."""
     from dockermesh.client.inspect import tables
 
-    found = [table for table in _dump(**source).routes() if name in {"", table.get("name", "")}]
+    found = [
+        table
+        for table in _dump(**source).routes()
+        if name in {"", table.get("name", "")}
+    ]
     _show(output, found, tables.ROUTES, tables.route_rows(found))
 
 
@@ -134,9 +147,13 @@ def route(name: str, output: str, **source: Any) -> None:
 @_source
 @click.option("--address", default="", help="Only endpoints at this address.")
 @click.option("--port", default=0, help="Only endpoints at this port.")
-@click.option("--cluster", "cluster_name", default="", help="Only endpoints of this cluster.")
 @click.option(
-    "--status", default="", help="Only endpoints of this status: HEALTHY, UNHEALTHY, DRAINING, ..."
+    "--cluster", "cluster_name", default="", help="Only endpoints of this cluster."
+)
+@click.option(
+    "--status",
+    default="",
+    help="Only endpoints of this status: HEALTHY, UNHEALTHY, DRAINING, ...",
 )
 def endpoint(
     address: str, port: int, cluster_name: str, status: str, output: str, **source: Any
@@ -149,7 +166,9 @@ def endpoint(
     shown = [
         s
         for s in statuses
-        if any(wanted.takes(h, str(s.get("name", ""))) for h in s.get("host_statuses", ()))
+        if any(
+            wanted.takes(h, str(s.get("name", ""))) for h in s.get("host_statuses", ())
+        )
     ]
     _show(output, shown, tables.ENDPOINTS, tables.endpoint_rows(shown, wanted))
 
@@ -204,7 +223,9 @@ def everything(output: str, **source: Any) -> None:
     print_columns(tables.ROUTES, tables.route_rows(dump.routes()))
     click.echo()
     statuses = tables.cluster_statuses(dump.endpoints())
-    print_columns(tables.ENDPOINTS, tables.endpoint_rows(statuses, tables.EndpointFilter()))
+    print_columns(
+        tables.ENDPOINTS, tables.endpoint_rows(statuses, tables.EndpointFilter())
+    )
     items = secret_items(dump.secrets(), datetime.now(UTC))
     if items:
         click.echo()
@@ -213,11 +234,17 @@ def everything(output: str, **source: Any) -> None:
 
 @command.command("log")
 @click.argument("workload")
-@click.option("-n", "--namespace", default="", metavar="NS", help="The workload's namespace.")
 @click.option(
-    "--level", default="", help="LEVEL for all loggers, or LOGGER:LEVEL[,LOGGER:LEVEL...]."
+    "-n", "--namespace", default="", metavar="NS", help="The workload's namespace."
 )
-@click.option("--reset", is_flag=True, help="Back to `warning`, at which proxies start.")
+@click.option(
+    "--level",
+    default="",
+    help="LEVEL for all loggers, or LOGGER:LEVEL[,LOGGER:LEVEL...].",
+)
+@click.option(
+    "--reset", is_flag=True, help="Back to `warning`, at which proxies start."
+)
 def log(workload: str, namespace: str, level: str, reset: bool) -> None:
     """Levels of the proxy's loggers, shown or changed (alias: o)."""
     from dockermesh.client.inspect.logging import logging_paths
@@ -237,7 +264,8 @@ def _admin(workload: str | None, namespace: str) -> tuple[str, ProxyAdmin]:
 
     if not workload:
         raise UsageError(
-            "name a workload, or a file with --file", fix="see `dockermesh ps` for the workloads"
+            "name a workload, or a file with --file",
+            fix="see `dockermesh ps` for the workloads",
         )
 
     engine = LocalEngine()
@@ -254,7 +282,9 @@ def _dump(*, workload: str | None, namespace: str, file: Path | None) -> Dump:
     return read_dump(admin.get("/config_dump?include_eds"), title)
 
 
-def _statuses(*, workload: str | None, namespace: str, file: Path | None) -> list[dict[str, Any]]:
+def _statuses(
+    *, workload: str | None, namespace: str, file: Path | None
+) -> list[dict[str, Any]]:
     """Envoy's view of its endpoints; a file may be /clusters?format=json, or
     /config_dump?include_eds.
     """
@@ -285,7 +315,10 @@ def _read(file: Path) -> bytes:
 
 
 def _show(
-    output: str, found: Sequence[Any], head: Sequence[str], rows: Sequence[Sequence[str]]
+    output: str,
+    found: Sequence[Any],
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
 ) -> None:
     from dockermesh.client.inspect.dump import public_names
     from dockermesh.client.inspect.tables import LISTENERS
@@ -294,6 +327,9 @@ def _show(
         print_columns(head, rows, gap=1 if head is LISTENERS else 5)
     else:
         print_data(
-            [{k: v for k, v in public_names(item).items() if k != "@type"} for item in found],
+            [
+                {k: v for k, v in public_names(item).items() if k != "@type"}
+                for item in found
+            ],
             output,
         )

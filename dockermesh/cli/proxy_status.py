@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("workload", required=False)
-@click.option("-n", "--namespace", default="", metavar="NS", help="The workload's namespace.")
+@click.option(
+    "-n", "--namespace", default="", metavar="NS", help="The workload's namespace."
+)
 @output_option("table", "json", "yaml")
 def command(workload: str | None, namespace: str, output: str) -> None:
     """Show how far each proxy is with each type of configuration.
@@ -49,7 +51,9 @@ def command(workload: str | None, namespace: str, output: str) -> None:
 
     for other in report["workloads"]:
         if other["proxy"] is None:
-            click.echo(f"{other['name']}.{other['namespace']} is not connected", err=True)
+            click.echo(
+                f"{other['name']}.{other['namespace']} is not connected", err=True
+            )
 
 
 def _compare(

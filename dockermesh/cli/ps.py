@@ -63,7 +63,9 @@ def _tell_elsewhere(engine: LocalEngine, project: str | None) -> None:
     from dockermesh.client.compose.engine_record import elsewhere, record_of
 
     for other in elsewhere(state_home(), record_of(engine, project or "")):
-        line = f"{other.project} was brought up on {other.url}, this is {engine.address}"
+        line = (
+            f"{other.project} was brought up on {other.url}, this is {engine.address}"
+        )
         click.echo(f"note: {line}\n  -> {other.how('ps')}", err=True)
 
 
@@ -79,10 +81,14 @@ def print_table(workloads: Sequence[Mapping[str, Any]], *, wide: bool = False) -
 
     widths = [max(len(line[i]) for line in [head, *rows]) for i in range(len(head))]
     click.echo(
-        "  ".join(f"{text:<{width}}" for text, width in zip(head, widths, strict=True)).rstrip()
+        "  ".join(
+            f"{text:<{width}}" for text, width in zip(head, widths, strict=True)
+        ).rstrip()
     )
     for row in rows:
-        cells = [_coloured(text, width) for text, width in zip(row, widths, strict=True)]
+        cells = [
+            _coloured(text, width) for text, width in zip(row, widths, strict=True)
+        ]
         click.echo("  ".join(cells).rstrip())
 
     for line in _refusals(workloads):
@@ -132,4 +138,8 @@ def _coloured(text: str, width: int) -> str:
     colour = _COLOURS.get(text) or (
         "red" if text in {"NACKED", "NOT CONNECTED", "unhealthy", "none"} else None
     )
-    return click.style(padded, fg=colour) if colour and "NO_COLOR" not in os.environ else padded
+    return (
+        click.style(padded, fg=colour)
+        if colour and "NO_COLOR" not in os.environ
+        else padded
+    )

@@ -17,7 +17,10 @@ from dockermesh.model.contract import MESH_NETWORK
 # Options are written as registrator's (`-internal`) or in the usual way (`--internal`).
 @click.group("registrar", invoke_without_command=True)
 @click.option(
-    "--consul", metavar="URL", default="", help="Consul's address; CONSUL_HTTP_ADDR by default."
+    "--consul",
+    metavar="URL",
+    default="",
+    help="Consul's address; CONSUL_HTTP_ADDR by default.",
 )
 @click.option(
     "--host",
@@ -25,19 +28,30 @@ from dockermesh.model.contract import MESH_NETWORK
     help="This host's name in Consul; DOCKERMESH_HOST, else Docker's, by default.",
 )
 @click.option(
-    "--hostname", default="", help="First part of service ids; the host's name by default."
+    "--hostname",
+    default="",
+    help="First part of service ids; the host's name by default.",
 )
-@click.option("--network", default=MESH_NETWORK, show_default=True, help="The mesh network.")
-@click.option("--ip", "-ip", default="", help="Address of services with published ports.")
+@click.option(
+    "--network", default=MESH_NETWORK, show_default=True, help="The mesh network."
+)
+@click.option(
+    "--ip", "-ip", default="", help="Address of services with published ports."
+)
 @click.option(
     "--internal",
     "-internal",
     is_flag=True,
     help="Use exposed ports and the containers' own addresses.",
 )
-@click.option("--explicit", "-explicit", is_flag=True, help="Only containers with SERVICE_NAME.")
 @click.option(
-    "--tags", "-tags", default="", help="Tags of all services; a Go template over docker inspect."
+    "--explicit", "-explicit", is_flag=True, help="Only containers with SERVICE_NAME."
+)
+@click.option(
+    "--tags",
+    "-tags",
+    default="",
+    help="Tags of all services; a Go template over docker inspect.",
 )
 @click.option(
     "--use-ip-from-label",
@@ -58,9 +72,15 @@ from dockermesh.model.contract import MESH_NETWORK
     ),
 )
 @click.option(
-    "--ttl", "-ttl", type=int, default=0, help="As registrator's; without effect for Consul."
+    "--ttl",
+    "-ttl",
+    type=int,
+    default=0,
+    help="As registrator's; without effect for Consul.",
 )
-@click.option("--ttl-refresh", "-ttl-refresh", type=int, default=0, help="As registrator's.")
+@click.option(
+    "--ttl-refresh", "-ttl-refresh", type=int, default=0, help="As registrator's."
+)
 @click.option(
     "--resync",
     "-resync",
@@ -94,7 +114,10 @@ def command(ctx: click.Context, /, **flags: Any) -> None:
     help="One object of docker inspect.",
 )
 @click.option(
-    "--flags", "flags_file", type=click.File("rb"), help="registrator's options as a JSON object."
+    "--flags",
+    "flags_file",
+    type=click.File("rb"),
+    help="registrator's options as a JSON object.",
 )
 def render(inspect_file: IO[bytes], flags_file: IO[bytes] | None) -> None:
     """Print the bodies for Consul's /v1/agent/service/register."""

@@ -24,12 +24,20 @@ _FILE = click.Path(path_type=Path)
     help="File or folder of resources.",
 )
 @click.argument("more", nargs=-1, type=_FILE, metavar="[PATH...]")
-@click.option("--catalog", type=_FILE, metavar="FILE", help="YAML file of services and endpoints.")
 @click.option(
-    "--workload", default="", metavar="NAME", help="The catalog's workload whose proxy is meant."
+    "--catalog", type=_FILE, metavar="FILE", help="YAML file of services and endpoints."
 )
 @click.option(
-    "--proxy", type=_FILE, metavar="FILE", help="JSON file {id, type, namespace, labels, ip}."
+    "--workload",
+    default="",
+    metavar="NAME",
+    help="The catalog's workload whose proxy is meant.",
+)
+@click.option(
+    "--proxy",
+    type=_FILE,
+    metavar="FILE",
+    help="JSON file {id, type, namespace, labels, ip}.",
 )
 @click.option(
     "--static",
@@ -59,7 +67,8 @@ def command(
 
     if bool(workload) == (proxy is not None):
         raise UsageError(
-            "name the proxy by either --workload or --proxy", fix="see 'dockermesh render --help'"
+            "name the proxy by either --workload or --proxy",
+            fix="see 'dockermesh render --help'",
         )
 
     # Nearly all that is allocated lives until the end, so the collector would only walk it again
@@ -76,4 +85,6 @@ def command(
     for problem in problems:
         click.echo(problem, err=True)
     # Packed messages come as a kind of dictionary that the YAML library does not know.
-    print_data(json.loads(json.dumps(made)) if output == "yaml" else made, output, indent=2)
+    print_data(
+        json.loads(json.dumps(made)) if output == "yaml" else made, output, indent=2
+    )

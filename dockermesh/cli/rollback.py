@@ -11,7 +11,9 @@ from dockermesh.cli.tables import print_data
 @click.command()
 @click.argument("number", type=click.IntRange(min=0))
 @click.option(
-    "--dry-run", is_flag=True, help="Validate and show what would change, without changing it."
+    "--dry-run",
+    is_flag=True,
+    help="Validate and show what would change, without changing it.",
 )
 @click.option("--diff", is_flag=True, help="Show the difference of each resource.")
 @output_option("text", "json")
@@ -30,11 +32,15 @@ def command(number: int, dry_run: bool, diff: bool, output: str) -> None:
     client = ApiClient(find_endpoint(os.environ), "dockermesh rollback")
     try:
         query = {"dryRun": "All"} if dry_run else None
-        changes = client.request("POST", f"{PATH}/{number}/rollback", query).body["changes"]
+        changes = client.request("POST", f"{PATH}/{number}/rollback", query).body[
+            "changes"
+        ]
     except ApiError as error:
         if error.code != 404:
             raise
-        raise InputError(error.what, fix="see `dockermesh history` for the numbers") from None
+        raise InputError(
+            error.what, fix="see `dockermesh history` for the numbers"
+        ) from None
 
     if output == "json":
         print_data(changes, output)
@@ -42,8 +48,13 @@ def command(number: int, dry_run: bool, diff: bool, output: str) -> None:
 
     for change in changes:
         if diff:
-            click.echo(difference(change["resource"], change["before"], change["after"]), nl=False)
-        click.echo(f"{change['resource']} {change['action']}{' (dry run)' if dry_run else ''}")
+            click.echo(
+                difference(change["resource"], change["before"], change["after"]),
+                nl=False,
+            )
+        click.echo(
+            f"{change['resource']} {change['action']}{' (dry run)' if dry_run else ''}"
+        )
 
     if not changes:
         click.echo(f"Nothing to change: the config is as of {number}.")

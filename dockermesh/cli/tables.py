@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import click
 
 
-def print_columns(head: Sequence[str], rows: Sequence[Sequence[str]], *, gap: int = 5) -> None:
+def print_columns(
+    head: Sequence[str], rows: Sequence[Sequence[str]], *, gap: int = 5
+) -> None:
     """Print a table with `gap` spaces between columns; 5 is istioctl's."""
     lines = [head, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
@@ -16,7 +18,9 @@ def print_columns(head: Sequence[str], rows: Sequence[Sequence[str]], *, gap: in
         click.echo((" " * gap).join(cells).rstrip())
 
 
-def print_data(value: object, output: str, *, indent: int = 4, ensure_ascii: bool = True) -> None:
+def print_data(
+    value: object, output: str, *, indent: int = 4, ensure_ascii: bool = True
+) -> None:
     """Print as JSON or YAML; JSON is indented by 4 where istioctl's is."""
     import json
 

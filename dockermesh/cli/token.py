@@ -34,7 +34,9 @@ def list_(output: str) -> None:
 
     for row in rows:
         click.echo(
-            "  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip()
+            "  ".join(
+                f"{text:<{width}}" for text, width in zip(row, widths, strict=True)
+            ).rstrip()
         )
 
 
@@ -51,8 +53,12 @@ def revoke(token: str) -> None:
 
 
 @command.command()
-@click.option("--service", required=True, help="The service that the process is a part of.")
-@click.option("-n", "--namespace", default="default", show_default=True, help="Its namespace.")
+@click.option(
+    "--service", required=True, help="The service that the process is a part of."
+)
+@click.option(
+    "-n", "--namespace", default="default", show_default=True, help="Its namespace."
+)
 @click.option("--account", default="", help="Its service account [the service's name].")
 @click.option(
     "--ttl",
@@ -68,7 +74,11 @@ def create(service: str, namespace: str, account: str, ttl: str, output: str) ->
 
     seconds = int(parse_lifetime(ttl).total_seconds())
     made = create_token(
-        _client(), service=service, namespace=namespace, account=account, seconds=seconds
+        _client(),
+        service=service,
+        namespace=namespace,
+        account=account,
+        seconds=seconds,
     )
     if output == "json":
         click.echo(json.dumps(made, indent=2))

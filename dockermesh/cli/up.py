@@ -16,12 +16,23 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option(
-    "-f", "--file", "files", multiple=True, metavar="FILE", help="Compose file; repeatable."
+    "-f",
+    "--file",
+    "files",
+    multiple=True,
+    metavar="FILE",
+    help="Compose file; repeatable.",
 )
 @click.option("-p", "--project-name", metavar="NAME", help="Name of the project.")
-@click.option("--project-directory", metavar="DIR", help="What relative paths start from.")
 @click.option(
-    "--profile", "profiles", multiple=True, metavar="NAME", help="Enable a profile; repeatable."
+    "--project-directory", metavar="DIR", help="What relative paths start from."
+)
+@click.option(
+    "--profile",
+    "profiles",
+    multiple=True,
+    metavar="NAME",
+    help="Enable a profile; repeatable.",
 )
 @click.option(
     "--config",
@@ -45,12 +56,18 @@ if TYPE_CHECKING:
     help="Published port (or service) A becomes host port B; repeatable.",
 )
 @click.option(
-    "--network", metavar="NAME", help="The mesh network [x-dockermesh's, else dockermesh]."
+    "--network",
+    metavar="NAME",
+    help="The mesh network [x-dockermesh's, else dockermesh].",
 )
 @click.option(
-    "--egress-gateway", is_flag=True, help="Run a gateway through which traffic may leave the mesh."
+    "--egress-gateway",
+    is_flag=True,
+    help="Run a gateway through which traffic may leave the mesh.",
 )
-@click.option("--build", is_flag=True, help="Build the app's images even if they exist.")
+@click.option(
+    "--build", is_flag=True, help="Build the app's images even if they exist."
+)
 @click.option(
     "--timeout",
     type=click.FloatRange(min=1),
@@ -83,7 +100,11 @@ def command(
     removes all of it.
     """
     from dockermesh.cli.inject import options, read_config, report
-    from dockermesh.client.compose.bind_mounts import check_paths, mesh_paths, mounted_paths
+    from dockermesh.client.compose.bind_mounts import (
+        check_paths,
+        mesh_paths,
+        mounted_paths,
+    )
     from dockermesh.client.compose.bring_up import UpOptions, bring_up, mesh_environment
     from dockermesh.client.compose.mesh_files import mesh_file
     from dockermesh.docker.compose import load_project
@@ -94,7 +115,8 @@ def command(
     project = load_project(files, project_name, project_directory, profiles)
     resources = read_config(configs)
     injection = inject_project(
-        project, options(gateway_ports, resources, network, egress_gateway=egress_gateway)
+        project,
+        options(gateway_ports, resources, network, egress_gateway=egress_gateway),
     )
     check(injection.project, project)
     if not quiet:
@@ -102,7 +124,8 @@ def command(
         _tell_untested()
 
     paths = chain(
-        mounted_paths(injection.project), mesh_paths(mesh_environment(), mesh_file().parent)
+        mounted_paths(injection.project),
+        mesh_paths(mesh_environment(), mesh_file().parent),
     )
     for warning in check_paths(LocalEngine(), paths):
         click.echo(f"warning: {warning}", err=True)
@@ -110,7 +133,13 @@ def command(
     result = bring_up(
         injection,
         to_yaml(injection.project),
-        UpOptions(registry=registry, timeout=timeout, resources=resources, build=build, step=step),
+        UpOptions(
+            registry=registry,
+            timeout=timeout,
+            resources=resources,
+            build=build,
+            step=step,
+        ),
         say,
     )
 

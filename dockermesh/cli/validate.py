@@ -25,9 +25,16 @@ from dockermesh.cli.tables import print_data
     metavar="FILE",
     help="As an argument, as istioctl has it.",
 )
-@click.option("-n", "--namespace", default="default", help="Namespace of resources that name none.")
+@click.option(
+    "-n",
+    "--namespace",
+    default="default",
+    help="Namespace of resources that name none.",
+)
 @output_option("text", "json")
-def command(files: tuple[str, ...], more: tuple[str, ...], namespace: str, output: str) -> int:
+def command(
+    files: tuple[str, ...], more: tuple[str, ...], namespace: str, output: str
+) -> int:
     """Check Istio resources offline.
 
     Prints every finding with file, line and field. Exits 0 if all resources are valid (warnings
@@ -47,14 +54,20 @@ def command(files: tuple[str, ...], more: tuple[str, ...], namespace: str, outpu
 
     if output == "json":
         print_data(
-            [finding.to_dict() for finding in findings], output, indent=2, ensure_ascii=False
+            [finding.to_dict() for finding in findings],
+            output,
+            indent=2,
+            ensure_ascii=False,
         )
     else:
         for finding in findings:
             click.echo(str(finding))
         errors = sum(finding.is_error for finding in findings)
         valid = sum(len(reading.resources) for reading in readings)
-        click.echo(f"{valid} valid, {errors} errors, {len(findings) - errors} warnings", err=True)
+        click.echo(
+            f"{valid} valid, {errors} errors, {len(findings) - errors} warnings",
+            err=True,
+        )
 
     return 0 if all(reading.is_valid for reading in readings) else 1
 

@@ -52,7 +52,8 @@ def run(request: Request) -> tuple[tuple[Finding, ...], list[str]]:
 
     if is_live and request.catalog is not None:
         raise UsageError(
-            "--catalog stands in for a running mesh", fix="give files, too, or leave it out"
+            "--catalog stands in for a running mesh",
+            fix="give files, too, or leave it out",
         )
 
     catalog = _catalog(request.catalog) if request.catalog is not None else None
@@ -80,11 +81,15 @@ def _suppressions(given: tuple[str, ...]) -> tuple[list[Suppression], list[str]]
         code, equals, resource = text.partition("=")
         if not equals or not code or not resource:
             raise UsageError(
-                f"{text!r} is no suppression", where="--suppress", fix="write CODE=RESOURCE"
+                f"{text!r} is no suppression",
+                where="--suppress",
+                fix="write CODE=RESOURCE",
             )
 
         if code not in BY_CODE:
-            warnings.append(f"there is no code {code!r}, so suppressing it has no effect")
+            warnings.append(
+                f"there is no code {code!r}, so suppressing it has no effect"
+            )
         found.append(Suppression(code, resource))
 
     return found, warnings
@@ -101,7 +106,9 @@ def _mesh_config(file: Path | None) -> Mapping[str, Any] | None:
         return None
     settings, problem = read_mesh_config(_content(file))
     if problem:
-        raise InputError(problem, where=str(file), fix="write Istio's MeshConfig as YAML")
+        raise InputError(
+            problem, where=str(file), fix="write Istio's MeshConfig as YAML"
+        )
     return settings
 
 

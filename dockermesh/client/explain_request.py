@@ -70,9 +70,13 @@ def rule_finder(lookup: Lookup) -> Callable[[Json], Rule | None]:
         place: tuple[str | int, ...] = ("spec", "http", number)
         if resource.spec.http[number].match:
             place = (*place, "match", position)
-        text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+        text = "".join(
+            f"[{part}]" if isinstance(part, int) else f".{part}" for part in place
+        )
 
-        return Rule(str(resource), text.removeprefix("."), str(resource.location_of(*place)))
+        return Rule(
+            str(resource), text.removeprefix("."), str(resource.location_of(*place))
+        )
 
     return rule_of
 
@@ -99,14 +103,20 @@ def from_files(
     def dump_of(workload: str) -> Dump | None:
         if workload not in known.workloads:
             return None
-        return _dump(config_dump(translator.snapshot(workload_proxy(known, workload))), workload)
+        return _dump(
+            config_dump(translator.snapshot(workload_proxy(known, workload))), workload
+        )
 
     chosen = find_proxy(name, _listed(known.workloads.values())).workload
     own = known.workloads[chosen]
-    dump = _dump(config_dump(translator.snapshot(workload_proxy(known, chosen))), chosen)
+    dump = _dump(
+        config_dump(translator.snapshot(workload_proxy(known, chosen))), chosen
+    )
     identities = _identities(known.workloads, mesh.settings.trust_domain)
     source = _source(own, dump, identities)
-    problems = [str(f) for f in findings if f.is_error] + sorted(translator.problems().values())
+    problems = [str(f) for f in findings if f.is_error] + sorted(
+        translator.problems().values()
+    )
 
     return (
         source,
@@ -120,12 +130,19 @@ def _listed(workloads: Iterable[Workload]) -> list[LocalProxy]:
 
 
 def _identities(workloads: Mapping[str, Workload], trust_domain: str) -> dict[str, str]:
-    return {name: str(workload.identity(trust_domain)) for name, workload in workloads.items()}
+    return {
+        name: str(workload.identity(trust_domain))
+        for name, workload in workloads.items()
+    }
 
 
 def _source(own: Workload, dump: Dump, identities: Mapping[str, str]) -> Source:
     return Source(
-        own.name, dump, own.kind is WorkloadKind.GATEWAY, identities[own.name], own.address
+        own.name,
+        dump,
+        own.kind is WorkloadKind.GATEWAY,
+        identities[own.name],
+        own.address,
     )
 
 
@@ -166,7 +183,8 @@ def from_mesh(name: str, namespace: str, api: ApiClient) -> LiveMesh:
 
     if own is None:
         raise NotReadyError(
-            f"the control plane does not know {proxy.workload} yet", fix="see `dockermesh ps`"
+            f"the control plane does not know {proxy.workload} yet",
+            fix="see `dockermesh ps`",
         )
 
     @cache
@@ -185,7 +203,10 @@ def from_mesh(name: str, namespace: str, api: ApiClient) -> LiveMesh:
     source = _source(own, dump, identities)
 
     return LiveMesh(
-        engine, proxy, source, Surroundings(rule_finder(lookup), at, identities, dump_of)
+        engine,
+        proxy,
+        source,
+        Surroundings(rule_finder(lookup), at, identities, dump_of),
     )
 
 
@@ -204,7 +225,9 @@ def _stored_rule(api: ApiClient, path: str) -> Resource[VirtualService] | None:
 # --------------------------------------------------------------------------------------------------
 
 
-def try_out(mesh: LiveMesh, explanation: Json, request: Request, host: str, port: int) -> Json:
+def try_out(
+    mesh: LiveMesh, explanation: Json, request: Request, host: str, port: int
+) -> Json:
     """Send the request from the source's network, and say whether what happens was foreseen.
 
     Which endpoint answered follows from the source proxy's own counters, so other requests at the
@@ -212,9 +235,16 @@ def try_out(mesh: LiveMesh, explanation: Json, request: Request, host: str, port
     """
     admin = ProxyAdmin(mesh.engine, mesh.proxy.pod)
     before = _requests(admin)
-    headers = {"Host": request.authority, "User-Agent": "dockermesh-explain", **request.headers}
+    headers = {
+        "Host": request.authority,
+        "User-Agent": "dockermesh-explain",
+        **request.headers,
+    }
     if mesh.source.is_gateway and explanation["listener"]:
-        host, port = "127.0.0.1", int(str(explanation["listener"]["address"]).rpartition(":")[2])
+        host, port = (
+            "127.0.0.1",
+            int(str(explanation["listener"]["address"]).rpartition(":")[2]),
+        )
 
     try:
         answer = Sender(mesh.engine, mesh.proxy.pod).send(
@@ -241,7 +271,9 @@ def try_out(mesh: LiveMesh, explanation: Json, request: Request, host: str, port
     }
 
 
-def _foreseen(explanation: Json, counted: Mapping[tuple[str, str], int]) -> set[tuple[str, str]]:
+def _foreseen(
+    explanation: Json, counted: Mapping[tuple[str, str], int]
+) -> set[tuple[str, str]]:
     """Which endpoints may be asked, by cluster and address: a mirror's are all of its cluster."""
     destinations = {
         (target["cluster"], endpoint["address"])
@@ -263,7 +295,9 @@ def agrees(explanation: Json, status: int, *, is_seen: bool) -> bool:
     if expected is not None:
         return bool(status == expected)
 
-    endpoints = [e for target in explanation.get("destinations", ()) for e in target["endpoints"]]
+    endpoints = [
+        e for target in explanation.get("destinations", ()) for e in target["endpoints"]
+    ]
     if endpoints and all(e.get("accepts") is False for e in endpoints):
         return status in _REFUSALS
     return is_seen or _may_stop_here(explanation)
@@ -283,15 +317,21 @@ def _may_stop_here(explanation: Json) -> bool:
 def _requests(admin: ProxyAdmin) -> Mapping[tuple[str, str], int]:
     """How many requests each endpoint was sent, by cluster and address."""
     try:
-        statuses = json.loads(admin.get("/clusters?format=json")).get("cluster_statuses", ())
+        statuses = json.loads(admin.get("/clusters?format=json")).get(
+            "cluster_statuses", ()
+        )
     except ValueError as error:
-        raise DockermeshError("the proxy's counters cannot be read", where=admin.pod) from error
+        raise DockermeshError(
+            "the proxy's counters cannot be read", where=admin.pod
+        ) from error
 
     found = {}
     for cluster in statuses:
         for entry in cluster.get("host_statuses", ()):
             socket = entry.get("address", {}).get("socket_address", {})
-            numbers = {s["name"]: int(s.get("value", 0)) for s in entry.get("stats", ())}
+            numbers = {
+                s["name"]: int(s.get("value", 0)) for s in entry.get("stats", ())
+            }
             address = f"{socket.get('address', '')}:{socket.get('port_value', 0)}"
             found[str(cluster.get("name", "")), address] = numbers.get("rq_total", 0)
 

@@ -50,7 +50,9 @@ def _decoder(annotation: Any) -> _Decode:
         inner, *limits = get_args(annotation)
         plain = [limit for limit in limits if not isinstance(limit, Quotable)]
         decoder = _decoder(inner)
-        return _limited(decoder if len(plain) == len(limits) else _unquoted(decoder), plain)
+        return _limited(
+            decoder if len(plain) == len(limits) else _unquoted(decoder), plain
+        )
     if origin in (Union, types.UnionType):
         # None is said by leaving a field out; nothing is decoded to it.
         (inner,) = (a for a in get_args(annotation) if a is not types.NoneType)
@@ -137,7 +139,11 @@ def _map_decoder(key: Any, item: Any) -> _Decode:
 def _key_decoder(key: Any) -> _Decode:
     inner = _decoder(key)
     # In YAML and JSON all keys are text.
-    return _unquoted(inner) if get_origin(key) is Annotated and get_args(key)[0] is int else inner
+    return (
+        _unquoted(inner)
+        if get_origin(key) is Annotated and get_args(key)[0] is int
+        else inner
+    )
 
 
 def _unquoted(inner: _Decode) -> _Decode:
@@ -145,13 +151,22 @@ def _unquoted(inner: _Decode) -> _Decode:
 
 
 def _is_integer_text(raw: Any) -> bool:
-    return isinstance(raw, str) and len(raw) < 20 and raw.lstrip("-").isdecimal() and raw.isascii()
+    return (
+        isinstance(raw, str)
+        and len(raw) < 20
+        and raw.lstrip("-").isdecimal()
+        and raw.isascii()
+    )
 
 
 def _placeholder(annotation: Any) -> Any:
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
-    return annotation() if annotation is not Any and get_origin(annotation) is None else None
+    return (
+        annotation()
+        if annotation is not Any and get_origin(annotation) is None
+        else None
+    )
 
 
 def _enum_decoder(enum: type[StrEnum]) -> _Decode:
@@ -184,15 +199,21 @@ def _message_decoder(cls: Any) -> _Decode:
             if name in shape.ignored:
                 (at / name).warn("is a field of Istio that has no effect in dockermesh")
             elif known is None:
-                hints = shape.names.values() if len(at.findings.found) < _MOST_HINTS else ()
+                hints = (
+                    shape.names.values() if len(at.findings.found) < _MOST_HINTS else ()
+                )
                 (at / name).error(unknown_field(name, hints), UNKNOWN_FIELD)
             elif entry is not None:
                 if known in values:
-                    (at / name).error(f"is given twice, as {shape.names[known]} and as {known}")
+                    (at / name).error(
+                        f"is given twice, as {shape.names[known]} and as {known}"
+                    )
                 values[known] = _decoder(shape.types[known])(entry, at / name)
 
         _check_given(shape, values, at)
-        return cls(**{name: value for name, value in values.items() if value is not _REJECTED})
+        return cls(
+            **{name: value for name, value in values.items() if value is not _REJECTED}
+        )
 
     return run
 
@@ -215,7 +236,11 @@ def _shape_of(cls: Any) -> _Shape:
     names = {f.name: json_name(f) for f in fields(cls)}
     return _Shape(
         # protobuf's JSON takes both spellings.
-        known={name: attribute for attribute, json in names.items() for name in (json, attribute)},
+        known={
+            name: attribute
+            for attribute, json in names.items()
+            for name in (json, attribute)
+        },
         types=get_type_hints(cls, include_extras=True),
         names=names,
         required=tuple(f.name for f in fields(cls) if f.metadata.get("required")),
@@ -240,7 +265,9 @@ def unknown_field(name: Any, known: Any) -> str:
     from difflib import get_close_matches
 
     close = get_close_matches(str(name), list(known), n=1, cutoff=0.7)
-    return f"unknown field {name!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+    return f"unknown field {name!r}" + (
+        f"; did you mean {close[0]!r}?" if close else ""
+    )
 
 
 def describe(raw: Any) -> str:
@@ -303,7 +330,11 @@ def _integer(raw: Any, at: Cursor) -> Any:
 
 def _number(raw: Any, at: Cursor) -> Any:
     # In Python, true is a number.
-    if isinstance(raw, int | float) and not isinstance(raw, bool) and math.isfinite(raw):
+    if (
+        isinstance(raw, int | float)
+        and not isinstance(raw, bool)
+        and math.isfinite(raw)
+    ):
         return float(raw)
     at.error(f"must be a number, not {describe(raw)}")
     return _REJECTED

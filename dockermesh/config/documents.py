@@ -12,7 +12,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dockermesh.config.decode import NOT_UNICODE, decode, describe, is_unicode, unknown_field
+from dockermesh.config.decode import (
+    NOT_UNICODE,
+    decode,
+    describe,
+    is_unicode,
+    unknown_field,
+)
 from dockermesh.config.findings import (
     UNKNOWN_FIELD,
     Cursor,
@@ -26,7 +32,9 @@ from dockermesh.config.loading import Mistake, RawDocument, line_of, load_docume
 from dockermesh.config.resource import DEFAULT_NAMESPACE, Location, Resource
 from dockermesh.model.contract import SYSTEM_NAMESPACE
 
-_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_SUBDOMAIN = re.compile(
+    r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+)
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _DRY_RUN = "istio.io/dry-run"
 _ALWAYS_REJECT = "internal.istio.io/webhook-always-reject"
@@ -51,7 +59,9 @@ class Reading:
         return not any(finding.is_error for finding in self.findings)
 
 
-def read_text(text: str | bytes, file: str = "", namespace: str = DEFAULT_NAMESPACE) -> Reading:
+def read_text(
+    text: str | bytes, file: str = "", namespace: str = DEFAULT_NAMESPACE
+) -> Reading:
     """Every resource in YAML or JSON; `namespace` is for those that name none."""
     loaded = load_documents(text)
     resources: list[Resource[Any]] = []
@@ -65,7 +75,9 @@ def read_text(text: str | bytes, file: str = "", namespace: str = DEFAULT_NAMESP
     return Reading(tuple(resources), tuple(findings))
 
 
-def read_document(data: Any, file: str = "", namespace: str = DEFAULT_NAMESPACE) -> Reading:
+def read_document(
+    data: Any, file: str = "", namespace: str = DEFAULT_NAMESPACE
+) -> Reading:
     """The resource in one document; a `List` may hold several."""
     return _read_raw(RawDocument(data, int(getattr(data, "line", 0))), file, namespace)
 
@@ -104,7 +116,9 @@ def _read_raw(document: RawDocument, file: str, namespace: str) -> Reading:
 
 def finding_of(mistake: Mistake, file: str, resource: str = "") -> Finding:
     """What is said about a mistake in a file."""
-    return Finding(Level.ERROR, mistake.message, resource=resource, file=file, line=mistake.line)
+    return Finding(
+        Level.ERROR, mistake.message, resource=resource, file=file, line=mistake.line
+    )
 
 
 def listed(data: Any) -> Iterator[tuple[tuple[str | int, ...], Any]]:
@@ -178,7 +192,9 @@ def _check(resource: Resource[Any], kind: Kind, findings: Findings) -> None:
     undecoded = Touched(findings.found)
     kind.check()(resource, findings.at("spec"))
     # A field that could not be decoded has its default now, about which rules complain.
-    findings.found[before:] = [f for f in findings.found[before:] if f.path not in undecoded]
+    findings.found[before:] = [
+        f for f in findings.found[before:] if f.path not in undecoded
+    ]
 
 
 def _check_annotations(resource: Resource[Any], findings: Findings) -> None:
@@ -199,9 +215,15 @@ def _as_resource(data: dict[str, Any], kind: Kind) -> dict[str, Any]:
     """
     if "spec" not in data:
         spec = {key: value for key, value in data.items() if key not in _ENVELOPE}
-        data = {key: value for key, value in data.items() if key in _ENVELOPE} | {"spec": spec}
+        data = {key: value for key, value in data.items() if key in _ENVELOPE} | {
+            "spec": spec
+        }
     metadata = data.get("metadata")
-    named = {"name": "default", "namespace": SYSTEM_NAMESPACE} if metadata is None else metadata
+    named = (
+        {"name": "default", "namespace": SYSTEM_NAMESPACE}
+        if metadata is None
+        else metadata
+    )
     return {**data, "apiVersion": kind.api_version, "metadata": named}
 
 
@@ -229,10 +251,14 @@ def _refuse(api_version: str, name: str, kind: Kind | None, root: Cursor) -> Non
     replacement = replacement_of(group, name)
     # Whoever follows an old page should be told what the page means today.
     if replacement:
-        (root / "kind").error(f"{name} of {group} is no longer part of Istio; use {replacement}")
+        (root / "kind").error(
+            f"{name} of {group} is no longer part of Istio; use {replacement}"
+        )
     elif kind is not None and kind.group == group:
         versions = ", ".join(f"{kind.group}/{version}" for version in kind.versions)
-        (root / "apiVersion").error(f"{name} has no version {api_version!r}; use one of {versions}")
+        (root / "apiVersion").error(
+            f"{name} has no version {api_version!r}; use one of {versions}"
+        )
     elif group.endswith("istio.io"):
         if kind is not None:
             (root / "apiVersion").error(
@@ -269,14 +295,18 @@ def _name(raw: dict[str, Any], at: Cursor) -> str:
         at.missing()
         return "?"
     if raw.get("name") and not (_SUBDOMAIN.fullmatch(name) and len(name) <= 253):
-        at.error(f"{name[:80]!r} is not a valid name: lower-case letters, digits, '-' and '.'")
+        at.error(
+            f"{name[:80]!r} is not a valid name: lower-case letters, digits, '-' and '.'"
+        )
     return name
 
 
 def _namespace(raw: Any, at: Cursor, default: str) -> str:
     space = default if raw in (None, "") else raw
     if not isinstance(space, str) or not _LABEL.fullmatch(space) or len(space) > 63:
-        at.error(f"{describe(space)} is not a valid namespace: lower-case letters, digits and '-'")
+        at.error(
+            f"{describe(space)} is not a valid namespace: lower-case letters, digits and '-'"
+        )
         return default
     return space
 

@@ -115,7 +115,9 @@ class Touched:
 
     def __init__(self, findings: Iterable[Finding]) -> None:
         self._at = {finding.path for finding in findings if finding.is_error}
-        self._above = {path[:length] for path in self._at for length in range(len(path))}
+        self._above = {
+            path[:length] for path in self._at for length in range(len(path))
+        }
 
     def __contains__(self, path: Path) -> bool:
         return path in self._above or any(

@@ -41,6 +41,11 @@ def read_health_check(text: str) -> tuple[HealthCheck, tuple[Finding, ...]]:
         return HealthCheck(), tuple(findings.found)
 
     check = decode(HealthCheck, documents[0], at)
-    if not findings.found and check.http is None and check.tcp is None and check.grpc is None:
+    if (
+        not findings.found
+        and check.http is None
+        and check.tcp is None
+        and check.grpc is None
+    ):
         at.error("must have one of http, tcp and grpc")
     return check, tuple(findings.found)

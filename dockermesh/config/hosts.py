@@ -26,10 +26,14 @@ def fully_qualified(host: str, namespace: str, domain: str = DEFAULT_DOMAIN) -> 
 
 def is_short(host: str) -> bool:
     """Whether the host stands for a service of the same namespace."""
-    return bool(host) and "." not in host and ":" not in host and not host.startswith("*")
+    return (
+        bool(host) and "." not in host and ":" not in host and not host.startswith("*")
+    )
 
 
-def kubernetes_service(host: str, domain: str = DEFAULT_DOMAIN) -> tuple[str, str] | None:
+def kubernetes_service(
+    host: str, domain: str = DEFAULT_DOMAIN
+) -> tuple[str, str] | None:
     """Name and namespace in `reviews.default.svc.cluster.local` (or a prefix such as
     `reviews.default.svc`).
     """
@@ -62,7 +66,9 @@ def covering(patterns: Set[str], host: str) -> str | None:
 
     The time depends on the length of the host, not on the number of patterns.
     """
-    return host.lower() if host.lower() in patterns else covering_wildcard(patterns, host)
+    return (
+        host.lower() if host.lower() in patterns else covering_wildcard(patterns, host)
+    )
 
 
 def covering_wildcard(patterns: Set[str], host: str) -> str | None:
@@ -72,7 +78,9 @@ def covering_wildcard(patterns: Set[str], host: str) -> str | None:
     # A wildcard stands for at least one character, unless the host is a wildcard itself.
     first = 0 if rest != host else 1
     ends = (f"*{rest[start:]}" for start in range(first, len(rest) + 1))
-    return next((pattern for pattern in ends if pattern != host and pattern in patterns), None)
+    return next(
+        (pattern for pattern in ends if pattern != host and pattern in patterns), None
+    )
 
 
 def most_specific(host: str, candidates: Iterable[str]) -> str | None:

@@ -168,7 +168,14 @@ KINDS: tuple[Kind, ...] = (
         "check_telemetry",
         ("telemetry",),
     ),
-    Kind("WasmPlugin", "wasmplugins", EXTENSIONS, ("v1alpha1",), "extensions", "check_wasm_plugin"),
+    Kind(
+        "WasmPlugin",
+        "wasmplugins",
+        EXTENSIONS,
+        ("v1alpha1",),
+        "extensions",
+        "check_wasm_plugin",
+    ),
     Kind(
         "TrafficExtension",
         "trafficextensions",
@@ -196,7 +203,9 @@ def kind_named(name: str) -> Kind | None:
 
 _ROUTING = "VirtualService and DestinationRule"
 _TELEMETRY = "Telemetry (metrics, tracing, accessLogging)"
-_QUOTA = "a rate limit: an EnvoyFilter with envoy.filters.http.local_ratelimit or ratelimit"
+_QUOTA = (
+    "a rate limit: an EnvoyFilter with envoy.filters.http.local_ratelimit or ratelimit"
+)
 _AUTHORIZATION = "AuthorizationPolicy"
 _MIXER = {
     "rule": f"{_TELEMETRY}, AuthorizationPolicy or {_QUOTA}",
@@ -230,7 +239,10 @@ _DROPPED = {
     ("config.istio.io", "DestinationPolicy"): "DestinationRule",
     ("config.istio.io", "EgressRule"): "ServiceEntry",
     ("config.istio.io", "IngressRule"): "Gateway and VirtualService",
-    ("authentication.istio.io", "Policy"): "PeerAuthentication and RequestAuthentication",
+    (
+        "authentication.istio.io",
+        "Policy",
+    ): "PeerAuthentication and RequestAuthentication",
     (
         "authentication.istio.io",
         "MeshPolicy",
@@ -239,7 +251,10 @@ _DROPPED = {
     ("rbac.istio.io", "ServiceRoleBinding"): _AUTHORIZATION,
     ("rbac.istio.io", "RbacConfig"): _AUTHORIZATION,
     ("rbac.istio.io", "ClusterRbacConfig"): _AUTHORIZATION,
-    ("rbac.istio.io", "AuthorizationPolicy"): "AuthorizationPolicy in security.istio.io/v1",
+    (
+        "rbac.istio.io",
+        "AuthorizationPolicy",
+    ): "AuthorizationPolicy in security.istio.io/v1",
     ("networking.istio.io", "ExternalService"): "ServiceEntry",
 }
 

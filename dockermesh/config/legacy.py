@@ -38,7 +38,9 @@ def _percent(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
     percent = raw.get("percent")
     if percent is None:
         return raw
-    (at / "percent").warn("is no longer part of Istio's API; taken as percentage.value", DEPRECATED)
+    (at / "percent").warn(
+        "is no longer part of Istio's API; taken as percentage.value", DEPRECATED
+    )
     rest = _without(raw, "percent")
     if raw.get("percentage") is None:
         rest["percentage"] = {"value": percent}
@@ -50,7 +52,9 @@ def _http_route(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
     raw = _append_headers(raw, at)
     name, value = _get(raw, "websocket_upgrade")
     if name:
-        (at / name).warn("has no effect: WebSocket upgrades are always allowed", DEPRECATED)
+        (at / name).warn(
+            "has no effect: WebSocket upgrades are always allowed", DEPRECATED
+        )
         if not isinstance(value, bool):
             (at / name).error("must be true or false")
         raw = _without(raw, name)
@@ -62,7 +66,8 @@ def _mirror_percent(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
     if not name:
         return raw
     (at / name).warn(
-        "is deprecated, use mirrorPercentage; taken as mirrorPercentage.value", DEPRECATED
+        "is deprecated, use mirrorPercentage; taken as mirrorPercentage.value",
+        DEPRECATED,
     )
     rest = _without(raw, name)
     if _get(raw, "mirror_percentage")[1] is None:
@@ -88,7 +93,8 @@ def _append_headers(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
         if not name:
             continue
         (at / name).warn(
-            f"is no longer part of Istio's API; taken as headers.{side}.{operation}", DEPRECATED
+            f"is no longer part of Istio's API; taken as headers.{side}.{operation}",
+            DEPRECATED,
         )
         # The new place may be used beside the old one.
         headers = raw.get("headers") or {}
@@ -101,7 +107,9 @@ def _append_headers(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
             value = {**value, **merged}
         elif isinstance(value, list) and isinstance(merged, list):
             value = [*merged, *(v for v in value if v not in merged)]
-        raw = _without(raw, name) | {"headers": {**headers, side: {**operations, operation: value}}}
+        raw = _without(raw, name) | {
+            "headers": {**headers, side: {**operations, operation: value}}
+        }
 
     return raw
 
@@ -111,7 +119,9 @@ def _cors_policy(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
     if not name:
         return raw
 
-    (at / name).warn("is deprecated, use allowOrigins; taken as exact matches", DEPRECATED)
+    (at / name).warn(
+        "is deprecated, use allowOrigins; taken as exact matches", DEPRECATED
+    )
     rest = _without(raw, name)
     if _get(raw, "allow_origins")[1] is None and isinstance(origins, list):
         rest["allowOrigins"] = [
@@ -166,7 +176,9 @@ def _load_balancer(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
         raw = {**raw, "simple": "LEAST_REQUEST"}
     name, duration = _get(raw, "warmup_duration_secs")
     if name:
-        (at / name).warn("is deprecated, use warmup; taken as warmup.duration", DEPRECATED)
+        (at / name).warn(
+            "is deprecated, use warmup; taken as warmup.duration", DEPRECATED
+        )
         if raw.get("warmup") is not None:
             (at / name).error("cannot be set together with warmup")
         raw = {"warmup": {"duration": duration}} | _without(raw, name)
@@ -177,7 +189,9 @@ def _consistent_hash(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
     name, size = _get(raw, "minimum_ring_size")
     if not name:
         return raw
-    (at / name).warn("is deprecated, use ringHash; taken as ringHash.minimumRingSize", DEPRECATED)
+    (at / name).warn(
+        "is deprecated, use ringHash; taken as ringHash.minimumRingSize", DEPRECATED
+    )
     if _get(raw, "ring_hash")[0] or raw.get("maglev") is not None:
         (at / name).error("cannot be set together with ringHash or maglev")
         return _without(raw, name)
@@ -187,7 +201,9 @@ def _consistent_hash(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
 def _port_selector(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
     if raw.get("name") is None:
         return raw
-    (at / "name").error("selecting a port by its name is no longer part of Istio's API; use number")
+    (at / "name").error(
+        "selecting a port by its name is no longer part of Istio's API; use number"
+    )
     return _without(raw, "name")
 
 
@@ -197,7 +213,9 @@ def _envoy_filter(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
     """
     name, labels = _get(raw, "workload_labels")
     if name:
-        (at / name).warn("is no longer part of Istio's API; taken as workloadSelector.labels")
+        (at / name).warn(
+            "is no longer part of Istio's API; taken as workloadSelector.labels"
+        )
         raw = {"workloadSelector": {"labels": labels}} | _without(raw, name)
     if raw.get("filters") is not None:
         (at / "filters").error(

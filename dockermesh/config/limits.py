@@ -41,7 +41,9 @@ def parse_duration(text: str) -> timedelta | str:
             return wrong
         unit = _NANOSECONDS[part[3]]
         fraction = part[2] or ""
-        total += int(part[1] or "0") * unit + int(fraction or "0") * unit // 10 ** len(fraction)
+        total += int(part[1] or "0") * unit + int(fraction or "0") * unit // 10 ** len(
+            fraction
+        )
         end = part.end()
     if total > _LONGEST:
         return f"{text[:80]!r} is longer than a duration can be"
@@ -60,7 +62,11 @@ def _range(limit: Range, value: float) -> str:
 
 
 def _shown(number: float) -> str:
-    return str(int(number)) if abs(number) < 2**70 and number == int(number) else f"{number:g}"
+    return (
+        str(int(number))
+        if abs(number) < 2**70 and number == int(number)
+        else f"{number:g}"
+    )
 
 
 def _length(limit: Length, value: str | tuple[Any, ...] | Mapping[Any, Any]) -> str:
@@ -68,7 +74,11 @@ def _length(limit: Length, value: str | tuple[Any, ...] | Mapping[Any, Any]) -> 
         return ""
     unit = "characters" if isinstance(value, str) else "entries"
     if len(value) < limit.low:
-        return "must not be empty" if limit.low == 1 else f"must have at least {limit.low} {unit}"
+        return (
+            "must not be empty"
+            if limit.low == 1
+            else f"must have at least {limit.low} {unit}"
+        )
     return f"must have at most {limit.high} {unit}, not {len(value)}"
 
 
@@ -87,7 +97,9 @@ def _pattern(limit: Pattern, value: str) -> str:
 
 def _at_least(limit: AtLeast, value: timedelta) -> str:
     if value < limit.minimum:
-        return f"duration must be at least {limit.minimum / timedelta(milliseconds=1):g}ms"
+        return (
+            f"duration must be at least {limit.minimum / timedelta(milliseconds=1):g}ms"
+        )
     if value % timedelta(milliseconds=1):
         return "only durations to millisecond precision are supported"
     return ""

@@ -30,7 +30,9 @@ _MAX_REPAIRS = 50
 _NULL = frozenset({"", "~", "null", "Null", "NULL"})
 _TRUE = frozenset({"true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON"})
 _FALSE = frozenset({"false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF"})
-_INTEGER = re.compile(r"[-+]?(?:0[bB][01_]+|0[oO]?[0-7_]+|0[xX][0-9a-fA-F_]+|0|[1-9][0-9_]*)\Z")
+_INTEGER = re.compile(
+    r"[-+]?(?:0[bB][01_]+|0[oO]?[0-7_]+|0[xX][0-9a-fA-F_]+|0|[1-9][0-9_]*)\Z"
+)
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
 _SPECIAL_FLOAT = re.compile(r"([-+]?)\.(inf|Inf|INF)\Z|\.(?:nan|NaN|NAN)\Z")
 # An address that ends with `::` looks to libyaml like a key without value.
@@ -127,7 +129,11 @@ def line_of(data: Any, path: Sequence[str | int]) -> int:
     for part in path:
         if isinstance(data, LocatedDict) and part in data.lines:
             line, data = data.lines[str(part)], data[str(part)]
-        elif isinstance(data, LocatedList) and isinstance(part, int) and part < len(data.lines):
+        elif (
+            isinstance(data, LocatedList)
+            and isinstance(part, int)
+            and part < len(data.lines)
+        ):
             line, data = data.lines[part], data[part]
         else:
             break
@@ -136,13 +142,17 @@ def line_of(data: Any, path: Sequence[str | int]) -> int:
 
 def _decoded(text: str | bytes) -> str:
     if len(text) > MAX_BYTES:
-        raise _Refused(0, f"the file is larger than {MAX_BYTES // 1024 // 1024} MiB; split it")
+        raise _Refused(
+            0, f"the file is larger than {MAX_BYTES // 1024 // 1024} MiB; split it"
+        )
     if isinstance(text, bytes):
         try:
             text = text.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             line = error.object[: error.start].count(b"\n") + 1
-            raise _Refused(line, f"not UTF-8: {error.reason} at byte {error.start}") from error
+            raise _Refused(
+                line, f"not UTF-8: {error.reason} at byte {error.start}"
+            ) from error
     return text
 
 
@@ -179,7 +189,9 @@ def _mistake(error: yaml.YAMLError, source: str) -> Mistake:
         return Mistake(mark.line + 1, message)
 
     position = getattr(error, "position", None)
-    return Mistake(source.count("\n", 0, position) + 1 if isinstance(position, int) else 0, message)
+    return Mistake(
+        source.count("\n", 0, position) + 1 if isinstance(position, int) else 0, message
+    )
 
 
 @dataclass(slots=True)
@@ -204,12 +216,16 @@ def _documents(source: str) -> Iterator[RawDocument]:
                 builder = _Builder()
             elif kind is yaml.DocumentEndEvent and builder is not None:
                 if builder.root is not None:
-                    yield RawDocument(builder.root, builder.root_line, tuple(builder.mistakes))
+                    yield RawDocument(
+                        builder.root, builder.root_line, tuple(builder.mistakes)
+                    )
                 builder = None
             elif builder is not None:
                 builder.feed(event)
     except UnicodeEncodeError as error:
-        raise _Refused(source[: error.start].count("\n") + 1, "not Unicode text") from error
+        raise _Refused(
+            source[: error.start].count("\n") + 1, "not Unicode text"
+        ) from error
 
 
 class _Builder:
@@ -241,7 +257,9 @@ class _Builder:
         self._nodes += nodes
         # Nested aliases can stand for billions of values in a few lines.
         if self._nodes > MAX_NODES:
-            raise _Refused(line, f"more than {MAX_NODES} values once its aliases are expanded")
+            raise _Refused(
+                line, f"more than {MAX_NODES} values once its aliases are expanded"
+            )
 
     def _scalar(self, event: Any, line: int) -> None:
         self._count(1, line)
@@ -259,7 +277,10 @@ class _Builder:
         if key in top.value and not merge:
             assert isinstance(top.value, LocatedDict)
             self.mistakes.append(
-                Mistake(line, f"key {key!r} is given twice (first on line {top.value.lines[key]})")
+                Mistake(
+                    line,
+                    f"key {key!r} is given twice (first on line {top.value.lines[key]})",
+                )
             )
         top.key, top.key_line, top.merge = key, line, merge
 
@@ -289,7 +310,9 @@ class _Builder:
 
     def _alias(self, anchor: str, line: int) -> None:
         if anchor not in self._anchors:
-            raise _Refused(line, f"alias *{anchor} stands for nothing, or for what contains it")
+            raise _Refused(
+                line, f"alias *{anchor} stands for nothing, or for what contains it"
+            )
         value, nodes = self._anchors[anchor]
         self._count(nodes, line)
         top = self._stack[-1] if self._stack else None
@@ -354,7 +377,11 @@ def _plain(text: str) -> Any:
             return float(text)
         special = _SPECIAL_FLOAT.match(text)
         if special:
-            return float(f"{special.group(1) or ''}inf") if special.group(2) else float("nan")
+            return (
+                float(f"{special.group(1) or ''}inf")
+                if special.group(2)
+                else float("nan")
+            )
     return text
 
 

@@ -62,4 +62,6 @@ class Resource(Generic[SpecT_co]):
         """Where a part of the document is, for example `location_of("spec", "http", 0)`."""
         from dockermesh.config.loading import line_of
 
-        return Location(self.location.file, line_of(self.document, path) or self.location.line)
+        return Location(
+            self.location.file, line_of(self.document, path) or self.location.line
+        )

@@ -25,15 +25,24 @@ def validate_documents(
         for resource in reading.resources:
             identity = (resource.kind, resource.namespace, resource.name)
             if identity in seen:
-                message = f"is given twice, first at {seen[identity]}; the last one counts"
+                message = (
+                    f"is given twice, first at {seen[identity]}; the last one counts"
+                )
                 twice = Finding(Level.WARNING, message, ("metadata", "name"))
                 extra.append(
-                    replace(twice, resource=str(resource), file=file, line=resource.location.line)
+                    replace(
+                        twice,
+                        resource=str(resource),
+                        file=file,
+                        line=resource.location.line,
+                    )
                 )
             # The last one counts when the files are applied in turn.
             seen[identity] = str(resource.location)
         if not reading.resources and not reading.findings:
-            extra.append(Finding(Level.WARNING, "there is no resource in it", file=file))
+            extra.append(
+                Finding(Level.WARNING, "there is no resource in it", file=file)
+            )
         readings.append(Reading(reading.resources, (*reading.findings, *extra)))
 
     return tuple(readings)

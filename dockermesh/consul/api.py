@@ -34,7 +34,9 @@ class KeyValues(Protocol):
     ) -> bool:
         """Write; False if the key is not at version `cas`, or the session may not `acquire` it."""
 
-    async def delete(self, key: str, recurse: bool | None = None, cas: int | None = None) -> bool:
+    async def delete(
+        self, key: str, recurse: bool | None = None, cas: int | None = None
+    ) -> bool:
         """Remove; False if the key is not at version `cas`."""
 
 
@@ -48,7 +50,9 @@ class Transactions(Protocol):
 class Catalog(Protocol):
     """`/v1/catalog`."""
 
-    async def services(self, index: int | None = None, wait: str | None = None) -> Indexed:
+    async def services(
+        self, index: int | None = None, wait: str | None = None
+    ) -> Indexed:
         """Names with their tags."""
 
     async def service(self, service: str) -> Indexed:
@@ -57,7 +61,9 @@ class Catalog(Protocol):
     async def nodes(self, index: int | None = None, wait: str | None = None) -> Indexed:
         """All nodes."""
 
-    async def node(self, node: str, index: int | None = None, wait: str | None = None) -> Indexed:
+    async def node(
+        self, node: str, index: int | None = None, wait: str | None = None
+    ) -> Indexed:
         """A node with its services."""
 
     async def deregister(self, node: str, service_id: str | None = None) -> bool:
@@ -72,7 +78,9 @@ class Health(Protocol):
     ) -> Indexed:
         """Instances with their nodes and checks."""
 
-    async def state(self, name: str, index: int | None = None, wait: str | None = None) -> Indexed:
+    async def state(
+        self, name: str, index: int | None = None, wait: str | None = None
+    ) -> Indexed:
         """All checks in this state."""
 
 
@@ -99,7 +107,13 @@ class Sessions(Protocol):
     """`/v1/session`."""
 
     async def create(
-        self, *, name: str, checks: Sequence[str], lock_delay: int, behavior: str, ttl: int
+        self,
+        *,
+        name: str,
+        checks: Sequence[str],
+        lock_delay: int,
+        behavior: str,
+        ttl: int,
     ) -> str:
         """A session's id."""
 

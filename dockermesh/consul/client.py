@@ -31,7 +31,14 @@ import consul.base
 from consul.callback import CB
 from yarl import URL
 
-from dockermesh.consul.api import Agent, Catalog, Health, KeyValues, Sessions, Transactions
+from dockermesh.consul.api import (
+    Agent,
+    Catalog,
+    Health,
+    KeyValues,
+    Sessions,
+    Transactions,
+)
 from dockermesh.consul.settings import ConsulSettings
 from dockermesh.errors import InputError
 
@@ -89,7 +96,12 @@ class ConsulClient(consul.aio.Consul):  # type: ignore[misc]  # py-consul is unt
         self.token = read_token(settings) or None
 
     def http_connect(
-        self, host: str, port: int, scheme: str, verify: bool | str = True, cert: object = None
+        self,
+        host: str,
+        port: int,
+        scheme: str,
+        verify: bool | str = True,
+        cert: object = None,
     ) -> Any:
         """The transport; called by py-consul's constructor."""
         return HTTPClient(self.settings)
@@ -137,9 +149,13 @@ class HTTPClient(consul.base.HTTPClient):  # type: ignore[misc]  # py-consul is 
         self._quota = settings.max_connections or (
             _SOURCE_QUOTA if len(sources) > 1 else _STOCK_QUOTA
         )
-        self.wait = settings.wait or (_SHORT_WAIT if self._quota == _STOCK_QUOTA else _LONG_WAIT)
+        self.wait = settings.wait or (
+            _SHORT_WAIT if self._quota == _STOCK_QUOTA else _LONG_WAIT
+        )
         self._scope = [
-            (k, v) for k, v in (("ns", settings.namespace), ("partition", settings.partition)) if v
+            (k, v)
+            for k, v in (("ns", settings.namespace), ("partition", settings.partition))
+            if v
         ]
         self._server_name = settings.tls_server_name or None
         self._sessions = [_session(settings, source) for source in sources]
@@ -165,7 +181,13 @@ class HTTPClient(consul.base.HTTPClient):  # type: ignore[misc]  # py-consul is 
         # made of.
         present = [("consistent", "1")] if path.startswith("/v1/health/") else []
         request = _Request(
-            "GET", path, [*(params or []), *present], headers, b"", connections_timeout, raw
+            "GET",
+            path,
+            [*(params or []), *present],
+            headers,
+            b"",
+            connections_timeout,
+            raw,
         )
 
         return callback(await self._send(request))
@@ -181,7 +203,9 @@ class HTTPClient(consul.base.HTTPClient):  # type: ignore[misc]  # py-consul is 
         connections_timeout: float | None = None,
     ) -> Any:
         """A PUT."""
-        request = _Request("PUT", path, params or [], headers, data, connections_timeout)
+        request = _Request(
+            "PUT", path, params or [], headers, data, connections_timeout
+        )
         return callback(await self._send(request))
 
     async def delete(
@@ -195,7 +219,9 @@ class HTTPClient(consul.base.HTTPClient):  # type: ignore[misc]  # py-consul is 
         connections_timeout: float | None = None,
     ) -> Any:
         """A DELETE."""
-        request = _Request("DELETE", path, params or [], headers, data, connections_timeout)
+        request = _Request(
+            "DELETE", path, params or [], headers, data, connections_timeout
+        )
         return callback(await self._send(request))
 
     async def post(
@@ -209,7 +235,9 @@ class HTTPClient(consul.base.HTTPClient):  # type: ignore[misc]  # py-consul is 
         connections_timeout: float | None = None,
     ) -> Any:
         """A POST."""
-        request = _Request("POST", path, params or [], headers, data, connections_timeout)
+        request = _Request(
+            "POST", path, params or [], headers, data, connections_timeout
+        )
         return callback(await self._send(request))
 
     async def close(self) -> None:
@@ -267,7 +295,9 @@ def read_token(settings: ConsulSettings) -> str:
 
 
 def _session(settings: ConsulSettings, source: str) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(connector=_connector(settings, source), headers=_auth(settings))
+    return aiohttp.ClientSession(
+        connector=_connector(settings, source), headers=_auth(settings)
+    )
 
 
 def _connector(settings: ConsulSettings, source: str) -> aiohttp.BaseConnector:
@@ -291,7 +321,11 @@ def _open_socket(address: tuple[Any, ...]) -> socket.socket:
     sock = socket.socket(family, kind, proto)
     sock.setblocking(False)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
+    for option, value in (
+        ("TCP_KEEPIDLE", 10),
+        ("TCP_KEEPINTVL", 5),
+        ("TCP_KEEPCNT", 3),
+    ):
         if hasattr(socket, option):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
     return sock

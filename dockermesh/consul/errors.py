@@ -30,7 +30,9 @@ async def consul_errors(where: str) -> AsyncIterator[None]:
         ) from error
 
 
-def registry_error(error: BaseException, address: str, what: str, *, where: str) -> RegistryError:
+def registry_error(
+    error: BaseException, address: str, what: str, *, where: str
+) -> RegistryError:
     """The failure of a request about `what` as an error that a user can meet."""
     return RegistryError(explain(error, address, what), where=where, fix=TRY_AGAIN)
 
@@ -62,7 +64,10 @@ def is_refused_connection(error: BaseException) -> bool:
         return str(error).startswith("429")
     if isinstance(error, aiohttp.ClientConnectorError):
         return False
-    reset = isinstance(error, OSError) and error.errno in (errno.ECONNRESET, errno.EPIPE)
+    reset = isinstance(error, OSError) and error.errno in (
+        errno.ECONNRESET,
+        errno.EPIPE,
+    )
     return reset or isinstance(error, aiohttp.ServerDisconnectedError)
 
 

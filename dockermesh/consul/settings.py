@@ -148,7 +148,9 @@ def _boolean(env: Mapping[str, str], name: str, default: bool) -> bool:
         return default
     if text not in _TRUE | _FALSE:
         raise InputError(
-            f"{text!r} is neither true nor false", where=name, fix="set it to true or false"
+            f"{text!r} is neither true nor false",
+            where=name,
+            fix="set it to true or false",
         )
     return text in _TRUE
 

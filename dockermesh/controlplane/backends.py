@@ -15,11 +15,15 @@ from dockermesh.registry.docker.backend import DockerBackend
 
 
 def _consul(settings: ControlPlaneSettings) -> Backend:
-    return ConsulBackend(settings.consul, _options(settings) if settings.registrar else None)
+    return ConsulBackend(
+        settings.consul, _options(settings) if settings.registrar else None
+    )
 
 
 def _docker(settings: ControlPlaneSettings) -> Backend:
-    return DockerBackend(settings.state_dir, _options(settings), settings.service_domain)
+    return DockerBackend(
+        settings.state_dir, _options(settings), settings.service_domain
+    )
 
 
 BACKENDS: Mapping[str, Callable[[ControlPlaneSettings], Backend]] = MappingProxyType(
@@ -32,7 +36,8 @@ def choose_backend(settings: ControlPlaneSettings) -> Backend:
     make = BACKENDS.get(settings.registry)
     if make is None:
         raise UsageError(
-            f"unknown registry {settings.registry!r}", fix=f"use one of: {', '.join(BACKENDS)}"
+            f"unknown registry {settings.registry!r}",
+            fix=f"use one of: {', '.join(BACKENDS)}",
         )
     return make(settings)
 

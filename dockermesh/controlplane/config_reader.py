@@ -36,11 +36,17 @@ class ConfigReader:
         Resources of the store win over those that a workload carries under the same name.
         """
         kept = {key: self._read_stored(item) for key, item in stored.items()}
-        carried = {name: self._read_carried(w) for name, w in workloads.items() if w.config}
+        carried = {
+            name: self._read_carried(w) for name, w in workloads.items() if w.config
+        }
         self._stored, self._carried = kept, carried
         # Identity of the parts tells whether anything changed: unchanged documents keep their
         # resources.
-        inputs = (*(id(r) for _, r in kept.values()), "", *(id(r) for _, r in carried.values()))
+        inputs = (
+            *(id(r) for _, r in kept.values()),
+            "",
+            *(id(r) for _, r in carried.values()),
+        )
         if inputs != self._inputs:
             self._inputs = inputs
             self._config = istio_config(
@@ -59,7 +65,9 @@ class ConfigReader:
         _report(item.key, reading.findings)
         return item, reading.resources
 
-    def _read_carried(self, workload: Workload) -> tuple[str, tuple[Resource[Any], ...]]:
+    def _read_carried(
+        self, workload: Workload
+    ) -> tuple[str, tuple[Resource[Any], ...]]:
         known = self._carried.get(workload.name)
         if known is not None and known[0] == workload.config:
             return known
@@ -72,5 +80,8 @@ def _report(where: str, findings: Iterable[Any]) -> None:
     for finding in findings:
         if finding.is_error:
             log.warning(
-                "resource left out", where=where, field=finding.field, reason=finding.message
+                "resource left out",
+                where=where,
+                field=finding.field,
+                reason=finding.message,
             )

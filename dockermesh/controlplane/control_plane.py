@@ -29,7 +29,10 @@ from dockermesh.controlplane.publisher import Publisher
 from dockermesh.controlplane.settings import ControlPlaneSettings
 from dockermesh.controlplane.trust.admission import Admission
 from dockermesh.controlplane.trust.check_tls import CheckTls
-from dockermesh.controlplane.trust.gateway_credentials import GatewayCredentials, open_credentials
+from dockermesh.controlplane.trust.gateway_credentials import (
+    GatewayCredentials,
+    open_credentials,
+)
 from dockermesh.controlplane.trust.jwks import KeySets
 from dockermesh.controlplane.trust.state_files import open_token
 from dockermesh.controlplane.trust.tokens import Tokens
@@ -56,7 +59,9 @@ log = structlog.get_logger(__name__)
 class ControlPlane:
     """One replica of the control plane."""
 
-    def __init__(self, settings: ControlPlaneSettings, backend: Backend | None = None) -> None:
+    def __init__(
+        self, settings: ControlPlaneSettings, backend: Backend | None = None
+    ) -> None:
         """`backend` takes the place of the one that the settings name."""
         self._settings = settings
         self._backend = backend or choose_backend(settings)
@@ -64,7 +69,8 @@ class ControlPlane:
         self._key_sets = KeySets(self._take_keys)
         self._publisher = Publisher(
             MeshSettings(
-                trust_domain=settings.trust_domain, service_domain=settings.service_domain
+                trust_domain=settings.trust_domain,
+                service_domain=settings.service_domain,
             ),
             self._admission.authorize,
             self._key_sets.want,
@@ -84,7 +90,10 @@ class ControlPlane:
             allow_loopback=settings.consul.allow_loopback,
         )
         self.trust = Trust(
-            settings, self._backend.sealed, proxies=self._ads.proxies, running=self._running
+            settings,
+            self._backend.sealed,
+            proxies=self._ads.proxies,
+            running=self._running,
         )
 
     # what the pages show
@@ -218,17 +227,25 @@ class ControlPlane:
         settings, secrets = self._settings, self.trust.secrets
         tls = CheckTls(self.trust.authority, self.trust_domain).context
         log.info(
-            "control plane started", xds=settings.xds, api=settings.api, registry=self._backend.name
+            "control plane started",
+            xds=settings.xds,
+            api=settings.api,
+            registry=self._backend.name,
         )
         registry = self._backend.registry(tls)
 
         async with asyncio.TaskGroup() as tasks:
             running = [
                 tasks.create_task(registry.run(self._take_catalog), name="registry"),
-                tasks.create_task(self._backend.config.follow(self._take_config), name="config"),
+                tasks.create_task(
+                    self._backend.config.follow(self._take_config), name="config"
+                ),
                 tasks.create_task(
                     import_folder(
-                        settings.config, self._backend.config, self._objects, self._history
+                        settings.config,
+                        self._backend.config,
+                        self._objects,
+                        self._history,
                     ),
                     name="import",
                 ),
@@ -237,7 +254,9 @@ class ControlPlane:
                 tasks.create_task(self.tokens.run(), name="tokens"),
             ]
             if secrets is not None:
-                renewing = secrets.run(lambda: self._ads.connected, self._ads.publish_to)
+                renewing = secrets.run(
+                    lambda: self._ads.connected, self._ads.publish_to
+                )
                 running.append(tasks.create_task(renewing, name="certificates"))
             registrar = self._backend.registrar(tls)
             if registrar is not None:
@@ -250,7 +269,9 @@ class ControlPlane:
 
     def _running(self) -> list[str]:
         return [
-            name for name, workload in self.catalog().workloads.items() if workload.token_sha256
+            name
+            for name, workload in self.catalog().workloads.items()
+            if workload.token_sha256
         ]
 
     def _api_port(self, token: str, tls: ServerTls) -> HttpPort:
@@ -260,7 +281,9 @@ class ControlPlane:
 
     def _api(self, token: str) -> web.Application:
         if self._settings.api_auth == "none":
-            log.warning("serving the config API without tokens", address=self._settings.api)
+            log.warning(
+                "serving the config API without tokens", address=self._settings.api
+            )
 
         return make_api_app(
             self._backend.config,
@@ -268,7 +291,9 @@ class ControlPlane:
             token if self._settings.api_auth == "token" else None,
             history=self._history,
             progress=MeshOutcome(
-                self._publisher.translator, self.sync, lambda: self._publisher.served_from
+                self._publisher.translator,
+                self.sync,
+                lambda: self._publisher.served_from,
             ),
             vault=self._credentials.vault if self._credentials is not None else None,
             why_unread=lambda: self._backend.config.problem,

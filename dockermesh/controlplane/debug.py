@@ -70,7 +70,9 @@ class View(Protocol):
 
 def make_debug_app(view: View, token: str) -> web.Application:
     """The HTTP application of port 15014."""
-    app = web.Application(middlewares=[require_token(TokenGate(token), open_paths=OPEN_PATHS)])
+    app = web.Application(
+        middlewares=[require_token(TokenGate(token), open_paths=OPEN_PATHS)]
+    )
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -83,9 +85,12 @@ def make_debug_app(view: View, token: str) -> web.Application:
 
     async def workloads(_: web.Request) -> web.Response:
         await view.settled()
-        report = workload_report(view.catalog(), view.proxies(), view.sync(), view.certificates())
+        report = workload_report(
+            view.catalog(), view.proxies(), view.sync(), view.certificates()
+        )
         return web.json_response(
-            report | {"trust_domain": view.trust_domain(), "warnings": view.trust_warnings()}
+            report
+            | {"trust_domain": view.trust_domain(), "warnings": view.trust_warnings()}
         )
 
     async def syncz(_: web.Request) -> web.Response:
@@ -98,11 +103,14 @@ def make_debug_app(view: View, token: str) -> web.Application:
         await view.settled()
         # Istio's ids end with the namespace.
         listed = view.catalog().workloads.values()
-        names = (w.name for w in listed if wanted in {w.name, f"{w.name}.{w.namespace}"})
+        names = (
+            w.name for w in listed if wanted in {w.name, f"{w.name}.{w.namespace}"}
+        )
         snapshot = view.snapshot_of(next(names, ""))
         if snapshot is None:
             return web.json_response(
-                {"message": f"there is no workload {wanted!r}; give ?proxyID=WORKLOAD"}, status=404
+                {"message": f"there is no workload {wanted!r}; give ?proxyID=WORKLOAD"},
+                status=404,
             )
 
         # A large mesh takes seconds, in which streams must go on; a snapshot never changes, so a
@@ -117,7 +125,9 @@ def make_debug_app(view: View, token: str) -> web.Application:
         return web.json_response(view.mtls().to_dict())
 
     async def metrics(_: web.Request) -> web.Response:
-        return web.Response(text=view.metrics_text(), content_type="text/plain", charset="utf-8")
+        return web.Response(
+            text=view.metrics_text(), content_type="text/plain", charset="utf-8"
+        )
 
     routes: dict[str, Callable[[web.Request], Any]] = {
         "/healthz": healthz,
@@ -176,16 +186,24 @@ def workload_report(
     return {
         "control_plane": socket.gethostname(),
         "degraded": catalog.degraded,
-        "sync": {"connected": sync.connected, "pending": sync.pending, "nacked": sync.nacked},
+        "sync": {
+            "connected": sync.connected,
+            "pending": sync.pending,
+            "nacked": sync.nacked,
+        },
         "workloads": [
-            _workload(catalog.workloads[name], endpoints.get(name, []), by_key.get(name))
+            _workload(
+                catalog.workloads[name], endpoints.get(name, []), by_key.get(name)
+            )
             | {"certificate": certificate_report(leaves.get(name), now)}
             for name in sorted(catalog.workloads)
         ],
     }
 
 
-def certificate_report(leaf: Leaf | None, now: datetime.datetime) -> dict[str, Any] | None:
+def certificate_report(
+    leaf: Leaf | None, now: datetime.datetime
+) -> dict[str, Any] | None:
     """Until when a certificate is good, when it is to be replaced, and whether that is overdue."""
     if leaf is None:
         return None
@@ -215,7 +233,8 @@ def _workload(
         "app_container": workload.app_container,
         "proxy_container": workload.proxy_container,
         "ports": [
-            {"service": p.service, "port": p.port, "protocol": p.protocol} for p in workload.ports
+            {"service": p.service, "port": p.port, "protocol": p.protocol}
+            for p in workload.ports
         ],
         "health": _health(workload, endpoints),
         "xds": report["state"] if report else "NOT CONNECTED",
@@ -231,7 +250,9 @@ def _health(workload: Workload, endpoints: list[Endpoint]) -> str:
         return "-"
     # One bad port makes a workload bad: an average would hide it.
     states = {e.health.value for e in endpoints}
-    return next((s for s in ("unhealthy", "draining", "healthy") if s in states), "none")
+    return next(
+        (s for s in ("unhealthy", "draining", "healthy") if s in states), "none"
+    )
 
 
 def catalog_report(catalog: Catalog) -> list[dict[str, Any]]:
@@ -242,7 +263,10 @@ def catalog_report(catalog: Catalog) -> list[dict[str, Any]]:
             "name": service.name,
             "namespace": service.namespace,
             "aliases": list(service.aliases),
-            "ports": [{"number": p.number, "protocol": p.protocol.value} for p in service.ports],
+            "ports": [
+                {"number": p.number, "protocol": p.protocol.value}
+                for p in service.ports
+            ],
             "endpoints": [
                 {
                     "address": e.address,

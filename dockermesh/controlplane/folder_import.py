@@ -35,15 +35,22 @@ async def import_folder(
         # What is wrong costs itself alone; the start goes on.
         for finding in (f for f in reading.findings if f.is_error):
             log.error(
-                "resource refused", file=finding.file, line=finding.line, reason=finding.message
+                "resource refused",
+                file=finding.file,
+                line=finding.line,
+                reason=finding.message,
             )
 
         for resource in reading.resources:
             if not resource.document["metadata"].get("name"):
-                log.error("resource refused", file=str(resource.location), reason=_NO_NAME)
+                log.error(
+                    "resource refused", file=str(resource.location), reason=_NO_NAME
+                )
                 continue
             try:
-                await take_over(store, objects, key_of(resource), resource.document, history)
+                await take_over(
+                    store, objects, key_of(resource), resource.document, history
+                )
             except StatusError as failure:
                 log.error("resource not stored", file=str(file), reason=failure.message)
 

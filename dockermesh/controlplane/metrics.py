@@ -18,13 +18,19 @@ from dockermesh.xds.snapshot import FIELDS
 
 
 def render_metrics(
-    metrics: Metrics, sync: Sync, counters: Counters, catalog: Catalog, trust: Iterable[Metric] = ()
+    metrics: Metrics,
+    sync: Sync,
+    counters: Counters,
+    catalog: Catalog,
+    trust: Iterable[Metric] = (),
 ) -> str:
     """All metrics as text."""
     # Of its own: the library's default one has metrics of this process's Python.
     registry = CollectorRegistry()
     registry.register(
-        _Snapshot([*_xds(metrics, sync), *_translation(counters), *_catalog(catalog), *trust])
+        _Snapshot(
+            [*_xds(metrics, sync), *_translation(counters), *_catalog(catalog), *trust]
+        )
     )
     return generate_latest(registry).decode()
 
@@ -40,7 +46,10 @@ class _Snapshot(Collector):
 def _xds(metrics: Metrics, sync: Sync) -> Iterator[Metric]:
     per_type = {
         "dockermesh_xds_pushes": ("Responses sent to proxies.", metrics.pushes),
-        "dockermesh_xds_resources_sent": ("Resources sent to proxies.", metrics.resources_sent),
+        "dockermesh_xds_resources_sent": (
+            "Resources sent to proxies.",
+            metrics.resources_sent,
+        ),
         "dockermesh_xds_acks": ("Responses that proxies accepted.", metrics.acks),
         "dockermesh_xds_nacks": ("Responses that proxies refused.", metrics.nacks),
         "dockermesh_xds_resumed": (
@@ -55,22 +64,32 @@ def _xds(metrics: Metrics, sync: Sync) -> Iterator[Metric]:
         yield family
 
     yield CounterMetricFamily(
-        "dockermesh_xds_streams", "Streams opened by proxies.", value=metrics.streams_opened
+        "dockermesh_xds_streams",
+        "Streams opened by proxies.",
+        value=metrics.streams_opened,
     )
     yield CounterMetricFamily(
-        "dockermesh_xds_streams_refused", "Streams refused.", value=metrics.streams_refused
+        "dockermesh_xds_streams_refused",
+        "Streams refused.",
+        value=metrics.streams_refused,
     )
     yield CounterMetricFamily(
-        "dockermesh_xds_publishes", "New states offered to proxies.", value=metrics.publishes
+        "dockermesh_xds_publishes",
+        "New states offered to proxies.",
+        value=metrics.publishes,
     )
     yield GaugeMetricFamily(
         "dockermesh_proxies_connected", "Proxies connected.", value=sync.connected
     )
     yield GaugeMetricFamily(
-        "dockermesh_proxies_pending", "Proxies that wait for the newest state.", value=sync.pending
+        "dockermesh_proxies_pending",
+        "Proxies that wait for the newest state.",
+        value=sync.pending,
     )
     yield GaugeMetricFamily(
-        "dockermesh_proxies_nacked", "Proxies that refused something.", value=sync.nacked
+        "dockermesh_proxies_nacked",
+        "Proxies that refused something.",
+        value=sync.nacked,
     )
 
 
@@ -115,7 +134,9 @@ def trust_metrics(trust: Trust) -> Iterator[Metric]:
         "dockermesh_certificates", "Certificates that proxies hold.", value=len(leaves)
     )
     yield GaugeMetricFamily(
-        "dockermesh_certificates_overdue", "Certificates overdue for renewal.", value=late
+        "dockermesh_certificates_overdue",
+        "Certificates overdue for renewal.",
+        value=late,
     )
     yield CounterMetricFamily(
         "dockermesh_certificates_issued", "Certificates issued.", value=secrets.issued
@@ -124,13 +145,17 @@ def trust_metrics(trust: Trust) -> Iterator[Metric]:
         "dockermesh_certificate_failures", "Failures to issue.", value=secrets.failures
     )
     yield CounterMetricFamily(
-        "dockermesh_clock_jumps", "Times that the clock was set.", value=secrets.clock_jumps
+        "dockermesh_clock_jumps",
+        "Times that the clock was set.",
+        value=secrets.clock_jumps,
     )
 
 
 def _translation(counters: Counters) -> Iterator[Metric]:
     family = CounterMetricFamily(
-        "dockermesh_translations", "Translations done, by what was redone.", labels=["of"]
+        "dockermesh_translations",
+        "Translations done, by what was redone.",
+        labels=["of"],
     )
     for name in ("services", "assignments", "tables", "inbound", "gateways"):
         family.add_metric([name], getattr(counters, name))
@@ -142,7 +167,9 @@ def _catalog(catalog: Catalog) -> Iterator[Metric]:
         "dockermesh_services", "Services in the catalog.", value=len(catalog.services)
     )
     yield GaugeMetricFamily(
-        "dockermesh_workloads", "Workloads in the catalog.", value=len(catalog.workloads)
+        "dockermesh_workloads",
+        "Workloads in the catalog.",
+        value=len(catalog.workloads),
     )
     yield GaugeMetricFamily(
         "dockermesh_registry_degraded",

@@ -27,7 +27,10 @@ class MeshOutcome:
 
     def faults(self, resource: str) -> Sequence[tuple[str, str]]:
         """What of `Kind namespace/name` has no effect: reasons and messages."""
-        return [(fault.reason.value, fault.message) for fault in self.translator.faults(resource)]
+        return [
+            (fault.reason.value, fault.message)
+            for fault in self.translator.faults(resource)
+        ]
 
     def has_taken(self, key: str, version: int) -> bool:
         """Whether proxies are served from this version of an object, or a later one."""

@@ -144,7 +144,9 @@ class Publisher:
         except Exception:
             # A fault of ours must not take the mesh down: proxies keep what they have until the
             # next change.
-            log.exception("the mesh could not be translated; proxies keep their configuration")
+            log.exception(
+                "the mesh could not be translated; proxies keep their configuration"
+            )
             return
 
         has_other_workloads = self.mesh.workloads is not before.workloads
@@ -197,7 +199,8 @@ class Publisher:
             return self.translator.snapshot(proxy)
         except Exception:
             log.exception(
-                "a proxy's part could not be translated; it keeps its configuration", proxy=proxy.id
+                "a proxy's part could not be translated; it keeps its configuration",
+                proxy=proxy.id,
             )
             return None
 

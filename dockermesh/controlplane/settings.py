@@ -92,7 +92,8 @@ def parse_lifetime(text: str) -> datetime.timedelta:
     )
     if not datetime.timedelta(seconds=2) <= lifetime <= datetime.timedelta(days=90):
         raise UsageError(
-            f"{text!r} is no lifetime for certificates", fix="write 2s to 90d, for example 24h"
+            f"{text!r} is no lifetime for certificates",
+            fix="write 2s to 90d, for example 24h",
         )
 
     return lifetime

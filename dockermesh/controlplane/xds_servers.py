@@ -61,7 +61,9 @@ class XdsServers:
         """How far all proxies are."""
         one, two = self.attested.sync(), self._plaintext.sync()
         return Sync(
-            one.connected + two.connected, one.pending + two.pending, one.nacked + two.nacked
+            one.connected + two.connected,
+            one.pending + two.pending,
+            one.nacked + two.nacked,
         )
 
 
@@ -69,7 +71,9 @@ async def _anonymous(_metadata: Mapping[str, str], node: NodeInfo, _peer: str) -
     return node.id
 
 
-def _bind(server: AdsServer, address: str, credentials: grpc.ServerCredentials | None) -> int:
+def _bind(
+    server: AdsServer, address: str, credentials: grpc.ServerCredentials | None
+) -> int:
     try:
         port = server.add_port(address, credentials)
     except RuntimeError as error:

@@ -71,7 +71,9 @@ class EngineAddress:
     @property
     def socket_path(self) -> str:
         """The unix socket's path; empty for any other transport."""
-        return self.url.removeprefix("unix://") if self.url.startswith("unix://") else ""
+        return (
+            self.url.removeprefix("unix://") if self.url.startswith("unix://") else ""
+        )
 
     @property
     def selector(self) -> str:
@@ -92,12 +94,17 @@ def resolve_engine(environ: Mapping[str, str] | None = None) -> EngineAddress:
     if environ.get("DOCKER_HOST"):
         return _from_host(environ)
 
-    named, file = environ.get("DOCKER_CONTEXT", ""), config_folder(environ) / "config.json"
+    named, file = (
+        environ.get("DOCKER_CONTEXT", ""),
+        config_folder(environ) / "config.json",
+    )
     name = named or _current_context(file)
     if name in {"", DEFAULT_CONTEXT}:
         return _from_host(environ)
 
-    return _from_context(config_folder(environ), name, "DOCKER_CONTEXT" if named else str(file))
+    return _from_context(
+        config_folder(environ), name, "DOCKER_CONTEXT" if named else str(file)
+    )
 
 
 def choose_engine(
@@ -108,7 +115,8 @@ def choose_engine(
     """
     if hosts and context:
         raise UsageError(
-            "-H and --context contradict each other", fix="name the engine by one of them"
+            "-H and --context contradict each other",
+            fix="name the engine by one of them",
         )
 
     if len(hosts) > 1:
@@ -228,11 +236,16 @@ def _from_context(folder: Path, name: str, named_by: str) -> EngineAddress:
     again = f"`docker context ls` lists what is there; {named_by} names this one"
     meta = _read_json(file, again)
     if meta is None:
-        raise InputError(f"there is no Docker context {name!r}", where=str(file), fix=again)
+        raise InputError(
+            f"there is no Docker context {name!r}", where=str(file), fix=again
+        )
 
     try:
         endpoint = meta["Endpoints"]["docker"]
-        host, skip = str(endpoint.get("Host") or ""), bool(endpoint.get("SkipTLSVerify"))
+        host, skip = (
+            str(endpoint.get("Host") or ""),
+            bool(endpoint.get("SkipTLSVerify")),
+        )
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"the Docker context {name!r} has no Docker endpoint",
@@ -254,13 +267,17 @@ def _read_json(file: Path, fix: str) -> Any:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
-        raise InputError(f"this is no JSON ({error})", where=str(file), fix=fix) from error
+        raise InputError(
+            f"this is no JSON ({error})", where=str(file), fix=fix
+        ) from error
     except OSError as error:
         # A home that is somebody else's (as with `sudo -u`) holds no settings of ours.
         if isinstance(error, PermissionError) and not os.access(file.parent, os.X_OK):
             return None
         raise InputError(
-            f"it cannot be read: {error.strerror}", where=str(file), fix=f"`chmod u+r {file}`"
+            f"it cannot be read: {error.strerror}",
+            where=str(file),
+            fix=f"`chmod u+r {file}`",
         ) from error
 
 

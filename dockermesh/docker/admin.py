@@ -60,7 +60,9 @@ class ProxyAdmin:
             method,
             path,
         ]
-        code, answer, problem = self.engine.execute(self.pod, command, user=str(PROXY_UID))
+        code, answer, problem = self.engine.execute(
+            self.pod, command, user=str(PROXY_UID)
+        )
 
         if code:
             reason = problem.decode("utf-8", "replace").strip() or f"exit code {code}"
@@ -80,7 +82,9 @@ def body_of(answer: bytes, where: str) -> bytes:
         response.begin()
         body = response.read()
     except (http.client.HTTPException, OSError) as error:
-        raise EngineError(f"the proxy's answer cannot be read: {error!r}", where=where) from error
+        raise EngineError(
+            f"the proxy's answer cannot be read: {error!r}", where=where
+        ) from error
 
     if response.status != 200:
         text = body.decode("utf-8", "replace").strip()[:200]

@@ -53,14 +53,18 @@ class DockerEngine:
 
     async def inspect(self, container: str) -> dict[str, Any] | None:
         """GET /containers/ID/json; None if it is gone."""
-        return await self._call_or_none(lambda api: dict(api.inspect_container(container)))
+        return await self._call_or_none(
+            lambda api: dict(api.inspect_container(container))
+        )
 
     async def logs(self, container: str, since: int) -> str:
         """What it wrote to stdout since this time in nanoseconds (0: ever); empty if it is gone."""
         options: dict[str, Any] = {"stdout": True, "stderr": False}
         if since:
             options["since"] = since / 1e9
-        found = await self._call_or_none(lambda api: bytes(api.logs(container, **options)))
+        found = await self._call_or_none(
+            lambda api: bytes(api.logs(container, **options))
+        )
         return (found or b"").decode("utf-8", "replace")
 
     async def subscribe(self, since: int = 0) -> EventStream:
@@ -103,14 +107,20 @@ class DockerEngine:
         return await self._call(guarded)
 
     async def _call(self, action: Callable[[Any], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._run, action)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._pool, self._run, action
+        )
 
     def _run(self, action: Callable[[Any], T]) -> T:
         try:
             return action(self._client())
         except docker.errors.APIError as error:
             raise _engine_error(error) from error
-        except (docker.errors.DockerException, requests.RequestException, OSError) as error:
+        except (
+            docker.errors.DockerException,
+            requests.RequestException,
+            OSError,
+        ) as error:
             raise EngineError(
                 f"cannot talk to the Docker engine: {error}",
                 where=str(self._address),
@@ -151,6 +161,7 @@ def _engine_error(error: docker.errors.APIError) -> EngineError:
     text = str(error.explanation or error)
     if error.status_code in (401, 403, 405):
         return EngineRefusedError(
-            f"the engine refused: {text}", fix="allow the call in the socket's access filter"
+            f"the engine refused: {text}",
+            fix="allow the call in the socket's access filter",
         )
     return EngineError(f"the engine failed: {text}", fix="see the engine's log")

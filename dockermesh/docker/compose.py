@@ -61,7 +61,8 @@ def compose_command(env: Mapping[str, str] | None = None) -> tuple[str, ...]:
     if seen:
         wanted = ".".join(map(str, OLDEST))
         raise EngineError(
-            f"Docker Compose {seen} is too old, {wanted} or newer is needed", fix=INSTALL_COMPOSE
+            f"Docker Compose {seen} is too old, {wanted} or newer is needed",
+            fix=INSTALL_COMPOSE,
         )
 
     if shutil.which("docker", path=path) is None:
@@ -102,7 +103,9 @@ def run_compose(
                 timeout=timeout,
             )
         except subprocess.TimeoutExpired as error:
-            raise TimeoutError(f"docker compose took more than {timeout:.0f} s") from error
+            raise TimeoutError(
+                f"docker compose took more than {timeout:.0f} s"
+            ) from error
         except FileNotFoundError:
             command = compose_command(environ)
             continue
@@ -185,7 +188,9 @@ def load_project(
     return project
 
 
-def _version(command: tuple[str, ...], environ: Mapping[str, str]) -> tuple[int, ...] | None:
+def _version(
+    command: tuple[str, ...], environ: Mapping[str, str]
+) -> tuple[int, ...] | None:
     try:
         done = subprocess.run(
             [*command, "version", "--short"],
@@ -202,7 +207,11 @@ def _version(command: tuple[str, ...], environ: Mapping[str, str]) -> tuple[int,
 
 
 def _config_error(stderr: str, files: Sequence[str]) -> DockermeshError:
-    lines = [line for line in stderr.splitlines() if line.strip() and not line.startswith("time=")]
+    lines = [
+        line
+        for line in stderr.splitlines()
+        if line.strip() and not line.startswith("time=")
+    ]
     message = "\n".join(lines) or "docker compose config failed"
     where = _place(files)
 
@@ -221,4 +230,6 @@ def _config_error(stderr: str, files: Sequence[str]) -> DockermeshError:
 
 
 def _place(files: Sequence[str]) -> str:
-    return ", ".join(files) if files else os.environ.get("COMPOSE_FILE") or str(os.curdir)
+    return (
+        ", ".join(files) if files else os.environ.get("COMPOSE_FILE") or str(os.curdir)
+    )

@@ -37,7 +37,9 @@ def open_client(address: EngineAddress, *, timeout: int, version: str = "") -> A
     return _connect(address, timeout, version, adapter)
 
 
-def _adapter(address: EngineAddress, timeout: int) -> requests.adapters.HTTPAdapter | None:
+def _adapter(
+    address: EngineAddress, timeout: int
+) -> requests.adapters.HTTPAdapter | None:
     """What carries the requests, where the SDK's own would not do."""
     if address.url.startswith("ssh://"):
         return SshAdapter(address.url, timeout)

@@ -17,11 +17,15 @@ from dockermesh.docker.connection import open_client
 from dockermesh.errors import EngineError
 
 START_DOCKER = (
-    "start Docker (on Debian: `systemctl start docker`), or set DOCKER_HOST to where it listens"
+    "start Docker (on Debian: `systemctl start docker`), "
+    "or set DOCKER_HOST to where it listens"
 )
-REACH_DOCKER = "`docker info` tells more; `docker context ls` lists the engines that you know"
+REACH_DOCKER = (
+    "`docker info` tells more; `docker context ls` lists the engines that you know"
+)
 JOIN_GROUP = (
-    "`sudo usermod -aG docker $USER`, then log in again; or DOCKER_HOST, for another engine"
+    "`sudo usermod -aG docker $USER`, then log in again; "
+    "or DOCKER_HOST, for another engine"
 )
 _TIMEOUT_S = 60
 _STDERR = 2
@@ -48,7 +52,11 @@ class LocalEngine:
         self.address = address or resolve_engine()
         try:
             self._api: Any = open_client(self.address, timeout=_TIMEOUT_S)
-        except (docker.errors.DockerException, requests.RequestException, OSError) as error:
+        except (
+            docker.errors.DockerException,
+            requests.RequestException,
+            OSError,
+        ) as error:
             raise EngineError(
                 f"no Docker engine answers: {_reason(error)}",
                 where=str(self.address),
@@ -86,13 +94,19 @@ class LocalEngine:
             self._api.inspect_image(reference)
         except docker.errors.ImageNotFound:
             return False
-        except (docker.errors.DockerException, requests.RequestException, OSError) as error:
+        except (
+            docker.errors.DockerException,
+            requests.RequestException,
+            OSError,
+        ) as error:
             raise _failed(error) from error
         return True
 
     def containers(self, labels: Iterable[str] = ()) -> list[dict[str, Any]]:
         """Summaries of all containers, running or not, that have these labels."""
-        return list(self._call(self._api.containers, all=True, filters={"label": list(labels)}))
+        return list(
+            self._call(self._api.containers, all=True, filters={"label": list(labels)})
+        )
 
     def inspect(self, container: str) -> dict[str, Any] | None:
         """GET /containers/ID/json; None if there is none."""
@@ -106,25 +120,32 @@ class LocalEngine:
     def network_labels(self, name: str) -> dict[str, str] | None:
         """The labels of the network with this name; None if there is none."""
         found = self._call(self._api.networks, names=[name])
-        return next((dict(n.get("Labels") or {}) for n in found if n["Name"] == name), None)
+        return next(
+            (dict(n.get("Labels") or {}) for n in found if n["Name"] == name), None
+        )
 
     def subnets(self) -> dict[str, list[str]]:
         """The subnets of all networks, by the network's name."""
         found = self._call(self._api.networks)
         configs = {n["Name"]: (n.get("IPAM") or {}).get("Config") or () for n in found}
         return {
-            name: [c["Subnet"] for c in known if c.get("Subnet")] for name, known in configs.items()
+            name: [c["Subnet"] for c in known if c.get("Subnet")]
+            for name, known in configs.items()
         }
 
     def logs(self, container: str, lines: int = 20) -> str:
         """The last lines that a container wrote."""
-        return bytes(self._call(self._api.logs, container, tail=lines)).decode("utf-8", "replace")
+        return bytes(self._call(self._api.logs, container, tail=lines)).decode(
+            "utf-8", "replace"
+        )
 
     def read_file(self, container: str, path: str) -> bytes | None:
         """A file's content out of a running container; None if there is none."""
         return self.read_files(container, [path])[path]
 
-    def read_files(self, container: str, paths: Sequence[str]) -> dict[str, bytes | None]:
+    def read_files(
+        self, container: str, paths: Sequence[str]
+    ) -> dict[str, bytes | None]:
         """The content of files out of a running container, by path, in one exec; None for each that
         is not there. Raises EngineError if one cannot be read.
         """
@@ -133,7 +154,9 @@ class LocalEngine:
         lines = output.decode("ascii", "replace").splitlines()
         if code or len(lines) != len(paths):
             reason = problem.decode("utf-8", "replace").strip() or f"exit code {code}"
-            raise EngineError(f"cannot read {', '.join(paths)}: {reason}", where=container)
+            raise EngineError(
+                f"cannot read {', '.join(paths)}: {reason}", where=container
+            )
 
         return {
             path: None if line == _ABSENT else base64.b64decode(line)
@@ -215,7 +238,11 @@ class LocalEngine:
             raise EngineError(
                 f"the engine does not say whether it has {path}: {error.explanation}"
             ) from error
-        except (docker.errors.DockerException, requests.RequestException, OSError) as error:
+        except (
+            docker.errors.DockerException,
+            requests.RequestException,
+            OSError,
+        ) as error:
             raise EngineError(f"the engine failed: {_reason(error)}") from error
 
         return True
@@ -223,12 +250,18 @@ class LocalEngine:
     def _call(self, action: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             return action(*args, **kwargs)
-        except (docker.errors.DockerException, requests.RequestException, OSError) as error:
+        except (
+            docker.errors.DockerException,
+            requests.RequestException,
+            OSError,
+        ) as error:
             raise _failed(error) from error
 
 
 def _failed(error: Exception) -> EngineError:
-    return EngineError(f"the engine failed: {_reason(error)}", fix="see the engine's log")
+    return EngineError(
+        f"the engine failed: {_reason(error)}", fix="see the engine's log"
+    )
 
 
 def start_fix(error: Exception) -> str:

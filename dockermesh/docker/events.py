@@ -66,7 +66,9 @@ class EventStream:
         self.broken = ""
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[Event | None] = asyncio.Queue()
-        self._thread = threading.Thread(target=self._read, name="docker-events", daemon=True)
+        self._thread = threading.Thread(
+            target=self._read, name="docker-events", daemon=True
+        )
         self._thread.start()
 
     def __aiter__(self) -> EventStream:
@@ -93,5 +95,7 @@ class EventStream:
             # reader starts anew.
             self.broken = str(error)
 
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with contextlib.suppress(
+            RuntimeError
+        ):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._queue.put_nowait, None)

@@ -51,7 +51,9 @@ def open_exec(engine: LocalEngine, container: str, command: list[str]) -> socket
     near, far = socket.socketpair()
     for pump in (_send, _receive):
         # Daemons: a command that ends does not wait for them, and its sockets end the exec.
-        threading.Thread(target=pump, args=(wire, far), daemon=True, name="exec").start()
+        threading.Thread(
+            target=pump, args=(wire, far), daemon=True, name="exec"
+        ).start()
     return near
 
 

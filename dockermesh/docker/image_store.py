@@ -78,7 +78,9 @@ class ImageStore:
         """Write the images as one tar, as `docker save` does."""
         with _told("the images cannot be saved"):
             url = self._api._url("/images/get")
-            answer = self._api._get(url, params={"names": list(references)}, stream=True)
+            answer = self._api._get(
+                url, params={"names": list(references)}, stream=True
+            )
             for chunk in self._api._stream_raw_result(answer, 1 << 20, False):
                 file.write(chunk)
 
@@ -114,7 +116,9 @@ class ImageStore:
                 status = int(self._api.wait(made, timeout=_RUN_LIMIT_S)["StatusCode"])
                 said = bytes(self._api.logs(made)).decode("utf-8", "replace")
                 wanted = result if status == 0 else ""
-                archive = b"".join(self._api.get_archive(made, wanted)[0]) if wanted else b""
+                archive = (
+                    b"".join(self._api.get_archive(made, wanted)[0]) if wanted else b""
+                )
             finally:
                 self._api.remove_container(made, force=True, v=True)
 

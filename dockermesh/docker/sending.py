@@ -79,9 +79,12 @@ class Sender:
 
         if code:
             reason = (
-                problem.decode("utf-8", "replace").strip() or f"no answer within {self.timeout_s} s"
+                problem.decode("utf-8", "replace").strip()
+                or f"no answer within {self.timeout_s} s"
             )
-            raise EngineError(f"the request could not be sent: {reason}", where=f"{host}:{port}")
+            raise EngineError(
+                f"the request could not be sent: {reason}", where=f"{host}:{port}"
+            )
 
         return read_answer(output, seconds, f"{host}:{port}")
 
@@ -92,7 +95,8 @@ def read_answer(output: bytes, seconds: float, where: str) -> Answer:
     parts = line.split(b" ", 2)
     if len(parts) < 2 or not parts[0].startswith(b"HTTP/") or not parts[1].isdigit():
         raise EngineError(
-            "the answer is not HTTP; the connection was taken, and then closed", where=where
+            "the answer is not HTTP; the connection was taken, and then closed",
+            where=where,
         )
     headers = http.client.parse_headers(io.BytesIO(rest))
     return Answer(int(parts[1]), {k.lower(): v for k, v in headers.items()}, seconds)

@@ -33,7 +33,16 @@ def ssh_command(url: str) -> list[str]:
     socket_path = parts.path.rstrip("/")
     engine = ["--host", f"unix://{socket_path}"] if socket_path else []
     options = ["-o", f"ConnectTimeout={_CONNECT_TIMEOUT_S}", "-T", *user, *port]
-    return ["ssh", *options, "--", _host_of(url), "docker", *engine, "system", "dial-stdio"]
+    return [
+        "ssh",
+        *options,
+        "--",
+        _host_of(url),
+        "docker",
+        *engine,
+        "system",
+        "dial-stdio",
+    ]
 
 
 def _host_of(url: str) -> str:
@@ -108,7 +117,9 @@ def _start(command: list[str], end: socket.socket, messages: IO[bytes]) -> None:
     """
     _running[:] = [process for process in _running if process.poll() is None]
     _running.append(
-        subprocess.Popen(command, stdin=end.fileno(), stdout=end.fileno(), stderr=messages)
+        subprocess.Popen(
+            command, stdin=end.fileno(), stdout=end.fileno(), stderr=messages
+        )
     )
 
 

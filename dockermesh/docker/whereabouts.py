@@ -8,7 +8,6 @@ mounted into a container, or belong to an engine in a namespace of its own.
 from __future__ import annotations
 
 import ipaddress
-import os
 import socket
 import struct
 from pathlib import Path
@@ -90,6 +89,8 @@ def _shares_network(path: str) -> bool:
         return False
 
     try:
-        return os.stat(f"/proc/{process}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino  # noqa: PTH116
+        theirs = Path(f"/proc/{process}/ns/net").stat().st_ino
+        return theirs == Path("/proc/self/ns/net").stat().st_ino
     except OSError:
-        return True  # only root may look: on most machines there is one namespace for both
+        # Only root may look: on most machines there is one namespace for both.
+        return True

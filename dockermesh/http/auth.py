@@ -26,7 +26,9 @@ class FailureLimit:
     affected.
     """
 
-    def __init__(self, burst: int = 30, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, burst: int = 30, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._burst = burst
         self._clock = clock
         self._full_at: dict[str, float] = {}
@@ -39,7 +41,9 @@ class FailureLimit:
         """One more attempt failed."""
         now = self._clock()
         if len(self._full_at) >= _MOST_ADDRESSES:
-            self._full_at = {known: at for known, at in self._full_at.items() if at > now}
+            self._full_at = {
+                known: at for known, at in self._full_at.items() if at > now
+            }
             if len(self._full_at) >= _MOST_ADDRESSES:
                 return
         self._full_at[address] = max(self._full_at.get(address, 0.0), now) + 1
@@ -83,13 +87,17 @@ def bearer_of(request: web.Request) -> str:
 def too_many() -> web.Response:
     """The answer to an address that guesses."""
     refusal = status(
-        429, "TooManyRequests", "too many attempts with a wrong token; try again in a moment"
+        429,
+        "TooManyRequests",
+        "too many attempts with a wrong token; try again in a moment",
     )
     refusal.headers["Retry-After"] = "5"
     return refusal
 
 
-def require_token(gate: TokenGate, *, open_paths: frozenset[str] = frozenset()) -> Middleware:
+def require_token(
+    gate: TokenGate, *, open_paths: frozenset[str] = frozenset()
+) -> Middleware:
     """A middleware that lets only requests with the bearer token through."""
 
     @web.middleware
@@ -128,5 +136,7 @@ def _is_local_name(host: str) -> bool:
         ipaddress.ip_address(name)
     except ValueError:
         # Names without a dot are those of containers and of this host; public names have one.
-        return "." not in name or name.endswith((".dockermesh", ".localhost", ".docker.internal"))
+        return "." not in name or name.endswith(
+            (".dockermesh", ".localhost", ".docker.internal")
+        )
     return True

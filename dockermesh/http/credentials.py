@@ -24,7 +24,9 @@ def load_leaf(context: ssl.SSLContext, leaf: Leaf) -> None:
         context.load_cert_chain(file)
 
 
-def server_credentials(authority: Authority, names: tuple[str, ...]) -> grpc.ServerCredentials:
+def server_credentials(
+    authority: Authority, names: tuple[str, ...]
+) -> grpc.ServerCredentials:
     """Credentials that gRPC asks for at every handshake; they answer with a new leaf at half-life
     or new root.
     """

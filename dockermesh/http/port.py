@@ -30,7 +30,9 @@ class ServerTls:
     NotReadyError while the CA is not open.
     """
 
-    def __init__(self, authority: Callable[[], Authority], names: tuple[str, ...]) -> None:
+    def __init__(
+        self, authority: Callable[[], Authority], names: tuple[str, ...]
+    ) -> None:
         self._authority = authority
         self._names = names
         self._leaf: Leaf | None = None
@@ -60,7 +62,9 @@ class ServerTls:
 class HttpPort:
     """A listening application. With `tls` it takes both TLS and plaintext."""
 
-    def __init__(self, app: web.Application, address: str, tls: ServerTls | None = None) -> None:
+    def __init__(
+        self, app: web.Application, address: str, tls: ServerTls | None = None
+    ) -> None:
         self._runner = web.AppRunner(app, access_log=None)
         self._address = address
         self._tls = tls
@@ -82,7 +86,10 @@ class HttpPort:
 
     async def stop(self) -> None:
         """Stop listening and end all connections."""
-        tasks = [*self._opening, *([self._accepting] if self._accepting is not None else [])]
+        tasks = [
+            *self._opening,
+            *([self._accepting] if self._accepting is not None else []),
+        ]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -98,7 +105,9 @@ class HttpPort:
             return
 
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, int(port)), family=family, backlog=_BACKLOG)
+        listener = socket.create_server(
+            (host, int(port)), family=family, backlog=_BACKLOG
+        )
         listener.setblocking(False)
         self.port = listener.getsockname()[1]
         self._accepting = asyncio.create_task(
@@ -145,7 +154,9 @@ class HttpPort:
                 connection.close()
 
 
-async def _peek(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> int | None:
+async def _peek(
+    loop: asyncio.AbstractEventLoop, connection: socket.socket
+) -> int | None:
     """The first byte, left in the socket; None if the client closed."""
     readable = asyncio.Event()
     loop.add_reader(connection.fileno(), readable.set)

@@ -78,7 +78,9 @@ def _mapping(out: list[str], first: str, value: Mapping[str, Any], indent: int) 
         lead = " " * indent
 
 
-def _sequence(out: list[str], first: str, value: list[Any] | tuple[Any, ...], indent: int) -> None:
+def _sequence(
+    out: list[str], first: str, value: list[Any] | tuple[Any, ...], indent: int
+) -> None:
     lead = first
     for item in value:
         if isinstance(item, Mapping) and item:

@@ -37,7 +37,13 @@ _WORKERS = 2
 _MOST_HELD = 7
 """How many ports the pod takes in a list; without one it holds all."""
 _API = "networking.istio.io/v1"
-_LISTENER_KINDS = {"HTTP": "http", "HTTP2": "http", "GRPC": "http", "HTTPS": "tls", "TLS": "tls"}
+_LISTENER_KINDS = {
+    "HTTP": "http",
+    "HTTP2": "http",
+    "GRPC": "http",
+    "HTTPS": "tls",
+    "TLS": "tls",
+}
 """What a listener does, by the protocol of a Gateway's server; all others pass TCP on."""
 
 
@@ -59,7 +65,11 @@ class UserPorts:
 
 def gateway_labels(project: str) -> dict[str, str]:
     """The labels that Gateways select; those of Istio's own ingress gateway, and the project's."""
-    return {"app": INGRESS_GATEWAY, "istio": "ingressgateway", contract.LABEL_PROJECT: project}
+    return {
+        "app": INGRESS_GATEWAY,
+        "istio": "ingressgateway",
+        contract.LABEL_PROJECT: project,
+    }
 
 
 def egress_labels(project: str) -> dict[str, str]:
@@ -88,7 +98,9 @@ def user_ports(config: Iterable[Mapping[str, Any]], project: str) -> UserPorts:
             found[_LISTENER_KINDS.get(protocol, "tcp")][number] = None
 
     http = sorted(found["http"], key=lambda number: (number != 80, number))
-    return UserPorts(tuple(http), tuple(sorted(found["tls"])), tuple(sorted(found["tcp"])))
+    return UserPorts(
+        tuple(http), tuple(sorted(found["tls"])), tuple(sorted(found["tcp"]))
+    )
 
 
 def _is_ours(resource: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
@@ -113,7 +125,8 @@ def _server_ports(gateway: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
 def settle(mappings: Sequence[PortMapping], user: UserPorts) -> tuple[PortMapping, ...]:
     """Mark the mappings that the user's own config serves."""
     return tuple(
-        replace(mapping, generated=mapping.gateway_port not in user.all) for mapping in mappings
+        replace(mapping, generated=mapping.gateway_port not in user.all)
+        for mapping in mappings
     )
 
 
@@ -134,7 +147,11 @@ def resources(mappings: Iterable[PortMapping], plan: Plan) -> list[dict[str, Any
         server = {"port": port | {"protocol": mapping.protocol.upper()}, "hosts": ["*"]}
         # Hosts of resources have no `_` either; the mesh knows such a service by this name, too.
         host = destination_host(service, mapping.target).replace("_", "-")
-        route = {"route": [{"destination": {"host": host, "port": {"number": mapping.target}}}]}
+        route = {
+            "route": [
+                {"destination": {"host": host, "port": {"number": mapping.target}}}
+            ]
+        }
         spec: dict[str, Any] = {"hosts": ["*"], "gateways": [title]}
 
         if mapping.protocol == "http":
@@ -142,7 +159,11 @@ def resources(mappings: Iterable[PortMapping], plan: Plan) -> list[dict[str, Any
         else:
             spec["tcp"] = [{"match": [{"port": mapping.gateway_port}], **route}]
 
-        metadata = {"name": title, "namespace": namespace, "labels": {GENERATED_LABEL: "true"}}
+        metadata = {
+            "name": title,
+            "namespace": namespace,
+            "labels": {GENERATED_LABEL: "true"},
+        }
         found.append(
             {
                 "apiVersion": _API,
@@ -152,7 +173,12 @@ def resources(mappings: Iterable[PortMapping], plan: Plan) -> list[dict[str, Any
             }
         )
         found.append(
-            {"apiVersion": _API, "kind": "VirtualService", "metadata": dict(metadata), "spec": spec}
+            {
+                "apiVersion": _API,
+                "kind": "VirtualService",
+                "metadata": dict(metadata),
+                "spec": spec,
+            }
         )
 
     return found
@@ -182,7 +208,9 @@ class Edge:
     """Whether the project has a network of its own, on which there may be what is not in the mesh.
     """
 
-    def ingress(self, mappings: Sequence[PortMapping], user: UserPorts) -> dict[str, Service]:
+    def ingress(
+        self, mappings: Sequence[PortMapping], user: UserPorts
+    ) -> dict[str, Service]:
         """Pod and proxy of the gateway; none if no port is published and no config of the user
         needs a gateway.
         """
@@ -191,7 +219,11 @@ class Edge:
             return {}
 
         taken = self.plan.meshed.keys() | self.plan.followers.keys()
-        service = names.GATEWAY if names.GATEWAY not in taken else f"dockermesh-{names.GATEWAY}"
+        service = (
+            names.GATEWAY
+            if names.GATEWAY not in taken
+            else f"dockermesh-{names.GATEWAY}"
+        )
         made = self._gateway(
             service,
             (names.GATEWAY_POD, names.GATEWAY_PROXY),
@@ -200,7 +232,9 @@ class Edge:
         )
         pod = made[names.GATEWAY_POD]
         if len(published) <= _MOST_HELD:
-            pod["environment"][ENV_HOLD_PORTS] = ",".join(str(port["target"]) for port in published)
+            pod["environment"][ENV_HOLD_PORTS] = ",".join(
+                str(port["target"]) for port in published
+            )
 
         if generated := resources(mappings, self.plan):
             text = "---\n".join(map(emit, generated))
@@ -265,7 +299,9 @@ class Edge:
 
 def _https_port(published: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Beside the entry at 30080, the door at 30443 for Gateways that are applied later."""
-    entry = next((port for port in published if port["published"] == str(ENTRY_HOST_PORT)), None)
+    entry = next(
+        (port for port in published if port["published"] == str(ENTRY_HOST_PORT)), None
+    )
     hosts, targets = (
         {port["published"] for port in published},
         {port["target"] for port in published},
@@ -275,9 +311,12 @@ def _https_port(published: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [_port(_HTTPS_PORT, HTTPS_HOST_PORT, str(entry.get("host_ip") or ""))]
 
 
-def _published(mappings: Sequence[PortMapping], user: UserPorts) -> list[dict[str, Any]]:
+def _published(
+    mappings: Sequence[PortMapping], user: UserPorts
+) -> list[dict[str, Any]]:
     found = [
-        _port(mapping.gateway_port, mapping.host_port, mapping.host_ip) for mapping in mappings
+        _port(mapping.gateway_port, mapping.host_port, mapping.host_ip)
+        for mapping in mappings
     ]
     hosts = {mapping.host_port for mapping in mappings}
     served = {mapping.gateway_port for mapping in mappings}
@@ -313,7 +352,9 @@ def _bound(resource: Mapping[str, Any]) -> list[str]:
     namespace = _namespace(resource)
     gateways = _section(resource, "spec").get("gateways")
     named = [
-        str(item) for item in (gateways if isinstance(gateways, list) else ()) if item != "mesh"
+        str(item)
+        for item in (gateways if isinstance(gateways, list) else ())
+        if item != "mesh"
     ]
     return [item if "/" in item else f"{namespace}/{item}" for item in named]
 

@@ -16,11 +16,15 @@ from dockermesh.inject.settings import string_map
 
 def overlay(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     """The overlay file for the whole project."""
-    sections: dict[str, Any] = {"services": _services(before["services"], after["services"])}
+    sections: dict[str, Any] = {
+        "services": _services(before["services"], after["services"])
+    }
     for key in ("networks", "volumes", "configs"):
         old = before.get(key) or {}
         sections[key] = {
-            name: value for name, value in (after.get(key) or {}).items() if name not in old
+            name: value
+            for name, value in (after.get(key) or {}).items()
+            if name not in old
         }
     return {key: section for key, section in sections.items() if section}
 
@@ -36,10 +40,14 @@ def _services(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, 
 
 
 def _service(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    gone = {key for key, value in before.items() if key not in after and value is not None}
+    gone = {
+        key for key, value in before.items() if key not in after and value is not None
+    }
     changed = {key: value for key, value in after.items() if before.get(key) != value}
 
-    found = {key: _changed(key, before.get(key), value) for key, value in changed.items()}
+    found = {
+        key: _changed(key, before.get(key), value) for key, value in changed.items()
+    }
     return found | {key: Reset() for key in before if key in gone}
 
 

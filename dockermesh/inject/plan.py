@@ -105,7 +105,9 @@ def _left_out(
 ) -> str | None:
     mode = str(definition.get("network_mode") or "")
     if mode and mode != "default":
-        return f"network_mode {mode} gives it no network of its own that a pod could hold"
+        return (
+            f"network_mode {mode} gives it no network of its own that a pod could hold"
+        )
     if not settings.inject:
         return "injection is switched off for it"
     if count == 0:
@@ -113,7 +115,9 @@ def _left_out(
     if definition.get("provider"):
         return "it is run by a provider, not as a container"
     if not SERVICE_NAME.fullmatch(name):
-        return "the mesh's names have at most 63 letters, digits, '-' and '_', and no dot"
+        return (
+            "the mesh's names have at most 63 letters, digits, '-' and '_', and no dot"
+        )
 
     return None
 
@@ -131,7 +135,10 @@ def _followers(
             _refuse_uid(name, definition)
             found[name] = owner
             notices.append(
-                Notice(name, f"shares the network of {owner}: it follows into the pod of {owner}")
+                Notice(
+                    name,
+                    f"shares the network of {owner}: it follows into the pod of {owner}",
+                )
             )
         else:
             notices.append(
@@ -149,7 +156,9 @@ def _owner(name: str, services: Mapping[str, Any]) -> str | None:
     seen: set[str] = set()
     while name not in seen:
         seen.add(name)
-        kind, _, target = str((services.get(name) or {}).get("network_mode") or "").partition(":")
+        kind, _, target = str(
+            (services.get(name) or {}).get("network_mode") or ""
+        ).partition(":")
         if kind != "service":
             return name if len(seen) > 1 else None
         name = target
@@ -204,7 +213,9 @@ def _warnings(definition: Mapping[str, Any], project: Mapping[str, Any]) -> list
 
 
 def _ways_around_capture(definition: Mapping[str, Any]) -> Iterator[str]:
-    added = {str(cap).upper().removeprefix("CAP_") for cap in definition.get("cap_add") or ()}
+    added = {
+        str(cap).upper().removeprefix("CAP_") for cap in definition.get("cap_add") or ()
+    }
     risky = sorted(added & _RISKY_CAPABILITIES)
     if definition.get("privileged"):
         yield "is privileged: it can change the capture rules of its pod"
@@ -215,7 +226,9 @@ def _ways_around_capture(definition: Mapping[str, Any]) -> Iterator[str]:
         yield "sees the host's processes: it can enter other network namespaces"
 
 
-def _loss_of_isolation(definition: Mapping[str, Any], project: Mapping[str, Any]) -> Iterator[str]:
+def _loss_of_isolation(
+    definition: Mapping[str, Any], project: Mapping[str, Any]
+) -> Iterator[str]:
     known = project.get("networks") or {}
     own = [known.get(key) or {} for key in definition.get("networks") or ()]
     if own and all(network.get("internal") for network in own):

@@ -30,7 +30,16 @@ _MOVED = (
     "mac_address",
     "external_links",
 )
-_GONE = (*_MOVED, "networks", "ports", "expose", "links", "network_mode", "scale", EXTENSION)
+_GONE = (
+    *_MOVED,
+    "networks",
+    "ports",
+    "expose",
+    "links",
+    "network_mode",
+    "scale",
+    EXTENSION,
+)
 _POD_CAPABILITIES = ("NET_ADMIN", "SETUID", "SETGID", "SETPCAP", "CHOWN")
 """For the rules, and for becoming uid 1337 without any of them; the pod drops all before it sleeps.
 """
@@ -38,7 +47,13 @@ _NO_NEW_PRIVILEGES = ["no-new-privileges:true"]
 
 
 def pod(
-    service: Meshed, replica: int, plan: Plan, *, mesh_key: str, mesh_name: str, images: Images
+    service: Meshed,
+    replica: int,
+    plan: Plan,
+    *,
+    mesh_key: str,
+    mesh_name: str,
+    images: Images,
 ) -> Service:
     """The pod of a replica: what the app lost, and the mesh network."""
     name = names.pod_name(service.name, replica)
@@ -58,7 +73,9 @@ def pod(
     definition = service.definition
     made |= {key: definition[key] for key in _MOVED if definition.get(key) is not None}
     made["networks"] = _networks(service, replica, mesh_key)
-    if aliases := _aliases(made["networks"], {service.name, _container_name(service, replica)}):
+    if aliases := _aliases(
+        made["networks"], {service.name, _container_name(service, replica)}
+    ):
         made["labels"][contract.LABEL_ALIASES] = ",".join(aliases)
     if exposed := exposed_ports(definition):
         made["expose"] = exposed
@@ -104,7 +121,9 @@ def pod_base(
             contract.LABEL_NAMESPACE: namespace,
             contract.LABEL_ACCOUNT: service_account,
             contract.LABEL_NETWORK: mesh_name,
-            contract.LABEL_LABELS: json.dumps(labels, sort_keys=True, separators=(",", ":")),
+            contract.LABEL_LABELS: json.dumps(
+                labels, sort_keys=True, separators=(",", ":")
+            ),
         },
         "cap_drop": ["ALL"],
         "cap_add": list(_POD_CAPABILITIES),
@@ -121,7 +140,10 @@ def pod_base(
         # The registrar heals what Docker does not; bringing the pod itself back is Docker's.
         "restart": "unless-stopped",
         "stop_grace_period": "5s",
-        "volumes": [_volume(contract.TRUST_VOLUME, TRUST_PATH, read_only=True), _run(name)],
+        "volumes": [
+            _volume(contract.TRUST_VOLUME, TRUST_PATH, read_only=True),
+            _run(name),
+        ],
     }
 
 
@@ -198,7 +220,9 @@ def app(service: Meshed, replica: int, plan: Plan) -> Service:
     }
     made["labels"] = string_map(definition.get("labels")) | {
         contract.LABEL_ROLE: "app",
-        contract.LABEL_WORKLOAD: names.workload_name(service.project, service.name, replica),
+        contract.LABEL_WORKLOAD: names.workload_name(
+            service.project, service.name, replica
+        ),
         contract.LABEL_SERVICE: service.name,
     }
     _keep_sysctls(made)
@@ -208,7 +232,9 @@ def app(service: Meshed, replica: int, plan: Plan) -> Service:
     return made
 
 
-def follower(name: str, definition: Mapping[str, Any], owner: Meshed, plan: Plan) -> Service:
+def follower(
+    name: str, definition: Mapping[str, Any], owner: Meshed, plan: Plan
+) -> Service:
     """A service that shared the network of `owner`, joined to its first pod, as Compose joins the
     first replica.
     """
@@ -263,9 +289,13 @@ def _networks(service: Meshed, replica: int, mesh_key: str) -> dict[str, Any]:
     network.
     """
     joined: dict[str, Any] = {}
-    for network, attachment in (service.definition.get("networks") or {"default": None}).items():
+    for network, attachment in (
+        service.definition.get("networks") or {"default": None}
+    ).items():
         kept = dict(attachment or {})
-        container = service.definition.get("container_name") or _container_name(service, replica)
+        container = service.definition.get("container_name") or _container_name(
+            service, replica
+        )
         aliases = [service.name, container, *(kept.get("aliases") or ())]
         joined[network] = kept | {"aliases": list(dict.fromkeys(filter(None, aliases)))}
 
@@ -276,7 +306,9 @@ def _networks(service: Meshed, replica: int, mesh_key: str) -> dict[str, Any]:
 def _aliases(joined: Mapping[str, Any], known: Set[str]) -> list[str]:
     """By what other names Docker's DNS knows the service on any of its networks."""
     found = {
-        alias for attachment in joined.values() for alias in (attachment or {}).get("aliases") or ()
+        alias
+        for attachment in joined.values()
+        for alias in (attachment or {}).get("aliases") or ()
     }
     return sorted(found - known)
 
@@ -286,7 +318,9 @@ def exposed_ports(definition: Mapping[str, Any]) -> list[str]:
     found = [str(port) for port in definition.get("expose") or ()]
     for port in definition.get("ports") or ():
         protocol = port.get("protocol", "tcp")
-        found.append(f"{port['target']}" + ("" if protocol == "tcp" else f"/{protocol}"))
+        found.append(
+            f"{port['target']}" + ("" if protocol == "tcp" else f"/{protocol}")
+        )
     return list(dict.fromkeys(found))
 
 
@@ -297,7 +331,11 @@ def _condition(condition: str, *, restart: bool = False) -> dict[str, Any]:
 
 def _volume(source: str, target: str, *, read_only: bool) -> dict[str, Any]:
     found: dict[str, Any] = {"type": "volume", "source": source, "target": target}
-    return found | ({"read_only": True} if read_only else {}) | {"volume": {"nocopy": True}}
+    return (
+        found
+        | ({"read_only": True} if read_only else {})
+        | {"volume": {"nocopy": True}}
+    )
 
 
 def _run(pod_service: str) -> dict[str, Any]:

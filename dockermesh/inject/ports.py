@@ -33,7 +33,26 @@ _RESERVED = frozenset(
 _SPARE_LISTENERS = 20000
 # Ports of well-known protocols that are not HTTP and that a gateway may only pass through.
 _NOT_HTTP = frozenset(
-    {21, 23, 110, 143, 389, 465, 587, 636, 993, 995, 1433, 1521, 1883, 2181, 4222, 5671, 5672, 6650}
+    {
+        21,
+        23,
+        110,
+        143,
+        389,
+        465,
+        587,
+        636,
+        993,
+        995,
+        1433,
+        1521,
+        1883,
+        2181,
+        4222,
+        5671,
+        5672,
+        6650,
+    }
 )
 _NOT_HTTP_HIGH = frozenset({8883, 9042, 9092, 11211, 25565, 26257, 27018, 27019, 61616})
 
@@ -102,7 +121,9 @@ def map_ports(
         for port in moving
     ]
     _refuse_doubles(mappings)
-    return _with_listeners(mappings, [chosen.get(port) is not None for port in moving], user_http)
+    return _with_listeners(
+        mappings, [chosen.get(port) is not None for port in moving], user_http
+    )
 
 
 def _with_listeners(
@@ -177,14 +198,20 @@ def _named(left: str, spec: str, moving: Sequence[Published]) -> list[Published]
 
 
 def _known(moving: Sequence[Published]) -> str:
-    return ", ".join(f"{port.port} ({port.service}:{port.target})" for port in moving) or "none"
+    return (
+        ", ".join(f"{port.port} ({port.service}:{port.target})" for port in moving)
+        or "none"
+    )
 
 
 def _refuse_doubles(mappings: Sequence[PortMapping]) -> None:
     seen: dict[int, list[PortMapping]] = {}
     for mapping in mappings:
         for other in seen.setdefault(mapping.host_port, []):
-            if mapping.host_ip == other.host_ip or "" in (mapping.host_ip, other.host_ip):
+            if mapping.host_ip == other.host_ip or "" in (
+                mapping.host_ip,
+                other.host_ip,
+            ):
                 raise InputError(
                     f"host port {mapping.host_port} is wanted by {other.service} and by"
                     f" {mapping.service}",
@@ -231,4 +258,6 @@ def _stays(port: Mapping[str, Any]) -> str | None:
 
 
 def _text(port: Mapping[str, Any]) -> str:
-    return f"{port.get('published') or ''}:{port['target']}/{port.get('protocol', 'tcp')}"
+    return (
+        f"{port.get('published') or ''}:{port['target']}/{port.get('protocol', 'tcp')}"
+    )

@@ -37,7 +37,9 @@ class _Sidecars:
     domain: str
     configs: dict[str, Any] = field(default_factory=dict)
 
-    def replicas(self, service: Meshed, ports: list[dict[str, Any]]) -> dict[str, Service]:
+    def replicas(
+        self, service: Meshed, ports: list[dict[str, Any]]
+    ) -> dict[str, Service]:
         """App, pod and proxy of each replica; `ports` stay published by the first pod."""
         made: dict[str, Service] = {}
         for n in service.numbers:
@@ -72,7 +74,9 @@ class _Sidecars:
             tuning.switch_off(own)
         elif service.settings.capture or self.domain != contract.CONSUL_DOMAIN:
             # The image's rules are those of the default settings.
-            name, config = tuning.rules(service.name, service.settings.capture, self.domain)
+            name, config = tuning.rules(
+                service.name, service.settings.capture, self.domain
+            )
             self.configs[name] = config
             tuning.tune(own, name)
 
@@ -90,7 +94,8 @@ def inject_project(project: Mapping[str, Any], options: InjectOptions) -> Inject
     moving, staying, notices = split_ports(plan.meshed.values())
     user = user_ports(options.config, plan.project)
     mappings = settle(
-        map_ports(moving, (*options.gateway_ports, *settings.gateway_ports), user.http), user
+        map_ports(moving, (*options.gateway_ports, *settings.gateway_ports), user.http),
+        user,
     )
 
     has_own_network = OWN_NETWORK in (project.get("networks") or {})
@@ -99,12 +104,16 @@ def inject_project(project: Mapping[str, Any], options: InjectOptions) -> Inject
     if options.egress_gateway or settings.egress_gateway:
         gateway |= edge.egress()
 
-    sidecars = _Sidecars(plan, options.images, mesh_key, mesh_name, options.consul_domain)
+    sidecars = _Sidecars(
+        plan, options.images, mesh_key, mesh_name, options.consul_domain
+    )
     services = _services(project, plan, sidecars, staying)
     _refuse_taken(gateway, services)
     services |= gateway
 
-    meshed = _document(project, services, sidecars, with_mesh=bool(plan.meshed or gateway))
+    meshed = _document(
+        project, services, sidecars, with_mesh=bool(plan.meshed or gateway)
+    )
     return Injection(
         project=meshed,
         overlay=overlay(project, meshed),
@@ -125,7 +134,9 @@ def _services(
         if name in plan.meshed:
             services |= sidecars.replicas(plan.meshed[name], staying.get(name, []))
         elif name in plan.followers:
-            services[name] = follower(name, definition, plan.meshed[plan.followers[name]], plan)
+            services[name] = follower(
+                name, definition, plan.meshed[plan.followers[name]], plan
+            )
         else:
             services[name] = rewritten(definition, plan)
 
@@ -156,19 +167,33 @@ def scaled_notices(services: Iterable[str], injection: Injection) -> tuple[Notic
 
 
 def _document(
-    project: Mapping[str, Any], services: dict[str, Any], sidecars: _Sidecars, *, with_mesh: bool
+    project: Mapping[str, Any],
+    services: dict[str, Any],
+    sidecars: _Sidecars,
+    *,
+    with_mesh: bool,
 ) -> dict[str, Any]:
     """The whole file: what the user had, the services, and the networks and volumes that they
     share.
     """
-    kept = {key: value for key, value in project.items() if key not in ("services", "version")}
-    shared = {key: dict(kept.pop(key, None) or {}) for key in ("networks", "volumes", "configs")}
+    kept = {
+        key: value
+        for key, value in project.items()
+        if key not in ("services", "version")
+    }
+    shared = {
+        key: dict(kept.pop(key, None) or {})
+        for key in ("networks", "volumes", "configs")
+    }
 
     if with_mesh:
         shared["networks"].setdefault(
             sidecars.mesh_key, {"name": sidecars.mesh_name, "external": True}
         )
-        shared["volumes"][contract.TRUST_VOLUME] = {"name": contract.TRUST_VOLUME, "external": True}
+        shared["volumes"][contract.TRUST_VOLUME] = {
+            "name": contract.TRUST_VOLUME,
+            "external": True,
+        }
 
     shared["configs"] |= dict(sorted(sidecars.configs.items()))
     for name, service in services.items():

@@ -17,7 +17,8 @@ def depends_on(value: Any, plan: Plan) -> dict[str, Any]:
     """`depends_on` in its long form, naming all replicas of each service; conditions kept."""
     if not isinstance(value, Mapping):
         value = {
-            str(name): {"condition": "service_started", "required": True} for name in value or ()
+            str(name): {"condition": "service_started", "required": True}
+            for name in value or ()
         }
     found: dict[str, Any] = {}
     for name, condition in value.items():
@@ -34,7 +35,11 @@ def links(value: Any, plan: Plan) -> list[str]:
     for link in value or ():
         target, _, alias = str(link).partition(":")
         service = plan.meshed.get(target)
-        pods = [names.pod_name(target, n) for n in service.numbers] if service else [target]
+        pods = (
+            [names.pod_name(target, n) for n in service.numbers]
+            if service
+            else [target]
+        )
         found += [f"{pod}:{alias or target}" for pod in pods]
     return found
 

@@ -87,7 +87,9 @@ def project_settings(project: Mapping[str, Any]) -> ProjectSettings:
         network=str(raw.get("network") or ""),
         namespace=_name(raw.get("namespace", "default"), f"{EXTENSION}.namespace"),
         gateway_ports=tuple(map(str, ports)),
-        egress_gateway=_boolean(raw.get("egressGateway", False), f"{EXTENSION}.egressGateway"),
+        egress_gateway=_boolean(
+            raw.get("egressGateway", False), f"{EXTENSION}.egressGateway"
+        ),
     )
 
 
@@ -96,10 +98,13 @@ def service_settings(
 ) -> ServiceSettings:
     """The settings of the service `name`."""
     place = f"services.{name}.{EXTENSION}"
-    raw = _section(service.get(EXTENSION), place, (*_SERVICE_KEYS, _MODE_KEY, *_CAPTURE_KEYS))
+    raw = _section(
+        service.get(EXTENSION), place, (*_SERVICE_KEYS, _MODE_KEY, *_CAPTURE_KEYS)
+    )
     labels = string_map(service.get("labels"))
     inject = raw.get(
-        "inject", labels.get(LABEL_INJECT, labels.get("sidecar.istio.io/inject", project.inject))
+        "inject",
+        labels.get(LABEL_INJECT, labels.get("sidecar.istio.io/inject", project.inject)),
     )
     namespace = raw.get("namespace", labels.get(LABEL_NAMESPACE, project.namespace))
     told = conventions(service).get("SERVICE_ACCOUNT") or mesh_name(name, service)
@@ -110,7 +115,8 @@ def service_settings(
 
     capture = _capture(raw, labels)
     intercept = _intercepts(
-        raw.get(_MODE_KEY, labels.get("sidecar.istio.io/interceptionMode")), f"services.{name}"
+        raw.get(_MODE_KEY, labels.get("sidecar.istio.io/interceptionMode")),
+        f"services.{name}",
     )
     return ServiceSettings(
         inject=_boolean(inject, f"services.{name}: inject"),
@@ -134,7 +140,9 @@ def _taken_in(capture: Mapping[str, str], *, intercept: bool) -> dict[str, str]:
         (key, capture.get(_CAPTURE_KEYS[key]))
         for key in ("includeInboundPorts", "excludeInboundPorts")
     )
-    return {f"{TRAFFIC_LABELS}{key}": value for key, value in inbound if value is not None}
+    return {
+        f"{TRAFFIC_LABELS}{key}": value for key, value in inbound if value is not None
+    }
 
 
 def string_map(value: Any) -> dict[str, str]:
@@ -148,7 +156,11 @@ def string_map(value: Any) -> dict[str, str]:
 def conventions(service: Mapping[str, Any]) -> dict[str, str]:
     """The service's `SERVICE_*` metadata; labels beat environment, as with registrator."""
     merged = string_map(service.get("environment")) | string_map(service.get("labels"))
-    return {key: value for key, value in merged.items() if key.startswith("SERVICE_") and value}
+    return {
+        key: value
+        for key, value in merged.items()
+        if key.startswith("SERVICE_") and value
+    }
 
 
 def mesh_name(name: str, service: Mapping[str, Any]) -> str:
@@ -156,7 +168,11 @@ def mesh_name(name: str, service: Mapping[str, Any]) -> str:
     name.
     """
     declared = conventions(service)
-    named = {value for key, value in declared.items() if re.fullmatch(r"SERVICE_\d+_NAME", key)}
+    named = {
+        value
+        for key, value in declared.items()
+        if re.fullmatch(r"SERVICE_\d+_NAME", key)
+    }
     return declared.get("SERVICE_NAME") or (
         named.pop() if len(named) == 1 and _is_single(service) else name
     )
@@ -166,7 +182,9 @@ def _is_single(service: Mapping[str, Any]) -> bool:
     """Whether the file tells of one port at most."""
     exposed = {str(port).partition("/")[0] for port in service.get("expose") or ()}
     exposed |= {
-        str(port["target"]) for port in service.get("ports") or () if isinstance(port, Mapping)
+        str(port["target"])
+        for port in service.get("ports") or ()
+        if isinstance(port, Mapping)
     }
     return len(exposed) <= 1
 
@@ -178,7 +196,9 @@ def workload_labels(name: str, service: Mapping[str, Any]) -> dict[str, str]:
     own = {
         key: value
         for key, value in string_map(service.get("labels")).items()
-        if not key.startswith((COMPOSE_LABELS, "SERVICE_", LABEL_PREFIX, TRAFFIC_LABELS))
+        if not key.startswith(
+            (COMPOSE_LABELS, "SERVICE_", LABEL_PREFIX, TRAFFIC_LABELS)
+        )
     }
     tags: dict[str, str] = {}
     for key, value in sorted(conventions(service).items()):
@@ -201,14 +221,18 @@ def _section(raw: Any, place: str, known: tuple[str, ...]) -> Mapping[str, Any]:
     if raw is None:
         return {}
     if not isinstance(raw, Mapping):
-        raise InputError("must be a mapping", where=place, fix=f"known keys: {', '.join(known)}")
+        raise InputError(
+            "must be a mapping", where=place, fix=f"known keys: {', '.join(known)}"
+        )
 
     for key in raw:
         if key not in known:
             near = get_close_matches(str(key), known, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise InputError(
-                f"unknown key {key!r}", where=place, fix=f"{hint}known keys: {', '.join(known)}"
+                f"unknown key {key!r}",
+                where=place,
+                fix=f"{hint}known keys: {', '.join(known)}",
             )
 
     return raw
@@ -221,7 +245,9 @@ def _boolean(value: Any, place: str) -> bool:
     if text in ("false", "no", "off", "0", "disabled"):
         return False
     raise InputError(
-        f"{value!r} is neither true nor false", where=place, fix='write "true" or "false"'
+        f"{value!r} is neither true nor false",
+        where=place,
+        fix='write "true" or "false"',
     )
 
 
@@ -229,7 +255,9 @@ def _name(value: Any, place: str) -> str:
     text = str(value)
     if len(text) > 63 or not _PLAIN_NAME.match(text):
         raise InputError(
-            f"{text!r} is not a name", where=place, fix="use lower-case letters, digits and '-'"
+            f"{text!r} is not a name",
+            where=place,
+            fix="use lower-case letters, digits and '-'",
         )
     return text
 
@@ -270,7 +298,9 @@ def _intercepts(mode: Any, place: str) -> bool:
 
     if text not in ("REDIRECT", "NONE"):
         raise InputError(
-            f"unknown interception mode {mode!r}", where=place, fix="write REDIRECT or NONE"
+            f"unknown interception mode {mode!r}",
+            where=place,
+            fix="write REDIRECT or NONE",
         )
 
     return text == "REDIRECT"

@@ -17,14 +17,18 @@ from dockermesh.model import READINESS_PORT, contract
 from dockermesh.model.contract import ENV_CAPTURE, ENV_HOLD_PORTS
 
 
-def rules(service: str, capture: Mapping[str, str], domain: str) -> tuple[str, dict[str, str]]:
+def rules(
+    service: str, capture: Mapping[str, str], domain: str
+) -> tuple[str, dict[str, str]]:
     """The Compose config (its name and definition) with the rules for these settings of
     `service`, in a mesh whose Consul has this domain.
     """
     try:
         text = _rendered(tuple(sorted(capture.items())), domain)
     except InputError as error:
-        raise InputError(error.what, where=f"services.{service}", fix=error.fix) from error
+        raise InputError(
+            error.what, where=f"services.{service}", fix=error.fix
+        ) from error
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     return f"dockermesh-capture-{digest}", {"content": text.replace("$", "$$")}
 

@@ -14,7 +14,9 @@ from dockermesh.errors import DockermeshError
 from dockermesh.inject.emit import emit
 
 HEADER = "# Written by `dockermesh inject`; edit the Compose file it was made from instead.\n"
-_NEWER = frozenset({"gpus", "models", "provider", "post_start", "pre_stop", "use_api_socket"})
+_NEWER = frozenset(
+    {"gpus", "models", "provider", "post_start", "pre_stop", "use_api_socket"}
+)
 """Keys of services that `docker compose` knows and `compose-spec` does not yet."""
 
 

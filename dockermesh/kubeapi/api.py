@@ -123,7 +123,9 @@ class Api:
             }
         )
 
-    def _watch(self, call: Call, matches: Any, as_table: bool, include: str) -> WatchRequest:
+    def _watch(
+        self, call: Call, matches: Any, as_table: bool, include: str
+    ) -> WatchRequest:
         def show(key: str, stored: Stored, version: int) -> dict[str, Any]:
             return self._view(call.served, call.version, key, stored, version)
 
@@ -131,7 +133,12 @@ class Api:
             return self._view.state(call.served, key, stored)
 
         def wrap(document: dict[str, Any]) -> dict[str, Any]:
-            return table(call.served, [document], document["metadata"]["resourceVersion"], include)
+            return table(
+                call.served,
+                [document],
+                document["metadata"]["resourceVersion"],
+                include,
+            )
 
         seconds = call.query.get("timeoutSeconds", "")
         prefix = call.key if call.name else call.prefix
@@ -170,7 +177,11 @@ class Api:
         return self._or_implicit(call, self._cache.objects.get(call.key))
 
     def _or_implicit(self, call: Call, stored: Stored | None) -> Stored | None:
-        if stored is None and call.served is NAMESPACE and call.name in self._namespaces():
+        if (
+            stored is None
+            and call.served is NAMESPACE
+            and call.name in self._namespaces()
+        ):
             return _implicit(call.name)
         return stored
 
@@ -187,7 +198,9 @@ class Api:
         metadata = document["metadata"]
         # It would be a precondition on an object that does not exist yet.
         if metadata.get("resourceVersion"):
-            raise bad_request("resourceVersion should not be set on objects to be created")
+            raise bad_request(
+                "resourceVersion should not be set on objects to be created"
+            )
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = generated_name(metadata["generateName"])
         if not metadata.get("name"):
@@ -229,7 +242,9 @@ class Api:
 
         return await self._update(request, call, Patch(call, self._view, kind, body))
 
-    async def _apply(self, request: web.Request, call: Call, body: Any) -> web.StreamResponse:
+    async def _apply(
+        self, request: web.Request, call: Call, body: Any
+    ) -> web.StreamResponse:
         applied = check_envelope(body, call.served, call.version)
         call.place(applied)
         if applied["metadata"].pop("managedFields", None):
@@ -261,7 +276,9 @@ class Api:
             known = self._or_implicit(call, current)
             if known is not None:
                 revision = rewrite(known)
-                check_preconditions(revision.document["metadata"], known, call.key, call.target)
+                check_preconditions(
+                    revision.document["metadata"], known, call.key, call.target
+                )
             elif isinstance(rewrite, Application):
                 revision = rewrite.created()
             else:
@@ -297,13 +314,17 @@ class Api:
         )
         if call.served is NAMESPACE:
             # As in Kubernetes; each would take with it all that is in it.
-            raise StatusError(405, "MethodNotAllowed", "namespaces are deleted one by one")
+            raise StatusError(
+                405, "MethodNotAllowed", "namespaces are deleted one by one"
+            )
 
         found = [d for d in self._documents(call) if matches is None or matches(d)]
         for document in found:
             metadata = document["metadata"]
             await self._remove(
-                replace(call, namespace=metadata["namespace"], name=metadata["name"]), {}, dry_run
+                replace(call, namespace=metadata["namespace"], name=metadata["name"]),
+                {},
+                dry_run,
             )
 
         return web.json_response(
@@ -315,14 +336,18 @@ class Api:
             }
         )
 
-    async def _remove(self, call: Call, preconditions: Mapping[str, Any], dry_run: bool) -> Written:
+    async def _remove(
+        self, call: Call, preconditions: Mapping[str, Any], dry_run: bool
+    ) -> Written:
         def compute(current: Stored | None) -> None:
             known = self._or_implicit(call, current)
             if known is None:
                 raise not_found(call.target)
             check_preconditions(preconditions, known, call.key, call.target)
 
-        return await self._writer.write(call.key, call.target, compute, call.actor, dry_run=dry_run)
+        return await self._writer.write(
+            call.key, call.target, compute, call.actor, dry_run=dry_run
+        )
 
     async def _empty_namespace(self, call: Call, dry_run: bool) -> None:
         # As in Kubernetes: it is where everything goes that names none.
@@ -334,7 +359,11 @@ class Api:
             )
         if self._current(call) is None:
             raise not_found(call.target)
-        inside = [k for k in self._cache.objects if k.split("/")[2] == call.name and k != call.key]
+        inside = [
+            k
+            for k in self._cache.objects
+            if k.split("/")[2] == call.name and k != call.key
+        ]
         for key in inside:
             await self._writer.write(
                 key, call.target, lambda _current: None, call.actor, dry_run=dry_run
@@ -372,7 +401,10 @@ class Api:
         if wants_table(request.headers.get("Accept", "")):
             version = document["metadata"]["resourceVersion"]
             document = table(
-                call.served, [document], version, call.query.get("includeObject", "Metadata")
+                call.served,
+                [document],
+                version,
+                call.query.get("includeObject", "Metadata"),
             )
         return web.json_response(document, status=code)
 

@@ -82,7 +82,9 @@ class ObjectCache:
         """New contents; `index` is the store's counter, where it tells it."""
         # Copied, as a store may go on changing the mapping that it published.
         objects = MappingProxyType(dict(objects))
-        reached = max(self._version, index, max((o.version for o in objects.values()), default=0))
+        reached = max(
+            self._version, index, max((o.version for o in objects.values()), default=0)
+        )
         if not self.is_read or (index and index < self._oldest):
             # What was before the first reading, or before the store was replaced by an older one,
             # is not known.
@@ -99,7 +101,10 @@ class ObjectCache:
         """The changes from a position on; None if some of them are forgotten."""
         if position < self._dropped:
             return None
-        return [self._changes[i] for i in range(position - self._dropped, len(self._changes))]
+        return [
+            self._changes[i]
+            for i in range(position - self._dropped, len(self._changes))
+        ]
 
     def position_of(self, version: int) -> int | None:
         """Where a watch from `version` starts; None if that is too long ago."""
@@ -115,7 +120,9 @@ class ObjectCache:
         """Until the next update."""
         await self._changed.wait()
 
-    async def wait_for(self, key: str, other_than: int, seconds: float) -> Stored | None:
+    async def wait_for(
+        self, key: str, other_than: int, seconds: float
+    ) -> Stored | None:
         """The object once its version is another than `other_than` (0: absent). Raises
         TimeoutError.
         """
@@ -146,16 +153,22 @@ class ObjectCache:
             if new is None or _uid(new) != _uid(old):
                 gone.append(key)
 
-        changed = [key for key, new in objects.items() if new.version != self.version_of(key)]
+        changed = [
+            key for key, new in objects.items() if new.version != self.version_of(key)
+        ]
         changed.sort(key=lambda key: objects[key].version)
         # Removals come first, at a version before the first change: who resumes after one gets all
         # that follows, and at worst a removal twice.
         first = min((objects[key].version for key in changed), default=reached + 1)
         for key in gone:
-            self._append(Change(key, before[key], None, max(self._version, first - 1), reached))
+            self._append(
+                Change(key, before[key], None, max(self._version, first - 1), reached)
+            )
         for key in changed:
             known = None if key in gone else before.get(key)
-            self._append(Change(key, known, objects[key], objects[key].version, reached))
+            self._append(
+                Change(key, known, objects[key], objects[key].version, reached)
+            )
 
     def _append(self, change: Change) -> None:
         if len(self._changes) == self._changes.maxlen:

@@ -16,7 +16,13 @@ from typing import Any
 from dockermesh.config.documents import read_document
 from dockermesh.config.findings import REQUIRED, UNKNOWN_FIELD, Finding, Path
 from dockermesh.kubeapi.served import SECRET, Served
-from dockermesh.kubeapi.status import StatusCause, StatusError, Target, bad_request, invalid
+from dockermesh.kubeapi.status import (
+    StatusCause,
+    StatusError,
+    Target,
+    bad_request,
+    invalid,
+)
 from dockermesh.kubeapi.vault import check_secret
 
 MAX_DEPTH = 64
@@ -57,11 +63,15 @@ def check_plain(data: Any) -> None:
         if depth > MAX_DEPTH:
             raise bad_request(f"the body is nested more than {MAX_DEPTH} levels deep")
         containers = [d for d in level if isinstance(d, dict | list)]
-        level = [v for d in containers for v in (d.values() if isinstance(d, dict) else d)]
+        level = [
+            v for d in containers for v in (d.values() if isinstance(d, dict) else d)
+        ]
     try:
         json.dumps(data, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
-        raise bad_request(f"the body holds what cannot be stored: {str(error)[:200]}") from None
+        raise bad_request(
+            f"the body holds what cannot be stored: {str(error)[:200]}"
+        ) from None
 
 
 def check_envelope(document: Any, served: Served, version: str) -> dict[str, Any]:
@@ -99,7 +109,9 @@ def _check_type(document: dict[str, Any], field: str, words: str, wanted: str) -
         )
 
 
-def check_document(document: dict[str, Any], served: Served, validation: str) -> Checked:
+def check_document(
+    document: dict[str, Any], served: Served, validation: str
+) -> Checked:
     """Apply the kind's rules. Raises StatusError: 400 for unknown fields under Strict, 422 for
     broken rules.
     """
@@ -127,7 +139,9 @@ def check_document(document: dict[str, Any], served: Served, validation: str) ->
     return Checked(document, tuple(warnings))
 
 
-def _check_core(document: dict[str, Any], served: Served, target: Target) -> dict[str, Any]:
+def _check_core(
+    document: dict[str, Any], served: Served, target: Target
+) -> dict[str, Any]:
     """A Namespace or a Secret, which have no rules of Istio."""
     _check_texts(document, target)
     if served is SECRET:
@@ -136,7 +150,10 @@ def _check_core(document: dict[str, Any], served: Served, target: Target) -> dic
 
 
 def _unknown_fields(
-    document: Mapping[str, Any], served: Served, unknown: Iterable[Finding], validation: str
+    document: Mapping[str, Any],
+    served: Served,
+    unknown: Iterable[Finding],
+    validation: str,
 ) -> list[str]:
     """What a client is told about unknown fields, in Kubernetes' words. Raises StatusError (400)
     under Strict.
@@ -161,13 +178,19 @@ def _pruned(document: dict[str, Any], unknown: Iterable[Finding]) -> dict[str, A
 
 def problems_of(document: Mapping[str, Any]) -> list[str]:
     """Why a stored document is not used; empty if it is."""
-    return [f"{f.field}: {f.message}" for f in read_document(document).findings if f.is_error]
+    return [
+        f"{f.field}: {f.message}"
+        for f in read_document(document).findings
+        if f.is_error
+    ]
 
 
 def _without_managed(document: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **document,
-        "metadata": {k: v for k, v in document["metadata"].items() if k != "managedFields"},
+        "metadata": {
+            k: v for k, v in document["metadata"].items() if k != "managedFields"
+        },
     }
 
 
@@ -182,11 +205,16 @@ def _check_texts(document: dict[str, Any], target: Target) -> None:
     causes = []
     for field in ("labels", "annotations"):
         texts = document["metadata"].get(field) or {}
-        if not isinstance(texts, dict) or not all(isinstance(v, str) for v in texts.values()):
-            causes.append(StatusCause(f"metadata.{field}", "must be a mapping of texts"))
+        if not isinstance(texts, dict) or not all(
+            isinstance(v, str) for v in texts.values()
+        ):
+            causes.append(
+                StatusCause(f"metadata.{field}", "must be a mapping of texts")
+            )
     if not _SUBDOMAIN.fullmatch(target.name) or len(target.name) > 253:
         problem = (
-            f"Invalid value: {target.name[:80]!r}: must be lower-case letters, digits, '-' and '.'"
+            f"Invalid value: {target.name[:80]!r}: "
+            "must be lower-case letters, digits, '-' and '.'"
         )
         causes.append(StatusCause("metadata.name", problem))
     if causes:

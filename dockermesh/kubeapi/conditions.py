@@ -61,7 +61,8 @@ class Conditions:
         a message.
         """
         return tuple(
-            (name, holds, reason) for name, holds, reason, _ in self._found(key, stored, kind)
+            (name, holds, reason)
+            for name, holds, reason, _ in self._found(key, stored, kind)
         )
 
     def forget(self, keys: Collection[str]) -> None:
@@ -69,12 +70,16 @@ class Conditions:
         self._problems = {k: v for k, v in self._problems.items() if k in keys}
         self._since = {k: v for k, v in self._since.items() if k[0] in keys}
 
-    def _found(self, key: str, stored: Stored, kind: str) -> list[tuple[str, bool, str, str]]:
+    def _found(
+        self, key: str, stored: Stored, kind: str
+    ) -> list[tuple[str, bool, str, str]]:
         problems = self._problems_of(key, stored)
         namespace, name = key.split("/")[-2:]
         found = [self._accepted(problems, f"{kind} {namespace}/{name}")]
         if self._progress is not None:
-            found.append(_programmed(self._progress, key, stored, is_valid=not problems))
+            found.append(
+                _programmed(self._progress, key, stored, is_valid=not problems)
+            )
         return found
 
     def _problems_of(self, key: str, stored: Stored) -> list[str]:
@@ -83,15 +88,24 @@ class Conditions:
             known = self._problems[key] = (stored, problems_of(stored.resource))
         return known[1]
 
-    def _accepted(self, problems: Sequence[str], resource: str) -> tuple[str, bool, str, str]:
+    def _accepted(
+        self, problems: Sequence[str], resource: str
+    ) -> tuple[str, bool, str, str]:
         if problems:
             return "Accepted", False, "Invalid", "; ".join(problems)
         faults = self._progress.faults(resource) if self._progress is not None else ()
         if faults:
-            return "Accepted", False, faults[0][0], "; ".join(message for _, message in faults)
+            return (
+                "Accepted",
+                False,
+                faults[0][0],
+                "; ".join(message for _, message in faults),
+            )
         return "Accepted", True, "Valid", ""
 
-    def _transition(self, key: str, name: str, holds: bool, metadata: Mapping[str, Any]) -> str:
+    def _transition(
+        self, key: str, name: str, holds: bool, metadata: Mapping[str, Any]
+    ) -> str:
         """When this became so, as far as anybody looked; before that, when the object was written
         last.
         """
@@ -110,7 +124,12 @@ def _programmed(
     """How far the proxies are with the mesh's config as a whole, of which the object is a part."""
     connected, pending, refused = progress.counts()
     if not is_valid:
-        return "Programmed", False, "Invalid", f"0/{connected} proxies have it, as it is not valid"
+        return (
+            "Programmed",
+            False,
+            "Invalid",
+            f"0/{connected} proxies have it, as it is not valid",
+        )
     if not progress.has_taken(key, stored.version):
         return (
             "Programmed",
@@ -133,5 +152,7 @@ def _last_change(metadata: Mapping[str, Any]) -> str:
     times = [str(metadata.get("creationTimestamp") or "")]
     managed = metadata.get("managedFields")
     if isinstance(managed, list):
-        times += [str(entry.get("time") or "") for entry in managed if isinstance(entry, dict)]
+        times += [
+            str(entry.get("time") or "") for entry in managed if isinstance(entry, dict)
+        ]
     return max(times) or "1970-01-01T00:00:00Z"

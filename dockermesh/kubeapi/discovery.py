@@ -8,7 +8,16 @@ from typing import Any
 
 from dockermesh.kubeapi.served import Served, groups, in_version
 
-VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+VERBS = (
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+)
 
 
 def core_versions(address: str) -> dict[str, Any]:
@@ -16,7 +25,9 @@ def core_versions(address: str) -> dict[str, Any]:
     return {
         "kind": "APIVersions",
         "versions": ["v1"],
-        "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}],
+        "serverAddressByClientCIDRs": [
+            {"clientCIDR": "0.0.0.0/0", "serverAddress": address}
+        ],
     }
 
 
@@ -26,7 +37,9 @@ def group_list() -> dict[str, Any]:
     for group in groups():
         entry = group_object(group)
         # Within a list, a group has no kind of its own.
-        found.append({k: v for k, v in entry.items() if k not in {"kind", "apiVersion"}})
+        found.append(
+            {k: v for k, v in entry.items() if k not in {"kind", "apiVersion"}}
+        )
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": found}
 
 
@@ -80,7 +93,9 @@ def access_review() -> dict[str, Any]:
 def user_review(version: str, *, is_anonymous: bool) -> dict[str, Any]:
     """The answer to `kubectl auth whoami`. There is one token, so there is one user."""
     name, group = (
-        ("system:anonymous", "unauthenticated") if is_anonymous else ("admin", "authenticated")
+        ("system:anonymous", "unauthenticated")
+        if is_anonymous
+        else ("admin", "authenticated")
     )
     user = {"username": name, "groups": [f"system:{group}"]}
     return {

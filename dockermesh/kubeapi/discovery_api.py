@@ -105,12 +105,17 @@ class DiscoveryApi:
     async def whoami(self, request: web.Request) -> web.Response:
         """`kubectl auth whoami`."""
         version = request.match_info["version"]
-        review: dict[str, Any] = discovery.user_review(version, is_anonymous=self.is_anonymous)
+        review: dict[str, Any] = discovery.user_review(
+            version, is_anonymous=self.is_anonymous
+        )
         return web.json_response(review, status=201)
 
 
 def _group_version(request: web.Request) -> tuple[str, str]:
-    group, version = request.match_info.get("group", ""), request.match_info.get("version", "v1")
+    group, version = (
+        request.match_info.get("group", ""),
+        request.match_info.get("version", "v1"),
+    )
     if group and version not in groups().get(group, ()):
         raise unknown_path(request.path)
     return group, version

@@ -74,8 +74,16 @@ class HistoryEntry:
             a: sum(c.action == a for c in self.changes)
             for a in ("created", "configured", "deleted")
         }
-        resources = [{"resource": change.title, "action": change.action} for change in self.changes]
-        head = {"number": self.number, "time": self.time, "who": self.who, "command": self.command}
+        resources = [
+            {"resource": change.title, "action": change.action}
+            for change in self.changes
+        ]
+        head = {
+            "number": self.number,
+            "time": self.time,
+            "who": self.who,
+            "command": self.command,
+        }
         return head | {"counts": counts, "resources": resources}
 
 
@@ -97,17 +105,25 @@ class History:
                 if number is None:
                     number = await self._begin(by)
                 action = (
-                    "created" if before is None else "deleted" if after is None else "configured"
+                    "created"
+                    if before is None
+                    else "deleted"
+                    if after is None
+                    else "configured"
                 )
                 change = {"action": action, "before": before}
                 # The first change of an object in a session says what was there before all of it.
                 await self._documents.create(f"{number:010d}/change/{key}", change)
         except DockermeshError as error:
-            _log.warning("a change is missing in the history", key=key, reason=str(error))
+            _log.warning(
+                "a change is missing in the history", key=key, reason=str(error)
+            )
 
     async def _begin(self, by: Actor) -> int:
         numbers = sorted(
-            int(folder) for folder in await self._documents.folders() if folder.isdigit()
+            int(folder)
+            for folder in await self._documents.folders()
+            if folder.isdigit()
         )
         # Numbers only grow, so that one that somebody noted stays the same change.
         number = (numbers[-1] if numbers else 0) + 1
@@ -173,11 +189,15 @@ def differs(wanted: Document | None, current: Stored | None) -> bool:
     """Whether an object is another than what is wanted, apart from what the server writes into
     it.
     """
-    return _users_part(wanted) != _users_part(current.resource if current is not None else None)
+    return _users_part(wanted) != _users_part(
+        current.resource if current is not None else None
+    )
 
 
 def _users_part(document: Document | None) -> Document | None:
     if document is None:
         return None
-    metadata = {k: v for k, v in (document.get("metadata") or {}).items() if k not in SERVER_SET}
+    metadata = {
+        k: v for k, v in (document.get("metadata") or {}).items() if k not in SERVER_SET
+    }
     return {k: v for k, v in document.items() if k != "status"} | {"metadata": metadata}

@@ -40,9 +40,16 @@ async def take_over(
     while not cache.is_read:
         await cache.wait()
     # A file may have been exported from another mesh.
-    metadata = {k: v for k, v in document["metadata"].items() if k not in {"uid", "managedFields"}}
+    metadata = {
+        k: v
+        for k, v in document["metadata"].items()
+        if k not in {"uid", "managedFields"}
+    }
     metadata["namespace"] = metadata.get("namespace") or "default"
-    wanted = {**{k: v for k, v in document.items() if k != "status"}, "metadata": metadata}
+    wanted = {
+        **{k: v for k, v in document.items() if k != "status"},
+        "metadata": metadata,
+    }
 
     def compute(current: Stored | None) -> dict[str, Any]:
         before = current.resource if current is not None else None
@@ -52,9 +59,13 @@ async def take_over(
             result["metadata"]["managedFields"] = (before.get("metadata") or {}).get(
                 "managedFields"
             ) or []
-        writer = managed.Manager(MANAGER, managed.UPDATE, str(document["apiVersion"]), now())
+        writer = managed.Manager(
+            MANAGER, managed.UPDATE, str(document["apiVersion"]), now()
+        )
         managed.record(before, result, writer)
         return result
 
-    target = Target("", str(document["kind"]), str(document["kind"]), str(metadata["name"]))
+    target = Target(
+        "", str(document["kind"]), str(document["kind"]), str(metadata["name"])
+    )
     await Writer(store, cache, history).write(key, target, compute, _ACTOR)

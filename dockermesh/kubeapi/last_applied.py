@@ -17,7 +17,9 @@ ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
 MANAGER = "kubectl"
 
 
-def are_taken_over(live: Mapping[str, Any], conflicts: Iterable[Conflict], manager: str) -> bool:
+def are_taken_over(
+    live: Mapping[str, Any], conflicts: Iterable[Conflict], manager: str
+) -> bool:
     """Whether all conflicts are about what kubectl itself applied on the client's side."""
     # Other tools have no such annotation.
     if manager != MANAGER:
@@ -27,10 +29,16 @@ def are_taken_over(live: Mapping[str, Any], conflicts: Iterable[Conflict], manag
     return all(conflict.path in own for conflict in conflicts)
 
 
-def keep_current(merged: dict[str, Any], applied: Mapping[str, Any], manager: str) -> None:
+def keep_current(
+    merged: dict[str, Any], applied: Mapping[str, Any], manager: str
+) -> None:
     """Write into the annotation, if there is one, what was applied."""
     annotations = merged["metadata"].get("annotations")
-    if manager == MANAGER and isinstance(annotations, dict) and ANNOTATION in annotations:
+    if (
+        manager == MANAGER
+        and isinstance(annotations, dict)
+        and ANNOTATION in annotations
+    ):
         # In the form that kubectl writes itself, with the line end.
         text = json.dumps(applied, separators=(",", ":"), sort_keys=True) + "\n"
         merged["metadata"]["annotations"] = {**annotations, ANNOTATION: text}

@@ -124,7 +124,10 @@ def _below(path: Path, fields: Iterable[Path]) -> bool:
 
 
 def record(
-    before: Mapping[str, Any] | None, after: dict[str, Any], manager: Manager, applied: Any = None
+    before: Mapping[str, Any] | None,
+    after: dict[str, Any],
+    manager: Manager,
+    applied: Any = None,
 ) -> None:
     """Write into `after` who manages what, after `manager` changed `before` into it; `applied` is
     what was applied.
@@ -159,7 +162,9 @@ class _Fields:
     owned: set[Path]
 
 
-def _renewed(entry: dict[str, Any], manager: Manager, fields: _Fields) -> list[dict[str, Any]]:
+def _renewed(
+    entry: dict[str, Any], manager: Manager, fields: _Fields
+) -> list[dict[str, Any]]:
     """The writer's entry, as it is now."""
     is_apply = manager.operation == APPLY
     if not is_apply and not fields.changed:
@@ -179,7 +184,9 @@ def _reduced(entry: dict[str, Any], fields: set[Path]) -> list[dict[str, Any]]:
     """Another's entry with what is left of its fields; none if nothing is."""
     if not fields:
         return []
-    return [entry if fields == _fields(entry) else {**entry, "fieldsV1": _encode(fields)}]
+    return [
+        entry if fields == _fields(entry) else {**entry, "fieldsV1": _encode(fields)}
+    ]
 
 
 def _entry(manager: Manager, fields: set[Path]) -> dict[str, Any]:
@@ -195,7 +202,9 @@ def _entry(manager: Manager, fields: set[Path]) -> dict[str, Any]:
 
 def _entries(document: Mapping[str, Any]) -> list[Any]:
     entries = (document.get("metadata") or {}).get("managedFields")
-    return [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
+    return (
+        [e for e in entries if isinstance(e, dict)] if isinstance(entries, list) else []
+    )
 
 
 def _is_of(entry: Mapping[str, Any], manager: str, operation: str) -> bool:

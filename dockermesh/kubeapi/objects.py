@@ -41,7 +41,11 @@ def stamp(document: dict[str, Any], before: Mapping[str, Any] | None, key: str) 
     # Kubernetes does not fill it in since 1.20, but old exports have it.
     metadata.pop("selfLink", None)
     if before is None:
-        metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": now(), "generation": 1}
+        metadata |= {
+            "uid": str(uuid.uuid4()),
+            "creationTimestamp": now(),
+            "generation": 1,
+        }
         return
 
     old = before.get("metadata") or {}
@@ -58,7 +62,11 @@ def stamp(document: dict[str, Any], before: Mapping[str, Any] | None, key: str) 
 
 def content(document: Mapping[str, Any]) -> dict[str, Any]:
     """What a generation counts: all but metadata and status."""
-    return {k: v for k, v in document.items() if k not in {"apiVersion", "metadata", "status"}}
+    return {
+        k: v
+        for k, v in document.items()
+        if k not in {"apiVersion", "metadata", "status"}
+    }
 
 
 def derived_uid(key: str) -> str:
@@ -76,5 +84,6 @@ def check_preconditions(
     known = (stored.resource.get("metadata") or {}).get("uid") or derived_uid(key)
     if uid and uid != known:
         raise conflict(
-            target, f"Precondition failed: UID in precondition: {uid}, UID in object meta: {known}"
+            target,
+            f"Precondition failed: UID in precondition: {uid}, UID in object meta: {known}",
         )

@@ -45,7 +45,9 @@ def index() -> dict[str, Any]:
             for version in versions
         ),
     ]
-    return {"paths": {path: {"serverRelativeURL": f"/openapi/v3/{path}"} for path in paths}}
+    return {
+        "paths": {path: {"serverRelativeURL": f"/openapi/v3/{path}"} for path in paths}
+    }
 
 
 @cache
@@ -59,7 +61,12 @@ def document(group: str, version: str) -> dict[str, Any]:
         schemas[f"{name}List"] = _list_schema(served, version, name)
         paths |= _paths(served, version, name)
     info = {"title": "dockermesh", "version": "v1.32.0"}
-    return {"openapi": "3.0.0", "info": info, "paths": paths, "components": {"schemas": schemas}}
+    return {
+        "openapi": "3.0.0",
+        "info": info,
+        "paths": paths,
+        "components": {"schemas": schemas},
+    }
 
 
 def _package(group: str, version: str) -> str:
@@ -93,7 +100,9 @@ def _kind_schema(served: Served, version: str) -> dict[str, Any]:
     }
     description = "A namespace: a scope of names."
     if served is SECRET:
-        description = "A credential: what a Gateway or DestinationRule names as credentialName."
+        description = (
+            "A credential: what a Gateway or DestinationRule names as credentialName."
+        )
         texts = {"type": "object", "additionalProperties": {"type": "string"}}
         properties |= {
             "type": {"type": "string"},
@@ -125,7 +134,9 @@ def _list_schema(served: Served, version: str, name: str) -> dict[str, Any]:
             "metadata": {"type": "object"},
             "items": {"type": "array", "items": _ref(name)},
         },
-        "x-kubernetes-group-version-kind": [_gvk(served, version) | {"kind": f"{served.kind}List"}],
+        "x-kubernetes-group-version-kind": [
+            _gvk(served, version) | {"kind": f"{served.kind}List"}
+        ],
     }
 
 
@@ -184,7 +195,9 @@ def _generic_schema(origin: Any, arguments: tuple[Any, ...]) -> dict[str, Any]:
         return _schema(next(a for a in arguments if a is not types.NoneType))
     if origin is tuple:
         items = _schema(arguments[0])
-        described = {"description": items["description"]} if items.get("description") else {}
+        described = (
+            {"description": items["description"]} if items.get("description") else {}
+        )
         return {"type": "array", "items": items, **described}
     if issubclass(origin, Mapping):
         value = arguments[1]
@@ -202,7 +215,9 @@ def _limit(limit: Any, kind: str) -> dict[str, Any]:
     if isinstance(limit, Pattern):
         return {"pattern": limit.expression}
     if isinstance(limit, AtLeast):
-        return {"description": f"A duration of at least {limit.minimum.total_seconds():g}s."}
+        return {
+            "description": f"A duration of at least {limit.minimum.total_seconds():g}s."
+        }
     if isinstance(limit, Length):
         # JSON Schema has a word of its own for each type.
         word = {"string": "Length", "array": "Items"}.get(kind, "Properties")
@@ -234,7 +249,9 @@ def _paths(served: Served, version: str, name: str) -> dict[str, Any]:
     found = {
         collection: {
             "get": _operation(served, version, "list", f"{name}List"),
-            "post": _operation(served, version, "post", name, body=("application/json",)),
+            "post": _operation(
+                served, version, "post", name, body=("application/json",)
+            ),
             "parameters": [_parameter(n) for n in names[:-1]],
         },
         f"{collection}/{{name}}": {
@@ -265,11 +282,16 @@ def _operation(
         "x-kubernetes-action": action,
         "x-kubernetes-group-version-kind": _gvk(served, version),
         "responses": {
-            "200": {"description": "OK", "content": {"application/json": {"schema": _ref(answer)}}}
+            "200": {
+                "description": "OK",
+                "content": {"application/json": {"schema": _ref(answer)}},
+            }
         },
     }
     if body:
-        operation["requestBody"] = {"content": {kind: {"schema": _ref(answer)} for kind in body}}
+        operation["requestBody"] = {
+            "content": {kind: {"schema": _ref(answer)} for kind in body}
+        }
         operation["parameters"] = [
             {
                 "name": n,
@@ -285,9 +307,20 @@ def _operation(
 
 def _object_meta() -> dict[str, Any]:
     texts = {"type": "object", "additionalProperties": {"type": "string"}}
-    words = ("name", "generateName", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    words = (
+        "name",
+        "generateName",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "creationTimestamp",
+    )
     properties: dict[str, Any] = {word: {"type": "string"} for word in words}
-    properties |= {"labels": texts, "annotations": texts, "generation": {"type": "integer"}}
+    properties |= {
+        "labels": texts,
+        "annotations": texts,
+        "generation": {"type": "integer"},
+    }
     managed = {
         "type": "array",
         "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},

@@ -76,7 +76,9 @@ def _run_replace(document: Any, path: list[str], operation: Mapping[str, Any]) -
 
 def _run_test(document: Any, path: list[str], operation: Mapping[str, Any]) -> Any:
     if not _same(_get(document, path), operation["value"]):
-        raise PatchError(f"testing path {operation['path']} failed: the value is another one")
+        raise PatchError(
+            f"testing path {operation['path']} failed: the value is another one"
+        )
     return document
 
 
@@ -115,9 +117,13 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+        return one.keys() == other.keys() and all(
+            _same(one[key], other[key]) for key in one
+        )
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(_same(a, b) for a, b in zip(one, other, strict=True))
+        return len(one) == len(other) and all(
+            _same(a, b) for a, b in zip(one, other, strict=True)
+        )
     return bool(one == other)
 
 

@@ -40,7 +40,9 @@ def read_protobuf(data: bytes) -> dict[str, Any]:
                 metadata[field] = entries
         document = {"apiVersion": "v1", "kind": kind, "metadata": metadata}
         if kind == "Secret":
-            data_ = {k: base64.b64encode(v).decode() for k, v in _map(raw, _DATA).items()}
+            data_ = {
+                k: base64.b64encode(v).decode() for k, v in _map(raw, _DATA).items()
+            }
             document |= {"data": data_, "type": _last(raw, _TYPE).decode()}
     except ValueError as error:
         raise bad_request(f"the body cannot be decoded: {error}") from error
@@ -58,7 +60,10 @@ def _map(data: bytes, number: int) -> dict[str, bytes]:
 
 def _last(data: bytes, wanted: int) -> bytes:
     # protobuf: of a field that is given twice, the last one counts.
-    return next((value for number, value in reversed(list(_fields(data))) if number == wanted), b"")
+    return next(
+        (value for number, value in reversed(list(_fields(data))) if number == wanted),
+        b"",
+    )
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -63,7 +63,9 @@ class Call:
     @property
     def target(self) -> Target:
         """The object in messages."""
-        return Target(self.served.group, self.served.plural, self.served.kind, self.name)
+        return Target(
+            self.served.group, self.served.plural, self.served.kind, self.name
+        )
 
     @property
     def is_dry_run(self) -> bool:
@@ -105,7 +107,9 @@ class Call:
     def manager(self, operation: str = UPDATE) -> Manager:
         """Who makes the change."""
         # As in Kubernetes: `kubectl/v1.32 (linux/amd64)` manages as `kubectl`.
-        name = self.query.get("fieldManager") or self.agent.partition("/")[0] or "unknown"
+        name = (
+            self.query.get("fieldManager") or self.agent.partition("/")[0] or "unknown"
+        )
         return Manager(name[:128], operation, self.api_version, now())
 
     def applier(self) -> Manager:
@@ -121,7 +125,9 @@ def read_call(request: web.Request) -> Call:
     """The request, as far as its path and query say."""
     info = request.match_info
     served = find(
-        info.get("group", ""), info.get("version", "v1"), info.get("plural", "namespaces")
+        info.get("group", ""),
+        info.get("version", "v1"),
+        info.get("plural", "namespaces"),
     )
     if served is None:
         raise unknown_path(request.path)
@@ -144,7 +150,9 @@ def read_call(request: web.Request) -> Call:
     manager = query.get("fieldManager", "")
     # Kubernetes' limit.
     if len(manager) > 128 or not manager.isprintable():
-        raise bad_request("fieldManager: must be printable, and not longer than 128 characters")
+        raise bad_request(
+            "fieldManager: must be printable, and not longer than 128 characters"
+        )
 
     return Call(
         served,

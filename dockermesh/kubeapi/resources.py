@@ -54,7 +54,9 @@ def make_api_app(
         guard = require_token(TokenGate(token), open_paths=open_paths)
         safe = vault or _forgetful_vault()
 
-    app = web.Application(middlewares=[_as_status, guard], client_max_size=MAX_BODY_BYTES)
+    app = web.Application(
+        middlewares=[_as_status, guard], client_max_size=MAX_BODY_BYTES
+    )
     DiscoveryApi(version, is_anonymous=token is None).add_to(app.router)
     writer = Writer(store, cache, history)
     _add_objects(app.router, Api(writer, cache, View(progress, safe), safe, why_unread))
@@ -108,17 +110,23 @@ async def _as_status(request: web.Request, handler: Handler) -> web.StreamRespon
         return await handler(request)
     except StatusError as failure:
         headers = {"Retry-After": "1"} if failure.code == 503 else None
-        return web.json_response(failure.to_dict(), status=failure.code, headers=headers)
+        return web.json_response(
+            failure.to_dict(), status=failure.code, headers=headers
+        )
     except web.HTTPException as error:
         reason = _REASONS.get(error.status, "Unknown")
         text = f"the server could not find the requested resource ({request.path})"
         message = text if error.status == 404 else error.reason
-        return web.json_response(status_object(error.status, reason, message), status=error.status)
+        return web.json_response(
+            status_object(error.status, reason, message), status=error.status
+        )
     except Exception:
         # A bug must not look like a lost connection; nothing was stored, as storing is the last
         # step.
         _log.exception("a request failed", method=request.method, path=request.path)
         body = status_object(
-            500, "InternalError", "an internal error occurred; see the control plane's log"
+            500,
+            "InternalError",
+            "an internal error occurred; see the control plane's log",
         )
         return web.json_response(body, status=500)

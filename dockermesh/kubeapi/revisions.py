@@ -109,7 +109,11 @@ class Completion:
     vault: Vault | None
 
     def __call__(
-        self, call: Call, revision: Revision, current: Stored | None, warnings: list[str]
+        self,
+        call: Call,
+        revision: Revision,
+        current: Stored | None,
+        warnings: list[str],
     ) -> dict[str, Any]:
         """The document to store in the place of `current`; what its sender should know is added to
         `warnings`. Raises StatusError.
@@ -120,7 +124,9 @@ class Completion:
 
         result = {**checked.document, "metadata": dict(checked.document["metadata"])}
         stamp(result, before, call.key)
-        if before is not None and not isinstance(result["metadata"].get("managedFields"), list):
+        if before is not None and not isinstance(
+            result["metadata"].get("managedFields"), list
+        ):
             # A client that leaves them out wants them to stay; an empty list removes them.
             known = (before.get("metadata") or {}).get("managedFields")
             result["metadata"]["managedFields"] = known or []

@@ -14,7 +14,14 @@ from aiohttp import web
 from dockermesh.errors import RegistryError
 from dockermesh.kubeapi.cache import ObjectCache, Stored
 from dockermesh.kubeapi.checking import WARN, check_document
-from dockermesh.kubeapi.history import Actor, Document, History, HistoryEntry, differs, undone
+from dockermesh.kubeapi.history import (
+    Actor,
+    Document,
+    History,
+    HistoryEntry,
+    differs,
+    undone,
+)
 from dockermesh.kubeapi.objects import stamp
 from dockermesh.kubeapi.request import actor_of
 from dockermesh.kubeapi.served import SERVED
@@ -55,7 +62,10 @@ class RollbackApi:
             await self.writer.write_all(
                 changes, Actor(by.who, f"rollback {int(number)}", by.session)
             )
-        shown = [_shown(key, before, after) for key, (before, after) in sorted(changes.items())]
+        shown = [
+            _shown(key, before, after)
+            for key, (before, after) in sorted(changes.items())
+        ]
         return web.json_response({"number": int(number), "changes": shown})
 
     async def _entries(self) -> list[HistoryEntry]:
@@ -75,8 +85,14 @@ class RollbackApi:
         numbers = [entry.number for entry in entries]
         # Before the first entry is a state, too: all of them undone.
         if not numbers or not numbers[0] - 1 <= number <= numbers[-1]:
-            known = f"it goes from {numbers[0]} to {numbers[-1]}" if numbers else "it is empty"
-            raise StatusError(404, "NotFound", f"the history has no number {number}: {known}")
+            known = (
+                f"it goes from {numbers[0]} to {numbers[-1]}"
+                if numbers
+                else "it is empty"
+            )
+            raise StatusError(
+                404, "NotFound", f"the history has no number {number}: {known}"
+            )
 
         found: dict[str, tuple[Stored | None, Document | None]] = {}
         for key, wanted in undone(entries, number).items():
@@ -93,7 +109,10 @@ class RollbackApi:
 def _restored(key: str, wanted: Document, current: Stored | None) -> Document:
     group, kind, _, _ = key.split("/", 3)
     served = next((s for s in SERVED if (s.group, s.kind) == (group, kind)), None)
-    document: dict[str, Any] = {**wanted, "metadata": dict(wanted.get("metadata") or {})}
+    document: dict[str, Any] = {
+        **wanted,
+        "metadata": dict(wanted.get("metadata") or {}),
+    }
     if served is not None and served.definition is not None:
         # Rules may have become stricter since it was stored.
         document = {**check_document(document, served, WARN).document}
@@ -104,6 +123,11 @@ def _restored(key: str, wanted: Document, current: Stored | None) -> Document:
 
 def _shown(key: str, before: Stored | None, after: Document | None) -> dict[str, Any]:
     _, kind, namespace, name = key.split("/", 3)
-    action = "created" if before is None else "deleted" if after is None else "configured"
-    documents = {"before": before.resource if before is not None else None, "after": after}
+    action = (
+        "created" if before is None else "deleted" if after is None else "configured"
+    )
+    documents = {
+        "before": before.resource if before is not None else None,
+        "after": after,
+    }
     return {"resource": f"{kind} {namespace}/{name}", "action": action} | documents

@@ -41,7 +41,9 @@ def _label_check(text: str) -> Matches:
     if match := _EXISTS.fullmatch(text):
         key, wanted = match["key"], not match["op"]
         return lambda document: (key in _labels(document)) is wanted
-    raise bad_request(f"unable to parse requirement: {text[:100]!r} is no label selector")
+    raise bad_request(
+        f"unable to parse requirement: {text[:100]!r} is no label selector"
+    )
 
 
 def _field_check(text: str) -> Matches:

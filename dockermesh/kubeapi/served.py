@@ -68,36 +68,67 @@ _COLUMNS: dict[str, tuple[Column, ...]] = {
             ("spec", "gateways"),
             "The names of gateways and sidecars that should apply these routes",
         ),
-        Column("Hosts", ("spec", "hosts"), "The destination hosts to which traffic is being sent"),
+        Column(
+            "Hosts",
+            ("spec", "hosts"),
+            "The destination hosts to which traffic is being sent",
+        ),
     ),
     "DestinationRule": (
-        Column("Host", ("spec", "host"), "The name of a service from the service registry"),
+        Column(
+            "Host", ("spec", "host"), "The name of a service from the service registry"
+        ),
     ),
     "ServiceEntry": (
-        Column("Hosts", ("spec", "hosts"), "The hosts associated with the ServiceEntry"),
-        Column("Location", ("spec", "location"), "Whether the service is part of the mesh"),
+        Column(
+            "Hosts", ("spec", "hosts"), "The hosts associated with the ServiceEntry"
+        ),
+        Column(
+            "Location", ("spec", "location"), "Whether the service is part of the mesh"
+        ),
         Column("Resolution", ("spec", "resolution"), "How the hosts are resolved"),
     ),
     "WorkloadEntry": (
-        Column("Address", ("spec", "address"), "Address associated with the network endpoint."),
+        Column(
+            "Address",
+            ("spec", "address"),
+            "Address associated with the network endpoint.",
+        ),
     ),
     "WorkloadGroup": (),
     "PeerAuthentication": (
-        Column("Mode", ("spec", "mtls", "mode"), "Defines the mTLS mode used for peers."),
+        Column(
+            "Mode", ("spec", "mtls", "mode"), "Defines the mTLS mode used for peers."
+        ),
     ),
-    "AuthorizationPolicy": (Column("Action", ("spec", "action"), "The operation to take."),),
+    "AuthorizationPolicy": (
+        Column("Action", ("spec", "action"), "The operation to take."),
+    ),
 }
 _ACCEPTED = ("status", "conditions", "Accepted")
 _PROGRAMMED = ("status", "conditions", "Programmed")
 _CONDITIONS = (
     Column(
-        "Accepted", (*_ACCEPTED, "status"), "Whether the mesh uses all of the resource", priority=1
+        "Accepted",
+        (*_ACCEPTED, "status"),
+        "Whether the mesh uses all of the resource",
+        priority=1,
     ),
     Column(
-        "Programmed", (*_PROGRAMMED, "status"), "Whether all proxies are up to date", priority=1
+        "Programmed",
+        (*_PROGRAMMED, "status"),
+        "Whether all proxies are up to date",
+        priority=1,
     ),
-    Column("Why", (*_ACCEPTED, "message"), "What of the resource has no effect", priority=2),
-    Column("Proxies", (*_PROGRAMMED, "message"), "How many proxies are up to date", priority=2),
+    Column(
+        "Why", (*_ACCEPTED, "message"), "What of the resource has no effect", priority=2
+    ),
+    Column(
+        "Proxies",
+        (*_PROGRAMMED, "message"),
+        "How many proxies are up to date",
+        priority=2,
+    ),
 )
 
 
@@ -140,7 +171,11 @@ SECRET = Served(
         Column("Data", ("data",), "How many values it holds", type="integer"),
     ),
 )
-SERVED: tuple[Served, ...] = (NAMESPACE, SECRET, *(_served(kind) for kind in (*KINDS, MESH_CONFIG)))
+SERVED: tuple[Served, ...] = (
+    NAMESPACE,
+    SECRET,
+    *(_served(kind) for kind in (*KINDS, MESH_CONFIG)),
+)
 _BY_PLURAL = {(s.group, s.plural): s for s in SERVED}
 _BY_KEY = {s.prefix: s for s in SERVED}
 
@@ -164,7 +199,9 @@ def groups() -> dict[str, tuple[str, ...]]:
     for served in SERVED:
         if served.group:
             found.setdefault(served.group, set()).update(served.versions)
-    return {group: tuple(sorted(versions, key=_age)) for group, versions in found.items()}
+    return {
+        group: tuple(sorted(versions, key=_age)) for group, versions in found.items()
+    }
 
 
 def in_version(group: str, version: str) -> tuple[Served, ...]:
@@ -180,7 +217,11 @@ def named(word: str) -> Served | None:
     for served in SERVED:
         names = (served.plural, served.singular, *served.short_names)
         versions = (f".{version}" for version in served.versions)
-        suffixes = ("", f".{served.group}", *(f"{version}.{served.group}" for version in versions))
+        suffixes = (
+            "",
+            f".{served.group}",
+            *(f"{version}.{served.group}" for version in versions),
+        )
         if any(word == name + suffix for name in names for suffix in suffixes):
             return served
     return None

@@ -33,7 +33,11 @@ class StatusError(Exception):
     """A request that is answered with a Status."""
 
     def __init__(
-        self, code: int, reason: str, message: str, details: Mapping[str, Any] | None = None
+        self,
+        code: int,
+        reason: str,
+        message: str,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -85,7 +89,10 @@ def bad_request(message: str) -> StatusError:
 def unknown_path(path: str) -> StatusError:
     """404 for what is served to nobody."""
     return StatusError(
-        404, "NotFound", f"the server could not find the requested resource ({path})", {}
+        404,
+        "NotFound",
+        f"the server could not find the requested resource ({path})",
+        {},
     )
 
 
@@ -96,10 +103,14 @@ def not_found(target: Target) -> StatusError:
 
 def already_exists(target: Target) -> StatusError:
     """409 for a create."""
-    return StatusError(409, "AlreadyExists", f"{target.title} already exists", target.details())
+    return StatusError(
+        409, "AlreadyExists", f"{target.title} already exists", target.details()
+    )
 
 
-def conflict(target: Target, message: str = "", causes: Sequence[StatusCause] = ()) -> StatusError:
+def conflict(
+    target: Target, message: str = "", causes: Sequence[StatusCause] = ()
+) -> StatusError:
     """409 for a write that is based on an old version."""
     text = message or (
         "the object has been modified; please apply your changes to the latest version and try"
@@ -128,7 +139,9 @@ def apply_conflict(conflicts: Sequence[Conflict], api_version: str) -> StatusErr
     paths = "\n".join(f"- {cause.field}" for cause in causes)
     noun = "conflicts" if len(causes) > 1 else "conflict"
     text = f"Apply failed with {len(causes)} {noun}: {noun} with {names}:\n{paths}"
-    return StatusError(409, "Conflict", text, {"causes": [cause.to_dict() for cause in causes]})
+    return StatusError(
+        409, "Conflict", text, {"causes": [cause.to_dict() for cause in causes]}
+    )
 
 
 def invalid(target: Target, causes: Sequence[StatusCause]) -> StatusError:
@@ -137,14 +150,20 @@ def invalid(target: Target, causes: Sequence[StatusCause]) -> StatusError:
     listed = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
     # Kubernetes names the kind here, and the plural in other messages.
     qualified = f"{target.kind}.{target.group}" if target.group else target.kind
-    details = target.details(causes=[c.to_dict() for c in causes]) | {"kind": target.kind}
-    return StatusError(422, "Invalid", f'{qualified} "{target.name}" is invalid: {listed}', details)
+    details = target.details(causes=[c.to_dict() for c in causes]) | {
+        "kind": target.kind
+    }
+    return StatusError(
+        422, "Invalid", f'{qualified} "{target.name}" is invalid: {listed}', details
+    )
 
 
 def expired(version: int, oldest: int) -> StatusError:
     """410: a watch from a version whose successors are forgotten."""
     # On 410 clients list again.
-    return StatusError(410, "Expired", f"too old resource version: {version} ({oldest})")
+    return StatusError(
+        410, "Expired", f"too old resource version: {version} ({oldest})"
+    )
 
 
 def unavailable(message: str) -> StatusError:

@@ -49,8 +49,12 @@ def table(
 
 
 def _columns(served: Served) -> tuple[Column, ...]:
-    name = Column("Name", ("metadata", "name"), "Name must be unique within a namespace")
-    age = Column("Age", ("metadata", "creationTimestamp"), "When the object was created")
+    name = Column(
+        "Name", ("metadata", "name"), "Name must be unique within a namespace"
+    )
+    age = Column(
+        "Age", ("metadata", "creationTimestamp"), "When the object was created"
+    )
     usual = tuple(c for c in served.columns if not c.priority)
     wide = tuple(c for c in served.columns if c.priority)
     return (name, *usual, age, *wide)
@@ -66,7 +70,9 @@ def _definition(column: Column) -> dict[str, Any]:
     }
 
 
-def _row(columns: Iterable[Column], document: Mapping[str, Any], include: str) -> dict[str, Any]:
+def _row(
+    columns: Iterable[Column], document: Mapping[str, Any], include: str
+) -> dict[str, Any]:
     row: dict[str, Any] = {"cells": [_cell(c, document) for c in columns]}
     if include == "Object":
         row["object"] = document
@@ -98,7 +104,9 @@ def _cell(column: Column, document: Mapping[str, Any]) -> Any:
 def _inside(value: Any, part: str) -> Any:
     """A field of a mapping, or the condition of that type in a list of conditions."""
     if isinstance(value, list):
-        return next((c for c in value if isinstance(c, dict) and c.get("type") == part), None)
+        return next(
+            (c for c in value if isinstance(c, dict) and c.get("type") == part), None
+        )
     return value.get(part) if isinstance(value, Mapping) else None
 
 

@@ -90,7 +90,9 @@ class Vault:
         except (AuthorityError, ValueError):
             return None
         # A sealed document that was moved to another key is not that Secret.
-        return content if isinstance(content, dict) and content.get("key") == key else None
+        return (
+            content if isinstance(content, dict) and content.get("key") == key else None
+        )
 
 
 def _envelope(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,7 +104,9 @@ def check_secret(document: Mapping[str, Any], target: Target) -> dict[str, Any]:
     """The Secret with `stringData` taken over into `data`. Raises StatusError (422)."""
     data, causes = _data(document)
     kind = str(document.get("type") or _OPAQUE)
-    values = {} if causes else {name: base64.b64decode(text) for name, text in data.items()}
+    values = (
+        {} if causes else {name: base64.b64decode(text) for name, text in data.items()}
+    )
     if kind == TLS_TYPE:
         causes += [
             StatusCause(f"data[{n}]", "Required value", "FieldValueRequired")
@@ -122,7 +126,9 @@ def check_secret(document: Mapping[str, Any], target: Target) -> dict[str, Any]:
 def _data(document: Mapping[str, Any]) -> tuple[dict[str, str], list[StatusCause]]:
     data, texts = document.get("data") or {}, document.get("stringData") or {}
     for field, value in (("data", data), ("stringData", texts)):
-        if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+        if not isinstance(value, dict) or not all(
+            isinstance(v, str) for v in value.values()
+        ):
             return {}, [StatusCause(field, "must be a mapping of texts")]
     causes = []
     for name, text in data.items():
@@ -130,7 +136,10 @@ def _data(document: Mapping[str, Any]) -> tuple[dict[str, str], list[StatusCause
             base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):
             causes.append(StatusCause(f"data[{name}]", "must be base64"))
-    return {**data, **{k: base64.b64encode(v.encode()).decode() for k, v in texts.items()}}, causes
+    return {
+        **data,
+        **{k: base64.b64encode(v.encode()).decode() for k, v in texts.items()},
+    }, causes
 
 
 def credential_pair(values: Mapping[str, bytes]) -> tuple[bytes, bytes] | None:
@@ -138,7 +147,8 @@ def credential_pair(values: Mapping[str, bytes]) -> tuple[bytes, bytes] | None:
     generic Secrets.
     """
     return next(
-        ((values[c], values[k]) for c, k in _PAIRS if values.get(c) and values.get(k)), None
+        ((values[c], values[k]) for c, k in _PAIRS if values.get(c) and values.get(k)),
+        None,
     )
 
 
@@ -156,7 +166,9 @@ def _problems(values: Mapping[str, bytes]) -> list[str]:
             certificate = x509.load_pem_x509_certificates(pair[0])[0]
             key = load_pem_private_key(pair[1], None)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-            return [f"certificate or key is no PEM that can be used: {str(error)[:120]}"]
+            return [
+                f"certificate or key is no PEM that can be used: {str(error)[:120]}"
+            ]
         if _spki(certificate.public_key()) != _spki(key.public_key()):
             found.append("the key is not that of the certificate")
 

@@ -18,18 +18,28 @@ from dockermesh.kubeapi.vault import Vault
 class View:
     """Makes what is answered out of what is stored."""
 
-    def __init__(self, progress: MeshProgress | None = None, vault: Vault | None = None) -> None:
+    def __init__(
+        self, progress: MeshProgress | None = None, vault: Vault | None = None
+    ) -> None:
         self._conditions = Conditions(progress)
         self._vault = vault
 
     def __call__(
-        self, served: Served, version: str, key: str, stored: Stored, at: int | None = None
+        self,
+        served: Served,
+        version: str,
+        key: str,
+        stored: Stored,
+        at: int | None = None,
     ) -> dict[str, Any]:
         """The object in a version of its group; `at` is its resourceVersion, where it is another
         than its own.
         """
         document = copy.deepcopy(self.opened(key, stored))
-        document["apiVersion"], document["kind"] = served.api_version(version), served.kind
+        document["apiVersion"], document["kind"] = (
+            served.api_version(version),
+            served.kind,
+        )
         namespace, name = key.split("/")[-2:]
         metadata = document["metadata"] = dict(document.get("metadata") or {})
         metadata["name"] = name
@@ -43,7 +53,9 @@ class View:
         ordered: dict[str, Any] = {
             k: document[k] for k in ("apiVersion", "kind", "metadata") if k in document
         }
-        ordered |= {k: v for k, v in document.items() if k not in ordered and k != "status"}
+        ordered |= {
+            k: v for k, v in document.items() if k not in ordered and k != "status"
+        }
 
         if served is not SECRET:
             ordered["status"] = self._status(served, key, stored, metadata)

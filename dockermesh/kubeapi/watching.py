@@ -56,12 +56,18 @@ class WatchRequest:
 
 
 async def serve_watch(
-    request: web.Request, cache: ObjectCache, watch: WatchRequest, bookmark_s: float = BOOKMARK_S
+    request: web.Request,
+    cache: ObjectCache,
+    watch: WatchRequest,
+    bookmark_s: float = BOOKMARK_S,
 ) -> web.StreamResponse:
     """Answer with a stream of events. Raises StatusError (410) if it cannot start there."""
     position = await _start(cache, watch)
     response = web.StreamResponse(
-        headers={"Content-Type": "application/json", "Cache-Control": "no-cache, private"}
+        headers={
+            "Content-Type": "application/json",
+            "Cache-Control": "no-cache, private",
+        }
     )
     await response.prepare(request)
     stream = _Stream(response, cache, watch, position)
@@ -87,7 +93,11 @@ async def _start(cache: ObjectCache, watch: WatchRequest) -> int:
 
 class _Stream:
     def __init__(
-        self, response: web.StreamResponse, cache: ObjectCache, watch: WatchRequest, position: int
+        self,
+        response: web.StreamResponse,
+        cache: ObjectCache,
+        watch: WatchRequest,
+        position: int,
     ) -> None:
         self._response = response
         self._cache = cache
@@ -98,7 +108,9 @@ class _Stream:
     async def run(self, seconds: float, bookmark_s: float) -> None:
         end = time.monotonic() + seconds
         next_bookmark = time.monotonic() + bookmark_s
-        next_look = time.monotonic() + STATUS_S if self._watch.state is not None else math.inf
+        next_look = (
+            time.monotonic() + STATUS_S if self._watch.state is not None else math.inf
+        )
         if self._watch.start is None:
             await self._send_all()
         elif self._watch.state is not None:
@@ -136,7 +148,9 @@ class _Stream:
 
     def _watched(self) -> list[tuple[str, Stored]]:
         return [
-            item for item in self._cache.objects.items() if item[0].startswith(self._watch.prefix)
+            item
+            for item in self._cache.objects.items()
+            if item[0].startswith(self._watch.prefix)
         ]
 
     def _remember(self) -> None:
@@ -146,7 +160,8 @@ class _Stream:
         for key, stored in self._watched():
             status = self._watch.show(key, stored, stored.version).get("status") or {}
             times = [
-                condition["lastTransitionTime"] for condition in status.get("conditions") or ()
+                condition["lastTransitionTime"]
+                for condition in status.get("conditions") or ()
             ]
             if max(times, default="") < time_now(_RECENT_S):
                 self._told[key] = self._state(key, stored)
@@ -171,7 +186,9 @@ class _Stream:
         """Send what is new; False if the watch is over because it fell too far behind."""
         changes = self._cache.since(self._position)
         if changes is None:
-            await self._send("ERROR", expired(self._cache.version, self._cache.oldest).to_dict())
+            await self._send(
+                "ERROR", expired(self._cache.version, self._cache.oldest).to_dict()
+            )
             return False
 
         for change in changes:
@@ -188,22 +205,32 @@ class _Stream:
         old = self._seen(change.key, change.before, change.version)
         new = self._seen(change.key, change.after, change.version)
         if new is not None:
-            await self._send("ADDED" if old is None else "MODIFIED", self._watch.wrap(new))
+            await self._send(
+                "ADDED" if old is None else "MODIFIED", self._watch.wrap(new)
+            )
         elif old is not None:
             await self._send("DELETED", self._watch.wrap(old))
 
-    def _seen(self, key: str, stored: Stored | None, version: int) -> dict[str, Any] | None:
+    def _seen(
+        self, key: str, stored: Stored | None, version: int
+    ) -> dict[str, Any] | None:
         """The object, if it matches; an object that stops matching is gone for this client."""
         if stored is None:
             return None
         document = self._watch.show(key, stored, version)
-        return document if self._watch.matches is None or self._watch.matches(document) else None
+        return (
+            document
+            if self._watch.matches is None or self._watch.matches(document)
+            else None
+        )
 
     async def _bookmark(
         self, version: int | None = None, annotations: Mapping[str, str] | None = None
     ) -> None:
         # While changes are waiting, the latest version is not yet this client's.
-        if not self._watch.bookmarks or (version is None and self._position != self._cache.end):
+        if not self._watch.bookmarks or (
+            version is None and self._position != self._cache.end
+        ):
             return
         metadata: dict[str, Any] = {
             "resourceVersion": str(self._cache.version if version is None else version)

@@ -60,7 +60,13 @@ class Writer:
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def write(
-        self, key: str, target: Target, compute: Compute, by: Actor, *, dry_run: bool = False
+        self,
+        key: str,
+        target: Target,
+        compute: Compute,
+        by: Actor,
+        *,
+        dry_run: bool = False,
     ) -> Written:
         """Replace the object by what `compute` makes of it, in the name of `by`. Raises
         StatusError.
@@ -85,12 +91,17 @@ class Writer:
         raise conflict(target)
 
     async def write_all(
-        self, changes: Mapping[str, tuple[Stored | None, Mapping[str, Any] | None]], by: Actor
+        self,
+        changes: Mapping[str, tuple[Stored | None, Mapping[str, Any] | None]],
+        by: Actor,
     ) -> None:
         """Replace (None: remove) objects, each from the state that it is in, as one change. Raises
         StatusError.
         """
-        versions = {key: old.version if old is not None else 0 for key, (old, _) in changes.items()}
+        versions = {
+            key: old.version if old is not None else 0
+            for key, (old, _) in changes.items()
+        }
         try:
             done = await self._store.replace(
                 {key: (versions[key], new) for key, (_, new) in changes.items()}
@@ -112,7 +123,11 @@ class Writer:
             await self._note(one_change, key, old, new)
 
     async def _note(
-        self, by: Actor, key: str, current: Stored | None, document: Mapping[str, Any] | None
+        self,
+        by: Actor,
+        key: str,
+        current: Stored | None,
+        document: Mapping[str, Any] | None,
     ) -> None:
         if self._history is not None:
             await self._history.record(
@@ -120,7 +135,11 @@ class Writer:
             )
 
     async def _put(
-        self, key: str, current: Stored | None, document: Mapping[str, Any], dry_run: bool
+        self,
+        key: str,
+        current: Stored | None,
+        document: Mapping[str, Any],
+        dry_run: bool,
     ) -> Written | None:
         version = current.version if current is not None else 0
         created = current is None
@@ -141,7 +160,9 @@ class Writer:
             else Written(stored.resource, stored.version, created, is_change=True)
         )
 
-    async def _remove(self, key: str, current: Stored | None, dry_run: bool) -> Written | None:
+    async def _remove(
+        self, key: str, current: Stored | None, dry_run: bool
+    ) -> Written | None:
         if current is None:
             return Written({}, 0)
         if not dry_run:

@@ -18,8 +18,12 @@ class Catalog:
     why the catalog may be out of date (Consul unreachable); empty when it is current.
     """
 
-    services: Mapping[str, Service] = field(default_factory=lambda: MappingProxyType({}))
-    workloads: Mapping[str, Workload] = field(default_factory=lambda: MappingProxyType({}))
+    services: Mapping[str, Service] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    workloads: Mapping[str, Workload] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
     degraded: str = ""
 
 

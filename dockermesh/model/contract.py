@@ -53,10 +53,13 @@ def _port(number: int, meaning: str) -> int:
 # --------------------------------------------------------------------------------------------------
 
 ADMIN_PORT = _port(
-    15000, "the harmless pages of Envoy's admin, on loopback; the admin itself is a unix socket"
+    15000,
+    "the harmless pages of Envoy's admin, on loopback; the admin itself is a unix socket",
 )
 OUTBOUND_PORT = _port(15001, "captured outbound connections (Istio: proxyListenPort)")
-INBOUND_PORT = _port(15006, "captured inbound connections (Istio: proxyInboundListenPort)")
+INBOUND_PORT = _port(
+    15006, "captured inbound connections (Istio: proxyInboundListenPort)"
+)
 XDS_PLAINTEXT_PORT = _port(15010, "xDS without TLS: only on request, only on loopback")
 XDS_TLS_PORT = _port(15012, "xDS over TLS")
 DEBUG_PORT = _port(15014, "the control plane's health, metrics and debug pages")
@@ -73,18 +76,26 @@ PROXY_UID = 1337
 MESH_PROJECT = "dockermesh"
 """The mesh's own Compose project."""
 MESH_NETWORK = _name(
-    Section.DOCKER, "dockermesh", "the mesh network: every pod, every gateway, the control plane"
+    Section.DOCKER,
+    "dockermesh",
+    "the mesh network: every pod, every gateway, the control plane",
 )
 CONTROL_NETWORK = _name(
-    Section.DOCKER, "dockermesh-control", "the control network: control plane and Consul alone"
+    Section.DOCKER,
+    "dockermesh-control",
+    "the control network: control plane and Consul alone",
 )
 MESH_SUBNET = _name(Section.DOCKER, "172.28.0.0/16", "the subnet of the mesh network")
-CONTROL_SUBNET = _name(Section.DOCKER, "10.254.28.0/28", "the subnet of the control network")
+CONTROL_SUBNET = _name(
+    Section.DOCKER, "10.254.28.0/28", "the subnet of the control network"
+)
 CONTROL_PLANE_CONTAINER = _name(
     Section.DOCKER, "dockermesh-control-plane", "the control plane's container"
 )
 CONSUL_CONTAINER = _name(
-    Section.DOCKER, "dockermesh-consul", "Consul's container, and the volume of its data"
+    Section.DOCKER,
+    "dockermesh-consul",
+    "Consul's container, and the volume of its data",
 )
 TRUST_VOLUME = _name(
     Section.DOCKER,
@@ -101,7 +112,9 @@ STATE_VOLUME = _name(
 # --------------------------------------------------------------------------------------------------
 
 TRUST_PATH = _name(
-    Section.PATHS, "/etc/dockermesh/trust", "the trust volume, in pods and proxies read-only"
+    Section.PATHS,
+    "/etc/dockermesh/trust",
+    "the trust volume, in pods and proxies read-only",
 )
 CAPTURE_PATH = _name(
     Section.PATHS,
@@ -109,7 +122,9 @@ CAPTURE_PATH = _name(
     "a pod's capture rules: the image's, or those of a Compose `configs` entry",
 )
 CREDENTIALS_PATH = _name(
-    Section.PATHS, "/etc/dockermesh/credentials", "files that a gateway's `credentialName` may mean"
+    Section.PATHS,
+    "/etc/dockermesh/credentials",
+    "files that a gateway's `credentialName` may mean",
 )
 RUN_PATH = _name(
     Section.PATHS,
@@ -117,7 +132,9 @@ RUN_PATH = _name(
     "a tmpfs (0700) of pod and proxy: `envoy.json` (0400), `trust.json`, `admin.sock` (0600)",
 )
 ADMIN_SOCKET = f"{RUN_PATH}/admin.sock"
-STATE_PATH = _name(Section.PATHS, "/var/lib/dockermesh", "the state volume, control plane only")
+STATE_PATH = _name(
+    Section.PATHS, "/var/lib/dockermesh", "the state volume, control plane only"
+)
 API_TOKEN_FILE = "api.token"
 """In the state volume."""
 
@@ -130,22 +147,38 @@ LABEL_ROLE = _name(
     LABEL_PREFIX + "role",
     "`pod`, `proxy`, `app`, or `follower`: shares a meshed one's network, and is no endpoint",
 )
-LABEL_WORKLOAD = _name(Section.LABELS, LABEL_PREFIX + "workload", "`<project>/<service>-<replica>`")
-LABEL_SERVICE = _name(Section.LABELS, LABEL_PREFIX + "service", "the Compose service")
-LABEL_KIND = _name(Section.LABELS, LABEL_PREFIX + "kind", "`sidecar` or `router`; on pods")
-LABEL_NAMESPACE = _name(Section.LABELS, LABEL_PREFIX + "namespace", "of the workload; on pods")
-LABEL_ACCOUNT = _name(
-    Section.LABELS, LABEL_PREFIX + "service-account", "of the workload; on pods, or the user's"
+LABEL_WORKLOAD = _name(
+    Section.LABELS, LABEL_PREFIX + "workload", "`<project>/<service>-<replica>`"
 )
-LABEL_NETWORK = _name(Section.LABELS, LABEL_PREFIX + "network", "the mesh network's name; on pods")
+LABEL_SERVICE = _name(Section.LABELS, LABEL_PREFIX + "service", "the Compose service")
+LABEL_KIND = _name(
+    Section.LABELS, LABEL_PREFIX + "kind", "`sidecar` or `router`; on pods"
+)
+LABEL_NAMESPACE = _name(
+    Section.LABELS, LABEL_PREFIX + "namespace", "of the workload; on pods"
+)
+LABEL_ACCOUNT = _name(
+    Section.LABELS,
+    LABEL_PREFIX + "service-account",
+    "of the workload; on pods, or the user's",
+)
+LABEL_NETWORK = _name(
+    Section.LABELS, LABEL_PREFIX + "network", "the mesh network's name; on pods"
+)
 LABEL_LABELS = _name(
-    Section.LABELS, LABEL_PREFIX + "labels", "the workload's labels as a JSON object; on pods"
+    Section.LABELS,
+    LABEL_PREFIX + "labels",
+    "the workload's labels as a JSON object; on pods",
 )
 LABEL_ALIASES = _name(
-    Section.LABELS, LABEL_PREFIX + "aliases", "other names that Docker's DNS has for it; on pods"
+    Section.LABELS,
+    LABEL_PREFIX + "aliases",
+    "other names that Docker's DNS has for it; on pods",
 )
 LABEL_CONFIG = _name(
-    Section.LABELS, LABEL_PREFIX + "config", "YAML of Istio resources; on gateways' pods"
+    Section.LABELS,
+    LABEL_PREFIX + "config",
+    "YAML of Istio resources; on gateways' pods",
 )
 LABEL_PROJECT = _name(
     Section.LABELS, LABEL_PREFIX + "project", "the Compose project; on gateways' pods"
@@ -156,14 +189,18 @@ LABEL_GENERATED = _name(
     'on resources: `"true"`, made for a published port; the user\'s own win, host by host',
 )
 LABEL_INJECT = _name(
-    Section.LABELS, LABEL_PREFIX + "inject", 'the user\'s: `"false"` keeps a service out'
+    Section.LABELS,
+    LABEL_PREFIX + "inject",
+    'the user\'s: `"false"` keeps a service out',
 )
 COMPOSE_LABELS = "com.docker."
 COMPOSE_PROJECT = _name(
     Section.LABELS, COMPOSE_LABELS + "compose.project", "Compose's own: the project"
 )
 COMPOSE_ONE_OFF = _name(
-    Section.LABELS, COMPOSE_LABELS + "compose.oneoff", "Compose's own: made by `compose run`"
+    Section.LABELS,
+    COMPOSE_LABELS + "compose.oneoff",
+    "Compose's own: made by `compose run`",
 )
 
 # Environment
@@ -190,7 +227,9 @@ ENV_CONSUL_DOMAIN = _name(
     "DOCKERMESH_CONSUL_DOMAIN",
     "what Consul's host names end with, and so the mesh's: `consul`",
 )
-ENV_API_PORT = _name(Section.SETTINGS, "DOCKERMESH_API_PORT", "the config API's port on the host")
+ENV_API_PORT = _name(
+    Section.SETTINGS, "DOCKERMESH_API_PORT", "the config API's port on the host"
+)
 ENV_DEBUG_PORT = _name(
     Section.SETTINGS, "DOCKERMESH_DEBUG_PORT", "the port of the debug pages on the host"
 )
@@ -201,38 +240,64 @@ ENV_LEAF_LIFETIME = _name(
     Section.SETTINGS, "DOCKERMESH_LEAF_LIFETIME", "how long certificates are good for"
 )
 ENV_RUN_CHECKS = _name(
-    Section.SETTINGS, "DOCKERMESH_RUN_CHECKS", "health checks are asked by the registrar"
+    Section.SETTINGS,
+    "DOCKERMESH_RUN_CHECKS",
+    "health checks are asked by the registrar",
 )
 ENV_CA_DIR = _name(Section.SETTINGS, "DOCKERMESH_CA_DIR", "a CA of the user's")
-ENV_CONFIG_DIR = _name(Section.SETTINGS, "DOCKERMESH_CONFIG_DIR", "Istio resources to take over")
+ENV_CONFIG_DIR = _name(
+    Section.SETTINGS, "DOCKERMESH_CONFIG_DIR", "Istio resources to take over"
+)
 ENV_API_AUTH = _name(Section.SETTINGS, "DOCKERMESH_API_AUTH", "`token` or `none`")
-ENV_API_ADDRESS = _name(Section.SETTINGS, "DOCKERMESH_API_ADDRESS", "where the config API listens")
+ENV_API_ADDRESS = _name(
+    Section.SETTINGS, "DOCKERMESH_API_ADDRESS", "where the config API listens"
+)
 ENV_DEBUG_ADDRESS = _name(
     Section.SETTINGS, "DOCKERMESH_DEBUG_ADDRESS", "where the debug pages listen"
 )
 ENV_REGISTRAR = _name(
-    Section.SETTINGS, "DOCKERMESH_REGISTRAR", "whether the control plane runs the registrar, too"
+    Section.SETTINGS,
+    "DOCKERMESH_REGISTRAR",
+    "whether the control plane runs the registrar, too",
 )
-ENV_STATE_DIR = _name(Section.SETTINGS, "DOCKERMESH_STATE_DIR", "another place of the state")
-ENV_TRUST_DIR = _name(Section.SETTINGS, "DOCKERMESH_TRUST_DIR", "another place of `root.pem`")
+ENV_STATE_DIR = _name(
+    Section.SETTINGS, "DOCKERMESH_STATE_DIR", "another place of the state"
+)
+ENV_TRUST_DIR = _name(
+    Section.SETTINGS, "DOCKERMESH_TRUST_DIR", "another place of `root.pem`"
+)
 ENV_CA_PASSPHRASE_FILE = _name(
-    Section.SETTINGS, "DOCKERMESH_CA_PASSPHRASE_FILE", "seals the CA, for several control planes"
+    Section.SETTINGS,
+    "DOCKERMESH_CA_PASSPHRASE_FILE",
+    "seals the CA, for several control planes",
 )
-ENV_HOST = _name(Section.SETTINGS, "DOCKERMESH_HOST", "this host's name, for its registrar")
-ENV_API = _name(Section.SETTINGS, "DOCKERMESH_API", "the config API's URL, for the command line")
+ENV_HOST = _name(
+    Section.SETTINGS, "DOCKERMESH_HOST", "this host's name, for its registrar"
+)
+ENV_API = _name(
+    Section.SETTINGS, "DOCKERMESH_API", "the config API's URL, for the command line"
+)
 ENV_TOKEN = _name(Section.SETTINGS, "DOCKERMESH_TOKEN", "its token")
-ENV_CA = _name(Section.SETTINGS, "DOCKERMESH_CA", "a file with the roots that it is verified by")
+ENV_CA = _name(
+    Section.SETTINGS, "DOCKERMESH_CA", "a file with the roots that it is verified by"
+)
 ENV_POD_IMAGE = _name(Section.SETTINGS, "DOCKERMESH_POD_IMAGE", "another image of pods")
-ENV_PROXY_IMAGE = _name(Section.SETTINGS, "DOCKERMESH_PROXY_IMAGE", "another image of proxies")
+ENV_PROXY_IMAGE = _name(
+    Section.SETTINGS, "DOCKERMESH_PROXY_IMAGE", "another image of proxies"
+)
 
 # Consul
 # --------------------------------------------------------------------------------------------------
 
 KEY_WORKLOADS = _name(
-    Section.KEYS, "dockermesh/workloads/", "`<host>/<workload>`: JSON of `model.Workload`"
+    Section.KEYS,
+    "dockermesh/workloads/",
+    "`<host>/<workload>`: JSON of `model.Workload`",
 )
 KEY_HOSTS = _name(
-    Section.KEYS, "dockermesh/hosts/", "`<host>`: a registrar's lease, held by a session"
+    Section.KEYS,
+    "dockermesh/hosts/",
+    "`<host>`: a registrar's lease, held by a session",
 )
 KEY_CONFIG = _name(
     Section.KEYS,
@@ -253,13 +318,21 @@ KEY_CA = _name(Section.KEYS, "dockermesh/ca", "the CA, sealed")
 
 META_PREFIX = "dockermesh-"
 META_HOST = _name(Section.META, META_PREFIX + "host", "whose registrar wrote it")
-META_CONTAINER = _name(Section.META, META_PREFIX + "container", "the container's short id")
+META_CONTAINER = _name(
+    Section.META, META_PREFIX + "container", "the container's short id"
+)
 META_WORKLOAD = _name(Section.META, META_PREFIX + "workload", "the workload's name")
 META_SERVICE = _name(Section.META, META_PREFIX + "service", "the Compose service")
-META_NAMESPACE = _name(Section.META, META_PREFIX + "namespace", "the workload's namespace")
-META_ACCOUNT = _name(Section.META, META_PREFIX + "service-account", "the workload's account")
+META_NAMESPACE = _name(
+    Section.META, META_PREFIX + "namespace", "the workload's namespace"
+)
+META_ACCOUNT = _name(
+    Section.META, META_PREFIX + "service-account", "the workload's account"
+)
 META_HASH = _name(
-    Section.META, META_PREFIX + "hash", "of the registration: what is equal is not written again"
+    Section.META,
+    META_PREFIX + "hash",
+    "of the registration: what is equal is not written again",
 )
 
 # Host names
@@ -275,10 +348,14 @@ def service_domain(consul_domain: str) -> str:
 
 
 DEFAULT_SERVICE_DOMAIN = _name(
-    Section.HOSTS, service_domain(CONSUL_DOMAIN), "after a service's name, unless set otherwise"
+    Section.HOSTS,
+    service_domain(CONSUL_DOMAIN),
+    "after a service's name, unless set otherwise",
 )
 CLUSTER_DOMAIN = _name(
-    Section.HOSTS, "svc.cluster.local", "after a service's name and namespace: Kubernetes' form"
+    Section.HOSTS,
+    "svc.cluster.local",
+    "after a service's name and namespace: Kubernetes' form",
 )
 CONTROL_PLANE_HOST = _name(
     Section.HOSTS, "control-plane.dockermesh", "the control plane on the mesh network"
@@ -291,22 +368,32 @@ DEFAULT_TRUST_DOMAIN = _name(
     Section.IDENTITIES, "cluster.local", "the trust domain, unless set otherwise"
 )
 SYSTEM_NAMESPACE = _name(
-    Section.IDENTITIES, "istio-system", "where gateways are, and config that holds everywhere"
+    Section.IDENTITIES,
+    "istio-system",
+    "where gateways are, and config that holds everywhere",
 )
 GATEWAY_ACCOUNT = _name(
-    Section.IDENTITIES, "istio-ingressgateway-service-account", "gateways, as policies name them"
+    Section.IDENTITIES,
+    "istio-ingressgateway-service-account",
+    "gateways, as policies name them",
 )
 EGRESS_GATEWAY_ACCOUNT = _name(
     Section.IDENTITIES, "istio-egressgateway-service-account", "egress gateways"
 )
 INGRESS_GATEWAY = _name(
-    Section.IDENTITIES, "istio-ingressgateway", "gateways' label `app`; `istio` is `ingressgateway`"
+    Section.IDENTITIES,
+    "istio-ingressgateway",
+    "gateways' label `app`; `istio` is `ingressgateway`",
 )
 EGRESS_GATEWAY = _name(
-    Section.IDENTITIES, "istio-egressgateway", "egress gateways' service and their label `app`"
+    Section.IDENTITIES,
+    "istio-egressgateway",
+    "egress gateways' service and their label `app`",
 )
 CONTROL_PLANE_ACCOUNT = "dockermesh-control-plane"
 """Who asks health checks where a proxy takes no plaintext; in the system namespace."""
 ROOTS_SECRET = _name(
-    Section.IDENTITIES, "ROOTCA", "the SDS secret of the roots; `default` is a proxy's own leaf"
+    Section.IDENTITIES,
+    "ROOTCA",
+    "the SDS secret of the roots; `default` is a proxy's own leaf",
 )

@@ -59,4 +59,7 @@ def account_of(declared: str, *services: str) -> str:
     """The account of a workload: the one declared for it, else the first name of its service that
     can be one.
     """
-    return next((text for text in (declared, *services) if is_identity_part(text)), DEFAULT_ACCOUNT)
+    return next(
+        (text for text in (declared, *services) if is_identity_part(text)),
+        DEFAULT_ACCOUNT,
+    )

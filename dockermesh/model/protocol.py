@@ -39,7 +39,10 @@ class Protocol(StrEnum):
 
 _HTTP = frozenset({Protocol.HTTP, Protocol.HTTP2, Protocol.GRPC, Protocol.GRPC_WEB})
 _HTTP2 = frozenset({Protocol.HTTP2, Protocol.GRPC})
-_BY_NAME = {p.value: p for p in Protocol} | {"mongodb": Protocol.MONGO, "postgres": Protocol.TCP}
+_BY_NAME = {p.value: p for p in Protocol} | {
+    "mongodb": Protocol.MONGO,
+    "postgres": Protocol.TCP,
+}
 # Ports where the server speaks first, or that are never HTTP: sniffing would stall them
 # (Istio: "server-first protocols").
 _WELL_KNOWN = {
@@ -60,11 +63,18 @@ def parse_protocol(text: str) -> Protocol | None:
     return _BY_NAME.get(text.strip().lower())
 
 
-def infer_protocol(*, declared: str = "", port_name: str = "", number: int = 0) -> Protocol:
+def infer_protocol(
+    *, declared: str = "", port_name: str = "", number: int = 0
+) -> Protocol:
     """The protocol of a port: declared, else the prefix of its name (`http-web`), else well known,
     else AUTO.
     """
-    for candidate in (declared, port_name, port_name.rsplit("-", 1)[0], port_name.split("-", 1)[0]):
+    for candidate in (
+        declared,
+        port_name,
+        port_name.rsplit("-", 1)[0],
+        port_name.split("-", 1)[0],
+    ):
         found = parse_protocol(candidate) if candidate else None
         if found is not None:
             return found

@@ -95,8 +95,12 @@ class Workload:
         the workload.
         """
         # As Istio reads them: what is excluded stays so, even if it is included, too.
-        excluded = self.labels.get(f"{TRAFFIC_LABELS}excludeInboundPorts", "").split(",")
-        included = self.labels.get(f"{TRAFFIC_LABELS}includeInboundPorts", "*").split(",")
+        excluded = self.labels.get(f"{TRAFFIC_LABELS}excludeInboundPorts", "").split(
+            ","
+        )
+        included = self.labels.get(f"{TRAFFIC_LABELS}includeInboundPorts", "*").split(
+            ","
+        )
         return str(port) not in excluded and ("*" in included or str(port) in included)
 
     def identity(self, trust_domain: str) -> Identity:
@@ -112,7 +116,8 @@ class Workload:
             "labels": dict(self.labels),
             "kind": self.kind.value,
             "ports": [
-                {"service": p.service, "port": p.port, "protocol": p.protocol} for p in self.ports
+                {"service": p.service, "port": p.port, "protocol": p.protocol}
+                for p in self.ports
             ],
             "aliases": list(self.aliases),
             "published": list(self.published),

@@ -86,9 +86,13 @@ class Attestor:
             try:
                 # Since the end of the run before: Docker notes the start only after the process may
                 # have written.
-                token = find_token(await self._read_log(pod.id, pod.state.finished), pod.group)
+                token = find_token(
+                    await self._read_log(pod.id, pod.state.finished), pod.group
+                )
             except EngineError as error:
-                self._notes.say(Skipped(pod.name, f"its log cannot be read: {error.what}"))
+                self._notes.say(
+                    Skipped(pod.name, f"its log cannot be read: {error.what}")
+                )
                 token, wait = "", max(wait, _UNREADABLE_S)
 
             if token:

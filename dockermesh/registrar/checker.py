@@ -60,7 +60,9 @@ class Checker:
     """
 
     def __init__(
-        self, changed: Callable[[str], None], tls: Callable[[], ssl.SSLContext] | None = None
+        self,
+        changed: Callable[[str], None],
+        tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         """`tls` gives what a proxy is asked with that takes no plaintext."""
         self._changed = changed
@@ -80,7 +82,10 @@ class Checker:
         """Ask the checks of these from now on, and no others of the group."""
         wanted = {
             r.id: _Asked(
-                r.own_check, r.socket, r.meta.get(META_CONTAINER, ""), META_WORKLOAD in r.meta
+                r.own_check,
+                r.socket,
+                r.meta.get(META_CONTAINER, ""),
+                META_WORKLOAD in r.meta,
             )
             for r in registrations
             if r.own_check is not None
@@ -122,7 +127,9 @@ class Checker:
             if before is None or before.status != found.status:
                 self._changed(group)
             # Not all at once, however many were started together.
-            await asyncio.sleep(interval * random.uniform(0.9, 1.0) if has_passed else retry.next())
+            await asyncio.sleep(
+                interval * random.uniform(0.9, 1.0) if has_passed else retry.next()
+            )
 
     async def _ask(self, identity: str, asked: _Asked) -> HealthStatus:
         try:
@@ -137,7 +144,9 @@ class Checker:
         except (OSError, aiohttp.ClientError, ValueError, DockermeshError) as error:
             return HealthStatus("critical", _short(str(error) or type(error).__name__))
         except grpc.aio.AioRpcError as error:
-            return HealthStatus("critical", _short(f"gRPC: {error.code().name}: {error.details()}"))
+            return HealthStatus(
+                "critical", _short(f"gRPC: {error.code().name}: {error.details()}")
+            )
 
     async def _ask_http(self, identity: str, asked: _Asked) -> HealthStatus:
         url = URL(str(asked.check["HTTP"]), encoded=True)
@@ -167,23 +176,33 @@ class Checker:
         if self._session is None:
             # A connection of its own for each: an old one says nothing about new ones.
             connector = aiohttp.TCPConnector(force_close=True, limit=100)
-            headers = {"User-Agent": "dockermesh-check", "Accept": "text/plain, text/*, */*"}
+            headers = {
+                "User-Agent": "dockermesh-check",
+                "Accept": "text/plain, text/*, */*",
+            }
             self._session = aiohttp.ClientSession(connector=connector, headers=headers)
 
         method = str(asked.check.get("Method") or "GET").upper()
         # What it redirects to may be anywhere; that it answers so is as good as what it would have
         # answered.
-        async with self._session.request(method, url, allow_redirects=False, ssl=tls) as answer:
+        async with self._session.request(
+            method, url, allow_redirects=False, ssl=tls
+        ) as answer:
             text = (await answer.content.read(_MAX_OUTPUT)).decode("utf-8", "replace")
-            output = _short(f"HTTP {method} {url}: {answer.status} {answer.reason} Output: {text}")
+            output = _short(
+                f"HTTP {method} {url}: {answer.status} {answer.reason} Output: {text}"
+            )
 
         if asked.is_meshed and answer.status == 403 and text == _REFUSED:
             return HealthStatus(
-                "passing", "an AuthorizationPolicy keeps the check from the app; its proxy answers"
+                "passing",
+                "an AuthorizationPolicy keeps the check from the app; its proxy answers",
             )
         if answer.status == 429:
             return HealthStatus("warning", output)
-        return HealthStatus("passing" if 200 <= answer.status < 400 else "critical", output)
+        return HealthStatus(
+            "passing" if 200 <= answer.status < 400 else "critical", output
+        )
 
 
 async def _ask_tcp(address: str) -> HealthStatus:

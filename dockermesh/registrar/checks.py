@@ -78,7 +78,9 @@ def all_of(
     """
     if own is None:
         return docker
-    asked = answer or HealthStatus(str(own.get("Status") or "critical"), "not asked yet")
+    asked = answer or HealthStatus(
+        str(own.get("Status") or "critical"), "not asked yet"
+    )
     return asked if docker is None or docker.status == "passing" else docker
 
 
@@ -86,7 +88,9 @@ def _probe(meta: Metadata, target: Target) -> dict[str, str | bool | list[str]] 
     for scheme in ("http", "https"):
         if path := meta.get(f"check_{scheme}"):
             method = meta.get(f"check_{scheme}_method")
-            url: dict[str, str | bool | list[str]] = {"HTTP": f"{scheme}://{target.socket}{path}"}
+            url: dict[str, str | bool | list[str]] = {
+                "HTTP": f"{scheme}://{target.socket}{path}"
+            }
             return url | ({"Method": method} if method else {}) | _timeout(meta)
 
     if command := meta.get("check_cmd"):
@@ -134,7 +138,9 @@ def docker_health(container: Container, pod: Container | None) -> HealthStatus |
         )
     if not state.health:
         return None
-    return HealthStatus("passing" if state.health == "healthy" else "critical", state.health)
+    return HealthStatus(
+        "passing" if state.health == "healthy" else "critical", state.health
+    )
 
 
 def docker_check(service_id: str, health: HealthStatus) -> Check:

@@ -10,7 +10,14 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Sequence,
+)
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -46,7 +53,9 @@ _BEAT = 3600.0
 class ConsulSink:
     """Writes to the agent that `client` talks to, as `host`."""
 
-    def __init__(self, client: ConsulClient, host: str, *, lease: HostLease | None = None) -> None:
+    def __init__(
+        self, client: ConsulClient, host: str, *, lease: HostLease | None = None
+    ) -> None:
         self._client = client
         self._host = host
         self._lease = lease or HostLease(client, host)
@@ -77,8 +86,13 @@ class ConsulSink:
                 self._client.kv.get(f"{KEY_WORKLOADS}{self._host}/", recurse=True),
             )
 
-        self._entries = self._merge(_entries(services or {}, checks or {}), self._entries, start)
-        found = {p["Key"]: (p["Value"] or b"").decode("utf-8", "replace") for p in pairs or ()}
+        self._entries = self._merge(
+            _entries(services or {}, checks or {}), self._entries, start
+        )
+        found = {
+            p["Key"]: (p["Value"] or b"").decode("utf-8", "replace")
+            for p in pairs or ()
+        }
         self._workloads = self._merge(found, self._workloads, start)
         self._written = {k: n for k, n in self._written.items() if n >= start}
         self._known.set()
@@ -97,8 +111,14 @@ class ConsulSink:
         await _all(
             [
                 *self._workload_steps(group, desired.workloads),
-                *(self._deregister(service_id, group) for service_id in plan.deregister),
-                *(self._register(registration, group) for registration in plan.register),
+                *(
+                    self._deregister(service_id, group)
+                    for service_id in plan.deregister
+                ),
+                *(
+                    self._register(registration, group)
+                    for registration in plan.register
+                ),
                 *(self._update(registration) for registration in updates.values()),
             ]
         )
@@ -107,7 +127,11 @@ class ConsulSink:
         wanted = {r.id for r in desired.registrations}
         have = [e for e in self._entries.values() if e.group == group or e.id in wanted]
         return plan_registrations(
-            have, desired.registrations, host=self._host, group=group, retained=desired.retained
+            have,
+            desired.registrations,
+            host=self._host,
+            group=group,
+            retained=desired.retained,
         )
 
     def _tell_of(self, conflicts: Iterable[Registration]) -> None:
@@ -115,14 +139,23 @@ class ConsulSink:
             if registration.id not in self._conflicts:
                 self._conflicts.add(registration.id)
                 log.warning(
-                    "service id belongs to another host; not registered", id=registration.id
+                    "service id belongs to another host; not registered",
+                    id=registration.id,
                 )
 
-    def _workload_steps(self, group: str, workloads: Iterable[Workload]) -> list[Awaitable[None]]:
+    def _workload_steps(
+        self, group: str, workloads: Iterable[Workload]
+    ) -> list[Awaitable[None]]:
         prefix = f"{KEY_WORKLOADS}{self._host}/"
-        wanted = {prefix + w.name: json.dumps(w.to_dict(), sort_keys=True) for w in workloads}
-        changed = {k: text for k, text in wanted.items() if self._workloads.get(k) != text}
-        steps: list[Awaitable[None]] = [self._put_workload(k, text) for k, text in changed.items()]
+        wanted = {
+            prefix + w.name: json.dumps(w.to_dict(), sort_keys=True) for w in workloads
+        }
+        changed = {
+            k: text for k, text in wanted.items() if self._workloads.get(k) != text
+        }
+        steps: list[Awaitable[None]] = [
+            self._put_workload(k, text) for k, text in changed.items()
+        ]
 
         # A group has one workload at most, and is called as it.
         own = prefix + group
@@ -134,7 +167,9 @@ class ConsulSink:
         """Remove this host's entries of containers that are gone."""
         prefix = f"{KEY_WORKLOADS}{self._host}/"
         stale = [
-            e for e in self._entries.values() if e.host == self._host and e.group not in groups
+            e
+            for e in self._entries.values()
+            if e.host == self._host and e.group not in groups
         ]
         for entry in stale:
             log.info("removing a stale entry", id=entry.id, container=entry.container)
@@ -144,7 +179,9 @@ class ConsulSink:
             + [self._delete_workload(k) for k in keys]
         )
 
-    def _merge(self, found: dict[str, T], known: dict[str, T], start: int) -> dict[str, T]:
+    def _merge(
+        self, found: dict[str, T], known: dict[str, T], start: int
+    ) -> dict[str, T]:
         newer = {k for k, written in self._written.items() if written >= start}
         kept = {k: v for k, v in found.items() if k not in newer}
         return kept | {k: known[k] for k in newer if k in known}
@@ -152,7 +189,9 @@ class ConsulSink:
     def _due(self, registrations: Iterable[Registration]) -> list[Registration]:
         now = time.monotonic()
         return [
-            r for r in registrations if r.health and now - self._beats.get(r.id, -_BEAT) >= _BEAT
+            r
+            for r in registrations
+            if r.health and now - self._beats.get(r.id, -_BEAT) >= _BEAT
         ]
 
     @contextlib.asynccontextmanager
@@ -179,7 +218,9 @@ class ConsulSink:
     ) -> None:
         if not await self._client.put(path, body, params, seconds=_TIMEOUT):
             raise RegistryError(
-                f"Consul does not know {path}", where="agent", fix="none: it is registered again"
+                f"Consul does not know {path}",
+                where="agent",
+                fix="none: it is registered again",
             )
 
     async def _register(self, registration: Registration, group: str) -> None:
@@ -189,7 +230,9 @@ class ConsulSink:
             self._entries.pop(registration.id, None)
             body = registration.body()
             await self._put(
-                "/v1/agent/service/register", body, [("replace-existing-checks", "true")]
+                "/v1/agent/service/register",
+                body,
+                [("replace-existing-checks", "true")],
             )
             self._entries[registration.id] = Entry(
                 id=registration.id,
@@ -235,7 +278,12 @@ class ConsulSink:
             )
             self._beats[registration.id] = time.monotonic()
             if entry.status != health.status:
-                log.info("health changed", id=entry.id, status=health.status, output=health.output)
+                log.info(
+                    "health changed",
+                    id=entry.id,
+                    status=health.status,
+                    output=health.output,
+                )
 
     async def _deregister(self, service_id: str, group: str) -> None:
         async with self._writing(service_id):
@@ -252,7 +300,9 @@ class ConsulSink:
             self._workloads.pop(key, None)
             if not await self._client.kv.put(key, value):
                 raise RegistryError(
-                    "Consul did not store the workload", where=key, fix="see Consul's log"
+                    "Consul did not store the workload",
+                    where=key,
+                    fix="see Consul's log",
                 )
             self._workloads[key] = value
             log.info("workload written", key=key)

@@ -69,7 +69,9 @@ class Container:
     env: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
     exposed: tuple[str, ...] = ()
-    bindings: Mapping[str, Binding | None] = field(default_factory=lambda: MappingProxyType({}))
+    bindings: Mapping[str, Binding | None] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
     ip: str = ""
     networks: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
     network_mode: str = ""
@@ -109,7 +111,9 @@ class Container:
         service's name.
         """
         return account_of(
-            self.labels.get(LABEL_ACCOUNT, ""), self.labels.get(LABEL_SERVICE, ""), service
+            self.labels.get(LABEL_ACCOUNT, ""),
+            self.labels.get(LABEL_SERVICE, ""),
+            service,
         )
 
     def address(self, network: str) -> str:
@@ -117,7 +121,9 @@ class Container:
         network by name.
         """
         preferred = self.networks.get(network) or self.ip
-        return preferred or next((ip for _, ip in sorted(self.networks.items()) if ip), "")
+        return preferred or next(
+            (ip for _, ip in sorted(self.networks.items()) if ip), ""
+        )
 
 
 def group_of(container_id: str, labels: Mapping[str, str]) -> str:
@@ -157,7 +163,9 @@ class _Read:
 
     def text(self, *names: str) -> str:
         """The first of these that says something."""
-        return next((str(found) for name in names if (found := self.data.get(name))), "")
+        return next(
+            (str(found) for name in names if (found := self.data.get(name))), ""
+        )
 
     def number(self, name: str, default: int = 0) -> int:
         return self.data.get(name) or default
@@ -223,7 +231,9 @@ def _believed(labels: Mapping[str, str], host: _Read) -> dict[str, str]:
 
     if not role or is_made_so:
         return dict(labels)
-    return {key: value for key, value in labels.items() if not key.startswith(LABEL_PREFIX)}
+    return {
+        key: value for key, value in labels.items() if not key.startswith(LABEL_PREFIX)
+    }
 
 
 def _mount_targets(host: _Read) -> set[str]:

@@ -86,7 +86,9 @@ class _Scene:
                 health = all_of(made.health, made.own_check, answers.get(made.id))
                 known = replace(made, health=health)
                 if found.setdefault(known.id, known) is not known:
-                    skipped.append(Skipped(container.name, f"service id {known.id} is used twice"))
+                    skipped.append(
+                        Skipped(container.name, f"service id {known.id} is used twice")
+                    )
 
         return tuple(found.values()), tuple(skipped)
 
@@ -96,9 +98,12 @@ class _Scene:
         One that is down, or not attested yet, keeps its record without a token: its services then
         still exist, and requests to them wait for it instead of failing.
         """
-        pods = (c for c in self.containers if c.role == "pod" and group in ("", c.group))
+        pods = (
+            c for c in self.containers if c.role == "pod" and group in ("", c.group)
+        )
         return tuple(
-            _workload(pod, self._of(pod.id), _token(pod, tokens), self._options) for pod in pods
+            _workload(pod, self._of(pod.id), _token(pod, tokens), self._options)
+            for pod in pods
         )
 
     def _of(self, owner: str) -> list[Container]:
@@ -125,7 +130,9 @@ def serves(
 
     # Outside the mesh nobody has one: what joined another container's network serves all the same.
     proxies = [m for m in members if m.role == "proxy"]
-    return not proxies or any(_lets_through(proxy, owner, stopping) for proxy in proxies)
+    return not proxies or any(
+        _lets_through(proxy, owner, stopping) for proxy in proxies
+    )
 
 
 def _lets_through(proxy: Container, pod: Container, stopping: Collection[str]) -> bool:
@@ -135,13 +142,17 @@ def _lets_through(proxy: Container, pod: Container, stopping: Collection[str]) -
 def is_stranded(member: Container, owner: Container) -> bool:
     """Whether it runs in a network that is gone: its owner was started again after it."""
     return (
-        member.state.running and owner.state.running and owner.state.started > member.state.started
+        member.state.running
+        and owner.state.running
+        and owner.state.started > member.state.started
     )
 
 
 def _alive(container: Container, stopping: Collection[str]) -> bool:
     return (
-        container.state.running and not container.state.restarting and container.id not in stopping
+        container.state.running
+        and not container.state.restarting
+        and container.id not in stopping
     )
 
 
@@ -173,7 +184,9 @@ def _workload(
     app, proxy = by_role.get("app"), by_role.get("proxy")
     registrations = map_container(app, pod, options)[0] if app else ()
     said = pod.labels.get
-    service = registrations[0].name if registrations else said(contract.LABEL_SERVICE, "")
+    service = (
+        registrations[0].name if registrations else said(contract.LABEL_SERVICE, "")
+    )
 
     return Workload(
         id=pod.id,
@@ -187,7 +200,9 @@ def _workload(
         labels=MappingProxyType(json_labels(said(contract.LABEL_LABELS, ""))),
         aliases=_listed(said(contract.LABEL_ALIASES, "")),
         # From the app's definition, so that the ports do not change while it is down or comes up.
-        ports=tuple(ServedPort(r.name, r.port, r.protocol.value) for r in registrations),
+        ports=tuple(
+            ServedPort(r.name, r.port, r.protocol.value) for r in registrations
+        ),
         token_sha256=token,
         config=said(contract.LABEL_CONFIG, ""),
         project=said(contract.COMPOSE_PROJECT, ""),
@@ -212,7 +227,9 @@ def _published(pod: Container) -> tuple[int, ...]:
         for key, binding in pod.bindings.items()
         if binding is not None and binding.port
     )
-    return tuple(sorted({int(number) for number, *protocol in keys if protocol != ["udp"]}))
+    return tuple(
+        sorted({int(number) for number, *protocol in keys if protocol != ["udp"]})
+    )
 
 
 def _is_plain(registration: Registration) -> bool:
@@ -225,7 +242,9 @@ def _is_plain(registration: Registration) -> bool:
     if "GRPC" in check:
         return not check.get("GRPCUseTLS")
     # The registrar has a certificate for its own.
-    return registration.own_check is None and str(check.get("HTTP", "")).startswith("http:")
+    return registration.own_check is None and str(check.get("HTTP", "")).startswith(
+        "http:"
+    )
 
 
 def _kind(pod: Container) -> WorkloadKind:

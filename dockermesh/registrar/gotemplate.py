@@ -87,7 +87,9 @@ class _Evaluator:
             return value
 
         if word.startswith('"'):
-            return re.sub(r"\\(.)", lambda m: {"n": "\n", "t": "\t"}.get(m[1], m[1]), word[1:-1])
+            return re.sub(
+                r"\\(.)", lambda m: {"n": "\n", "t": "\t"}.get(m[1], m[1]), word[1:-1]
+            )
         if word.startswith("`"):
             return word[1:-1]
         if word.startswith("."):

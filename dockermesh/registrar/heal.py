@@ -25,7 +25,13 @@ TOGETHER = 20 * 1_000_000_000
 _JOINERS = frozenset({"proxy", "app", "follower"})
 _GRACE = 3
 _DRAIN = 2.0  # for what a proxy has in hand when it leaves its app behind
-_JOIN_FAILED = ("joining network", "join network", "network namespace", "namespace path", "/ns/net")
+_JOIN_FAILED = (
+    "joining network",
+    "join network",
+    "network namespace",
+    "namespace path",
+    "/ns/net",
+)
 
 
 class Verb(StrEnum):
@@ -55,7 +61,9 @@ class Action:
         return 0 if self.container.role == "proxy" else _GRACE
 
 
-def plan_healing(containers: Iterable[Container], stopping: Collection[str] = ()) -> list[Action]:
+def plan_healing(
+    containers: Iterable[Container], stopping: Collection[str] = ()
+) -> list[Action]:
     """The steps that can be taken now, proxies first; apps follow once their pod is healthy.
 
     `stopping` are ids of containers that got their stop signal: an app stops together with its pod,
@@ -105,7 +113,11 @@ class _Group:
         # Apps start only when requests can pass: the order that Compose keeps at `up`.
         if self._proxy_is_in(pod) and pod.state.health in ("", "healthy"):
             return action
-        return Action(Verb.STOP, member, action.reason) if action.verb is Verb.RESTART else None
+        return (
+            Action(Verb.STOP, member, action.reason)
+            if action.verb is Verb.RESTART
+            else None
+        )
 
     def _has_to_stop(self, member: Container, pod: Container) -> bool:
         # A proxy goes on: requests in hand are finished first.
@@ -115,17 +127,23 @@ class _Group:
 
     def _proxy_is_in(self, pod: Container) -> bool:
         proxies = [c for c in self._joined(pod) if c.role == "proxy"]
-        return not proxies or any(_is_up(p) and not is_stranded(p, pod) for p in proxies)
+        return not proxies or any(
+            _is_up(p) and not is_stranded(p, pod) for p in proxies
+        )
 
     def _ending(self, proxy: Container, pod: Container | None) -> Action | None:
         if pod is None or is_stranded(proxy, pod):
-            return Action(Verb.STOP, proxy, "it was told to stop, and its network is gone")
+            return Action(
+                Verb.STOP, proxy, "it was told to stop, and its network is gone"
+            )
         if pod.labels.get(LABEL_KIND) == WorkloadKind.GATEWAY:
             return None  # it ends by itself, since nobody takes its place
 
         served = [c for c in self._joined(pod) if c.role != "proxy" and c.state.running]
         if not served:
-            return Action(Verb.STOP, proxy, "it was told to stop, and its app has ended")
+            return Action(
+                Verb.STOP, proxy, "it was told to stop, and its app has ended"
+            )
         if any(c.id in self.stopping for c in served):
             return None
         # It alone is stopped or restarted: its app's requests go elsewhere by now, or wait for it.
@@ -140,12 +158,16 @@ def _needed(member: Container, pod: Container) -> Action | None:
         return None
     if is_stranded(member, pod):
         return Action(
-            Verb.RESTART, member, "the pod was started after it, so it is in a network that is gone"
+            Verb.RESTART,
+            member,
+            "the pod was started after it, so it is in a network that is gone",
         )
     if member.state.status not in ("exited", "created", "dead"):
         return None
     if _could_not_join(member):
-        return Action(Verb.START, member, f"it could not join the pod: {member.state.error[:120]}")
+        return Action(
+            Verb.START, member, f"it could not join the pod: {member.state.error[:120]}"
+        )
     if member.state.finished and _ended_with(member, pod):
         return Action(Verb.START, member, "it ended with its pod, which runs again")
     return None
@@ -164,4 +186,8 @@ def _ended_with(member: Container, pod: Container) -> bool:
 
 
 def _is_up(container: Container) -> bool:
-    return container.state.running and not container.state.paused and not container.state.restarting
+    return (
+        container.state.running
+        and not container.state.paused
+        and not container.state.restarting
+    )

@@ -55,7 +55,9 @@ class Healer:
                 self._notes.say(Skipped(target.name, action.reason))
             elif target.id not in self._tasks:
                 taking = self._take(action)
-                self._tasks[target.id] = asyncio.create_task(taking, name=f"heal {target.name}")
+                self._tasks[target.id] = asyncio.create_task(
+                    taking, name=f"heal {target.name}"
+                )
 
     def forget(self, container_id: str) -> None:
         """The container is gone."""
@@ -86,7 +88,11 @@ class Healer:
             self._notes.say(Skipped(target.name, f"it cannot be healed: {error.what}"))
             await asyncio.sleep(_REFUSED_S)
         except EngineError as error:
-            log.warning("healing failed, will try again", container=target.name, error=error.what)
+            log.warning(
+                "healing failed, will try again",
+                container=target.name,
+                error=error.what,
+            )
         finally:
             self._tasks.pop(target.id, None)
             self._look_again(target.id)
@@ -101,7 +107,9 @@ class Healer:
 
     def _is_still_due(self, action: Action) -> bool:
         # Another event may have come meanwhile, or the user may have stopped it.
-        fresh = plan_healing(self._seen.members(action.container.group), self._seen.stopping)
+        fresh = plan_healing(
+            self._seen.members(action.container.group), self._seen.stopping
+        )
         wanted = (action.container.id, action.verb)
         return any((a.container.id, a.verb) == wanted for a in fresh)
 

@@ -78,10 +78,13 @@ class HostLease:
             except FAILURES as error:
                 if not self._failing:
                     log.warning(
-                        "Consul does not answer", error=str(error)[:200] or type(error).__name__
+                        "Consul does not answer",
+                        error=str(error)[:200] or type(error).__name__,
                     )
                 self._failing = True
-            await asyncio.sleep(self._renew if not self._failing else min(1.0, self._renew))
+            await asyncio.sleep(
+                self._renew if not self._failing else min(1.0, self._renew)
+            )
 
     async def release(self) -> None:
         """Give the lease up, so that others need not wait for its end."""
@@ -107,7 +110,9 @@ class HostLease:
         if not self._acquired:
             value = json.dumps({"host": self._host})
             self._acquired = bool(
-                await self._client.kv.put(f"{KEY_HOSTS}{self._host}", value, acquire=self._session)
+                await self._client.kv.put(
+                    f"{KEY_HOSTS}{self._host}", value, acquire=self._session
+                )
             )
 
         return renewed
@@ -125,7 +130,9 @@ class HostLease:
         # Our own counts as held even in the moment between two sessions.
         held = {h for h, session in leases.items() if session} | {self._host}
         now = time.monotonic()
-        self._released = released_since(self._released, hosts | leases.keys(), held, now)
+        self._released = released_since(
+            self._released, hosts | leases.keys(), held, now
+        )
         for host, since in list(self._released.items()):
             if now - since >= self._grace and not await self._is_held(host):
                 log.warning("cleaning up after a dead host", host=host)
@@ -139,13 +146,18 @@ class HostLease:
             self._client.kv.get(KEY_WORKLOADS, keys=True),
         )
         services = await self._client.agent.services()
-        sessions = {p["Key"].removeprefix(KEY_HOSTS): p.get("Session") or "" for p in leases or ()}
+        sessions = {
+            p["Key"].removeprefix(KEY_HOSTS): p.get("Session") or ""
+            for p in leases or ()
+        }
         # A host that wrote nothing but records has no service to be found by.
         hosts = {k.split("/")[2] for k in keys or () if k.count("/") >= 3}
         # Outside Docker: no registrar, and so no lease.
         hosts.discard(JOINED)
         hosts |= {
-            m for s in (services or {}).values() if (m := _owner(s.get("Meta"))) not in ("", JOINED)
+            m
+            for s in (services or {}).values()
+            if (m := _owner(s.get("Meta"))) not in ("", JOINED)
         }
 
         return sessions, hosts
@@ -161,7 +173,9 @@ class HostLease:
         await self._client.kv.delete(f"{KEY_HOSTS}{host}")
 
     async def _clean_agent(self, host: str) -> None:
-        for service_id, service in ((await self._client.agent.services()) or {}).items():
+        for service_id, service in (
+            (await self._client.agent.services()) or {}
+        ).items():
             if _owner(service.get("Meta")) == host:
                 await self._client.agent.service.deregister(service_id)
 

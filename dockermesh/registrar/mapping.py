@@ -62,7 +62,14 @@ from dockermesh.registrar.metadata import (
 from dockermesh.registrar.options import Options
 
 # They are the proxy's, whatever an image exposes.
-_PROXY_PORTS = {ADMIN_PORT, OUTBOUND_PORT, INBOUND_PORT, READINESS_PORT, DNS_PORT, PROMETHEUS_PORT}
+_PROXY_PORTS = {
+    ADMIN_PORT,
+    OUTBOUND_PORT,
+    INBOUND_PORT,
+    READINESS_PORT,
+    DNS_PORT,
+    PROMETHEUS_PORT,
+}
 _PROXY_KEYS = frozenset(f"{n}/{p}" for n in _PROXY_PORTS for p in ("tcp", "udp"))
 
 
@@ -104,7 +111,9 @@ class Registration:
         body = self._definition()
         for check in [body.get("Check") or {}, *body.get("Checks", ())]:
             check.pop("Status", None)
-        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[
+            :16
+        ]
 
     def body(self) -> dict[str, Any]:
         """The body for `/v1/agent/service/register`."""
@@ -172,13 +181,18 @@ def map_container(
         if made.registration is None:
             continue
         # The first one keeps the id, as with registrator: to Consul the second would replace it.
-        if found.setdefault(made.registration.id, made.registration) is not made.registration:
+        if (
+            found.setdefault(made.registration.id, made.registration)
+            is not made.registration
+        ):
             skipped.append(f"service id {made.registration.id} is used by two ports")
 
     return tuple(found.values()), tuple(Skipped(container.name, r) for r in skipped)
 
 
-def _served_ports(container: Container, owner: Container | None, options: Options) -> list[_Port]:
+def _served_ports(
+    container: Container, owner: Container | None, options: Options
+) -> list[_Port]:
     """Those that can be reached: within the mesh and at containers' own addresses all, else the
     published ones.
     """
@@ -239,7 +253,9 @@ class _Mapper:
     is_group: bool
 
     def map(self) -> _Mapped:
-        meta = service_metadata(self.container.env, self.container.labels, self.port.exposed)
+        meta = service_metadata(
+            self.container.env, self.container.labels, self.port.exposed
+        )
         if meta.get("ignore"):
             return _Mapped(None, (f"port {self.port.exposed} is ignored",))
         name = self._name(meta)
@@ -252,21 +268,27 @@ class _Mapper:
                 return _Mapped(None, (problem,))
         return self._registration(meta, name, service_id, address)
 
-    def _registration(self, meta: Metadata, name: str, service_id: str, address: str) -> _Mapped:
+    def _registration(
+        self, meta: Metadata, name: str, service_id: str, address: str
+    ) -> _Mapped:
         tags, bad_tags = clean_tags(self._tags(meta))
         own = self._own_meta(name)
         rest = {k: v for k, v in meta.values.items() if k not in ("id", "tags", "name")}
         # Room for our own, and for the hash: Consul refuses the whole with one key too many.
         kept, bad_meta = clean_meta(rest, MAX_META_KEYS - len(own) - 1)
         number = self._number()
-        check = declared_check(meta, Target(address, number, self.port.exposed, self.container.id))
+        check = declared_check(
+            meta, Target(address, number, self.port.exposed, self.container.id)
+        )
         is_ours = self.options.run_checks
         lost: tuple[str, ...] = ()
         if is_ours and check is not None and not can_be_asked(check):
             kind = next((k for k in ("TTL", "Args") if k in check), "check")
             check, lost = (
                 None,
-                (f"its check ({kind}) is for a Consul beside it; only Docker's health counts",),
+                (
+                    f"its check ({kind}) is for a Consul beside it; only Docker's health counts",
+                ),
             )
 
         registration = Registration(
@@ -285,7 +307,9 @@ class _Mapper:
 
     @property
     def _pod(self) -> Container | None:
-        return self.owner if self.owner is not None and self.owner.role == "pod" else None
+        return (
+            self.owner if self.owner is not None and self.owner.role == "pod" else None
+        )
 
     @property
     def _meshed(self) -> bool:
@@ -294,7 +318,11 @@ class _Mapper:
     def _name(self, meta: Metadata) -> str:
         name = meta.get("name")
         if not name:
-            default = self.container.labels.get(contract.LABEL_SERVICE, "") if self._meshed else ""
+            default = (
+                self.container.labels.get(contract.LABEL_SERVICE, "")
+                if self._meshed
+                else ""
+            )
             if self.options.explicit and not default:
                 return ""
             name = default or image_name(self.container.image)
@@ -305,13 +333,17 @@ class _Mapper:
         )
 
     def _default_id(self) -> str:
-        host = self.options.hostname or (self.port.binding.ip if self.port.binding else "")
+        host = self.options.hostname or (
+            self.port.binding.ip if self.port.binding else ""
+        )
         suffix = ":udp" if self.port.protocol == "udp" else ""
         return f"{host}:{self.container.name}:{self.port.exposed}{suffix}"
 
     def _tags(self, meta: Metadata) -> list[str]:
         forced = (
-            gotemplate.render(self.options.tags, self.container.raw) if self.options.tags else ""
+            gotemplate.render(self.options.tags, self.container.raw)
+            if self.options.tags
+            else ""
         )
         return (
             split_tags(meta.get("tags"))
@@ -327,7 +359,9 @@ class _Mapper:
     def _address(self) -> tuple[str, str]:
         """The address, and why there is none that may be used."""
         if self.container.joined and self.owner is not None:
-            network = self.owner.labels.get(contract.LABEL_NETWORK) or self.options.network
+            network = (
+                self.owner.labels.get(contract.LABEL_NETWORK) or self.options.network
+            )
             return self.owner.address(network), ""
 
         label = self.options.use_ip_from_label
@@ -357,7 +391,8 @@ class _Mapper:
             own |= {
                 META_WORKLOAD: self.container.labels.get(contract.LABEL_WORKLOAD, ""),
                 META_SERVICE: service,
-                META_NAMESPACE: source.labels.get(contract.LABEL_NAMESPACE) or "default",
+                META_NAMESPACE: source.labels.get(contract.LABEL_NAMESPACE)
+                or "default",
                 META_ACCOUNT: source.account(name),
             }
         return {k: v for k, v in own.items() if v}

@@ -38,7 +38,9 @@ class Metadata:
         return self.values.get(key) or default
 
 
-def service_metadata(env: Iterable[str], labels: Mapping[str, str], port: str) -> Metadata:
+def service_metadata(
+    env: Iterable[str], labels: Mapping[str, str], port: str
+) -> Metadata:
     """The `SERVICE_*` settings that hold for `port`."""
     values: dict[str, str] = {}
     for_port: dict[str, str] = {}
@@ -79,7 +81,9 @@ def clean_tags(tags: Iterable[str]) -> tuple[list[str], list[str]]:
     return kept, reasons
 
 
-def clean_meta(values: Mapping[str, str], room: int) -> tuple[dict[str, str], list[str]]:
+def clean_meta(
+    values: Mapping[str, str], room: int
+) -> tuple[dict[str, str], list[str]]:
     """At most `room` pairs that Consul accepts, and the reasons why others were dropped."""
     kept: dict[str, str] = {}
     reasons = []
@@ -91,7 +95,9 @@ def clean_meta(values: Mapping[str, str], room: int) -> tuple[dict[str, str], li
         elif key.startswith(("consul-", OWN_PREFIX)):
             reasons.append(f"meta key {printable(key)} is reserved")
         elif len(value.encode()) > _MAX_META_VALUE:
-            reasons.append(f"meta value of {printable(key)} is longer than {_MAX_META_VALUE} bytes")
+            reasons.append(
+                f"meta value of {printable(key)} is longer than {_MAX_META_VALUE} bytes"
+            )
         elif len(kept) >= room:
             reasons.append(f"meta {printable(key)} is one too many for Consul")
         else:

@@ -56,7 +56,9 @@ def plan_registrations(
     known: Mapping[str, Entry] = {e.id: e for e in have}
     steps: dict[_Step, list[Registration]] = {step: [] for step in _Step}
     for registration in want:
-        steps[_step(registration, known.get(registration.id), host)].append(registration)
+        steps[_step(registration, known.get(registration.id), host)].append(
+            registration
+        )
 
     own = [e for e in known.values() if (e.host, e.group) == (host, group)]
     return Plan(
@@ -73,7 +75,9 @@ def _gone(
     wanted = {registration.id for registration in want}
     # Entries know the short ids of their containers.
     stays = {container_id[:12] for container_id in retained}
-    return tuple(sorted(e.id for e in own if e.id not in wanted and e.container not in stays))
+    return tuple(
+        sorted(e.id for e in own if e.id not in wanted and e.container not in stays)
+    )
 
 
 class _Step(Enum):
@@ -103,4 +107,6 @@ def _differs(entry: Entry, registration: Registration) -> bool:
 
 
 def _health_differs(entry: Entry, registration: Registration) -> bool:
-    return registration.health is not None and entry.status != registration.health.status
+    return (
+        registration.health is not None and entry.status != registration.health.status
+    )

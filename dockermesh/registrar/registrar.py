@@ -35,10 +35,11 @@ log = structlog.get_logger(__name__)
 
 # Seconds; events can be lost where the engine is busy, and Docker does not say so.
 RESYNC = 30.0
-_FULL_EVERY = (
-    10  # every so many resyncs all containers are inspected, whatever the listing says of them
+# Every so many resyncs all containers are inspected, whatever the listing says of them.
+_FULL_EVERY = 10
+_STOP_SIGNALS = frozenset(
+    {signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM}
 )
-_STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM})
 # Seconds, beyond Docker's own 10 of grace: what is still up then ignores the signal.
 _MIN_STOP_WAIT = 30.0
 _HEALTH = re.compile(r"\(([A-Za-z: ]+)\)")
@@ -67,7 +68,9 @@ def _signal_number(text: str) -> int:
     if text.isdigit():
         return int(text)
     if match := re.fullmatch(r"(?:SIG)?RTMIN(?:\+(\d+))?", text.upper()):
-        return int(signal.SIGRTMIN) + int(match[1] or 0)  # systemd's containers stop on RTMIN+3
+        return int(signal.SIGRTMIN) + int(
+            match[1] or 0
+        )  # systemd's containers stop on RTMIN+3
     name = text.upper() if text.upper().startswith("SIG") else f"SIG{text.upper()}"
     return int(signal.Signals[name]) if name in signal.Signals.__members__ else 0
 
@@ -102,8 +105,12 @@ class Registrar:
 
         self._workers = KeyedWorkers(self._handle)
         self._checker = Checker(self._workers.mark, tls)
-        self._attestor = Attestor(engine.logs, self._seen, self._notes, self._workers.mark)
-        self._healer = Healer(engine, self._seen, self._notes, self._look_again) if heal else None
+        self._attestor = Attestor(
+            engine.logs, self._seen, self._notes, self._workers.mark
+        )
+        self._healer = (
+            Healer(engine, self._seen, self._notes, self._look_again) if heal else None
+        )
 
     async def run(self) -> NoReturn:
         """Follow the engine for ever; cancel to stop. Entries stay in the sink: the services
@@ -149,7 +156,8 @@ class Registrar:
             except EngineError as error:
                 if connected:
                     log.warning(
-                        "the engine is away; trying again until it is back", error=error.what
+                        "the engine is away; trying again until it is back",
+                        error=error.what,
                     )
                 connected = False
 
@@ -170,7 +178,9 @@ class Registrar:
         self._seen.stopping[container.id] = when
         self._workers.mark(container.group)
         wait = max(_MIN_STOP_WAIT, container.stop_timeout + 5.0)
-        asyncio.get_running_loop().call_later(wait, self._stop_overdue, container.id, when)
+        asyncio.get_running_loop().call_later(
+            wait, self._stop_overdue, container.id, when
+        )
 
     def _stop_overdue(self, container_id: str, when: int) -> None:
         # It got the signal and runs still: it serves, so it is listed again.
@@ -207,7 +217,9 @@ class Registrar:
                 backoff.reset()
             except DockermeshError as error:
                 log.warning(
-                    "cannot compare now, will try again", error=error.what, where=error.where
+                    "cannot compare now, will try again",
+                    error=error.what,
+                    where=error.where,
                 )
                 await asyncio.sleep(backoff.next())
                 self._request_resync()
@@ -234,7 +246,9 @@ class Registrar:
         digest = _digest(summary)
         is_known = container_id in self._seen.containers
         if full or not is_known or self._summaries.get(container_id) != digest:
-            self._look_at(container_id, group_of(container_id, summary.get("Labels") or {}))
+            self._look_at(
+                container_id, group_of(container_id, summary.get("Labels") or {})
+            )
         self._summaries[container_id] = digest
 
     # -- one group
@@ -297,7 +311,9 @@ class Registrar:
 def _is_told_to_stop(container: Container, event: Event) -> bool:
     # Events may come late: one of the run before says nothing of this one.
     is_of_this_run = event.time > container.state.started
-    return is_of_this_run and is_stop_signal(container, event.attributes.get("signal", ""))
+    return is_of_this_run and is_stop_signal(
+        container, event.attributes.get("signal", "")
+    )
 
 
 def _disbelieved(container: Container, data: Mapping[str, Any]) -> tuple[Skipped, ...]:
@@ -313,7 +329,9 @@ def _disbelieved(container: Container, data: Mapping[str, Any]) -> tuple[Skipped
 
 def _digest(summary: Mapping[str, Any]) -> object:
     networks = (summary.get("NetworkSettings") or {}).get("Networks") or {}
-    addresses = sorted((name, (n or {}).get("IPAddress") or "") for name, n in networks.items())
+    addresses = sorted(
+        (name, (n or {}).get("IPAddress") or "") for name, n in networks.items()
+    )
     return (
         summary.get("Names"),
         summary.get("State"),

@@ -43,7 +43,9 @@ def render_registrations(
     notes = [f"flag {name} does not change the mapping" for name in unknown]
 
     for container in containers:
-        registrations, skipped = map_container(container, by_id.get(container.joined), options)
+        registrations, skipped = map_container(
+            container, by_id.get(container.joined), options
+        )
         bodies += [r.body() for r in registrations]
         notes += [f"{s.container}: {s.reason}" for s in skipped]
 
@@ -53,9 +55,13 @@ def render_registrations(
 def _check(objects: list[Any], flags: Any) -> None:
     if not all(isinstance(o, dict) for o in objects):
         raise InputError(
-            "not an object of docker inspect", where="--inspect", fix="give docker inspect's output"
+            "not an object of docker inspect",
+            where="--inspect",
+            fix="give docker inspect's output",
         )
     if not isinstance(flags, dict):
         raise InputError(
-            "not a JSON object", where="--flags", fix='give an object like {"internal": true}'
+            "not a JSON object",
+            where="--flags",
+            fix='give an object like {"internal": true}',
         )

@@ -42,13 +42,22 @@ def run_registrar(flags: Mapping[str, Any]) -> None:
         env["CONSUL_HTTP_ADDR"] = flags["consul"]
     settings = ConsulSettings.from_environment(env)
     asyncio.run(
-        _run(options, settings, heal=not flags.get("no_heal"), resync=flags.get("resync") or 30.0)
+        _run(
+            options,
+            settings,
+            heal=not flags.get("no_heal"),
+            resync=flags.get("resync") or 30.0,
+        )
     )
 
 
-async def _run(options: Options, settings: ConsulSettings, *, heal: bool, resync: float) -> None:
+async def _run(
+    options: Options, settings: ConsulSettings, *, heal: bool, resync: float
+) -> None:
     engine = DockerEngine()
-    work = asyncio.create_task(_register(engine, options, settings, heal=heal, resync=resync))
+    work = asyncio.create_task(
+        _register(engine, options, settings, heal=heal, resync=resync)
+    )
     on_stop(work.cancel)
     try:
         await work
@@ -57,13 +66,21 @@ async def _run(options: Options, settings: ConsulSettings, *, heal: bool, resync
 
 
 async def _register(
-    engine: DockerEngine, options: Options, settings: ConsulSettings, *, heal: bool, resync: float
+    engine: DockerEngine,
+    options: Options,
+    settings: ConsulSettings,
+    *,
+    heal: bool,
+    resync: float,
 ) -> None:
     options = await complete_options(engine, options)
     client = ConsulClient(settings)
     try:
         log.info(
-            "registering", host=options.owner, consul=settings.address, internal=options.internal
+            "registering",
+            host=options.owner,
+            consul=settings.address,
+            internal=options.internal,
         )
         await Registrar(
             engine, ConsulSink(client, options.owner), options, heal=heal, resync=resync
@@ -81,8 +98,12 @@ async def complete_options(engine: DockerEngine, options: Options) -> Options:
     host = re.sub(r"[^A-Za-z0-9_.-]", "-", host).strip(".") or "host"
     hostname = options.hostname or host
     # A name server that is away keeps a lookup for 10 s; nothing else may wait for it.
-    address = await asyncio.to_thread(resolve, hostname) if options.needs_host_address else ""
-    return dataclasses.replace(options, host=host, hostname=hostname, host_address=address)
+    address = (
+        await asyncio.to_thread(resolve, hostname) if options.needs_host_address else ""
+    )
+    return dataclasses.replace(
+        options, host=host, hostname=hostname, host_address=address
+    )
 
 
 async def _engine_name(engine: DockerEngine) -> str:
@@ -91,5 +112,7 @@ async def _engine_name(engine: DockerEngine) -> str:
         try:
             return str((await engine.info()).get("Name") or "")
         except EngineError as error:
-            log.warning("the engine is away; trying again until it is back", error=error.what)
+            log.warning(
+                "the engine is away; trying again until it is back", error=error.what
+            )
             await asyncio.sleep(backoff.next())

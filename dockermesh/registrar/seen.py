@@ -52,7 +52,11 @@ class Seen:
     def is_current(self, container: Container) -> bool:
         """Whether this run of the container is the present one, and goes on."""
         now = self.containers.get(container.id)
-        return now is not None and now.incarnation == container.incarnation and now.state.running
+        return (
+            now is not None
+            and now.incarnation == container.incarnation
+            and now.state.running
+        )
 
 
 class Notes:

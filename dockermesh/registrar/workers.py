@@ -24,7 +24,11 @@ class KeyedWorkers:
     """
 
     def __init__(
-        self, handle: Callable[[str], Awaitable[None]], *, first: float = 0.5, cap: float = 30.0
+        self,
+        handle: Callable[[str], Awaitable[None]],
+        *,
+        first: float = 0.5,
+        cap: float = 30.0,
     ) -> None:
         self._handle = handle
         self._first = first
@@ -40,7 +44,9 @@ class KeyedWorkers:
             return
         self._marks.setdefault(key, asyncio.Event()).set()
         if key not in self._tasks:
-            self._tasks[key] = asyncio.create_task(self._work(key), name=f"registrar {key}")
+            self._tasks[key] = asyncio.create_task(
+                self._work(key), name=f"registrar {key}"
+            )
 
     async def idle(self) -> None:
         """Wait until nothing is left to do."""
@@ -78,7 +84,9 @@ class KeyedWorkers:
         try:
             await self._handle(key)
         except DockermeshError as error:
-            log.warning("failed, will try again", key=key, error=error.what, where=error.where)
+            log.warning(
+                "failed, will try again", key=key, error=error.what, where=error.where
+            )
             return False
         except Exception:
             # A bug that one container triggers must not stop the others' registration.

@@ -20,7 +20,9 @@ OWN_SERVICE = "consul"
 _HOST = re.compile(
     r"(?=.{1,253}\Z)(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 )
-_HOST_FIX = "a host name, not an IP address; a ServiceEntry with `resolution: DNS` can name it"
+_HOST_FIX = (
+    "a host name, not an IP address; a ServiceEntry with `resolution: DNS` can name it"
+)
 _BROADCAST = ipaddress.IPv4Address("255.255.255.255")
 _WORKLOAD = re.compile(r"[A-Za-z0-9._/-]{1,253}")
 
@@ -50,9 +52,8 @@ def accepted_names(names: Iterable[str]) -> tuple[list[str], dict[str, str]]:
             continue
         problem = name_problem(name)
         if not problem and name.lower() in taken:
-            problem = (
-                f"differs from the service {taken[name.lower()]!r} in upper and lower case only"
-            )
+            other = taken[name.lower()]
+            problem = f"differs from the service {other!r} in upper and lower case only"
         if problem:
             skipped[name] = problem
         else:

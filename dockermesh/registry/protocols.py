@@ -58,12 +58,16 @@ class ConfigStore(Protocol):
     def index(self) -> int:
         """The version of the whole; it grows with every change, removals too."""
 
-    async def follow(self, publish: Callable[[Mapping[str, StoredResource]], None]) -> None:
+    async def follow(
+        self, publish: Callable[[Mapping[str, StoredResource]], None]
+    ) -> None:
         """Publish everything at first and after every change, until cancelled. What did not change
         is the same object.
         """
 
-    async def put(self, key: str, resource: Mapping[str, Any], version: int | None = None) -> bool:
+    async def put(
+        self, key: str, resource: Mapping[str, Any], version: int | None = None
+    ) -> bool:
         """Write; False if it is not at `version` any more (0: must not exist, None: whatever is
         there).
         """
@@ -71,7 +75,9 @@ class ConfigStore(Protocol):
     async def delete(self, key: str, version: int | None = None) -> bool:
         """Remove; False if it is not at `version` any more. Removing what is not there succeeds."""
 
-    async def replace(self, changes: Mapping[str, tuple[int, Mapping[str, Any] | None]]) -> bool:
+    async def replace(
+        self, changes: Mapping[str, tuple[int, Mapping[str, Any] | None]]
+    ) -> bool:
         """Write (None: remove) all at once, if each is at its version; False, and nothing done, if
         one is not.
         """

@@ -35,7 +35,9 @@ def _write(draft: Path, content: bytes, mode: int | None, *, is_durable: bool) -
     draft.unlink(missing_ok=True)
     # Private from the first byte on: a mode that is set afterwards comes too late.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    with os.fdopen(os.open(draft, flags, 0o666 if mode is None else mode), "wb") as file:
+    with os.fdopen(
+        os.open(draft, flags, 0o666 if mode is None else mode), "wb"
+    ) as file:
         if mode is not None:
             os.fchmod(file.fileno(), mode)
         file.write(content)

@@ -93,19 +93,25 @@ def mtls_report(mesh: MeshState) -> MtlsReport:
                 for edge in _edges(service, scope, index, mesh):
                     found.setdefault(edge, []).extend(clients)
 
-    edges = [replace(edge, clients=tuple(sorted(clients))) for edge, clients in found.items()]
+    edges = [
+        replace(edge, clients=tuple(sorted(clients))) for edge, clients in found.items()
+    ]
     edges.sort(key=lambda e: (e.service, e.port, e.subset, e.clients))
     return MtlsReport(tuple(edges), tuple(_breaks(edges, mesh)))
 
 
 def _sees(scope: Scope, service: Service, mesh: MeshState) -> bool:
-    listed = service.export_to or (mesh.settings.service_export_to if service.is_declared else ())
+    listed = service.export_to or (
+        mesh.settings.service_export_to if service.is_declared else ()
+    )
     return is_exported(listed, service.namespace, scope.namespace) and scope.imports(
         service.namespace, [service.hostname, *service.aliases]
     )
 
 
-def _edges(service: Service, scope: Scope, index: ConfigIndex, mesh: MeshState) -> Iterator[Edge]:
+def _edges(
+    service: Service, scope: Scope, index: ConfigIndex, mesh: MeshState
+) -> Iterator[Edge]:
     rules = index.rules_of(service.hostname, service.namespace, scope, service.shared)
     merged = index.merged(rules)
 
@@ -113,9 +119,13 @@ def _edges(service: Service, scope: Scope, index: ConfigIndex, mesh: MeshState) 
         for subset in (None, *merged.subsets):
             policy = effective_policy(merged, port.number, subset)
             encrypted, by = _decided(service, port, subset, policy, rules, mesh)
-            listed = serving(service, port, subset.labels if subset is not None else None)
+            listed = serving(
+                service, port, subset.labels if subset is not None else None
+            )
             modes = {
-                mode.value for e in listed if (mode := _mode(e.workload, e.port, mesh)) is not None
+                mode.value
+                for e in listed
+                if (mode := _mode(e.workload, e.port, mesh)) is not None
             }
             name = subset.name if subset is not None else ""
             yield Edge(
@@ -145,7 +155,9 @@ def _decided(
             f"DestinationRule {', '.join(f'{r.namespace}/{r.name}' for r in rules)}:"
             f" {tls.mode.value}"
         )
-        return (Encrypted.NO if tls.mode is ClientTlsMode.DISABLE else Encrypted.YES), by
+        return (
+            Encrypted.NO if tls.mode is ClientTlsMode.DISABLE else Encrypted.YES
+        ), by
 
     if service.is_external:
         return Encrypted.NO, "outside the mesh"
@@ -156,7 +168,11 @@ def _decided(
 
     listed = serving(service, port, subset.labels if subset is not None else None)
     known = mesh.attestation
-    why = [w for e in listed if (w := why_plaintext(e, service, known.workloads, known.policies))]
+    why = [
+        w
+        for e in listed
+        if (w := why_plaintext(e, service, known.workloads, known.policies))
+    ]
 
     if not listed or _is_standing_in(service):
         return (
@@ -229,7 +245,9 @@ def _breaks(edges: Iterable[Edge], mesh: MeshState) -> Iterator[Break]:
         ):
             for port in ports:
                 is_refused = _mode(name, port, mesh) is MutualTlsMode.STRICT
-                yield Break(client, name, port, "it calls the pod in plaintext", fix, is_refused)
+                yield Break(
+                    client, name, port, "it calls the pod in plaintext", fix, is_refused
+                )
 
 
 def _without_proxy(mesh: MeshState) -> Iterator[Break]:
@@ -242,11 +260,16 @@ def _without_proxy(mesh: MeshState) -> Iterator[Break]:
         if service.is_declared or _is_standing_in(service):
             continue
         bare = sorted(
-            {e.address for e in service.endpoints if e.workload not in mesh.workloads} - meshed
+            {e.address for e in service.endpoints if e.workload not in mesh.workloads}
+            - meshed
         )
 
         if bare:
             client = f"{service.name} ({', '.join(bare)})"
             yield Break(
-                client, "every service of the mesh", 0, "it has no proxy", "bring it up in the mesh"
+                client,
+                "every service of the mesh",
+                0,
+                "it has no proxy",
+                "bring it up in the mesh",
             )

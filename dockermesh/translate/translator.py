@@ -47,7 +47,9 @@ class Translator:
     _delegation: Delegation = field(default_factory=Delegation)
     _views: dict[Scope, SidecarView] = field(default_factory=dict)
     _policies: PolicyIndex = field(default_factory=lambda: PolicyIndex(MeshState()))
-    _inbound: dict[Inbound, tuple[tuple[Resource, ...], Resource]] = field(default_factory=dict)
+    _inbound: dict[Inbound, tuple[tuple[Resource, ...], Resource]] = field(
+        default_factory=dict
+    )
     _layers: dict[tuple[Scope, Inbound], tuple[ResourceSet, ResourceSet]] = field(
         default_factory=dict
     )
@@ -85,7 +87,9 @@ class Translator:
             self._policies = PolicyIndex(mesh)
             # Scopes follow from the config: those that no proxy asked for since its last change are
             # gone.
-            self._views = {scope: view for scope, view in self._views.items() if view.is_used}
+            self._views = {
+                scope: view for scope, view in self._views.items() if view.is_used
+            }
             for view in self._views.values():
                 view.is_used = False
             self._view(self._index.scope_of(Proxy(id="")))
@@ -121,7 +125,9 @@ class Translator:
             secrets = [named(SECRET, s) for s in file_secrets(own.secrets)]
             found = replace(shared, clusters=own_clusters, listeners=own_listeners)
             if secrets:
-                found = replace(found, secrets=ResourceSet(secrets, base=shared.secrets))
+                found = replace(
+                    found, secrets=ResourceSet(secrets, base=shared.secrets)
+                )
             self._snapshots[scope, own] = found
 
         return found
@@ -151,9 +157,13 @@ class Translator:
         for view in self._views.values():
             for problem in view.problems.values():
                 if resource in problem.left_out:
-                    found[Fault(resource, Reason.NOT_TRANSLATED, problem.message)] = None
+                    found[Fault(resource, Reason.NOT_TRANSLATED, problem.message)] = (
+                        None
+                    )
 
-        found.update((fault, None) for fault in self._noted() if fault.resource == resource)
+        found.update(
+            (fault, None) for fault in self._noted() if fault.resource == resource
+        )
         return tuple(found)
 
     def _noted(self) -> Iterator[Fault]:
@@ -238,17 +248,23 @@ class Translator:
         policies.
         """
         self._layers = {
-            position: layer for position, layer in self._layers.items() if position in self._asked
+            position: layer
+            for position, layer in self._layers.items()
+            if position in self._asked
         }
         kept = {own for _, own in self._asked}
-        self._inbound = {own: made for own, made in self._inbound.items() if own in kept}
+        self._inbound = {
+            own: made for own, made in self._inbound.items() if own in kept
+        }
         self._asked.clear()
 
     def _inbound_resources(self, own: Inbound) -> tuple[tuple[Resource, ...], Resource]:
         found = self._inbound.get(own)
         if found is None:
             self.counters.inbound += 1
-            clusters = tuple(named(CLUSTER, c) for c in inbound.inbound_clusters(own.served))
+            clusters = tuple(
+                named(CLUSTER, c) for c in inbound.inbound_clusters(own.served)
+            )
             found = self._inbound[own] = (
                 clusters,
                 named(LISTENER, inbound_listener(own, self.mesh.settings)),
@@ -262,7 +278,9 @@ class Translator:
         Returns whether more than endpoints changed.
         """
         changed = [
-            host for host, item in mesh.services.items() if before.services.get(host) is not item
+            host
+            for host, item in mesh.services.items()
+            if before.services.get(host) is not item
         ]
         for host in (*(before.services.keys() - mesh.services.keys()), *changed):
             old = before.services.get(host)
@@ -277,7 +295,9 @@ class Translator:
             protocols = {port.number: port.protocol for port in new.ports}
 
             for endpoint in new.endpoints if not new.project else ():
-                protocol = protocols.get(endpoint.service_port or endpoint.port, Protocol.AUTO)
+                protocol = protocols.get(
+                    endpoint.service_port or endpoint.port, Protocol.AUTO
+                )
                 self._served.setdefault(endpoint.address, {})[endpoint.port] = Port(
                     endpoint.port, protocol
                 )
@@ -320,7 +340,9 @@ class Translator:
             secrets = [named(SECRET, s) for s in file_secrets(made.secrets)]
             found = self._snapshots[key] = Snapshot(
                 clusters=(
-                    ResourceSet((named(CLUSTER, c) for c in made.clusters), base=shared.clusters)
+                    ResourceSet(
+                        (named(CLUSTER, c) for c in made.clusters), base=shared.clusters
+                    )
                     if made.clusters
                     else shared.clusters
                 ),
@@ -343,7 +365,9 @@ def declared_ports(services: Iterable[Service]) -> dict[str, dict[int, Port]]:
     for service in services:
         protocols = {port.number: port.protocol for port in service.ports}
         for endpoint in service.endpoints:
-            protocol = protocols.get(endpoint.service_port or endpoint.port, Protocol.AUTO)
+            protocol = protocols.get(
+                endpoint.service_port or endpoint.port, Protocol.AUTO
+            )
             if protocol is not Protocol.UDP:
                 found.setdefault(endpoint.address, {}).setdefault(
                     endpoint.port, Port(endpoint.port, protocol)
@@ -352,7 +376,9 @@ def declared_ports(services: Iterable[Service]) -> dict[str, dict[int, Port]]:
     return found
 
 
-def forwarded_ports(services: Iterable[Service]) -> dict[tuple[str, str], dict[int, int]]:
+def forwarded_ports(
+    services: Iterable[Service],
+) -> dict[tuple[str, str], dict[int, int]]:
     """Where ServiceEntries forward their ports to, by namespace and address; of several the first
     by name counts.
 
@@ -371,8 +397,11 @@ def forwarded_ports(services: Iterable[Service]) -> dict[tuple[str, str], dict[i
 def workload_ports(workload: Workload) -> tuple[Port, ...]:
     """The ports of a workload, each once, by number."""
     ports = {
-        p.port: Port(p.port, parse_protocol(p.protocol) or Protocol.AUTO) for p in workload.ports
+        p.port: Port(p.port, parse_protocol(p.protocol) or Protocol.AUTO)
+        for p in workload.ports
     }
     return tuple(
-        ports[number] for number in sorted(ports) if ports[number].protocol is not Protocol.UDP
+        ports[number]
+        for number in sorted(ports)
+        if ports[number].protocol is not Protocol.UDP
     )

@@ -18,7 +18,8 @@ _ADMIN = "type.googleapis.com/envoy.admin.v3."
 def config_dump(snapshot: Snapshot) -> dict[str, Any]:
     """The snapshot as JSON of `envoy.admin.v3.ConfigDump`, each type by name."""
     listeners = [
-        {"name": m["name"], "active_state": {"listener": m}} for m in messages(snapshot.listeners)
+        {"name": m["name"], "active_state": {"listener": m}}
+        for m in messages(snapshot.listeners)
     ]
 
     return {
@@ -34,7 +35,11 @@ def config_dump(snapshot: Snapshot) -> dict[str, Any]:
                 _wrapped("endpoint_config", snapshot.endpoints),
             ),
             _section("Listeners", "dynamic_listeners", listeners),
-            _section("Routes", "dynamic_route_configs", _wrapped("route_config", snapshot.routes)),
+            _section(
+                "Routes",
+                "dynamic_route_configs",
+                _wrapped("route_config", snapshot.routes),
+            ),
         ]
     }
 
@@ -51,7 +56,11 @@ def messages(resources: ResourceSet) -> list[dict[str, Any]]:
     """The resources in proto JSON with the field names of the protos, by name."""
     listed = sorted(resources.values(), key=lambda r: r.name)
     return [
-        _plain(json_format.MessageToDict(_any(r.any_bytes), preserving_proto_field_name=True))
+        _plain(
+            json_format.MessageToDict(
+                _any(r.any_bytes), preserving_proto_field_name=True
+            )
+        )
         for r in listed
     ]
 

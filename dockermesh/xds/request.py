@@ -64,7 +64,9 @@ def decode_sotw(raw: bytes) -> Request:
             error = _status(submessage(value))
 
     body = b"" if holes or start < 0 else raw[start:end]
-    return Request(type_url, nonce, version, frozenset(names), error=error, node=node, body=body)
+    return Request(
+        type_url, nonce, version, frozenset(names), error=error, node=node, body=body
+    )
 
 
 def decode_delta(raw: bytes) -> Request:
@@ -130,7 +132,12 @@ class Decoder:
             return found
 
         request = (decode_delta if delta else decode_sotw)(raw)
-        if request.node is None and request.error is None and not request.nonce and request.names:
+        if (
+            request.node is None
+            and request.error is None
+            and not request.nonce
+            and request.names
+        ):
             if self._bytes > _CACHE_BYTES:
                 self._known.clear()
                 self._bytes = 0

@@ -44,9 +44,14 @@ class Resource:
 
 def make_resource(type_url: str, name: str, message_bytes: bytes) -> Resource:
     """The resource `name`, whose message of type `type_url` is already serialised."""
-    any_bytes = frame(1, type_url.encode()) + (frame(2, message_bytes) if message_bytes else b"")
+    any_bytes = frame(1, type_url.encode()) + (
+        frame(2, message_bytes) if message_bytes else b""
+    )
     version = blake2b(message_bytes, digest_size=8).hexdigest()
-    head, tail = frame(1, version.encode()) + header(2, len(any_bytes)), frame(3, name.encode())
+    head, tail = (
+        frame(1, version.encode()) + header(2, len(any_bytes)),
+        frame(3, name.encode()),
+    )
     size = len(head) + len(any_bytes) + len(tail)
 
     return Resource(
@@ -71,7 +76,8 @@ def _eds_name(cluster: bytes, name: str) -> str:
                 is_eds = value == _EDS_DISCOVERY
             elif number == 3 and isinstance(value, bytes):
                 service = next(
-                    (v for n, v in fields(value) if n == 2 and isinstance(v, bytes)), b""
+                    (v for n, v in fields(value) if n == 2 and isinstance(v, bytes)),
+                    b"",
                 )
 
         return (service.decode() or name) if is_eds else ""

@@ -78,7 +78,9 @@ class ResponseCache:
         try:
             return self._plans[key]
         except KeyError:
-            plan = self._plans[key] = self._plan_delta(type_url, sent, target, names, force)
+            plan = self._plans[key] = self._plan_delta(
+                type_url, sent, target, names, force
+            )
             return plan
 
     def _plan_delta(
@@ -114,7 +116,11 @@ class ResponseCache:
             pieces: list[bytes] = []
             for r in resources:
                 pieces += (r.delta_head, r.any_bytes, r.delta_tail)
-            pieces += (frame(4, url), frame(5, nonce), *(frame(6, n.encode()) for n in removed))
+            pieces += (
+                frame(4, url),
+                frame(5, nonce),
+                *(frame(6, n.encode()) for n in removed),
+            )
             names = tuple(r.name for r in resources)
 
             return Response(
@@ -142,7 +148,9 @@ class ResponseCache:
         try:
             return self._plans[key]
         except KeyError:
-            plan = self._plans[key] = self._plan_sotw(type_url, sent, target, names, force)
+            plan = self._plans[key] = self._plan_sotw(
+                type_url, sent, target, names, force
+            )
             return plan
 
     def _plan_sotw(
@@ -155,7 +163,9 @@ class ResponseCache:
     ) -> Response | None:
         diff = self.diff(sent, target)
         seen = [
-            n for n in dict.fromkeys((*diff.changed, *sorted(force))) if names is None or n in names
+            n
+            for n in dict.fromkeys((*diff.changed, *sorted(force)))
+            if names is None or n in names
         ]
 
         if type_url in FULL_TYPES:
@@ -165,10 +175,14 @@ class ResponseCache:
 
         resources = tuple(r for n in seen if (r := target.get(n)) is not None)
         return (
-            self.make_sotw(type_url, resources, self.version(target, names)) if resources else None
+            self.make_sotw(type_url, resources, self.version(target, names))
+            if resources
+            else None
         )
 
-    def full_sotw(self, type_url: str, target: ResourceSet, names: Names | None) -> Response:
+    def full_sotw(
+        self, type_url: str, target: ResourceSet, names: Names | None
+    ) -> Response:
         """The whole set, as far as it is subscribed."""
         chosen = (
             target.values()
@@ -177,7 +191,9 @@ class ResponseCache:
         )
         return self.make_sotw(type_url, tuple(chosen), self.version(target, names))
 
-    def make_sotw(self, type_url: str, resources: tuple[Resource, ...], version: str) -> Response:
+    def make_sotw(
+        self, type_url: str, resources: tuple[Resource, ...], version: str
+    ) -> Response:
         """The state-of-the-world response with exactly this content."""
 
         def build(nonce: bytes) -> Response:

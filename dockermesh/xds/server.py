@@ -83,7 +83,11 @@ class _Stream:
     __slots__ = ("_context", "_gate", "_server", "_task", "closed", "proxy", "state")
 
     def __init__(
-        self, server: AdsServer, context: grpc.aio.ServicerContext, proxy: Proxy, state: StreamState
+        self,
+        server: AdsServer,
+        context: grpc.aio.ServicerContext,
+        proxy: Proxy,
+        state: StreamState,
     ) -> None:
         self._server = server
         self._context = context
@@ -124,7 +128,12 @@ class _Stream:
             while response is not None:
                 await self._context.write(response.data)
                 response = self.state.next(time.monotonic())
-        except (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError, RuntimeError) as e:
+        except (
+            grpc.RpcError,
+            grpc.aio.BaseError,
+            asyncio.InvalidStateError,
+            RuntimeError,
+        ) as e:
             self.close(grpc.StatusCode.UNAVAILABLE, f"cannot write: {e}")
         finally:
             self._task = None
@@ -167,7 +176,9 @@ class AdsServer:
         self._server = grpc.aio.server(options=_OPTIONS)
         self._server.add_generic_rpc_handlers((_Handlers(self),))
 
-    def add_port(self, address: str, credentials: grpc.ServerCredentials | None = None) -> int:
+    def add_port(
+        self, address: str, credentials: grpc.ServerCredentials | None = None
+    ) -> int:
         """Listen on `host:port`, with TLS if there are credentials; the port that was bound."""
         if credentials is None:
             return int(self._server.add_insecure_port(address))
@@ -283,7 +294,9 @@ class AdsServer:
             stream = await self._open(context, delta=delta)
         except Refused as e:
             self.metrics.streams_refused += 1
-            log.warning("proxy refused", peer=context.peer(), code=e.code.name, reason=e.message)
+            log.warning(
+                "proxy refused", peer=context.peer(), code=e.code.name, reason=e.message
+            )
             await context.abort(e.code, e.message)
             return
 
@@ -292,7 +305,9 @@ class AdsServer:
             if code is not grpc.StatusCode.OK:
                 await context.abort(code, message)
 
-    async def _open(self, context: grpc.aio.ServicerContext, *, delta: bool) -> _Stream | None:
+    async def _open(
+        self, context: grpc.aio.ServicerContext, *, delta: bool
+    ) -> _Stream | None:
         try:
             raw = await asyncio.wait_for(context.read(), _FIRST_REQUEST_SECONDS)
             if raw is grpc.aio.EOF:
@@ -300,11 +315,15 @@ class AdsServer:
             request = self._decode(raw, delta=delta)
             node = NodeInfo.parse(request.node or b"")
         except TimeoutError:
-            raise Refused(grpc.StatusCode.DEADLINE_EXCEEDED, "no request came") from None
+            raise Refused(
+                grpc.StatusCode.DEADLINE_EXCEEDED, "no request came"
+            ) from None
         except Malformed as e:
             raise Refused(grpc.StatusCode.INVALID_ARGUMENT, str(e)) from e
 
-        metadata = {k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
+        metadata = {
+            k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)
+        }
         key = await self._authorize(metadata, node, context.peer())
         proxy = Proxy(key, node, context.peer(), delta, time.time())
         state = StreamState(
@@ -313,7 +332,9 @@ class AdsServer:
         stream = _Stream(self, context, proxy, state)
         before = self._streams.get(key)
         if before is not None:
-            before.close(grpc.StatusCode.ABORTED, "replaced by a newer stream of the same proxy")
+            before.close(
+                grpc.StatusCode.ABORTED, "replaced by a newer stream of the same proxy"
+            )
         self._streams[key] = stream
         self._pending.add(stream)
         self.metrics.streams_opened += 1
@@ -330,7 +351,9 @@ class AdsServer:
         self._refresh(stream)
         reader = asyncio.ensure_future(stream.read())
         try:
-            await asyncio.wait((reader, stream.closed), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                (reader, stream.closed), return_when=asyncio.FIRST_COMPLETED
+            )
             if stream.closed.done():
                 return stream.closed.result()
             return _outcome(reader)
@@ -345,7 +368,9 @@ class AdsServer:
         self._nacked.discard(stream)
         if self._streams.get(stream.proxy.key) is stream:
             del self._streams[stream.proxy.key]
-        resumed = [_short(t) for t, s in stream.state.subscriptions.items() if s.resumed]
+        resumed = [
+            _short(t) for t, s in stream.state.subscriptions.items() if s.resumed
+        ]
         log.info("proxy disconnected", proxy=stream.proxy.key, resumed=resumed)
 
 
@@ -383,7 +408,9 @@ def _status(stream: _Stream) -> ProxyStatus:
         elif not sub.sent_version:
             state = SyncState.NOT_SENT
         elif (
-            sub.outstanding is None and snapshot is not None and sub.is_clean(snapshot.of(type_url))
+            sub.outstanding is None
+            and snapshot is not None
+            and sub.is_clean(snapshot.of(type_url))
         ):
             state = SyncState.SYNCED
         else:
@@ -391,7 +418,15 @@ def _status(stream: _Stream) -> ProxyStatus:
 
         error, at = (sub.nack.detail, sub.nack.at) if sub.nack else ("", 0.0)
         types.append(
-            TypeStatus(type_url, state, sub.sent_version, sub.nonce, sub.acked_version, error, at)
+            TypeStatus(
+                type_url,
+                state,
+                sub.sent_version,
+                sub.nonce,
+                sub.acked_version,
+                error,
+                at,
+            )
         )
 
     return ProxyStatus(stream.proxy, tuple(types))
@@ -408,8 +443,12 @@ class _Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpcio ships n
             await server.serve(context, delta=False)
 
         self._methods = {
-            f"/{SERVICE}/DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(delta),
-            f"/{SERVICE}/StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(sotw),
+            f"/{SERVICE}/DeltaAggregatedResources": grpc.stream_stream_rpc_method_handler(
+                delta
+            ),
+            f"/{SERVICE}/StreamAggregatedResources": grpc.stream_stream_rpc_method_handler(
+                sotw
+            ),
         }
 
     def service(

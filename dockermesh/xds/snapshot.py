@@ -31,7 +31,9 @@ class ResourceSet:
 
     __slots__ = ("_own", "base", "digest", "version")
 
-    def __init__(self, resources: Iterable[Resource] = (), base: ResourceSet | None = None) -> None:
+    def __init__(
+        self, resources: Iterable[Resource] = (), base: ResourceSet | None = None
+    ) -> None:
         self._own: Mapping[str, Resource] = {r.name: r for r in resources}
         self.base: ResourceSet | None = base
         # One level only, so that a lookup never costs more than two dictionaries.
@@ -47,7 +49,9 @@ class ResourceSet:
         if self.base is not None:
             total += self.base.digest
             total -= sum(
-                hidden.digest for name in self._own if (hidden := self.base.get(name)) is not None
+                hidden.digest
+                for name in self._own
+                if (hidden := self.base.get(name)) is not None
             )
         return total & DIGEST_MASK
 
@@ -59,7 +63,11 @@ class ResourceSet:
     def get(self, name: str) -> Resource | None:
         """The resource of this name."""
         found = self._own.get(name)
-        return found if found is not None or self.base is None else self.base._own.get(name)
+        return (
+            found
+            if found is not None or self.base is None
+            else self.base._own.get(name)
+        )
 
     def __contains__(self, name: object) -> bool:
         return name in self._own or (self.base is not None and name in self.base._own)
@@ -78,7 +86,9 @@ class ResourceSet:
         """All resources, own layer first."""
         yield from self._own.values()
         if self.base is not None:
-            yield from (r for name, r in self.base._own.items() if name not in self._own)
+            yield from (
+                r for name, r in self.base._own.items() if name not in self._own
+            )
 
     def __repr__(self) -> str:
         return f"<ResourceSet {len(self)} {self.version}>"
@@ -103,7 +113,12 @@ class Snapshot:
         `replace`, which is slow.
         """
         return Snapshot(
-            self.clusters, self.endpoints, self.listeners, self.routes, secrets, self.extensions
+            self.clusters,
+            self.endpoints,
+            self.listeners,
+            self.routes,
+            secrets,
+            self.extensions,
         )
 
     def of(self, type_url: str) -> ResourceSet:
@@ -166,14 +181,20 @@ class Differ:
 
     def _compute(self, old: ResourceSet, new: ResourceSet) -> Diff:
         if old.base is None or new.base is None:
-            return _plain_diff({r.name: r for r in old.values()}, {r.name: r for r in new.values()})
+            return _plain_diff(
+                {r.name: r for r in old.values()}, {r.name: r for r in new.values()}
+            )
         shared = self(old.base, new.base)
         own = _plain_diff(old.own, new.own)
-        hidden = bool(new.own) and any(n in new.own for n in (*shared.changed, *shared.removed))
+        hidden = bool(new.own) and any(
+            n in new.own for n in (*shared.changed, *shared.removed)
+        )
         if own == NO_DIFF and not hidden:
             return shared
 
-        names = dict.fromkeys((*own.changed, *own.removed, *shared.changed, *shared.removed))
+        names = dict.fromkeys(
+            (*own.changed, *own.removed, *shared.changed, *shared.removed)
+        )
         changed, removed = [], []
 
         for name in names:

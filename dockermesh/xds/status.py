@@ -36,9 +36,12 @@ class NodeInfo:
         place = (node.locality.region, node.locality.zone, node.locality.sub_zone)
         build = node.user_agent_build_version.version
         version = (
-            node.user_agent_version or f"{build.major_number}.{build.minor_number}.{build.patch}"
+            node.user_agent_version
+            or f"{build.major_number}.{build.minor_number}.{build.patch}"
         )
-        return cls(node.id, node.cluster, metadata, "/".join(place).rstrip("/"), version)
+        return cls(
+            node.id, node.cluster, metadata, "/".join(place).rstrip("/"), version
+        )
 
 
 class SyncState(StrEnum):

@@ -235,7 +235,9 @@ class StreamState:
             return False
         waited = (self.subscriptions.get(t) for t in (CLUSTER, ENDPOINTS))
         return any(
-            s is not None and s.outstanding is not None and now - s.sent_at < GATE_SECONDS
+            s is not None
+            and s.outstanding is not None
+            and now - s.sent_at < GATE_SECONDS
             for s in waited
         )
 

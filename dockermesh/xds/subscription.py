@@ -112,7 +112,8 @@ class Subscription:
         self._rejected = frozenset(
             n
             for n in self._rejected
-            if (n in target or n in self._still_held) and (self.wildcard or n in self.names)
+            if (n in target or n in self._still_held)
+            and (self.wildcard or n in self.names)
         )
         if not self._rejected:
             self.nack = None
@@ -127,8 +128,12 @@ class Subscription:
         if error is None:
             self.acked_version = self.sent_version
             if self.nack is not None:
-                self._still_held = self._still_held.difference(response.names, response.removed)
-                self._rejected = self._rejected.difference(response.names, response.removed)
+                self._still_held = self._still_held.difference(
+                    response.names, response.removed
+                )
+                self._rejected = self._rejected.difference(
+                    response.names, response.removed
+                )
                 self._forget_rejected(self.sent)
 
             return None
@@ -155,7 +160,9 @@ class DeltaSubscription(Subscription):
     __slots__ = ()
 
     def _plan(self, target: ResourceSet) -> Response | None:
-        planned = self._cache.delta(self.type_url, self.sent, target, self._scope(), self.force)
+        planned = self._cache.delta(
+            self.type_url, self.sent, target, self._scope(), self.force
+        )
         if planned is None and self.answer:
             return self._cache.make_delta(self.type_url, (), ())
         return planned
@@ -200,7 +207,11 @@ class DeltaSubscription(Subscription):
         if request.names:
             if WILDCARD in request.names and not self.wildcard:
                 self.wildcard, self.sent = True, EMPTY
-            added = request.names - {WILDCARD} if WILDCARD in request.names else request.names
+            added = (
+                request.names - {WILDCARD}
+                if WILDCARD in request.names
+                else request.names
+            )
             if added:
                 self.names = union(self.names, added) if self.names else added
                 self.push_again(added)
@@ -222,7 +233,9 @@ class SotwSubscription(Subscription):
     def _plan(self, target: ResourceSet) -> Response | None:
         if self.answer:
             return self._cache.full_sotw(self.type_url, target, self._scope())
-        return self._cache.sotw(self.type_url, self.sent, target, self._scope(), self.force)
+        return self._cache.sotw(
+            self.type_url, self.sent, target, self._scope(), self.force
+        )
 
     def begin(self, request: Request, target: ResourceSet) -> None:
         """The first request for this type on this stream."""

@@ -25,13 +25,16 @@ def fetch(url: str) -> tuple[int, str, str]:
     """Status, who answered, and what the page says it could not get."""
     parts = urlsplit(url)
     # A connection for every request: each is the mesh's to place.
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=PATIENCE)
+    connection = http.client.HTTPConnection(
+        parts.hostname or "", parts.port, timeout=PATIENCE
+    )
     try:
         connection.request("GET", parts.path)
         answer = connection.getresponse()
         text = answer.read().decode("utf-8", "replace")
         sorry = "; ".join(
-            found.strip() for found in re.findall("[^<>]*currently unavailable[^<>]*", text)
+            found.strip()
+            for found in re.findall("[^<>]*currently unavailable[^<>]*", text)
         )
         return (
             answer.status,
@@ -60,7 +63,8 @@ def call(url: str, pace: float) -> None:
 def main() -> None:
     """Call until the standard input ends."""
     threads = [
-        threading.Thread(target=call, args=(url, float(sys.argv[1]))) for url in sys.argv[2:]
+        threading.Thread(target=call, args=(url, float(sys.argv[1])))
+        for url in sys.argv[2:]
     ]
     for thread in threads:
         thread.start()

@@ -35,7 +35,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     # The rest of the suite may skip without an engine; these are the proof that the mesh works, and
     # may not.
     if not shutil.which("docker") or run("docker", "version", check=False).returncode:
-        pytest.fail("no Docker engine answers -> run: scripts/setup engine", pytrace=False)
+        pytest.fail(
+            "no Docker engine answers -> run: scripts/setup engine", pytrace=False
+        )
 
 
 @pytest.hookimpl(wrapper=True)
@@ -54,7 +56,9 @@ def bookinfo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     """Bookinfo in a mesh of the working tree; removed at the end unless somebody had it running
     before.
     """
-    was_up = bool(docker("ps", "-q", "--filter", "label=com.docker.compose.project=bookinfo"))
+    was_up = bool(
+        docker("ps", "-q", "--filter", "label=com.docker.compose.project=bookinfo")
+    )
     mesh = Mesh(tmp_path_factory.mktemp("state"))
     # Images of yesterday's sources would test yesterday's mesh.
     run(str(ROOT / "scripts/setup"), "images", cwd=ROOT)
@@ -116,7 +120,12 @@ def small(tmp_path: Path) -> Callable[..., str]:
     """Writes a small Compose project around bookinfo's `details`, and returns its file's path."""
 
     def write(
-        project: str, *, replicas: int = 1, published: int = 0, head: str = "", body: str = ""
+        project: str,
+        *,
+        replicas: int = 1,
+        published: int = 0,
+        head: str = "",
+        body: str = "",
     ) -> str:
         lines = [
             *([head] if head else []),

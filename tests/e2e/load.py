@@ -55,7 +55,9 @@ class Sample:
         return f"{self.url}: {self.error} after {self.ended - self.began:.2f} s"
 
 
-def sample(url: str, began: float, ended: float, status: int, by: str, text: str) -> Sample:
+def sample(
+    url: str, began: float, ended: float, status: int, by: str, text: str
+) -> Sample:
     """What a caller says, judged."""
     if status == 503 and ended - began >= HELD_S:
         return Sample(url, began, ended, by, impatient=True)
@@ -76,7 +78,9 @@ class Load:
     inside: str = INSIDE
     urls: Sequence[str] = SERVICES
     samples: list[Sample] = field(default_factory=list)
-    _callers: list[tuple[subprocess.Popen[str], threading.Thread]] = field(default_factory=list)
+    _callers: list[tuple[subprocess.Popen[str], threading.Thread]] = field(
+        default_factory=list
+    )
 
     def __enter__(self) -> Self:
         self._start(sys.executable, urls=(PAGE, PAGE))
@@ -89,7 +93,9 @@ class Load:
             assert process.stdin
             process.stdin.close()
             try:
-                assert process.wait(60 * SLACK) == 0, "a caller did not end as it should"
+                assert process.wait(60 * SLACK) == 0, (
+                    "a caller did not end as it should"
+                )
             finally:
                 process.kill()
                 reader.join()
@@ -116,9 +122,14 @@ class Load:
     def warmed(self) -> None:
         """Wait until the load flows: every version of reviews, if it is called, and the page."""
         wanted = {"productpage-v1"} | (
-            {"reviews-v1", "reviews-v2", "reviews-v3"} if self.urls is SERVICES else set()
+            {"reviews-v1", "reviews-v2", "reviews-v3"}
+            if self.urls is SERVICES
+            else set()
         )
-        until(lambda: wanted <= {s.by for s in list(self.samples)}, f"answers of {sorted(wanted)}")
+        until(
+            lambda: wanted <= {s.by for s in list(self.samples)},
+            f"answers of {sorted(wanted)}",
+        )
 
     def settle(self, requests: int = 40) -> None:
         """Wait for so many answers to requests that begin from now on, so that a fault that shows

@@ -32,18 +32,29 @@ CONTROL_PLANE = "dockermesh-control-plane"
 CONSUL = "dockermesh-consul"
 CONSUL_URL = "http://127.0.0.1:8500"
 TOKEN_FILE = "/var/lib/dockermesh/api.token"
-APPS = ("details-v1", "productpage-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3")
+APPS = (
+    "details-v1",
+    "productpage-v1",
+    "ratings-v1",
+    "reviews-v1",
+    "reviews-v2",
+    "reviews-v3",
+)
 EVERYBODY = frozenset({f"bookinfo/{app}-1" for app in APPS} | {"bookinfo/gateway-1"})
 HEALS_S = 10.0
 LEARNS_S = 0.1 * SLACK
 """Until the peers of a process that was killed have noticed, on a busy machine."""
 
 
-def run(*command: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str, check: bool = True, **options: Any
+) -> subprocess.CompletedProcess[str]:
     """A command with its output as text."""
     if "input" not in options:
         options.setdefault("stdin", subprocess.DEVNULL)
-    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, **options
+    )
     if check:
         assert done.returncode == 0, (
             f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}{done.stderr}"
@@ -58,15 +69,21 @@ def docker(*arguments: str, check: bool = True) -> str:
 
 def inspect(container: str) -> dict[str, Any]:
     """`docker inspect` of one container; empty if there is none."""
-    found = json.loads(docker("inspect", "--type=container", container, check=False) or "[]")
+    found = json.loads(
+        docker("inspect", "--type=container", container, check=False) or "[]"
+    )
     return dict(found[0]) if found else {}
 
 
 def taken_in(pod: str) -> int:
     """How many HTTP requests the proxy of the pod was sent for its app."""
-    address = next(iter(inspect(pod)["NetworkSettings"]["Networks"].values()))["IPAddress"]
+    address = next(iter(inspect(pod)["NetworkSettings"]["Networks"].values()))[
+        "IPAddress"
+    ]
     lines = get(f"http://{address}:15090/stats/prometheus", timeout=60)[1].splitlines()
-    counted = [line for line in lines if "downstream_rq_total" in line and "inbound" in line]
+    counted = [
+        line for line in lines if "downstream_rq_total" in line and "inbound" in line
+    ]
     assert counted, f"{pod} counts no inbound requests"
     return int(sum(float(line.rpartition(" ")[2]) for line in counted))
 
@@ -110,7 +127,10 @@ def kill(container: str) -> tuple[float, float]:
     before = time.monotonic()
     target = send(container, signal.SIGKILL)
     until(
-        lambda: not Path(f"/proc/{target}").exists(), f"process {target} is gone", 10, every=0.002
+        lambda: not Path(f"/proc/{target}").exists(),
+        f"process {target} is gone",
+        10,
+        every=0.002,
     )
     return before, time.monotonic() + LEARNS_S
 
@@ -126,7 +146,9 @@ def listening_ports(container: str) -> set[int]:
     ports: set[int] = set()
     for table in ("tcp", "tcp6"):
         with contextlib.suppress(OSError):
-            for line in Path(f"/proc/{number}/net/{table}").read_text().splitlines()[1:]:
+            for line in (
+                Path(f"/proc/{number}/net/{table}").read_text().splitlines()[1:]
+            ):
                 fields = line.split()
                 if fields[3] == "0A":
                     ports.add(int(fields[1].rpartition(":")[2], 16))
@@ -193,16 +215,26 @@ class Mesh:
 
     def environment(self, **changes: str) -> dict[str, str]:
         """The environment of the command line."""
-        return dict(os.environ) | {"XDG_STATE_HOME": str(self.state), "NO_COLOR": "1"} | changes
+        return (
+            dict(os.environ)
+            | {"XDG_STATE_HOME": str(self.state), "NO_COLOR": "1"}
+            | changes
+        )
 
-    def command(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    def command(
+        self, *arguments: str, **options: Any
+    ) -> subprocess.CompletedProcess[str]:
         """`dockermesh ARGUMENTS`, whatever its exit status."""
         options.setdefault("env", self.environment())
         return run(DOCKERMESH, *arguments, check=False, **options)
 
-    def up(self, file: str | Path = SAMPLE, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def up(
+        self, file: str | Path = SAMPLE, *arguments: str
+    ) -> subprocess.CompletedProcess[str]:
         """`dockermesh up`, which must succeed."""
-        done = self.command("up", "-f", str(file), "--timeout", str(60 * SLACK), *arguments)
+        done = self.command(
+            "up", "-f", str(file), "--timeout", str(60 * SLACK), *arguments
+        )
         assert done.returncode == 0, (
             f"up {file} ended with {done.returncode}\n{done.stdout}{done.stderr}"
         )
@@ -222,7 +254,8 @@ class Mesh:
     def page(self, path: str, port: int = 15014) -> str:
         """A page of the control plane, with the token of its container."""
         code, body = get(
-            f"http://127.0.0.1:{port}{path}", headers={"Authorization": f"Bearer {_token()}"}
+            f"http://127.0.0.1:{port}{path}",
+            headers={"Authorization": f"Bearer {_token()}"},
         )
         assert code == 200, f"{path}: {code} {body}"
         return body
@@ -230,9 +263,14 @@ class Mesh:
     def metrics(self) -> dict[str, float]:
         """The control plane's metrics by name with labels."""
         lines = [
-            line for line in self.page("/metrics").splitlines() if line and not line.startswith("#")
+            line
+            for line in self.page("/metrics").splitlines()
+            if line and not line.startswith("#")
         ]
-        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+        return {
+            name: float(value)
+            for name, _, value in (line.rpartition(" ") for line in lines)
+        }
 
     def endpoints(self, service: str) -> list[dict[str, Any]]:
         """The endpoints that the control plane knows of a service."""
@@ -251,7 +289,9 @@ class Mesh:
     def proxies(self) -> dict[str, dict[str, Any]]:
         """Connected proxies by workload; nothing while the control plane does not answer."""
         try:
-            return {proxy["proxy"]: proxy for proxy in json.loads(self.page("/debug/syncz"))}
+            return {
+                proxy["proxy"]: proxy for proxy in json.loads(self.page("/debug/syncz"))
+            }
         except (OSError, AssertionError):
             return {}
 
@@ -269,7 +309,9 @@ class Mesh:
         }
         return wanted <= good and not report["degraded"]
 
-    def until_synced(self, seconds: float = HEALS_S, names: Collection[str] = ()) -> None:
+    def until_synced(
+        self, seconds: float = HEALS_S, names: Collection[str] = ()
+    ) -> None:
         """Wait until all is well again."""
         until(
             lambda: self.is_synced(names),
@@ -284,7 +326,11 @@ class Mesh:
         """
         counted = self.metrics().items()
         prefix, certificates = "dockermesh_xds_resources_sent_total", 'type="secrets"'
-        return sum(v for name, v in counted if name.startswith(prefix) and certificates not in name)
+        return sum(
+            v
+            for name, v in counted
+            if name.startswith(prefix) and certificates not in name
+        )
 
 
 @cache

@@ -57,10 +57,14 @@ class Tasks:
     # kubectl
     # ----------------------------------------------------------------------------------------------
 
-    def kubectl(self, *arguments: str, text: str | None = None, check: bool = True) -> str:
+    def kubectl(
+        self, *arguments: str, text: str | None = None, check: bool = True
+    ) -> str:
         """kubectl's output."""
         environment = dict(os.environ) | {"KUBECONFIG": self.kubeconfig}
-        more: dict[str, Any] = {"env": environment} | ({} if text is None else {"input": text})
+        more: dict[str, Any] = {"env": environment} | (
+            {} if text is None else {"input": text}
+        )
         return run("kubectl", *arguments, check=check, **more).stdout
 
     @contextmanager
@@ -74,19 +78,28 @@ class Tasks:
         files = [f"--filename={NETWORKING / name}.yaml" for name in names]
         try:
             self.kubectl("apply", *files)
-            self.kubectl("wait", "--for=condition=Programmed", f"--timeout={30 * SLACK:g}s", *files)
+            self.kubectl(
+                "wait",
+                "--for=condition=Programmed",
+                f"--timeout={30 * SLACK:g}s",
+                *files,
+            )
             yield
         finally:
             self.kubectl("delete", "--ignore-not-found", *reversed(files))
 
     @contextmanager
-    def secret(self, namespace: str, name: str, kind: str, *options: str) -> Iterator[None]:
+    def secret(
+        self, namespace: str, name: str, kind: str, *options: str
+    ) -> Iterator[None]:
         """A Secret as `kubectl create secret` makes it, removed in the end."""
         try:
             self.kubectl("create", "-n", namespace, "secret", kind, name, *options)
             yield
         finally:
-            self.kubectl("delete", "-n", namespace, "secret", name, "--ignore-not-found")
+            self.kubectl(
+                "delete", "-n", namespace, "secret", name, "--ignore-not-found"
+            )
 
     def renew(self, namespace: str, name: str, kind: str, *options: str) -> None:
         """Replace a Secret the way everybody does it."""
@@ -110,11 +123,15 @@ class Tasks:
     def page(self, user: str = "") -> Page:
         """The page as a user sees it."""
         began = time.monotonic()
-        status, body = self._request("GET", "/productpage", cookie=self.jason if user else "")
+        status, body = self._request(
+            "GET", "/productpage", cookie=self.jason if user else ""
+        )
         seconds = time.monotonic() - began
         assert status == 200, f"{status}: {body[:200]}"
         version, sorry = _VERSION.search(body), _SORRY.search(body)
-        return Page(version[1] if version else "", sorry[0].strip() if sorry else "", seconds)
+        return Page(
+            version[1] if version else "", sorry[0].strip() if sorry else "", seconds
+        )
 
     def versions(self, requests: int, user: str = "") -> Counter[str]:
         """Which versions answer so many requests for reviews: v1 has no stars, v2 black ones, v3
@@ -125,7 +142,8 @@ class Tasks:
 
         def version(_: int) -> str:
             return until(
-                lambda: self._version(cookie), "reviews are answered with all of their parts"
+                lambda: self._version(cookie),
+                "reviews are answered with all of their parts",
             )
 
         with ThreadPoolExecutor(4) as pool:
@@ -161,7 +179,9 @@ class Tasks:
     def _request(self, method: str, path: str, *, cookie: str) -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", 30080, timeout=_PATIENCE_S)
         try:
-            connection.request(method, path, headers={"Cookie": cookie} if cookie else {})
+            connection.request(
+                method, path, headers={"Cookie": cookie} if cookie else {}
+            )
             answer = connection.getresponse()
             return answer.status, answer.read().decode("utf-8", "replace")
         finally:
@@ -172,8 +192,19 @@ class Tasks:
 
     def load(self, url: str, requests: int = 1, connections: int = 1) -> dict[str, Any]:
         """What the load generator in the mesh reports."""
-        command = ["python3", "-m", "tools.load", "-n", str(requests), "-c", str(connections), url]
-        found: dict[str, Any] = json.loads(docker("exec", f"{TOOLS_PROJECT}-client-1", *command))
+        command = [
+            "python3",
+            "-m",
+            "tools.load",
+            "-n",
+            str(requests),
+            "-c",
+            str(connections),
+            url,
+        ]
+        found: dict[str, Any] = json.loads(
+            docker("exec", f"{TOOLS_PROJECT}-client-1", *command)
+        )
         return found
 
     def python(self, program: str) -> str:

@@ -33,7 +33,11 @@ except urllib.error.HTTPError as error:
 @contextmanager
 def applied(mesh: Mesh, *names: str) -> Iterator[None]:
     """Sample policies, in force in every proxy; gone afterwards."""
-    files = [argument for name in names for argument in ("-f", str(SECURITY / f"{name}.yaml"))]
+    files = [
+        argument
+        for name in names
+        for argument in ("-f", str(SECURITY / f"{name}.yaml"))
+    ]
     done = mesh.command("apply", *files)
     assert done.returncode == 0, done.stdout + done.stderr
     try:
@@ -54,7 +58,10 @@ def comes_to(app: str, url: str, status: int, method: str = "GET") -> None:
     the rules of then.
     """
     until(
-        lambda: call(app, url, method) == status, f"{app} gets {status} for {method} {url}", 30, 0.2
+        lambda: call(app, url, method) == status,
+        f"{app} gets {status} for {method} {url}",
+        30,
+        0.2,
     )
 
 
@@ -62,7 +69,9 @@ def page_comes_to(url: str, expected: tuple[int, str], **headers: str) -> None:
     """The same for the browser: each of the gateway's two workers has connections of its own to
     what is behind it.
     """
-    until(lambda: asked(url, **headers) == expected, f"{url} answers {expected}", 30, 0.2)
+    until(
+        lambda: asked(url, **headers) == expected, f"{url} answers {expected}", 30, 0.2
+    )
 
 
 def refused_as_unknown(url: str, token: str) -> None:
@@ -110,7 +119,9 @@ def test_a_deny_forbids_one_thing_alone(mesh: Mesh) -> None:
 
 def test_a_dry_run_only_counts(mesh: Mesh) -> None:
     def counted() -> int:
-        found = inspect("bookinfo-reviews-v1-1-pod-1")["NetworkSettings"]["Networks"].values()
+        found = inspect("bookinfo-reviews-v1-1-pod-1")["NetworkSettings"][
+            "Networks"
+        ].values()
         address = next(iter(found))["IPAddress"]
         lines = get(f"http://{address}:15090/stats/prometheus")[1].splitlines()
         return sum(

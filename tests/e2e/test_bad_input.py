@@ -42,30 +42,43 @@ def test_invalid_yaml(mesh: Mesh, tmp_path: Path) -> None:
 
 def test_unknown_service_in_gateway_port(mesh: Mesh, small: Callable[..., str]) -> None:
     refused(
-        mesh.command("up", "-f", small("wrongport"), "--gateway-port", "nosuch:30088"), "nosuch"
+        mesh.command("up", "-f", small("wrongport"), "--gateway-port", "nosuch:30088"),
+        "nosuch",
     )
     assert leftovers("wrongport") == []
 
 
 def test_the_gateways_port_is_taken(mesh: Mesh, small: Callable[..., str]) -> None:
     # By bookinfo's gateway: the first project has it.
-    refused(mesh.command("up", "-f", small("second", published=9086)), "30080", "--gateway-port")
+    refused(
+        mesh.command("up", "-f", small("second", published=9086)),
+        "30080",
+        "--gateway-port",
+    )
     assert leftovers("second") == []
 
 
 def test_no_engine(mesh: Mesh, small: Callable[..., str]) -> None:
     env = mesh.environment(DOCKER_HOST="unix:///nonexistent")
-    refused(mesh.command("up", "-f", small("noengine"), env=env), "Docker engine", "DOCKER_HOST")
+    refused(
+        mesh.command("up", "-f", small("noengine"), env=env),
+        "Docker engine",
+        "DOCKER_HOST",
+    )
 
 
-def test_only_compose_version_1(mesh: Mesh, small: Callable[..., str], tmp_path: Path) -> None:
+def test_only_compose_version_1(
+    mesh: Mesh, small: Callable[..., str], tmp_path: Path
+) -> None:
     fake = tmp_path / "bin"
     fake.mkdir()
     for name, text in (("docker-compose", "echo 1.29.2"), ("docker", "exit 1")):
         (fake / name).write_text(f"#!/bin/sh\n{text}\n")
         (fake / name).chmod(0o755)
     env = mesh.environment(PATH=f"{fake}{os.pathsep}/usr/bin-not-there")
-    refused(mesh.command("up", "-f", small("oldcompose"), env=env), "1.29", "Compose v2")
+    refused(
+        mesh.command("up", "-f", small("oldcompose"), env=env), "1.29", "Compose v2"
+    )
 
 
 def test_an_image_that_cannot_be_had(mesh: Mesh, tmp_path: Path) -> None:
@@ -87,7 +100,10 @@ def test_a_control_plane_that_does_not_come_up(
     try:
         began = time.monotonic()
         done = mesh.command("up", "-f", file, "--timeout", "5")
-        measured("`up --timeout 5` gives up on the control plane within", time.monotonic() - began)
+        measured(
+            "`up --timeout 5` gives up on the control plane within",
+            time.monotonic() - began,
+        )
     finally:
         send(CONTROL_PLANE, signal.SIGCONT)
     try:

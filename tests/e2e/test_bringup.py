@@ -73,10 +73,12 @@ def test_six_workloads_and_the_gateway_are_in_sync(mesh: Mesh) -> None:
     assert {w["xds"] for w in listed.values()} == {"SYNCED"}
     assert listed["bookinfo/gateway-1"]["kind"] == "router"
     for name, workload in listed.items():
-        assert workload["health"] == ("-" if workload["kind"] == "router" else "healthy"), name
-        assert inspect(workload["app_container"] or workload["proxy_container"])["State"][
-            "Running"
-        ], name
+        assert workload["health"] == (
+            "-" if workload["kind"] == "router" else "healthy"
+        ), name
+        assert inspect(workload["app_container"] or workload["proxy_container"])[
+            "State"
+        ]["Running"], name
 
 
 def test_the_page_shows_details_and_reviews_of_all_versions(mesh: Mesh) -> None:
@@ -85,14 +87,19 @@ def test_the_page_shows_details_and_reviews_of_all_versions(mesh: Mesh) -> None:
     def seen() -> set[str]:
         body = until(whole_page, "a page with all of its parts")
         assert "The Comedy of Errors" in body
-        versions.update(v for v in ("reviews-v1", "reviews-v2", "reviews-v3") if v in body)
+        versions.update(
+            v for v in ("reviews-v1", "reviews-v2", "reviews-v3") if v in body
+        )
         return versions
 
     until(lambda: len(seen()) == 3, "all versions of reviews")
 
 
 def test_the_apps_own_port_is_closed(mesh: Mesh) -> None:
-    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", 9081), 5):
+    with (
+        pytest.raises(ConnectionRefusedError),
+        socket.create_connection(("127.0.0.1", 9081), 5),
+    ):
         pass
 
 
@@ -106,21 +113,30 @@ def test_a_second_up_starts_nothing_and_says_so(mesh: Mesh) -> None:
 
 def test_consul_lists_the_endpoints_with_their_versions(mesh: Mesh) -> None:
     passing = [
-        e for e in consul("/v1/health/service/reviews?passing") if "bookinfo-" in e["Service"]["ID"]
+        e
+        for e in consul("/v1/health/service/reviews?passing")
+        if "bookinfo-" in e["Service"]["ID"]
     ]
     assert sorted(tag for entry in passing for tag in entry["Service"]["Tags"]) == [
         "version|v1",
         "version|v2",
         "version|v3",
     ]
-    pods = {address_of(f"bookinfo-reviews-v{n}-1-pod-1", "dockermesh") for n in (1, 2, 3)}
+    pods = {
+        address_of(f"bookinfo-reviews-v{n}-1-pod-1", "dockermesh") for n in (1, 2, 3)
+    }
     assert {entry["Service"]["Address"] for entry in passing} == pods
 
 
 @pytest.mark.parametrize("container", [APP, "bookinfo-details-v1-1"])
 def test_an_app_reaches_a_service_by_all_its_names(mesh: Mesh, container: str) -> None:
     hosts = (
-        *("reviews", "reviews:9080", "reviews.service.consul", "reviews.service.consul:9080"),
+        *(
+            "reviews",
+            "reviews:9080",
+            "reviews.service.consul",
+            "reviews.service.consul:9080",
+        ),
         *(
             "reviews.default.svc.cluster.local:9080",
             "reviews.default.svc.cluster.local",
@@ -155,9 +171,10 @@ def test_an_app_gets_nothing_out_of_consul_and_the_control_plane(mesh: Mesh) -> 
     answered = ask(APP, *nothing, patience=SILENT_S) | ask(APP, *unauthorized)
     for url in nothing:
         # The app's own proxy may say that it cannot get there; Consul itself says nothing.
-        assert answered[url][1] in {0, 502, 503, 504} and "bookinfo" not in answered[url][3], (
-            answered[url]
-        )
+        assert (
+            answered[url][1] in {0, 502, 503, 504}
+            and "bookinfo" not in answered[url][3]
+        ), answered[url]
     for url in unauthorized:
         assert answered[url][1] == 401, f"{url}: {answered[url]}"
 
@@ -168,11 +185,19 @@ def test_only_documented_ports_answer_from_another_container(mesh: Mesh) -> None
     """
     secrets_of_envoy = ("/config_dump", "/quitquitquit", "/server_info", "/stats")
     urls = []
-    for container in ("bookinfo-reviews-v1-1-pod-1", "bookinfo-gateway-pod-1", CONTROL_PLANE):
+    for container in (
+        "bookinfo-reviews-v1-1-pod-1",
+        "bookinfo-gateway-pod-1",
+        CONTROL_PLANE,
+    ):
         address = address_of(container, "dockermesh")
-        found = until(lambda name=container: listening_ports(name), f"{container} listens")  # type: ignore[misc]
+        found = until(
+            lambda name=container: listening_ports(name), f"{container} listens"
+        )  # type: ignore[misc]
         urls += [
-            f"http://{address}:{port}{path}" for port in sorted(found) for path in secrets_of_envoy
+            f"http://{address}:{port}{path}"
+            for port in sorted(found)
+            for path in secrets_of_envoy
         ]
     assert any(":15000/" in url for url in urls), (
         "the admin port is listened on, and so must be tried"
@@ -201,5 +226,11 @@ def test_only_documented_ports_answer_from_another_container(mesh: Mesh) -> None
 
 def test_pods_share_their_network_with_app_and_proxy(mesh: Mesh) -> None:
     for app in APPS:
-        names = (f"bookinfo-{app}-1-pod-1", f"bookinfo-{app}-1-proxy-1", f"bookinfo-{app}-1")
-        assert len({Path(f"/proc/{pid(name)}/ns/net").readlink() for name in names}) == 1, names
+        names = (
+            f"bookinfo-{app}-1-pod-1",
+            f"bookinfo-{app}-1-proxy-1",
+            f"bookinfo-{app}-1",
+        )
+        assert (
+            len({Path(f"/proc/{pid(name)}/ns/net").readlink() for name in names}) == 1
+        ), names

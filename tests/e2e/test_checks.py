@@ -60,15 +60,20 @@ def test_a_check_that_is_declared_decides_whether_an_endpoint_is_used(
                 mesh.until_synced()
                 assert (
                     "breaks nothing"
-                    in mesh.command("mtls", "status", "--service", "checked-shop").stdout
+                    in mesh.command(
+                        "mtls", "status", "--service", "checked-shop"
+                    ).stdout
                 )
             send("checked-shop-1", signal.SIGSTOP)
             until(lambda: passing() == 0, "an app that does not answer is left out")
-            (shop,) = [w for w in mesh.workloads("checked") if w["service"] == "checked-shop"]
+            (shop,) = [
+                w for w in mesh.workloads("checked") if w["service"] == "checked-shop"
+            ]
             assert shop["health"] == "unhealthy"
             send("checked-shop-1", signal.SIGCONT)
             until(
-                lambda: passing() == 1, f"it is asked again and answers, STRICT or not: {is_strict}"
+                lambda: passing() == 1,
+                f"it is asked again and answers, STRICT or not: {is_strict}",
             )
     finally:
         mesh.command("delete", "-f", str(policies), "--ignore-not-found")

@@ -21,7 +21,9 @@ pytestmark = pytest.mark.docker
 def disposable_engine() -> None:
     """An engine that nobody but the tests uses: our own process, or a CI machine's."""
     if Path("/run/systemd/system").is_dir() and not os.environ.get("CI"):
-        pytest.skip("this would restart Docker on somebody's machine; CI=true allows it")
+        pytest.skip(
+            "this would restart Docker on somebody's machine; CI=true allows it"
+        )
 
 
 def test_the_mesh_heals_after_a_restart_of_the_daemon(
@@ -46,12 +48,21 @@ def test_the_mesh_heals_after_a_restart_of_the_daemon(
         load.settle(30)
     assert pid("bookinfo-reviews-v1-1") != before, "the engine was not restarted"
     assert load.failures([(stopping - 1, served + LEARNS_S)]) == [], load.report()
-    until(lambda: {w["name"] for w in mesh.workloads()} >= versions, "all workloads are listed")
+    until(
+        lambda: {w["name"] for w in mesh.workloads()} >= versions,
+        "all workloads are listed",
+    )
     until(lambda: answers("http://127.0.0.1:30080/productpage"), "the page is served")
     # All of it runs, and nobody is left in a namespace that is gone.
     for app in APPS:
-        names = (f"bookinfo-{app}-1", f"bookinfo-{app}-1-proxy-1", f"bookinfo-{app}-1-pod-1")
-        assert len({Path(f"/proc/{pid(name)}/ns/net").readlink() for name in names}) == 1, names
+        names = (
+            f"bookinfo-{app}-1",
+            f"bookinfo-{app}-1-proxy-1",
+            f"bookinfo-{app}-1-pod-1",
+        )
+        assert (
+            len({Path(f"/proc/{pid(name)}/ns/net").readlink() for name in names}) == 1
+        ), names
     assert (
         docker(
             "ps",

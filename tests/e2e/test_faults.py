@@ -47,32 +47,46 @@ def load_around(container: str) -> Load:
     that they ask.
     """
     if "productpage" in container:
-        return Load(inside="bookinfo-ratings-v1-1", urls=("http://productpage:9080/",) * 2)
+        return Load(
+            inside="bookinfo-ratings-v1-1", urls=("http://productpage:9080/",) * 2
+        )
     return Load()
 
 
 def listener_stats(container: str) -> dict[str, float]:
     """What Envoy counted about its listeners."""
-    address = next(iter(inspect(container)["NetworkSettings"]["Networks"].values()))["IPAddress"]
+    address = next(iter(inspect(container)["NetworkSettings"]["Networks"].values()))[
+        "IPAddress"
+    ]
     lines = get(f"http://{address}:15090/stats/prometheus")[1].splitlines()
-    counted = (line.rpartition(" ") for line in lines if line.startswith("envoy_listener_manager_"))
+    counted = (
+        line.rpartition(" ")
+        for line in lines
+        if line.startswith("envoy_listener_manager_")
+    )
     return {name.partition("{")[0]: float(value) for name, _, value in counted}
 
 
-def test_a_stopped_replica_gets_no_requests_and_comes_back(mesh: Mesh, measured: Measured) -> None:
+def test_a_stopped_replica_gets_no_requests_and_comes_back(
+    mesh: Mesh, measured: Measured
+) -> None:
     pod, name = f"{REVIEWS}-pod-1", "bookinfo/reviews-v3-1"
     entry = next(i for i in _passing("reviews") if REVIEWS in i)
     with Load() as load:
         load.warmed()
         stopping = time.monotonic()
         docker("stop", REVIEWS)
-        until(lambda: entry not in _passing("reviews"), "the replica has left the catalog")
+        until(
+            lambda: entry not in _passing("reviews"), "the replica has left the catalog"
+        )
         until(
             lambda: name not in {e["workload"] for e in mesh.endpoints("reviews")},
             "the bridge knows",
             every=0.02,
         )
-        until(lambda: mesh.is_synced(EVERYBODY - {name}), "all proxies know", every=0.02)
+        until(
+            lambda: mesh.is_synced(EVERYBODY - {name}), "all proxies know", every=0.02
+        )
         measured("a stopped replica is known to all after", time.monotonic() - stopping)
         load.settle()  # whoever had chosen it before is through
         before = taken_in(pod)
@@ -85,7 +99,8 @@ def test_a_stopped_replica_gets_no_requests_and_comes_back(mesh: Mesh, measured:
         load.settle()
     load.assert_none_failed()
     measured(
-        "a replica is back after", min(s.began for s in load.since(healthy, "reviews-v3")) - healthy
+        "a replica is back after",
+        min(s.began for s in load.since(healthy, "reviews-v3")) - healthy,
     )
 
 
@@ -99,7 +114,9 @@ def test_a_stopped_replica_gets_no_requests_and_comes_back(mesh: Mesh, measured:
         "bookinfo-productpage-v1-1-pod-1",
     ],
 )
-def test_a_restart_loses_no_request(mesh: Mesh, measured: Measured, container: str) -> None:
+def test_a_restart_loses_no_request(
+    mesh: Mesh, measured: Measured, container: str
+) -> None:
     with load_around(container) as load:
         load.warmed()
         began = time.monotonic()
@@ -122,7 +139,9 @@ def test_a_restart_loses_no_request(mesh: Mesh, measured: Measured, container: s
         "bookinfo-reviews-v2-1",
     ],
 )
-def test_a_kill_costs_only_what_was_in_hand(mesh: Mesh, measured: Measured, container: str) -> None:
+def test_a_kill_costs_only_what_was_in_hand(
+    mesh: Mesh, measured: Measured, container: str
+) -> None:
     with load_around(container) as load:
         load.warmed()
         before = pid(container)
@@ -134,7 +153,11 @@ def test_a_kill_costs_only_what_was_in_hand(mesh: Mesh, measured: Measured, cont
             # The sample's apps ask for no restart, so its user starts them.
             until(lambda: pid(container) == 0, f"{container} is dead", HEALS_S)
             docker("start", container)
-        until(lambda: pid(container) not in {0, before}, f"{container} runs again", HEALS_S)
+        until(
+            lambda: pid(container) not in {0, before},
+            f"{container} runs again",
+            HEALS_S,
+        )
         mesh.until_synced()
         measured(f"{container} is in sync again after", time.monotonic() - moment[0])
         load.settle()
@@ -218,7 +241,10 @@ def test_a_control_plane_without_its_registry_stays_silent(mesh: Mesh) -> None:
                 HEALS_S,
             )
             until(
-                lambda: run("docker", "exec", CONTROL_PLANE, "true", check=False).returncode == 0,
+                lambda: (
+                    run("docker", "exec", CONTROL_PLANE, "true", check=False).returncode
+                    == 0
+                ),
                 "it can be asked",
             )
             load.settle()
@@ -246,7 +272,9 @@ def test_sigterm_ends_the_control_plane_cleanly(mesh: Mesh, measured: Measured) 
     load.assert_none_failed()
     assert state["ExitCode"] == 0
     assert "control plane stopping" in last.stdout + last.stderr
-    assert "excepthook" not in last.stderr, "a thread of gRPC's outlived the interpreter"
+    assert "excepthook" not in last.stderr, (
+        "a thread of gRPC's outlived the interpreter"
+    )
 
 
 def test_sigterm_to_app_and_proxy_loses_nothing(mesh: Mesh) -> None:
@@ -271,7 +299,16 @@ def test_a_recreated_container_is_followed(mesh: Mesh, service: str) -> None:
     Who recreates a pod alone takes the network from under the others; Compose's next `up` recreates
     them.
     """
-    compose = ("docker", "compose", "-f", _generated(mesh), "-p", "bookinfo", "up", "-d")
+    compose = (
+        "docker",
+        "compose",
+        "-f",
+        _generated(mesh),
+        "-p",
+        "bookinfo",
+        "up",
+        "-d",
+    )
     with Load() as load:
         load.warmed()
         began = time.monotonic()
@@ -291,7 +328,10 @@ def test_a_recreated_container_is_followed(mesh: Mesh, service: str) -> None:
 
 
 def _index(service: str) -> dict[str, int]:
-    return {e["ServiceID"]: e["ModifyIndex"] for e in consul(f"/v1/catalog/service/{service}")}
+    return {
+        e["ServiceID"]: e["ModifyIndex"]
+        for e in consul(f"/v1/catalog/service/{service}")
+    }
 
 
 def test_a_registrar_that_was_away_puts_right_what_is_its_own(mesh: Mesh) -> None:
@@ -305,7 +345,9 @@ def test_a_registrar_that_was_away_puts_right_what_is_its_own(mesh: Mesh) -> Non
         docker("stop", REVIEWS)
         docker("start", CONTROL_PLANE)
         until(
-            lambda: ours not in _passing("reviews"), "the gone container's entry is gone", HEALS_S
+            lambda: ours not in _passing("reviews"),
+            "the gone container's entry is gone",
+            HEALS_S,
         )
         assert "not-ours" in _index("elsewhere")
         kept = {i: m for i, m in _index("reviews").items() if i != ours}
@@ -315,7 +357,11 @@ def test_a_registrar_that_was_away_puts_right_what_is_its_own(mesh: Mesh) -> Non
         docker("kill", CONTROL_PLANE)
         docker("start", REVIEWS)
         docker("start", CONTROL_PLANE)
-        until(lambda: ours in _passing("reviews"), "the new container's entry is there", HEALS_S)
+        until(
+            lambda: ours in _passing("reviews"),
+            "the new container's entry is there",
+            HEALS_S,
+        )
     finally:
         docker("start", CONTROL_PLANE, REVIEWS)
         consul("/v1/agent/service/deregister/not-ours", "PUT")
@@ -323,7 +369,9 @@ def test_a_registrar_that_was_away_puts_right_what_is_its_own(mesh: Mesh) -> Non
 
 def _passing(service: str) -> set[str]:
     try:
-        return {e["Service"]["ID"] for e in consul(f"/v1/health/service/{service}?passing")}
+        return {
+            e["Service"]["ID"] for e in consul(f"/v1/health/service/{service}?passing")
+        }
     except OSError:
         return set()
 
@@ -370,7 +418,9 @@ def test_hostile_entries_in_the_catalog_hurt_nobody(mesh: Mesh) -> None:
         listed = {s["hostname"]: s for s in json.loads(mesh.page("/debug/registryz"))}
         addresses = {e["address"] for s in listed.values() for e in s["endpoints"]}
         assert not {a for a in addresses if a.startswith(("127.", "169.254."))}
-        assert not [name for name in listed if set(name) & set("|/\n") or len(name) > 253]
+        assert not [
+            name for name in listed if set(name) & set("|/\n") or len(name) > 253
+        ]
         assert all(
             not listed[f"{n}.service.consul"]["endpoints"]
             for n in names
@@ -379,7 +429,9 @@ def test_hostile_entries_in_the_catalog_hurt_nobody(mesh: Mesh) -> None:
         assert mesh.metrics()["dockermesh_proxies_nacked"] == 0
         log = run("docker", "logs", "--tail", "100", CONTROL_PLANE).stdout
         assert not [line for line in log.splitlines() if line.startswith("forged")]
-        until(lambda: answers("http://localhost:30080/productpage"), "the page is served")
+        until(
+            lambda: answers("http://localhost:30080/productpage"), "the page is served"
+        )
     finally:
         for entry in [*hostile, {"ID": "h9"}]:
             consul(f"/v1/agent/service/deregister/{entry['ID']}", "PUT")
@@ -407,7 +459,8 @@ def test_an_app_waits_for_its_proxy_and_the_proxy_for_the_control_plane(
         returned = time.monotonic()
         until(lambda: pid("lateboot-shop-1"), "the app runs", 5 + 3)
         measured(
-            "an app starts after the control plane's return within", time.monotonic() - returned
+            "an app starts after the control plane's return within",
+            time.monotonic() - returned,
         )
         assert starting.wait(20 * SLACK) == 0
     finally:

@@ -8,7 +8,17 @@ import json
 from pathlib import Path
 
 import pytest
-from mesh_rig import APPS, CONSUL, CONTROL_PLANE, Mesh, consul, docker, inspect, pid, run
+from mesh_rig import (
+    APPS,
+    CONSUL,
+    CONTROL_PLANE,
+    Mesh,
+    consul,
+    docker,
+    inspect,
+    pid,
+    run,
+)
 from patience import until
 
 from dockermesh.docker.admin import ProxyAdmin
@@ -47,7 +57,9 @@ def test_pod_and_proxy_have_no_privilege_left(mesh: Mesh, container: str) -> Non
 
 
 @pytest.mark.parametrize("container", [CONTROL_PLANE, CONSUL])
-def test_the_meshs_own_containers_have_no_capability(mesh: Mesh, container: str) -> None:
+def test_the_meshs_own_containers_have_no_capability(
+    mesh: Mesh, container: str
+) -> None:
     found = status(container)
     assert int(found["CapEff"], 16) == int(found["CapBnd"], 16) == 0
     assert found["NoNewPrivs"] == "1"
@@ -56,7 +68,9 @@ def test_the_meshs_own_containers_have_no_capability(mesh: Mesh, container: str)
 
 def test_proxies_run_nothing_but_envoy(mesh: Mesh) -> None:
     for container in PROXIES:
-        assert [line.split()[-1] for line in processes(container)] == ["envoy"], container
+        assert [line.split()[-1] for line in processes(container)] == ["envoy"], (
+            container
+        )
 
 
 def test_no_secret_is_shown_by_docker_or_ps(mesh: Mesh) -> None:
@@ -70,12 +84,20 @@ def test_no_secret_is_shown_by_docker_or_ps(mesh: Mesh) -> None:
     assert len(own) == 64
     for container in (CONTROL_PLANE, proxy, "bookinfo-details-v1-1-pod-1"):
         log = run("docker", "logs", container)
-        shown = docker("inspect", container) + docker("top", container) + log.stdout + log.stderr
+        shown = (
+            docker("inspect", container)
+            + docker("top", container)
+            + log.stdout
+            + log.stderr
+        )
         assert token not in shown
         assert own not in shown, container
         assert "PRIVATE KEY" not in shown
     assert (
-        docker("exec", CONTROL_PLANE, "stat", "-c", "%a", "/var/lib/dockermesh/api.token") == "600"
+        docker(
+            "exec", CONTROL_PLANE, "stat", "-c", "%a", "/var/lib/dockermesh/api.token"
+        )
+        == "600"
     )
     # Not even the app that shares the pod's network sees the proxy's token.
     assert run(
@@ -125,12 +147,18 @@ def test_an_app_can_neither_read_nor_stop_its_own_proxy(mesh: Mesh) -> None:
     ]
     asked = [*(f"GET {path}" for path in harmless), *closed]
     started = inspect("bookinfo-details-v1-1-proxy-1")["State"]["StartedAt"]
-    own = docker("exec", "bookinfo-details-v1-1-proxy-1", "cat", "/run/dockermesh/envoy.json")
+    own = docker(
+        "exec", "bookinfo-details-v1-1-proxy-1", "cat", "/run/dockermesh/envoy.json"
+    )
     token = own.partition("Bearer ")[2][:64]
     for user in ("0", "1000"):
-        told = docker("exec", "-u", user, "bookinfo-details-v1-1", "python3", "-c", ASK, *asked)
+        told = docker(
+            "exec", "-u", user, "bookinfo-details-v1-1", "python3", "-c", ASK, *asked
+        )
         answers = [json.loads(line) for line in told.splitlines()]
-        assert {line for line, code, _ in answers if code == 200} == set(asked[: len(harmless)])
+        assert {line for line, code, _ in answers if code == 200} == set(
+            asked[: len(harmless)]
+        )
         assert {code for _, code, _ in answers if code != 200} <= {400, 403}
         assert token not in told
     assert inspect("bookinfo-details-v1-1-proxy-1")["State"]["StartedAt"] == started
@@ -144,7 +172,11 @@ def test_what_an_app_sends_goes_through_its_proxy(mesh: Mesh) -> None:
     not have it.
     """
     address = next(
-        iter(inspect("bookinfo-ratings-v1-1-pod-1")["NetworkSettings"]["Networks"].values())
+        iter(
+            inspect("bookinfo-ratings-v1-1-pod-1")["NetworkSettings"][
+                "Networks"
+            ].values()
+        )
     )["IPAddress"]
     call = (
         "import urllib.request as u; print(u.urlopen('http://{}:9080/ratings/0',"
@@ -152,14 +184,24 @@ def test_what_an_app_sends_goes_through_its_proxy(mesh: Mesh) -> None:
     )
     for host in ("ratings", address):
         headers = docker(
-            "exec", "-u", "0", "bookinfo-details-v1-1", "python3", "-c", call.format(host)
+            "exec",
+            "-u",
+            "0",
+            "bookinfo-details-v1-1",
+            "python3",
+            "-c",
+            call.format(host),
         )
         assert "x-envoy-upstream-service-time" in headers, f"{host}: {headers}"
 
 
-def test_the_injector_refuses_an_app_with_the_proxys_uid(mesh: Mesh, tmp_path: Path) -> None:
+def test_the_injector_refuses_an_app_with_the_proxys_uid(
+    mesh: Mesh, tmp_path: Path
+) -> None:
     file = tmp_path / "compose.yaml"
-    file.write_text("name: sneaky\nservices:\n  app: {image: bookinfo-details-v1, user: '1337'}\n")
+    file.write_text(
+        "name: sneaky\nservices:\n  app: {image: bookinfo-details-v1, user: '1337'}\n"
+    )
     done = mesh.command("up", "-f", str(file))
     assert done.returncode == 1
     assert "1337" in done.stderr and "->" in done.stderr

@@ -46,7 +46,9 @@ def shown(mesh: Mesh, *arguments: str) -> str:
     """What the command line prints; in this process, as starting many more would take most of the
     time.
     """
-    done = CliRunner().invoke(root, arguments, env=mesh.environment(), catch_exceptions=False)
+    done = CliRunner().invoke(
+        root, arguments, env=mesh.environment(), catch_exceptions=False
+    )
     assert done.exit_code == 0, done.output
     return done.stdout
 
@@ -84,11 +86,17 @@ def test_status_lists_every_proxy_and_a_proxy_has_what_it_should_have(
 
     def states() -> list[str]:
         rows = [row.split() for row in shown(rules, "proxy-status").splitlines()]
-        return next(row[2:6] for row in rows if row[0] == "bookinfo/reviews-v1-1.default")
+        return next(
+            row[2:6] for row in rows if row[0] == "bookinfo/reviews-v1-1.default"
+        )
 
     until(lambda: states() == ["SYNCED"] * 4, "the proxy of reviews-v1 is in sync")
     for workload in ("productpage-v1", "gateway"):
-        until(lambda name=workload: is_equal(rules, name), f"the proxy of {workload} has it", 20)  # type: ignore[misc]
+        until(
+            lambda name=workload: is_equal(rules, name),
+            f"the proxy of {workload} has it",
+            20,
+        )  # type: ignore[misc]
 
 
 def is_equal(mesh: Mesh, workload: str) -> bool:
@@ -98,9 +106,16 @@ def is_equal(mesh: Mesh, workload: str) -> bool:
     )
 
 
-def test_configuration_is_shown_by_every_name_of_a_workload(mesh: Mesh, rules: Mesh) -> None:
+def test_configuration_is_shown_by_every_name_of_a_workload(
+    mesh: Mesh, rules: Mesh
+) -> None:
     clusters = data(
-        rules, "proxy-config", "clusters", "productpage-v1", "--fqdn", "reviews.service.consul"
+        rules,
+        "proxy-config",
+        "clusters",
+        "productpage-v1",
+        "--fqdn",
+        "reviews.service.consul",
     )
     named = {cluster["name"]: cluster for cluster in clusters}
     assert {
@@ -114,13 +129,22 @@ def test_configuration_is_shown_by_every_name_of_a_workload(mesh: Mesh, rules: M
     ):
         table = shown(rules, "pc", "c", name, "--subset", "v3")
         assert table.splitlines()[1].split() == [
-            *("reviews.service.consul", "9080", "v3", "outbound", "EDS", "reviews.default")
+            *(
+                "reviews.service.consul",
+                "9080",
+                "v3",
+                "outbound",
+                "EDS",
+                "reviews.default",
+            )
         ]
-    routes = shown(rules, "pc", "route", "productpage-v1", "--name", "9080").splitlines()
+    routes = shown(
+        rules, "pc", "route", "productpage-v1", "--name", "9080"
+    ).splitlines()
     assert routes[0].split("  ")[0] == "NAME"
-    assert [line.split()[-1] for line in routes if "reviews.service.consul:9080" in line] == [
-        "reviews.default"
-    ] * 2
+    assert [
+        line.split()[-1] for line in routes if "reviews.service.consul:9080" in line
+    ] == ["reviews.default"] * 2
     listeners = shown(rules, "pc", "l", "productpage-v1", "--port", "9080").splitlines()
     assert listeners[0].split() == ["ADDRESSES", "PORT", "MATCH", "DESTINATION"]
     assert listeners[1].split() == [
@@ -141,7 +165,9 @@ def test_configuration_is_shown_by_every_name_of_a_workload(mesh: Mesh, rules: M
 
 
 def test_no_page_shows_a_private_key_or_a_token(mesh: Mesh) -> None:
-    own = docker("exec", "bookinfo-details-v1-1-proxy-1", "cat", "/run/dockermesh/envoy.json")
+    own = docker(
+        "exec", "bookinfo-details-v1-1-proxy-1", "cat", "/run/dockermesh/envoy.json"
+    )
     token = own.partition("Bearer ")[2][:64]
     for page in ("bootstrap", "secret", "all"):
         told = shown(mesh, "proxy-config", page, "details-v1", "-o", "json")
@@ -158,7 +184,10 @@ def test_loggers_are_changed_and_put_back(mesh: Mesh) -> None:
         "  http: debug"
         in shown(mesh, "pc", "log", "details-v1", "--level", "http:debug").splitlines()
     )
-    assert "  http: warning" in shown(mesh, "pc", "log", "details-v1", "--reset").splitlines()
+    assert (
+        "  http: warning"
+        in shown(mesh, "pc", "log", "details-v1", "--reset").splitlines()
+    )
 
 
 def test_a_workload_that_is_not_here_is_refused_with_a_hint(mesh: Mesh) -> None:
@@ -189,21 +218,34 @@ def test_what_is_explained_is_what_happens(mesh: Mesh, rules: Mesh) -> None:
             place,
         )
         (target,) = found["destinations"]
-        assert (target["subset"], target["destination_rule"]) == (subset, "reviews.default")
-        assert [e["workload"] for e in target["endpoints"]] == [f"bookinfo/reviews-{subset}-1"]
+        assert (target["subset"], target["destination_rule"]) == (
+            subset,
+            "reviews.default",
+        )
+        assert [e["workload"] for e in target["endpoints"]] == [
+            f"bookinfo/reviews-{subset}-1"
+        ]
         assert all(e["accepts"] for e in target["endpoints"])
         assert found["live"]["status"] == 200 and found["live"]["as_explained"]
         assert [e["endpoint"] for e in found["live"]["endpoints"]] == [
             target["endpoints"][0]["address"]
         ]
-    entering = data(rules, "explain", "gateway", "http://localhost:30080/productpage", "--live")
-    assert entering["destinations"][0]["endpoints"][0]["workload"] == "bookinfo/productpage-v1-1"
+    entering = data(
+        rules, "explain", "gateway", "http://localhost:30080/productpage", "--live"
+    )
+    assert (
+        entering["destinations"][0]["endpoints"][0]["workload"]
+        == "bookinfo/productpage-v1-1"
+    )
     assert entering["live"]["status"] == 200 and entering["live"]["as_explained"]
 
 
 def test_a_name_that_nobody_knows_is_explained_as_passed_through(mesh: Mesh) -> None:
     text = shown(mesh, "explain", "productpage-v1", "http://nowhere.invalid/")
-    assert text.splitlines()[-1].split(None, 1)[1] == "passed through to where it was going"
+    assert (
+        text.splitlines()[-1].split(None, 1)[1]
+        == "passed through to where it was going"
+    )
 
 
 def test_what_a_pod_says_is_read_at_once_however_much_it_is(mesh: Mesh) -> None:
@@ -218,7 +260,9 @@ def test_what_a_pod_says_is_read_at_once_however_much_it_is(mesh: Mesh) -> None:
     assert time.monotonic() - began < 20 * SLACK
 
 
-def test_the_history_has_what_was_applied_and_knows_the_way_back(mesh: Mesh, rules: Mesh) -> None:
+def test_the_history_has_what_was_applied_and_knows_the_way_back(
+    mesh: Mesh, rules: Mesh
+) -> None:
     entries = data(rules, "history")
     applied = next(
         e
@@ -250,11 +294,16 @@ spec:
     assert mesh.command("apply", "-f", "-", input=policy).returncode == 0
     try:
         mesh.until_synced()
-        for source, accepts, status in (("productpage-v1", False, 403), ("reviews-v2", True, 200)):
+        for source, accepts, status in (
+            ("productpage-v1", False, 403),
+            ("reviews-v2", True, 200),
+        ):
             explained: list[Any] = []
 
             def is_enforced(
-                source: str = source, status: int = status, explained: list[Any] = explained
+                source: str = source,
+                status: int = status,
+                explained: list[Any] = explained,
             ) -> bool:
                 # Until proxies are done with their old connections, it may be answered otherwise
                 # than explained.
@@ -275,7 +324,10 @@ spec:
             until(is_enforced, f"{source} gets {status}")
             (found,) = explained
             (endpoint,) = found["destinations"][0]["endpoints"]
-            assert (endpoint["tls"], endpoint["accepts"]) == ("ISTIO_MUTUAL", accepts), endpoint
+            assert (endpoint["tls"], endpoint["accepts"]) == (
+                "ISTIO_MUTUAL",
+                accepts,
+            ), endpoint
             assert found["live"]["as_explained"]
     finally:
         assert mesh.command("delete", "-f", "-", input=policy).returncode == 0

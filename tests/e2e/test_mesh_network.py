@@ -92,7 +92,11 @@ def address_of(container: str, network: str) -> str:
 
 @pytest.mark.docker
 def test_an_app_reaches_consuls_dns_and_neither_its_api_nor_ours(mesh: None) -> None:
-    consul("PUT", "/v1/agent/service/register", {"Name": NAME, "Address": "172.28.9.9", "Port": 1})
+    consul(
+        "PUT",
+        "/v1/agent/service/register",
+        {"Name": NAME, "Address": "172.28.9.9", "Port": 1},
+    )
     behind = address_of("dockermesh-consul", "dockermesh-control")
     beside = address_of("dockermesh-control-plane", "dockermesh")
     barred = [
@@ -101,7 +105,9 @@ def test_an_app_reaches_consuls_dns_and_neither_its_api_nor_ours(mesh: None) -> 
         for port in (8500, 8300, 8600, 8080, 15014)
     ]
     apis = [f"{beside}:8080", f"{beside}:15014"]
-    image = run("docker", "inspect", "dockermesh-control-plane", "-f", "{{.Config.Image}}").strip()
+    image = run(
+        "docker", "inspect", "dockermesh-control-plane", "-f", "{{.Config.Image}}"
+    ).strip()
     try:
         app = [
             "docker",
@@ -119,7 +125,9 @@ def test_an_app_reaches_consuls_dns_and_neither_its_api_nor_ours(mesh: None) -> 
             "the catalog has it",
         )
         found = json.loads(run(*app, image, "-c", PROBE, NAME, GATEWAY, "3", *barred))
-        answered = json.loads(run(*app, image, "-c", PROBE, NAME, GATEWAY, "60", *apis))["answers"]
+        answered = json.loads(
+            run(*app, image, "-c", PROBE, NAME, GATEWAY, "60", *apis)
+        )["answers"]
     finally:
         consul("PUT", f"/v1/agent/service/deregister/{NAME}")
     assert found["dns"] == "172.28.9.9"

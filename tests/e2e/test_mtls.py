@@ -61,7 +61,9 @@ def network_of(container: str) -> tuple[str, str]:
     return name, str(found[name]["IPAddress"])
 
 
-def answer_from(address: str, port: int = APP_PORT, tls: ssl.SSLContext | None = None) -> str:
+def answer_from(
+    address: str, port: int = APP_PORT, tls: ssl.SSLContext | None = None
+) -> str:
     """What a GET over this connection is answered; empty if it is not."""
     connection: http.client.HTTPConnection
     if tls is None:
@@ -97,7 +99,9 @@ def strict(mesh: Mesh, tmp_path: Path) -> Iterator[None]:
     addresses = [network_of(POD.format(name))[1] for name in SERVERS]
     try:
         until(
-            lambda: not any(map(answer_from, addresses)), "plaintext is refused everywhere", HEALS_S
+            lambda: not any(map(answer_from, addresses)),
+            "plaintext is refused everywhere",
+            HEALS_S,
         )
         mesh.until_synced()
         yield
@@ -129,7 +133,10 @@ def plain(mesh: Mesh) -> Iterator[str]:
         "-c",
         PLAIN,
     )
-    until(lambda: asked(name, "http://localhost:9080/") == ["from the plain one"], "it serves")
+    until(
+        lambda: asked(name, "http://localhost:9080/") == ["from the plain one"],
+        "it serves",
+    )
     try:
         yield name
     finally:
@@ -158,14 +165,20 @@ def test_strict_refuses_everybody_without_a_certificate_of_the_mesh(
 ) -> None:
     addresses = [network_of(POD.format(name))[1] for name in SERVERS]
     ports = (APP_PORT, INBOUND_PORT, OUTBOUND_PORT)
-    urls = [f"http://{address}:{port}/health" for address in addresses for port in ports]
+    urls = [
+        f"http://{address}:{port}/health" for address in addresses for port in ports
+    ]
     assert not any(asked(plain, *urls, patience=SILENT_S))
-    assert not any(answer_from(address, port) for address in addresses for port in ports), (
-        "from the host"
-    )
+    assert not any(
+        answer_from(address, port) for address in addresses for port in ports
+    ), "from the host"
 
-    authority = Authority(new_material("cluster.local", datetime.datetime.now(datetime.UTC)))
-    leaf = authority.issue_workload(Identity("cluster.local", "default", "bookinfo-productpage"))
+    authority = Authority(
+        new_material("cluster.local", datetime.datetime.now(datetime.UTC))
+    )
+    leaf = authority.issue_workload(
+        Identity("cluster.local", "default", "bookinfo-productpage")
+    )
     (tmp_path / "chain.pem").write_bytes(leaf.certificate)
     (tmp_path / "key.pem").write_bytes(leaf.key)
     foreign = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -185,7 +198,9 @@ class Wire:
 
     def __init__(self, addresses: Collection[str]) -> None:
         self._between = frozenset(map(socket.inet_aton, addresses))
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_EVERYTHING))
+        self._socket = socket.socket(
+            socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_EVERYTHING)
+        )
         self._socket.settimeout(0.2)
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._listen)
@@ -222,15 +237,22 @@ class Wire:
 def test_packets_between_pods_hold_no_plaintext(mesh: Mesh) -> None:
     addresses = [network_of(POD.format(name))[1] for name in SERVERS]
     with Wire(addresses) as wire:
-        until(lambda: answers(PAGE) and len(wire.payloads) > 10, "packets between pods were seen")
+        until(
+            lambda: answers(PAGE) and len(wire.payloads) > 10,
+            "packets between pods were seen",
+        )
     readable = [
-        p for p in wire.payloads if b"HTTP/1." in p or b"GET /" in p or b"x-request-id" in p
+        p
+        for p in wire.payloads
+        if b"HTTP/1." in p or b"GET /" in p or b"x-request-id" in p
     ]
     assert not readable
     assert any(p[:3] == b"\x17\x03\x03" for p in wire.payloads)
 
 
-def test_replicas_with_and_without_a_proxy_serve_side_by_side(mesh: Mesh, plain: str) -> None:
+def test_replicas_with_and_without_a_proxy_serve_side_by_side(
+    mesh: Mesh, plain: str
+) -> None:
     _, address = network_of(plain)
     seen: set[str] = set()
     wanted = {'{"status": "Details is healthy"}', "from the plain one"}
@@ -245,7 +267,9 @@ def test_replicas_with_and_without_a_proxy_serve_side_by_side(mesh: Mesh, plain:
         "a connection of before the last policy may break under a request"
     )
     until(
-        lambda: "from the plain one" not in asked(APP, *["http://details:9080/health"] * 10),
+        lambda: (
+            "from the plain one" not in asked(APP, *["http://details:9080/health"] * 10)
+        ),
         "it is gone",
         HEALS_S,
     )
@@ -255,7 +279,10 @@ def test_who_registers_under_anothers_name_is_not_believed(mesh: Mesh) -> None:
     """S16: its certificate says who it is; requests go to those whom the service may have."""
     _, address = network_of(POD.format("reviews-v1"))
     wanted = '{"status": "Details is healthy"}'
-    meta = {"dockermesh-workload": "bookinfo/reviews-v1-1", "dockermesh-service-account": "details"}
+    meta = {
+        "dockermesh-workload": "bookinfo/reviews-v1-1",
+        "dockermesh-service-account": "details",
+    }
     with registered("details", address, **meta):
         until(
             lambda: address in {e["address"] for e in mesh.endpoints("details")},
@@ -269,5 +296,6 @@ def test_who_registers_under_anothers_name_is_not_believed(mesh: Mesh) -> None:
             [answer] = asked(APP, "http://details:9080/health")
             assert answer in {wanted, "status 503"}
         until(
-            lambda: asked(APP, "http://details:9080/health") == [wanted], "details itself answers"
+            lambda: asked(APP, "http://details:9080/health") == [wanted],
+            "details itself answers",
         )

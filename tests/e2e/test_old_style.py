@@ -50,7 +50,15 @@ def test_an_old_file_on_the_external_mesh_network(mesh: Mesh, tmp_path: Path) ->
     file.write_text(OLD.format(subnet="172.28", network="dockermesh"))
     before = file.read_text()
     try:
-        mesh.up(file, "-p", "oldstyle", "--network", "dockermesh", "--gateway-port", f"9084:{PORT}")
+        mesh.up(
+            file,
+            "-p",
+            "oldstyle",
+            "--network",
+            "dockermesh",
+            "--gateway-port",
+            f"9084:{PORT}",
+        )
         assert file.read_text() == before
         found = {
             w["name"]: w["address"]
@@ -61,7 +69,8 @@ def test_an_old_file_on_the_external_mesh_network(mesh: Mesh, tmp_path: Path) ->
         entry = consul("/v1/health/service/old-catalog?passing")[0]["Service"]
         assert (entry["Address"], entry["Port"]) == ("172.28.9.10", 9080)
         until(
-            lambda: answers(f"http://127.0.0.1:{PORT}/details/0"), "the app answers at the gateway"
+            lambda: answers(f"http://127.0.0.1:{PORT}/details/0"),
+            "the app answers at the gateway",
         )
         # The search domain makes the bare name a name of Consul's; the proxy answers all of its
         # forms.
@@ -71,9 +80,13 @@ def test_an_old_file_on_the_external_mesh_network(mesh: Mesh, tmp_path: Path) ->
             "catalog:9080",
             "books:9080",
         ):
-            told = docker("exec", "oldstyle-front-1", "python3", "-c", CALL.format(host))
+            told = docker(
+                "exec", "oldstyle-front-1", "python3", "-c", CALL.format(host)
+            )
             assert json.loads(told)["id"] == 0, host
-        routed = mesh.command("explain", "oldstyle/front-1", "http://books:9080/").stdout
+        routed = mesh.command(
+            "explain", "oldstyle/front-1", "http://books:9080/"
+        ).stdout
         assert "outbound|9080||catalog.service.consul" in routed, (
             "an alias is not merely passed through"
         )
@@ -84,10 +97,15 @@ def test_an_old_file_on_the_external_mesh_network(mesh: Mesh, tmp_path: Path) ->
             {"ID": "foreign", "Name": "foreign", "Address": "10.1.2.3", "Port": 1},
         )
         pod = inspect("oldstyle-front-1-pod-1")["HostConfig"]
-        assert (pod["Dns"], pod["DnsSearch"]) == (["172.28.0.1", "8.8.8.8"], ["service.consul"])
+        assert (pod["Dns"], pod["DnsSearch"]) == (
+            ["172.28.0.1", "8.8.8.8"],
+            ["service.consul"],
+        )
         resolve = "import socket; print(socket.gethostbyname('dockermesh.node.consul'))"
         until(
-            lambda: docker("exec", "oldstyle-front-1", "python3", "-c", resolve, check=False),
+            lambda: docker(
+                "exec", "oldstyle-front-1", "python3", "-c", resolve, check=False
+            ),
             "Consul's own names",
             10,
         )

@@ -40,15 +40,21 @@ ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedRes
 
 
 def docker(*arguments: str, check: bool = True) -> str:
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
-    assert done.returncode == 0 or not check, f"docker {' '.join(arguments)}: {done.stderr}"
+    done = subprocess.run(
+        ["docker", *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 or not check, (
+        f"docker {' '.join(arguments)}: {done.stderr}"
+    )
     return done.stdout.strip()
 
 
 def certificate(directory: Path) -> tuple[bytes, bytes]:
     """A self-signed certificate of the control plane, which is its own root."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "control-plane.dockermesh")])
+    name = x509.Name(
+        [x509.NameAttribute(NameOID.COMMON_NAME, "control-plane.dockermesh")]
+    )
     now = datetime.now(UTC)
     signed = (
         x509.CertificateBuilder()
@@ -59,7 +65,8 @@ def certificate(directory: Path) -> tuple[bytes, bytes]:
         .not_valid_before(now - timedelta(minutes=5))
         .not_valid_after(now + timedelta(days=1))
         .add_extension(
-            x509.SubjectAlternativeName([x509.DNSName("control-plane.dockermesh")]), critical=False
+            x509.SubjectAlternativeName([x509.DNSName("control-plane.dockermesh")]),
+            critical=False,
         )
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
@@ -67,7 +74,9 @@ def certificate(directory: Path) -> tuple[bytes, bytes]:
     pem = signed.public_bytes(serialization.Encoding.PEM)
     (directory / "root.pem").write_bytes(pem)
     private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
     )
     return private, pem
 
@@ -80,9 +89,15 @@ class ControlPlane(grpc.GenericRpcHandler):  # type: ignore[misc]
     callers: list[tuple[str, str]] = field(default_factory=list)
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        return grpc.stream_stream_rpc_method_handler(self.stream) if details.method == ADS else None
+        return (
+            grpc.stream_stream_rpc_method_handler(self.stream)
+            if details.method == ADS
+            else None
+        )
 
-    def stream(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+    def stream(
+        self, requests: Iterator[bytes], context: grpc.ServicerContext
+    ) -> Iterator[bytes]:
         token = dict(context.invocation_metadata())["authorization"]
         for raw in requests:
             request = discovery_pb2.DeltaDiscoveryRequest.FromString(raw)
@@ -90,7 +105,9 @@ class ControlPlane(grpc.GenericRpcHandler):  # type: ignore[misc]
                 self.callers.append((request.node.id, token))
             if not request.response_nonce:
                 self.open.wait(60 * SLACK)
-                answer = discovery_pb2.DeltaDiscoveryResponse(type_url=request.type_url, nonce="1")
+                answer = discovery_pb2.DeltaDiscoveryResponse(
+                    type_url=request.type_url, nonce="1"
+                )
                 yield answer.SerializeToString()
 
 
@@ -115,7 +132,8 @@ class Bench:
 
     def start_pod(self) -> None:
         capabilities = [
-            f"--cap-add={name}" for name in ("NET_ADMIN", "SETUID", "SETGID", "SETPCAP", "CHOWN")
+            f"--cap-add={name}"
+            for name in ("NET_ADMIN", "SETUID", "SETGID", "SETPCAP", "CHOWN")
         ]
         docker(
             *(
@@ -184,8 +202,12 @@ class Bench:
 
     def is_ready(self) -> bool:
         """What the pod's own probe asks, a little slower than it does."""
-        request = r"GET /healthz/ready HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n"
-        script = f"exec 3<>/dev/tcp/127.0.0.1/15021 && printf '{request}' >&3 && head -1 <&3"
+        request = (
+            r"GET /healthz/ready HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n\r\n"
+        )
+        script = (
+            f"exec 3<>/dev/tcp/127.0.0.1/15021 && printf '{request}' >&3 && head -1 <&3"
+        )
         return " 200 " in docker("exec", self.pod, "bash", "-c", script, check=False)
 
     def attested(self) -> list[str]:
@@ -234,12 +256,16 @@ def bench(image: str, tmp_path: Path) -> Iterator[Bench]:
     key, chain = certificate(trust)
     docker("network", "create", name)
     docker("volume", "create", "--opt=type=tmpfs", "--opt=device=tmpfs", f"{name}-run")
-    config = json.loads(docker("network", "inspect", "-f", "{{json .IPAM.Config}}", name))[0]
+    config = json.loads(
+        docker("network", "inspect", "-f", "{{json .IPAM.Config}}", name)
+    )[0]
     gateway = config.get("Gateway") or str(next(ip_network(config["Subnet"]).hosts()))
     control_plane = ControlPlane()
     server = grpc.server(futures.ThreadPoolExecutor(4))
     server.add_generic_rpc_handlers((control_plane,))
-    port = server.add_secure_port(f"{gateway}:0", grpc.ssl_server_credentials([(key, chain)]))
+    port = server.add_secure_port(
+        f"{gateway}:0", grpc.ssl_server_credentials([(key, chain)])
+    )
     server.start()
     try:
         yield Bench(name, trust, control_plane, port, gateway, image)
@@ -255,21 +281,30 @@ def test_a_pod_from_its_start_to_its_proxys_death(bench: Bench) -> None:
     bench.start_pod()
     bench.start_proxy()
     until(lambda: bench.control_plane.callers, "the proxy's stream")
-    assert bench.health() == "starting", "an Envoy without its first configuration is not ready"
+    assert bench.health() == "starting", (
+        "an Envoy without its first configuration is not ready"
+    )
     bench.control_plane.open.set()
     until(lambda: bench.health() == "healthy", "healthy", 2)
 
     node, header = bench.control_plane.callers[0]
     address = docker(
-        "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", bench.pod
+        "inspect",
+        "-f",
+        "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}",
+        bench.pod,
     )
     assert node == f"sidecar~{address}~shop/reviews-1.default~default.svc.cluster.local"
-    assert sha256(header.removeprefix("Bearer ").encode()).hexdigest() == bench.attested()[0]
+    assert (
+        sha256(header.removeprefix("Bearer ").encode()).hexdigest()
+        == bench.attested()[0]
+    )
 
     for container in (bench.pod, bench.proxy):
         pid = docker("inspect", "-f", "{{.State.Pid}}", container)
         status = dict(
-            line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+            line.split(":\t", 1)
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines()
         )
         assert int(status["CapEff"], 16) == 0
         assert status["Uid"].split()[0] == "1337"
@@ -285,7 +320,8 @@ def test_a_pod_from_its_start_to_its_proxys_death(bench: Bench) -> None:
         network=bench.name,
     )
     assert [
-        line.split()[1] if line.startswith("HTTP") else line for line in other.splitlines()
+        line.split()[1] if line.startswith("HTTP") else line
+        for line in other.splitlines()
     ] == [
         "200",
         "404",
@@ -309,7 +345,9 @@ def test_a_pod_from_its_start_to_its_proxys_death(bench: Bench) -> None:
     os.kill(int(docker("inspect", "-f", "{{.State.Pid}}", bench.proxy)), signal.SIGKILL)
     until(lambda: len(bench.control_plane.callers) > streams, "the new proxy's stream")
     health = bench.health()
-    if time.monotonic() - killed < 4:  # a slower machine is beyond what the pod puts up with
+    if (
+        time.monotonic() - killed < 4
+    ):  # a slower machine is beyond what the pod puts up with
         assert health == "healthy"
     until(lambda: bench.health() == "healthy", "healthy with the new proxy", 15)
     # The pod's probe counts from when it last saw the proxy ready, so it has to have seen the new

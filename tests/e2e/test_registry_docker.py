@@ -28,13 +28,17 @@ def without_consul(bookinfo: Mesh) -> Iterator[Mesh]:
 
 def test_bookinfo_works_without_consul(without_consul: Mesh) -> None:
     mesh = without_consul
-    assert not inspect(CONSUL)["State"]["Running"], "`up --registry docker` must not need Consul"
+    assert not inspect(CONSUL)["State"]["Running"], (
+        "`up --registry docker` must not need Consul"
+    )
     assert len(until(mesh.workloads, "workloads are listed")) == 7
     versions: set[str] = set()
 
     def is_complete() -> bool:
         body = whole_page()
-        versions.update(v for v in ("reviews-v1", "reviews-v2", "reviews-v3") if v in body)
+        versions.update(
+            v for v in ("reviews-v1", "reviews-v2", "reviews-v3") if v in body
+        )
         return len(versions) == 3
 
     until(is_complete, "all three versions", 20)

@@ -19,10 +19,14 @@ def test_three_replicas_share_the_load(mesh: Mesh, small: Callable[..., str]) ->
     file = small("triple", replicas=3, published=9083)
     try:
         mesh.up(file, "--gateway-port", f"9083:{PORT}")
-        names = {w["name"] for w in until(lambda: mesh.workloads("triple"), "they are listed")}
+        names = {
+            w["name"]
+            for w in until(lambda: mesh.workloads("triple"), "they are listed")
+        }
         assert names == {f"triple/shop-{n}" for n in (1, 2, 3)} | {"triple/gateway-1"}
         spaces = {
-            docker("exec", f"triple-shop-{n}-1", "readlink", "/proc/self/ns/net") for n in (1, 2, 3)
+            docker("exec", f"triple-shop-{n}-1", "readlink", "/proc/self/ns/net")
+            for n in (1, 2, 3)
         }
         assert len(spaces) == 3, "replicas must not share a network namespace"
 
@@ -35,7 +39,9 @@ def test_three_replicas_share_the_load(mesh: Mesh, small: Callable[..., str]) ->
             code, body = get(URL)
             assert code == 200, body
             assert json.loads(body)["id"] == 0
-        shares = [after - b for after, b in zip(map(taken_in, pods), before, strict=True)]
+        shares = [
+            after - b for after, b in zip(map(taken_in, pods), before, strict=True)
+        ]
         assert sum(shares) == 60
         assert min(shares) >= 5, f"one replica is hardly used: {shares}"
 

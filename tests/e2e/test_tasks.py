@@ -28,7 +28,9 @@ NO_REVIEWS = "Sorry, product reviews are currently unavailable for this book."
 @pytest.fixture(scope="session")
 def kubeconfig(bookinfo: Mesh, tmp_path_factory: pytest.TempPathFactory) -> str:
     file = tmp_path_factory.mktemp("kube") / "config"
-    done = bookinfo.command("kubeconfig", env=bookinfo.environment(KUBECONFIG=str(file)))
+    done = bookinfo.command(
+        "kubeconfig", env=bookinfo.environment(KUBECONFIG=str(file))
+    )
     assert done.returncode == 0, done.stderr
     return str(file)
 
@@ -59,7 +61,10 @@ def test_all_requests_go_to_v1_until_the_rules_are_removed(tasks: Tasks) -> None
     with tasks.applied(*VERSIONS):
         until(lambda: tasks.versions(8) == {"v1": 8}, "only v1 answers")
         assert tasks.versions(24) == {"v1": 24}
-    until(lambda: tasks.versions(12).keys() == {"v1", "v2", "v3"}, "all versions answer again")
+    until(
+        lambda: tasks.versions(12).keys() == {"v1", "v2", "v3"},
+        "all versions answer again",
+    )
 
 
 def test_jason_sees_black_stars_and_nobody_else(tasks: Tasks) -> None:
@@ -100,7 +105,9 @@ def test_a_canary_gets_a_tenth_and_then_everything(tasks: Tasks) -> None:
 
 def test_a_delay_of_7_s_uncovers_the_bug_in_bookinfos_timeouts(tasks: Tasks) -> None:
     with tasks.applied(
-        *VERSIONS, "virtual-service-reviews-test-v2", "virtual-service-ratings-test-delay"
+        *VERSIONS,
+        "virtual-service-reviews-test-v2",
+        "virtual-service-ratings-test-delay",
     ):
 
         def is_late() -> bool:
@@ -116,7 +123,9 @@ def test_a_delay_of_7_s_uncovers_the_bug_in_bookinfos_timeouts(tasks: Tasks) -> 
 
 
 def test_a_delay_of_2_s_is_no_trouble_for_v3(tasks: Tasks) -> None:
-    with tasks.applied(*VERSIONS, "virtual-service-reviews-v3", "virtual-service-ratings-delay-2s"):
+    with tasks.applied(
+        *VERSIONS, "virtual-service-reviews-v3", "virtual-service-ratings-delay-2s"
+    ):
 
         def shown() -> bool:
             page = tasks.page()
@@ -127,12 +136,17 @@ def test_a_delay_of_2_s_is_no_trouble_for_v3(tasks: Tasks) -> None:
 
 def test_jasons_ratings_are_aborted(tasks: Tasks) -> None:
     with tasks.applied(
-        *VERSIONS, "virtual-service-reviews-test-v2", "virtual-service-ratings-test-abort"
+        *VERSIONS,
+        "virtual-service-reviews-test-v2",
+        "virtual-service-ratings-test-abort",
     ):
 
         def has_no_stars() -> bool:
             page = tasks.page("jason")
-            return page.version == "v2" and page.sorry == "Ratings service is currently unavailable"
+            return (
+                page.version == "v2"
+                and page.sorry == "Ratings service is currently unavailable"
+            )
 
         until(has_no_stars, "jason gets no stars")
         until(lambda: tasks.page().sorry == "", "others get whole pages")
@@ -154,7 +168,10 @@ def test_retries_hide_an_unstable_service(equipped: Tasks) -> None:
     url = "http://httpbin:8000/unstable"
     assert equipped.load(url, 10)["status"] == {"200": 5, "500": 5}
     with equipped.applied("virtual-service-httpbin-retries"):
-        until(lambda: equipped.load(url, 10)["status"] == {"200": 10}, "every request succeeds")
+        until(
+            lambda: equipped.load(url, 10)["status"] == {"200": 10},
+            "every request succeeds",
+        )
 
 
 def test_a_circuit_breaker_refuses_what_is_too_much(equipped: Tasks) -> None:
@@ -163,7 +180,9 @@ def test_a_circuit_breaker_refuses_what_is_too_much(equipped: Tasks) -> None:
     with equipped.applied("destination-rule-httpbin-circuit-breaker"):
         # One is served, one waits. On a slow machine some requests may start when others are done.
         told = until(
-            lambda: t if (t := equipped.load(url, 12, 12)["status"]).get("503") else None,
+            lambda: (
+                t if (t := equipped.load(url, 12, 12)["status"]).get("503") else None
+            ),
             "some are refused",
         )
         assert told.keys() == {"200", "503"}
@@ -172,11 +191,16 @@ def test_a_circuit_breaker_refuses_what_is_too_much(equipped: Tasks) -> None:
 
 def test_a_mirror_sees_every_request_and_answers_none(tasks: Tasks) -> None:
     def mirrored() -> int:
-        return run("docker", "logs", "bookinfo-reviews-v3-1").stdout.count("GET /reviews/0")
+        return run("docker", "logs", "bookinfo-reviews-v3-1").stdout.count(
+            "GET /reviews/0"
+        )
 
     with tasks.applied(*VERSIONS, "virtual-service-reviews-mirror-v3"):
         before = mirrored()
-        until(lambda: tasks.page().version == "v1" and mirrored() > before, "v3 gets copies")
+        until(
+            lambda: tasks.page().version == "v1" and mirrored() > before,
+            "v3 gets copies",
+        )
         until(lambda: tasks.versions(4) == {"v1": 4}, "v1 alone answers")
         before = mirrored()
         assert tasks.versions(10) == {"v1": 10}
@@ -187,8 +211,12 @@ def test_a_mirror_sees_every_request_and_answers_none(tasks: Tasks) -> None:
 # --------------------------------------------------------------------------------------------------
 
 
-def test_an_entry_of_ones_own_takes_the_place_of_the_generated_one(tasks: Tasks) -> None:
-    page, health = (f"http://127.0.0.1:30080{path}" for path in ("/productpage", "/health"))
+def test_an_entry_of_ones_own_takes_the_place_of_the_generated_one(
+    tasks: Tasks,
+) -> None:
+    page, health = (
+        f"http://127.0.0.1:30080{path}" for path in ("/productpage", "/health")
+    )
     assert answers(page) and answers(health)
     with tasks.applied("bookinfo-gateway"):
         until(lambda: answers(health, 404), "what the rule does not name is not served")
@@ -225,13 +253,20 @@ def pairs(tmp_path: Path) -> tuple[Pair, Pair]:
     folders = tmp_path / "one", tmp_path / "two"
     for folder in folders:
         folder.mkdir()
-    return self_signed(folders[0], "bookinfo.example"), self_signed(folders[1], "bookinfo.example")
+    return self_signed(folders[0], "bookinfo.example"), self_signed(
+        folders[1], "bookinfo.example"
+    )
 
 
-def test_https_at_the_gateway_follows_its_secret(tasks: Tasks, pairs: tuple[Pair, Pair]) -> None:
+def test_https_at_the_gateway_follows_its_secret(
+    tasks: Tasks, pairs: tuple[Pair, Pair]
+) -> None:
     old, new = pairs
     credential = ("istio-system", "bookinfo-credential", "tls")
-    with tasks.secret(*credential, *old.options), tasks.applied("bookinfo-gateway-simple"):
+    with (
+        tasks.secret(*credential, *old.options),
+        tasks.applied("bookinfo-gateway-simple"),
+    ):
         until(lambda: https(old) == 200, "the page over TLS")
         assert https(new) == 0
         tasks.renew(*credential, *new.options)
@@ -243,7 +278,10 @@ def test_mutual_tls_at_the_gateway_asks_for_a_certificate(
     tasks: Tasks, pairs: tuple[Pair, Pair]
 ) -> None:
     server, client = pairs
-    files = (f"--from-file={server.folder}/tls.crt", f"--from-file={server.folder}/tls.key")
+    files = (
+        f"--from-file={server.folder}/tls.crt",
+        f"--from-file={server.folder}/tls.key",
+    )
     with (
         tasks.secret(
             "istio-system",
@@ -305,17 +343,24 @@ def test_tcp_connections_are_split_by_weight(equipped: Tasks) -> None:
 def test_a_service_entry_opens_the_way_to_a_site_outside(equipped: Tasks) -> None:
     with equipped.applied("egress-registry-only"):
         until(
-            lambda: equipped.load(BOOKS)["status"] == {"502": 1}, "the unknown site is out of reach"
+            lambda: equipped.load(BOOKS)["status"] == {"502": 1},
+            "the unknown site is out of reach",
         )
         with equipped.applied("egress-books"):
-            until(lambda: equipped.load(BOOKS)["status"] == {"200": 1}, "the site is reached")
+            until(
+                lambda: equipped.load(BOOKS)["status"] == {"200": 1},
+                "the site is reached",
+            )
             told = equipped.python(
                 "import ssl, urllib.request as u;print(u.urlopen('https://books.example/',"
                 " context=ssl._create_unverified_context()).read().decode())"
             )
             assert json.loads(told)["tls"] == "books.example"
             assert equipped.load("http://books.far.example/")["status"] == {"502": 1}
-    until(lambda: equipped.load(BOOKS)["status"] == {"200": 1}, "unknown sites are reached again")
+    until(
+        lambda: equipped.load(BOOKS)["status"] == {"200": 1},
+        "unknown sites are reached again",
+    )
 
 
 def test_calls_leave_the_mesh_through_the_egress_gateway(equipped: Tasks) -> None:
@@ -324,7 +369,13 @@ def test_calls_leave_the_mesh_through_the_egress_gateway(equipped: Tasks) -> Non
 
         def passed() -> bool:
             done = run(
-                "docker", "exec", f"{TOOLS_PROJECT}-client-1", "python3", "-c", program, check=False
+                "docker",
+                "exec",
+                f"{TOOLS_PROJECT}-client-1",
+                "python3",
+                "-c",
+                program,
+                check=False,
             )
             return (
                 done.returncode == 0
@@ -342,7 +393,13 @@ def test_calls_leave_the_mesh_through_the_egress_gateway(equipped: Tasks) -> Non
                 " timeout=1).read().decode())"
             )
             done = run(
-                "docker", "exec", f"{TOOLS_PROJECT}-client-1", "python3", "-c", program, check=False
+                "docker",
+                "exec",
+                f"{TOOLS_PROJECT}-client-1",
+                "python3",
+                "-c",
+                program,
+                check=False,
             )
             assert done.returncode != 0
         finally:

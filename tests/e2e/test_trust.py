@@ -50,7 +50,9 @@ def authority(mesh: Mesh) -> dict[str, Any]:
 def states(mesh: Mesh, workload: str) -> dict[str, str]:
     """The states of a workload's tokens by id."""
     listed = json.loads(told(mesh, "token", "list", "-o", "json"))
-    return {item["id"]: item["state"] for item in listed if item["workload"] == workload}
+    return {
+        item["id"]: item["state"] for item in listed if item["workload"] == workload
+    }
 
 
 def xds(mesh: Mesh, workload: str) -> str:
@@ -85,8 +87,12 @@ def test_the_root_is_replaced_without_a_failed_request(mesh: Mesh) -> None:
     assert report["leaves"]["held"] >= len(EVERYBODY)
 
 
-def test_a_revoked_workload_is_cut_off_alone_until_its_pod_is_restarted(mesh: Mesh) -> None:
-    [first] = [token for token, state in states(mesh, REVOKED).items() if state == "connected"]
+def test_a_revoked_workload_is_cut_off_alone_until_its_pod_is_restarted(
+    mesh: Mesh,
+) -> None:
+    [first] = [
+        token for token, state in states(mesh, REVOKED).items() if state == "connected"
+    ]
     try:
         told(mesh, "token", "revoke", REVOKED)
         until(lambda: xds(mesh, REVOKED) == "NOT CONNECTED", "its stream is cut")
@@ -154,7 +160,9 @@ def answer(container: str, url: str) -> str:
 @pytest.fixture
 def outsider(mesh: Mesh, tmp_path: Path) -> Iterator[Outsider]:
     network = next(
-        n for n in sorted(inspect(POD)["NetworkSettings"]["Networks"]) if n.startswith("dockermesh")
+        n
+        for n in sorted(inspect(POD)["NetworkSettings"]["Networks"])
+        if n.startswith("dockermesh")
     )
     # Docker would have it ask 127.0.0.11, which no machine outside Docker does.
     resolv_conf = tmp_path / "resolv.conf"
@@ -166,7 +174,16 @@ def outsider(mesh: Mesh, tmp_path: Path) -> Iterator[Outsider]:
     resolv_conf.write_text("\n".join(servers) + "\n")
     docker("rm", "-f", f"{OUTSIDER}-proxy", OUTSIDER, check=False)
     docker(
-        *("run", "-d", "--name", OUTSIDER, "--network", network, "-e", "SERVICE_IGNORE=true"),
+        *(
+            "run",
+            "-d",
+            "--name",
+            OUTSIDER,
+            "--network",
+            network,
+            "-e",
+            "SERVICE_IGNORE=true",
+        ),
         *(
             "-v",
             f"{resolv_conf}:/etc/resolv.conf:ro",
@@ -179,7 +196,8 @@ def outsider(mesh: Mesh, tmp_path: Path) -> Iterator[Outsider]:
     folder = tmp_path / "join"
     try:
         yield Outsider(
-            str(inspect(OUTSIDER)["NetworkSettings"]["Networks"][network]["IPAddress"]), folder
+            str(inspect(OUTSIDER)["NetworkSettings"]["Networks"][network]["IPAddress"]),
+            folder,
         )
     finally:
         for workload in mesh.workloads("joined"):
@@ -196,9 +214,13 @@ def outsider(mesh: Mesh, tmp_path: Path) -> Iterator[Outsider]:
             docker("run", "--rm", "-v", f"{folder}:{folder}", *back)
 
 
-def test_a_process_outside_docker_joins_calls_and_is_called(mesh: Mesh, outsider: Outsider) -> None:
+def test_a_process_outside_docker_joins_calls_and_is_called(
+    mesh: Mesh, outsider: Outsider
+) -> None:
     where = ("--address", outsider.address, "--dir", str(outsider.folder))
-    joined = mesh.command("join", "--service", "outside", "--port", "8080/http", "--dns", *where)
+    joined = mesh.command(
+        "join", "--service", "outside", "--port", "8080/http", "--dns", *where
+    )
     assert joined.returncode == 0, joined.stderr
     *as_root, proxy = joined.stdout.splitlines()
     outsider.as_root(*as_root)

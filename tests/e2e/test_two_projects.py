@@ -63,14 +63,18 @@ def test_a_project_calls_its_own_and_comes_without_a_failed_request_of_another(
         up(mesh, tmp_path, "first")
         with steady_load(f"http://127.0.0.1:{PORTS['first']}/details/0") as seen:
             up(mesh, tmp_path, "second")
-            assert len(consul("/v1/health/service/shop?passing")) == 2, "to Consul they are one"
+            assert len(consul("/v1/health/service/shop?passing")) == 2, (
+                "to Consul they are one"
+            )
             pods = {project: f"{project}-shop-1-pod-1" for project in PORTS}
             mesh.until_synced(30)
             before = {project: taken_in(pod) for project, pod in pods.items()}
             for _ in range(20):
                 assert get(f"http://127.0.0.1:{PORTS['second']}/details/0")[0] == 200
                 assert (
-                    docker("exec", "second-shop-1", "python3", "-c", CALL.format("shop")).strip()
+                    docker(
+                        "exec", "second-shop-1", "python3", "-c", CALL.format("shop")
+                    ).strip()
                     == "200"
                 )
             assert taken_in(pods["second"]) - before["second"] == 40
@@ -78,7 +82,10 @@ def test_a_project_calls_its_own_and_comes_without_a_failed_request_of_another(
             mesh.down("second")
             until(lambda: seen.total() > asked + 20, "the first is asked on")
         assert set(seen) == {200}, "the other project was noticed"
-        assert docker("exec", "first-shop-1", "python3", "-c", CALL.format("shop")).strip() == "200"
+        assert (
+            docker("exec", "first-shop-1", "python3", "-c", CALL.format("shop")).strip()
+            == "200"
+        )
     finally:
         for project in PORTS:
             mesh.down(project)

@@ -21,7 +21,10 @@ from dockermesh.xds import Snapshot
 
 RUNTIME = {
     "layers": [
-        {"name": "pod", "staticLayer": {"re2.max_program_size.error_level": MAX_PROGRAM_SIZE}}
+        {
+            "name": "pod",
+            "staticLayer": {"re2.max_program_size.error_level": MAX_PROGRAM_SIZE},
+        }
     ]
 }
 
@@ -47,7 +50,12 @@ def certificate() -> tuple[str, str]:
     start = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
     made = (
         x509.CertificateBuilder(
-            name, name, key.public_key(), 1, start, start + datetime.timedelta(days=36500)
+            name,
+            name,
+            key.public_key(),
+            1,
+            start,
+            start + datetime.timedelta(days=36500),
         )
     ).sign(key, hashes.SHA256())
     encoding, plain = serialization.Encoding.PEM, serialization.NoEncryption()
@@ -65,7 +73,10 @@ def bootstrap(snapshot: Snapshot, pair: tuple[str, str]) -> dict[str, Any]:
     parts["secrets"] = [
         {"name": name, "validationContext": {"trustedCa": chain}}
         if name == "ROOTCA" or "validationContext" in known.get(name, {})
-        else {"name": name, "tlsCertificate": {"certificateChain": chain, "privateKey": key}}
+        else {
+            "name": name,
+            "tlsCertificate": {"certificateChain": chain, "privateKey": key},
+        }
         for name in {*known, "default", "ROOTCA"}
     ]
     return static_bootstrap(parts, "any") | {"layeredRuntime": RUNTIME}

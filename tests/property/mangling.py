@@ -191,13 +191,21 @@ def mangle(chance: random.Random, document: dict[str, Any]) -> None:
     elif kind < 0.3 and isinstance(parent, list):
         parent.append(copy.deepcopy(own))
     elif kind < 0.55:
-        parent[last] = copy.deepcopy(chance.choice(_PARTS.get(field_of((*path, last)), [own])))
+        parent[last] = copy.deepcopy(
+            chance.choice(_PARTS.get(field_of((*path, last)), [own]))
+        )
     elif kind < 0.6 and isinstance(parent, dict):
         parent[chance.choice(TEXTS)] = parent.pop(last)
     else:
-        alike = TEXTS if isinstance(own, str) else [v for v in OTHERS if type(v) is type(own)]
+        alike = (
+            TEXTS
+            if isinstance(own, str)
+            else [v for v in OTHERS if type(v) is type(own)]
+        )
         parent[last] = copy.deepcopy(
-            chance.choice(alike if alike and chance.random() < 0.8 else [*TEXTS, *OTHERS])
+            chance.choice(
+                alike if alike and chance.random() < 0.8 else [*TEXTS, *OTHERS]
+            )
         )
 
 
@@ -242,7 +250,12 @@ def _proxy(name: str, kind: WorkloadKind, labels: dict[str, str]) -> Proxy:
         labels=labels,
     )
     return Proxy(
-        workload.name, kind, address="10.0.0.2", labels=labels, workload=workload, locality="r1/z1"
+        workload.name,
+        kind,
+        address="10.0.0.2",
+        labels=labels,
+        workload=workload,
+        locality="r1/z1",
     )
 
 
@@ -266,4 +279,8 @@ def messages(snapshot: Snapshot) -> Iterable[Any]:
     for kind in ("clusters", "listeners", "routes", "endpoints", "secrets"):
         for resource in getattr(snapshot, kind).values():
             packed = any_pb2.Any.FromString(resource.any_bytes)
-            yield symbol_database.Default().GetSymbol(packed.TypeName()).FromString(packed.value)
+            yield (
+                symbol_database.Default()
+                .GetSymbol(packed.TypeName())
+                .FromString(packed.value)
+            )

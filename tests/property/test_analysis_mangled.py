@@ -15,12 +15,16 @@ from dockermesh.analysis.reading import read_items
 from dockermesh.analysis.registry import analyze
 
 CASES = Path(__file__).parents[1] / "golden" / "analysis"
-FILES = [list(yaml.safe_load_all(path.read_text())) for path in sorted(CASES.glob("*.in.yaml"))]
+FILES = [
+    list(yaml.safe_load_all(path.read_text()))
+    for path in sorted(CASES.glob("*.in.yaml"))
+]
 
 junk = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=10),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=10), inner, max_size=3)
     ),
     max_leaves=5,
 )
@@ -45,7 +49,9 @@ def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 def test_mangled_objects_are_analyzed(data: st.DataObject) -> None:
     documents = copy.deepcopy(data.draw(st.sampled_from(FILES)))
     for _ in range(data.draw(st.integers(1, 4))):
-        *path, last = data.draw(st.sampled_from([place for place in places(documents) if place]))
+        *path, last = data.draw(
+            st.sampled_from([place for place in places(documents) if place])
+        )
         node: Any = documents
         for key in path:
             node = node[key]

@@ -16,13 +16,16 @@ from dockermesh.config.documents import read_document, read_text
 
 CASES = Path(__file__).parents[1] / "golden" / "config"
 DOCUMENTS = [
-    d for path in sorted(CASES.glob("*.in.yaml")) for d in yaml.safe_load_all(path.read_text())
+    d
+    for path in sorted(CASES.glob("*.in.yaml"))
+    for d in yaml.safe_load_all(path.read_text())
 ]
 
 junk = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=10), inner, max_size=3)
     ),
     max_leaves=5,
 )
@@ -47,7 +50,9 @@ def places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 def test_a_mangled_resource_is_refused_or_accepted(data: st.DataObject) -> None:
     document = {"root": copy.deepcopy(data.draw(st.sampled_from(DOCUMENTS)))}
     for _ in range(data.draw(st.integers(1, 3))):
-        *path, last = data.draw(st.sampled_from([place for place in places(document) if place]))
+        *path, last = data.draw(
+            st.sampled_from([place for place in places(document) if place])
+        )
         node: Any = document
         for key in path:
             node = node[key]

@@ -115,7 +115,10 @@ CATALOG = Catalog(
             name,
             f"{name}.service.consul",
             (Port(9080, Protocol.HTTP),),
-            tuple(Endpoint(f"10.0.{n}.{i}", 9080, labels={"version": f"v{i}"}) for i in (1, 2)),
+            tuple(
+                Endpoint(f"10.0.{n}.{i}", 9080, labels={"version": f"v{i}"})
+                for i in (1, 2)
+            ),
         )
         for n, name in enumerate(("web", "db"))
     }
@@ -147,7 +150,10 @@ def started_with(resources: list[Any]) -> Translator:
 
 
 def unpacked(snapshot: Snapshot, field: str, name: str) -> Any:
-    message = {"routes": route_pb2.RouteConfiguration, "listeners": listener_pb2.Listener}[field]()
+    message = {
+        "routes": route_pb2.RouteConfiguration,
+        "listeners": listener_pb2.Listener,
+    }[field]()
     resource = next(r for r in getattr(snapshot, field).values() if r.name == name)
     assert any_pb2.Any.FromString(resource.any_bytes).Unpack(message)
     return message
@@ -179,12 +185,16 @@ def test_the_oldest_wins() -> None:
     assert routes["web.service.consul:9080"].timeout.seconds == 1
     assert routes["db.service.consul:9080"].timeout.seconds == 2
     http, https = (
-        unpacked(translator.snapshot(EDGE), "listeners", f"0.0.0.0_{port}") for port in (80, 443)
+        unpacked(translator.snapshot(EDGE), "listeners", f"0.0.0.0_{port}")
+        for port in (80, 443)
     )
     assert [f.name for f in http.filter_chains[0].filters][
         -1
     ] == "envoy.filters.network.http_connection_manager"
     assert len(https.filter_chains) == 1
     assert "kubernetes://one" in str(https) and "kubernetes://two" not in str(https)
-    losers = {r: [f.message for f in translator.faults(r)] for r in ("Gateway default/a-younger",)}
+    losers = {
+        r: [f.message for f in translator.faults(r)]
+        for r in ("Gateway default/a-younger",)
+    }
     assert len(losers["Gateway default/a-younger"]) == 2

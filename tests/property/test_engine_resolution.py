@@ -66,7 +66,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "empty").mkdir()
     (home / "certificates").mkdir()
     pair = self_signed(home, "engine")
-    for name, text in (("ca", pair.certificate), ("cert", pair.certificate), ("key", pair.key)):
+    for name, text in (
+        ("ca", pair.certificate),
+        ("cert", pair.certificate),
+        ("key", pair.key),
+    ):
         (home / "certificates" / f"{name}.pem").write_text(text)
     files = f"ca={home}/certificates/ca.pem,skip-tls-verify=true"
     create(home, "prod", f"host=tcp://prod:2375,{files}")
@@ -94,7 +98,9 @@ def environment_of(home: Path, chosen: dict[str, str]) -> dict[str, str]:
     return found
 
 
-def docker_says(environment: dict[str, str], arguments: list[str]) -> tuple[object, ...] | None:
+def docker_says(
+    environment: dict[str, str], arguments: list[str]
+) -> tuple[object, ...] | None:
     """Name, host, TLS files and verification of the context in use; None if it is refused."""
 
     def ask(*command: str) -> str:
@@ -117,27 +123,39 @@ def docker_says(environment: dict[str, str], arguments: list[str]) -> tuple[obje
     return name, endpoint["Host"], files, endpoint["SkipTLSVerify"]
 
 
-def we_say(environment: dict[str, str], arguments: list[str]) -> tuple[object, ...] | None:
+def we_say(
+    environment: dict[str, str], arguments: list[str]
+) -> tuple[object, ...] | None:
     try:
         take_docker_options([*arguments, "mesh"], environment)
         found = resolve_engine(environment)
     except DockermeshError:
         return None
     tls = found.tls
-    files = [file.name for file in (tls.ca, tls.certificate, tls.key) if file] if tls else []
+    files = (
+        [file.name for file in (tls.ca, tls.certificate, tls.key) if file]
+        if tls
+        else []
+    )
     name = found.context or "default"
     return name, found.url, sorted(files), tls is not None and not tls.verify
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(environments, st.sampled_from(("", "default", *NAMES)), options)
-@pytest.mark.skipif(sys.platform != "linux", reason="Docker has other defaults elsewhere")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="Docker has other defaults elsewhere"
+)
 def test_every_environment_means_the_engine_that_docker_would_take(
     home: Path, chosen: dict[str, str], current: str, picked: list[tuple[str, ...]]
 ) -> None:
-    (home / ".docker" / "config.json").write_text(json.dumps({"currentContext": current}))
+    (home / ".docker" / "config.json").write_text(
+        json.dumps({"currentContext": current})
+    )
     environment = environment_of(home, chosen)
     arguments = [part for option in picked for part in option]
     assert we_say(dict(environment), arguments) == docker_says(environment, arguments)

@@ -37,7 +37,9 @@ TEXT = st.text(max_size=60) | st.sampled_from(
 SCALAR = TEXT | st.booleans() | st.none() | st.integers()
 VALUE = st.recursive(
     SCALAR,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4)
+    ),
     max_leaves=20,
 )
 

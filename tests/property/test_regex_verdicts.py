@@ -26,7 +26,24 @@ ALONE = 60
 HTTP = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3"
 ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
 TOKENS = (
-    *("a", "b", "Z", "0", "/", "-", " ", ".", "é", "\u4e16", "\U0001f600", "_", ",", ":", "=", "!"),
+    *(
+        "a",
+        "b",
+        "Z",
+        "0",
+        "/",
+        "-",
+        " ",
+        ".",
+        "é",
+        "\u4e16",
+        "\U0001f600",
+        "_",
+        ",",
+        ":",
+        "=",
+        "!",
+    ),
     *(
         "*",
         "+",
@@ -47,8 +64,32 @@ TOKENS = (
         "a-z",
         "z-a",
     ),
-    *("(?", "(?:", "(?i)", "(?i-s:", "(?U)", "(?x)", "(?=", "(?!", "(?<=", "(?<!", "(?>", "(?#c)"),
-    *("(?P<n>", "(?<n>", "(?P<é>", "(?P<n", "(?P=n)", "(?'n'a)", "(?|", "(?m)", "(?-", "(*UCP)"),
+    *(
+        "(?",
+        "(?:",
+        "(?i)",
+        "(?i-s:",
+        "(?U)",
+        "(?x)",
+        "(?=",
+        "(?!",
+        "(?<=",
+        "(?<!",
+        "(?>",
+        "(?#c)",
+    ),
+    *(
+        "(?P<n>",
+        "(?<n>",
+        "(?P<é>",
+        "(?P<n",
+        "(?P=n)",
+        "(?'n'a)",
+        "(?|",
+        "(?m)",
+        "(?-",
+        "(*UCP)",
+    ),
     *(
         "\\d",
         "\\w",
@@ -132,7 +173,17 @@ TOKENS = (
     ),
 )
 HOSTILE = (
-    *("/\\p{Foo}+", "(?=a)", "(a)\\1", "a**", "a{1001}", "(a{100}){100}", "[z-a]", "(?P<é>a)", "("),
+    *(
+        "/\\p{Foo}+",
+        "(?=a)",
+        "(a)\\1",
+        "a**",
+        "a{1001}",
+        "(a{100}){100}",
+        "[z-a]",
+        "(?P<é>a)",
+        "(",
+    ),
     *(
         "\\pL{1000}" * 5,
         "a{1000}" * 40,
@@ -173,7 +224,10 @@ def random_pattern(chance: random.Random) -> str:
 def routes_with(patterns: list[str]) -> dict[str, Any]:
     """A bootstrap whose routes match by these patterns."""
     routes = [
-        {"match": {"safe_regex": {"regex": pattern}}, "direct_response": {"status": 200}}
+        {
+            "match": {"safe_regex": {"regex": pattern}},
+            "direct_response": {"status": 200},
+        }
         for pattern in patterns
     ]
     host = {"name": "any", "domains": ["*"], "routes": routes}
@@ -194,7 +248,8 @@ def routes_with(patterns: list[str]) -> dict[str, Any]:
 def test_the_verdict_about_a_random_pattern_is_envoys(tmp_path: Path) -> None:
     chance = random.Random(int(os.environ.get("REGEX_SEED", "1")))
     patterns = [
-        random_pattern(chance) for _ in range(int(os.environ.get("REGEX_PATTERNS", PATTERNS)))
+        random_pattern(chance)
+        for _ in range(int(os.environ.get("REGEX_PATTERNS", PATTERNS)))
     ]
     taken = [pattern for pattern in patterns if not check_regex(pattern)]
     refused = [pattern for pattern in patterns if check_regex(pattern)]
@@ -207,7 +262,9 @@ def test_the_verdict_about_a_random_pattern_is_envoys(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pattern", HOSTILE)
-def test_the_verdict_about_a_hostile_pattern_is_envoys(pattern: str, tmp_path: Path) -> None:
+def test_the_verdict_about_a_hostile_pattern_is_envoys(
+    pattern: str, tmp_path: Path
+) -> None:
     said = refusal(routes_with([pattern]), tmp_path / "one.json")
     assert bool(check_program(pattern)) == bool(said), (check_program(pattern), said)
 
@@ -251,7 +308,12 @@ def policies(name: str, pattern: str) -> Iterator[dict[str, Any]]:
         "from": {"from": [source]},
         "account": {"from": [{"source": {"serviceAccounts": [pattern]}}]},
         "inline": {
-            "when": [{"key": "request.experimental.inline.headers[x-a]", "values": [f"*{pattern}"]}]
+            "when": [
+                {
+                    "key": "request.experimental.inline.headers[x-a]",
+                    "values": [f"*{pattern}"],
+                }
+            ]
         },
         "claim": {"when": [{"key": "request.auth.claims[a]", "values": [pattern]}]},
     }
@@ -280,7 +342,9 @@ def envoy_filters(name: str, pattern: str) -> Iterator[dict[str, Any]]:
         ],
     }
     rule = {
-        "permissions": [{"uri_template": {"name": "t", "typed_config": _template(pattern)}}],
+        "permissions": [
+            {"uri_template": {"name": "t", "typed_config": _template(pattern)}}
+        ],
         "principals": [{"any": True}],
     }
     rbac = {
@@ -302,12 +366,16 @@ def envoy_filters(name: str, pattern: str) -> Iterator[dict[str, Any]]:
         "filter": {
             "applyTo": "HTTP_FILTER",
             "match": before_router,
-            "patch": _patch("INSERT_BEFORE", {"name": f"f-{name}", "typed_config": metadata}),
+            "patch": _patch(
+                "INSERT_BEFORE", {"name": f"f-{name}", "typed_config": metadata}
+            ),
         },
         "rbac": {
             "applyTo": "HTTP_FILTER",
             "match": before_router,
-            "patch": _patch("INSERT_BEFORE", {"name": f"r-{name}", "typed_config": rbac}),
+            "patch": _patch(
+                "INSERT_BEFORE", {"name": f"r-{name}", "typed_config": rbac}
+            ),
         },
         "route": {
             "applyTo": "HTTP_ROUTE",
@@ -349,7 +417,12 @@ EDGE: dict[str, Any] = {
     "metadata": {"name": "edge"},
     "spec": {
         "selector": {"istio": "ingressgateway"},
-        "servers": [{"port": {"number": 8080, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]}],
+        "servers": [
+            {
+                "port": {"number": 8080, "name": "http", "protocol": "HTTP"},
+                "hosts": ["*"],
+            }
+        ],
     },
 }
 
@@ -370,7 +443,20 @@ def test_what_is_accepted_with_a_hostile_pattern_becomes_what_envoy_takes(
 
 
 def random_template(chance: random.Random) -> str:
-    parts = ("*", "**", "a", "b.js", "{x}", "{y=*}", "{x=a/*}", "{z=**}", "é", "a?b", "{1}", "")
+    parts = (
+        "*",
+        "**",
+        "a",
+        "b.js",
+        "{x}",
+        "{y=*}",
+        "{x=a/*}",
+        "{z=**}",
+        "é",
+        "a?b",
+        "{1}",
+        "",
+    )
     made = "/" + "/".join(chance.choice(parts) for _ in range(chance.randint(0, 5)))
     return made + chance.choice(("", "", "/", ".js"))
 
@@ -388,7 +474,8 @@ def test_a_path_template_that_passes_is_taken_by_envoy_in_routes_and_in_policies
     (network,) = listener["filter_chains"][0]["filters"]
     manager = network["typed_config"]
     permissions = [
-        {"uri_template": {"name": "t", "typed_config": _template(template)}} for template in taken
+        {"uri_template": {"name": "t", "typed_config": _template(template)}}
+        for template in taken
     ]
     rule = {"permissions": permissions, "principals": [{"any": True}]}
     filter_ = {

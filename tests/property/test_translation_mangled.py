@@ -18,9 +18,17 @@ from hypothesis import strategies as st
 from mangling import DOCUMENTS, accepted, mangle, messages, part, places, told
 
 from dockermesh.config.resource import Resource
-from dockermesh.translate.patches.soundness import cluster_fault, listener_fault, table_fault
+from dockermesh.translate.patches.soundness import (
+    cluster_fault,
+    listener_fault,
+    table_fault,
+)
 
-FAULTS = {"Cluster": cluster_fault, "Listener": listener_fault, "RouteConfiguration": table_fault}
+FAULTS = {
+    "Cluster": cluster_fault,
+    "Listener": listener_fault,
+    "RouteConfiguration": table_fault,
+}
 ROUNDS = 3
 """Each starts Envoy once per proxy. For a campaign: MANGLE_SEED=100 MANGLE_ROUNDS=500."""
 
@@ -32,13 +40,17 @@ def test_all_resources_are_valid_as_they_are() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32), st.booleans())
-def test_what_a_mangled_resource_becomes_breaks_no_rule_of_envoy(seed: int, is_alone: bool) -> None:
+def test_what_a_mangled_resource_becomes_breaks_no_rule_of_envoy(
+    seed: int, is_alone: bool
+) -> None:
     chance, documents = random.Random(seed), copy.deepcopy(DOCUMENTS)
     spoiled = chance.choice(documents)
     for _ in range(chance.randint(1, 3)):
         mangle(chance, spoiled)
     note(json.dumps(spoiled, default=repr))
-    for snapshot in told(r for d in ([spoiled] if is_alone else documents) for r in accepted(d)):
+    for snapshot in told(
+        r for d in ([spoiled] if is_alone else documents) for r in accepted(d)
+    ):
         for message in messages(snapshot):
             fault = FAULTS.get(message.DESCRIPTOR.name)
             assert fault is None or not fault(message)
@@ -75,5 +87,7 @@ def test_envoy_takes_what_mangled_resources_become(tmp_path: Path) -> None:
     for seed in range(first, first + int(os.environ.get("MANGLE_ROUNDS", ROUNDS))):
         resources = mangled_mesh(seed)
         for number, snapshot in enumerate(told(resources)):
-            refused = refusal(bootstrap(snapshot, pair), tmp_path / f"{seed}-{number}.json")
+            refused = refusal(
+                bootstrap(snapshot, pair), tmp_path / f"{seed}-{number}.json"
+            )
             assert not refused, f"seed {seed}, proxy {number}: {refused}"

@@ -42,7 +42,9 @@ BODIES = st.dictionaries(
 
 def resource(type_url: str, name: str, body: str) -> Resource:
     if type_url == CLUSTER:
-        message = cluster_pb2.Cluster(name=name, type=cluster_pb2.Cluster.EDS, alt_stat_name=body)
+        message = cluster_pb2.Cluster(
+            name=name, type=cluster_pb2.Cluster.EDS, alt_stat_name=body
+        )
         return make_resource(type_url, name, message.SerializeToString())
     return make_resource(type_url, name, f"{name}={body}".encode())
 
@@ -99,14 +101,18 @@ class StreamMachine(RuleBasedStateMachine):
             if client.wildcard and (names or client.type_url not in WILDCARD_TYPES):
                 names.append("*")
             self.send(
-                client, resource_names_subscribe=names, initial_resource_versions=client.versions
+                client,
+                resource_names_subscribe=names,
+                initial_resource_versions=client.versions,
             )
         else:
             self.send(client)
 
     def send(self, client: Client, **fields: Any) -> None:
         kind: type[Any] = (
-            discovery_pb2.DeltaDiscoveryRequest if self.delta else discovery_pb2.DiscoveryRequest
+            discovery_pb2.DeltaDiscoveryRequest
+            if self.delta
+            else discovery_pb2.DiscoveryRequest
         )
         message = kind(type_url=client.type_url, response_nonce=client.nonce, **fields)
         if not self.delta:
@@ -114,7 +120,10 @@ class StreamMachine(RuleBasedStateMachine):
             message.resource_names.extend(sorted(client.names))
         self.to_server.append(message.SerializeToString())
 
-    @rule(bodies=st.fixed_dictionaries(dict.fromkeys(TYPES, BODIES)), layered=st.booleans())
+    @rule(
+        bodies=st.fixed_dictionaries(dict.fromkeys(TYPES, BODIES)),
+        layered=st.booleans(),
+    )
     def publish(self, bodies: dict[str, dict[str, str]], layered: bool) -> None:
         def made(type_url: str) -> ResourceSet:
             resources = [resource(type_url, n, b) for n, b in bodies[type_url].items()]
@@ -122,11 +131,16 @@ class StreamMachine(RuleBasedStateMachine):
                 return ResourceSet(resources[:1], base=ResourceSet(resources[1:]))
             return ResourceSet(resources)
 
-        self.snapshot = Snapshot(made(CLUSTER), made(ENDPOINTS), made(LISTENER), made(ROUTES))
+        self.snapshot = Snapshot(
+            made(CLUSTER), made(ENDPOINTS), made(LISTENER), made(ROUTES)
+        )
         self.cache.clear()
         self.state.publish(self.snapshot)
 
-    @rule(type_url=st.sampled_from(TYPES), names=st.sets(st.sampled_from(NAMES), min_size=1))
+    @rule(
+        type_url=st.sampled_from(TYPES),
+        names=st.sets(st.sampled_from(NAMES), min_size=1),
+    )
     def subscribe(self, type_url: str, names: set[str]) -> None:
         client = self.clients[type_url]
         if not client.begun:
@@ -171,7 +185,9 @@ class StreamMachine(RuleBasedStateMachine):
             self.to_client.append(response.data)
 
     def client_reads(self) -> None:
-        (self.accept_delta if self.delta else self.accept_sotw)(self.to_client.popleft())
+        (self.accept_delta if self.delta else self.accept_sotw)(
+            self.to_client.popleft()
+        )
 
     def accept_delta(self, raw: bytes) -> None:
         message = discovery_pb2.DeltaDiscoveryResponse.FromString(raw)
@@ -185,7 +201,10 @@ class StreamMachine(RuleBasedStateMachine):
             return
         for r in message.resources:
             if client.wants(r.name):
-                client.held[r.name], client.versions[r.name] = r.resource.value, r.version
+                client.held[r.name], client.versions[r.name] = (
+                    r.resource.value,
+                    r.version,
+                )
         for name in message.removed_resources:
             client.drop(name)
         self.send(client)
@@ -198,7 +217,9 @@ class StreamMachine(RuleBasedStateMachine):
             self.send(client, error_detail={"code": 3, "message": "bad"})
             return
         client.version = message.version_info
-        named = {self.name_of(message.type_url, r.value): r.value for r in message.resources}
+        named = {
+            self.name_of(message.type_url, r.value): r.value for r in message.resources
+        }
         if message.type_url in WILDCARD_TYPES:
             client.held = dict(named)
         client.held |= {n: v for n, v in named.items() if client.wants(n)}
@@ -228,11 +249,17 @@ class StreamMachine(RuleBasedStateMachine):
                 held = client.held.get(name)
                 if wanted is not None:
                     assert held is not None, (client.type_url, name, "missing")
-                    assert wanted.any_bytes.endswith(held), (client.type_url, name, "old")
+                    assert wanted.any_bytes.endswith(held), (
+                        client.type_url,
+                        name,
+                        "old",
+                    )
                 elif self.delta or client.type_url in WILDCARD_TYPES:
                     assert held is None, (client.type_url, name, "should be gone")
         pushes = self.metrics.pushes.total()
-        self.state.publish(Snapshot(*(ResourceSet(snapshot.of(t).values()) for t in TYPES)))
+        self.state.publish(
+            Snapshot(*(ResourceSet(snapshot.of(t).values()) for t in TYPES))
+        )
         self.drain()
         assert self.metrics.pushes.total() == pushes, "equal content was sent again"
 

@@ -33,7 +33,9 @@ class Agent:
         self.ports = free_ports(4)
         self.data = data
         self.config = config
-        self.settings = ConsulSettings(port=self.ports[0], token="root" if "acl" in config else "")
+        self.settings = ConsulSettings(
+            port=self.ports[0], token="root" if "acl" in config else ""
+        )
         self.process: subprocess.Popen[bytes] | None = None
         self._client: ConsulClient | None = None
 
@@ -55,7 +57,9 @@ class Agent:
         names = ("http", "server", "serf-lan", "serf-wan")
         flags = [f"-{n}-port={p}" for n, p in zip(names, self.ports, strict=True)]
         mode = (
-            [f"-data-dir={self.data}", "-server", "-bootstrap-expect=1"] if self.data else ["-dev"]
+            [f"-data-dir={self.data}", "-server", "-bootstrap-expect=1"]
+            if self.data
+            else ["-dev"]
         )
         if self.config:
             flags.append("-hcl=" + json.dumps(self.config))
@@ -117,11 +121,14 @@ class Agent:
                 "Port": 80,
             }
             await self.put(
-                "catalog/register", {"Node": node, "Address": "10.0.0.9", "Service": service}
+                "catalog/register",
+                {"Node": node, "Address": "10.0.0.9", "Service": service},
             )
 
         for first in range(0, services, 20):
-            await asyncio.gather(*(one(n) for n in range(first, min(first + 20, services))))
+            await asyncio.gather(
+                *(one(n) for n in range(first, min(first + 20, services)))
+            )
 
     async def __aenter__(self) -> Self:
         try:
@@ -154,7 +161,9 @@ class Followed:
 
     async def until(self, condition: Condition, seconds: float = 10.0) -> Catalog:
         try:
-            await eventually(lambda: bool(self.catalogs) and condition(self.now), seconds)
+            await eventually(
+                lambda: bool(self.catalogs) and condition(self.now), seconds
+            )
         except TimeoutError:
             raise AssertionError(
                 f"not so after {seconds * SLACK} s: {short(self.now)}; {self.registry.problem}"

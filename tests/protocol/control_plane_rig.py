@@ -43,7 +43,11 @@ def workload(name: str, **fields: Any) -> Workload:
     digest = hashlib.sha256(token_of(name).encode()).hexdigest()
     service = name.rpartition("/")[2].rpartition("-")[0]
     base = Workload(
-        id=f"pod-{name}", name=name, service=service, address="127.0.0.1", token_sha256=digest
+        id=f"pod-{name}",
+        name=name,
+        service=service,
+        address="127.0.0.1",
+        token_sha256=digest,
     )
     return replace(base, **fields)
 
@@ -51,7 +55,9 @@ def workload(name: str, **fields: Any) -> Workload:
 class Running:
     """A control plane that serves."""
 
-    def __init__(self, plane: ControlPlane, settings: ControlPlaneSettings, agent: Agent) -> None:
+    def __init__(
+        self, plane: ControlPlane, settings: ControlPlaneSettings, agent: Agent
+    ) -> None:
         self.plane = plane
         self.settings = settings
         self.agent = agent
@@ -63,30 +69,46 @@ class Running:
     async def add(self, *workloads: Workload) -> None:
         """Write workloads as a registrar would, and wait until the control plane knows them."""
         for item in workloads:
-            await self.agent.put(f"kv/dockermesh/workloads/test-host/{item.name}", item.to_dict())
+            await self.agent.put(
+                f"kv/dockermesh/workloads/test-host/{item.name}", item.to_dict()
+            )
         await eventually(
-            lambda: all(self.plane.catalog().workloads.get(w.name) == w for w in workloads), 10
+            lambda: all(
+                self.plane.catalog().workloads.get(w.name) == w for w in workloads
+            ),
+            10,
         )
 
     async def ask(
         self, method: str, path: str, bearer: str | None = None, **body: object
     ) -> tuple[int, Any]:
         """A request to the API: its status and its JSON."""
-        headers = {"Authorization": f"Bearer {self.token if bearer is None else bearer}"}
+        headers = {
+            "Authorization": f"Bearer {self.token if bearer is None else bearer}"
+        }
         async with (
             aiohttp.ClientSession(headers=headers) as http,
-            http.request(method, f"http://{self.settings.api}{path}", json=body or None) as answer,
+            http.request(
+                method, f"http://{self.settings.api}{path}", json=body or None
+            ) as answer,
         ):
             return answer.status, json.loads(await answer.text())
 
     def stream(
-        self, name: str = "", *, token: str | None = None, node: str = "", delta: bool = True
+        self,
+        name: str = "",
+        *,
+        token: str | None = None,
+        node: str = "",
+        delta: bool = True,
     ) -> Stream:
         """A proxy's stream, opened at the first request."""
         bearer = token_of(name) if token is None else token
         metadata = (("authorization", f"Bearer {bearer}"),) if bearer else ()
         root = (self.settings.trust_dir / "root.pem").read_bytes()
-        return Stream(self.settings.xds, root, metadata, node or node_id(name), delta=delta)
+        return Stream(
+            self.settings.xds, root, metadata, node or node_id(name), delta=delta
+        )
 
 
 class Stream:
@@ -105,7 +127,9 @@ class Stream:
         if root is None:
             self._channel = grpc.aio.insecure_channel(target)
         else:
-            self._channel = grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(root))
+            self._channel = grpc.aio.secure_channel(
+                target, grpc.ssl_channel_credentials(root)
+            )
         method = "DeltaAggregatedResources" if delta else "StreamAggregatedResources"
         self._call = self._channel.stream_stream(ADS + method)(metadata=metadata)
         self._delta = delta
@@ -124,7 +148,9 @@ class Stream:
                 type_url=type_url, resource_names_subscribe=names
             )
         else:
-            request = discovery_pb2.DiscoveryRequest(type_url=type_url, resource_names=names)
+            request = discovery_pb2.DiscoveryRequest(
+                type_url=type_url, resource_names=names
+            )
         request.node.id = self._node
         await self._call.write(request.SerializeToString())
 
@@ -162,13 +188,17 @@ class Stream:
             await self.ask(*names)
             async with asyncio.timeout(20 * SLACK):
                 sent = await self._call.read()
-            assert sent is grpc.aio.EOF, "bytes were sent to a proxy that is to be refused"
+            assert sent is grpc.aio.EOF, (
+                "bytes were sent to a proxy that is to be refused"
+            )
         return await self._call.code(), await self._call.details()
 
 
 def secrets_in(response: Any) -> dict[str, secret_pb2.Secret]:
     """The secrets of a response of either protocol."""
-    found: Iterable[Any] = (getattr(item, "resource", item) for item in response.resources)
+    found: Iterable[Any] = (
+        getattr(item, "resource", item) for item in response.resources
+    )
     secrets = [secret_pb2.Secret.FromString(item.value) for item in found]
     return {secret.name: secret for secret in secrets}
 
@@ -184,7 +214,9 @@ def certificates(secret: secret_pb2.Secret) -> list[x509.Certificate]:
 
 def identity_in(certificate: x509.Certificate) -> list[str]:
     """The URIs that a certificate names."""
-    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    names = certificate.extensions.get_extension_for_class(
+        x509.SubjectAlternativeName
+    ).value
     return names.get_values_for_type(x509.UniformResourceIdentifier)
 
 
@@ -202,7 +234,9 @@ def settings_for(folder: Path, agent: Agent, **changes: Any) -> ControlPlaneSett
 
 
 @contextlib.asynccontextmanager
-async def control_plane(folder: Path, agent: Agent, **changes: Any) -> AsyncIterator[Running]:
+async def control_plane(
+    folder: Path, agent: Agent, **changes: Any
+) -> AsyncIterator[Running]:
     """A control plane that is ready, stopped at the end."""
     settings = settings_for(folder, agent, **changes)
     plane, stop = ControlPlane(settings), asyncio.Event()

@@ -36,10 +36,22 @@ def make_certificates(folder: Path) -> Path:
     ec = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
     ca = ("-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=engine CA")
     _openssl(folder, "req", "-x509", *ec, *ca)
-    _openssl(folder, "req", *ec, "-keyout", "key.pem", "-out", "cert.csr", "-subj", "/CN=engine")
+    _openssl(
+        folder,
+        "req",
+        *ec,
+        "-keyout",
+        "key.pem",
+        "-out",
+        "cert.csr",
+        "-subj",
+        "/CN=engine",
+    )
     (folder / "names").write_text("subjectAltName = DNS:localhost, IP:127.0.0.1\n")
     by = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names")
-    _openssl(folder, "x509", "-req", "-in", "cert.csr", *by, "-days", "2", "-out", "cert.pem")
+    _openssl(
+        folder, "x509", "-req", "-in", "cert.csr", *by, "-days", "2", "-out", "cert.pem"
+    )
     return folder
 
 
@@ -107,7 +119,16 @@ def ssh_host(folder: Path, socket_path: str) -> Iterator[SshHost]:
     """An OpenSSH server whose `docker` talks to this socket; ssh with keys and config of its own."""
     folder.mkdir()
     for name in ("host", "user"):
-        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)]
+        command = [
+            "ssh-keygen",
+            "-q",
+            "-t",
+            "ed25519",
+            "-N",
+            "",
+            "-f",
+            str(folder / name),
+        ]
         subprocess.run(command, check=True)
     port, log = free_port(), folder / "log"
     (folder / "sshd_config").write_text(
@@ -124,7 +145,9 @@ def ssh_host(folder: Path, socket_path: str) -> Iterator[SshHost]:
     )
     wrapper = folder / "bin" / "ssh"
     wrapper.parent.mkdir()
-    wrapper.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {folder}/config "$@"\n')
+    wrapper.write_text(
+        f'#!/bin/sh\nexec {shutil.which("ssh")} -F {folder}/config "$@"\n'
+    )
     wrapper.chmod(0o755)
     Path("/run/sshd").mkdir(exist_ok=True)  # where sshd confines its unprivileged half
     server = subprocess.Popen([SSHD, "-D", "-f", folder / "sshd_config", "-E", log])

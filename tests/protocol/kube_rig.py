@@ -75,7 +75,9 @@ class Kube:
     async def run(self, command: str, text: str = "") -> Done:
         """kubectl with these words, to its end."""
         process = await self.start(*command.split())
-        out, err = await asyncio.wait_for(process.communicate(text.encode()), 60 * SLACK)
+        out, err = await asyncio.wait_for(
+            process.communicate(text.encode()), 60 * SLACK
+        )
         return Done(process.returncode or 0, out.decode(), err.decode())
 
     async def ok(self, command: str, text: str = "") -> str:
@@ -89,15 +91,21 @@ class Kube:
 async def serving(folder: Path, token: str | None = TOKEN) -> AsyncIterator[Kube]:
     """The API on a free port, with a kubeconfig for it."""
     store, cache = FolderConfigStore(folder / "store"), ObjectCache()
-    authority = Authority(new_material("cluster.local", datetime.datetime.now(datetime.UTC)))
+    authority = Authority(
+        new_material("cluster.local", datetime.datetime.now(datetime.UTC))
+    )
     port = HttpPort(
-        make_api_app(store, cache, token, history=History(FolderDocuments(folder / "history"))),
+        make_api_app(
+            store, cache, token, history=History(FolderDocuments(folder / "history"))
+        ),
         "127.0.0.1:0",
         ServerTls(lambda: authority, ("localhost",)),
     )
     await port.start()
     (folder / "root.pem").write_bytes(authority.roots_pem)
-    following = asyncio.create_task(store.follow(lambda stored: cache.update(stored, store.index)))
+    following = asyncio.create_task(
+        store.follow(lambda stored: cache.update(stored, store.index))
+    )
     scheme = "https" if token else "http"
     endpoint = Endpoint(
         f"{scheme}://127.0.0.1:{port.port}", token or "", authority.roots_pem.decode()

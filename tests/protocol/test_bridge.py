@@ -34,7 +34,9 @@ async def agent() -> AsyncIterator[Agent]:
 async def test_the_first_catalog_is_whole(agent: Agent) -> None:
     await agent.fill(60)
     workload = Workload("id", "p/a-1")
-    await agent.client.kv.put("dockermesh/workloads/h/p/a-1", json.dumps(workload.to_dict()))
+    await agent.client.kv.put(
+        "dockermesh/workloads/h/p/a-1", json.dumps(workload.to_dict())
+    )
     async with follow(agent.settings) as followed:
         catalog = await followed.until(lambda _: True)
         assert len(followed.catalogs[0].services) == 60
@@ -50,7 +52,9 @@ async def test_changes_are_seen_at_once_and_touch_nothing_else(agent: Agent) -> 
         for n in range(1, 10):
             begun = time.perf_counter()
             await agent.register("svc-7", n)
-            catalog = await followed.until(lambda c, n=n: f"10.0.0.{n}" in addresses(c, "svc-7"))  # type: ignore[misc]
+            catalog = await followed.until(
+                lambda c, n=n: f"10.0.0.{n}" in addresses(c, "svc-7")
+            )  # type: ignore[misc]
             latencies.append(time.perf_counter() - begun)
             await asyncio.sleep(0.4)  # changes rarer than churn
         assert statistics.median(latencies) < 0.1 * SLACK
@@ -104,7 +108,8 @@ async def test_workloads_are_followed(agent: Agent) -> None:
         for index in (1, 2):
             workload = Workload("id", f"p/a-{index}")
             await agent.client.kv.put(
-                f"dockermesh/workloads/h/{workload.name}", json.dumps(workload.to_dict())
+                f"dockermesh/workloads/h/{workload.name}",
+                json.dumps(workload.to_dict()),
             )
             await followed.until(lambda c, w=workload: c.workloads.get(w.name) == w)  # type: ignore[misc]
         await agent.client.kv.delete("dockermesh/workloads/", recurse=True)
@@ -130,7 +135,10 @@ async def test_consul_killed_and_started_again(tmp_path: Path) -> None:
             await followed.until(lambda c: c.degraded == "", 5.0)
             await agent.register("web", 4)
             after = await followed.until(lambda c: len(addresses(c, "web")) == 4)
-            assert after.services["api.service.consul"] is before.services["api.service.consul"]
+            assert (
+                after.services["api.service.consul"]
+                is before.services["api.service.consul"]
+            )
             assert all(len(addresses(c, "api")) == 3 for c in followed.catalogs[seen:])
 
 
@@ -155,8 +163,14 @@ async def test_consul_started_again_empty() -> None:
             await followed.until(lambda c: c.degraded == "", 5.0)
             await agent.register("web", 3)
             await followed.until(lambda c: len(addresses(c, "web")) == 3, 5.0)
-            whole = followed.catalogs[[len(c.services) for c in followed.catalogs].index(3) :]
-            assert all(len(addresses(c, name)) >= 2 for c in whole for name in ("web", "api", "db"))
+            whole = followed.catalogs[
+                [len(c.services) for c in followed.catalogs].index(3) :
+            ]
+            assert all(
+                len(addresses(c, name)) >= 2
+                for c in whole
+                for name in ("web", "api", "db")
+            )
 
 
 async def test_no_consul_at_first(agent: Agent) -> None:
@@ -171,7 +185,9 @@ async def test_no_consul_at_first(agent: Agent) -> None:
 
 
 @pytest.mark.parametrize("services", [400])
-async def test_more_services_than_one_address_may_watch(agent: Agent, services: int) -> None:
+async def test_more_services_than_one_address_may_watch(
+    agent: Agent, services: int
+) -> None:
     """A stock Consul allows 200 connections per address: several loopback addresses serve, restarts
     included.
     """
@@ -193,7 +209,9 @@ async def test_thousands_of_services_over_few_connections(agent: Agent) -> None:
         for verb, health in (("fail", Health.UNHEALTHY), ("pass", Health.HEALTHY)):
             await agent.put(f"agent/check/{verb}/service:svc-3-1")
             await followed.until(
-                lambda c, h=health: c.services["svc-3.service.consul"].endpoints[0].health is h,  # type: ignore[misc]
+                lambda c, h=health: (
+                    c.services["svc-3.service.consul"].endpoints[0].health is h
+                ),  # type: ignore[misc]
                 3.0,
             )
         await agent.put("agent/service/deregister/svc-3-1")
@@ -211,7 +229,9 @@ async def test_a_limit_lower_than_we_think() -> None:
         agent.settings = settings
         await agent.fill(100)
         async with follow(settings) as followed:
-            await followed.until(lambda c: len(c.services) == 100 and c.degraded == "", 40.0)
+            await followed.until(
+                lambda c: len(c.services) == 100 and c.degraded == "", 40.0
+            )
             assert followed.registry.few_connections
 
 
@@ -230,7 +250,9 @@ async def test_a_token_that_consul_refuses() -> None:
 async def test_config_store(agent: Agent) -> None:
     store = ConsulConfigStore(agent.settings)
     seen: list[dict[str, StoredResource]] = []
-    task = asyncio.create_task(store.follow(lambda resources: seen.append(dict(resources))))
+    task = asyncio.create_task(
+        store.follow(lambda resources: seen.append(dict(resources)))
+    )
     key = "networking.istio.io/VirtualService/default/reviews"
 
     async def until(count: int) -> dict[str, StoredResource]:
@@ -261,7 +283,9 @@ async def test_unix_socket_token_file_and_credentials(tmp_path: Path) -> None:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         requests.append((await reader.readuntil(b"\r\n\r\n")).decode())
-        writer.write(b"HTTP/1.1 200 OK\r\nX-Consul-Index: 7\r\nContent-Length: 2\r\n\r\n{}")
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nX-Consul-Index: 7\r\nContent-Length: 2\r\n\r\n{}"
+        )
         await writer.drain()
         writer.close()
 
@@ -282,6 +306,8 @@ async def test_unix_socket_token_file_and_credentials(tmp_path: Path) -> None:
     await client.close()
     server.close()
     (request,) = requests
-    assert request.startswith("GET /v1/catalog/services?dc=dc2&consistent=1&ns=team&partition=x ")
+    assert request.startswith(
+        "GET /v1/catalog/services?dc=dc2&consistent=1&ns=team&partition=x "
+    )
     assert "X-Consul-Token: secret" in request
     assert "Authorization: Basic dTpw" in request

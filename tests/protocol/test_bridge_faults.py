@@ -41,7 +41,9 @@ class Script:
         self._changed = asyncio.Event()
         self.settings = ConsulSettings()
 
-    def change(self, services: dict[str, list[str]] | None = None, *, index: int = 0) -> None:
+    def change(
+        self, services: dict[str, list[str]] | None = None, *, index: int = 0
+    ) -> None:
         if services is not None:
             self.services = dict(services)
         self.index = index or self.index + 1
@@ -62,7 +64,9 @@ class Script:
         body = self._body(request.path)
         # Consul answers 404 for a prefix without keys.
         missing = request.path.startswith("/v1/kv/") and not body
-        return web.Response(text=json.dumps(body), status=404 if missing else 200, headers=headers)
+        return web.Response(
+            text=json.dumps(body), status=404 if missing else 200, headers=headers
+        )
 
     def _body(self, path: str) -> Any:
         if path == "/v1/catalog/services":
@@ -74,17 +78,30 @@ class Script:
 
 
 def _record(name: str) -> dict[str, Any]:
-    value = base64.b64encode(json.dumps(Workload("id", name).to_dict()).encode()).decode()
+    value = base64.b64encode(
+        json.dumps(Workload("id", name).to_dict()).encode()
+    ).decode()
     return {"Key": f"dockermesh/workloads/h/{name}", "ModifyIndex": 1, "Value": value}
 
 
 def _entry(name: str, address: str) -> dict[str, Any]:
-    service = {"ID": f"{name}-{address}", "Service": name, "Address": address, "Port": 80}
-    return {"Node": {"Node": "n", "Datacenter": "dc1"}, "Service": service, "Checks": []}
+    service = {
+        "ID": f"{name}-{address}",
+        "Service": name,
+        "Address": address,
+        "Port": 80,
+    }
+    return {
+        "Node": {"Node": "n", "Datacenter": "dc1"},
+        "Service": service,
+        "Checks": [],
+    }
 
 
 def catalogue(services: int, instances: int = 3) -> dict[str, list[str]]:
-    return {f"s{n}": [f"10.0.{n}.{i}" for i in range(instances)] for n in range(services)}
+    return {
+        f"s{n}": [f"10.0.{n}.{i}" for i in range(instances)] for n in range(services)
+    }
 
 
 @pytest.fixture
@@ -101,7 +118,9 @@ async def script() -> AsyncIterator[Script]:
     await runner.cleanup()
 
 
-async def test_a_restarted_server_is_never_asked_for_an_old_state(script: Script) -> None:
+async def test_a_restarted_server_is_never_asked_for_an_old_state(
+    script: Script,
+) -> None:
     script.services = catalogue(2)
     async with follow(script.settings) as followed:
         await followed.until(lambda c: len(c.services) == 2)
@@ -114,14 +133,24 @@ async def test_an_index_that_goes_backwards(script: Script) -> None:
     async with follow(script.settings) as followed:
         await followed.until(lambda c: len(c.services) == 2)
         script.change(index=5)  # a snapshot was restored
-        await asyncio.sleep(WAIT * 1.5)  # the parked queries return with the lower index
-        script.change(catalogue(2) | {"s1": ["10.0.1.0", "10.0.1.1", "10.0.1.2", "10.0.1.9"]})
+        await asyncio.sleep(
+            WAIT * 1.5
+        )  # the parked queries return with the lower index
+        script.change(
+            catalogue(2) | {"s1": ["10.0.1.0", "10.0.1.1", "10.0.1.2", "10.0.1.9"]}
+        )
         await followed.until(lambda c: "10.0.1.9" in addresses(c, "s1"), WAIT)
 
 
 @pytest.mark.parametrize("index", ["0", "-3", "100"])
-async def test_an_index_that_never_rises_does_not_make_us_spin(script: Script, index: str) -> None:
-    script.services, script.fixed_index, script.returns_early = catalogue(1), index, True
+async def test_an_index_that_never_rises_does_not_make_us_spin(
+    script: Script, index: str
+) -> None:
+    script.services, script.fixed_index, script.returns_early = (
+        catalogue(1),
+        index,
+        True,
+    )
     begun = time.monotonic()
     async with follow(script.settings) as followed:
         await followed.until(lambda c: len(c.services) == 1)
@@ -131,7 +160,9 @@ async def test_an_index_that_never_rises_does_not_make_us_spin(script: Script, i
 
 
 @pytest.mark.parametrize("index", ["", "x"], ids=["blank", "x"])
-async def test_a_missing_or_broken_index_keeps_the_state(script: Script, index: str) -> None:
+async def test_a_missing_or_broken_index_keeps_the_state(
+    script: Script, index: str
+) -> None:
     script.services = catalogue(2)
     async with follow(script.settings) as followed:
         before = await followed.until(lambda c: len(c.services) == 2)
@@ -202,17 +233,25 @@ async def test_one_service_may_go(script: Script) -> None:
         assert catalog.degraded == ""
 
 
-async def test_a_lone_change_is_published_at_once_and_a_storm_together(script: Script) -> None:
+async def test_a_lone_change_is_published_at_once_and_a_storm_together(
+    script: Script,
+) -> None:
     script.services = catalogue(50)
     async with follow(script.settings) as followed:
         await followed.until(lambda c: len(c.services) == 50)
         await asyncio.sleep(0.1)
         seen, begun = len(followed.catalogs), time.monotonic()
-        script.change({name: [*found, "10.7.7.7"] for name, found in catalogue(50).items()})
-        await followed.until(lambda c: all(len(s.endpoints) == 4 for s in c.services.values()))
+        script.change(
+            {name: [*found, "10.7.7.7"] for name, found in catalogue(50).items()}
+        )
+        await followed.until(
+            lambda c: all(len(s.endpoints) == 4 for s in c.services.values())
+        )
         # At most one in 20 ms, and so fewer than there were changes unless the machine is very
         # slow.
-        assert len(followed.catalogs) - seen <= min(50, 2 + (time.monotonic() - begun) / 0.02)
+        assert len(followed.catalogs) - seen <= min(
+            50, 2 + (time.monotonic() - begun) / 0.02
+        )
 
 
 async def test_connections_that_break_while_queries_are_parked(script: Script) -> None:
@@ -228,7 +267,8 @@ async def test_connections_that_break_while_queries_are_parked(script: Script) -
     settings = ConsulSettings(port=server.sockets[0].getsockname()[1])
     async with follow(settings) as followed:
         await eventually(
-            lambda: broken >= 4 and "cannot be reached" in followed.registry.problem, 10.0
+            lambda: broken >= 4 and "cannot be reached" in followed.registry.problem,
+            10.0,
         )
         assert followed.catalogs == []
     server.close()

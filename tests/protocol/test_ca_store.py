@@ -101,7 +101,9 @@ async def test_a_truncated_copy_is_an_error_and_stays(
     assert (tmp_path / "sealed.json").read_bytes() == damage
 
 
-async def test_what_consul_lost_or_took_back_is_restored(agent: Agent, tmp_path: Path) -> None:
+async def test_what_consul_lost_or_took_back_is_restored(
+    agent: Agent, tmp_path: Path
+) -> None:
     first = keeper(agent, tmp_path)
     before = await first.open()
     old = await stored(agent)
@@ -123,22 +125,33 @@ async def test_another_meshs_ca_is_refused(agent: Agent, tmp_path: Path) -> None
         await keeper(agent, tmp_path / "one", secret).open()
 
 
-async def test_a_folder_that_cannot_be_written_makes_no_ca(agent: Agent, tmp_path: Path) -> None:
+async def test_a_folder_that_cannot_be_written_makes_no_ca(
+    agent: Agent, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(AuthorityError, match="cannot be"):
         await keeper(agent, tmp_path / "file" / "ca").open()
     assert (await agent.client.kv.get("dockermesh/ca"))[1] is None
 
 
-async def test_a_step_of_one_control_plane_reaches_the_others(agent: Agent, tmp_path: Path) -> None:
+async def test_a_step_of_one_control_plane_reaches_the_others(
+    agent: Agent, tmp_path: Path
+) -> None:
     secret = passphrase(tmp_path)
-    one, two = keeper(agent, tmp_path / "1", secret), keeper(agent, tmp_path / "2", secret)
+    one, two = (
+        keeper(agent, tmp_path / "1", secret),
+        keeper(agent, tmp_path / "2", secret),
+    )
     await one.open()
     authority = await two.open()
     following = asyncio.create_task(two.follow())
-    for step, phase in zip(Step, (Phase.PREPARED, Phase.SWITCHED, Phase.STABLE), strict=True):
+    for step, phase in zip(
+        Step, (Phase.PREPARED, Phase.SWITCHED, Phase.STABLE), strict=True
+    ):
         after = await one.step(step)
-        await eventually(lambda after=after: authority.material.generation == after.generation, 10)
+        await eventually(
+            lambda after=after: authority.material.generation == after.generation, 10
+        )
         assert authority.material.phase is phase
         assert authority.roots_pem == after.roots_pem
     await agent.put(KEY, "rubbish")
@@ -156,9 +169,9 @@ async def test_a_rotation_waits_for_every_proxy_and_replaces_every_certificate(
         first = root.read_bytes()
         async with mesh.stream("shop/reviews-1") as stream:
             await stream.secrets("default", "ROOTCA")
-            assert (await mesh.ask("POST", "/mesh/ca/rotate", step="switch"))[0] == 409, (
-                "not its turn"
-            )
+            assert (await mesh.ask("POST", "/mesh/ca/rotate", step="switch"))[
+                0
+            ] == 409, "not its turn"
 
             code, report = await mesh.ask("POST", "/mesh/ca/rotate", step="prepare")
             assert (code, report["taken"], report["phase"]) == (200, True, "prepared")
@@ -183,7 +196,9 @@ async def test_a_rotation_waits_for_every_proxy_and_replaces_every_certificate(
             _, report = await mesh.ask("POST", "/mesh/ca/rotate", step="finish")
             assert not report["taken"]
             assert "shop/away-1" in " ".join(report["blocked"])
-            _, report = await mesh.ask("POST", "/mesh/ca/rotate", step="finish", force=True)
+            _, report = await mesh.ask(
+                "POST", "/mesh/ca/rotate", step="finish", force=True
+            )
             assert (report["taken"], report["phase"]) == (True, "stable")
             [last] = secrets_in(await stream.answer()).values()
             assert certificates(last) == certificates(seen["ROOTCA"])[:1]
@@ -207,5 +222,7 @@ async def test_the_ca_is_shown_without_its_key_and_to_holders_of_the_token_only(
             code, report = await mesh.ask("GET", path)
             assert code == 200
             assert "PRIVATE" not in json.dumps(report)
-        assert (await mesh.ask("POST", "/mesh/ca/rotate", bearer="wrong", step="prepare"))[0] == 401
+        assert (
+            await mesh.ask("POST", "/mesh/ca/rotate", bearer="wrong", step="prepare")
+        )[0] == 401
         assert (await mesh.ask("GET", "/mesh/ca"))[1]["phase"] == "stable"

@@ -72,7 +72,11 @@ def listener(
 
 
 def upstream(
-    name: str, port: int, socket: dict[str, Any], protocol: dict[str, Any], **options: Any
+    name: str,
+    port: int,
+    socket: dict[str, Any],
+    protocol: dict[str, Any],
+    **options: Any,
 ) -> dict[str, Any]:
     return {
         "name": name,
@@ -111,7 +115,10 @@ def bootstrap(
         {
             "@type": f"{TLS}UpstreamTlsContext",
             "sni": "control-plane.dockermesh",
-            "common_tls_context": {"alpn_protocols": ["h2"], "combined_validation_context": verify},
+            "common_tls_context": {
+                "alpn_protocols": ["h2"],
+                "combined_validation_context": verify,
+            },
         },
         {"explicit_http_config": {"http2_protocol_options": {}}},
     )
@@ -163,7 +170,9 @@ class Load:
 async def envoys(mesh: Running, folder: Path) -> AsyncIterator[str]:
     """A client's and a server's proxy; the URL that goes through both."""
     entry, inner, *admins = free_ports(4)
-    trust = json.loads((Path(__file__).parents[2] / "compose/images/pod/trust.json").read_text())
+    trust = json.loads(
+        (Path(__file__).parents[2] / "compose/images/pod/trust.json").read_text()
+    )
     text = json.dumps(trust).replace("@TRUST@", str(mesh.settings.trust_dir))
     (mesh.settings.state_dir.parent / "trust.json").write_text(text)
     await mesh.add(workload("shop/client-1"), workload("shop/server-1"))
@@ -176,7 +185,10 @@ async def envoys(mesh: Running, folder: Path) -> AsyncIterator[str]:
         "match": {"prefix": "/"},
         "direct_response": {"status": 200, "body": {"inline_string": "served"}},
     }
-    client = {"@type": f"{TLS}UpstreamTlsContext", "common_tls_context": identity("server")}
+    client = {
+        "@type": f"{TLS}UpstreamTlsContext",
+        "common_tls_context": identity("server"),
+    }
     # A handshake for every request, and none that only resumes an earlier one.
     client["max_session_keys"] = 0
     plain = {"explicit_http_config": {"http_protocol_options": {}}}
@@ -187,12 +199,20 @@ async def envoys(mesh: Running, folder: Path) -> AsyncIterator[str]:
         file.write_text(json.dumps({"version_info": "1", "resources": clusters}))
     configs = {
         "server": bootstrap(
-            mesh, "shop/server-1", [listener(inner, served, server)], files[0], admins[0]
+            mesh,
+            "shop/server-1",
+            [listener(inner, served, server)],
+            files[0],
+            admins[0],
         ),
         "client": bootstrap(
             mesh,
             "shop/client-1",
-            [listener(entry, {"match": {"prefix": "/"}, "route": {"cluster": "server"}})],
+            [
+                listener(
+                    entry, {"match": {"prefix": "/"}, "route": {"cluster": "server"}}
+                )
+            ],
             files[1],
             admins[1],
         ),
@@ -239,7 +259,9 @@ async def under_load(url: str) -> AsyncIterator[Load]:
     await eventually(lambda: task.done() or load.answered > before + 3, 20)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert not load.failures, f"{len(load.failures)} of {load.answered}: {load.failures[:3]}"
+    assert not load.failures, (
+        f"{len(load.failures)} of {load.answered}: {load.failures[:3]}"
+    )
 
 
 @pytest.fixture
@@ -254,7 +276,10 @@ def lifetime(monkeypatch: pytest.MonkeyPatch) -> datetime.timedelta:
 async def test_leaves_and_roots_are_replaced_without_a_failed_handshake(
     tmp_path: Path, lifetime: datetime.timedelta
 ) -> None:
-    async with Agent() as agent, control_plane(tmp_path, agent, leaf_lifetime=lifetime) as mesh:
+    async with (
+        Agent() as agent,
+        control_plane(tmp_path, agent, leaf_lifetime=lifetime) as mesh,
+    ):
         trust = mesh.plane.trust
         async with envoys(mesh, tmp_path) as url, under_load(url) as load:
             assert trust.secrets is not None
@@ -265,7 +290,9 @@ async def test_leaves_and_roots_are_replaced_without_a_failed_handshake(
                 handled = load.answered
                 await eventually(lambda step=step: _taken(mesh, step), 30)
                 roots.add(trust.authority.roots_pem)
-                await eventually(lambda handled=handled: load.answered > handled + 20, 30)
+                await eventually(
+                    lambda handled=handled: load.answered > handled + 20, 30
+                )
             assert trust.authority.material.phase == "stable"
             assert len(roots) == 4
             await eventually(lambda: load.answered > 100, 30)
@@ -310,7 +337,10 @@ async def test_traffic_goes_on_while_the_control_plane_is_away_and_certificates_
 
 def _signed_alike(mesh: Running) -> bool:
     """Whether all proxies accepted certificates of the present signer."""
-    secrets, signer = mesh.plane.trust.secrets, mesh.plane.trust.authority.material.signer.id
+    secrets, signer = (
+        mesh.plane.trust.secrets,
+        mesh.plane.trust.authority.material.signer.id,
+    )
     assert secrets is not None
     return {leaf.signer for leaf in secrets.leaves().values()} == {
         signer

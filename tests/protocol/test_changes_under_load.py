@@ -91,7 +91,9 @@ async def answers(version: str) -> asyncio.Server:
             )
             await writer.drain()
 
-    async def quietly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def quietly(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         try:
             await serve(reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -100,13 +102,17 @@ async def answers(version: str) -> asyncio.Server:
     return await asyncio.start_server(quietly, "127.0.0.1", 0)
 
 
-def state(port: int, apps: dict[str, int], version: str, before: MeshState | None) -> MeshState:
+def state(
+    port: int, apps: dict[str, int], version: str, before: MeshState | None
+) -> MeshState:
     """A mesh in which the gateway's one route leads to one subset, and there is no other subset."""
     endpoints = tuple(
         Endpoint("127.0.0.1", app, labels={"version": name}, service_port=9080)
         for name, app in apps.items()
     )
-    reviews = Service("reviews", "reviews.service.consul", (Port(9080, Protocol.HTTP),), endpoints)
+    reviews = Service(
+        "reviews", "reviews.service.consul", (Port(9080, Protocol.HTTP),), endpoints
+    )
     reading = read_text(f"""
 apiVersion: networking.istio.io/v1
 kind: Gateway
@@ -134,7 +140,9 @@ async def ask(port: int) -> str:
     except OSError:
         return "refused"
     try:
-        writer.write(b"GET / HTTP/1.1\r\nhost: any.example\r\nconnection: close\r\n\r\n")
+        writer.write(
+            b"GET / HTTP/1.1\r\nhost: any.example\r\nconnection: close\r\n\r\n"
+        )
         raw = (await reader.read()).decode()
         return (
             raw.rpartition("\r\n")[2]
@@ -152,8 +160,14 @@ async def test_a_route_that_moves_to_a_new_subset_while_the_old_one_goes_loses_n
     """F6: what a route needs is there before the route, and what it needed goes after it."""
     xds, port = free_ports(2)
     one, two = await answers("v1"), await answers("v2")
-    apps = {"v1": one.sockets[0].getsockname()[1], "v2": two.sockets[0].getsockname()[1]}
-    translator, proxy = Translator(), Proxy("edge", WorkloadKind.GATEWAY, labels={"app": "edge"})
+    apps = {
+        "v1": one.sockets[0].getsockname()[1],
+        "v2": two.sockets[0].getsockname()[1],
+    }
+    translator, proxy = (
+        Translator(),
+        Proxy("edge", WorkloadKind.GATEWAY, labels={"app": "edge"}),
+    )
     server = AdsServer(authorize=_anybody)
     server.add_port(f"127.0.0.1:{xds}")
 
@@ -194,7 +208,10 @@ async def test_a_patch_that_envoy_refuses_does_not_keep_a_new_proxy_from_serving
     lua = {"@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"}
     broken = lua | {"default_source_code": {"inline_string": "this is no Lua"}}
     value = {"name": "envoy.filters.http.lua", "typed_config": broken}
-    patch = {"applyTo": "HTTP_FILTER", "patch": {"operation": "INSERT_FIRST", "value": value}}
+    patch = {
+        "applyTo": "HTTP_FILTER",
+        "patch": {"operation": "INSERT_FIRST", "value": value},
+    }
     document = {
         "apiVersion": "networking.istio.io/v1alpha3",
         "kind": "EnvoyFilter",
@@ -203,7 +220,10 @@ async def test_a_patch_that_envoy_refuses_does_not_keep_a_new_proxy_from_serving
     }
     xds, port = free_ports(2)
     app = await answers("v1")
-    translator, proxy = Translator(), Proxy("edge", WorkloadKind.GATEWAY, labels={"app": "edge"})
+    translator, proxy = (
+        Translator(),
+        Proxy("edge", WorkloadKind.GATEWAY, labels={"app": "edge"}),
+    )
     mesh = state(port, {"v1": app.sockets[0].getsockname()[1]}, "v1", None)
     filters = istio_config(read_document(document).resources).envoy_filters
     translator.update(replace(mesh, config=replace(mesh.config, envoy_filters=filters)))
@@ -269,7 +289,9 @@ async def test_many_edits_in_a_row_are_few_pushes_and_end_at_the_last(
 
             async def edit() -> None:
                 for number in range(1001, 1001 + edits):
-                    code, answer = await plane.ask("PUT", f"{path}/busy", **service_entry(number))
+                    code, answer = await plane.ask(
+                        "PUT", f"{path}/busy", **service_entry(number)
+                    )
                     assert code == 200, answer
 
             editing = asyncio.create_task(edit())

@@ -66,7 +66,10 @@ def registration(
     container: str = "one",
     meshed: bool = True,
 ) -> Registration:
-    meta = {META_CONTAINER: container, **({META_WORKLOAD: "shop/web-1"} if meshed else {})}
+    meta = {
+        META_CONTAINER: container,
+        **({META_WORKLOAD: "shop/web-1"} if meshed else {}),
+    }
     return Registration(
         id="web", name="web", port=port, address="127.0.0.1", meta=meta, own_check=check
     )
@@ -121,7 +124,10 @@ async def test_a_service_that_comes_up_need_not_wait_for_an_interval() -> None:
 async def test_a_check_goes_nowhere_but_to_its_own_service() -> None:
     other = App()
     async with App().serving() as app, other.serving():
-        app.status, app.headers = 302, {"Location": f"http://127.0.0.1:{other.port}/secret"}
+        app.status, app.headers = (
+            302,
+            {"Location": f"http://127.0.0.1:{other.port}/secret"},
+        )
         async with asking(app.registration()) as checker:
             await becomes(checker, "passing")
         async with asking(app.registration(f"@127.0.0.1:{other.port}/")) as checker:
@@ -130,7 +136,9 @@ async def test_a_check_goes_nowhere_but_to_its_own_service() -> None:
 
 
 async def test_what_does_not_answer_in_time_is_critical() -> None:
-    async def swallow(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    async def swallow(
+        _reader: asyncio.StreamReader, _writer: asyncio.StreamWriter
+    ) -> None:
         await asyncio.sleep(3600)
 
     server = await asyncio.start_server(swallow, "127.0.0.1", 0)
@@ -143,12 +151,17 @@ async def test_what_does_not_answer_in_time_is_critical() -> None:
 
 @pytest.mark.parametrize("meshed", [True, False])
 async def test_a_policy_that_keeps_the_check_out_is_no_illness(meshed: bool) -> None:
-    async with App().serving() as app, asking(app.registration(meshed=meshed)) as checker:
+    async with (
+        App().serving() as app,
+        asking(app.registration(meshed=meshed)) as checker,
+    ):
         app.status, app.text = 403, "RBAC: access denied"
         await becomes(checker, "passing" if meshed else "critical")
 
 
-async def test_where_plaintext_is_refused_a_certificate_is_shown_and_back(tmp_path: Path) -> None:
+async def test_where_plaintext_is_refused_a_certificate_is_shown_and_back(
+    tmp_path: Path,
+) -> None:
     """PeerAuthentication STRICT, then PERMISSIVE again; the client's side of it is in
     test_policies.
     """
@@ -166,7 +179,10 @@ async def test_where_plaintext_is_refused_a_certificate_is_shown_and_back(tmp_pa
             async with app.serving(context):
                 await becomes(checker, "passing")
             await becomes(checker, "critical")
-    async with asking(app.registration(meshed=False), tls=client) as checker, app.serving(server):
+    async with (
+        asking(app.registration(meshed=False), tls=client) as checker,
+        app.serving(server),
+    ):
         await becomes(checker, "critical")
 
 
@@ -178,14 +194,19 @@ async def test_a_certificate_of_a_stranger_is_not_believed(tmp_path: Path) -> No
     )
     server.load_cert_chain(tmp_path / "tls.crt", tmp_path / "tls.key")
     client.check_hostname = False
-    async with App().serving(server) as app, asking(app.registration(), tls=client) as checker:
+    async with (
+        App().serving(server) as app,
+        asking(app.registration(), tls=client) as checker,
+    ):
         await becomes(checker, "critical")
         assert not app.asked
 
 
 async def test_tcp_and_grpc() -> None:
     async with App().serving() as app:
-        async with asking(registration(app.port, {"TCP": f"127.0.0.1:{app.port}"})) as checker:
+        async with asking(
+            registration(app.port, {"TCP": f"127.0.0.1:{app.port}"})
+        ) as checker:
             await becomes(checker, "passing")
         async with asking(
             registration(app.port, {"GRPC": f"127.0.0.1:{app.port}", "Timeout": "5s"})
@@ -193,7 +214,9 @@ async def test_tcp_and_grpc() -> None:
             assert "gRPC" in await becomes(checker, "critical")
     answer = b"\x08\x01"
 
-    async def check(_request: bytes, _context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+    async def check(
+        _request: bytes, _context: grpc.aio.ServicerContext[bytes, bytes]
+    ) -> bytes:
         return answer
 
     server = grpc.aio.server()
@@ -213,7 +236,11 @@ async def test_tcp_and_grpc() -> None:
 
 async def test_another_container_is_asked_anew_and_who_is_gone_not_at_all() -> None:
     witness = App()
-    async with App().serving() as app, witness.serving(), asking(app.registration()) as checker:
+    async with (
+        App().serving() as app,
+        witness.serving(),
+        asking(app.registration()) as checker,
+    ):
         await becomes(checker, "passing")
         app.status = 500
         checker.follow("shop", [app.registration(container="two")])

@@ -49,11 +49,15 @@ class Cli:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        out, err = await asyncio.wait_for(process.communicate(text.encode()), 60 * SLACK)
+        out, err = await asyncio.wait_for(
+            process.communicate(text.encode()), 60 * SLACK
+        )
         return Done(process.returncode or 0, out.decode(), err.decode())
 
     def write(self, file: str, *names: str, host: str = "") -> None:
-        (self.folder / file).write_text("---\n".join(RULE % (name, host or name) for name in names))
+        (self.folder / file).write_text(
+            "---\n".join(RULE % (name, host or name) for name in names)
+        )
 
 
 @pytest.fixture
@@ -74,7 +78,10 @@ async def test_apply_get_delete(cli: Cli) -> None:
     assert (changed.code, "-  host: a\n+  host: other" in changed.out) == (0, True)
     assert "configured" in changed.err
     assert (await cli("get dr a -o json")).json()["spec"] == {"host": "other"}
-    assert yaml.safe_load((await cli("get dr -o yaml")).out)["kind"] == "DestinationRuleList"
+    assert (
+        yaml.safe_load((await cli("get dr -o yaml")).out)["kind"]
+        == "DestinationRuleList"
+    )
     assert (await cli("get destinationrules -o name")).out.split() == [
         "destinationrule.networking.istio.io/a",
         "destinationrule.networking.istio.io/b",
@@ -84,7 +91,11 @@ async def test_apply_get_delete(cli: Cli) -> None:
     ]
     assert "a deleted" in (await cli("delete dr a")).out
     gone = await cli("delete -f rules.yaml")
-    assert (gone.code, "b deleted" in gone.out, '"a" not found' in gone.err) == (1, True, True)
+    assert (gone.code, "b deleted" in gone.out, '"a" not found' in gone.err) == (
+        1,
+        True,
+        True,
+    )
     assert (await cli("delete dr a --ignore-not-found")).code == 0
     assert (await cli("get dr a")).code == 1
     assert "No resources found" in (await cli("get dr")).err
@@ -96,19 +107,27 @@ async def test_settings_of_the_mesh_are_a_resource(cli: Cli) -> None:
     """
     plain = "kind: MeshConfig\noutboundTrafficPolicy: {mode: REGISTRY_ONLY}\n"
     refused = await cli("apply -f -", plain + "metadata: {generateName: mesh-}\n")
-    assert (refused.code, "cannot use generateName with apply" in refused.err) == (1, True)
-    first = await cli("apply -f -", plain)
-    assert (first.code, first.out.strip()) == (0, "meshconfig.mesh.istio.io/default created"), (
-        first.err
+    assert (refused.code, "cannot use generateName with apply" in refused.err) == (
+        1,
+        True,
     )
+    first = await cli("apply -f -", plain)
+    assert (first.code, first.out.strip()) == (
+        0,
+        "meshconfig.mesh.istio.io/default created",
+    ), first.err
     assert "unchanged" in (await cli("apply -f -", plain)).out
     found = json.loads(
-        await cli.kube.ok("get meshconfigs.mesh.istio.io default -n istio-system -o json")
+        await cli.kube.ok(
+            "get meshconfigs.mesh.istio.io default -n istio-system -o json"
+        )
     )
     assert found["spec"] == {"outboundTrafficPolicy": {"mode": "REGISTRY_ONLY"}}
     changed = {**found, "spec": {"outboundTrafficPolicy": {"mode": "ALLOW_ANY"}}}
     await cli.kube.ok("apply -f -", json.dumps(changed))
-    assert "ALLOW_ANY" in (await cli("get meshconfig default -n istio-system -o yaml")).out
+    assert (
+        "ALLOW_ANY" in (await cli("get meshconfig default -n istio-system -o yaml")).out
+    )
     assert "deleted" in (await cli("delete meshconfig default -n istio-system")).out
 
 
@@ -168,7 +187,9 @@ async def test_kubectl_works_with_what_kubeconfig_writes(cli: Cli) -> None:
         json.dumps(
             {
                 "contexts": [{"name": "prod", "context": {"cluster": "prod"}}],
-                "clusters": [{"name": "prod", "cluster": {"server": "https://prod.example"}}],
+                "clusters": [
+                    {"name": "prod", "cluster": {"server": "https://prod.example"}}
+                ],
                 "current-context": "prod",
                 "preferences": {"colors": True},
             }
@@ -189,10 +210,15 @@ async def test_kubectl_works_with_what_kubeconfig_writes(cli: Cli) -> None:
 
 def test_kubeconfig_keeps_the_current_context_on_request() -> None:
     config = merged(
-        {"current-context": "prod"}, Endpoint("http://localhost:8080"), "istio", set_current=False
+        {"current-context": "prod"},
+        Endpoint("http://localhost:8080"),
+        "istio",
+        set_current=False,
     )
     assert config["current-context"] == "prod"
-    assert config["clusters"] == [{"name": "istio", "cluster": {"server": "http://localhost:8080"}}]
+    assert config["clusters"] == [
+        {"name": "istio", "cluster": {"server": "http://localhost:8080"}}
+    ]
     assert config["users"] == [{"name": "istio", "user": {}}]
 
 
@@ -201,7 +227,9 @@ async def test_history_and_rollback_go_back_to_what_was(cli: Cli) -> None:
     assert (await cli("apply -f one.yaml")).code == 0
     cli.write("two.yaml", "b", "c", host="changed")
     assert (await cli("apply -f two.yaml")).code == 0
-    assert (await cli("apply -f two.yaml")).code == 0, "changes nothing, so it is no change"
+    assert (await cli("apply -f two.yaml")).code == 0, (
+        "changes nothing, so it is no change"
+    )
     assert (await cli("delete -f one.yaml")).code == 0
     entries = (await cli("history -o json")).json()
     assert [(e["number"], e["command"], e["counts"]) for e in entries] == [
@@ -215,7 +243,8 @@ async def test_history_and_rollback_go_back_to_what_was(cli: Cli) -> None:
     head, newest, *_ = (await cli("history")).out.splitlines()
     assert head.split() == ["NUMBER", "TIME", "WHO", "COMMAND", "CHANGES", "RESOURCES"]
     assert (
-        "2 deleted" in newest and "DestinationRule default/a, DestinationRule default/b" in newest
+        "2 deleted" in newest
+        and "DestinationRule default/a, DestinationRule default/b" in newest
     )
 
     preview = await cli("rollback 1 --dry-run --diff")
@@ -243,6 +272,8 @@ async def test_history_and_rollback_go_back_to_what_was(cli: Cli) -> None:
     assert "Nothing to change" in (await cli("rollback 4")).out
     # A rollback is a change like others.
     assert (await cli("rollback 3")).code == 0
-    assert [d["metadata"]["name"] for d in (await cli("get dr -o json")).json()["items"]] == ["c"]
+    assert [
+        d["metadata"]["name"] for d in (await cli("get dr -o json")).json()["items"]
+    ] == ["c"]
     gone = await cli("rollback 17")
     assert gone.code == 1 and "it goes from 1 to 5" in gone.err

@@ -23,7 +23,10 @@ Run = Callable[..., Awaitable[tuple[int, str, str]]]
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
-    async with Agent() as agent, control_plane(tmp_path_factory.mktemp("mesh"), agent) as running:
+    async with (
+        Agent() as agent,
+        control_plane(tmp_path_factory.mktemp("mesh"), agent) as running,
+    ):
         yield running
 
 
@@ -49,7 +52,9 @@ def run(mesh: Running) -> Run:
     return command
 
 
-async def test_all_steps_of_a_rotation_are_taken_with_one_command(mesh: Running, run: Run) -> None:
+async def test_all_steps_of_a_rotation_are_taken_with_one_command(
+    mesh: Running, run: Run
+) -> None:
     code, before, _ = await run("ca", "export")
     assert code == 0
     code, _, told = await run("ca", "rotate")
@@ -69,7 +74,9 @@ async def test_all_steps_of_a_rotation_are_taken_with_one_command(mesh: Running,
     assert "signs" in text
 
 
-async def test_a_step_out_of_turn_is_refused_with_the_right_one(mesh: Running, run: Run) -> None:
+async def test_a_step_out_of_turn_is_refused_with_the_right_one(
+    mesh: Running, run: Run
+) -> None:
     code, _, told = await run("ca", "rotate", "--step", "finish")
     assert code == 1
     assert "prepare" in told
@@ -79,7 +86,9 @@ async def test_a_step_out_of_turn_is_refused_with_the_right_one(mesh: Running, r
 
 async def test_tokens_are_made_listed_and_revoked(mesh: Running, run: Run) -> None:
     await mesh.add(workload("shop/reviews-1"))
-    code, token, told = await run("token", "create", "--service", "legacy", "--ttl", "10m")
+    code, token, told = await run(
+        "token", "create", "--service", "legacy", "--ttl", "10m"
+    )
     assert code == 0, told
     assert len(token.strip()) >= 40
     assert token.strip() not in told
@@ -97,7 +106,9 @@ async def test_tokens_are_made_listed_and_revoked(mesh: Running, run: Run) -> No
     assert "no token" in told
 
 
-async def test_what_cannot_be_made_is_said(mesh: Running, run: Run, tmp_path: Path) -> None:
+async def test_what_cannot_be_made_is_said(
+    mesh: Running, run: Run, tmp_path: Path
+) -> None:
     code, _, told = await run("token", "create", "--service", "a/b")
     assert code == 1
     assert "name" in told

@@ -40,8 +40,12 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Running]:
 async def add_reviews(mesh: Running) -> int:
     """The service in Consul, the workload that serves it, and a gateway; the app's port."""
     port = serve()
-    app = workload("shop/reviews-1", ports=(ServedPort("reviews", port, "http"),), token_sha256="")
-    gateway = workload("shop/gateway-1", kind=WorkloadKind.GATEWAY, labels=GATEWAY_LABELS)
+    app = workload(
+        "shop/reviews-1", ports=(ServedPort("reviews", port, "http"),), token_sha256=""
+    )
+    gateway = workload(
+        "shop/gateway-1", kind=WorkloadKind.GATEWAY, labels=GATEWAY_LABELS
+    )
     await mesh.add(app, gateway)
     meta = {"dockermesh-workload": app.name, "protocol": "http"}
     await mesh.agent.register("reviews", Address="127.0.0.1", Port=port, Meta=meta)
@@ -51,7 +55,10 @@ async def add_reviews(mesh: Running) -> int:
 
 async def configure(mesh: Running, port: int) -> None:
     """A gateway that sends everything to `reviews`, by its short name."""
-    server = {"port": {"number": port, "name": "http", "protocol": "HTTP"}, "hosts": ["*"]}
+    server = {
+        "port": {"number": port, "name": "http", "protocol": "HTTP"},
+        "hosts": ["*"],
+    }
     specs = {
         "Gateway": {"selector": {"istio": "ingressgateway"}, "servers": [server]},
         "VirtualService": {
@@ -93,7 +100,12 @@ def dns_of(folder: Path, parts: dict[str, list[dict[str, Any]]]) -> Iterator[int
 def resolve(port: int, name: str) -> str:
     """The IPv4 address that the DNS server gives; empty without an answer."""
     labels = b"".join(bytes([len(part)]) + part.encode() for part in name.split("."))
-    query = struct.pack(">6H", 7, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack(">2H", 1, 1)
+    query = (
+        struct.pack(">6H", 7, 0x0100, 1, 0, 0, 0)
+        + labels
+        + b"\0"
+        + struct.pack(">2H", 1, 1)
+    )
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(1)
         try:

@@ -21,13 +21,20 @@ V = ssl.TLSVersion
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
-    async with Agent() as agent, control_plane(tmp_path_factory.mktemp("mesh"), agent) as running:
+    async with (
+        Agent() as agent,
+        control_plane(tmp_path_factory.mktemp("mesh"), agent) as running,
+    ):
         yield running
 
 
-async def handshake(mesh: Running, port: str, version: ssl.TLSVersion, ciphers: str = "ALL") -> str:
+async def handshake(
+    mesh: Running, port: str, version: ssl.TLSVersion, ciphers: str = "ALL"
+) -> str:
     """The cipher that was agreed on; empty if there is none."""
-    context = ssl.create_default_context(cafile=str(mesh.settings.trust_dir / "root.pem"))
+    context = ssl.create_default_context(
+        cafile=str(mesh.settings.trust_dir / "root.pem")
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         context.minimum_version = context.maximum_version = version
@@ -50,7 +57,9 @@ async def handshake(mesh: Running, port: str, version: ssl.TLSVersion, ciphers: 
 
 @pytest.mark.parametrize("port", ["xds", "api"])
 @pytest.mark.parametrize("version", [V.TLSv1, V.TLSv1_1])
-async def test_old_versions_are_refused(mesh: Running, port: str, version: ssl.TLSVersion) -> None:
+async def test_old_versions_are_refused(
+    mesh: Running, port: str, version: ssl.TLSVersion
+) -> None:
     assert not await handshake(mesh, port, version)
 
 
@@ -66,7 +75,12 @@ async def test_present_versions_are_taken(
 @pytest.mark.parametrize("port", ["xds", "api"])
 @pytest.mark.parametrize(
     "ciphers",
-    ["AES128-SHA", "ECDHE-ECDSA-AES128-SHA", "ECDHE-ECDSA-AES256-SHA384", "AES256-GCM-SHA384"],
+    [
+        "AES128-SHA",
+        "ECDHE-ECDSA-AES128-SHA",
+        "ECDHE-ECDSA-AES256-SHA384",
+        "AES256-GCM-SHA384",
+    ],
 )
 async def test_ciphers_without_authentication_or_forward_secrecy_are_refused(
     mesh: Running, port: str, ciphers: str
@@ -74,8 +88,13 @@ async def test_ciphers_without_authentication_or_forward_secrecy_are_refused(
     assert not await handshake(mesh, port, V.TLSv1_2, ciphers)
 
 
-async def test_a_stranger_gets_no_certificate_that_the_system_trusts(mesh: Running) -> None:
-    context, port = ssl.create_default_context(), int(mesh.settings.xds.rpartition(":")[2])
+async def test_a_stranger_gets_no_certificate_that_the_system_trusts(
+    mesh: Running,
+) -> None:
+    context, port = (
+        ssl.create_default_context(),
+        int(mesh.settings.xds.rpartition(":")[2]),
+    )
     with pytest.raises(ssl.SSLCertVerificationError):
         await asyncio.open_connection(
             "127.0.0.1", port, ssl=context, server_hostname="control-plane.dockermesh"
@@ -86,7 +105,12 @@ async def test_no_file_holds_a_key_in_the_open_and_none_but_the_roots_is_readabl
     mesh: Running,
 ) -> None:
     files = [*_files(mesh.settings.state_dir), *_files(mesh.settings.trust_dir)]
-    assert {f.name for f in files} == {"api.token", "sealed.json", "sealing.key", "root.pem"}
+    assert {f.name for f in files} == {
+        "api.token",
+        "sealed.json",
+        "sealing.key",
+        "root.pem",
+    }
     for file in files:
         assert b"PRIVATE KEY" not in file.read_bytes(), file
         assert file.name == "root.pem" or file.stat().st_mode & 0o077 == 0, file

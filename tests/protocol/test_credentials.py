@@ -15,7 +15,14 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from bridge_rig import Agent
-from control_plane_rig import Running, Stream, control_plane, node_id, secrets_in, workload
+from control_plane_rig import (
+    Running,
+    Stream,
+    control_plane,
+    node_id,
+    secrets_in,
+    workload,
+)
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
 from kube_rig import KUBECTL, Done, serving
 from tls_files import Pair, self_signed
@@ -24,14 +31,21 @@ from dockermesh.client.mesh.api_client import Endpoint
 from dockermesh.client.mesh.kubeconfig import write
 from dockermesh.model import WorkloadKind
 
-pytestmark = [pytest.mark.consul, pytest.mark.kubectl, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [
+    pytest.mark.consul,
+    pytest.mark.kubectl,
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 LABELS = {"istio": "ingressgateway"}
 GATEWAY = workload(
     "shop/gateway-1", kind=WorkloadKind.GATEWAY, namespace="istio-system", labels=LABELS
 )
 REVIEWS = workload("shop/reviews-1")
-PAIR, ROOTS = "kubernetes://bookinfo-credential", "kubernetes://bookinfo-credential-cacert"
+PAIR, ROOTS = (
+    "kubernetes://bookinfo-credential",
+    "kubernetes://bookinfo-credential-cacert",
+)
 SECRET = "create -n istio-system secret tls bookinfo-credential --key {}/tls.key --cert {}/tls.crt"
 EDGE = {
     "apiVersion": "networking.istio.io/v1",
@@ -58,7 +72,12 @@ class Shell:
         self.folder = folder
         address = f"https://{mesh.settings.api}"
         root = (mesh.settings.trust_dir / "root.pem").read_text()
-        write(folder / "kubeconfig", Endpoint(address, mesh.token, root), "istio", set_current=True)
+        write(
+            folder / "kubeconfig",
+            Endpoint(address, mesh.token, root),
+            "istio",
+            set_current=True,
+        )
 
     async def run(self, command: str, text: str = "") -> Done:
         environment = {
@@ -68,7 +87,12 @@ class Shell:
         }
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
-            KUBECTL, *command.split(), stdin=pipe, stdout=pipe, stderr=pipe, env=environment
+            KUBECTL,
+            *command.split(),
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            env=environment,
         )
         out, err = await process.communicate(text.encode())
         return Done(process.returncode or 0, out.decode(), err.decode())
@@ -84,11 +108,14 @@ class Shell:
         with await asyncio.to_thread(urllib.request.urlopen, url) as answer:
             items = json.loads(answer.read())
         return "\n".join(
-            base64.b64decode(item["Value"] or "").decode("utf-8", "replace") for item in items
+            base64.b64decode(item["Value"] or "").decode("utf-8", "replace")
+            for item in items
         )
 
 
-async def told(stream: Stream, name: str, is_right: Callable[[secret_pb2.Secret], bool]) -> None:
+async def told(
+    stream: Stream, name: str, is_right: Callable[[secret_pb2.Secret], bool]
+) -> None:
     """Ask for a secret, and wait until what is pushed is right."""
     found = (await stream.secrets(name)).get(name)
     while found is None or not is_right(found):
@@ -98,7 +125,8 @@ async def told(stream: Stream, name: str, is_right: Callable[[secret_pb2.Secret]
 def key_is(pair: Pair) -> Callable[[secret_pb2.Secret], bool]:
     return lambda secret: (
         secret.tls_certificate.private_key.inline_bytes.decode() == pair.key
-        and secret.tls_certificate.certificate_chain.inline_bytes.decode() == pair.certificate
+        and secret.tls_certificate.certificate_chain.inline_bytes.decode()
+        == pair.certificate
     )
 
 
@@ -120,7 +148,10 @@ async def shell(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shell
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[Pair]:
-    return [self_signed(tmp_path_factory.mktemp(f"pair-{n}"), "bookinfo.example") for n in range(2)]
+    return [
+        self_signed(tmp_path_factory.mktemp(f"pair-{n}"), "bookinfo.example")
+        for n in range(2)
+    ]
 
 
 async def test_the_gateway_gets_the_secret_and_its_successor_over_its_stream(
@@ -138,15 +169,15 @@ async def test_the_gateway_gets_the_secret_and_its_successor_over_its_stream(
         while not key_is(new)(secrets_in(await stream.answer())[PAIR]):
             pass
     # The same again is no change, although it would not be sealed to the same bytes.
-    version = (
-        "get secret -n istio-system bookinfo-credential -o jsonpath={.metadata.resourceVersion}"
-    )
+    version = "get secret -n istio-system bookinfo-credential -o jsonpath={.metadata.resourceVersion}"
     before = await shell.ok(version)
     await shell.ok("apply -f -", document)
     assert await shell.ok(version) == before
 
 
-async def test_clients_are_checked_against_the_secrets_ca(shell: Shell, pairs: list[Pair]) -> None:
+async def test_clients_are_checked_against_the_secrets_ca(
+    shell: Shell, pairs: list[Pair]
+) -> None:
     folder, roots = pairs[0].folder, pairs[1].folder
     await shell.run("delete -n istio-system secret bookinfo-credential")
     generic = "create -n istio-system secret generic bookinfo-credential"
@@ -166,7 +197,9 @@ async def test_a_credential_that_is_not_there_is_not_spoken_of(
     """A secret that names files which the gateway has not would be refused, and with it all
     others.
     """
-    edge = json.loads(json.dumps(EDGE).replace("bookinfo", "lost").replace('"*"', '"lost.example"'))
+    edge = json.loads(
+        json.dumps(EDGE).replace("bookinfo", "lost").replace('"*"', '"lost.example"')
+    )
     edge["metadata"]["name"] = "lost"
     await shell.ok("apply -f -", json.dumps(edge))
     await shell.run(SECRET.format(pairs[0].folder, pairs[0].folder))
@@ -215,23 +248,31 @@ async def test_a_sidecar_does_without_a_credential_that_only_the_gateway_has(
         await told(
             stream,
             name,
-            lambda s: s.validation_context.trusted_ca.filename.endswith("/ca-certificates.crt"),
+            lambda s: s.validation_context.trusted_ca.filename.endswith(
+                "/ca-certificates.crt"
+            ),
         )
     async with shell.mesh.stream(
         GATEWAY.name, node=node_id(GATEWAY.name, "istio-system")
     ) as stream:
         await told(stream, name, roots_are(pairs[0]))
     # In the sidecar's own namespace it is for sidecars.
-    await shell.ok(f"create secret generic site-ca --from-file=ca.crt={pairs[1].folder}/tls.crt")
+    await shell.ok(
+        f"create secret generic site-ca --from-file=ca.crt={pairs[1].folder}/tls.crt"
+    )
     async with shell.mesh.stream(REVIEWS.name) as stream:
         await told(stream, name, roots_are(pairs[1]))
 
 
-async def test_nothing_of_a_secret_is_readable_in_consul(shell: Shell, pairs: list[Pair]) -> None:
+async def test_nothing_of_a_secret_is_readable_in_consul(
+    shell: Shell, pairs: list[Pair]
+) -> None:
     first = pairs[0]
     await shell.ok(
         "apply -f -",
-        await shell.ok(SECRET.format(first.folder, first.folder) + " --dry-run=client -o yaml"),
+        await shell.ok(
+            SECRET.format(first.folder, first.folder) + " --dry-run=client -o yaml"
+        ),
     )
     kept = await shell.in_consul()
     assert "bookinfo-credential" in kept
@@ -265,7 +306,9 @@ async def test_what_a_proxy_would_refuse_is_refused_at_once(
         ({"data": {"a": "%%"}}, "data[a]: must be base64"),
         ({"data": 5}, "data: must be a mapping of texts"),
     ):
-        refused = await shell.run("create --validate=false -f -", json.dumps(broken | fields))
+        refused = await shell.run(
+            "create --validate=false -f -", json.dumps(broken | fields)
+        )
         assert refused.code == 1, fields
         assert message in refused.err
     assert "NotFound" in (await shell.run("get secret wrong")).err

@@ -56,16 +56,18 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, int
     one process.
     """
     app = service("app", serve())
-    meshes = {mode: f"{{pathNormalization: {{normalization: {mode}}}}}" for mode in MODES} | {
-        "behind": TRUSTING
-    }
+    meshes = {
+        mode: f"{{pathNormalization: {{normalization: {mode}}}}}" for mode in MODES
+    } | {"behind": TRUSTING}
     found = dict(zip(meshes, free_ports(len(meshes)), strict=True))
     configs = [
         GATEWAY.format(port=found[name], jwks=ISSUER.jwks, mesh=mesh)
         for name, mesh in meshes.items()
     ]
     folder: Path = tmp_path_factory.mktemp("edge")
-    envoy = Envoy(folder, [gateway_parts(config, [app]) for config in configs], found.values())
+    envoy = Envoy(
+        folder, [gateway_parts(config, [app]) for config in configs], found.values()
+    )
     yield found
     envoy.stop()
 
@@ -89,12 +91,16 @@ def test_paths_are_normalised_as_the_mesh_says(
     assert seen == expected
 
 
-def test_a_path_with_a_fragment_or_a_zero_byte_is_refused(ports: Mapping[str, int]) -> None:
+def test_a_path_with_a_fragment_or_a_zero_byte_is_refused(
+    ports: Mapping[str, int],
+) -> None:
     assert ask(ports["BASE"], "/a#/../b").status == 400
     assert ask(ports["BASE"], "/a%00b").status == 400
 
 
-def test_headers_that_proxies_believe_do_not_come_from_clients(ports: Mapping[str, int]) -> None:
+def test_headers_that_proxies_believe_do_not_come_from_clients(
+    ports: Mapping[str, int],
+) -> None:
     invented = [
         ("x-forwarded-client-cert", "URI=spiffe://cluster.local/ns/shop/sa/front"),
         ("x-forwarded-for", "6.6.6.6"),
@@ -117,19 +123,28 @@ def test_headers_that_proxies_believe_do_not_come_from_clients(ports: Mapping[st
     ):
         assert seen.header(name) is None, name
     assert "6.6.6.6" not in str(seen.seen)
-    assert (seen.header("x-forwarded-proto"), seen.header("x-envoy-attempt-count")) == ("http", "1")
+    assert (seen.header("x-forwarded-proto"), seen.header("x-envoy-attempt-count")) == (
+        "http",
+        "1",
+    )
 
 
-def test_a_gateway_behind_proxies_believes_as_many_as_it_is_told(ports: Mapping[str, int]) -> None:
+def test_a_gateway_behind_proxies_believes_as_many_as_it_is_told(
+    ports: Mapping[str, int],
+) -> None:
     certificate = ("x-forwarded-client-cert", "By=the-proxy")
     seen = ask(
-        ports["behind"], "/", [("x-forwarded-for", "9.9.9.9, 6.6.6.6, 7.7.7.7"), certificate]
+        ports["behind"],
+        "/",
+        [("x-forwarded-for", "9.9.9.9, 6.6.6.6, 7.7.7.7"), certificate],
     )
     assert seen.header("x-envoy-external-address") == "6.6.6.6"
     assert seen.header("x-forwarded-client-cert") == "By=the-proxy"
 
 
-def test_routes_follow_the_claims_of_valid_tokens_alone(ports: Mapping[str, int]) -> None:
+def test_routes_follow_the_claims_of_valid_tokens_alone(
+    ports: Mapping[str, int],
+) -> None:
     def route(*headers: tuple[str, str]) -> str | None:
         return ask(ports["BASE"], "/", headers).header("x-route")
 
@@ -138,4 +153,6 @@ def test_routes_follow_the_claims_of_valid_tokens_alone(ports: Mapping[str, int]
     assert route(bearer(ISSUER.token())) == "any"
     assert route() == "any"
     assert route(("@request.auth.claims.sub", "bob")) is None
-    assert ask(ports["BASE"], "/", [bearer(Issuer("me").token(sub="bob"))]).status == 401
+    assert (
+        ask(ports["BASE"], "/", [bearer(Issuer("me").token(sub="bob"))]).status == 401
+    )

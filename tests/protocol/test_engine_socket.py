@@ -37,21 +37,42 @@ def engine() -> LocalEngine:
 def container() -> Iterator[Run]:
     """Runs containers of an image with Python, and removes them."""
     label = f"dockermesh.test={uuid.uuid4().hex}"
-    image = os.environ.get("DOCKERMESH_CONTROL_PLANE_IMAGE") or Images.from_environment({}).pod
+    image = (
+        os.environ.get("DOCKERMESH_CONTROL_PLANE_IMAGE")
+        or Images.from_environment({}).pod
+    )
     image = image.replace("dockermesh/pod", "dockermesh/control-plane")
 
-    def run(*options: str, command: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    def run(
+        *options: str, command: tuple[str, ...]
+    ) -> subprocess.CompletedProcess[str]:
         program, *arguments = command
-        start = ["docker", "run", "--label", label, "--network", "none", "--entrypoint", program]
+        start = [
+            "docker",
+            "run",
+            "--label",
+            label,
+            "--network",
+            "none",
+            "--entrypoint",
+            program,
+        ]
         return subprocess.run(
-            [*start, *options, image, *arguments], capture_output=True, text=True, check=False
+            [*start, *options, image, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
     yield run
     listed = ["docker", "ps", "-aq", "--filter", f"label={label}"]
-    found = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split()
+    found = subprocess.run(
+        listed, capture_output=True, text=True, check=True
+    ).stdout.split()
     for identity in found:
-        subprocess.run(["docker", "rm", "-fv", identity], capture_output=True, check=True)
+        subprocess.run(
+            ["docker", "rm", "-fv", identity], capture_output=True, check=True
+        )
 
 
 def test_a_socket_whose_path_the_engine_has_is_the_one(engine: LocalEngine) -> None:
@@ -76,7 +97,14 @@ def test_in_a_container_of_the_engine_the_mount_tells_the_path_on_the_host(
     source = path if mounted == "file" else path.parent
     place = "/job/x.sock" if mounted == "file" else "/job"
     inside = place if mounted == "file" else f"/job/{path.name}"
-    options = ["-v", f"{source}:{place}", "-v", f"{ROOT}:/src:ro", "-e", "PYTHONPATH=/src"]
+    options = [
+        "-v",
+        f"{source}:{place}",
+        "-v",
+        f"{ROOT}:/src:ro",
+        "-e",
+        "PYTHONPATH=/src",
+    ]
     # The name of a container of its own tells nothing: the files that Docker mounts do.
     options += ["-h", "job", "-e", f"DOCKER_HOST=unix://{inside}"]
     done = container(*options, command=("python3", "-c", _FIND))

@@ -36,7 +36,17 @@ def engine_socket() -> str:
 def container(engine_socket: str) -> Iterator[str]:
     name = f"transport-{uuid.uuid4().hex[:8]}"
     image = Images.from_environment(os.environ).pod
-    command = ["docker", "run", "-d", "--name", name, "--network", "none", "--entrypoint", "sleep"]
+    command = [
+        "docker",
+        "run",
+        "-d",
+        "--name",
+        name,
+        "--network",
+        "none",
+        "--entrypoint",
+        "sleep",
+    ]
     subprocess.run([*command, image, "infinity"], check=True, capture_output=True)
     yield name
     subprocess.run(["docker", "rm", "-f", name], check=True, capture_output=True)
@@ -44,7 +54,12 @@ def container(engine_socket: str) -> Iterator[str]:
 
 @pytest.fixture
 def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    for name in ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"):
+    for name in (
+        "DOCKER_HOST",
+        "DOCKER_CONTEXT",
+        "DOCKER_TLS_VERIFY",
+        "DOCKER_CERT_PATH",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
     # What other programs of the user heed must not lead astray what talks to the engine.
@@ -60,7 +75,9 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def remote(engine_socket: str, tmp_path: Path, clean: pytest.MonkeyPatch) -> Iterator[SshHost]:
+def remote(
+    engine_socket: str, tmp_path: Path, clean: pytest.MonkeyPatch
+) -> Iterator[SshHost]:
     need_sshd()
     with ssh_host(tmp_path / "ssh", engine_socket) as host:
         clean.setenv("PATH", f"{host.folder}:{os.environ['PATH']}")
@@ -80,7 +97,10 @@ def runs_commands(container: str) -> None:
 def agrees_with_docker() -> None:
     """The Docker CLI, and with it Compose, talks to the same engine."""
     said = subprocess.run(
-        ["docker", "info", "--format", "{{.ID}}"], check=True, capture_output=True, text=True
+        ["docker", "info", "--format", "{{.ID}}"],
+        check=True,
+        capture_output=True,
+        text=True,
     )
     assert LocalEngine().info()["ID"] == said.stdout.strip()
 
@@ -114,7 +134,11 @@ def test_a_context_brings_its_tls_and_another_ca_is_refused(
 ) -> None:
     other = make_certificates(tmp_path / "other")
     with relay(engine_socket, certificates) as port:
-        for name, ca, skip in (("good", certificates, ""), ("bad", other, ""), ("any", other, "1")):
+        for name, ca, skip in (
+            ("good", certificates, ""),
+            ("bad", other, ""),
+            ("any", other, "1"),
+        ):
             files = f"ca={ca}/ca.pem,cert={certificates}/cert.pem,key={certificates}/key.pem"
             host = f"host=tcp://127.0.0.1:{port},{files}{',skip-tls-verify=true' if skip else ''}"
             create = ["docker", "context", "create", name, "--docker", host]
@@ -127,17 +151,23 @@ def test_a_context_brings_its_tls_and_another_ca_is_refused(
             LocalEngine()
 
 
-def test_the_current_context_is_followed(engine_socket: str, clean: pytest.MonkeyPatch) -> None:
+def test_the_current_context_is_followed(
+    engine_socket: str, clean: pytest.MonkeyPatch
+) -> None:
     with relay(engine_socket) as port:
         host = f"host=tcp://127.0.0.1:{port}"
         for command in (["create", "vm", "--docker", host], ["use", "vm"]):
-            subprocess.run(["docker", "context", *command], check=True, capture_output=True)
+            subprocess.run(
+                ["docker", "context", *command], check=True, capture_output=True
+            )
         assert LocalEngine().address.url == f"tcp://127.0.0.1:{port}"
         assert resolve_engine().source == "context vm"
         agrees_with_docker()
 
 
-def test_commands_run_over_ssh_by_the_users_own_client(container: str, remote: SshHost) -> None:
+def test_commands_run_over_ssh_by_the_users_own_client(
+    container: str, remote: SshHost
+) -> None:
     runs_commands(container)
     agrees_with_docker()
 
@@ -163,13 +193,17 @@ async def test_the_registrars_calls_and_events_come_over_ssh(
     await engine.close()
 
 
-def test_what_ssh_says_is_in_the_error(remote: SshHost, clean: pytest.MonkeyPatch) -> None:
+def test_what_ssh_says_is_in_the_error(
+    remote: SshHost, clean: pytest.MonkeyPatch
+) -> None:
     clean.setenv("DOCKER_HOST", "ssh://nobody@engine-host")
     with pytest.raises(EngineError, match=r"ssh: .*Permission denied"):
         LocalEngine()
 
 
-def test_looking_for_a_path_on_the_engines_host_makes_nothing(engine_socket: str) -> None:
+def test_looking_for_a_path_on_the_engines_host_makes_nothing(
+    engine_socket: str,
+) -> None:
     engine = LocalEngine()
     wanted: dict[str, Callable[[], object]] = {
         "containers": engine.containers,

@@ -59,7 +59,10 @@ def run(*arguments: str) -> Result:
 def config(*files: Path) -> dict[str, Any]:
     options = [part for file in files for part in ("-f", str(file))]
     done = subprocess.run(
-        ["docker", "compose", *options, "config"], capture_output=True, text=True, check=False
+        ["docker", "compose", *options, "config"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     loaded: dict[str, Any] = yaml.load(done.stdout, Loader=yaml.BaseLoader)
@@ -83,7 +86,11 @@ def test_compose_reads_what_was_written(shop: Path) -> None:
     assert stat.S_IMODE(meshed.stat().st_mode) == 0o600
     services = config(meshed)["services"]
     assert services["web"]["command"] == ["echo", "$$HOME"]
-    assert services["web"]["environment"] == {"EQ": "=", "DAY": "2001-01-01", "BLANK": "null"}
+    assert services["web"]["environment"] == {
+        "EQ": "=",
+        "DAY": "2001-01-01",
+        "BLANK": "null",
+    }
     assert services["web"]["x-owner"] == {"since": "2001-01-01T00:00:00Z"}
     assert "a$$b" in services["web-1-pod"]["labels"]["dockermesh.io/labels"]
     assert config(meshed)["x-common"] == {"a": "1"}
@@ -103,15 +110,27 @@ def test_old_style_file(tmp_path: Path) -> None:
     file.write_text(OLD)
     assert (
         run(
-            "-f", str(file), "-p", "old", "--network", "consul_istiomesh", "-o", str(meshed)
+            "-f",
+            str(file),
+            "-p",
+            "old",
+            "--network",
+            "consul_istiomesh",
+            "-o",
+            str(meshed),
         ).exit_code
         == 0
     )
     pod = config(meshed)["services"]["consumer-1-pod"]
     assert pod["networks"] == {
-        "envoymesh": {"aliases": ["consumer", "old-consumer-1"], "ipv4_address": "172.28.0.20"}
+        "envoymesh": {
+            "aliases": ["consumer", "old-consumer-1"],
+            "ipv4_address": "172.28.0.20",
+        }
     }
-    assert pod["dns"] == ["172.28.0.1", "8.8.8.8"] and pod["dns_search"] == ["service.consul"]
+    assert pod["dns"] == ["172.28.0.1", "8.8.8.8"] and pod["dns_search"] == [
+        "service.consul"
+    ]
     assert pod["expose"] == ["8080"]
 
 
@@ -130,7 +149,12 @@ def test_no_compose_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.docker
 @pytest.mark.parametrize(
-    "text", ["services: [", "services: {web: {image: x, prots: []}}", "x-only: 1\nname: shop\n"]
+    "text",
+    [
+        "services: [",
+        "services: {web: {image: x, prots: []}}",
+        "x-only: 1\nname: shop\n",
+    ],
 )
 def test_wrong_files_are_named(tmp_path: Path, text: str) -> None:
     file = tmp_path / "compose.yaml"
@@ -150,7 +174,9 @@ def script(folder: Path, name: str, body: str) -> None:
 def test_compose_is_missing(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="docker command was not found"):
         load_project(env={"PATH": str(tmp_path)})
-    script(tmp_path, "docker", "echo \"unknown shorthand flag: 'f' in -f\" >&2; exit 125")
+    script(
+        tmp_path, "docker", "echo \"unknown shorthand flag: 'f' in -f\" >&2; exit 125"
+    )
     with pytest.raises(EngineError, match="Compose was not found") as raised:
         load_project(env={"PATH": str(tmp_path)})
     assert "https://" in raised.value.fix
@@ -187,7 +213,10 @@ def test_a_standalone_compose_v2_is_used(tmp_path: Path) -> None:
             ),
             "server",
         ),
-        ("{apiVersion: networking.istio.io/v1, kind: Gatway, metadata: {name: a}}", "Gatway"),
+        (
+            "{apiVersion: networking.istio.io/v1, kind: Gatway, metadata: {name: a}}",
+            "Gatway",
+        ),
     ],
 )
 def test_config_that_is_not_valid_is_named(tmp_path: Path, text: str, why: str) -> None:

@@ -32,7 +32,9 @@ def joined(mesh: Running, folder: Path) -> tuple[ApiClient, Joined]:
     root = (mesh.settings.trust_dir / "root.pem").read_text()
     endpoint = Endpoint(f"https://{mesh.settings.api}", mesh.token, root)
     client = ApiClient(endpoint)
-    made = create_token(client, service="legacy", namespace="default", account="", seconds=60)
+    made = create_token(
+        client, service="legacy", namespace="default", account="", seconds=60
+    )
     what = Join({8080: "http"}, folder, mesh.settings.xds, "127.0.0.1")
     result = join(endpoint, made["token"], what)
     with pytest.raises(ApiError, match="was used"):
@@ -49,14 +51,18 @@ async def test_the_written_files_bring_an_envoy_into_the_mesh_until_it_is_revoke
         assert result.workload == "joined/legacy-1"
         assert (folder / "envoy.json").stat().st_mode & 0o777 == 0o600
         node = json.loads((folder / "envoy.json").read_text())["node"]
-        assert node["id"] == "sidecar~127.0.0.1~joined/legacy-1.default~default.svc.cluster.local"
-        own = json.loads((folder / "envoy.json").read_text())["dynamic_resources"]["ads_config"][
-            "grpc_services"
-        ][0]
+        assert (
+            node["id"]
+            == "sidecar~127.0.0.1~joined/legacy-1.default~default.svc.cluster.local"
+        )
+        own = json.loads((folder / "envoy.json").read_text())["dynamic_resources"][
+            "ads_config"
+        ]["grpc_services"][0]
         secret = own["initial_metadata"][0]["value"].removeprefix("Bearer ")
         others = [folder / name for name in ("trust.json", "root.pem", "capture.rules")]
         assert not any(
-            secret in text for text in (*(f.read_text() for f in others), *result.commands)
+            secret in text
+            for text in (*(f.read_text() for f in others), *result.commands)
         )
         rules = (folder / "capture.rules").read_text()
         assert "--dport 8080 " in rules
@@ -77,7 +83,10 @@ async def test_the_written_files_bring_an_envoy_into_the_mesh_until_it_is_revoke
         envoy = await asyncio.create_subprocess_exec(envoy_binary(), *options)
         try:
             await eventually(lambda: "joined/legacy-1" in _synced(mesh), 30)
-            assert await asyncio.to_thread(revoke, client, "joined/legacy-1") == "joined/legacy-1"
+            assert (
+                await asyncio.to_thread(revoke, client, "joined/legacy-1")
+                == "joined/legacy-1"
+            )
             await eventually(lambda: not mesh.plane.proxies(), 10)
             left = [item["state"] for item in await asyncio.to_thread(tokens, client)]
             assert left == ["revoked"]
@@ -90,7 +99,8 @@ async def test_the_written_files_bring_an_envoy_into_the_mesh_until_it_is_revoke
 def _synced(mesh: Running) -> set[str]:
     """The proxies that accepted their clusters."""
     types = {
-        p.proxy.key: {t.type_url for t in p.types if t.acked_version} for p in mesh.plane.proxies()
+        p.proxy.key: {t.type_url for t in p.types if t.acked_version}
+        for p in mesh.plane.proxies()
     }
     return {key for key, accepted in types.items() if CLUSTER in accepted}
 
@@ -99,7 +109,11 @@ async def test_no_registrar_buries_what_joined() -> None:
     """It has no host with a lease; a dead host's entries are cleaned up all the same."""
     async with Agent() as agent:
         legacy = Workload(
-            id="", name="", service="legacy", address="10.0.0.9", service_account="legacy"
+            id="",
+            name="",
+            service="legacy",
+            address="10.0.0.9",
+            service_account="legacy",
         )
         kept = await ConsulJoined(agent.settings).add(legacy, {8080: "http"})
         await agent.put("kv/dockermesh/workloads/dead/shop/a-1", {"name": "shop/a-1"})
@@ -107,7 +121,9 @@ async def test_no_registrar_buries_what_joined() -> None:
         burying = asyncio.create_task(lease.run(lambda: None))
 
         async def is_buried() -> bool:
-            return (await agent.client.kv.get("dockermesh/workloads/dead/", keys=True))[1] is None
+            return (await agent.client.kv.get("dockermesh/workloads/dead/", keys=True))[
+                1
+            ] is None
 
         await eventually(is_buried, 20)
         burying.cancel()

@@ -47,7 +47,13 @@ class Rig:
         names = ("http", "server", "serf-lan", "serf-wan")
         self.port = ports[0]
         self.agent = await asyncio.create_subprocess_exec(
-            *(shutil.which("consul") or "consul", "agent", "-dev", "-dns-port=-1", "-grpc-port=-1"),
+            *(
+                shutil.which("consul") or "consul",
+                "agent",
+                "-dev",
+                "-dns-port=-1",
+                "-grpc-port=-1",
+            ),
             *(f"-{name}-port={port}" for name, port in zip(names, ports, strict=True)),
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
@@ -55,7 +61,9 @@ class Rig:
         async with asyncio.timeout(40 * SLACK), aiohttp.ClientSession() as http:
             while True:
                 with suppress(aiohttp.ClientError):
-                    async with http.get(f"http://127.0.0.1:{self.port}/v1/status/leader") as answer:
+                    async with http.get(
+                        f"http://127.0.0.1:{self.port}/v1/status/leader"
+                    ) as answer:
                         if answer.status == 200 and len(await answer.text()) > 4:
                             return
                 await asyncio.sleep(0.1)
@@ -65,8 +73,12 @@ class Rig:
             self.agent.kill()
             await self.agent.wait()
 
-    async def ask(self, which: int, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+    async def ask(
+        self, which: int, method: str, path: str, body: Any = None
+    ) -> tuple[int, Any]:
+        kind = (
+            "application/merge-patch+json" if method == "PATCH" else "application/json"
+        )
         data = None if body is None else json.dumps(body)
         async with self.clients[which].request(
             method, path, data=data, headers={"Content-Type": kind}
@@ -87,7 +99,9 @@ async def rig() -> AsyncIterator[Rig]:
             cache = ObjectCache()
 
             def publish(
-                stored: Any, cache: ObjectCache = cache, store: ConsulConfigStore = store
+                stored: Any,
+                cache: ObjectCache = cache,
+                store: ConsulConfigStore = store,
             ) -> None:
                 cache.update(stored, store.index)
 
@@ -110,14 +124,18 @@ async def rig() -> AsyncIterator[Rig]:
 async def test_writers_on_two_control_planes_lose_no_update(rig: Rig) -> None:
     created = await rig.ask(0, "POST", RULES, RULE)
     assert created[0] == 201
-    await rig.caches[1].wait_for("networking.istio.io/DestinationRule/default/a", 0, 10 * SLACK)
+    await rig.caches[1].wait_for(
+        "networking.istio.io/DestinationRule/default/a", 0, 10 * SLACK
+    )
     patches = [{"metadata": {"labels": {f"l{i}": "x"}}} for i in range(10)]
     done = await asyncio.gather(
         *(rig.ask(i % 2, "PATCH", f"{RULES}/a", p) for i, p in enumerate(patches))
     )
     lost = [body["reason"] for code, body in done if code != 200]
     assert set(lost) <= {"Conflict"}
-    latest = max(int(body["metadata"]["resourceVersion"]) for code, body in done if code == 200)
+    latest = max(
+        int(body["metadata"]["resourceVersion"]) for code, body in done if code == 200
+    )
     async with asyncio.timeout(20 * SLACK):
         for cache in rig.caches:
             while cache.version < latest:
@@ -128,9 +146,13 @@ async def test_writers_on_two_control_planes_lose_no_update(rig: Rig) -> None:
     assert answers[0][1] == answers[1][1]
 
 
-async def test_a_rollback_restores_everything_in_one_step_and_numbers_are_shared(rig: Rig) -> None:
+async def test_a_rollback_restores_everything_in_one_step_and_numbers_are_shared(
+    rig: Rig,
+) -> None:
     for name in ("a", "b"):
-        assert (await rig.ask(0, "POST", RULES, {**RULE, "metadata": {"name": name}}))[0] == 201
+        assert (await rig.ask(0, "POST", RULES, {**RULE, "metadata": {"name": name}}))[
+            0
+        ] == 201
     key = "networking.istio.io/DestinationRule/default/b"
     await rig.caches[1].wait_for(key, 0, 10 * SLACK)
     await rig.ask(1, "PATCH", f"{RULES}/b", {"spec": {"host": "changed"}})
@@ -141,7 +163,10 @@ async def test_a_rollback_restores_everything_in_one_step_and_numbers_are_shared
     code, answer = await rig.ask(1, "POST", "/dockermesh/history/2/rollback")
     assert (code, {c["resource"]: c["action"] for c in answer["changes"]}) == (
         200,
-        {"DestinationRule default/a": "created", "DestinationRule default/b": "configured"},
+        {
+            "DestinationRule default/a": "created",
+            "DestinationRule default/b": "configured",
+        },
     )
     _, found = await rig.ask(1, "GET", RULES)
     assert {d["metadata"]["name"]: d["spec"]["host"] for d in found["items"]} == {
@@ -149,7 +174,10 @@ async def test_a_rollback_restores_everything_in_one_step_and_numbers_are_shared
         "b": "a",
     }
     _, history = await rig.ask(1, "GET", "/dockermesh/history")
-    assert [r["action"] for r in history["entries"][0]["resources"]] == ["created", "configured"]
+    assert [r["action"] for r in history["entries"][0]["resources"]] == [
+        "created",
+        "configured",
+    ]
     code, answer = await rig.ask(0, "POST", "/dockermesh/history/9/rollback")
     assert code == 404 and "from 1 to 5" in answer["message"]
 
@@ -174,11 +202,15 @@ async def test_a_step_of_which_one_part_is_stale_is_not_done_at_all(rig: Rig) ->
         await store.close()
 
 
-async def test_a_stale_replace_is_refused_by_the_other_control_plane_too(rig: Rig) -> None:
+async def test_a_stale_replace_is_refused_by_the_other_control_plane_too(
+    rig: Rig,
+) -> None:
     _, old = await rig.ask(0, "POST", RULES, RULE)
     await rig.ask(0, "PATCH", f"{RULES}/a", {"spec": {"host": "b"}})
     # The second may not have seen the change yet: then Consul's compare-and-set refuses.
-    await rig.caches[1].wait_for("networking.istio.io/DestinationRule/default/a", 0, 10 * SLACK)
+    await rig.caches[1].wait_for(
+        "networking.istio.io/DestinationRule/default/a", 0, 10 * SLACK
+    )
     code, answer = await rig.ask(1, "PUT", f"{RULES}/a", {**old, "spec": {"host": "c"}})
     assert (code, answer["reason"]) == (409, "Conflict")
     assert (await rig.ask(0, "GET", f"{RULES}/a"))[1]["spec"] == {"host": "b"}
@@ -187,7 +219,9 @@ async def test_a_stale_replace_is_refused_by_the_other_control_plane_too(rig: Ri
 async def test_many_writes_in_a_row_are_not_slowed_down_by_the_watch(rig: Rig) -> None:
     async with asyncio.timeout(10 * SLACK):
         for i in range(30):
-            code, _ = await rig.ask(0, "POST", RULES, {**RULE, "metadata": {"name": f"r{i}"}})
+            code, _ = await rig.ask(
+                0, "POST", RULES, {**RULE, "metadata": {"name": f"r{i}"}}
+            )
             assert code == 201
             code, _ = await rig.ask(0, "GET", f"{RULES}/r{i}")
             assert code == 200
@@ -201,7 +235,9 @@ async def test_a_deletion_moves_the_version_on(rig: Rig) -> None:
     assert int(after) > int(before)
 
 
-async def test_consul_gone_is_an_error_and_the_old_state_is_still_served(rig: Rig) -> None:
+async def test_consul_gone_is_an_error_and_the_old_state_is_still_served(
+    rig: Rig,
+) -> None:
     await rig.ask(0, "POST", RULES, RULE)
     await rig.stop_consul()
     code, answer = await rig.ask(0, "PATCH", f"{RULES}/a", {"spec": {"host": "b"}})
@@ -217,7 +253,9 @@ async def test_consul_that_goes_away_during_a_write_leaves_the_old_state_and_an_
     await rig.ask(0, "POST", RULES, RULE)
     assert rig.agent is not None
     rig.agent.send_signal(signal.SIGSTOP)
-    writing = asyncio.create_task(rig.ask(0, "PATCH", f"{RULES}/a", {"spec": {"host": "b"}}))
+    writing = asyncio.create_task(
+        rig.ask(0, "PATCH", f"{RULES}/a", {"spec": {"host": "b"}})
+    )
     done, _ = await asyncio.wait([writing], timeout=0.5)
     assert not done, "the write was to be under way"
     await rig.stop_consul()

@@ -30,7 +30,9 @@ class Store(FolderConfigStore):
         super().__init__(folder)
         self.failing = False
 
-    async def put(self, key: str, resource: Mapping[str, Any], version: int | None = None) -> bool:
+    async def put(
+        self, key: str, resource: Mapping[str, Any], version: int | None = None
+    ) -> bool:
         if self.failing:
             raise RegistryError("Consul at 127.0.0.1:8500 cannot be reached")
         await asyncio.sleep(0)
@@ -38,17 +40,25 @@ class Store(FolderConfigStore):
 
 
 class Rig:
-    def __init__(self, client: TestClient[Any, Any], store: Store, cache: ObjectCache) -> None:
+    def __init__(
+        self, client: TestClient[Any, Any], store: Store, cache: ObjectCache
+    ) -> None:
         self.client, self.store, self.cache = client, store, cache
 
-    async def ask(self, method: str, path: str, body: Any = None, **more: Any) -> tuple[int, Any]:
-        data = body if isinstance(body, str | bytes) or body is None else json.dumps(body)
+    async def ask(
+        self, method: str, path: str, body: Any = None, **more: Any
+    ) -> tuple[int, Any]:
+        data = (
+            body if isinstance(body, str | bytes) or body is None else json.dumps(body)
+        )
         headers = {
             "Authorization": "Bearer secret",
             "Content-Type": "application/json",
             **more.pop("headers", {}),
         }
-        async with self.client.request(method, path, data=data, headers=headers, **more) as answer:
+        async with self.client.request(
+            method, path, data=data, headers=headers, **more
+        ) as answer:
             return answer.status, await answer.json()
 
     async def watch(self, query: str) -> aiohttp.ClientResponse:
@@ -111,7 +121,9 @@ async def test_of_concurrent_creates_one_wins(rig: Rig) -> None:
 
 async def test_two_servers_over_one_store_lose_nothing(rig: Rig) -> None:
     cache = ObjectCache()
-    async with TestClient(TestServer(make_api_app(rig.store, cache, "secret"))) as client:
+    async with TestClient(
+        TestServer(make_api_app(rig.store, cache, "secret"))
+    ) as client:
         other = Rig(client, rig.store, cache)
         cache.update({}, 1)
 
@@ -165,8 +177,17 @@ async def test_a_watch_with_selector_sees_objects_come_and_go(rig: Rig) -> None:
         f"resourceVersion={listed['metadata']['resourceVersion']}&labelSelector=on"
     )
     for value in ("yes", "still", None):
-        await rig.ask("PATCH", f"{RULES}/a", {"metadata": {"labels": {"on": value}}}, headers=MERGE)
-    assert [(await event(stream))["type"] for _ in range(3)] == ["ADDED", "MODIFIED", "DELETED"]
+        await rig.ask(
+            "PATCH",
+            f"{RULES}/a",
+            {"metadata": {"labels": {"on": value}}},
+            headers=MERGE,
+        )
+    assert [(await event(stream))["type"] for _ in range(3)] == [
+        "ADDED",
+        "MODIFIED",
+        "DELETED",
+    ]
     stream.close()
 
 
@@ -178,10 +199,18 @@ async def test_a_watch_from_the_past_must_list_again(rig: Rig) -> None:
 
 async def test_a_watch_ends_in_time_with_a_bookmark(rig: Rig) -> None:
     await rig.ask("POST", RULES, rule())
-    stream = await rig.watch("timeoutSeconds=1&allowWatchBookmarks=true&sendInitialEvents=true")
+    stream = await rig.watch(
+        "timeoutSeconds=1&allowWatchBookmarks=true&sendInitialEvents=true"
+    )
     added, initial, last = [await event(stream) for _ in range(3)]
-    assert [added["type"], initial["type"], last["type"]] == ["ADDED", "BOOKMARK", "BOOKMARK"]
-    assert initial["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+    assert [added["type"], initial["type"], last["type"]] == [
+        "ADDED",
+        "BOOKMARK",
+        "BOOKMARK",
+    ]
+    assert initial["object"]["metadata"]["annotations"] == {
+        "k8s.io/initial-events-end": "true"
+    }
     assert last["object"]["metadata"]["resourceVersion"] == str(rig.cache.version)
     assert await stream.content.readline() == b""
 
@@ -194,10 +223,16 @@ async def test_a_failing_store_is_503_and_changes_nothing(rig: Rig) -> None:
         ("PUT", f"{RULES}/a", rule("a", host="b")),
     ):
         code, answer = await rig.ask(method, path, body)
-        assert (code, answer["reason"], answer["kind"]) == (503, "ServiceUnavailable", "Status")
+        assert (code, answer["reason"], answer["kind"]) == (
+            503,
+            "ServiceUnavailable",
+            "Status",
+        )
     rig.store.failing = False
     _, listed = await rig.ask("GET", RULES)
-    assert [(i["metadata"]["name"], i["spec"]["host"]) for i in listed["items"]] == [("a", "a")]
+    assert [(i["metadata"]["name"], i["spec"]["host"]) for i in listed["items"]] == [
+        ("a", "a")
+    ]
 
 
 async def test_an_unread_store_is_no_empty_one(tmp_path: Path) -> None:
@@ -266,18 +301,24 @@ async def test_what_is_wrong_is_answered_with_a_status(
 async def test_preconditions_of_a_delete(rig: Rig) -> None:
     _, current = await rig.ask("POST", RULES, rule())
     for wrong in ({"uid": "other"}, {"resourceVersion": "1"}):
-        assert (await rig.ask("DELETE", f"{RULES}/a", {"preconditions": wrong}))[0] == 409
+        assert (await rig.ask("DELETE", f"{RULES}/a", {"preconditions": wrong}))[
+            0
+        ] == 409
     right = {"preconditions": {"uid": current["metadata"]["uid"]}}
     code, answer = await rig.ask("DELETE", f"{RULES}/a", right)
     assert (code, answer["status"], answer["details"]["name"]) == (200, "Success", "a")
 
 
-async def test_versions_survive_a_restart_of_the_store(rig: Rig, tmp_path: Path) -> None:
+async def test_versions_survive_a_restart_of_the_store(
+    rig: Rig, tmp_path: Path
+) -> None:
     _, current = await rig.ask("POST", RULES, rule())
     await rig.ask("POST", RULES, rule("b"))
     cache = ObjectCache()
     store = Store(tmp_path / "store")
-    following = asyncio.create_task(store.follow(lambda stored: cache.update(stored, store.index)))
+    following = asyncio.create_task(
+        store.follow(lambda stored: cache.update(stored, store.index))
+    )
     await cache.wait()
     following.cancel()
     assert {o.version for o in cache.objects.values()} == {
@@ -303,6 +344,8 @@ async def test_versions_survive_a_restart_of_the_store(rig: Rig, tmp_path: Path)
 async def test_without_tokens_web_pages_are_kept_out(
     tmp_path: Path, headers: dict[str, str], code: int
 ) -> None:
-    async with TestClient(TestServer(make_api_app(Store(tmp_path), ObjectCache(), None))) as client:
+    async with TestClient(
+        TestServer(make_api_app(Store(tmp_path), ObjectCache(), None))
+    ) as client:
         answer = await client.get("/version", headers=headers)
         assert answer.status == code

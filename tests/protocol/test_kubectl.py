@@ -67,7 +67,9 @@ async def test_discovery_and_explain(kube: Kube) -> None:
     for version in ("v1", "v1beta1", "v1alpha3"):
         assert f"networking.istio.io/{version}" in versions
     assert "retries\t<Object>" in await kube.ok("explain vs.spec.http")
-    assert "REGISTRY_ONLY" in await kube.ok("explain sidecar.spec.outboundTrafficPolicy.mode")
+    assert "REGISTRY_ONLY" in await kube.ok(
+        "explain sidecar.spec.outboundTrafficPolicy.mode"
+    )
     assert "ISTIO_MUTUAL" in await kube.ok(
         "explain destinationrules.spec.trafficPolicy.tls.mode"
         " --api-version=networking.istio.io/v1beta1"
@@ -88,14 +90,14 @@ async def test_a_resource_through_its_life(kube: Kube) -> None:
     assert table[1].split()[:2] == ["reviews", '["reviews"]']
     assert (await kube.ok("get vs -o wide")).split()[4] == "ACCEPTED"
     assert "labeled" in await kube.ok("label vs reviews app=x")
-    assert "annotate" in await kube.ok("annotate vs reviews note=y")  # 1.27 leaves the d out
+    assert "annotate" in await kube.ok(
+        "annotate vs reviews note=y"
+    )  # 1.27 leaves the d out
     assert "reviews" in await kube.ok("get vs -l app=x")
     assert "No resources found" in (await kube.run("get vs -l app!=x")).err
     patch = '{"spec":{"hosts":["a","b"]}}'
     assert "patched" in await kube.ok(f"patch vs reviews --type=merge -p {patch}")
-    patch = (
-        '[{"op":"test","path":"/spec/hosts/1","value":"b"},{"op":"remove","path":"/spec/hosts/1"}]'
-    )
+    patch = '[{"op":"test","path":"/spec/hosts/1","value":"b"},{"op":"remove","path":"/spec/hosts/1"}]'
     assert "patched" in await kube.ok(f"patch vs reviews --type=json -p {patch}")
     assert await kube.ok("get vs reviews -o jsonpath={.spec.hosts}") == '["a"]'
     assert "not supported" in (await kube.run("patch vs reviews -p {}")).err
@@ -155,7 +157,9 @@ async def test_stale_writers_get_a_conflict(kube: Kube) -> None:
 
 
 async def test_server_side_apply(kube: Kube) -> None:
-    assert "serverside-applied" in await kube.ok("apply --server-side -f -", virtual_service("v1"))
+    assert "serverside-applied" in await kube.ok(
+        "apply --server-side -f -", virtual_service("v1")
+    )
     refused = await kube.run(
         "apply --server-side --field-manager=other -f -", virtual_service("v2")
     )
@@ -163,12 +167,13 @@ async def test_server_side_apply(kube: Kube) -> None:
     assert 'conflict with "kubectl"' in refused.err
     assert ".spec.http" in refused.err
     await kube.ok(
-        "apply --server-side --field-manager=other --force-conflicts -f -", virtual_service("v2")
+        "apply --server-side --field-manager=other --force-conflicts -f -",
+        virtual_service("v2"),
     )
     assert await subset(kube) == "v2"
-    managed = json.loads(await kube.ok("get vs reviews -o json --show-managed-fields"))["metadata"][
-        "managedFields"
-    ]
+    managed = json.loads(await kube.ok("get vs reviews -o json --show-managed-fields"))[
+        "metadata"
+    ]["managedFields"]
     assert {m["manager"]: m["fieldsV1"]["f:spec"] for m in managed} == {
         "kubectl": {"f:hosts": {}},
         "other": {"f:hosts": {}, "f:http": {}},
@@ -189,16 +194,19 @@ async def test_unknown_fields_and_broken_rules_name_the_field(kube: Kube) -> Non
     assert refused.code == 1
     assert 'strict decoding error: unknown field "spec.hotsts"' in refused.err
     warned = await kube.run(
-        "apply --validate=warn -f -", virtual_service("v1").replace('"http"', '"foo":1,"http"')
+        "apply --validate=warn -f -",
+        virtual_service("v1").replace('"http"', '"foo":1,"http"'),
     )
     assert (warned.code, 'Warning: unknown field "spec.foo"' in warned.err) == (0, True)
     silent = await kube.run(
-        "apply --validate=ignore -f -", virtual_service("v2").replace('"http"', '"foo":1,"http"')
+        "apply --validate=ignore -f -",
+        virtual_service("v2").replace('"http"', '"foo":1,"http"'),
     )
     assert (silent.code, silent.err) == (0, "")
     assert "foo" not in await kube.ok("get vs reviews -o jsonpath={.spec}")
     invalid = await kube.run(
-        "apply -f -", virtual_service("v1").replace('"hosts": ["reviews"]', '"hosts": 5')
+        "apply -f -",
+        virtual_service("v1").replace('"hosts": ["reviews"]', '"hosts": 5'),
     )
     assert 'The VirtualService "reviews" is invalid: spec.hosts' in invalid.err
     assert await subset(kube) == "v2"
@@ -206,18 +214,25 @@ async def test_unknown_fields_and_broken_rules_name_the_field(kube: Kube) -> Non
 
 async def test_old_fields_are_taken_with_a_warning(kube: Kube) -> None:
     old = virtual_service("v1", "v1alpha3").replace(
-        '"http": [{', '"http": [{"fault": {"delay": {"percent": 10, "fixedDelay": "2s"}},'
+        '"http": [{',
+        '"http": [{"fault": {"delay": {"percent": 10, "fixedDelay": "2s"}},',
     )
     done = await kube.run("apply -f -", old)
-    assert (done.code, "Warning: spec.http[0].fault.delay.percent" in done.err) == (0, True)
+    assert (done.code, "Warning: spec.http[0].fault.delay.percent" in done.err) == (
+        0,
+        True,
+    )
 
 
 async def test_dry_run_changes_nothing(kube: Kube) -> None:
-    assert "dry run" in await kube.ok("apply --dry-run=server -f -", virtual_service("v1"))
+    assert "dry run" in await kube.ok(
+        "apply --dry-run=server -f -", virtual_service("v1")
+    )
     assert (await kube.run("get vs reviews")).code == 1
     await kube.ok("create -f -", virtual_service("v1"))
     await kube.ok(
-        "apply --server-side --force-conflicts --dry-run=server -f -", virtual_service("v2")
+        "apply --server-side --force-conflicts --dry-run=server -f -",
+        virtual_service("v2"),
     )
     await kube.ok("label --dry-run=server vs reviews a=b")
     await kube.ok("delete --dry-run=server vs reviews")
@@ -242,7 +257,9 @@ async def test_namespaces(kube: Kube) -> None:
         "shop",
         "unnamed",
     ]
-    refused = await kube.run("-n shop create -f -", virtual_service("v1", namespace="unnamed"))
+    refused = await kube.run(
+        "-n shop create -f -", virtual_service("v1", namespace="unnamed")
+    )
     assert "does not match the namespace" in refused.err
     await kube.ok("delete ns shop unnamed")
     assert "No resources found" in (await kube.run("get vs -A")).err
@@ -280,11 +297,16 @@ async def test_lists_and_many_kinds_at_once(kube: Kube) -> None:
         for name in names
     ]
     await kube.ok(
-        "apply -f -", "---\n" + "\n---\n".join([*map(json.dumps, rules), virtual_service("v1")])
+        "apply -f -",
+        "---\n" + "\n---\n".join([*map(json.dumps, rules), virtual_service("v1")]),
     )
     assert len((await kube.ok("get istio-io -o name")).splitlines()) == 4
-    found = json.loads(await kube.ok("get destinationrules.v1alpha3.networking.istio.io -o json"))
-    assert {item["apiVersion"] for item in found["items"]} == {"networking.istio.io/v1alpha3"}
+    found = json.loads(
+        await kube.ok("get destinationrules.v1alpha3.networking.istio.io -o json")
+    )
+    assert {item["apiVersion"] for item in found["items"]} == {
+        "networking.istio.io/v1alpha3"
+    }
     assert len((await kube.ok("delete dr --all")).splitlines()) == 3
     await kube.ok("delete -f -", virtual_service("v1"))
     assert (await kube.run("get istio-io")).out == ""
@@ -307,7 +329,9 @@ async def test_the_old_way_without_tokens(tmp_path: Path) -> None:
         assert "reviews" in await kube.ok("get virtualservices")
 
 
-async def test_what_one_kubectl_command_changes_is_one_entry_of_the_history(kube: Kube) -> None:
+async def test_what_one_kubectl_command_changes_is_one_entry_of_the_history(
+    kube: Kube,
+) -> None:
     rule = (
         "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: %s}\nspec:"
         " {host: a}\n"
@@ -332,9 +356,13 @@ async def test_folders_kustomizations_and_pruning(kube: Kube) -> None:
     created = await kube.ok(f"apply -f {base}/more -f {base}/reviews.yaml -R")
     assert created.count("created") == 2
     assert "k-reviews created" in await kube.ok(f"apply -k {base}")
-    assert await kube.ok("get vs k-reviews -o jsonpath={.metadata.annotations.by}") == "k"
+    assert (
+        await kube.ok("get vs k-reviews -o jsonpath={.metadata.annotations.by}") == "k"
+    )
     assert {
-        line.split()[0] for line in (await kube.ok("get all --no-headers")).splitlines() if line
+        line.split()[0]
+        for line in (await kube.ok("get all --no-headers")).splitlines()
+        if line
     } == {
         "virtualservice.networking.istio.io/reviews",
         "virtualservice.networking.istio.io/k-reviews",
@@ -346,7 +374,10 @@ async def test_folders_kustomizations_and_pruning(kube: Kube) -> None:
     )
     assert "virtualservice.networking.istio.io/k-reviews pruned" in pruned
     # Only the kind that was named is pruned.
-    assert await kube.ok("get dr -o name") == "destinationrule.networking.istio.io/reviews\n"
+    assert (
+        await kube.ok("get dr -o name")
+        == "destinationrule.networking.istio.io/reviews\n"
+    )
     await kube.ok(f"delete -k {base} --ignore-not-found")
     await kube.ok(f"delete -f {base}/reviews.yaml --cascade=foreground")
     await kube.ok("wait --for=delete vs/reviews --timeout=20s")
@@ -358,9 +389,9 @@ async def test_lists_in_all_forms(kube: Kube) -> None:
         await kube.ok("create --save-config -f -", json.dumps(document))
     await kube.ok("label vs a b team=x")
     named = "virtualservice.networking.istio.io/{}\n".format
-    assert await kube.ok("get vs --sort-by=.metadata.name -o name") == named("a") + named(
-        "b"
-    ) + named("c")
+    assert await kube.ok("get vs --sort-by=.metadata.name -o name") == named(
+        "a"
+    ) + named("b") + named("c")
     assert await kube.ok(
         "get vs -o name --chunk-size=1 --field-selector=metadata.name!=b"
     ) == named("a") + named("c")
@@ -371,8 +402,13 @@ async def test_lists_in_all_forms(kube: Kube) -> None:
         ["a", "[reviews]"],
         ["b", "[reviews]"],
     ]
-    assert await kube.ok("get vs -o go-template={{range.items}}{{.metadata.name}}{{end}}") == "abc"
-    assert (await kube.ok("get vs a c --no-headers --show-labels")).split()[3] == "team=x"
+    assert (
+        await kube.ok("get vs -o go-template={{range.items}}{{.metadata.name}}{{end}}")
+        == "abc"
+    )
+    assert (await kube.ok("get vs a c --no-headers --show-labels")).split()[
+        3
+    ] == "team=x"
     assert "subset: v1" in await kube.ok("apply view-last-applied vs/a")
     assert (
         await kube.ok(
@@ -385,7 +421,9 @@ async def test_lists_in_all_forms(kube: Kube) -> None:
     assert (await kube.run("delete vs nobody --ignore-not-found")).code == 0
 
 
-async def test_a_store_that_is_full_refuses_writes_and_keeps_what_it_has(tmp_path: Path) -> None:
+async def test_a_store_that_is_full_refuses_writes_and_keeps_what_it_has(
+    tmp_path: Path,
+) -> None:
     if os.geteuid():
         pytest.skip("only root can make a small file system")
     folder = tmp_path / "full"
@@ -408,7 +446,9 @@ async def test_a_store_that_is_full_refuses_writes_and_keeps_what_it_has(tmp_pat
             assert "cannot be saved: No space left on device" in refused.err
             assert await subset(kube) == "v1"
             ballast.unlink()
-            await kube.ok("apply --server-side --force-conflicts -f -", virtual_service("v2"))
+            await kube.ok(
+                "apply --server-side --force-conflicts -f -", virtual_service("v2")
+            )
             assert await subset(kube) == "v2"
     finally:
         await (await asyncio.create_subprocess_exec("umount", "-l", str(folder))).wait()

@@ -15,7 +15,9 @@ NAME = f"test-{os.getpid()}"
 
 
 def lab(*arguments: str) -> str:
-    done = subprocess.run([LAB, *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [LAB, *arguments], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, f"lab {arguments}: {done.stdout}{done.stderr}"
     return done.stdout.strip()
 
@@ -24,7 +26,9 @@ def lab(*arguments: str) -> str:
 def started() -> Iterator[str]:
     """The version of the engine in a lab with the installed engine's binaries."""
     if os.geteuid() or not shutil.which("dockerd"):
-        pytest.skip("a lab takes root and an installed dockerd -> run: sudo scripts/setup engine")
+        pytest.skip(
+            "a lab takes root and an installed dockerd -> run: sudo scripts/setup engine"
+        )
     yield lab(NAME, "start")
     lab(NAME, "stop")
     assert NAME not in lab("list")

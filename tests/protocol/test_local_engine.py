@@ -25,8 +25,12 @@ def test_files_are_read_whole_and_one_that_is_missing_is_none(host: Host) -> Non
 
 def test_files_are_read_where_something_is_mounted_below_a_symlink(host: Host) -> None:
     # Docker 28 and later refuse every call of the archive API on such a container.
-    app = host.run("linked", "exec sleep 300", volumes=[f"{os.devnull}:/var/run/deep/file"])
-    assert LocalEngine().read_file(app.id, "/etc/hostname") == f"{app.id[:12]}\n".encode()
+    app = host.run(
+        "linked", "exec sleep 300", volumes=[f"{os.devnull}:/var/run/deep/file"]
+    )
+    assert (
+        LocalEngine().read_file(app.id, "/etc/hostname") == f"{app.id[:12]}\n".encode()
+    )
 
 
 def test_a_file_that_cannot_be_read_is_an_error(host: Host) -> None:
@@ -37,6 +41,11 @@ def test_a_file_that_cannot_be_read_is_an_error(host: Host) -> None:
 
 def test_an_image_is_found_by_its_name_and_by_its_id(host: Host) -> None:
     identity = host.api.images.get(IMAGE).id
-    names = (IMAGE, f"docker.io/library/{IMAGE}", identity, identity.partition(":")[2][:12])
+    names = (
+        IMAGE,
+        f"docker.io/library/{IMAGE}",
+        identity,
+        identity.partition(":")[2][:12],
+    )
     assert [name for name in names if not LocalEngine().has_image(name)] == []
     assert not LocalEngine().has_image("dockermesh-base:none")

@@ -15,7 +15,15 @@ from tls_rig import Apps, Party, Proxy, bootstrap, request, talk
 
 from dockermesh.ca import Authority, new_material
 from dockermesh.config.documents import read_text
-from dockermesh.model import Catalog, Endpoint, Port, Protocol, ServedPort, Service, Workload
+from dockermesh.model import (
+    Catalog,
+    Endpoint,
+    Port,
+    Protocol,
+    ServedPort,
+    Service,
+    Workload,
+)
 from dockermesh.translate.envoy import names
 from dockermesh.translate.mesh import state as meshes
 from dockermesh.translate.mesh.settings import MeshSettings, istio_config
@@ -49,7 +57,9 @@ class World:
     async def refused_servers(self, service: str) -> int:
         """How often the client's proxy refused a server of the service for its name."""
         _, text = await request(self.admin, path="/stats?filter=ssl.fail_verify_san")
-        lines = [line for line in text.splitlines() if f"||{service}.service.consul." in line]
+        lines = [
+            line for line in text.splitlines() if f"||{service}.service.consul." in line
+        ]
         return sum(int(line.rpartition(":")[2]) for line in lines)
 
 
@@ -91,9 +101,17 @@ def state(ports: dict[str, int], apps: Apps) -> meshes.MeshState:
     """A service per port of the server, and two that lead to it although its workload serves
     neither of them.
     """
-    kinds = {"HTTP": Protocol.HTTP, "TCP": Protocol.TCP, "HTTPS": Protocol.HTTPS, "": Protocol.AUTO}
+    kinds = {
+        "HTTP": Protocol.HTTP,
+        "TCP": Protocol.TCP,
+        "HTTPS": Protocol.HTTPS,
+        "": Protocol.AUTO,
+    }
     services, served = {}, []
-    listed = [*((name, name, "shop/db-1") for name in SERVED), ("impostor", "strict", "shop/db-1")]
+    listed = [
+        *((name, name, "shop/db-1") for name in SERVED),
+        ("impostor", "strict", "shop/db-1"),
+    ]
     for name, target, owner in [*listed, ("unmeshed", "both", "")]:
         protocol, number = kinds[SERVED[target][0]], ports[target]
         endpoint = Endpoint("127.0.0.1", number, workload=owner)
@@ -103,23 +121,36 @@ def state(ports: dict[str, int], apps: Apps) -> meshes.MeshState:
         if name not in {"impostor", "unmeshed"}:
             served.append(ServedPort(name, number, protocol.value))
     server = Workload(
-        "1", "shop/db-1", "db", address="127.0.0.1", labels={"app": "db"}, ports=tuple(served)
+        "1",
+        "shop/db-1",
+        "db",
+        address="127.0.0.1",
+        labels={"app": "db"},
+        ports=tuple(served),
     )
     rightful = Workload(
-        "2", "shop/impostor-1", "impostor", ports=(ServedPort("impostor", ports["strict"], "http"),)
+        "2",
+        "shop/impostor-1",
+        "impostor",
+        ports=(ServedPort("impostor", ports["strict"], "http"),),
     )
     reading = read_text(config(ports, apps))
     assert not [f for f in reading.findings if f.is_error], reading.findings
     known = Catalog(services, {w.name: w for w in (server, rightful)})
     # A failure is to be seen at once, not after the time for which requests are held.
     return meshes.build_mesh(
-        known, config=istio_config(reading.resources), settings=MeshSettings(hold_attempts=0)
+        known,
+        config=istio_config(reading.resources),
+        settings=MeshSettings(hold_attempts=0),
     )
 
 
 def proxy_of(workload: Workload) -> meshes.Proxy:
     return meshes.Proxy(
-        workload.name, labels=workload.labels, address=workload.address, workload=workload
+        workload.name,
+        labels=workload.labels,
+        address=workload.address,
+        workload=workload,
     )
 
 
@@ -127,8 +158,12 @@ def proxy_of(workload: Workload) -> meshes.Proxy:
 async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     folder = tmp_path_factory.mktemp("tls")
     now = datetime.datetime.now(datetime.UTC)
-    authority, foreign = (Authority(new_material("cluster.local", now)) for _ in range(2))
-    friend, db = (Party(folder / who, authority, "default", who) for who in ("web", "db"))
+    authority, foreign = (
+        Authority(new_material("cluster.local", now)) for _ in range(2)
+    )
+    friend, db = (
+        Party(folder / who, authority, "default", who) for who in ("web", "db")
+    )
     stranger = Party(folder / "stranger", foreign, "default", "web")
     own_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     own_tls.load_cert_chain(stranger.chain, stranger.key)
@@ -141,7 +176,10 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
     translator.update(mesh)
     inbound = {f"in-{port}": ("virtualInbound", port) for port in ports.values()}
     server = bootstrap(
-        translator.snapshot(proxy_of(mesh.workloads["shop/db-1"])), db, admin_one, inbound
+        translator.snapshot(proxy_of(mesh.workloads["shop/db-1"])),
+        db,
+        admin_one,
+        inbound,
     )
     caller = Workload("3", "shop/web-1", "web", address="127.0.0.9")
     client, outbound = {}, {}
@@ -150,7 +188,9 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         source = names.listener("0.0.0.0" if is_http else mesh.vips[host], number)
         client[service.name] = bound.pop()
         outbound[service.name] = (source, client[service.name])
-    calling = bootstrap(translator.snapshot(proxy_of(caller)), friend, admin_two, outbound)
+    calling = bootstrap(
+        translator.snapshot(proxy_of(caller)), friend, admin_two, outbound
+    )
     async with AsyncExitStack() as running:
         running.callback(apps.stop)
         await running.enter_async_context(
@@ -171,13 +211,17 @@ async def test_strict_answers_proxies_of_the_mesh_alone(world: World) -> None:
     assert (await request(port, tls=nobody))[0] == 0
     status, headers = await request(port, tls=world.friend.context("istio"))
     assert status == 200
-    assert "URI=spiffe://cluster.local/ns/default/sa/web" in headers["x-forwarded-client-cert"]
+    assert (
+        "URI=spiffe://cluster.local/ns/default/sa/web"
+        in headers["x-forwarded-client-cert"]
+    )
 
 
 async def test_permissive_answers_both(world: World) -> None:
     port = world.server["both"]
     status, headers = await request(
-        port, header="x-forwarded-client-cert: URI=spiffe://cluster.local/ns/a/sa/root\r\n"
+        port,
+        header="x-forwarded-client-cert: URI=spiffe://cluster.local/ns/a/sa/root\r\n",
     )
     assert status == 200
     assert "x-forwarded-client-cert" not in headers
@@ -187,13 +231,24 @@ async def test_permissive_answers_both(world: World) -> None:
 
 async def test_a_port_that_is_disabled_takes_plaintext_alone(world: World) -> None:
     assert (await request(world.server["plain"]))[0] == 200
-    assert (await request(world.server["plain"], tls=world.friend.context("istio")))[0] == 0
+    assert (await request(world.server["plain"], tls=world.friend.context("istio")))[
+        0
+    ] == 0
 
 
 async def test_bytes_are_carried_in_strict_and_permissive_mode(world: World) -> None:
-    assert await talk(world.server["strict-tcp"], tls=world.friend.context("istio")) == b"SHOUT"
-    assert await talk(world.server["both-tcp"], tls=world.friend.context("istio")) == b"SHOUT"
-    assert await talk(world.server["strict-tcp"], tls=world.stranger.context("istio")) == b""
+    assert (
+        await talk(world.server["strict-tcp"], tls=world.friend.context("istio"))
+        == b"SHOUT"
+    )
+    assert (
+        await talk(world.server["both-tcp"], tls=world.friend.context("istio"))
+        == b"SHOUT"
+    )
+    assert (
+        await talk(world.server["strict-tcp"], tls=world.stranger.context("istio"))
+        == b""
+    )
 
 
 async def test_a_server_that_speaks_first_is_reached_in_plaintext_where_that_is_allowed(
@@ -215,7 +270,9 @@ async def test_an_apps_own_tls_passes_untouched(world: World) -> None:
 async def test_a_client_uses_mutual_tls_where_the_server_takes_it(
     world: World, service: str
 ) -> None:
-    status, headers = await request(world.client[service], host=f"{service}.service.consul")
+    status, headers = await request(
+        world.client[service], host=f"{service}.service.consul"
+    )
     assert status == 200, headers
     assert ("x-forwarded-client-cert" in headers) == (service != "plain")
 
@@ -225,20 +282,31 @@ async def test_requests_to_an_undeclared_port_are_handled_as_requests_under_tls_
 ) -> None:
     """The server's proxy adds what only its HTTP handling can."""
     _, headers = await request(world.client["sniffed"], host="sniffed.service.consul")
-    assert "By=spiffe://cluster.local/ns/default/sa/db" in headers["x-forwarded-client-cert"]
+    assert (
+        "By=spiffe://cluster.local/ns/default/sa/db"
+        in headers["x-forwarded-client-cert"]
+    )
 
 
 @pytest.mark.parametrize("service", ["strict-tcp", "both-tcp", "sniffed-tcp"])
-async def test_a_client_carries_bytes_over_mutual_tls(world: World, service: str) -> None:
+async def test_a_client_carries_bytes_over_mutual_tls(
+    world: World, service: str
+) -> None:
     assert await talk(world.client[service]) == b"SHOUT"
 
 
-async def test_a_client_refuses_a_server_that_is_not_who_the_service_may_be(world: World) -> None:
-    assert (await request(world.client["impostor"], host="impostor.service.consul"))[0] == 503
+async def test_a_client_refuses_a_server_that_is_not_who_the_service_may_be(
+    world: World,
+) -> None:
+    assert (await request(world.client["impostor"], host="impostor.service.consul"))[
+        0
+    ] == 503
     assert await world.refused_servers("impostor") == 1
 
 
 async def test_an_endpoint_without_a_proxy_is_called_in_plaintext(world: World) -> None:
-    status, headers = await request(world.client["unmeshed"], host="unmeshed.service.consul")
+    status, headers = await request(
+        world.client["unmeshed"], host="unmeshed.service.consul"
+    )
     assert status == 200
     assert "x-forwarded-client-cert" not in headers

@@ -45,14 +45,18 @@ def _missing() -> str:
     if os.geteuid() != 0:
         return "needs root"
     return ", ".join(
-        tool for tool in ("ip", "iptables-nft-restore", "setpriv") if not shutil.which(tool)
+        tool
+        for tool in ("ip", "iptables-nft-restore", "setpriv")
+        if not shutil.which(tool)
     )
 
 
 @pytest.fixture(autouse=True, scope="module")
 def machine() -> None:
     if missing := _missing():
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"network namespaces: {missing}")
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(
+            f"network namespaces: {missing}"
+        )
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,14 @@ class Net:
             capture_output=True,
         ).stdout
 
-    def python(self, code: str, *, uid: int = 0, where: str = "") -> subprocess.Popen[str]:
-        drop = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if uid else []
+    def python(
+        self, code: str, *, uid: int = 0, where: str = ""
+    ) -> subprocess.Popen[str]:
+        drop = (
+            ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+            if uid
+            else []
+        )
         command = [
             "ip",
             "netns",
@@ -130,13 +140,16 @@ def net() -> Iterator[Net]:
             ):
                 subprocess.run(["ip", "-n", name, *command.split()], check=True)
         subprocess.run(
-            ["ip", "-n", net.pod, "route", "add", "default", "via", "10.99.0.2"], check=True
+            ["ip", "-n", net.pod, "route", "add", "default", "via", "10.99.0.2"],
+            check=True,
         )
         net.run("iptables-nft-restore", "--noflush", feed=DOCKER_RULES)
         yield net
     finally:
         for name in (net.pod, net.peer):
-            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+            subprocess.run(
+                ["ip", "netns", "del", name], check=False, capture_output=True
+            )
 
 
 class Pod:
@@ -244,11 +257,19 @@ def running(process: subprocess.Popen[str]) -> Iterator[None]:
 def serving(
     net: Net, host: str, port: int, say: bytes, *, uid: int = 0, where: str = ""
 ) -> contextlib.AbstractContextManager[None]:
-    return running(net.python(SERVE.format(host=host, port=port, say=say), uid=uid, where=where))
+    return running(
+        net.python(SERVE.format(host=host, port=port, say=say), uid=uid, where=where)
+    )
 
 
 def connect(
-    net: Net, host: str, port: int, *, uid: int = 0, where: str = "", timeout: float = 5 * SLACK
+    net: Net,
+    host: str,
+    port: int,
+    *,
+    uid: int = 0,
+    where: str = "",
+    timeout: float = 5 * SLACK,
 ) -> str:
     process = net.python(
         CONNECT.format(host=host, port=port, timeout=timeout), uid=uid, where=where
@@ -262,7 +283,9 @@ def test_the_pod_writes_a_private_bootstrap_and_attests_its_token(pod: Pod) -> N
     assert file.stat().st_mode & 0o777 == 0o400
     assert file.stat().st_uid == 1337
     bootstrap = json.loads(file.read_text())
-    header = bootstrap["dynamic_resources"]["ads_config"]["grpc_services"][0]["initial_metadata"][0]
+    header = bootstrap["dynamic_resources"]["ads_config"]["grpc_services"][0][
+        "initial_metadata"
+    ][0]
     scheme, token = header["value"].split()
     assert (header["key"], scheme, len(token)) == ("authorization", "Bearer", 64)
     assert attest == {
@@ -291,7 +314,11 @@ def test_the_sleeping_pod_has_no_privileges_and_uses_no_processor(pod: Pod) -> N
         before = switches()
         time.sleep(0.2)
         alone = not (process / f"task/{process.name}/children").read_text()
-        return alone and "S (sleeping)" in (process / "status").read_text() and switches() == before
+        return (
+            alone
+            and "S (sleeping)" in (process / "status").read_text()
+            and switches() == before
+        )
 
     until(is_at_rest, "asleep, without a child")
     status = (process / "status").read_text()
@@ -330,7 +357,15 @@ def test_dockers_rules_stay_and_come_after_ours(pod: Pod, net: Net) -> None:
 @pytest.mark.binary
 def test_envoy_accepts_the_bootstrap(pod: Pod) -> None:
     pod.start()
-    command = [envoy_binary(), "--mode", "validate", "-l", "warning", "-c", str(pod.bootstrap())]
+    command = [
+        envoy_binary(),
+        "--mode",
+        "validate",
+        "-l",
+        "warning",
+        "-c",
+        str(pod.bootstrap()),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Deprecated" not in done.stderr
@@ -345,7 +380,10 @@ def test_rules_are_put_where_dockers_are(pod: Pod, net: Net) -> None:
         for line in net.run("iptables-legacy-save", "-t", "nat").splitlines()
         if line.startswith("-A OUTPUT")
     ]
-    assert output == ["-A OUTPUT -j ISTIO_OUTPUT", "-A OUTPUT -d 127.0.0.11/32 -j DOCKER_OUTPUT"]
+    assert output == [
+        "-A OUTPUT -j ISTIO_OUTPUT",
+        "-A OUTPUT -d 127.0.0.11/32 -j DOCKER_OUTPUT",
+    ]
     assert "ISTIO" not in net.run("iptables-nft-save")
     pod.bootstrap()
     pod.stop()
@@ -429,7 +467,9 @@ def test_outbound_and_inbound_go_through_the_proxy(pod: Pod, net: Net) -> None:
         with serving(net, "0.0.0.0", 9080, b"app"):
             assert connect(net, "127.0.0.1", 9080) == "connected app"
             assert connect(net, "10.99.0.1", 9080) == "connected app"
-            assert connect(net, "10.99.0.1", 9080, where=net.peer) == "connected inbound"
+            assert (
+                connect(net, "10.99.0.1", 9080, where=net.peer) == "connected inbound"
+            )
         with serving(net, "10.99.0.2", 7000, b"far", where=net.peer):
             assert connect(net, "10.99.0.2", 7000) == "connected outbound"
             assert connect(net, "10.99.0.2", 7000, uid=1337) == "connected far"
@@ -437,7 +477,11 @@ def test_outbound_and_inbound_go_through_the_proxy(pod: Pod, net: Net) -> None:
 
 def held(net: Net) -> int:
     """How many refusals the pod has kept to itself."""
-    return int(re.findall(r"\[(\d+):\d+\] -A ISTIO_HOLD", net.run("iptables-nft-save", "-c"))[0])
+    return int(
+        re.findall(r"\[(\d+):\d+\] -A ISTIO_HOLD", net.run("iptables-nft-save", "-c"))[
+            0
+        ]
+    )
 
 
 def test_new_connections_wait_for_the_proxy(pod: Pod, net: Net) -> None:
@@ -500,8 +544,14 @@ A, MX, TXT, AAAA = 1, 15, 16, 28
 def test_dns_goes_to_the_proxy_and_the_proxys_own_to_docker(pod: Pod, net: Net) -> None:
     pod.start()
     with (
-        running(net.python(ECHO_UDP.format(host="0.0.0.0", port=15053, say=b"proxy"), uid=1337)),
-        running(net.python(ECHO_UDP.format(host="127.0.0.11", port=45678, say=b"docker"))),
+        running(
+            net.python(
+                ECHO_UDP.format(host="0.0.0.0", port=15053, say=b"proxy"), uid=1337
+            )
+        ),
+        running(
+            net.python(ECHO_UDP.format(host="127.0.0.11", port=45678, say=b"docker"))
+        ),
     ):
         # The same source port on purpose: one's conntrack entry must not catch the other.
         asked = ASK_UDP.format(questions=[("api", A)])
@@ -531,7 +581,9 @@ def test_dns_goes_to_the_proxy_and_the_proxys_own_to_docker(pod: Pod, net: Net) 
             .communicate()[0]
             .split()
         )
-        assert found == ["proxy"] * len(ours), "a name server that is away must not hold them up"
+        assert found == ["proxy"] * len(ours), (
+            "a name server that is away must not hold them up"
+        )
     with (
         serving(net, "0.0.0.0", 15053, b"proxy", uid=1337),
         serving(net, "127.0.0.11", 45678, b"docker"),
@@ -540,9 +592,13 @@ def test_dns_goes_to_the_proxy_and_the_proxys_own_to_docker(pod: Pod, net: Net) 
         assert connect(net, "127.0.0.11", 53, uid=1337) == "connected docker"
 
 
-def test_a_gateways_connections_wait_too(make_pod: Callable[..., Pod], net: Net) -> None:
+def test_a_gateways_connections_wait_too(
+    make_pod: Callable[..., Pod], net: Net
+) -> None:
     pod = make_pod(
-        DOCKERMESH_CAPTURE="none", DOCKERMESH_KIND="router", DOCKERMESH_HOLD_PORTS="8080"
+        DOCKERMESH_CAPTURE="none",
+        DOCKERMESH_KIND="router",
+        DOCKERMESH_HOLD_PORTS="8080",
     )
     pod.start()
     client = net.python(

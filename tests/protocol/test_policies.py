@@ -123,10 +123,13 @@ class Judge(App):
     """Lets ann through, and says why it lets nobody else."""
 
     def do_GET(self) -> None:
-        is_ann = self.headers.get("x-user") == "ann" and self.path.startswith("/check/http")
+        is_ann = self.headers.get("x-user") == "ann" and self.path.startswith(
+            "/check/http"
+        )
         self.send_response(200 if is_ann else 418)
         self.send_header(
-            "x-checked" if is_ann else "x-why", f"{self.path} by {self.headers.get('x-user')}"
+            "x-checked" if is_ann else "x-why",
+            f"{self.path} by {self.headers.get('x-user')}",
         )
         self.send_header("content-length", "0")
         self.end_headers()
@@ -177,7 +180,9 @@ class Rig:
     tcp: int
     certificates: Certificates
 
-    def ask(self, path: str, *headers: tuple[str, str], peer: str = "", **more: Any) -> Answer:
+    def ask(
+        self, path: str, *headers: tuple[str, str], peer: str = "", **more: Any
+    ) -> Answer:
         """A request, in the name of `namespace/account` if that is given."""
         tls = self.certificates.peer(*peer.split("/")) if peer else None
         return ask(self.http, path, headers, tls=tls, **more)
@@ -226,7 +231,12 @@ def test_a_deny_holds_whatever_spelling_a_path_has(rig: Rig) -> None:
 
 
 def test_a_deny_for_a_host_holds_in_any_case_and_with_any_port(rig: Rig) -> None:
-    for host in ("admin.example", "ADMIN.example", "admin.example:80", "Admin.Example.:8080"):
+    for host in (
+        "admin.example",
+        "ADMIN.example",
+        "admin.example:80",
+        "Admin.Example.:8080",
+    ):
         assert rig.ask("/open", host=host).status == 403, host
     assert rig.ask("/open", host="Shop:80").header("host") == "Shop:80"
 
@@ -270,7 +280,10 @@ def test_a_valid_token_is_somebody_and_its_claims_count(rig: Rig) -> None:
     assert rig.ask(f"/users?access_token={ISSUER.token(aud='shop')}").status == 200
     assert rig.ask("/chiefs", bearer(ISSUER.token(aud="shop"))).status == 403
     assert (
-        rig.ask("/chiefs", bearer(ISSUER.token(aud="shop", roles=["user", "admin"]))).status == 200
+        rig.ask(
+            "/chiefs", bearer(ISSUER.token(aud="shop", roles=["user", "admin"]))
+        ).status
+        == 200
     )
 
 

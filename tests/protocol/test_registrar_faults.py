@@ -20,7 +20,9 @@ from registrar_rig import Agent, Host, consul, host, plain, registrar, until
 
 __all__ = ["consul", "host"]
 pytestmark = [pytest.mark.docker, pytest.mark.consul]
-SOCKET = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
+SOCKET = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix(
+    "unix://"
+)
 Fault = Callable[[web.Request, bytes], Awaitable[web.StreamResponse | None]]
 
 
@@ -29,7 +31,9 @@ class Proxy:
     sent.
     """
 
-    def __init__(self, target: str, connector: Callable[[], aiohttp.BaseConnector]) -> None:
+    def __init__(
+        self, target: str, connector: Callable[[], aiohttp.BaseConnector]
+    ) -> None:
         self._target = target
         self._connector = connector
         self.fault: Fault | None = None
@@ -44,7 +48,10 @@ class Proxy:
             return answer
         assert self.http
         async with self.http.request(
-            request.method, self._target + request.raw_path, data=body, headers=request.headers
+            request.method,
+            self._target + request.raw_path,
+            data=body,
+            headers=request.headers,
         ) as upstream:
             answer = web.StreamResponse(status=upstream.status)
             for name in ("Content-Type", "X-Consul-Index"):
@@ -107,11 +114,15 @@ async def only_reads(request: web.Request, _: bytes) -> web.StreamResponse | Non
         if request.path.startswith("/v1.")
         else request.path
     )
-    allowed = request.method == "GET" and path.startswith(("/containers", "/events", "/info"))
+    allowed = request.method == "GET" and path.startswith(
+        ("/containers", "/events", "/info")
+    )
     return None if allowed else web.Response(status=403, text="Forbidden")
 
 
-async def test_reading_is_enough_behind_a_socket_filter(consul: Agent, host: Host) -> None:
+async def test_reading_is_enough_behind_a_socket_filter(
+    consul: Agent, host: Host
+) -> None:
     async with docker_proxy().running() as proxy:
         proxy.fault = only_reads
         pod, other = host.pod(), plain(host)
@@ -132,7 +143,9 @@ async def test_reading_is_enough_behind_a_socket_filter(consul: Agent, host: Hos
             await until(lambda: listed(0))
 
 
-async def test_a_broken_stream_of_events_loses_nothing(consul: Agent, host: Host) -> None:
+async def test_a_broken_stream_of_events_loses_nothing(
+    consul: Agent, host: Host
+) -> None:
     async with docker_proxy().running() as proxy:
         first = plain(host, "first")
         async with registrar(consul, host, base_url=f"tcp://127.0.0.1:{proxy.port}"):
@@ -162,7 +175,9 @@ async def test_a_refused_registration_is_tried_again_and_blocks_nobody(
         refusing = True
         tries: list[float] = []
 
-        async def refuse(request: web.Request, body: bytes) -> web.StreamResponse | None:
+        async def refuse(
+            request: web.Request, body: bytes
+        ) -> web.StreamResponse | None:
             if (
                 request.path == "/v1/agent/service/register"
                 and "bad" in json.loads(body)["ID"]
@@ -187,7 +202,9 @@ async def test_a_refused_registration_is_tried_again_and_blocks_nobody(
 
             await until(tried_again)
             # An event of the container is a reason to try at once.
-            assert max(later - earlier for earlier, later in pairwise(tries)) >= 0.2, "with pauses"
+            assert max(later - earlier for earlier, later in pairwise(tries)) >= 0.2, (
+                "with pauses"
+            )
             refusing = False
             await until(lambda: listed("bad"))
 
@@ -197,7 +214,10 @@ async def test_a_slow_answer_blocks_nobody(consul: Agent, host: Host) -> None:
         answer = asyncio.Event()
 
         async def delay(request: web.Request, body: bytes) -> web.StreamResponse | None:
-            if request.path == "/v1/agent/service/register" and "slow" in json.loads(body)["ID"]:
+            if (
+                request.path == "/v1/agent/service/register"
+                and "slow" in json.loads(body)["ID"]
+            ):
                 await answer.wait()
             return None
 
@@ -220,7 +240,9 @@ async def test_a_slow_answer_blocks_nobody(consul: Agent, host: Host) -> None:
 
 async def test_many_starts_and_stops_end_exact(consul: Agent, host: Host) -> None:
     async with registrar(consul, host):
-        containers = [plain(host, f"c{n}", command="sleep 1000", init=True) for n in range(6)]
+        containers = [
+            plain(host, f"c{n}", command="sleep 1000", init=True) for n in range(6)
+        ]
         for _ in range(2):
             for container in containers[::2]:
                 container.kill()

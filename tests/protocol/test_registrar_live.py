@@ -10,7 +10,16 @@ from typing import Any
 import aiohttp
 import pytest
 from patience import SLACK
-from registrar_rig import Agent, Host, ScopedEngine, consul, host, plain, registrar, until
+from registrar_rig import (
+    Agent,
+    Host,
+    ScopedEngine,
+    consul,
+    host,
+    plain,
+    registrar,
+    until,
+)
 
 from dockermesh.model import Catalog, Health, Workload
 from dockermesh.registrar.options import Options
@@ -45,7 +54,8 @@ async def test_a_container_is_listed_while_it_runs_and_gone_before_its_process_i
 async def test_a_reload_signal_keeps_the_entry(consul: Agent, host: Host) -> None:
     async with registrar(consul, host) as running:
         container = plain(
-            host, command="trap 'echo reloaded' HUP; echo up; while :; do sleep 0.1; done"
+            host,
+            command="trap 'echo reloaded' HUP; echo up; while :; do sleep 0.1; done",
         )
         before = await until(consul.services)
 
@@ -65,12 +75,18 @@ async def test_a_reload_signal_keeps_the_entry(consul: Agent, host: Host) -> Non
 
 async def test_pause_rename_and_health_follow(consul: Agent, host: Host) -> None:
     async with registrar(consul, host):
-        check = {"test": ["CMD-SHELL", "test -e /tmp/ok"], "interval": 200_000_000, "retries": 1}
+        check = {
+            "test": ["CMD-SHELL", "test -e /tmp/ok"],
+            "interval": 200_000_000,
+            "retries": 1,
+        }
         container = plain(host, healthcheck=check)
 
         async def status(wanted: str, name: str = "web") -> bool:
             entries = await consul.get(f"health/service/{name}")
-            statuses = {c["Status"] for e in entries for c in e["Checks"] if c["ServiceName"]}
+            statuses = {
+                c["Status"] for e in entries for c in e["Checks"] if c["ServiceName"]
+            }
             return statuses == {wanted}
 
         await until(lambda: status("critical"))
@@ -83,7 +99,9 @@ async def test_pause_rename_and_health_follow(consul: Agent, host: Host) -> None
         container.rename(f"renamed-{host.scope}")
 
         async def renamed() -> bool:
-            return list(await consul.services()) == [f"host-a:renamed-{host.scope}:9080"]
+            return list(await consul.services()) == [
+                f"host-a:renamed-{host.scope}:9080"
+            ]
 
         await until(renamed)
 
@@ -103,7 +121,9 @@ async def test_a_pod_is_attested_fast_and_its_app_takes_its_address(
 
         async def attested() -> Workload | None:
             found = await consul.get(path)
-            return Workload.from_dict(found) if found and found["token_sha256"] else None
+            return (
+                Workload.from_dict(found) if found and found["token_sha256"] else None
+            )
 
         workload = await until(attested)
         print(
@@ -113,7 +133,9 @@ async def test_a_pod_is_attested_fast_and_its_app_takes_its_address(
         assert time.monotonic() - started - created < 1.0 * SLACK
         proxy = host.member("proxy", pod)
         app = host.member(
-            "app", pod, environment={"SERVICE_9080_NAME": "reviews", "SERVICE_TAGS": "version|v1"}
+            "app",
+            pod,
+            environment={"SERVICE_9080_NAME": "reviews", "SERVICE_TAGS": "version|v1"},
         )
 
         assert workload.token_sha256 == hashlib.sha256(b"secret").hexdigest()
@@ -159,7 +181,9 @@ async def test_members_follow_a_restarted_pod(consul: Agent, host: Host) -> None
             for container in (pod, proxy, app):
                 container.reload()
             times = [c.attrs["State"]["StartedAt"] for c in (pod, proxy, app)]
-            return times == sorted(times) and all(c.status == "running" for c in (pod, proxy, app))
+            return times == sorted(times) and all(
+                c.status == "running" for c in (pod, proxy, app)
+            )
 
         await until(healed, 10)
         inside = app.exec_run("cat /proc/net/fib_trie").output
@@ -173,7 +197,9 @@ async def test_members_follow_a_restarted_pod(consul: Agent, host: Host) -> None
         other.stop(timeout=1)
 
 
-async def test_a_new_registrar_changes_only_what_is_stale(consul: Agent, host: Host) -> None:
+async def test_a_new_registrar_changes_only_what_is_stale(
+    consul: Agent, host: Host
+) -> None:
     stale, kept = plain(host, "stale"), plain(host, "kept")
     async with registrar(consul, host):
 
@@ -181,7 +207,12 @@ async def test_a_new_registrar_changes_only_what_is_stale(consul: Agent, host: H
             return len(await consul.services()) == 2
 
         await until(both)
-    foreign = {"ID": "foreign", "Name": "foreign", "Port": 1, "Meta": {"dockermesh-host": "host-b"}}
+    foreign = {
+        "ID": "foreign",
+        "Name": "foreign",
+        "Port": 1,
+        "Meta": {"dockermesh-host": "host-b"},
+    }
     unowned = {"ID": "host-a:by-hand:1", "Name": "by-hand", "Port": 1}
     async with aiohttp.ClientSession() as http:
         for body in (foreign, unowned):
@@ -192,7 +223,8 @@ async def test_a_new_registrar_changes_only_what_is_stale(consul: Agent, host: H
     async def catalog() -> dict[str, int]:
         # An agent's entries come into the catalog a moment later.
         return {
-            e["ServiceID"]: e["ModifyIndex"] for e in await consul.get("catalog/service/web") or ()
+            e["ServiceID"]: e["ModifyIndex"]
+            for e in await consul.get("catalog/service/web") or ()
         }
 
     async def both_in_catalog() -> dict[str, int]:
@@ -203,7 +235,11 @@ async def test_a_new_registrar_changes_only_what_is_stale(consul: Agent, host: H
     async with registrar(consul, host):
 
         async def exact() -> bool:
-            return set(await consul.services()) == {kept_id, "foreign", "host-a:by-hand:1"}
+            return set(await consul.services()) == {
+                kept_id,
+                "foreign",
+                "host-a:by-hand:1",
+            }
 
         await until(exact, 10)
 
@@ -217,7 +253,9 @@ async def test_a_new_registrar_changes_only_what_is_stale(consul: Agent, host: H
     kept.stop(timeout=1)
 
 
-async def test_entries_return_when_consul_lost_everything(consul: Agent, host: Host) -> None:
+async def test_entries_return_when_consul_lost_everything(
+    consul: Agent, host: Host
+) -> None:
     async with registrar(consul, host):
         plain(host)
         await until(consul.services)
@@ -227,11 +265,20 @@ async def test_entries_return_when_consul_lost_everything(consul: Agent, host: H
         await until(consul.services, 10)
 
 
-async def test_a_dead_hosts_entries_are_cleaned_up_by_another(consul: Agent, host: Host) -> None:
+async def test_a_dead_hosts_entries_are_cleaned_up_by_another(
+    consul: Agent, host: Host
+) -> None:
     async with aiohttp.ClientSession() as http:
-        body = {"ID": "dead", "Name": "dead", "Port": 1, "Meta": {"dockermesh-host": "host-dead"}}
+        body = {
+            "ID": "dead",
+            "Name": "dead",
+            "Port": 1,
+            "Meta": {"dockermesh-host": "host-dead"},
+        }
         await http.put(f"{consul.url}/v1/agent/service/register", json=body)
-        await http.put(f"{consul.url}/v1/kv/dockermesh/workloads/host-dead/shop/x-1", data=b"{}")
+        await http.put(
+            f"{consul.url}/v1/kv/dockermesh/workloads/host-dead/shop/x-1", data=b"{}"
+        )
     async with registrar(consul, host, grace=0.5):
 
         async def clean() -> bool:
@@ -246,7 +293,10 @@ async def test_docker_alone_is_a_registry(host: Host) -> None:
     catalogs: list[Catalog] = []
     engine = ScopedEngine(host.scope)
     registry = DockerRegistry(
-        engine, Options(hostname="h", internal=True), domain="service.consul", heal=False
+        engine,
+        Options(hostname="h", internal=True),
+        domain="service.consul",
+        heal=False,
     )
     task = asyncio.create_task(registry.run(catalogs.append))
     try:

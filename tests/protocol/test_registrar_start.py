@@ -33,10 +33,24 @@ def engine_path(tmp_path: Path) -> Path:
 def control_plane(tmp_path: Path, engine_path: Path) -> Iterator[int]:
     """The port of the health pages of a control plane whose registry is Docker itself."""
     ports = free_ports(3)
-    addresses = zip(("--xds-address", "--api-address", "--debug-address"), ports, strict=True)
+    addresses = zip(
+        ("--xds-address", "--api-address", "--debug-address"), ports, strict=True
+    )
     options = [part for name, port in addresses for part in (name, f"127.0.0.1:{port}")]
-    folders = ["--state-dir", str(tmp_path / "state"), "--trust-dir", str(tmp_path / "trust")]
-    command = [sys.executable, "-m", "dockermesh", "control-plane", "--registry", "docker"]
+    folders = [
+        "--state-dir",
+        str(tmp_path / "state"),
+        "--trust-dir",
+        str(tmp_path / "trust"),
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "dockermesh",
+        "control-plane",
+        "--registry",
+        "docker",
+    ]
     environment = os.environ | {"DOCKER_HOST": f"unix://{engine_path}"}
     running = subprocess.Popen([*command, *options, *folders], env=environment)
     yield ports[2]
@@ -60,7 +74,10 @@ def test_what_is_in_the_sockets_place_is_told_until_the_engine_answers(
     engine_path.unlink()
     with socket.socket(socket.AF_UNIX) as nobody:
         nobody.bind(str(engine_path))
-        until(lambda: "cannot talk to the Docker engine" in ready(control_plane)[1], "no answer")
+        until(
+            lambda: "cannot talk to the Docker engine" in ready(control_plane)[1],
+            "no answer",
+        )
         assert "DOCKER_SOCK" not in ready(control_plane)[1]
     engine_path.unlink()
 

@@ -27,7 +27,10 @@ PROXY = workload("shop/web-1")
 
 
 def rule(name: str, host: str) -> dict[str, Any]:
-    spec = {"hosts": [host], "http": [{"route": [{"destination": {"host": "reviews"}}]}]}
+    spec = {
+        "hosts": [host],
+        "http": [{"route": [{"destination": {"host": "reviews"}}]}],
+    }
     return {
         "apiVersion": "networking.istio.io/v1",
         "kind": "VirtualService",
@@ -43,7 +46,9 @@ def endpoint(mesh: Running) -> Endpoint:
 async def find(mesh: Running, name: str = "") -> Any:
     served = named("virtualservice")
     assert served is not None
-    return await asyncio.to_thread(ApiClient(endpoint(mesh)).find, path_of(served, "default", name))
+    return await asyncio.to_thread(
+        ApiClient(endpoint(mesh)).find, path_of(served, "default", name)
+    )
 
 
 async def conditions(mesh: Running, name: str) -> dict[str, dict[str, Any]]:
@@ -51,8 +56,13 @@ async def conditions(mesh: Running, name: str) -> dict[str, dict[str, Any]]:
     return {c["type"]: c for c in found["status"]["conditions"]}
 
 
-async def test_the_younger_of_two_rules_for_a_host_says_whose_it_is(tmp_path: Path) -> None:
-    async with Agent() as agent, control_plane(tmp_path, agent, api_auth="none") as mesh:
+async def test_the_younger_of_two_rules_for_a_host_says_whose_it_is(
+    tmp_path: Path,
+) -> None:
+    async with (
+        Agent() as agent,
+        control_plane(tmp_path, agent, api_auth="none") as mesh,
+    ):
         served = named("virtualservice")
         assert served is not None
         client = ApiClient(endpoint(mesh))
@@ -67,22 +77,32 @@ async def test_the_younger_of_two_rules_for_a_host_says_whose_it_is(tmp_path: Pa
         assert (accepted["status"], accepted["reason"]) == ("False", "Conflicted")
         assert "VirtualService default/a" in accepted["message"]
         assert (await conditions(mesh, "a"))["Accepted"]["status"] == "True"
-        assert (await conditions(mesh, "a"))["Programmed"]["message"].startswith("0/0 proxies")
+        assert (await conditions(mesh, "a"))["Programmed"]["message"].startswith(
+            "0/0 proxies"
+        )
 
         await mesh.add(PROXY)
         async with mesh.stream(PROXY.name) as stream:
             await stream.secrets("default")
-            assert "/1 proxies" in (await conditions(mesh, "a"))["Programmed"]["message"]
+            assert (
+                "/1 proxies" in (await conditions(mesh, "a"))["Programmed"]["message"]
+            )
 
-        before = [item["metadata"]["resourceVersion"] for item in (await find(mesh))["items"]]
+        before = [
+            item["metadata"]["resourceVersion"] for item in (await find(mesh))["items"]
+        ]
         await conditions(mesh, "a")
         assert [
             item["metadata"]["resourceVersion"] for item in (await find(mesh))["items"]
         ] == before
 
-        stored = await asyncio.to_thread(live_resources, {"DOCKERMESH_API": endpoint(mesh).url})
+        stored = await asyncio.to_thread(
+            live_resources, {"DOCKERMESH_API": endpoint(mesh).url}
+        )
         assert [
-            name for name in ("a", "b") if any(f'"name": "{name}"' in text for _, text in stored)
+            name
+            for name in ("a", "b")
+            if any(f'"name": "{name}"' in text for _, text in stored)
         ] == ["a", "b"]
 
 
@@ -101,7 +121,10 @@ class Watch:
             while True:
                 event = json.loads(await self._lines.readline())
                 types.append(event["type"])
-                states = {c["type"]: c["status"] for c in event["object"]["status"]["conditions"]}
+                states = {
+                    c["type"]: c["status"]
+                    for c in event["object"]["status"]["conditions"]
+                }
                 if states["Programmed"] == wanted:
                     return types, event["object"]["metadata"]["resourceVersion"]
 
@@ -110,9 +133,7 @@ class Watch:
 async def watched(mesh: Running, version: str) -> AsyncIterator[Watch]:
     served = named("virtualservice")
     assert served is not None
-    url = (
-        f"{endpoint(mesh).url}{path_of(served, 'default', '')}?watch=true&resourceVersion={version}"
-    )
+    url = f"{endpoint(mesh).url}{path_of(served, 'default', '')}?watch=true&resourceVersion={version}"
     async with aiohttp.ClientSession() as http, http.get(url) as answer:
         yield Watch(answer.content)
 
@@ -123,10 +144,15 @@ async def test_a_watch_tells_when_proxies_fell_behind_and_when_they_have_caught_
     """Nothing is written meanwhile, so the object's version stays. `kubectl wait
     --for=condition=Programmed`.
     """
-    async with Agent() as agent, control_plane(tmp_path, agent, api_auth="none") as mesh:
+    async with (
+        Agent() as agent,
+        control_plane(tmp_path, agent, api_auth="none") as mesh,
+    ):
         served = named("virtualservice")
         assert served is not None
-        await asyncio.to_thread(ApiClient(endpoint(mesh)).apply, served, rule("a", "reviews"))
+        await asyncio.to_thread(
+            ApiClient(endpoint(mesh)).apply, served, rule("a", "reviews")
+        )
         await mesh.add(PROXY)
         version = (await find(mesh))["metadata"]["resourceVersion"]
         own = (await find(mesh, "a"))["metadata"]["resourceVersion"]
@@ -142,10 +168,15 @@ async def test_a_watch_tells_when_proxies_fell_behind_and_when_they_have_caught_
 async def test_what_changed_between_the_list_and_the_watch_is_told_all_the_same(
     tmp_path: Path,
 ) -> None:
-    async with Agent() as agent, control_plane(tmp_path, agent, api_auth="none") as mesh:
+    async with (
+        Agent() as agent,
+        control_plane(tmp_path, agent, api_auth="none") as mesh,
+    ):
         served = named("virtualservice")
         assert served is not None
-        await asyncio.to_thread(ApiClient(endpoint(mesh)).apply, served, rule("a", "reviews"))
+        await asyncio.to_thread(
+            ApiClient(endpoint(mesh)).apply, served, rule("a", "reviews")
+        )
         listed = await find(mesh)
 
         async def is_programmed() -> bool:
@@ -163,7 +194,9 @@ async def test_settings_come_from_the_folder_of_resources(tmp_path: Path) -> Non
     """
     folder = tmp_path / "config"
     folder.mkdir()
-    (folder / "mesh.yaml").write_text("kind: MeshConfig\nconnectTimeout: 3s\nenableTracing: true\n")
+    (folder / "mesh.yaml").write_text(
+        "kind: MeshConfig\nconnectTimeout: 3s\nenableTracing: true\n"
+    )
     nameless = {**rule("a", "reviews"), "metadata": {"generateName": "a-"}}
     (folder / "a-nameless.yaml").write_text(json.dumps(nameless))
     (folder / "rule.yaml").write_text(json.dumps(rule("a", "reviews")))
@@ -176,7 +209,9 @@ async def test_settings_come_from_the_folder_of_resources(tmp_path: Path) -> Non
         client = ApiClient(endpoint(mesh))
 
         async def is_told() -> bool:
-            found = await asyncio.to_thread(client.find, path_of(served, "istio-system", "default"))
+            found = await asyncio.to_thread(
+                client.find, path_of(served, "istio-system", "default")
+            )
             if found is None:
                 return False
             assert found["spec"] == {"connectTimeout": "3s", "enableTracing": True}
@@ -184,4 +219,6 @@ async def test_settings_come_from_the_folder_of_resources(tmp_path: Path) -> Non
             return bool(accepted["message"] == "spec.enableTracing: has no effect yet")
 
         await eventually(is_told, 10)
-        assert [item["metadata"]["name"] for item in (await find(mesh))["items"]] == ["a"]
+        assert [item["metadata"]["name"] for item in (await find(mesh))["items"]] == [
+            "a"
+        ]

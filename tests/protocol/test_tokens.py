@@ -15,7 +15,14 @@ import grpc
 import pytest
 import pytest_asyncio
 from bridge_rig import Agent, eventually
-from control_plane_rig import Running, certificates, control_plane, identity_in, token_of, workload
+from control_plane_rig import (
+    Running,
+    certificates,
+    control_plane,
+    identity_in,
+    token_of,
+    workload,
+)
 
 pytestmark = [pytest.mark.consul, pytest.mark.asyncio(loop_scope="module")]
 OWN = "a token that the joining process made"
@@ -29,7 +36,10 @@ JOIN: Mapping[str, Any] = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
-    async with Agent() as agent, control_plane(tmp_path_factory.mktemp("mesh"), agent) as running:
+    async with (
+        Agent() as agent,
+        control_plane(tmp_path_factory.mktemp("mesh"), agent) as running,
+    ):
         yield running
 
 
@@ -37,14 +47,22 @@ async def test_a_revoked_token_ends_its_stream_at_once_and_lets_nobody_in_again(
     mesh: Running,
 ) -> None:
     await mesh.add(workload("shop/reviews-1"), workload("shop/ratings-1"))
-    async with mesh.stream("shop/reviews-1") as stream, mesh.stream("shop/ratings-1") as other:
+    async with (
+        mesh.stream("shop/reviews-1") as stream,
+        mesh.stream("shop/ratings-1") as other,
+    ):
         await stream.secrets("default")
         await other.secrets("default")
         code, answer = await mesh.ask(
-            "POST", "/mesh/tokens/revoke", token_of("shop/reviews-1"), token="shop/reviews-1"
+            "POST",
+            "/mesh/tokens/revoke",
+            token_of("shop/reviews-1"),
+            token="shop/reviews-1",
         )
         assert code == 401, "a workload's token is none for the API"
-        code, answer = await mesh.ask("POST", "/mesh/tokens/revoke", token="shop/reviews-1")
+        code, answer = await mesh.ask(
+            "POST", "/mesh/tokens/revoke", token="shop/reviews-1"
+        )
         assert (code, answer["revoked"]) == (200, "shop/reviews-1")
         with pytest.raises(grpc.aio.AioRpcError) as ended:
             await stream.answer()
@@ -77,14 +95,22 @@ async def test_tokens_are_listed_and_not_told(mesh: Running) -> None:
 
 
 async def test_a_process_joins_once_as_what_its_token_says(mesh: Running) -> None:
-    made = (await mesh.ask("POST", "/mesh/tokens", service="legacy", account="legacy-sa"))[1]
+    made = (
+        await mesh.ask("POST", "/mesh/tokens", service="legacy", account="legacy-sa")
+    )[1]
     await eventually(lambda: _has(mesh, made["id"]), 10)
     wanted = {**JOIN, "service": "productpage", "account": "bookinfo-productpage"}
     code, joined = await mesh.ask("POST", "/mesh/join", made["token"], **wanted)
     assert (code, joined["workload"]) == (201, "joined/legacy-1")
-    assert joined["roots"].encode() == (mesh.settings.trust_dir / "root.pem").read_bytes()
-    assert (await mesh.ask("POST", "/mesh/join", made["token"], **JOIN))[0] == 401, "it works once"
-    await eventually(lambda: mesh.plane.catalog().services.get("legacy.service.consul"), 10)
+    assert (
+        joined["roots"].encode() == (mesh.settings.trust_dir / "root.pem").read_bytes()
+    )
+    assert (await mesh.ask("POST", "/mesh/join", made["token"], **JOIN))[0] == 401, (
+        "it works once"
+    )
+    await eventually(
+        lambda: mesh.plane.catalog().services.get("legacy.service.consul"), 10
+    )
     [endpoint] = mesh.plane.catalog().services["legacy.service.consul"].endpoints
     assert (endpoint.address, endpoint.port, endpoint.workload) == (
         "127.0.0.1",
@@ -96,8 +122,12 @@ async def test_a_process_joins_once_as_what_its_token_says(mesh: Running) -> Non
         [leaf] = certificates((await stream.secrets("default"))["default"])
     assert identity_in(leaf) == ["spiffe://cluster.local/ns/default/sa/legacy-sa"]
 
-    assert (await mesh.ask("POST", "/mesh/tokens/revoke", token="joined/legacy-1"))[0] == 200
-    await eventually(lambda: "joined/legacy-1" not in mesh.plane.catalog().workloads, 10)
+    assert (await mesh.ask("POST", "/mesh/tokens/revoke", token="joined/legacy-1"))[
+        0
+    ] == 200
+    await eventually(
+        lambda: "joined/legacy-1" not in mesh.plane.catalog().workloads, 10
+    )
     assert not await mesh.agent.read("agent/services")
 
 
@@ -125,9 +155,13 @@ async def test_what_makes_no_sense_cannot_join_and_leaves_the_token_good(
 ) -> None:
     made = (await mesh.ask("POST", "/mesh/tokens", service="strange"))[1]
     await eventually(lambda: _has(mesh, made["id"]), 10)
-    assert (await mesh.ask("POST", "/mesh/join", made["token"], **{**JOIN, **change}))[0] == code
+    assert (await mesh.ask("POST", "/mesh/join", made["token"], **{**JOIN, **change}))[
+        0
+    ] == code
     assert _has(mesh, made["id"])
-    assert not any(name.startswith("joined/strange") for name in mesh.plane.catalog().workloads)
+    assert not any(
+        name.startswith("joined/strange") for name in mesh.plane.catalog().workloads
+    )
 
 
 @pytest.mark.parametrize(
@@ -147,7 +181,11 @@ async def test_no_token_is_made_for_what_is_no_identity(
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("GET", "/mesh/tokens"), ("POST", "/mesh/tokens"), ("POST", "/mesh/tokens/revoke")],
+    [
+        ("GET", "/mesh/tokens"),
+        ("POST", "/mesh/tokens"),
+        ("POST", "/mesh/tokens/revoke"),
+    ],
 )
 async def test_without_the_api_token_nothing_is_listed_made_or_revoked(
     mesh: Running, method: str, path: str
@@ -155,7 +193,9 @@ async def test_without_the_api_token_nothing_is_listed_made_or_revoked(
     assert (await mesh.ask(method, path, "wrong", service="x"))[0] == 401
 
 
-async def test_who_guesses_is_stopped_and_others_are_not(mesh: Running, tmp_path: Path) -> None:
+async def test_who_guesses_is_stopped_and_others_are_not(
+    mesh: Running, tmp_path: Path
+) -> None:
     async def guess() -> int:
         return int((await mesh.ask("POST", "/mesh/join", "a guess", **JOIN))[0])
 

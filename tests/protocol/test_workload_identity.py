@@ -52,12 +52,16 @@ pytestmark = [pytest.mark.consul, pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest.mark.parametrize("delta", [True, False], ids=["delta", "state of the world"])
-async def test_a_proxy_gets_its_own_certificate_and_the_roots(mesh: Running, delta: bool) -> None:
+async def test_a_proxy_gets_its_own_certificate_and_the_roots(
+    mesh: Running, delta: bool
+) -> None:
     async with mesh.stream("shop/reviews-1", delta=delta) as stream:
         got = await stream.secrets("default", "ROOTCA")
     assert got.keys() == {"default", "ROOTCA"}
     leaf, *_ = certificates(got["default"])
-    assert identity_in(leaf) == ["spiffe://cluster.local/ns/default/sa/bookinfo-reviews"]
+    assert identity_in(leaf) == [
+        "spiffe://cluster.local/ns/default/sa/bookinfo-reviews"
+    ]
     key = serialization.load_pem_private_key(
         got["default"].tls_certificate.private_key.inline_bytes, None
     )
@@ -65,7 +69,10 @@ async def test_a_proxy_gets_its_own_certificate_and_the_roots(mesh: Running, del
     assert isinstance(key.curve, ec.SECP256R1)
     assert key.public_key() == leaf.public_key()
     usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    assert set(usage) == {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH}
+    assert set(usage) == {
+        ExtendedKeyUsageOID.SERVER_AUTH,
+        ExtendedKeyUsageOID.CLIENT_AUTH,
+    }
     now = datetime.datetime.now(datetime.UTC)
     assert leaf.not_valid_before_utc <= now - datetime.timedelta(minutes=2)
     assert leaf.not_valid_after_utc <= now + datetime.timedelta(hours=24)
@@ -77,11 +84,15 @@ async def test_a_proxy_gets_its_own_certificate_and_the_roots(mesh: Running, del
 
 
 @pytest.mark.parametrize("delta", [True, False], ids=["delta", "state of the world"])
-async def test_the_secrets_of_others_are_denied_and_logged(mesh: Running, delta: bool) -> None:
+async def test_the_secrets_of_others_are_denied_and_logged(
+    mesh: Running, delta: bool
+) -> None:
     foreign = "spiffe://cluster.local/ns/default/sa/ratings"
     with capture_logs() as logs:
         async with mesh.stream("shop/reviews-1", delta=delta) as stream:
-            got = await stream.secrets("default", foreign, "shop/ratings-1", "line\nforged")
+            got = await stream.secrets(
+                "default", foreign, "shop/ratings-1", "line\nforged"
+            )
     assert got.keys() == {"default"}
     [denied] = [line for line in logs if line["event"] == "secrets denied"]
     assert denied["proxy"] == "shop/reviews-1"
@@ -89,7 +100,9 @@ async def test_the_secrets_of_others_are_denied_and_logged(mesh: Running, delta:
     assert not any("\n" in name for name in denied["names"])
 
 
-async def test_a_reconnecting_proxy_gets_the_certificate_that_it_had(mesh: Running) -> None:
+async def test_a_reconnecting_proxy_gets_the_certificate_that_it_had(
+    mesh: Running,
+) -> None:
     async with mesh.stream("shop/reviews-1") as stream:
         first = await stream.secrets("default")
     async with mesh.stream("shop/reviews-1") as stream:
@@ -122,7 +135,11 @@ async def test_the_plaintext_port_has_no_certificates(mesh: Running) -> None:
     [
         ("", node_id("shop/reviews-1"), grpc.StatusCode.UNAUTHENTICATED),
         ("0" * 64, node_id("shop/reviews-1"), grpc.StatusCode.UNAUTHENTICATED),
-        (token_of("shop/reviews-1"), node_id("shop/ratings-1"), grpc.StatusCode.PERMISSION_DENIED),
+        (
+            token_of("shop/reviews-1"),
+            node_id("shop/ratings-1"),
+            grpc.StatusCode.PERMISSION_DENIED,
+        ),
         (
             token_of("shop/reviews-1"),
             node_id("shop/reviews-1", "other"),
@@ -132,7 +149,11 @@ async def test_the_plaintext_port_has_no_certificates(mesh: Running) -> None:
     ids=["no token", "forged token", "another workload's node id", "another namespace"],
 )
 async def test_who_cannot_prove_its_identity_gets_a_status_and_no_bytes(
-    mesh: Running, monkeypatch: pytest.MonkeyPatch, token: str, node: str, code: grpc.StatusCode
+    mesh: Running,
+    monkeypatch: pytest.MonkeyPatch,
+    token: str,
+    node: str,
+    code: grpc.StatusCode,
 ) -> None:
     monkeypatch.setattr("dockermesh.controlplane.trust.admission.PATIENCE_S", 0.05)
     async with mesh.stream(token=token, node=node) as stream:
@@ -150,16 +171,21 @@ async def test_a_certificate_is_replaced_in_time_and_no_other_resource_is_sent(
 ) -> None:
     monkeypatch.setattr("dockermesh.ca.certificates.RENEW_AT", 0.05)
     lifetime = datetime.timedelta(seconds=60)
-    async with Agent() as agent, control_plane(tmp_path, agent, leaf_lifetime=lifetime) as running:
+    async with (
+        Agent() as agent,
+        control_plane(tmp_path, agent, leaf_lifetime=lifetime) as running,
+    ):
         await running.add(REVIEWS)
         async with running.stream("shop/reviews-1") as stream:
-            [before] = certificates((await stream.secrets("default", "ROOTCA"))["default"])
+            [before] = certificates(
+                (await stream.secrets("default", "ROOTCA"))["default"]
+            )
             for _ in range(2):
                 answer = secrets_in(await stream.answer())
                 assert answer.keys() == {"default"}
                 [after] = certificates(answer["default"])
                 assert after.serial_number != before.serial_number
-                assert before.not_valid_after_utc > datetime.datetime.now(datetime.UTC), (
-                    "renewed before it expired"
-                )
+                assert before.not_valid_after_utc > datetime.datetime.now(
+                    datetime.UTC
+                ), "renewed before it expired"
                 before = after

@@ -35,7 +35,9 @@ class _Echo(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        body = json.dumps({name.lower(): value for name, value in self.headers.items()}).encode()
+        body = json.dumps(
+            {name.lower(): value for name, value in self.headers.items()}
+        ).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -74,7 +76,9 @@ class Apps:
             threading.Thread(
                 target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
             ).start()
-        self.http, self.tcp, self.https = (int(s.server_address[1]) for s in self._servers)  # type: ignore[index]
+        self.http, self.tcp, self.https = (
+            int(s.server_address[1]) for s in self._servers
+        )  # type: ignore[index]
 
     def stop(self) -> None:
         for server in self._servers:
@@ -85,7 +89,9 @@ class Apps:
 class Party:
     """Who has a certificate of an authority, as files and as the secrets of a proxy."""
 
-    def __init__(self, folder: Path, authority: Authority, namespace: str, account: str) -> None:
+    def __init__(
+        self, folder: Path, authority: Authority, namespace: str, account: str
+    ) -> None:
         leaf = authority.issue_workload(
             Identity("cluster.local", namespace, account), datetime.timedelta(hours=1)
         )
@@ -107,7 +113,10 @@ class Party:
         }
         return [
             {"name": "default", "tlsCertificate": pair},
-            {"name": "ROOTCA", "validationContext": {"trustedCa": {"filename": str(self.root)}}},
+            {
+                "name": "ROOTCA",
+                "validationContext": {"trustedCa": {"filename": str(self.root)}},
+            },
         ]
 
     def context(self, *protocols: str) -> ssl.SSLContext:
@@ -124,7 +133,10 @@ class Party:
 
 
 def bootstrap(
-    snapshot: Snapshot, party: Party, admin: int, listeners: Mapping[str, tuple[str, int]]
+    snapshot: Snapshot,
+    party: Party,
+    admin: int,
+    listeners: Mapping[str, tuple[str, int]],
 ) -> dict[str, Any]:
     """The proxy's bootstrap with only these listeners, each a copy of a translated one, bound to a
     port by its name.

@@ -41,9 +41,18 @@ class Issuer:
     def token(self, *, alg: str = "RS256", kid: str = "", **claims: Any) -> str:
         """A token; by default a good one that is valid for an hour. A claim of None is left out."""
         now = int(time.time())
-        all_claims = {"iss": self.name, "sub": "ann", "iat": now, "exp": now + 3600} | claims
-        head = _encoded(json.dumps({"alg": alg, "typ": "JWT", "kid": kid or self._kid}).encode())
-        body = _encoded(json.dumps({k: v for k, v in all_claims.items() if v is not None}).encode())
+        all_claims = {
+            "iss": self.name,
+            "sub": "ann",
+            "iat": now,
+            "exp": now + 3600,
+        } | claims
+        head = _encoded(
+            json.dumps({"alg": alg, "typ": "JWT", "kid": kid or self._kid}).encode()
+        )
+        body = _encoded(
+            json.dumps({k: v for k, v in all_claims.items() if v is not None}).encode()
+        )
         signed = f"{head}.{body}".encode()
         if alg == "none":
             return f"{head}.{body}."
@@ -52,9 +61,7 @@ class Issuer:
                 Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
             )
             return f"{head}.{body}.{_encoded(hmac.new(public, signed, hashlib.sha256).digest())}"
-        return (
-            f"{head}.{body}.{_encoded(self._key.sign(signed, padding.PKCS1v15(), hashes.SHA256()))}"
-        )
+        return f"{head}.{body}.{_encoded(self._key.sign(signed, padding.PKCS1v15(), hashes.SHA256()))}"
 
 
 def bearer(token: str) -> tuple[str, str]:

@@ -9,7 +9,13 @@ from pathlib import Path
 
 import pytest
 from ports import free_ports
-from remote_rig import RemoteEngine, clean, make_certificates, make_network, remove_network
+from remote_rig import (
+    RemoteEngine,
+    clean,
+    make_certificates,
+    make_network,
+    remove_network,
+)
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +23,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteEngine]:
     """A running engine with the mesh's images, and nothing else."""
     missing = [name for name in ("dockerd", "ip", "nsenter") if not shutil.which(name)]
     if os.geteuid() or missing:
-        pytest.skip(f"needs root and {missing or 'nothing else'} -> run: scripts/setup engine")
+        pytest.skip(
+            f"needs root and {missing or 'nothing else'} -> run: scripts/setup engine"
+        )
     # Short, as the paths of sockets are limited; and on a disk that overlays work on.
     folder = Path("/var/lib/dockermesh-remote")
     clean(folder)

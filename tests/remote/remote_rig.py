@@ -32,7 +32,10 @@ _running: list[subprocess.Popen[bytes]] = []
 
 
 def run(
-    *command: str, env: Mapping[str, str] | None = None, check: bool = True, seconds: float = 60
+    *command: str,
+    env: Mapping[str, str] | None = None,
+    check: bool = True,
+    seconds: float = 60,
 ) -> subprocess.CompletedProcess[str]:
     """A command with its output as text."""
     done = subprocess.run(
@@ -94,7 +97,15 @@ class RemoteEngine:
         options += [f"--pidfile={self.folder}/pid", *(verify if tls else [])]
         with (self.folder / "log").open("ab") as log:
             process = subprocess.Popen(
-                [*inside(), "dockerd", "-H", f"unix://{self.socket}", "-H", where, *options],
+                [
+                    *inside(),
+                    "dockerd",
+                    "-H",
+                    f"unix://{self.socket}",
+                    "-H",
+                    where,
+                    *options,
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -126,8 +137,12 @@ class RemoteEngine:
 def _copy_images(source: list[str], docker: list[str]) -> None:
     images = Images.from_environment(os.environ)
     names = [BASE_IMAGE, CONTROL_PLANE_IMAGE, CONSUL_IMAGE, images.pod, images.proxy]
-    with subprocess.Popen(["docker", *source, "save", *names], stdout=subprocess.PIPE) as saved:
-        subprocess.run([*docker, "load"], stdin=saved.stdout, check=True, capture_output=True)
+    with subprocess.Popen(
+        ["docker", *source, "save", *names], stdout=subprocess.PIPE
+    ) as saved:
+        subprocess.run(
+            [*docker, "load"], stdin=saved.stdout, check=True, capture_output=True
+        )
     assert saved.returncode == 0, "the mesh's images are not here -> run: make images"
 
 
@@ -162,8 +177,13 @@ def make_certificates(folder: Path) -> None:
     """A CA, and certificates for the engine and its client, as docker:dind makes them."""
     folder.mkdir()
     new = "openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
-    run(*f"{new} -x509 -days 2 -subj /CN=ca -keyout {folder}/ca.key -out {folder}/ca.pem".split())
-    for name, file, key in (("engine", "server.pem", "server.key"), ("me", "cert.pem", "key.pem")):
+    run(
+        *f"{new} -x509 -days 2 -subj /CN=ca -keyout {folder}/ca.key -out {folder}/ca.pem".split()
+    )
+    for name, file, key in (
+        ("engine", "server.pem", "server.key"),
+        ("me", "cert.pem", "key.pem"),
+    ):
         request, names = folder / "request.pem", folder / "names"
         names.write_text(f"subjectAltName=IP:{THERE}\n")
         run(*f"{new} -subj /CN={name} -keyout {folder}/{key} -out {request}".split())

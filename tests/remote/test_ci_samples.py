@@ -43,7 +43,15 @@ def job(engine: RemoteEngine, *options: str) -> Iterator[str]:
     ]
     volatile = ("--tmpfs=/run:exec", "--tmpfs=/tmp:exec")
     container = engine.docker(
-        "run", "--detach", *volatile, *mounts, *settings, *options, BASE_IMAGE, "sleep", "infinity"
+        "run",
+        "--detach",
+        *volatile,
+        *mounts,
+        *settings,
+        *options,
+        BASE_IMAGE,
+        "sleep",
+        "infinity",
     )
     try:
         yield container
@@ -72,16 +80,30 @@ def test_the_sample_passes_with_the_socket_of_the_host(engine: RemoteEngine) -> 
 
 
 def test_the_sample_passes_with_the_engine_in_the_job(engine: RemoteEngine) -> None:
-    unconfined = ("--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined")
+    unconfined = (
+        "--security-opt=seccomp=unconfined",
+        "--security-opt=apparmor=unconfined",
+    )
     # Overlays do not work on an overlay.
     data = "--volume=/var/lib/docker"
-    with job(engine, *DOCKER_IN_DOCKER, *unconfined, data, "--env=DOCKER_SOCK=") as container:
+    with job(
+        engine, *DOCKER_IN_DOCKER, *unconfined, data, "--env=DOCKER_SOCK="
+    ) as container:
         inside = ("exec", container)
         engine.docker(*inside, "sh", "-c", WRITABLE)
-        engine.docker("exec", "--detach", container, "sh", "-c", "dockerd >/tmp/dockerd.log 2>&1")
+        engine.docker(
+            "exec", "--detach", container, "sh", "-c", "dockerd >/tmp/dockerd.log 2>&1"
+        )
         answers = (*inside, "docker", "version", "--format", "{{.Server.Version}}")
-        until(lambda: engine.docker(*answers, check=False), "the job's own dockerd answers")
+        until(
+            lambda: engine.docker(*answers, check=False),
+            "the job's own dockerd answers",
+        )
 
-        engine.give_images(["docker", "-H", engine.address, "exec", "-i", container, "docker"])
-        done = run("docker", *inside, SAMPLE, env=engine.by_socket(), check=False, seconds=180)
+        engine.give_images(
+            ["docker", "-H", engine.address, "exec", "-i", container, "docker"]
+        )
+        done = run(
+            "docker", *inside, SAMPLE, env=engine.by_socket(), check=False, seconds=180
+        )
     assert_passed(done)

@@ -75,7 +75,9 @@ def write(folder: Path, *, name: str = "shop", port: int = 9081, more: str = "")
 
 
 @pytest.fixture(scope="session")
-def shop(engine: RemoteEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def shop(
+    engine: RemoteEngine, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """The app in the mesh: its Compose file."""
     file = write(tmp_path_factory.mktemp("shop"))
     mesh(engine.by_tcp(), "up", "-f", file, "--timeout", "120")
@@ -83,7 +85,9 @@ def shop(engine: RemoteEngine, tmp_path_factory: pytest.TempPathFactory) -> Iter
     mesh(engine.by_socket(), "down", "-f", file, "-v", check=False)
 
 
-def test_up_prints_urls_that_lead_to_the_engine_s_host(engine: RemoteEngine, shop: str) -> None:
+def test_up_prints_urls_that_lead_to_the_engine_s_host(
+    engine: RemoteEngine, shop: str
+) -> None:
     done = mesh(engine.by_tcp(), "up", "-f", shop, "-o", "json")
     found = json.loads(done.stdout)
     assert found["urls"] == {"web": [f"http://{THERE}:30080"]}
@@ -120,7 +124,9 @@ def test_in_the_engine_s_own_network_the_published_port_is_used(
     assert json.loads(up.stdout)["urls"] == {"web": ["http://localhost:30080"]}
 
 
-@pytest.mark.parametrize("kind", ["silent", "with a certificate of its own", "plain HTTP"])
+@pytest.mark.parametrize(
+    "kind", ["silent", "with a certificate of its own", "plain HTTP"]
+)
 def test_an_impostor_on_our_loopback_gets_no_token(
     engine: RemoteEngine, shop: str, kind: str, tmp_path: Path
 ) -> None:
@@ -143,38 +149,57 @@ def test_an_impostor_on_our_loopback_gets_no_token(
 
 def test_what_is_forwarded_is_gone_afterwards(engine: RemoteEngine, shop: str) -> None:
     show = 'stat -c %a "$KUBECONFIG" && echo "$KUBECONFIG" && kubectl config current-context'
-    done = mesh(engine.by_tcp(), "forward", "--", "sh", "-c", f"{show}; exit 7", check=False)
+    done = mesh(
+        engine.by_tcp(), "forward", "--", "sh", "-c", f"{show}; exit 7", check=False
+    )
     assert done.returncode == 7, done.stderr
     mode, path, context = done.stdout.split()
     assert (mode, context) == ("600", "dockermesh")
     assert not Path(path).parent.exists()
 
 
-def test_forward_without_a_command_stays_until_it_is_told(engine: RemoteEngine, shop: str) -> None:
+def test_forward_without_a_command_stays_until_it_is_told(
+    engine: RemoteEngine, shop: str
+) -> None:
     process = subprocess.Popen(
-        [DOCKERMESH, "forward"], env=_with(engine.by_tcp()), stdout=subprocess.PIPE, text=True
+        [DOCKERMESH, "forward"],
+        env=_with(engine.by_tcp()),
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     with process:
-        name, _, path = process.stdout.readline().strip().removeprefix("export ").partition("=")
+        name, _, path = (
+            process.stdout.readline().strip().removeprefix("export ").partition("=")
+        )
         run("kubectl", "get", "virtualservices", env={name: path})
         process.send_signal(signal.SIGTERM)
         assert process.wait(10 * SLACK) == 0
     assert not Path(path).exists()
 
 
-def test_ports_are_asked_of_the_engine(engine: RemoteEngine, shop: str, tmp_path: Path) -> None:
+def test_ports_are_asked_of_the_engine(
+    engine: RemoteEngine, shop: str, tmp_path: Path
+) -> None:
     other = write(tmp_path, name="other", port=30080)
     refused = mesh(engine.by_tcp(), "up", "-f", other, check=False).stderr
     assert "port 30080 is taken (container shop-gateway-pod-1 publishes it)" in refused
-    with subprocess.Popen([*inside(), "python3", "-c", _LISTEN], stdout=subprocess.PIPE) as held:
+    with subprocess.Popen(
+        [*inside(), "python3", "-c", _LISTEN], stdout=subprocess.PIPE
+    ) as held:
         assert held.stdout is not None
         number = held.stdout.readline().decode().strip()
         moved = ("up", "-f", other, "--gateway-port", f"30080:{number}")
         refused = mesh(engine.by_tcp(), *moved, check=False).stderr
         held.terminate()
-    assert f"port {number} is taken (something listens there on the engine's host)" in refused
-    assert engine.docker("ps", "-aq", "--filter", "label=com.docker.compose.project=other") == ""
+    assert (
+        f"port {number} is taken (something listens there on the engine's host)"
+        in refused
+    )
+    assert (
+        engine.docker("ps", "-aq", "--filter", "label=com.docker.compose.project=other")
+        == ""
+    )
 
 
 def test_a_port_that_is_taken_here_alone_is_free_there(
@@ -187,7 +212,9 @@ def test_a_port_that_is_taken_here_alone_is_free_there(
         file = write(tmp_path, name="other", port=30080)
         env = engine.by_tcp()
         try:
-            up = mesh(env, "up", "-f", file, "--gateway-port", f"30080:{number}", "-o", "json")
+            up = mesh(
+                env, "up", "-f", file, "--gateway-port", f"30080:{number}", "-o", "json"
+            )
         finally:
             mesh(env, "down", "-f", file)
     assert json.loads(up.stdout)["urls"] == {"web": [f"http://{THERE}:{number}"]}
@@ -217,7 +244,9 @@ def test_a_path_that_only_we_have_is_refused(
     assert not (ours / "conf").exists(), "the engine made it"
 
 
-def test_ps_says_what_keeps_it_from_the_control_plane(engine: RemoteEngine, shop: str) -> None:
+def test_ps_says_what_keeps_it_from_the_control_plane(
+    engine: RemoteEngine, shop: str
+) -> None:
     engine.docker("pause", "dockermesh-control-plane")
     try:
         paused = mesh(engine.by_tcp(), "ps", check=False).stderr
@@ -233,7 +262,9 @@ def test_ps_says_what_keeps_it_from_the_control_plane(engine: RemoteEngine, shop
     until(lambda: "SYNCED" in mesh(env, "ps", check=False).stdout, "it is back")
 
 
-def test_an_engine_with_tls_carries_the_connection_too(engine: RemoteEngine, shop: str) -> None:
+def test_an_engine_with_tls_carries_the_connection_too(
+    engine: RemoteEngine, shop: str
+) -> None:
     engine.stop()
     engine.start(tls=True)
     try:
@@ -241,7 +272,9 @@ def test_an_engine_with_tls_carries_the_connection_too(engine: RemoteEngine, sho
         up = mesh(env, "up", "-f", shop, "-o", "json")
         assert json.loads(up.stdout)["urls"] == {"web": [f"http://{THERE}:30080"]}
         # Two at once on one connection's engine, and answers that take more than one record.
-        both = "kubectl get --raw /openapi/v3 | wc -c & kubectl get virtualservices; wait"
+        both = (
+            "kubectl get --raw /openapi/v3 | wc -c & kubectl get virtualservices; wait"
+        )
         assert mesh(env, "forward", "--", "sh", "-c", both).returncode == 0
         mesh(env, "down", "-f", shop, "-v")
         assert engine.docker("ps", "-aq") == ""
@@ -284,7 +317,11 @@ def impostor(port: int, kind: str, folder: Path) -> Iterator[bytearray]:
             if kind == "plain HTTP":
                 client.recv(1 << 16)
                 client.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
-            spoken = tls.wrap_socket(client, server_side=True) if "certificate" in kind else client
+            spoken = (
+                tls.wrap_socket(client, server_side=True)
+                if "certificate" in kind
+                else client
+            )
             while part := spoken.recv(1 << 16):
                 heard.extend(part)
 

@@ -37,14 +37,27 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     python = (sys.executable, "-m")
     run(*python, "build", "--wheel", "--no-isolation", "-o", str(built), str(ROOT))
     (file,) = built.glob("*.whl")
-    run(*python, "pip", "install", "-q", "--no-deps", "--target", str(installed), str(file))
+    run(
+        *python,
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--target",
+        str(installed),
+        str(file),
+    )
     return installed
 
 
 @pytest.fixture
 def mesh(engine: RemoteEngine, wheel: Path, tmp_path: Path) -> Callable[..., str]:
     """`dockermesh WORDS` of the wheel, in an empty folder; returns what it printed, both ways."""
-    environment = {**engine.by_tcp(), "PYTHONPATH": str(wheel), "BASE_IMAGE": BASE_IMAGE}
+    environment = {
+        **engine.by_tcp(),
+        "PYTHONPATH": str(wheel),
+        "BASE_IMAGE": BASE_IMAGE,
+    }
     # Downloads are kept for the next run of the tests, as a user's are.
     environment["XDG_CACHE_HOME"] = str(ROOT / "build" / "cache")
 
@@ -60,7 +73,9 @@ def mesh(engine: RemoteEngine, wheel: Path, tmp_path: Path) -> Callable[..., str
 
 def our_images(engine: RemoteEngine) -> list[str]:
     """The mesh's images on the engine."""
-    listed = engine.docker("images", "--format", "{{.Repository}}:{{.Tag}}").splitlines()
+    listed = engine.docker(
+        "images", "--format", "{{.Repository}}:{{.Tag}}"
+    ).splitlines()
     return [name for name in listed if name.startswith("dockermesh/")]
 
 
@@ -76,7 +91,9 @@ def test_the_wheel_builds_its_images_and_pulls_none(
         up = mesh("up", "--timeout", "120")
         assert "control-plane" in up, "steps of the build are told"
         assert len(our_images(engine)) == 4
-        assert "present" in mesh("images", "list") and "missing" not in mesh("images", "list")
+        assert "present" in mesh("images", "list") and "missing" not in mesh(
+            "images", "list"
+        )
 
         url = next(word for word in up.split() if word.startswith("http://"))
         with urllib.request.urlopen(url, timeout=10 * SLACK) as answer:
@@ -87,7 +104,9 @@ def test_the_wheel_builds_its_images_and_pulls_none(
 
     with (engine.folder / "log").open() as log:
         log.seek(told)
-        assert [line for line in log if "dockermesh/" in line and "pull" in line.lower()] == []
+        assert [
+            line for line in log if "dockermesh/" in line and "pull" in line.lower()
+        ] == []
     # It is the wheel's package that runs, not this checkout's.
     where = "import dockermesh; print(dockermesh.__file__)"
     inside = ("env", "-C", str(tmp_path), sys.executable, "-c", where)
@@ -98,7 +117,9 @@ def test_a_step_that_fails_is_shown_with_its_output(
     engine: RemoteEngine, mesh: Callable[..., str], tmp_path: Path
 ) -> None:
     step = "RUN echo the-reason >&2; exit 7"
-    text = APP.format(base=BASE_IMAGE, step=step).replace("name: foreign", "name: broken")
+    text = APP.format(base=BASE_IMAGE, step=step).replace(
+        "name: foreign", "name: broken"
+    )
     (tmp_path / "compose.yaml").write_text(text)
     try:
         said = mesh("up", check=False)
@@ -112,10 +133,14 @@ def test_plain_compose_asks_no_registry_for_our_images(
     engine: RemoteEngine, mesh: Callable[..., str], tmp_path: Path
 ) -> None:
     file = tmp_path / "compose.yaml"
-    file.write_text(f"name: plain\nservices: {{web: {{image: '{BASE_IMAGE}', expose: ['80']}}}}\n")
+    file.write_text(
+        f"name: plain\nservices: {{web: {{image: '{BASE_IMAGE}', expose: ['80']}}}}\n"
+    )
     mesh("inject", "-o", str(tmp_path / "meshed.yaml"))
     text = (tmp_path / "meshed.yaml").read_text()
-    (tmp_path / "meshed.yaml").write_text(text.replace("dockermesh/pod:", "dockermesh/no-pod:"))
+    (tmp_path / "meshed.yaml").write_text(
+        text.replace("dockermesh/pod:", "dockermesh/no-pod:")
+    )
     compose = ("docker", "compose", "-f", str(tmp_path / "meshed.yaml"))
 
     engine.docker("network", "create", "dockermesh")

@@ -42,10 +42,18 @@ class _Known:
 
 _POD, _ANY = _Known(), _Known(("Any",))
 _GONE = _Known(is_deprecated=True)
-_SERVICE, _GATEWAY, _ENTRY = _Known(("Service",)), _Known(("Gateway",)), _Known(("WorkloadEntry",))
+_SERVICE, _GATEWAY, _ENTRY = (
+    _Known(("Service",)),
+    _Known(("Gateway",)),
+    _Known(("WorkloadEntry",)),
+)
 _KNOWN: dict[str, _Known] = {
-    "alpha.istio.io/canonical-serviceaccounts": _Known(("Service",), is_deprecated=True),
-    "alpha.istio.io/kubernetes-serviceaccounts": _Known(("Service",), is_deprecated=True),
+    "alpha.istio.io/canonical-serviceaccounts": _Known(
+        ("Service",), is_deprecated=True
+    ),
+    "alpha.istio.io/kubernetes-serviceaccounts": _Known(
+        ("Service",), is_deprecated=True
+    ),
     "ambient.istio.io/bypass-inbound-capture": _POD,
     "ambient.istio.io/dns-capture": _POD,
     "ambient.istio.io/redirection": _Known(is_alpha=False),
@@ -163,11 +171,15 @@ def _check(item: AnalyzedObject, name: str, value: str) -> Iterator[Finding]:
 def alpha(context: Context) -> Iterator[Finding]:
     """Annotations of features that may change."""
     for item in context.kubernetes(*_CHECKED):
-        passed_over = {_STATUS} | (_SET_BY_ISTIO if _is_captured_by_plugin(item) else set())
+        passed_over = {_STATUS} | (
+            _SET_BY_ISTIO if _is_captured_by_plugin(item) else set()
+        )
         for name in item.annotations:
             known = _KNOWN.get(name)
             if known is not None and known.is_alpha and name not in passed_over:
-                yield found(item, ALPHA_ANNOTATION, name, at=("metadata", "annotations", name))
+                yield found(
+                    item, ALPHA_ANNOTATION, name, at=("metadata", "annotations", name)
+                )
 
 
 def _is_captured_by_plugin(item: AnalyzedObject) -> bool:
@@ -188,7 +200,9 @@ def _is_istios(name: str) -> bool:
 # --------------------------------------------------------------------------------------------------
 def _unsigned(value: str) -> str:
     return (
-        "" if re.fullmatch(r"\d{1,10}", value) and int(value) < 2**32 else f"{value!r} is no number"
+        ""
+        if re.fullmatch(r"\d{1,10}", value) and int(value) < 2**32
+        else f"{value!r} is no number"
     )
 
 
@@ -210,7 +224,11 @@ def _mode(value: str) -> str:
 
 def _port(value: str) -> str:
     value = value.strip()
-    return "" if re.fullmatch(r"\d{1,5}", value) and int(value) < 65536 else f"{value!r} is no port"
+    return (
+        ""
+        if re.fullmatch(r"\d{1,5}", value) and int(value) < 65536
+        else f"{value!r} is no port"
+    )
 
 
 def _ports(value: str) -> str:

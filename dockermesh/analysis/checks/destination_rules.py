@@ -41,7 +41,13 @@ def unverified_servers(context: Context) -> Iterator[Finding]:
         if _is_unverified(policy.tls, has_selector):
             path = ("spec", "trafficPolicy", "tls")
             yield found(
-                item, NO_CA, item.full_name, item.namespace, policy.tls.mode, spec.host, at=path
+                item,
+                NO_CA,
+                item.full_name,
+                item.namespace,
+                policy.tls.mode,
+                spec.host,
+                at=path,
             )
 
         for index, own in enumerate(policy.port_level_settings):
@@ -87,10 +93,14 @@ def hosts_and_subsets(context: Context) -> Iterator[Finding]:
 def _covers_any(context: Context, pattern: str) -> bool:
     from dockermesh.config.hosts import matches
 
-    return any(matches(pattern, host) for service in context.services for host in service.hosts)
+    return any(
+        matches(pattern, host) for service in context.services for host in service.hosts
+    )
 
 
-def _selects_any(context: Context, service: AnalyzedService, labels: dict[str, str]) -> bool:
+def _selects_any(
+    context: Context, service: AnalyzedService, labels: dict[str, str]
+) -> bool:
     # The registry knows the endpoints themselves; else it is a matter of selectors.
     if service.endpoints is not None:
         return any(selects(labels, endpoint) for endpoint in service.endpoints)
@@ -112,5 +122,10 @@ def duplicate_subsets(context: Context) -> Iterator[Finding]:
             if owner is not item:
                 path = ("spec", "subsets", index)
                 yield found(
-                    item, DUPLICATE_SUBSET, subset.name, item.spec.host, owner.full_name, at=path
+                    item,
+                    DUPLICATE_SUBSET,
+                    subset.name,
+                    item.spec.host,
+                    owner.full_name,
+                    at=path,
                 )

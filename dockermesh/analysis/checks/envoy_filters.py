@@ -61,7 +61,9 @@ def _operation(
         operation in (PatchOperation.REMOVE, PatchOperation.REPLACE, *_INSERTING)
         and item.spec.priority == 0
     ):
-        yield found(item, RELATIVE_PATCH_VERSION if is_versioned else RELATIVE_PATCH, at=path)
+        yield found(
+            item, RELATIVE_PATCH_VERSION if is_versioned else RELATIVE_PATCH, at=path
+        )
 
 
 def _filter_name(patch: ConfigPatch) -> str:

@@ -33,7 +33,9 @@ def workloads_and_ports(context: Context) -> Iterator[Finding]:
         selector = item.spec.selector
         workloads = context.workloads_matching(selector)
         if not workloads:
-            yield found(item, NOT_FOUND, "selector", selector_text(selector), at=_SELECTOR)
+            yield found(
+                item, NOT_FOUND, "selector", selector_text(selector), at=_SELECTOR
+            )
             continue
 
         reachable: set[int] = set()
@@ -43,7 +45,9 @@ def workloads_and_ports(context: Context) -> Iterator[Finding]:
             number = _number(server)
             if number and number not in reachable:
                 path = ("spec", "servers", index, "port")
-                yield found(item, GATEWAY_PORT, number, selector_text(selector), at=path)
+                yield found(
+                    item, GATEWAY_PORT, number, selector_text(selector), at=path
+                )
 
 
 def _reachable_ports(context: Context, workload: AnalyzedWorkload) -> set[int] | None:
@@ -56,12 +60,18 @@ def _reachable_ports(context: Context, workload: AnalyzedWorkload) -> set[int] |
     if not workload.is_kubernetes:
         return None
 
-    ports = (port for service in _in_front_of(context, workload) for port in service.ports)
-    numbers = ((p.number, p.target or p.number) for p in ports if p.protocol in ("", "TCP"))
+    ports = (
+        port for service in _in_front_of(context, workload) for port in service.ports
+    )
+    numbers = (
+        (p.number, p.target or p.number) for p in ports if p.protocol in ("", "TCP")
+    )
     return {number for pair in numbers for number in pair}
 
 
-def _in_front_of(context: Context, workload: AnalyzedWorkload) -> Iterator[AnalyzedService]:
+def _in_front_of(
+    context: Context, workload: AnalyzedWorkload
+) -> Iterator[AnalyzedService]:
     """The Services of Kubernetes that select a workload. One without selector selects nothing."""
     for service in context.services:
         is_kubernetes = service.item is not None and service.item.kind == "Service"
@@ -76,12 +86,16 @@ def conflicts(context: Context) -> Iterator[Finding]:
     """
     holders: dict[_Place, dict[str, AnalyzedObject]] = defaultdict(dict)
     for item in context.istio("Gateway"):
-        for place in (place for server in item.spec.servers for place in _places(server)):
+        for place in (
+            place for server in item.spec.servers for place in _places(server)
+        ):
             holders[place][item.full_name] = item
 
     for item in context.istio("Gateway"):
         for index, server in enumerate(item.spec.servers):
-            names = _rivals(context, item, [holders[place] for place in _places(server)])
+            names = _rivals(
+                context, item, [holders[place] for place in _places(server)]
+            )
             if names:
                 yield found(
                     item,
@@ -100,14 +114,18 @@ def _rivals(
     """The other Gateways at the same places, as far as the same workloads serve them."""
     others = {name: other for place in holders for name, other in place.items()}
     others.pop(item.full_name, None)
-    return sorted(name for name, other in others.items() if _share_workloads(context, item, other))
+    return sorted(
+        name for name, other in others.items() if _share_workloads(context, item, other)
+    )
 
 
 def _places(server: Server) -> list[_Place]:
     return [(_number(server), server.bind, host) for host in server.hosts]
 
 
-def _share_workloads(context: Context, one: AnalyzedObject, other: AnalyzedObject) -> bool:
+def _share_workloads(
+    context: Context, one: AnalyzedObject, other: AnalyzedObject
+) -> bool:
     # Even if no such workload is known.
     if one.spec.selector == other.spec.selector:
         return True
@@ -117,7 +135,9 @@ def _share_workloads(context: Context, one: AnalyzedObject, other: AnalyzedObjec
         for key, value in one.spec.selector.items()
     ):
         return False
-    return bool(context.workloads_matching({**one.spec.selector, **other.spec.selector}))
+    return bool(
+        context.workloads_matching({**one.spec.selector, **other.spec.selector})
+    )
 
 
 def _number(server: Server) -> int:
@@ -137,10 +157,14 @@ def duplicate_certificates(context: Context) -> Iterator[Finding]:
                 for s in item.spec.servers
                 for o in other.spec.servers
             ):
-                yield found(item, DUPLICATE_CERTIFICATE, [item.full_name, other.full_name])
+                yield found(
+                    item, DUPLICATE_CERTIFICATE, [item.full_name, other.full_name]
+                )
 
 
-def _same_certificate(one: ServerTlsSettings | None, other: ServerTlsSettings | None) -> bool:
+def _same_certificate(
+    one: ServerTlsSettings | None, other: ServerTlsSettings | None
+) -> bool:
     if one is None or other is None:
         return False
     # A Secret takes the place of files.
@@ -173,7 +197,9 @@ def credentials(context: Context) -> Iterator[Finding]:
             if secret is None:
                 yield found(item, NOT_FOUND, "credentialName", name, at=path)
             elif not _is_valid(secret):
-                yield found(item, INVALID_CREDENTIAL, item.name, workloads[0].namespace, at=path)
+                yield found(
+                    item, INVALID_CREDENTIAL, item.name, workloads[0].namespace, at=path
+                )
 
 
 def _is_valid(secret: AnalyzedObject) -> bool:

@@ -53,7 +53,11 @@ def namespaces_and_pods(context: Context) -> Iterator[Finding]:
 
     for pod in context.kubernetes("Pod"):
         namespace = context.namespaces.get(pod.namespace)
-        if namespace is None or namespace.name == ROOT_NAMESPACE or not _is_injected(namespace):
+        if (
+            namespace is None
+            or namespace.name == ROOT_NAMESPACE
+            or not _is_injected(namespace)
+        ):
             continue
         if _should_have_proxy(pod) and not _proxy_images(pod):
             yield found(pod, POD_MISSING_PROXY, pod.full_name)
@@ -92,12 +96,18 @@ def _injection_labels(labels: Mapping[str, str]) -> list[str]:
 
 def _should_have_proxy(pod: AnalyzedObject) -> bool:
     wanted = pod.labels.get(INJECT, pod.annotations.get(INJECT, ""))
-    return wanted.lower() != "false" and dig(pod.body, "spec", "hostNetwork") is not True
+    return (
+        wanted.lower() != "false" and dig(pod.body, "spec", "hostNetwork") is not True
+    )
 
 
 def _proxy_images(pod: AnalyzedObject) -> list[str]:
     listed = containers(pod.body, with_init=True)
-    return [str(c["image"]) for c in listed if c.get("name") == PROXY_CONTAINER and c.get("image")]
+    return [
+        str(c["image"])
+        for c in listed
+        if c.get("name") == PROXY_CONTAINER and c.get("image")
+    ]
 
 
 def _values(context: Context, revision: str) -> Any:
@@ -126,15 +136,21 @@ def proxy_images(context: Context) -> Iterator[Finding]:
     for pod in context.kubernetes("Pod"):
         namespace = context.namespaces.get(pod.namespace)
         # An image that the pod chose itself is nobody's mistake.
-        if namespace is not None and not pod.annotations.get("sidecar.istio.io/proxyImage"):
-            outdated[pod.namespace] += [pod.name for _ in _outdated(context, pod, namespace)]
+        if namespace is not None and not pod.annotations.get(
+            "sidecar.istio.io/proxyImage"
+        ):
+            outdated[pod.namespace] += [
+                pod.name for _ in _outdated(context, pod, namespace)
+            ]
 
     for name, pods in outdated.items():
         if pods:
             yield found(context.namespaces[name], PROXY_IMAGES, pods)
 
 
-def _outdated(context: Context, pod: AnalyzedObject, namespace: AnalyzedObject) -> list[str]:
+def _outdated(
+    context: Context, pod: AnalyzedObject, namespace: AnalyzedObject
+) -> list[str]:
     """The images of the pod's proxies that injection would not give it."""
     revision = namespace.labels.get(_REVISION)
     if revision is None and namespace.labels.get(INJECTION) != "enabled":
@@ -153,7 +169,11 @@ def _wanted_image(values: Any) -> str:
     if not isinstance(image, str):
         return ""
     # A name without slash is completed by the hub and the tag of the installation.
-    return image if "/" in image else f"{dig(settings, 'hub')}/{image}:{dig(settings, 'tag')}"
+    return (
+        image
+        if "/" in image
+        else f"{dig(settings, 'hub')}/{image}:{dig(settings, 'tag')}"
+    )
 
 
 def _image_type(context: Context, pod: AnalyzedObject) -> str:
@@ -172,10 +192,14 @@ def _image_type(context: Context, pod: AnalyzedObject) -> str:
         if item.namespace in (pod.namespace, context.root_namespace) and selects(
             selector, pod.labels
         ):
-            ranked.append(((item.namespace == pod.namespace) * 2 + bool(selector), image))
+            ranked.append(
+                ((item.namespace == pod.namespace) * 2 + bool(selector), image)
+            )
 
     ranked.append((-1, dig(context.mesh_config, "defaultConfig", "image", "imageType")))
-    inherited = (image for _, image in sorted(ranked, key=lambda entry: -entry[0]) if image)
+    inherited = (
+        image for _, image in sorted(ranked, key=lambda entry: -entry[0]) if image
+    )
     return str(chosen or next(inherited, ""))
 
 
@@ -206,7 +230,8 @@ def _webhooks(context: Context) -> Iterator[Mapping[str, Any]]:
 
 def _has_auto_image(template: Mapping[str, Any]) -> bool:
     return any(
-        c.get("name") == PROXY_CONTAINER and c.get("image") == "auto" for c in containers(template)
+        c.get("name") == PROXY_CONTAINER and c.get("image") == "auto"
+        for c in containers(template)
     )
 
 

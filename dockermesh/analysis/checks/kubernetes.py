@@ -34,7 +34,12 @@ from dockermesh.analysis.objects import (
     texts,
 )
 from dockermesh.analysis.services import AnalyzedService
-from dockermesh.analysis.workloads import PROXY_CONTAINER, containers, is_in_mesh, pod_template
+from dockermesh.analysis.workloads import (
+    PROXY_CONTAINER,
+    containers,
+    is_in_mesh,
+    pod_template,
+)
 from dockermesh.config.findings import Finding
 
 # Whose traffic is not captured, so an app under it would go around its proxy.
@@ -58,7 +63,10 @@ def _users(template: Mapping[str, Any]) -> list[Any]:
     """Whom the pod, and each container that is not Istio's, runs as."""
     own = (PROXY_CONTAINER, "istio-operator")
     apps = (c for c in containers(template) if c.get("name") not in own)
-    return [dig(part, "securityContext", "runAsUser") for part in (template.get("spec"), *apps)]
+    return [
+        dig(part, "securityContext", "runAsUser")
+        for part in (template.get("spec"), *apps)
+    ]
 
 
 def deployment_services(context: Context) -> Iterator[Finding]:
@@ -83,7 +91,9 @@ def _is_kubernetes(service: AnalyzedService) -> bool:
     return service.item is not None and service.item.kind == "Service"
 
 
-def _protocols(item: AnalyzedObject, services: list[AnalyzedService]) -> Iterator[Finding]:
+def _protocols(
+    item: AnalyzedObject, services: list[AnalyzedService]
+) -> Iterator[Finding]:
     by_port: dict[int, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for service in services:
         for port in service.ports:
@@ -95,17 +105,28 @@ def _protocols(item: AnalyzedObject, services: list[AnalyzedService]) -> Iterato
             yield found(item, MULTIPLE_SERVICES, item.name, number, names)
 
 
-def _targets(item: AnalyzedObject, services: list[AnalyzedService]) -> Iterator[Finding]:
+def _targets(
+    item: AnalyzedObject, services: list[AnalyzedService]
+) -> Iterator[Finding]:
     by_target: dict[str, dict[int, str]] = defaultdict(dict)
     for service in services:
         for port in service.ports:
             # Without a target it is the port itself.
-            target = port.target_text if port.target_text not in ("", "0") else str(port.number)
+            target = (
+                port.target_text
+                if port.target_text not in ("", "0")
+                else str(port.number)
+            )
             by_target[target][port.number] = _name(service)
     for target, ports in by_target.items():
         if len(ports) > 1:
             yield found(
-                item, CONFLICTING_PORTS, item.name, sorted(ports.values()), target, sorted(ports)
+                item,
+                CONFLICTING_PORTS,
+                item.name,
+                sorted(ports.values()),
+                target,
+                sorted(ports),
             )
 
 
@@ -120,22 +141,34 @@ def external_control_plane(context: Context) -> Iterator[Finding]:
     for item in context.kubernetes(
         "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"
     ):
-        if not item.name.startswith(_MUTATING if item.kind.startswith("Mutating") else _VALIDATING):
+        if not item.name.startswith(
+            _MUTATING if item.kind.startswith("Mutating") else _VALIDATING
+        ):
             continue
         for index, webhook in enumerate(mappings(item.body.get("webhooks"))):
-            url, path = dig(webhook, "clientConfig", "url"), ("webhooks", index, "clientConfig")
+            url, path = (
+                dig(webhook, "clientConfig", "url"),
+                ("webhooks", index, "clientConfig"),
+            )
             name = webhook.get("name") or f"#{index}"
             # With neither URL nor service the API server can call nobody.
             if url is None:
                 if dig(webhook, "clientConfig", "service") is None:
-                    yield found(item, EXTERNAL_CONTROL_PLANE, "", name, "is blank", at=path)
+                    yield found(
+                        item, EXTERNAL_CONTROL_PLANE, "", name, "is blank", at=path
+                    )
                 continue
 
             host = _host(str(url))
 
             if not host:
                 yield found(
-                    item, EXTERNAL_CONTROL_PLANE, url, name, "is no URL with a host", at=path
+                    item,
+                    EXTERNAL_CONTROL_PLANE,
+                    url,
+                    name,
+                    "is no URL with a host",
+                    at=path,
                 )
             elif _is_address(host):
                 yield found(item, EXTERNAL_CONTROL_PLANE_IP, url, name, at=path)
@@ -184,7 +217,9 @@ def _injectors(context: Context) -> Iterator[_Injector]:
     for item in context.kubernetes("MutatingWebhookConfiguration"):
         listed = list(mappings(item.body.get("webhooks")))
         # Other products' webhooks neither name a revision nor end with Istio's domain.
-        is_istios = any(str(webhook.get("name")).endswith("istio.io") for webhook in listed)
+        is_istios = any(
+            str(webhook.get("name")).endswith("istio.io") for webhook in listed
+        )
         if is_istios or _revisions(item):
             for index, webhook in enumerate(listed):
                 yield _Injector(item, index, webhook)
@@ -241,9 +276,13 @@ def _matches(
     ) and label_selector_matches(webhook.get("objectSelector"), labels)
 
 
-def _permutations(key: str, values: tuple[str, ...], revisions: list[str]) -> list[dict[str, str]]:
+def _permutations(
+    key: str, values: tuple[str, ...], revisions: list[str]
+) -> list[dict[str, str]]:
     plain: list[dict[str, str]] = [{}, *({key: value} for value in values)]
-    return plain + [{**labels, _REVISION: revision} for revision in revisions for labels in plain]
+    return plain + [
+        {**labels, _REVISION: revision} for revision in revisions for labels in plain
+    ]
 
 
 def _revisions(item: AnalyzedObject) -> set[str]:

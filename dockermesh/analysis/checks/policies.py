@@ -32,9 +32,13 @@ def authorization_workloads(context: Context) -> Iterator[Finding]:
             continue
 
         wanted = spec.selector.match_labels if spec.selector is not None else {}
-        candidates = context.workloads_matching(wanted, "" if is_mesh_wide else item.namespace)
+        candidates = context.workloads_matching(
+            wanted, "" if is_mesh_wide else item.namespace
+        )
         if not any(workload.in_mesh for workload in candidates):
-            yield found(item, NO_WORKLOADS, selector_text(wanted), at=("spec", "selector"))
+            yield found(
+                item, NO_WORKLOADS, selector_text(wanted), at=("spec", "selector")
+            )
 
 
 def authorization_namespaces(context: Context) -> Iterator[Finding]:
@@ -54,7 +58,9 @@ def _source_namespaces(item: AnalyzedObject) -> Iterator[tuple[Path, str]]:
     """The namespaces that rules name, each with its place."""
     for index, rule in enumerate(item.spec.rules):
         for number, origin in enumerate(rule.sources):
-            for field in ("namespaces", "not_namespaces") if origin.source is not None else ():
+            for field in (
+                ("namespaces", "not_namespaces") if origin.source is not None else ()
+            ):
                 for place, wanted in enumerate(getattr(origin.source, field)):
                     where = ("spec", "rules", index, "from", number, "source")
                     yield (*where, camel_case(field), place), wanted
@@ -70,7 +76,9 @@ def _namespace_matches(namespace: str, wanted: str) -> bool:
 
 def gateway_selectors(context: Context) -> Iterator[Finding]:
     """Policies reach the workloads of Kubernetes Gateways by targetRefs only."""
-    gateways = [workload for workload in context.workloads if _GATEWAY_NAME in workload.labels]
+    gateways = [
+        workload for workload in context.workloads if _GATEWAY_NAME in workload.labels
+    ]
     for kind in _POLICIES if gateways else ():
         for item in context.istio(kind):
             for workload in _selected(item, gateways):
@@ -86,7 +94,9 @@ def _selected(
     if selector is None or _has_target(item):
         return
     for workload in gateways:
-        if workload.namespace == item.namespace and selects(selector.match_labels, workload.labels):
+        if workload.namespace == item.namespace and selects(
+            selector.match_labels, workload.labels
+        ):
             yield workload
 
 

@@ -33,7 +33,9 @@ def unreachable_rules(context: Context) -> Iterator[Finding]:
         yield from _within_prefixes(item)
 
 
-def _repeated(item: AnalyzedObject, protocol: str, rules: Sequence[Any]) -> Iterator[Finding]:
+def _repeated(
+    item: AnalyzedObject, protocol: str, rules: Sequence[Any]
+) -> Iterator[Finding]:
     seen: list[tuple[Any, str]] = []
     has_default = False
     for index, rule in enumerate(rules):
@@ -45,7 +47,13 @@ def _repeated(item: AnalyzedObject, protocol: str, rules: Sequence[Any]) -> Iter
                 yield found(item, UNREACHABLE_RULE, name, text, at=at)
             has_default = True
         elif has_default and protocol == "http":
-            yield found(item, UNREACHABLE_RULE, name, "a rule without matches comes first", at=at)
+            yield found(
+                item,
+                UNREACHABLE_RULE,
+                name,
+                "a rule without matches comes first",
+                at=at,
+            )
         else:
             yield from _repeated_matches(item, rule, name, at, seen)
 
@@ -61,12 +69,16 @@ def _repeated_matches(
         if first is not None:
             repeated += 1
             place = (*at, "match", number)
-            yield found(item, INEFFECTIVE_MATCH, name, _name(match, number), first, at=place)
+            yield found(
+                item, INEFFECTIVE_MATCH, name, _name(match, number), first, at=place
+            )
         elif len(seen) < _MOST_COMPARED:
             seen.append((condition, name))
 
     if repeated == len(rule.match):
-        yield found(item, UNREACHABLE_RULE, name, "all matches used by prior rules", at=at)
+        yield found(
+            item, UNREACHABLE_RULE, name, "all matches used by prior rules", at=at
+        )
 
 
 def _within_prefixes(item: AnalyzedObject) -> Iterator[Finding]:
@@ -79,11 +91,17 @@ def _within_prefixes(item: AnalyzedObject) -> Iterator[Finding]:
 
             for known, owner in earlier:
                 # Equal prefixes are reported as repeated already.
-                if known.uri is not None and known.uri.prefix != prefix and covers(known, match):
+                if (
+                    known.uri is not None
+                    and known.uri.prefix != prefix
+                    and covers(known, match)
+                ):
                     at = ("spec", "http", index, "match", number)
                     what = f"{_name(match, number)} of prefix {prefix}"
                     first = f"{owner} of prefix {known.uri.prefix}"
-                    yield found(item, INEFFECTIVE_MATCH, _name(rule, index), what, first, at=at)
+                    yield found(
+                        item, INEFFECTIVE_MATCH, _name(rule, index), what, first, at=at
+                    )
                     break
             if len(earlier) < _MOST_COMPARED:
                 earlier.append((match, _name(rule, index)))

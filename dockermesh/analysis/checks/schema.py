@@ -25,7 +25,9 @@ def validation(context: Context) -> Iterator[Finding]:
         default = SCHEMA_ERROR if finding.is_error else SCHEMA_WARNING
         # Without a resource it is a mistake in the file.
         message = BY_CODE.get(finding.code, default) if finding.resource else UNREADABLE
-        text = f"{finding.field}: {finding.message}" if finding.field else finding.message
+        text = (
+            f"{finding.field}: {finding.message}" if finding.field else finding.message
+        )
         yield _under(message, finding, text)
 
 

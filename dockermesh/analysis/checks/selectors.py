@@ -41,7 +41,10 @@ def sidecars(context: Context) -> Iterator[Finding]:
         # Its traffic goes through the node, where no Sidecar is read.
         if workload.is_ambient:
             ineffective.update(
-                {o.full_name: (o, "the workload has no sidecar (ambient mode)") for o in owners}
+                {
+                    o.full_name: (o, "the workload has no sidecar (ambient mode)")
+                    for o in owners
+                }
             )
         elif len(owners) > 1:
             yield from _conflict(owners, workload, SIDECAR_CONFLICT)
@@ -49,7 +52,10 @@ def sidecars(context: Context) -> Iterator[Finding]:
     for namespace, owners in _without_selector(listed, _sidecar_selector).items():
         if _is_ambient(context, namespace):
             ineffective.update(
-                {o.full_name: (o, "the namespace has no sidecars (ambient mode)") for o in owners}
+                {
+                    o.full_name: (o, "the namespace has no sidecars (ambient mode)")
+                    for o in owners
+                }
             )
         elif len(owners) > 1:
             yield from _defaults(owners, namespace, SIDECAR_DEFAULTS)
@@ -89,7 +95,10 @@ def _telemetry_selector(item: AnalyzedObject) -> Mapping[str, str]:
 
 
 def _selected(
-    context: Context, listed: list[AnalyzedObject], selector: _Selector, path: tuple[str | int, ...]
+    context: Context,
+    listed: list[AnalyzedObject],
+    selector: _Selector,
+    path: tuple[str | int, ...],
 ) -> tuple[list[tuple[AnalyzedWorkload, list[AnalyzedObject]]], list[Finding]]:
     """Each selected workload with those that select it, and findings about those that select
     none.
@@ -106,7 +115,9 @@ def _selected(
         for workload in workloads:
             owners.setdefault(workload.full_name, (workload, []))[1].append(item)
         if not workloads:
-            missing.append(found(item, NOT_FOUND, "selector", selector_text(wanted), at=path))
+            missing.append(
+                found(item, NOT_FOUND, "selector", selector_text(wanted), at=path)
+            )
 
     return list(owners.values()), missing
 
@@ -129,7 +140,9 @@ def _without_selector(
     return by_namespace
 
 
-def _defaults(owners: list[AnalyzedObject], namespace: str, message: Message) -> Iterator[Finding]:
+def _defaults(
+    owners: list[AnalyzedObject], namespace: str, message: Message
+) -> Iterator[Finding]:
     names = [item.name for item in owners]
     for item in owners:
         yield found(item, message, names, namespace)
@@ -138,6 +151,10 @@ def _defaults(owners: list[AnalyzedObject], namespace: str, message: Message) ->
 def _is_ambient(context: Context, namespace: str) -> bool:
     known = context.namespaces.get(namespace)
     # Sidecars win over ambient mode where a namespace asks for both.
-    if known is None or known.labels.get(INJECTION) == "enabled" or known.labels.get(_REVISION):
+    if (
+        known is None
+        or known.labels.get(INJECTION) == "enabled"
+        or known.labels.get(_REVISION)
+    ):
         return False
     return known.labels.get(_MODE) == "ambient"

@@ -22,10 +22,24 @@ from dockermesh.model.protocol import Protocol, parse_protocol
 
 _TLS = frozenset({Protocol.HTTPS, Protocol.TLS})
 _SPOKEN = frozenset(
-    {"tcp", "udp", "grpc", "http", "http_proxy", "http2", "https", "tls", "mongo", "redis", "mysql"}
+    {
+        "tcp",
+        "udp",
+        "grpc",
+        "http",
+        "http_proxy",
+        "http2",
+        "https",
+        "tls",
+        "mongo",
+        "redis",
+        "mysql",
+    }
 )
 _MESH_OWN = frozenset({"hbone", "double-hbone"})
-_APP_PROTOCOLS = frozenset({"kubernetes.io/h2c", "kubernetes.io/ws", "kubernetes.io/wss"})
+_APP_PROTOCOLS = frozenset(
+    {"kubernetes.io/h2c", "kubernetes.io/ws", "kubernetes.io/wss"}
+)
 _KNOWN_PORTS = frozenset({25, 53, 3306, 27017})
 """Ports where Istio takes TCP for granted."""
 
@@ -80,7 +94,11 @@ def tells_protocol(port: AnalyzedPort) -> bool:
     if port.protocol == "UDP":
         return True
     name = (port.app_protocol or port.name).lower()
-    if port.app_protocol in _APP_PROTOCOLS or name.startswith("grpc-web") or name in _MESH_OWN:
+    if (
+        port.app_protocol in _APP_PROTOCOLS
+        or name.startswith("grpc-web")
+        or name in _MESH_OWN
+    ):
         return True
     # `http-web`: the protocol stands before the first dash.
     return name.partition("-")[0] in _SPOKEN or port.number in _KNOWN_PORTS
@@ -103,9 +121,19 @@ def _compare(
     item: AnalyzedObject, index: int, number: int, name: str, declared: str
 ) -> Iterator[Finding]:
     says, is_declared = parse_protocol(name.partition("-")[0]), parse_protocol(declared)
-    if says is not None and is_declared is not None and _family(says) != _family(is_declared):
+    if (
+        says is not None
+        and is_declared is not None
+        and _family(says) != _family(is_declared)
+    ):
         yield found(
-            item, LYING_PORT_NAME, number, declared, name, says.value, at=("spec", "ports", index)
+            item,
+            LYING_PORT_NAME,
+            number,
+            declared,
+            name,
+            says.value,
+            at=("spec", "ports", index),
         )
 
 

@@ -25,12 +25,18 @@ _REMOTE_SECRET = "istio/multiCluster"
 _NEGATIVE = {
     "Service": {"istio.io/WaypointBound"},
     "ServiceEntry": {"istio.io/WaypointBound"},
-    "AuthorizationPolicy": {"ZtunnelAccepted", "istio.io/ZtunnelAccepted", "WaypointAccepted"},
+    "AuthorizationPolicy": {
+        "ZtunnelAccepted",
+        "istio.io/ZtunnelAccepted",
+        "WaypointAccepted",
+    },
     "Gateway": {"Accepted", "Programmed", "ResolvedRefs"},
     "HTTPRoute": {"Accepted", "Programmed", "ResolvedRefs"},
     "GRPCRoute": {"Accepted", "Programmed", "ResolvedRefs"},
 }
-_REMOVED = frozenset({"ClusterRbacConfig", "RbacConfig", "ServiceRole", "ServiceRoleBinding"})
+_REMOVED = frozenset(
+    {"ClusterRbacConfig", "RbacConfig", "ServiceRole", "ServiceRoleBinding"}
+)
 
 
 def providers(context: Context) -> Iterator[Finding]:
@@ -71,11 +77,20 @@ def deprecations(context: Context) -> Iterator[Finding]:
         # Istio reads it and does nothing.
         if policy is not None and policy.egress_proxy is not None:
             path = ("spec", "outboundTrafficPolicy", "egressProxy")
-            yield found(item, DEPRECATED, "outboundTrafficPolicy.egressProxy is ignored", at=path)
+            yield found(
+                item,
+                DEPRECATED,
+                "outboundTrafficPolicy.egressProxy is ignored",
+                at=path,
+            )
     for item in context.kubernetes("CustomResourceDefinition"):
         kind = dig(item.body, "spec", "names", "kind")
         if dig(item.body, "spec", "group") == "rbac.istio.io" and kind in _REMOVED:
-            yield found(item, DEPRECATED, f"custom resource type rbac.istio.io {kind} is removed")
+            yield found(
+                item,
+                DEPRECATED,
+                f"custom resource type rbac.istio.io {kind} is removed",
+            )
 
 
 def networks(context: Context) -> Iterator[Finding]:
@@ -104,12 +119,15 @@ def conditions(context: Context) -> Iterator[Finding]:
     for item in _served(context):
         for condition in _conditions(item):
             kind, status, reason, message = (
-                str(condition.get(key) or "") for key in ("type", "status", "reason", "message")
+                str(condition.get(key) or "")
+                for key in ("type", "status", "reason", "message")
             )
             # What is taken in part is told, whatever the status says.
             is_partial = kind == "WaypointAccepted" and reason == "PartiallyInvalid"
             if (kind in _NEGATIVE[item.kind] and status == "False") or is_partial:
-                yield found(item, NEGATIVE_CONDITION, kind, reason, message, at=("status",))
+                yield found(
+                    item, NEGATIVE_CONDITION, kind, reason, message, at=("status",)
+                )
 
 
 def _served(context: Context) -> Iterator[AnalyzedObject]:

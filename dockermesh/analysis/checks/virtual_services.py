@@ -24,7 +24,13 @@ from dockermesh.analysis.messages import (
     NOT_FOUND,
     PORT_REQUIRED,
 )
-from dockermesh.analysis.objects import AnalyzedObject, dig, mappings, selector_text, selects
+from dockermesh.analysis.objects import (
+    AnalyzedObject,
+    dig,
+    mappings,
+    selector_text,
+    selects,
+)
 from dockermesh.analysis.services import EVERYWHERE, AnalyzedService
 from dockermesh.analysis.workloads import AnalyzedWorkload
 from dockermesh.config.api.virtual_service import Destination
@@ -53,12 +59,22 @@ def _uses(item: AnalyzedObject) -> Iterator[_Use]:
                 if route.destination is not None:
                     yield _Use(
                         route.destination,
-                        ("spec", protocol, index, "route", number, "destination", "host"),
+                        (
+                            "spec",
+                            protocol,
+                            index,
+                            "route",
+                            number,
+                            "destination",
+                            "host",
+                        ),
                     )
 
     for index, rule in enumerate(item.spec.http):
         if rule.mirror is not None:
-            yield _Use(rule.mirror, ("spec", "http", index, "mirror", "host"), "mirror ")
+            yield _Use(
+                rule.mirror, ("spec", "http", index, "mirror", "host"), "mirror "
+            )
         for number, mirror in enumerate(rule.mirrors):
             if mirror.destination is not None:
                 path = ("spec", "http", index, "mirrors", number, "destination", "host")
@@ -73,18 +89,26 @@ def destinations(context: Context) -> Iterator[Finding]:
         for use in _uses(item):
             if not use.target.host:
                 continue
-            service = context.service(use.target.host, item.namespace, item.spec.export_to)
+            service = context.service(
+                use.target.host, item.namespace, item.spec.export_to
+            )
             if service is None:
-                yield found(item, NOT_FOUND, f"{use.word}host", use.target.host, at=use.path)
+                yield found(
+                    item, NOT_FOUND, f"{use.word}host", use.target.host, at=use.path
+                )
                 continue
 
             yield from _ports(item, use, service)
             # What files say has no health: 0 is counted, None is unknown.
-            if service.healthy == 0 or (service.endpoints == () and service.healthy is not None):
+            if service.healthy == 0 or (
+                service.endpoints == () and service.healthy is not None
+            ):
                 yield found(item, NO_ENDPOINTS, use.target.host, at=use.path)
 
 
-def _ports(item: AnalyzedObject, use: _Use, service: AnalyzedService) -> Iterator[Finding]:
+def _ports(
+    item: AnalyzedObject, use: _Use, service: AnalyzedService
+) -> Iterator[Finding]:
     numbers = [port.number for port in service.ports]
     if use.target.port is None:
         # With one port, that is the one.
@@ -104,11 +128,16 @@ def subsets(context: Context) -> Iterator[Finding]:
 
     for item in context.istio("VirtualService"):
         for use in _uses(item):
-            subset, host = use.target.subset, context.canonical(use.target.host, item.namespace)
+            subset, host = (
+                use.target.subset,
+                context.canonical(use.target.host, item.namespace),
+            )
             if subset and not _is_defined(subset, host, defined):
                 what = "mirror+subset" if use.word else "host+subset"
                 name = f"{use.target.host}+{subset}"
-                yield found(item, NOT_FOUND, f"{what} in destinationrule", name, at=use.path)
+                yield found(
+                    item, NOT_FOUND, f"{what} in destinationrule", name, at=use.path
+                )
 
 
 def _is_defined(subset: str, host: str, defined: Mapping[str, set[str]]) -> bool:
@@ -116,7 +145,9 @@ def _is_defined(subset: str, host: str, defined: Mapping[str, set[str]]) -> bool
     if subset in defined.get(host, ()):
         return True
     patterns = (pattern for pattern in defined if pattern.startswith("*"))
-    return any(subset in defined[pattern] for pattern in patterns if matches(pattern, host))
+    return any(
+        subset in defined[pattern] for pattern in patterns if matches(pattern, host)
+    )
 
 
 def ignored_subsets(context: Context) -> Iterator[Finding]:
@@ -133,7 +164,13 @@ def ignored_subsets(context: Context) -> Iterator[Finding]:
     for item in context.istio("VirtualService"):
         for path, target in _http_routes(item) if item.spec.gateways else ():
             for other in routed.get(target.host, ()) if not target.subset else ():
-                yield found(item, INGRESS_IGNORES_SUBSET, other.full_name, item.full_name, at=path)
+                yield found(
+                    item,
+                    INGRESS_IGNORES_SUBSET,
+                    other.full_name,
+                    item.full_name,
+                    at=path,
+                )
 
 
 def _http_routes(item: AnalyzedObject) -> Iterator[tuple[Path, Destination]]:
@@ -148,7 +185,9 @@ def _http_routes(item: AnalyzedObject) -> Iterator[tuple[Path, Destination]]:
 def mesh_hosts(context: Context) -> Iterator[Finding]:
     """Only one VirtualService of the mesh may have a host, as far as one namespace sees both."""
     by_host = _owners_of_hosts(context)
-    everywhere = {host: owners for (scope, host), owners in by_host.items() if scope == EVERYWHERE}
+    everywhere = {
+        host: owners for (scope, host), owners in by_host.items() if scope == EVERYWHERE
+    }
 
     reported: set[str] = set()
     for (scope, host), own in by_host.items():
@@ -176,7 +215,9 @@ def _owners_of_hosts(context: Context) -> dict[tuple[str, str], list[AnalyzedObj
     return by_host
 
 
-def _rivals(host: str, everywhere: Mapping[str, list[AnalyzedObject]]) -> Iterator[AnalyzedObject]:
+def _rivals(
+    host: str, everywhere: Mapping[str, list[AnalyzedObject]]
+) -> Iterator[AnalyzedObject]:
     """Who has the host, or one that overlaps with it, in every namespace."""
     for other, items in everywhere.items():
         if matches(other, host) or matches(host, other):
@@ -196,7 +237,9 @@ def _scopes(item: AnalyzedObject) -> tuple[str, ...]:
     # Without exportTo it holds for all namespaces.
     if not export or EVERYWHERE in export:
         return (EVERYWHERE,)
-    return tuple(dict.fromkeys(item.namespace if scope == "." else scope for scope in export))
+    return tuple(
+        dict.fromkeys(item.namespace if scope == "." else scope for scope in export)
+    )
 
 
 def gateways(context: Context) -> Iterator[Finding]:
@@ -217,7 +260,11 @@ def gateways(context: Context) -> Iterator[Finding]:
 
 
 def _binding(
-    context: Context, item: AnalyzedObject, name: str, other: AnalyzedObject | None, path: Path
+    context: Context,
+    item: AnalyzedObject,
+    name: str,
+    other: AnalyzedObject | None,
+    path: Path,
 ) -> Iterator[Finding]:
     """What is wrong with the Gateway that a VirtualService names; `other` is Kubernetes' of that
     name.
@@ -228,11 +275,15 @@ def _binding(
         yield found(item, NOT_FOUND, "gateway", name, at=path)
 
     hosts = (
-        _gateway_hosts(gateway, item.namespace) if gateway is not None else _listener_hosts(other)
+        _gateway_hosts(gateway, item.namespace)
+        if gateway is not None
+        else _listener_hosts(other)
     )
     wanted = item.spec.hosts
     if not any(matches(host, one) for host, one in product(hosts, wanted)):
-        yield found(item, HOST_NOT_IN_GATEWAY, list(wanted), item.full_name, full_name, at=path)
+        yield found(
+            item, HOST_NOT_IN_GATEWAY, list(wanted), item.full_name, full_name, at=path
+        )
 
     if gateway is not None and not context.workloads_matching(gateway.spec.selector):
         selector = selector_text(gateway.spec.selector)
@@ -274,22 +325,32 @@ def claim_routing(context: Context) -> Iterator[Finding]:
     selectors: dict[str, list[dict[str, str]]] = defaultdict(list)
     for policy in context.istio("RequestAuthentication"):
         chosen = policy.spec.selector
-        selectors[policy.namespace].append(dict(chosen.match_labels) if chosen is not None else {})
+        selectors[policy.namespace].append(
+            dict(chosen.match_labels) if chosen is not None else {}
+        )
 
     for item in context.istio("VirtualService"):
         claim = _claim(item)
         for name in item.spec.gateways if claim else ():
             for workload in _serving(context, name, item.namespace):
                 # Policies of the root namespace hold for the workloads of all.
-                applied = selectors[context.root_namespace] + selectors[workload.namespace]
+                applied = (
+                    selectors[context.root_namespace] + selectors[workload.namespace]
+                )
                 if not any(selects(selector, workload.labels) for selector in applied):
-                    yield found(item, CLAIM_WITHOUT_AUTHENTICATION, claim, name, workload.name)
+                    yield found(
+                        item, CLAIM_WITHOUT_AUTHENTICATION, claim, name, workload.name
+                    )
 
 
 def _serving(context: Context, name: str, namespace: str) -> list[AnalyzedWorkload]:
     """The workloads of a Gateway; none of the mesh, where claims are not looked at."""
-    gateway = context.gateways.get(gateway_name(name, namespace)) if name != MESH else None
-    return context.workloads_matching(gateway.spec.selector) if gateway is not None else []
+    gateway = (
+        context.gateways.get(gateway_name(name, namespace)) if name != MESH else None
+    )
+    return (
+        context.workloads_matching(gateway.spec.selector) if gateway is not None else []
+    )
 
 
 def _claim(item: AnalyzedObject) -> str:

@@ -16,7 +16,10 @@ from dockermesh.model.contract import ENV_CA_DIR
 
 _REMEDY = "build it into the image, use a named volume or `configs:`, or copy it there"
 _OF_MESH = (
-    ("DOCKERMESH_CONFIG", "`dockermesh up --config DIR` sends resources through the API"),
+    (
+        "DOCKERMESH_CONFIG",
+        "`dockermesh up --config DIR` sends resources through the API",
+    ),
     (ENV_CA_DIR, "copy it there, and name the path that it has on that host"),
 )
 
@@ -77,7 +80,9 @@ def mounted_paths(project: Mapping[str, Any]) -> Iterator[HostPath]:
                 yield HostPath(file, f"{kind} of service {name}", fix, is_made=False)
 
 
-def _files(defined: Mapping[str, Any], used: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+def _files(
+    defined: Mapping[str, Any], used: Iterable[Mapping[str, Any]]
+) -> Iterator[str]:
     for use in used:
         file = (defined.get(use["source"]) or {}).get("file")
         if file:

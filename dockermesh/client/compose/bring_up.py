@@ -17,7 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from dockermesh.client.compose.compose_failure import reason, remedy
-from dockermesh.client.compose.engine_record import folder_of, forget, record_of, remember
+from dockermesh.client.compose.engine_record import (
+    folder_of,
+    forget,
+    record_of,
+    remember,
+)
 from dockermesh.client.compose.engine_socket import check_socket, socket_on_host
 from dockermesh.client.compose.gateway_urls import gateway_urls, published_host
 from dockermesh.client.compose.host_ports import check_ports
@@ -89,7 +94,9 @@ def state_home() -> Path:
     try:
         base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     except RuntimeError as error:
-        raise InputError("this user has no home folder", where="HOME", fix=STATE_FIX) from error
+        raise InputError(
+            "this user has no home folder", where="HOME", fix=STATE_FIX
+        ) from error
     return Path(base) / "dockermesh"
 
 
@@ -128,7 +135,9 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
     for item in options.resources:
         client.put(item.path, dict(item.document))
     with _timed(say, "proxies in sync"):
-        workloads = wait_synced(engine, client, project, expected_workloads(injection), deadline)
+        workloads = wait_synced(
+            engine, client, project, expected_workloads(injection), deadline
+        )
     after = _running(engine, project)
     changed = sorted(name for identity, name in after.items() if identity not in before)
     urls = gateway_urls(injection.ports, published_host(engine, client.route))
@@ -145,7 +154,9 @@ def bring_down(project: str, *, volumes: bool, say: Say) -> list[str]:
     flags = ["--remove-orphans", *(["--volumes"] if volumes else [])]
     if removed:
         with _timed(say, f"app {project} removed"):
-            _compose(_down_arguments(engine, project), ["down", *flags], f"remove {project}")
+            _compose(
+                _down_arguments(engine, project), ["down", *flags], f"remove {project}"
+            )
 
     folder = folder_of(state_home(), record_of(engine, project))
     try:
@@ -209,7 +220,9 @@ def _prepare_app(
 ) -> None:
     start = time.monotonic()
     project = injection.project
-    count = prepare_app(engine, project, file, build_all=options.build, step=options.step)
+    count = prepare_app(
+        engine, project, file, build_all=options.build, step=options.step
+    )
     if count:
         say(f"{count} app images ready ({time.monotonic() - start:.1f} s)")
 
@@ -244,7 +257,9 @@ def _mesh_files(engine: LocalEngine, network: str) -> list[str]:
     return files
 
 
-def _start_mesh(engine: LocalEngine, network: str, options: UpOptions, say: Say) -> None:
+def _start_mesh(
+    engine: LocalEngine, network: str, options: UpOptions, say: Say
+) -> None:
     environment = mesh_environment() | {
         ENV_REGISTRY: options.registry,
         ENV_NETWORK: network,
@@ -254,7 +269,11 @@ def _start_mesh(engine: LocalEngine, network: str, options: UpOptions, say: Say)
     services = ["control-plane"] if options.registry == "docker" else []
     flags = ["--no-deps"] if options.registry == "docker" else []
     known = engine.inspect(CONTROL_PLANE_CONTAINER)
-    label = "mesh is up" if known is not None and known["State"]["Running"] else "mesh started"
+    label = (
+        "mesh is up"
+        if known is not None and known["State"]["Running"]
+        else "mesh started"
+    )
 
     with _timed(say, label):
         try:
@@ -267,7 +286,9 @@ def _start_mesh(engine: LocalEngine, network: str, options: UpOptions, say: Say)
             )
         except EngineError as error:
             for detail, fix in overlaps(engine.subnets(), environment):
-                raise EngineError(detail, where="the mesh's networks", fix=fix) from error
+                raise EngineError(
+                    detail, where="the mesh's networks", fix=fix
+                ) from error
             raise
 
     check_socket(engine, CONTROL_PLANE_CONTAINER, environment["DOCKER_SOCK"])
@@ -308,9 +329,14 @@ def _compose(
     *,
     timeout: float | None = None,
 ) -> None:
-    done = run_compose(["--progress", "plain", *options, *command], env=env, timeout=timeout)
+    done = run_compose(
+        ["--progress", "plain", *options, *command], env=env, timeout=timeout
+    )
     if done.returncode != 0:
-        why, fix = reason(done.stderr, done.returncode), remedy(done.stderr, env or os.environ)
+        why, fix = (
+            reason(done.stderr, done.returncode),
+            remedy(done.stderr, env or os.environ),
+        )
         raise EngineError(f"Compose could not {doing}: {why}", fix=fix)
 
 
@@ -325,14 +351,16 @@ def _running(engine: LocalEngine, project: str) -> dict[tuple[str, str], str]:
         for container in engine.containers([f"{COMPOSE_PROJECT}={name}"]):
             state = engine.inspect(container["Id"])
             if state is not None and state["State"]["Running"]:
-                found[container["Id"], state["State"]["StartedAt"]] = container["Names"][0].lstrip(
-                    "/"
-                )
+                found[container["Id"], state["State"]["StartedAt"]] = container[
+                    "Names"
+                ][0].lstrip("/")
     return found
 
 
 def _names(engine: LocalEngine, label: str) -> list[str]:
-    return sorted(c["Names"][0].lstrip("/") for c in engine.containers([label]) if c["Names"])
+    return sorted(
+        c["Names"][0].lstrip("/") for c in engine.containers([label]) if c["Names"]
+    )
 
 
 @contextmanager

@@ -33,7 +33,9 @@ def mesh_ports(env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 def reason(stderr: str, status: int) -> str:
     """The lines that tell what went wrong."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    telling = [line for line in lines if "rror" in line or "ailed" in line or "denied" in line]
+    telling = [
+        line for line in lines if "rror" in line or "ailed" in line or "denied" in line
+    ]
     return "\n".join((telling or lines)[-_LINES:]) or f"exit status {status}"
 
 

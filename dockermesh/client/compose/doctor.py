@@ -95,9 +95,13 @@ def _where(engine: LocalEngine) -> Iterator[Finding]:
     try:
         path = socket_on_host(engine, os.environ)
     except DockermeshError as error:
-        yield Finding("registrar", Verdict.FAILED, str(error).partition("\n")[0], error.fix)
+        yield Finding(
+            "registrar", Verdict.FAILED, str(error).partition("\n")[0], error.fix
+        )
     else:
-        yield Finding("registrar", Verdict.OK, f"the engine's socket on its host is {path}")
+        yield Finding(
+            "registrar", Verdict.OK, f"the engine's socket on its host is {path}"
+        )
 
     for other in elsewhere(state_home(), record_of(engine, "")):
         detail = f"{other.project} was brought up on another engine, {other.url}"
@@ -112,13 +116,17 @@ def _compose() -> Iterator[Finding]:
         return
     version = _compose_version()
     wanted = ".".join(map(str, OLDEST))
-    yield _known("compose", COMPOSE, version, f"{' '.join(command)} {version} (needs {wanted})")
+    yield _known(
+        "compose", COMPOSE, version, f"{' '.join(command)} {version} (needs {wanted})"
+    )
 
 
 def _known(name: str, tested: VersionRange, version: str, detail: str) -> Finding:
     note = tested.note(version)
     if note:
-        return Finding(name, Verdict.WARNING, note, "it should work; if not, tell us this version")
+        return Finding(
+            name, Verdict.WARNING, note, "it should work; if not, tell us this version"
+        )
     return Finding(name, Verdict.OK, f"{detail}, tested with {tested.range}")
 
 
@@ -130,7 +138,10 @@ def _kernel() -> Iterator[Finding]:
         yield Finding("kernel", Verdict.OK, "netfilter is there")
     elif Path("/proc/version").exists():
         yield Finding(
-            "kernel", Verdict.WARNING, "netfilter is not loaded here", "modprobe nf_tables, as root"
+            "kernel",
+            Verdict.WARNING,
+            "netfilter is not loaded here",
+            "modprobe nf_tables, as root",
         )
 
     watches = Path("/proc/sys/fs/inotify/max_user_instances")
@@ -180,30 +191,45 @@ def _reported(report: Mapping[str, Any]) -> Iterator[Finding]:
     """What a control plane that is ready says of the rest."""
     if report["degraded"]:
         yield Finding(
-            "registry", Verdict.WARNING, report["degraded"], "see `docker logs dockermesh-consul`"
+            "registry",
+            Verdict.WARNING,
+            report["degraded"],
+            "see `docker logs dockermesh-consul`",
         )
 
     for warning in report.get("warnings") or ():
-        yield Finding("certificates", Verdict.WARNING, warning, "see `dockermesh ca status`")
+        yield Finding(
+            "certificates", Verdict.WARNING, warning, "see `dockermesh ca status`"
+        )
     late = [w["name"] for w in report["workloads"] if w["xds"] != "SYNCED"]
 
     if late:
         yield Finding(
-            "proxies", Verdict.WARNING, f"not in sync: {', '.join(late)}", "see `dockermesh ps`"
+            "proxies",
+            Verdict.WARNING,
+            f"not in sync: {', '.join(late)}",
+            "see `dockermesh ps`",
         )
     else:
-        yield Finding("mesh", Verdict.OK, f"ready, {len(report['workloads'])} proxies in sync")
+        yield Finding(
+            "mesh", Verdict.OK, f"ready, {len(report['workloads'])} proxies in sync"
+        )
 
 
 def _ports(engine: LocalEngine) -> Iterator[Finding]:
     running = engine.inspect(CONTROL_PLANE_CONTAINER)
     is_up = running is not None and running["State"]["Running"]
     moved_by = (
-        {} if is_up else {number: f"set {variable}" for variable, number in mesh_ports(os.environ)}
+        {}
+        if is_up
+        else {number: f"set {variable}" for variable, number in mesh_ports(os.environ)}
     )
     host = HostPorts(engine)
 
-    for port, other in (*moved_by.items(), (_GATEWAY_PORT, "choose another with --gateway-port")):
+    for port, other in (
+        *moved_by.items(),
+        (_GATEWAY_PORT, "choose another with --gateway-port"),
+    ):
         why = host.taken("127.0.0.1", int(port)) if port.isdigit() else ""
         if not why:
             yield Finding("port", Verdict.OK, f"{port} is free")

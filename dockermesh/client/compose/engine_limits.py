@@ -25,7 +25,9 @@ _SOURCES = (
     "clients outside of the engine appear at the gateway with an address of the engine's own, so"
     " rules on their addresses (ipBlocks, remoteIpBlocks) cannot tell them apart"
 )
-_ADDRESSES = "no address of a container or of the mesh network is reached from this machine"
+_ADDRESSES = (
+    "no address of a container or of the mesh network is reached from this machine"
+)
 
 LIMITS: Mapping[str, tuple[Limit, ...]] = {
     "rootless": (
@@ -105,4 +107,6 @@ def limits_of(info: Mapping[str, Any], address: EngineAddress) -> tuple[Limit, .
         "userns": "name=userns" in options,
         "remote": address.is_remote,
     }
-    return tuple(limit for kind, holds in kinds.items() if holds for limit in LIMITS[kind])
+    return tuple(
+        limit for kind, holds in kinds.items() if holds for limit in LIMITS[kind]
+    )

@@ -91,7 +91,9 @@ def check_socket(engine: LocalEngine, container: str, source: str) -> None:
     Raises EngineError when it is none, or another engine's: what an earlier attempt left at the
     path looks right from outside.
     """
-    mounted = next((m for m in _mounts(engine, container) if m["Source"] == source), None)
+    mounted = next(
+        (m for m in _mounts(engine, container) if m["Source"] == source), None
+    )
     if mounted is None:
         return
 
@@ -109,7 +111,9 @@ def check_socket(engine: LocalEngine, container: str, source: str) -> None:
     else:
         return
 
-    raise EngineError(f"the registrar has no engine: {source} {why}", fix=SET_DOCKER_SOCK)
+    raise EngineError(
+        f"the registrar has no engine: {source} {why}", fix=SET_DOCKER_SOCK
+    )
 
 
 def _candidates(engine: LocalEngine, info: Mapping[str, Any]) -> Iterator[str]:
@@ -118,7 +122,9 @@ def _candidates(engine: LocalEngine, info: Mapping[str, Any]) -> Iterator[str]:
         # The engine is in a virtual machine, which may have our files, but not our sockets.
         yield from _DEFAULTS
 
-    if engine.address.url.startswith("ssh://") and urlsplit(engine.address.url).path.strip("/"):
+    if engine.address.url.startswith("ssh://") and urlsplit(
+        engine.address.url
+    ).path.strip("/"):
         yield urlsplit(engine.address.url).path
     if ours:
         # Exact where we are in a container; the same path outside may be another engine's.

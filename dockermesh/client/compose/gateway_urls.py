@@ -6,7 +6,12 @@ from collections.abc import Iterable
 
 from dockermesh.client.mesh.route import Route
 from dockermesh.docker.engine import LocalEngine
-from dockermesh.docker.whereabouts import bracketed, host_from_here, is_loopback, publishes_here
+from dockermesh.docker.whereabouts import (
+    bracketed,
+    host_from_here,
+    is_loopback,
+    publishes_here,
+)
 from dockermesh.inject.options import PortMapping
 
 _HTTP = {"http", "http2", "grpc", "auto"}

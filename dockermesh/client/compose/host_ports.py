@@ -86,7 +86,9 @@ class HostPorts:
         return []
 
 
-def check_ports(engine: LocalEngine, project: str, ports: Iterable[PortMapping]) -> None:
+def check_ports(
+    engine: LocalEngine, project: str, ports: Iterable[PortMapping]
+) -> None:
     """Raise InputError if the engine's host has no place for one of the gateway's ports."""
     ours = {
         int(binding["PublicPort"])
@@ -115,7 +117,8 @@ def check_ports(engine: LocalEngine, project: str, ports: Iterable[PortMapping])
 
 def _check_own(mapping: PortMapping) -> None:
     variable = next(
-        (v for v, number in mesh_ports(os.environ) if number == str(mapping.host_port)), ""
+        (v for v, number in mesh_ports(os.environ) if number == str(mapping.host_port)),
+        "",
     )
     if variable and (mapping.host_ip in _WILDCARDS or is_loopback(mapping.host_ip)):
         raise InputError(

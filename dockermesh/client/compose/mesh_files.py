@@ -17,10 +17,15 @@ from dockermesh.model.contract import RUN_PATH, XDS_TLS_PORT
 def mesh_file() -> Path:
     """compose/mesh.yaml, of the source tree or of the installed package."""
     package = Path(dockermesh.__file__).parent
-    for candidate in (package.parent / "compose" / "mesh.yaml", package / "_compose" / "mesh.yaml"):
+    for candidate in (
+        package.parent / "compose" / "mesh.yaml",
+        package / "_compose" / "mesh.yaml",
+    ):
         if candidate.is_file():
             return candidate
-    raise InputError("compose/mesh.yaml is missing", where=str(package), fix="reinstall dockermesh")
+    raise InputError(
+        "compose/mesh.yaml is missing", where=str(package), fix="reinstall dockermesh"
+    )
 
 
 def pod_file(name: str, values: Mapping[str, str]) -> bytes:

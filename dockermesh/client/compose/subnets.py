@@ -32,17 +32,24 @@ def overlaps(
     for variable, own, default in _OURS:
         wanted = _network(env.get(variable) or default)
         for name, found in subnets.items():
-            if own not in subnets and any(_overlap(wanted, _network(subnet)) for subnet in found):
+            if own not in subnets and any(
+                _overlap(wanted, _network(subnet)) for subnet in found
+            ):
                 more = " and DOCKER_GATEWAY" if variable == ENV_SUBNET else ""
                 fix = (
                     f"`docker network rm {name}` if nothing needs it, or set {variable}{more}"
                     f" (now {default})"
                 )
-                yield f"network {name} has {', '.join(found)}, which the network {own} needs", fix
+                yield (
+                    f"network {name} has {', '.join(found)}, which the network {own} needs",
+                    fix,
+                )
 
 
 def _overlap(one: _Network | None, other: _Network | None) -> bool:
-    if isinstance(one, ipaddress.IPv4Network) and isinstance(other, ipaddress.IPv4Network):
+    if isinstance(one, ipaddress.IPv4Network) and isinstance(
+        other, ipaddress.IPv4Network
+    ):
         return one.overlaps(other)
     return (
         isinstance(one, ipaddress.IPv6Network)

@@ -15,7 +15,11 @@ from dockermesh.client.mesh.route import SEE_LOGS
 from dockermesh.docker.engine import LocalEngine
 from dockermesh.errors import NotReadyError
 from dockermesh.inject.options import Injection
-from dockermesh.model.contract import CONTROL_PLANE_CONTAINER, LABEL_ROLE, LABEL_WORKLOAD
+from dockermesh.model.contract import (
+    CONTROL_PLANE_CONTAINER,
+    LABEL_ROLE,
+    LABEL_WORKLOAD,
+)
 from dockermesh.model.setup import SET_DOCKER_SOCK
 
 _POLL_S = 0.1
@@ -52,7 +56,11 @@ def expected_workloads(injection: Injection) -> set[str]:
 
 
 def wait_synced(
-    engine: LocalEngine, client: MeshClient, project: str, expected: set[str], deadline: float
+    engine: LocalEngine,
+    client: MeshClient,
+    project: str,
+    expected: set[str],
+    deadline: float,
 ) -> list[dict[str, Any]]:
     """What the control plane says of the workloads, once all are in sync and their endpoints used.
 
@@ -66,7 +74,9 @@ def wait_synced(
         failed = progress.failed
         if failed or time.monotonic() > deadline:
             head = "apps have failed:" if failed else "not in sync in time:"
-            lines = [progress.describe(name) for name in sorted(failed or progress.late)]
+            lines = [
+                progress.describe(name) for name in sorted(failed or progress.late)
+            ]
             raise NotReadyError(
                 "\n  ".join([head, *lines]),
                 where=project,
@@ -79,7 +89,9 @@ def wait_synced(
 class _Progress:
     """How far the expected workloads are, at one moment."""
 
-    def __init__(self, engine: LocalEngine, client: MeshClient, expected: set[str]) -> None:
+    def __init__(
+        self, engine: LocalEngine, client: MeshClient, expected: set[str]
+    ) -> None:
         reported = client.workloads()["workloads"]
         self.ours: dict[str, dict[str, Any]] = {
             w["name"]: w for w in reported if w["name"] in expected
@@ -87,13 +99,19 @@ class _Progress:
         late = expected - {name for name, w in self.ours.items() if _is_served(w)}
 
         # Asked only of those that are late: each is a call to the engine.
-        self.apps = {name: _app_state(engine, self.ours[name]) for name in late & set(self.ours)}
+        self.apps = {
+            name: _app_state(engine, self.ours[name]) for name in late & set(self.ours)
+        }
         self.late = {name for name in late if not self._has_done_its_work(name)}
 
     @property
     def failed(self) -> set[str]:
         """Those whose app ended with an error, and is not started again."""
-        return {name for name in self.late if name in self.apps and self.apps[name].has_failed}
+        return {
+            name
+            for name in self.late
+            if name in self.apps and self.apps[name].has_failed
+        }
 
     def describe(self, name: str) -> str:
         """Why a workload is late, in a line."""
@@ -133,7 +151,9 @@ def _is_served(workload: Mapping[str, Any]) -> bool:
 
 
 def _app_state(engine: LocalEngine, workload: Mapping[str, Any]) -> _AppState:
-    found = engine.inspect(workload["app_container"]) if workload["app_container"] else None
+    found = (
+        engine.inspect(workload["app_container"]) if workload["app_container"] else None
+    )
     if found is None:
         return _AppState()
 

@@ -28,16 +28,22 @@ WAYS_OUT = (
 _CHANGES = ('CMD ["bash"]', "ENV LANG=C.UTF-8")
 
 
-def base_at_hand(store: ImageStore, environ: Mapping[str, str]) -> dict[str, str] | None:
+def base_at_hand(
+    store: ImageStore, environ: Mapping[str, str]
+) -> dict[str, str] | None:
     """The base of each image (`python` and `debian`), as it is on the engine; None if it is not."""
     named = named_base(environ)
-    for python, debian in ((named, named),) if named else (PUBLIC, (OWN_BASE, OWN_BASE)):
+    for python, debian in (
+        ((named, named),) if named else (PUBLIC, (OWN_BASE, OWN_BASE))
+    ):
         if store.inspect(python) is not None and store.inspect(debian) is not None:
             return {"python": python, "debian": debian}
     return None
 
 
-def get_base(store: ImageStore, environ: Mapping[str, str], step: Say) -> dict[str, str]:
+def get_base(
+    store: ImageStore, environ: Mapping[str, str], step: Say
+) -> dict[str, str]:
     """The base of each image; pulled or made if it must be.
 
     Raises EngineError with the ways out.
@@ -72,7 +78,9 @@ def named_base(environ: Mapping[str, str]) -> str:
     tree = checkout()
     file = tree / "compose" / ".env" if tree is not None else None
     lines = file.read_text().splitlines() if file is not None and file.is_file() else []
-    decided = [line.partition("=")[2] for line in lines if line.startswith("BASE_IMAGE=")]
+    decided = [
+        line.partition("=")[2] for line in lines if line.startswith("BASE_IMAGE=")
+    ]
     named = environ.get("BASE_IMAGE") or (decided or [""])[-1]
     # No registry has the one that is made here, or what it has under this name is somebody else's.
     return "" if named == OWN_BASE else named

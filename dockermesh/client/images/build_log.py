@@ -46,4 +46,7 @@ def _old_failure(lines: Sequence[str]) -> str:
     at = [number for number, line in enumerate(lines) if _OLD_STEP.match(line)]
     step = [build_step(lines[at[-1]])] if at else []
     rest = lines[at[-1] + 1 :] if at else lines
-    return "\n".join([*step, *(f"  {line}" for line in rest[-_LAST:])]) or "no reason was given"
+    return (
+        "\n".join([*step, *(f"  {line}" for line in rest[-_LAST:])])
+        or "no reason was given"
+    )

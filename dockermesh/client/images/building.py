@@ -23,14 +23,27 @@ from dockermesh.docker.image_store import ImageStore
 from dockermesh.errors import EngineError
 from dockermesh.inject.images import reference
 
-_BASES = {"consul": "debian", "control-plane": "python", "pod": "debian", "proxy": "python"}
-_NO_NETWORK = ("temporary failure", "could not resolve", "connection", "no matching distribution")
+_BASES = {
+    "consul": "debian",
+    "control-plane": "python",
+    "pod": "debian",
+    "proxy": "python",
+}
+_NO_NETWORK = (
+    "temporary failure",
+    "could not resolve",
+    "connection",
+    "no matching distribution",
+)
 _HINTS: tuple[tuple[tuple[str, ...], str], ...] = (
     (
         ("no space left",),
         "make room on the engine's disk: `docker system df`, `docker image prune`",
     ),
-    (("pull access denied", "failed to resolve source", "dial tcp", "no such host"), WAYS_OUT),
+    (
+        ("pull access denied", "failed to resolve source", "dial tcp", "no such host"),
+        WAYS_OUT,
+    ),
     (("certificate",), "name your CA's file: DOCKERMESH_CA_BUNDLE=/path/ca.pem"),
     (
         _NO_NETWORK,
@@ -75,24 +88,34 @@ def fetch(store: ImageStore, names: Sequence[str], step: Say) -> Path:
     return download(store, bases["python"], facts, names, step)
 
 
-def look_for_iptables(store: ImageStore, bases: Mapping[str, str], facts: BaseFacts) -> BaseFacts:
+def look_for_iptables(
+    store: ImageStore, bases: Mapping[str, str], facts: BaseFacts
+) -> BaseFacts:
     """The facts, with iptables as the pod's base has it: that one may be without Python."""
     if bases["debian"] == bases["python"]:
         return facts
-    status, _, _ = store.run(bases["debian"], ["sh", "-c", "command -v iptables-restore"])
+    status, _, _ = store.run(
+        bases["debian"], ["sh", "-c", "command -v iptables-restore"]
+    )
     return BaseFacts(facts.machine, facts.glibc, facts.python, status == 0)
 
 
-def run_build(arguments: Sequence[str], doing: str, environ: Mapping[str, str], step: Say) -> None:
+def run_build(
+    arguments: Sequence[str], doing: str, environ: Mapping[str, str], step: Say
+) -> None:
     """Run a build of Compose's and tell its steps. Raises EngineError with the one that failed."""
     status, lines = stream_compose(arguments, _steps(step), env=environ)
     if status:
         why = build_failure(lines)
-        raise EngineError(f"Compose could not {doing}: {why}", fix=_hint("\n".join(lines)))
+        raise EngineError(
+            f"Compose could not {doing}: {why}", fix=_hint("\n".join(lines))
+        )
 
 
 def _steps(step: Say) -> Callable[[str], None]:
-    told: set[str] = set()  # BuildKit says a step's name again when another one spoke meanwhile
+    told: set[str] = (
+        set()
+    )  # BuildKit says a step's name again when another one spoke meanwhile
 
     def on_line(line: str) -> None:
         text = build_step(line)
@@ -119,7 +142,9 @@ def _add(folder: Path, context: Path, facts: BaseFacts) -> None:
             shutil.copytree(folder / part, context / place, dirs_exist_ok=True)
 
 
-def _project(context: str, names: Sequence[str], bases: Mapping[str, str]) -> dict[str, Any]:
+def _project(
+    context: str, names: Sequence[str], bases: Mapping[str, str]
+) -> dict[str, Any]:
     services = {}
     for name in names:
         place = f"{context}/compose/images/pod" if name == "pod" else context

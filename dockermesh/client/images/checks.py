@@ -23,7 +23,9 @@ def check_images(engine: LocalEngine) -> Iterator[Finding]:
     """A finding for each of the four, and one for the disk that they are on."""
     store = ImageStore(engine)
     images = mesh_images(store, os.environ)
-    to_build = [image for image in images if image.is_ours and image.state is not State.PRESENT]
+    to_build = [
+        image for image in images if image.is_ours and image.state is not State.PRESENT
+    ]
     can_build = not to_build or can_get_base(store, os.environ)
 
     for image in images:
@@ -46,7 +48,11 @@ def check_folder(folder: Path, fix: str) -> Finding:
 
 
 def _to_build(image: MeshImage, *, can_build: bool) -> Finding:
-    what = "was built from other sources" if image.state is State.STALE else "is not here yet"
+    what = (
+        "was built from other sources"
+        if image.state is State.STALE
+        else "is not here yet"
+    )
     if can_build:
         detail = f"{image.reference} {what}"
         return Finding("image", Verdict.WARNING, detail, "`dockermesh up` builds it")

@@ -21,7 +21,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dockermesh.client.images.host_settings import container_files, pip_environment, proxies
+from dockermesh.client.images.host_settings import (
+    container_files,
+    pip_environment,
+    proxies,
+)
 from dockermesh.client.images.mesh_images import Say
 from dockermesh.client.images.sources import checkout, image_files
 from dockermesh.docker.image_store import ImageStore
@@ -85,9 +89,9 @@ def download(
 
 
 def _wanted(folder: Path, facts: BaseFacts, names: Sequence[str]) -> Iterator[str]:
-    if {"control-plane", "proxy"} & set(names) and _key(folder / "wheels.key") != _wheels_key(
-        facts
-    ):
+    if {"control-plane", "proxy"} & set(names) and _key(
+        folder / "wheels.key"
+    ) != _wheels_key(facts):
         yield "wheels"
     has_consul = (folder / "consul" / "consul").is_file() and _is_local(facts)
     if "consul" in names and not has_consul:
@@ -98,7 +102,9 @@ def _wanted(folder: Path, facts: BaseFacts, names: Sequence[str]) -> Iterator[st
 
 def _folder() -> Path:
     tree = checkout()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dockermesh"
+    cache = (
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dockermesh"
+    )
     folder = tree / "build" if tree is not None else cache
 
     try:
@@ -123,7 +129,10 @@ def _is_local(facts: BaseFacts) -> bool:
 
 def _requirements() -> dict[str, Path]:
     """The lock files of the images that have wheels."""
-    return {name: image_files() / name / "requirements.txt" for name in ("control-plane", "proxy")}
+    return {
+        name: image_files() / name / "requirements.txt"
+        for name in ("control-plane", "proxy")
+    }
 
 
 def _wheels_key(facts: BaseFacts) -> str:
@@ -155,14 +164,34 @@ def _wheels_on_host(folder: Path, facts: BaseFacts, step: Say) -> bool:
     step("downloading wheels")
     draft = folder / f"wheels.{os.getpid()}"
     newest = int(facts.glibc.split(".")[1])
-    tags = [f"manylinux_2_{n}_{facts.machine}" for n in range(newest, _OLDEST_GLIBC - 1, -1)]
-    platforms = [f"--platform={tag}" for tag in (*tags, f"manylinux2014_{facts.machine}")]
+    tags = [
+        f"manylinux_2_{n}_{facts.machine}" for n in range(newest, _OLDEST_GLIBC - 1, -1)
+    ]
+    platforms = [
+        f"--platform={tag}" for tag in (*tags, f"manylinux2014_{facts.machine}")
+    ]
     python = f"--python-version={'.'.join(map(str, facts.python))}"
     wanted = [f"--requirement={file}" for file in _requirements().values()]
-    options = ["-q", "--disable-pip-version-check", "--only-binary=:all:", "--implementation=cp"]
+    options = [
+        "-q",
+        "--disable-pip-version-check",
+        "--only-binary=:all:",
+        "--implementation=cp",
+    ]
 
     try:
-        done = _run([*command, "download", *options, python, *platforms, "-d", str(draft), *wanted])
+        done = _run(
+            [
+                *command,
+                "download",
+                *options,
+                python,
+                *platforms,
+                "-d",
+                str(draft),
+                *wanted,
+            ]
+        )
         if done.returncode:
             step(f"pip cannot download the wheels here: {_last(done.stderr)}")
             return False
@@ -190,7 +219,10 @@ def _consul_on_host(folder: Path, facts: BaseFacts, step: Say) -> bool:
     if not _is_local(facts) or shutil.which("apt-get") is None:
         return False
     step("downloading Consul")
-    script, target = str(image_files() / "debian-package"), str(folder / "consul" / "consul")
+    script, target = (
+        str(image_files() / "debian-package"),
+        str(folder / "consul" / "consul"),
+    )
     done = _run(["sh", script, "bullseye", "consul", "usr/bin/consul", target])
     if done.returncode:
         step(f"Consul cannot be downloaded here: {_last(done.stderr)}")
@@ -201,7 +233,9 @@ def _consul_on_host(folder: Path, facts: BaseFacts, step: Say) -> bool:
 # --------------------------------------------------------------------------------------------------
 
 
-def _in_container(store: ImageStore, base: str, folder: Path, part: str, step: Say) -> None:
+def _in_container(
+    store: ImageStore, base: str, folder: Path, part: str, step: Say
+) -> None:
     files = container_files(os.environ) | {
         **{f"{name}.txt": file.read_bytes() for name, file in _requirements().items()},
         **{name: (image_files() / name).read_bytes() for name in _SCRIPTS},

@@ -16,9 +16,28 @@ from pathlib import Path
 
 from dockermesh.client.images.sources import image_files
 
-_PIP_KEYS = ("index-url", "extra-index-url", "find-links", "trusted-host", "proxy", "timeout")
-_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-_CA_VARIABLES = ("DOCKERMESH_CA_BUNDLE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+_PIP_KEYS = (
+    "index-url",
+    "extra-index-url",
+    "find-links",
+    "trusted-host",
+    "proxy",
+    "timeout",
+)
+_PROXIES = (
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+)
+_CA_VARIABLES = (
+    "DOCKERMESH_CA_BUNDLE",
+    "PIP_CERT",
+    "REQUESTS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+)
 _UV_AS_PIP = {
     "UV_DEFAULT_INDEX": "PIP_INDEX_URL",
     "UV_INDEX_URL": "PIP_INDEX_URL",
@@ -61,7 +80,9 @@ def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
 def container_files(environ: Mapping[str, str]) -> dict[str, bytes]:
     """The same for a container that downloads: `pip.conf`, `apt.conf`, `mirror` and `ca.pem`."""
     pip = pip_settings(environ)
-    lines = [f"{key} = {value}" for key in _PIP_KEYS if (value := _remote(pip.get(key, "")))]
+    lines = [
+        f"{key} = {value}" for key in _PIP_KEYS if (value := _remote(pip.get(key, "")))
+    ]
     apt = [f'{key} "{value}";' for key, value in _apt_proxies(environ)]
     files = {"mirror": debian_mirror().encode()}
     authorities = _authorities(environ, pip)
@@ -94,14 +115,20 @@ def _pip_files(environ: Mapping[str, str]) -> Iterator[Path]:
     configured = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
     for folder in (environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":"):
         yield Path(folder) / "pip/pip.conf"
-    yield from (Path("/etc/pip.conf"), home / ".pip/pip.conf", configured / "pip/pip.conf")
+    yield from (
+        Path("/etc/pip.conf"),
+        home / ".pip/pip.conf",
+        configured / "pip/pip.conf",
+    )
     if named:
         yield Path(named)
 
 
 def _remote(value: str) -> str:
     """The words of a value that mean the same in a container: no files of this machine."""
-    return " ".join(word for word in value.split() if not word.startswith(("/", ".", "file:")))
+    return " ".join(
+        word for word in value.split() if not word.startswith(("/", ".", "file:"))
+    )
 
 
 def _apt_proxies(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -122,5 +149,7 @@ def _authorities(environ: Mapping[str, str], pip: Mapping[str, str]) -> bytes:
 def _said(command: list[str]) -> list[str]:
     if shutil.which(command[0]) is None:
         return []
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=60
+    )
     return done.stdout.splitlines() if done.returncode == 0 else []

@@ -24,7 +24,9 @@ def prepare_mesh(engine: LocalEngine, registry: str, say: Say, step: Say) -> Non
     store = ImageStore(engine)
     images = mesh_images(store, os.environ, registry=registry)
     pull([image for image in images if image.state is State.MISSING], store, say, step)
-    wanted = [image for image in images if image.is_ours and image.state is not State.PRESENT]
+    wanted = [
+        image for image in images if image.is_ours and image.state is not State.PRESENT
+    ]
     for image in wanted:
         if image.state is State.STALE:
             say(f"{image.reference} was built from other sources and is built anew")
@@ -56,7 +58,12 @@ def pull(images: Sequence[MeshImage], store: ImageStore, say: Say, step: Say) ->
 
 
 def prepare_app(
-    engine: LocalEngine, project: Mapping[str, Any], file: Path, *, build_all: bool, step: Say
+    engine: LocalEngine,
+    project: Mapping[str, Any],
+    file: Path,
+    *,
+    build_all: bool,
+    step: Say,
 ) -> int:
     """Build and pull the app's images that are missing, or build all; returns how many were."""
     store, name = ImageStore(engine), str(project["name"])
@@ -66,17 +73,22 @@ def prepare_app(
         if ("build" in settings and build_all)
         or store.inspect(_image_of(name, service, settings)) is None
     }
-    builds = sorted(service for service, settings in missing.items() if "build" in settings)
+    builds = sorted(
+        service for service, settings in missing.items() if "build" in settings
+    )
     pulls = sorted(
         service
         for service, settings in missing.items()
-        if "build" not in settings and settings.get("pull_policy") not in {"never", "build"}
+        if "build" not in settings
+        and settings.get("pull_policy") not in {"never", "build"}
     )
     arguments = project_arguments([str(file)], name)
     if pulls:
         _pull_app([*arguments, "pull", *pulls], pulls, missing, step)
     if builds:
-        run_build([*arguments, "build", *builds], "build the app", dict(os.environ), step)
+        run_build(
+            [*arguments, "build", *builds], "build the app", dict(os.environ), step
+        )
 
     return len(builds) + len(pulls)
 

@@ -85,7 +85,9 @@ class _Said:
             for name, policy in rules.get("policies", {}).items()
         }
         self.taken_by = next((name for name, answer in answers.items() if answer), "")
-        self.perhaps_by = next((name for name, answer in answers.items() if answer is None), "")
+        self.perhaps_by = next(
+            (name for name, answer in answers.items() if answer is None), ""
+        )
 
 
 def _policy(policy: Json, request: Request, caller: Caller) -> Answer:
@@ -162,7 +164,9 @@ _RULES: Mapping[str, Callable[[Any, Request, Caller], Answer]] = {
         value, caller.server_name
     ),
     "authenticated": lambda value, _request, caller: _authenticated(value, caller),
-    "direct_remote_ip": lambda value, _request, caller: _is_within(value, caller.address),
+    "direct_remote_ip": lambda value, _request, caller: _is_within(
+        value, caller.address
+    ),
     "remote_ip": lambda value, _request, caller: _is_within(value, caller.address),
     "source_ip": lambda value, _request, caller: _is_within(value, caller.address),
 }

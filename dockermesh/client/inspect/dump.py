@@ -16,9 +16,17 @@ from dockermesh.errors import InputError
 Json = dict[str, Any]
 REDACTED = "[redacted]"
 _PRIVATE = frozenset(
-    {"private_key", "private_key_provider", "session_ticket_keys", "generic_secret", "password"}
+    {
+        "private_key",
+        "private_key_provider",
+        "session_ticket_keys",
+        "generic_secret",
+        "password",
+    }
 )
-_OPAQUE = frozenset({"filter_metadata", "static_layer", "runtime_layer", "layer_values"})
+_OPAQUE = frozenset(
+    {"filter_metadata", "static_layer", "runtime_layer", "layer_values"}
+)
 """Fields whose keys are the user's, not Envoy's."""
 
 
@@ -39,13 +47,17 @@ class Dump:
 
     def dynamic_clusters(self) -> list[Json]:
         """Active clusters that came by CDS."""
-        return list(self._of("ClustersConfigDump", "dynamic_active_clusters", "cluster"))
+        return list(
+            self._of("ClustersConfigDump", "dynamic_active_clusters", "cluster")
+        )
 
     def warming_clusters(self) -> list[str]:
         """The names of clusters that came by CDS and wait for names, certificates or endpoints."""
         return [
             str(c.get("name", ""))
-            for c in self._of("ClustersConfigDump", "dynamic_warming_clusters", "cluster")
+            for c in self._of(
+                "ClustersConfigDump", "dynamic_warming_clusters", "cluster"
+            )
         ]
 
     def listeners(self) -> list[Json]:
@@ -58,7 +70,10 @@ class Dump:
     def dynamic_listeners(self) -> list[Json]:
         """Active listeners that came by LDS."""
         section = self.sections.get("ListenersConfigDump", {})
-        states = (entry.get("active_state", {}) for entry in section.get("dynamic_listeners", ()))
+        states = (
+            entry.get("active_state", {})
+            for entry in section.get("dynamic_listeners", ())
+        )
         return [state["listener"] for state in states if "listener" in state]
 
     def routes(self) -> list[Json]:
@@ -70,12 +85,18 @@ class Dump:
 
     def dynamic_routes(self) -> list[Json]:
         """Route tables that came by RDS."""
-        return list(self._of("RoutesConfigDump", "dynamic_route_configs", "route_config"))
+        return list(
+            self._of("RoutesConfigDump", "dynamic_route_configs", "route_config")
+        )
 
     def routes_loaded_at(self) -> str:
         """When the newest route table came, in RFC 3339; empty if none did."""
-        entries = self.sections.get("RoutesConfigDump", {}).get("dynamic_route_configs", ())
-        return max((str(entry.get("last_updated", "")) for entry in entries), default="")
+        entries = self.sections.get("RoutesConfigDump", {}).get(
+            "dynamic_route_configs", ()
+        )
+        return max(
+            (str(entry.get("last_updated", "")) for entry in entries), default=""
+        )
 
     def endpoints(self) -> list[Json]:
         """The endpoints of every cluster, where the dump has them (`/config_dump?include_eds`)."""
@@ -103,7 +124,9 @@ class Dump:
 
     def _of(self, section: str, field: str, part: str) -> Iterator[Json]:
         return (
-            entry[part] for entry in self.sections.get(section, {}).get(field, ()) if part in entry
+            entry[part]
+            for entry in self.sections.get(section, {}).get(field, ())
+            if part in entry
         )
 
 
@@ -120,7 +143,9 @@ def read_dump(content: bytes, where: str) -> Dump:
         )
 
     named = (
-        (str(config.get("@type", "")), config) for config in configs if isinstance(config, dict)
+        (str(config.get("@type", "")), config)
+        for config in configs
+        if isinstance(config, dict)
     )
     return Dump({kind.rpartition(".")[2]: config for kind, config in named})
 
@@ -131,12 +156,16 @@ def read_json(content: bytes, where: str) -> Json:
         found = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"not JSON: {error}", where=where, fix="give a page of Envoy's admin, saved as it is"
+            f"not JSON: {error}",
+            where=where,
+            fix="give a page of Envoy's admin, saved as it is",
         ) from None
 
     if not isinstance(found, dict):
         raise InputError(
-            "not a JSON object", where=where, fix="give a page of Envoy's admin, saved as it is"
+            "not a JSON object",
+            where=where,
+            fix="give a page of Envoy's admin, saved as it is",
         )
 
     cleaned: Json = _without_secrets(found)
@@ -151,7 +180,8 @@ def _without_secrets(value: Any) -> Any:
     if str(value.get("key", "")).lower() == "authorization" and "value" in value:
         return value | {"value": REDACTED}
     return {
-        key: REDACTED if key in _PRIVATE else _without_secrets(item) for key, item in value.items()
+        key: REDACTED if key in _PRIVATE else _without_secrets(item)
+        for key, item in value.items()
     }
 
 

@@ -93,7 +93,9 @@ def _split_url(url: str) -> tuple[SplitResult, str, int]:
     )
 
 
-def explain(source: Source, request: Request, host: str, port: int, known: Surroundings) -> Json:
+def explain(
+    source: Source, request: Request, host: str, port: int, known: Surroundings
+) -> Json:
     """Everything that decides the request, as JSON; `outcome` says in one sentence what comes
     out.
     """
@@ -148,11 +150,15 @@ def _chain_for(dialled: _Dialled, request: Request) -> Json | None:
 
     is_tls = request.scheme == "https"
     server_name = request.authority.partition(":")[0] if is_tls else ""
-    connection = routing.Connection(dialled.address or "0.0.0.0", dialled.port, server_name, is_tls)
+    connection = routing.Connection(
+        dialled.address or "0.0.0.0", dialled.port, server_name, is_tls
+    )
     return routing.filter_chain(dialled.listener, connection)
 
 
-def _carried(source: Source, request: Request, port: int, chain: Json, known: Surroundings) -> Json:
+def _carried(
+    source: Source, request: Request, port: int, chain: Json, known: Surroundings
+) -> Json:
     """What the filters of the chain do with the request: read it as HTTP, or pass its bytes on."""
     is_tls = request.scheme == "https"
     manager = routing.network_filter(chain, "HttpConnectionManager")
@@ -161,7 +167,9 @@ def _carried(source: Source, request: Request, port: int, chain: Json, known: Su
 
     proxy = routing.network_filter(chain, "TcpProxy")
     if proxy is None:
-        reason = "refused: the port takes HTTP, and this is TLS" if manager else "refused"
+        reason = (
+            "refused: the port takes HTTP, and this is TLS" if manager else "refused"
+        )
         return {"outcome": reason}
 
     protocol = {"protocol": "TLS" if is_tls else "TCP"}
@@ -172,10 +180,14 @@ def _carried(source: Source, request: Request, port: int, chain: Json, known: Su
 # --------------------------------------------------------------------------------------------------
 
 
-def _http(source: Source, request: Request, port: int, manager: Json, known: Surroundings) -> Json:
+def _http(
+    source: Source, request: Request, port: int, manager: Json, known: Surroundings
+) -> Json:
     result: Json = {"protocol": "HTTP"}
     if source.is_gateway:
-        decision = decide(list(_http_filters(manager)), request, Caller(address="", port=port))
+        decision = decide(
+            list(_http_filters(manager)), request, Caller(address="", port=port)
+        )
         if decision.allowed is False:
             return result | {"outcome": f"403: AuthorizationPolicy ({decision.by})"}
 
@@ -188,7 +200,10 @@ def _http(source: Source, request: Request, port: int, manager: Json, known: Sur
     if found.host is None:
         return result | {"outcome": f"404: the table has no host {request.authority!r}"}
 
-    result["virtual_host"] = {"name": found.host.get("name", ""), "domain": found.domain}
+    result["virtual_host"] = {
+        "name": found.host.get("name", ""),
+        "domain": found.domain,
+    }
     result["passed_over"] = [
         {
             "match": path_match(route.get("match", {})),
@@ -212,12 +227,24 @@ def _http(source: Source, request: Request, port: int, manager: Json, known: Sur
         }
 
     if "redirect" in route:
-        return result | {"redirect": route["redirect"], **_redirected(route["redirect"])}
-    return result | _policies(route) | _forwarded(source, request, route.get("route", {}), known)
+        return result | {
+            "redirect": route["redirect"],
+            **_redirected(route["redirect"]),
+        }
+    return (
+        result
+        | _policies(route)
+        | _forwarded(source, request, route.get("route", {}), known)
+    )
 
 
 def _redirected(redirect: Json) -> Json:
-    codes = {"FOUND": 302, "SEE_OTHER": 303, "TEMPORARY_REDIRECT": 307, "PERMANENT_REDIRECT": 308}
+    codes = {
+        "FOUND": 302,
+        "SEE_OTHER": 303,
+        "TEMPORARY_REDIRECT": 307,
+        "PERMANENT_REDIRECT": 308,
+    }
     status = codes.get(str(redirect.get("response_code", "")), 301)
     return {"outcome": f"{status}: redirected", "status": status}
 
@@ -251,7 +278,10 @@ def _policies(route: Json) -> Json:
     if "abort" in fault:
         abort = fault["abort"]
         code = abort.get("http_status", abort.get("grpc_status", ""))
-        found["abort"] = {"percent": percent(abort.get("percentage", {})), "status": code}
+        found["abort"] = {
+            "percent": percent(abort.get("percentage", {})),
+            "status": code,
+        }
 
     mirrors = action.get("request_mirror_policies", ())
     if mirrors:
@@ -285,7 +315,9 @@ def percent(fraction: Json | None) -> float:
 # --------------------------------------------------------------------------------------------------
 
 
-def _forwarded(source: Source, request: Request, action: Json, known: Surroundings) -> Json:
+def _forwarded(
+    source: Source, request: Request, action: Json, known: Surroundings
+) -> Json:
     targets = [
         _destination(source, request, name, share, known)
         for name, share in routing.clusters_of(action)
@@ -320,7 +352,12 @@ def _destination(
 ) -> Json:
     cluster = next((c for c in source.dump.clusters() if c.get("name") == name), None)
     parts = name.split("|")
-    made: Json = {"cluster": name, "percent": share, "exists": cluster is not None, "endpoints": []}
+    made: Json = {
+        "cluster": name,
+        "percent": share,
+        "exists": cluster is not None,
+        "endpoints": [],
+    }
     if len(parts) == 4:
         made |= {"host": parts[3], "port": int(parts[1]), "subset": parts[2]}
     if cluster is None:
@@ -345,7 +382,12 @@ def _destination(
 
 
 def _endpoint(
-    source: Source, request: Request, cluster: Json, entry: Json, priority: int, known: Surroundings
+    source: Source,
+    request: Request,
+    cluster: Json,
+    entry: Json,
+    priority: int,
+    known: Surroundings,
 ) -> Json:
     socket = entry.get("endpoint", {}).get("address", {}).get("socket_address", {})
     address, port = str(socket.get("address", "")), int(socket.get("port_value", 0))
@@ -359,17 +401,25 @@ def _endpoint(
         "workload": workload,
     }
     if spoken.expects(known.identity_of.get(workload, "")) is False:
-        reason = f"the client expects another identity than {known.identity_of[workload]}"
+        reason = (
+            f"the client expects another identity than {known.identity_of[workload]}"
+        )
         return made | {"accepts": False, "reason": reason}
 
     dump = known.dump_of(workload) if workload else None
     return made | (
-        _inbound(source, request, dump, (address, port), spoken) if dump is not None else {}
+        _inbound(source, request, dump, (address, port), spoken)
+        if dump is not None
+        else {}
     )
 
 
 def _inbound(
-    source: Source, request: Request, dump: Dump, at: tuple[str, int], spoken: tls.UpstreamTls
+    source: Source,
+    request: Request,
+    dump: Dump,
+    at: tuple[str, int],
+    spoken: tls.UpstreamTls,
 ) -> Json:
     """What the target's proxy says to the request."""
     listener = routing.inbound_listener(dump)
@@ -384,16 +434,23 @@ def _inbound(
             "reason": f"its proxy takes no connection with TLS mode {spoken.mode}",
         }
 
-    caller = Caller(source.identity if spoken.mode == tls.MESH else "", source.address, at[1])
+    caller = Caller(
+        source.identity if spoken.mode == tls.MESH else "", source.address, at[1]
+    )
     manager = routing.network_filter(chain, "HttpConnectionManager")
     filters = [entry.get("typed_config", {}) for entry in chain.get("filters", ())]
     decision = decide(
-        [*filters, *(_http_filters(manager) if manager is not None else ())], request, caller
+        [*filters, *(_http_filters(manager) if manager is not None else ())],
+        request,
+        caller,
     )
     if decision.allowed:
         return {"accepts": True, "reason": ""}
 
-    return {"accepts": decision.allowed, "reason": f"AuthorizationPolicy: {decision.by}"}
+    return {
+        "accepts": decision.allowed,
+        "reason": f"AuthorizationPolicy: {decision.by}",
+    }
 
 
 def _http_filters(manager: Json) -> list[Json]:

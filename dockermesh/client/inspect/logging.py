@@ -21,7 +21,9 @@ def logging_paths(wanted: str) -> list[str]:
         logger, _, level = part.strip().rpartition(":")
         level = {"warn": "warning", "none": "off"}.get(level.lower(), level.lower())
         if level not in LEVELS:
-            raise UsageError(f"there is no log level {level!r}", fix=f"one of: {', '.join(LEVELS)}")
+            raise UsageError(
+                f"there is no log level {level!r}", fix=f"one of: {', '.join(LEVELS)}"
+            )
         name = "level" if logger in {"", "all", "level"} else quote(logger, safe="")
         made.append(f"/logging?{name}={level}")
 

@@ -40,7 +40,9 @@ class Request:
     def parameters(self) -> dict[str, str]:
         """The query's parameters; of one that is there twice, the first."""
         found: dict[str, str] = {}
-        for name, value in parse_qsl(self.path.partition("?")[2], keep_blank_values=True):
+        for name, value in parse_qsl(
+            self.path.partition("?")[2], keep_blank_values=True
+        ):
             found.setdefault(name, value)
         return found
 
@@ -53,7 +55,9 @@ class Request:
             ":path": self.path,
         }
         name = name.lower()
-        return pseudo.get(name, self.authority if name == "host" else self.headers.get(name))
+        return pseudo.get(
+            name, self.authority if name == "host" else self.headers.get(name)
+        )
 
 
 def both(answers: Iterable[Answer]) -> Answer:
@@ -120,7 +124,9 @@ def _value_matches(matcher: Json, value: str) -> Answer:
     if "range_match" in matcher:
         span = matcher["range_match"]
         is_number = value.lstrip("+-").isdigit()
-        return is_number and int(span.get("start", 0)) <= int(value) < int(span.get("end", 0))
+        return is_number and int(span.get("start", 0)) <= int(value) < int(
+            span.get("end", 0)
+        )
 
     # Deprecated fields of before `string_match`, which EnvoyFilters may still bring.
     for kind in ("exact", "prefix", "suffix", "contains"):
@@ -178,7 +184,10 @@ def route_matches(match: Json, request: Request) -> Verdict:
 def _conditions(match: Json, request: Request) -> Iterable[tuple[Answer, str]]:
     yield path_matches(match, request), f"the path is not {_path_text(match)}"
     for matcher in match.get("headers", ()):
-        yield header_matches(matcher, request), f"header {matcher.get('name')} is {_not(matcher)}"
+        yield (
+            header_matches(matcher, request),
+            f"header {matcher.get('name')} is {_not(matcher)}",
+        )
 
     for matcher in match.get("query_parameters", ()):
         yield (
@@ -199,7 +208,11 @@ def _conditions(match: Json, request: Request) -> Iterable[tuple[Answer, str]]:
 
 
 def _path_text(match: Json) -> str:
-    for kind, text in (("path", "{}"), ("prefix", "{}*"), ("path_separated_prefix", "{}[/*]")):
+    for kind, text in (
+        ("path", "{}"),
+        ("prefix", "{}*"),
+        ("path_separated_prefix", "{}[/*]"),
+    ):
         if kind in match:
             return text.format(match[kind])
     return f"like {match.get('safe_regex', {}).get('regex', '')}"

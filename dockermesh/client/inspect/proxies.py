@@ -50,15 +50,22 @@ def local_proxies(engine: LocalEngine) -> list[LocalProxy]:
 
         if labels.get(LABEL_ROLE) == "pod" and container["State"] == "running":
             pods.append(
-                (labels[LABEL_WORKLOAD], labels.get(LABEL_NAMESPACE, "default"), container["Id"])
+                (
+                    labels[LABEL_WORKLOAD],
+                    labels.get(LABEL_NAMESPACE, "default"),
+                    container["Id"],
+                )
             )
 
     return [
-        LocalProxy(name, space, pod, tuple(of_workload[name])) for name, space, pod in sorted(pods)
+        LocalProxy(name, space, pod, tuple(of_workload[name]))
+        for name, space, pod in sorted(pods)
     ]
 
 
-def find_proxy(query: str, proxies: Iterable[LocalProxy], namespace: str = "") -> LocalProxy:
+def find_proxy(
+    query: str, proxies: Iterable[LocalProxy], namespace: str = ""
+) -> LocalProxy:
     """The proxy that is meant; `namespace` narrows the search. Raises InputError if there is none,
     or several.
     """
@@ -71,9 +78,13 @@ def find_proxy(query: str, proxies: Iterable[LocalProxy], namespace: str = "") -
             return found[0]
         if found:
             several = ", ".join(p.workload for p in found)
-            raise InputError(f"{query!r} may be any of: {several}", fix="name one of them")
+            raise InputError(
+                f"{query!r} may be any of: {several}", fix="name one of them"
+            )
 
-    raise InputError(f"no proxy on this host is called {query!r}", fix=_suggestion(wanted, listed))
+    raise InputError(
+        f"no proxy on this host is called {query!r}", fix=_suggestion(wanted, listed)
+    )
 
 
 def _forms(wanted: str, proxy: LocalProxy) -> tuple[str, str]:
@@ -84,7 +95,9 @@ def _forms(wanted: str, proxy: LocalProxy) -> tuple[str, str]:
 def _suggestion(wanted: str, proxies: Iterable[LocalProxy]) -> str:
     names = [form for p in proxies for form in (p.workload, _replica(p))]
     near = get_close_matches(wanted, names, n=1)
-    return f"did you mean {near[0]}?" if near else "see `dockermesh ps` for the workloads"
+    return (
+        f"did you mean {near[0]}?" if near else "see `dockermesh ps` for the workloads"
+    )
 
 
 def _replica(proxy: LocalProxy) -> str:
@@ -100,7 +113,9 @@ def _is_replica(proxy: LocalProxy, wanted: str) -> bool:
 
 
 def _is_service(proxy: LocalProxy, wanted: str) -> bool:
-    return wanted in {name.rpartition("-")[0] for name in (proxy.workload, _replica(proxy))}
+    return wanted in {
+        name.rpartition("-")[0] for name in (proxy.workload, _replica(proxy))
+    }
 
 
 def _is_container(proxy: LocalProxy, wanted: str) -> bool:

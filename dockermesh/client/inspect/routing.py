@@ -49,12 +49,19 @@ def addresses(dump: Dump) -> dict[str, str]:
     for listener in dump.listeners():
         for entry in listener.get("listener_filters", ()):
             table = (
-                entry.get("typed_config", {}).get("server_config", {}).get("inline_dns_table", {})
+                entry.get("typed_config", {})
+                .get("server_config", {})
+                .get("inline_dns_table", {})
             )
             for domain in table.get("virtual_domains", ()):
-                listed = domain.get("endpoint", {}).get("address_list", {}).get("address", ())
+                listed = (
+                    domain.get("endpoint", {})
+                    .get("address_list", {})
+                    .get("address", ())
+                )
                 found.update(
-                    (str(domain.get("name", "")).lower(), str(address)) for address in listed[:1]
+                    (str(domain.get("name", "")).lower(), str(address))
+                    for address in listed[:1]
                 )
 
     return found
@@ -73,14 +80,20 @@ def outbound_listener(dump: Dump, address: str, port: int) -> Json | None:
     listeners = [item for item in dump.listeners() if item.get("name") != _INBOUND]
     for wanted in (address, "0.0.0.0", "::"):
         for listener in listeners:
-            if wanted and socket_of(listener) == (wanted, port) and not _is_udp(listener):
+            if (
+                wanted
+                and socket_of(listener) == (wanted, port)
+                and not _is_udp(listener)
+            ):
                 return listener
     return next((item for item in listeners if item.get("name") == _OUTBOUND), None)
 
 
 def inbound_listener(dump: Dump) -> Json | None:
     """The listener for what reaches a sidecar."""
-    return next((item for item in dump.listeners() if item.get("name") == _INBOUND), None)
+    return next(
+        (item for item in dump.listeners() if item.get("name") == _INBOUND), None
+    )
 
 
 def gateway_listener(dump: Dump, port: int) -> Json | None:
@@ -129,7 +142,13 @@ def _rank(match: Json, connection: Connection) -> tuple[int, ...] | None:
     if protocols and not set(protocols) & set(connection.protocols):
         return None
 
-    return int(port is not None), network, name, int(bool(transport)), int(bool(protocols))
+    return (
+        int(port is not None),
+        network,
+        name,
+        int(bool(transport)),
+        int(bool(protocols)),
+    )
 
 
 def _longest(ranges: Iterable[Json], address: str) -> int | None:
@@ -145,7 +164,9 @@ def _prefix_length(entry: Json, address: str) -> int | None:
         network = ipaddress.ip_network(
             f"{entry['address_prefix']}/{entry.get('prefix_len', 0)}", strict=False
         )
-        return network.prefixlen + 1 if ipaddress.ip_address(address) in network else None
+        return (
+            network.prefixlen + 1 if ipaddress.ip_address(address) in network else None
+        )
     except (ValueError, KeyError):
         return None
 
@@ -155,7 +176,11 @@ def _longest_name(names: Iterable[str], given: str) -> int | None:
     if not listed:
         return 0
     return max(
-        (len(n) for n in listed if n == given or (n.startswith("*.") and given.endswith(n[1:]))),
+        (
+            len(n)
+            for n in listed
+            if n == given or (n.startswith("*.") and given.endswith(n[1:]))
+        ),
         default=None,
     )
 
@@ -164,7 +189,12 @@ def network_filter(chain: Json, kind: str) -> Json | None:
     """The configuration of the chain's filter of this type: `HttpConnectionManager`, `TcpProxy`."""
     configs = (entry.get("typed_config", {}) for entry in chain.get("filters", ()))
     return next(
-        (config for config in configs if str(config.get("@type", "")).endswith(f".{kind}")), None
+        (
+            config
+            for config in configs
+            if str(config.get("@type", "")).endswith(f".{kind}")
+        ),
+        None,
     )
 
 
@@ -173,7 +203,9 @@ def route_table(dump: Dump, manager: Json) -> Json | None:
     if "route_config" in manager:
         return dict(manager["route_config"])
     name = manager.get("rds", {}).get("route_config_name", "")
-    return next((table for table in dump.dynamic_routes() if table.get("name") == name), None)
+    return next(
+        (table for table in dump.dynamic_routes() if table.get("name") == name), None
+    )
 
 
 def find_route(table: Json, request: Request) -> Routed:
@@ -213,7 +245,9 @@ def _virtual_host(table: Json, authority: str) -> tuple[Json | None, str]:
 def _without_port(authority: str) -> str:
     host, colon, port = authority.rpartition(":")
     return (
-        host if colon and port.isdigit() and (":" not in host or host.endswith("]")) else authority
+        host
+        if colon and port.isdigit() and (":" not in host or host.endswith("]"))
+        else authority
     )
 
 
@@ -222,9 +256,17 @@ def _domain_rank(domain: str, name: str) -> tuple[int, int] | None:
         return 3, 0
     if domain == "*":
         return 0, 0
-    if domain.startswith("*") and name.endswith(domain[1:]) and len(name) > len(domain) - 1:
+    if (
+        domain.startswith("*")
+        and name.endswith(domain[1:])
+        and len(name) > len(domain) - 1
+    ):
         return 2, len(domain)
-    if domain.endswith("*") and name.startswith(domain[:-1]) and len(name) > len(domain) - 1:
+    if (
+        domain.endswith("*")
+        and name.startswith(domain[:-1])
+        and len(name) > len(domain) - 1
+    ):
         return 1, len(domain)
     return None
 

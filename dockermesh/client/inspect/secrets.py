@@ -25,7 +25,9 @@ COLUMNS = [
 ]
 _ROOTS, _CHAIN = "CA", "Cert Chain"
 _MOST_ROOTS = 4
-_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+_PEM = re.compile(
+    rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,15 @@ class SecretItem:
 
     def to_dict(self) -> Json:
         """The same as JSON."""
-        keys = ("name", "type", "state", "valid", "serialNumber", "notAfter", "notBefore")
+        keys = (
+            "name",
+            "type",
+            "state",
+            "valid",
+            "serialNumber",
+            "notAfter",
+            "notBefore",
+        )
         values = (
             self.name,
             self.type,
@@ -68,7 +78,9 @@ class SecretItem:
         return dict(zip(keys, values, strict=True))
 
 
-def secret_items(secrets: Iterable[tuple[str, Json]], now: datetime) -> list[SecretItem]:
+def secret_items(
+    secrets: Iterable[tuple[str, Json]], now: datetime
+) -> list[SecretItem]:
     """The certificates of the secrets; a secret that Envoy does not have yet has one item without
     dates.
     """
@@ -77,7 +89,10 @@ def secret_items(secrets: Iterable[tuple[str, Json]], now: datetime) -> list[Sec
         if "validation_context" in secret:
             kind, source = _ROOTS, secret["validation_context"].get("trusted_ca", {})
         else:
-            kind, source = _CHAIN, secret.get("tls_certificate", {}).get("certificate_chain", {})
+            kind, source = (
+                _CHAIN,
+                secret.get("tls_certificate", {}).get("certificate_chain", {}),
+            )
 
         kind = kind if source else ""
         found += _items(str(secret.get("name", "")), kind, state, _content(source), now)
@@ -94,7 +109,9 @@ def _content(source: Json) -> bytes:
         return b""
 
 
-def _items(name: str, kind: str, state: str, pem: bytes, now: datetime) -> list[SecretItem]:
+def _items(
+    name: str, kind: str, state: str, pem: bytes, now: datetime
+) -> list[SecretItem]:
     from cryptography import x509
 
     blocks = _PEM.findall(pem)
@@ -103,7 +120,8 @@ def _items(name: str, kind: str, state: str, pem: bytes, now: datetime) -> list[
 
     try:
         shown = [
-            x509.load_pem_x509_certificate(block) for block in (blocks[:1] if is_one else blocks)
+            x509.load_pem_x509_certificate(block)
+            for block in (blocks[:1] if is_one else blocks)
         ]
     except ValueError:
         shown = []

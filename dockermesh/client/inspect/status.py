@@ -23,7 +23,9 @@ _CONTEXT_LINES = 7
 def status_entries(report: Mapping[str, Any]) -> list[Json]:
     """Every connected proxy of the report of /debug/workloads, by cluster (the host) and name."""
     entries = [
-        _entry(w, report["control_plane"]) for w in report["workloads"] if w["proxy"] is not None
+        _entry(w, report["control_plane"])
+        for w in report["workloads"]
+        if w["proxy"] is not None
     ]
     return sorted(entries, key=lambda entry: (entry["cluster"], entry["name"]))
 
@@ -81,7 +83,8 @@ def compare(wanted: Dump, found: Dump) -> list[Comparison]:
             f" (warming: {warming})" if warming else "",
         ),
         Comparison(
-            "Listeners", _diff("Listeners", wanted.dynamic_listeners(), found.dynamic_listeners())
+            "Listeners",
+            _diff("Listeners", wanted.dynamic_listeners(), found.dynamic_listeners()),
         ),
         Comparison(
             "Routes",
@@ -109,6 +112,10 @@ def _lines(resources: list[Json]) -> list[str]:
 def _readable(moment: str) -> str:
     """RFC 1123 in the local time zone."""
     try:
-        return datetime.fromisoformat(moment).astimezone().strftime("%a, %d %b %Y %H:%M:%S %Z")
+        return (
+            datetime.fromisoformat(moment)
+            .astimezone()
+            .strftime("%a, %d %b %Y %H:%M:%S %Z")
+        )
     except ValueError:
         return moment

@@ -67,7 +67,14 @@ def cluster_rows(clusters: Iterable[Json]) -> Rows:
         direction, port, subset, host = _parts(str(cluster.get("name", "")))
         origin = managed_by(cluster)
         rows.append(
-            [host, port or "-", subset or "-", direction or "-", _discovery(cluster), origin]
+            [
+                host,
+                port or "-",
+                subset or "-",
+                direction or "-",
+                _discovery(cluster),
+                origin,
+            ]
         )
     return rows
 
@@ -145,7 +152,9 @@ def listener_rows(listeners: Iterable[Json]) -> Rows:
         for match, target in sorted(chains, key=lambda pair: pair[1], reverse=True) or [
             ("ALL", "Non-HTTP/Non-TCP")
         ]:
-            rows.append([",".join(_addresses(listener)), str(_port(listener)), match, target])
+            rows.append(
+                [",".join(_addresses(listener)), str(_port(listener)), match, target]
+            )
 
     return rows
 
@@ -156,7 +165,9 @@ def _chains(listener: Json) -> list[Json]:
 
 
 def _addresses(listener: Json) -> list[str]:
-    more = (extra.get("address", {}) for extra in listener.get("additional_addresses", ()))
+    more = (
+        extra.get("address", {}) for extra in listener.get("additional_addresses", ())
+    )
     return [
         str(a.get("socket_address", {}).get("address", ""))
         for a in (listener.get("address", {}), *more)
@@ -164,15 +175,27 @@ def _addresses(listener: Json) -> list[str]:
 
 
 def _port(listener: Json) -> int:
-    return int(listener.get("address", {}).get("socket_address", {}).get("port_value", 0))
+    return int(
+        listener.get("address", {}).get("socket_address", {}).get("port_value", 0)
+    )
 
 
 def _kind(listener: Json) -> str:
-    filters = [_configured(f) for chain in _chains(listener) for f in chain.get("filters", ())]
+    filters = [
+        _configured(f) for chain in _chains(listener) for f in chain.get("filters", ())
+    ]
     is_http = any(_is_http(config) for config in filters)
-    is_tcp = any(_is_tcp(config) and BLACK_HOLE not in str(config) for config in filters)
+    is_tcp = any(
+        _is_tcp(config) and BLACK_HOLE not in str(config) for config in filters
+    )
     return (
-        "HTTP+TCP" if is_http and is_tcp else "HTTP" if is_http else "TCP" if is_tcp else "UNKNOWN"
+        "HTTP+TCP"
+        if is_http and is_tcp
+        else "HTTP"
+        if is_http
+        else "TCP"
+        if is_tcp
+        else "UNKNOWN"
     )
 
 
@@ -200,7 +223,8 @@ def _match(chain: Json) -> str:
         found.append(_PROTOCOLS.get(protocols, f"App: {','.join(protocols)}"))
     port = f":{match['destination_port']}" if match.get("destination_port") else ""
     ranges = [
-        f"{r['address_prefix']}/{r.get('prefix_len', 0)}" for r in match.get("prefix_ranges", ())
+        f"{r['address_prefix']}/{r.get('prefix_len', 0)}"
+        for r in match.get("prefix_ranges", ())
     ]
 
     if ranges:
@@ -230,7 +254,8 @@ def _http_target(manager: Json) -> str:
         hosts = manager["route_config"].get("virtual_hosts", [])
         if len(hosts) == 1 and hosts[0].get("domains") == ["*"]:
             only = {
-                route.get("route", {}).get("cluster", "") for route in hosts[0].get("routes", ())
+                route.get("route", {}).get("cluster", "")
+                for route in hosts[0].get("routes", ())
             }
             if len(only) == 1 and "" not in only and _takes_all(hosts[0]):
                 return _cluster_text(only.pop())
@@ -242,7 +267,9 @@ def _http_target(manager: Json) -> str:
 
 
 def _takes_all(host: Json) -> bool:
-    return any(route.get("match") == {"prefix": "/"} for route in host.get("routes", ()))
+    return any(
+        route.get("match") == {"prefix": "/"} for route in host.get("routes", ())
+    )
 
 
 def _cluster_text(name: str) -> str:
@@ -251,7 +278,9 @@ def _cluster_text(name: str) -> str:
 
 def _inline_host(host: Json) -> str:
     domains = "/".join(host.get("domains", ()))
-    routes = ", ".join(path_match(route.get("match", {})) for route in host.get("routes", ()))
+    routes = ", ".join(
+        path_match(route.get("match", {})) for route in host.get("routes", ())
+    )
     return routes if domains == "*" else f"{domains} {routes}"
 
 
@@ -265,11 +294,18 @@ def route_rows(tables: Iterable[Json]) -> Rows:
     for table in sorted(tables, key=_table_key):
         name = str(table.get("name", ""))
         for host in table.get("virtual_hosts", ()):
-            start = [name, str(host.get("name", "")), shown_domains(host.get("domains", []))]
+            start = [
+                name,
+                str(host.get("name", "")),
+                shown_domains(host.get("domains", [])),
+            ]
             routes = host.get("routes", [])
-            shown = [r for r in routes if r.get("route", {}).get("cluster") != PASSTHROUGH]
+            shown = [
+                r for r in routes if r.get("route", {}).get("cluster") != PASSTHROUGH
+            ]
             rows += [
-                [*start, path_match(route.get("match", {})), managed_by(route)] for route in shown
+                [*start, path_match(route.get("match", {})), managed_by(route)]
+                for route in shown
             ]
             if not routes:
                 rows.append([*start, "/*", "404"])
@@ -294,7 +330,9 @@ def shown_domains(domains: list[str]) -> str:
         if not any(_shorter(d, end) in known for end in (f".{CLUSTER_DOMAIN}", ".svc"))
     ]
     more = len(short) - _SHOWN_DOMAINS
-    return ", ".join(short[:_SHOWN_DOMAINS]) + (f" + {more} more..." if more > 0 else "")
+    return ", ".join(short[:_SHOWN_DOMAINS]) + (
+        f" + {more} more..." if more > 0 else ""
+    )
 
 
 def _shorter(domain: str, end: str) -> str | None:
@@ -347,7 +385,9 @@ def endpoint_rows(statuses: Iterable[Json], wanted: EndpointFilter) -> Rows:
             if wanted.takes(host, name):
                 address, port = _host_address(host)
                 outlier = (
-                    "FAILED" if host.get("health_status", {}).get("failed_outlier_check") else "OK"
+                    "FAILED"
+                    if host.get("health_status", {}).get("failed_outlier_check")
+                    else "OK"
                 )
                 found.append((address, port, name, _host_status(host), outlier))
 
@@ -362,7 +402,10 @@ def _host_address(host: Json) -> tuple[str, int]:
     if "pipe" in address:
         return f"unix://{address['pipe'].get('path', '')}", 0
     if "envoy_internal_address" in address:
-        return f"envoy://{address['envoy_internal_address'].get('server_listener_name', '')}", 0
+        return (
+            f"envoy://{address['envoy_internal_address'].get('server_listener_name', '')}",
+            0,
+        )
     socket = address.get("socket_address", {})
     return str(socket.get("address", "")), int(socket.get("port_value", 0))
 

@@ -13,7 +13,13 @@ from dockermesh.client.inspect import routing
 from dockermesh.client.inspect.dump import Json
 from dockermesh.client.inspect.matching import Answer, either, text_matches
 
-PLAIN, SIMPLE, MUTUAL, MESH, DIFFERS = "DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL", "auto"
+PLAIN, SIMPLE, MUTUAL, MESH, DIFFERS = (
+    "DISABLE",
+    "SIMPLE",
+    "MUTUAL",
+    "ISTIO_MUTUAL",
+    "auto",
+)
 _WORKLOAD_CERTIFICATE = "default"
 _MESH_PROTOCOLS = ("istio", "istio-http/1.1", "istio-h2")
 
@@ -38,12 +44,20 @@ class UpstreamTls:
         """
         if not self.peers or self.mode == PLAIN:
             return True
-        return either(text_matches(peer, identity) for peer in self.peers) if identity else None
+        return (
+            either(text_matches(peer, identity) for peer in self.peers)
+            if identity
+            else None
+        )
 
 
 def mode_of(cluster: Json) -> str:
     """What is spoken to a cluster; `auto` if that depends on the endpoint."""
-    return DIFFERS if cluster.get("transport_socket_matches") else upstream_tls(cluster, {}).mode
+    return (
+        DIFFERS
+        if cluster.get("transport_socket_matches")
+        else upstream_tls(cluster, {}).mode
+    )
 
 
 def upstream_tls(cluster: Json, endpoint: Json) -> UpstreamTls:
@@ -54,11 +68,16 @@ def upstream_tls(cluster: Json, endpoint: Json) -> UpstreamTls:
 
     common = context.get("common_tls_context", {})
     peers = _expected_peers(common)
-    shown = [config.get("name") for config in common.get("tls_certificate_sds_secret_configs", ())]
+    shown = [
+        config.get("name")
+        for config in common.get("tls_certificate_sds_secret_configs", ())
+    ]
 
     if _WORKLOAD_CERTIFICATE in shown:
         return UpstreamTls(MESH, peers)
-    return UpstreamTls(MUTUAL if shown or common.get("tls_certificates") else SIMPLE, peers)
+    return UpstreamTls(
+        MUTUAL if shown or common.get("tls_certificates") else SIMPLE, peers
+    )
 
 
 def _transport_socket(cluster: Json, endpoint: Json) -> Json:
@@ -75,7 +94,9 @@ def _transport_socket(cluster: Json, endpoint: Json) -> Json:
 def _expected_peers(common: Json) -> tuple[Json, ...]:
     """The matchers of URI names; with SDS for the roots, they are beside it, as a default."""
     combined = common.get("combined_validation_context", {})
-    validation = combined.get("default_validation_context") or common.get("validation_context", {})
+    validation = combined.get("default_validation_context") or common.get(
+        "validation_context", {}
+    )
 
     sans = validation.get("match_typed_subject_alt_names", ())
     return tuple(san.get("matcher", {}) for san in sans if san.get("san_type") == "URI")
@@ -87,7 +108,10 @@ def is_taken(chain: Json, mode: str) -> bool:
     if context is None:
         # Without a socket of its own a chain hands the bytes on, whatever they are, unless it reads
         # them as HTTP.
-        return mode == PLAIN or routing.network_filter(chain, "HttpConnectionManager") is None
+        return (
+            mode == PLAIN
+            or routing.network_filter(chain, "HttpConnectionManager") is None
+        )
     return mode in {MESH, MUTUAL} or (
         mode == SIMPLE and not context.get("require_client_certificate")
     )

@@ -65,7 +65,9 @@ def find_endpoint(environment: Mapping[str, str]) -> Endpoint:
 
     if token and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
         raise UsageError(
-            "the token would be sent in plaintext", where=url, fix="use https:// in DOCKERMESH_API"
+            "the token would be sent in plaintext",
+            where=url,
+            fix="use https:// in DOCKERMESH_API",
         )
 
     try:
@@ -80,7 +82,11 @@ def _of_engine() -> Endpoint:
     route = Route(LocalEngine())
     known = route.credentials()
     return Endpoint(
-        route.url(), known.token, known.root_pem, partial(route.dial, API_PORT), route.where
+        route.url(),
+        known.token,
+        known.root_pem,
+        partial(route.dial, API_PORT),
+        route.where,
     )
 
 
@@ -102,7 +108,9 @@ class ApiClient:
         """`command` is what the history shows; all requests of one client are one change there."""
         self._endpoint = endpoint
         self._own = (
-            {"Kubectl-Command": command, "Kubectl-Session": uuid.uuid4().hex} if command else {}
+            {"Kubectl-Command": command, "Kubectl-Session": uuid.uuid4().hex}
+            if command
+            else {}
         )
         self._channel = Channel(endpoint.dial or _dialer(endpoint))
 
@@ -110,13 +118,19 @@ class ApiClient:
         """The same, verifying the server by these roots."""
         return ApiClient(replace(self._endpoint, root_pem=roots_pem))
 
-    def apply(self, served: Served, document: Mapping[str, Any], *, dry_run: bool = False) -> Reply:
+    def apply(
+        self, served: Served, document: Mapping[str, Any], *, dry_run: bool = False
+    ) -> Reply:
         """Apply on the server, as our own field manager; it takes over what others manage."""
         metadata = document["metadata"]
         version = str(document["apiVersion"]).rpartition("/")[2]
-        path = path_of(served, metadata.get("namespace") or "default", metadata["name"], version)
+        path = path_of(
+            served, metadata.get("namespace") or "default", metadata["name"], version
+        )
         query = {"fieldManager": MANAGER, "force": "true", "fieldValidation": "Strict"}
-        return self.request("PATCH", path, query | ({"dryRun": "All"} if dry_run else {}), document)
+        return self.request(
+            "PATCH", path, query | ({"dryRun": "All"} if dry_run else {}), document
+        )
 
     def find(self, path: str, *, table: bool = False) -> Any:
         """What is at a path; None if there is nothing."""
@@ -145,7 +159,9 @@ class ApiClient:
         if document is not None:
             # Our only PATCH is a server-side apply; JSON is YAML.
             is_apply = method == "PATCH"
-            headers["Content-Type"] = f"application/{'apply-patch+yaml' if is_apply else 'json'}"
+            headers["Content-Type"] = (
+                f"application/{'apply-patch+yaml' if is_apply else 'json'}"
+            )
 
         body = None if document is None else json.dumps(document)
         target = f"{path}?{urlencode(query)}" if query else path
@@ -165,7 +181,9 @@ class ApiClient:
         if status >= 400:
             # An error of the API is a Status object; one of a proxy in between may be anything.
             text = data.get("message") if isinstance(data, dict) else ""
-            raise ApiError(text or f"HTTP {status}", code=status, where=f"{method} {path}")
+            raise ApiError(
+                text or f"HTTP {status}", code=status, where=f"{method} {path}"
+            )
 
         warnings = found.get_all("Warning") or []
         return Reply(status, data, tuple(_unquoted(w) for w in warnings))
@@ -179,7 +197,10 @@ class ApiClient:
 
 def _dialer(endpoint: Endpoint) -> Dial:
     parts = urlsplit(endpoint.url)
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    host, port = (
+        parts.hostname or "",
+        parts.port or (443 if parts.scheme == "https" else 80),
+    )
     tls = (
         ssl.create_default_context(cadata=endpoint.root_pem or None)
         if parts.scheme == "https"
@@ -202,7 +223,11 @@ def _dialer(endpoint: Endpoint) -> Dial:
 def path_of(served: Served, namespace: str, name: str = "", version: str = "") -> str:
     """The path of an object, or of a collection; an empty namespace is all of them."""
     root = f"/apis/{served.group}" if served.group else "/api"
-    scope = f"/namespaces/{quote(namespace, safe='')}" if namespace and served.namespaced else ""
+    scope = (
+        f"/namespaces/{quote(namespace, safe='')}"
+        if namespace and served.namespaced
+        else ""
+    )
     end = f"/{quote(name, safe='')}" if name else ""
     return f"{root}/{version or served.versions[0]}{scope}/{served.plural}{end}"
 

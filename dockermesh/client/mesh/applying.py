@@ -22,7 +22,13 @@ from dockermesh.config.resource import Resource
 from dockermesh.errors import InputError
 from dockermesh.kubeapi.served import SERVED, Served, named
 
-_SERVER_FIELDS = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp")
+_SERVER_FIELDS = (
+    "managedFields",
+    "resourceVersion",
+    "generation",
+    "uid",
+    "creationTimestamp",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +93,9 @@ def read_items(sources: Iterable[str], namespace: str) -> tuple[list[Item], list
         )
 
     if not items:
-        raise InputError("there is no resource in the input", fix="name files with Istio resources")
+        raise InputError(
+            "there is no resource in the input", fix="name files with Istio resources"
+        )
     return items, [str(f) for f in findings]
 
 
@@ -121,26 +129,42 @@ def _texts(source: str) -> Iterator[tuple[str, bytes]]:
         try:
             yield str(file), file.read_bytes()
         except OSError as error:
-            raise InputError(f"cannot be read: {error.strerror}", where=str(file)) from error
+            raise InputError(
+                f"cannot be read: {error.strerror}", where=str(file)
+            ) from error
 
 
 def apply_items(
-    client: ApiClient, items: Iterable[Item], *, dry_run: bool = False, diff: bool = False
+    client: ApiClient,
+    items: Iterable[Item],
+    *,
+    dry_run: bool = False,
+    diff: bool = False,
 ) -> Iterator[Outcome]:
     """Apply one after the other."""
     for item in items:
         live = client.find(item.path)
         # A diff needs the merged object before anything is written.
-        preview = client.apply(item.served, item.document, dry_run=True).body if diff else None
+        preview = (
+            client.apply(item.served, item.document, dry_run=True).body
+            if diff
+            else None
+        )
         reply = client.apply(item.served, item.document, dry_run=dry_run)
         verb = (
-            "created" if live is None else "unchanged" if _same(live, reply.body) else "configured"
+            "created"
+            if live is None
+            else "unchanged"
+            if _same(live, reply.body)
+            else "configured"
         )
         text = difference(item.title, live, preview) if diff else ""
         yield Outcome(item.title, verb, reply.warnings, text)
 
 
-def prune(client: ApiClient, items: Iterable[Item], *, dry_run: bool = False) -> Iterator[Outcome]:
+def prune(
+    client: ApiClient, items: Iterable[Item], *, dry_run: bool = False
+) -> Iterator[Outcome]:
     """Delete what an earlier apply of ours stored in the same namespaces, and is not among
     `items`.
     """
@@ -152,7 +176,9 @@ def prune(client: ApiClient, items: Iterable[Item], *, dry_run: bool = False) ->
             for document in client.find(path_of(served, namespace))["items"]:
                 name = document["metadata"]["name"]
                 if (served.kind, namespace, name) not in kept and _is_ours(document):
-                    yield delete(client, Item(served, document), dry_run=dry_run, verb="pruned")
+                    yield delete(
+                        client, Item(served, document), dry_run=dry_run, verb="pruned"
+                    )
 
 
 def delete(
@@ -166,21 +192,27 @@ def delete(
 
 def _is_ours(document: Mapping[str, Any]) -> bool:
     managed = document["metadata"].get("managedFields") or ()
-    return any(e.get("manager") == MANAGER and e.get("operation") == "Apply" for e in managed)
+    return any(
+        e.get("manager") == MANAGER and e.get("operation") == "Apply" for e in managed
+    )
 
 
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return bool(_bare(one) == _bare(other))
 
 
-def difference(title: str, live: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> str:
+def difference(
+    title: str, live: Mapping[str, Any] | None, new: Mapping[str, Any] | None
+) -> str:
     """What leads from one document to another, as a unified diff of YAML; None is a document that
     does not exist.
     """
     before, after = (
         _yaml(d).splitlines(keepends=True) if d is not None else [] for d in (live, new)
     )
-    return "".join(difflib.unified_diff(before, after, f"live/{title}", f"merged/{title}"))
+    return "".join(
+        difflib.unified_diff(before, after, f"live/{title}", f"merged/{title}")
+    )
 
 
 def _yaml(document: Mapping[str, Any]) -> str:
@@ -189,7 +221,11 @@ def _yaml(document: Mapping[str, Any]) -> str:
 
 def _bare(document: Mapping[str, Any]) -> dict[str, Any]:
     """What users write."""
-    metadata = {k: v for k, v in document["metadata"].items() if k not in _SERVER_FIELDS}
-    return {k: v for k, v in document.items() if k not in {"metadata", "status", "apiVersion"}} | {
-        "metadata": metadata
+    metadata = {
+        k: v for k, v in document["metadata"].items() if k not in _SERVER_FIELDS
     }
+    return {
+        k: v
+        for k, v in document.items()
+        if k not in {"metadata", "status", "apiVersion"}
+    } | {"metadata": metadata}

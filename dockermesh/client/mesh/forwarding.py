@@ -50,13 +50,17 @@ def forwarding(route: Route) -> Iterator[Forward]:
     known = route.credentials()
     if not known.token or not known.root_pem:
         raise NotReadyError(
-            "the control plane has no token and no CA yet", where=route.where, fix="try again"
+            "the control plane has no token and no CA yet",
+            where=route.where,
+            fix="try again",
         )
 
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"https://127.0.0.1:{listener.getsockname()[1]}"
     serving = threading.Thread(
-        target=_serve, args=(listener, lambda: route.dial_plainly(API_PORT)), daemon=True
+        target=_serve,
+        args=(listener, lambda: route.dial_plainly(API_PORT)),
+        daemon=True,
     )
     serving.start()
 
@@ -83,7 +87,8 @@ def run(command: Sequence[str], forward: Forward) -> int:
     """
     if shutil.which(command[0]) is None:
         raise UsageError(
-            f"there is no command {command[0]!r}", fix="dockermesh forward -- COMMAND ARGUMENTS"
+            f"there is no command {command[0]!r}",
+            fix="dockermesh forward -- COMMAND ARGUMENTS",
         )
 
     environment = os.environ | forward.environment
@@ -106,7 +111,9 @@ def _passed_on(process: subprocess.Popen[Any]) -> Iterator[None]:
     handlers: dict[signal.Signals, Any] = {signal.SIGINT: signal.SIG_IGN}
     for number in (signal.SIGTERM, signal.SIGHUP):
         handlers[number] = lambda number, _: process.send_signal(number)
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    before = {
+        number: signal.signal(number, handler) for number, handler in handlers.items()
+    }
     try:
         yield
     finally:

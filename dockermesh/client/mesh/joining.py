@@ -25,7 +25,11 @@ from dockermesh.docker.engine import LocalEngine
 from dockermesh.errors import InputError, UsageError
 from dockermesh.inject.capture import MachineOptions, capture_config, render_capture
 from dockermesh.model import DNS_PORT, XDS_TLS_PORT
-from dockermesh.model.contract import CLUSTER_DOMAIN, CONTROL_PLANE_CONTAINER, MESH_NETWORK
+from dockermesh.model.contract import (
+    CLUSTER_DOMAIN,
+    CONTROL_PLANE_CONTAINER,
+    MESH_NETWORK,
+)
 from dockermesh.translate.mesh.vips import VIP_RANGE
 
 _RESOLV_CONF = Path("/etc/resolv.conf")
@@ -84,7 +88,10 @@ def join(endpoint: Endpoint, token: str, what: Join) -> Joined:
     workload = answer["workload"]
 
     return Joined(
-        workload, address, _commands(what.folder), (_RELEASE, f"dockermesh token revoke {workload}")
+        workload,
+        address,
+        _commands(what.folder),
+        (_RELEASE, f"dockermesh token revoke {workload}"),
     )
 
 
@@ -115,7 +122,9 @@ def _own_address(control_plane: str) -> str:
             probe.connect((host.strip("[]"), int(port)))
             return str(probe.getsockname()[0])
     except (OSError, ValueError) as error:
-        raise UsageError(f"no way leads to {control_plane}: {error}", fix=_NO_ROUTE) from error
+        raise UsageError(
+            f"no way leads to {control_plane}: {error}", fix=_NO_ROUTE
+        ) from error
 
 
 def _prepare(folder: Path) -> None:
@@ -124,7 +133,9 @@ def _prepare(folder: Path) -> None:
         (folder / "envoy.json").unlink(missing_ok=True)
     except OSError as error:
         reason = f"cannot be written: {error.strerror}"
-        raise InputError(reason, where=str(folder), fix="name another with --dir") from error
+        raise InputError(
+            reason, where=str(folder), fix="name another with --dir"
+        ) from error
 
 
 def _write(what: Join, answer: Mapping[str, Any], address: str, own: str) -> None:
@@ -163,11 +174,15 @@ def _name_servers() -> tuple[IPv4Address, ...]:
                 found.append(IPv4Address(words[1]))
 
     if not found:
-        raise InputError("no name server has an IPv4 address", where=str(_RESOLV_CONF), fix=_NO_DNS)
+        raise InputError(
+            "no name server has an IPv4 address", where=str(_RESOLV_CONF), fix=_NO_DNS
+        )
     return tuple(found)
 
 
-def _rules(ports: Mapping[int, str], address: str, name_servers: tuple[IPv4Address, ...]) -> str:
+def _rules(
+    ports: Mapping[int, str], address: str, name_servers: tuple[IPv4Address, ...]
+) -> str:
     """Only what concerns the mesh: connections to this machine's served ports, and to the mesh's
     virtual addresses.
     """
@@ -175,7 +190,9 @@ def _rules(ports: Mapping[int, str], address: str, name_servers: tuple[IPv4Addre
         "InboundPortsInclude": ",".join(map(str, sorted(ports))),
         "OutboundIPRangesInclude": VIP_RANGE,
     }
-    return render_capture(capture_config(settings), machine=MachineOptions(address, name_servers))
+    return render_capture(
+        capture_config(settings), machine=MachineOptions(address, name_servers)
+    )
 
 
 def _commands(folder: Path) -> tuple[str, ...]:

@@ -12,7 +12,15 @@ from dockermesh.client.mesh.api_client import ApiClient, find_endpoint, path_of
 from dockermesh.client.mesh.mesh_client import MeshClient
 from dockermesh.docker.engine import LocalEngine
 from dockermesh.kubeapi.served import SERVED
-from dockermesh.model import Catalog, Endpoint, Health, Port, Service, Workload, WorkloadKind
+from dockermesh.model import (
+    Catalog,
+    Endpoint,
+    Health,
+    Port,
+    Service,
+    Workload,
+    WorkloadKind,
+)
 from dockermesh.model.protocol import Protocol, parse_protocol
 
 
@@ -56,12 +64,15 @@ def reported_catalog(
     """The catalog that `/debug/registryz` and `/debug/workloads` tell of, as far as they do."""
     known = [_service(entry) for entry in services]
     found = [_workload(entry) for entry in workloads]
-    return Catalog(services={s.hostname: s for s in known}, workloads={w.name: w for w in found})
+    return Catalog(
+        services={s.hostname: s for s in known}, workloads={w.name: w for w in found}
+    )
 
 
 def _service(entry: Mapping[str, Any]) -> Service:
     ports = [
-        Port(p["number"], parse_protocol(p["protocol"]) or Protocol.AUTO) for p in entry["ports"]
+        Port(p["number"], parse_protocol(p["protocol"]) or Protocol.AUTO)
+        for p in entry["ports"]
     ]
     return Service(
         name=entry.get("name") or entry["hostname"].partition(".")[0],

@@ -59,8 +59,13 @@ def expiries(page: Any) -> Iterator[datetime]:
     """
     for entry in page.get("certificates") or ():
         for certificate in (entry.get("cert_chain") or ())[:1]:
-            names = [name.get("uri", "") for name in certificate.get("subject_alt_names") or ()]
+            names = [
+                name.get("uri", "")
+                for name in certificate.get("subject_alt_names") or ()
+            ]
             if any(name.startswith("spiffe://") for name in names) and certificate.get(
                 "expiration_time"
             ):
-                yield datetime.fromisoformat(certificate["expiration_time"].replace("Z", "+00:00"))
+                yield datetime.fromisoformat(
+                    certificate["expiration_time"].replace("Z", "+00:00")
+                )

@@ -35,14 +35,17 @@ class MeshClient:
     def __init__(self, engine: LocalEngine) -> None:
         self.route = Route(engine)
         self._channels = {
-            port: Channel(partial(self.route.dial, port)) for port in (API_PORT, DEBUG_PORT)
+            port: Channel(partial(self.route.dial, port))
+            for port in (API_PORT, DEBUG_PORT)
         }
 
     def readiness(self) -> str:
         """What the control plane still waits for, in its own words; empty when it is ready."""
         try:
             # Everybody may ask this, and it has to be asked before there is a token.
-            code, body = self._raw(DEBUG_PORT, "GET", "/readyz", timeout=_PROBE_S, token="")
+            code, body = self._raw(
+                DEBUG_PORT, "GET", "/readyz", timeout=_PROBE_S, token=""
+            )
         except (OSError, EngineError) as error:
             return f"it does not answer yet ({error})"
         return "" if code == 200 else body.decode().strip()
@@ -91,7 +94,9 @@ class MeshClient:
             ) from error
 
         if code >= 400:
-            raise ApiError(_message(body) or f"HTTP {code}", code=code, where=f"{method} {path}")
+            raise ApiError(
+                _message(body) or f"HTTP {code}", code=code, where=f"{method} {path}"
+            )
         return json.loads(body) if body else None
 
     def _raw(

@@ -25,7 +25,12 @@ def ca_roots(client: ApiClient) -> str:
 
 
 def rotate(
-    client: ApiClient, step: str, *, force: bool, timeout: float, tell: Callable[[str], None]
+    client: ApiClient,
+    step: str,
+    *,
+    force: bool,
+    timeout: float,
+    tell: Callable[[str], None],
 ) -> dict[str, Any]:
     """Take one step, or with an empty `step` all that are left, each as soon as it is safe.
 
@@ -33,7 +38,9 @@ def rotate(
     """
     report = ca_status(client)
     while True:
-        report = _take(client, step or report["next_step"], force=force, timeout=timeout, tell=tell)
+        report = _take(
+            client, step or report["next_step"], force=force, timeout=timeout, tell=tell
+        )
         # The server's own certificate follows the steps.
         client = client.trusting(ca_roots(client))
         if step or report["phase"] == "stable":
@@ -41,7 +48,12 @@ def rotate(
 
 
 def _take(
-    client: ApiClient, step: str, *, force: bool, timeout: float, tell: Callable[[str], None]
+    client: ApiClient,
+    step: str,
+    *,
+    force: bool,
+    timeout: float,
+    tell: Callable[[str], None],
 ) -> dict[str, Any]:
     deadline = time.monotonic() + timeout
     told: list[str] = []
@@ -79,7 +91,9 @@ def tokens(client: ApiClient) -> list[dict[str, Any]]:
 def revoke(client: ApiClient, token: str) -> str:
     """Revoke the token of a workload, or the one with this id; whose it was."""
     return str(
-        client.request("POST", f"{TOKENS}/revoke", document={"token": token}).body["revoked"]
+        client.request("POST", f"{TOKENS}/revoke", document={"token": token}).body[
+            "revoked"
+        ]
     )
 
 
@@ -87,6 +101,11 @@ def create_token(
     client: ApiClient, *, service: str, namespace: str, account: str, seconds: int
 ) -> dict[str, Any]:
     """A new join token and what it is good for."""
-    asked = {"service": service, "namespace": namespace, "account": account, "ttl_seconds": seconds}
+    asked = {
+        "service": service,
+        "namespace": namespace,
+        "account": account,
+        "ttl_seconds": seconds,
+    }
     made: dict[str, Any] = client.request("POST", TOKENS, document=asked).body
     return made

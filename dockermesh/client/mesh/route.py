@@ -82,7 +82,9 @@ class Route:
     def credentials(self) -> Credentials:
         """Token and roots, read in the container. Raises EngineError if the engine fails."""
         if not self._credentials.token or not self._credentials.root_pem:
-            files = self._engine.read_files(CONTROL_PLANE_CONTAINER, (TOKEN_FILE, ROOT_FILE))
+            files = self._engine.read_files(
+                CONTROL_PLANE_CONTAINER, (TOKEN_FILE, ROOT_FILE)
+            )
             token, root = (files[path] or b"" for path in (TOKEN_FILE, ROOT_FILE))
             self._credentials = Credentials(token.decode().strip(), root.decode())
         return self._credentials
@@ -103,7 +105,9 @@ class Route:
 
         Raises OSError if the control plane does not listen, EngineError if the engine fails.
         """
-        return self._proven(port) or connect_inside(self._engine, CONTROL_PLANE_CONTAINER, port)
+        return self._proven(port) or connect_inside(
+            self._engine, CONTROL_PLANE_CONTAINER, port
+        )
 
     def dial_plainly(self, port: int) -> socket.socket:
         """A connection as somebody on the control plane's own host has it, for a client that speaks
@@ -132,7 +136,9 @@ class Route:
                     socket.create_connection(_address(bindings[0]), timeout=_PROOF_S)
                 )
                 proven = context.wrap_socket(connection, server_hostname=SERVER_NAME)
-            except OSError:  # refused, silent, or somebody else: ssl's errors are OSErrors
+            except (
+                OSError
+            ):  # refused, silent, or somebody else: ssl's errors are OSErrors
                 return None
 
             undo.pop_all()

@@ -34,7 +34,9 @@ def read_catalog(file: Path, domain: str = DEFAULT_SERVICE_DOMAIN) -> Catalog:
     loaded = load_documents(_content(file))
     if loaded.error is not None:
         raise InputError(
-            loaded.error.message, where=f"{file}:{loaded.error.line}", fix="correct the YAML"
+            loaded.error.message,
+            where=f"{file}:{loaded.error.line}",
+            fix="correct the YAML",
         )
 
     data = loaded.documents[0].data if loaded.documents else {}
@@ -56,18 +58,24 @@ def read_proxy(file: Path) -> Proxy:
         data = json.loads(_content(file))
     except ValueError as error:
         raise InputError(
-            f"is not JSON: {error}", where=str(file), fix="write {id, type, namespace, labels, ip}"
+            f"is not JSON: {error}",
+            where=str(file),
+            fix="write {id, type, namespace, labels, ip}",
         ) from None
 
     if not isinstance(data, dict):
         raise InputError(
-            "must be a JSON object", where=str(file), fix="write {id, type, namespace, labels, ip}"
+            "must be a JSON object",
+            where=str(file),
+            fix="write {id, type, namespace, labels, ip}",
         )
 
     kind = data.get("type") or WorkloadKind.SIDECAR.value
     if kind not in {k.value for k in WorkloadKind}:
         raise InputError(
-            f"{kind!r} is no type of proxy", where=f"{file}: type", fix="write sidecar or router"
+            f"{kind!r} is no type of proxy",
+            where=f"{file}: type",
+            fix="write sidecar or router",
         )
 
     return Proxy(
@@ -90,7 +98,9 @@ def workload_proxy(catalog: Catalog, name: str) -> Proxy:
     if workload is None:
         known = ", ".join(sorted(catalog.workloads)) or "none"
         raise InputError(
-            f"no workload is named {name!r}", where="--workload", fix=f"the catalog has: {known}"
+            f"no workload is named {name!r}",
+            where="--workload",
+            fix=f"the catalog has: {known}",
         )
 
     return proxy_of(workload, {})
@@ -107,11 +117,15 @@ def _content(file: Path) -> bytes:
 
 def _list(data: Any, key: str, where: str) -> list[dict[str, Any]]:
     if not isinstance(data, dict):
-        raise InputError(f"must be a mapping with {key!r}", where=where, fix=f"write {key}: [...]")
+        raise InputError(
+            f"must be a mapping with {key!r}", where=where, fix=f"write {key}: [...]"
+        )
     items = data.get(key) or []
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise InputError(
-            f"{key} must be a list of mappings", where=where, fix=f"write {key}: [{{...}}]"
+            f"{key} must be a list of mappings",
+            where=where,
+            fix=f"write {key}: [{{...}}]",
         )
     return items
 
@@ -143,7 +157,9 @@ def _number(data: Mapping[str, Any], key: str, where: str) -> int:
 def _service(data: Mapping[str, Any], domain: str, where: str) -> Service:
     name = data.get("name")
     if not isinstance(name, str) or not name:
-        raise InputError("name is required", where=where, fix="write the service's name")
+        raise InputError(
+            "name is required", where=where, fix="write the service's name"
+        )
 
     ports = _ports(data, where)
     namespace = str(data.get("namespace") or "default")
@@ -153,7 +169,9 @@ def _service(data: Mapping[str, Any], domain: str, where: str) -> Service:
     endpoints = [
         endpoint
         for index, entry in enumerate(_list(data, "endpoints", where))
-        for endpoint in _endpoints(entry, ports, namespace, f"{where}.endpoints[{index}]")
+        for endpoint in _endpoints(
+            entry, ports, namespace, f"{where}.endpoints[{index}]"
+        )
     ]
 
     return Service(

@@ -15,7 +15,11 @@ from typing import Any
 from google.protobuf import any_pb2, json_format
 
 from dockermesh.client.compose.mesh_files import bootstrap_resources
-from dockermesh.client.offline.catalog_file import read_catalog, read_proxy, workload_proxy
+from dockermesh.client.offline.catalog_file import (
+    read_catalog,
+    read_proxy,
+    workload_proxy,
+)
 from dockermesh.client.offline.static_bootstrap import static_bootstrap
 from dockermesh.config.documents import read_text
 from dockermesh.config.files import resource_files
@@ -30,7 +34,9 @@ from dockermesh.translate.translator import Translator
 from dockermesh.xds.resources import CLUSTER, LISTENER
 from dockermesh.xds.snapshot import ResourceSet, Snapshot
 
-_MAPS = frozenset({"policies", "providers", "filterMetadata", "typedPerFilterConfig", "fields"})
+_MAPS = frozenset(
+    {"policies", "providers", "filterMetadata", "typedPerFilterConfig", "fields"}
+)
 _PARTS = ("listeners", "routes", "clusters", "endpoints")
 
 
@@ -48,7 +54,9 @@ def read_config(paths: Iterable[Path]) -> tuple[IstioConfig, list[Finding]]:
                 reading = read_text(file.read_bytes(), str(file))
             except OSError as error:
                 raise InputError(
-                    f"cannot be read: {error.strerror}", where=str(file), fix="check the path"
+                    f"cannot be read: {error.strerror}",
+                    where=str(file),
+                    fix="check the path",
                 ) from None
 
             resources.extend(reading.resources)
@@ -58,7 +66,12 @@ def read_config(paths: Iterable[Path]) -> tuple[IstioConfig, list[Finding]]:
 
 
 def render(
-    config: IstioConfig, *, catalog: Path | None, workload: str, proxy: Path | None, is_static: bool
+    config: IstioConfig,
+    *,
+    catalog: Path | None,
+    workload: str,
+    proxy: Path | None,
+    is_static: bool,
 ) -> tuple[dict[str, Any], list[str]]:
     """The resources of one proxy by type, in proto JSON, or a bootstrap that holds them; and what
     had to be left out.
@@ -80,9 +93,14 @@ def render(
 
     # Tools for Istio's dumps know no UDP listeners: Istio's agent answers DNS, not its Envoy.
     shown = {name: parts[name] for name in _PARTS}
-    told = [listener for listener in parts["listeners"] if listener["name"] != DNS_LISTENER]
+    told = [
+        listener for listener in parts["listeners"] if listener["name"] != DNS_LISTENER
+    ]
     own = bootstrap_resources()
-    shown["listeners"] = [*told, *(_canonical(LISTENER, item) for item in own["listeners"])]
+    shown["listeners"] = [
+        *told,
+        *(_canonical(LISTENER, item) for item in own["listeners"]),
+    ]
     shown["clusters"] = [
         *parts["clusters"],
         *(_canonical(CLUSTER, item) for item in own["clusters"]),
@@ -119,5 +137,6 @@ def _ordered(value: Any) -> Any:
         return value
     made = ((key, _ordered(item)) for key, item in value.items())
     return {
-        k: dict(sorted(v.items())) if k in _MAPS and isinstance(v, dict) else v for k, v in made
+        k: dict(sorted(v.items())) if k in _MAPS and isinstance(v, dict) else v
+        for k, v in made
     }

@@ -16,10 +16,14 @@ from dockermesh.model.contract import ADMIN_PORT
 _DISCOVERY = frozenset(
     {"type", "edsClusterConfig", "loadAssignment", "lbPolicy", "originalDstLbConfig"}
 )
-_TLS_FIELDS = frozenset({"tlsCertificateSdsSecretConfigs", "validationContextSdsSecretConfig"})
+_TLS_FIELDS = frozenset(
+    {"tlsCertificateSdsSecretConfigs", "validationContextSdsSecretConfig"}
+)
 
 
-def static_bootstrap(parts: dict[str, list[dict[str, Any]]], node: str) -> dict[str, Any]:
+def static_bootstrap(
+    parts: dict[str, list[dict[str, Any]]], node: str
+) -> dict[str, Any]:
     """The bootstrap of a proxy with these listeners, routes, clusters, endpoints and secrets."""
     known = {secret["name"] for secret in parts["secrets"]}
     listeners = [_usable_listener(listener, known) for listener in parts["listeners"]]
@@ -29,11 +33,16 @@ def static_bootstrap(parts: dict[str, list[dict[str, Any]]], node: str) -> dict[
 
     return {
         "node": {"id": node, "cluster": node},
-        "admin": {"address": {"socketAddress": {"address": "127.0.0.1", "portValue": ADMIN_PORT}}},
+        "admin": {
+            "address": {
+                "socketAddress": {"address": "127.0.0.1", "portValue": ADMIN_PORT}
+            }
+        },
         "staticResources": {
             "listeners": [_inline(listener, tables) for listener in listeners],
             "clusters": [
-                _inline(_with_endpoints(cluster, assignments), tables) for cluster in clusters
+                _inline(_with_endpoints(cluster, assignments), tables)
+                for cluster in clusters
             ],
             "secrets": parts["secrets"],
         },
@@ -42,7 +51,9 @@ def static_bootstrap(parts: dict[str, list[dict[str, Any]]], node: str) -> dict[
 
 def _usable_listener(listener: dict[str, Any], known: set[str]) -> dict[str, Any]:
     chains = [
-        c for c in listener.get("filterChains", ()) if _secrets(c.get("transportSocket")) <= known
+        c
+        for c in listener.get("filterChains", ())
+        if _secrets(c.get("transportSocket")) <= known
     ]
     return {**listener, "filterChains": chains} if chains else listener
 
@@ -54,14 +65,20 @@ def _usable_cluster(cluster: dict[str, Any], known: set[str]) -> dict[str, Any]:
     made = dict(cluster)
     if "transportSocketMatches" in made:
         matches = [
-            m for m in made["transportSocketMatches"] if _secrets(m["transportSocket"]) <= known
+            m
+            for m in made["transportSocketMatches"]
+            if _secrets(m["transportSocket"]) <= known
         ]
         made["transportSocketMatches"] = matches
 
     if not _secrets(made.get("transportSocket")) <= known:
         del made["transportSocket"]
         kept = {key: value for key, value in made.items() if key not in _DISCOVERY}
-        made = {**kept, "type": "STATIC", "loadAssignment": {"clusterName": made["name"]}}
+        made = {
+            **kept,
+            "type": "STATIC",
+            "loadAssignment": {"clusterName": made["name"]},
+        }
 
     return made
 
@@ -106,7 +123,9 @@ def _inline(value: Any, tables: dict[str, dict[str, Any]]) -> Any:
             made["routeConfig"] = tables.get(name, {"name": name})
         elif key in _TLS_FIELDS:
             made[key] = (
-                [_named(entry) for entry in item] if isinstance(item, list) else _named(item)
+                [_named(entry) for entry in item]
+                if isinstance(item, list)
+                else _named(item)
             )
         else:
             made[key] = _inline(item, tables)

@@ -13,7 +13,8 @@ _GROUP = Pattern(
     "a lower-case domain name, or empty",
 )
 _KIND = Pattern(
-    r"^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$", "letters, digits and dashes, starting with a letter"
+    r"^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$",
+    "letters, digits and dashes, starting with a letter",
 )
 _NAMESPACE = Pattern(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "a lower-case DNS label")
 
@@ -71,18 +72,18 @@ class PortSelector:
 class WorkloadSelector:
     """Workloads of networking kinds (Sidecar, EnvoyFilter, ServiceEntry), by labels."""
 
-    labels: Annotated[Mapping[str, Annotated[str, Length(high=63)]], Length(high=256)] = field(
-        default_factory=dict
-    )
+    labels: Annotated[
+        Mapping[str, Annotated[str, Length(high=63)]], Length(high=256)
+    ] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class LabelSelector:
     """Workloads of security, telemetry and newer kinds, by labels."""
 
-    match_labels: Annotated[Mapping[str, Annotated[str, Length(high=63)]], Length(high=4096)] = (
-        field(default_factory=dict)
-    )
+    match_labels: Annotated[
+        Mapping[str, Annotated[str, Length(high=63)]], Length(high=4096)
+    ] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,9 @@ class PolicyTargetReference:
     """A resource that a policy is attached to."""
 
     group: Annotated[str, Length(high=253), _GROUP] = ""
-    kind: Annotated[str, Length(low=1, high=63), _KIND] = field(default="", metadata=REQUIRED)
+    kind: Annotated[str, Length(low=1, high=63), _KIND] = field(
+        default="", metadata=REQUIRED
+    )
     name: Annotated[str, Length(low=1, high=253)] = field(default="", metadata=REQUIRED)
     # Part of the API, never allowed by the rules.
     namespace: Annotated[str, Length(high=63), _NAMESPACE] | None = None

@@ -14,7 +14,15 @@ from dockermesh.config.api.common import (
     LocalityLoadBalancerSetting,
     PortSelector,
 )
-from dockermesh.config.fields import REQUIRED, Duration, Int32, Length, Range, UInt32, UInt64
+from dockermesh.config.fields import (
+    REQUIRED,
+    Duration,
+    Int32,
+    Length,
+    Range,
+    UInt32,
+    UInt64,
+)
 
 
 class SimpleLB(StrEnum):
@@ -93,7 +101,12 @@ class ConsistentHashLB:
     """Session affinity by hashing an attribute of the request."""
 
     ONEOFS: ClassVar = (
-        ("http_header_name", "http_cookie", "use_source_ip", "http_query_parameter_name"),
+        (
+            "http_header_name",
+            "http_cookie",
+            "use_source_ip",
+            "http_query_parameter_name",
+        ),
         ("ring_hash", "maglev"),
     )
     http_header_name: str | None = None
@@ -270,7 +283,9 @@ class TrafficPolicy:
     outlier_detection: OutlierDetection | None = None
     tls: ClientTlsSettings | None = None
     # A port inherits nothing: what its settings leave out is the default again.
-    port_level_settings: Annotated[tuple[PortTrafficPolicy, ...], Length(high=4096)] = ()
+    port_level_settings: Annotated[
+        tuple[PortTrafficPolicy, ...], Length(high=4096)
+    ] = ()
     tunnel: TunnelSettings | None = None
     proxy_protocol: ProxyProtocol | None = None
     # In the API for the whole policy only, not for ports.

@@ -17,7 +17,9 @@ ANNOTATION = "dockermesh.io/health-check"
 class HttpCheck:
     """A GET request that must be answered with 200."""
 
-    path: Annotated[str, Pattern(r"/[!-~]*", "must begin with / and have no spaces")] = "/"
+    path: Annotated[
+        str, Pattern(r"/[!-~]*", "must begin with / and have no spaces")
+    ] = "/"
     host: str = ""
 
 

@@ -12,7 +12,11 @@ from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
 from dockermesh.config.api.common import LocalityLoadBalancerSetting
-from dockermesh.config.api.destination_rule import ClientTlsSettings, H2UpgradePolicy, TcpKeepalive
+from dockermesh.config.api.destination_rule import (
+    ClientTlsSettings,
+    H2UpgradePolicy,
+    TcpKeepalive,
+)
 from dockermesh.config.api.gateway import TlsProtocol
 from dockermesh.config.api.telemetry import CustomTag
 from dockermesh.config.api.virtual_service import HTTPRetry
@@ -135,7 +139,9 @@ class TracingProvider:
     service: str = field(default="", metadata=REQUIRED)
     port: UInt32 = field(default=0, metadata=REQUIRED)
     max_tag_length: UInt32 = 0
-    enable_64bit_trace_id: bool = field(default=False, metadata={"json": "enable64bitTraceId"})
+    enable_64bit_trace_id: bool = field(
+        default=False, metadata={"json": "enable64bitTraceId"}
+    )
     path: str = ""
     access_token: str = ""
     http: Mapping[str, Any] | None = None
@@ -246,7 +252,9 @@ class CollectorAddress:
 class MeshTracing:
     """Tracing set the old way, in the default proxy settings."""
 
-    ONEOFS: ClassVar = (("zipkin", "lightstep", "datadog", "stackdriver", "open_census_agent"),)
+    ONEOFS: ClassVar = (
+        ("zipkin", "lightstep", "datadog", "stackdriver", "open_census_agent"),
+    )
     zipkin: CollectorAddress | None = None
     lightstep: CollectorAddress | None = None
     datadog: CollectorAddress | None = None

@@ -37,4 +37,6 @@ class PeerAuthentication:
     selector: LabelSelector | None = None
     mtls: MutualTls | None = None
     # Ports of the workload, not of its services.
-    port_level_mtls: Annotated[Mapping[PortNumber, MutualTls], Length(low=1)] | None = None
+    port_level_mtls: Annotated[Mapping[PortNumber, MutualTls], Length(low=1)] | None = (
+        None
+    )

@@ -21,9 +21,9 @@ class JWTHeader:
 class ClaimToHeader:
     """A claim that is copied to a header."""
 
-    header: Annotated[str, Length(low=1), Pattern(r"^[-_A-Za-z0-9]+$", "a header name")] = field(
-        default="", metadata=REQUIRED
-    )
+    header: Annotated[
+        str, Length(low=1), Pattern(r"^[-_A-Za-z0-9]+$", "a header name")
+    ] = field(default="", metadata=REQUIRED)
     claim: NonEmpty = field(default="", metadata=REQUIRED)
 
 

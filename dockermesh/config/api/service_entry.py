@@ -50,7 +50,9 @@ class ServiceEntry:
         default=(), metadata=REQUIRED
     )
     # Without any, a virtual address is given out, so that two TCP services may share a port.
-    addresses: Annotated[tuple[Annotated[str, Length(high=64)], ...], Length(high=256)] = ()
+    addresses: Annotated[
+        tuple[Annotated[str, Length(high=64)], ...], Length(high=256)
+    ] = ()
     ports: Annotated[tuple[ServicePort, ...], Length(high=256)] = ()
     location: Location = Location.MESH_EXTERNAL
     resolution: Resolution = Resolution.NONE

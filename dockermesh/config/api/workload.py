@@ -8,7 +8,9 @@ from typing import Annotated, ClassVar
 
 from dockermesh.config.fields import REQUIRED, Int32, Length, Pattern, Range, UInt32
 
-_PORT_NAME = Pattern(r"^[a-zA-Z0-9](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?$", "letters, digits and dashes")
+_PORT_NAME = Pattern(
+    r"^[a-zA-Z0-9](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?$", "letters, digits and dashes"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,9 @@ class GRPCHealthCheck:
 class ExecHealthCheck:
     """A probe by a command."""
 
-    command: tuple[Annotated[str, Length(low=1)], ...] = field(default=(), metadata=REQUIRED)
+    command: tuple[Annotated[str, Length(low=1)], ...] = field(
+        default=(), metadata=REQUIRED
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,9 @@ class ObjectMeta:
     """Labels and annotations of the entries of a group."""
 
     labels: Annotated[Mapping[str, str], Length(high=256)] = field(default_factory=dict)
-    annotations: Annotated[Mapping[str, str], Length(high=256)] = field(default_factory=dict)
+    annotations: Annotated[Mapping[str, str], Length(high=256)] = field(
+        default_factory=dict
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,9 @@ _GONE = {
 }
 
 
-def check_authorization_policy(resource: Resource[AuthorizationPolicy], at: Cursor) -> None:
+def check_authorization_policy(
+    resource: Resource[AuthorizationPolicy], at: Cursor
+) -> None:
     """All rules of an AuthorizationPolicy."""
     spec = resource.spec
     check_label_selector(spec.selector, at / "selector")
@@ -80,10 +82,14 @@ def _check_action(spec: AuthorizationPolicy, at: Cursor) -> None:
             f"action {spec.action.value} without rules never applies; add an empty rule to"
             " match all"
         )
-    if spec.action is Action.CUSTOM and (spec.provider is None or not spec.provider.name):
+    if spec.action is Action.CUSTOM and (
+        spec.provider is None or not spec.provider.name
+    ):
         (at / "provider" / "name").error("must be set for action CUSTOM")
     if spec.action is not Action.CUSTOM and spec.provider is not None:
-        (at / "provider").error(f"may only be set for action CUSTOM, not for {spec.action.value}")
+        (at / "provider").error(
+            f"may only be set for action CUSTOM, not for {spec.action.value}"
+        )
 
 
 def _check_dry_run(resource: Resource[AuthorizationPolicy], at: Cursor) -> None:
@@ -127,7 +133,9 @@ def _denies_all_tcp(rule: Rule) -> bool:
     """
     operations = [entry.operation for entry in rule.to if entry.operation is not None]
     if operations:
-        return not any(operation.ports or operation.not_ports for operation in operations)
+        return not any(
+            operation.ports or operation.not_ports for operation in operations
+        )
 
     sources = [entry.source for entry in rule.sources if entry.source is not None]
     return bool(sources) and not any(_is_seen_in_tcp(source) for source in sources)
@@ -143,7 +151,9 @@ def _check_source(source: Source, action: Action, at: Cursor) -> None:
         at.error("must not be empty")
     accounts = source.service_accounts or source.not_service_accounts
     if accounts and any(getattr(source, name) for name in _IDENTITY):
-        (at / "serviceAccounts").error("cannot be combined with namespaces or principals")
+        (at / "serviceAccounts").error(
+            "cannot be combined with namespaces or principals"
+        )
     for f in fields(source):
         check = _source_check(f.name)
         values = getattr(source, f.name)
@@ -155,7 +165,9 @@ def _check_source(source: Source, action: Action, at: Cursor) -> None:
 def _source_check(name: str) -> Callable[[str], str]:
     """The check of the values of a field of a source."""
     checks = {"ip_blocks": check_subnet, "service_accounts": _check_account}
-    return next((c for end, c in checks.items() if name.endswith(end)), _check_expression)
+    return next(
+        (c for end, c in checks.items() if name.endswith(end)), _check_expression
+    )
 
 
 def _check_expression(value: str) -> str:
@@ -184,7 +196,9 @@ def _check_operation(operation: Operation, at: Cursor) -> None:
         _check_values(getattr(operation, f.name), at / json_name(f), check)
 
 
-def _check_values(values: tuple[str, ...], at: Cursor, check: Callable[[str], str] | None) -> None:
+def _check_values(
+    values: tuple[str, ...], at: Cursor, check: Callable[[str], str] | None
+) -> None:
     for index, value in enumerate(values):
         if not value:
             (at / index).error("empty value is not allowed")
@@ -193,7 +207,9 @@ def _check_values(values: tuple[str, ...], at: Cursor, check: Callable[[str], st
 
 
 def _check_port_text(port: str) -> str:
-    valid = port.isascii() and port.isdecimal() and len(port) <= 10 and int(port) <= 65535
+    valid = (
+        port.isascii() and port.isdecimal() and len(port) <= 10 and int(port) <= 65535
+    )
     return "" if valid else f"{port[:40]!r} is not a port"
 
 
@@ -219,7 +235,8 @@ def _check_condition(condition: Condition, action: Action, at: Cursor) -> None:
     _check_values(condition.values, at / "values", check)
     _check_values(condition.not_values, at / "notValues", check)
     if action is Action.CUSTOM and (
-        key.startswith("request.auth.") or key in ("source.namespace", "source.principal")
+        key.startswith("request.auth.")
+        or key in ("source.namespace", "source.principal")
     ):
         (at / "key").error(f"{key} is not supported with action CUSTOM")
 
@@ -235,7 +252,10 @@ def _condition_check(key: str) -> tuple[str, Callable[[str], str] | None]:
         return "", _check_expression if key.startswith(_INLINE) else None
 
     if key in _GONE or key.startswith("destination.labels"):
-        return f"attribute {key} is no longer supported, use {_GONE.get(key, 'the selector')}", None
+        return (
+            f"attribute {key} is no longer supported, use {_GONE.get(key, 'the selector')}",
+            None,
+        )
     return f"unknown attribute {key[:80]!r}", None
 
 

@@ -23,7 +23,9 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_BINARY = frozenset({"||", "&&", "==", "!=", "<=", ">=", "<", ">", "in", "+", "-", "*", "/", "%"})
+_BINARY = frozenset(
+    {"||", "&&", "==", "!=", "<=", ">=", "<", ">", "in", "+", "-", "*", "/", "%"}
+)
 # Names that the language keeps for others, into which it is embedded.
 _RESERVED = frozenset(
     {
@@ -113,7 +115,10 @@ class _Parser:
 
         self._unary()
         # What binds first does not matter for whether it can be read.
-        while self._peek() in _BINARY and self.tokens[self.at][0] in ("operator", "name"):
+        while self._peek() in _BINARY and self.tokens[self.at][0] in (
+            "operator",
+            "name",
+        ):
             self.at += 1
             self._unary()
         if self._accept("?"):

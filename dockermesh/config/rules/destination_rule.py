@@ -34,7 +34,12 @@ from dockermesh.config.rules.names import (
     check_port,
     is_ip_address,
 )
-from dockermesh.config.rules.scope import check_export, check_label_selector, check_labels, report
+from dockermesh.config.rules.scope import (
+    check_export,
+    check_label_selector,
+    check_labels,
+    report,
+)
 
 _MILLISECOND = timedelta(milliseconds=1)
 _MAGLEV_LIMIT = 5_000_011
@@ -52,7 +57,9 @@ def check_destination_rule(resource: Resource[DestinationRule], at: Cursor) -> N
     names: set[str] = set()
     for index, subset in enumerate(spec.subsets):
         if subset.name in names:
-            (at / "subsets" / index / "name").error(f"duplicate subset name {subset.name!r}")
+            (at / "subsets" / index / "name").error(
+                f"duplicate subset name {subset.name!r}"
+            )
         names.add(subset.name)
         _check_subset(subset, namespace, at / "subsets" / index)
 
@@ -60,7 +67,9 @@ def check_destination_rule(resource: Resource[DestinationRule], at: Cursor) -> N
     if spec.workload_selector is not None and any(
         e not in (".", namespace) for e in spec.export_to
     ):
-        (at / "exportTo").error("with a workloadSelector it must be the rule's own namespace only")
+        (at / "exportTo").error(
+            "with a workloadSelector it must be the rule's own namespace only"
+        )
 
     check_label_selector(spec.workload_selector, at / "workloadSelector")
 
@@ -77,7 +86,9 @@ def _check_policy(policy: TrafficPolicy | None, namespace: str, at: Cursor) -> N
     if policy == TrafficPolicy():
         at.error("a traffic policy must have at least one field")
     if policy.tunnel is not None and policy.proxy_protocol is not None:
-        (at / "proxyProtocol").error("tunnel and proxyProtocol must not be set together")
+        (at / "proxyProtocol").error(
+            "tunnel and proxyProtocol must not be set together"
+        )
 
     _check_blocks(policy, namespace, at)
     for index, port in enumerate(policy.port_level_settings):
@@ -96,19 +107,28 @@ def _check_port_policy(policy: PortTrafficPolicy, namespace: str, at: Cursor) ->
     _check_blocks(policy, namespace, at)
 
 
-def _check_blocks(policy: TrafficPolicy | PortTrafficPolicy, namespace: str, at: Cursor) -> None:
+def _check_blocks(
+    policy: TrafficPolicy | PortTrafficPolicy, namespace: str, at: Cursor
+) -> None:
     if policy.outlier_detection is not None:
         _check_outlier(policy.outlier_detection, at / "outlierDetection")
     check_connection_pool(policy.connection_pool, at / "connectionPool")
     if policy.load_balancer is not None:
-        _check_load_balancer(policy.load_balancer, policy.outlier_detection, at / "loadBalancer")
+        _check_load_balancer(
+            policy.load_balancer, policy.outlier_detection, at / "loadBalancer"
+        )
     if policy.tls is not None:
         check_client_tls(policy.tls, namespace, at / "tls")
 
 
 def _check_outlier(outlier: OutlierDetection, at: Cursor) -> None:
-    if outlier.consecutive_local_origin_failures and not outlier.split_external_local_origin_errors:
-        (at / "consecutiveLocalOriginFailures").error("needs splitExternalLocalOriginErrors: true")
+    if (
+        outlier.consecutive_local_origin_failures
+        and not outlier.split_external_local_origin_errors
+    ):
+        (at / "consecutiveLocalOriginFailures").error(
+            "needs splitExternalLocalOriginErrors: true"
+        )
     percentages = {
         "maxEjectionPercent": outlier.max_ejection_percent,
         "minHealthPercent": outlier.min_health_percent,
@@ -145,7 +165,9 @@ def _check_http_pool(http: HTTPSettings, at: Cursor) -> None:
     if http.max_requests_per_connection > 2**29:
         (at / "maxRequestsPerConnection").error("must be at most 2^29")
     if http.h2_upgrade_policy is H2UpgradePolicy.UPGRADE and http.use_client_protocol:
-        (at / "useClientProtocol").error("must not be true when h2UpgradePolicy is UPGRADE")
+        (at / "useClientProtocol").error(
+            "must not be true when h2UpgradePolicy is UPGRADE"
+        )
 
 
 def _check_tcp_pool(tcp: TCPSettings, at: Cursor) -> None:
@@ -153,7 +175,9 @@ def _check_tcp_pool(tcp: TCPSettings, at: Cursor) -> None:
         (at / "maxConnections").error(f"must not be negative: {tcp.max_connections}")
     idle = tcp.idle_timeout
     if idle is not None and (idle < timedelta(0) or idle % _MILLISECOND):
-        (at / "idleTimeout").error("must be 0s, or at least 1ms and a whole number of milliseconds")
+        (at / "idleTimeout").error(
+            "must be 0s, or at least 1ms and a whole number of milliseconds"
+        )
 
 
 def _check_load_balancer(
@@ -162,13 +186,20 @@ def _check_load_balancer(
     if balancer.consistent_hash is not None:
         _check_consistent_hash(balancer.consistent_hash, at / "consistentHash")
     check_locality(
-        balancer.locality_lb_setting, at / "localityLbSetting", has_outlier=outlier is not None
+        balancer.locality_lb_setting,
+        at / "localityLbSetting",
+        has_outlier=outlier is not None,
     )
     check_zone_aware(
-        balancer.zone_aware_lb_setting, at / "zoneAwareLbSetting", has_outlier=outlier is not None
+        balancer.zone_aware_lb_setting,
+        at / "zoneAwareLbSetting",
+        has_outlier=outlier is not None,
     )
 
-    if balancer.locality_lb_setting is not None and balancer.zone_aware_lb_setting is not None:
+    if (
+        balancer.locality_lb_setting is not None
+        and balancer.zone_aware_lb_setting is not None
+    ):
         (at / "zoneAwareLbSetting").error(
             "only one of localityLbSetting and zoneAwareLbSetting may be set"
         )
@@ -220,8 +251,15 @@ def check_client_tls(tls: ClientTlsSettings, namespace: str, at: Cursor) -> None
         _check_unverified(tls, at / "insecureSkipVerify")
     # Over SDS come either files or a credential, never a part of each.
     if tls.mode in (ClientTlsMode.SIMPLE, ClientTlsMode.MUTUAL) and tls.credential_name:
-        if tls.client_certificate or tls.ca_certificates or tls.private_key or tls.ca_crl:
-            (at / "credentialName").error("cannot be set together with files of certificates")
+        if (
+            tls.client_certificate
+            or tls.ca_certificates
+            or tls.private_key
+            or tls.ca_crl
+        ):
+            (at / "credentialName").error(
+                "cannot be set together with files of certificates"
+            )
     elif tls.mode is ClientTlsMode.MUTUAL:
         if not tls.client_certificate:
             (at / "clientCertificate").missing("is required for mutual TLS")
@@ -236,7 +274,9 @@ def _check_config_map(credential: str, namespace: str, at: Cursor) -> None:
     if len(parts) > 2 or not all(parts):
         at.error("must be of the form configmap://name or configmap://namespace/name")
     elif len(parts) == 2 and parts[0] != namespace:
-        at.error(f"the namespace of a configmap:// credential must be the rule's own, {namespace}")
+        at.error(
+            f"the namespace of a configmap:// credential must be the rule's own, {namespace}"
+        )
 
 
 def _check_unverified(tls: ClientTlsSettings, at: Cursor) -> None:

@@ -71,7 +71,9 @@ def check_envoy_filter(resource: Resource[EnvoyFilter], at: Cursor) -> None:
             "selects nothing: there are no waypoints and no gateways of the Gateway API"
         )
     if spec.workload_selector is not None and spec.target_refs:
-        (at / "targetRefs").error("only one of workloadSelector and targetRefs may be set")
+        (at / "targetRefs").error(
+            "only one of workloadSelector and targetRefs may be set"
+        )
     for index, patch in enumerate(spec.config_patches):
         _check_patch(patch, at / "configPatches" / index)
 
@@ -80,12 +82,16 @@ def _check_patch(entry: ConfigPatch, at: Cursor) -> None:
     if entry.apply_to is ApplyTo.INVALID:
         (at / "applyTo").missing()
     if entry.apply_to is ApplyTo.BOOTSTRAP:
-        (at / "applyTo").warn("BOOTSTRAP has no effect: the bootstrap is part of the pod's image")
+        (at / "applyTo").warn(
+            "BOOTSTRAP has no effect: the bootstrap is part of the pod's image"
+        )
     if entry.patch is None:
         (at / "patch").missing()
     elif entry.patch.operation is PatchOperation.INVALID:
         (at / "patch" / "operation").missing()
-    elif entry.patch.operation is not PatchOperation.REMOVE and entry.patch.value is None:
+    elif (
+        entry.patch.operation is not PatchOperation.REMOVE and entry.patch.value is None
+    ):
         (at / "patch" / "value").missing("is required for every operation but REMOVE")
     elif entry.patch.value is not None:
         report(at / "patch" / "value", _check_types(entry.patch.value))
@@ -116,14 +122,18 @@ def _check_match(match: ConfigObjectMatch, apply_to: ApplyTo, at: Cursor) -> Non
     if match.proxy is not None and match.proxy.proxy_version:
         report(at / "proxy" / "proxyVersion", check_program(match.proxy.proxy_version))
 
-    given = next((camel_case(name) for name in _OBJECTS if getattr(match, name) is not None), "")
+    given = next(
+        (camel_case(name) for name in _OBJECTS if getattr(match, name) is not None), ""
+    )
     allowed = _MATCHED_BY.get(apply_to, "")
     if given and allowed and given not in (allowed, "waypoint"):
         (at / given).error(f"{apply_to.value} can only be matched by {allowed}")
 
     chain = match.listener.filter_chain if match.listener is not None else None
     if chain is not None and chain.filter is not None and given == allowed:
-        _check_filter(chain.filter, apply_to, at / "listener" / "filterChain" / "filter")
+        _check_filter(
+            chain.filter, apply_to, at / "listener" / "filterChain" / "filter"
+        )
 
 
 def _check_filter(found: FilterMatch, apply_to: ApplyTo, at: Cursor) -> None:

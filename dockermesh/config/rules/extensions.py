@@ -78,5 +78,7 @@ def _check_match(selectors: tuple[TrafficSelector, ...], at: Cursor) -> None:
         numbers: set[int] = set()
         for place, port in enumerate(selector.ports):
             if port.number in numbers:
-                (at / index / "ports" / place).error(f"port {port.number} is given twice")
+                (at / index / "ports" / place).error(
+                    f"port {port.number} is given twice"
+                )
             numbers.add(port.number)

@@ -64,7 +64,9 @@ def check_gateway(resource: Resource[Gateway], at: Cursor) -> None:
             and server.tls.https_redirect
             and not is_http(server.port.protocol)
         ):
-            (place / "tls" / "httpsRedirect").warn("should only be used with HTTP servers")
+            (place / "tls" / "httpsRedirect").warn(
+                "should only be used with HTTP servers"
+            )
 
 
 def _check_server(server: Server, at: Cursor) -> None:
@@ -133,7 +135,9 @@ def _check_tls_fits(server: Server, port: ServerPort, at: Cursor) -> None:
         or tls.private_key
         or tls.server_certificate
     ):
-        at.error("TLS settings other than httpsRedirect are not allowed on plain HTTP ports")
+        at.error(
+            "TLS settings other than httpsRedirect are not allowed on plain HTTP ports"
+        )
 
 
 def check_server_tls(tls: ServerTlsSettings, at: Cursor) -> None:
@@ -146,7 +150,9 @@ def check_server_tls(tls: ServerTlsSettings, at: Cursor) -> None:
     if tls.mode in _PASSTHROUGH and (
         _certificate_sources(tls) or tls.server_certificate or tls.private_key
     ):
-        (at / "mode").warn(f"{tls.mode.value} does not use certificates, they will be ignored")
+        (at / "mode").warn(
+            f"{tls.mode.value} does not use certificates, they will be ignored"
+        )
     if _certificate_sources(tls) > 1:
         at.error(
             "only one of credentialName, credentialNames, serverCertificate with privateKey,"
@@ -158,7 +164,12 @@ def check_server_tls(tls: ServerTlsSettings, at: Cursor) -> None:
 def _certificate_sources(tls: ServerTlsSettings) -> int:
     pair = bool(tls.server_certificate and tls.private_key)
     return sum(
-        (pair, bool(tls.credential_name), bool(tls.credential_names), bool(tls.tls_certificates))
+        (
+            pair,
+            bool(tls.credential_name),
+            bool(tls.credential_names),
+            bool(tls.tls_certificates),
+        )
     )
 
 
@@ -171,7 +182,9 @@ def _check_files(tls: ServerTlsSettings, at: Cursor) -> None:
         _check_pairs(tls, at)
     if tls.ca_crl:
         if tls.credential_name:
-            (at / "caCrl").error("is not supported with credentialName: the credential holds it")
+            (at / "caCrl").error(
+                "is not supported with credentialName: the credential holds it"
+            )
         if tls.mode is ServerTlsMode.SIMPLE:
             (at / "caCrl").error("CRL is not supported with SIMPLE TLS")
 
@@ -183,9 +196,12 @@ def _check_pairs(tls: ServerTlsSettings, at: Cursor) -> None:
     if len(tls.tls_certificates) > 2:
         (at / "tlsCertificates").warn(f"{mode} supports at most 2 server certificates")
     pairs = [
-        (pair, at / "tlsCertificates" / index) for index, pair in enumerate(tls.tls_certificates)
+        (pair, at / "tlsCertificates" / index)
+        for index, pair in enumerate(tls.tls_certificates)
     ]
-    for pair, place in pairs or [(TlsCertificate(tls.server_certificate, tls.private_key), at)]:
+    for pair, place in pairs or [
+        (TlsCertificate(tls.server_certificate, tls.private_key), at)
+    ]:
         if not pair.server_certificate:
             (place / "serverCertificate").error(f"{mode} requires a server certificate")
         if not pair.private_key:
@@ -218,7 +234,12 @@ def _check_versions(tls: ServerTlsSettings, at: Cursor) -> None:
     seen: set[str] = set()
     for index, suite in enumerate(tls.cipher_suites):
         # What begins with a sign is BoringSSL's syntax for groups of suites.
-        if suite and suite != "ALL" and suite[0].isalnum() and suite not in CIPHER_SUITES:
+        if (
+            suite
+            and suite != "ALL"
+            and suite[0].isalnum()
+            and suite not in CIPHER_SUITES
+        ):
             (at / "cipherSuites" / index).warn(
                 f"cipher suite {suite!r} is not supported, it will be ignored"
             )

@@ -38,7 +38,9 @@ def check_strict_name(name: str) -> str:
     """A header name of letters, digits and '-'."""
     if not name:
         return "header name must not be empty"
-    return "" if _STRICT.fullmatch(name) else f"{name[:80]!r} is not a valid header name"
+    return (
+        "" if _STRICT.fullmatch(name) else f"{name[:80]!r} is not a valid header name"
+    )
 
 
 def check_match_name(name: str) -> str:
@@ -77,13 +79,20 @@ def check_headers(headers: Headers | None, at: Cursor) -> None:
         _check_operations(headers.response, at / "response", is_request=False)
 
 
-def _check_operations(operations: HeaderOperations, at: Cursor, *, is_request: bool) -> None:
+def _check_operations(
+    operations: HeaderOperations, at: Cursor, *, is_request: bool
+) -> None:
     for verb, entries in (("set", operations.set), ("add", operations.add)):
         for name, value in entries.items():
-            report(at / verb / name, _check_changed_name(name, authority_allowed=is_request))
+            report(
+                at / verb / name,
+                _check_changed_name(name, authority_allowed=is_request),
+            )
             report(at / verb / name, check_value(value))
     for index, name in enumerate(operations.remove):
-        report(at / "remove" / index, _check_changed_name(name, authority_allowed=False))
+        report(
+            at / "remove" / index, _check_changed_name(name, authority_allowed=False)
+        )
 
 
 def _check_changed_name(name: str, *, authority_allowed: bool) -> str:

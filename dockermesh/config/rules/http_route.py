@@ -41,7 +41,18 @@ from dockermesh.config.rules.scope import check_labels, report
 
 # Istio's list: methods of an app's own cannot be allowed.
 _METHODS = frozenset(
-    ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "*"]
+    [
+        "GET",
+        "HEAD",
+        "POST",
+        "PUT",
+        "PATCH",
+        "DELETE",
+        "CONNECT",
+        "OPTIONS",
+        "TRACE",
+        "*",
+    ]
 )
 _RETRY_ON = frozenset(
     {
@@ -112,12 +123,20 @@ def _check_conflicts(http: HTTPRoute, at: Cursor, *, is_delegate: bool) -> None:
     no place in it.
     """
     if http.delegate is not None and not is_delegate:
-        _check_absent(_DECIDED_BY_DELEGATE, http, at, "a route with delegate must not have {}")
+        _check_absent(
+            _DECIDED_BY_DELEGATE, http, at, "a route with delegate must not have {}"
+        )
         return
     if http.delegate is not None:
         (at / "delegate").error("a delegate's route cannot delegate again")
 
-    terminal = "redirect" if http.redirect else "directResponse" if http.direct_response else ""
+    terminal = (
+        "redirect"
+        if http.redirect
+        else "directResponse"
+        if http.direct_response
+        else ""
+    )
     if terminal:
         text = f"a route cannot have both {{}} and {terminal}"
         _check_absent(_NOT_WITH[terminal], http, at, text)
@@ -135,7 +154,9 @@ _NOT_WITH = {
 """Fields that have no meaning beside an answer that the proxy gives itself."""
 
 
-def _check_absent(fields: tuple[str, ...], http: HTTPRoute, at: Cursor, text: str) -> None:
+def _check_absent(
+    fields: tuple[str, ...], http: HTTPRoute, at: Cursor, text: str
+) -> None:
     for field in fields:
         if getattr(http, field):
             name = camel_case(field)
@@ -200,7 +221,9 @@ def _check_cors(cors: CorsPolicy, at: Cursor) -> None:
         _check_origin(origin, at / "allowOrigins" / index)
     for index, method in enumerate(cors.allow_methods):
         if method not in _METHODS:
-            (at / "allowMethods" / index).error(f"{method[:40]!r} is not a supported HTTP method")
+            (at / "allowMethods" / index).error(
+                f"{method[:40]!r} is not a supported HTTP method"
+            )
     for field, names in (
         ("allowHeaders", cors.allow_headers),
         ("exposeHeaders", cors.expose_headers),
@@ -255,7 +278,11 @@ def _check_abort(abort: FaultAbort, at: Cursor) -> None:
 
 
 def _check_status(status: int) -> str:
-    return "" if 200 <= status <= 599 else f"HTTP status {status} is not in the range 200..599"
+    return (
+        ""
+        if 200 <= status <= 599
+        else f"HTTP status {status} is not in the range 200..599"
+    )
 
 
 def _check_mirrors(http: HTTPRoute, at: Cursor) -> None:
@@ -325,20 +352,30 @@ def _body_size(body: HTTPBody, at: Cursor) -> int:
 def check_retries(retries: HTTPRetry, at: Cursor) -> None:
     """A retry policy, of a route or of the mesh."""
     has_settings = bool(retries.retry_on) or any(
-        value is not None for value in (retries.per_try_timeout, retries.retry_remote_localities)
+        value is not None
+        for value in (retries.per_try_timeout, retries.retry_remote_localities)
     )
     if retries.attempts < 0:
         (at / "attempts").error("must not be negative")
     if retries.attempts == 0 and has_settings:
-        (at / "attempts").error("is 0, which disables retries, but other retry settings are given")
+        (at / "attempts").error(
+            "is 0, which disables retries, but other retry settings are given"
+        )
     for policy in retries.retry_on.split(",") if retries.retry_on else ():
         if policy not in _RETRY_ON and not _is_status(policy):
-            (at / "retryOn").error(f"{policy[:40]!r} is not a retry condition or an HTTP status")
+            (at / "retryOn").error(
+                f"{policy[:40]!r} is not a retry condition or an HTTP status"
+            )
 
 
 def _is_status(text: str) -> bool:
     # Istio takes statuses among the conditions, and makes `retriable-status-codes` of them.
-    return len(text) == 3 and text.isascii() and text.isdecimal() and int(text) in _STATUS_CODES
+    return (
+        len(text) == 3
+        and text.isascii()
+        and text.isdecimal()
+        and int(text) in _STATUS_CODES
+    )
 
 
 def _check_rewrite(rewrite: HTTPRewrite, at: Cursor) -> None:

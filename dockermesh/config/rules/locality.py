@@ -30,11 +30,15 @@ def check_locality(
         # Both say which locality comes next.
         for index, label in enumerate(setting.failover_priority):
             if label in _TOPOLOGY:
-                (at / "failoverPriority" / index).error(f"{label} cannot be combined with failover")
+                (at / "failoverPriority" / index).error(
+                    f"{label} cannot be combined with failover"
+                )
 
     for index, rule in enumerate(setting.distribute):
         _check_weights(rule.to, at / "distribute" / index / "to")
-    report(at / "distribute", _check_localities(rule.source for rule in setting.distribute))
+    report(
+        at / "distribute", _check_localities(rule.source for rule in setting.distribute)
+    )
     _check_outlier(setting, at, has_outlier=has_outlier)
     _check_failover(setting.failover, at / "failover")
 
@@ -42,21 +46,28 @@ def check_locality(
 def _check_weights(weights: Mapping[str, int], at: Cursor) -> None:
     for locality, weight in weights.items():
         if not 1 <= weight <= 100:
-            (at / locality).error(f"locality weight must be in the range 1..100, not {weight}")
+            (at / locality).error(
+                f"locality weight must be in the range 1..100, not {weight}"
+            )
     if sum(weights.values()) != 100:
         at.error(f"the weights add up to {sum(weights.values())}, not to 100")
     report(at, _check_localities(weights))
 
 
 def _check_outlier(
-    setting: LocalityLoadBalancerSetting | ZoneAwareLbSetting, at: Cursor, *, has_outlier: bool
+    setting: LocalityLoadBalancerSetting | ZoneAwareLbSetting,
+    at: Cursor,
+    *,
+    has_outlier: bool,
 ) -> None:
     # Envoy leaves a locality only when it knows by outlier detection that endpoints fail.
     if (setting.failover or setting.failover_priority) and not has_outlier:
         at.warn("has no effect without outlierDetection")
 
 
-def check_zone_aware(setting: ZoneAwareLbSetting | None, at: Cursor, *, has_outlier: bool) -> None:
+def check_zone_aware(
+    setting: ZoneAwareLbSetting | None, at: Cursor, *, has_outlier: bool
+) -> None:
     """Zone-aware routing within a region."""
     if setting is None:
         return

@@ -72,7 +72,12 @@ def _check_providers(spec: MeshConfig, at: Cursor) -> None:
 def _check_trust_domain(domain: str) -> str:
     labels = domain.removesuffix(".").split(".")
     return next(
-        (wrong for wrong in (check_label(label, "trust domain") for label in labels) if wrong), ""
+        (
+            wrong
+            for wrong in (check_label(label, "trust domain") for label in labels)
+            if wrong
+        ),
+        "",
     )
 
 

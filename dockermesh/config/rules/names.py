@@ -127,7 +127,11 @@ def check_subnet(text: str) -> str:
 
 def check_port(number: int, what: str = "port") -> str:
     """A port number."""
-    return "" if 1 <= number <= 65535 else f"{what} must be in the range 1..65535, not {number}"
+    return (
+        ""
+        if 1 <= number <= 65535
+        else f"{what} must be in the range 1..65535, not {number}"
+    )
 
 
 def check_unix_path(path: str) -> str:

@@ -8,7 +8,9 @@ from dockermesh.config.resource import Resource
 from dockermesh.config.rules.scope import check_label_selector
 
 
-def check_peer_authentication(resource: Resource[PeerAuthentication], at: Cursor) -> None:
+def check_peer_authentication(
+    resource: Resource[PeerAuthentication], at: Cursor
+) -> None:
     """All rules of a PeerAuthentication."""
     spec = resource.spec
     check_label_selector(spec.selector, at / "selector")

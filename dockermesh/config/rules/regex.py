@@ -24,13 +24,19 @@ in its runtime), which a path with a UUID exceeds; the pods' bootstrap says this
 _LONGEST_MESSAGE = 200
 """RE2 quotes the whole expression where it misses something at the end."""
 _HINTS = (
-    ("invalid perl operator: (?", "look-around, atomic groups and comments have no RE2 form"),
+    (
+        "invalid perl operator: (?",
+        "look-around, atomic groups and comments have no RE2 form",
+    ),
     ("invalid escape sequence: \\k", "back-references have no RE2 form"),
     *(
         (f"invalid escape sequence: \\{d}", "back-references have no RE2 form")
         for d in range(1, 10)
     ),
-    ("invalid escape sequence: \\x{", "Envoy matches octets, so \\x{FF} is the largest"),
+    (
+        "invalid escape sequence: \\x{",
+        "Envoy matches octets, so \\x{FF} is the largest",
+    ),
     ("invalid escape sequence: \\Z", "the end of the text is \\z"),
     ("bad repetition operator", "possessive and repeated repetition have no RE2 form"),
     ("invalid repetition size", "at most 1000 in all, and ascending"),
@@ -65,7 +71,9 @@ def check_program(expression: str, largest: int = MAX_PROGRAM_SIZE) -> str:
 def covers(expression: str, text: str) -> bool | None:
     """Whether Envoy finds that an expression matches all of a text; None if it refuses it."""
     compiled = _compiled(expression)
-    return None if isinstance(compiled, str) else bool(compiled.fullmatch(_octets(text)))
+    return (
+        None if isinstance(compiled, str) else bool(compiled.fullmatch(_octets(text)))
+    )
 
 
 def occurs_in(expression: str, text: str) -> bool:

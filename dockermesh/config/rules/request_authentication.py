@@ -13,11 +13,18 @@ from dockermesh.config.resource import Resource
 from dockermesh.config.rules.headers import check_strict_name
 from dockermesh.config.rules.scope import check_label_selector, check_targets, report
 
-_KEY_FIELDS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x"), "oct": ("k",)}
+_KEY_FIELDS = {
+    "RSA": ("n", "e"),
+    "EC": ("crv", "x", "y"),
+    "OKP": ("crv", "x"),
+    "oct": ("k",),
+}
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+=*")
 
 
-def check_request_authentication(resource: Resource[RequestAuthentication], at: Cursor) -> None:
+def check_request_authentication(
+    resource: Resource[RequestAuthentication], at: Cursor
+) -> None:
     """All rules of a RequestAuthentication."""
     spec = resource.spec
     check_label_selector(spec.selector, at / "selector")
@@ -73,7 +80,11 @@ def _check_keys(text: str, at: Cursor) -> None:
         at.error("is not a JSON Web Key Set: no valid JSON")
         return
 
-    keys = document.get("keys") if isinstance(document, dict) and "keys" in document else [document]
+    keys = (
+        document.get("keys")
+        if isinstance(document, dict) and "keys" in document
+        else [document]
+    )
     if not isinstance(keys, list):
         at.error("is not a JSON Web Key Set: keys must be a list")
         return

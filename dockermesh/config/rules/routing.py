@@ -31,7 +31,9 @@ def check_gateway_names(names: tuple[str, ...], at: Cursor) -> None:
             report(at / index, check_fqdn(name))
             if "." in name:
                 parts = name.split(".")
-                (at / index).warn(f"old form of a gateway's name, write {parts[1]}/{parts[0]}")
+                (at / index).warn(
+                    f"old form of a gateway's name, write {parts[1]}/{parts[0]}"
+                )
             continue
         report(at / index, check_label(namespace, "namespace"))
         report(at / index, check_label(local, "gateway name"))
@@ -53,7 +55,9 @@ def check_destinations(
         if entry.destination is not None:
             check_destination(entry.destination, at / index / "destination")
         if entry.weight < 0:
-            (at / index / "weight").error(f"weight must not be negative: {entry.weight}")
+            (at / index / "weight").error(
+                f"weight must not be negative: {entry.weight}"
+            )
         if isinstance(entry, HTTPRouteDestination):
             check_headers(entry.headers, at / index / "headers")
     # One destination gets everything, whatever its weight.

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dockermesh.config.api.common import LabelSelector, PolicyTargetReference, WorkloadSelector
+from dockermesh.config.api.common import (
+    LabelSelector,
+    PolicyTargetReference,
+    WorkloadSelector,
+)
 from dockermesh.config.findings import Cursor
 from dockermesh.config.rules.names import check_workload_label, is_label
 
@@ -50,11 +54,15 @@ def _check_selected(labels: Mapping[str, str], at: Cursor, selector: Cursor) -> 
         if "*" in key or "*" in value:
             (at / key).error(f"a selector has no wildcards: '{key}={value}'")
     if not labels:
-        selector.warn("selects by no labels, so it applies to all workloads of the namespace")
+        selector.warn(
+            "selects by no labels, so it applies to all workloads of the namespace"
+        )
 
 
 def check_targets(
-    target: PolicyTargetReference | None, targets: tuple[PolicyTargetReference, ...], at: Cursor
+    target: PolicyTargetReference | None,
+    targets: tuple[PolicyTargetReference, ...],
+    at: Cursor,
 ) -> None:
     """`targetRef` and `targetRefs`, `at` being the spec."""
     if target is not None:
@@ -73,7 +81,9 @@ def _check_target(target: PolicyTargetReference, at: Cursor) -> None:
         )
     if (target.group or "core", target.kind) not in _TARGETS:
         allowed = ", ".join(sorted(kind for _, kind in _TARGETS))
-        (at / "kind").error(f"targetRef must be one of {allowed}, not {target.group}/{target.kind}")
+        (at / "kind").error(
+            f"targetRef must be one of {allowed}, not {target.group}/{target.kind}"
+        )
 
 
 def check_export(

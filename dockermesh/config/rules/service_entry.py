@@ -35,7 +35,9 @@ def check_service_entry(resource: Resource[ServiceEntry], at: Cursor) -> None:
     spec = resource.spec
     check_workload_selector(spec.workload_selector, at / "workloadSelector")
     if spec.workload_selector is not None and spec.endpoints:
-        (at / "endpoints").error("only one of workloadSelector and endpoints may be set")
+        (at / "endpoints").error(
+            "only one of workloadSelector and endpoints may be set"
+        )
 
     for index, host in enumerate(spec.hosts):
         # It would take the place of every service.
@@ -58,7 +60,10 @@ def check_service_entry(resource: Resource[ServiceEntry], at: Cursor) -> None:
 def _check_addresses(spec: ServiceEntry, at: Cursor) -> None:
     for index, address in enumerate(spec.addresses):
         report(at / "addresses" / index, check_subnet(address))
-        if "/" in address and spec.resolution not in (Resolution.NONE, Resolution.STATIC):
+        if "/" in address and spec.resolution not in (
+            Resolution.NONE,
+            Resolution.STATIC,
+        ):
             (at / "addresses" / index).error(
                 "CIDR blocks are only allowed with resolution NONE or STATIC"
             )
@@ -103,7 +108,10 @@ def _check_resolution(spec: ServiceEntry, at: Cursor) -> None:
     elif spec.resolution is Resolution.STATIC:
         for index, endpoint in enumerate(spec.endpoints):
             check_endpoint(
-                endpoint, at / "endpoints" / index, service_ports=names, names_allowed=False
+                endpoint,
+                at / "endpoints" / index,
+                service_ports=names,
+                names_allowed=False,
             )
     elif spec.resolution is Resolution.DYNAMIC_DNS:
         _check_dynamic_dns(spec, at)
@@ -118,7 +126,9 @@ def _check_dynamic_dns(spec: ServiceEntry, at: Cursor) -> None:
                 "must be a wildcard such as *.example.com with resolution DYNAMIC_DNS"
             )
     if spec.endpoints:
-        (at / "endpoints").error("no endpoints may be given with resolution DYNAMIC_DNS")
+        (at / "endpoints").error(
+            "no endpoints may be given with resolution DYNAMIC_DNS"
+        )
     if spec.workload_selector is not None:
         (at / "workloadSelector").error("must not be set with resolution DYNAMIC_DNS")
 
@@ -134,9 +144,13 @@ def _check_dns(spec: ServiceEntry, at: Cursor, names: set[str]) -> None:
     for index, endpoint in enumerate(spec.endpoints):
         _check_dns_endpoint(endpoint, at / "endpoints" / index, names)
 
-    is_by_address = bool(spec.addresses) and any(is_tcp(port.protocol) for port in spec.ports)
+    is_by_address = bool(spec.addresses) and any(
+        is_tcp(port.protocol) for port in spec.ports
+    )
     if is_by_address and len(spec.hosts) > 1:
-        (at / "hosts").warn("with addresses and a TCP port there should be only one host")
+        (at / "hosts").warn(
+            "with addresses and a TCP port there should be only one host"
+        )
 
 
 def _check_resolvable(spec: ServiceEntry, at: Cursor) -> None:
@@ -153,7 +167,9 @@ def _check_dns_endpoint(endpoint: WorkloadEntry, at: Cursor, names: set[str]) ->
     address = endpoint.address
     is_by_network = not address and bool(endpoint.network)
     if not is_by_network and not is_ip_address(address) and check_fqdn(address):
-        (at / "address").error(f"{address!r} is neither an IP address nor a domain name")
+        (at / "address").error(
+            f"{address!r} is neither an IP address nor a domain name"
+        )
     check_labels(endpoint.labels, at / "labels")
     check_port_map(endpoint, at / "ports", names)
 

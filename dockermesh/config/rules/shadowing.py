@@ -56,7 +56,9 @@ def _warn_http(spec: VirtualService, at: Cursor) -> None:
             (at / index).warn(text, SHADOWED)
 
 
-def _covering(match: HTTPMatchRequest, earlier: Sequence[tuple[HTTPMatchRequest, str]]) -> str:
+def _covering(
+    match: HTTPMatchRequest, earlier: Sequence[tuple[HTTPMatchRequest, str]]
+) -> str:
     """The rule that takes the requests of a match; empty if there is none."""
     return next((rule for known, rule in earlier if covers(known, match)), "")
 
@@ -69,7 +71,8 @@ def _warn_repeated(routes: Sequence[TLSRoute | TCPRoute], at: Cursor) -> None:
         matches: list[object] = list(route.match) or [None]
         if seen and (None in seen or all(match in seen for match in matches)):
             (at / index).warn(
-                f"rule #{index} is never used: earlier ones take all (shadowed)", SHADOWED
+                f"rule #{index} is never used: earlier ones take all (shadowed)",
+                SHADOWED,
             )
         # TCP and TLS rules have few conditions, so they are compared as they are.
         seen.extend(matches)
@@ -108,7 +111,9 @@ def _client_covers(one: HTTPMatchRequest, other: HTTPMatchRequest) -> bool:
 
 
 def _uri_covers(one: HTTPMatchRequest, other: HTTPMatchRequest) -> bool:
-    if one.uri is not None and (one.uri.prefix == "/" or one.uri.regex in (".*", "/.*")):
+    if one.uri is not None and (
+        one.uri.prefix == "/" or one.uri.regex in (".*", "/.*")
+    ):
         return True
     # It matches spellings that `one` does not.
     if other.ignore_uri_case and not one.ignore_uri_case:
@@ -125,5 +130,10 @@ def _string_covers(one: StringMatch | None, other: StringMatch | None) -> bool:
     return text is not None and text.startswith(one.prefix)
 
 
-def _all_cover(one: Mapping[str, StringMatch], other: Mapping[str, StringMatch]) -> bool:
-    return all(name in other and _string_covers(value, other[name]) for name, value in one.items())
+def _all_cover(
+    one: Mapping[str, StringMatch], other: Mapping[str, StringMatch]
+) -> bool:
+    return all(
+        name in other and _string_covers(value, other[name])
+        for name, value in one.items()
+    )

@@ -41,7 +41,12 @@ def check_sidecar(resource: Resource[Sidecar], at: Cursor) -> None:
     """All rules of a Sidecar."""
     spec = resource.spec
     check_workload_selector(spec.workload_selector, at / "workloadSelector")
-    given = (spec.egress, spec.ingress, spec.outbound_traffic_policy, spec.inbound_connection_pool)
+    given = (
+        spec.egress,
+        spec.ingress,
+        spec.outbound_traffic_policy,
+        spec.inbound_connection_pool,
+    )
     if not any(part or (part is not None and part != ()) for part in given):
         at.error(
             "a sidecar must have at least one of ingress, egress, outboundTrafficPolicy,"
@@ -64,13 +69,17 @@ def check_sidecar(resource: Resource[Sidecar], at: Cursor) -> None:
         _check_outbound(spec.outbound_traffic_policy, at / "outboundTrafficPolicy")
 
 
-def _check_ingress(ingress: IstioIngressListener, port: SidecarPort, at: Cursor) -> None:
+def _check_ingress(
+    ingress: IstioIngressListener, port: SidecarPort, at: Cursor
+) -> None:
     _check_listener_port(port, at / "port")
     report(at / "port" / "number", check_port(port.number))
     if ingress.bind:
         report(at / "bind", check_ip_address(ingress.bind))
     if ingress.default_endpoint:
-        report(at / "defaultEndpoint", _check_default_endpoint(ingress.default_endpoint))
+        report(
+            at / "defaultEndpoint", _check_default_endpoint(ingress.default_endpoint)
+        )
     if ingress.tls is not None:
         _check_ingress_tls(ingress.tls, port, at / "tls")
     check_connection_pool(ingress.connection_pool, at / "connectionPool")
@@ -143,7 +152,9 @@ def _check_egress_listeners(
         elif listener.port.number == 0:
             _check_unix_listener(listener, listener.port, place)
             if listener.bind in sockets:
-                (place / "bind").error("unix domain sockets of listeners must be unique")
+                (place / "bind").error(
+                    "unix domain sockets of listeners must be unique"
+                )
             sockets.add(listener.bind)
         else:
             _check_listener_port(listener.port, place / "port")
@@ -156,7 +167,9 @@ def _check_egress_listeners(
         _check_egress_hosts(listener.hosts, namespace, place / "hosts")
 
 
-def _check_unix_listener(listener: IstioEgressListener, port: SidecarPort, at: Cursor) -> None:
+def _check_unix_listener(
+    listener: IstioEgressListener, port: SidecarPort, at: Cursor
+) -> None:
     _check_listener_port(port, at / "port")
     if not listener.bind.startswith(UNIX_PREFIX):
         (at / "bind").error("a port of 0 needs a unix domain socket as bind address")

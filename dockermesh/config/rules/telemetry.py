@@ -22,7 +22,9 @@ def check_telemetry(resource: Resource[Telemetry], at: Cursor) -> None:
     check_targets(spec.target_ref, spec.target_refs, at)
     # The API has lists where Istio uses one entry.
     if len(spec.tracing) > 1:
-        (at / "tracing").warn("several entries are not supported, only the first has an effect")
+        (at / "tracing").warn(
+            "several entries are not supported, only the first has an effect"
+        )
     for index, tracing in enumerate(spec.tracing):
         _check_tracing(tracing, at / "tracing" / index)
     for index, metrics in enumerate(spec.metrics):
@@ -36,7 +38,9 @@ def check_telemetry(resource: Resource[Telemetry], at: Cursor) -> None:
 
 def _check_tracing(tracing: Tracing, at: Cursor) -> None:
     if len(tracing.providers) > 1:
-        (at / "providers").warn("several providers are not supported, only the first has an effect")
+        (at / "providers").warn(
+            "several providers are not supported, only the first has an effect"
+        )
     for name in tracing.custom_tags:
         if not name:
             (at / "customTags" / name).error("the name of a tag must not be empty")

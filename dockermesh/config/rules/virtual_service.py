@@ -56,7 +56,11 @@ def check_virtual_service(resource: Resource[VirtualService], at: Cursor) -> Non
 
 def _check_delegate(spec: VirtualService, at: Cursor) -> None:
     # Its root says for whom it is; only HTTP rules can be delegated.
-    for name, given in (("gateways", spec.gateways), ("tls", spec.tls), ("tcp", spec.tcp)):
+    for name, given in (
+        ("gateways", spec.gateways),
+        ("tls", spec.tls),
+        ("tcp", spec.tcp),
+    ):
         if given:
             (at / name).error(
                 f"a VirtualService without hosts is a delegate and must have no {name}"
@@ -76,7 +80,9 @@ def _check_hosts(spec: VirtualService, at: Cursor) -> None:
     all_valid = True
     for index, host in enumerate(spec.hosts):
         wrong = (
-            check_gateway_bound_host(host, sni=_has_sni(spec)) if gateway_only else check_host(host)
+            check_gateway_bound_host(host, sni=_has_sni(spec))
+            if gateway_only
+            else check_host(host)
         )
         if not wrong and not gateway_only and host == "*":
             wrong = "wildcard host * is not allowed for the sidecars; name a gateway, or the hosts"
@@ -126,7 +132,9 @@ def _check_tls_route(tls: TLSRoute, spec: VirtualService, at: Cursor) -> None:
     check_destinations(tls.route, at / "route")
 
 
-def _check_tls_match(match: TLSMatchAttributes, spec: VirtualService, at: Cursor) -> None:
+def _check_tls_match(
+    match: TLSMatchAttributes, spec: VirtualService, at: Cursor
+) -> None:
     if not match.sni_hosts:
         (at / "sniHosts").error("a TLS match must have at least one SNI host")
     # DNS ignores case, and so does SNI.
@@ -136,8 +144,14 @@ def _check_tls_match(match: TLSMatchAttributes, spec: VirtualService, at: Cursor
     _check_connection(match, at)
 
 
-def _check_sni_host(host: str, spec: VirtualService, patterns: frozenset[str], at: Cursor) -> None:
-    wrong = check_gateway_bound_host(host, sni=True) if _is_gateway_only(spec) else check_host(host)
+def _check_sni_host(
+    host: str, spec: VirtualService, patterns: frozenset[str], at: Cursor
+) -> None:
+    wrong = (
+        check_gateway_bound_host(host, sni=True)
+        if _is_gateway_only(spec)
+        else check_host(host)
+    )
     if wrong:
         # TLS has no SNI for addresses, but some clients send one all the same.
         if is_ip_address(host):
@@ -152,13 +166,17 @@ def _check_tcp_route(tcp: TCPRoute, at: Cursor) -> None:
     for index, match in enumerate(tcp.match):
         _check_connection(match, at / "match" / index)
         if match.source_subnet:
-            report(at / "match" / index / "sourceSubnet", check_subnet(match.source_subnet))
+            report(
+                at / "match" / index / "sourceSubnet", check_subnet(match.source_subnet)
+            )
     if not tcp.route:
         (at / "route").error("a TCP route must have a route")
     check_destinations(tcp.route, at / "route")
 
 
-def _check_connection(match: TLSMatchAttributes | L4MatchAttributes, at: Cursor) -> None:
+def _check_connection(
+    match: TLSMatchAttributes | L4MatchAttributes, at: Cursor
+) -> None:
     for index, subnet in enumerate(match.destination_subnets):
         report(at / "destinationSubnets" / index, check_subnet(subnet))
     check_source(match.port, match.source_namespace, at)

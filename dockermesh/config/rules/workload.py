@@ -25,7 +25,11 @@ def check_workload_entry(resource: Resource[WorkloadEntry], at: Cursor) -> None:
 
 
 def check_endpoint(
-    entry: WorkloadEntry, at: Cursor, *, service_ports: Collection[str] | None, names_allowed: bool
+    entry: WorkloadEntry,
+    at: Cursor,
+    *,
+    service_ports: Collection[str] | None,
+    names_allowed: bool,
 ) -> None:
     """An address with its ports; `service_ports` are the names that it may map, None if they are
     not known.
@@ -35,7 +39,9 @@ def check_endpoint(
         if not entry.network:
             (at / "address").error("address is required, unless network is set")
             return
-        (at / "address").warn(f"is unset, the gateways of network {entry.network!r} will be used")
+        (at / "address").warn(
+            f"is unset, the gateways of network {entry.network!r} will be used"
+        )
 
     if address.startswith(UNIX_PREFIX):
         report(at / "address", check_unix_path(address.removeprefix(UNIX_PREFIX)))
@@ -56,7 +62,9 @@ def check_endpoint(
     check_labels(entry.labels, at / "labels")
 
 
-def check_port_map(entry: WorkloadEntry, at: Cursor, service_ports: Collection[str] | None) -> None:
+def check_port_map(
+    entry: WorkloadEntry, at: Cursor, service_ports: Collection[str] | None
+) -> None:
     """Names of the service's ports and the endpoint's numbers."""
     for name, number in entry.ports.items():
         if service_ports is not None and name not in service_ports:
@@ -97,7 +105,9 @@ def _check_probe(probe: ReadinessProbe, at: Cursor) -> None:
         if probe.http_get.scheme not in ("", "HTTP", "HTTPS"):
             (place / "scheme").error("must be HTTP or HTTPS")
         for index, header in enumerate(probe.http_get.http_headers):
-            report(place / "httpHeaders" / index / "name", check_strict_name(header.name))
+            report(
+                place / "httpHeaders" / index / "name", check_strict_name(header.name)
+            )
     elif probe.tcp_socket is not None:
         report(at / "tcpSocket" / "port", check_port(probe.tcp_socket.port))
     elif probe.exec is not None:

@@ -49,7 +49,9 @@ class Admission:
             return
         self._workloads = workloads
         # Looked up by every stream: not searched each time.
-        self._by_digest = {w.token_sha256: w for w in workloads.values() if w.token_sha256}
+        self._by_digest = {
+            w.token_sha256: w for w in workloads.values() if w.token_sha256
+        }
         self._wake()
 
     def deny(self, digests: frozenset[str]) -> list[str]:
@@ -57,19 +59,26 @@ class Admission:
         fresh = digests - (self._denied or frozenset())
         self._denied = digests
         self._wake()
-        return [self._by_digest[digest].name for digest in fresh if digest in self._by_digest]
+        return [
+            self._by_digest[digest].name
+            for digest in fresh
+            if digest in self._by_digest
+        ]
 
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def authorize(self, metadata: Mapping[str, str], node: NodeInfo, peer: str) -> str:
+    async def authorize(
+        self, metadata: Mapping[str, str], node: NodeInfo, peer: str
+    ) -> str:
         """The name of the workload whose proxy this is; raises Refused."""
         address = peer_address(peer)
         # Before anything is looked up: who guesses must cost nothing.
         if self._limit.is_spent(address):
             raise Refused(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, "too many attempts with a wrong token"
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                "too many attempts with a wrong token",
             )
 
         # The registry holds digests: who reads it cannot pose as a workload.
@@ -77,7 +86,9 @@ class Admission:
         workload = await self._find(digest)
         if workload is None:
             self._limit.failed(address)
-            raise Refused(_UNAUTHENTICATED, "the token belongs to no workload that runs now")
+            raise Refused(
+                _UNAUTHENTICATED, "the token belongs to no workload that runs now"
+            )
 
         if self._denied is None:
             raise Refused(_DENIED, "not ready yet")
@@ -104,7 +115,10 @@ class Admission:
 def _bearer(metadata: Mapping[str, str]) -> str:
     scheme, _, token = metadata.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
-        raise Refused(_UNAUTHENTICATED, "no token: proxies must send 'authorization: Bearer TOKEN'")
+        raise Refused(
+            _UNAUTHENTICATED,
+            "no token: proxies must send 'authorization: Bearer TOKEN'",
+        )
     return token.strip()
 
 
@@ -113,7 +127,12 @@ def _check_claims(workload: Workload, node: NodeInfo, peer: str) -> None:
     # A token is that of one workload; with it no other may be asked about.
     named = node_workload(node.id, workload.namespace)
     if not hmac.compare_digest(named.encode(), workload.name.encode()):
-        log.warning("node id and token disagree", node=node.id, token_of=workload.name, peer=peer)
+        log.warning(
+            "node id and token disagree",
+            node=node.id,
+            token_of=workload.name,
+            peer=peer,
+        )
         raise Refused(_DENIED, f"the token is not that of {node.id!r}")
 
     address = peer_address(peer)
@@ -139,4 +158,9 @@ def node_workload(node_id: str, namespace: str) -> str:
 def peer_address(peer: str) -> str:
     """The IP of gRPC's `ipv4:10.0.0.1:1234` or `ipv6:%5B::1%5D:1234`."""
     address = peer.partition(":")[2].rpartition(":")[0]
-    return address.replace("%5B", "").replace("%5D", "").strip("[]").removeprefix("::ffff:")
+    return (
+        address.replace("%5B", "")
+        .replace("%5D", "")
+        .strip("[]")
+        .removeprefix("::ffff:")
+    )

@@ -80,7 +80,9 @@ class OwnCa:
                 material = await self._settle(await self._read())
             except RegistryError as error:
                 if not self.problem:
-                    log.warning("waiting for Consul, which keeps the CA", reason=error.what)
+                    log.warning(
+                        "waiting for Consul, which keeps the CA", reason=error.what
+                    )
                 self.problem = error.what
                 await asyncio.sleep(_RETRY_S)
                 continue
@@ -103,13 +105,16 @@ class OwnCa:
                 except (AuthorityError, RegistryError, OSError) as error:
                     # What is in force stays in force: proxies trust it, and nothing else.
                     self.problem = str(error)
-                    log.error("the CA in the store is not taken over", reason=str(error))
+                    log.error(
+                        "the CA in the store is not taken over", reason=str(error)
+                    )
 
     async def step(self, step: Step) -> Material:
         """Take a step, here and in the store, or nowhere."""
         if self._authority is None:
             raise AuthorityError(
-                "the CA is not open yet", fix="try again when the control plane is ready"
+                "the CA is not open yet",
+                fix="try again when the control plane is ready",
             )
 
         stored = await self._read()
@@ -119,7 +124,8 @@ class OwnCa:
             self._save(after)
         elif not await self._write(after, stored.version):
             raise AuthorityError(
-                "another control plane changed the CA at the same time", fix="look at `ca status`"
+                "another control plane changed the CA at the same time",
+                fix="look at `ca status`",
             )
 
         self._install(after)
@@ -127,7 +133,10 @@ class OwnCa:
             self._save(after)
 
         log.warning(
-            "root rotation", step=step.value, phase=after.phase.value, roots=len(after.roots)
+            "root rotation",
+            step=step.value,
+            phase=after.phase.value,
+            roots=len(after.roots),
         )
 
         return after
@@ -136,13 +145,19 @@ class OwnCa:
         if sealed.text:
             # What the others sign with counts at once, whether or not it can be saved here.
             remote = self._unseal(sealed.text, self._where)
-            if self._authority is not None and remote.mesh == self._authority.material.mesh:
+            if (
+                self._authority is not None
+                and remote.mesh == self._authority.material.mesh
+            ):
                 self._install(remote)
         self._install(await self._settle(sealed))
 
     def _install(self, material: Material) -> None:
         authority = self._authority
-        if authority is not None and authority.material.generation < material.generation:
+        if (
+            authority is not None
+            and authority.material.generation < material.generation
+        ):
             authority.install(material)
 
     async def _read(self) -> Sealed:
@@ -151,7 +166,9 @@ class OwnCa:
     async def _write(self, material: Material, version: int) -> bool:
         if self._store is None:
             return True
-        return await self._store.write(self._sealing().close(to_json(material)), version)
+        return await self._store.write(
+            self._sealing().close(to_json(material)), version
+        )
 
     async def _settle(self, stored: Sealed) -> Material:
         """The material to use, with store and copy brought to it."""
@@ -200,7 +217,10 @@ class OwnCa:
 
     def _newest(self) -> Material | None:
         """What is in force here or in the copy, whichever is newer."""
-        copy, used = self._load(), self._authority.material if self._authority is not None else None
+        copy, used = (
+            self._load(),
+            self._authority.material if self._authority is not None else None,
+        )
         if copy is None or used is None:
             return copy or used
         return used if used.generation > copy.generation else copy
@@ -208,7 +228,9 @@ class OwnCa:
     def _load(self) -> Material | None:
         if not self._copy.exists():
             return None
-        sealed = private_bytes(self._copy, "the CA", is_ours=True).decode("utf-8", "replace")
+        sealed = private_bytes(self._copy, "the CA", is_ours=True).decode(
+            "utf-8", "replace"
+        )
         return self._unseal(sealed, str(self._copy))
 
     def _unseal(self, sealed: str, where: str) -> Material:
@@ -217,12 +239,16 @@ class OwnCa:
             return from_json(opened)
         except (ValueError, KeyError, TypeError) as error:
             raise AuthorityError(
-                f"the CA cannot be read: {error}", where=where, fix="restore it from a backup"
+                f"the CA cannot be read: {error}",
+                where=where,
+                fix="restore it from a backup",
             ) from error
 
     def _sealing(self, *, may_create: bool = True) -> Seal:
         if self._seal is None:
-            self._seal = open_seal(self._passphrase_file, self._key_file, may_create=may_create)
+            self._seal = open_seal(
+                self._passphrase_file, self._key_file, may_create=may_create
+            )
         return self._seal
 
     def _save(self, material: Material) -> None:
@@ -268,7 +294,9 @@ class PluggedCa:
                 self.problem = ""
             except (OSError, DockermeshError) as error:
                 if str(error) != self.problem:
-                    log.error("the CA's new files are not taken over", reason=str(error))
+                    log.error(
+                        "the CA's new files are not taken over", reason=str(error)
+                    )
                 self.problem = str(error)
 
     def _look(self) -> None:

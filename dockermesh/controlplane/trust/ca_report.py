@@ -105,11 +105,15 @@ def _unseen(
 
 
 def _has_secrets(status: ProxyStatus) -> bool:
-    return all(t.state is SyncState.SYNCED for t in status.types if t.type_url == SECRET)
+    return all(
+        t.state is SyncState.SYNCED for t in status.types if t.type_url == SECRET
+    )
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return ", ".join(names[:5]) + (
+        f" and {len(names) - 5} more" if len(names) > 5 else ""
+    )
 
 
 def ca_report(
@@ -134,14 +138,17 @@ def ca_report(
         "since": utc_text(material.since),
         "signer": _certificate(signer, is_signing=True),
         "roots": [
-            _certificate(root, is_signing=_leads_to(material, root)) for root in material.roots
+            _certificate(root, is_signing=_leads_to(material, root))
+            for root in material.roots
         ],
         "leaves": {
             "lifetime_seconds": int(lifetime.total_seconds()),
             "held": len(leaves),
             "issued": issued,
             "failures": failures,
-            "of_old_signer": sum(leaf.signer != material.signer.id for leaf in leaves.values()),
+            "of_old_signer": sum(
+                leaf.signer != material.signer.id for leaf in leaves.values()
+            ),
             "next_renewal": utc_text(
                 min((leaf.renew_at for leaf in leaves.values()), default=None)
             ),
@@ -156,7 +163,10 @@ def ca_report(
 
 
 def ca_warnings(
-    material: Material, leaves: Mapping[str, Leaf], problems: Iterable[str], now: datetime.datetime
+    material: Material,
+    leaves: Mapping[str, Leaf],
+    problems: Iterable[str],
+    now: datetime.datetime,
 ) -> list[str]:
     """What is to be said about the CA and the renewal of certificates."""
     said = [problem for problem in problems if problem]
@@ -165,8 +175,15 @@ def ca_warnings(
 
 def expiry_warnings(material: Material, now: datetime.datetime) -> Iterator[str]:
     """What is to be said about the end of roots and signers."""
-    mend = "run `dockermesh ca rotate`" if material.is_own else "replace the files of your CA"
-    items = {"the root": material.roots[0], "the CA's certificate": material.signer.certificate}
+    mend = (
+        "run `dockermesh ca rotate`"
+        if material.is_own
+        else "replace the files of your CA"
+    )
+    items = {
+        "the root": material.roots[0],
+        "the CA's certificate": material.signer.certificate,
+    }
 
     for what, item in items.items():
         # Both bounds: a root of ten years and one of ten days.
@@ -185,7 +202,9 @@ def expiry_warnings(material: Material, now: datetime.datetime) -> Iterator[str]
             return
 
 
-def renewal_warnings(leaves: Mapping[str, Leaf], now: datetime.datetime) -> Iterator[str]:
+def renewal_warnings(
+    leaves: Mapping[str, Leaf], now: datetime.datetime
+) -> Iterator[str]:
     """What is to be said about leaves that should have been replaced."""
     late = {key: leaf for key, leaf in leaves.items() if is_late(leaf, now)}
     if late:
@@ -214,7 +233,9 @@ def _certificate(certificate: x509.Certificate, *, is_signing: bool) -> dict[str
 
 def _leads_to(material: Material, root: x509.Certificate) -> bool:
     certificate = material.signer.certificate
-    return root == certificate or (not material.is_own and root.subject == certificate.issuer)
+    return root == certificate or (
+        not material.is_own and root.subject == certificate.issuer
+    )
 
 
 def utc_text(moment: datetime.datetime | None) -> str:

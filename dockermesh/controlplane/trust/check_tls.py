@@ -32,8 +32,13 @@ class CheckTls:
         """What a connection to a proxy is made with; it verifies the mesh's roots. Raises
         AuthorityError.
         """
-        identity = Identity(self._trust_domain(), SYSTEM_NAMESPACE, CONTROL_PLANE_ACCOUNT)
-        of, now = (self._authority.roots_pem, identity), datetime.datetime.now(datetime.UTC)
+        identity = Identity(
+            self._trust_domain(), SYSTEM_NAMESPACE, CONTROL_PLANE_ACCOUNT
+        )
+        of, now = (
+            (self._authority.roots_pem, identity),
+            datetime.datetime.now(datetime.UTC),
+        )
         if (
             self._made is None
             or self._leaf is None
@@ -41,7 +46,9 @@ class CheckTls:
             or not self._authority.is_current(self._leaf, now)
         ):
             try:
-                self._leaf = self._authority.issue_workload(identity, holder=CONTROL_PLANE_ACCOUNT)
+                self._leaf = self._authority.issue_workload(
+                    identity, holder=CONTROL_PLANE_ACCOUNT
+                )
             except AuthorityError:
                 if self._made is None:
                     raise

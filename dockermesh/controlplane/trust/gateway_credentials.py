@@ -86,17 +86,28 @@ class GatewayCredentials:
         if known is None or known[0] is not under:
             if len(self._made) >= _MOST_KEPT:
                 self._made.clear()
-            known = self._made[place] = (under, self._filled(under, workload.namespace, is_gateway))
+            known = self._made[place] = (
+                under,
+                self._filled(under, workload.namespace, is_gateway),
+            )
         return snapshot if known[1] is under else replace(snapshot, secrets=known[1])
 
-    def _filled(self, under: ResourceSet, namespace: str, is_gateway: bool) -> ResourceSet:
+    def _filled(
+        self, under: ResourceSet, namespace: str, is_gateway: bool
+    ) -> ResourceSet:
         """The secrets with those of credentials in the place of what translation made of their
         names.
         """
         wanted = [name for name in under if named_credential(name)]
-        kept = [resource for resource in under.values() if not named_credential(resource.name)]
+        kept = [
+            resource
+            for resource in under.values()
+            if not named_credential(resource.name)
+        ]
         own = (self._resource(name, namespace, is_gateway) for name in wanted)
-        return ResourceSet([*kept, *(resource for resource in own if resource is not None)])
+        return ResourceSet(
+            [*kept, *(resource for resource in own if resource is not None)]
+        )
 
     def _resource(self, name: str, namespace: str, is_gateway: bool) -> Resource | None:
         credential = named_credential(name)
@@ -105,20 +116,28 @@ class GatewayCredentials:
 
         if credential.endswith(_ROOTS_SUFFIX):
             base = credential.removesuffix(_ROOTS_SUFFIX)
-            roots = credential_roots(self._values(namespace, credential)) or credential_roots(
-                self._values(namespace, base)
-            )
+            roots = credential_roots(
+                self._values(namespace, credential)
+            ) or credential_roots(self._values(namespace, base))
             if roots:
                 return named(SECRET_TYPE, inline_roots(name, roots))
             # A gateway's credential concerns sidecars, too, which see the same DestinationRule.
             # Their container has no such file: they would refuse the secret.
-            is_elsewhere = any(key.rpartition("/")[2] in {credential, base} for key in self._known)
+            is_elsewhere = any(
+                key.rpartition("/")[2] in {credential, base} for key in self._known
+            )
             return (
-                named(SECRET_TYPE, system_roots(name)) if is_elsewhere and not is_gateway else None
+                named(SECRET_TYPE, system_roots(name))
+                if is_elsewhere and not is_gateway
+                else None
             )
 
-        pair = credential_pair(self._values(namespace, credential)) if is_gateway else None
-        return named(SECRET_TYPE, inline_pair(name, *pair)) if pair is not None else None
+        pair = (
+            credential_pair(self._values(namespace, credential)) if is_gateway else None
+        )
+        return (
+            named(SECRET_TYPE, inline_pair(name, *pair)) if pair is not None else None
+        )
 
     def _values(self, namespace: str, name: str) -> dict[str, bytes]:
         for place in (namespace, _SHARED_NAMESPACE):

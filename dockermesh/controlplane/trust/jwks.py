@@ -153,7 +153,9 @@ async def fetch_keys(session: aiohttp.ClientSession, source: str, limit: float) 
         async with asyncio.timeout(limit):
             text = await _get(session, source)
             if source.endswith(DISCOVERY_PATH):
-                text = await _get(session, _discovered(text, source.removesuffix(DISCOVERY_PATH)))
+                text = await _get(
+                    session, _discovered(text, source.removesuffix(DISCOVERY_PATH))
+                )
     except TimeoutError:
         raise DockermeshError(
             f"{source} did not answer within {limit:g} s", fix="check that it is up"
@@ -201,9 +203,13 @@ async def _get(session: aiohttp.ClientSession, url: str) -> str:
 
 def _discovered(text: str, issuer: str) -> str:
     document = json.loads(text)
-    if not isinstance(document, dict) or str(document.get("issuer", "")).rstrip("/") != issuer:
+    if (
+        not isinstance(document, dict)
+        or str(document.get("issuer", "")).rstrip("/") != issuer
+    ):
         raise DockermeshError(
-            f"the discovery document of {issuer} is that of another issuer", fix="set jwksUri"
+            f"the discovery document of {issuer} is that of another issuer",
+            fix="set jwksUri",
         )
     url = document.get("jwks_uri")
     if not isinstance(url, str) or urlsplit(url).scheme not in ("http", "https"):
@@ -223,7 +229,8 @@ def _check(address: ipaddress.IPv4Address | ipaddress.IPv6Address, host: str) ->
             address = address.ipv4_mapped or address.sixtofour or address
     if any(address in network for network in _FORBIDDEN):
         raise DockermeshError(
-            f"{host} is at {address}, which is never fetched from", fix="use another URL"
+            f"{host} is at {address}, which is never fetched from",
+            fix="use another URL",
         )
 
 

@@ -19,11 +19,15 @@ def open_token(file: Path) -> str:
     """
     if file.exists():
         token = (
-            private_bytes(file, "the API token", is_ours=True).decode("utf-8", "replace").strip()
+            private_bytes(file, "the API token", is_ours=True)
+            .decode("utf-8", "replace")
+            .strip()
         )
         if not token:
             raise DockermeshError(
-                "the API token is empty", where=str(file), fix="delete the file: a new one is made"
+                "the API token is empty",
+                where=str(file),
+                fix="delete the file: a new one is made",
             )
         return token
 

@@ -78,7 +78,9 @@ class Tokens:
     def take(self, stored: Mapping[str, StoredResource]) -> None:
         """New contents of the store."""
         self._known = stored
-        denied = frozenset(key.removeprefix(_DENIED) for key in stored if key.startswith(_DENIED))
+        denied = frozenset(
+            key.removeprefix(_DENIED) for key in stored if key.startswith(_DENIED)
+        )
         # At once: its stream was admitted before, and would stay open.
         for name in self._admission.deny(denied):
             log.warning("token revoked", workload=name)
@@ -92,7 +94,8 @@ class Tokens:
         """A new join token; this is the only time that it is told. Raises UsageError."""
         if self._joined is None:
             raise UsageError(
-                "without Consul no process can join", fix="run the mesh with --registry consul"
+                "without Consul no process can join",
+                fix="run the mesh with --registry consul",
             )
 
         service = _text(asked, "service")
@@ -111,7 +114,8 @@ class Tokens:
         seconds = asked.get("ttl_seconds", 3600)
         if not isinstance(seconds, int) or not 0 < seconds <= _LONGEST.total_seconds():
             raise UsageError(
-                "a join token lives at most 7 days", fix="give a shorter --ttl, for example 1h"
+                "a join token lives at most 7 days",
+                fix="give a shorter --ttl, for example 1h",
             )
 
         # Here and at a revocation, as there is no better time: nothing else writes.
@@ -157,7 +161,9 @@ class Tokens:
         attested = (w for w in self._catalog().workloads.values() if w.token_sha256)
         found = [w for w in attested if which in (w.name, w.token_sha256[:_ID_LENGTH])]
         if not found:
-            raise InputError(f"no token of {which!a}", fix="see `dockermesh token list`")
+            raise InputError(
+                f"no token of {which!a}", fix="see `dockermesh token list`"
+            )
         [workload] = found
         return workload
 
@@ -184,14 +190,19 @@ class Tokens:
 
         joined = await self._joined.add(workload, ports)
         log.info(
-            "joined", workload=joined.name, address=joined.address, account=joined.service_account
+            "joined",
+            workload=joined.name,
+            address=joined.address,
+            account=joined.service_account,
         )
 
         return joined
 
     def _of_workloads(self) -> list[dict[str, Any]]:
         connected = self._connected()
-        denied = {key.removeprefix(_DENIED) for key in self._known if key.startswith(_DENIED)}
+        denied = {
+            key.removeprefix(_DENIED) for key in self._known if key.startswith(_DENIED)
+        }
 
         return [
             {
@@ -200,7 +211,9 @@ class Tokens:
                 "workload": w.name,
                 "namespace": w.namespace,
                 "account": w.service_account,
-                "state": "revoked" if w.token_sha256 in denied else _presence(w.name in connected),
+                "state": "revoked"
+                if w.token_sha256 in denied
+                else _presence(w.name in connected),
                 "expires": "",
             }
             for w in sorted(self._catalog().workloads.values(), key=lambda w: w.name)
@@ -244,7 +257,11 @@ class Tokens:
         present = {w.token_sha256 for w in self._catalog().workloads.values()}
         for key, item in list(self._known.items()):
             old = _moment(item.resource.get("created")) < _now() - _KEEP_DENIED
-            gone = key.startswith(_DENIED) and old and key.removeprefix(_DENIED) not in present
+            gone = (
+                key.startswith(_DENIED)
+                and old
+                and key.removeprefix(_DENIED) not in present
+            )
             if gone or (key.startswith(_JOIN) and _is_over(item.resource)):
                 await self._store.delete(key, item.version)
 
@@ -286,7 +303,8 @@ def _asked_workload(
             or parse_protocol(str(protocol)) is None
         ):
             raise UsageError(
-                f"no port: {number!a} {protocol!a}", fix="write --port 8080 or --port 8080/http"
+                f"no port: {number!a} {protocol!a}",
+                fix="write --port 8080 or --port 8080/http",
             )
         served[int(number)] = str(protocol)
 

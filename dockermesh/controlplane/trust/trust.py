@@ -127,7 +127,9 @@ class Trust:
         DockermeshError.
         """
         # A step that is not the next is refused by the keeper, with a better reason.
-        blocked = self._blockers(step) if NEXT[self.authority.material.phase] is step else []
+        blocked = (
+            self._blockers(step) if NEXT[self.authority.material.phase] is step else []
+        )
         if not blocked or force:
             await self.keeper.step(step)
         return [] if force else blocked
@@ -153,5 +155,8 @@ def _keeper(settings: ControlPlaneSettings, store: SealedStore | None) -> CaKeep
     if settings.ca_dir is not None:
         return PluggedCa(settings.ca_dir)
     return OwnCa(
-        settings.state_dir / "ca", settings.trust_domain, store, settings.ca_passphrase_file
+        settings.state_dir / "ca",
+        settings.trust_domain,
+        store,
+        settings.ca_passphrase_file,
     )

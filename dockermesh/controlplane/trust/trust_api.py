@@ -25,7 +25,9 @@ JOIN_PATH = "/mesh/join"
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 
-def add_trust_routes(app: web.Application, trust: Trust, tokens: Tokens, gate: TokenGate) -> None:
+def add_trust_routes(
+    app: web.Application, trust: Trust, tokens: Tokens, gate: TokenGate
+) -> None:
     """Add the routes to an application."""
     api = _TrustApi(trust, tokens, gate)
     app.add_routes(
@@ -74,13 +76,17 @@ class _TrustApi:
             )
 
         blocked = await self._trust.rotate(Step(step), force=force)
-        return web.json_response(self._trust.status() | {"blocked": blocked, "taken": not blocked})
+        return web.json_response(
+            self._trust.status() | {"blocked": blocked, "taken": not blocked}
+        )
 
     async def list_tokens(self, _: web.Request) -> web.Response:
         return web.json_response(self._tokens.listing())
 
     async def create_token(self, request: web.Request) -> web.Response:
-        return web.json_response(await self._tokens.create(await body_of(request)), status=201)
+        return web.json_response(
+            await self._tokens.create(await body_of(request)), status=201
+        )
 
     async def revoke_token(self, request: web.Request) -> web.Response:
         asked = await body_of(request)
@@ -104,7 +110,8 @@ class _TrustApi:
         # With them the process knows whom it talks to, from its first connection on.
         roots = self._trust.authority.roots_pem.decode()
         return web.json_response(
-            {"workload": joined.name, "namespace": joined.namespace, "roots": roots}, status=201
+            {"workload": joined.name, "namespace": joined.namespace, "roots": roots},
+            status=201,
         )
 
 
@@ -128,5 +135,7 @@ async def _answered(handler: Handler, request: web.Request) -> web.Response:
         return status(
             409,
             "Conflict",
-            f"{error.what}. {error.fix}".removesuffix(". ") if error.fix else error.what,
+            f"{error.what}. {error.fix}".removesuffix(". ")
+            if error.fix
+            else error.what,
         )

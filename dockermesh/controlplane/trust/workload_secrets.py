@@ -113,7 +113,9 @@ class WorkloadSecrets:
         self._held = {key: held for key, held in self._held.items() if key in keys}
 
     async def run(
-        self, connected: Callable[[], Collection[str]], publish: Callable[[Collection[str]], None]
+        self,
+        connected: Callable[[], Collection[str]],
+        publish: Callable[[Collection[str]], None],
     ) -> None:
         """Replace leaves when it is time, and publish to the proxies that got a new one, for ever.
 
@@ -136,7 +138,13 @@ class WorkloadSecrets:
 
             # In portions: signing is what takes long, and streams must go on meanwhile.
             for start in range(0, len(due), _AT_ONCE):
-                publish([key for key in due[start : start + _AT_ONCE] if self._replaced(key)])
+                publish(
+                    [
+                        key
+                        for key in due[start : start + _AT_ONCE]
+                        if self._replaced(key)
+                    ]
+                )
                 await asyncio.sleep(_BREATH_S)
 
     def _take_roots(
@@ -150,7 +158,10 @@ class WorkloadSecrets:
 
     def _replaced(self, key: str) -> bool:
         held = self._held.get(key)
-        return held is not None and self._renew(key, held.identity, held.holder, held) is not held
+        return (
+            held is not None
+            and self._renew(key, held.identity, held.holder, held) is not held
+        )
 
     def _pause(self, present: Container[str]) -> float:
         """How long to sleep, in seconds: until the next leaf is due, but never long, and never not
@@ -194,7 +205,9 @@ class WorkloadSecrets:
                 )
             self.problem = error.what
             # Still good, and better than none; one of another identity is not.
-            return before if before is not None and before.identity == identity else None
+            return (
+                before if before is not None and before.identity == identity else None
+            )
 
         self.issued += 1
         self.problem = ""

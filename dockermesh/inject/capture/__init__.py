@@ -6,7 +6,12 @@ machine it is on.
 
 from dockermesh.inject.capture.config import CaptureConfig, Cidrs, OwnerGroups, Ports
 from dockermesh.inject.capture.parse import capture_config, parse_capture_config
-from dockermesh.inject.capture.pod import SIDECAR_HOLDS, PodOptions, pod_capture, pod_capture_config
+from dockermesh.inject.capture.pod import (
+    SIDECAR_HOLDS,
+    PodOptions,
+    pod_capture,
+    pod_capture_config,
+)
 from dockermesh.inject.capture.render import MachineOptions, render_capture
 
 __all__ = [

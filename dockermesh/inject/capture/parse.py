@@ -14,7 +14,13 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_interface
 from typing import Any, TypeVar
 
 from dockermesh.errors import InputError
-from dockermesh.inject.capture.config import CaptureConfig, Cidrs, Mode, OwnerGroups, Ports
+from dockermesh.inject.capture.config import (
+    CaptureConfig,
+    Cidrs,
+    Mode,
+    OwnerGroups,
+    Ports,
+)
 
 A = TypeVar("A", IPv4Address, IPv6Address)
 MAX_PORT = 65535
@@ -79,14 +85,20 @@ def _refuse(key: str, what: str, fix: str) -> InputError:
 def _flag(key: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise _refuse(
-            key, f"expected true or false, got {json.dumps(value)}", "write it without quotes"
+            key,
+            f"expected true or false, got {json.dumps(value)}",
+            "write it without quotes",
         )
     return value
 
 
 def _text(key: str, value: object) -> str:
     if not isinstance(value, str):
-        raise _refuse(key, f"expected a string, got {json.dumps(value)}", "put the value in quotes")
+        raise _refuse(
+            key,
+            f"expected a string, got {json.dumps(value)}",
+            "put the value in quotes",
+        )
     return value.strip()
 
 
@@ -117,12 +129,16 @@ def _whole(key: str, value: object, low: int, high: int) -> int:
         or not re.fullmatch(r"[0-9]+", str(value).strip())
     ):
         raise _refuse(
-            key, f"expected a number, got {json.dumps(value)}", f"give one from {low} to {high}"
+            key,
+            f"expected a number, got {json.dumps(value)}",
+            f"give one from {low} to {high}",
         )
 
     number = int(value)
     if not low <= number <= high:
-        raise _refuse(key, f"{number} is out of range", f"give one from {low} to {high}")
+        raise _refuse(
+            key, f"{number} is out of range", f"give one from {low} to {high}"
+        )
     return number
 
 
@@ -144,12 +160,16 @@ def _port_or_range(key: str, item: str) -> str:
 def _listed_ports(key: str, value: object) -> Ports:
     items = _items(key, value)
     if "*" in items:
-        raise _refuse(key, '"*" is not allowed here', "list the ports, separated by commas")
+        raise _refuse(
+            key, '"*" is not allowed here', "list the ports, separated by commas"
+        )
     return Ports(listed=tuple(_port_or_range(key, item) for item in items))
 
 
 def _ports(key: str, value: object) -> Ports:
-    return Ports(every=True) if _items(key, value) == ("*",) else _listed_ports(key, value)
+    return (
+        Ports(every=True) if _items(key, value) == ("*",) else _listed_ports(key, value)
+    )
 
 
 def _listed_cidrs(key: str, value: object) -> Cidrs:
@@ -159,7 +179,9 @@ def _listed_cidrs(key: str, value: object) -> Cidrs:
             parsed = ip_interface(item if "/" in item else "no prefix")
         except ValueError:
             raise _refuse(
-                key, f"{item!r} is not an IP range", 'write it as address/bits, like "10.0.0.0/8"'
+                key,
+                f"{item!r} is not an IP range",
+                'write it as address/bits, like "10.0.0.0/8"',
             ) from None
 
         loopback = loopback or parsed.ip.is_loopback
@@ -172,18 +194,27 @@ def _listed_cidrs(key: str, value: object) -> Cidrs:
 
 
 def _cidrs(key: str, value: object) -> Cidrs:
-    return Cidrs(every=True) if _items(key, value) == ("*",) else _listed_cidrs(key, value)
+    return (
+        Cidrs(every=True) if _items(key, value) == ("*",) else _listed_cidrs(key, value)
+    )
 
 
-def _matching(pattern: re.Pattern[str], kind: str) -> Callable[[str, object], tuple[str, ...]]:
+def _matching(
+    pattern: re.Pattern[str], kind: str
+) -> Callable[[str, object], tuple[str, ...]]:
     def read(key: str, value: object) -> tuple[str, ...]:
         items = _items(
-            key, value if not isinstance(value, int) or isinstance(value, bool) else str(value)
+            key,
+            value
+            if not isinstance(value, int) or isinstance(value, bool)
+            else str(value),
         )
         for item in items:
             if not pattern.fullmatch(item):
                 raise _refuse(
-                    key, f"{item!r} is not {kind}", "give names or numbers, separated by commas"
+                    key,
+                    f"{item!r} is not {kind}",
+                    "give names or numbers, separated by commas",
                 )
         return items
 
@@ -203,7 +234,9 @@ def _address(key: str, item: str, kind: type[A]) -> A:
         return kind(item)
     except ValueError:
         raise _refuse(
-            key, f"{item!r} is not an IP address of this version", "list plain IP addresses"
+            key,
+            f"{item!r} is not an IP address of this version",
+            "list plain IP addresses",
         ) from None
 
 
@@ -212,13 +245,19 @@ def _mode(key: str, value: object) -> Mode:
     try:
         return Mode(text or "REDIRECT")
     except ValueError:
-        raise _refuse(key, f"unknown mode {text!r}", "use REDIRECT, TPROXY or NONE") from None
+        raise _refuse(
+            key, f"unknown mode {text!r}", "use REDIRECT, TPROXY or NONE"
+        ) from None
 
 
 def _loopback(key: str, value: object) -> IPv4Network:
     networks = _listed_cidrs(key, value).v4
     if len(networks) != 1 or not networks[0].is_loopback:
-        raise _refuse(key, f"{value!r} is not an IPv4 loopback range", 'for example "127.0.0.1/32"')
+        raise _refuse(
+            key,
+            f"{value!r} is not an IPv4 loopback range",
+            'for example "127.0.0.1/32"',
+        )
     return networks[0]
 
 
@@ -291,13 +330,17 @@ def _owner_groups(values: Mapping[str, object]) -> OwnerGroups:
         chosen = OwnerGroups(groups=exclude)
     elif exclude:
         raise _refuse(
-            "OwnerGroupsExclude", "cannot be combined with OwnerGroupsInclude", "use one of the two"
+            "OwnerGroupsExclude",
+            "cannot be combined with OwnerGroupsInclude",
+            "use one of the two",
         )
     else:
         chosen = OwnerGroups(only=True, groups=_OWNERS("OwnerGroupsInclude", include))
 
     if len(chosen.groups) > MAX_GROUPS:
-        raise _refuse("OwnerGroupsInclude", f"more than {MAX_GROUPS} groups", "list fewer")
+        raise _refuse(
+            "OwnerGroupsInclude", f"more than {MAX_GROUPS} groups", "list fewer"
+        )
     return chosen
 
 
@@ -348,7 +391,9 @@ def parse_capture_config(text: str, *, where: str = "") -> CaptureConfig:
         data = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
         raise InputError(
-            f"not valid JSON: {error}", where=where, fix="see `dockermesh capture render --help`"
+            f"not valid JSON: {error}",
+            where=where,
+            fix="see `dockermesh capture render --help`",
         ) from None
 
     if not isinstance(data, dict):

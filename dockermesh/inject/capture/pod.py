@@ -20,7 +20,13 @@ DOCKER_RESOLVER = IPv4Address("127.0.0.11")
 # Readiness and Envoy's Prometheus page are the proxy's own, not the app's.
 OWN_PORTS = (str(READINESS_PORT), str(PROMETHEUS_PORT))
 
-__all__ = ["DOCKER_RESOLVER", "SIDECAR_HOLDS", "PodOptions", "pod_capture", "pod_capture_config"]
+__all__ = [
+    "DOCKER_RESOLVER",
+    "SIDECAR_HOLDS",
+    "PodOptions",
+    "pod_capture",
+    "pod_capture_config",
+]
 
 
 def pod_capture_config(
@@ -52,6 +58,8 @@ def pod_capture_config(
     )
 
 
-def pod_capture(config: CaptureConfig | None = None, *, domain: str = CONSUL_DOMAIN) -> str:
+def pod_capture(
+    config: CaptureConfig | None = None, *, domain: str = CONSUL_DOMAIN
+) -> str:
     """The file `/etc/dockermesh/capture.rules` of a sidecar's pod; `domain` is Consul's."""
     return render_capture(config or pod_capture_config(), PodOptions(domain=domain))

@@ -13,14 +13,18 @@ from ipaddress import IPv4Address
 
 from dockermesh.errors import InputError
 from dockermesh.inject.capture.config import CaptureConfig, Mode
-from dockermesh.model.contract import CONSUL_DOMAIN, DNS_PORT, INBOUND_PORT, OUTBOUND_PORT
+from dockermesh.model.contract import (
+    CONSUL_DOMAIN,
+    DNS_PORT,
+    INBOUND_PORT,
+    OUTBOUND_PORT,
+)
 
 BUILT_IN = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
 TABLE_ORDER = ("nat", "mangle", "raw", "filter")
 SIDECAR_HOLDS = (OUTBOUND_PORT, INBOUND_PORT, DNS_PORT)
-OUTBOUND_MARK = (
-    1338  # marks what goes from the proxy to its own app by the pod's address, under TPROXY
-)
+# Marks what goes from the proxy to its own app by the pod's address, under TPROXY.
+OUTBOUND_MARK = 1338
 MAX_MULTIPORT = 15
 
 
@@ -92,11 +96,17 @@ class _Rules:
 
 
 def _table_text(name: str, chains: dict[str, list[str]], jumps_first: bool) -> str:
-    lines = [f"*{name}", *(f":{chain} - [0:0]" for chain in chains if chain not in BUILT_IN)]
+    lines = [
+        f"*{name}",
+        *(f":{chain} - [0:0]" for chain in chains if chain not in BUILT_IN),
+    ]
     for chain, rules in chains.items():
         if chain in BUILT_IN and jumps_first:
             # Docker's own jump is already there, and the first match wins.
-            lines += [f"-I {chain} {place} {rule}" for place, rule in enumerate(rules, start=1)]
+            lines += [
+                f"-I {chain} {place} {rule}"
+                for place, rule in enumerate(rules, start=1)
+            ]
         else:
             lines += [f"-A {chain} {rule}" for rule in rules]
     return "\n".join([*lines, "COMMIT", ""])
@@ -117,7 +127,12 @@ def _inbound_redirect(rules: _Rules, config: CaptureConfig) -> None:
 
 def _inbound_tproxy(rules: _Rules, config: CaptureConfig, family: _Family) -> None:
     established = "-m conntrack --ctstate RELATED,ESTABLISHED -j ISTIO_DIVERT"
-    rules.add("mangle", "ISTIO_DIVERT", f"-j MARK --set-mark {config.tproxy_mark}", "-j ACCEPT")
+    rules.add(
+        "mangle",
+        "ISTIO_DIVERT",
+        f"-j MARK --set-mark {config.tproxy_mark}",
+        "-j ACCEPT",
+    )
     rules.add(
         "mangle",
         "ISTIO_TPROXY",
@@ -132,7 +147,9 @@ def _inbound_tproxy(rules: _Rules, config: CaptureConfig, family: _Family) -> No
             "ISTIO_INBOUND",
             *(f"-p tcp --dport {p} -j RETURN" for p in config.inbound_exclude.listed),
         )
-        rules.add("mangle", "ISTIO_INBOUND", f"-p tcp {established}", "-p tcp -j ISTIO_TPROXY")
+        rules.add(
+            "mangle", "ISTIO_INBOUND", f"-p tcp {established}", "-p tcp -j ISTIO_TPROXY"
+        )
 
     for port in config.inbound_include.listed:
         rules.add("mangle", "ISTIO_INBOUND", f"-p tcp --dport {port} {established}")
@@ -144,7 +161,9 @@ def _tproxy_marks(rules: _Rules, config: CaptureConfig, family: _Family) -> None
     capture.
     """
     mark = config.tproxy_mark
-    rules.add("mangle", "PREROUTING", f"-p tcp -m mark --mark {mark} -j CONNMARK --save-mark")
+    rules.add(
+        "mangle", "PREROUTING", f"-p tcp -m mark --mark {mark} -j CONNMARK --save-mark"
+    )
     rules.add("mangle", "OUTPUT", f"-p tcp -o lo -m mark --mark {mark} -j RETURN")
     owners = [f"--uid-owner {uid}" for uid in config.proxy_uids] + [
         f"--gid-owner {gid}" for gid in config.proxy_gids
@@ -153,7 +172,11 @@ def _tproxy_marks(rules: _Rules, config: CaptureConfig, family: _Family) -> None
         match = f"! -d {family.loopback} -p tcp -o lo -m owner {owner}"
         rules.add("mangle", "OUTPUT", f"{match} -j MARK --set-mark {OUTBOUND_MARK}")
 
-    rules.add("mangle", "OUTPUT", f"-p tcp -m connmark --mark {mark} -j CONNMARK --restore-mark")
+    rules.add(
+        "mangle",
+        "OUTPUT",
+        f"-p tcp -m connmark --mark {mark} -j CONNMARK --restore-mark",
+    )
     rules.chain("mangle", "ISTIO_INBOUND")[:0] = [
         f"-p tcp -m mark --mark {mark} -j RETURN",
         f"-p tcp -s {family.passthrough} -i lo -j RETURN",
@@ -175,7 +198,10 @@ def _own_traffic(rules: _Rules, config: CaptureConfig, family: _Family) -> None:
     )
     local = "-p tcp ! --dport 53 " if config.dns else ""
     owners = [("--uid-owner " + uid, by_uid) for uid in config.proxy_uids]
-    owners += [("--gid-owner " + gid, f"-p tcp ! --dport {tunnel}") for gid in config.proxy_gids]
+    owners += [
+        ("--gid-owner " + gid, f"-p tcp ! --dport {tunnel}")
+        for gid in config.proxy_gids
+    ]
 
     for owner, ports in owners:
         rules.add(
@@ -184,7 +210,9 @@ def _own_traffic(rules: _Rules, config: CaptureConfig, family: _Family) -> None:
             f"-o lo ! -d {family.loopback} {ports} -m owner {owner} -j ISTIO_IN_REDIRECT",
         )
         if not config.ranges_include.loopback:
-            rules.add("nat", "ISTIO_OUTPUT", f"-o lo {local}-m owner ! {owner} -j RETURN")
+            rules.add(
+                "nat", "ISTIO_OUTPUT", f"-o lo {local}-m owner ! {owner} -j RETURN"
+            )
         rules.add("nat", "ISTIO_OUTPUT", f"-m owner {owner} -j RETURN")
 
 
@@ -195,17 +223,33 @@ def _owner_groups(rules: _Rules, config: CaptureConfig) -> None:
         rules.add("nat", "ISTIO_OUTPUT", f"{none_of}-j RETURN")
     else:
         rules.add(
-            "nat", "ISTIO_OUTPUT", *(f"-m owner --gid-owner {group} -j RETURN" for group in groups)
+            "nat",
+            "ISTIO_OUTPUT",
+            *(f"-m owner --gid-owner {group} -j RETURN" for group in groups),
         )
 
 
-def _dns(rules: _Rules, config: CaptureConfig, family: _Family, pod: PodOptions | None) -> None:
+def _dns(
+    rules: _Rules, config: CaptureConfig, family: _Family, pod: PodOptions | None
+) -> None:
     redirect = f"-j REDIRECT --to-ports {config.dns_port}"
-    targets = [""] if config.capture_all_dns else [f"-d {server} " for server in family.dns_servers]
-    asked = _proxy_questions(pod.endings) if pod is not None and family.version == 4 else [""]
+    targets = (
+        [""]
+        if config.capture_all_dns
+        else [f"-d {server} " for server in family.dns_servers]
+    )
+    asked = (
+        _proxy_questions(pod.endings)
+        if pod is not None and family.version == 4
+        else [""]
+    )
     if targets:
         rules.add("nat", "ISTIO_OUTPUT", "-j ISTIO_OUTPUT_DNS")
-    rules.add("nat", "ISTIO_OUTPUT_DNS", *(f"-p tcp --dport 53 {to}{redirect}" for to in targets))
+    rules.add(
+        "nat",
+        "ISTIO_OUTPUT_DNS",
+        *(f"-p tcp --dport 53 {to}{redirect}" for to in targets),
+    )
     rules.add(
         "nat",
         "ISTIO_OUTPUT_DNS",
@@ -224,11 +268,18 @@ def _proxy_questions(endings: Iterable[str]) -> list[str]:
     """
     # The end of a name, type A, class IN; or a last label. A question begins 40 bytes after the
     # packet.
-    wanted = ["0000010001", *(f"{len(label):02x}{label.encode().hex()}00" for label in endings)]
-    return [f'-m string --algo bm --from 40 --hex-string "|{text}|" ' for text in wanted]
+    wanted = [
+        "0000010001",
+        *(f"{len(label):02x}{label.encode().hex()}00" for label in endings),
+    ]
+    return [
+        f'-m string --algo bm --from 40 --hex-string "|{text}|" ' for text in wanted
+    ]
 
 
-def _dns_zones(rules: _Rules, config: CaptureConfig, targets: list[str], asked: list[str]) -> None:
+def _dns_zones(
+    rules: _Rules, config: CaptureConfig, targets: list[str], asked: list[str]
+) -> None:
     """Proxy to resolver is conntrack zone 1, app to proxy zone 2. What an app asks the resolver
     itself is in zone 1.
 
@@ -241,7 +292,11 @@ def _dns_zones(rules: _Rules, config: CaptureConfig, targets: list[str], asked: 
     ]
 
     for owner in owners:
-        rules.add("raw", "ISTIO_OUTPUT_DNS", f"-p udp --dport 53 -m owner {owner} -j CT --zone 1")
+        rules.add(
+            "raw",
+            "ISTIO_OUTPUT_DNS",
+            f"-p udp --dport 53 -m owner {owner} -j CT --zone 1",
+        )
         rules.add(
             "raw",
             "ISTIO_OUTPUT_DNS",
@@ -251,7 +306,9 @@ def _dns_zones(rules: _Rules, config: CaptureConfig, targets: list[str], asked: 
     for target in targets:
         to = f"-p udp --dport 53 {target}"
         rules.add(
-            "raw", "ISTIO_OUTPUT_DNS", *(f"{to}{question}-j CT --zone 2" for question in asked)
+            "raw",
+            "ISTIO_OUTPUT_DNS",
+            *(f"{to}{question}-j CT --zone 2" for question in asked),
         )
 
         if any(asked):
@@ -260,7 +317,9 @@ def _dns_zones(rules: _Rules, config: CaptureConfig, targets: list[str], asked: 
             rules.add("raw", "ISTIO_OUTPUT_DNS", f"{to}-j CT --zone 1")
 
         rules.add(
-            "raw", "ISTIO_INBOUND", f"-p udp --sport 53 {target.replace('-d', '-s')}-j CT --zone 1"
+            "raw",
+            "ISTIO_INBOUND",
+            f"-p udp --sport 53 {target.replace('-d', '-s')}-j CT --zone 1",
         )
 
     if targets:
@@ -268,21 +327,31 @@ def _dns_zones(rules: _Rules, config: CaptureConfig, targets: list[str], asked: 
 
 
 def _outbound_include(rules: _Rules, config: CaptureConfig, family: _Family) -> None:
-    rules.add("nat", "ISTIO_OUTPUT", *(f"-d {cidr} -j RETURN" for cidr in family.exclude))
+    rules.add(
+        "nat", "ISTIO_OUTPUT", *(f"-d {cidr} -j RETURN" for cidr in family.exclude)
+    )
     for port in config.outbound_include.listed:
         rules.add("nat", "ISTIO_OUTPUT", f"-p tcp --dport {port} -j ISTIO_REDIRECT")
-    targets = [""] if config.ranges_include.every else [f"-d {cidr} " for cidr in family.include]
+    targets = (
+        [""]
+        if config.ranges_include.every
+        else [f"-d {cidr} " for cidr in family.include]
+    )
     for target in targets:
         rules.add("nat", "ISTIO_OUTPUT", f"{target}-j ISTIO_REDIRECT")
     for target in targets:
         for interface in config.reroute_interfaces:
             # Such an interface carries a virtual machine's traffic: it enters here and is outbound.
-            rules.chain("nat", "PREROUTING").insert(0, f"-i {interface} {target}-j ISTIO_REDIRECT")
+            rules.chain("nat", "PREROUTING").insert(
+                0, f"-i {interface} {target}-j ISTIO_REDIRECT"
+            )
 
 
 def _short_cuts(rules: _Rules, config: CaptureConfig, pod: PodOptions | None) -> None:
     tables = ("nat", "mangle") if config.mode is Mode.TPROXY else ("nat",)
-    before, after = ("ISTIO_INBOUND", "ISTIO_OUTPUT") if pod else ("PREROUTING", "OUTPUT")
+    before, after = (
+        ("ISTIO_INBOUND", "ISTIO_OUTPUT") if pod else ("PREROUTING", "OUTPUT")
+    )
     for table in tables:
         for interface in config.exclude_interfaces:
             rules.add(table, before, f"-i {interface} -j RETURN")
@@ -316,7 +385,9 @@ def _pod_extras(rules: _Rules, config: CaptureConfig, pod: PodOptions) -> None:
         # Docker answers out of a socket inside the pod; the answer belongs to the proxy's query, so
         # to zone 1.
         rules.add(
-            "raw", "ISTIO_OUTPUT_DNS", f"-p udp -s {pod.resolver}/32 ! --dport 53 -j CT --zone 1"
+            "raw",
+            "ISTIO_OUTPUT_DNS",
+            f"-p udp -s {pod.resolver}/32 ! --dport 53 -j CT --zone 1",
         )
 
     for first in range(0, len(pod.hold_ports), MAX_MULTIPORT):
@@ -330,10 +401,14 @@ def _pod_extras(rules: _Rules, config: CaptureConfig, pod: PodOptions) -> None:
         )
 
     if pod.hold_ports:
-        rules.add("filter", "OUTPUT", "-p tcp --tcp-flags RST,ACK RST,ACK -j ISTIO_HOLD")
+        rules.add(
+            "filter", "OUTPUT", "-p tcp --tcp-flags RST,ACK RST,ACK -j ISTIO_HOLD"
+        )
 
 
-def _machine_extras(rules: _Rules, config: CaptureConfig, machine: MachineOptions) -> None:
+def _machine_extras(
+    rules: _Rules, config: CaptureConfig, machine: MachineOptions
+) -> None:
     # A Docker host forwards its containers' connections, which are not this process's.
     inbound = rules.chain("nat", "PREROUTING")
     inbound[:] = [f"-d {machine.address} {rule}" for rule in inbound]
@@ -347,20 +422,36 @@ def _machine_extras(rules: _Rules, config: CaptureConfig, machine: MachineOption
 
 
 def _family_rules(
-    config: CaptureConfig, family: _Family, pod: PodOptions | None, machine: MachineOptions | None
+    config: CaptureConfig,
+    family: _Family,
+    pod: PodOptions | None,
+    machine: MachineOptions | None,
 ) -> _Rules:
     rules = _Rules()
-    for chain in ("ISTIO_INBOUND", "ISTIO_REDIRECT", "ISTIO_IN_REDIRECT", "ISTIO_OUTPUT"):
+    for chain in (
+        "ISTIO_INBOUND",
+        "ISTIO_REDIRECT",
+        "ISTIO_IN_REDIRECT",
+        "ISTIO_OUTPUT",
+    ):
         rules.chain("nat", chain)
     _short_cuts(rules, config, pod)
     if config.drop_invalid:
-        rules.add("mangle", "PREROUTING", "-m conntrack --ctstate INVALID -j ISTIO_DROP")
+        rules.add(
+            "mangle", "PREROUTING", "-m conntrack --ctstate INVALID -j ISTIO_DROP"
+        )
         rules.add("mangle", "ISTIO_DROP", "-j DROP")
 
-    rules.add("nat", "ISTIO_INBOUND", f"-p tcp --dport {config.inbound_tunnel_port} -j RETURN")
-    rules.add("nat", "ISTIO_REDIRECT", f"-p tcp -j REDIRECT --to-ports {config.proxy_port}")
     rules.add(
-        "nat", "ISTIO_IN_REDIRECT", f"-p tcp -j REDIRECT --to-ports {config.inbound_capture_port}"
+        "nat", "ISTIO_INBOUND", f"-p tcp --dport {config.inbound_tunnel_port} -j RETURN"
+    )
+    rules.add(
+        "nat", "ISTIO_REDIRECT", f"-p tcp -j REDIRECT --to-ports {config.proxy_port}"
+    )
+    rules.add(
+        "nat",
+        "ISTIO_IN_REDIRECT",
+        f"-p tcp -j REDIRECT --to-ports {config.inbound_capture_port}",
     )
 
     if config.inbound_include and config.mode is Mode.TPROXY:
@@ -404,7 +495,8 @@ def _families(config: CaptureConfig) -> list[_Family]:
 def _check_for_pod(config: CaptureConfig) -> None:
     if config.mode is Mode.TPROXY:
         raise InputError(
-            "a pod cannot use TPROXY", fix="its proxy runs without privileges; use REDIRECT"
+            "a pod cannot use TPROXY",
+            fix="its proxy runs without privileges; use REDIRECT",
         )
     if config.reroute_interfaces or config.drop_invalid:
         raise InputError(
@@ -414,7 +506,9 @@ def _check_for_pod(config: CaptureConfig) -> None:
 
 
 def render_capture(
-    config: CaptureConfig, pod: PodOptions | None = None, machine: MachineOptions | None = None
+    config: CaptureConfig,
+    pod: PodOptions | None = None,
+    machine: MachineOptions | None = None,
 ) -> str:
     """The `iptables-restore` text for `config`: Istio's capture, or that of a pod or a joined
     machine of this mesh.

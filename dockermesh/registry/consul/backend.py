@@ -26,7 +26,9 @@ class ConsulBackend:
 
     name = "consul"
 
-    def __init__(self, settings: ConsulSettings, registrar: Options | None = None) -> None:
+    def __init__(
+        self, settings: ConsulSettings, registrar: Options | None = None
+    ) -> None:
         self._settings = settings
         self._registrar = registrar
         self.missing = NOT_YET if registrar is not None else ""
@@ -42,14 +44,20 @@ class ConsulBackend:
 
     def registrar(self, tls: Tls) -> Coroutine[Any, Any, None] | None:
         """This host's registrar, if it runs in this process."""
-        return self._register(self._registrar, tls) if self._registrar is not None else None
+        return (
+            self._register(self._registrar, tls)
+            if self._registrar is not None
+            else None
+        )
 
     async def _register(self, options: Options, tls: Tls) -> None:
         engine = await reach_engine(self._take_problem)
         options = await complete_options(engine, options)
         client = ConsulClient(self._settings)
         try:
-            await Registrar(engine, ConsulSink(client, options.owner), options, tls=tls).run()
+            await Registrar(
+                engine, ConsulSink(client, options.owner), options, tls=tls
+            ).run()
         finally:
             await client.close()
 

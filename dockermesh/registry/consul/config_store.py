@@ -36,7 +36,9 @@ def _text(resource: Mapping[str, Any]) -> str:
     return json.dumps(resource, separators=(",", ":"), sort_keys=True)
 
 
-def _operation(full_key: str, version: int, resource: Mapping[str, Any] | None) -> dict[str, Any]:
+def _operation(
+    full_key: str, version: int, resource: Mapping[str, Any] | None
+) -> dict[str, Any]:
     if resource is None:
         return {"KV": {"Verb": "delete-cas", "Key": full_key, "Index": version}}
     value = base64.b64encode(_text(resource).encode()).decode()
@@ -68,7 +70,9 @@ class ConsulConfigStore:
         """Consul's index of what was published last; it grows with every change, removals too."""
         return self._index
 
-    async def follow(self, publish: Callable[[Mapping[str, StoredResource]], None]) -> None:
+    async def follow(
+        self, publish: Callable[[Mapping[str, StoredResource]], None]
+    ) -> None:
         """Follow the store until cancelled; `publish` gets all resources at first and after every
         change.
         """
@@ -86,12 +90,16 @@ class ConsulConfigStore:
         self._publish = publish
 
         try:
-            await Watch("the config", fetch, self._deliver, self._outages, on_reset=reset).run()
+            await Watch(
+                "the config", fetch, self._deliver, self._outages, on_reset=reset
+            ).run()
         finally:
             self._publish = None
             await self.close()
 
-    async def put(self, key: str, resource: Mapping[str, Any], version: int | None = None) -> bool:
+    async def put(
+        self, key: str, resource: Mapping[str, Any], version: int | None = None
+    ) -> bool:
         """Write a resource; False if it is not at `version` any more (0: must not exist; None:
         whatever is there).
 
@@ -107,9 +115,13 @@ class ConsulConfigStore:
 
         Raises RegistryError if Consul cannot be reached or refuses.
         """
-        return await self._write(key, lambda kv: kv.delete(self._prefix + key, cas=version))
+        return await self._write(
+            key, lambda kv: kv.delete(self._prefix + key, cas=version)
+        )
 
-    async def replace(self, changes: Mapping[str, tuple[int, Mapping[str, Any] | None]]) -> bool:
+    async def replace(
+        self, changes: Mapping[str, tuple[int, Mapping[str, Any] | None]]
+    ) -> bool:
         """Write (None: remove) resources by key, each from this version on; False and nothing done
         if one is not at it.
 
@@ -117,7 +129,8 @@ class ConsulConfigStore:
         Consul cannot be reached or refuses, also if that left only some of the steps done.
         """
         operations = [
-            _operation(self._prefix + key, version, new) for key, (version, new) in changes.items()
+            _operation(self._prefix + key, version, new)
+            for key, (version, new) in changes.items()
         ]
         for start in range(0, len(operations), _TRANSACTION):
             step = operations[start : start + _TRANSACTION]
@@ -169,7 +182,9 @@ class ConsulConfigStore:
             done = bool(await write(kv))
         except FAILURES as error:
             address = self._settings.address
-            raise registry_error(error, address, "a change of the config", where=key) from error
+            raise registry_error(
+                error, address, "a change of the config", where=key
+            ) from error
         if self._read.is_set():
             # At once, as the watch may be pacing itself, and writers wait until their change is
             # seen. If it fails, the watch brings the change.
@@ -181,7 +196,10 @@ class ConsulConfigStore:
     def _parse(self, items: Any) -> dict[str, StoredResource]:
         resources: dict[str, StoredResource] = {}
         for item in items or ():
-            key, version = item["Key"].removeprefix(self._prefix), int(item["ModifyIndex"])
+            key, version = (
+                item["Key"].removeprefix(self._prefix),
+                int(item["ModifyIndex"]),
+            )
             old = self._known.get(key)
             if old is not None and old.version == version:
                 resources[key] = old
@@ -193,7 +211,9 @@ class ConsulConfigStore:
                     raise ValueError("not a JSON object")
             except ValueError as error:
                 _log.warning(
-                    "a stored resource cannot be read", key=quoted(key), reason=quoted(str(error))
+                    "a stored resource cannot be read",
+                    key=quoted(key),
+                    reason=quoted(str(error)),
                 )
                 continue
 

@@ -55,7 +55,9 @@ class Conversion:
     skipped: tuple[str, ...] = ()
 
 
-def convert_entries(entries: Sequence[Any] | None, *, allow_loopback: bool = False) -> Conversion:
+def convert_entries(
+    entries: Sequence[Any] | None, *, allow_loopback: bool = False
+) -> Conversion:
     """The instances of one answer of `/v1/health/service/<name>`, sorted by address, port and
     id.
     """
@@ -73,7 +75,11 @@ def convert_entries(entries: Sequence[Any] | None, *, allow_loopback: bool = Fal
 
 
 def build_service(
-    name: str, instances: Iterable[Instance], *, domain: str, previous: Service | None = None
+    name: str,
+    instances: Iterable[Instance],
+    *,
+    domain: str,
+    previous: Service | None = None,
 ) -> Service:
     """The service of these instances; `previous`, and its endpoints, where they are the same."""
     ordered = sorted(instances, key=_order)
@@ -84,7 +90,9 @@ def build_service(
     service = Service(
         name=name,
         hostname=f"{name}.{domain}".lower(),
-        ports=tuple(Port(number, protocol) for number, protocol in sorted(protocols.items())),
+        ports=tuple(
+            Port(number, protocol) for number, protocol in sorted(protocols.items())
+        ),
         endpoints=endpoints,
         namespace=namespaces.pop() if len(namespaces) == 1 else "default",
     )
@@ -93,13 +101,20 @@ def build_service(
 
 
 def _endpoints(
-    instances: Iterable[Instance], protocols: Mapping[int, Protocol], previous: Service | None
+    instances: Iterable[Instance],
+    protocols: Mapping[int, Protocol],
+    previous: Service | None,
 ) -> tuple[Endpoint, ...]:
-    known = {(e.address, e.port, e.id): e for e in previous.endpoints} if previous else {}
+    known = (
+        {(e.address, e.port, e.id): e for e in previous.endpoints} if previous else {}
+    )
     found: list[Endpoint] = []
     for instance in instances:
         new = instance.endpoint
-        if instance.protocol is Protocol.UDP and protocols[new.port] is not Protocol.UDP:
+        if (
+            instance.protocol is Protocol.UDP
+            and protocols[new.port] is not Protocol.UDP
+        ):
             # A port number has one protocol; a datagram twin (DNS) would only get TCP connections.
             continue
         found.append(_kept(known.get((new.address, new.port, new.id)), new))
@@ -169,7 +184,9 @@ def _convert(entry: Any, *, allow_loopback: bool) -> Instance | str:
     )
 
     return Instance(
-        endpoint, _protocol(port, meta, tags, node_meta), "" if name_problem(compose) else compose
+        endpoint,
+        _protocol(port, meta, tags, node_meta),
+        "" if name_problem(compose) else compose,
     )
 
 
@@ -179,7 +196,11 @@ def _mapping(parent: Any, key: str) -> Mapping[str, Any]:
 
 
 def _mappings(value: Any) -> list[Mapping[str, Any]]:
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+    return (
+        [item for item in value if isinstance(item, Mapping)]
+        if isinstance(value, list)
+        else []
+    )
 
 
 def _texts(value: Any) -> dict[str, str]:
@@ -203,7 +224,11 @@ def _labels(meta: Mapping[str, str], tags: Sequence[str]) -> Mapping[str, str]:
     """Meta and tags; tags win, because they are what people write for this purpose
     (`SERVICE_TAGS=version|v1`).
     """
-    labels = {k: v for k, v in meta.items() if not k.startswith(META_PREFIX) and plain_label(k, v)}
+    labels = {
+        k: v
+        for k, v in meta.items()
+        if not k.startswith(META_PREFIX) and plain_label(k, v)
+    }
     for tag in sorted(tags):
         pair = _split_tag(tag)
         if pair and plain_label(*pair) and not pair[0].startswith(META_PREFIX):
@@ -217,7 +242,10 @@ def _account(meta: Mapping[str, str]) -> str:
 
 
 def _protocol(
-    port: int, meta: Mapping[str, str], tags: Sequence[str], node_meta: Mapping[str, str]
+    port: int,
+    meta: Mapping[str, str],
+    tags: Sequence[str],
+    node_meta: Mapping[str, str],
 ) -> Protocol:
     told = {k.lower(): v for k, v in meta.items()}
     tagged = dict(pair for pair in map(_split_tag, sorted(tags)) if pair)
@@ -232,7 +260,10 @@ def _protocol(
         node_meta.get("protocol"),
     )
     port_name = _first(
-        bool, told.get(f"{port}_port_name"), told.get("port_name"), tagged.get("port_name")
+        bool,
+        told.get(f"{port}_port_name"),
+        told.get("port_name"),
+        tagged.get("port_name"),
     )
 
     return infer_protocol(declared=declared, port_name=port_name, number=port)

@@ -53,7 +53,9 @@ class Start:
     deliver: Deliver
     on_reset: Callable[[], None]
     on_service_failure: Callable[[str, int, BaseException], None]
-    reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_FIRST_READS))
+    reads: asyncio.Semaphore = field(
+        default_factory=lambda: asyncio.Semaphore(_FIRST_READS)
+    )
 
 
 class PerService:
@@ -71,7 +73,9 @@ class PerService:
             self._start.outages.succeeded(_service_key(name))
         for name in names:
             if name not in self._tasks:
-                self._tasks[name] = self._start.tasks.create_task(self._watch(name).run())
+                self._tasks[name] = self._start.tasks.create_task(
+                    self._watch(name).run()
+                )
 
     def stop(self) -> None:
         """End all watches."""
@@ -83,7 +87,9 @@ class PerService:
         async def fetch(index: int | None) -> Any:
             # A query that blocks is no work for Consul; only first reads count.
             if index is not None:
-                return await start.client.health.service(name, index=index, wait=start.client.wait)
+                return await start.client.health.service(
+                    name, index=index, wait=start.client.wait
+                )
             async with start.reads:
                 return await start.client.health.service(name)
 
@@ -93,7 +99,9 @@ class PerService:
             lambda data: start.deliver(name, data),
             start.outages,
             on_reset=start.on_reset,
-            on_failure=lambda failures, error: start.on_service_failure(name, failures, error),
+            on_failure=lambda failures, error: start.on_service_failure(
+                name, failures, error
+            ),
         )
 
 
@@ -181,7 +189,9 @@ class FewConnections:
                     self._start.deliver(name, entries)
                 self._start.outages.succeeded("service reads")
                 backoff.reset()
-            except Exception as error:  # as in Watch: nothing that a registry sends may end it
+            except (
+                Exception
+            ) as error:  # as in Watch: nothing that a registry sends may end it
                 wait = backoff.next()
                 self._start.outages.failed("service reads", error)
                 self._start.on_service_failure(name, backoff.failures, error)
@@ -206,7 +216,9 @@ class FewConnections:
         async def fetch(index: int | None) -> Any:
             return await start.client.catalog.nodes(index=index, wait=start.client.wait)
 
-        return Watch("nodes", fetch, self._take_nodes, start.outages, on_reset=start.on_reset)
+        return Watch(
+            "nodes", fetch, self._take_nodes, start.outages, on_reset=start.on_reset
+        )
 
     def _take_nodes(self, nodes: Any) -> None:
         versions = _versions(nodes or ())
@@ -218,7 +230,9 @@ class FewConnections:
         for node in [n for n in self._nodes if n not in followed]:
             self._leave(node)
         for node in sorted(followed - set(self._nodes)):
-            self._nodes[node] = self._start.tasks.create_task(self._follow_node(node).run())
+            self._nodes[node] = self._start.tasks.create_task(
+                self._follow_node(node).run()
+            )
 
         if self._sweeping:
             self._sweep.set()
@@ -242,10 +256,15 @@ class FewConnections:
         start = self._start
 
         async def fetch(index: int | None) -> Any:
-            return await start.client.catalog.node(node, index=index, wait=start.client.wait)
+            return await start.client.catalog.node(
+                node, index=index, wait=start.client.wait
+            )
 
         return Watch(
-            _node_key(node), fetch, lambda data: self._take_node(node, data), start.outages
+            _node_key(node),
+            fetch,
+            lambda data: self._take_node(node, data),
+            start.outages,
         )
 
     def _take_node(self, node: str, data: Any) -> None:
@@ -257,16 +276,23 @@ class FewConnections:
         # An instance that moved, changed or left: its service is read, whatever it was.
         before = self._on_node.get(node, {})
         self._on_node[node] = now
-        self._mark(sorted({name for _id, (_version, name) in now.items() ^ before.items()}))
+        self._mark(
+            sorted({name for _id, (_version, name) in now.items() ^ before.items()})
+        )
 
     def _follow_checks(self, state: str) -> Watch:
         start = self._start
 
         async def fetch(index: int | None) -> Any:
-            return await start.client.health.state(state, index=index, wait=start.client.wait)
+            return await start.client.health.state(
+                state, index=index, wait=start.client.wait
+            )
 
         return Watch(
-            f"{state} checks", fetch, lambda data: self._take_checks(state, data), start.outages
+            f"{state} checks",
+            fetch,
+            lambda data: self._take_checks(state, data),
+            start.outages,
         )
 
     def _take_checks(self, state: str, data: Any) -> None:

@@ -91,7 +91,9 @@ class DropGuard:
             self._accept(name, pending.instances)
             for name, pending in list(self._pending.items())
             if now >= pending.due
-            or self._confirmed(_lost(self._accepted.get(name, ()), pending.instances), records, now)
+            or self._confirmed(
+                _lost(self._accepted.get(name, ()), pending.instances), records, now
+            )
         ]
         self._held = self._held and bool(self._pending)
         return announced
@@ -131,7 +133,9 @@ class DropGuard:
         # No record at all is what a store that lost its data says.
         if not len(records) or now - self._reset_at < HOLD:
             return False
-        return all(i.endpoint.workload and i.endpoint.workload not in records for i in lost)
+        return all(
+            i.endpoint.workload and i.endpoint.workload not in records for i in lost
+        )
 
 
 def _lost(old: Instances, new: Instances) -> Instances:

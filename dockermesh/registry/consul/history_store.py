@@ -32,7 +32,9 @@ class ConsulDocuments:
         found = {}
         for item in items or ():
             try:
-                found[item["Key"].removeprefix(KEY_HISTORY)] = json.loads(item.get("Value") or b"")
+                found[item["Key"].removeprefix(KEY_HISTORY)] = json.loads(
+                    item.get("Value") or b""
+                )
             except ValueError:
                 continue
         return found
@@ -40,7 +42,9 @@ class ConsulDocuments:
     async def folders(self) -> list[str]:
         """The first parts of all paths."""
         # Up to the separator alone: what is in the folders is not fetched.
-        _, keys = await self._ask(lambda kv: kv.get(KEY_HISTORY, keys=True, separator="/"))
+        _, keys = await self._ask(
+            lambda kv: kv.get(KEY_HISTORY, keys=True, separator="/")
+        )
         return [key.removeprefix(KEY_HISTORY).strip("/") for key in keys or ()]
 
     async def create(self, path: str, document: Mapping[str, Any]) -> bool:

@@ -52,7 +52,9 @@ class ConsulJoined:
                 if await client.kv.put(_key(named.name), text, cas=0):
                     for registration in _registrations(named):
                         body = json.dumps(registration.body())
-                        await client.http.put(_accepted, "/v1/agent/service/register", data=body)
+                        await client.http.put(
+                            _accepted, "/v1/agent/service/register", data=body
+                        )
                     return named
 
         raise InputError(
@@ -88,11 +90,15 @@ def _named(workload: Workload, number: int, ports: Mapping[int, str]) -> Workloa
     # As registrator names a service with several ports.
     served = [
         ServedPort(
-            workload.service if len(ports) == 1 else f"{workload.service}-{port}", port, protocol
+            workload.service if len(ports) == 1 else f"{workload.service}-{port}",
+            port,
+            protocol,
         )
         for port, protocol in sorted(ports.items())
     ]
-    return replace(workload, id=name, name=name, project=JOINED, host=JOINED, ports=tuple(served))
+    return replace(
+        workload, id=name, name=name, project=JOINED, host=JOINED, ports=tuple(served)
+    )
 
 
 def _registrations(workload: Workload) -> list[Registration]:
@@ -110,7 +116,9 @@ def _registrations(workload: Workload) -> list[Registration]:
             name=served.service,
             port=served.port,
             address=workload.address,
-            meta=MappingProxyType({**workload.labels, **own, "protocol": served.protocol}),
+            meta=MappingProxyType(
+                {**workload.labels, **own, "protocol": served.protocol}
+            ),
         )
         for served in workload.ports
     ]
@@ -123,4 +131,6 @@ def _key(name: str) -> str:
 def _accepted(answer: object) -> None:
     code, body = getattr(answer, "code", 0), str(getattr(answer, "body", ""))
     if code != 200:
-        raise InputError(f"Consul refused the endpoint: {body[:200]}", fix="see its log")
+        raise InputError(
+            f"Consul refused the endpoint: {body[:200]}", fix="see its log"
+        )

@@ -107,11 +107,15 @@ class ConsulRegistry:
         async def fetch(index: int | None) -> Any:
             return await client.catalog.services(index=index, wait=client.wait)
 
-        return Watch(_NAMES, fetch, self._take_names, self._outages, on_reset=self._take_reset)
+        return Watch(
+            _NAMES, fetch, self._take_names, self._outages, on_reset=self._take_reset
+        )
 
     def _follow_workloads(self, client: ConsulClient) -> Watch:
         async def fetch(index: int | None) -> Any:
-            return await client.kv.get(KEY_WORKLOADS, index=index, wait=client.wait, recurse=True)
+            return await client.kv.get(
+                KEY_WORKLOADS, index=index, wait=client.wait, recurse=True
+            )
 
         return Watch(
             _WORKLOADS,
@@ -127,7 +131,9 @@ class ConsulRegistry:
             self._report(f"service {quoted(name)}", reason)
 
         # Consul always lists its own servers; no name at all is a loss, not an empty mesh.
-        self._outages.note("names", "" if answer else _nothing_listed(self._settings.address))
+        self._outages.note(
+            "names", "" if answer else _nothing_listed(self._settings.address)
+        )
         known = set(self._names)
         self._names = names
         if _NAMES in self._unanswered:
@@ -164,7 +170,9 @@ class ConsulRegistry:
         return self._follower
 
     def _take_entries(self, name: str, entries: Any) -> None:
-        converted = convert_entries(entries, allow_loopback=self._settings.allow_loopback)
+        converted = convert_entries(
+            entries, allow_loopback=self._settings.allow_loopback
+        )
         self._report(f"service {quoted(name)}", converted.skipped)
         self._answered(name)
         self._offer(name, converted.instances)
@@ -188,7 +196,9 @@ class ConsulRegistry:
             and not self.few_connections
         ):
             # What Consul lets through is found out by trying: its limit is told nowhere.
-            healthy = sum(not self._outages.is_failing(f"service {n}") for n in self._names)
+            healthy = sum(
+                not self._outages.is_failing(f"service {n}") for n in self._names
+            )
             self._budget = int(healthy * 0.8)
             _log.warning(
                 "Consul refuses connections beyond its limit per client",
@@ -210,7 +220,9 @@ class ConsulRegistry:
             self._touch()
 
     def _offer(self, name: str, instances: Instances) -> None:
-        self._announce(self._guard.offer(name, instances, self._workloads, time.monotonic()))
+        self._announce(
+            self._guard.offer(name, instances, self._workloads, time.monotonic())
+        )
 
     def _settle(self) -> None:
         self._announce(self._guard.settle(self._workloads, time.monotonic()))
@@ -258,7 +270,9 @@ class ConsulRegistry:
     async def _wait_for_change(self) -> None:
         due = self._guard.next_due()
         try:
-            async with asyncio.timeout(None if due is None else max(0.0, due - time.monotonic())):
+            async with asyncio.timeout(
+                None if due is None else max(0.0, due - time.monotonic())
+            ):
                 await self._dirty.wait()
         except TimeoutError:
             return
@@ -273,8 +287,14 @@ class ConsulRegistry:
 
 def _same(one: Catalog, other: Catalog) -> bool:
     # Each answer has all records, so equal mappings need not be the same object.
-    same_workloads = one.workloads is other.workloads or one.workloads == other.workloads
-    return one.services is other.services and same_workloads and one.degraded == other.degraded
+    same_workloads = (
+        one.workloads is other.workloads or one.workloads == other.workloads
+    )
+    return (
+        one.services is other.services
+        and same_workloads
+        and one.degraded == other.degraded
+    )
 
 
 def _nothing_listed(address: str) -> str:

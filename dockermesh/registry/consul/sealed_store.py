@@ -54,7 +54,9 @@ class ConsulSealedStore:
             at, item = await client.kv.get(KEY_CA, index=index, wait=client.wait)
             return at, _sealed(item)
 
-        await Watch("the CA", fetch, publish, Outages(self._settings.address, lambda: None)).run()
+        await Watch(
+            "the CA", fetch, publish, Outages(self._settings.address, lambda: None)
+        ).run()
 
     async def close(self) -> None:
         """Close the connections."""

@@ -57,7 +57,9 @@ class Outages:
         first = not self._failing
         self._failing[key] = explain(error, self._address, key)
         if first:
-            _log.warning("Consul cannot be followed", reason=self._failing[key], watch=key)
+            _log.warning(
+                "Consul cannot be followed", reason=self._failing[key], watch=key
+            )
             self._on_change()
 
     def succeeded(self, key: str) -> None:
@@ -110,7 +112,9 @@ class Watch:
         outages: Outages,
         *,
         on_reset: Callable[[], None] = lambda: None,
-        on_failure: Callable[[int, BaseException], None] = lambda _failures, _error: None,
+        on_failure: Callable[[int, BaseException], None] = lambda _failures, _error: (
+            None
+        ),
     ) -> None:
         self._key = key
         self._fetch = fetch
@@ -137,7 +141,9 @@ class Watch:
                     self._on_reset()
                 if new != seen or index is None:
                     self._deliver(data)
-            except Exception as error:  # whatever a registry sends must not end the watch
+            except (
+                Exception
+            ) as error:  # whatever a registry sends must not end the watch
                 index = None
                 wait = backoff.next()
                 self._outages.failed(self._key, error)

@@ -50,12 +50,17 @@ class WorkloadRecords:
             except (ValueError, TypeError) as error:
                 skipped[key] = quoted(str(error))
                 continue
-            known[key] = (modified, old[1] if old is not None and old[1] == workload else workload)
+            known[key] = (
+                modified,
+                old[1] if old is not None and old[1] == workload else workload,
+            )
 
         self._known = known
         # Of two hosts that claim a name, the one that wrote last is right: the workload has moved.
         ordered = sorted(known.values(), key=lambda pair: pair[0])
-        return MappingProxyType({workload.name: workload for _, workload in ordered}), skipped
+        return MappingProxyType(
+            {workload.name: workload for _, workload in ordered}
+        ), skipped
 
 
 def _parse(key: str, value: Any) -> Workload:
@@ -79,9 +84,15 @@ def _check_types(data: Mapping[str, Any]) -> None:
     labels = data.get("labels", {})
     rules = (
         (_are(str, (data.get(text, "") for text in _TEXTS)), "a field is not a text"),
-        (all(_are(int, numbers) for numbers in lists), "a field is not a list of ports"),
+        (
+            all(_are(int, numbers) for numbers in lists),
+            "a field is not a list of ports",
+        ),
         (_are(str, data.get("aliases", ())), "the aliases are not texts"),
-        (isinstance(labels, dict) and _are(str, labels.values()), "the labels are not texts"),
+        (
+            isinstance(labels, dict) and _are(str, labels.values()),
+            "the labels are not texts",
+        ),
     )
     _raise_first(rules)
 

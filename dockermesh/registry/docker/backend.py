@@ -45,4 +45,6 @@ class _ThisEngine:
     async def run(self, publish: Publish) -> None:
         engine = await reach_engine(self._told)
         options = await complete_options(engine, self._options)
-        await DockerRegistry(engine, options, domain=self._domain, tls=self._tls).run(publish)
+        await DockerRegistry(engine, options, domain=self._domain, tls=self._tls).run(
+            publish
+        )

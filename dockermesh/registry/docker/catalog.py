@@ -53,7 +53,9 @@ def build_catalog(
 
     # Clients of an unmodified compose file call each other by Compose's names, whatever
     # SERVICE_NAME says.
-    groups = by_name | {name: found for name, found in by_compose.items() if name not in by_name}
+    groups = by_name | {
+        name: found for name, found in by_compose.items() if name not in by_name
+    }
     # A service whose replicas are all down still exists: requests to it wait or fail as its own,
     # not as unknown names.
     promised: dict[str, list[tuple[Workload, ServedPort]]] = {}
@@ -64,10 +66,17 @@ def build_catalog(
 
     services = {}
     for name in groups.keys() | promised.keys():
-        service = _service(name, domain, groups.get(name, []), promised.get(name, []), known)
-        services[service.hostname] = _same(previous.services.get(service.hostname), service)
+        service = _service(
+            name, domain, groups.get(name, []), promised.get(name, []), known
+        )
+        services[service.hostname] = _same(
+            previous.services.get(service.hostname), service
+        )
 
-    kept = {name: _same(previous.workloads.get(name), workload) for name, workload in known.items()}
+    kept = {
+        name: _same(previous.workloads.get(name), workload)
+        for name, workload in known.items()
+    }
     return Catalog(MappingProxyType(services), MappingProxyType(kept))
 
 
@@ -98,27 +107,37 @@ def _service(
     return Service(
         name=name,
         hostname=f"{name}.{domain}",
-        ports=tuple(Port(number, protocol) for number, protocol in sorted(ports.items())),
+        ports=tuple(
+            Port(number, protocol) for number, protocol in sorted(ports.items())
+        ),
         endpoints=tuple(_endpoint(r, workloads) for r in registrations if r.address),
         namespace=namespaces[0],
     )
 
 
-def _endpoint(registration: Registration, workloads: Mapping[str, Workload]) -> Endpoint:
+def _endpoint(
+    registration: Registration, workloads: Mapping[str, Workload]
+) -> Endpoint:
     meta = registration.meta
     workload = workloads.get(meta.get(META_WORKLOAD, ""))
     health = registration.health
-    labels = {k: v for k, v in meta.items() if not k.startswith((META_PREFIX, "check_"))}
+    labels = {
+        k: v for k, v in meta.items() if not k.startswith((META_PREFIX, "check_"))
+    }
     labels |= dict(workload.labels) if workload else {}
     # Tags last: people write them for this purpose.
-    labels |= {k: v for tag in registration.tags if (pair := _pair(tag)) for k, v in (pair,)}
+    labels |= {
+        k: v for tag in registration.tags if (pair := _pair(tag)) for k, v in (pair,)
+    }
 
     return Endpoint(
         address=registration.address,
         port=registration.port,
         id=registration.id,
         labels=MappingProxyType(labels),
-        health=Health.UNHEALTHY if health and health.status != "passing" else Health.HEALTHY,
+        health=Health.UNHEALTHY
+        if health and health.status != "passing"
+        else Health.HEALTHY,
         workload=meta.get(META_WORKLOAD, ""),
         namespace=meta.get(META_NAMESPACE, "default"),
         service_account=meta.get(META_ACCOUNT) or meta.get(ACCOUNT_META, ""),

@@ -60,7 +60,9 @@ class CatalogSink:
         published.
         """
         if not self._published:
-            self._expected = set(groups) if self._expected is None else self._expected & set(groups)
+            self._expected = (
+                set(groups) if self._expected is None else self._expected & set(groups)
+            )
             self._changed.set()
         # Gone while nobody looked: there was no event for it.
         for group in self._groups.keys() - set(groups):
@@ -70,7 +72,9 @@ class CatalogSink:
     def _emit(self) -> None:
         registrations = [r for d in self._groups.values() for r in d.registrations]
         workloads = [w for d in self._groups.values() for w in d.workloads]
-        catalog = build_catalog(registrations, workloads, self._catalog, domain=self._domain)
+        catalog = build_catalog(
+            registrations, workloads, self._catalog, domain=self._domain
+        )
         if catalog != self._catalog or not self._published:
             self._published = True
             self._catalog = catalog
@@ -98,4 +102,6 @@ class DockerRegistry:
     async def run(self, publish: Publish) -> None:
         """Follow the engine for ever; cancel to stop."""
         sink = CatalogSink(publish, self._domain)
-        await Registrar(self._engine, sink, self._options, heal=self._heal, tls=self._tls).run()
+        await Registrar(
+            self._engine, sink, self._options, heal=self._heal, tls=self._tls
+        ).run()

@@ -43,7 +43,9 @@ class FolderConfigStore:
         """The version of the whole; it grows with every change, removals too."""
         return self._version
 
-    async def follow(self, publish: Callable[[Mapping[str, StoredResource]], None]) -> None:
+    async def follow(
+        self, publish: Callable[[Mapping[str, StoredResource]], None]
+    ) -> None:
         """Publish everything now and after every write, until cancelled."""
         self._load()
         while True:
@@ -51,7 +53,9 @@ class FolderConfigStore:
             publish(MappingProxyType(dict(self._known)))
             await self._changed.wait()
 
-    async def put(self, key: str, resource: Mapping[str, Any], version: int | None = None) -> bool:
+    async def put(
+        self, key: str, resource: Mapping[str, Any], version: int | None = None
+    ) -> bool:
         """Write a resource; False if it is not at `version` any more."""
         if not self._is_at(key, version):
             return False
@@ -61,7 +65,9 @@ class FolderConfigStore:
             self._folder.mkdir(parents=True, exist_ok=True)
             replace_file(file, text.encode())
         except OSError as error:
-            raise RegistryError(f"cannot be saved: {error.strerror}", where=str(file)) from error
+            raise RegistryError(
+                f"cannot be saved: {error.strerror}", where=str(file)
+            ) from error
         self._version += 1
         self._known[key] = StoredResource(key, dict(resource), self._version)
         self._changed.set()
@@ -75,14 +81,18 @@ class FolderConfigStore:
         try:
             file.unlink(missing_ok=True)
         except OSError as error:
-            raise RegistryError(f"cannot be removed: {error.strerror}", where=str(file)) from error
+            raise RegistryError(
+                f"cannot be removed: {error.strerror}", where=str(file)
+            ) from error
         # A removal is a change, too: watches resume from this number.
         if self._known.pop(key, None) is not None:
             self._version += 1
             self._changed.set()
         return True
 
-    async def replace(self, changes: Mapping[str, tuple[int, Mapping[str, Any] | None]]) -> bool:
+    async def replace(
+        self, changes: Mapping[str, tuple[int, Mapping[str, Any] | None]]
+    ) -> bool:
         """Write (None: remove) resources by key, each from this version on; False: one is not at
         it, nothing done.
         """
@@ -90,7 +100,9 @@ class FolderConfigStore:
             return False
         for key, (version, resource) in changes.items():
             await (
-                self.delete(key, version) if resource is None else self.put(key, resource, version)
+                self.delete(key, version)
+                if resource is None
+                else self.put(key, resource, version)
             )
         return True
 
@@ -111,7 +123,11 @@ class FolderConfigStore:
                 if not isinstance(resource, dict):
                     raise ValueError("not a JSON object")
             except (OSError, ValueError, RecursionError) as error:
-                log.warning("a stored resource cannot be read", file=str(file), reason=str(error))
+                log.warning(
+                    "a stored resource cannot be read",
+                    file=str(file),
+                    reason=str(error),
+                )
                 continue
 
             # Files that somebody put there by hand have none.

@@ -36,7 +36,11 @@ class FolderDocuments:
 
     async def folders(self) -> list[str]:
         """The first parts of all paths."""
-        return [entry.name for entry in self._folder.iterdir()] if self._folder.is_dir() else []
+        return (
+            [entry.name for entry in self._folder.iterdir()]
+            if self._folder.is_dir()
+            else []
+        )
 
     async def create(self, path: str, document: Mapping[str, Any]) -> bool:
         """Keep a document; False if there is one at this path already. Raises RegistryError if it
@@ -51,7 +55,9 @@ class FolderDocuments:
             file.parent.mkdir(parents=True, exist_ok=True)
             replace_file(file, json.dumps(document).encode())
         except OSError as error:
-            raise RegistryError(f"cannot be saved: {error.strerror}", where=str(file)) from error
+            raise RegistryError(
+                f"cannot be saved: {error.strerror}", where=str(file)
+            ) from error
         return True
 
     async def remove(self, folder: str) -> None:

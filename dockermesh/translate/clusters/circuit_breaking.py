@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from envoy.config.cluster.v3 import circuit_breaker_pb2, cluster_pb2, outlier_detection_pb2
+from envoy.config.cluster.v3 import (
+    circuit_breaker_pb2,
+    cluster_pb2,
+    outlier_detection_pb2,
+)
 from envoy.config.core.v3 import address_pb2
 from envoy.type.v3 import percent_pb2
 
@@ -55,10 +59,14 @@ def thresholds(
         # A budget takes the place of the fixed number.
         limits.ClearField("max_retries")
         limits.retry_budget.budget_percent.CopyFrom(
-            percent_pb2.Percent(value=20.0 if budget.percent is None else budget.percent)
+            percent_pb2.Percent(
+                value=20.0 if budget.percent is None else budget.percent
+            )
         )
         if budget.min_retry_concurrency:
-            limits.retry_budget.min_retry_concurrency.CopyFrom(uint32(budget.min_retry_concurrency))
+            limits.retry_budget.min_retry_concurrency.CopyFrom(
+                uint32(budget.min_retry_concurrency)
+            )
 
     return circuit_breaker_pb2.CircuitBreakers(thresholds=[limits])
 
@@ -74,7 +82,9 @@ def set_connection(
         cluster.connect_timeout.CopyFrom(seconds(tcp.connect_timeout.total_seconds()))
     keepalive = (tcp.tcp_keepalive if tcp is not None else None) or default_keepalive
     if keepalive is not None:
-        cluster.upstream_connection_options.tcp_keepalive.CopyFrom(_keepalive(keepalive))
+        cluster.upstream_connection_options.tcp_keepalive.CopyFrom(
+            _keepalive(keepalive)
+        )
 
 
 def _keepalive(wanted: TcpKeepalive) -> Any:
@@ -88,7 +98,9 @@ def _keepalive(wanted: TcpKeepalive) -> Any:
     return probes
 
 
-def set_outlier_detection(cluster: cluster_pb2.Cluster, wanted: OutlierDetection | None) -> None:
+def set_outlier_detection(
+    cluster: cluster_pb2.Cluster, wanted: OutlierDetection | None
+) -> None:
     """Eject endpoints that fail. Success-rate statistics stay off, as in Istio.
 
     One endpoint may always be ejected: by Envoy's default of 10 % a service with fewer than ten
@@ -113,7 +125,9 @@ def set_outlier_detection(cluster: cluster_pb2.Cluster, wanted: OutlierDetection
         detection.max_ejection_time.CopyFrom(seconds(max(base, 300.0)))
 
     cluster.outlier_detection.CopyFrom(detection)
-    cluster.common_lb_config.healthy_panic_threshold.value = float(wanted.min_health_percent)
+    cluster.common_lb_config.healthy_panic_threshold.value = float(
+        wanted.min_health_percent
+    )
 
 
 def _set_consecutive(
@@ -126,7 +140,9 @@ def _set_consecutive(
         )
 
     if wanted.consecutive_gateway_errors is not None:
-        detection.consecutive_gateway_failure.CopyFrom(uint32(wanted.consecutive_gateway_errors))
+        detection.consecutive_gateway_failure.CopyFrom(
+            uint32(wanted.consecutive_gateway_errors)
+        )
         detection.enforcing_consecutive_gateway_failure.CopyFrom(
             uint32(100 if wanted.consecutive_gateway_errors else 0)
         )

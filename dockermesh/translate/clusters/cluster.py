@@ -19,7 +19,11 @@ from dockermesh.translate.clusters.circuit_breaking import (
     set_outlier_detection,
     thresholds,
 )
-from dockermesh.translate.clusters.endpoints import load_assignment, locality_setting, serving
+from dockermesh.translate.clusters.endpoints import (
+    load_assignment,
+    locality_setting,
+    serving,
+)
 from dockermesh.translate.clusters.health_checks import set_health_check
 from dockermesh.translate.clusters.load_balancer import balance, is_passthrough
 from dockermesh.translate.clusters.protocol import (
@@ -111,17 +115,24 @@ def service_cluster(
         )
     elif has_certificate and _speaks_mesh_tls(cluster, service, policy, settings):
         name = subset.name if subset is not None else ""
-        mesh_tls.set_client(cluster, service, port, settings, tls=tls, subset=name, http2=is_http2)
+        mesh_tls.set_client(
+            cluster, service, port, settings, tls=tls, subset=name, http2=is_http2
+        )
 
     if policy.proxy_protocol is not None:
         announce_client(cluster, policy.proxy_protocol)
     if check is not None and chooses:
-        set_health_check(cluster, check, is_http=port.protocol.is_http, is_http2=is_http2)
+        set_health_check(
+            cluster, check, is_http=port.protocol.is_http, is_http2=is_http2
+        )
     return cluster
 
 
 def _speaks_mesh_tls(
-    cluster: cluster_pb2.Cluster, service: Service, policy: TrafficPolicy, settings: MeshSettings
+    cluster: cluster_pb2.Cluster,
+    service: Service,
+    policy: TrafficPolicy,
+    settings: MeshSettings,
 ) -> bool:
     """Whether the rule asks for it, or, where no rule speaks of TLS, an endpoint can take it."""
     if policy.tls is not None:
@@ -134,13 +145,17 @@ def has_assignment(service: Service, policy: TrafficPolicy) -> bool:
     return service.resolution is Resolution.STATIC and not is_passthrough(policy)
 
 
-def _discovers(cluster: cluster_pb2.Cluster, service: Service, policy: TrafficPolicy) -> bool:
+def _discovers(
+    cluster: cluster_pb2.Cluster, service: Service, policy: TrafficPolicy
+) -> bool:
     """Set where the endpoints come from. Returns whether that is elsewhere than in the cluster
     itself.
     """
     if has_assignment(service, policy):
         cluster.type = cluster_pb2.Cluster.EDS
-        cluster.eds_cluster_config.CopyFrom(cluster_pb2.Cluster.EdsClusterConfig(eds_config=ads()))
+        cluster.eds_cluster_config.CopyFrom(
+            cluster_pb2.Cluster.EdsClusterConfig(eds_config=ads())
+        )
         return True
 
     kind = _DNS.get(service.resolution)
@@ -179,7 +194,9 @@ def _named(
     return endpoints
 
 
-def original_destination(name: str, *, bind_source: bool = False) -> cluster_pb2.Cluster:
+def original_destination(
+    name: str, *, bind_source: bool = False
+) -> cluster_pb2.Cluster:
     """A cluster that forwards to the address which the client dialled."""
     cluster = cluster_pb2.Cluster(
         name=name,
@@ -216,7 +233,9 @@ def inbound_cluster(port: int, *, is_http: bool, is_http2: bool) -> cluster_pb2.
 def black_hole() -> cluster_pb2.Cluster:
     """A cluster without endpoints: what may not be reached."""
     return cluster_pb2.Cluster(
-        name=names.BLACK_HOLE_CLUSTER, type=cluster_pb2.Cluster.STATIC, connect_timeout=seconds(10)
+        name=names.BLACK_HOLE_CLUSTER,
+        type=cluster_pb2.Cluster.STATIC,
+        connect_timeout=seconds(10),
     )
 
 
@@ -230,7 +249,9 @@ def static_cluster(name: str, address: str, port: int) -> cluster_pb2.Cluster:
         name=name,
         type=cluster_pb2.Cluster.STATIC,
         connect_timeout=seconds(2),
-        load_assignment=endpoint_pb2.ClusterLoadAssignment(cluster_name=name, endpoints=[group]),
+        load_assignment=endpoint_pb2.ClusterLoadAssignment(
+            cluster_name=name, endpoints=[group]
+        ),
     )
 
 

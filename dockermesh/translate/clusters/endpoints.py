@@ -42,7 +42,11 @@ def locality_setting(
 
     Failover needs outlier detection: without it an endpoint that fails would never be left.
     """
-    own = policy.load_balancer.locality_lb_setting if policy.load_balancer is not None else None
+    own = (
+        policy.load_balancer.locality_lb_setting
+        if policy.load_balancer is not None
+        else None
+    )
     setting = own if own is not None else default
     if setting is None:
         setting = LocalityLoadBalancerSetting()
@@ -81,10 +85,14 @@ def load_assignment(
 def _group(
     group: LocalityPlan, *, ignore_health: bool
 ) -> endpoint_components_pb2.LocalityLbEndpoints:
-    weight = group.weight or min(max(1, sum(e.weight for e in group.members)), 2**32 - 1)
+    weight = group.weight or min(
+        max(1, sum(e.weight for e in group.members)), 2**32 - 1
+    )
     return endpoint_components_pb2.LocalityLbEndpoints(
         locality=_locality(group.locality),
-        lb_endpoints=[_lb_endpoint(e, ignore_health=ignore_health) for e in group.members],
+        lb_endpoints=[
+            _lb_endpoint(e, ignore_health=ignore_health) for e in group.members
+        ],
         load_balancing_weight=uint32(weight),
         priority=group.priority,
     )
@@ -98,12 +106,16 @@ def _locality(text: str) -> base_pb2.Locality | None:
     return base_pb2.Locality(region=region, zone=zone, sub_zone=sub_zone)
 
 
-def _lb_endpoint(endpoint: Endpoint, *, ignore_health: bool) -> endpoint_components_pb2.LbEndpoint:
+def _lb_endpoint(
+    endpoint: Endpoint, *, ignore_health: bool
+) -> endpoint_components_pb2.LbEndpoint:
     return endpoint_components_pb2.LbEndpoint(
         endpoint=endpoint_components_pb2.Endpoint(
             address=socket_address(endpoint.address, endpoint.port)
         ),
-        health_status=health_check_pb2.UNKNOWN if ignore_health else _HEALTH[endpoint.health],
+        health_status=health_check_pb2.UNKNOWN
+        if ignore_health
+        else _HEALTH[endpoint.health],
         metadata=mesh_tls.endpoint_metadata() if endpoint.takes_mtls else None,
         load_balancing_weight=uint32(max(1, endpoint.weight)),
     )

@@ -12,13 +12,17 @@ from dockermesh.config.api.health_check import HealthCheck
 from dockermesh.translate.envoy.packing import seconds, uint32
 
 
-def set_health_check(cluster: Any, wanted: HealthCheck, *, is_http: bool, is_http2: bool) -> None:
+def set_health_check(
+    cluster: Any, wanted: HealthCheck, *, is_http: bool, is_http2: bool
+) -> None:
     """Check the cluster's endpoints, beside what the registry says of them.
 
     Ports that do not speak what the check does are not checked; Envoy refuses a gRPC check without
     HTTP/2.
     """
-    if (wanted.http is not None and not is_http) or (wanted.grpc is not None and not is_http2):
+    if (wanted.http is not None and not is_http) or (
+        wanted.grpc is not None and not is_http2
+    ):
         return
     interval = wanted.interval.total_seconds()
     made = health_check_pb2.HealthCheck(

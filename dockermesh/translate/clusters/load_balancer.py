@@ -30,15 +30,24 @@ _WARMUP_PERCENT = 10.0
 
 def is_passthrough(policy: TrafficPolicy) -> bool:
     """Whether connections go to the address that the client dialled."""
-    return policy.load_balancer is not None and policy.load_balancer.simple is SimpleLB.PASSTHROUGH
+    return (
+        policy.load_balancer is not None
+        and policy.load_balancer.simple is SimpleLB.PASSTHROUGH
+    )
 
 
 def consistent_hash(policy: TrafficPolicy) -> ConsistentHashLB | None:
     """The hash that the policy balances by."""
-    return policy.load_balancer.consistent_hash if policy.load_balancer is not None else None
+    return (
+        policy.load_balancer.consistent_hash
+        if policy.load_balancer is not None
+        else None
+    )
 
 
-def balance(cluster: cluster_pb2.Cluster, settings: LoadBalancerSettings | None) -> None:
+def balance(
+    cluster: cluster_pb2.Cluster, settings: LoadBalancerSettings | None
+) -> None:
     """Set the algorithm; least-request where none is asked for, as in Istio."""
     cluster.lb_policy = cluster_pb2.Cluster.LEAST_REQUEST
     if settings is None:
@@ -48,7 +57,9 @@ def balance(cluster: cluster_pb2.Cluster, settings: LoadBalancerSettings | None)
         return
 
     if settings.simple is not None:
-        cluster.lb_policy = _SIMPLE.get(settings.simple, cluster_pb2.Cluster.LEAST_REQUEST)
+        cluster.lb_policy = _SIMPLE.get(
+            settings.simple, cluster_pb2.Cluster.LEAST_REQUEST
+        )
     if settings.warmup is not None:
         _warm_up(cluster, settings.warmup)
 
@@ -57,7 +68,9 @@ def _balance_by_hash(cluster: cluster_pb2.Cluster, settings: ConsistentHashLB) -
     if settings.maglev is not None:
         cluster.lb_policy = cluster_pb2.Cluster.MAGLEV
         if settings.maglev.table_size:
-            cluster.maglev_lb_config.table_size.CopyFrom(uint64(settings.maglev.table_size))
+            cluster.maglev_lb_config.table_size.CopyFrom(
+                uint64(settings.maglev.table_size)
+            )
         return
 
     cluster.lb_policy = cluster_pb2.Cluster.RING_HASH
@@ -65,7 +78,9 @@ def _balance_by_hash(cluster: cluster_pb2.Cluster, settings: ConsistentHashLB) -
         settings.ring_hash.minimum_ring_size if settings.ring_hash is not None else 0
     ) or _RING_SIZE
     # Envoy refuses a cluster with a larger ring.
-    cluster.ring_hash_lb_config.minimum_ring_size.CopyFrom(uint64(min(wanted, _LARGEST_RING)))
+    cluster.ring_hash_lb_config.minimum_ring_size.CopyFrom(
+        uint64(min(wanted, _LARGEST_RING))
+    )
 
 
 def _warm_up(cluster: cluster_pb2.Cluster, warmup: WarmupConfiguration) -> None:
@@ -74,14 +89,17 @@ def _warm_up(cluster: cluster_pb2.Cluster, warmup: WarmupConfiguration) -> None:
     slow = cluster_pb2.Cluster.SlowStartConfig(
         slow_start_window=seconds(warmup.duration.total_seconds()),
         min_weight_percent=percent_pb2.Percent(
-            value=_WARMUP_PERCENT if warmup.minimum_percent is None else warmup.minimum_percent
+            value=_WARMUP_PERCENT
+            if warmup.minimum_percent is None
+            else warmup.minimum_percent
         ),
     )
 
     if warmup.aggression is not None:
         slow.aggression.CopyFrom(
             base_pb2.RuntimeDouble(
-                default_value=warmup.aggression, runtime_key="dockermesh.warmup.aggression"
+                default_value=warmup.aggression,
+                runtime_key="dockermesh.warmup.aggression",
             )
         )
 
@@ -111,7 +129,11 @@ def hash_policy(
 
     if settings.http_query_parameter_name:
         return [
-            _Hash(query_parameter=_Hash.QueryParameter(name=settings.http_query_parameter_name))
+            _Hash(
+                query_parameter=_Hash.QueryParameter(
+                    name=settings.http_query_parameter_name
+                )
+            )
         ]
 
     if settings.use_source_ip:

@@ -39,7 +39,9 @@ def plan_localities(
     if setting is None:
         return plain
 
-    rule = next((d for d in setting.distribute if locality and covers(d.source, locality)), None)
+    rule = next(
+        (d for d in setting.distribute if locality and covers(d.source, locality)), None
+    )
     if rule is not None:
         return _distributed(plain, rule)
     if setting.distribute:
@@ -63,20 +65,26 @@ def covers(pattern: str, locality: str) -> bool:
     return True
 
 
-def _distributed(groups: list[LocalityPlan], rule: LocalityDistribute) -> list[LocalityPlan]:
+def _distributed(
+    groups: list[LocalityPlan], rule: LocalityDistribute
+) -> list[LocalityPlan]:
     """Each target's share goes to the localities that it covers; all others get nothing."""
     planned: list[LocalityPlan] = []
     taken: set[str] = set()
 
     for target, share in sorted(rule.to.items(), key=lambda item: -len(item[0])):
-        covered = [g for g in groups if g.locality not in taken and covers(target, g.locality)]
+        covered = [
+            g for g in groups if g.locality not in taken and covers(target, g.locality)
+        ]
         total = sum(e.weight for g in covered for e in g.members) or 1
 
         for group in covered:
             taken.add(group.locality)
             part = sum(e.weight for e in group.members) / total
             planned.append(
-                LocalityPlan(group.locality, group.members, weight=max(1, round(share * part)))
+                LocalityPlan(
+                    group.locality, group.members, weight=max(1, round(share * part))
+                )
             )
 
     return sorted(planned, key=lambda g: g.locality)
@@ -98,7 +106,10 @@ def _by_distance(
 
 
 def _by_labels(
-    groups: list[LocalityPlan], own: Mapping[str, str], order: tuple[str, ...], locality: str
+    groups: list[LocalityPlan],
+    own: Mapping[str, str],
+    order: tuple[str, ...],
+    locality: str,
 ) -> list[LocalityPlan]:
     """Endpoints that agree with the proxy on more of the labels, from the first on, come first."""
     parts = (
@@ -111,11 +122,18 @@ def _by_labels(
 
     for group in groups:
         for endpoint in group.members:
-            theirs = dict(zip(_LOCALITY_LABELS, (*group.locality.split("/"), "", ""), strict=False))
+            theirs = dict(
+                zip(
+                    _LOCALITY_LABELS, (*group.locality.split("/"), "", ""), strict=False
+                )
+            )
             missed = _first_difference(order, mine, {**theirs, **endpoint.labels})
             split.setdefault((missed, group.locality), []).append(endpoint)
 
-    made = [LocalityPlan(name, tuple(members)) for (_, name), members in sorted(split.items())]
+    made = [
+        LocalityPlan(name, tuple(members))
+        for (_, name), members in sorted(split.items())
+    ]
     return _compact(made, [rank for rank, _ in sorted(split)])
 
 

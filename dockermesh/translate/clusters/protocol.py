@@ -14,7 +14,11 @@ from envoy.config.core.v3 import protocol_pb2
 from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from google.protobuf import any_pb2
 
-from dockermesh.config.api.destination_rule import H2UpgradePolicy, HTTPSettings, TrafficPolicy
+from dockermesh.config.api.destination_rule import (
+    H2UpgradePolicy,
+    HTTPSettings,
+    TrafficPolicy,
+)
 from dockermesh.model import Port
 from dockermesh.translate.envoy.packing import pack, seconds, uint32
 from dockermesh.translate.mesh.settings import MeshSettings
@@ -33,7 +37,10 @@ class _Spoken(Enum):
 
 
 def set_protocol(
-    cluster: cluster_pb2.Cluster, port: Port, policy: TrafficPolicy, settings: MeshSettings
+    cluster: cluster_pb2.Cluster,
+    port: Port,
+    policy: TrafficPolicy,
+    settings: MeshSettings,
 ) -> bool:
     """Set what is spoken to the endpoints. Returns whether it is HTTP/2 alone."""
     http = _http_settings(policy)
@@ -144,6 +151,10 @@ def _http2(options: protocol_pb2.Http2ProtocolOptions, http: HTTPSettings) -> No
         options.max_concurrent_streams.CopyFrom(uint32(http.max_concurrent_streams))
     keep_alive = http.http2_keep_alive
     if keep_alive is not None and keep_alive.interval is not None:
-        options.connection_keepalive.interval.CopyFrom(seconds(keep_alive.interval.total_seconds()))
-        timeout = keep_alive.timeout.total_seconds() if keep_alive.timeout is not None else 5
+        options.connection_keepalive.interval.CopyFrom(
+            seconds(keep_alive.interval.total_seconds())
+        )
+        timeout = (
+            keep_alive.timeout.total_seconds() if keep_alive.timeout is not None else 5
+        )
         options.connection_keepalive.timeout.CopyFrom(seconds(timeout))

@@ -7,7 +7,9 @@ from __future__ import annotations
 from typing import Any
 
 from envoy.config.core.v3 import base_pb2, proxy_protocol_pb2
-from envoy.extensions.transport_sockets.proxy_protocol.v3 import upstream_proxy_protocol_pb2
+from envoy.extensions.transport_sockets.proxy_protocol.v3 import (
+    upstream_proxy_protocol_pb2,
+)
 from envoy.extensions.transport_sockets.raw_buffer.v3 import raw_buffer_pb2
 
 from dockermesh.config.api.destination_rule import ProxyProtocol, ProxyProtocolVersion
@@ -29,12 +31,15 @@ def announce_client(cluster: Any, wanted: ProxyProtocol) -> None:
 
 def _wrap(socket: Any, wanted: ProxyProtocol) -> None:
     inner = base_pb2.TransportSocket(
-        name="envoy.transport_sockets.raw_buffer", typed_config=pack(raw_buffer_pb2.RawBuffer())
+        name="envoy.transport_sockets.raw_buffer",
+        typed_config=pack(raw_buffer_pb2.RawBuffer()),
     )
     if socket.name:
         inner.CopyFrom(socket)
     outer = upstream_proxy_protocol_pb2.ProxyProtocolUpstreamTransport(
-        config=proxy_protocol_pb2.ProxyProtocolConfig(version=_VERSIONS[wanted.version]),
+        config=proxy_protocol_pb2.ProxyProtocolConfig(
+            version=_VERSIONS[wanted.version]
+        ),
         transport_socket=inner,
     )
     socket.name = "envoy.transport_sockets.upstream_proxy_protocol"

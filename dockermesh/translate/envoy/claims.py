@@ -17,13 +17,21 @@ def claim_matcher(
 ) -> metadata_pb2.MetadataMatcher:
     """A claim (nested: by its path) that has this value, or is a list with it."""
     listed = value_pb2.ValueMatcher(list_match=value_pb2.ListMatcher(one_of=value))
-    either = value_pb2.ValueMatcher(or_match=value_pb2.OrMatcher(value_matchers=[listed, value]))
+    either = value_pb2.ValueMatcher(
+        or_match=value_pb2.OrMatcher(value_matchers=[listed, value])
+    )
     return metadata_matcher(JWT_FILTER, (JWT_PAYLOAD, *path), either, invert=invert)
 
 
 def metadata_matcher(
-    name: str, path: Iterable[str], value: value_pb2.ValueMatcher, *, invert: bool = False
+    name: str,
+    path: Iterable[str],
+    value: value_pb2.ValueMatcher,
+    *,
+    invert: bool = False,
 ) -> metadata_pb2.MetadataMatcher:
     """What a filter left in the metadata of a request."""
     segments = [metadata_pb2.MetadataMatcher.PathSegment(key=key) for key in path]
-    return metadata_pb2.MetadataMatcher(filter=name, path=segments, value=value, invert=invert)
+    return metadata_pb2.MetadataMatcher(
+        filter=name, path=segments, value=value, invert=invert
+    )

@@ -53,7 +53,9 @@ def connection_manager(
     manager = hcm_pb2.HttpConnectionManager(
         stat_prefix=stat_prefix,
         http_filters=[*security, *_filters(is_inbound=is_inbound)],
-        upgrade_configs=[hcm_pb2.HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")],
+        upgrade_configs=[
+            hcm_pb2.HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")
+        ],
         use_remote_address=boolean(is_edge),
         server_header_transformation=hcm_pb2.HttpConnectionManager.PASS_THROUGH,
         normalize_path=boolean(normalization is not NormalizationType.NONE),
@@ -127,8 +129,8 @@ def _offered_protocol() -> any_pb2.Any:
     value = value_pb2.FilterStateValue(
         object_key="envoy.network.application_protocols", skip_if_empty=True
     )
-    value.format_string.text_format_source.inline_string = "%METADATA(CLUSTER:{}:{})%".format(
-        *REQUEST_PROTOCOL
+    value.format_string.text_format_source.inline_string = (
+        "%METADATA(CLUSTER:{}:{})%".format(*REQUEST_PROTOCOL)
     )
     value.format_string.omit_empty_values = True
 

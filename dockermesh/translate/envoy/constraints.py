@@ -18,7 +18,13 @@ from functools import cache
 from typing import Any
 
 from envoy.extensions.path.match.uri_template.v3 import uri_template_match_pb2
-from google.protobuf import any_pb2, duration_pb2, json_format, symbol_database, timestamp_pb2
+from google.protobuf import (
+    any_pb2,
+    duration_pb2,
+    json_format,
+    symbol_database,
+    timestamp_pb2,
+)
 from google.protobuf.message import DecodeError
 from validate import validate_pb2  # type: ignore[import-untyped]
 
@@ -46,7 +52,17 @@ _NUMBERS = frozenset(
 )
 _WRAPPERS = frozenset(
     f"google.protobuf.{name}Value"
-    for name in ("Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes")
+    for name in (
+        "Double",
+        "Float",
+        "Int64",
+        "UInt64",
+        "Int32",
+        "UInt32",
+        "Bool",
+        "String",
+        "Bytes",
+    )
 )
 _VALUES = _WRAPPERS | {"google.protobuf.Timestamp", "google.protobuf.Empty"}
 LONGEST_S = 2**63 // 10**9 - 1
@@ -55,7 +71,9 @@ _TYPED_STRUCTS = frozenset({"udpa.type.v1.TypedStruct", "xds.type.v3.TypedStruct
 _HEADER_NAME = re.compile(r":?[0-9a-zA-Z!#$%&'*+\-.^_|~`]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _LOOSE = re.compile(r"[\x00\n\r]")
-_HOSTNAME = re.compile(r"(?=.{1,253}\.?$)(?!-)[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*\.?")
+_HOSTNAME = re.compile(
+    r"(?=.{1,253}\.?$)(?!-)[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*\.?"
+)
 
 
 def violation(message: Any) -> str:
@@ -126,7 +144,9 @@ def _duration(value: duration_pb2.Duration) -> str:
 def _structured(struct: Any) -> str:
     """The rules of a message that is given as JSON within a message."""
     try:
-        inner = symbol_database.Default().GetSymbol(struct.type_url.rpartition("/")[2])()
+        inner = symbol_database.Default().GetSymbol(
+            struct.type_url.rpartition("/")[2]
+        )()
     except KeyError:
         return ""
     try:
@@ -143,7 +163,11 @@ def _regex(matcher: Any) -> str:
     if not matcher.regex:
         return "regex: must have at least 1 characters"
     own = matcher.google_re2
-    largest = own.max_program_size.value if own.HasField("max_program_size") else MAX_PROGRAM_SIZE
+    largest = (
+        own.max_program_size.value
+        if own.HasField("max_program_size")
+        else MAX_PROGRAM_SIZE
+    )
     return check_program(matcher.regex, largest)
 
 
@@ -153,7 +177,9 @@ def _policy_template(permission: Any) -> str:
     """
     packed = permission.uri_template.typed_config
     template = uri_template_match_pb2.UriTemplateMatchConfig()
-    if permission.WhichOneof("rule") != "uri_template" or not packed.Is(template.DESCRIPTOR):
+    if permission.WhichOneof("rule") != "uri_template" or not packed.Is(
+        template.DESCRIPTOR
+    ):
         return ""
 
     try:
@@ -180,7 +206,9 @@ def _plan(
     if descriptor.full_name == "envoy.type.matcher.v3.RegexMatcher":
         return _regex, (), {}
 
-    shapes = {f.name: shape for f in descriptor.fields if (shape := _shape(f)) is not None}
+    shapes = {
+        f.name: shape for f in descriptor.fields if (shape := _shape(f)) is not None
+    }
     return None, _checks(descriptor), shapes
 
 
@@ -203,7 +231,10 @@ def _shape(field: Any) -> _Shape | None:
 def _checks(descriptor: Any) -> tuple[tuple[str, _Check], ...]:
     """The checks of a message's own fields and choices."""
     options = descriptor.GetOptions()
-    if options.Extensions[validate_pb2.disabled] or options.Extensions[validate_pb2.ignored]:
+    if (
+        options.Extensions[validate_pb2.disabled]
+        or options.Extensions[validate_pb2.ignored]
+    ):
         return ()
 
     made: list[tuple[str, _Check]] = [
@@ -217,14 +248,19 @@ def _checks(descriptor: Any) -> tuple[tuple[str, _Check], ...]:
     for field in descriptor.fields:
         if field.GetOptions().HasExtension(validate_pb2.rules):
             made.append(
-                (field.name, _field(field, field.GetOptions().Extensions[validate_pb2.rules]))
+                (
+                    field.name,
+                    _field(field, field.GetOptions().Extensions[validate_pb2.rules]),
+                )
             )
 
     return tuple(made)
 
 
 def _choice(name: str) -> _Check:
-    return lambda message: "" if message.WhichOneof(name) else "one of its fields is required"
+    return lambda message: (
+        "" if message.WhichOneof(name) else "one of its fields is required"
+    )
 
 
 def _field(field: Any, rules: Any) -> _Check:
@@ -240,7 +276,9 @@ def _field(field: Any, rules: Any) -> _Check:
     def check(message: Any) -> str:
         if has_presence and not message.HasField(name):
             return "is required" if is_required else ""
-        return _value(field, kind, own, getattr(message, name)) if own is not None else ""
+        return (
+            _value(field, kind, own, getattr(message, name)) if own is not None else ""
+        )
 
     return check
 
@@ -346,7 +384,8 @@ def _well_known(rules: Any, value: str) -> str:
     if kind == "well_known_regex":
         pattern = _CONTROL if rules.strict or not rules.HasField("strict") else _LOOSE
         if rules.well_known_regex == validate_pb2.HTTP_HEADER_NAME and (
-            pattern.search(value) or (pattern is _CONTROL and not _HEADER_NAME.fullmatch(value))
+            pattern.search(value)
+            or (pattern is _CONTROL and not _HEADER_NAME.fullmatch(value))
         ):
             return "is no name of a header"
 
@@ -371,7 +410,11 @@ def _octets(_field: Any, rules: Any, value: bytes) -> str:
     if rules.ignore_empty and not value:
         return ""
     too_long = rules.HasField("max_len") and len(value) > rules.max_len
-    return "has a length that is not allowed" if len(value) < rules.min_len or too_long else ""
+    return (
+        "has a length that is not allowed"
+        if len(value) < rules.min_len or too_long
+        else ""
+    )
 
 
 def _enum(field: Any, rules: Any, value: int) -> str:
@@ -383,7 +426,11 @@ def _enum(field: Any, rules: Any, value: int) -> str:
 
 
 def _truth(_field: Any, rules: Any, value: bool) -> str:
-    return f"must be {rules.const}" if rules.HasField("const") and value != rules.const else ""
+    return (
+        f"must be {rules.const}"
+        if rules.HasField("const") and value != rules.const
+        else ""
+    )
 
 
 def _any(_field: Any, rules: Any, value: any_pb2.Any) -> str:
@@ -416,7 +463,10 @@ def _repeated(field: Any, rules: Any, values: Any) -> str:
     if kind is None:
         return ""
 
-    found = (_value_of_item(field, kind, getattr(rules.items, kind), value) for value in values)
+    found = (
+        _value_of_item(field, kind, getattr(rules.items, kind), value)
+        for value in values
+    )
     return next((text for text in found if text), "")
 
 
@@ -427,7 +477,11 @@ def _value_of_item(field: Any, kind: str, rules: Any, value: Any) -> str:
 
 
 def _frozen(value: Any) -> Any:
-    return value.SerializeToString(deterministic=True) if hasattr(value, "DESCRIPTOR") else value
+    return (
+        value.SerializeToString(deterministic=True)
+        if hasattr(value, "DESCRIPTOR")
+        else value
+    )
 
 
 def _map(rules: Any, values: Any) -> str:
@@ -439,5 +493,8 @@ def _map(rules: Any, values: Any) -> str:
         return "has a number of entries that is not allowed"
     kind = rules.keys.WhichOneof("type")
     if kind == "string":
-        return next((text for key in values if (text := _text(None, rules.keys.string, key))), "")
+        return next(
+            (text for key in values if (text := _text(None, rules.keys.string, key))),
+            "",
+        )
     return ""

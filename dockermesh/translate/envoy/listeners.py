@@ -13,14 +13,16 @@ from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from dockermesh.translate.envoy.packing import pack, seconds, uint32
 
 ORIGINAL_DST = listener_components_pb2.ListenerFilter(
-    name="envoy.filters.listener.original_dst", typed_config=pack(original_dst_pb2.OriginalDst())
+    name="envoy.filters.listener.original_dst",
+    typed_config=pack(original_dst_pb2.OriginalDst()),
 )
 HTTP_INSPECTOR = listener_components_pb2.ListenerFilter(
     name="envoy.filters.listener.http_inspector",
     typed_config=pack(http_inspector_pb2.HttpInspector()),
 )
 TLS_INSPECTOR = listener_components_pb2.ListenerFilter(
-    name="envoy.filters.listener.tls_inspector", typed_config=pack(tls_inspector_pb2.TlsInspector())
+    name="envoy.filters.listener.tls_inspector",
+    typed_config=pack(tls_inspector_pb2.TlsInspector()),
 )
 SNIFFED_HTTP = ("http/1.0", "http/1.1", "h2c")
 """What the HTTP inspector reports as the application protocol."""
@@ -30,11 +32,15 @@ protocolDetectionTimeout).
 """
 
 
-def filter_chain(*filters: listener_components_pb2.Filter, name: str = "", **match: Any) -> Any:
+def filter_chain(
+    *filters: listener_components_pb2.Filter, name: str = "", **match: Any
+) -> Any:
     """A filter chain; keyword arguments are fields of its FilterChainMatch."""
     chain = listener_components_pb2.FilterChain(filters=filters, name=name)
     if match:
-        chain.filter_chain_match.CopyFrom(listener_components_pb2.FilterChainMatch(**match))
+        chain.filter_chain_match.CopyFrom(
+            listener_components_pb2.FilterChainMatch(**match)
+        )
     return chain
 
 
@@ -48,7 +54,9 @@ def http_filter(manager: Any) -> listener_components_pb2.Filter:
 def tcp_filter(cluster: str) -> listener_components_pb2.Filter:
     """The network filter that proxies bytes to a cluster."""
     return proxy_filter(
-        tcp_proxy_pb2.TcpProxy(stat_prefix=cluster, cluster=cluster, max_connect_attempts=uint32(3))
+        tcp_proxy_pb2.TcpProxy(
+            stat_prefix=cluster, cluster=cluster, max_connect_attempts=uint32(3)
+        )
     )
 
 

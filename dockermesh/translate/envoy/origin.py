@@ -25,4 +25,6 @@ def origin(resource: Resource[Any]) -> str:
 
 def note_origin(message: Any, resource: Resource[Any]) -> None:
     """Note in a route's or a cluster's metadata where it comes from."""
-    message.metadata.filter_metadata["istio"].fields["config"].string_value = origin(resource)
+    message.metadata.filter_metadata["istio"].fields["config"].string_value = origin(
+        resource
+    )

@@ -35,19 +35,26 @@ def passed_services(where: Destinations, bound: BoundServer) -> Iterator[Any]:
         if not _covers(bound, hostname, service.namespace):
             continue
         rule = where.index.merged(
-            where.index.rules_of(hostname, service.namespace, where.scope, service.shared)
+            where.index.rules_of(
+                hostname, service.namespace, where.scope, service.shared
+            )
         )
 
         for port in ports_of(service):
             for subset in (None, *rule.subsets):
                 policy = replace(
-                    effective_policy(rule, port.number, subset), tls=None, proxy_protocol=None
+                    effective_policy(rule, port.number, subset),
+                    tls=None,
+                    proxy_protocol=None,
                 )
                 cluster = service_cluster(
                     service, port, where.mesh.settings, policy=policy, subset=subset
                 )
                 yield _unopened(
-                    cluster, hostname, port.number, subset.name if subset is not None else ""
+                    cluster,
+                    hostname,
+                    port.number,
+                    subset.name if subset is not None else "",
                 )
 
 

@@ -15,7 +15,9 @@ from envoy.config.core.v3 import extension_pb2, protocol_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm_pb2,
 )
-from envoy.extensions.http.early_header_mutation.header_mutation.v3 import header_mutation_pb2
+from envoy.extensions.http.early_header_mutation.header_mutation.v3 import (
+    header_mutation_pb2,
+)
 from envoy.type.matcher.v3 import string_pb2
 
 from dockermesh.config.api.mesh_config import GatewayTopology
@@ -41,17 +43,22 @@ def distrust(manager: hcm_pb2.HttpConnectionManager, topology: GatewayTopology) 
     manager.internal_address_config.cidr_ranges.add(
         address_prefix="255.255.255.255", prefix_len={"value": 32}
     )
-    details = _FORWARDING.get(topology.forward_client_cert_details.upper(), _Manager.SANITIZE_SET)
+    details = _FORWARDING.get(
+        topology.forward_client_cert_details.upper(), _Manager.SANITIZE_SET
+    )
     tell_client(manager, details)
     # CGI and some frameworks read `end_user` and `end-user` as one header, and filters know only
     # one of them.
-    underscores = protocol_pb2.HttpProtocolOptions.HeadersWithUnderscoresAction.DROP_HEADER
+    underscores = (
+        protocol_pb2.HttpProtocolOptions.HeadersWithUnderscoresAction.DROP_HEADER
+    )
     manager.common_http_protocol_options.headers_with_underscores_action = underscores
     invented = [string_pb2.StringMatcher(prefix="x-envoy-", ignore_case=True)]
 
     if not topology.num_trusted_proxies:
         invented.extend(
-            string_pb2.StringMatcher(exact=name, ignore_case=True) for name in _CLIENT_ADDRESS
+            string_pb2.StringMatcher(exact=name, ignore_case=True)
+            for name in _CLIENT_ADDRESS
         )
 
     cleaned = header_mutation_pb2.HeaderMutation(
@@ -59,7 +66,8 @@ def distrust(manager: hcm_pb2.HttpConnectionManager, topology: GatewayTopology) 
     )
     manager.early_header_mutation_extensions.append(
         extension_pb2.TypedExtensionConfig(
-            name="envoy.http.early_header_mutation.header_mutation", typed_config=pack(cleaned)
+            name="envoy.http.early_header_mutation.header_mutation",
+            typed_config=pack(cleaned),
         )
     )
 

@@ -73,10 +73,14 @@ class BoundServer:
     @property
     def hosts(self) -> list[str]:
         """The hosts without the namespaces, in lower case."""
-        return list(dict.fromkeys(host.rpartition("/")[2].lower() for host in self.server.hosts))
+        return list(
+            dict.fromkeys(host.rpartition("/")[2].lower() for host in self.server.hosts)
+        )
 
 
-def bound_hosts(resource: Resource[VirtualService], servers: Iterable[BoundServer]) -> list[str]:
+def bound_hosts(
+    resource: Resource[VirtualService], servers: Iterable[BoundServer]
+) -> list[str]:
     """The hosts that both the VirtualService and a server of a gateway it names have."""
     spec = resource.spec
     named = {qualified_gateway(g, resource.namespace) for g in spec.gateways}

@@ -49,7 +49,11 @@ from dockermesh.translate.mesh.visibility import selects
 from dockermesh.translate.routes.destinations import Destinations
 from dockermesh.translate.routes.match import is_catch_all
 from dockermesh.translate.routes.tables import table_frame, virtual_host
-from dockermesh.translate.routes.virtual_service import RouteContext, applies, http_routes
+from dockermesh.translate.routes.virtual_service import (
+    RouteContext,
+    applies,
+    http_routes,
+)
 from dockermesh.translate.security.policies import (
     NO_POLICIES,
     Policies,
@@ -94,7 +98,9 @@ def gateway_resources(
         for server in resource.spec.servers:
             if server.port is not None:
                 port = targets.get(server.port.number, server.port.number)
-                places[_address(server.bind), port].append(BoundServer(server, resource))
+                places[_address(server.bind), port].append(
+                    BoundServer(server, resource)
+                )
 
     security = security_filters(policies, where.mesh.settings, is_gateway=True)
     builder = _Builder(where, GatewayResources(), security)
@@ -128,11 +134,17 @@ class _Builder:
         except TRANSLATION_ERRORS as error:
             for resource in resources:
                 text = f"{resource} cannot be translated: {error}"
-                self.result.faults.append(Fault(str(resource), Reason.NOT_TRANSLATED, text))
+                self.result.faults.append(
+                    Fault(str(resource), Reason.NOT_TRANSLATED, text)
+                )
 
-    def _conflict(self, resource: Resource[Any], what: str, holder: Resource[Any]) -> None:
+    def _conflict(
+        self, resource: Resource[Any], what: str, holder: Resource[Any]
+    ) -> None:
         """Note what of a resource is left out because another one has it."""
-        fault = Fault(str(resource), Reason.CONFLICTED, f"{what} {holder}, which is older")
+        fault = Fault(
+            str(resource), Reason.CONFLICTED, f"{what} {holder}, which is older"
+        )
         if holder is not resource and fault not in self.result.faults:
             self.result.faults.append(fault)
 
@@ -140,7 +152,9 @@ class _Builder:
         """The server's hosts that no earlier server has."""
         for host in bound.hosts:
             if host in taken:
-                self._conflict(bound.gateway, f"{bound.title}: {host} is served by", taken[host])
+                self._conflict(
+                    bound.gateway, f"{bound.title}: {host} is served by", taken[host]
+                )
         return [host for host in bound.hosts if host not in taken]
 
     def add(self, address: str, port: int, servers: list[BoundServer]) -> None:
@@ -153,7 +167,9 @@ class _Builder:
                 fitting.append(bound)
             else:
                 self._conflict(
-                    bound.gateway, f"{bound.title}: {first.title} has the port, of", first.gateway
+                    bound.gateway,
+                    f"{bound.title}: {first.title} has the port, of",
+                    first.gateway,
                 )
 
         if first.is_plain_http:
@@ -182,7 +198,9 @@ class _Builder:
     # HTTP
     # ----------------------------------------------------------------------------------------------
 
-    def _http(self, port: int, table: str, servers: list[BoundServer], **match: Any) -> Any:
+    def _http(
+        self, port: int, table: str, servers: list[BoundServer], **match: Any
+    ) -> Any:
         if table not in {t.name for t in self.result.tables}:
             self.result.tables.append(self._table(table, servers))
         normalization = self.where.mesh.settings.normalization
@@ -193,16 +211,22 @@ class _Builder:
             normalization=normalization,
             security=self.security.http,
         )
-        distrust(manager, self.where.mesh.settings.gateway_topology or GatewayTopology())
+        distrust(
+            manager, self.where.mesh.settings.gateway_topology or GatewayTopology()
+        )
         return filter_chain(http_filter(manager), **match)
 
-    def _table(self, name: str, servers: list[BoundServer]) -> route_pb2.RouteConfiguration:
+    def _table(
+        self, name: str, servers: list[BoundServer]
+    ) -> route_pb2.RouteConfiguration:
         """The route table of servers; a host with no VirtualService is answered 404.
 
         A generated VirtualService has no part in a host for which the user wrote one.
         """
         by_host = self._routes_by_host(servers)
-        secured = {h for s in servers if s.is_plain_http and _redirects(s) for h in s.hosts}
+        secured = {
+            h for s in servers if s.is_plain_http and _redirects(s) for h in s.hosts
+        }
         for host in secured:
             by_host.setdefault(host, [])
 
@@ -222,24 +246,35 @@ class _Builder:
     ) -> dict[str, list[route_components_pb2.Route]]:
         by_host: dict[str, list[route_components_pb2.Route]] = {}
         rules = (
-            (r, bound_hosts(r, servers)) for r in self.where.index.virtual_services if r.spec.http
+            (r, bound_hosts(r, servers))
+            for r in self.where.index.virtual_services
+            if r.spec.http
         )
 
         # Those that were generated come last: they have the hosts that are left.
         for resource, bound in sorted(rules, key=lambda rule: rule[0].is_generated):
-            hosts = [host for host in bound if not (resource.is_generated and host in by_host)]
+            hosts = [
+                host
+                for host in bound
+                if not (resource.is_generated and host in by_host)
+            ]
             if not hosts:
                 continue
 
             with self.isolated(resource):
-                routes = [sound(route) for route in http_routes(resource, self._context(servers))]
+                routes = [
+                    sound(route)
+                    for route in http_routes(resource, self._context(servers))
+                ]
                 for host in hosts:
                     by_host.setdefault(host, []).extend(routes)
 
         return by_host
 
     def _context(self, servers: list[BoundServer]) -> RouteContext:
-        return RouteContext(self.where, servers[0].number, frozenset(s.name for s in servers))
+        return RouteContext(
+            self.where, servers[0].number, frozenset(s.name for s in servers)
+        )
 
     # TLS
     # ----------------------------------------------------------------------------------------------
@@ -268,7 +303,11 @@ class _Builder:
         tls = bound.server.tls
         fresh = self._fresh(bound, taken)
         is_http = bound.protocol == "HTTPS"
-        socket = server_tls.transport_socket(tls, is_http=is_http) if tls is not None else None
+        socket = (
+            server_tls.transport_socket(tls, is_http=is_http)
+            if tls is not None
+            else None
+        )
         if tls is None or socket is None or not fresh:
             return []
 
@@ -289,9 +328,14 @@ class _Builder:
 
         return [chain]
 
-    def _passed(self, port: int, bound: BoundServer, taken: dict[str, Resource[Any]]) -> list[Any]:
+    def _passed(
+        self, port: int, bound: BoundServer, taken: dict[str, Resource[Any]]
+    ) -> list[Any]:
         """A chain for every server name that a TLS rule bound to the server has."""
-        if bound.server.tls is not None and bound.server.tls.mode is ServerTlsMode.AUTO_PASSTHROUGH:
+        if (
+            bound.server.tls is not None
+            and bound.server.tls.mode is ServerTlsMode.AUTO_PASSTHROUGH
+        ):
             return self._passed_by_name(bound, taken)
         chains = []
         context = self._context([bound])
@@ -305,13 +349,19 @@ class _Builder:
                 for name, route in _named_routes(resource, hosts, context):
                     if name in taken:
                         self._conflict(
-                            resource, f"server name {name} on port {port} is routed by", taken[name]
+                            resource,
+                            f"server name {name} on port {port} is routed by",
+                            taken[name],
                         )
                         continue
 
                     target = self._proxy(resource, route, bound.number)
                     chains.append(
-                        sound(filter_chain(*self.security.network, target, **_server_names([name])))
+                        sound(
+                            filter_chain(
+                                *self.security.network, target, **_server_names([name])
+                            )
+                        )
                     )
                     taken[name] = resource
 
@@ -319,11 +369,15 @@ class _Builder:
             fresh = self._fresh(bound, taken)
             if fresh:
                 taken.update(dict.fromkeys(fresh, bound.gateway))
-                chains.append(filter_chain(*self.security.network, target, **_server_names(fresh)))
+                chains.append(
+                    filter_chain(*self.security.network, target, **_server_names(fresh))
+                )
 
         return chains
 
-    def _passed_by_name(self, bound: BoundServer, taken: dict[str, Resource[Any]]) -> list[Any]:
+    def _passed_by_name(
+        self, bound: BoundServer, taken: dict[str, Resource[Any]]
+    ) -> list[Any]:
         """A chain and a cluster for every service that may be called through the gateway."""
         chains = []
         known = {cluster.name for cluster in self.result.clusters}
@@ -337,7 +391,9 @@ class _Builder:
                 target = tcp_filter(cluster.name)
                 chains.append(
                     filter_chain(
-                        target, server_names=[cluster.name], application_protocols=protocols
+                        target,
+                        server_names=[cluster.name],
+                        application_protocols=protocols,
                     )
                 )
 
@@ -351,7 +407,9 @@ class _Builder:
         chains: dict[bytes, Any] = {}
         for match, target in self._tcp_rules(bound):
             chain = filter_chain(*self.security.network, target, **match)
-            chains.setdefault(chain.filter_chain_match.SerializeToString(deterministic=True), chain)
+            chains.setdefault(
+                chain.filter_chain_match.SerializeToString(deterministic=True), chain
+            )
         return list(chains.values())
 
     def _tcp_rules(self, bound: BoundServer) -> Iterable[tuple[dict[str, Any], Any]]:
@@ -373,9 +431,14 @@ class _Builder:
                 ]
 
     def _proxy(
-        self, resource: Resource[VirtualService], targets: tuple[RouteDestination, ...], port: int
+        self,
+        resource: Resource[VirtualService],
+        targets: tuple[RouteDestination, ...],
+        port: int,
     ) -> Any:
-        return sound(proxy_filter(self.where.tcp_proxy(targets, resource.namespace, port)))
+        return sound(
+            proxy_filter(self.where.tcp_proxy(targets, resource.namespace, port))
+        )
 
 
 def _stand_together(first: BoundServer, other: BoundServer) -> bool:
@@ -393,7 +456,11 @@ def _named_routes(
         for match in rule.match:
             if not rule.route or not applies(match, resource.namespace, context):
                 continue
-            names_ = (intersect(sni.lower(), host) for sni in match.sni_hosts for host in hosts)
+            names_ = (
+                intersect(sni.lower(), host)
+                for sni in match.sni_hosts
+                for host in hosts
+            )
             for name in dict.fromkeys(n for n in names_ if n is not None):
                 yield name, rule.route
 

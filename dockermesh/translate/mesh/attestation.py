@@ -33,7 +33,9 @@ class Attestation:
     service's name.
     """
 
-    workloads: Mapping[str, Workload] = field(default_factory=lambda: MappingProxyType({}))
+    workloads: Mapping[str, Workload] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
     policies: PeerPolicies = field(default_factory=lambda: PeerPolicies((), ""))
     accounts: Mapping[str, tuple[Account, ...]] = field(
         default_factory=lambda: MappingProxyType({})
@@ -53,7 +55,11 @@ def attest(
     """The services with what is known of their proxies. Those that are not `registered` are made
     from config.
     """
-    accounts = before.accounts if workloads is before.workloads else _accounts(workloads.values())
+    accounts = (
+        before.accounts
+        if workloads is before.workloads
+        else _accounts(workloads.values())
+    )
     found: dict[str, tuple[Service, Service]] = {}
 
     for host, given in services.items():
@@ -67,13 +73,17 @@ def attest(
         if known is not None and known[0] is given and policies is before.policies:
             is_same = own is None or own == known[1].accounts
             if is_same and (
-                workloads is before.workloads or _names_same(given, workloads, before.workloads)
+                workloads is before.workloads
+                or _names_same(given, workloads, before.workloads)
             ):
                 found[host] = known
                 continue
 
         made = _attested(given, workloads, policies, own)
-        found[host] = (given, known[1] if known is not None and known[1] == made else made)
+        found[host] = (
+            given,
+            known[1] if known is not None and known[1] == made else made,
+        )
 
     return Attestation(workloads, policies, accounts, found)
 
@@ -82,7 +92,9 @@ def _names_same(
     service: Service, workloads: Mapping[str, Workload], before: Mapping[str, Workload]
 ) -> bool:
     return all(
-        workloads.get(e.workload) is before.get(e.workload) for e in service.endpoints if e.workload
+        workloads.get(e.workload) is before.get(e.workload)
+        for e in service.endpoints
+        if e.workload
     )
 
 
@@ -106,7 +118,10 @@ def _accounts(workloads: Iterable[Workload]) -> dict[str, tuple[Account, ...]]:
                     joined_by_name[name].add(account)
 
     found = {name: tuple(sorted(accounts)) for name, accounts in everybody.items()}
-    own = {_key(n, p): tuple(sorted(a | joined_by_name[n])) for (n, p), a in of_projects.items()}
+    own = {
+        _key(n, p): tuple(sorted(a | joined_by_name[n]))
+        for (n, p), a in of_projects.items()
+    }
     return found | own
 
 
@@ -121,7 +136,9 @@ def _attested(
     policies: PeerPolicies,
     accounts: tuple[Account, ...] | None,
 ) -> Service:
-    marks = [not why_plaintext(e, service, workloads, policies) for e in service.endpoints]
+    marks = [
+        not why_plaintext(e, service, workloads, policies) for e in service.endpoints
+    ]
     endpoints = _labelled(service.endpoints, workloads)
 
     if any(marks):
@@ -132,7 +149,13 @@ def _attested(
 
     if accounts is None:
         accounts = tuple(
-            sorted({(e.namespace, e.service_account) for e in endpoints if e.service_account})
+            sorted(
+                {
+                    (e.namespace, e.service_account)
+                    for e in endpoints
+                    if e.service_account
+                }
+            )
         )
 
     # Where there are records, the service stays meshed while its endpoints come and go, and so its
@@ -157,12 +180,17 @@ def _labelled(
         for e in endpoints
     )
     return (
-        endpoints if all(new is old for new, old in zip(found, endpoints, strict=True)) else found
+        endpoints
+        if all(new is old for new, old in zip(found, endpoints, strict=True))
+        else found
     )
 
 
 def why_plaintext(
-    endpoint: Endpoint, service: Service, workloads: Mapping[str, Workload], policies: PeerPolicies
+    endpoint: Endpoint,
+    service: Service,
+    workloads: Mapping[str, Workload],
+    policies: PeerPolicies,
 ) -> str:
     """Why an endpoint is not called over mutual TLS by itself; empty if it is."""
     namespace, labels = endpoint.namespace, endpoint.labels

@@ -72,7 +72,8 @@ def _mesh_hosts(index: ConfigIndex) -> Iterator[Fault]:
         for position, written in enumerate(spec.hosts):
             host = resolve_host(index.names, written, resource.namespace)
             older = next(
-                (o for o in holders[host] if _are_seen_together(o, resource, default)), None
+                (o for o in holders[host] if _are_seen_together(o, resource, default)),
+                None,
             )
 
             if older is not None and older is not resource:
@@ -86,7 +87,9 @@ def _mesh_hosts(index: ConfigIndex) -> Iterator[Fault]:
             holders[host].append(resource)
 
 
-def _are_seen_together(one: Resource[Any], other: Resource[Any], default: tuple[str, ...]) -> bool:
+def _are_seen_together(
+    one: Resource[Any], other: Resource[Any], default: tuple[str, ...]
+) -> bool:
     """Whether some namespace sees both. The namespaces that count are those that one of the two
     names.
     """
@@ -99,7 +102,8 @@ def _are_seen_together(one: Resource[Any], other: Resource[Any], default: tuple[
         *(name for export, _ in exports for name in export),
     }
     return any(
-        all(is_exported(export, owner, viewer) for export, owner in exports) for viewer in viewers
+        all(is_exported(export, owner, viewer) for export, owner in exports)
+        for viewer in viewers
     )
 
 
@@ -121,7 +125,9 @@ def _delegates(index: ConfigIndex) -> Iterator[Fault]:
                 why = f"there is no {name}; the rule has no effect"
             elif found.spec.hosts:
                 why = f"{name} has hosts, so it is no delegate; the rule has no effect"
-            elif not is_exported(found.spec.export_to, found.namespace, resource.namespace):
+            elif not is_exported(
+                found.spec.export_to, found.namespace, resource.namespace
+            ):
                 why = (
                     f"{name} is not exported to namespace {resource.namespace}; the rule has no"
                     " effect"
@@ -140,7 +146,9 @@ def _destination_rules(index: ConfigIndex) -> Iterator[Fault]:
         host = resolve_host(index.names, spec.host, resource.namespace)
         selector = spec.workload_selector
         labels = as_labels(selector.match_labels) if selector is not None else ()
-        groups[resource.namespace, host, labels, tuple(sorted(spec.export_to))].append(resource)
+        groups[resource.namespace, host, labels, tuple(sorted(spec.export_to))].append(
+            resource
+        )
 
     for rules in groups.values():
         if len(rules) > 1:
@@ -154,7 +162,9 @@ def _merged(rules: Iterable[Resource[DestinationRule]]) -> Iterator[Fault]:
     for resource in rules:
         spec = resource.spec
         if spec.traffic_policy is not None and policy is not None:
-            text = f"spec.trafficPolicy: {spec.host} has that of {policy}, which is older"
+            text = (
+                f"spec.trafficPolicy: {spec.host} has that of {policy}, which is older"
+            )
             yield Fault(str(resource), Reason.CONFLICTED, text)
         elif spec.traffic_policy is not None:
             policy = resource
@@ -163,7 +173,8 @@ def _merged(rules: Iterable[Resource[DestinationRule]]) -> Iterator[Fault]:
             older = subsets.setdefault(subset.name, resource)
             if older is not resource:
                 text = (
-                    f"spec.subsets[{position}]: {older}, which is older, has a subset {subset.name}"
+                    f"spec.subsets[{position}]: {older}, which is older, "
+                    f"has a subset {subset.name}"
                 )
                 yield Fault(str(resource), Reason.CONFLICTED, text)
 
@@ -193,7 +204,9 @@ def _same_scope(index: ConfigIndex) -> Iterator[Fault]:
 def _selected(spec: Sidecar | PeerAuthentication) -> Labels:
     if isinstance(spec, Sidecar):
         return (
-            as_labels(spec.workload_selector.labels) if spec.workload_selector is not None else ()
+            as_labels(spec.workload_selector.labels)
+            if spec.workload_selector is not None
+            else ()
         )
     return as_labels(spec.selector.match_labels) if spec.selector is not None else ()
 
@@ -210,7 +223,9 @@ def _settings(index: ConfigIndex) -> Iterator[Fault]:
             continue
 
         for field in without_effect(resource.spec):
-            yield Fault(str(resource), Reason.NOT_TRANSLATED, f"spec.{field}: has no effect yet")
+            yield Fault(
+                str(resource), Reason.NOT_TRANSLATED, f"spec.{field}: has no effect yet"
+            )
 
     for resource in index.config.others:
         yield Fault(
@@ -225,7 +240,8 @@ def _providers(index: ConfigIndex) -> Iterator[Fault]:
     known = {
         provider.name
         for provider in index.settings.extension_providers
-        if provider.envoy_ext_authz_grpc is not None or provider.envoy_ext_authz_http is not None
+        if provider.envoy_ext_authz_grpc is not None
+        or provider.envoy_ext_authz_http is not None
     }
     for resource in index.config.authorization_policies:
         provider = resource.spec.provider

@@ -11,7 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from dockermesh.config.api.common import StringMatch
-from dockermesh.config.api.virtual_service import HTTPMatchRequest, HTTPRoute, VirtualService
+from dockermesh.config.api.virtual_service import (
+    HTTPMatchRequest,
+    HTTPRoute,
+    VirtualService,
+)
 from dockermesh.config.resource import Resource
 from dockermesh.translate.mesh.visibility import is_exported
 
@@ -49,7 +53,9 @@ class Delegation:
         for root in listed:
             if not root.spec.hosts:
                 continue
-            delegates = tuple(by_name[key] for key in _delegates(root) if key in by_name)
+            delegates = tuple(
+                by_name[key] for key in _delegates(root) if key in by_name
+            )
 
             if any(rule.delegate is not None for rule in root.spec.http):
                 inputs = (root, *delegates)
@@ -63,7 +69,9 @@ class Delegation:
                 ):
                     old = (
                         inputs,
-                        replace(root, spec=replace(root.spec, http=_rules(root, by_name))),
+                        replace(
+                            root, spec=replace(root.spec, http=_rules(root, by_name))
+                        ),
                     )
 
                 known[root.namespace, root.name] = old
@@ -89,7 +97,9 @@ def _rules(
             rules.append(rule)
             continue
 
-        found = by_name.get((rule.delegate.namespace or root.namespace, rule.delegate.name))
+        found = by_name.get(
+            (rule.delegate.namespace or root.namespace, rule.delegate.name)
+        )
         # Without its delegate a rule decides nothing: requests go on to the next one, as in Istio.
         if found is None or found.spec.hosts:
             continue
@@ -105,7 +115,9 @@ def _merge(root: HTTPRoute, delegate: HTTPRoute) -> HTTPRoute | None:
     """The delegate's rule under the root's conditions; None if both can never hold."""
     matches: tuple[HTTPMatchRequest, ...] = root.match or delegate.match
     if root.match and delegate.match:
-        pairs = (merge_matches(one, other) for one in root.match for other in delegate.match)
+        pairs = (
+            merge_matches(one, other) for one in root.match for other in delegate.match
+        )
         matches = tuple(m for m in pairs if m is not None)
         if not matches:
             return None
@@ -119,7 +131,9 @@ def _merge(root: HTTPRoute, delegate: HTTPRoute) -> HTTPRoute | None:
     return replace(delegate, name=name, match=matches, **taken)
 
 
-def merge_matches(root: HTTPMatchRequest, delegate: HTTPMatchRequest) -> HTTPMatchRequest | None:
+def merge_matches(
+    root: HTTPMatchRequest, delegate: HTTPMatchRequest
+) -> HTTPMatchRequest | None:
     """Both conditions at once; None where they contradict each other."""
     uri = _uri(root.uri, delegate.uri)
     if uri is False:
@@ -150,11 +164,15 @@ def merge_matches(root: HTTPMatchRequest, delegate: HTTPMatchRequest) -> HTTPMat
         changes[name] = {**one, **other}
 
     return replace(
-        delegate, ignore_uri_case=root.ignore_uri_case or delegate.ignore_uri_case, **changes
+        delegate,
+        ignore_uri_case=root.ignore_uri_case or delegate.ignore_uri_case,
+        **changes,
     )
 
 
-def _uri(root: StringMatch | None, delegate: StringMatch | None) -> StringMatch | bool | None:
+def _uri(
+    root: StringMatch | None, delegate: StringMatch | None
+) -> StringMatch | bool | None:
     """The narrower path condition; False if they contradict each other or cannot be compared."""
     if root is None or delegate is None:
         return delegate or root

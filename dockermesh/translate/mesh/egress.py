@@ -44,11 +44,14 @@ def egress_service(
 
     ports = dict(_USUAL_PORTS)
     for resource in gateways:
-        if any(selects(resource.spec.selector, workload.labels) for workload in running):
+        if any(
+            selects(resource.spec.selector, workload.labels) for workload in running
+        ):
             for server in resource.spec.servers:
                 if server.port is not None:
                     ports.setdefault(
-                        server.port.number, parse_protocol(server.port.protocol) or Protocol.TCP
+                        server.port.number,
+                        parse_protocol(server.port.protocol) or Protocol.TCP,
                     )
 
     host = f"{_NAME}.{domain}"
@@ -57,7 +60,10 @@ def egress_service(
         hostname=host,
         ports=tuple(Port(number, ports[number]) for number in sorted(ports)),
         endpoints=tuple(
-            _endpoint(w, number) for w in running if w.address for number in sorted(ports)
+            _endpoint(w, number)
+            for w in running
+            if w.address
+            for number in sorted(ports)
         ),
         namespace=SYSTEM_NAMESPACE,
     )

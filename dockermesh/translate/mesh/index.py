@@ -32,7 +32,9 @@ def resolve_host(names: Mapping[str, str], host: str, namespace: str) -> str:
     """
     host = host.lower()
     if is_short(host):
-        return names.get(f"{host}.{namespace}") or names.get(host) or f"{host}.{namespace}"
+        return (
+            names.get(f"{host}.{namespace}") or names.get(host) or f"{host}.{namespace}"
+        )
     return names.get(host, host)
 
 
@@ -51,15 +53,16 @@ class ConfigIndex:
             self._rules.setdefault(rule.namespace, defaultdict(list))[host].append(rule)
 
         self._patterns = {
-            ns: [h for h in hosts if h.startswith("*")] for ns, hosts in self._rules.items()
+            ns: [h for h in hosts if h.startswith("*")]
+            for ns, hosts in self._rules.items()
         }
         self._merged: dict[tuple[int, ...], HostRule] = {}
         self.peer_policies = mesh.attestation.policies
         self._selectors = _selectors(mesh.config)
         self._namespaces = _namespaces(mesh)
-        self._uses_labels = any(_uses_labels(r) for r in mesh.config.destination_rules) or bool(
-            mesh.settings.locality and mesh.settings.locality.failover_priority
-        )
+        self._uses_labels = any(
+            _uses_labels(r) for r in mesh.config.destination_rules
+        ) or bool(mesh.settings.locality and mesh.settings.locality.failover_priority)
 
     def scope_of(self, proxy: Proxy) -> Scope:
         """What of the proxy decides what it is told."""
@@ -68,7 +71,9 @@ class ConfigIndex:
         return Scope(
             namespace=proxy.namespace if proxy.namespace in self._namespaces else "",
             sidecar=sidecar,
-            selectors=frozenset(s for s in self._selectors if carried >= dict(s).items()),
+            selectors=frozenset(
+                s for s in self._selectors if carried >= dict(s).items()
+            ),
             locality=proxy.locality,
             labels=as_labels(proxy.labels) if self._uses_labels else (),
             has_certificate=proxy.has_certificate,
@@ -77,7 +82,9 @@ class ConfigIndex:
 
     def _project_of(self, proxy: Proxy) -> str:
         """The Compose project of the proxy, if that has services of its own."""
-        project = compose_names(proxy.workload.name)[0] if proxy.workload is not None else ""
+        project = (
+            compose_names(proxy.workload.name)[0] if proxy.workload is not None else ""
+        )
         return project if project in self._projects else ""
 
     def _sidecar_of(self, proxy: Proxy) -> Resource[Sidecar] | None:
@@ -92,7 +99,9 @@ class ConfigIndex:
                     default = default or resource
                 elif proxy.labels.items() >= selector.labels.items():
                     return resource
-            elif resource.namespace == self.settings.root_namespace and selector is None:
+            elif (
+                resource.namespace == self.settings.root_namespace and selector is None
+            ):
                 root = root or resource
 
         return default or root
@@ -103,7 +112,9 @@ class ConfigIndex:
 
         Those for `shared` are for the service, too (see `Service`).
         """
-        for namespace in dict.fromkeys((scope.namespace, owner, self.settings.root_namespace)):
+        for namespace in dict.fromkeys(
+            (scope.namespace, owner, self.settings.root_namespace)
+        ):
             hosts = self._rules.get(namespace)
             if hosts is None:
                 continue
@@ -118,7 +129,9 @@ class ConfigIndex:
     def _candidates(self, namespace: str, host: str, shared: str) -> list[str]:
         """The hosts of rules that cover `host`, the most specific first."""
         patterns = self._patterns[namespace]
-        wild = [p for p in patterns if p != host and most_specific(host, [p]) is not None]
+        wild = [
+            p for p in patterns if p != host and most_specific(host, [p]) is not None
+        ]
         exact = [h for h in (host, shared) if h in self._rules[namespace]]
         return exact + sorted(wild, key=len, reverse=True)
 
@@ -129,7 +142,9 @@ class ConfigIndex:
         selector = rule.spec.workload_selector
         if selector is None:
             return True
-        return rule.namespace == scope.namespace and scope.carries(selector.match_labels)
+        return rule.namespace == scope.namespace and scope.carries(
+            selector.match_labels
+        )
 
     def merged(self, rules: Rules) -> HostRule:
         """What the rules of one host say together."""
@@ -151,7 +166,10 @@ class ConfigIndex:
             export = spec.export_to or self.settings.virtual_service_export_to
             if not is_exported(export, resource.namespace, scope.namespace):
                 continue
-            hosts = [resolve_host(self.names, host, resource.namespace) for host in spec.hosts]
+            hosts = [
+                resolve_host(self.names, host, resource.namespace)
+                for host in spec.hosts
+            ]
             if scope.imports(resource.namespace, [*hosts, *spec.hosts]):
                 seen.append((resource, hosts))
 
@@ -172,7 +190,9 @@ class MeshRules:
     service.
     """
 
-    def __init__(self, rules: Iterable[tuple[Resource[VirtualService], list[str]]]) -> None:
+    def __init__(
+        self, rules: Iterable[tuple[Resource[VirtualService], list[str]]]
+    ) -> None:
         self._by_host: dict[str, Resource[VirtualService]] = {}
         self._written: dict[str, str] = {}
         for resource, hosts in rules:
@@ -215,7 +235,9 @@ class MeshRules:
         covering = (most_specific(name, self._patterns) for name in host_names(service))
         return max((p for p in covering if p is not None), key=len, default=None)
 
-    def unknown_hosts(self, mesh: MeshState, services: Mapping[str, Service]) -> list[UnknownHost]:
+    def unknown_hosts(
+        self, mesh: MeshState, services: Mapping[str, Service]
+    ) -> list[UnknownHost]:
         """What is routed without being a service: served on port 80 alone.
 
         A domain is given once, for Envoy refuses a whole table in which one is there twice.
@@ -231,7 +253,11 @@ class MeshRules:
             if host in services or host in used:
                 continue
             listed = _domains(host, self._written[host])
-            free = tuple(d for d in listed if d not in taken and mesh.names.get(d) not in services)
+            free = tuple(
+                d
+                for d in listed
+                if d not in taken and mesh.names.get(d) not in services
+            )
             taken.update(free)
             if free:
                 found.append(UnknownHost(host, free, rule))
@@ -252,9 +278,14 @@ def _selectors(config: IstioConfig) -> list[Labels]:
     for resource in config.virtual_services:
         spec = resource.spec
         matches = [
-            m for rules in (spec.http, spec.tls, spec.tcp) for rule in rules for m in rule.match
+            m
+            for rules in (spec.http, spec.tls, spec.tcp)
+            for rule in rules
+            for m in rule.match
         ]
-        found.update((as_labels(m.source_labels), None) for m in matches if m.source_labels)
+        found.update(
+            (as_labels(m.source_labels), None) for m in matches if m.source_labels
+        )
 
     for rule in config.destination_rules:
         if rule.spec.workload_selector is not None:
@@ -282,16 +313,25 @@ def _namespaces(mesh: MeshState) -> frozenset[str]:
         for rules in (spec.http, spec.tls, spec.tcp):
             found.update(m.source_namespace for rule in rules for m in rule.match)
 
-    for setting in (mesh.settings.service_export_to, mesh.settings.destination_rule_export_to):
+    for setting in (
+        mesh.settings.service_export_to,
+        mesh.settings.destination_rule_export_to,
+    ):
         found.update(setting)
     return frozenset(found)
 
 
 def _uses_labels(rule: Resource[DestinationRule]) -> bool:
-    policies = [rule.spec.traffic_policy, *(s.traffic_policy for s in rule.spec.subsets)]
+    policies = [
+        rule.spec.traffic_policy,
+        *(s.traffic_policy for s in rule.spec.subsets),
+    ]
     given = [policy for policy in policies if policy is not None]
     ports = [own for policy in given for own in policy.port_level_settings]
-    listed = [*(policy.load_balancer for policy in given), *(own.load_balancer for own in ports)]
+    listed = [
+        *(policy.load_balancer for policy in given),
+        *(own.load_balancer for own in ports),
+    ]
     balancers = [b for b in listed if b is not None]
     return any(
         b.locality_lb_setting is not None and b.locality_lb_setting.failover_priority

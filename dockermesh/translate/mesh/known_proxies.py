@@ -37,7 +37,11 @@ def anonymous_proxy(node: NodeInfo) -> Proxy:
     if len(parts) != 4:
         return Proxy(id=node.id, has_certificate=False)
 
-    kind = WorkloadKind.GATEWAY if parts[0] == WorkloadKind.GATEWAY else WorkloadKind.SIDECAR
+    kind = (
+        WorkloadKind.GATEWAY
+        if parts[0] == WorkloadKind.GATEWAY
+        else WorkloadKind.SIDECAR
+    )
     labels = node.metadata.get("LABELS")
 
     return Proxy(

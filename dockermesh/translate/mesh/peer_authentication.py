@@ -11,7 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from dockermesh.config.api.peer_authentication import MutualTls, MutualTlsMode, PeerAuthentication
+from dockermesh.config.api.peer_authentication import (
+    MutualTls,
+    MutualTlsMode,
+    PeerAuthentication,
+)
 from dockermesh.config.resource import Resource
 
 
@@ -24,14 +28,17 @@ class PortModes:
 
     def of(self, port: int) -> MutualTlsMode:
         """The mode at the port where the app listens."""
-        return next((mode for number, mode in self.ports if number == port), self.default)
+        return next(
+            (mode for number, mode in self.ports if number == port), self.default
+        )
 
     def without_certificate(self) -> PortModes:
         """The modes of a proxy that cannot prove who it is: where both are allowed, plaintext is
         all it has.
         """
         return PortModes(
-            _plain(self.default), tuple((port, _plain(mode)) for port, mode in self.ports)
+            _plain(self.default),
+            tuple((port, _plain(mode)) for port, mode in self.ports),
         )
 
 
@@ -72,7 +79,10 @@ class PeerPolicies:
         """The modes of the workload with these labels."""
         default = self._namespaces.get(namespace, self._default)
         for spec in self._selecting.get(namespace, ()):
-            if spec.selector is not None and labels.items() >= spec.selector.match_labels.items():
+            if (
+                spec.selector is not None
+                and labels.items() >= spec.selector.match_labels.items()
+            ):
                 default = _mode(spec.mtls) or default
                 ports = {
                     port: _mode(mtls) or default

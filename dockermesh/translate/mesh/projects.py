@@ -49,13 +49,18 @@ def namesakes(workloads: Iterable[Workload]) -> Namesakes:
 
 
 def _collect(
-    found: dict[str, dict[str, Own]], service: str, project: str, members: Iterable[Workload]
+    found: dict[str, dict[str, Own]],
+    service: str,
+    project: str,
+    members: Iterable[Workload],
 ) -> None:
     for workload in members:
         for served in workload.ports:
             for name in default_names(service, served.port) & {service, served.service}:
                 own = found[name.lower()][project]
-                own.ports.setdefault(served.port, parse_protocol(served.protocol) or Protocol.AUTO)
+                own.ports.setdefault(
+                    served.port, parse_protocol(served.protocol) or Protocol.AUTO
+                )
                 own.served.append((workload, served))
 
 
@@ -88,9 +93,13 @@ def _own(shared: Service, project: str, own: Own, hostname: str) -> Service:
         endpoints = tuple(by_kind[kind] for kind in sorted(by_kind))
 
     known = {port.number: port.protocol for port in shared.ports}
-    numbers = known.keys() & (own.ports.keys() | {e.service_port or e.port for e in endpoints})
+    numbers = known.keys() & (
+        own.ports.keys() | {e.service_port or e.port for e in endpoints}
+    )
     protocols = {
-        n: p if (p := own.ports.get(n, Protocol.AUTO)) is not Protocol.AUTO else known[n]
+        n: p
+        if (p := own.ports.get(n, Protocol.AUTO)) is not Protocol.AUTO
+        else known[n]
         for n in numbers
     }
     namespaces = {workload.namespace for workload, _ in own.served}

@@ -27,7 +27,9 @@ def entry_services(
     spec = resource.spec
     ports = tuple(
         Port(
-            p.number, infer_protocol(declared=p.protocol, port_name=p.name, number=p.number), p.name
+            p.number,
+            infer_protocol(declared=p.protocol, port_name=p.name, number=p.number),
+            p.name,
         )
         for p in spec.ports
     )
@@ -48,7 +50,9 @@ def entry_services(
             namespace=resource.namespace,
             labels=resource.labels,
             resolution=resolution,
-            addresses=tuple(a for a in (_address(text) for text in spec.addresses) if a),
+            addresses=tuple(
+                a for a in (_address(text) for text in spec.addresses) if a
+            ),
             is_external=spec.location is Location.MESH_EXTERNAL,
             is_declared=True,
             export_to=spec.export_to,
@@ -58,13 +62,16 @@ def entry_services(
     )
 
 
-def _by_name(host: str, spec: ServiceEntry, resolution: Resolution) -> tuple[Endpoint, ...]:
+def _by_name(
+    host: str, spec: ServiceEntry, resolution: Resolution
+) -> tuple[Endpoint, ...]:
     """Where DNS is asked and no endpoint is given, the host itself is the endpoint."""
     is_static = resolution in {Resolution.STATIC, Resolution.NONE}
     if is_static or host.startswith("*") or spec.workload_selector is not None:
         return ()
     return tuple(
-        Endpoint(host, p.target_port or p.number, service_port=p.number) for p in spec.ports
+        Endpoint(host, p.target_port or p.number, service_port=p.number)
+        for p in spec.ports
     )
 
 
@@ -81,7 +88,9 @@ def merge_services(one: Service, other: Service) -> Service:
 
 def _distinct(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
     return tuple(
-        {(e.address, e.port, e.service_port): e for e in reversed(tuple(endpoints))}.values()
+        {
+            (e.address, e.port, e.service_port): e for e in reversed(tuple(endpoints))
+        }.values()
     )[::-1]
 
 
@@ -150,7 +159,9 @@ def _endpoints(
             )
 
 
-def _endpoint(entry: WorkloadEntry, port: ServicePort, namespace: str, address: str) -> Endpoint:
+def _endpoint(
+    entry: WorkloadEntry, port: ServicePort, namespace: str, address: str
+) -> Endpoint:
     return Endpoint(
         address=address.removeprefix(_UNIX),
         port=entry.ports.get(port.name) or port.target_port or port.number,
@@ -158,6 +169,7 @@ def _endpoint(entry: WorkloadEntry, port: ServicePort, namespace: str, address: 
         labels=entry.labels,
         namespace=namespace,
         service_account=entry.service_account,
-        locality=entry.locality or entry.labels.get("istio-locality", "").replace(".", "/"),
+        locality=entry.locality
+        or entry.labels.get("istio-locality", "").replace(".", "/"),
         weight=entry.weight or 1,
     )

@@ -8,7 +8,11 @@ from typing import Any
 
 from dockermesh.config.api.authorization_policy import AuthorizationPolicy
 from dockermesh.config.api.common import LocalityLoadBalancerSetting
-from dockermesh.config.api.destination_rule import DestinationRule, H2UpgradePolicy, TcpKeepalive
+from dockermesh.config.api.destination_rule import (
+    DestinationRule,
+    H2UpgradePolicy,
+    TcpKeepalive,
+)
 from dockermesh.config.api.envoy_filter import EnvoyFilter
 from dockermesh.config.api.gateway import Gateway, TlsProtocol
 from dockermesh.config.api.mesh_config import (
@@ -27,7 +31,11 @@ from dockermesh.config.api.virtual_service import HTTPRetry, VirtualService
 from dockermesh.config.api.workload import WorkloadEntry
 from dockermesh.config.fields import camel_case, json_name
 from dockermesh.config.resource import Resource
-from dockermesh.model.contract import DEFAULT_SERVICE_DOMAIN, DEFAULT_TRUST_DOMAIN, SYSTEM_NAMESPACE
+from dockermesh.model.contract import (
+    DEFAULT_SERVICE_DOMAIN,
+    DEFAULT_TRUST_DOMAIN,
+    SYSTEM_NAMESPACE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +96,10 @@ def with_mesh_config(settings: MeshSettings, config: MeshConfig) -> MeshSettings
             config.outbound_traffic_policy.mode is not OutboundPolicyMode.REGISTRY_ONLY
         )
 
-    if config.default_config is not None and config.default_config.gateway_topology is not None:
+    if (
+        config.default_config is not None
+        and config.default_config.gateway_topology is not None
+    ):
         changes["gateway_topology"] = config.default_config.gateway_topology
     if config.connect_timeout is not None:
         changes["connect_timeout"] = config.connect_timeout.total_seconds()
@@ -128,11 +139,17 @@ _WITHOUT_EFFECT = (
 def without_effect(config: MeshConfig) -> Iterator[str]:
     """The fields, by their place in the spec, that a MeshConfig sets and nothing reads yet."""
     nothing = MeshConfig()
-    yield from (camel_case(n) for n in _WITHOUT_EFFECT if getattr(config, n) != getattr(nothing, n))
+    yield from (
+        camel_case(n)
+        for n in _WITHOUT_EFFECT
+        if getattr(config, n) != getattr(nothing, n)
+    )
     if config.default_config is not None:
         defaults = DefaultProxyConfig()
         for field in fields(defaults):
-            is_set = getattr(config.default_config, field.name) != getattr(defaults, field.name)
+            is_set = getattr(config.default_config, field.name) != getattr(
+                defaults, field.name
+            )
             if is_set and field.name != "gateway_topology":
                 yield f"defaultConfig.{json_name(field)}"
 

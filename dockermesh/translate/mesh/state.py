@@ -13,7 +13,15 @@ from types import MappingProxyType
 from typing import Any
 
 from dockermesh.config.hosts import kubernetes_service
-from dockermesh.model import Catalog, Endpoint, Port, Resolution, Service, Workload, WorkloadKind
+from dockermesh.model import (
+    Catalog,
+    Endpoint,
+    Port,
+    Resolution,
+    Service,
+    Workload,
+    WorkloadKind,
+)
 from dockermesh.model.contract import CLUSTER_DOMAIN
 from dockermesh.model.protocol import Protocol, parse_protocol
 from dockermesh.model.service import SERVICE_NAME
@@ -22,7 +30,11 @@ from dockermesh.translate.mesh.egress import egress_service
 from dockermesh.translate.mesh.peer_authentication import PeerPolicies
 from dockermesh.translate.mesh.projects import Namesakes, namesakes, own_services
 from dockermesh.translate.mesh.service_entries import entry_services, merge_services
-from dockermesh.translate.mesh.settings import IstioConfig, MeshSettings, with_mesh_config
+from dockermesh.translate.mesh.settings import (
+    IstioConfig,
+    MeshSettings,
+    with_mesh_config,
+)
 from dockermesh.translate.mesh.stand_in import standing_in
 from dockermesh.translate.mesh.vips import allocate_vips
 
@@ -58,16 +70,24 @@ class MeshState:
     `attestation` is what `services` know of the proxies in front of them.
     """
 
-    services: Mapping[str, Service] = field(default_factory=lambda: MappingProxyType({}))
+    services: Mapping[str, Service] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
     names: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    own_names: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: MappingProxyType({}))
+    own_names: Mapping[str, Mapping[str, str]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
     shared_names: Namesakes = field(default_factory=lambda: MappingProxyType({}))
     vips: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    workloads: Mapping[str, Workload] = field(default_factory=lambda: MappingProxyType({}))
+    workloads: Mapping[str, Workload] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
     config: IstioConfig = field(default_factory=IstioConfig)
     settings: MeshSettings = field(default_factory=MeshSettings)
     base_settings: MeshSettings = field(default_factory=MeshSettings)
-    declared: Mapping[str, Service] = field(default_factory=lambda: MappingProxyType({}))
+    declared: Mapping[str, Service] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
     owners: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     jwks: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     attestation: Attestation = field(default_factory=Attestation)
@@ -100,7 +120,9 @@ def build_mesh(
     )
     base = settings if settings is not None else before.base_settings
     services = _with_workloads(catalog, shared_names, base.service_domain, known)
-    services |= egress_service(catalog.workloads, config.gateways, base.service_domain, known)
+    services |= egress_service(
+        catalog.workloads, config.gateways, base.service_domain, known
+    )
     for host, service in declared.items():
         services.setdefault(host, service)
     settings = _settings(base, config, before)
@@ -109,7 +131,12 @@ def build_mesh(
         services, catalog.services, catalog.workloads, policies, before.attestation
     )
     services = {host: made for host, (_, made) in attestation.found.items()}
-    vips, names, own_names, owners = before.vips, before.names, before.own_names, before.owners
+    vips, names, own_names, owners = (
+        before.vips,
+        before.names,
+        before.own_names,
+        before.owners,
+    )
     if _addressing(services) != _addressing(before.services):
         vips, names, owners = _vips(services), _names(services), _owners(services)
         own_names = _own_names(services, names)
@@ -131,39 +158,58 @@ def build_mesh(
     )
 
 
-def _peer_policies(config: IstioConfig, settings: MeshSettings, before: MeshState) -> PeerPolicies:
+def _peer_policies(
+    config: IstioConfig, settings: MeshSettings, before: MeshState
+) -> PeerPolicies:
     is_same = config.peer_authentications == before.config.peer_authentications
     if is_same and settings.root_namespace == before.settings.root_namespace:
         return before.attestation.policies
     return PeerPolicies(config.peer_authentications, settings.root_namespace)
 
 
-def _settings(base: MeshSettings, config: IstioConfig, before: MeshState) -> MeshSettings:
-    if base is before.base_settings and config.mesh_configs == before.config.mesh_configs:
+def _settings(
+    base: MeshSettings, config: IstioConfig, before: MeshState
+) -> MeshSettings:
+    if (
+        base is before.base_settings
+        and config.mesh_configs == before.config.mesh_configs
+    ):
         return before.settings
     for resource in config.mesh_configs[:1]:
         return with_mesh_config(base, resource.spec)
     return base
 
 
-def _declared(catalog: Catalog, config: IstioConfig, before: MeshState) -> Mapping[str, Service]:
+def _declared(
+    catalog: Catalog, config: IstioConfig, before: MeshState
+) -> Mapping[str, Service]:
     """The services of ServiceEntries. What equals the service before is the same object."""
-    has_selector = any(r.spec.workload_selector is not None for r in config.service_entries)
-    if config is before.config and not (has_selector and catalog.workloads is not before.workloads):
+    has_selector = any(
+        r.spec.workload_selector is not None for r in config.service_entries
+    )
+    if config is before.config and not (
+        has_selector and catalog.workloads is not before.workloads
+    ):
         return before.declared
 
     workloads = (
-        [catalog.workloads[name] for name in sorted(catalog.workloads)] if has_selector else []
+        [catalog.workloads[name] for name in sorted(catalog.workloads)]
+        if has_selector
+        else []
     )
     made: dict[str, Service] = {}
 
     for resource in config.service_entries:
         for service in entry_services(resource, config.workload_entries, workloads):
             known = made.get(service.hostname)
-            made[service.hostname] = service if known is None else merge_services(known, service)
+            made[service.hostname] = (
+                service if known is None else merge_services(known, service)
+            )
 
     return {
-        host: old if (old := before.declared.get(host)) is not None and old == service else service
+        host: old
+        if (old := before.declared.get(host)) is not None and old == service
+        else service
         for host, service in made.items()
     }
 
@@ -202,7 +248,9 @@ def _vips(services: Mapping[str, Service]) -> dict[str, str]:
         and not host.startswith("*")
         and service.resolution is not Resolution.NONE
     ]
-    return {host: address for host, address in fixed.items() if address} | allocate_vips(ours)
+    return {
+        host: address for host, address in fixed.items() if address
+    } | allocate_vips(ours)
 
 
 def host_names(service: Service) -> list[str]:
@@ -216,7 +264,9 @@ def host_names(service: Service) -> list[str]:
     if service.is_declared:
         known = kubernetes_service(service.hostname)
         forms = (
-            [f"{known[0]}.{known[1]}.svc", ".".join(known), known[0]] if known is not None else []
+            [f"{known[0]}.{known[1]}.svc", ".".join(known), known[0]]
+            if known is not None
+            else []
         )
         return [service.hostname, *forms]
 
@@ -240,7 +290,9 @@ def _names(services: Mapping[str, Service]) -> dict[str, str]:
     in order wins.
     """
     names = {host.lower(): host for host in services}
-    for host in sorted(host for host, service in services.items() if not service.project):
+    for host in sorted(
+        host for host, service in services.items() if not service.project
+    ):
         for name in host_names(services[host]):
             names.setdefault(name, host)
     return names
@@ -265,7 +317,10 @@ def _own_names(
 
 
 def _with_workloads(
-    catalog: Catalog, shared_names: Namesakes, domain: str, before: Mapping[str, Service]
+    catalog: Catalog,
+    shared_names: Namesakes,
+    domain: str,
+    before: Mapping[str, Service],
 ) -> dict[str, Service]:
     """The catalog's services, and those that only stopped workloads serve at the moment.
 
@@ -284,14 +339,18 @@ def _with_workloads(
                 known = services.get(host)
 
                 if known is None or not known.endpoints:
-                    protocols[host, served.port] = parse_protocol(served.protocol) or Protocol.AUTO
+                    protocols[host, served.port] = (
+                        parse_protocol(served.protocol) or Protocol.AUTO
+                    )
                     endpoint = standing_in(workload, served.port)
                     missing[host][served.port, endpoint.service_account] = endpoint
 
     for host, endpoints in missing.items():
         numbers = sorted({port for port, _ in endpoints})
         ports = tuple(Port(number, protocols[host, number]) for number in numbers)
-        waiting = _stand_in(host, domain, ports, tuple(endpoints[key] for key in sorted(endpoints)))
+        waiting = _stand_in(
+            host, domain, ports, tuple(endpoints[key] for key in sorted(endpoints))
+        )
         old = before.get(host)
         services[host] = old if old == waiting else waiting
 
@@ -300,7 +359,9 @@ def _with_workloads(
         services[host] = old if (old := before.get(host)) == named else named
 
     for own in own_services(services, shared_names, domain):
-        services[own.hostname] = old if (old := before.get(own.hostname)) == own else own
+        services[own.hostname] = (
+            old if (old := before.get(own.hostname)) == own else own
+        )
     return services
 
 

@@ -10,7 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from dockermesh.config.api.destination_rule import DestinationRule, Subset, TrafficPolicy
+from dockermesh.config.api.destination_rule import (
+    DestinationRule,
+    Subset,
+    TrafficPolicy,
+)
 from dockermesh.config.api.health_check import HealthCheck
 from dockermesh.config.health_check import health_check
 from dockermesh.config.resource import Resource
@@ -60,7 +64,9 @@ def merge_rules(rules: Iterable[Resource[DestinationRule]]) -> HostRule:
     return HostRule(policy or NO_POLICY, tuple(subsets.values()), check)
 
 
-def effective_policy(rule: HostRule, port: int, subset: Subset | None = None) -> TrafficPolicy:
+def effective_policy(
+    rule: HostRule, port: int, subset: Subset | None = None
+) -> TrafficPolicy:
     """What applies to connections to this port of the service, or of the subset."""
     policy = _for_port(NO_POLICY, rule.policy, port)
     if subset is not None and subset.traffic_policy is not None:
@@ -69,7 +75,9 @@ def effective_policy(rule: HostRule, port: int, subset: Subset | None = None) ->
 
 
 def _for_port(outer: TrafficPolicy, inner: TrafficPolicy, port: int) -> TrafficPolicy:
-    given = {name: value for name in _BLOCKS if (value := getattr(inner, name)) is not None}
+    given = {
+        name: value for name in _BLOCKS if (value := getattr(inner, name)) is not None
+    }
     policy = replace(outer, **given, port_level_settings=())
 
     for own in inner.port_level_settings:

@@ -23,7 +23,8 @@ def allocate_vips(hosts: Iterable[str]) -> dict[str, str]:
     Raises ValueError when there are more hosts than addresses (64,770).
     """
     ordered = sorted(
-        (hashlib.blake2b(host.encode(), digest_size=16).digest(), host) for host in set(hosts)
+        (hashlib.blake2b(host.encode(), digest_size=16).digest(), host)
+        for host in set(hosts)
     )
     if len(ordered) > _SIZE:
         raise ValueError(

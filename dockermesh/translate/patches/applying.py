@@ -30,14 +30,27 @@ from dockermesh.translate.patches.compiling import CompiledPatch
 from dockermesh.translate.patches.listeners import patch_listener
 from dockermesh.translate.patches.merging import CannotMerge
 from dockermesh.translate.patches.routes import patch_table
-from dockermesh.translate.patches.soundness import cluster_fault, listener_fault, table_fault
-from dockermesh.xds.resources import CLUSTER, EXTENSION, LISTENER, ROUTES, Resource, make_resource
+from dockermesh.translate.patches.soundness import (
+    cluster_fault,
+    listener_fault,
+    table_fault,
+)
+from dockermesh.xds.resources import (
+    CLUSTER,
+    EXTENSION,
+    LISTENER,
+    ROUTES,
+    Resource,
+    make_resource,
+)
 from dockermesh.xds.snapshot import ResourceSet, Snapshot
 
 _Patches = Sequence[CompiledPatch]
 _OUR_OWN = frozenset({DNS_LISTENER, DNS_TCP_LISTENER, DNS_CLUSTER})
 """What Istio's proxies have no counterpart of: a patch without conditions must not hit it."""
-_ROUTES = frozenset({ApplyTo.ROUTE_CONFIGURATION, ApplyTo.VIRTUAL_HOST, ApplyTo.HTTP_ROUTE})
+_ROUTES = frozenset(
+    {ApplyTo.ROUTE_CONFIGURATION, ApplyTo.VIRTUAL_HOST, ApplyTo.HTTP_ROUTE}
+)
 _LISTENERS = frozenset(
     {
         ApplyTo.LISTENER,
@@ -61,12 +74,22 @@ class _Kind:
 
 
 _CLUSTERS_KIND = _Kind(
-    CLUSTER, cluster_pb2.Cluster, frozenset({ApplyTo.CLUSTER}), ApplyTo.CLUSTER, cluster_fault
+    CLUSTER,
+    cluster_pb2.Cluster,
+    frozenset({ApplyTo.CLUSTER}),
+    ApplyTo.CLUSTER,
+    cluster_fault,
 )
 _LISTENERS_KIND = _Kind(
-    LISTENER, listener_pb2.Listener, _LISTENERS | _ROUTES, ApplyTo.LISTENER, listener_fault
+    LISTENER,
+    listener_pb2.Listener,
+    _LISTENERS | _ROUTES,
+    ApplyTo.LISTENER,
+    listener_fault,
 )
-_ROUTES_KIND = _Kind(ROUTES, route_pb2.RouteConfiguration, _ROUTES, ApplyTo.INVALID, table_fault)
+_ROUTES_KIND = _Kind(
+    ROUTES, route_pb2.RouteConfiguration, _ROUTES, ApplyTo.INVALID, table_fault
+)
 _KINDS = (_CLUSTERS_KIND, _LISTENERS_KIND, _ROUTES_KIND)
 
 
@@ -133,7 +156,9 @@ class Patcher:
             "extensions": self._extensions(snapshot.extensions),
         }
         changed = {
-            name: value for name, value in changed.items() if value is not getattr(snapshot, name)
+            name: value
+            for name, value in changed.items()
+            if value is not getattr(snapshot, name)
         }
         return replace(snapshot, **changed) if changed else snapshot
 
@@ -143,7 +168,11 @@ class Patcher:
         found = self._sets.get(resources)
 
         if found is None:
-            base = self._patch_set(resources.base, kind) if resources.base is not None else None
+            base = (
+                self._patch_set(resources.base, kind)
+                if resources.base is not None
+                else None
+            )
             own = resources.own.values()
             made = [new for old in own if (new := self._patched(old, kind)) is not None]
             added = self._added(resources, kind) if base is None else []
@@ -165,7 +194,11 @@ class Patcher:
             made = self._former[resource]
         else:
             context = self._context(resource.name)
-            own = [p for p in self.patches if p.apply_to in kind.targets and p.concerns(context)]
+            own = [
+                p
+                for p in self.patches
+                if p.apply_to in kind.targets and p.concerns(context)
+            ]
             is_left = resource.name in _OUR_OWN or resource.name in self._refused.get(
                 kind.type_url, ()
             )
@@ -179,15 +212,22 @@ class Patcher:
     def _context(self, name: str) -> PatchContext:
         if self.is_gateway:
             return PatchContext.GATEWAY
-        is_inbound = name in (VIRTUAL_INBOUND, INBOUND_PASSTHROUGH_CLUSTER) or name.startswith(
-            "inbound|"
+        is_inbound = name in (
+            VIRTUAL_INBOUND,
+            INBOUND_PASSTHROUGH_CLUSTER,
+        ) or name.startswith("inbound|")
+        return (
+            PatchContext.SIDECAR_INBOUND
+            if is_inbound
+            else PatchContext.SIDECAR_OUTBOUND
         )
-        return PatchContext.SIDECAR_INBOUND if is_inbound else PatchContext.SIDECAR_OUTBOUND
 
     # one resource
     # ----------------------------------------------------------------------------------------------
 
-    def _make(self, resource: Resource, patches: _Patches, kind: _Kind) -> Resource | None:
+    def _make(
+        self, resource: Resource, patches: _Patches, kind: _Kind
+    ) -> Resource | None:
         body = any_pb2.Any.FromString(resource.any_bytes).value
         original = kind.message.FromString(body)
         message, fault = self._attempt(body, patches, kind)
@@ -230,7 +270,9 @@ class Patcher:
     def _patch_inline(self, table: Any, patches: _Patches) -> None:
         patch_table(table, patches, is_gateway=self.is_gateway)
 
-    def _one_by_one(self, body: bytes, patches: _Patches, kind: _Kind, known: str) -> Any:
+    def _one_by_one(
+        self, body: bytes, patches: _Patches, kind: _Kind, known: str
+    ) -> Any:
         """The message with every patch that it can have; the others are noted."""
         kept: list[CompiledPatch] = []
         best, _ = self._attempt(body, (), kind)
@@ -265,7 +307,9 @@ class Patcher:
             self._changed.setdefault(kind.type_url, set()).add(name)
             if name not in self._refused.get(kind.type_url, ()):
                 made[name] = make_resource(
-                    kind.type_url, name, patch.value.SerializeToString(deterministic=True)
+                    kind.type_url,
+                    name,
+                    patch.value.SerializeToString(deterministic=True),
                 )
 
         return list(made.values())
@@ -290,7 +334,9 @@ class Patcher:
     def _extensions(self, present: ResourceSet) -> ResourceSet:
         made = {
             patch.value.name: make_resource(
-                EXTENSION, patch.value.name, patch.value.SerializeToString(deterministic=True)
+                EXTENSION,
+                patch.value.name,
+                patch.value.SerializeToString(deterministic=True),
             )
             for patch in self._additions(ApplyTo.EXTENSION_CONFIG)
             if patch.value.name

@@ -55,7 +55,9 @@ class PatchBook:
 
         hosts = (
             _served(proxy, self._mesh.settings.service_domain)
-            if any(p.match.cluster is not None and p.match.cluster.service for p in patches)
+            if any(
+                p.match.cluster is not None and p.match.cluster.service for p in patches
+            )
             else ()
         )
         key = (patches, proxy.kind is WorkloadKind.GATEWAY, hosts)
@@ -76,7 +78,10 @@ class PatchBook:
                 )
         for patcher in self._patchers.values():
             for patch, reason in patcher.problems.items():
-                yield str(patch.source), f"{patch.source} configPatches[{patch.index}] is {reason}"
+                yield (
+                    str(patch.source),
+                    f"{patch.source} configPatches[{patch.index}] is {reason}",
+                )
 
 
 def _served(proxy: Proxy, domain: str) -> tuple[str, ...]:

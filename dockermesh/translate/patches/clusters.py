@@ -14,7 +14,10 @@ from dockermesh.translate.patches.merging import merge, merge_extension
 
 
 def patch_cluster(
-    cluster: Any, patches: Sequence[CompiledPatch], hosts: tuple[str, ...], names: Mapping[str, str]
+    cluster: Any,
+    patches: Sequence[CompiledPatch],
+    hosts: tuple[str, ...],
+    names: Mapping[str, str],
 ) -> bool:
     """Apply the patches, all of the cluster's context. Returns whether the cluster stays.
 
@@ -69,7 +72,9 @@ def _merge_transport_socket(cluster: Any, patch: Any) -> bool:
 
     if cluster.transport_socket_matches:
         choices = (m.transport_socket for m in cluster.transport_socket_matches)
-        socket = next((s for s in choices if s.name == patch.transport_socket.name), None)
+        socket = next(
+            (s for s in choices if s.name == patch.transport_socket.name), None
+        )
         if socket is None:
             # A cluster must not have both a socket and a choice of sockets.
             return True

@@ -52,10 +52,19 @@ _MESSAGES: Mapping[ApplyTo, Any] = {
     ApplyTo.EXTENSION_CONFIG: extension_pb2.TypedExtensionConfig,
 }
 _INSERTS = frozenset(
-    {PatchOperation.INSERT_BEFORE, PatchOperation.INSERT_AFTER, PatchOperation.INSERT_FIRST}
+    {
+        PatchOperation.INSERT_BEFORE,
+        PatchOperation.INSERT_AFTER,
+        PatchOperation.INSERT_FIRST,
+    }
 )
 _ORDERED = frozenset(
-    {ApplyTo.HTTP_FILTER, ApplyTo.NETWORK_FILTER, ApplyTo.LISTENER_FILTER, ApplyTo.HTTP_ROUTE}
+    {
+        ApplyTo.HTTP_FILTER,
+        ApplyTo.NETWORK_FILTER,
+        ApplyTo.LISTENER_FILTER,
+        ApplyTo.HTTP_ROUTE,
+    }
 )
 _MERGES = frozenset({PatchOperation.MERGE, PatchOperation.MERGE_AND_REPLACE_LIST})
 _TYPE = re.compile(r"(?:envoy|xds|udpa)(?:\.[a-z][a-z0-9_]*)+(?=\.[A-Z])")
@@ -111,7 +120,9 @@ class _Unusable(ValueError):
     pass
 
 
-def _compile(resource: Resource[EnvoyFilter], index: int, entry: ConfigPatch) -> CompiledPatch:
+def _compile(
+    resource: Resource[EnvoyFilter], index: int, entry: ConfigPatch
+) -> CompiledPatch:
     patch, match = entry.patch, entry.match or ConfigObjectMatch()
     if patch is None:
         raise _Unusable("it has no patch")
@@ -210,15 +221,22 @@ def patches_for(
         and _selects(compiled.source.spec, proxy)
     ]
     # The sort is stable, and the config is ordered by age and name already.
-    chosen.sort(key=lambda c: (c.source.spec.priority, c.source.namespace != root_namespace))
+    chosen.sort(
+        key=lambda c: (c.source.spec.priority, c.source.namespace != root_namespace)
+    )
     return tuple(
-        patch for compiled in chosen for patch in compiled.patches if _is_for(patch, proxy)
+        patch
+        for compiled in chosen
+        for patch in compiled.patches
+        if _is_for(patch, proxy)
     )
 
 
 def _selects(spec: EnvoyFilter, proxy: Proxy) -> bool:
     selector = spec.workload_selector
-    return selector is None or all(proxy.labels.get(k) == v for k, v in selector.labels.items())
+    return selector is None or all(
+        proxy.labels.get(k) == v for k, v in selector.labels.items()
+    )
 
 
 def _is_for(patch: CompiledPatch, proxy: Proxy) -> bool:
@@ -227,7 +245,9 @@ def _is_for(patch: CompiledPatch, proxy: Proxy) -> bool:
         return True
     if wanted.proxy_version and not _has_version(wanted.proxy_version, proxy):
         return False
-    return all(proxy.metadata.get(key) == value for key, value in wanted.metadata.items())
+    return all(
+        proxy.metadata.get(key) == value for key, value in wanted.metadata.items()
+    )
 
 
 def _has_version(expression: str, proxy: Proxy) -> bool:

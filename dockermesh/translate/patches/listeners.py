@@ -46,7 +46,11 @@ def patch_listener(listener: Any, patches: Patches, patch_routes: InlineRoutes) 
 
     for patch in _of(patches, ApplyTo.LISTENER_FILTER):
         if _matches_listener(listener, patch) and not patch.merges:
-            name = patch.match.listener.listener_filter if patch.match.listener is not None else ""
+            name = (
+                patch.match.listener.listener_filter
+                if patch.match.listener is not None
+                else ""
+            )
             edit_filters(listener.listener_filters, patch, name or None)
 
     _patch_chains(listener, patches, patch_routes)
@@ -76,7 +80,9 @@ def _patch_chains(listener: Any, patches: Patches, patch_routes: InlineRoutes) -
             listener.filter_chains.append(patch.value)
 
 
-def _patch_chain(listener: Any, chain: Any, patches: Patches, patch_routes: InlineRoutes) -> bool:
+def _patch_chain(
+    listener: Any, chain: Any, patches: Patches, patch_routes: InlineRoutes
+) -> bool:
     """Patch a chain and its filters. Returns whether it stays."""
     for patch in _of(patches, ApplyTo.FILTER_CHAIN):
         if not _matches_chain(listener, chain, patch):
@@ -87,19 +93,27 @@ def _patch_chain(listener: Any, chain: Any, patches: Patches, patch_routes: Inli
             _merge_chain(chain, patch)
 
     filters = [
-        p for p in _of(patches, ApplyTo.NETWORK_FILTER) if _matches_chain(listener, chain, p)
+        p
+        for p in _of(patches, ApplyTo.NETWORK_FILTER)
+        if _matches_chain(listener, chain, p)
     ]
     for patch in filters:
         if not patch.merges:
             edit_filters(chain.filters, patch, _filter_name(patch))
 
-    http = [p for p in _of(patches, ApplyTo.HTTP_FILTER) if _matches_chain(listener, chain, p)]
+    http = [
+        p
+        for p in _of(patches, ApplyTo.HTTP_FILTER)
+        if _matches_chain(listener, chain, p)
+    ]
     for network_filter in chain.filters:
         for patch in filters:
             if patch.merges and _filter_name(patch) in (None, network_filter.name):
                 merge_extension(network_filter, patch.value)
 
-        if network_filter.name == CONNECTION_MANAGER and network_filter.HasField("typed_config"):
+        if network_filter.name == CONNECTION_MANAGER and network_filter.HasField(
+            "typed_config"
+        ):
             _patch_manager(network_filter, http, patches, patch_routes)
 
     return True
@@ -114,11 +128,18 @@ def _merge_chain(chain: Any, patch: CompiledPatch) -> None:
     if has_both and value.transport_socket.name == chain.transport_socket.name:
         merge_extension(chain.transport_socket, value.transport_socket)
     else:
-        merge(chain, value, replaces_lists=patch.operation is PatchOperation.MERGE_AND_REPLACE_LIST)
+        merge(
+            chain,
+            value,
+            replaces_lists=patch.operation is PatchOperation.MERGE_AND_REPLACE_LIST,
+        )
 
 
 def _patch_manager(
-    network_filter: Any, patches: Patches, all_patches: Patches, patch_routes: InlineRoutes
+    network_filter: Any,
+    patches: Patches,
+    all_patches: Patches,
+    patch_routes: InlineRoutes,
 ) -> None:
     own = [p for p in patches if _filter_name(p) in (None, network_filter.name)]
     manager = hcm_pb2.HttpConnectionManager()
@@ -143,15 +164,23 @@ def _patch_manager(
 
 def _filter_name(patch: CompiledPatch) -> str | None:
     """The network filter that the patch refers to."""
-    chain = patch.match.listener.filter_chain if patch.match.listener is not None else None
+    chain = (
+        patch.match.listener.filter_chain if patch.match.listener is not None else None
+    )
     return chain.filter.name if chain is not None and chain.filter is not None else None
 
 
 def _sub_filter_name(patch: CompiledPatch) -> str | None:
     """The HTTP filter that the patch refers to."""
-    chain = patch.match.listener.filter_chain if patch.match.listener is not None else None
+    chain = (
+        patch.match.listener.filter_chain if patch.match.listener is not None else None
+    )
     named = chain.filter if chain is not None else None
-    return named.sub_filter.name if named is not None and named.sub_filter is not None else None
+    return (
+        named.sub_filter.name
+        if named is not None and named.sub_filter is not None
+        else None
+    )
 
 
 def _matches_listener(listener: Any, patch: CompiledPatch) -> bool:
@@ -165,7 +194,8 @@ def _matches_listener(listener: Any, patch: CompiledPatch) -> bool:
         return True
 
     return (
-        not wanted.port_number or listener.address.socket_address.port_value == wanted.port_number
+        not wanted.port_number
+        or listener.address.socket_address.port_value == wanted.port_number
     )
 
 
@@ -176,7 +206,11 @@ def _matches_chain(listener: Any, chain: Any, patch: CompiledPatch) -> bool:
     if wanted is None:
         return True
     is_virtual = listener.name in _VIRTUAL
-    if is_virtual and wanted.port_number and has.destination_port.value != wanted.port_number:
+    if (
+        is_virtual
+        and wanted.port_number
+        and has.destination_port.value != wanted.port_number
+    ):
         return False
     return wanted.filter_chain is None or _fulfils(chain, has, wanted.filter_chain)
 
@@ -186,7 +220,10 @@ def _fulfils(chain: Any, has: Any, wanted: FilterChainMatch) -> bool:
         return False
     if wanted.sni and wanted.sni not in has.server_names:
         return False
-    if wanted.transport_protocol and wanted.transport_protocol != has.transport_protocol:
+    if (
+        wanted.transport_protocol
+        and wanted.transport_protocol != has.transport_protocol
+    ):
         return False
 
     if wanted.application_protocols and not all(
@@ -195,4 +232,7 @@ def _fulfils(chain: Any, has: Any, wanted: FilterChainMatch) -> bool:
     ):
         return False
 
-    return not wanted.destination_port or wanted.destination_port == has.destination_port.value
+    return (
+        not wanted.destination_port
+        or wanted.destination_port == has.destination_port.value
+    )

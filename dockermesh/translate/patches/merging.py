@@ -16,7 +16,15 @@ from dockermesh.translate.envoy.packing import pack
 _VALUES = frozenset(
     f"google.protobuf.{name}"
     for name in (
-        *("Duration", "Timestamp", "Any", "DoubleValue", "FloatValue", "Int64Value", "UInt64Value"),
+        *(
+            "Duration",
+            "Timestamp",
+            "Any",
+            "DoubleValue",
+            "FloatValue",
+            "Int64Value",
+            "UInt64Value",
+        ),
         *("Int32Value", "UInt32Value", "BoolValue", "StringValue", "BytesValue"),
     )
 )
@@ -61,7 +69,9 @@ def merge_any(target: any_pb2.Any, patch: any_pb2.Any) -> None:
     Raises CannotMerge if they are of different types.
     """
     if target.TypeName() != patch.TypeName():
-        raise CannotMerge(f"{patch.TypeName()} cannot be merged into {target.TypeName()}")
+        raise CannotMerge(
+            f"{patch.TypeName()} cannot be merged into {target.TypeName()}"
+        )
     try:
         known = symbol_database.Default().GetSymbol(target.TypeName())
         own, other = known.FromString(target.value), known.FromString(patch.value)

@@ -43,10 +43,16 @@ def patch_table(table: Any, patches: Patches, *, is_gateway: bool) -> None:
 
 
 def _patch_hosts(table: Any, patches: Patches, route_patches: Patches) -> None:
-    kept = [host for host in table.virtual_hosts if _patch_host(host, patches, route_patches)]
+    kept = [
+        host
+        for host in table.virtual_hosts
+        if _patch_host(host, patches, route_patches)
+    ]
     if len(kept) != len(table.virtual_hosts):
         keep_only(table.virtual_hosts, kept)
-    table.virtual_hosts.extend(p.value for p in patches if p.operation is PatchOperation.ADD)
+    table.virtual_hosts.extend(
+        p.value for p in patches if p.operation is PatchOperation.ADD
+    )
 
 
 def _patch_host(host: Any, patches: Patches, route_patches: Patches) -> bool:
@@ -99,8 +105,14 @@ def _patch_route(route: Any, patches: Patches) -> bool:
 
 def _add_route(routes: Any, patch: CompiledPatch) -> None:
     wanted = patch.match.route_configuration
-    names_route = wanted is not None and wanted.vhost is not None and wanted.vhost.route is not None
-    place = next((i for i, route in enumerate(routes) if _matches_route(route, wanted)), None)
+    names_route = (
+        wanted is not None
+        and wanted.vhost is not None
+        and wanted.vhost.route is not None
+    )
+    place = next(
+        (i for i, route in enumerate(routes) if _matches_route(route, wanted)), None
+    )
 
     if patch.operation is PatchOperation.ADD or (
         patch.operation is PatchOperation.INSERT_AFTER and not names_route
@@ -121,7 +133,9 @@ def _add_route(routes: Any, patch: CompiledPatch) -> None:
         routes.insert(0, patch.value)
 
 
-def _matches_table(table: Any, wanted: RouteConfigurationMatch | None, *, is_gateway: bool) -> bool:
+def _matches_table(
+    table: Any, wanted: RouteConfigurationMatch | None, *, is_gateway: bool
+) -> bool:
     if wanted is None:
         return True
     if wanted.name and wanted.name != table.name:
@@ -139,7 +153,9 @@ def _matches_table(table: Any, wanted: RouteConfigurationMatch | None, *, is_gat
 
 def _port(name: str) -> int:
     """The port of `9080`, `inbound|9080||` or `reviews.service.consul:9080`."""
-    text = name.split("|")[1] if name.startswith("inbound|") else name.rpartition(":")[2]
+    text = (
+        name.split("|")[1] if name.startswith("inbound|") else name.rpartition(":")[2]
+    )
     return int(text) if text.isascii() and text.isdigit() else 0
 
 
@@ -148,7 +164,11 @@ def _gateway_parts(name: str) -> tuple[int, str, str]:
     `https.443.https.gateway.namespace`.
     """
     parts = name.split(".")
-    port = int(parts[1]) if len(parts) > 1 and parts[1].isascii() and parts[1].isdigit() else 0
+    port = (
+        int(parts[1])
+        if len(parts) > 1 and parts[1].isascii() and parts[1].isdigit()
+        else 0
+    )
     if parts[0] != "https" or len(parts) < 5:
         return port, "", ""
     return port, parts[2], f"{parts[-1]}/{'.'.join(parts[3:-1])}"
@@ -163,7 +183,9 @@ def _matches_host(host: Any, wanted: RouteConfigurationMatch | None) -> bool:
 
 
 def _matches_route(route: Any, wanted: RouteConfigurationMatch | None) -> bool:
-    match = wanted.vhost.route if wanted is not None and wanted.vhost is not None else None
+    match = (
+        wanted.vhost.route if wanted is not None and wanted.vhost is not None else None
+    )
     if match is None:
         return True
     if match.name and match.name != route.name:

@@ -41,27 +41,35 @@ def listener_fault(listener: Any) -> str:
     if not all(map(_is_configured, listener.listener_filters)):
         return "a listener filter would have no typed_config"
 
-    matches = [chain.filter_chain_match.SerializeToString(deterministic=True) for chain in chains]
+    matches = [
+        chain.filter_chain_match.SerializeToString(deterministic=True)
+        for chain in chains
+    ]
     if len(set(matches)) != len(matches):
         return "two filter chains would have the same match"
 
     if listener.HasField("default_filter_chain"):
         chains.append(listener.default_filter_chain)
-    return next((fault for chain in chains if (fault := _chain_fault(chain))), "") or violation(
-        listener
-    )
+    return next(
+        (fault for chain in chains if (fault := _chain_fault(chain))), ""
+    ) or violation(listener)
 
 
 def _is_configured(one: Any) -> bool:
     """Whether a filter says what it is: Envoy looks it up by the type of its configuration."""
     kind = one.WhichOneof("config_type")
-    return kind is not None and (kind != "typed_config" or bool(one.typed_config.type_url))
+    return kind is not None and (
+        kind != "typed_config" or bool(one.typed_config.type_url)
+    )
 
 
 def _chain_fault(chain: Any) -> str:
     if not all(map(_is_configured, chain.filters)):
         return "a network filter would have no typed_config"
-    types = [f.typed_config.TypeName() if f.HasField("typed_config") else "" for f in chain.filters]
+    types = [
+        f.typed_config.TypeName() if f.HasField("typed_config") else ""
+        for f in chain.filters
+    ]
     if any(kind in _TERMINAL for kind in types[:-1]):
         return "a network filter would come after one that ends the chain"
     if types and types[-1] and types[-1] not in _TERMINAL:
@@ -69,8 +77,9 @@ def _chain_fault(chain: Any) -> str:
 
     for network_filter in chain.filters:
         manager = hcm_pb2.HttpConnectionManager()
-        if network_filter.name == CONNECTION_MANAGER and network_filter.typed_config.Unpack(
-            manager
+        if (
+            network_filter.name == CONNECTION_MANAGER
+            and network_filter.typed_config.Unpack(manager)
         ):
             fault = _manager_fault(manager)
             if fault:
@@ -95,7 +104,9 @@ def table_fault(table: Any) -> str:
     """Why Envoy would refuse the route table."""
     if _repeats(host.name for host in table.virtual_hosts):
         return "two virtual hosts would have the same name"
-    if _repeats(domain.lower() for host in table.virtual_hosts for domain in host.domains):
+    if _repeats(
+        domain.lower() for host in table.virtual_hosts for domain in host.domains
+    ):
         return "a domain would be there twice"
     return violation(table)
 

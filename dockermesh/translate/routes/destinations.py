@@ -32,7 +32,9 @@ class Destinations:
 
     def host(self, destination: Destination, namespace: str) -> str:
         """The hostname of a destination that a resource in `namespace` names."""
-        return resolve_host(self.mesh.names_in(self.scope.project), destination.host, namespace)
+        return resolve_host(
+            self.mesh.names_in(self.scope.project), destination.host, namespace
+        )
 
     def port(self, destination: Destination, host: str, called: int) -> int:
         """The port of a destination: the one it names, the service's only one, or the one that was
@@ -42,7 +44,9 @@ class Destinations:
             return destination.port.number
         service = self.mesh.services.get(host)
         return (
-            service.ports[0].number if service is not None and len(service.ports) == 1 else called
+            service.ports[0].number
+            if service is not None and len(service.ports) == 1
+            else called
         )
 
     def cluster(self, destination: Destination, namespace: str, called: int) -> str:
@@ -85,14 +89,18 @@ class Destinations:
         target = RouteDestination(destination=Destination(host=service.hostname))
         return self.tcp_proxy((target,), service.namespace, port.number)
 
-    def tcp_proxy(self, targets: tuple[RouteDestination, ...], namespace: str, called: int) -> Any:
+    def tcp_proxy(
+        self, targets: tuple[RouteDestination, ...], namespace: str, called: int
+    ) -> Any:
         """The TCP proxy that forwards to weighted destinations."""
         live = [t for t in targets if t.weight > 0] or list(targets[:1])
         pairs = [
             (self.cluster(t.destination or Destination(), namespace, called), t.weight)
             for t in live
         ]
-        proxy = tcp_proxy_pb2.TcpProxy(stat_prefix=pairs[0][0], max_connect_attempts=uint32(3))
+        proxy = tcp_proxy_pb2.TcpProxy(
+            stat_prefix=pairs[0][0], max_connect_attempts=uint32(3)
+        )
 
         if len(pairs) == 1:
             proxy.cluster = pairs[0][0]
@@ -107,7 +115,9 @@ class Destinations:
         self, proxy: Any, destination: Destination, namespace: str, called: int
     ) -> None:
         host = self.host(destination, namespace)
-        policy = self.policy(host, self.port(destination, host, called), destination.subset)
+        policy = self.policy(
+            host, self.port(destination, host, called), destination.subset
+        )
         tcp = policy.connection_pool.tcp if policy.connection_pool is not None else None
         if tcp is not None and tcp.idle_timeout is not None:
             proxy.idle_timeout.CopyFrom(seconds(tcp.idle_timeout.total_seconds()))
@@ -119,11 +129,15 @@ class Destinations:
 
         if policy.tunnel is not None:
             tunnel = policy.tunnel
-            proxy.tunneling_config.hostname = f"{tunnel.target_host}:{tunnel.target_port}"
+            proxy.tunneling_config.hostname = (
+                f"{tunnel.target_host}:{tunnel.target_port}"
+            )
             proxy.tunneling_config.use_post = tunnel.protocol == "POST"
 
         hashed = consistent_hash(policy)
         if hashed is not None and hashed.use_source_ip:
             proxy.hash_policy.append(
-                hash_policy_pb2.HashPolicy(source_ip=hash_policy_pb2.HashPolicy.SourceIp())
+                hash_policy_pb2.HashPolicy(
+                    source_ip=hash_policy_pb2.HashPolicy.SourceIp()
+                )
             )

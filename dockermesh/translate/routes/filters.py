@@ -26,7 +26,9 @@ from dockermesh.translate.envoy.packing import boolean, pack, seconds
 from dockermesh.translate.routes.match import string_matcher
 
 
-def fraction(percent: Percent | None, *, default: float) -> percent_pb2.FractionalPercent:
+def fraction(
+    percent: Percent | None, *, default: float
+) -> percent_pb2.FractionalPercent:
     """A share, exact to a millionth."""
     value = default if percent is None else percent.value
     return percent_pb2.FractionalPercent(
@@ -41,7 +43,9 @@ def apply_filters(route: Any, rule: HTTPRoute) -> None:
     if fault is not None:
         route.typed_per_filter_config[FAULT_FILTER].CopyFrom(pack(fault))
     if rule.cors_policy is not None:
-        route.typed_per_filter_config[CORS_FILTER].CopyFrom(pack(_cors(rule.cors_policy)))
+        route.typed_per_filter_config[CORS_FILTER].CopyFrom(
+            pack(_cors(rule.cors_policy))
+        )
 
 
 def _fault(wanted: HTTPFaultInjection | None) -> fault_pb2.HTTPFault | None:
@@ -62,7 +66,9 @@ def _add_delay(fault: fault_pb2.HTTPFault, wanted: FaultDelay) -> None:
     if delay is None or not share.numerator:
         return
     fault.delay.CopyFrom(
-        common_fault_pb2.FaultDelay(fixed_delay=seconds(delay.total_seconds()), percentage=share)
+        common_fault_pb2.FaultDelay(
+            fixed_delay=seconds(delay.total_seconds()), percentage=share
+        )
     )
 
 
@@ -84,13 +90,17 @@ def _grpc_code(text: str) -> int | None:
     if name in GRPC_STATUSES:
         return GRPC_STATUSES.index(name)
     return (
-        int(name) if name.isascii() and name.isdigit() and int(name) < len(GRPC_STATUSES) else None
+        int(name)
+        if name.isascii() and name.isdigit() and int(name) < len(GRPC_STATUSES)
+        else None
     )
 
 
 def _cors(wanted: CorsPolicy) -> cors_pb2.CorsPolicy:
     policy = cors_pb2.CorsPolicy(
-        allow_origin_string_match=[string_matcher(origin) for origin in wanted.allow_origins],
+        allow_origin_string_match=[
+            string_matcher(origin) for origin in wanted.allow_origins
+        ],
         allow_methods=",".join(wanted.allow_methods),
         allow_headers=",".join(wanted.allow_headers),
         expose_headers=",".join(wanted.expose_headers),

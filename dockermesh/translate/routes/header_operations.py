@@ -39,7 +39,9 @@ def apply_headers(target: Any, headers: Headers | None) -> str:
 
     if request is not None:
         named = {**request.add, **request.set}
-        authority = next((value for name, value in named.items() if name.lower() in _AUTHORITY), "")
+        authority = next(
+            (value for name, value in named.items() if name.lower() in _AUTHORITY), ""
+        )
         target.request_headers_to_add.extend(_additions(request))
         target.request_headers_to_remove.extend(_removals(request))
 
@@ -59,7 +61,10 @@ def _additions(operations: HeaderOperations) -> list[Any]:
 
 def _options(values: Mapping[str, str], action: Any) -> list[Any]:
     return [
-        _Option(header=base_pb2.HeaderValue(key=name, value=escape(value)), append_action=action)
+        _Option(
+            header=base_pb2.HeaderValue(key=name, value=escape(value)),
+            append_action=action,
+        )
         for name, value in sorted(values.items())
         if _is_mutable(name)
     ]

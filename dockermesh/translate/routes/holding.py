@@ -20,7 +20,9 @@ def retry_policy(hold_attempts: int) -> route_components_pb2.RetryPolicy:
         retry_on="connect-failure,refused-stream,reset-before-request,retriable-headers",
         num_retries=uint32(hold_attempts),
         retriable_headers=[
-            route_components_pb2.HeaderMatcher(name=UNREACHED_HEADER, present_match=True),
+            route_components_pb2.HeaderMatcher(
+                name=UNREACHED_HEADER, present_match=True
+            ),
         ],
         retry_back_off=route_components_pb2.RetryPolicy.RetryBackOff(
             base_interval=seconds(0.05), max_interval=seconds(1)

@@ -109,7 +109,9 @@ def _claims(
                 else string_matcher(match)
             )
             found.append(
-                claim_matcher(path, value_pb2.ValueMatcher(string_match=value), invert=invert)
+                claim_matcher(
+                    path, value_pb2.ValueMatcher(string_match=value), invert=invert
+                )
             )
 
     return found
@@ -118,11 +120,15 @@ def _claims(
 def _header(name: str, match: StringMatch) -> route_components_pb2.HeaderMatcher:
     if _is_present(match):
         return route_components_pb2.HeaderMatcher(name=name, present_match=True)
-    return route_components_pb2.HeaderMatcher(name=name, string_match=string_matcher(match))
+    return route_components_pb2.HeaderMatcher(
+        name=name, string_match=string_matcher(match)
+    )
 
 
 def _is_present(match: StringMatch) -> bool:
-    return (match.exact is None and not match.prefix and match.regex is None) or match.regex == "*"
+    return (
+        match.exact is None and not match.prefix and match.regex is None
+    ) or match.regex == "*"
 
 
 def string_matcher(match: StringMatch) -> string_pb2.StringMatcher:
@@ -131,4 +137,6 @@ def string_matcher(match: StringMatch) -> string_pb2.StringMatcher:
         return string_pb2.StringMatcher(exact=match.exact)
     if match.prefix:
         return string_pb2.StringMatcher(prefix=match.prefix)
-    return string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex=match.regex or ".*"))
+    return string_pb2.StringMatcher(
+        safe_regex=regex_pb2.RegexMatcher(regex=match.regex or ".*")
+    )

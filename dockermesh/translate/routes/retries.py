@@ -6,7 +6,9 @@ from typing import Any
 
 from envoy.config.route.v3 import route_components_pb2
 from envoy.extensions.retry.host.previous_hosts.v3 import previous_hosts_pb2
-from envoy.extensions.retry.priority.previous_priorities.v3 import previous_priorities_config_pb2
+from envoy.extensions.retry.priority.previous_priorities.v3 import (
+    previous_priorities_config_pb2,
+)
 
 from dockermesh.config.api.virtual_service import HTTPRetry
 from dockermesh.translate.envoy.connection_manager import UNREACHED_HEADER
@@ -14,14 +16,18 @@ from dockermesh.translate.envoy.packing import pack, seconds, uint32
 from dockermesh.translate.mesh.settings import MeshSettings
 from dockermesh.translate.routes.holding import retry_policy
 
-_DEFAULT_ON = "connect-failure,refused-stream,unavailable,cancelled,reset-before-request"
+_DEFAULT_ON = (
+    "connect-failure,refused-stream,unavailable,cancelled,reset-before-request"
+)
 _BACK_OFF_S = 0.025  # Envoy's and Istio's default
 # The server's proxy answers 503 when its app does not accept: to the client that is a failed
 # connection.
 _COVERS_UNREACHED = frozenset({"connect-failure", "5xx", "gateway-error"})
 
 
-def retries(wanted: HTTPRetry | None, settings: MeshSettings, *, is_hashed: bool) -> Any:
+def retries(
+    wanted: HTTPRetry | None, settings: MeshSettings, *, is_hashed: bool
+) -> Any:
     """The retry policy of a route; None if nothing is sent again.
 
     `is_hashed`: the endpoint follows from the request, so one that failed cannot be avoided.
@@ -42,7 +48,9 @@ def retries(wanted: HTTPRetry | None, settings: MeshSettings, *, is_hashed: bool
 
 def _retries(wanted: HTTPRetry, *, is_hashed: bool) -> route_components_pb2.RetryPolicy:
     conditions = [
-        part.strip() for part in (wanted.retry_on or _DEFAULT_ON).split(",") if part.strip()
+        part.strip()
+        for part in (wanted.retry_on or _DEFAULT_ON).split(",")
+        if part.strip()
     ]
     codes = [int(part) for part in conditions if part.isascii() and part.isdigit()]
     names = list(dict.fromkeys(part for part in conditions if not part.isdigit()))
@@ -72,7 +80,11 @@ def _retries(wanted: HTTPRetry, *, is_hashed: bool) -> route_components_pb2.Retr
     if wanted.retry_remote_localities:
         policy.retry_priority.name = "envoy.retry_priorities.previous_priorities"
         policy.retry_priority.typed_config.CopyFrom(
-            pack(previous_priorities_config_pb2.PreviousPrioritiesConfig(update_frequency=2))
+            pack(
+                previous_priorities_config_pb2.PreviousPrioritiesConfig(
+                    update_frequency=2
+                )
+            )
         )
 
     return policy

@@ -7,7 +7,11 @@ from typing import Any
 
 from google.protobuf import json_format
 
-from dockermesh.config.api.virtual_service import HTTPMatchRequest, HTTPRoute, VirtualService
+from dockermesh.config.api.virtual_service import (
+    HTTPMatchRequest,
+    HTTPRoute,
+    VirtualService,
+)
 from dockermesh.config.resource import Resource
 from dockermesh.translate.routes.match import route_match
 
@@ -24,12 +28,18 @@ def find_rule(
     alike = []
     for number, rule in enumerate(resource.spec.http):
         for position, match in enumerate(rule.match or (HTTPMatchRequest(),)):
-            made = json_format.MessageToDict(route_match(match), preserving_proto_field_name=True)
+            made = json_format.MessageToDict(
+                route_match(match), preserving_proto_field_name=True
+            )
             if made == route.get("match"):
                 alike.append((number, position))
 
     wanted = _subsets_of_route(route.get("route", {}))
-    same = [found for found in alike if _subsets_of_rule(resource.spec.http[found[0]]) == wanted]
+    same = [
+        found
+        for found in alike
+        if _subsets_of_rule(resource.spec.http[found[0]]) == wanted
+    ]
     return next(iter(same or alike), None)
 
 

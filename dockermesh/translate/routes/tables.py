@@ -44,7 +44,9 @@ def default_route(
         name="default",
         match=route_components_pb2.RouteMatch(prefix="/"),
         route=action,
-        decorator=route_components_pb2.Decorator(operation=f"{service.hostname}:{port.number}/*"),
+        decorator=route_components_pb2.Decorator(
+            operation=f"{service.hostname}:{port.number}/*"
+        ),
     )
 
 
@@ -78,7 +80,10 @@ def catch_all(*, allow_any: bool) -> route_components_pb2.VirtualHost:
         )
 
     return route_components_pb2.VirtualHost(
-        name=route.name, domains=["*"], routes=[route], include_request_attempt_count=True
+        name=route.name,
+        domains=["*"],
+        routes=[route],
+        include_request_attempt_count=True,
     )
 
 
@@ -110,7 +115,9 @@ def inbound_table(port: int, cluster: str) -> route_pb2.RouteConfiguration:
             route_components_pb2.RouteMatch(prefix="/", headers=[idempotent]),
             is_idempotent=True,
         ),
-        _inbound_route(cluster, route_components_pb2.RouteMatch(prefix="/"), is_idempotent=False),
+        _inbound_route(
+            cluster, route_components_pb2.RouteMatch(prefix="/"), is_idempotent=False
+        ),
     ]
     return route_pb2.RouteConfiguration(
         name=cluster,

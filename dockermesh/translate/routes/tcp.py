@@ -96,11 +96,15 @@ def contributions(
         if is_sniffed:
             made = (_http_chain(address, port, http_table), *made)
         result.append(
-            Contribution(address, port.number, made, serialised(rest), needs_sni, is_sniffed)
+            Contribution(
+                address, port.number, made, serialised(rest), needs_sni, is_sniffed
+            )
         )
 
     if service.is_declared:
-        result.extend(_on_any_address(service, port, listed, rest, default, is_tls=is_tls))
+        result.extend(
+            _on_any_address(service, port, listed, rest, default, is_tls=is_tls)
+        )
     return result
 
 
@@ -127,7 +131,9 @@ def _on_any_address(
 ) -> Iterator[Contribution]:
     for address, length in networks(service):
         match = _Match(network=f"{address}/{length}")
-        yield Contribution(ANY_ADDRESS, port.number, _freeze([(match, _chain(match, default))]))
+        yield Contribution(
+            ANY_ADDRESS, port.number, _freeze([(match, _chain(match, default))])
+        )
 
     if service.addresses:
         return
@@ -137,7 +143,11 @@ def _on_any_address(
         yield Contribution(ANY_ADDRESS, port.number, _freeze(by_name), needs_sni=True)
     else:
         yield Contribution(
-            ANY_ADDRESS, port.number, _freeze(listed), serialised(rest), needs_sni=bool(by_name)
+            ANY_ADDRESS,
+            port.number,
+            _freeze(listed),
+            serialised(rest),
+            needs_sni=bool(by_name),
         )
 
 
@@ -149,7 +159,10 @@ def _routed(
     if rule is None:
         return
 
-    for match, targets in (*_tls_rules(rule, port, context), *_tcp_rules(rule, context)):
+    for match, targets in (
+        *_tls_rules(rule, port, context),
+        *_tcp_rules(rule, context),
+    ):
         if match in seen:
             continue
         seen.add(match)
@@ -184,7 +197,10 @@ def _tcp_rules(
             if not applies(match, rule.namespace, context):
                 continue
             for network in match.destination_subnets or ("",):
-                yield _Match("", _network(network), _network(match.source_subnet)), route.route
+                yield (
+                    _Match("", _network(network), _network(match.source_subnet)),
+                    route.route,
+                )
 
 
 def _server_name(name: str) -> str:
@@ -215,11 +231,16 @@ def _range(text: str) -> address_pb2.CidrRange:
 def http_contribution(address: str, port: int, chain: Any) -> Contribution:
     """What the HTTP services of a port add to its listener together."""
     match = serialised(chain.filter_chain_match)
-    return Contribution(address, port, (Chain(match, serialised(chain)),), needs_sniffing=True)
+    return Contribution(
+        address, port, (Chain(match, serialised(chain)),), needs_sniffing=True
+    )
 
 
 def _freeze(chains: Iterable[tuple[_Match, Any]]) -> tuple[Chain, ...]:
-    return tuple(Chain(serialised(body.filter_chain_match), serialised(body)) for _, body in chains)
+    return tuple(
+        Chain(serialised(body.filter_chain_match), serialised(body))
+        for _, body in chains
+    )
 
 
 def listener_body(head: bytes, parts: Iterable[Contribution], rest: bytes) -> bytes:

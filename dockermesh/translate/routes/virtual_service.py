@@ -87,7 +87,9 @@ def applies(match: Any, namespace: str, context: RouteContext) -> bool:
     if match.port and match.port != context.port:
         return False
     if match.gateways:
-        return any(qualified_gateway(g, namespace) in context.gateways for g in match.gateways)
+        return any(
+            qualified_gateway(g, namespace) in context.gateways for g in match.gateways
+        )
 
     scope = context.destinations.scope
     if MESH_GATEWAY not in context.gateways:
@@ -117,17 +119,22 @@ def dependencies(
 
     for targets in (*(r.route for r in spec.tls), *(r.route for r in spec.tcp)):
         found.update(
-            (t.destination.host, t.destination) for t in targets if t.destination is not None
+            (t.destination.host, t.destination)
+            for t in targets
+            if t.destination is not None
         )
 
-    return tuple(destinations.depends_on(found[key], resource.namespace) for key in sorted(found))
+    return tuple(
+        destinations.depends_on(found[key], resource.namespace) for key in sorted(found)
+    )
 
 
 def _route(
     rule: HTTPRoute, match: HTTPMatchRequest, namespace: str, context: RouteContext
 ) -> route_components_pb2.Route | None:
     route = route_components_pb2.Route(
-        name=".".join(part for part in (rule.name, match.name) if part), match=route_match(match)
+        name=".".join(part for part in (rule.name, match.name) if part),
+        match=route_match(match),
     )
     if match.stat_prefix:
         route.stat_prefix = match.stat_prefix
@@ -168,7 +175,9 @@ def _redirect(action: Any, wanted: HTTPRedirect, port: int) -> None:
     elif wanted.derive_port is RedirectPortSelection.FROM_REQUEST_PORT:
         action.port_redirect = port
 
-    action.response_code = _REDIRECT_CODES.get(wanted.redirect_code, _Redirect.MOVED_PERMANENTLY)
+    action.response_code = _REDIRECT_CODES.get(
+        wanted.redirect_code, _Redirect.MOVED_PERMANENTLY
+    )
 
 
 def _direct_response(action: Any, wanted: HTTPDirectResponse) -> None:
@@ -177,7 +186,9 @@ def _direct_response(action: Any, wanted: HTTPDirectResponse) -> None:
         return
 
     if wanted.body.string is not None:
-        action.body.CopyFrom(base_pb2.DataSource(inline_string=wanted.body.string[:_LARGEST_BODY]))
+        action.body.CopyFrom(
+            base_pb2.DataSource(inline_string=wanted.body.string[:_LARGEST_BODY])
+        )
     elif wanted.body.bytes is not None:
         try:
             content = base64.b64decode(wanted.body.bytes)
@@ -187,14 +198,26 @@ def _direct_response(action: Any, wanted: HTTPDirectResponse) -> None:
         action.body.CopyFrom(base_pb2.DataSource(inline_bytes=content[:_LARGEST_BODY]))
 
 
-def _forward(route: Any, rule: HTTPRoute, namespace: str, context: RouteContext) -> None:
-    live = [t for t in rule.route if t.weight > 0] if len(rule.route) > 1 else list(rule.route)
+def _forward(
+    route: Any, rule: HTTPRoute, namespace: str, context: RouteContext
+) -> None:
+    live = (
+        [t for t in rule.route if t.weight > 0]
+        if len(rule.route) > 1
+        else list(rule.route)
+    )
     live = live or list(rule.route[:1])
     destinations, called = context.destinations, context.port
     targets = [(t, t.destination or Destination()) for t in live]
-    hashes = [destinations.hash_of(destination, namespace, called) for _, destination in targets]
+    hashes = [
+        destinations.hash_of(destination, namespace, called)
+        for _, destination in targets
+    ]
     hashed = next((h for h in hashes if h is not None), None)
-    clusters = [destinations.cluster(destination, namespace, called) for _, destination in targets]
+    clusters = [
+        destinations.cluster(destination, namespace, called)
+        for _, destination in targets
+    ]
     route.route.CopyFrom(forward_to(clusters[0] if len(clusters) == 1 else ""))
     action = route.route
 
@@ -206,7 +229,9 @@ def _forward(route: Any, rule: HTTPRoute, namespace: str, context: RouteContext)
         _weigh(action, [t for t, _ in targets], clusters)
 
     action.hash_policy.extend(hash_policy(hashed))
-    policy = retries(rule.retries, destinations.mesh.settings, is_hashed=hashed is not None)
+    policy = retries(
+        rule.retries, destinations.mesh.settings, is_hashed=hashed is not None
+    )
     if policy is not None:
         action.retry_policy.CopyFrom(policy)
 
@@ -220,7 +245,9 @@ def _forward(route: Any, rule: HTTPRoute, namespace: str, context: RouteContext)
 
     _mirror(action, rule, namespace, context)
     _, _, host = clusters[0].rpartition("|")
-    route.decorator.operation = f"{host}:{clusters[0].split('|')[1]}{_operation(route.match)}"
+    route.decorator.operation = (
+        f"{host}:{clusters[0].split('|')[1]}{_operation(route.match)}"
+    )
 
 
 def _operation(match: route_components_pb2.RouteMatch) -> str:
@@ -229,15 +256,21 @@ def _operation(match: route_components_pb2.RouteMatch) -> str:
     return f"{match.prefix.rstrip('*')}*" if match.prefix else "/*"
 
 
-def _weigh(action: Any, targets: list[HTTPRouteDestination], clusters: list[str]) -> None:
+def _weigh(
+    action: Any, targets: list[HTTPRouteDestination], clusters: list[str]
+) -> None:
     for target, cluster in zip(targets, clusters, strict=True):
-        entry = action.weighted_clusters.clusters.add(name=cluster, weight=uint32(target.weight))
+        entry = action.weighted_clusters.clusters.add(
+            name=cluster, weight=uint32(target.weight)
+        )
         authority = apply_headers(entry, target.headers)
         if authority:
             entry.host_rewrite_literal = authority
 
 
-def _mirror(action: Any, rule: HTTPRoute, namespace: str, context: RouteContext) -> None:
+def _mirror(
+    action: Any, rule: HTTPRoute, namespace: str, context: RouteContext
+) -> None:
     wanted = [(m.destination, m.percentage) for m in rule.mirrors]
     if rule.mirror is not None:
         wanted.append((rule.mirror, rule.mirror_percentage))

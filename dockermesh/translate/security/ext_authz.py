@@ -10,7 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from envoy.config.core.v3 import base_pb2, config_source_pb2, grpc_service_pb2, http_uri_pb2
+from envoy.config.core.v3 import (
+    base_pb2,
+    config_source_pb2,
+    grpc_service_pb2,
+    http_uri_pb2,
+)
 from envoy.extensions.filters.http.ext_authz.v3 import ext_authz_pb2 as http_pb2
 from envoy.extensions.filters.network.ext_authz.v3 import ext_authz_pb2 as tcp_pb2
 from envoy.type.matcher.v3 import metadata_pb2, string_pb2, value_pb2
@@ -58,7 +63,10 @@ class Authorizer:
         """The HTTP filter, asked where `rbac_filter` found a rule; None if the provider is no
         authorizer.
         """
-        grpc, http = self.provider.envoy_ext_authz_grpc, self.provider.envoy_ext_authz_http
+        grpc, http = (
+            self.provider.envoy_ext_authz_grpc,
+            self.provider.envoy_ext_authz_http,
+        )
         settings = grpc or http
         if settings is None:
             return None
@@ -82,7 +90,9 @@ class Authorizer:
             made.grpc_service.CopyFrom(self._grpc(grpc))
         elif http is not None:
             made.http_service.CopyFrom(self._http(http))
-            included = http.include_request_headers_in_check or http.include_headers_in_check
+            included = (
+                http.include_request_headers_in_check or http.include_headers_in_check
+            )
             if included:
                 made.allowed_headers.CopyFrom(_names(included))
 
@@ -103,7 +113,9 @@ class Authorizer:
             filter_enabled_metadata=self._enabled(rbac_filter),
         )
 
-    def _grpc(self, settings: ExternalAuthorizationProvider) -> grpc_service_pb2.GrpcService:
+    def _grpc(
+        self, settings: ExternalAuthorizationProvider
+    ) -> grpc_service_pb2.GrpcService:
         cluster = outbound_cluster(self.host, settings.port)
         return grpc_service_pb2.GrpcService(
             # The cluster's name would be the authority, and `|` is not allowed there.
@@ -131,7 +143,10 @@ class Authorizer:
         for target, names in (
             (answer.allowed_upstream_headers, settings.headers_to_upstream_on_allow),
             (answer.allowed_client_headers, settings.headers_to_downstream_on_deny),
-            (answer.allowed_client_headers_on_success, settings.headers_to_downstream_on_allow),
+            (
+                answer.allowed_client_headers_on_success,
+                settings.headers_to_downstream_on_allow,
+            ),
         ):
             if names:
                 target.CopyFrom(_names(names))
@@ -148,7 +163,9 @@ class Authorizer:
 
 
 def _timeout(settings: ExternalAuthorizationProvider) -> float:
-    return settings.timeout.total_seconds() if settings.timeout is not None else _LONGEST_S
+    return (
+        settings.timeout.total_seconds() if settings.timeout is not None else _LONGEST_S
+    )
 
 
 def _body(settings: AuthorizationRequestBody) -> http_pb2.BufferSettings:
@@ -166,7 +183,9 @@ def _names(headers: Iterable[str]) -> string_pb2.ListStringMatcher:
         if name.startswith("*"):
             patterns.append(string_pb2.StringMatcher(suffix=name[1:], ignore_case=True))
         elif name.endswith("*"):
-            patterns.append(string_pb2.StringMatcher(prefix=name[:-1], ignore_case=True))
+            patterns.append(
+                string_pb2.StringMatcher(prefix=name[:-1], ignore_case=True)
+            )
         else:
             patterns.append(string_pb2.StringMatcher(exact=name, ignore_case=True))
     return string_pb2.ListStringMatcher(patterns=patterns)

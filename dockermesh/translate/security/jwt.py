@@ -36,13 +36,17 @@ def key_source(rule: JWTRule) -> str:
     return rule.jwks_uri or rule.issuer.rstrip("/") + DISCOVERY_PATH
 
 
-def wanted_keys(policies: Iterable[Resource[RequestAuthentication]]) -> dict[str, float]:
+def wanted_keys(
+    policies: Iterable[Resource[RequestAuthentication]],
+) -> dict[str, float]:
     """The URLs of key sets, with the seconds that fetching each may take."""
     found: dict[str, float] = {}
     for rule in (rule for policy in policies for rule in policy.spec.jwt_rules):
         source = key_source(rule)
         if source.startswith(("http://", "https://")):
-            limit = rule.timeout.total_seconds() if rule.timeout is not None else _FETCH_S
+            limit = (
+                rule.timeout.total_seconds() if rule.timeout is not None else _FETCH_S
+            )
             found[source] = max(limit, found.get(source, 0.0))
     return found
 
@@ -53,7 +57,8 @@ def jwt_authentication(
     """The filter for all rules that select a workload. `keys` are fetched key sets by URL."""
     ordered = sorted(rules, key=lambda rule: rule.issuer)
     providers = {
-        f"origins-{index}": _provider(rule, keys, is_gateway) for index, rule in enumerate(ordered)
+        f"origins-{index}": _provider(rule, keys, is_gateway)
+        for index, rule in enumerate(ordered)
     }
     return config_pb2.JwtAuthentication(
         providers=providers,
@@ -67,7 +72,9 @@ def jwt_authentication(
     )
 
 
-def _provider(rule: JWTRule, keys: Mapping[str, str], is_gateway: bool) -> config_pb2.JwtProvider:
+def _provider(
+    rule: JWTRule, keys: Mapping[str, str], is_gateway: bool
+) -> config_pb2.JwtProvider:
     text = usable_keys(rule.jwks or keys.get(key_source(rule), "")) or REJECTING_KEYS
     return config_pb2.JwtProvider(
         issuer=rule.issuer,
@@ -77,15 +84,20 @@ def _provider(rule: JWTRule, keys: Mapping[str, str], is_gateway: bool) -> confi
         forward_payload_header=rule.output_payload_to_header,
         payload_in_metadata=JWT_PAYLOAD,
         normalize_payload_in_metadata=config_pb2.JwtProvider.NormalizePayload(
-            space_delimited_claims=sorted({*_SPACE_DELIMITED, *rule.space_delimited_claims})
+            space_delimited_claims=sorted(
+                {*_SPACE_DELIMITED, *rule.space_delimited_claims}
+            )
         ),
         from_headers=[
-            config_pb2.JwtHeader(name=h.name, value_prefix=h.prefix) for h in rule.from_headers
+            config_pb2.JwtHeader(name=h.name, value_prefix=h.prefix)
+            for h in rule.from_headers
         ],
         from_params=rule.from_params,
         from_cookies=rule.from_cookies,
         claim_to_headers=[
-            config_pb2.JwtClaimToHeader(header_name=entry.header, claim_name=entry.claim)
+            config_pb2.JwtClaimToHeader(
+                header_name=entry.header, claim_name=entry.claim
+            )
             for entry in rule.output_claim_to_headers
         ],
         # A gateway's routes may ask for claims, which are only known now.
@@ -101,7 +113,8 @@ def _requirement(names: list[str]) -> config_pb2.JwtRequirement:
     """
     single = [config_pb2.JwtRequirement(provider_name=name) for name in names]
     optional = [
-        _any_of([one, config_pb2.JwtRequirement(allow_missing=empty_pb2.Empty())]) for one in single
+        _any_of([one, config_pb2.JwtRequirement(allow_missing=empty_pb2.Empty())])
+        for one in single
     ]
     if len(optional) == 1:
         return optional[0]

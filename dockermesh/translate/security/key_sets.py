@@ -61,13 +61,21 @@ def usable_keys(text: str) -> str:
     except (ValueError, RecursionError):
         return ""
 
-    keys = document.get("keys") if isinstance(document, dict) and "keys" in document else [document]
+    keys = (
+        document.get("keys")
+        if isinstance(document, dict) and "keys" in document
+        else [document]
+    )
     found = (
         [_public(key) for key in keys if isinstance(key, dict) and _is_usable(key)]
         if isinstance(keys, list)
         else []
     )
-    return json.dumps({"keys": found}, separators=(",", ":"), sort_keys=True) if found else ""
+    return (
+        json.dumps({"keys": found}, separators=(",", ":"), sort_keys=True)
+        if found
+        else ""
+    )
 
 
 def _public(key: dict[str, Any]) -> dict[str, Any]:
@@ -85,7 +93,11 @@ def _is_usable(key: dict[str, Any]) -> bool:
     if kind == "EC" and curve in _CURVES:
         prime, b = _CURVES[curve]
         x, y = _number(key.get("x")), _number(key.get("y"))
-        return 0 < x < prime and 0 < y < prime and (y * y - (x * x * x - 3 * x + b)) % prime == 0
+        return (
+            0 < x < prime
+            and 0 < y < prime
+            and (y * y - (x * x * x - 3 * x + b)) % prime == 0
+        )
 
     if kind == "OKP":
         return curve == "Ed25519" and len(_octets(key.get("x"))) == 32
@@ -101,7 +113,9 @@ def _octets(value: Any) -> bytes:
         return b""
     try:
         return base64.b64decode(
-            value.rstrip("=") + "=" * (-len(value.rstrip("=")) % 4), altchars=b"-_", validate=True
+            value.rstrip("=") + "=" * (-len(value.rstrip("=")) % 4),
+            altchars=b"-_",
+            validate=True,
         )
     except (ValueError, binascii.Error):
         return b""

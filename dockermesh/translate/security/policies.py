@@ -41,14 +41,21 @@ from dockermesh.translate.security.ext_authz import (
 )
 from dockermesh.translate.security.jwt import jwt_authentication, key_source
 from dockermesh.translate.security.rbac import is_dry_run, rules
-from dockermesh.translate.security.scripts import HOST_AS_GIVEN, PORTLESS_HOST, one_token
+from dockermesh.translate.security.scripts import (
+    HOST_AS_GIVEN,
+    PORTLESS_HOST,
+    one_token,
+)
 
 HTTP_RBAC = "envoy.filters.http.rbac"
 HTTP_EXT_AUTHZ = "envoy.filters.http.ext_authz"
 TCP_RBAC = "envoy.filters.network.rbac"
 TCP_EXT_AUTHZ = "envoy.filters.network.ext_authz"
 _TCP_STATS = "tcp."
-_DRY_RUN_STATS = {Action.ALLOW: "istio_dry_run_allow_", Action.DENY: "istio_dry_run_deny_"}
+_DRY_RUN_STATS = {
+    Action.ALLOW: "istio_dry_run_allow_",
+    Action.DENY: "istio_dry_run_deny_",
+}
 _BAD_CUSTOM = "-deny-due-to-bad-CUSTOM-action"
 _GATEWAY_NAME = "gateway.networking.k8s.io/gateway-name"
 
@@ -66,8 +73,12 @@ class Policies:
     """
 
     names: tuple[str, ...] = ()
-    authorizations: tuple[Resource[AuthorizationPolicy], ...] = field(default=(), hash=False)
-    authentications: tuple[Resource[RequestAuthentication], ...] = field(default=(), hash=False)
+    authorizations: tuple[Resource[AuthorizationPolicy], ...] = field(
+        default=(), hash=False
+    )
+    authentications: tuple[Resource[RequestAuthentication], ...] = field(
+        default=(), hash=False
+    )
     keys: tuple[tuple[str, str], ...] = ()
     authorizers: tuple[Authorizer, ...] = ()
 
@@ -96,12 +107,16 @@ class PolicyIndex:
             *mesh.config.authorization_policies,
             *mesh.config.request_authentications,
         ]
-        self._by_label: dict[tuple[str, tuple[str, str] | None], list[int]] = defaultdict(list)
+        self._by_label: dict[tuple[str, tuple[str, str] | None], list[int]] = (
+            defaultdict(list)
+        )
 
         for number, policy in enumerate(self._policies):
             selector: LabelSelector | None = policy.spec.selector
             label = (
-                next(iter(selector.match_labels.items()), None) if selector is not None else None
+                next(iter(selector.match_labels.items()), None)
+                if selector is not None
+                else None
             )
             self._by_label[policy.namespace, label].append(number)
 
@@ -122,16 +137,24 @@ class PolicyIndex:
         if not chosen:
             return NO_POLICIES
 
-        authorizations = tuple(p for p in chosen if isinstance(p.spec, AuthorizationPolicy))
-        authentications = tuple(p for p in chosen if isinstance(p.spec, RequestAuthentication))
-        sources = {key_source(rule) for p in authentications for rule in p.spec.jwt_rules}
+        authorizations = tuple(
+            p for p in chosen if isinstance(p.spec, AuthorizationPolicy)
+        )
+        authentications = tuple(
+            p for p in chosen if isinstance(p.spec, RequestAuthentication)
+        )
+        sources = {
+            key_source(rule) for p in authentications for rule in p.spec.jwt_rules
+        }
         known = self._mesh.jwks
 
         return Policies(
             names=tuple(str(p) for p in chosen),
             authorizations=authorizations,
             authentications=authentications,
-            keys=tuple((source, known[source]) for source in sorted(sources) if source in known),
+            keys=tuple(
+                (source, known[source]) for source in sorted(sources) if source in known
+            ),
             authorizers=tuple(self._authorizers(authorizations)),
         )
 
@@ -154,13 +177,17 @@ class PolicyIndex:
             if provider.name in wanted and settings is not None and is_usable(settings):
                 namespace, _, host = settings.service.rpartition("/")
                 yield Authorizer(
-                    provider.name, resolve_host(names, host, namespace or root), provider
+                    provider.name,
+                    resolve_host(names, host, namespace or root),
+                    provider,
                 )
 
 
 def _applies(policy: _Policy, proxy: Proxy) -> bool:
     spec = policy.spec
-    targets = spec.target_refs or ((spec.target_ref,) if spec.target_ref is not None else ())
+    targets = spec.target_refs or (
+        (spec.target_ref,) if spec.target_ref is not None else ()
+    )
     if targets:
         return policy.namespace == proxy.namespace and any(
             _is_target(target, policy, proxy) for target in targets
@@ -170,9 +197,15 @@ def _applies(policy: _Policy, proxy: Proxy) -> bool:
 
 
 def _is_target(target: PolicyTargetReference, policy: _Policy, proxy: Proxy) -> bool:
-    is_gateway = target.group == "gateway.networking.k8s.io" and target.kind == "Gateway"
+    is_gateway = (
+        target.group == "gateway.networking.k8s.io" and target.kind == "Gateway"
+    )
     named = proxy.labels.get(_GATEWAY_NAME)
-    return is_gateway and target.name == named and target.namespace in {None, "", policy.namespace}
+    return (
+        is_gateway
+        and target.name == named
+        and target.namespace in {None, "", policy.namespace}
+    )
 
 
 # the filters
@@ -188,10 +221,17 @@ def security_filters(
     domains = (settings.trust_domain, *settings.trust_domain_aliases)
     http: list[hcm_pb2.HttpFilter] = []
     custom = [
-        p for p in policies.authorizations if p.spec.action is Action.CUSTOM and not is_dry_run(p)
+        p
+        for p in policies.authorizations
+        if p.spec.action is Action.CUSTOM and not is_dry_run(p)
     ]
     for finding, asking in _custom(custom, policies, domains, is_tcp=False):
-        http.extend([*_seeing_hosts([_http(*finding)], custom), *(_http(*step) for step in asking)])
+        http.extend(
+            [
+                *_seeing_hosts([_http(*finding)], custom),
+                *(_http(*step) for step in asking),
+            ]
+        )
     jwt_rules = [rule for p in policies.authentications for rule in p.spec.jwt_rules]
 
     if jwt_rules:
@@ -199,20 +239,28 @@ def security_filters(
         http.append(
             _http(
                 JWT_FILTER,
-                jwt_authentication(jwt_rules, dict(policies.keys), is_gateway=is_gateway),
+                jwt_authentication(
+                    jwt_rules, dict(policies.keys), is_gateway=is_gateway
+                ),
             )
         )
 
-    deciding = [p for p in policies.authorizations if p.spec.action is not Action.CUSTOM]
+    deciding = [
+        p for p in policies.authorizations if p.spec.action is not Action.CUSTOM
+    ]
     http.extend(
-        _seeing_hosts([_http(*f) for f in _enforced(deciding, domains, is_tcp=False)], deciding)
+        _seeing_hosts(
+            [_http(*f) for f in _enforced(deciding, domains, is_tcp=False)], deciding
+        )
     )
     steps = [
         step
         for first, rest in _custom(custom, policies, domains, is_tcp=True)
         for step in (first, *rest)
     ]
-    network = [_network(*step) for step in (*steps, *_enforced(deciding, domains, is_tcp=True))]
+    network = [
+        _network(*step) for step in (*steps, *_enforced(deciding, domains, is_tcp=True))
+    ]
 
     return SecurityFilters(http, network)
 
@@ -225,9 +273,17 @@ def _seeing_hosts(
     Else a rule for `admin.example` would not hold for `admin.example:80`. Where any host has a
     port, all are compared as they are.
     """
-    operations = [to.operation for p in policies for rule in p.spec.rules for to in rule.to]
-    hosts = [host for o in operations if o is not None for host in (*o.hosts, *o.not_hosts)]
-    if not filters or all(host == "*" for host in hosts) or any(":" in host for host in hosts):
+    operations = [
+        to.operation for p in policies for rule in p.spec.rules for to in rule.to
+    ]
+    hosts = [
+        host for o in operations if o is not None for host in (*o.hosts, *o.not_hosts)
+    ]
+    if (
+        not filters
+        or all(host == "*" for host in hosts)
+        or any(":" in host for host in hosts)
+    ):
         return filters
     return [PORTLESS_HOST, *filters, HOST_AS_GIVEN]
 
@@ -241,7 +297,10 @@ def _network(name: str, message: Any) -> listener_components_pb2.Filter:
 
 
 def _enforced(
-    policies: list[Resource[AuthorizationPolicy]], domains: tuple[str, ...], *, is_tcp: bool
+    policies: list[Resource[AuthorizationPolicy]],
+    domains: tuple[str, ...],
+    *,
+    is_tcp: bool,
 ) -> Iterable[_Step]:
     """An RBAC filter for each action: policies in dry run are its shadow rules."""
     for action in (Action.AUDIT, Action.DENY, Action.ALLOW):
@@ -277,9 +336,17 @@ def _custom(
     rbac_filter = TCP_RBAC if is_tcp else HTTP_RBAC
     known = {authorizer.name: authorizer for authorizer in policies.authorizers}
 
-    for name in sorted({p.spec.provider.name for p in custom if p.spec.provider is not None}):
-        chosen = [p for p in custom if p.spec.provider is not None and p.spec.provider.name == name]
-        found = rules(chosen, Action.CUSTOM, domains, is_tcp=is_tcp, prefix=rule_prefix(name))
+    for name in sorted(
+        {p.spec.provider.name for p in custom if p.spec.provider is not None}
+    ):
+        chosen = [
+            p
+            for p in custom
+            if p.spec.provider is not None and p.spec.provider.name == name
+        ]
+        found = rules(
+            chosen, Action.CUSTOM, domains, is_tcp=is_tcp, prefix=rule_prefix(name)
+        )
         authorizer = known.get(name)
         made = _rbac(is_tcp=is_tcp)
 
@@ -294,4 +361,7 @@ def _custom(
         if asking is not None:
             made.shadow_rules.CopyFrom(found)
             made.shadow_rules_stat_prefix = SHADOW_PREFIX
-            yield (rbac_filter, made), [(TCP_EXT_AUTHZ if is_tcp else HTTP_EXT_AUTHZ, asking)]
+            yield (
+                (rbac_filter, made),
+                [(TCP_EXT_AUTHZ if is_tcp else HTTP_EXT_AUTHZ, asking)],
+            )

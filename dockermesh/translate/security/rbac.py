@@ -84,7 +84,9 @@ def rules(
     for policy in policies:
         stem = f"{prefix}ns[{policy.namespace}]-policy[{policy.name}]-rule"
         for index, rule in enumerate(policy.spec.rules):
-            translated = _policy(rule, policy.namespace, action, trust_domains, is_tcp=is_tcp)
+            translated = _policy(
+                rule, policy.namespace, action, trust_domains, is_tcp=is_tcp
+            )
             if translated is not None:
                 made.policies[f"{stem}[{index}]"].CopyFrom(translated)
 
@@ -97,18 +99,30 @@ def rules(
 
 
 def _policy(
-    rule: Rule, namespace: str, action: Action, trust_domains: tuple[str, ...], *, is_tcp: bool
+    rule: Rule,
+    namespace: str,
+    action: Action,
+    trust_domains: tuple[str, ...],
+    *,
+    is_tcp: bool,
 ) -> rbac_pb2.Policy | None:
     try:
         drops = action is not Action.ALLOW
         conditions = _conditions(rule, namespace, trust_domains, drops=drops)
         sources = [
-            _source(entry.source or Source(), namespace, trust_domains) for entry in rule.sources
+            _source(entry.source or Source(), namespace, trust_domains)
+            for entry in rule.sources
         ] or [[]]
-        operations = [_operation(entry.operation or Operation()) for entry in rule.to] or [[]]
+        operations = [
+            _operation(entry.operation or Operation()) for entry in rule.to
+        ] or [[]]
         return rbac_pb2.Policy(
-            permissions=_halves(PERMISSIONS, operations, conditions, is_tcp=is_tcp, drops=drops),
-            principals=_halves(PRINCIPALS, sources, conditions, is_tcp=is_tcp, drops=drops),
+            permissions=_halves(
+                PERMISSIONS, operations, conditions, is_tcp=is_tcp, drops=drops
+            ),
+            principals=_halves(
+                PRINCIPALS, sources, conditions, is_tcp=is_tcp, drops=drops
+            ),
         )
     except _Unsupported:
         return None
@@ -124,10 +138,15 @@ def _halves(
 ) -> list[Matcher]:
     """One matcher for each alternative; the conditions that belong to this half are part of all."""
     own = [clause for clause in conditions if clause.attribute.logic is logic]
-    return [_half(logic, [*clauses, *own], is_tcp=is_tcp, drops=drops) for clauses in alternatives]
+    return [
+        _half(logic, [*clauses, *own], is_tcp=is_tcp, drops=drops)
+        for clauses in alternatives
+    ]
 
 
-def _half(logic: Logic, clauses: Iterable[_Clause], *, is_tcp: bool, drops: bool) -> Matcher:
+def _half(
+    logic: Logic, clauses: Iterable[_Clause], *, is_tcp: bool, drops: bool
+) -> Matcher:
     """All clauses together. Raises _Unsupported where one cannot be seen and must not be
     dropped.
     """
@@ -146,7 +165,9 @@ def _half(logic: Logic, clauses: Iterable[_Clause], *, is_tcp: bool, drops: bool
     return logic.all_of(found or [logic.anything])
 
 
-def _source(source: Source, namespace: str, trust_domains: tuple[str, ...]) -> list[_Clause]:
+def _source(
+    source: Source, namespace: str, trust_domains: tuple[str, ...]
+) -> list[_Clause]:
     principals, not_principals = (
         _with_aliases(values, trust_domains)
         for values in (source.principals, source.not_principals)
@@ -154,7 +175,9 @@ def _source(source: Source, namespace: str, trust_domains: tuple[str, ...]) -> l
     domains, not_domains = (
         tuple(
             dict.fromkeys(
-                d for v in values for d in (trust_domains if v in trust_domains else (v,))
+                d
+                for v in values
+                for d in (trust_domains if v in trust_domains else (v,))
             )
         )
         for values in (source.trust_domains, source.not_trust_domains)
@@ -162,7 +185,9 @@ def _source(source: Source, namespace: str, trust_domains: tuple[str, ...]) -> l
     return [
         _Clause(attributes.SOURCE_PRINCIPALS, principals, not_principals),
         _Clause(
-            attributes.REQUEST_PRINCIPALS, source.request_principals, source.not_request_principals
+            attributes.REQUEST_PRINCIPALS,
+            source.request_principals,
+            source.not_request_principals,
         ),
         _Clause(
             attributes.service_account(namespace),
@@ -171,7 +196,11 @@ def _source(source: Source, namespace: str, trust_domains: tuple[str, ...]) -> l
         ),
         _Clause(attributes.NAMESPACES, source.namespaces, source.not_namespaces),
         _Clause(attributes.TRUST_DOMAINS, domains, not_domains),
-        _Clause(attributes.REMOTE_IP_BLOCKS, source.remote_ip_blocks, source.not_remote_ip_blocks),
+        _Clause(
+            attributes.REMOTE_IP_BLOCKS,
+            source.remote_ip_blocks,
+            source.not_remote_ip_blocks,
+        ),
         _Clause(attributes.IP_BLOCKS, source.ip_blocks, source.not_ip_blocks),
     ]
 
@@ -208,8 +237,14 @@ def _conditions(
     return found
 
 
-def _with_aliases(principals: Iterable[str], trust_domains: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(alias for principal in principals for alias in _aliases(principal, trust_domains))
+def _with_aliases(
+    principals: Iterable[str], trust_domains: tuple[str, ...]
+) -> tuple[str, ...]:
+    return tuple(
+        alias
+        for principal in principals
+        for alias in _aliases(principal, trust_domains)
+    )
 
 
 def _aliases(principal: str, trust_domains: tuple[str, ...]) -> list[str]:
@@ -233,4 +268,6 @@ def _aliases(principal: str, trust_domains: tuple[str, ...]) -> list[str]:
 def _covers(pattern: str, domain: str) -> bool:
     if pattern.startswith("*"):
         return domain.endswith(pattern[1:])
-    return domain.startswith(pattern[:-1]) if pattern.endswith("*") else domain == pattern
+    return (
+        domain.startswith(pattern[:-1]) if pattern.endswith("*") else domain == pattern
+    )

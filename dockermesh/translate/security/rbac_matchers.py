@@ -77,8 +77,12 @@ class Attribute:
     is_http: bool = False
 
 
-def _each(logic: Logic, leaf: Callable[[str], Matcher], *, is_http: bool = False) -> Attribute:
-    return Attribute(logic, lambda values: logic.any_of([leaf(value) for value in values]), is_http)
+def _each(
+    logic: Logic, leaf: Callable[[str], Matcher], *, is_http: bool = False
+) -> Attribute:
+    return Attribute(
+        logic, lambda values: logic.any_of([leaf(value) for value in values]), is_http
+    )
 
 
 # how values are compared
@@ -106,7 +110,9 @@ def text_matcher(value: str, *, ignore_case: bool = False) -> string_pb2.StringM
 def _one_of(values: Iterable[str]) -> value_pb2.ValueMatcher:
     found = [_Value(string_match=text_matcher(value)) for value in values]
     return (
-        found[0] if len(found) == 1 else _Value(or_match=value_pb2.OrMatcher(value_matchers=found))
+        found[0]
+        if len(found) == 1
+        else _Value(or_match=value_pb2.OrMatcher(value_matchers=found))
     )
 
 
@@ -124,10 +130,14 @@ def _cidr(text: str) -> address_pb2.CidrRange:
 
 
 def _authenticated(name: string_pb2.StringMatcher) -> rbac_pb2.Principal:
-    return rbac_pb2.Principal(authenticated=rbac_pb2.Principal.Authenticated(principal_name=name))
+    return rbac_pb2.Principal(
+        authenticated=rbac_pb2.Principal.Authenticated(principal_name=name)
+    )
 
 
-def _around(before: str, value: str, after: str, *, star: str = "") -> string_pb2.StringMatcher:
+def _around(
+    before: str, value: str, after: str, *, star: str = ""
+) -> string_pb2.StringMatcher:
     """An expression with a value as Istio puts it there: as it is. One that this breaks is taken
     literally.
     """
@@ -156,7 +166,11 @@ def _trust_domain(value: str) -> rbac_pb2.Principal:
     if "*" not in value:
         return _authenticated(_String(prefix=f"{_SPIFFE}{value}/"))
     return _authenticated(
-        _regex(_SPIFFE + "[^/]*".join(_SPECIAL.sub(_ESCAPED, p) for p in value.split("*")) + "/.*")
+        _regex(
+            _SPIFFE
+            + "[^/]*".join(_SPECIAL.sub(_ESCAPED, p) for p in value.split("*"))
+            + "/.*"
+        )
     )
 
 
@@ -179,7 +193,9 @@ def _claim_values(*path: str) -> Attribute:
     """A claim that is one of the values, or a list with one of them."""
     return Attribute(
         PRINCIPALS,
-        lambda values: rbac_pb2.Principal(metadata=claim_matcher(path, _one_of(values))),
+        lambda values: rbac_pb2.Principal(
+            metadata=claim_matcher(path, _one_of(values))
+        ),
         is_http=True,
     )
 
@@ -200,7 +216,9 @@ def _request_principal(value: str) -> rbac_pb2.Principal:
 
     if value.startswith("*"):
         return _issued(_ANY_TEXT, text_matcher(value))
-    return _issued(text_matcher(value), _ANY_TEXT if value.endswith("*") else _String(exact=""))
+    return _issued(
+        text_matcher(value), _ANY_TEXT if value.endswith("*") else _String(exact="")
+    )
 
 
 def _issued(
@@ -211,7 +229,9 @@ def _issued(
         metadata_matcher(JWT_FILTER, (JWT_PAYLOAD, name), _Value(string_match=text))
         for name, text in pairs
     )
-    return PRINCIPALS.all_of([rbac_pb2.Principal(metadata=matcher) for matcher in found])
+    return PRINCIPALS.all_of(
+        [rbac_pb2.Principal(metadata=matcher) for matcher in found]
+    )
 
 
 # the request
@@ -247,7 +267,9 @@ def _wildcard_parts(value: str) -> tuple[str, ...]:
 
 def _path(value: str) -> rbac_pb2.Permission:
     if "{*}" not in value and "{**}" not in value:
-        return rbac_pb2.Permission(url_path=path_pb2.PathMatcher(path=text_matcher(value)))
+        return rbac_pb2.Permission(
+            url_path=path_pb2.PathMatcher(path=text_matcher(value))
+        )
     template = value.replace("{*}", "*").replace("{**}", "**")
 
     if "{" in template or check_template(template):
@@ -268,13 +290,20 @@ def _path(value: str) -> rbac_pb2.Permission:
 
 def _template_regex(value: str) -> str:
     literals = (_SPECIAL.sub(_ESCAPED, part) for part in re.split(r"\{\*\*?\}", value))
-    wildcards = (".*" if found == "{**}" else "[^/]+" for found in re.findall(r"\{\*\*?\}", value))
-    return next(literals) + "".join(w + part for w, part in zip(wildcards, literals, strict=True))
+    wildcards = (
+        ".*" if found == "{**}" else "[^/]+"
+        for found in re.findall(r"\{\*\*?\}", value)
+    )
+    return next(literals) + "".join(
+        w + part for w, part in zip(wildcards, literals, strict=True)
+    )
 
 
 def _request_header(name: str, match: Callable[[str, str], Any]) -> Attribute:
     return _each(
-        PRINCIPALS, lambda value: rbac_pb2.Principal(header=match(name, value)), is_http=True
+        PRINCIPALS,
+        lambda value: rbac_pb2.Principal(header=match(name, value)),
+        is_http=True,
     )
 
 
@@ -309,7 +338,9 @@ HOSTS = _each(
     is_http=True,
 )
 METHODS = _each(
-    PERMISSIONS, lambda v: rbac_pb2.Permission(header=_header(":method", v)), is_http=True
+    PERMISSIONS,
+    lambda v: rbac_pb2.Permission(header=_header(":method", v)),
+    is_http=True,
 )
 PATHS = _each(PERMISSIONS, _path, is_http=True)
 PORTS = _each(PERMISSIONS, lambda v: rbac_pb2.Permission(destination_port=int(v)))
@@ -328,10 +359,13 @@ _CONDITIONS = {
     "request.auth.principal": REQUEST_PRINCIPALS,
     "request.auth.audiences": _claim_values("aud"),
     "request.auth.presenter": _claim_values("azp"),
-    "destination.ip": _each(PERMISSIONS, lambda v: rbac_pb2.Permission(destination_ip=_cidr(v))),
+    "destination.ip": _each(
+        PERMISSIONS, lambda v: rbac_pb2.Permission(destination_ip=_cidr(v))
+    ),
     "destination.port": PORTS,
     "connection.sni": _each(
-        PERMISSIONS, lambda v: rbac_pb2.Permission(requested_server_name=text_matcher(v))
+        PERMISSIONS,
+        lambda v: rbac_pb2.Permission(requested_server_name=text_matcher(v)),
     ),
 }
 
@@ -356,4 +390,6 @@ def condition(key: str, policy_namespace: str) -> Attribute | None:
     if name == "request.auth.claims":
         return _claim_values(*rest[:-1].split("]["))
 
-    return _envoy_metadata(key) if name.startswith("experimental.envoy.filters.") else None
+    return (
+        _envoy_metadata(key) if name.startswith("experimental.envoy.filters.") else None
+    )

@@ -96,7 +96,9 @@ def one_token(rules: Iterable[JWTRule]) -> hcm_pb2.HttpFilter:
     """Answers 401 to a request with several tokens for one rule, of which Envoy would check one and
     forward both.
     """
-    return _filter(f"local rules = {{{', '.join(_places(rule) for rule in rules)}}}\n{_ONE_TOKEN}")
+    return _filter(
+        f"local rules = {{{', '.join(_places(rule) for rule in rules)}}}\n{_ONE_TOKEN}"
+    )
 
 
 def _places(rule: JWTRule) -> str:
@@ -104,10 +106,11 @@ def _places(rule: JWTRule) -> str:
     params = rule.from_params
     if not headers and not params and not rule.from_cookies:
         headers, params = [("authorization", "Bearer ")], ("access_token",)
-    listed = ", ".join(f"{{{_quoted(name)}, {_quoted(prefix)}}}" for name, prefix in headers)
-    return (
-        f"{{headers = {{{listed}}}, params = {_set(params)}, cookies = {_set(rule.from_cookies)}}}"
+    listed = ", ".join(
+        f"{{{_quoted(name)}, {_quoted(prefix)}}}" for name, prefix in headers
     )
+    cookies = _set(rule.from_cookies)
+    return f"{{headers = {{{listed}}}, params = {_set(params)}, cookies = {cookies}}}"
 
 
 def _set(names: Iterable[str]) -> str:

@@ -10,7 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from envoy.config.core.v3 import extension_pb2
-from envoy.config.listener.v3 import listener_components_pb2, listener_pb2, udp_listener_config_pb2
+from envoy.config.listener.v3 import (
+    listener_components_pb2,
+    listener_pb2,
+    udp_listener_config_pb2,
+)
 from envoy.data.dns.v3 import dns_table_pb2
 from envoy.extensions.filters.udp.dns_filter.v3 import dns_filter_pb2
 from envoy.extensions.network.dns_resolver.cares.v3 import cares_dns_resolver_pb2
@@ -42,7 +46,9 @@ def dns_listener(table: dns_table_pb2.DnsTable) -> listener_pb2.Listener:
     resolver.dns_resolver_options.no_default_search_domain = True
     config = dns_filter_pb2.DnsFilterConfig(
         stat_prefix="dns",
-        server_config=dns_filter_pb2.DnsFilterConfig.ServerContextConfig(inline_dns_table=table),
+        server_config=dns_filter_pb2.DnsFilterConfig.ServerContextConfig(
+            inline_dns_table=table
+        ),
         client_config=dns_filter_pb2.DnsFilterConfig.ClientContextConfig(
             resolver_timeout=seconds(5),
             max_pending_lookups=256,

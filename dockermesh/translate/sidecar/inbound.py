@@ -64,7 +64,9 @@ class Inbound:
         ]
 
 
-def served_ports(ports: Iterable[Port], sidecar: Resource[Sidecar] | None) -> tuple[Served, ...]:
+def served_ports(
+    ports: Iterable[Port], sidecar: Resource[Sidecar] | None
+) -> tuple[Served, ...]:
     """What the proxy serves: what the Sidecar lists, else the ports of the app."""
     if sidecar is None or not sidecar.spec.ingress:
         return tuple(Served(port) for port in ports)
@@ -74,9 +76,14 @@ def served_ports(ports: Iterable[Port], sidecar: Resource[Sidecar] | None) -> tu
         if listener.port is None:
             continue
         number, name = listener.port.number, listener.port.name
-        protocol = infer_protocol(declared=listener.port.protocol, port_name=name, number=number)
+        protocol = infer_protocol(
+            declared=listener.port.protocol, port_name=name, number=number
+        )
         found.setdefault(
-            number, Served(Port(number, protocol, name), listener.tls, listener.default_endpoint)
+            number,
+            Served(
+                Port(number, protocol, name), listener.tls, listener.default_endpoint
+            ),
         )
 
     return tuple(found[number] for number in sorted(found))
@@ -94,7 +101,9 @@ def _cluster(served: Served) -> cluster_pb2.Cluster:
     port = served.port
     address, target = _endpoint(served.endpoint)
     if not address or target == port.number:
-        return inbound_cluster(port.number, is_http=served.is_http, is_http2=port.protocol.is_http2)
+        return inbound_cluster(
+            port.number, is_http=served.is_http, is_http2=port.protocol.is_http2
+        )
     return static_cluster(names.inbound_cluster(port.number), address, target)
 
 
@@ -108,4 +117,6 @@ def _endpoint(text: str) -> tuple[str, int]:
     host = host.strip("[]")
     if not port.isascii() or not port.isdigit():
         return "", 0
-    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host), int(port)
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host), int(
+        port
+    )

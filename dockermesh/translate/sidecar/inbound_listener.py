@@ -77,14 +77,28 @@ _SNIFFED: Mapping[MutualTlsMode, tuple[_Kind, ...]] = {
         _Kind(transport=_PLAIN),
     ),
     MutualTlsMode.PERMISSIVE: (
-        _Kind(is_http=True, transport=_TLS, protocols=mesh_tls.HTTP_PROTOCOLS, is_mesh=True),
+        _Kind(
+            is_http=True,
+            transport=_TLS,
+            protocols=mesh_tls.HTTP_PROTOCOLS,
+            is_mesh=True,
+        ),
         _Kind(is_http=True, transport=_PLAIN, protocols=SNIFFED_HTTP),
-        _Kind(transport=_TLS, protocols=(mesh_tls.ISTIO, "istio-peer-exchange"), is_mesh=True),
+        _Kind(
+            transport=_TLS,
+            protocols=(mesh_tls.ISTIO, "istio-peer-exchange"),
+            is_mesh=True,
+        ),
         _Kind(transport=_PLAIN),
         _Kind(transport=_TLS),
     ),
     MutualTlsMode.STRICT: (
-        _Kind(is_http=True, transport=_TLS, protocols=mesh_tls.HTTP_PROTOCOLS, is_mesh=True),
+        _Kind(
+            is_http=True,
+            transport=_TLS,
+            protocols=mesh_tls.HTTP_PROTOCOLS,
+            is_mesh=True,
+        ),
         _Kind(transport=_TLS, is_mesh=True),
     ),
 }
@@ -103,13 +117,17 @@ def inbound_listener(inbound: Inbound, settings: MeshSettings) -> listener_pb2.L
     )
     chains = [trap]
     for served in inbound.served:
-        chains.extend(_served(served, inbound.modes.of(served.port.number), settings, security))
+        chains.extend(
+            _served(served, inbound.modes.of(served.port.number), settings, security)
+        )
     declared = {served.port.number for served in inbound.served}
     chains.extend(
         chain
         for port, mode in inbound.modes.ports
         if port not in declared
-        for chain in _undeclared(_TCP[mode], settings, security, destination_port=uint32(port))
+        for chain in _undeclared(
+            _TCP[mode], settings, security, destination_port=uint32(port)
+        )
     )
     # An ordinary chain, not the default one: what a declared port's own chains refuse must not fall
     # through to it.
@@ -128,11 +146,20 @@ def inbound_listener(inbound: Inbound, settings: MeshSettings) -> listener_pb2.L
 
 
 def _served(
-    served: Served, mode: MutualTlsMode, settings: MeshSettings, security: SecurityFilters
+    served: Served,
+    mode: MutualTlsMode,
+    settings: MeshSettings,
+    security: SecurityFilters,
 ) -> Iterable[Any]:
     """The chains of a port that the app serves."""
     port = served.port
-    kinds = _SNIFFED if port.protocol is Protocol.AUTO else _HTTP if served.is_http else _TCP
+    kinds = (
+        _SNIFFED
+        if port.protocol is Protocol.AUTO
+        else _HTTP
+        if served.is_http
+        else _TCP
+    )
     listed = kinds[mode]
     name, number = names.listener("0.0.0.0", port.number), uint32(port.number)
     app = names.inbound_cluster(port.number)
@@ -150,20 +177,30 @@ def _served(
         )
         kind = _Kind(served.is_http, _TLS)
         chain = _chain(
-            kind, _to_app(port.number, app, kind, settings, security), name, destination_port=number
+            kind,
+            _to_app(port.number, app, kind, settings, security),
+            name,
+            destination_port=number,
         )
         chain.transport_socket.CopyFrom(own)
         yield chain
 
     for kind in listed:
         chain = _chain(
-            kind, _to_app(port.number, app, kind, settings, security), name, destination_port=number
+            kind,
+            _to_app(port.number, app, kind, settings, security),
+            name,
+            destination_port=number,
         )
         yield _secured(kind, chain, settings)
 
 
 def _to_app(
-    number: int, cluster: str, kind: _Kind, settings: MeshSettings, security: SecurityFilters
+    number: int,
+    cluster: str,
+    kind: _Kind,
+    settings: MeshSettings,
+    security: SecurityFilters,
 ) -> tuple[Any, ...]:
     """The filters that check connections and hand them to the app; 0 is any port."""
     if not kind.is_http:
@@ -193,11 +230,20 @@ def _on_any_port(inbound: Inbound, security: SecurityFilters) -> tuple[_Kind, ..
 
 
 def _undeclared(
-    kinds: Iterable[_Kind], settings: MeshSettings, security: SecurityFilters, **match: Any
+    kinds: Iterable[_Kind],
+    settings: MeshSettings,
+    security: SecurityFilters,
+    **match: Any,
 ) -> Iterable[Any]:
     for kind in kinds:
-        filters = _to_app(0, names.INBOUND_PASSTHROUGH_CLUSTER, kind, settings, security)
-        name = f"{names.VIRTUAL_INBOUND}-catchall-http" if kind.is_http else names.VIRTUAL_INBOUND
+        filters = _to_app(
+            0, names.INBOUND_PASSTHROUGH_CLUSTER, kind, settings, security
+        )
+        name = (
+            f"{names.VIRTUAL_INBOUND}-catchall-http"
+            if kind.is_http
+            else names.VIRTUAL_INBOUND
+        )
         yield _secured(kind, _chain(kind, filters, name, **match), settings)
 
 
@@ -211,7 +257,9 @@ def _chain(kind: _Kind, filters: Iterable[Any], name: str, **match: Any) -> Any:
 
 def _secured(kind: _Kind, chain: Any, settings: MeshSettings) -> Any:
     if kind.is_mesh:
-        chain.transport_socket.CopyFrom(mesh_tls.server_socket(settings, is_http=kind.is_http))
+        chain.transport_socket.CopyFrom(
+            mesh_tls.server_socket(settings, is_http=kind.is_http)
+        )
     return chain
 
 
@@ -222,7 +270,9 @@ def _inspect(listener: listener_pb2.Listener, settings: MeshSettings) -> None:
     matches = [chain.filter_chain_match for chain in listener.filter_chains]
     ports = {match.destination_port.value for match in matches}
     for_tls = {
-        match.destination_port.value for match in matches if match.transport_protocol == _TLS
+        match.destination_port.value
+        for match in matches
+        if match.transport_protocol == _TLS
     }
     for_http = {
         match.destination_port.value
@@ -254,7 +304,13 @@ def _limit(made: Any, ports: set[int], wanted: set[int]) -> None:
 
 def _any_of(ports: set[int]) -> Any:
     ranges = [
-        _Predicate(destination_port_range=range_pb2.Int32Range(start=port, end=port + 1))
+        _Predicate(
+            destination_port_range=range_pb2.Int32Range(start=port, end=port + 1)
+        )
         for port in sorted(ports)
     ]
-    return ranges[0] if len(ranges) == 1 else _Predicate(or_match=_Predicate.MatchSet(rules=ranges))
+    return (
+        ranges[0]
+        if len(ranges) == 1
+        else _Predicate(or_match=_Predicate.MatchSet(rules=ranges))
+    )

@@ -58,7 +58,9 @@ def http_port_chain(port: int, settings: MeshSettings) -> Any:
         f"outbound_0.0.0.0_{port}", rds=str(port), normalization=settings.normalization
     )
     return filter_chain(
-        http_filter(manager), transport_protocol="raw_buffer", application_protocols=SNIFFED_HTTP
+        http_filter(manager),
+        transport_protocol="raw_buffer",
+        application_protocols=SNIFFED_HTTP,
     )
 
 

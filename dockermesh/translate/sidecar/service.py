@@ -14,8 +14,16 @@ from typing import Any
 from dockermesh.config.api.virtual_service import VirtualService
 from dockermesh.config.resource import Resource as ConfigResource
 from dockermesh.model import Port, Protocol, Service
-from dockermesh.translate.clusters.cluster import has_assignment, ports_of, service_cluster
-from dockermesh.translate.clusters.endpoints import load_assignment, locality_setting, serving
+from dockermesh.translate.clusters.cluster import (
+    has_assignment,
+    ports_of,
+    service_cluster,
+)
+from dockermesh.translate.clusters.endpoints import (
+    load_assignment,
+    locality_setting,
+    serving,
+)
 from dockermesh.translate.envoy import names
 from dockermesh.translate.envoy.isolation import sound
 from dockermesh.translate.envoy.origin import note_origin
@@ -27,7 +35,11 @@ from dockermesh.translate.mesh.visibility import Scope
 from dockermesh.translate.routes.destinations import Dependency, Destinations
 from dockermesh.translate.routes.tables import default_route, table_frame, virtual_host
 from dockermesh.translate.routes.tcp import Contribution, contributions
-from dockermesh.translate.routes.virtual_service import RouteContext, dependencies, http_routes
+from dockermesh.translate.routes.virtual_service import (
+    RouteContext,
+    dependencies,
+    http_routes,
+)
 from dockermesh.translate.sidecar import outbound_listeners
 from dockermesh.translate.tls import client_tls
 from dockermesh.xds.protobuf import frame, serialised
@@ -79,7 +91,9 @@ def inputs_of(
     """The inputs of a service."""
     mesh = where.mesh
     has_inline = service.resolution.value not in {"STATIC", "NONE"}
-    rules = where.index.rules_of(service.hostname, service.namespace, where.scope, service.shared)
+    rules = where.index.rules_of(
+        service.hostname, service.namespace, where.scope, service.shared
+    )
 
     return Inputs(
         hostname=service.hostname,
@@ -121,14 +135,19 @@ def caller(rule: ConfigResource[VirtualService], where: Destinations) -> object:
     """What of the client the rule's conditions look at; None if nothing."""
     spec = rule.spec
     matches = [
-        m for rules in (spec.http, spec.tls, spec.tcp) for entry in rules for m in entry.match
+        m
+        for rules in (spec.http, spec.tls, spec.tcp)
+        for entry in rules
+        for m in entry.match
     ]
     if not any(m.source_labels or m.source_namespace for m in matches):
         return None
     return where.scope.namespace, where.scope.selectors
 
 
-def assignments(service: Service, inputs: Inputs, where: Destinations) -> tuple[Resource, ...]:
+def assignments(
+    service: Service, inputs: Inputs, where: Destinations
+) -> tuple[Resource, ...]:
     """The endpoints of every cluster that takes them from EDS."""
     rule = where.index.merged(inputs.policies)
     made = []
@@ -169,7 +188,11 @@ def translate(service: Service, inputs: Inputs, where: Destinations) -> Translat
 
         table = outbound_listeners.sniffed_route(service, port)
         context = RouteContext(where, port.number)
-        tcp.extend(contributions(service, port, inputs.vip, inputs.rule, context, http_table=table))
+        tcp.extend(
+            contributions(
+                service, port, inputs.vip, inputs.rule, context, http_table=table
+            )
+        )
 
         if port.protocol is Protocol.AUTO:
             if service.is_declared and not service.addresses:
@@ -196,10 +219,13 @@ def translate(service: Service, inputs: Inputs, where: Destinations) -> Translat
     )
 
 
-def translate_unknown(host: UnknownHost, inputs: Inputs, where: Destinations) -> Translated:
+def translate_unknown(
+    host: UnknownHost, inputs: Inputs, where: Destinations
+) -> Translated:
     """The routes of a host that no service has."""
     made = [
-        sound(route) for route in http_routes(host.rule, RouteContext(where, DEFAULT_HTTP_PORT))
+        sound(route)
+        for route in http_routes(host.rule, RouteContext(where, DEFAULT_HTTP_PORT))
     ]
     hosts = {}
 
@@ -237,7 +263,9 @@ def _clusters(
             if inputs.policies or service.is_declared:
                 sound(cluster)
             made.append(make_resource(CLUSTER, cluster.name, serialised(cluster)))
-            secrets.extend(client_tls.secret_names(policy.tls, verify=settings.verify_certificates))
+            secrets.extend(
+                client_tls.secret_names(policy.tls, verify=settings.verify_certificates)
+            )
 
     return tuple(made), tuple(dict.fromkeys(secrets))
 
@@ -257,8 +285,14 @@ def _virtual_host(
         made = [default_route(service, port, policy, inputs.settings)]
 
     addresses = [a for a in (inputs.vip, *service.addresses) if a and "/" not in a]
-    owned = [a for a in addresses if where.mesh.owners.get(a, service.hostname) == service.hostname]
-    domains = dict.fromkeys((*inputs.domains, *(f"[{a}]" if ":" in a else a for a in owned)))
+    owned = [
+        a
+        for a in addresses
+        if where.mesh.owners.get(a, service.hostname) == service.hostname
+    ]
+    domains = dict.fromkeys(
+        (*inputs.domains, *(f"[{a}]" if ":" in a else a for a in owned))
+    )
 
     return virtual_host(f"{service.hostname}:{dialled}", domains, made)
 

@@ -16,9 +16,16 @@ from typing import Any
 
 from dockermesh.config.api.sidecar import OutboundTrafficPolicyMode
 from dockermesh.model import Service
-from dockermesh.translate.clusters.cluster import black_hole, dns_upstream, original_destination
+from dockermesh.translate.clusters.cluster import (
+    black_hole,
+    dns_upstream,
+    original_destination,
+)
 from dockermesh.translate.envoy.isolation import TRANSLATION_ERRORS
-from dockermesh.translate.envoy.names import INBOUND_PASSTHROUGH_CLUSTER, PASSTHROUGH_CLUSTER
+from dockermesh.translate.envoy.names import (
+    INBOUND_PASSTHROUGH_CLUSTER,
+    PASSTHROUGH_CLUSTER,
+)
 from dockermesh.translate.mesh.index import ConfigIndex, MeshRules, UnknownHost
 from dockermesh.translate.mesh.state import MeshState
 from dockermesh.translate.mesh.visibility import Scope, is_exported
@@ -35,7 +42,14 @@ from dockermesh.translate.sidecar import dns, outbound_listeners, service
 from dockermesh.translate.sidecar.service import Inputs, Translated
 from dockermesh.translate.tls.secrets import file_secrets
 from dockermesh.xds.protobuf import frame, serialised
-from dockermesh.xds.resources import CLUSTER, LISTENER, ROUTES, SECRET, Resource, make_resource
+from dockermesh.xds.resources import (
+    CLUSTER,
+    LISTENER,
+    ROUTES,
+    SECRET,
+    Resource,
+    make_resource,
+)
 from dockermesh.xds.snapshot import ResourceSet, Snapshot
 
 
@@ -76,8 +90,8 @@ class SidecarView:
     _imported: set[str] = field(default_factory=set)
     _tables: dict[int, tuple[tuple[bytes, ...], Resource]] = field(default_factory=dict)
     _http_parts: dict[int, Contribution] = field(default_factory=dict)
-    _listeners: dict[tuple[str, int], tuple[tuple[Contribution, ...], Resource]] = field(
-        default_factory=dict
+    _listeners: dict[tuple[str, int], tuple[tuple[Contribution, ...], Resource]] = (
+        field(default_factory=dict)
     )
     _fixed: tuple[tuple[Resource, ...], tuple[Resource, ...]] | None = None
     _dns: tuple[tuple[tuple[str, str], ...], Resource] | None = None
@@ -110,8 +124,14 @@ class SidecarView:
             return True
 
         if touched:
-            made = [a for host in sorted(self.services) for a in self.services[host].assignments]
-            self.shared = replace(self.shared, endpoints=_keep(self.shared.endpoints, made))
+            made = [
+                a
+                for host in sorted(self.services)
+                for a in self.services[host].assignments
+            ]
+            self.shared = replace(
+                self.shared, endpoints=_keep(self.shared.endpoints, made)
+            )
 
         return touched
 
@@ -122,7 +142,11 @@ class SidecarView:
         """The services that this scope may see; destinations of its rules are among them, without
         routes.
         """
-        mesh, scope, names = self._mesh, self.scope, self._mesh.names_in(self.scope.project)
+        mesh, scope, names = (
+            self._mesh,
+            self.scope,
+            self._mesh.names_in(self.scope.project),
+        )
         # Of a name that several projects have, each calls its own.
         covered = (
             {s.shared for s in mesh.services.values() if s.project == scope.project}
@@ -153,14 +177,17 @@ class SidecarView:
             for host, item in exported.items()
             if host not in covered
             and scope.imports(
-                item.namespace, [host, *item.aliases, *service.visible_domains(item, names)]
+                item.namespace,
+                [host, *item.aliases, *service.visible_domains(item, names)],
             )
         }
         wanted = self._imported | self._rules.targets(names)
 
         return {host: item for host, item in exported.items() if host in wanted}
 
-    def _update_services(self, where: Destinations, is_new_index: bool) -> tuple[bool, bool]:
+    def _update_services(
+        self, where: Destinations, is_new_index: bool
+    ) -> tuple[bool, bool]:
         """Translate what changed. Returns whether anything did, and whether it was more than
         endpoints.
         """
@@ -210,7 +237,9 @@ class SidecarView:
 
         return touched, reshaped
 
-    def _translate(self, item: Service, old: Translated | None, where: Destinations) -> Translated:
+    def _translate(
+        self, item: Service, old: Translated | None, where: Destinations
+    ) -> Translated:
         domains = service.visible_domains(item, where.mesh.names_in(self.scope.project))
         rule = self._rules.of(item) if item.hostname in self._imported else None
         inputs = service.inputs_of(item, domains, rule, where)
@@ -225,14 +254,18 @@ class SidecarView:
             made = service.assignments(item, old.inputs, where)
             known = {a.name: a for a in old.assignments}
             kept = tuple(
-                k if (k := known.get(a.name)) is not None and k.version == a.version else a
+                k
+                if (k := known.get(a.name)) is not None and k.version == a.version
+                else a
                 for a in made
             )
             return replace(old, service=item, assignments=kept)
 
         return self._translate_safely(item, inputs, where)
 
-    def _translate_safely(self, item: Service, inputs: Inputs, where: Destinations) -> Translated:
+    def _translate_safely(
+        self, item: Service, inputs: Inputs, where: Destinations
+    ) -> Translated:
         """The service's resources; without the rules that cannot be translated, so that no other
         one suffers.
         """
@@ -257,12 +290,16 @@ class SidecarView:
         )
         return Translated(item, inputs)
 
-    def _unknown(self, missing: UnknownHost, inputs: Inputs, where: Destinations) -> Translated:
+    def _unknown(
+        self, missing: UnknownHost, inputs: Inputs, where: Destinations
+    ) -> Translated:
         try:
             made = service.translate_unknown(missing, inputs, where)
         except TRANSLATION_ERRORS as error:
             rule = str(missing.rule)
-            self.problems[missing.host] = Problem(f"{rule} cannot be translated: {error}", (rule,))
+            self.problems[missing.host] = Problem(
+                f"{rule} cannot be translated: {error}", (rule,)
+            )
             return Translated(None, inputs)
         self.problems.pop(missing.host, None)
         return made
@@ -274,7 +311,9 @@ class SidecarView:
         translated = [self.services[host] for host in sorted(self.services)]
         # Destinations that are not imported have clusters, but nobody can call them by name.
         called = [
-            t for t in translated if t.service is None or t.service.hostname in self._imported
+            t
+            for t in translated
+            if t.service is None or t.service.hostname in self._imported
         ]
         fixed_clusters, fixed_listeners = self._fixed_resources()
         old = self.shared
@@ -284,12 +323,18 @@ class SidecarView:
 
         return Snapshot(
             clusters=_keep(
-                old.clusters, [*fixed_clusters, *(c for t in translated for c in t.clusters)]
+                old.clusters,
+                [*fixed_clusters, *(c for t in translated for c in t.clusters)],
             ),
-            endpoints=_keep(old.endpoints, [a for t in translated for a in t.assignments]),
-            listeners=_keep(old.listeners, [*fixed_listeners, self._dns_listener(called), *ports]),
+            endpoints=_keep(
+                old.endpoints, [a for t in translated for a in t.assignments]
+            ),
+            listeners=_keep(
+                old.listeners, [*fixed_listeners, self._dns_listener(called), *ports]
+            ),
             routes=_keep(
-                old.routes, [*tables.values(), *(table for t in called for table in t.tables)]
+                old.routes,
+                [*tables.values(), *(table for t in called for table in t.tables)],
             ),
             secrets=_keep(old.secrets, [named(SECRET, s) for s in secrets]),
         )
@@ -323,7 +368,9 @@ class SidecarView:
                 if self._has_listener(entry, port):
                     by_port.setdefault(port, []).append(host)
 
-        rest = frame(service.VIRTUAL_HOSTS, serialised(catch_all(allow_any=self.allow_any)))
+        rest = frame(
+            service.VIRTUAL_HOSTS, serialised(catch_all(allow_any=self.allow_any))
+        )
         tables: dict[int, tuple[tuple[bytes, ...], Resource]] = {}
 
         for port in sorted(by_port):
@@ -387,7 +434,9 @@ class SidecarView:
                 known = (
                     key,
                     make_resource(
-                        LISTENER, head.name, listener_body(serialised(head), listed, rest)
+                        LISTENER,
+                        head.name,
+                        listener_body(serialised(head), listed, rest),
                     ),
                 )
 
@@ -400,7 +449,9 @@ class SidecarView:
         # A service of UDP alone is not carried by the mesh: Docker's resolver answers with its
         # containers.
         carried = (t for t in translated if t.inputs.vip and t.clusters)
-        hosts = tuple((name, t.inputs.vip) for t in carried for name in t.inputs.domains)
+        hosts = tuple(
+            (name, t.inputs.vip) for t in carried for name in t.inputs.domains
+        )
         if self._dns is None or self._dns[0] != hosts:
             self._dns = (hosts, named(LISTENER, dns.dns_listener(dns.dns_table(hosts))))
         return self._dns[1]

@@ -54,7 +54,9 @@ def secret_names(tls: ClientTlsSettings | None, *, verify: bool) -> tuple[str, .
     if tls is None or not originates(tls):
         return ()
     return tuple(
-        name for name in (client_certificate(tls), trusted_roots(tls, verify=verify)) if name
+        name
+        for name in (client_certificate(tls), trusted_roots(tls, verify=verify))
+        if name
     )
 
 
@@ -83,7 +85,9 @@ def transport_socket(
             _expected(tls, service, context.sni)
         )
 
-    return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))
+    return base_pb2.TransportSocket(
+        name="envoy.transport_sockets.tls", typed_config=pack(context)
+    )
 
 
 def _server_name(tls: ClientTlsSettings, service: Service, port: Port) -> str:

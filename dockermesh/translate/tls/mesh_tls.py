@@ -60,11 +60,15 @@ def server_socket(settings: MeshSettings, *, is_http: bool) -> base_pb2.Transpor
         common.alpn_protocols.extend(["h2", "http/1.1"])
     parameters = common.tls_params
     is_13 = settings.minimum_tls is TlsProtocol.TLSV1_3
-    parameters.tls_minimum_protocol_version = _Parameters.TLSv1_3 if is_13 else _Parameters.TLSv1_2
+    parameters.tls_minimum_protocol_version = (
+        _Parameters.TLSv1_3 if is_13 else _Parameters.TLSv1_2
+    )
     parameters.tls_maximum_protocol_version = _Parameters.TLSv1_3
     parameters.cipher_suites.extend(_CIPHERS)
     _authenticate(common, members(settings))
-    return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))
+    return base_pb2.TransportSocket(
+        name="envoy.transport_sockets.tls", typed_config=pack(context)
+    )
 
 
 def set_client(
@@ -86,7 +90,9 @@ def set_client(
         else names.sni_cluster(service.hostname, port.number, subset)
     )
     given = tls.subject_alt_names if tls is not None else ()
-    socket = client_socket(sni, named(given) if given else _servers(service, settings), http2=http2)
+    socket = client_socket(
+        sni, named(given) if given else _servers(service, settings), http2=http2
+    )
 
     if tls is not None:
         cluster.transport_socket.CopyFrom(socket)
@@ -95,7 +101,9 @@ def set_client(
 
     if port.protocol is Protocol.AUTO:
         namespace, key = REQUEST_PROTOCOL
-        cluster.metadata.filter_metadata[namespace].fields[key].string_value = HTTP_PROTOCOL
+        cluster.metadata.filter_metadata[namespace].fields[
+            key
+        ].string_value = HTTP_PROTOCOL
 
 
 def is_asked_for(tls: ClientTlsSettings) -> bool:
@@ -103,23 +111,36 @@ def is_asked_for(tls: ClientTlsSettings) -> bool:
     return tls.mode is ClientTlsMode.ISTIO_MUTUAL
 
 
-def is_automatic(cluster: cluster_pb2.Cluster, service: Service, settings: MeshSettings) -> bool:
+def is_automatic(
+    cluster: cluster_pb2.Cluster, service: Service, settings: MeshSettings
+) -> bool:
     """Whether mutual TLS is used without a rule: inside the mesh, where it is known which endpoint
     is called.
     """
     is_known = cluster.type != cluster_pb2.Cluster.ORIGINAL_DST
-    return settings.auto_mtls and service.is_meshed and not service.is_external and is_known
+    return (
+        settings.auto_mtls
+        and service.is_meshed
+        and not service.is_external
+        and is_known
+    )
 
 
 def _servers(service: Service, settings: MeshSettings) -> list[Any]:
     """The identities that servers of the service may have; any of the mesh where none is known."""
     domains = dict.fromkeys((settings.trust_domain, *settings.trust_domain_aliases))
-    known = [str(Identity(domain, *account)) for domain in domains for account in service.accounts]
+    known = [
+        str(Identity(domain, *account))
+        for domain in domains
+        for account in service.accounts
+    ]
     expected = list(dict.fromkeys((*service.subject_alt_names, *known)))
     return named(expected) if expected else members(settings)
 
 
-def client_socket(sni: str, peers: Iterable[Any], *, http2: bool) -> base_pb2.TransportSocket:
+def client_socket(
+    sni: str, peers: Iterable[Any], *, http2: bool
+) -> base_pb2.TransportSocket:
     """The transport socket towards a server that has one of the identities `peers`."""
     context = tls_pb2.UpstreamTlsContext(sni=sni if len(sni) <= _LONGEST_SNI else "")
     common = context.common_tls_context
@@ -127,7 +148,9 @@ def client_socket(sni: str, peers: Iterable[Any], *, http2: bool) -> base_pb2.Tr
     common.tls_params.tls_minimum_protocol_version = _Parameters.TLSv1_2
     common.tls_params.tls_maximum_protocol_version = _Parameters.TLSv1_3
     _authenticate(common, peers)
-    return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))
+    return base_pb2.TransportSocket(
+        name="envoy.transport_sockets.tls", typed_config=pack(context)
+    )
 
 
 def per_endpoint(
@@ -135,12 +158,17 @@ def per_endpoint(
 ) -> list[cluster_pb2.Cluster.TransportSocketMatch]:
     """The socket for endpoints that a proxy stands in front of, and plaintext for all others."""
     plain = base_pb2.TransportSocket(
-        name="envoy.transport_sockets.raw_buffer", typed_config=pack(raw_buffer_pb2.RawBuffer())
+        name="envoy.transport_sockets.raw_buffer",
+        typed_config=pack(raw_buffer_pb2.RawBuffer()),
     )
     match = cluster_pb2.Cluster.TransportSocketMatch
     return [
         match(name=f"{TLS_MODE}-{ISTIO}", match=_mode(), transport_socket=socket),
-        match(name=f"{TLS_MODE}-disabled", match=struct_pb2.Struct(), transport_socket=plain),
+        match(
+            name=f"{TLS_MODE}-disabled",
+            match=struct_pb2.Struct(),
+            transport_socket=plain,
+        ),
     ]
 
 
@@ -154,7 +182,8 @@ def members(settings: MeshSettings) -> list[Any]:
     domains = dict.fromkeys((settings.trust_domain, *settings.trust_domain_aliases))
     return [
         _Matcher(
-            san_type=_Matcher.URI, matcher=string_pb2.StringMatcher(prefix=f"spiffe://{domain}/")
+            san_type=_Matcher.URI,
+            matcher=string_pb2.StringMatcher(prefix=f"spiffe://{domain}/"),
         )
         for domain in domains
     ]
@@ -176,8 +205,12 @@ def _mode() -> struct_pb2.Struct:
 
 
 def _authenticate(common: tls_pb2.CommonTlsContext, peers: Iterable[Any]) -> None:
-    common.tls_certificate_sds_secret_configs.append(secrets.sds(secrets.WORKLOAD_CERTIFICATE))
+    common.tls_certificate_sds_secret_configs.append(
+        secrets.sds(secrets.WORKLOAD_CERTIFICATE)
+    )
     combined = common.combined_validation_context
-    combined.validation_context_sds_secret_config.CopyFrom(secrets.sds(secrets.MESH_ROOT))
+    combined.validation_context_sds_secret_config.CopyFrom(
+        secrets.sds(secrets.MESH_ROOT)
+    )
     combined.default_validation_context.SetInParent()
     combined.default_validation_context.match_typed_subject_alt_names.extend(peers)

@@ -121,9 +121,13 @@ def _secret(name: str) -> secret_pb2.Secret | None:
         if folder in {"", ".", ".."}:
             return None
         if folder.endswith(_CA_SUFFIX):
-            return _roots(name, f"{CREDENTIALS_DIR}/{folder.removesuffix(_CA_SUFFIX)}/ca.crt")
+            return _roots(
+                name, f"{CREDENTIALS_DIR}/{folder.removesuffix(_CA_SUFFIX)}/ca.crt"
+            )
         return _pair(
-            name, f"{CREDENTIALS_DIR}/{folder}/tls.crt", f"{CREDENTIALS_DIR}/{folder}/tls.key"
+            name,
+            f"{CREDENTIALS_DIR}/{folder}/tls.crt",
+            f"{CREDENTIALS_DIR}/{folder}/tls.key",
         )
 
     return None

@@ -17,7 +17,9 @@ from dockermesh.translate.envoy.packing import boolean, pack
 from dockermesh.translate.tls import secrets
 
 PASSES_THROUGH = frozenset({ServerTlsMode.PASSTHROUGH, ServerTlsMode.AUTO_PASSTHROUGH})
-_ASKS = frozenset({ServerTlsMode.MUTUAL, ServerTlsMode.ISTIO_MUTUAL, ServerTlsMode.OPTIONAL_MUTUAL})
+_ASKS = frozenset(
+    {ServerTlsMode.MUTUAL, ServerTlsMode.ISTIO_MUTUAL, ServerTlsMode.OPTIONAL_MUTUAL}
+)
 _SHA256_BYTES = 32
 _VERSIONS = {
     TlsProtocol.TLSV1_0: common_pb2.TlsParameters.TLSv1_0,
@@ -86,7 +88,9 @@ def transport_socket(tls: ServerTlsSettings, *, is_http: bool) -> Any:
     if trusted:
         _check_clients(context, tls, trusted)
 
-    return base_pb2.TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))
+    return base_pb2.TransportSocket(
+        name="envoy.transport_sockets.tls", typed_config=pack(context)
+    )
 
 
 def _digest(text: str) -> str:

@@ -37,7 +37,9 @@ def run(*args: str, stdin: str = "") -> Result:
 
 
 def found(result: Result) -> list[tuple[str, str]]:
-    return [(finding["code"], finding["resource"]) for finding in json.loads(result.stdout)]
+    return [
+        (finding["code"], finding["resource"]) for finding in json.loads(result.stdout)
+    ]
 
 
 def test_an_error_exits_79_and_names_code_resource_and_line(tmp_path: Path) -> None:
@@ -45,7 +47,9 @@ def test_an_error_exits_79_and_names_code_resource_and_line(tmp_path: Path) -> N
     file.write_text(SERVICE + ROUTE)
     result = run(str(file))
     assert result.return_value == 79
-    assert f"Error [IST0101] (VirtualService default/reviews {file}:13) " in result.stdout
+    assert (
+        f"Error [IST0101] (VirtualService default/reviews {file}:13) " in result.stdout
+    )
 
 
 def test_nothing_found_exits_0_and_says_so() -> None:
@@ -67,17 +71,24 @@ def test_no_findings_are_an_empty_list() -> None:
     assert json.loads(run("-", "-o", "json", stdin=SERVICE).stdout) == []
 
 
-@pytest.mark.parametrize(("threshold", "code"), [("Error", 0), ("warning", 79), ("Info", 79)])
+@pytest.mark.parametrize(
+    ("threshold", "code"), [("Error", 0), ("warning", 79), ("Info", 79)]
+)
 def test_the_threshold_decides_what_fails(threshold: str, code: int) -> None:
-    unverified = ROUTE.replace("VirtualService", "DestinationRule").partition("spec:")[0]
+    unverified = ROUTE.replace("VirtualService", "DestinationRule").partition("spec:")[
+        0
+    ]
     unverified += "spec: {host: reviews, trafficPolicy: {tls: {mode: SIMPLE}}}\n"
-    result = run("-", "--failure-threshold", threshold, "-o", "json", stdin=SERVICE + unverified)
+    result = run(
+        "-", "--failure-threshold", threshold, "-o", "json", stdin=SERVICE + unverified
+    )
     assert found(result) == [("IST0128", "DestinationRule default/reviews")]
     assert result.return_value == code
 
 
 @pytest.mark.parametrize(
-    "resource", ["VirtualService default/reviews", "VirtualService reviews.default", "Virt*", "*"]
+    "resource",
+    ["VirtualService default/reviews", "VirtualService reviews.default", "Virt*", "*"],
 )
 def test_a_suppressed_finding_neither_shows_nor_fails(resource: str) -> None:
     result = run("-", "-S", f"IST0101={resource}", "-o", "json", stdin=SERVICE + ROUTE)
@@ -94,7 +105,9 @@ def test_an_annotation_suppresses_a_code_for_its_resource() -> None:
 
 def test_a_namespace_is_the_default_one_and_all_that_is_shown() -> None:
     other = ROUTE.replace("{name: reviews}", "{name: other, namespace: elsewhere}")
-    result = run("-", "-n", "shop", "-o", "json", stdin=SERVICE + ROUTE + "---\n" + other)
+    result = run(
+        "-", "-n", "shop", "-o", "json", stdin=SERVICE + ROUTE + "---\n" + other
+    )
     assert found(result) == [("IST0101", "VirtualService shop/reviews")]
 
 
@@ -108,7 +121,9 @@ def test_folders_are_read_one_level_deep_unless_told_otherwise(tmp_path: Path) -
 
 def test_a_catalog_stands_in_for_services_and_endpoints(tmp_path: Path) -> None:
     catalog = tmp_path / "catalog.yaml"
-    catalog.write_text("services:\n- {name: reviews, ports: [{number: 9080, protocol: HTTP}]}\n")
+    catalog.write_text(
+        "services:\n- {name: reviews, ports: [{number: 9080, protocol: HTTP}]}\n"
+    )
     route = ROUTE.replace(", subset: v9", "")
     assert found(run("-", "-o", "json", stdin=route)) == [
         ("IST0101", "VirtualService default/reviews")
@@ -138,10 +153,14 @@ def test_unreadable_input_is_a_finding() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["", "kind: Nonsense\n", "kind: 3\napiVersion: []\n", "metadata: {name: x}\n"]
+    "kind",
+    ["", "kind: Nonsense\n", "kind: 3\napiVersion: []\n", "metadata: {name: x}\n"],
 )
 def test_objects_of_unknown_kinds_are_passed_over(kind: str) -> None:
-    assert found(run("-", "-o", "json", stdin=f"{kind}---\n{SERVICE}{ROUTE}"))[0][0] == "IST0101"
+    assert (
+        found(run("-", "-o", "json", stdin=f"{kind}---\n{SERVICE}{ROUTE}"))[0][0]
+        == "IST0101"
+    )
 
 
 def test_the_list_of_analyzers_names_every_code() -> None:
@@ -160,7 +179,9 @@ def test_the_list_of_analyzers_names_every_code() -> None:
         ["--catalog", "/c.yaml"],
     ],
 )
-def test_usage_errors_exit_2(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_errors_exit_2(
+    args: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as exit_:
         main(["analyze", *args])
     assert exit_.value.code == 2
@@ -168,4 +189,7 @@ def test_usage_errors_exit_2(args: list[str], capsys: pytest.CaptureFixture[str]
 
 
 def test_a_suppression_of_no_known_code_is_told() -> None:
-    assert "there is no code 'IST9999'" in run("-", "-S", "IST9999=*", stdin=SERVICE).stderr
+    assert (
+        "there is no code 'IST9999'"
+        in run("-", "-S", "IST9999=*", stdin=SERVICE).stderr
+    )

@@ -22,10 +22,14 @@ def test_findings_of_a_file(case: str, golden: Callable[[Path, str], None]) -> N
     file = f"{case}.in.yaml"
     items, findings = read_items([(file, (CASES / file).read_text())], "default")
     found = analyze(Context(items, findings=findings))
-    golden(CASES / f"{case}.out.txt", "".join(f"{as_line(finding)}\n" for finding in found))
+    golden(
+        CASES / f"{case}.out.txt", "".join(f"{as_line(finding)}\n" for finding in found)
+    )
 
 
 def test_every_analyzer_reports_codes_that_are_listed() -> None:
     for analyzer in ANALYZERS:
         assert analyzer.codes and set(analyzer.codes) <= set(BY_CODE), analyzer.name
-    assert set(BY_CODE) - {code for analyzer in ANALYZERS for code in analyzer.codes} == {"IST0001"}
+    assert set(BY_CODE) - {
+        code for analyzer in ANALYZERS for code in analyzer.codes
+    } == {"IST0001"}

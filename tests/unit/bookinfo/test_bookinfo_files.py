@@ -52,7 +52,8 @@ def test_the_app_has_no_trace_of_the_mesh() -> None:
 
 def test_the_service_accounts_are_those_of_istios_sample() -> None:
     accounts = {
-        definition["environment"]["SERVICE_ACCOUNT"] for definition in COMPOSE["services"].values()
+        definition["environment"]["SERVICE_ACCOUNT"]
+        for definition in COMPOSE["services"].values()
     }
     assert accounts == {f"bookinfo-{service}" for service in VERSIONS}
 
@@ -84,7 +85,10 @@ def test_a_task_names_services_and_versions_that_exist(path: Path) -> None:
     for document in found:
         assert document["apiVersion"] == "networking.istio.io/v1"
         for destination in destinations(document):
-            assert destination.get("subset", "v1") in (VERSIONS | OTHERS)[destination["host"]]
+            assert (
+                destination.get("subset", "v1")
+                in (VERSIONS | OTHERS)[destination["host"]]
+            )
         for subset in document["spec"].get("subsets", []):
             assert (
                 subset.get("labels", {}).get("version", subset["name"])
@@ -96,18 +100,22 @@ def test_a_task_names_services_and_versions_that_exist(path: Path) -> None:
 def test_destination_rules_name_all_versions() -> None:
     rules = documents(SAMPLE / "networking" / "destination-rule-all.yaml")
     assert {
-        rule["spec"]["host"]: [s["name"] for s in rule["spec"]["subsets"]] for rule in rules
+        rule["spec"]["host"]: [s["name"] for s in rule["spec"]["subsets"]]
+        for rule in rules
     } == VERSIONS
 
 
 def test_the_tools_are_where_the_tasks_look_for_them() -> None:
     environments = {
-        name: definition["environment"] for name, definition in TOOLS["services"].items()
+        name: definition["environment"]
+        for name, definition in TOOLS["services"].items()
     }
     assert {e["SERVICE_NAME"] for e in environments.values()} >= {"httpbin", "tcp-echo"}
     outside = [name for name, e in environments.items() if e.get("SERVICE_IGNORE")]
     aliases = [
-        a for name in outside for a in TOOLS["services"][name]["networks"]["default"]["aliases"]
+        a
+        for name in outside
+        for a in TOOLS["services"][name]["networks"]["default"]["aliases"]
     ]
     assert aliases == ["books.example", "books.far.example"]
     for name in outside:

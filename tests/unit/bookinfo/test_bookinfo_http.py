@@ -15,10 +15,14 @@ from patience import SLACK
 ROUTER = Router(
     [
         Route(
-            "GET", "/ratings/{product}", lambda _request, product: json_response({"got": product})
+            "GET",
+            "/ratings/{product}",
+            lambda _request, product: json_response({"got": product}),
         ),
         Route(
-            "POST", "/ratings/{product}", lambda _request, product: json_response({"set": product})
+            "POST",
+            "/ratings/{product}",
+            lambda _request, product: json_response({"set": product}),
         ),
         Route("GET", "/", lambda _request: json_response("root")),
     ]
@@ -93,14 +97,18 @@ def test_where_an_upstream_is() -> None:
         "DETAILS_SERVICE_PORT": "80",
         "SERVICES_DOMAIN": "service.consul",
     }
-    assert Upstream.from_environment("details", environment) == Upstream("d.service.consul", 80)
+    assert Upstream.from_environment("details", environment) == Upstream(
+        "d.service.consul", 80
+    )
 
 
 def test_an_upstream_that_does_not_answer_costs_no_more_than_the_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
         with pytest.raises(UpstreamError, match="timed out"):
-            Upstream("127.0.0.1", silent.getsockname()[1]).get_json("/", headers={}, timeout=0.1)
+            Upstream("127.0.0.1", silent.getsockname()[1]).get_json(
+                "/", headers={}, timeout=0.1
+            )
     assert 0.09 < time.monotonic() - started < 2 * SLACK
 
 

@@ -23,7 +23,9 @@ def reviews(rating: object, text: str = "Fun.") -> Answer:
 PLAIN = reviews(None)
 
 
-def page(details: Answer = DETAILS, reviews: Answer = PLAIN, user: str | None = None) -> str:
+def page(
+    details: Answer = DETAILS, reviews: Answer = PLAIN, user: str | None = None
+) -> str:
     return product_page(BOOK, details, reviews, user)
 
 
@@ -59,14 +61,17 @@ def test_unavailable_ratings_are_a_text_in_place_of_stars() -> None:
 
 def test_errors_of_a_part_leave_the_other_part() -> None:
     sorry = Answer(
-        503, {"error": "Sorry, product details are currently unavailable for this book."}
+        503,
+        {"error": "Sorry, product details are currently unavailable for this book."},
     )
     text = page(details=sorry)
     assert "Sorry, product details are currently unavailable for this book." in text
     assert "Fun." in text
 
 
-@pytest.mark.parametrize("document", [None, [], "x", {}, {"reviews": "x"}, {"reviews": None}])
+@pytest.mark.parametrize(
+    "document", [None, [], "x", {}, {"reviews": "x"}, {"reviews": None}]
+)
 def test_a_document_of_another_shape_is_an_error_on_the_page(document: object) -> None:
     assert "Error fetching product reviews" in page(reviews=Answer(200, document))
 
@@ -74,7 +79,9 @@ def test_a_document_of_another_shape_is_an_error_on_the_page(document: object) -
 def test_what_comes_from_elsewhere_is_escaped() -> None:
     evil = "<script>alert(1)</script>"
     rating = {"stars": 5, "color": evil}
-    text = page(Answer(200, {"author": evil, "pages": evil}), reviews(rating, evil), user=evil)
+    text = page(
+        Answer(200, {"author": evil, "pages": evil}), reviews(rating, evil), user=evil
+    )
     assert evil not in text
     assert "&lt;script&gt;" in text
 
@@ -102,13 +109,24 @@ def test_a_session_is_read_by_any_replica_with_the_same_secret() -> None:
     assert Sessions({}).user(cookie(Sessions({}), "jason")) == "jason"
     assert Sessions({}).user("other=1; " + cookie(Sessions({}), "jason")) == "jason"
     assert (
-        Sessions({"SESSION_SECRET": "a"}).user(cookie(Sessions({"SESSION_SECRET": "b"}), "jason"))
+        Sessions({"SESSION_SECRET": "a"}).user(
+            cookie(Sessions({"SESSION_SECRET": "b"}), "jason")
+        )
         is None
     )
 
 
 @pytest.mark.parametrize(
-    "header", ["", "session=", "session=jason", "session=!!!.x", "session=ZZ.é", "=;=", "session"]
+    "header",
+    [
+        "",
+        "session=",
+        "session=jason",
+        "session=!!!.x",
+        "session=ZZ.é",
+        "=;=",
+        "session",
+    ],
 )
 def test_what_is_not_a_session_is_nobody(header: str) -> None:
     assert Sessions({}).user(header) is None
@@ -116,7 +134,10 @@ def test_what_is_not_a_session_is_nobody(header: str) -> None:
 
 def test_a_forged_name_is_nobody() -> None:
     mine, other = cookie(Sessions({}), "jason"), cookie(Sessions({}), "admin")
-    assert Sessions({}).user(other.partition(".")[0] + "." + mine.partition(".")[2]) is None
+    assert (
+        Sessions({}).user(other.partition(".")[0] + "." + mine.partition(".")[2])
+        is None
+    )
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\r\nx: y", "jäson", "x" * 65, "-x", "<b>"])
@@ -125,7 +146,17 @@ def test_names_that_cannot_be_a_header_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{", b'{"a": 6}', b'{"a": -1}', b'{"a": "5"}', b'{"a": true}', b"\xff"]
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{",
+        b'{"a": 6}',
+        b'{"a": -1}',
+        b'{"a": "5"}',
+        b'{"a": true}',
+        b"\xff",
+    ],
 )
 def test_ratings_that_are_not(body: bytes) -> None:
     assert parse_stars(body) is None
@@ -143,6 +174,8 @@ def test_ratings() -> None:
         ({"ENABLE_RATINGS": "true", "STAR_COLOR": "red"}, True, 2.5),
     ],
 )
-def test_versions_of_reviews(environment: dict[str, str], enabled: bool, timeout: float) -> None:
+def test_versions_of_reviews(
+    environment: dict[str, str], enabled: bool, timeout: float
+) -> None:
     settings = Settings.from_environment(environment)
     assert (settings.enable_ratings, settings.ratings_timeout) == (enabled, timeout)

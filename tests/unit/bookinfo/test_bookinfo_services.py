@@ -74,7 +74,10 @@ def recorder(answer: Callable[[Request], Response]) -> Iterator[Recorder]:
 
 
 def at(name: str, port: int) -> dict[str, str]:
-    return {f"{name.upper()}_HOSTNAME": "127.0.0.1", f"{name.upper()}_SERVICE_PORT": str(port)}
+    return {
+        f"{name.upper()}_HOSTNAME": "127.0.0.1",
+        f"{name.upper()}_SERVICE_PORT": str(port),
+    }
 
 
 def call(
@@ -84,7 +87,10 @@ def call(
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10 * SLACK)
     try:
         connection.request(
-            method, path, body, {name.replace("_", "-"): value for name, value in headers.items()}
+            method,
+            path,
+            body,
+            {name.replace("_", "-"): value for name, value in headers.items()},
         )
         reply = connection.getresponse()
         return reply.status, reply.headers, reply.read().decode()
@@ -151,7 +157,10 @@ def test_stars_of_each_version() -> None:
         for settings, rating in (
             ({}, None),
             ({"ENABLE_RATINGS": "true"}, {"stars": 5, "color": "black"}),
-            ({"ENABLE_RATINGS": "true", "STAR_COLOR": "red"}, {"stars": 5, "color": "red"}),
+            (
+                {"ENABLE_RATINGS": "true", "STAR_COLOR": "red"},
+                {"stars": 5, "color": "red"},
+            ),
         ):
             with service("reviews", **at("ratings", ratings), **settings) as (_, port):
                 document = json.loads(call(port, "/reviews/0")[2])
@@ -162,7 +171,10 @@ def test_stars_of_each_version() -> None:
 def test_reviews_without_ratings_are_reviews_still() -> None:
     with (
         recorder(lambda _: Response(503)) as ratings,
-        service("reviews", ENABLE_RATINGS="true", **at("ratings", ratings.port)) as (_, port),
+        service("reviews", ENABLE_RATINGS="true", **at("ratings", ratings.port)) as (
+            _,
+            port,
+        ),
     ):
         status, _, text = call(port, "/reviews/0", end_user="jason", traceparent="t")
         assert status == 200
@@ -177,7 +189,9 @@ def test_reviews_without_ratings_are_reviews_still() -> None:
 def test_the_signed_in_user_goes_along_and_a_claimed_one_does_not() -> None:
     with (
         recorder(lambda _: json_response({})) as behind,
-        service("productpage", **at("details", behind.port), **at("reviews", behind.port)) as (
+        service(
+            "productpage", **at("details", behind.port), **at("reviews", behind.port)
+        ) as (
             _,
             port,
         ),
@@ -186,7 +200,13 @@ def test_the_signed_in_user_goes_along_and_a_claimed_one_does_not() -> None:
         assert (status, headers["location"]) == (303, "/productpage")
         session = headers["set-cookie"].partition(";")[0]
         assert (
-            call(port, "/productpage", cookie=session, x_request_id="r1", x_b3_traceid="b")[0]
+            call(
+                port,
+                "/productpage",
+                cookie=session,
+                x_request_id="r1",
+                x_b3_traceid="b",
+            )[0]
             == 200
         )
         details, reviews = behind.requests
@@ -205,7 +225,9 @@ def test_failed_reviews_are_asked_twice_and_the_page_is_there() -> None:
     with (
         recorder(lambda _: Response(555)) as reviews,
         service("details") as (_, details),
-        service("productpage", **at("details", details), **at("reviews", reviews.port)) as (
+        service(
+            "productpage", **at("details", details), **at("reviews", reviews.port)
+        ) as (
             _,
             port,
         ),
@@ -218,7 +240,9 @@ def test_failed_reviews_are_asked_twice_and_the_page_is_there() -> None:
         assert call(port, "/api/v1/products/0/reviews")[0] == 555
 
 
-def test_slow_reviews_are_given_the_timeout_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_reviews_are_given_the_timeout_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     released = threading.Event()
 
     def hang(_request: Request) -> Response:
@@ -239,9 +263,9 @@ def test_the_api() -> None:
         service("details") as (_, details),
         service("productpage", **at("details", details)) as (_, port),
     ):
-        assert [book["title"] for book in json.loads(call(port, "/api/v1/products")[2])] == [
-            "The Comedy of Errors"
-        ]
+        assert [
+            book["title"] for book in json.loads(call(port, "/api/v1/products")[2])
+        ] == ["The Comedy of Errors"]
         assert json.loads(call(port, "/api/v1/products/0")[2])["pages"] == 200
         assert call(port, "/api/v1/products/1")[0] == 404
         assert call(port, "/")[0] == 200
@@ -258,10 +282,15 @@ def test_a_request_in_hand_is_finished_before_the_process_ends() -> None:
 
     with (
         recorder(hold) as ratings,
-        service("reviews", ENABLE_RATINGS="true", **at("ratings", ratings.port)) as (process, port),
+        service("reviews", ENABLE_RATINGS="true", **at("ratings", ratings.port)) as (
+            process,
+            port,
+        ),
     ):
         answers: list[tuple[int, Any, str]] = []
-        caller = threading.Thread(target=lambda: answers.append(call(port, "/reviews/0")))
+        caller = threading.Thread(
+            target=lambda: answers.append(call(port, "/reviews/0"))
+        )
         caller.start()
         assert arrived.wait(5 * SLACK)
         process.send_signal(signal.SIGTERM)
@@ -288,5 +317,7 @@ def test_while_draining_requests_are_served_and_health_says_so() -> None:
 
 def test_a_body_without_a_length_is_refused() -> None:
     with service("ratings") as (_, port):
-        assert call(port, "/ratings/0", "POST", "", transfer_encoding="chunked")[0] == 411
+        assert (
+            call(port, "/ratings/0", "POST", "", transfer_encoding="chunked")[0] == 411
+        )
         assert call(port, "/ratings/0", "POST", "x" * 70_000)[0] == 413

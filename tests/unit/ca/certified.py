@@ -36,11 +36,16 @@ class Certified:
         signer = by or self
         self.certificate = (
             x509.CertificateBuilder(
-                signer.name, self.name, self.key.public_key(), x509.random_serial_number()
+                signer.name,
+                self.name,
+                self.key.public_key(),
+                x509.random_serial_number(),
             )
             .not_valid_before(NOW - 10 * DAY)
             .not_valid_after(NOW + days * DAY)
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .add_extension(
+                x509.BasicConstraints(ca=ca, path_length=None), critical=True
+            )
             .sign(signer.key, hashes.SHA256())
         )
 
@@ -49,10 +54,14 @@ class Certified:
         return pem_of(self.certificate)
 
 
-def write(folder: Path, signer: Certified, chain: list[Certified], roots: list[Certified]) -> None:
+def write(
+    folder: Path, signer: Certified, chain: list[Certified], roots: list[Certified]
+) -> None:
     plain = serialization.NoEncryption()
     pem = signer.key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, plain
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        plain,
     )
     (folder / "ca-key.pem").write_bytes(pem)
     (folder / "ca-key.pem").chmod(0o600)

@@ -21,7 +21,8 @@ REVIEWS = Identity("mesh.test", "default", "bookinfo-reviews")
 
 
 def made(
-    age: datetime.timedelta = datetime.timedelta(), lifetime: datetime.timedelta = 10 * DAY
+    age: datetime.timedelta = datetime.timedelta(),
+    lifetime: datetime.timedelta = 10 * DAY,
 ) -> Authority:
     return Authority(new_material("mesh.test", NOW - age, lifetime))
 
@@ -46,7 +47,9 @@ def test_a_workload_certificate_has_its_identity_and_nothing_else() -> None:
     found = certificate(made().issue_workload(REVIEWS))
     extensions = {type(e.value): e for e in found.extensions}
     names = extensions[x509.SubjectAlternativeName]
-    assert [n.value for n in names.value] == ["spiffe://mesh.test/ns/default/sa/bookinfo-reviews"]
+    assert [n.value for n in names.value] == [
+        "spiffe://mesh.test/ns/default/sa/bookinfo-reviews"
+    ]
     assert names.critical, "the subject is empty"
     assert not list(found.subject)
     assert not extensions[x509.BasicConstraints].value.ca
@@ -63,13 +66,19 @@ def test_leaves_of_two_roots_are_told_apart_by_their_issuers_key() -> None:
     issuer = leaf.extensions.get_extension_for_class(
         x509.AuthorityKeyIdentifier
     ).value.key_identifier
-    assert issuer == root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    assert (
+        issuer
+        == root.extensions.get_extension_for_class(
+            x509.SubjectKeyIdentifier
+        ).value.digest
+    )
 
 
 def test_at_least_half_of_its_life_is_left_and_not_all_are_renewed_at_once() -> None:
     authority = made()
     leaves = [
-        authority.issue_workload(REVIEWS, holder=str(number), now=NOW) for number in range(40)
+        authority.issue_workload(REVIEWS, holder=str(number), now=NOW)
+        for number in range(40)
     ]
     assert all(leaf.not_after - NOW >= DAY / 2 for leaf in leaves)
     moments = sorted((leaf.renew_at - NOW) / DAY for leaf in leaves)
@@ -92,7 +101,9 @@ def test_every_holder_identity_and_ca_has_a_key_of_its_own() -> None:
     leaves = [
         authority.issue_workload(REVIEWS, holder="a-1", now=NOW),
         authority.issue_workload(REVIEWS, holder="a-2", now=NOW),
-        authority.issue_workload(Identity("mesh.test", "default", "other"), holder="a-1", now=NOW),
+        authority.issue_workload(
+            Identity("mesh.test", "default", "other"), holder="a-1", now=NOW
+        ),
         made().issue_workload(REVIEWS, holder="a-1", now=NOW),
     ]
     assert len({leaf.key for leaf in leaves}) == len(leaves)
@@ -106,7 +117,9 @@ def test_no_leaf_outlives_its_root() -> None:
 
 
 @pytest.mark.parametrize(
-    ("age", "lifetime"), [(2 * DAY, DAY), (-DAY, 10 * DAY)], ids=["expired", "not yet valid"]
+    ("age", "lifetime"),
+    [(2 * DAY, DAY), (-DAY, 10 * DAY)],
+    ids=["expired", "not yet valid"],
 )
 def test_a_root_that_is_not_valid_now_signs_nothing(
     age: datetime.timedelta, lifetime: datetime.timedelta
@@ -122,9 +135,9 @@ def test_a_leaf_is_replaced_when_its_time_has_come_when_the_clock_went_back_and_
     leaf = authority.issue_workload(REVIEWS)
     assert authority.is_current(leaf, NOW)
     assert not authority.is_current(leaf, leaf.renew_at)
-    assert not authority.is_current(leaf, leaf.not_before - datetime.timedelta(hours=1)), (
-        "not valid yet"
-    )
+    assert not authority.is_current(
+        leaf, leaf.not_before - datetime.timedelta(hours=1)
+    ), "not valid yet"
     authority.install(made().material)
     assert not authority.is_current(leaf, NOW)
 

@@ -33,7 +33,10 @@ def certified() -> dict[str, Certified]:
 @pytest.fixture
 def folder(tmp_path: Path, certified: dict[str, Certified]) -> Path:
     write(
-        tmp_path, certified["signer"], [certified["middle"], certified["root"]], [certified["root"]]
+        tmp_path,
+        certified["signer"],
+        [certified["middle"], certified["root"]],
+        [certified["root"]],
     )
     return tmp_path
 
@@ -42,7 +45,9 @@ def test_the_chain_is_served_without_the_root(
     folder: Path, certified: dict[str, Certified]
 ) -> None:
     authority = Authority(read_plugged(folder, NOW))
-    leaf, *chain = x509.load_pem_x509_certificates(authority.issue_workload(REVIEWS).certificate)
+    leaf, *chain = x509.load_pem_x509_certificates(
+        authority.issue_workload(REVIEWS).certificate
+    )
     assert chain == [certified["signer"].certificate, certified["middle"].certificate]
     assert signed_by(leaf, chain[0])
     assert authority.roots_pem == certified["root"].pem

@@ -15,7 +15,10 @@ SECRET = b"-----BEGIN PRIVATE KEY-----"
 def test_what_is_sealed_can_be_opened_again_and_not_be_read(tmp_path: Path) -> None:
     sealed = open_seal(None, tmp_path / "key", may_create=True).close(SECRET)
     assert "PRIVATE" not in sealed
-    assert open_seal(None, tmp_path / "key", may_create=False).open(sealed, "here") == SECRET
+    assert (
+        open_seal(None, tmp_path / "key", may_create=False).open(sealed, "here")
+        == SECRET
+    )
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
 
 
@@ -25,7 +28,10 @@ def test_control_planes_with_one_passphrase_open_each_others(tmp_path: Path) -> 
         (tmp_path / name).chmod(0o600)
     sealed = open_seal(tmp_path / "a", tmp_path / "none", may_create=True).close(SECRET)
     assert (
-        open_seal(tmp_path / "b", tmp_path / "none", may_create=True).open(sealed, "here") == SECRET
+        open_seal(tmp_path / "b", tmp_path / "none", may_create=True).open(
+            sealed, "here"
+        )
+        == SECRET
     )
     assert not (tmp_path / "none").exists()
 
@@ -48,7 +54,9 @@ def test_what_was_changed_is_refused(tmp_path: Path, part: str) -> None:
         seal.open(json.dumps(sealed), "here")
 
 
-@pytest.mark.parametrize("text", ["", "null", "[]", "{", '{"salt": 1, "nonce": 2, "data": 3}'])
+@pytest.mark.parametrize(
+    "text", ["", "null", "[]", "{", '{"salt": 1, "nonce": 2, "data": 3}']
+)
 def test_what_is_nothing_sealed_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(AuthorityError, match="cannot be read"):
         open_seal(None, tmp_path / "key", may_create=True).open(text, "here")

@@ -10,7 +10,9 @@ _PROXY = (
     "Error response from daemon: driver failed programming external connectivity on endpoint {}"
     " (a0): "
 )
-USERLAND = _PROXY + "Error starting userland proxy: listen {} {}: bind: address already in use"
+USERLAND = (
+    _PROXY + "Error starting userland proxy: listen {} {}: bind: address already in use"
+)
 ALLOCATED = _PROXY + "Bind for {} failed: port is already allocated"
 
 
@@ -43,7 +45,9 @@ ALLOCATED = _PROXY + "Bind for {} failed: port is already allocated"
         ("Error: something else", {}, "dockermesh down"),
     ],
 )
-def test_the_next_step_names_the_setting(stderr: str, env: dict[str, str], words: str) -> None:
+def test_the_next_step_names_the_setting(
+    stderr: str, env: dict[str, str], words: str
+) -> None:
     assert words in remedy(stderr, env)
 
 

@@ -13,7 +13,10 @@ LOCAL = EngineAddress("unix:///var/run/docker.sock")
 @pytest.mark.parametrize(
     ("info", "kind"),
     [
-        ({"SecurityOptions": ["name=seccomp,profile=builtin", "name=rootless"]}, "rootless"),
+        (
+            {"SecurityOptions": ["name=seccomp,profile=builtin", "name=rootless"]},
+            "rootless",
+        ),
         ({"OperatingSystem": "Docker Desktop"}, "Docker Desktop"),
         ({"SecurityOptions": ["name=userns"]}, "userns-remap"),
     ],
@@ -27,6 +30,11 @@ def test_each_kind_of_engine_has_its_limits_with_a_remedy(
 
 
 def test_an_ordinary_engine_has_none_and_one_of_another_host_its_paths() -> None:
-    info = {"OperatingSystem": "Debian GNU/Linux 12", "SecurityOptions": ["name=seccomp"]}
+    info = {
+        "OperatingSystem": "Debian GNU/Linux 12",
+        "SecurityOptions": ["name=seccomp"],
+    }
     assert limits_of(info, LOCAL) == ()
-    assert [limit.kind for limit in limits_of(info, EngineAddress("ssh://vm"))] == ["another host"]
+    assert [limit.kind for limit in limits_of(info, EngineAddress("ssh://vm"))] == [
+        "another host"
+    ]

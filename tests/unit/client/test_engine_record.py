@@ -12,7 +12,9 @@ from dockermesh.client.compose.engine_record import (
     remember,
 )
 
-HERE = EngineRecord("shop", "ID-A", "unix:///var/run/docker.sock", "-H unix:///var/run/docker.sock")
+HERE = EngineRecord(
+    "shop", "ID-A", "unix:///var/run/docker.sock", "-H unix:///var/run/docker.sock"
+)
 PROD = EngineRecord("shop", "ID-B", "tcp://prod:2376", "--context prod")
 
 
@@ -24,7 +26,9 @@ def brought_up(home: Path, record: EngineRecord) -> Path:
     return folder
 
 
-def test_the_first_engine_has_the_usual_folder_and_the_next_one_another(tmp_path: Path) -> None:
+def test_the_first_engine_has_the_usual_folder_and_the_next_one_another(
+    tmp_path: Path,
+) -> None:
     assert brought_up(tmp_path, HERE) == tmp_path / "shop"
     other = brought_up(tmp_path, PROD)
     assert other.name.startswith("shop@")
@@ -41,14 +45,18 @@ def test_a_folder_of_an_older_version_is_taken_over(tmp_path: Path) -> None:
     assert folder_of(tmp_path, PROD) == tmp_path / "shop"
 
 
-def test_an_engine_that_replaced_another_at_its_address_takes_its_folder(tmp_path: Path) -> None:
+def test_an_engine_that_replaced_another_at_its_address_takes_its_folder(
+    tmp_path: Path,
+) -> None:
     brought_up(tmp_path, PROD)
     renewed = EngineRecord("shop", "ID-C", PROD.url, PROD.selector)
     assert folder_of(tmp_path, renewed) == tmp_path / "shop"
     assert elsewhere(tmp_path, renewed) == []
 
 
-def test_what_runs_on_another_engine_is_known_with_the_way_there(tmp_path: Path) -> None:
+def test_what_runs_on_another_engine_is_known_with_the_way_there(
+    tmp_path: Path,
+) -> None:
     brought_up(tmp_path, PROD)
     [found] = elsewhere(tmp_path, HERE)
     assert found.how("down") == "dockermesh --context prod down"

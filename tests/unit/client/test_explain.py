@@ -15,7 +15,12 @@ from dockermesh.cli.main import root
 from dockermesh.client.explain_request import agrees, from_files
 from dockermesh.client.inspect.authorization import Caller, decide
 from dockermesh.client.inspect.explain import explain, parse_request
-from dockermesh.client.inspect.matching import Request, header_matches, route_matches, text_matches
+from dockermesh.client.inspect.matching import (
+    Request,
+    header_matches,
+    route_matches,
+    text_matches,
+)
 from dockermesh.client.inspect.routing import Connection, filter_chain, find_route
 from dockermesh.errors import DockermeshError, InputError
 
@@ -91,8 +96,12 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def explained(files: Path, url: str, method: str = "GET", **headers: str) -> dict[str, Any]:
-    source, known, problems = from_files("web", [files / "rules.yaml"], files / "catalog.yaml")
+def explained(
+    files: Path, url: str, method: str = "GET", **headers: str
+) -> dict[str, Any]:
+    source, known, problems = from_files(
+        "web", [files / "rules.yaml"], files / "catalog.yaml"
+    )
     assert not problems
     request, host, port = parse_request(
         url, method, {k.replace("_", "-"): v for k, v in headers.items()}
@@ -128,18 +137,32 @@ def test_the_first_rule_whose_conditions_hold_decides_and_is_named_with_its_line
         explained(files, "http://reviews:9080/new?beta=1")["rule"]["path"]
         == "spec.http[0].match[1]"
     )
-    assert explained(files, "http://reviews:9080/new?beta=2")["rule"]["path"] == "spec.http[5]"
+    assert (
+        explained(files, "http://reviews:9080/new?beta=2")["rule"]["path"]
+        == "spec.http[5]"
+    )
 
 
 def test_weights_timeout_retries_and_mirror_of_the_last_rule(files: Path) -> None:
     found = explained(files, "http://reviews.default.svc.cluster.local:9080/")
     assert found["virtual_host"]["domain"] == "reviews.default.svc.cluster.local"
-    assert [(t["subset"], t["percent"]) for t in found["destinations"]] == [("v1", 75), ("v2", 25)]
+    assert [(t["subset"], t["percent"]) for t in found["destinations"]] == [
+        ("v1", 75),
+        ("v2", 25),
+    ]
     assert found["timeout"] == "3s"
-    assert (found["retries"]["attempts"], found["retries"]["per_try_timeout"]) == (2, "1s")
-    assert [(m["cluster"].split("|")[2], m["percent"]) for m in found["mirrors"]] == [("v2", 20)]
+    assert (found["retries"]["attempts"], found["retries"]["per_try_timeout"]) == (
+        2,
+        "1s",
+    )
+    assert [(m["cluster"].split("|")[2], m["percent"]) for m in found["mirrors"]] == [
+        ("v2", 20)
+    ]
     reasons = [passed["reason"] for passed in found["passed_over"]]
-    assert reasons[0] == "header end-user is not 'jason'" and "the path is not /gone" in reasons
+    assert (
+        reasons[0] == "header end-user is not 'jason'"
+        and "the path is not /gone" in reasons
+    )
 
 
 @pytest.mark.parametrize(
@@ -148,7 +171,11 @@ def test_weights_timeout_retries_and_mirror_of_the_last_rule(files: Path) -> Non
         ("http://reviews:9080/gone", "410: answered by the proxy", 410),
         ("http://reviews:9080/old/12", "301: redirected", 301),
         ("http://reviews:9080/empty", "has no endpoints", None),
-        ("http://reviews:9080/missing", "there is no cluster outbound|9080|none|", None),
+        (
+            "http://reviews:9080/missing",
+            "there is no cluster outbound|9080|none|",
+            None,
+        ),
         ("http://elsewhere:9080/", "passed through", None),
         ("http://10.9.9.9:1234/", "passed through", None),
     ],
@@ -164,19 +191,21 @@ def test_what_does_not_reach_an_app_is_said(
 def test_a_tcp_service_is_reached_by_its_virtual_ip(files: Path) -> None:
     found = explained(files, "http://db:5432/")
     assert found["protocol"] == "TCP"
-    assert [e["workload"] for e in found["destinations"][0]["endpoints"]] == ["shop/db-1"]
+    assert [e["workload"] for e in found["destinations"][0]["endpoints"]] == [
+        "shop/db-1"
+    ]
 
 
 def test_the_targets_policies_are_asked(files: Path) -> None:
     with (files / "rules.yaml").open("a") as rules:
         rules.write("---\n" + POLICY)
-    refused = explained(files, "http://reviews:9080/admin/x", "POST")["destinations"][0][
-        "endpoints"
-    ][0]
+    refused = explained(files, "http://reviews:9080/admin/x", "POST")["destinations"][
+        0
+    ]["endpoints"][0]
     assert refused["accepts"] is False and "no-admin" in refused["reason"]
-    assert explained(files, "http://reviews:9080/admin/x")["destinations"][0]["endpoints"][0][
-        "accepts"
-    ]
+    assert explained(files, "http://reviews:9080/admin/x")["destinations"][0][
+        "endpoints"
+    ][0]["accepts"]
 
 
 def test_a_target_that_wants_mutual_tls_refuses_a_plain_client(files: Path) -> None:
@@ -208,10 +237,15 @@ def test_a_client_expects_the_identity_that_its_rule_names(files: Path) -> None:
         )
     (endpoint,) = explained(files, "http://web/")["destinations"][0]["endpoints"]
     assert (endpoint["tls"], endpoint["accepts"]) == ("ISTIO_MUTUAL", False)
-    assert "another identity than spiffe://cluster.local/ns/default/sa/web" in endpoint["reason"]
+    assert (
+        "another identity than spiffe://cluster.local/ns/default/sa/web"
+        in endpoint["reason"]
+    )
 
 
-@pytest.mark.parametrize("url", ["", "http://", "reviews:port", "ftp://reviews/", "http://[::1"])
+@pytest.mark.parametrize(
+    "url", ["", "http://", "reviews:port", "ftp://reviews/", "http://[::1"]
+)
 def test_what_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(InputError, match="no URL"):
         parse_request(url)
@@ -223,7 +257,11 @@ def test_what_is_no_url_is_refused(url: str) -> None:
 
 def request(path: str = "/", authority: str = "a.example", **headers: str) -> Request:
     return Request(
-        "GET", "http", authority, path, {k.replace("_", "-"): v for k, v in headers.items()}
+        "GET",
+        "http",
+        authority,
+        path,
+        {k.replace("_", "-"): v for k, v in headers.items()},
     )
 
 
@@ -279,7 +317,10 @@ def test_a_missing_header_is_told_from_an_empty_one(
 def test_what_cannot_be_known_is_neither_taken_nor_surely_not() -> None:
     verdict = route_matches({"prefix": "/", "dynamic_metadata": [{}]}, request())
     assert verdict.answer is None and "dynamic_metadata" in verdict.reason
-    assert route_matches({"prefix": "/x", "dynamic_metadata": [{}]}, request()).answer is False
+    assert (
+        route_matches({"prefix": "/x", "dynamic_metadata": [{}]}, request()).answer
+        is False
+    )
 
 
 @pytest.mark.parametrize(
@@ -296,7 +337,10 @@ def test_what_cannot_be_known_is_neither_taken_nor_surely_not() -> None:
 )
 def test_the_most_specific_name_has_a_host(authority: str, domain: str) -> None:
     names = ["*", "*.example", "*.x.example", "a.*", "a.example", "[::1]"]
-    hosts = [{"name": n, "domains": [n], "routes": [{"match": {"prefix": "/"}}]} for n in names]
+    hosts = [
+        {"name": n, "domains": [n], "routes": [{"match": {"prefix": "/"}}]}
+        for n in names
+    ]
     table = {"virtual_hosts": hosts, "ignore_port_in_host_matching": True}
     assert find_route(table, request(authority=authority)).domain == domain
 
@@ -311,12 +355,15 @@ def test_the_most_specific_chain_takes_a_connection() -> None:
         "host": {"prefix_ranges": [{"address_prefix": "10.0.0.1", "prefix_len": 32}]},
         "tls": {"transport_protocol": "tls"},
     }
-    chains = [{"name": name, "filter_chain_match": match} for name, match in matches.items()]
+    chains = [
+        {"name": name, "filter_chain_match": match} for name, match in matches.items()
+    ]
 
     def taken(connection: Connection, *names: str) -> str:
         listed = [chain for chain in chains if chain["name"] in names]
         chain = filter_chain(
-            {"filter_chains": listed, "default_filter_chain": {"name": "default"}}, connection
+            {"filter_chains": listed, "default_filter_chain": {"name": "default"}},
+            connection,
         )
         return str(chain["name"]) if chain is not None else ""
 
@@ -330,8 +377,13 @@ def test_the_most_specific_chain_takes_a_connection() -> None:
 RBAC = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
 
 
-def rbac(action: str, **policies: tuple[dict[str, Any], dict[str, Any]]) -> dict[str, Any]:
-    made = {name: {"permissions": [p], "principals": [who]} for name, (p, who) in policies.items()}
+def rbac(
+    action: str, **policies: tuple[dict[str, Any], dict[str, Any]]
+) -> dict[str, Any]:
+    made = {
+        name: {"permissions": [p], "principals": [who]}
+        for name, (p, who) in policies.items()
+    }
     return {"@type": RBAC, "rules": {"action": action, "policies": made}}
 
 
@@ -344,12 +396,22 @@ def test_policies_decide_in_order_and_what_is_not_known_is_said() -> None:
     assert decide([deny, allow], request("/"), caller).allowed is True
     assert decide([deny, allow], request("/admin"), caller).by == "no"
     assert decide([deny, allow], request("/"), Caller()).allowed is False
-    assert decide([rbac("ALLOW", maybe=(anyone, claim))], request("/"), caller).allowed is None
-    assert decide([rbac("DENY", maybe=(anyone, claim)), allow], request("/"), caller).by == "maybe"
+    assert (
+        decide([rbac("ALLOW", maybe=(anyone, claim))], request("/"), caller).allowed
+        is None
+    )
+    assert (
+        decide([rbac("DENY", maybe=(anyone, claim)), allow], request("/"), caller).by
+        == "maybe"
+    )
     negated = rbac(
         "DENY",
         other=(
-            {"not_rule": {"header": {"name": ":method", "string_match": {"exact": "GET"}}}},
+            {
+                "not_rule": {
+                    "header": {"name": ":method", "string_match": {"exact": "GET"}}
+                }
+            },
             anyone,
         ),
     )
@@ -357,11 +419,20 @@ def test_policies_decide_in_order_and_what_is_not_known_is_said() -> None:
 
 
 def test_the_command_prints_it_for_people_and_for_scripts(files: Path) -> None:
-    options = ["--config", str(files / "rules.yaml"), "--catalog", str(files / "catalog.yaml")]
-    told = CliRunner().invoke(root, ["explain", "web", "http://reviews:9080/new?beta=1", *options])
+    options = [
+        "--config",
+        str(files / "rules.yaml"),
+        "--catalog",
+        str(files / "catalog.yaml"),
+    ]
+    told = CliRunner().invoke(
+        root, ["explain", "web", "http://reviews:9080/new?beta=1", *options]
+    )
     assert told.exit_code == 0, told.output
     labels = dict(
-        line.split(None, 1) for line in told.stdout.splitlines() if not line.startswith(" ")
+        line.split(None, 1)
+        for line in told.stdout.splitlines()
+        if not line.startswith(" ")
     )
     assert (
         labels["Rule"]
@@ -374,7 +445,8 @@ def test_the_command_prints_it_for_people_and_for_scripts(files: Path) -> None:
     )
     assert "10.0.0.3:9080  HEALTHY  shop/reviews-v2-1" in told.stdout
     same = CliRunner().invoke(
-        root, ["explain", "web", "http://reviews:9080/new?beta=1", "-o", "json", *options]
+        root,
+        ["explain", "web", "http://reviews:9080/new?beta=1", "-o", "json", *options],
     )
     assert json.loads(same.stdout)["rule"]["path"] == "spec.http[0].match[1]"
 
@@ -401,7 +473,9 @@ def test_the_command_prints_it_for_people_and_for_scripts(files: Path) -> None:
 def test_what_cannot_be_explained_is_refused(
     files: Path, arguments: list[str], reason: str
 ) -> None:
-    done = CliRunner().invoke(root, ["explain", *(a.replace("{}", str(files)) for a in arguments)])
+    done = CliRunner().invoke(
+        root, ["explain", *(a.replace("{}", str(files)) for a in arguments)]
+    )
     assert isinstance(done.exception, DockermeshError) and reason in str(done.exception)
 
 
@@ -412,13 +486,43 @@ def test_what_cannot_be_explained_is_refused(
         ({"status": 418}, 200, True, False),
         ({"abort": {"percent": 100, "status": 500}}, 500, False, True),
         ({"abort": {"percent": 100, "status": 500}}, 200, True, False),
-        ({"abort": {"percent": 10, "status": 500}, "destinations": []}, 500, False, True),
-        ({"destinations": [{"cluster": "a", "endpoints": [{"accepts": False}]}]}, 403, True, True),
-        ({"destinations": [{"cluster": "a", "endpoints": [{"accepts": False}]}]}, 200, True, False),
-        ({"destinations": [{"cluster": "a", "endpoints": [{"accepts": True}]}]}, 200, True, True),
-        ({"destinations": [{"cluster": "a", "endpoints": [{"accepts": True}]}]}, 404, False, False),
+        (
+            {"abort": {"percent": 10, "status": 500}, "destinations": []},
+            500,
+            False,
+            True,
+        ),
+        (
+            {"destinations": [{"cluster": "a", "endpoints": [{"accepts": False}]}]},
+            403,
+            True,
+            True,
+        ),
+        (
+            {"destinations": [{"cluster": "a", "endpoints": [{"accepts": False}]}]},
+            200,
+            True,
+            False,
+        ),
+        (
+            {"destinations": [{"cluster": "a", "endpoints": [{"accepts": True}]}]},
+            200,
+            True,
+            True,
+        ),
+        (
+            {"destinations": [{"cluster": "a", "endpoints": [{"accepts": True}]}]},
+            404,
+            False,
+            False,
+        ),
         ({"destinations": [{"cluster": "a", "endpoints": []}]}, 503, False, True),
-        ({"destinations": [{"cluster": "PassthroughCluster", "endpoints": []}]}, 200, False, True),
+        (
+            {"destinations": [{"cluster": "PassthroughCluster", "endpoints": []}]},
+            200,
+            False,
+            True,
+        ),
     ],
 )
 def test_what_happens_is_compared_with_what_was_explained(

@@ -39,7 +39,10 @@ ORIGIN = "/apis/networking.istio.io/v1/namespaces/shop/virtual-service/reviews"
 
 
 def dump_of(**sections: Any) -> Dump:
-    configs = [{"@type": f"{ADMIN}{name}ConfigDump", **fields} for name, fields in sections.items()]
+    configs = [
+        {"@type": f"{ADMIN}{name}ConfigDump", **fields}
+        for name, fields in sections.items()
+    ]
     return read_dump(json.dumps({"configs": configs}).encode(), "test")
 
 
@@ -79,8 +82,14 @@ PROXIES = [
         ("gateway.edge", "shop/gateway-1"),
     ],
 )
-def test_a_workload_is_found_by_every_name_that_people_use(query: str, workload: str) -> None:
-    proxies = PROXIES if query != "web" else [p for p in PROXIES if p.workload != "book/web-2"]
+def test_a_workload_is_found_by_every_name_that_people_use(
+    query: str, workload: str
+) -> None:
+    proxies = (
+        PROXIES
+        if query != "web"
+        else [p for p in PROXIES if p.workload != "book/web-2"]
+    )
     assert find_proxy(query, proxies).workload == workload
 
 
@@ -100,7 +109,11 @@ def test_a_name_that_fits_several_or_none_is_refused_with_a_hint() -> None:
 def test_clusters_are_shown_with_their_parts_and_their_destination_rule() -> None:
     clusters = [
         {"name": "PassthroughCluster", "type": "ORIGINAL_DST"},
-        {"name": "outbound|9080|v1|reviews.example", "type": "EDS", "metadata": metadata(ORIGIN)},
+        {
+            "name": "outbound|9080|v1|reviews.example",
+            "type": "EDS",
+            "metadata": metadata(ORIGIN),
+        },
         {"name": "outbound|9080||reviews.example", "type": "EDS"},
         {"name": "inbound|9080||", "type": "ORIGINAL_DST"},
     ]
@@ -132,7 +145,9 @@ def test_listeners_are_shown_by_filter_chain_with_istioctls_words() -> None:
     listener = {
         "address": {"socket_address": {"address": "0.0.0.0", "port_value": 15006}},
         "filter_chains": [
-            chain({"@type": TCP, "cluster": "BlackHoleCluster"}, destination_port=15006),
+            chain(
+                {"@type": TCP, "cluster": "BlackHoleCluster"}, destination_port=15006
+            ),
             chain(
                 {"@type": HTTP, "rds": {"route_config_name": "9080"}},
                 application_protocols=["http/1.1", "h2c"],
@@ -182,7 +197,10 @@ def test_routes_are_shown_by_match_without_what_is_passed_through() -> None:
                         "route": {"cluster": "x"},
                         "metadata": metadata(ORIGIN),
                     },
-                    {"match": {"safe_regex": {"regex": "/b.*"}}, "route": {"cluster": "x"}},
+                    {
+                        "match": {"safe_regex": {"regex": "/b.*"}},
+                        "route": {"cluster": "x"},
+                    },
                 ],
             },
             {"name": "empty", "domains": ["empty"]},
@@ -255,11 +273,15 @@ def test_a_file_that_is_no_dump_is_refused(tmp_path: Path) -> None:
 
 def test_json_has_the_names_that_protobuf_gives_and_leaves_users_keys() -> None:
     found = {
-        "virtual_hosts": [{"typed_per_filter_config": {"envoy.filters.http.jwt_authn": {"a_b": 1}}}]
+        "virtual_hosts": [
+            {"typed_per_filter_config": {"envoy.filters.http.jwt_authn": {"a_b": 1}}}
+        ]
     }
     found["metadata"] = {"filter_metadata": {"my_key": {"my_own": 1}}}  # type: ignore[assignment]
     assert public_names(found) == {
-        "virtualHosts": [{"typedPerFilterConfig": {"envoy.filters.http.jwt_authn": {"aB": 1}}}],
+        "virtualHosts": [
+            {"typedPerFilterConfig": {"envoy.filters.http.jwt_authn": {"aB": 1}}}
+        ],
         "metadata": {"filterMetadata": {"my_key": {"my_own": 1}}},
     }
     assert read_json(b'{"a_b": 1}', "test") == {"a_b": 1}
@@ -274,7 +296,9 @@ def test_json_has_the_names_that_protobuf_gives_and_leaves_users_keys() -> None:
         ("all:trace", ["/logging?level=trace"]),
     ],
 )
-def test_log_levels_are_asked_for_as_envoy_wants_it(wanted: str, paths: list[str]) -> None:
+def test_log_levels_are_asked_for_as_envoy_wants_it(
+    wanted: str, paths: list[str]
+) -> None:
     assert logging_paths(wanted) == paths
 
 
@@ -289,7 +313,12 @@ def test_an_unknown_log_level_is_refused() -> None:
 
 def report(types: dict[str, Any]) -> dict[str, Any]:
     proxy = {"types": types, "envoy": "1.40.0"}
-    workload = {"name": "book/web-1", "namespace": "default", "host": "vm", "proxy": proxy}
+    workload = {
+        "name": "book/web-1",
+        "namespace": "default",
+        "host": "vm",
+        "proxy": proxy,
+    }
     return {
         "control_plane": "cp",
         "workloads": [workload, workload | {"name": "book/off-1", "proxy": None}],
@@ -321,7 +350,9 @@ def test_a_comparison_shows_what_an_envoy_does_not_have() -> None:
     }
     listeners = {"dynamic_listeners": [{"active_state": {"listener": {"name": "x"}}}]}
     wanted = dump_of(
-        Clusters={"dynamic_active_clusters": clusters}, Routes=routes, Listeners=listeners
+        Clusters={"dynamic_active_clusters": clusters},
+        Routes=routes,
+        Listeners=listeners,
     )
     held = dump_of(
         Clusters={
@@ -332,16 +363,21 @@ def test_a_comparison_shows_what_an_envoy_does_not_have() -> None:
         Listeners=listeners,
     )
     missing, same, loaded = map(str, compare(wanted, held))
-    assert missing.startswith("Clusters Don't Match\n--- Istiod Clusters\n+++ Envoy Clusters\n")
+    assert missing.startswith(
+        "Clusters Don't Match\n--- Istiod Clusters\n+++ Envoy Clusters\n"
+    )
     assert '-      "connect_timeout": "10s"' in missing and "own" not in missing
     assert same == "Listeners Match"
-    assert loaded.startswith("Routes Match (RDS last loaded at ") and "Jan 2026" in loaded
+    assert (
+        loaded.startswith("Routes Match (RDS last loaded at ") and "Jan 2026" in loaded
+    )
 
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4)
     ),
     max_leaves=12,
 )
@@ -349,7 +385,10 @@ JSON = st.recursive(
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.sampled_from(["Clusters", "Listeners", "Routes", "Endpoints", "Secrets", "Bootstrap"]), JSON
+    st.sampled_from(
+        ["Clusters", "Listeners", "Routes", "Endpoints", "Secrets", "Bootstrap"]
+    ),
+    JSON,
 )
 def test_a_dump_of_any_form_is_shown_or_refused_with_the_files_name(
     section: str, content: Any

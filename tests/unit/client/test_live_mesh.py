@@ -31,13 +31,24 @@ DOWN = Service(
     "down",
     "down.service.consul",
     (Port(80, Protocol.HTTP),),
-    (Endpoint("10.0.0.2", 80, health=Health.UNHEALTHY, labels={}, workload="shop/down-1"),),
+    (
+        Endpoint(
+            "10.0.0.2", 80, health=Health.UNHEALTHY, labels={}, workload="shop/down-1"
+        ),
+    ),
 )
 WORKLOADS = (
     Workload("1", "shop/reviews-1", "reviews", labels={"app": "reviews"}),
-    Workload("2", "shop/gateway-1", kind=WorkloadKind.GATEWAY, labels={"istio": "ingressgateway"}),
+    Workload(
+        "2",
+        "shop/gateway-1",
+        kind=WorkloadKind.GATEWAY,
+        labels={"istio": "ingressgateway"},
+    ),
 )
-CATALOG = Catalog({s.hostname: s for s in (REVIEWS, DOWN)}, {w.name: w for w in WORKLOADS})
+CATALOG = Catalog(
+    {s.hostname: s for s in (REVIEWS, DOWN)}, {w.name: w for w in WORKLOADS}
+)
 CONFIG = """
 apiVersion: networking.istio.io/v1
 kind: Gateway
@@ -55,18 +66,31 @@ spec: {hosts: ["*"], gateways: [front], http: [{route: [{destination: {host: %(h
 
 def found(**names: str) -> list[str]:
     reports = json.loads(
-        json.dumps([catalog_report(CATALOG), workload_report(CATALOG, [], Sync(0, 0, 0))])
+        json.dumps(
+            [catalog_report(CATALOG), workload_report(CATALOG, [], Sync(0, 0, 0))]
+        )
     )
     catalog = reported_catalog(reports[0], reports[1]["workloads"])
-    values = {"gateway": "front", "selector": "ingressgateway", "host": "reviews"} | names
+    values = {
+        "gateway": "front",
+        "selector": "ingressgateway",
+        "host": "reviews",
+    } | names
     items, findings = read_items([("", CONFIG % values)], "default")
     return [
-        d.code for d in analyze(Context(items, findings=findings, catalog=catalog, is_live=True))
+        d.code
+        for d in analyze(
+            Context(items, findings=findings, catalog=catalog, is_live=True)
+        )
     ]
 
 
 def test_what_fits_the_mesh_is_sound() -> None:
-    for host in ("reviews", "reviews.service.consul", "reviews.default.svc.cluster.local"):
+    for host in (
+        "reviews",
+        "reviews.service.consul",
+        "reviews.default.svc.cluster.local",
+    ):
         assert found(host=host) == []
 
 

@@ -61,7 +61,9 @@ def run(files: Path, *options: str) -> Any:
 @pytest.mark.parametrize("output", ["json", "yaml"])
 def test_a_workload_is_told_the_mesh_and_its_own_port(files: Path, output: str) -> None:
     result = run(files, "--workload", "shop/reviews-1", "-o", output)
-    made = json.loads(result.stdout) if output == "json" else yaml.safe_load(result.stdout)
+    made = (
+        json.loads(result.stdout) if output == "json" else yaml.safe_load(result.stdout)
+    )
     assert list(made) == ["listeners", "routes", "clusters", "endpoints"]
     names = {cluster["name"] for cluster in made["clusters"]}
     assert {
@@ -77,7 +79,9 @@ def test_a_proxy_is_known_by_its_address(files: Path) -> None:
     assert "inbound|9080||" in {cluster["name"] for cluster in made["clusters"]}
 
 
-def test_what_every_proxy_opens_before_it_is_told_anything_is_shown(files: Path) -> None:
+def test_what_every_proxy_opens_before_it_is_told_anything_is_shown(
+    files: Path,
+) -> None:
     (files / "proxy.json").write_text(
         '{"id": "x", "type": "router", "labels": {"istio": "none"}, "ip": "10.0.0.1"}'
     )
@@ -87,7 +91,9 @@ def test_what_every_proxy_opens_before_it_is_told_anything_is_shown(files: Path)
         "prometheus",
         "readiness",
     }
-    [admin] = [cluster for cluster in made["clusters"] if cluster["name"] == "proxy-admin"]
+    [admin] = [
+        cluster for cluster in made["clusters"] if cluster["name"] == "proxy-admin"
+    ]
     assert "loadAssignment" in admin  # in JSON's own names, as all the rest
 
 
@@ -101,7 +107,9 @@ def test_a_static_bootstrap_refers_to_nothing_outside(files: Path) -> None:
     assert '"ROOTCA"' not in text
     assert "tlsCertificateSdsSecretConfigs" not in text
     inbound = next(
-        x for x in json.loads(text)["staticResources"]["listeners"] if x["name"] == "virtualInbound"
+        x
+        for x in json.loads(text)["staticResources"]["listeners"]
+        if x["name"] == "virtualInbound"
     )
     assert "0.0.0.0_9080" in {chain["name"] for chain in inbound["filterChains"]}
 
@@ -112,7 +120,12 @@ def test_the_proxy_must_be_named_once(files: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["services: 7", "services: [{ports: []}]", "services: [{name: a, ports: [{port: x}]}]"]
+    "text",
+    [
+        "services: 7",
+        "services: [{ports: []}]",
+        "services: [{name: a, ports: [{port: x}]}]",
+    ],
 )
 def test_a_catalog_of_another_form_is_refused(files: Path, text: str) -> None:
     (files / "catalog.yaml").write_text(text)
@@ -134,7 +147,9 @@ spec: {rules: [{to: [{operation: {methods: [GET]}}]}, {to: [{operation: {ports: 
     (files / "proxy.json").write_text('{"namespace": "shop", "ip": "10.9.9.9"}')
     made = json.loads(run(files, "--proxy", str(files / "proxy.json")).stdout)
     inbound = next(
-        listener for listener in made["listeners"] if listener["name"] == "virtualInbound"
+        listener
+        for listener in made["listeners"]
+        if listener["name"] == "virtualInbound"
     )
     assert [f["name"] for f in inbound["listenerFilters"]] == [
         "envoy.filters.listener.original_dst",
@@ -142,7 +157,9 @@ spec: {rules: [{to: [{operation: {methods: [GET]}}]}, {to: [{operation: {ports: 
     ]
     http, tcp = (chain["filters"] for chain in inbound["filterChains"][1:])
     request_rules = next(
-        f for f in http[0]["typedConfig"]["httpFilters"] if f["name"] == "envoy.filters.http.rbac"
+        f
+        for f in http[0]["typedConfig"]["httpFilters"]
+        if f["name"] == "envoy.filters.http.rbac"
     )
     assert len(request_rules["typedConfig"]["rules"]["policies"]) == 2
     assert [f["name"] for f in tcp] == [

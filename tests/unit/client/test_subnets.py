@@ -21,13 +21,17 @@ from dockermesh.client.compose.subnets import overlaps
         ("172.28.0.0/16", {"DOCKERMESH_SUBNET": "nonsense"}, ""),
     ],
 )
-def test_a_network_in_the_way_is_named(subnet: str, env: dict[str, str], wanted: str) -> None:
+def test_a_network_in_the_way_is_named(
+    subnet: str, env: dict[str, str], wanted: str
+) -> None:
     found = list(overlaps({"theirs": [subnet], "empty": []}, env))
-    assert [wanted in f"{detail} " and "network rm theirs" in fix for detail, fix in found] == [
-        True
-    ] * bool(wanted)
+    assert [
+        wanted in f"{detail} " and "network rm theirs" in fix for detail, fix in found
+    ] == [True] * bool(wanted)
     # The mesh's own networks are in nobody's way.
-    assert not list(overlaps({"theirs": [subnet], "dockermesh": [], "dockermesh-control": []}, env))
+    assert not list(
+        overlaps({"theirs": [subnet], "dockermesh": [], "dockermesh-control": []}, env)
+    )
 
 
 def test_the_defaults_are_those_of_the_compose_file() -> None:

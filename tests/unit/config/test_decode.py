@@ -8,7 +8,11 @@ import pytest
 
 from dockermesh.config.api.common import StringMatch
 from dockermesh.config.api.destination_rule import DestinationRule, SimpleLB
-from dockermesh.config.api.peer_authentication import MutualTls, MutualTlsMode, PeerAuthentication
+from dockermesh.config.api.peer_authentication import (
+    MutualTls,
+    MutualTlsMode,
+    PeerAuthentication,
+)
 from dockermesh.config.api.virtual_service import FaultAbort, HTTPRetry, VirtualService
 from dockermesh.config.decode import decode
 from dockermesh.config.findings import Findings, render_path
@@ -105,7 +109,8 @@ def test_durations_are_read_as_go_does(text: str, milliseconds: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "5", "5 s", "1d", "s", "1s2", "1.s.", "--1s", "3.000000042s", "9" * 30 + "h"]
+    "text",
+    ["", "5", "5 s", "1d", "s", "1s2", "1.s.", "--1s", "3.000000042s", "9" * 30 + "h"],
 )
 def test_what_is_no_duration(text: str) -> None:
     assert isinstance(parse_duration(text), str)
@@ -113,8 +118,13 @@ def test_what_is_no_duration(text: str) -> None:
 
 def test_defaults_are_istios() -> None:
     rule = decode(
-        DestinationRule, {"host": "a", "trafficPolicy": {"loadBalancer": {}}}, Findings().at()
+        DestinationRule,
+        {"host": "a", "trafficPolicy": {"loadBalancer": {}}},
+        Findings().at(),
     )
-    assert rule.traffic_policy is not None and rule.traffic_policy.load_balancer is not None
+    assert (
+        rule.traffic_policy is not None
+        and rule.traffic_policy.load_balancer is not None
+    )
     assert rule.traffic_policy.load_balancer.simple is None
     assert SimpleLB("LEAST_REQUEST") is SimpleLB.LEAST_REQUEST

@@ -47,7 +47,11 @@ def test_abort_percent_aborts_that_share() -> None:
 
 def test_the_new_percentage_wins_over_the_old() -> None:
     fault = (
-        route(fault={"delay": {"percent": 1, "percentage": {"value": 2}, "fixedDelay": "1s"}})
+        route(
+            fault={
+                "delay": {"percent": 1, "percentage": {"value": 2}, "fixedDelay": "1s"}
+            }
+        )
         .http[0]
         .fault
     )
@@ -56,7 +60,9 @@ def test_the_new_percentage_wins_over_the_old() -> None:
 
 
 def test_mirror_percent() -> None:
-    assert route(mirror={"host": "a"}, mirrorPercent=5).http[0].mirror_percentage == Percent(5)
+    assert route(mirror={"host": "a"}, mirrorPercent=5).http[
+        0
+    ].mirror_percentage == Percent(5)
 
 
 def test_flat_header_fields_join_the_operations() -> None:
@@ -76,19 +82,30 @@ def test_flat_header_fields_join_the_operations() -> None:
 
 
 def test_allow_origin_is_exact_or_anything() -> None:
-    cors = route(corsPolicy={"allowOrigin": ["*", "https://a.example"]}).http[0].cors_policy
+    cors = (
+        route(corsPolicy={"allowOrigin": ["*", "https://a.example"]})
+        .http[0]
+        .cors_policy
+    )
     assert cors is not None
-    assert cors.allow_origins == (StringMatch(regex=".*"), StringMatch(exact="https://a.example"))
+    assert cors.allow_origins == (
+        StringMatch(regex=".*"),
+        StringMatch(exact="https://a.example"),
+    )
 
 
 def test_consecutive_errors_are_gateway_errors() -> None:
     outlier = policy(outlierDetection={"consecutiveErrors": 7}).outlier_detection
-    assert (outlier.consecutive_gateway_errors, outlier.consecutive_5xx_errors) == (7, None)
+    assert (outlier.consecutive_gateway_errors, outlier.consecutive_5xx_errors) == (
+        7,
+        None,
+    )
 
 
 def test_least_conn_is_least_request() -> None:
     assert (
-        policy(loadBalancer={"simple": "LEAST_CONN"}).load_balancer.simple is SimpleLB.LEAST_REQUEST
+        policy(loadBalancer={"simple": "LEAST_CONN"}).load_balancer.simple
+        is SimpleLB.LEAST_REQUEST
     )
 
 

@@ -51,7 +51,10 @@ def test_keys_are_always_text() -> None:
 
 def test_ipv6_networks_in_flow_lists_are_text() -> None:
     text = "a: [1.2.3.4, 001:db8::, 2001:db8::]\nb: {c: fe80::}\n"
-    assert data(text) == {"a": ["1.2.3.4", "001:db8::", "2001:db8::"], "b": {"c": "fe80::"}}
+    assert data(text) == {
+        "a": ["1.2.3.4", "001:db8::", "2001:db8::"],
+        "b": {"c": "fe80::"},
+    }
 
 
 def test_merge_keys_and_aliases() -> None:
@@ -81,11 +84,17 @@ def test_keys_given_twice_are_told_with_both_lines() -> None:
 def test_documents_before_a_syntax_error_are_kept() -> None:
     loaded = load_documents("a: 1\n---\nb: [\n")
     assert [d.data for d in loaded.documents] == [{"a": 1}]
-    assert isinstance(loaded, Loaded) and loaded.error is not None and loaded.error.line == 4
+    assert (
+        isinstance(loaded, Loaded)
+        and loaded.error is not None
+        and loaded.error.line == 4
+    )
 
 
 def test_json_is_read_too() -> None:
-    assert data('{"a": [1, true, null, "x\\u00e9"]}') == {"a": [1, True, None, "x\u00e9"]}
+    assert data('{"a": [1, true, null, "x\\u00e9"]}') == {
+        "a": [1, True, None, "x\u00e9"]
+    }
 
 
 BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n" + "".join(

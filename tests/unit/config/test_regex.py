@@ -11,7 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from dockermesh.config.rules.regex import MAX_PROGRAM_SIZE, check_regex, covers, occurs_in
+from dockermesh.config.rules.regex import (
+    MAX_PROGRAM_SIZE,
+    check_regex,
+    covers,
+    occurs_in,
+)
 
 BOOTSTRAP = Path(__file__).parents[3] / "compose/images/pod/bootstrap.json"
 
@@ -88,9 +93,15 @@ def test_the_time_depends_on_the_length_only() -> None:
 @pytest.mark.parametrize(
     ("expression", "message"),
     [
-        (r"/\p{Foo}+", r"regex is not accepted by RE2: invalid character class range: \p{Foo}"),
+        (
+            r"/\p{Foo}+",
+            r"regex is not accepted by RE2: invalid character class range: \p{Foo}",
+        ),
         ("(é", "regex is not accepted by RE2: missing ): (é"),
-        ("(?P<é>a)", "regex is not accepted by RE2: invalid named capture group: (?P<é>"),
+        (
+            "(?P<é>a)",
+            "regex is not accepted by RE2: invalid named capture group: (?P<é>",
+        ),
         (
             "(?!a)",
             "regex is not accepted by RE2: invalid perl operator: (?! (look-around, atomic groups"
@@ -111,7 +122,10 @@ def test_a_message_is_short_however_long_the_expression() -> None:
 
 
 def test_the_pods_bootstrap_allows_programs_of_the_size_that_is_checked() -> None:
-    assert f'"re2.max_program_size.error_level": {MAX_PROGRAM_SIZE}}}' in BOOTSTRAP.read_text()
+    assert (
+        f'"re2.max_program_size.error_level": {MAX_PROGRAM_SIZE}}}'
+        in BOOTSTRAP.read_text()
+    )
 
 
 def test_expressions_match_as_in_envoy() -> None:
@@ -122,10 +136,14 @@ def test_expressions_match_as_in_envoy() -> None:
     assert covers("..", "é") and not covers(".", "é")
 
 
-def test_re2_is_loaded_only_when_there_is_an_expression_and_says_nothing_itself() -> None:
+def test_re2_is_loaded_only_when_there_is_an_expression_and_says_nothing_itself() -> (
+    None
+):
     program = (
         "import sys; from dockermesh.config.rules import http_route, regex;"
         "assert 're2' not in sys.modules; assert regex.check_regex('('); assert 're2' in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=False
+    )
     assert (done.returncode, done.stderr) == (0, b"")

@@ -20,7 +20,8 @@ from dockermesh.config.rules.names import check_host, check_subnet
 
 
 @pytest.mark.parametrize(
-    "host", ["a", "*", "*.a.b", "*-a.b", "*a.b", "a.b.", "A.b", "reviews.service.consul"]
+    "host",
+    ["a", "*", "*.a.b", "*-a.b", "*a.b", "a.b.", "A.b", "reviews.service.consul"],
 )
 def test_valid_hosts(host: str) -> None:
     assert check_host(host) == ""
@@ -28,7 +29,20 @@ def test_valid_hosts(host: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["", "a..b", "a.*.b", "**", "-a", "a.1", "a b", "a/b", "a|b", "x" * 64, "é.com", "a.b."[::-1]],
+    [
+        "",
+        "a..b",
+        "a.*.b",
+        "**",
+        "-a",
+        "a.1",
+        "a b",
+        "a/b",
+        "a|b",
+        "x" * 64,
+        "é.com",
+        "a.b."[::-1],
+    ],
 )
 def test_invalid_hosts(host: str) -> None:
     assert check_host(host) != ""
@@ -42,21 +56,32 @@ def test_valid_subnets(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a", "10.0.0.1/", "10.0.0.0/33", "10.0.0.0/255.0.0.0", "10.0.0.256", "1.2.3"]
+    "text",
+    ["", "a", "10.0.0.1/", "10.0.0.0/33", "10.0.0.0/255.0.0.0", "10.0.0.256", "1.2.3"],
 )
 def test_invalid_subnets(text: str) -> None:
     assert check_subnet(text) != ""
 
 
 @pytest.mark.parametrize(
-    "value", ["", "plain", "100%%", "%HOSTNAME%", "a %REQ(x-b)% c", '%A(["b", "c"])%', "tab\there"]
+    "value",
+    [
+        "",
+        "plain",
+        "100%%",
+        "%HOSTNAME%",
+        "a %REQ(x-b)% c",
+        '%A(["b", "c"])%',
+        "tab\there",
+    ],
 )
 def test_valid_header_values(value: str) -> None:
     assert check_value(value) == ""
 
 
 @pytest.mark.parametrize(
-    "value", ["%", "50%", "%START_TIME%%", "abc%123", "%REQ(x%", "%A([1])%", "line\nbreak"]
+    "value",
+    ["%", "50%", "%START_TIME%%", "abc%123", "%REQ(x%", "%A([1])%", "line\nbreak"],
 )
 def test_invalid_header_values(value: str) -> None:
     assert check_value(value) != ""
@@ -78,7 +103,8 @@ def test_valid_cel(expression: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "expression", ["", "a ==", "a b", "(a", "[1,", "a..b", "'x", "a ? b", "in", "=", "(" * 5000]
+    "expression",
+    ["", "a ==", "a b", "(a", "[1,", "a..b", "'x", "a ? b", "in", "=", "(" * 5000],
 )
 def test_invalid_cel(expression: str) -> None:
     assert check_expression(expression) != ""
@@ -102,13 +128,19 @@ def test_wildcards() -> None:
 
 
 @pytest.mark.parametrize("host", ["a.b.com", "*.b.com", "b.com", "*", "com", "x*"])
-@pytest.mark.parametrize("pattern", ["*", "*.com", "*.b.com", "a.b.com", "*b.com", "*com"])
+@pytest.mark.parametrize(
+    "pattern", ["*", "*.com", "*.b.com", "a.b.com", "*b.com", "*com"]
+)
 def test_covering_agrees_with_matches(pattern: str, host: str) -> None:
     assert (covering({pattern}, host) is not None) == matches(pattern, host)
 
 
 def virtual_service(spec: dict[str, Any], **metadata: Any) -> Reading:
-    document = {"apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "spec": spec}
+    document = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "spec": spec,
+    }
     return read_document(document | {"metadata": {"name": "a", **metadata}})
 
 
@@ -116,7 +148,9 @@ def http(*matches: dict[str, Any] | None) -> dict[str, Any]:
     to = [{"destination": {"host": "b"}}]
     return {
         "hosts": ["b"],
-        "http": [{"route": to} if m is None else {"match": [m], "route": to} for m in matches],
+        "http": [
+            {"route": to} if m is None else {"match": [m], "route": to} for m in matches
+        ],
     }
 
 
@@ -135,17 +169,31 @@ def http(*matches: dict[str, Any] | None) -> dict[str, Any]:
             ),
             True,
         ),
-        (({"headers": {"x": {"exact": "1"}}}, {"headers": {"x": {"exact": "2"}}}), False),
+        (
+            ({"headers": {"x": {"exact": "1"}}}, {"headers": {"x": {"exact": "2"}}}),
+            False,
+        ),
         (({"sourceLabels": {"app": "x"}}, {}), False),
-        (({"uri": {"prefix": "/A"}}, {"uri": {"prefix": "/ab"}, "ignoreUriCase": True}), False),
+        (
+            (
+                {"uri": {"prefix": "/A"}},
+                {"uri": {"prefix": "/ab"}, "ignoreUriCase": True},
+            ),
+            False,
+        ),
         (({"port": 80}, None), False),
     ],
 )
-def test_shadowed_rules(rules: tuple[dict[str, Any] | None, ...], shadowed: bool) -> None:
+def test_shadowed_rules(
+    rules: tuple[dict[str, Any] | None, ...], shadowed: bool
+) -> None:
     reading = virtual_service(http(*rules))
     assert reading.is_valid
     assert (
-        any("shadowed" in f.message and f.field == "spec.http[1]" for f in reading.findings)
+        any(
+            "shadowed" in f.message and f.field == "spec.http[1]"
+            for f in reading.findings
+        )
         is shadowed
     )
 
@@ -157,7 +205,10 @@ def test_consequences_of_a_field_that_cannot_be_read_are_not_reported() -> None:
         {"destination": {"host": "b"}, "weight": 0},
     ]
     fields = [f.field for f in virtual_service(spec).findings]
-    assert fields == ["spec.http[0].route[0].destination.host", "spec.http[0].route[0].weight"]
+    assert fields == [
+        "spec.http[0].route[0].destination.host",
+        "spec.http[0].route[0].weight",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -165,8 +216,14 @@ def test_consequences_of_a_field_that_cannot_be_read_are_not_reported() -> None:
     [
         ({}, "kind"),
         ({"kind": "VirtualService"}, "apiVersion"),
-        ({"kind": "VirtualService", "apiVersion": "networking.istio.io/v9"}, "apiVersion"),
-        ({"kind": "VirtualService", "apiVersion": "security.istio.io/v1"}, "apiVersion"),
+        (
+            {"kind": "VirtualService", "apiVersion": "networking.istio.io/v9"},
+            "apiVersion",
+        ),
+        (
+            {"kind": "VirtualService", "apiVersion": "security.istio.io/v1"},
+            "apiVersion",
+        ),
         ({"kind": "VirtualServise", "apiVersion": "networking.istio.io/v1"}, "kind"),
         ({"kind": ["x"], "apiVersion": 1}, "kind"),
     ],
@@ -232,11 +289,16 @@ def test_numbers_of_mesh_config_may_be_quoted() -> None:
     """As in Istio's task of external authorization, whose MeshConfig is protobuf's JSON; a
     resource's may not.
     """
-    provider = "{name: opa, envoyExtAuthzGrpc: {service: opa.foo.svc.cluster.local, port: %s}}"
+    provider = (
+        "{name: opa, envoyExtAuthzGrpc: {service: opa.foo.svc.cluster.local, port: %s}}"
+    )
     for port in ("9000", "'9000'"):
-        reading = read_text(f"kind: MeshConfig\nextensionProviders: [{provider % port}]\n")
+        reading = read_text(
+            f"kind: MeshConfig\nextensionProviders: [{provider % port}]\n"
+        )
         assert [
-            p.envoy_ext_authz_grpc.port for p in reading.resources[0].spec.extension_providers
+            p.envoy_ext_authz_grpc.port
+            for p in reading.resources[0].spec.extension_providers
         ] == [9000]
     for port in ("'9e3'", "'x'", "'99999999999'"):
         assert not read_text(

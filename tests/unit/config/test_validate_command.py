@@ -64,9 +64,12 @@ def test_directories_and_resources_given_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "args", [["validate"], ["validate", "/no/such/file"], ["validate", "-o", "xml", "-"]]
+    "args",
+    [["validate"], ["validate", "/no/such/file"], ["validate", "-o", "xml", "-"]],
 )
-def test_usage_errors_exit_2(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_errors_exit_2(
+    args: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as exit_:
         main(args)
     assert exit_.value.code == 2

@@ -11,7 +11,11 @@ import pytest
 from patience import SLACK
 
 from dockermesh.controlplane.trust import admission
-from dockermesh.controlplane.trust.admission import Admission, node_workload, peer_address
+from dockermesh.controlplane.trust.admission import (
+    Admission,
+    node_workload,
+    peer_address,
+)
 from dockermesh.model import Workload
 from dockermesh.xds import NodeInfo, Refused
 
@@ -22,7 +26,9 @@ REVIEWS = Workload(
     address="172.28.0.9",
     token_sha256=hashlib.sha256(TOKEN.encode()).hexdigest(),
 )
-NODE = NodeInfo(id="sidecar~172.28.0.9~shop/reviews-1.default~default.svc.cluster.local")
+NODE = NodeInfo(
+    id="sidecar~172.28.0.9~shop/reviews-1.default~default.svc.cluster.local"
+)
 PEER = "ipv4:172.28.0.9:51234"
 BEARER = {"authorization": f"Bearer {TOKEN}"}
 
@@ -51,7 +57,9 @@ async def test_a_proxy_with_its_own_token_is_its_workload(known: Admission) -> N
         {"authorization": f"Bearer {REVIEWS.token_sha256}"},
     ],
 )
-async def test_without_the_token_nobody_gets_in(known: Admission, metadata: dict[str, str]) -> None:
+async def test_without_the_token_nobody_gets_in(
+    known: Admission, metadata: dict[str, str]
+) -> None:
     with pytest.raises(Refused) as refused:
         await known.authorize(metadata, NODE, PEER)
     assert refused.value.code is grpc.StatusCode.UNAUTHENTICATED
@@ -66,7 +74,9 @@ async def test_without_the_token_nobody_gets_in(known: Admission, metadata: dict
         "",
     ],
 )
-async def test_a_token_speaks_for_its_own_workload_only(known: Admission, node: str) -> None:
+async def test_a_token_speaks_for_its_own_workload_only(
+    known: Admission, node: str
+) -> None:
     with pytest.raises(Refused) as refused:
         await known.authorize(BEARER, NodeInfo(id=node), PEER)
     assert refused.value.code is grpc.StatusCode.PERMISSION_DENIED

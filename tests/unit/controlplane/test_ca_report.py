@@ -13,7 +13,12 @@ import pytest
 
 from dockermesh.ca import Authority, Leaf, Material, Step, advance, new_material
 from dockermesh.client.mesh.local_certificates import expiries
-from dockermesh.controlplane.trust.ca_report import SETTLE, blockers, ca_report, renewal_warnings
+from dockermesh.controlplane.trust.ca_report import (
+    SETTLE,
+    blockers,
+    ca_report,
+    renewal_warnings,
+)
 from dockermesh.model import Identity
 from dockermesh.xds import SECRET, NodeInfo, Proxy, ProxyStatus, SyncState, TypeStatus
 
@@ -30,7 +35,9 @@ def after(*steps: Step) -> Material:
 
 
 def leaf_of(material: Material) -> Leaf:
-    return Authority(material).issue_workload(Identity("mesh.test", "default", "a"), DAY)
+    return Authority(material).issue_workload(
+        Identity("mesh.test", "default", "a"), DAY
+    )
 
 
 def proxy(state: SyncState = SyncState.SYNCED, name: str = "shop/a-1") -> ProxyStatus:
@@ -52,7 +59,9 @@ def test_a_new_root_may_always_be_prepared() -> None:
     assert not why(Step.PREPARE, after(), proxies=[proxy(SyncState.NACKED)])
 
 
-@pytest.mark.parametrize("state", [SyncState.STALE, SyncState.NACKED, SyncState.NOT_SENT])
+@pytest.mark.parametrize(
+    "state", [SyncState.STALE, SyncState.NACKED, SyncState.NOT_SENT]
+)
 def test_the_signer_is_not_switched_before_every_proxy_trusts_the_new_root(
     state: SyncState,
 ) -> None:
@@ -68,9 +77,9 @@ def test_the_old_root_is_not_forgotten_while_a_certificate_of_it_may_be_shown() 
     assert "old root" in why(Step.FINISH, material, leaves={"shop/a-1": old})
     away = why(Step.FINISH, material, running=["shop/a-1", "shop/b-1"])
     assert "shop/b-1" in away
-    assert not why(Step.FINISH, material, running=["shop/a-1", "shop/b-1"], now=BEFORE + DAY), (
-        "it has expired by then"
-    )
+    assert not why(
+        Step.FINISH, material, running=["shop/a-1", "shop/b-1"], now=BEFORE + DAY
+    ), "it has expired by then"
     outside = {
         "proxies": [proxy(name="joined/vm-1")],
         "running": ["joined/vm-1"],
@@ -105,7 +114,9 @@ def test_the_end_of_a_root_is_announced_in_the_last_fifth_of_its_life() -> None:
 
 
 def test_a_report_holds_no_key() -> None:
-    text = json.dumps(report_of(after(Step.PREPARE), leaves={"shop/a-1": leaf_of(after())}))
+    text = json.dumps(
+        report_of(after(Step.PREPARE), leaves={"shop/a-1": leaf_of(after())})
+    )
     assert "PRIVATE" not in text
     assert "BEGIN" not in text
 
@@ -138,5 +149,7 @@ def test_the_end_of_a_proxys_own_certificate_is_read_from_envoys_page() -> None:
             {},
         ]
     }
-    assert list(expiries(page)) == [datetime.datetime(2030, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)]
+    assert list(expiries(page)) == [
+        datetime.datetime(2030, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+    ]
     assert not list(expiries({}))

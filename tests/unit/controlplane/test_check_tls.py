@@ -28,7 +28,9 @@ def test_a_context_is_made_anew_only_when_something_has_changed() -> None:
 def test_a_ca_that_cannot_sign_leaves_the_context_that_there_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    authority = Authority(new_material("cluster.local", datetime.datetime.now(datetime.UTC)))
+    authority = Authority(
+        new_material("cluster.local", datetime.datetime.now(datetime.UTC))
+    )
     domain = "cluster.local"
     tls = CheckTls(authority, lambda: domain)
     first = tls.context()

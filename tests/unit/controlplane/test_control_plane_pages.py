@@ -41,7 +41,9 @@ class View:
 
     def catalog(self) -> Catalog:
         return Catalog(
-            workloads={"shop/web-1": Workload(id="1", name="shop/web-1", namespace="edge")}
+            workloads={
+                "shop/web-1": Workload(id="1", name="shop/web-1", namespace="edge")
+            }
         )
 
     def proxies(self) -> list[ProxyStatus]:
@@ -54,7 +56,11 @@ class View:
         self.waited += 1
 
     def snapshot_of(self, workload: str) -> Snapshot | None:
-        return Translator().snapshot(Proxy(id=workload)) if workload == "shop/web-1" else None
+        return (
+            Translator().snapshot(Proxy(id=workload))
+            if workload == "shop/web-1"
+            else None
+        )
 
     def trust_domain(self) -> str:
         return "cluster.local"
@@ -87,9 +93,15 @@ async def test_what_a_proxy_should_have_is_shown_as_envoy_shows_what_it_has(
                 server[0].make_url("/debug/config_dump"), params={"proxyID": name}
             ) as answer:
                 dump = read_dump(await answer.read(), "page")
-            assert "virtualOutbound" in {listener["name"] for listener in dump.dynamic_listeners()}
-            assert "BlackHoleCluster" in {cluster["name"] for cluster in dump.dynamic_clusters()}
-        async with session.get(server[0].make_url("/debug/config_dump?proxyID=nobody")) as answer:
+            assert "virtualOutbound" in {
+                listener["name"] for listener in dump.dynamic_listeners()
+            }
+            assert "BlackHoleCluster" in {
+                cluster["name"] for cluster in dump.dynamic_clusters()
+            }
+        async with session.get(
+            server[0].make_url("/debug/config_dump?proxyID=nobody")
+        ) as answer:
             assert answer.status == 404
 
 
@@ -106,7 +118,8 @@ async def test_what_a_proxy_should_have_is_shown_as_envoy_shows_what_it_has(
     ],
 )
 @pytest.mark.parametrize(
-    "header", ["", "Bearer wrong", "Bearer ", "Basic a-token", "a-token", "Bearer a-token2"]
+    "header",
+    ["", "Bearer wrong", "Bearer ", "Basic a-token", "a-token", "Bearer a-token2"],
 )
 async def test_without_the_token_every_page_is_401(
     server: tuple[TestServer, View], path: str, header: str
@@ -123,7 +136,12 @@ async def test_without_the_token_every_page_is_401(
 async def test_with_the_token_pages_are_shown(server: tuple[TestServer, View]) -> None:
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with ClientSession(headers=headers) as session:
-        for path in ("/metrics", "/debug/workloads", "/debug/syncz", "/debug/registryz"):
+        for path in (
+            "/metrics",
+            "/debug/workloads",
+            "/debug/syncz",
+            "/debug/registryz",
+        ):
             async with session.get(server[0].make_url(path)) as answer:
                 assert answer.status == 200, path
 
@@ -154,10 +172,15 @@ async def test_health_needs_no_token_and_readiness_says_what_is_missing(
         ([], "none"),
     ],
 )
-def test_a_workload_is_as_healthy_as_its_worst_endpoint(states: list[Health], health: str) -> None:
-    own = Workload(id="1", name="shop/a-1", service="a", ports=(ServedPort("a", 80, "http"),))
+def test_a_workload_is_as_healthy_as_its_worst_endpoint(
+    states: list[Health], health: str
+) -> None:
+    own = Workload(
+        id="1", name="shop/a-1", service="a", ports=(ServedPort("a", 80, "http"),)
+    )
     endpoints = tuple(
-        Endpoint("10.0.0.1", n, workload="shop/a-1", health=s) for n, s in enumerate(states, 1)
+        Endpoint("10.0.0.1", n, workload="shop/a-1", health=s)
+        for n, s in enumerate(states, 1)
     )
     service = Service("a", "a.service.consul", (Port(80, Protocol.HTTP),), endpoints)
     report = workload_report(
@@ -172,6 +195,8 @@ async def test_what_proxies_have_is_told_when_they_were_told_of_all_that_is_know
 ) -> None:
     running, view = server
     async with ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}) as session:
-        for count, page in enumerate(("workloads", "syncz", "config_dump?proxyID=shop/web-1"), 1):
+        for count, page in enumerate(
+            ("workloads", "syncz", "config_dump?proxyID=shop/web-1"), 1
+        ):
             async with session.get(running.make_url(f"/debug/{page}")) as answer:
                 assert (answer.status, view.waited) == (200, count)

@@ -13,14 +13,23 @@ from dockermesh.controlplane.trust.state_files import open_token, publish_roots
 from dockermesh.errors import UsageError
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:15010", "localhost:15010", "[::1]:15010", ""])
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:15010", "localhost:15010", "[::1]:15010", ""]
+)
 def test_plaintext_xds_may_be_on_loopback(address: str) -> None:
     assert ControlPlaneSettings(xds_plaintext=address).xds_plaintext == address
 
 
 @pytest.mark.parametrize(
     "address",
-    ["0.0.0.0:15010", "[::]:15010", ":15010", "15010", "172.28.0.2:15010", "example.com:1"],
+    [
+        "0.0.0.0:15010",
+        "[::]:15010",
+        ":15010",
+        "15010",
+        "172.28.0.2:15010",
+        "example.com:1",
+    ],
 )
 def test_plaintext_xds_may_be_nowhere_else(address: str) -> None:
     with pytest.raises(UsageError) as refused:

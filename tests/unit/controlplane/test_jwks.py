@@ -19,7 +19,11 @@ from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 
 from dockermesh.controlplane.trust import jwks
 from dockermesh.controlplane.trust.jwks import KeySets, fetch_keys
@@ -32,7 +36,9 @@ KEYS = usable_keys(REJECTING_KEYS)
 
 
 @asynccontextmanager
-async def server(context: ssl.SSLContext | None = None, **handlers: Handler) -> AsyncIterator[str]:
+async def server(
+    context: ssl.SSLContext | None = None, **handlers: Handler
+) -> AsyncIterator[str]:
     """A server on loopback with a handler for each path."""
     app = web.Application()
     for path, handler in handlers.items():
@@ -72,7 +78,9 @@ async def test_an_issuer_is_asked_where_its_keys_are() -> None:
     places: list[str] = []
 
     async def discovery(_request: web.Request) -> web.Response:
-        return web.json_response({"issuer": f"{places[0]}/tenant", "jwks_uri": f"{places[0]}/keys"})
+        return web.json_response(
+            {"issuer": f"{places[0]}/tenant", "jwks_uri": f"{places[0]}/keys"}
+        )
 
     async def other(_request: web.Request) -> web.Response:
         return web.json_response(
@@ -80,7 +88,9 @@ async def test_an_issuer_is_asked_where_its_keys_are() -> None:
         )
 
     name = "openid-configuration"
-    async with server(keys=good, **{f"tenant__{name}": discovery, f"evil__{name}": other}) as base:
+    async with server(
+        keys=good, **{f"tenant__{name}": discovery, f"evil__{name}": other}
+    ) as base:
         places.append(base)
         assert await fetched(f"{base}/tenant{DISCOVERY_PATH}") == KEYS
         await refused(f"{base}/evil{DISCOVERY_PATH}", "another issuer")
@@ -141,7 +151,9 @@ async def test_metadata_services_are_never_asked(host: str) -> None:
     await refused(f"http://{host}/keys", "never fetched from|not a canonical")
 
 
-async def test_a_name_of_a_metadata_service_is_never_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_name_of_a_metadata_service_is_never_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def resolve(*_args: Any, **_more: Any) -> list[dict[str, Any]]:
         return [
             {
@@ -167,11 +179,15 @@ def self_signed(folder: Path) -> ssl.SSLContext:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
-    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    address = x509.SubjectAlternativeName(
+        [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    )
     builder = x509.CertificateBuilder(
         name, name, key.public_key(), 1, start, start + datetime.timedelta(days=9)
     )
-    certificate = builder.add_extension(address, critical=False).sign(key, hashes.SHA256())
+    certificate = builder.add_extension(address, critical=False).sign(
+        key, hashes.SHA256()
+    )
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     (folder / "pair.pem").write_bytes(certificate.public_bytes(Encoding.PEM) + private)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -213,5 +229,8 @@ async def test_the_last_good_set_stays_while_the_server_is_down_and_changes_when
             await arrived.wait()
         running.cancel()
     assert [list(keys) for keys in seen] == [[source], [source]]
-    assert (seen[0][source], json.loads(seen[1][source])["keys"][0]["kty"]) == (KEYS, "oct")
+    assert (seen[0][source], json.loads(seen[1][source])["keys"][0]["kty"]) == (
+        KEYS,
+        "oct",
+    )
     assert "http://127.0.0.1:1/nobody" in sets.failing

@@ -45,7 +45,9 @@ async def test_a_call_that_fails_does_not_end_the_pacing() -> None:
     assert len(calls) == 2
 
 
-async def test_who_waits_for_what_was_asked_for_gets_it_and_waits_for_nothing_else() -> None:
+async def test_who_waits_for_what_was_asked_for_gets_it_and_waits_for_nothing_else() -> (
+    None
+):
     calls: list[int] = []
     paced = Paced(lambda: calls.append(1), interval=0.05)
     await paced.settled()

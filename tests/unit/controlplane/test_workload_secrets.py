@@ -39,9 +39,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def made(
-    age: datetime.timedelta = datetime.timedelta(), lifetime: datetime.timedelta = 10 * DAY
+    age: datetime.timedelta = datetime.timedelta(),
+    lifetime: datetime.timedelta = 10 * DAY,
 ) -> Authority:
-    return Authority(new_material("mesh.test", datetime.datetime.now(datetime.UTC) - age, lifetime))
+    return Authority(
+        new_material("mesh.test", datetime.datetime.now(datetime.UTC) - age, lifetime)
+    )
 
 
 def test_the_same_snapshot_comes_out_while_the_same_goes_in() -> None:
@@ -55,7 +58,9 @@ def test_the_same_snapshot_comes_out_while_the_same_goes_in() -> None:
     assert secrets.issued == 1
 
 
-def test_what_the_translator_gave_stays_and_no_proxy_sees_anothers_certificate() -> None:
+def test_what_the_translator_gave_stays_and_no_proxy_sees_anothers_certificate() -> (
+    None
+):
     secrets = WorkloadSecrets(made(), DAY)
     file = make_resource(SECRET, "file-cert:x~y", b"")
     under = Snapshot(secrets=ResourceSet([file], base=EMPTY))
@@ -68,9 +73,9 @@ def test_what_the_translator_gave_stays_and_no_proxy_sees_anothers_certificate()
 def test_another_identity_is_another_certificate() -> None:
     secrets, under = WorkloadSecrets(made(), DAY), Snapshot()
     first = secrets.layered("a-1", A, under)
-    assert secrets.layered("a-1", B, under).secrets.get("default") is not first.secrets.get(
+    assert secrets.layered("a-1", B, under).secrets.get(
         "default"
-    )
+    ) is not first.secrets.get("default")
 
 
 def test_a_new_pod_has_a_new_key_and_a_restarted_control_plane_gives_the_same() -> None:
@@ -92,8 +97,12 @@ def test_a_certificate_that_cannot_be_renewed_is_kept(clock: Clock) -> None:
     first = secrets.layered("a-1", A, under)
     authority.install(made(9 * DAY, DAY).material)
     clock.shift = 0.6 * DAY
-    assert secrets.layered("a-1", A, under).secrets.get("default") is first.secrets.get("default")
-    assert "default" not in secrets.layered("a-2", A, under).secrets, "there is none to keep"
+    assert secrets.layered("a-1", A, under).secrets.get("default") is first.secrets.get(
+        "default"
+    )
+    assert "default" not in secrets.layered("a-2", A, under).secrets, (
+        "there is none to keep"
+    )
     assert secrets.failures == 2
     assert "valid from" in secrets.problem
 
@@ -115,7 +124,9 @@ async def renewed(secrets: WorkloadSecrets, until: int) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "shift", [datetime.timedelta(hours=13), datetime.timedelta(hours=-13)], ids=["on", "back"]
+    "shift",
+    [datetime.timedelta(hours=13), datetime.timedelta(hours=-13)],
+    ids=["on", "back"],
 )
 async def test_a_clock_that_was_set_is_noticed_and_certificates_are_made_anew(
     clock: Clock, shift: datetime.timedelta, monkeypatch: pytest.MonkeyPatch
@@ -125,7 +136,9 @@ async def test_a_clock_that_was_set_is_noticed_and_certificates_are_made_anew(
     secrets.layered("a-1", A, Snapshot())
     secrets.layered("away-1", A, Snapshot())
     clock.shift = shift
-    assert await renewed(secrets, 3) == {"a-1"}, "who is away is renewed when it comes back"
+    assert await renewed(secrets, 3) == {"a-1"}, (
+        "who is away is renewed when it comes back"
+    )
     assert secrets.clock_jumps == 1
 
 

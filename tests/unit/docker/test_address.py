@@ -8,11 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from dockermesh.docker.address import EngineTls, choose_engine, parse_host, resolve_engine
+from dockermesh.docker.address import (
+    EngineTls,
+    choose_engine,
+    parse_host,
+    resolve_engine,
+)
 from dockermesh.errors import InputError, UsageError
 
 
-def a_config(home: Path, *, current: str = "", contexts: dict[str, object] | None = None) -> Path:
+def a_config(
+    home: Path, *, current: str = "", contexts: dict[str, object] | None = None
+) -> Path:
     folder = home / ".docker"
     for name, endpoint in (contexts or {}).items():
         meta = folder / "contexts" / "meta" / hashlib.sha256(name.encode()).hexdigest()
@@ -34,7 +41,11 @@ PROD = {"prod": {"Host": "tcp://prod:2375"}, "test": {"Host": "ssh://me@Test"}}
         ({}, "tcp://prod:2375", "context prod"),
         ({"DOCKER_CONTEXT": "test"}, "ssh://me@Test", "context test"),
         ({"DOCKER_CONTEXT": "default"}, "unix:///var/run/docker.sock", "default"),
-        ({"DOCKER_CONTEXT": "test", "DOCKER_HOST": "tcp://h"}, "tcp://h:2375", "DOCKER_HOST"),
+        (
+            {"DOCKER_CONTEXT": "test", "DOCKER_HOST": "tcp://h"},
+            "tcp://h:2375",
+            "DOCKER_HOST",
+        ),
         ({"DOCKER_CONTEXT": "", "DOCKER_HOST": ""}, "tcp://prod:2375", "context prod"),
     ],
 )
@@ -48,7 +59,11 @@ def test_docker_host_wins_over_docker_context_and_that_over_the_current_one(
 
 def test_without_any_setting_it_is_the_default_socket(tmp_path: Path) -> None:
     found = resolve_engine({"HOME": str(tmp_path)})
-    assert (found.url, found.source, found.host) == ("unix:///var/run/docker.sock", "default", "")
+    assert (found.url, found.source, found.host) == (
+        "unix:///var/run/docker.sock",
+        "default",
+        "",
+    )
     assert found.is_socket
     assert found.socket_path == "/var/run/docker.sock"
 
@@ -69,7 +84,9 @@ def test_an_address_gets_dockers_defaults(text: str, url: str) -> None:
     assert parse_host(text) == url
 
 
-@pytest.mark.parametrize("text", ["http://h", "tcp://[::1]", "tcp://h:port", "unix://tcp://x"])
+@pytest.mark.parametrize(
+    "text", ["http://h", "tcp://[::1]", "tcp://h:port", "unix://tcp://x"]
+)
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(InputError):
         parse_host(text)
@@ -97,20 +114,25 @@ def test_tls_takes_its_files_from_the_certificates_folder(tmp_path: Path) -> Non
 
 def test_a_context_brings_its_own_tls_files_and_need_not_verify(tmp_path: Path) -> None:
     folder = a_config(
-        tmp_path, contexts={"vm": {"Host": "tcp://vm:2376", "SkipTLSVerify": True}, "b": {}}
+        tmp_path,
+        contexts={"vm": {"Host": "tcp://vm:2376", "SkipTLSVerify": True}, "b": {}},
     )
     files = folder / "contexts" / "tls" / hashlib.sha256(b"vm").hexdigest() / "docker"
     files.mkdir(parents=True)
     for name in ("ca.pem", "cert.pem", "key.pem"):
         (files / name).touch()
     found = resolve_engine({"HOME": str(tmp_path), "DOCKER_CONTEXT": "vm"})
-    expected = EngineTls(files / "ca.pem", files / "cert.pem", files / "key.pem", verify=False)
+    expected = EngineTls(
+        files / "ca.pem", files / "cert.pem", files / "key.pem", verify=False
+    )
     assert found.tls == expected
     assert found.selector == "--context vm"
     assert resolve_engine({"HOME": str(tmp_path), "DOCKER_CONTEXT": "b"}).tls is None
 
 
-def test_a_context_that_is_not_there_is_an_error_that_says_who_named_it(tmp_path: Path) -> None:
+def test_a_context_that_is_not_there_is_an_error_that_says_who_named_it(
+    tmp_path: Path,
+) -> None:
     folder = a_config(tmp_path, current="gone")
     with pytest.raises(InputError, match=r"no Docker context 'gone'") as raised:
         resolve_engine({"HOME": str(tmp_path)})
@@ -123,7 +145,9 @@ def test_a_context_that_is_not_there_is_an_error_that_says_who_named_it(tmp_path
 @pytest.mark.parametrize(
     "content", ["{", "[]", '{"Endpoints": {}}', '{"Endpoints": {"docker": 1}}']
 )
-def test_a_damaged_context_is_an_error_with_its_file(tmp_path: Path, content: str) -> None:
+def test_a_damaged_context_is_an_error_with_its_file(
+    tmp_path: Path, content: str
+) -> None:
     folder = a_config(tmp_path, contexts=PROD)
     file = next((folder / "contexts" / "meta").glob("*/meta.json"))
     for meta in file.parent.parent.glob("*/meta.json"):
@@ -150,7 +174,9 @@ def test_no_home_at_all_is_the_default_engine(monkeypatch: pytest.MonkeyPatch) -
     assert resolve_engine({}).source == "default"
 
 
-def test_host_and_context_together_are_refused_and_each_replaces_the_environments() -> None:
+def test_host_and_context_together_are_refused_and_each_replaces_the_environments() -> (
+    None
+):
     with pytest.raises(UsageError):
         choose_engine({}, ["tcp://h"], "prod")
     with pytest.raises(UsageError):

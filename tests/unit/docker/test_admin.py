@@ -19,7 +19,9 @@ BOOTSTRAP = Path(__file__).parents[3] / "compose/images/pod/bootstrap.json"
 def test_a_chunked_answer_of_many_megabytes_is_read_whole() -> None:
     part = b"x" * 65536
     chunks = b"".join(b"10000\r\n" + part + b"\r\n" for _ in range(200))
-    answer = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+    answer = (
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+    )
     assert body_of(answer, "test") == part * 200
 
 
@@ -38,11 +40,16 @@ def test_an_error_or_half_an_answer_is_refused(answer: bytes, reason: str) -> No
 
 def test_the_admin_is_no_port_and_the_port_has_harmless_pages_for_get_alone() -> None:
     bootstrap = json.loads(
-        BOOTSTRAP.read_text().replace("@CONTROL_PLANE_PORT@", "1").replace("@RUN@", RUN_PATH)
+        BOOTSTRAP.read_text()
+        .replace("@CONTROL_PLANE_PORT@", "1")
+        .replace("@RUN@", RUN_PATH)
     )
-    assert bootstrap["admin"]["address"] == {"pipe": {"path": ADMIN_SOCKET, "mode": 0o600}}
+    assert bootstrap["admin"]["address"] == {
+        "pipe": {"path": ADMIN_SOCKET, "mode": 0o600}
+    }
     listeners = {
-        listener["name"]: listener for listener in bootstrap["static_resources"]["listeners"]
+        listener["name"]: listener
+        for listener in bootstrap["static_resources"]["listeners"]
     }
     assert listeners["admin"]["address"]["socket_address"] == {
         "address": "127.0.0.1",
@@ -53,7 +60,10 @@ def test_the_admin_is_no_port_and_the_port_has_harmless_pages_for_get_alone() ->
     *pages, last = manager["route_config"]["virtual_hosts"][0]["routes"]
     only_get = [{"name": ":method", "string_match": {"exact": "GET"}}]
     assert all(page["match"]["headers"] == only_get for page in pages)
-    paths = {page["match"].get("path") or page["match"]["path_separated_prefix"] for page in pages}
+    paths = {
+        page["match"].get("path") or page["match"]["path_separated_prefix"]
+        for page in pages
+    }
     assert paths == {
         "/ready",
         "/stats",

@@ -18,7 +18,9 @@ def test_nothing_is_told_of_a_tested_version_or_of_none(version: str) -> None:
     ("version", "age"), [("29.0.0", "newer"), ("28.6", "newer"), ("20.9.1", "older")]
 )
 def test_a_version_outside_is_told_with_what_was_tested(version: str, age: str) -> None:
-    note = f"Docker {version} is {age} than what the mesh was tested with (20.10 to 28.5)"
+    note = (
+        f"Docker {version} is {age} than what the mesh was tested with (20.10 to 28.5)"
+    )
     assert SOME.note(version) == note
 
 

@@ -15,11 +15,19 @@ def service(**keys: Any) -> dict[str, Any]:
 
 
 def port(target: int, published: str, **more: Any) -> dict[str, Any]:
-    return {"mode": "ingress", "target": target, "published": published, "protocol": "tcp", **more}
+    return {
+        "mode": "ingress",
+        "target": target,
+        "published": published,
+        "protocol": "tcp",
+        **more,
+    }
 
 
 def mesh(
-    services: Mapping[str, Mapping[str, Any]], options: InjectOptions | None = None, **top: Any
+    services: Mapping[str, Mapping[str, Any]],
+    options: InjectOptions | None = None,
+    **top: Any,
 ) -> Injection:
     project = {
         "name": "shop",

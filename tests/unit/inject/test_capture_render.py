@@ -13,7 +13,12 @@ from pathlib import Path
 import pytest
 
 from dockermesh.errors import InputError
-from dockermesh.inject.capture import PodOptions, pod_capture, pod_capture_config, render_capture
+from dockermesh.inject.capture import (
+    PodOptions,
+    pod_capture,
+    pod_capture_config,
+    render_capture,
+)
 from dockermesh.inject.capture.parse import capture_config
 
 POD_IMAGE = Path(__file__).parents[3] / "compose/images/pod"
@@ -55,7 +60,9 @@ class Tables:
             elif words[0] == "-A":
                 tables.chains.setdefault((table, words[1]), []).append(words[2:])
             elif words[0] == "-I":
-                tables.chains.setdefault((table, words[1]), []).insert(int(words[2]) - 1, words[3:])
+                tables.chains.setdefault((table, words[1]), []).insert(
+                    int(words[2]) - 1, words[3:]
+                )
             else:
                 raise AssertionError(f"not understood: {line}")
         return tables
@@ -73,7 +80,9 @@ class Tables:
                 return target[-1] if target[0] == "REDIRECT" else f"tproxy {target[-1]}"
             if target[0] in VERDICTS:
                 return target[0]
-            assert (table, target[0]) in self.chains, f"jump to {target[0]}, which is not declared"
+            assert (table, target[0]) in self.chains, (
+                f"jump to {target[0]}, which is not declared"
+            )
             if found := self.walk(table, target[0], packet):
                 return found
         return ""
@@ -187,11 +196,16 @@ def test_inbound(config: dict[str, object], port: int, end: str) -> None:
 
 
 def test_outbound_ranges_and_ports() -> None:
-    config = {"OutboundIPRangesInclude": "9.9.0.0/16", "OutboundIPRangesExclude": "9.9.1.0/24"}
+    config = {
+        "OutboundIPRangesInclude": "9.9.0.0/16",
+        "OutboundIPRangesExclude": "9.9.1.0/24",
+    }
     assert out(config, Packet("9.9.0.1", 80)) == "15001"
     assert out(config, Packet("9.9.1.1", 80)) == ""
     assert out(config, Packet("8.8.8.8", 80)) == ""
-    assert out({**ALL_OUT, "OutboundPortsExclude": "3306"}, Packet("1.2.3.4", 3306)) == ""
+    assert (
+        out({**ALL_OUT, "OutboundPortsExclude": "3306"}, Packet("1.2.3.4", 3306)) == ""
+    )
     assert out({"OutboundPortsInclude": "3306"}, Packet("1.2.3.4", 3306)) == "15001"
     assert out({"OutboundPortsInclude": "3306"}, Packet("1.2.3.4", 3307)) == ""
     # Excluded ranges come before included ports.
@@ -214,7 +228,11 @@ def test_owner_groups() -> None:
     assert out(but, Packet("1.2.3.4", 80, gid="5")) == "15001"
 
 
-DNS: dict[str, object] = {**ALL_OUT, "RedirectDNS": True, "DNSServersV4": ["127.0.0.53"]}
+DNS: dict[str, object] = {
+    **ALL_OUT,
+    "RedirectDNS": True,
+    "DNSServersV4": ["127.0.0.53"],
+}
 
 
 @pytest.mark.parametrize("proto", ["udp", "tcp"])
@@ -222,7 +240,10 @@ def test_dns_to_the_servers_goes_to_the_proxys_dns_port(proto: str) -> None:
     assert out(DNS, Packet("127.0.0.53", 53, proto=proto, iface="lo")) == "15053"
     assert out(DNS, Packet("127.0.0.53", 53, proto=proto, iface="lo", **PROXY)) == ""
     assert out(DNS, Packet("8.8.8.8", 53, proto="udp")) == ""
-    assert out({**DNS, "CaptureAllDNS": True}, Packet("8.8.8.8", 53, proto=proto)) == "15053"
+    assert (
+        out({**DNS, "CaptureAllDNS": True}, Packet("8.8.8.8", 53, proto=proto))
+        == "15053"
+    )
 
 
 def test_dns_without_servers_is_off() -> None:
@@ -241,7 +262,11 @@ def test_ipv6_is_captured_only_when_enabled() -> None:
 
 
 def test_rerouted_interfaces_are_outbound() -> None:
-    config = {**ALL_IN, "RerouteVirtualInterfaces": "vm0", "OutboundIPRangesInclude": "10.0.0.0/8"}
+    config = {
+        **ALL_IN,
+        "RerouteVirtualInterfaces": "vm0",
+        "OutboundIPRangesInclude": "10.0.0.0/8",
+    }
     assert into(config, Packet("10.1.1.1", 80, iface="vm0")) == "15001"
     assert into(config, Packet("11.1.1.1", 80, iface="vm0")) == ""
     assert into(config, Packet("11.1.1.1", 80, iface="eth0")) == "15006"
@@ -257,7 +282,10 @@ def test_tproxy() -> None:
     assert into(config, Packet("10.0.0.1", 80, iface="nic9"), "mangle") == ""
     assert into(config, Packet("10.0.0.1", 80, mark=1337), "mangle") == ""
     assert into(config, Packet("10.0.0.1", 80, iface="lo"), "mangle") == ""
-    assert into(config, Packet("10.0.0.1", 80, iface="lo", mark=1338), "mangle") == "tproxy 15006"
+    assert (
+        into(config, Packet("10.0.0.1", 80, iface="lo", mark=1338), "mangle")
+        == "tproxy 15006"
+    )
     assert into(config, Packet("10.0.0.1", 80), "nat") == ""
     some = {"InboundPortsInclude": "80", "InboundInterceptionMode": "TPROXY"}
     assert into(some, Packet("10.0.0.1", 80), "mangle") == "tproxy 15006"
@@ -272,7 +300,9 @@ def test_drop_invalid() -> None:
 
 
 def test_a_pod_puts_only_jumps_at_the_head_of_built_in_chains() -> None:
-    text = pod_capture(pod_capture_config(exclude_interfaces="nic9", exclude_inbound_ports="22"))
+    text = pod_capture(
+        pod_capture_config(exclude_interfaces="nic9", exclude_inbound_ports="22")
+    )
     built_in = [
         line
         for line in text.splitlines()
@@ -286,9 +316,15 @@ def test_a_pod_puts_only_jumps_at_the_head_of_built_in_chains() -> None:
     assert v4.walk("nat", "PREROUTING", Packet("10.0.0.1", 80, iface="nic9")) == ""
     for port in (22, 15021, 15090):
         assert v4.walk("nat", "PREROUTING", Packet("10.0.0.1", port)) == ""
-    assert v4.walk("nat", "OUTPUT", Packet("127.0.0.11", 53, proto="udp", iface="lo")) == "15053"
     assert (
-        v4.walk("nat", "OUTPUT", Packet("127.0.0.11", 53, proto="udp", iface="lo", **PROXY)) == ""
+        v4.walk("nat", "OUTPUT", Packet("127.0.0.11", 53, proto="udp", iface="lo"))
+        == "15053"
+    )
+    assert (
+        v4.walk(
+            "nat", "OUTPUT", Packet("127.0.0.11", 53, proto="udp", iface="lo", **PROXY)
+        )
+        == ""
     )
     assert ("filter", "OUTPUT") not in v6.chains
 
@@ -296,7 +332,8 @@ def test_a_pod_puts_only_jumps_at_the_head_of_built_in_chains() -> None:
 def test_a_pod_refuses_what_its_proxy_cannot_do() -> None:
     with pytest.raises(InputError, match="TPROXY"):
         render_capture(
-            capture_config({**ALL_IN, "InboundInterceptionMode": "TPROXY"}), PodOptions()
+            capture_config({**ALL_IN, "InboundInterceptionMode": "TPROXY"}),
+            PodOptions(),
         )
 
 
@@ -305,7 +342,8 @@ def test_the_image_holds_the_default_rules() -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [{"DNSServersV4": ["8.8.8.8"]}, {"CaptureAllDNS": True}, {"DNSServersV4": []}]
+    "config",
+    [{"DNSServersV4": ["8.8.8.8"]}, {"CaptureAllDNS": True}, {"DNSServersV4": []}],
 )
 def test_a_pods_rules_for_dns_do_not_depend_on_whose_resolver_it_is(
     config: dict[str, object],
@@ -322,4 +360,6 @@ def test_a_pods_rules_for_dns_do_not_depend_on_whose_resolver_it_is(
     assert len(redirects) == servers * questions
     assert all("--hex-string" in line for line in redirects)
     zones = [line for line in asked if "-j CT" in line]
-    assert [line.endswith("--zone 1") for line in zones] == ([False] * questions + [True]) * servers
+    assert [line.endswith("--zone 1") for line in zones] == (
+        [False] * questions + [True]
+    ) * servers

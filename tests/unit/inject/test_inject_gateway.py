@@ -16,7 +16,8 @@ from dockermesh.inject.options import Injection, InjectOptions
 
 def numbers(injection: Injection) -> list[tuple[str, int, int]]:
     return [
-        (mapping.service, mapping.host_port, mapping.gateway_port) for mapping in injection.ports
+        (mapping.service, mapping.host_port, mapping.gateway_port)
+        for mapping in injection.ports
     ]
 
 
@@ -26,7 +27,9 @@ def published(injection: Injection) -> list[tuple[str, int]]:
 
 
 def config(injection: Injection) -> list[dict[str, Any]]:
-    text = injection.project["services"]["gateway-pod"]["labels"].get("dockermesh.io/config", "")
+    text = injection.project["services"]["gateway-pod"]["labels"].get(
+        "dockermesh.io/config", ""
+    )
     return list(yaml.safe_load_all(text.replace("$$", "$"))) if text else []
 
 
@@ -44,7 +47,10 @@ def istio_gateway(
         "spec": {
             "selector": {"istio": "ingressgateway"} if selector is None else selector,
             "servers": [
-                {"port": {"number": n, "name": p.lower(), "protocol": p}, "hosts": ["*"]}
+                {
+                    "port": {"number": n, "name": p.lower(), "protocol": p},
+                    "hosts": ["*"],
+                }
                 for n, p in servers
             ],
         },
@@ -62,13 +68,27 @@ def test_first_http_port_becomes_30080_and_others_keep_theirs() -> None:
     injection = mesh(
         {
             "cache": service(ports=[port(6379, "6379")]),
-            "web": service(ports=[port(8080, "8000", host_ip="127.0.0.1"), port(8081, "8001")]),
+            "web": service(
+                ports=[port(8080, "8000", host_ip="127.0.0.1"), port(8081, "8001")]
+            ),
         }
     )
-    assert numbers(injection) == [("cache", 6379, 6379), ("web", 30080, 80), ("web", 8001, 8001)]
-    assert published(injection) == [("6379", 6379), ("30080", 80), ("8001", 8001), ("30443", 443)]
+    assert numbers(injection) == [
+        ("cache", 6379, 6379),
+        ("web", 30080, 80),
+        ("web", 8001, 8001),
+    ]
+    assert published(injection) == [
+        ("6379", 6379),
+        ("30080", 80),
+        ("8001", 8001),
+        ("30443", 443),
+    ]
     assert [mapping.protocol for mapping in injection.ports] == ["tcp", "http", "http"]
-    assert injection.project["services"]["gateway-pod"]["ports"][1]["host_ip"] == "127.0.0.1"
+    assert (
+        injection.project["services"]["gateway-pod"]["ports"][1]["host_ip"]
+        == "127.0.0.1"
+    )
     assert all(
         "ports" not in injection.project["services"][name]
         for name in ("cache", "cache-1-pod", "web-1-pod")
@@ -82,12 +102,20 @@ def test_declared_protocols_win() -> None:
         "c": service(ports=[port(9999, "3", name="grpc-api")]),
         "d": service(ports=[port(9998, "4", app_protocol="tcp")]),
     }
-    assert [mapping.protocol for mapping in mesh(services).ports] == ["tcp", "http", "http", "tcp"]
+    assert [mapping.protocol for mapping in mesh(services).ports] == [
+        "tcp",
+        "http",
+        "http",
+        "tcp",
+    ]
 
 
 @pytest.mark.parametrize("spec", ["9081:31000", "web:31000", "web:9080:31000"])
 def test_gateway_port_by_number_and_by_service(spec: str) -> None:
-    services = {"a": service(ports=[port(80, "8080")]), "web": service(ports=[port(9080, "9081")])}
+    services = {
+        "a": service(ports=[port(80, "8080")]),
+        "web": service(ports=[port(9080, "9081")]),
+    }
     injection = mesh(services, options(spec))
     assert numbers(injection) == [("a", 8080, 8080), ("web", 31000, 80)]
 
@@ -96,11 +124,22 @@ def test_gateway_port_in_the_file_and_the_command_line_before_it() -> None:
     services = {"web": service(ports=[port(9080, "9081")])}
     extension = {"x-dockermesh": {"gateway": {"ports": ["9081:31000"]}}}
     assert numbers(mesh(services, **extension)) == [("web", 31000, 80)]
-    assert numbers(mesh(services, options("9081:32000"), **extension)) == [("web", 32000, 80)]
+    assert numbers(mesh(services, options("9081:32000"), **extension)) == [
+        ("web", 32000, 80)
+    ]
 
 
 @pytest.mark.parametrize(
-    "spec", ["nosuch:30080", "1234:30080", "web:1:30080", "9081", "9081:0", "9081:x", "9081:99999"]
+    "spec",
+    [
+        "nosuch:30080",
+        "1234:30080",
+        "web:1:30080",
+        "9081",
+        "9081:0",
+        "9081:x",
+        "9081:99999",
+    ],
 )
 def test_wrong_gateway_port_names_the_valid_ones(spec: str) -> None:
     with pytest.raises(InputError) as raised:
@@ -110,13 +149,19 @@ def test_wrong_gateway_port_names_the_valid_ones(spec: str) -> None:
 
 
 def test_two_mappings_to_one_host_port_are_refused() -> None:
-    services = {"a": service(ports=[port(80, "8080")]), "b": service(ports=[port(80, "8081")])}
+    services = {
+        "a": service(ports=[port(80, "8080")]),
+        "b": service(ports=[port(80, "8081")]),
+    }
     with pytest.raises(InputError, match="30080"):
         mesh(services, options("8080:30080", "8081:30080"))
 
 
 def test_whoever_publishes_30080_already_is_the_entry() -> None:
-    services = {"a": service(ports=[port(80, "8080")]), "b": service(ports=[port(80, "30080")])}
+    services = {
+        "a": service(ports=[port(80, "8080")]),
+        "b": service(ports=[port(80, "30080")]),
+    }
     assert numbers(mesh(services)) == [("a", 8080, 8080), ("b", 30080, 80)]
 
 
@@ -131,13 +176,22 @@ def test_one_number_at_two_addresses_gets_two_listeners() -> None:
 
 
 def test_a_listener_never_takes_a_port_of_the_proxy() -> None:
-    services = {"a": service(ports=[port(80, "8080")]), "b": service(ports=[port(80, "15021")])}
+    services = {
+        "a": service(ports=[port(80, "8080")]),
+        "b": service(ports=[port(80, "15021")]),
+    }
     assert mesh(services).ports[1].gateway_port != 15021
     assert mesh(services).ports[1].host_port == 15021
 
 
 @pytest.mark.parametrize(
-    "stays", [port(53, "53", protocol="udp"), port(80, "8000-8010"), port(80, ""), {"target": 80}]
+    "stays",
+    [
+        port(53, "53", protocol="udp"),
+        port(80, "8000-8010"),
+        port(80, ""),
+        {"target": 80},
+    ],
 )
 def test_what_the_gateway_cannot_serve_stays_on_the_pod(stays: dict[str, Any]) -> None:
     injection = mesh({"web": service(ports=[stays])})
@@ -147,13 +201,17 @@ def test_what_the_gateway_cannot_serve_stays_on_the_pod(stays: dict[str, Any]) -
 
 
 def test_no_gateway_without_need() -> None:
-    assert not any("gateway" in name for name in mesh({"web": service()}).project["services"])
+    assert not any(
+        "gateway" in name for name in mesh({"web": service()}).project["services"]
+    )
 
 
 def test_generated_resources_route_to_the_mesh_name() -> None:
     services = {
         "page-v1": service(
-            ports=[port(9080, "9081")], environment={"SERVICE_NAME": "page"}, expose=["9080"]
+            ports=[port(9080, "9081")],
+            environment={"SERVICE_NAME": "page"},
+            expose=["9080"],
         )
     }
     injection = mesh(services)
@@ -175,14 +233,20 @@ def test_generated_resources_route_to_the_mesh_name() -> None:
 def test_with_several_ports_composes_name_stands_for_all() -> None:
     services = {
         "page-v1": service(
-            ports=[port(9080, "9081")], environment={"SERVICE_NAME": "page"}, expose=["9443"]
+            ports=[port(9080, "9081")],
+            environment={"SERVICE_NAME": "page"},
+            expose=["9443"],
         )
     }
     assert (
-        config(mesh(services))[1]["spec"]["http"][0]["route"][0]["destination"]["host"] == "page-v1"
+        config(mesh(services))[1]["spec"]["http"][0]["route"][0]["destination"]["host"]
+        == "page-v1"
     )
     services["page-v1"]["environment"]["SERVICE_9080_NAME"] = "web"
-    assert config(mesh(services))[1]["spec"]["http"][0]["route"][0]["destination"]["host"] == "web"
+    assert (
+        config(mesh(services))[1]["spec"]["http"][0]["route"][0]["destination"]["host"]
+        == "web"
+    )
 
 
 def test_tcp_ports_get_a_tcp_server_and_route() -> None:
@@ -209,7 +273,9 @@ def test_the_users_own_gateway_is_enough(number: int) -> None:
 
 def test_https_of_the_user_is_published() -> None:
     services = {"web": service(ports=[port(9080, "9081")])}
-    injection = mesh(services, options(resources=istio_gateway((443, "HTTPS"), (31400, "TCP"))))
+    injection = mesh(
+        services, options(resources=istio_gateway((443, "HTTPS"), (31400, "TCP")))
+    )
     assert published(injection) == [("30080", 80), ("30443", 443), ("31400", 31400)]
     assert len(config(injection)) == 2
 
@@ -229,7 +295,13 @@ def test_a_gateway_only_for_the_users_config() -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", [None, [], {"servers": 1}, {"servers": [None, {"port": 80}, {"port": {"number": "x"}}]}]
+    "spec",
+    [
+        None,
+        [],
+        {"servers": 1},
+        {"servers": [None, {"port": 80}, {"port": {"number": "x"}}]},
+    ],
 )
 def test_a_malformed_gateway_is_left_to_validation(spec: Any) -> None:
     gateway, virtual = istio_gateway()
@@ -238,12 +310,16 @@ def test_a_malformed_gateway_is_left_to_validation(spec: Any) -> None:
         virtual,
         {"kind": "VirtualService", "metadata": [], "spec": {"gateways": 1}},
     )
-    injection = mesh({"web": service(ports=[port(9080, "9081")])}, options(resources=resources))
+    injection = mesh(
+        {"web": service(ports=[port(9080, "9081")])}, options(resources=resources)
+    )
     assert published(injection) == [("30080", 80), ("30443", 443)]
 
 
 def test_the_gateway_is_not_redirected_and_may_listen_on_80() -> None:
-    pod = mesh({"web": service(ports=[port(9080, "9081")])}).project["services"]["gateway-pod"]
+    pod = mesh({"web": service(ports=[port(9080, "9081")])}).project["services"][
+        "gateway-pod"
+    ]
     assert pod["environment"]["DOCKERMESH_CAPTURE"] == "none"
     assert pod["environment"]["DOCKERMESH_HOLD_PORTS"] == "80"
     assert pod["sysctls"] == {"net.ipv4.ip_unprivileged_port_start": "0"}
@@ -267,21 +343,32 @@ def test_the_door_for_tls_stands_beside_the_entry_only() -> None:
     taken = {"web": service(ports=[port(9080, "9081"), port(9090, "30443")])}
     assert published(mesh(taken)) == [("30080", 80), ("30443", 30443)]
     assert (
-        mesh(web).project["services"]["gateway-pod"]["environment"]["DOCKERMESH_HOLD_PORTS"] == "80"
+        mesh(web).project["services"]["gateway-pod"]["environment"][
+            "DOCKERMESH_HOLD_PORTS"
+        ]
+        == "80"
     )
 
 
 @pytest.mark.parametrize("in_file", [True, False])
 def test_an_egress_gateway_is_made_when_asked_for(in_file: bool) -> None:
     top = {"x-dockermesh": {"egressGateway": True}} if in_file else {}
-    services = mesh({"web": service()}, InjectOptions(egress_gateway=not in_file), **top).project[
-        "services"
-    ]
-    pod, proxy = services["istio-egressgateway-pod"], services["istio-egressgateway-proxy"]
+    services = mesh(
+        {"web": service()}, InjectOptions(egress_gateway=not in_file), **top
+    ).project["services"]
+    pod, proxy = (
+        services["istio-egressgateway-pod"],
+        services["istio-egressgateway-proxy"],
+    )
     labels = pod["labels"]
-    assert (labels["istio"], labels["dockermesh.io/kind"]) == ("egressgateway", "router")
+    assert (labels["istio"], labels["dockermesh.io/kind"]) == (
+        "egressgateway",
+        "router",
+    )
     assert labels["dockermesh.io/namespace"] == "istio-system"
-    assert labels["dockermesh.io/service-account"] == "istio-egressgateway-service-account"
+    assert (
+        labels["dockermesh.io/service-account"] == "istio-egressgateway-service-account"
+    )
     assert labels["dockermesh.io/workload"] == "shop/istio-egressgateway-1"
     assert "ports" not in pod
     assert proxy["network_mode"] == "service:istio-egressgateway-pod"

@@ -31,16 +31,23 @@ def test_network_moves_to_the_pod_and_the_rest_stays() -> None:
         "healthcheck": {"test": ["CMD", "x"]},
         "x-a": {"b": 1},
     }
-    made = mesh({"web": service(**moved, **kept, expose=["80"], ports=[port(80, "8000")])}).project[
-        "services"
-    ]
+    made = mesh(
+        {"web": service(**moved, **kept, expose=["80"], ports=[port(80, "8000")])}
+    ).project["services"]
     app, pod = made["web"], made["web-1-pod"]
     assert {key: pod[key] for key in moved} == moved
     assert not app.keys() & {*moved, "networks", "ports", "expose"}
     assert {key: app[key] for key in kept} == kept
-    assert app["network_mode"] == made["web-1-proxy"]["network_mode"] == "service:web-1-pod"
+    assert (
+        app["network_mode"]
+        == made["web-1-proxy"]["network_mode"]
+        == "service:web-1-pod"
+    )
     assert pod["expose"] == ["80"]
-    assert pod["networks"] == {"default": {"aliases": ["web", "shop-web-1"]}, "dockermesh": None}
+    assert pod["networks"] == {
+        "default": {"aliases": ["web", "shop-web-1"]},
+        "dockermesh": None,
+    }
 
 
 def test_app_waits_for_its_pod_and_loses_its_proxy_last() -> None:
@@ -62,22 +69,37 @@ def test_net_sysctls_move_and_others_stay() -> None:
 
 
 def test_dockers_dns_still_knows_every_name() -> None:
-    definition = service(container_name="front", networks={"default": {"aliases": ["www", "web"]}})
+    definition = service(
+        container_name="front", networks={"default": {"aliases": ["www", "web"]}}
+    )
     made = mesh({"web": definition}).project["services"]
-    assert made["web-1-pod"]["networks"]["default"]["aliases"] == ["web", "front", "www"]
+    assert made["web-1-pod"]["networks"]["default"]["aliases"] == [
+        "web",
+        "front",
+        "www",
+    ]
     assert made["web"]["container_name"] == "front"
 
 
 def test_replicas_become_services() -> None:
     made = mesh(
-        {"web": service(deploy={"replicas": 3, "resources": {}}, build={"context": "/w"})}
+        {
+            "web": service(
+                deploy={"replicas": 3, "resources": {}}, build={"context": "/w"}
+            )
+        }
     ).project["services"]
-    made_names = {f"web-{n}{part}" for n in (1, 2, 3) for part in ("", "-pod", "-proxy")}
+    made_names = {
+        f"web-{n}{part}" for n in (1, 2, 3) for part in ("", "-pod", "-proxy")
+    }
     assert set(made) == made_names
     assert {made[f"web-{n}"]["image"] for n in (1, 2, 3)} == {"busybox"}
     assert made["web-2"]["deploy"] == {"resources": {}}
     for n in (1, 2, 3):
-        assert made[f"web-{n}-pod"]["networks"]["default"]["aliases"] == ["web", f"shop-web-{n}"]
+        assert made[f"web-{n}-pod"]["networks"]["default"]["aliases"] == [
+            "web",
+            f"shop-web-{n}",
+        ]
         assert "dockermesh.io/aliases" not in made[f"web-{n}-pod"]["labels"], (
             "a replica's name is no service's"
         )
@@ -98,7 +120,10 @@ def test_dependencies_on_replicas_name_them_all_and_keep_the_condition() -> None
             "plain": service(depends_on={"web": condition}, network_mode="none"),
         }
     ).project
-    assert made["services"]["plain"]["depends_on"] == {"web-1": condition, "web-2": condition}
+    assert made["services"]["plain"]["depends_on"] == {
+        "web-1": condition,
+        "web-2": condition,
+    }
 
 
 def test_links_become_links_between_pods() -> None:
@@ -113,14 +138,19 @@ def test_links_become_links_between_pods() -> None:
 
 def test_shared_namespaces_and_volumes_follow_the_first_replica() -> None:
     made = mesh(
-        {"db": service(scale=2), "web": service(pid="service:db", volumes_from=["db:ro"])}
+        {
+            "db": service(scale=2),
+            "web": service(pid="service:db", volumes_from=["db:ro"]),
+        }
     ).project["services"]
     assert made["web"]["pid"] == "service:db-1"
     assert made["web"]["volumes_from"] == ["db-1:ro"]
 
 
 @pytest.mark.parametrize("mode", ["host", "none", "container:abc", "bridge"])
-def test_services_without_a_network_of_their_own_are_left_out_and_named(mode: str) -> None:
+def test_services_without_a_network_of_their_own_are_left_out_and_named(
+    mode: str,
+) -> None:
     alone = service(network_mode=mode)
     injection = mesh({"tool": alone})
     assert injection.project["services"] == {"tool": alone}
@@ -141,7 +171,10 @@ def test_a_service_in_another_ones_network_follows_into_its_pod() -> None:
 
 
 def test_a_follower_of_an_unmeshed_service_is_left_alone() -> None:
-    services = {"web": service(network_mode="host"), "a": service(network_mode="service:web")}
+    services = {
+        "web": service(network_mode="host"),
+        "a": service(network_mode="service:web"),
+    }
     assert mesh(services).project["services"] == services
 
 
@@ -157,11 +190,17 @@ def test_opting_out(change: dict[str, Any]) -> None:
     services = {"web": service(**change)}
     injection = mesh(services)
     assert injection.project["services"] == services
-    assert "networks" in injection.project and "dockermesh" not in injection.project["networks"]
+    assert (
+        "networks" in injection.project
+        and "dockermesh" not in injection.project["networks"]
+    )
 
 
 def test_opting_in_one_by_one() -> None:
-    services = {"web": service(**{"x-dockermesh": {"inject": True}}), "other": service()}
+    services = {
+        "web": service(**{"x-dockermesh": {"inject": True}}),
+        "other": service(),
+    }
     made = mesh(services, **{"x-dockermesh": {"inject": False}}).project["services"]
     assert "web-1-pod" in made and "other-1-pod" not in made
 
@@ -177,7 +216,9 @@ def test_opting_in_one_by_one() -> None:
     ],
 )
 @pytest.mark.parametrize("mode", [{}, {"network_mode": "service:web"}])
-def test_the_proxys_uid_is_refused(change: dict[str, Any], mode: dict[str, str]) -> None:
+def test_the_proxys_uid_is_refused(
+    change: dict[str, Any], mode: dict[str, str]
+) -> None:
     with pytest.raises(InputError, match="1337") as raised:
         mesh({"web": service(), "app": service(**change, **mode)})
     assert raised.value.where == "services.app"
@@ -185,7 +226,10 @@ def test_the_proxys_uid_is_refused(change: dict[str, Any], mode: dict[str, str])
 
 
 def test_other_users_are_fine() -> None:
-    assert mesh({"app": service(user="13370:1")}).project["services"]["app"]["user"] == "13370:1"
+    assert (
+        mesh({"app": service(user="13370:1")}).project["services"]["app"]["user"]
+        == "13370:1"
+    )
 
 
 def test_only_the_pod_has_capabilities_and_the_proxy_none() -> None:
@@ -210,13 +254,17 @@ def test_only_the_pod_has_capabilities_and_the_proxy_none() -> None:
     "change", [{"privileged": True}, {"cap_add": ["CAP_NET_ADMIN"]}, {"pid": "host"}]
 )
 def test_what_can_undo_capture_is_told(change: dict[str, Any]) -> None:
-    assert [notice.service for notice in mesh({"web": service(**change)}).notices] == ["web"]
+    assert [notice.service for notice in mesh({"web": service(**change)}).notices] == [
+        "web"
+    ]
 
 
 def test_workload_labels_account_and_names() -> None:
     environment = {"SERVICE_NAME": "reviews", "SERVICE_TAGS": "version|v2,zone=a,blue"}
     labels = {"team": "x", "com.docker.compose.y": "z", "SERVICE_REGION": "eu"}
-    made = mesh({"reviews-v2": service(environment=environment, labels=labels)}).project["services"]
+    made = mesh(
+        {"reviews-v2": service(environment=environment, labels=labels)}
+    ).project["services"]
     pod = made["reviews-v2-1-pod"]["labels"]
     assert json.loads(pod["dockermesh.io/labels"]) == {
         "app": "reviews",
@@ -297,7 +345,13 @@ def test_the_same_capture_settings_share_one_config() -> None:
 @pytest.mark.parametrize("value", ["http", "0", "70000", "80\n-A OUTPUT -j ACCEPT"])
 def test_wrong_capture_settings_name_the_service(value: str) -> None:
     with pytest.raises(InputError) as raised:
-        mesh({"web": service(labels={"traffic.sidecar.istio.io/includeInboundPorts": value})})
+        mesh(
+            {
+                "web": service(
+                    labels={"traffic.sidecar.istio.io/includeInboundPorts": value}
+                )
+            }
+        )
     assert raised.value.where == "services.web"
 
 
@@ -313,7 +367,10 @@ def test_interception_can_be_switched_off_but_not_made_tproxy() -> None:
     ("settings", "expected"),
     [
         ({"interceptionMode": "NONE"}, {"security.istio.io/tlsMode": "disabled"}),
-        ({"excludeInboundPorts": [9000]}, {"traffic.sidecar.istio.io/excludeInboundPorts": "9000"}),
+        (
+            {"excludeInboundPorts": [9000]},
+            {"traffic.sidecar.istio.io/excludeInboundPorts": "9000"},
+        ),
         ({}, {}),
     ],
 )
@@ -323,7 +380,8 @@ def test_a_workload_tells_which_ports_its_proxy_does_not_see(
     """Clients would call them over mutual TLS otherwise, and the app would get it."""
     made = mesh({"web": service(**{"x-dockermesh": settings})}).project["services"]
     assert (
-        json.loads(made["web-1-pod"]["labels"]["dockermesh.io/labels"]) == {"app": "web"} | expected
+        json.loads(made["web-1-pod"]["labels"]["dockermesh.io/labels"])
+        == {"app": "web"} | expected
     )
 
 
@@ -331,7 +389,9 @@ def test_the_mesh_network_is_joined_once_when_the_project_has_it() -> None:
     networks = {"old": {"name": "consul_istiomesh", "external": True}}
     definition = {"image": "x", "networks": {"old": {"ipv4_address": "172.28.0.20"}}}
     injection = mesh(
-        {"web": definition}, InjectOptions(network="consul_istiomesh"), networks=networks
+        {"web": definition},
+        InjectOptions(network="consul_istiomesh"),
+        networks=networks,
     )
     pod = injection.project["services"]["web-1-pod"]
     assert pod["networks"] == {
@@ -342,15 +402,27 @@ def test_the_mesh_network_is_joined_once_when_the_project_has_it() -> None:
 
 
 def test_a_network_of_the_users_named_like_ours_is_not_taken_for_it() -> None:
-    networks = {"default": {"name": "shop_default"}, "dockermesh": {"name": "shop_dockermesh"}}
+    networks = {
+        "default": {"name": "shop_default"},
+        "dockermesh": {"name": "shop_dockermesh"},
+    }
     made = mesh({"web": service()}, networks=networks).project
     assert made["networks"]["dockermesh"] == {"name": "shop_dockermesh"}
-    assert made["networks"]["dockermesh-mesh"] == {"name": "dockermesh", "external": True}
+    assert made["networks"]["dockermesh-mesh"] == {
+        "name": "dockermesh",
+        "external": True,
+    }
 
 
 def test_a_fixed_address_for_several_replicas_is_refused() -> None:
     with pytest.raises(InputError, match="default"):
-        mesh({"web": service(scale=2, networks={"default": {"ipv4_address": "10.0.0.2"}})})
+        mesh(
+            {
+                "web": service(
+                    scale=2, networks={"default": {"ipv4_address": "10.0.0.2"}}
+                )
+            }
+        )
 
 
 @pytest.mark.parametrize("other", ["web-1-pod", "web-1-proxy", "gateway-pod"])
@@ -381,10 +453,14 @@ def test_a_thousand_services_take_less_than_two_seconds() -> None:
     assert text.count("dockermesh.io/role: pod") == 1000
 
 
-def test_a_name_that_the_mesh_cannot_have_leaves_its_service_out_and_that_is_told() -> None:
+def test_a_name_that_the_mesh_cannot_have_leaves_its_service_out_and_that_is_told() -> (
+    None
+):
     made = mesh({"my.svc": service(expose=["80"]), "web": service(expose=["80"])})
     assert "my.svc-1-pod" not in made.project["services"]
-    assert [n.service for n in made.notices if "left out of the mesh" in n.text] == ["my.svc"]
+    assert [n.service for n in made.notices if "left out of the mesh" in n.text] == [
+        "my.svc"
+    ]
 
 
 def test_names_with_underscores_are_as_good_as_any() -> None:
@@ -393,13 +469,20 @@ def test_names_with_underscores_are_as_good_as_any() -> None:
     """
     source = {
         "name": "my_shop",
-        "services": {"my_db": service(ports=[port(80, "8000")], container_name="the_db")},
+        "services": {
+            "my_db": service(ports=[port(80, "8000")], container_name="the_db")
+        },
         "networks": {"default": {"name": "my_shop_default"}},
     }
     made = inject_project(source, InjectOptions()).project
     check(made, source)
-    assert made["services"]["my_db-1-pod"]["networks"]["default"]["aliases"] == ["my_db", "the_db"]
-    text = made["services"]["gateway-pod"]["labels"]["dockermesh.io/config"].replace("$$", "$")
+    assert made["services"]["my_db-1-pod"]["networks"]["default"]["aliases"] == [
+        "my_db",
+        "the_db",
+    ]
+    text = made["services"]["gateway-pod"]["labels"]["dockermesh.io/config"].replace(
+        "$$", "$"
+    )
     reading = read_text(text)
     assert [r.kind for r in reading.resources] == ["Gateway", "VirtualService"]
     assert not reading.findings

@@ -77,7 +77,9 @@ def test_whoever_resumes_anywhere_ends_with_the_same_contents(seed: int) -> None
             if key in objects and chance.random() < 0.4:
                 del objects[key]
             else:
-                objects[key] = Thing(index, objects[key].uid if key in objects else f"u{index}")
+                objects[key] = Thing(
+                    index, objects[key].uid if key in objects else f"u{index}"
+                )
         cache.update(objects, index)
         for version, view in list(views.items()):
             position = cache.position_of(version)

@@ -75,7 +75,10 @@ def test_a_valid_object_is_accepted_and_counts_the_proxies_in_sync() -> None:
         "lastTransitionTime": WRITTEN,
         "observedGeneration": 2,
     }
-    assert (found["Programmed"]["status"], found["Programmed"]["reason"]) == ("False", "Pending")
+    assert (found["Programmed"]["status"], found["Programmed"]["reason"]) == (
+        "False",
+        "Pending",
+    )
     assert found["Programmed"]["message"].startswith("4/5 proxies ")
 
 
@@ -103,15 +106,24 @@ def test_what_no_proxy_was_told_yet_is_not_programmed() -> None:
 
 def test_an_object_in_the_store_that_does_not_validate_says_why() -> None:
     found = shown(View(Outcome()), stored({"hots": "web"}))
-    assert (found["Accepted"]["status"], found["Accepted"]["reason"]) == ("False", "Invalid")
+    assert (found["Accepted"]["status"], found["Accepted"]["reason"]) == (
+        "False",
+        "Invalid",
+    )
     assert "spec.hots: unknown field" in found["Accepted"]["message"]
-    assert (found["Programmed"]["status"], found["Programmed"]["reason"]) == ("False", "Invalid")
+    assert (found["Programmed"]["status"], found["Programmed"]["reason"]) == (
+        "False",
+        "Invalid",
+    )
 
 
 def test_what_has_no_effect_is_not_accepted_and_says_why() -> None:
     outcome = Outcome(
         noted={
-            "DestinationRule shop/web": [("Conflicted", "older has it"), ("NotTranslated", "no")]
+            "DestinationRule shop/web": [
+                ("Conflicted", "older has it"),
+                ("NotTranslated", "no"),
+            ]
         }
     )
     found = shown(View(outcome), stored())["Accepted"]
@@ -136,10 +148,16 @@ def test_the_time_is_that_of_the_change_of_a_condition() -> None:
 def test_tables_have_the_conditions_as_columns() -> None:
     served = named("destinationrule")
     assert served is not None
-    made = table(served, [View(Outcome((2, 0, 1)))(served, "v1", KEY, stored())], "7", "None")
+    made = table(
+        served, [View(Outcome((2, 0, 1)))(served, "v1", KEY, stored())], "7", "None"
+    )
     names = [column["name"] for column in made["columnDefinitions"]]
     cells = dict(zip(names, made["rows"][0]["cells"], strict=True))
-    assert (cells["Accepted"], cells["Programmed"], cells["Why"]) == ("True", "False", "")
+    assert (cells["Accepted"], cells["Programmed"], cells["Why"]) == (
+        "True",
+        "False",
+        "",
+    )
     assert cells["Proxies"].startswith("1/2 proxies")
     assert all(
         c["priority"]

@@ -41,9 +41,15 @@ async def test_requests_of_one_command_are_one_change(tmp_path: Path) -> None:
     history = History(FolderDocuments(tmp_path))
     one, two = document("one"), document("two")
     for number in range(3):
-        await history.record(Actor("kubectl", "kubectl apply", "s1"), KEY.format(number), None, one)
-    await history.record(Actor("kubectl", "kubectl apply", "s1"), KEY.format(0), one, two)
-    await history.record(Actor("kubectl", "kubectl edit", "s2"), KEY.format(0), two, one)
+        await history.record(
+            Actor("kubectl", "kubectl apply", "s1"), KEY.format(number), None, one
+        )
+    await history.record(
+        Actor("kubectl", "kubectl apply", "s1"), KEY.format(0), one, two
+    )
+    await history.record(
+        Actor("kubectl", "kubectl edit", "s2"), KEY.format(0), two, one
+    )
     first, second = await history.entries()
     assert first.to_dict()["counts"] == {"created": 3, "configured": 0, "deleted": 0}
     assert (second.number, second.command) == (2, "kubectl edit")

@@ -6,11 +6,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from dockermesh.kubeapi.managed import APPLY, UPDATE, Manager, fields_of, merge_applied, record
+from dockermesh.kubeapi.managed import (
+    APPLY,
+    UPDATE,
+    Manager,
+    fields_of,
+    merge_applied,
+    record,
+)
 
 
 def doc(spec: dict[str, Any], **metadata: Any) -> dict[str, Any]:
-    return {"apiVersion": "g/v1", "kind": "K", "metadata": {"name": "a", **metadata}, "spec": spec}
+    return {
+        "apiVersion": "g/v1",
+        "kind": "K",
+        "metadata": {"name": "a", **metadata},
+        "spec": spec,
+    }
 
 
 def applied(
@@ -33,12 +45,18 @@ def updated(live: dict[str, Any], after: dict[str, Any], name: str) -> dict[str,
 
 
 def owners(document: dict[str, Any]) -> dict[str, Any]:
-    return {e["manager"]: e["fieldsV1"] for e in document["metadata"].get("managedFields", [])}
+    return {
+        e["manager"]: e["fieldsV1"]
+        for e in document["metadata"].get("managedFields", [])
+    }
 
 
 def test_fields_are_the_paths_to_values_without_the_systems_own() -> None:
     document = doc(
-        {"hosts": ["a"], "empty": {}, "m": {"x": 1}}, labels={"l": "1"}, uid="u", generation=3
+        {"hosts": ["a"], "empty": {}, "m": {"x": 1}},
+        labels={"l": "1"},
+        uid="u",
+        generation=3,
     )
     assert fields_of(document) == {
         ("metadata", "labels", "l"),
@@ -71,7 +89,9 @@ def test_a_field_that_two_managers_applied_survives_the_first() -> None:
     assert live["spec"] == {"a": 1}
 
 
-def test_another_value_is_a_conflict_with_its_manager_and_the_same_value_is_none() -> None:
+def test_another_value_is_a_conflict_with_its_manager_and_the_same_value_is_none() -> (
+    None
+):
     live = applied(None, doc({"a": 1, "b": 1}), "me")
     _, conflicts = merge_applied(live, doc({"a": 2, "b": 1}), "you")
     assert [(c.path, c.manager) for c in conflicts] == [(("spec", "a"), "me")]
@@ -88,7 +108,10 @@ def test_a_change_of_type_is_a_conflict_and_replaces_the_whole() -> None:
 def test_an_update_takes_over_what_it_changes() -> None:
     live = applied(None, doc({"a": 1, "b": 1}), "me")
     live = updated(live, doc({"a": 2, "b": 1}), "kubectl-edit")
-    assert owners(live) == {"me": {"f:spec": {"f:b": {}}}, "kubectl-edit": {"f:spec": {"f:a": {}}}}
+    assert owners(live) == {
+        "me": {"f:spec": {"f:b": {}}},
+        "kubectl-edit": {"f:spec": {"f:a": {}}},
+    }
     _, conflicts = merge_applied(live, doc({"a": 1, "b": 1}), "me")
     assert [c.manager for c in conflicts] == ["kubectl-edit"]
 
@@ -112,7 +135,12 @@ def test_empty_labels_are_not_those_of_others() -> None:
 def test_malformed_entries_of_clients_are_harmless() -> None:
     live = doc(
         {"a": 1},
-        managedFields=[{}, 7, {"manager": 3, "fieldsV1": {"f:spec": [1]}}, {"fieldsV1": "x"}],
+        managedFields=[
+            {},
+            7,
+            {"manager": 3, "fieldsV1": {"f:spec": [1]}},
+            {"fieldsV1": "x"},
+        ],
     )
     merged, _ = merge_applied(live, doc({"a": 2}), "me")
     record(live, merged, Manager("me", APPLY, "g/v1", "t"), doc({"a": 2}))

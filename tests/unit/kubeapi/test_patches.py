@@ -23,7 +23,9 @@ from dockermesh.kubeapi.patches import PatchError, apply_operations, merge
         ({}, {"a": {"bb": {"ccc": None}}}, {"a": {"bb": {}}}),
     ],
 )
-def test_merge_follows_the_examples_of_the_rfc(document: Any, patch: Any, result: Any) -> None:
+def test_merge_follows_the_examples_of_the_rfc(
+    document: Any, patch: Any, result: Any
+) -> None:
     before = copy.deepcopy(document)
     assert merge(document, patch) == result
     assert document == before
@@ -32,26 +34,46 @@ def test_merge_follows_the_examples_of_the_rfc(document: Any, patch: Any, result
 @pytest.mark.parametrize(
     ("document", "operations", "result"),
     [
-        ({"foo": "bar"}, [{"op": "add", "path": "/baz", "value": 1}], {"foo": "bar", "baz": 1}),
+        (
+            {"foo": "bar"},
+            [{"op": "add", "path": "/baz", "value": 1}],
+            {"foo": "bar", "baz": 1},
+        ),
         (
             {"foo": ["bar", "baz"]},
             [{"op": "add", "path": "/foo/1", "value": "q"}],
             {"foo": ["bar", "q", "baz"]},
         ),
-        ({"foo": ["a"]}, [{"op": "add", "path": "/foo/-", "value": "b"}], {"foo": ["a", "b"]}),
+        (
+            {"foo": ["a"]},
+            [{"op": "add", "path": "/foo/-", "value": "b"}],
+            {"foo": ["a", "b"]},
+        ),
         (
             {"foo": ["bar", "q", "baz"]},
             [{"op": "remove", "path": "/foo/1"}],
             {"foo": ["bar", "baz"]},
         ),
-        ({"baz": "q"}, [{"op": "replace", "path": "/baz", "value": "boo"}], {"baz": "boo"}),
+        (
+            {"baz": "q"},
+            [{"op": "replace", "path": "/baz", "value": "boo"}],
+            {"baz": "boo"},
+        ),
         (
             {"a": {"x": 1}, "b": {}},
             [{"op": "move", "from": "/a/x", "path": "/b/y"}],
             {"a": {}, "b": {"y": 1}},
         ),
-        ({"a": [1, 2]}, [{"op": "copy", "from": "/a/0", "path": "/a/-"}], {"a": [1, 2, 1]}),
-        ({"a/b": 1, "m~n": 2}, [{"op": "test", "path": "/a~1b", "value": 1}], {"a/b": 1, "m~n": 2}),
+        (
+            {"a": [1, 2]},
+            [{"op": "copy", "from": "/a/0", "path": "/a/-"}],
+            {"a": [1, 2, 1]},
+        ),
+        (
+            {"a/b": 1, "m~n": 2},
+            [{"op": "test", "path": "/a~1b", "value": 1}],
+            {"a/b": 1, "m~n": 2},
+        ),
         ({"m~n": 2}, [{"op": "remove", "path": "/m~0n"}], {}),
     ],
 )

@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from dockermesh.kubeapi import openapi
-from dockermesh.kubeapi.checking import MAX_DEPTH, STRICT, WARN, check_document, parse_json
+from dockermesh.kubeapi.checking import (
+    MAX_DEPTH,
+    STRICT,
+    WARN,
+    check_document,
+    parse_json,
+)
 from dockermesh.kubeapi.protobuf import read_protobuf
 from dockermesh.kubeapi.selectors import parse_selectors
 from dockermesh.kubeapi.served import SERVED, groups, named
@@ -37,11 +43,14 @@ def test_label_selectors(selector: str, matches: bool) -> None:
     check = parse_selectors(selector, "")
     assert check is not None
     assert (
-        check({"metadata": {"labels": {"app": "a", "tier": "1", "example.com/x": ""}}}) is matches
+        check({"metadata": {"labels": {"app": "a", "tier": "1", "example.com/x": ""}}})
+        is matches
     )
 
 
-@pytest.mark.parametrize("selector", ["a b", "a=b=c", "in (a)", "a in b", "=a", "a in (b"])
+@pytest.mark.parametrize(
+    "selector", ["a b", "a=b=c", "in (a)", "a in b", "=a", "a in (b"]
+)
 def test_malformed_selectors_are_refused(selector: str) -> None:
     with pytest.raises(StatusError) as failure:
         parse_selectors(selector, "")
@@ -97,7 +106,9 @@ def test_every_kind_has_a_schema_and_a_patch_that_takes_field_validation() -> No
         ("", "v1"),
         *((g, v) for g, versions in groups().items() for v in versions),
     ]:
-        document = json.loads(json.dumps(openapi.document(group, version), allow_nan=False))
+        document = json.loads(
+            json.dumps(openapi.document(group, version), allow_nan=False)
+        )
         kinds = [
             k["x-kubernetes-group-version-kind"][0]["kind"]
             for k in document["components"]["schemas"].values()
@@ -108,12 +119,18 @@ def test_every_kind_has_a_schema_and_a_patch_that_takes_field_validation() -> No
         patches = [p["patch"] for p in document["paths"].values() if "patch" in p]
         assert patches
         assert all(
-            {"fieldValidation", "dryRun"} <= {q["name"] for q in p["parameters"]} for p in patches
+            {"fieldValidation", "dryRun"} <= {q["name"] for q in p["parameters"]}
+            for p in patches
         )
 
 
 def test_kinds_answer_to_all_their_names() -> None:
-    for word in ("vs", "VirtualService", "virtualservices", "virtualservice.networking.istio.io"):
+    for word in (
+        "vs",
+        "VirtualService",
+        "virtualservices",
+        "virtualservice.networking.istio.io",
+    ):
         served = named(word)
         assert served is not None and served.kind == "VirtualService"
     assert named("virtualservices.v1beta1.networking.istio.io") is not None
@@ -137,14 +154,20 @@ def test_bodies_may_be_nested_as_deeply_as_any_real_resource() -> None:
 
 def _rule(**spec: Any) -> dict[str, Any]:
     metadata = {"name": "reviews", "namespace": "default"}
-    rule = {"apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": metadata}
+    rule = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": metadata,
+    }
     return {**rule, "spec": {"host": "reviews", **spec}}
 
 
 def test_unknown_fields_are_refused_pruned_or_passed_over() -> None:
     served = named("dr")
     assert served is not None
-    document = _rule(foo=1, subsets=[{"name": "v1", "lables": {"a": "b"}, "we.ird key'": 1}])
+    document = _rule(
+        foo=1, subsets=[{"name": "v1", "lables": {"a": "b"}, "we.ird key'": 1}]
+    )
     with pytest.raises(StatusError) as failure:
         check_document(document, served, STRICT)
     assert failure.value.code == 400
@@ -160,11 +183,16 @@ def test_broken_rules_name_the_field() -> None:
     assert served is not None
     with pytest.raises(StatusError) as failure:
         check_document(
-            _rule(trafficPolicy={"loadBalancer": {"simple": "NONSENSE"}}), served, STRICT
+            _rule(trafficPolicy={"loadBalancer": {"simple": "NONSENSE"}}),
+            served,
+            STRICT,
         )
     assert failure.value.code == 422
     assert failure.value.details is not None
-    assert failure.value.details["causes"][0]["field"] == "spec.trafficPolicy.loadBalancer.simple"
+    assert (
+        failure.value.details["causes"][0]["field"]
+        == "spec.trafficPolicy.loadBalancer.simple"
+    )
 
 
 def test_kubectls_protobuf_of_a_namespace() -> None:

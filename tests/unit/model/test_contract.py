@@ -15,8 +15,12 @@ from dockermesh.model import contract
 
 ROOT = Path(__file__).parents[3]
 PACKAGE = ROOT / "dockermesh"
-MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "model" / "contract.py")
-PORTS = {int(e.value) for e in contract.ENTRIES if e.section is contract.Section.PORTS} - {8080}
+MODULES = sorted(
+    p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "model" / "contract.py"
+)
+PORTS = {
+    int(e.value) for e in contract.ENTRIES if e.section is contract.Section.PORTS
+} - {8080}
 NAMES = {e.value for e in contract.ENTRIES if e.section is not contract.Section.PORTS}
 # Also a word of plain language, the product's name, or another thing's in another place.
 NOT_DISTINCT = {"dockermesh", "cluster.local"}
@@ -85,7 +89,10 @@ def test_the_mesh_networks_name_is_said_once() -> None:
     said = {
         str(path.relative_to(PACKAGE))
         for path in MODULES
-        if any(literal == contract.MESH_NETWORK for _, literal in _literals(path.read_text()))
+        if any(
+            literal == contract.MESH_NETWORK
+            for _, literal in _literals(path.read_text())
+        )
     }
     assert said == {
         "client/mesh/api_client.py",
@@ -112,7 +119,9 @@ def test_no_two_entries_of_a_table_are_the_same() -> None:
 
 
 def _script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("contract_tables", ROOT / "scripts/contract.py")
+    spec = importlib.util.spec_from_file_location(
+        "contract_tables", ROOT / "scripts/contract.py"
+    )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -123,4 +132,6 @@ def test_the_documents_show_what_the_contract_holds() -> None:
     script = _script()
     for name, sections in script.DOCUMENTS.items():
         text = (ROOT / name).read_text()
-        assert script.with_tables(text, sections) == text, "run: python scripts/contract.py"
+        assert script.with_tables(text, sections) == text, (
+            "run: python scripts/contract.py"
+        )

@@ -37,13 +37,18 @@ def test_dockers_options_end_in_the_environment(
 
 
 def test_options_win_over_the_environment() -> None:
-    environment = {"DOCKER_HOST": "tcp://h", "DOCKER_TLS_VERIFY": "1", "DOCKER_TLS": "1"}
+    environment = {
+        "DOCKER_HOST": "tcp://h",
+        "DOCKER_TLS_VERIFY": "1",
+        "DOCKER_TLS": "1",
+    }
     take_docker_options(["--context", "prod", "--tlsverify=0", "mesh"], environment)
     assert environment == {"DOCKER_CONTEXT": "prod", "DOCKER_TLS": "1"}
 
 
 @pytest.mark.parametrize(
-    "args", [["-H", "a", "-c", "b", "mesh"], ["--nope", "mesh"], ["--tls=perhaps", "mesh"]]
+    "args",
+    [["-H", "a", "-c", "b", "mesh"], ["--nope", "mesh"], ["--tls=perhaps", "mesh"]],
 )
 def test_what_docker_refuses_is_a_usage_error(args: list[str]) -> None:
     with pytest.raises(UsageError):

@@ -27,11 +27,17 @@ def _documents() -> list[Path]:
 def _anchors(text: str) -> set[str]:
     """The anchors of a document's headings, as GitHub makes them."""
     titles = re.findall(r"^#+ (.*)$", _FENCE.sub("", text), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+    return {
+        re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles
+    }
 
 
-@pytest.mark.parametrize("document", _documents(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_link_leads_to_a_file_and_a_heading_that_are_there(document: Path) -> None:
+@pytest.mark.parametrize(
+    "document", _documents(), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_every_link_leads_to_a_file_and_a_heading_that_are_there(
+    document: Path,
+) -> None:
     for link in _LINK.findall(_FENCE.sub("", document.read_text())):
         if link.startswith(("http://", "https://", "mailto:")):
             continue
@@ -43,11 +49,16 @@ def test_every_link_leads_to_a_file_and_a_heading_that_are_there(document: Path)
             assert anchor in _anchors(target.read_text()), f"{link}: no such heading"
 
 
-@pytest.mark.parametrize(("name", "most"), [("README.md", 900), ("ARCHITECTURE.md", 1500)])
+@pytest.mark.parametrize(
+    ("name", "most"), [("README.md", 900), ("ARCHITECTURE.md", 1500)]
+)
 def test_what_strangers_read_first_is_short(name: str, most: int) -> None:
     assert len((ROOT / name).read_text().split()) <= most
 
 
 def test_readme_begins_with_the_two_commands() -> None:
     commands = (ROOT / "README.md").read_text().partition("```sh\n")[2].splitlines()[:2]
-    assert [line.partition("#")[0].strip() for line in commands] == ["make demo", "make test"]
+    assert [line.partition("#")[0].strip() for line in commands] == [
+        "make demo",
+        "make test",
+    ]

@@ -13,7 +13,9 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 PACKAGES = sorted(
-    path.name for path in (ROOT / "dockermesh").iterdir() if (path / "__init__.py").exists()
+    path.name
+    for path in (ROOT / "dockermesh").iterdir()
+    if (path / "__init__.py").exists()
 )
 # Each of its modules stands alone.
 UNRELATED = {"runtime"}
@@ -57,4 +59,7 @@ def test_no_modules_import_each_other(package: str) -> None:
 
 
 def test_a_cycle_is_found() -> None:
-    assert cycle_of({"a": {"b"}, "b": {"c"}, "c": {"b"}}) in (["b", "c", "b"], ["c", "b", "c"])
+    assert cycle_of({"a": {"b"}, "b": {"c"}, "c": {"b"}}) in (
+        ["b", "c", "b"],
+        ["c", "b", "c"],
+    )

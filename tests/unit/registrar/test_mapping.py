@@ -45,14 +45,20 @@ def inspect(
         },
         "HostConfig": {"NetworkMode": "bridge"},
         "NetworkSettings": settings,
-        "State": {"Running": True, "Status": "running", "StartedAt": "2026-11-01T00:00:00.5Z"},
+        "State": {
+            "Running": True,
+            "Status": "running",
+            "StartedAt": "2026-11-01T00:00:00.5Z",
+        },
     }
     for key, value in more.items():
         base[key] = base.get(key, {}) | value if isinstance(value, dict) else value
     return base
 
 
-def bodies(data: dict[str, Any] | list[dict[str, Any]], **flags: Any) -> list[dict[str, Any]]:
+def bodies(
+    data: dict[str, Any] | list[dict[str, Any]], **flags: Any
+) -> list[dict[str, Any]]:
     return render_registrations(
         data, {"hostname": "h", "internal": True} | flags, lambda _: "192.0.2.1"
     )[0]
@@ -66,7 +72,11 @@ def only(data: dict[str, Any], **flags: Any) -> dict[str, Any]:
 def test_an_internal_service_has_registrators_form() -> None:
     body = only(
         inspect(
-            {"SERVICE_NAME": "web", "SERVICE_TAGS": r"a,b\,c,,version|v1", "SERVICE_REGION": "eu"}
+            {
+                "SERVICE_NAME": "web",
+                "SERVICE_TAGS": r"a,b\,c,,version|v1",
+                "SERVICE_REGION": "eu",
+            }
         )
     )
     assert body["ID"] == "h:shop-web-1:9080"
@@ -102,7 +112,11 @@ def test_several_ports_make_a_group_counted_before_ignore() -> None:
 
 
 def test_labels_beat_environment_and_ports_beat_both() -> None:
-    env = {"SERVICE_NAME": "env", "SERVICE_9080_COLOR": "port", "SERVICE_1_COLOR": "other"}
+    env = {
+        "SERVICE_NAME": "env",
+        "SERVICE_9080_COLOR": "port",
+        "SERVICE_1_COLOR": "other",
+    }
     body = only(inspect(env, {"SERVICE_NAME": "label", "SERVICE_COLOR": "any"}))
     assert body["Name"] == "label"
     assert body["Meta"]["color"] == "port"
@@ -113,7 +127,10 @@ def test_udp_explicit_and_ids() -> None:
     assert body["ID"] == "h:shop-web-1:53:udp"
     assert body["Tags"] == ["udp"]
     assert bodies(inspect(), explicit=True) == []
-    assert only(inspect({"SERVICE_NAME": "a", "SERVICE_ID": "mine"}), explicit=True)["ID"] == "mine"
+    assert (
+        only(inspect({"SERVICE_NAME": "a", "SERVICE_ID": "mine"}), explicit=True)["ID"]
+        == "mine"
+    )
 
 
 @pytest.mark.parametrize(
@@ -129,8 +146,16 @@ def test_udp_explicit_and_ids() -> None:
             },
         ),
         (
-            {"9080_CHECK_HTTPS": "/up", "CHECK_INTERVAL": "3s", "CHECK_INITIAL_STATUS": "passing"},
-            {"HTTP": "https://172.17.0.5:9080/up", "Interval": "3s", "Status": "passing"},
+            {
+                "9080_CHECK_HTTPS": "/up",
+                "CHECK_INTERVAL": "3s",
+                "CHECK_INITIAL_STATUS": "passing",
+            },
+            {
+                "HTTP": "https://172.17.0.5:9080/up",
+                "Interval": "3s",
+                "Status": "passing",
+            },
         ),
         (
             {"CHECK_CMD": "/bin/ok -v"},
@@ -146,7 +171,11 @@ def test_udp_explicit_and_ids() -> None:
         ),
         ({"CHECK_TCP": "true"}, {"TCP": "172.17.0.5:9080", "Interval": "10s"}),
         (
-            {"CHECK_GRPC": "1", "CHECK_GRPC_USE_TLS": "1", "CHECK_TLS_SKIP_VERIFY": "1"},
+            {
+                "CHECK_GRPC": "1",
+                "CHECK_GRPC_USE_TLS": "1",
+                "CHECK_TLS_SKIP_VERIFY": "1",
+            },
             {
                 "GRPC": "172.17.0.5:9080",
                 "GRPCUseTLS": True,
@@ -162,13 +191,17 @@ def test_checks(env: dict[str, str], check: dict[str, Any]) -> None:
     assert body["Meta"].keys() >= {k.lower().removeprefix("9080_") for k in env}
 
 
-def test_dockers_health_becomes_a_check_whose_status_does_not_change_the_registration() -> None:
+def test_dockers_health_becomes_a_check_whose_status_does_not_change_the_registration() -> (
+    None
+):
     starting = only(inspect(State={"Health": {"Status": "starting"}}))
     healthy = only(inspect(State={"Health": {"Status": "healthy"}}))
     assert starting["Check"]["Status"] == "critical"
     assert healthy["Check"]["Status"] == "passing"
     assert starting["Meta"] == healthy["Meta"]
-    both = only(inspect({"SERVICE_CHECK_TCP": "1"}, State={"Health": {"Status": "healthy"}}))
+    both = only(
+        inspect({"SERVICE_CHECK_TCP": "1"}, State={"Health": {"Status": "healthy"}})
+    )
     assert "TCP" in both["Check"]
     assert both["Checks"][0]["CheckID"] == "dockermesh:h:shop-web-1:9080"
     assert only(inspect(State={"Paused": True}))["Check"]["Status"] == "critical"
@@ -178,7 +211,9 @@ def test_checks_that_the_registrar_asks_are_none_of_consuls() -> None:
     """Consul gets one check, which the registrar reports; what nobody can ask here is left out."""
     body = only(inspect({"SERVICE_CHECK_HTTP": "/up"}), run_checks=True)
     assert "Check" not in body
-    (made,), _ = map_container(parse_container(inspect({"SERVICE_CHECK_HTTP": "/up"})), None, RUN)
+    (made,), _ = map_container(
+        parse_container(inspect({"SERVICE_CHECK_HTTP": "/up"})), None, RUN
+    )
     assert made.own_check == {"HTTP": "http://172.17.0.5:9080/up", "Interval": "10s"}
     assert made.socket == "172.17.0.5:9080"
     for kind, value in (("TTL", "30s"), ("SCRIPT", "true"), ("CMD", "true")):
@@ -206,9 +241,9 @@ def test_health_is_the_worse_of_dockers_verdict_and_the_answer(
     found = all_of(known, {"TCP": "10.0.0.1:1"}, told)
     assert found is not None
     assert found.status == all_in_all
-    assert all_of(None, {"TCP": "10.0.0.1:1", "Status": "passing"}, None) == HealthStatus(
-        "passing", "not asked yet"
-    )
+    assert all_of(
+        None, {"TCP": "10.0.0.1:1", "Status": "passing"}, None
+    ) == HealthStatus("passing", "not asked yet")
     assert all_of(known, None, None) is known
 
 
@@ -231,17 +266,33 @@ def test_docker_29_says_the_default_bridges_address_in_another_place() -> None:
     del new["NetworkSettings"]["IPAddress"]
     tags = "at-{{.NetworkSettings.IPAddress}}"
     assert only(new, tags=tags) == only(old, tags=tags)
-    assert (only(new)["Address"], only(new, tags=tags)["Tags"]) == ("172.17.0.5", ["at-172.17.0.5"])
+    assert (only(new)["Address"], only(new, tags=tags)["Tags"]) == (
+        "172.17.0.5",
+        ["at-172.17.0.5"],
+    )
 
 
 def test_an_address_from_a_label_loses_its_mask_and_must_be_one() -> None:
-    assert only(inspect(labels={"ip": "10.7.7.7/24"}), useIpFromLabel="ip")["Address"] == "10.7.7.7"
-    for bad in ("127.0.0.1", "169.254.169.254", "0.0.0.0", "example.com", "::1", "224.0.0.1"):
+    assert (
+        only(inspect(labels={"ip": "10.7.7.7/24"}), useIpFromLabel="ip")["Address"]
+        == "10.7.7.7"
+    )
+    for bad in (
+        "127.0.0.1",
+        "169.254.169.254",
+        "0.0.0.0",
+        "example.com",
+        "::1",
+        "224.0.0.1",
+    ):
         assert bodies(inspect(labels={"ip": bad}), useIpFromLabel="ip") == []
 
 
 @pytest.mark.parametrize(
-    "name", ["a|b", "a/b", "../../etc", "a\nb", "x" * 300, "naïve", "a b", "-", "a..b", ".a"][:7]
+    "name",
+    ["a|b", "a/b", "../../etc", "a\nb", "x" * 300, "naïve", "a b", "-", "a..b", ".a"][
+        :7
+    ],
 )
 def test_hostile_names_are_skipped_with_a_reason(name: str) -> None:
     found, notes = render_registrations(
@@ -255,7 +306,11 @@ def test_hostile_names_are_skipped_with_a_reason(name: str) -> None:
 
 def test_what_consul_would_refuse_is_dropped() -> None:
     env = {f"SERVICE_K{n:02}": "v" for n in range(80)}
-    env |= {"SERVICE_BAD.KEY": "x", "SERVICE_LONG": "x" * 513, "SERVICE_DOCKERMESH-HOST": "spoof"}
+    env |= {
+        "SERVICE_BAD.KEY": "x",
+        "SERVICE_LONG": "x" * 513,
+        "SERVICE_DOCKERMESH-HOST": "spoof",
+    }
     env |= {"SERVICE_TAGS": "good,evil\ntag"}
     body = only(inspect(env))
     assert len(body["Meta"]) == 64
@@ -281,7 +336,9 @@ def pod_and_app(**app_labels: str) -> list[dict[str, Any]]:
     }
     networks = {"front": {"IPAddress": "10.0.0.2"}, "mesh": {"IPAddress": "10.5.0.2"}}
     pod = inspect(
-        labels=labels, exposed=("7000/tcp", "15006/tcp"), NetworkSettings={"Networks": networks}
+        labels=labels,
+        exposed=("7000/tcp", "15006/tcp"),
+        NetworkSettings={"Networks": networks},
     )
     pod |= {"Id": "f" * 64, "Name": "/pod"}
     pod["HostConfig"] = {
@@ -308,7 +365,9 @@ def test_an_image_cannot_make_a_container_a_part_of_the_mesh(role: str) -> None:
         "a": "b",
     }
     alone = inspect(
-        labels=labels, exposed=("9080/tcp",), Mounts=[{"Type": "volume", "Destination": TRUST_PATH}]
+        labels=labels,
+        exposed=("9080/tcp",),
+        Mounts=[{"Type": "volume", "Destination": TRUST_PATH}],
     )
     found = parse_container(alone)
     assert (found.role, found.group, dict(found.labels)) == ("", ID[:12], {"a": "b"})
@@ -346,7 +405,9 @@ def test_flags_are_taken_in_any_spelling() -> None:
 def test_mapping_twice_gives_the_same() -> None:
     container: Container = parse_container(inspect())
     options = Options(hostname="h", internal=True)
-    assert map_container(container, None, options) == map_container(container, None, options)
+    assert map_container(container, None, options) == map_container(
+        container, None, options
+    )
 
 
 def test_render_prints_bodies(tmp_path: Any) -> None:
@@ -354,7 +415,9 @@ def test_render_prints_bodies(tmp_path: Any) -> None:
     file.write_text(json.dumps([inspect({"SERVICE_NAME": "web"})]))
     flags = tmp_path / "f.json"
     flags.write_text('{"hostname": "h", "internal": true}')
-    result = CliRunner().invoke(command, ["render", "--inspect", str(file), "--flags", str(flags)])
+    result = CliRunner().invoke(
+        command, ["render", "--inspect", str(file), "--flags", str(flags)]
+    )
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)[0]["Name"] == "web"
     file.write_text("nonsense")

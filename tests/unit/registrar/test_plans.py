@@ -30,7 +30,12 @@ UP = State(status="running", running=True, started=100 * S)
 
 
 def make(
-    role: str, state: State = UP, *, container_id: str = "", pod: str = "p" * 64, **more: Any
+    role: str,
+    state: State = UP,
+    *,
+    container_id: str = "",
+    pod: str = "p" * 64,
+    **more: Any,
 ) -> Container:
     labels = {
         "dockermesh.io/role": role,
@@ -51,7 +56,10 @@ def make(
 
 
 def names(*containers: Container, stopping: tuple[str, ...] = ()) -> list[str]:
-    return [r.name for r in desired_state(containers, OPTIONS, stopping=stopping).registrations]
+    return [
+        r.name
+        for r in desired_state(containers, OPTIONS, stopping=stopping).registrations
+    ]
 
 
 def state(**changes: Any) -> State:
@@ -66,22 +74,30 @@ DOWN = State(status="exited", started=90 * S, finished=95 * S)
     [("bookinfo-reviews", "bookinfo-reviews"), ("", "web"), ("../x", "web")],
 )
 @pytest.mark.parametrize(
-    "told", [(), ("SERVICE_ACCOUNT=somebody-else",)], ids=["", "an image that claims another"]
+    "told",
+    [(), ("SERVICE_ACCOUNT=somebody-else",)],
+    ids=["", "an image that claims another"],
 )
 def test_a_workload_and_its_endpoints_have_one_account_which_the_pod_names(
     declared: str, account: str, told: tuple[str, ...]
 ) -> None:
     """The workload's is in its certificate, the endpoints' is what peers accept."""
     pod, app = make("pod"), make("app")
-    pod = dataclasses.replace(pod, labels={**pod.labels, "dockermesh.io/service-account": declared})
+    pod = dataclasses.replace(
+        pod, labels={**pod.labels, "dockermesh.io/service-account": declared}
+    )
     app = dataclasses.replace(app, env=(*app.env, *told))
     found = desired_state([pod, make("proxy"), app], OPTIONS)
     assert [w.service_account for w in found.workloads] == [account]
     catalog = build_catalog(
         found.registrations, found.workloads, EMPTY_CATALOG, domain="service.consul"
     )
-    assert {e.service_account for s in catalog.services.values() for e in s.endpoints} == {account}
-    assert [r.meta["dockermesh-service-account"] for r in found.registrations] == [account]
+    assert {
+        e.service_account for s in catalog.services.values() for e in s.endpoints
+    } == {account}
+    assert [r.meta["dockermesh-service-account"] for r in found.registrations] == [
+        account
+    ]
 
 
 def test_a_meshed_app_is_listed_only_while_traffic_can_reach_it() -> None:
@@ -90,7 +106,8 @@ def test_a_meshed_app_is_listed_only_while_traffic_can_reach_it() -> None:
     for gone in (pod, proxy, app):
         assert names(pod, proxy, app, stopping=(gone.id,)) == []
         rest = [
-            c if c is not gone else dataclasses.replace(c, state=DOWN) for c in (pod, proxy, app)
+            c if c is not gone else dataclasses.replace(c, state=DOWN)
+            for c in (pod, proxy, app)
         ]
         assert names(*rest) == []
     assert names(make("pod", state(started=200 * S)), proxy, app) == [], (
@@ -113,12 +130,17 @@ def test_a_workload_keeps_its_ports_while_it_is_down_but_not_its_token() -> None
     ).workloads
     assert down.token_sha256 == ""
     assert down.ports == workload.ports
-    assert [(p.service, p.port, p.protocol) for p in down.ports] == [("reviews", 9080, "http")]
+    assert [(p.service, p.port, p.protocol) for p in down.ports] == [
+        ("reviews", 9080, "http")
+    ]
 
 
 def test_a_workload_tells_who_calls_its_ports_past_any_proxy() -> None:
     """Under STRICT they are refused, so they have to be known before."""
-    pod, app = make("pod", bindings={"9080/tcp": Binding("0.0.0.0", "8080")}), make("app")
+    pod, app = (
+        make("pod", bindings={"9080/tcp": Binding("0.0.0.0", "8080")}),
+        make("app"),
+    )
     probes = {
         "SERVICE_CHECK_HTTP=/": (9080,),
         "SERVICE_CHECK_GRPC=true": (9080,),
@@ -140,7 +162,9 @@ def test_stop_signals() -> None:
     nginx = make("app", stop_signal="SIGQUIT")
     custom = make("app", stop_signal="SIGRTMIN+3")
     assert all(is_stop_signal(nginx, s) for s in ("15", "9", "SIGTERM", "3", "2"))
-    assert not any(is_stop_signal(nginx, s) for s in ("1", "SIGHUP", "10", "28", "", "nonsense"))
+    assert not any(
+        is_stop_signal(nginx, s) for s in ("1", "SIGHUP", "10", "28", "", "nonsense")
+    )
     assert is_stop_signal(make("app", stop_signal="SIGUSR1"), "10")
     assert is_stop_signal(custom, "37")
     assert not is_stop_signal(custom, "nonsense")
@@ -160,7 +184,9 @@ def entry_of(containers: list[Container], **changes: Any) -> Entry:
 def test_what_is_right_is_left() -> None:
     containers = [make("pod"), make("app")]
     same = plan([entry_of(containers)], containers)
-    assert same == dataclasses.replace(same, register=(), update=(), deregister=(), conflicts=())
+    assert same == dataclasses.replace(
+        same, register=(), update=(), deregister=(), conflicts=()
+    )
 
 
 def test_changed_lost_and_foreign_entries() -> None:
@@ -174,7 +200,9 @@ def test_changed_lost_and_foreign_entries() -> None:
         dataclasses.replace(stale, id="f", host="other"),
         dataclasses.replace(stale, id="g", group="x"),
     ]
-    assert plan([entry_of(containers), stale, *foreign], containers).deregister == ("stale",)
+    assert plan([entry_of(containers), stale, *foreign], containers).deregister == (
+        "stale",
+    )
     assert plan([stale], [], retained={"b" * 64}).deregister == ()
 
 
@@ -202,7 +230,9 @@ def test_stranded_members_are_restarted_proxy_first() -> None:
         "the app ends while its proxy comes up"
     )
     inside = make("proxy", state(started=201 * S))
-    assert healing(make("pod", RESTARTED), make("app"), inside) == [(Verb.RESTART, "app")]
+    assert healing(make("pod", RESTARTED), make("app"), inside) == [
+        (Verb.RESTART, "app")
+    ]
     waiting = make("pod", dataclasses.replace(RESTARTED, health="starting"))
     assert healing(waiting, make("app"), inside) == [(Verb.STOP, "app")]
     assert healing(make("pod", DOWN), make("app"), inside) == []
@@ -217,12 +247,14 @@ def test_an_app_stops_with_its_pod_and_not_after_it() -> None:
 
 def test_a_proxy_that_was_told_to_stop_ends_after_its_app() -> None:
     proxy = make("proxy")
-    assert plan_healing([make("pod"), make("app"), proxy], {proxy.id, "a" * 64}) == [], (
-        "the app still finishes"
-    )
+    assert (
+        plan_healing([make("pod"), make("app"), proxy], {proxy.id, "a" * 64}) == []
+    ), "the app still finishes"
     (action,) = plan_healing([make("pod"), make("app", DOWN), proxy], {proxy.id})
     assert (action.verb, action.container, action.grace) == (Verb.STOP, proxy, 0)
-    assert plan_healing([make("pod"), make("app", DOWN), proxy]) == [], "nobody stops it"
+    assert plan_healing([make("pod"), make("app", DOWN), proxy]) == [], (
+        "nobody stops it"
+    )
     (alone,) = plan_healing([make("pod"), make("app"), proxy], {proxy.id})
     assert (alone.verb, alone.container, alone.grace, alone.delay > 0) == (
         Verb.STOP,
@@ -231,9 +263,13 @@ def test_a_proxy_that_was_told_to_stop_ends_after_its_app() -> None:
         True,
     )
     assert [
-        a.verb for a in plan_healing([make("app"), proxy], {proxy.id}) if a.container is proxy
+        a.verb
+        for a in plan_healing([make("app"), proxy], {proxy.id})
+        if a.container is proxy
     ] == [Verb.STOP]
-    gateway = make("pod", labels={"dockermesh.io/role": "pod", "dockermesh.io/kind": "router"})
+    gateway = make(
+        "pod", labels={"dockermesh.io/role": "pod", "dockermesh.io/kind": "router"}
+    )
     assert plan_healing([gateway, proxy], {proxy.id}) == [], "it ends by itself"
 
 
@@ -242,20 +278,27 @@ def test_a_proxy_that_was_told_to_stop_ends_after_its_app() -> None:
     [
         (DOWN, False),  # ended 100 s before the pod did: stopped by hand
         (dataclasses.replace(DOWN, finished=190 * S), True),
-        (dataclasses.replace(DOWN, finished=202 * S), True),  # was told to stop when the pod was
+        (
+            dataclasses.replace(DOWN, finished=202 * S),
+            True,
+        ),  # was told to stop when the pod was
         (
             dataclasses.replace(DOWN, started=201 * S, finished=205 * S),
             False,
         ),  # ran in the pod's new network, and ended
         (
-            dataclasses.replace(DOWN, error="cannot join network of a non running container: abc"),
+            dataclasses.replace(
+                DOWN, error="cannot join network of a non running container: abc"
+            ),
             True,
         ),
         (State(status="created"), False),  # Compose is about to start it
         (State(status="created", error="joining network namespace of container"), True),
     ],
 )
-def test_members_that_ended_with_their_pod_are_started(member: State, started: bool) -> None:
+def test_members_that_ended_with_their_pod_are_started(
+    member: State, started: bool
+) -> None:
     found = healing(make("pod", RESTARTED), make("proxy", member))
     assert found == ([(Verb.START, "proxy")] if started else [])
 
@@ -272,7 +315,9 @@ def test_containers_without_labels_are_never_touched() -> None:
 
 def test_only_the_labelled_workload_is_attested() -> None:
     def line(workload: str, digest: str) -> str:
-        return json.dumps({"dockermesh": "attest", "workload": workload, "token_sha256": digest})
+        return json.dumps(
+            {"dockermesh": "attest", "workload": workload, "token_sha256": digest}
+        )
 
     good, newer = "a" * 64, "b" * 64
     log = "\n".join(
@@ -295,7 +340,9 @@ def test_unchanged_services_are_the_same_object_in_the_next_catalog() -> None:
     first = build_catalog(
         desired.registrations, desired.workloads, EMPTY_CATALOG, domain="service.consul"
     )
-    second = build_catalog(desired.registrations, desired.workloads, first, domain="service.consul")
+    second = build_catalog(
+        desired.registrations, desired.workloads, first, domain="service.consul"
+    )
     service = first.services["reviews.service.consul"]
     assert second.services["reviews.service.consul"] is service
     assert service.ports[0].protocol is Protocol.HTTP
@@ -307,7 +354,10 @@ def test_unchanged_services_are_the_same_object_in_the_next_catalog() -> None:
 
 
 def test_hosts_without_a_lease_are_remembered_since_when() -> None:
-    assert released_since({"a": 1.0, "b": 2.0}, ["a", "b", "c"], {"b"}, 9.0) == {"a": 1.0, "c": 9.0}
+    assert released_since({"a": 1.0, "b": 2.0}, ["a", "b", "c"], {"b"}, 9.0) == {
+        "a": 1.0,
+        "c": 9.0,
+    }
 
 
 def test_times() -> None:

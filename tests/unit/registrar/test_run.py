@@ -17,8 +17,13 @@ async def test_the_hosts_address_is_not_looked_up_where_nothing_is_announced_at_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     looked_up: list[str] = []
-    monkeypatch.setattr(socket, "gethostbyname", lambda name: looked_up.append(name) or "192.0.2.1")
-    for options in (Options(host="laptop", internal=True), Options(host="laptop", ip="192.0.2.9")):
+    monkeypatch.setattr(
+        socket, "gethostbyname", lambda name: looked_up.append(name) or "192.0.2.1"
+    )
+    for options in (
+        Options(host="laptop", internal=True),
+        Options(host="laptop", ip="192.0.2.9"),
+    ):
         assert (await complete_options(DockerEngine(), options)).host_address == ""
     assert not looked_up
     assert (
@@ -26,7 +31,9 @@ async def test_the_hosts_address_is_not_looked_up_where_nothing_is_announced_at_
     ).host_address == "192.0.2.1"
 
 
-async def test_a_name_server_that_is_away_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_name_server_that_is_away_holds_nobody_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     others_ran = threading.Event()
 
     def slow(_: str) -> str:
@@ -35,7 +42,9 @@ async def test_a_name_server_that_is_away_holds_nobody_up(monkeypatch: pytest.Mo
         return "192.0.2.1"
 
     monkeypatch.setattr(socket, "gethostbyname", slow)
-    completing = asyncio.create_task(complete_options(DockerEngine(), Options(host="laptop")))
+    completing = asyncio.create_task(
+        complete_options(DockerEngine(), Options(host="laptop"))
+    )
     await asyncio.sleep(0)
     others_ran.set()
     assert (await completing).host_address == "192.0.2.1"

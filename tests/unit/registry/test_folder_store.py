@@ -66,15 +66,21 @@ async def test_a_writer_with_an_old_version_is_refused(tmp_path: Path) -> None:
     assert await store.put(KEY, {"changed": True}, version=store.index)
 
 
-async def test_a_damaged_file_takes_no_other_with_it(tmp_path: Path, readers: list[Reader]) -> None:
+async def test_a_damaged_file_takes_no_other_with_it(
+    tmp_path: Path, readers: list[Reader]
+) -> None:
     await FolderConfigStore(tmp_path).put(KEY, GATEWAY)
-    (tmp_path / "networking.istio.io~Gateway~default~torn.json").write_text('{"kind": "Gate')
+    (tmp_path / "networking.istio.io~Gateway~default~torn.json").write_text(
+        '{"kind": "Gate'
+    )
     (tmp_path / "networking.istio.io~Gateway~default~draft.new").write_text("{}")
     readers.append(Reader(FolderConfigStore(tmp_path)))
     assert set(await readers[0].next()) == {KEY}
 
 
-async def test_what_cannot_be_saved_is_not_published(tmp_path: Path, readers: list[Reader]) -> None:
+async def test_what_cannot_be_saved_is_not_published(
+    tmp_path: Path, readers: list[Reader]
+) -> None:
     (tmp_path / "file").write_text("in the way")
     store = FolderConfigStore(tmp_path / "file" / "config")
     readers.append(Reader(store))
@@ -88,11 +94,17 @@ def names_in(folder: Path) -> list[str]:
     return [file.name for file in folder.glob("*.json")]
 
 
-async def test_several_resources_are_replaced_together_or_not_at_all(tmp_path: Path) -> None:
+async def test_several_resources_are_replaced_together_or_not_at_all(
+    tmp_path: Path,
+) -> None:
     store = FolderConfigStore(tmp_path)
     assert await store.put("g/k/ns/a", {"spec": 1})
     version = store.index
-    assert not await store.replace({"g/k/ns/b": (0, {"spec": 2}), "g/k/ns/a": (version - 1, None)})
+    assert not await store.replace(
+        {"g/k/ns/b": (0, {"spec": 2}), "g/k/ns/a": (version - 1, None)}
+    )
     assert names_in(tmp_path) == ["g~k~ns~a.json"]
-    assert await store.replace({"g/k/ns/b": (0, {"spec": 2}), "g/k/ns/a": (version, None)})
+    assert await store.replace(
+        {"g/k/ns/b": (0, {"spec": 2}), "g/k/ns/a": (version, None)}
+    )
     assert names_in(tmp_path) == ["g~k~ns~b.json"]

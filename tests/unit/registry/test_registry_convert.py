@@ -19,7 +19,8 @@ def entry(
     **service: Any,
 ) -> dict[str, Any]:
     return {
-        "Node": node or {"Node": "n1", "Address": "10.9.9.9", "Datacenter": "dc1", "Meta": None},
+        "Node": node
+        or {"Node": "n1", "Address": "10.9.9.9", "Datacenter": "dc1", "Meta": None},
         "Service": (
             {
                 "ID": sid,
@@ -87,7 +88,11 @@ def test_the_account_is_what_the_registrar_found_or_registrators_metadata(
 
 def test_the_nodes_address_serves_where_the_service_has_none() -> None:
     endpoint = only_endpoint(address="")
-    assert (endpoint.address, endpoint.locality, endpoint.workload) == ("10.9.9.9", "dc1/n1/", "")
+    assert (endpoint.address, endpoint.locality, endpoint.workload) == (
+        "10.9.9.9",
+        "dc1/n1/",
+        "",
+    )
 
 
 @pytest.mark.parametrize(
@@ -95,15 +100,24 @@ def test_the_nodes_address_serves_where_the_service_has_none() -> None:
     [
         ([], Health.HEALTHY),
         (
-            [{"CheckID": "serfHealth", "Status": "passing"}, {"CheckID": "c", "Status": "warning"}],
+            [
+                {"CheckID": "serfHealth", "Status": "passing"},
+                {"CheckID": "c", "Status": "warning"},
+            ],
             Health.HEALTHY,
         ),
         ([{"CheckID": "serfHealth", "Status": "critical"}], Health.UNHEALTHY),
         (
-            [{"CheckID": "c", "Status": "critical"}, {"CheckID": "d", "Status": "warning"}],
+            [
+                {"CheckID": "c", "Status": "critical"},
+                {"CheckID": "d", "Status": "warning"},
+            ],
             Health.UNHEALTHY,
         ),
-        ([{"CheckID": "_service_maintenance:web-1", "Status": "critical"}], Health.DRAINING),
+        (
+            [{"CheckID": "_service_maintenance:web-1", "Status": "critical"}],
+            Health.DRAINING,
+        ),
         (
             [
                 {"CheckID": "_node_maintenance", "Status": "critical"},
@@ -119,7 +133,9 @@ def test_health(checks: list[dict[str, str]], health: Health) -> None:
 
 def test_warning_has_its_own_weight() -> None:
     warning = [{"CheckID": "c", "Status": "warning"}]
-    assert only_endpoint(checks=warning, Weights={"Passing": 10, "Warning": 3}).weight == 3
+    assert (
+        only_endpoint(checks=warning, Weights={"Passing": 10, "Warning": 3}).weight == 3
+    )
     assert (
         only_endpoint(checks=warning, Weights={"Passing": 10, "Warning": 0}).health
         is Health.DRAINING
@@ -151,19 +167,30 @@ def test_service_is_in_order_and_keeps_what_did_not_change() -> None:
         entry("c", "10.0.0.1"),
         entry("a", "10.0.0.1", Meta={"protocol": "http"}),
     ]
-    first = build_service("Web", convert_entries(entries).instances, domain="service.consul")
+    first = build_service(
+        "Web", convert_entries(entries).instances, domain="service.consul"
+    )
     assert first.hostname == "web.service.consul"
     assert first.ports == (Port(9080, Protocol.HTTP), Port(9443, Protocol.AUTO))
     assert [e.id for e in first.endpoints] == ["a", "c", "b"]
     assert (
         build_service(
-            "Web", convert_entries(entries[::-1]).instances, domain="service.consul", previous=first
+            "Web",
+            convert_entries(entries[::-1]).instances,
+            domain="service.consul",
+            previous=first,
         )
         is first
     )
-    changed = [*entries[:2], entry("a", "10.0.0.1", Meta={"protocol": "http"}, Tags=["version|v2"])]
+    changed = [
+        *entries[:2],
+        entry("a", "10.0.0.1", Meta={"protocol": "http"}, Tags=["version|v2"]),
+    ]
     second = build_service(
-        "Web", convert_entries(changed).instances, domain="service.consul", previous=first
+        "Web",
+        convert_entries(changed).instances,
+        domain="service.consul",
+        previous=first,
     )
     assert second is not first
     assert second.endpoints[1] is first.endpoints[1]
@@ -171,7 +198,9 @@ def test_service_is_in_order_and_keeps_what_did_not_change() -> None:
 
 def test_a_datagram_twin_does_not_get_connections() -> None:
     entries = [entry("dns-tcp", port=53), entry("dns-udp", port=53, Tags=["udp"])]
-    service = build_service("dns", convert_entries(entries).instances, domain="service.consul")
+    service = build_service(
+        "dns", convert_entries(entries).instances, domain="service.consul"
+    )
     assert service.ports == (Port(53, Protocol.TCP),)
     assert [e.id for e in service.endpoints] == ["dns-tcp"]
 
@@ -192,8 +221,12 @@ def test_hostile_addresses_are_skipped_with_a_reason(hostile: str) -> None:
     assert len(reason) < 250
 
 
-@pytest.mark.parametrize("name", ["db.example.com", "db", "my_host.internal", "db.example.com."])
-def test_a_host_name_is_skipped_as_envoy_would_refuse_all_endpoints_for_it(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["db.example.com", "db", "my_host.internal", "db.example.com."]
+)
+def test_a_host_name_is_skipped_as_envoy_would_refuse_all_endpoints_for_it(
+    name: str,
+) -> None:
     assert "ServiceEntry" in address_problem(name, allow_loopback=False)
 
 
@@ -202,14 +235,23 @@ def test_good_addresses(good: str) -> None:
     assert address_problem(good, allow_loopback=False) == ""
 
 
-@pytest.mark.parametrize("host", ["db.example.com", "db", "my_host.internal", "db.example.com."])
+@pytest.mark.parametrize(
+    "host", ["db.example.com", "db", "my_host.internal", "db.example.com."]
+)
 def test_host_names_are_no_endpoints_but_the_reason_says_what_is(host: str) -> None:
     assert "ServiceEntry" in address_problem(host, allow_loopback=False)
 
 
 def test_loopback_on_request() -> None:
-    assert len(convert_entries([entry(address="127.0.0.1")], allow_loopback=True).instances) == 1
-    assert not convert_entries([entry(address="169.254.169.254")], allow_loopback=True).instances
+    assert (
+        len(
+            convert_entries([entry(address="127.0.0.1")], allow_loopback=True).instances
+        )
+        == 1
+    )
+    assert not convert_entries(
+        [entry(address="169.254.169.254")], allow_loopback=True
+    ).instances
 
 
 def test_names() -> None:
@@ -263,4 +305,8 @@ def test_broken_details_do_no_harm() -> None:
         Weights="heavy",
     )
     assert dict(endpoint.labels) == {"a": "b|c", "l": "os.execute('x')"}
-    assert (endpoint.namespace, endpoint.workload, endpoint.weight) == ("default", "", 1)
+    assert (endpoint.namespace, endpoint.workload, endpoint.weight) == (
+        "default",
+        "",
+        1,
+    )

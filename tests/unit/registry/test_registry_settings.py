@@ -17,7 +17,13 @@ def from_env(**env: str) -> ConsulSettings:
         ("consul:8500", "http", "consul", 8500, "http://consul:8500"),
         ("consul", "http", "consul", 8500, "http://consul:8500"),
         ("http://10.0.0.1:80", "http", "10.0.0.1", 80, "http://10.0.0.1:80"),
-        ("https://consul.example", "https", "consul.example", 8501, "https://consul.example:8501"),
+        (
+            "https://consul.example",
+            "https",
+            "consul.example",
+            8501,
+            "https://consul.example:8501",
+        ),
         ("[::1]:8500", "http", "::1", 8500, "http://[::1]:8500"),
     ],
 )

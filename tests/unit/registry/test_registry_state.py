@@ -151,7 +151,9 @@ def test_what_the_registrar_took_away_is_not_held() -> None:
 
 def test_records_that_vanish_later_release_the_hold() -> None:
     guard = filled(a=3, b=3)
-    still = {f"p/{s}-{n}": object() for s in "ab" for n in range(3)} | {"p/gateway-1": object()}
+    still = {f"p/{s}-{n}": object() for s in "ab" for n in range(3)} | {
+        "p/gateway-1": object()
+    }
     guard.offer("a", (), still, 1.0)
     guard.offer("b", (), still, 1.0)
     assert guard.holding
@@ -239,7 +241,10 @@ def test_the_host_that_wrote_last_has_the_workload() -> None:
 def test_broken_records_are_left_out(value: bytes | None) -> None:
     key = "dockermesh/workloads/h/p/a-1"
     found, skipped = WorkloadRecords().update(
-        [{"Key": key, "ModifyIndex": 1, "Value": value}, record(Workload("2", "p/b-1"), 2)]
+        [
+            {"Key": key, "ModifyIndex": 1, "Value": value},
+            record(Workload("2", "p/b-1"), 2),
+        ]
     )
     assert list(found) == ["p/b-1"]
     assert list(skipped) == [key]

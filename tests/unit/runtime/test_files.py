@@ -15,7 +15,9 @@ def mode_of(file: Path) -> int:
     return stat.S_IMODE(file.stat().st_mode)
 
 
-def test_the_old_content_gives_way_to_the_new_and_nothing_else_is_left(tmp_path: Path) -> None:
+def test_the_old_content_gives_way_to_the_new_and_nothing_else_is_left(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "a.json"
     replace_file(file, b"old")
     replace_file(file, b"new", is_durable=True)
@@ -24,7 +26,9 @@ def test_the_old_content_gives_way_to_the_new_and_nothing_else_is_left(tmp_path:
 
 
 @pytest.mark.parametrize("mode", [PRIVATE, FOR_ALL])
-def test_the_mode_is_the_one_asked_for_whatever_the_umask(tmp_path: Path, mode: int) -> None:
+def test_the_mode_is_the_one_asked_for_whatever_the_umask(
+    tmp_path: Path, mode: int
+) -> None:
     before = os.umask(0o077 if mode == FOR_ALL else 0)
     try:
         replace_file(tmp_path / "a", b"", mode)

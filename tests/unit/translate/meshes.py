@@ -38,7 +38,11 @@ MESSAGES = {
 
 
 def service(
-    name: str, *addresses: str, port: int = 9080, protocol: Protocol = Protocol.HTTP, **more: Any
+    name: str,
+    *addresses: str,
+    port: int = 9080,
+    protocol: Protocol = Protocol.HTTP,
+    **more: Any,
 ) -> Service:
     endpoints = tuple(
         Endpoint(a, port, workload=f"shop/{name}-{n}", labels={"version": f"v{n}"})
@@ -48,15 +52,24 @@ def service(
     return Service(name, f"{name}.service.consul", ports, endpoints, **more)
 
 
-def workload(name: str, *ports: int, address: str = "172.28.0.9", **more: Any) -> Workload:
+def workload(
+    name: str, *ports: int, address: str = "172.28.0.9", **more: Any
+) -> Workload:
     label = name.rpartition("-")[0]
     served = tuple(ServedPort(label, port, "http") for port in ports)
     return Workload(
-        id=f"id-{name}", name=f"shop/{name}", service=label, address=address, ports=served, **more
+        id=f"id-{name}",
+        name=f"shop/{name}",
+        service=label,
+        address=address,
+        ports=served,
+        **more,
     )
 
 
-def catalog(services: Iterable[Service] = (), workloads: Iterable[Workload] = ()) -> Catalog:
+def catalog(
+    services: Iterable[Service] = (), workloads: Iterable[Workload] = ()
+) -> Catalog:
     return Catalog({s.hostname: s for s in services}, {w.name: w for w in workloads})
 
 
@@ -66,8 +79,12 @@ def edge(text: str) -> IstioConfig:
     return istio_config(reading.resources)
 
 
-def mesh(*services: Service, config: str = "", settings: MeshSettings | None = None) -> MeshState:
-    return build_mesh(catalog(services), config=edge(config) if config else None, settings=settings)
+def mesh(
+    *services: Service, config: str = "", settings: MeshSettings | None = None
+) -> MeshState:
+    return build_mesh(
+        catalog(services), config=edge(config) if config else None, settings=settings
+    )
 
 
 def sidecar(name: str = "front-1", *ports: int) -> Proxy:
@@ -77,7 +94,9 @@ def sidecar(name: str = "front-1", *ports: int) -> Proxy:
 
 def gateway(labels: Mapping[str, str]) -> Proxy:
     own = replace(workload("gateway-1"), kind=WorkloadKind.GATEWAY, labels=labels)
-    return Proxy(own.name, WorkloadKind.GATEWAY, address=own.address, labels=labels, workload=own)
+    return Proxy(
+        own.name, WorkloadKind.GATEWAY, address=own.address, labels=labels, workload=own
+    )
 
 
 def messages(snapshot: Snapshot, field: str) -> dict[str, Any]:

@@ -53,8 +53,13 @@ def test_every_condition_is_tried_here() -> None:
 
 
 @pytest.mark.parametrize("name", A_MATCH)
-def test_a_condition_of_a_root_or_of_its_delegate_survives_delegation(name: str) -> None:
-    narrow, anything = replace(HTTPMatchRequest(), **{name: A_MATCH[name]}), HTTPMatchRequest()
+def test_a_condition_of_a_root_or_of_its_delegate_survives_delegation(
+    name: str,
+) -> None:
+    narrow, anything = (
+        replace(HTTPMatchRequest(), **{name: A_MATCH[name]}),
+        HTTPMatchRequest(),
+    )
     assert merge_matches(narrow, anything) == narrow
     assert merge_matches(anything, narrow) == narrow
 
@@ -63,7 +68,9 @@ def test_a_condition_of_a_root_or_of_its_delegate_survives_delegation(name: str)
     "name", sorted(A_MATCH.keys() - {"name", "stat_prefix", "ignore_uri_case"})
 )
 def test_a_match_with_one_more_condition_covers_nothing_wider(name: str) -> None:
-    assert not covers(replace(HTTPMatchRequest(), **{name: A_MATCH[name]}), HTTPMatchRequest())
+    assert not covers(
+        replace(HTTPMatchRequest(), **{name: A_MATCH[name]}), HTTPMatchRequest()
+    )
 
 
 def test_a_delegate_inherits_all_but_what_it_decides_itself() -> None:
@@ -81,7 +88,9 @@ def test_the_settings_of_a_port_replace_each_block(name: str) -> None:
     from dockermesh.config.api.common import PortSelector
 
     for_port = PortTrafficPolicy(port=PortSelector(80))
-    outer = replace(TrafficPolicy(), **{name: object()}, port_level_settings=(for_port,))
+    outer = replace(
+        TrafficPolicy(), **{name: object()}, port_level_settings=(for_port,)
+    )
     applied = policy.effective_policy(policy.HostRule(outer), 80)
     assert getattr(applied, name) is None
 

@@ -31,7 +31,9 @@ def workload(name: str, **more: object) -> Workload:
 def mesh(*workloads: Workload, is_registered: bool = True) -> MeshState:
     endpoint = Endpoint("10.0.0.1", 9080, workload="shop/reviews-1")
     service = Service("reviews", HOST, (Port(9080, Protocol.HTTP),), (endpoint,))
-    catalog = Catalog({HOST: service} if is_registered else {}, {w.name: w for w in workloads})
+    catalog = Catalog(
+        {HOST: service} if is_registered else {}, {w.name: w for w in workloads}
+    )
     return build_mesh(catalog, settings=SETTINGS)
 
 

@@ -66,7 +66,9 @@ PLAIN = sidecar("front-1", 9080)
 DIFFERENT: dict[str, Callable[[Proxy], Proxy]] = {
     "namespace": lambda p: _moved(p, "shop"),
     "labels": lambda p: replace(p, labels=MappingProxyType({"tier": "gold"})),
-    "workload": lambda p: replace(p, workload=replace(sidecar("front-2", 9080, 9090).workload)),
+    "workload": lambda p: replace(
+        p, workload=replace(sidecar("front-2", 9080, 9090).workload)
+    ),
     "locality": lambda p: replace(p, locality="us/west/1"),
     "metadata": lambda p: replace(p, metadata=MappingProxyType({"team": "red"})),
     "has_certificate": lambda p: replace(p, has_certificate=False),
@@ -87,13 +89,16 @@ def _translator() -> Translator:
     reviews = service("reviews", "10.0.0.1", "10.0.0.2")
     places = ("eu/west/1", "us/west/1")
     spread = tuple(
-        replace(e, locality=place) for e, place in zip(reviews.endpoints, places, strict=True)
+        replace(e, locality=place)
+        for e, place in zip(reviews.endpoints, places, strict=True)
     )
     services = [replace(reviews, endpoints=spread), service("ratings", "10.0.0.3")]
     assert PLAIN.workload is not None
     # One replica has a proxy: who has no certificate cannot call it as others do.
     meshed = workload("reviews-1", 9080, address="10.0.0.1", token_sha256="a" * 64)
-    made.update(build_mesh(catalog(services, [PLAIN.workload, meshed]), config=edge(CONFIG)))
+    made.update(
+        build_mesh(catalog(services, [PLAIN.workload, meshed]), config=edge(CONFIG))
+    )
     return made
 
 
@@ -109,7 +114,9 @@ def test_a_proxy_is_told_the_same_whoever_asked_before(field: str) -> None:
 
     found = versions(shared.snapshot(other))
     assert found == versions(_translator().snapshot(other))
-    assert found != first, "this case would prove nothing: the two are told the same anyway"
+    assert found != first, (
+        "this case would prove nothing: the two are told the same anyway"
+    )
 
 
 @pytest.mark.parametrize("name", ["quiet", "closed"])

@@ -22,7 +22,15 @@ from meshes import as_dict, catalog, edge, gateway, sidecar
 from patience import SLACK
 
 from dockermesh.ca import Authority, new_material
-from dockermesh.model import Endpoint, Health, Identity, Port, ServedPort, Service, Workload
+from dockermesh.model import (
+    Endpoint,
+    Health,
+    Identity,
+    Port,
+    ServedPort,
+    Service,
+    Workload,
+)
 from dockermesh.model.protocol import Protocol
 from dockermesh.translate.mesh.state import Proxy, build_mesh
 from dockermesh.translate.translator import Translator
@@ -36,9 +44,12 @@ PROXIES: dict[str, Proxy] = {
 
 
 def service_of(text: dict[str, Any]) -> Service:
-    ports = tuple(Port(p["number"], Protocol(p.get("protocol", "auto"))) for p in text["ports"])
+    ports = tuple(
+        Port(p["number"], Protocol(p.get("protocol", "auto"))) for p in text["ports"]
+    )
     endpoints = tuple(
-        Endpoint(**e | {"health": Health(e.get("health", "healthy"))}) for e in text["endpoints"]
+        Endpoint(**e | {"health": Health(e.get("health", "healthy"))})
+        for e in text["endpoints"]
     )
     return Service(
         text["name"],
@@ -57,7 +68,9 @@ def meshed(service: Service, endpoint: Endpoint) -> Workload:
         service=service.name,
         service_account=endpoint.service_account,
         address=endpoint.address,
-        ports=(ServedPort(service.name, endpoint.port, service.ports[0].protocol.value),),
+        ports=(
+            ServedPort(service.name, endpoint.port, service.ports[0].protocol.value),
+        ),
         labels={"app": service.name},
     )
 
@@ -79,7 +92,9 @@ def translated(case: str, proxy: str) -> dict[str, list[dict[str, Any]]]:
 @cache
 def issued() -> list[dict[str, Any]]:
     """What the control plane gives every proxy: a certificate of its own, and the mesh's roots."""
-    authority = Authority(new_material("cluster.local", datetime.datetime.now(datetime.UTC)))
+    authority = Authority(
+        new_material("cluster.local", datetime.datetime.now(datetime.UTC))
+    )
     leaf = authority.issue_workload(Identity("cluster.local", "default", "reviews"))
     pair = {
         "certificateChain": {"inlineString": leaf.certificate.decode()},
@@ -97,7 +112,9 @@ def static(resources: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     are referred to.
     """
     routes = {route["name"]: route for route in resources["routes"]}
-    endpoints = {assignment["clusterName"]: assignment for assignment in resources["endpoints"]}
+    endpoints = {
+        assignment["clusterName"]: assignment for assignment in resources["endpoints"]
+    }
 
     def inlined(node: Any) -> Any:
         if isinstance(node, list):
@@ -116,7 +133,9 @@ def static(resources: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     for cluster in resources["clusters"]:
         own = inlined({k: v for k, v in cluster.items() if k != "edsClusterConfig"})
         if cluster.get("type") == "EDS":
-            assignment = endpoints[cluster["edsClusterConfig"].get("serviceName", cluster["name"])]
+            assignment = endpoints[
+                cluster["edsClusterConfig"].get("serviceName", cluster["name"])
+            ]
             own |= {"type": "STATIC", "loadAssignment": assignment}
         clusters.append(own)
     return {

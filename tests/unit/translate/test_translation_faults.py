@@ -79,7 +79,10 @@ def test_of_two_virtual_services_for_a_host_the_younger_is_told_of_the_older() -
     "other",
     [
         rule("b", "ratings"),
-        rule("b", spec="gateways: [edge], http: [{route: [{destination: {host: reviews}}]}]"),
+        rule(
+            "b",
+            spec="gateways: [edge], http: [{route: [{destination: {host: reviews}}]}]",
+        ),
         rule(
             "b",
             "reviews.service.consul",
@@ -102,7 +105,9 @@ def test_a_rule_for_one_namespace_meets_one_for_all_there() -> None:
     assert (
         len(
             faults(
-                "VirtualService zoo/b", older, rule("b", "reviews.service.consul", namespace="zoo")
+                "VirtualService zoo/b",
+                older,
+                rule("b", "reviews.service.consul", namespace="zoo"),
             )
         )
         == 1
@@ -131,13 +136,16 @@ def test_a_delegate_that_cannot_be_used_is_told(delegate: str, why: str) -> None
     found = faults("VirtualService default/root", *filter(None, (root, delegate)))
     assert [reason for reason, _ in found] == [Reason.REFERENCE_NOT_FOUND] * bool(why)
     assert all(
-        why in message and message.startswith("spec.http[0].delegate: ") for _, message in found
+        why in message and message.startswith("spec.http[0].delegate: ")
+        for _, message in found
     )
 
 
 def test_policies_and_subsets_that_an_older_destination_rule_has_are_told() -> None:
     policy = "trafficPolicy: {loadBalancer: {simple: RANDOM}}"
-    first = destination_rule("a", f"{policy}, subsets: [{{name: v1, labels: {{version: v1}}}}]")
+    first = destination_rule(
+        "a", f"{policy}, subsets: [{{name: v1, labels: {{version: v1}}}}]"
+    )
     more = "{name: v1, labels: {version: v3}}"
     second = destination_rule(
         "b", f"{policy}, subsets: [{{name: v2, labels: {{version: v2}}}}, {more}]"
@@ -153,11 +161,25 @@ def test_policies_and_subsets_that_an_older_destination_rule_has_are_told() -> N
 @pytest.mark.parametrize(
     ("first", "second", "why"),
     [
-        (("HTTP", "hosts: ['*']"), ("TCP", "hosts: ['*']"), "server web (port 80) has the port"),
-        (("TCP", "hosts: ['*']"), ("TCP", "hosts: ['*']"), "server web (port 80) has the port"),
         (
-            ("HTTPS", "hosts: [a.example, b.example], tls: {mode: SIMPLE, credentialName: c}"),
-            ("HTTPS", "hosts: [b.example, c.example], tls: {mode: SIMPLE, credentialName: c}"),
+            ("HTTP", "hosts: ['*']"),
+            ("TCP", "hosts: ['*']"),
+            "server web (port 80) has the port",
+        ),
+        (
+            ("TCP", "hosts: ['*']"),
+            ("TCP", "hosts: ['*']"),
+            "server web (port 80) has the port",
+        ),
+        (
+            (
+                "HTTPS",
+                "hosts: [a.example, b.example], tls: {mode: SIMPLE, credentialName: c}",
+            ),
+            (
+                "HTTPS",
+                "hosts: [b.example, c.example], tls: {mode: SIMPLE, credentialName: c}",
+            ),
             "b.example is served by",
         ),
         (("HTTP", "hosts: ['*']"), ("HTTP", "hosts: ['*']"), ""),
@@ -169,12 +191,16 @@ def test_servers_that_an_older_gateway_leaves_no_room_are_told(
     texts = (gateway_of("a", 80, *first), gateway_of("b", 80, *second))
     found = faults("Gateway default/b", *texts)
     assert [reason for reason, _ in found] == [Reason.CONFLICTED] * bool(why)
-    assert all(why in message and "Gateway default/a" in message for _, message in found)
+    assert all(
+        why in message and "Gateway default/a" in message for _, message in found
+    )
     assert faults("Gateway default/a", *texts) == []
 
 
 def test_a_server_name_that_another_rule_passes_on_is_told() -> None:
-    passing = gateway_of("edge", 443, "TLS", "hosts: ['*.example'], tls: {mode: PASSTHROUGH}")
+    passing = gateway_of(
+        "edge", 443, "TLS", "hosts: ['*.example'], tls: {mode: PASSTHROUGH}"
+    )
     tls = (
         "gateways: [edge], tls: [{match: [{sniHosts: [a.example]}], route: [{destination: {host:"
         " reviews}}]}]"
@@ -248,17 +274,13 @@ spec: {action: CUSTOM, provider: {name: opa}, rules: [{}]}
 """
     ((reason, message),) = faults("AuthorizationPolicy default/ask", policy)
     assert (reason, "opa" in message) == (Reason.REFERENCE_NOT_FOUND, True)
-    provider = (
-        "{name: opa, envoyExtAuthzGrpc: {service: opa.default.svc.cluster.local, port: 9000}}"
-    )
+    provider = "{name: opa, envoyExtAuthzGrpc: {service: opa.default.svc.cluster.local, port: 9000}}"
     known = f"{{kind: MeshConfig, spec: {{extensionProviders: [{provider}]}}}}\n"
     assert faults("AuthorizationPolicy default/ask", policy, known) == []
 
 
 def test_kinds_that_are_only_kept_are_told() -> None:
-    telemetry = (
-        "{apiVersion: telemetry.istio.io/v1, kind: Telemetry, metadata: {name: all}, spec: {}}"
-    )
+    telemetry = "{apiVersion: telemetry.istio.io/v1, kind: Telemetry, metadata: {name: all}, spec: {}}"
     ((reason, message),) = faults("Telemetry default/all", telemetry)
     assert (reason, message) == (
         Reason.NOT_TRANSLATED,

@@ -5,7 +5,17 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from meshes import catalog, edge, gateway, mesh, messages, service, sidecar, versions, workload
+from meshes import (
+    catalog,
+    edge,
+    gateway,
+    mesh,
+    messages,
+    service,
+    sidecar,
+    versions,
+    workload,
+)
 
 from dockermesh.model import Health, Port, Protocol
 from dockermesh.translate.mesh.settings import MeshSettings
@@ -48,7 +58,10 @@ def test_a_change_of_endpoints_touches_eds_alone() -> None:
         assert getattr(new, field) is getattr(old, field), field
     assert translator.counters.services == work.services + 1
     assert translator.counters.assignments == work.assignments + 1
-    assert (translator.counters.tables, translator.counters.inbound) == (work.tables, work.inbound)
+    assert (translator.counters.tables, translator.counters.inbound) == (
+        work.tables,
+        work.inbound,
+    )
 
 
 def test_an_unchanged_state_is_no_change() -> None:
@@ -67,20 +80,29 @@ def test_an_equal_service_sends_nothing() -> None:
     before = mesh(service("reviews", "10.0.0.1"))
     translator.update(before)
     old = versions(translator.snapshot(sidecar()))
-    translator.update(build_mesh(catalog([service("reviews", "10.0.0.1")]), previous=before))
+    translator.update(
+        build_mesh(catalog([service("reviews", "10.0.0.1")]), previous=before)
+    )
     assert versions(translator.snapshot(sidecar())) == old
 
 
 def test_equal_states_give_equal_bytes_in_any_order() -> None:
     """Replicas of the control plane agree, and one that restarted sends nothing (F2)."""
-    services = [service(f"s{n}", f"10.0.0.{n + 1}", port=9080 + n % 3) for n in range(20)]
+    services = [
+        service(f"s{n}", f"10.0.0.{n + 1}", port=9080 + n % 3) for n in range(20)
+    ]
     seen = set()
     for seed in range(5):
         random.Random(seed).shuffle(services)
         translator = Translator()
         translator.update(mesh(*services, config=GATEWAY.replace("reviews", "s1")))
         for proxy in (sidecar("s1-1", 9081), gateway(EDGE)):
-            seen.add((proxy.kind, tuple(sorted(versions(translator.snapshot(proxy)).items()))))
+            seen.add(
+                (
+                    proxy.kind,
+                    tuple(sorted(versions(translator.snapshot(proxy)).items())),
+                )
+            )
     assert len(seen) == 2
 
 
@@ -103,7 +125,10 @@ def test_a_grown_mesh_equals_one_that_was_so_from_the_start() -> None:
 def test_replicas_share_their_resources() -> None:
     translator = Translator()
     translator.update(mesh(service("reviews", "10.0.0.1", "10.0.0.2")))
-    one, two = sidecar("reviews-1", 9080), replace(sidecar("reviews-2", 9080), address="10.0.0.2")
+    one, two = (
+        sidecar("reviews-1", 9080),
+        replace(sidecar("reviews-2", 9080), address="10.0.0.2"),
+    )
     assert translator.snapshot(one) is translator.snapshot(two)
 
 
@@ -113,7 +138,10 @@ def test_the_only_http_port_is_also_reached_on_port_80() -> None:
     tables = messages(translator.snapshot(sidecar()), "routes")
     for table in ("80", "9080"):
         hosts = {d: h for h in tables[table].virtual_hosts for d in h.domains}
-        assert hosts["reviews"].routes[0].route.cluster == "outbound|9080||reviews.service.consul"
+        assert (
+            hosts["reviews"].routes[0].route.cluster
+            == "outbound|9080||reviews.service.consul"
+        )
 
 
 def test_port_80_stays_the_services_own() -> None:
@@ -122,7 +150,10 @@ def test_port_80_stays_the_services_own() -> None:
     translator.update(mesh(service("reviews", "10.0.0.1", ports=ports)))
     tables = messages(translator.snapshot(sidecar()), "routes")
     hosts = {d: h for h in tables["80"].virtual_hosts for d in h.domains}
-    assert hosts["reviews"].routes[0].route.cluster == "outbound|80||reviews.service.consul"
+    assert (
+        hosts["reviews"].routes[0].route.cluster
+        == "outbound|80||reviews.service.consul"
+    )
 
 
 def test_two_http_ports_leave_port_80_alone() -> None:
@@ -152,9 +183,14 @@ def test_unknown_destinations_pass_or_are_refused() -> None:
     ):
         translator = Translator()
         translator.update(mesh(service("reviews", "10.0.0.1"), settings=settings))
-        rest = messages(translator.snapshot(sidecar()), "routes")["9080"].virtual_hosts[-1]
+        rest = messages(translator.snapshot(sidecar()), "routes")["9080"].virtual_hosts[
+            -1
+        ]
         assert list(rest.domains) == ["*"]
-        assert (rest.routes[0].route.cluster, rest.routes[0].direct_response.status) == (
+        assert (
+            rest.routes[0].route.cluster,
+            rest.routes[0].direct_response.status,
+        ) == (
             cluster,
             code,
         )
@@ -169,7 +205,10 @@ def test_unhealthy_endpoints_are_used_only_where_there_is_no_other() -> None:
         translator.update(mesh(replace(whole, endpoints=endpoints)))
         (assignment,) = messages(translator.snapshot(sidecar()), "endpoints").values()
         statuses.append([e.health_status for e in assignment.endpoints[0].lb_endpoints])
-    assert statuses == [[1, 2], [0, 0]]  # HEALTHY and UNHEALTHY; then UNKNOWN, which is tried
+    assert statuses == [
+        [1, 2],
+        [0, 0],
+    ]  # HEALTHY and UNHEALTHY; then UNKNOWN, which is tried
 
 
 def test_a_gateway_serves_what_is_bound_to_it() -> None:
@@ -179,7 +218,10 @@ def test_a_gateway_serves_what_is_bound_to_it() -> None:
     assert set(messages(snapshot, "listeners")) == {"0.0.0.0_80"}
     (table,) = messages(snapshot, "routes").values()
     assert table.name == "http.80"
-    assert table.virtual_hosts[0].routes[0].route.cluster == "outbound|9080||reviews.service.consul"
+    assert (
+        table.virtual_hosts[0].routes[0].route.cluster
+        == "outbound|9080||reviews.service.consul"
+    )
     assert messages(translator.snapshot(gateway({"istio": "other"})), "listeners") == {}
 
 
@@ -189,12 +231,16 @@ def test_a_gateway_is_translated_again_only_when_its_config_changes() -> None:
     state = build_mesh(catalog(services), config=config)
     translator.update(state)
     translator.snapshot(gateway(EDGE))
-    state = build_mesh(catalog([service("reviews", "10.0.0.7")]), config=config, previous=state)
+    state = build_mesh(
+        catalog([service("reviews", "10.0.0.7")]), config=config, previous=state
+    )
     translator.update(state)
     translator.snapshot(gateway(EDGE))
     assert translator.counters.gateways == 1
     translator.update(
-        build_mesh(catalog(state.services.values()), config=edge(GATEWAY), previous=state)
+        build_mesh(
+            catalog(state.services.values()), config=edge(GATEWAY), previous=state
+        )
     )
     translator.snapshot(gateway(EDGE))
     assert translator.counters.gateways == 2
@@ -205,6 +251,7 @@ def test_an_inbound_listener_has_no_address_of_the_replica() -> None:
     translator = Translator()
     translator.update(build_mesh(catalog([service("reviews", "10.0.0.1")], [own])))
     listener = messages(
-        translator.snapshot(replace(sidecar("reviews-1", 9080), workload=own)), "listeners"
+        translator.snapshot(replace(sidecar("reviews-1", 9080), workload=own)),
+        "listeners",
     )
     assert "172.28.77.77" not in str(listener["virtualInbound"])

@@ -16,14 +16,23 @@ TEXTS = st.text(max_size=200)
 
 
 @given(st.lists(TEXTS, max_size=5), TEXTS, TEXTS, TEXTS, st.none() | TEXTS.filter(bool))
-def test_sotw(names: list[str], version: str, nonce: str, type_url: str, error: str | None) -> None:
+def test_sotw(
+    names: list[str], version: str, nonce: str, type_url: str, error: str | None
+) -> None:
     message = discovery_pb2.DiscoveryRequest(
-        version_info=version, resource_names=names, type_url=type_url, response_nonce=nonce
+        version_info=version,
+        resource_names=names,
+        type_url=type_url,
+        response_nonce=nonce,
     )
     if error is not None:
         message.error_detail.CopyFrom(status_pb2.Status(code=3, message=error))
     request = decode_sotw(message.SerializeToString())
-    assert (request.version, request.names, request.nonce) == (version, frozenset(names), nonce)
+    assert (request.version, request.names, request.nonce) == (
+        version,
+        frozenset(names),
+        nonce,
+    )
     assert (request.type_url, request.error, request.node) == (type_url, error, None)
 
 
@@ -33,7 +42,9 @@ def test_sotw(names: list[str], version: str, nonce: str, type_url: str, error: 
     st.dictionaries(TEXTS, TEXTS, max_size=5),
     TEXTS,
 )
-def test_delta(names: list[str], dropped: list[str], initial: dict[str, str], nonce: str) -> None:
+def test_delta(
+    names: list[str], dropped: list[str], initial: dict[str, str], nonce: str
+) -> None:
     message = discovery_pb2.DeltaDiscoveryRequest(
         type_url=ENDPOINTS,
         resource_names_subscribe=names,
@@ -43,8 +54,15 @@ def test_delta(names: list[str], dropped: list[str], initial: dict[str, str], no
     )
     message.node.id = "n"
     request = decode_delta(message.SerializeToString())
-    assert (request.names, request.unsubscribe) == (frozenset(names), frozenset(dropped))
-    assert (dict(request.initial), request.nonce, request.type_url) == (initial, nonce, ENDPOINTS)
+    assert (request.names, request.unsubscribe) == (
+        frozenset(names),
+        frozenset(dropped),
+    )
+    assert (dict(request.initial), request.nonce, request.type_url) == (
+        initial,
+        nonce,
+        ENDPOINTS,
+    )
     assert request.node == message.node.SerializeToString()
 
 
@@ -58,7 +76,8 @@ def test_garbage_is_a_request_or_malformed(raw: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "raw", [b"\xff", b"\x0a\x05ab", b"\x0b", b"\x0a\x02\xff\xff", b"\x08\x01", b"\xff" * 20]
+    "raw",
+    [b"\xff", b"\x0a\x05ab", b"\x0b", b"\x0a\x02\xff\xff", b"\x08\x01", b"\xff" * 20],
 )
 def test_malformed(raw: bytes) -> None:
     with pytest.raises(Malformed):
@@ -66,10 +85,15 @@ def test_malformed(raw: bytes) -> None:
 
 
 def test_an_ack_repeats_the_body_of_the_subscription() -> None:
-    first = discovery_pb2.DiscoveryRequest(resource_names=["a", "b"], type_url=ENDPOINTS)
+    first = discovery_pb2.DiscoveryRequest(
+        resource_names=["a", "b"], type_url=ENDPOINTS
+    )
     first.node.id = "n"
     ack = discovery_pb2.DiscoveryRequest(
-        version_info="v", resource_names=["a", "b"], type_url=ENDPOINTS, response_nonce="1"
+        version_info="v",
+        resource_names=["a", "b"],
+        type_url=ENDPOINTS,
+        response_nonce="1",
     )
     assert (
         decode_sotw(first.SerializeToString()).body

@@ -6,7 +6,15 @@ import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.service.discovery.v3 import discovery_pb2
 
-from dockermesh.xds import CLUSTER, EMPTY, ENDPOINTS, Resource, ResourceSet, Snapshot, make_resource
+from dockermesh.xds import (
+    CLUSTER,
+    EMPTY,
+    ENDPOINTS,
+    Resource,
+    ResourceSet,
+    Snapshot,
+    make_resource,
+)
 from dockermesh.xds.responses import ResponseCache
 from dockermesh.xds.snapshot import NO_DIFF, Diff, Differ
 
@@ -25,8 +33,14 @@ def test_the_version_of_a_set_ignores_order_and_layers() -> None:
     flat = ResourceSet([a, b, c])
     assert flat.version == ResourceSet([c, b, a]).version
     assert flat.version == ResourceSet([c], base=ResourceSet([a, b])).version
-    assert flat.version == ResourceSet([b], base=ResourceSet([a, resource("b", "old"), c])).version
-    assert flat.version == ResourceSet([a], base=ResourceSet([b], base=ResourceSet([c]))).version
+    assert (
+        flat.version
+        == ResourceSet([b], base=ResourceSet([a, resource("b", "old"), c])).version
+    )
+    assert (
+        flat.version
+        == ResourceSet([a], base=ResourceSet([b], base=ResourceSet([c]))).version
+    )
     assert flat.version != ResourceSet([a, b]).version
     assert ResourceSet().version == EMPTY.version
 
@@ -63,7 +77,9 @@ def test_a_change_of_the_base_is_diffed_once_for_all_proxies() -> None:
 
 
 def test_equal_content_has_no_diff() -> None:
-    assert Differ()(ResourceSet([resource("a")]), ResourceSet([resource("a")])) is NO_DIFF
+    assert (
+        Differ()(ResourceSet([resource("a")]), ResourceSet([resource("a")])) is NO_DIFF
+    )
 
 
 def test_a_hidden_change_is_no_change() -> None:
@@ -75,9 +91,9 @@ def test_a_hidden_change_is_no_change() -> None:
 
 def test_dropping_an_override_shows_the_base_again() -> None:
     base = ResourceSet([resource("a", "base")])
-    assert Differ()(ResourceSet([resource("a", "own"), resource("b")], base=base), base) == Diff(
-        ("a",), ("b",)
-    )
+    assert Differ()(
+        ResourceSet([resource("a", "own"), resource("b")], base=base), base
+    ) == Diff(("a",), ("b",))
 
 
 def test_cluster_knows_where_its_endpoints_come_from() -> None:
@@ -113,7 +129,9 @@ def test_assembled_bytes_are_the_messages_that_protobuf_reads() -> None:
         "1",
         ["gone"],
     )
-    sotw = discovery_pb2.DiscoveryResponse.FromString(cache.make_sotw(ENDPOINTS, parts, "v").data)
+    sotw = discovery_pb2.DiscoveryResponse.FromString(
+        cache.make_sotw(ENDPOINTS, parts, "v").data
+    )
     assert [(a.type_url, a.value) for a in sotw.resources] == [
         (ENDPOINTS, b"x" * 300),
         (ENDPOINTS, b""),

@@ -25,15 +25,21 @@ from dockermesh.xds.stream import GATE_SECONDS, StreamState
 
 
 def cluster(name: str, body: str = "1") -> Resource:
-    message = cluster_pb2.Cluster(name=name, type=cluster_pb2.Cluster.EDS, alt_stat_name=body)
+    message = cluster_pb2.Cluster(
+        name=name, type=cluster_pb2.Cluster.EDS, alt_stat_name=body
+    )
     return make_resource(CLUSTER, name, message.SerializeToString())
 
 
 def plain(type_url: str, *names: str, body: str = "1") -> ResourceSet:
-    return ResourceSet(make_resource(type_url, n, f"{n}={body}".encode()) for n in names)
+    return ResourceSet(
+        make_resource(type_url, n, f"{n}={body}".encode()) for n in names
+    )
 
 
-def mesh(*names: str, body: str = "1", endpoints: str = "1", routes: str = "1") -> Snapshot:
+def mesh(
+    *names: str, body: str = "1", endpoints: str = "1", routes: str = "1"
+) -> Snapshot:
     return Snapshot(
         ResourceSet(cluster(n, body) for n in names),
         plain(ENDPOINTS, *names, body=endpoints),
@@ -46,7 +52,11 @@ class Peer:
     """A proxy that subscribed to everything, and answers only when told."""
 
     def __init__(
-        self, snapshot: Snapshot, *, delta: bool, names: tuple[str, ...] = ("a", "b", "c")
+        self,
+        snapshot: Snapshot,
+        *,
+        delta: bool,
+        names: tuple[str, ...] = ("a", "b", "c"),
     ) -> None:
         self.delta, self.now = delta, 0.0
         self.names = {CLUSTER: (), ENDPOINTS: names, LISTENER: (), ROUTES: ("r",)}
@@ -71,7 +81,9 @@ class Peer:
     ) -> None:
         message: Any
         if self.delta:
-            message = discovery_pb2.DeltaDiscoveryRequest(type_url=type_url, response_nonce=nonce)
+            message = discovery_pb2.DeltaDiscoveryRequest(
+                type_url=type_url, response_nonce=nonce
+            )
             if first:
                 message.resource_names_subscribe.extend(self.names[type_url])
         else:
@@ -88,15 +100,21 @@ class Peer:
 
     def answer(self, response: Response, error: str = "") -> None:
         kind: Any = (
-            discovery_pb2.DeltaDiscoveryResponse if self.delta else discovery_pb2.DiscoveryResponse
+            discovery_pb2.DeltaDiscoveryResponse
+            if self.delta
+            else discovery_pb2.DiscoveryResponse
         )
         type_url = kind.FromString(response.data).type_url
-        self.request(type_url, nonce=response.nonce, version=response.version, error=error)
+        self.request(
+            type_url, nonce=response.nonce, version=response.version, error=error
+        )
 
     def type_of(self, response: Response | None) -> str:
         assert response is not None
         kind: Any = (
-            discovery_pb2.DeltaDiscoveryResponse if self.delta else discovery_pb2.DiscoveryResponse
+            discovery_pb2.DeltaDiscoveryResponse
+            if self.delta
+            else discovery_pb2.DiscoveryResponse
         )
         return str(kind.FromString(response.data).type_url)
 
@@ -104,7 +122,11 @@ class Peer:
         seen = []
         while (response := self.next()) is not None:
             seen.append(
-                (self.type_of(response).rsplit(".", 1)[1], response.names, response.removed)
+                (
+                    self.type_of(response).rsplit(".", 1)[1],
+                    response.names,
+                    response.removed,
+                )
             )
             self.answer(response)
         return seen
@@ -131,7 +153,9 @@ def test_a_changed_cluster_gets_its_endpoints_again(delta: bool) -> None:
     first = mesh("a", "b")
     peer = Peer(first, delta=delta)
     changed = ResourceSet([cluster("a", "2")], base=first.clusters)
-    peer.state.publish(Snapshot(changed, first.endpoints, first.listeners, first.routes))
+    peer.state.publish(
+        Snapshot(changed, first.endpoints, first.listeners, first.routes)
+    )
     assert [(kind, names) for kind, names, _ in peer.settle()][1:] == [
         ("ClusterLoadAssignment", ("a",))
     ]
@@ -153,7 +177,12 @@ def test_make_before_break(delta: bool) -> None:
         ]
         assert [removed for _, _, removed in seen] == [(), (), (), ("a",), ("a",)]
     else:
-        assert kinds == ["Cluster", "ClusterLoadAssignment", "RouteConfiguration", "Cluster"]
+        assert kinds == [
+            "Cluster",
+            "ClusterLoadAssignment",
+            "RouteConfiguration",
+            "Cluster",
+        ]
         assert sorted(seen[0][1]) == ["a", "b", "c"]
         assert sorted(seen[3][1]) == ["b", "c"]
 
@@ -171,7 +200,9 @@ def test_routes_wait_for_clusters_but_not_for_ever(delta: bool) -> None:
     assert peer.type_of(peer.next()) == ROUTES
 
 
-def test_only_one_response_is_outstanding_and_the_next_is_the_newest(delta: bool) -> None:
+def test_only_one_response_is_outstanding_and_the_next_is_the_newest(
+    delta: bool,
+) -> None:
     peer = Peer(mesh("a"), delta=delta)
     peer.state.publish(mesh("a", endpoints="2"))
     first = peer.next()
@@ -193,12 +224,15 @@ def test_a_refused_version_is_not_sent_again_until_it_changes(delta: bool) -> No
     assert response is not None
     peer.answer(response, error="no such address")
     assert peer.next() is None
-    assert [(t, n.detail) for t, n in peer.state.nacks] == [(ENDPOINTS, "no such address")]
+    assert [(t, n.detail) for t, n in peer.state.nacks] == [
+        (ENDPOINTS, "no such address")
+    ]
     assert peer.state.subscriptions[ENDPOINTS].acked_version == accepted
     peer.state.publish(mesh("a", "b", endpoints="2"))
     assert peer.next() is None, "equal content"
     half = ResourceSet(
-        [make_resource(ENDPOINTS, "a", b"a=3")], base=plain(ENDPOINTS, "a", "b", body="2")
+        [make_resource(ENDPOINTS, "a", b"a=3")],
+        base=plain(ENDPOINTS, "a", "b", body="2"),
     )
     first = mesh("a", "b")
     peer.state.publish(Snapshot(first.clusters, half, first.listeners, first.routes))
@@ -212,7 +246,9 @@ def test_sotw_resumes_only_with_the_same_subscription() -> None:
     peer = Peer(mesh("a", "b"), delta=False, names=("a",))
     version = peer.state.subscriptions[ENDPOINTS].acked_version
     for names, expected in ((("a",), None), (("a", "b"), ("a", "b"))):
-        again = StreamState(delta=False, cache=ResponseCache(), decode=Decoder(), metrics=Metrics())
+        again = StreamState(
+            delta=False, cache=ResponseCache(), decode=Decoder(), metrics=Metrics()
+        )
         again.publish(mesh("a", "b"))
         message = discovery_pb2.DiscoveryRequest(
             type_url=ENDPOINTS, version_info=version, resource_names=names
@@ -224,7 +260,9 @@ def test_sotw_resumes_only_with_the_same_subscription() -> None:
 
 def test_an_empty_list_after_names_unsubscribes() -> None:
     peer = Peer(mesh("a", "b"), delta=False)
-    state = StreamState(delta=False, cache=ResponseCache(), decode=Decoder(), metrics=Metrics())
+    state = StreamState(
+        delta=False, cache=ResponseCache(), decode=Decoder(), metrics=Metrics()
+    )
     state.publish(mesh("a", "b"))
     for names in (["a"], []):
         message = discovery_pb2.DiscoveryRequest(type_url=CLUSTER, resource_names=names)
@@ -252,7 +290,9 @@ def test_unsubscribing_a_name_under_a_wildcard_is_answered() -> None:
     assert peer.settle()[0] == ("Cluster", ("a",), ("nobody",))
 
 
-def test_a_plain_ack_is_told_by_its_bytes(delta: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plain_ack_is_told_by_its_bytes(
+    delta: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     peer = Peer(mesh("a", "b"), delta=delta)
     peer.state.publish(mesh("a", "b", endpoints="2"))
     response = peer.next()

@@ -28,7 +28,9 @@ def get_details(_request: Request, product: str) -> Response:
     """The facts of the book with an id."""
     number = product_id(product)
     if number is None:
-        return error_response(HTTPStatus.BAD_REQUEST, "please provide numeric product ID")
+        return error_response(
+            HTTPStatus.BAD_REQUEST, "please provide numeric product ID"
+        )
     return json_response(book(number))
 
 

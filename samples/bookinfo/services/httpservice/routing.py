@@ -58,12 +58,18 @@ class Router:
             allowed.append(route.method)
         if allowed:
             refusal = error_response(
-                HTTPStatus.METHOD_NOT_ALLOWED, f"{request.path} takes {', '.join(allowed)}"
+                HTTPStatus.METHOD_NOT_ALLOWED,
+                f"{request.path} takes {', '.join(allowed)}",
             )
             return Response(
-                refusal.status, refusal.body, refusal.content_type, (("allow", ", ".join(allowed)),)
+                refusal.status,
+                refusal.body,
+                refusal.content_type,
+                (("allow", ", ".join(allowed)),),
             )
-        return error_response(HTTPStatus.NOT_FOUND, f"there is nothing at {request.path}")
+        return error_response(
+            HTTPStatus.NOT_FOUND, f"there is nothing at {request.path}"
+        )
 
 
 def product_id(text: str) -> int | None:

@@ -76,7 +76,10 @@ class Server(ThreadingHTTPServer):
         """
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
-        self.server_name, self.server_port = self.served_by, self.socket.getsockname()[1]
+        self.server_name, self.server_port = (
+            self.served_by,
+            self.socket.getsockname()[1],
+        )
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that went away is its own business; the rest is a bug and gets its traceback."""
@@ -109,22 +112,32 @@ class _Connection(BaseHTTPRequestHandler):
         length = self.headers.get("content-length", "0")
         if "transfer-encoding" in self.headers or not length.isdigit():
             self.close_connection = True
-            return error_response(HTTPStatus.LENGTH_REQUIRED, "send the body with a Content-Length")
+            return error_response(
+                HTTPStatus.LENGTH_REQUIRED, "send the body with a Content-Length"
+            )
         if int(length) > _LARGEST_BODY:
             self.close_connection = True
             return error_response(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body may have {_LARGEST_BODY} bytes"
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"a body may have {_LARGEST_BODY} bytes",
             )
         headers = {name.lower(): value for name, value in self.headers.items()}
         return Request(
-            self.command, self.path.partition("?")[0], headers, self.rfile.read(int(length))
+            self.command,
+            self.path.partition("?")[0],
+            headers,
+            self.rfile.read(int(length)),
         )
 
     def _call(self, request: Request) -> Response:
         try:
             return self.server.app(request)
         except Exception as error:
-            print(f"error: {request.method} {request.path}: {error!r}", file=sys.stderr, flush=True)
+            print(
+                f"error: {request.method} {request.path}: {error!r}",
+                file=sys.stderr,
+                flush=True,
+            )
             return error_response(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error")
 
     def _write(self, response: Response) -> None:
@@ -164,16 +177,23 @@ def health_route(service: str, drain: Drain) -> Route:
 
     def health(_request: Request) -> Response:
         if drain.leaving:
-            return error_response(HTTPStatus.SERVICE_UNAVAILABLE, f"{service} is leaving")
+            return error_response(
+                HTTPStatus.SERVICE_UNAVAILABLE, f"{service} is leaving"
+            )
         return Response(
-            HTTPStatus.OK, f'{{"status": "{service} is healthy"}}\n'.encode(), "application/json"
+            HTTPStatus.OK,
+            f'{{"status": "{service} is healthy"}}\n'.encode(),
+            "application/json",
         )
 
     return Route("GET", "/health", health)
 
 
 def run(
-    service: str, title: str, routes: list[Route], environment: Mapping[str, str] = os.environ
+    service: str,
+    title: str,
+    routes: list[Route],
+    environment: Mapping[str, str] = os.environ,
 ) -> None:
     """Serve the routes and `/health` on PORT (9080) until SIGTERM or SIGINT."""
     # Blocked here and in all threads to come, and waited for below: a handler could interrupt
@@ -184,7 +204,10 @@ def run(
     version = environment.get("SERVICE_VERSION", "v1")
     router = Router([*routes, health_route(title, drain)])
     server = Server(
-        int(environment.get("PORT", "9080")), router, served_by=f"{service}-{version}", drain=drain
+        int(environment.get("PORT", "9080")),
+        router,
+        served_by=f"{service}-{version}",
+        drain=drain,
     )
     threading.Thread(
         target=server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True
@@ -197,5 +220,6 @@ def run(
     server.server_close()
     finished = drain.wait_until_idle(_GRACE)
     print(
-        f"{service} {version} stopped{'' if finished else ', requests still in hand'}", flush=True
+        f"{service} {version} stopped{'' if finished else ', requests still in hand'}",
+        flush=True,
     )

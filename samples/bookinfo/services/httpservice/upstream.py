@@ -56,11 +56,15 @@ class Upstream:
                 f"{self.host}:{self.port}{path}: {error or type(error).__name__}"
             ) from error
         if status != HTTPStatus.OK:
-            raise UpstreamError(f"{self.host}:{self.port}{path}: status {status}", status)
+            raise UpstreamError(
+                f"{self.host}:{self.port}{path}: status {status}", status
+            )
         try:
             return json.loads(body), reply_headers
         except ValueError as error:
-            raise UpstreamError(f"{self.host}:{self.port}{path}: not JSON: {error}") from error
+            raise UpstreamError(
+                f"{self.host}:{self.port}{path}: not JSON: {error}"
+            ) from error
 
     def _get(
         self, path: str, headers: Mapping[str, str], timeout: float
@@ -72,7 +76,11 @@ class Upstream:
             connection.request(
                 "GET",
                 path,
-                headers={"accept": "application/json", "connection": "close", **headers},
+                headers={
+                    "accept": "application/json",
+                    "connection": "close",
+                    **headers,
+                },
             )
             connection.sock.settimeout(_remaining(deadline))
             reply = connection.getresponse()

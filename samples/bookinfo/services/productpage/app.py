@@ -59,9 +59,19 @@ class ProductPage:
             Route("GET", "/logout", self.logout),
             Route("GET", "/static/favicon.svg", favicon),
             Route("GET", "/api/v1/products", lambda _request: json_response(PRODUCTS)),
-            Route("GET", "/api/v1/products/{product}", self._api(self._library.details)),
-            Route("GET", "/api/v1/products/{product}/reviews", self._api(self._library.reviews)),
-            Route("GET", "/api/v1/products/{product}/ratings", self._api(self._library.ratings)),
+            Route(
+                "GET", "/api/v1/products/{product}", self._api(self._library.details)
+            ),
+            Route(
+                "GET",
+                "/api/v1/products/{product}/reviews",
+                self._api(self._library.reviews),
+            ),
+            Route(
+                "GET",
+                "/api/v1/products/{product}/ratings",
+                self._api(self._library.ratings),
+            ),
         ]
 
     def index(self, request: Request) -> Response:
@@ -82,7 +92,8 @@ class ProductPage:
         cookie = self._sessions.sign_in(form.get("username", [""])[0])
         if cookie is None:
             return error_response(
-                HTTPStatus.BAD_REQUEST, "a user name is 1 to 64 plain letters, digits, or ._@+-"
+                HTTPStatus.BAD_REQUEST,
+                "a user name is 1 to 64 plain letters, digits, or ._@+-",
             )
         return redirect("/productpage", ("set-cookie", cookie))
 
@@ -94,7 +105,9 @@ class ProductPage:
         def answer(request: Request, product: str) -> Response:
             number = product_id(product)
             if number is None or number >= len(PRODUCTS):
-                return error_response(HTTPStatus.NOT_FOUND, f"there is no product {product}")
+                return error_response(
+                    HTTPStatus.NOT_FOUND, f"there is no product {product}"
+                )
             found = ask(number, self._outgoing(request))
             return json_response(found.document, found.status)
 
@@ -113,5 +126,8 @@ class ProductPage:
 def favicon(_request: Request) -> Response:
     """The icon of the browser tab."""
     return Response(
-        HTTPStatus.OK, FAVICON.encode(), "image/svg+xml", (("cache-control", "max-age=86400"),)
+        HTTPStatus.OK,
+        FAVICON.encode(),
+        "image/svg+xml",
+        (("cache-control", "max-age=86400"),),
     )

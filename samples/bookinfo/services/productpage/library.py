@@ -46,7 +46,13 @@ class Library:
 
     def reviews(self, product: int, headers: Mapping[str, str]) -> Answer:
         """What people say about a book."""
-        return _ask(self.reviews_service, "reviews", product, headers, attempts=_REVIEWS_ATTEMPTS)
+        return _ask(
+            self.reviews_service,
+            "reviews",
+            product,
+            headers,
+            attempts=_REVIEWS_ATTEMPTS,
+        )
 
     def ratings(self, product: int, headers: Mapping[str, str]) -> Answer:
         """The stars alone."""
@@ -54,7 +60,12 @@ class Library:
 
 
 def _ask(
-    service: Upstream, name: str, product: int, headers: Mapping[str, str], *, attempts: int = 1
+    service: Upstream,
+    name: str,
+    product: int,
+    headers: Mapping[str, str],
+    *,
+    attempts: int = 1,
 ) -> Answer:
     status: int | None = None
     for _ in range(attempts):

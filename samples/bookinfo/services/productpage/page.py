@@ -39,7 +39,10 @@ _PARTS = (
         "This page. It asks details and reviews, and says so when one of them does not answer.",
     ),
     ("details", "The facts of the book: pages, publisher, ISBN."),
-    ("reviews", "In three versions: without stars, with black stars, and with red stars."),
+    (
+        "reviews",
+        "In three versions: without stars, with black stars, and with red stars.",
+    ),
     ("ratings", "The stars. Only versions 2 and 3 of reviews ask for them."),
 )
 
@@ -49,7 +52,9 @@ def product_page(
 ) -> str:
     """The page of a book."""
     title = escape(book["title"])
-    author = details.document.get("author") if isinstance(details.document, dict) else None
+    author = (
+        details.document.get("author") if isinstance(details.document, dict) else None
+    )
     byline = f'<p class="by">by {escape(str(author))}</p>' if author else ""
     content = f"""<section class="hero">
 <div class="cover"><div class="book">
@@ -85,7 +90,9 @@ the mesh it may be running in, which makes it a good place to see what a mesh do
 
 
 def _framed(title: str, content: str, user: str | None) -> str:
-    return _FRAME.substitute(title=title, style=_STYLE, session=_session(user), content=content)
+    return _FRAME.substitute(
+        title=title, style=_STYLE, session=_session(user), content=content
+    )
 
 
 def _session(user: str | None) -> str:
@@ -127,7 +134,10 @@ def _reviews(reviews: Answer) -> str:
 
 
 def _review(review: Mapping[str, Any]) -> str:
-    text, reviewer = escape(str(review.get("text", ""))), escape(str(review.get("reviewer", "")))
+    text, reviewer = (
+        escape(str(review.get("text", ""))),
+        escape(str(review.get("reviewer", ""))),
+    )
     return f"""<figure class="card">
 <blockquote>{text}</blockquote>
 <figcaption>{reviewer}{_rating(review.get("rating"))}</figcaption>

@@ -44,11 +44,15 @@ class Sessions:
         if morsel is None:
             return None
         try:
-            name = base64.urlsafe_b64decode(morsel.value.partition(".")[0]).decode("ascii")
+            name = base64.urlsafe_b64decode(morsel.value.partition(".")[0]).decode(
+                "ascii"
+            )
         except ValueError:
             return None
         return (
-            name if hmac.compare_digest(self._sign(name).encode(), morsel.value.encode()) else None
+            name
+            if hmac.compare_digest(self._sign(name).encode(), morsel.value.encode())
+            else None
         )
 
     def _sign(self, name: str) -> str:

@@ -26,16 +26,24 @@ class Ratings:
         """The ratings of a product."""
         number = product_id(product)
         if number is None:
-            return error_response(HTTPStatus.BAD_REQUEST, "please provide numeric product ID")
-        return json_response({"id": number, "ratings": self._by_product.get(number, _DEFAULT)})
+            return error_response(
+                HTTPStatus.BAD_REQUEST, "please provide numeric product ID"
+            )
+        return json_response(
+            {"id": number, "ratings": self._by_product.get(number, _DEFAULT)}
+        )
 
     def post(self, request: Request, product: str) -> Response:
         """Replace the ratings of a product."""
         number, stars = product_id(product), parse_stars(request.body)
         if number is None:
-            return error_response(HTTPStatus.BAD_REQUEST, "please provide numeric product ID")
+            return error_response(
+                HTTPStatus.BAD_REQUEST, "please provide numeric product ID"
+            )
         if stars is None:
-            return error_response(HTTPStatus.BAD_REQUEST, "please provide valid ratings JSON")
+            return error_response(
+                HTTPStatus.BAD_REQUEST, "please provide valid ratings JSON"
+            )
         if len(self._by_product) >= _MOST_PRODUCTS and number not in self._by_product:
             return error_response(
                 HTTPStatus.INSUFFICIENT_STORAGE, "too many products have been rated"

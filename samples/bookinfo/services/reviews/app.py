@@ -66,8 +66,14 @@ class Reviews:
         """The reviews of the book with an id."""
         number = product_id(product)
         if number is None:
-            return error_response(HTTPStatus.BAD_REQUEST, "please provide numeric product ID")
-        ratings = self._ratings(number, request.headers) if self._settings.enable_ratings else None
+            return error_response(
+                HTTPStatus.BAD_REQUEST, "please provide numeric product ID"
+            )
+        ratings = (
+            self._ratings(number, request.headers)
+            if self._settings.enable_ratings
+            else None
+        )
         return json_response(
             {
                 "id": str(number),
@@ -77,12 +83,16 @@ class Reviews:
             }
         )
 
-    def _review(self, reviewer: str, ratings: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _review(
+        self, reviewer: str, ratings: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
         review: dict[str, Any] = {"reviewer": reviewer, "text": _TEXTS[reviewer]}
         if ratings is not None:
             stars = ratings.get(reviewer)
             review["rating"] = (
-                {"stars": stars, "color": self._settings.star_color} if stars else _UNAVAILABLE
+                {"stars": stars, "color": self._settings.star_color}
+                if stars
+                else _UNAVAILABLE
             )
         return review
 
@@ -90,7 +100,9 @@ class Reviews:
         settings = self._settings
         try:
             document, _ = settings.ratings.get_json(
-                f"/ratings/{product}", headers=propagated(headers), timeout=settings.ratings_timeout
+                f"/ratings/{product}",
+                headers=propagated(headers),
+                timeout=settings.ratings_timeout,
             )
             ratings = document["ratings"]
         except (UpstreamError, KeyError, TypeError) as error:

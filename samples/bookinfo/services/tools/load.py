@@ -22,7 +22,11 @@ _PATIENCE_S = 60.0
 
 def ask_http(url: SplitResult, headers: dict[str, str]) -> tuple[str, str]:
     """One request on a connection of its own: status and `x-served-by`."""
-    scheme = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+    scheme = (
+        http.client.HTTPSConnection
+        if url.scheme == "https"
+        else http.client.HTTPConnection
+    )
     connection = scheme(url.hostname or "", url.port, timeout=_PATIENCE_S)
     try:
         connection.request(
@@ -53,7 +57,11 @@ def main() -> None:
     """Send the load and print what came back."""
     parser = argparse.ArgumentParser(prog="load")
     parser.add_argument(
-        "-c", "--connections", type=int, default=1, help="how many requests at the same time"
+        "-c",
+        "--connections",
+        type=int,
+        default=1,
+        help="how many requests at the same time",
     )
     parser.add_argument("-n", "--requests", type=int, default=1, help="how many in all")
     parser.add_argument(

@@ -37,7 +37,9 @@ def show(request: Request, **more: str) -> Response:
 def status(request: Request, code: str) -> Response:
     """`/status/418`: that status."""
     if not code.isdigit() or not 200 <= int(code) < 600:
-        return error_response(HTTPStatus.BAD_REQUEST, "a status is a number from 200 to 599")
+        return error_response(
+            HTTPStatus.BAD_REQUEST, "a status is a number from 200 to 599"
+        )
     return json_response({"status": int(code)}, int(code))
 
 
@@ -69,7 +71,9 @@ def routes(certificate: bytes, **more: str) -> list[Route]:
         Route(
             "GET",
             "/ca.crt",
-            lambda _request: Response(HTTPStatus.OK, certificate, "application/x-pem-file"),
+            lambda _request: Response(
+                HTTPStatus.OK, certificate, "application/x-pem-file"
+            ),
         ),
     ]
 

@@ -48,9 +48,9 @@ spec: {spec}
 
 
 def cluster(spec: str, name: str = f"outbound|9080||{REVIEWS}") -> Any:
-    return told(mesh(service("reviews", "10.0.0.1", "10.0.0.2"), config=rule(spec)))["clusters"][
-        name
-    ]
+    return told(mesh(service("reviews", "10.0.0.1", "10.0.0.2"), config=rule(spec)))[
+        "clusters"
+    ][name]
 
 
 def addresses(assignment: Any) -> list[str]:
@@ -67,7 +67,10 @@ def test_subsets_select_endpoints_that_carry_their_labels() -> None:
     spec += "{name: none, labels: {version: x}}]}"
     found = told(mesh(service("reviews", "10.0.0.1", "10.0.0.2"), config=rule(spec)))
     assert addresses(found["endpoints"][f"outbound|9080|v1|{REVIEWS}"]) == ["10.0.0.1"]
-    assert addresses(found["endpoints"][f"outbound|9080|all|{REVIEWS}"]) == ["10.0.0.1", "10.0.0.2"]
+    assert addresses(found["endpoints"][f"outbound|9080|all|{REVIEWS}"]) == [
+        "10.0.0.1",
+        "10.0.0.2",
+    ]
     assert addresses(found["endpoints"][f"outbound|9080|none|{REVIEWS}"]) == []
     assert f"outbound|9080|none|{REVIEWS}" in found["clusters"]
 
@@ -92,11 +95,16 @@ def test_settings_of_a_port_replace_the_whole_policy() -> None:
 
 
 def test_outlier_detection_has_istios_defaults_and_works_with_few_endpoints() -> None:
-    made = cluster("{host: reviews, trafficPolicy: {outlierDetection: {baseEjectionTime: 400s}}}")
+    made = cluster(
+        "{host: reviews, trafficPolicy: {outlierDetection: {baseEjectionTime: 400s}}}"
+    )
     detection = made["outlierDetection"]
     assert detection["enforcingSuccessRate"] == 0
     assert detection["alwaysEjectOneHost"] is True
-    assert (detection["baseEjectionTime"], detection["maxEjectionTime"]) == ("400s", "400s")
+    assert (detection["baseEjectionTime"], detection["maxEjectionTime"]) == (
+        "400s",
+        "400s",
+    )
     assert made["commonLbConfig"]["healthyPanicThreshold"] == {}
 
 
@@ -105,19 +113,26 @@ def test_consistent_hash_needs_the_route_too_even_the_default_one() -> None:
     spec += "{httpHeaderName: x-user, maglev: {tableSize: 1009}}}}}"
     found = told(mesh(service("reviews", "10.0.0.1"), config=rule(spec)))
     assert found["clusters"][f"outbound|9080||{REVIEWS}"]["lbPolicy"] == "MAGLEV"
-    [host] = [h for h in found["routes"]["9080"]["virtualHosts"] if REVIEWS in h["domains"]]
+    [host] = [
+        h for h in found["routes"]["9080"]["virtualHosts"] if REVIEWS in h["domains"]
+    ]
     action = host["routes"][0]["route"]
     assert action["hashPolicy"] == [{"header": {"headerName": "x-user"}}]
     assert "retryHostPredicate" not in action["retryPolicy"]
 
 
-def test_the_most_specific_host_of_rules_wins_and_only_visible_namespaces_count() -> None:
+def test_the_most_specific_host_of_rules_wins_and_only_visible_namespaces_count() -> (
+    None
+):
     wild = rule(
-        '{host: "*.service.consul", trafficPolicy: {loadBalancer: {simple: RANDOM}}}', name="a-wild"
+        '{host: "*.service.consul", trafficPolicy: {loadBalancer: {simple: RANDOM}}}',
+        name="a-wild",
     )
     exact = rule("{host: reviews, subsets: [{name: v1}]}")
     foreign = rule(
-        f"{{host: {REVIEWS}, subsets: [{{name: x}}]}}", name="foreign", namespace="elsewhere"
+        f"{{host: {REVIEWS}, subsets: [{{name: x}}]}}",
+        name="foreign",
+        namespace="elsewhere",
     )
     found = told(
         mesh(
@@ -150,7 +165,9 @@ def test_failover_between_localities_needs_outlier_detection() -> None:
         return {addresses({"endpoints": [g]})[0]: g.get("priority", 0) for g in groups}
 
     assert set(priorities("{host: reviews}").values()) == {0}
-    spec = "{host: reviews, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 1}}}"
+    spec = (
+        "{host: reviews, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 1}}}"
+    )
     assert priorities(spec) == {"10.0.0.2": 0, "10.0.0.3": 1, "10.0.0.1": 2}
 
 
@@ -184,20 +201,29 @@ def test_localities_share_traffic_by_weight() -> None:
         ("us", 20),
     ]
     assert (
-        found["clusters"][f"outbound|9080||{REVIEWS}"]["commonLbConfig"]["localityWeightedLbConfig"]
+        found["clusters"][f"outbound|9080||{REVIEWS}"]["commonLbConfig"][
+            "localityWeightedLbConfig"
+        ]
         == {}
     )
 
 
-def test_tls_is_originated_with_the_requests_name_and_checked_against_the_systems_roots() -> None:
+def test_tls_is_originated_with_the_requests_name_and_checked_against_the_systems_roots() -> (
+    None
+):
     config = entry(
         "{hosts: [api.example.com], location: MESH_EXTERNAL, resolution: DNS,"
         " ports: [{number: 80, name: http, protocol: HTTP, targetPort: 443}]}"
     )
-    config += "---" + rule("{host: api.example.com, trafficPolicy: {tls: {mode: SIMPLE}}}")
+    config += "---" + rule(
+        "{host: api.example.com, trafficPolicy: {tls: {mode: SIMPLE}}}"
+    )
     made = told(mesh(config=config))["clusters"]["outbound|80||api.example.com"]
     options = next(iter(made["typedExtensionProtocolOptions"].values()))
-    assert options["upstreamHttpProtocolOptions"] == {"autoSni": True, "autoSanValidation": True}
+    assert options["upstreamHttpProtocolOptions"] == {
+        "autoSni": True,
+        "autoSanValidation": True,
+    }
     context = made["transportSocket"]["typedConfig"]["commonTlsContext"][
         "combinedValidationContext"
     ]
@@ -212,7 +238,9 @@ def test_tls_is_originated_with_the_requests_name_and_checked_against_the_system
 def test_every_resolution_has_its_kind_of_cluster() -> None:
     ports = "ports: [{number: 80, name: http, protocol: HTTP}]"
     config = "---".join(
-        entry(f"{{hosts: [{name}.x], resolution: {resolution}, {ports}{more}}}", name=name)
+        entry(
+            f"{{hosts: [{name}.x], resolution: {resolution}, {ports}{more}}}", name=name
+        )
         for name, resolution, more in (
             ("static", "STATIC", ", endpoints: [{address: 10.0.0.9}]"),
             ("dns", "DNS", ""),
@@ -252,9 +280,9 @@ def test_tls_without_address_is_told_apart_by_sni_and_unknown_names_pass() -> No
         ["b.x"],
     ]
     assert "PassthroughCluster" in str(listener["defaultFilterChain"])
-    closed = told(mesh(config=config, settings=MeshSettings(allow_any=False)))["listeners"][
-        "0.0.0.0_443"
-    ]
+    closed = told(mesh(config=config, settings=MeshSettings(allow_any=False)))[
+        "listeners"
+    ]["0.0.0.0_443"]
     assert "BlackHoleCluster" in str(closed["defaultFilterChain"])
 
 
@@ -268,7 +296,11 @@ spec:
   egress: [{hosts: ["./reviews.service.consul"]}]
 """
     found = told(
-        mesh(service("reviews", "10.0.0.1"), service("ratings", "10.0.0.2"), config=config)
+        mesh(
+            service("reviews", "10.0.0.1"),
+            service("ratings", "10.0.0.2"),
+            config=config,
+        )
     )
     outbound = [name for name in found["clusters"] if name.startswith("outbound|")]
     assert outbound == [f"outbound|9080||{REVIEWS}"]
@@ -282,7 +314,10 @@ def test_what_is_exported_nowhere_else_is_seen_in_its_namespace_only() -> None:
     )
     state = mesh(config=config)
     assert "outbound|80||own.x" in told(state, Proxy(id="a"))["clusters"]
-    assert "outbound|80||own.x" not in told(state, Proxy(id="b", namespace="other"))["clusters"]
+    assert (
+        "outbound|80||own.x"
+        not in told(state, Proxy(id="b", namespace="other"))["clusters"]
+    )
 
 
 def test_a_mesh_config_sets_the_mesh() -> None:
@@ -294,7 +329,9 @@ pathNormalization: {normalization: MERGE_SLASHES}
 """
     found = told(mesh(service("reviews", "10.0.0.1"), config=config))
     assert found["clusters"][f"outbound|9080||{REVIEWS}"]["connectTimeout"] == "3s"
-    assert "BlackHoleCluster" in str(found["listeners"]["virtualOutbound"]["filterChains"][-1])
+    assert "BlackHoleCluster" in str(
+        found["listeners"]["virtualOutbound"]["filterChains"][-1]
+    )
     assert "'mergeSlashes': True" in str(found["listeners"]["virtualInbound"])
 
 
@@ -310,7 +347,11 @@ spec: {host: reviews, subsets: [{name: v1, labels: {version: v1}}]}
     found = told(mesh(service("reviews", "10.0.0.1"), config=text))["clusters"]
     for name in (f"outbound|9080||{REVIEWS}", f"outbound|9080|v1|{REVIEWS}"):
         [check] = found[name]["healthChecks"]
-        assert (check["httpHealthCheck"]["path"], check["interval"], check["timeout"]) == (
+        assert (
+            check["httpHealthCheck"]["path"],
+            check["interval"],
+            check["timeout"],
+        ) == (
             "/health",
             "2s",
             "1s",
@@ -335,7 +376,10 @@ def test_a_health_check_that_is_none_is_refused(text: str, reason: str) -> None:
     document = {
         "apiVersion": "networking.istio.io/v1",
         "kind": "DestinationRule",
-        "metadata": {"name": "reviews", "annotations": {"dockermesh.io/health-check": text}},
+        "metadata": {
+            "name": "reviews",
+            "annotations": {"dockermesh.io/health-check": text},
+        },
         "spec": {"host": "reviews"},
     }
     errors = [f for f in read_document(document).findings if f.is_error]
@@ -349,7 +393,10 @@ def test_the_proxy_protocol_goes_around_the_transport() -> None:
     socket = found["transportSocket"]
     assert socket["name"] == "envoy.transport_sockets.upstream_proxy_protocol"
     assert socket["typedConfig"]["config"]["version"] == "V2"
-    assert socket["typedConfig"]["transportSocket"]["name"] == "envoy.transport_sockets.tls"
+    assert (
+        socket["typedConfig"]["transportSocket"]["name"]
+        == "envoy.transport_sockets.tls"
+    )
     plain = cluster("{host: reviews, trafficPolicy: {proxyProtocol: {version: V1}}}")[
         "transportSocket"
     ]["typedConfig"]
@@ -361,8 +408,12 @@ def test_tcp_is_tunnelled_through_a_proxy() -> None:
         "{host: db, trafficPolicy: {tunnel: {protocol: POST, targetHost: far.example, targetPort:"
         " 443}}}"
     )
-    found = told(mesh(service("db", "10.0.0.3", port=3306, protocol=Protocol.TCP), config=text))
-    chains = [c for item in found["listeners"].values() for c in item.get("filterChains", [])]
+    found = told(
+        mesh(service("db", "10.0.0.3", port=3306, protocol=Protocol.TCP), config=text)
+    )
+    chains = [
+        c for item in found["listeners"].values() for c in item.get("filterChains", [])
+    ]
     proxies = [
         f["typedConfig"]
         for c in chains

@@ -69,17 +69,23 @@ def spoil(config: IstioConfig) -> IstioConfig:
         if resource.name == "bad":
             return replace(
                 resource,
-                spec=replace(spec, http=(replace(spec.http[0], rewrite=HTTPRewrite(uri="a\nb")),)),
+                spec=replace(
+                    spec, http=(replace(spec.http[0], rewrite=HTTPRewrite(uri="a\nb")),)
+                ),
             )
         if resource.name == "bytes":
             match = replace(spec.tcp[0].match[0], destination_subnets=("10.0.0.0/x",))
             return replace(
-                resource, spec=replace(spec, tcp=(replace(spec.tcp[0], match=(match,)),))
+                resource,
+                spec=replace(spec, tcp=(replace(spec.tcp[0], match=(match,)),)),
             )
         if resource.name == "slow":
-            pool = ConnectionPoolSettings(tcp=TCPSettings(connect_timeout=timedelta(seconds=-1)))
+            pool = ConnectionPoolSettings(
+                tcp=TCPSettings(connect_timeout=timedelta(seconds=-1))
+            )
             return replace(
-                resource, spec=replace(spec, traffic_policy=TrafficPolicy(connection_pool=pool))
+                resource,
+                spec=replace(spec, traffic_policy=TrafficPolicy(connection_pool=pool)),
             )
         return resource
 
@@ -118,7 +124,9 @@ def test_a_sidecar_keeps_the_service_without_the_rule(broken: MeshState) -> None
     translator = Translator()
     translator.update(broken)
     snapshot = translator.snapshot(sidecar("front-1", 80))
-    hosts = {host.name: host for host in messages(snapshot, "routes")["9080"].virtual_hosts}
+    hosts = {
+        host.name: host for host in messages(snapshot, "routes")["9080"].virtual_hosts
+    }
     assert (
         hosts["ratings.service.consul:9080"].routes[0].route.cluster
         == "outbound|9080||ratings.service.consul"

@@ -42,10 +42,17 @@ TO_WEB = "http: [{route: [{destination: {host: web}}]}]"
 def told(*config: str) -> dict[str, dict[str, Any]]:
     translator = Translator()
     translator.update(
-        mesh(service("web", "10.0.0.1"), service("db", "10.0.0.2"), config="---".join(config))
+        mesh(
+            service("web", "10.0.0.1"),
+            service("db", "10.0.0.2"),
+            config="---".join(config),
+        )
     )
     made = as_dict(translator.snapshot(EDGE))
-    return {kind: {item["name"]: item for item in made[kind]} for kind in ("listeners", "routes")}
+    return {
+        kind: {item["name"]: item for item in made[kind]}
+        for kind in ("listeners", "routes")
+    }
 
 
 def test_a_rule_serves_the_hosts_that_it_and_the_server_have_in_common() -> None:
@@ -73,7 +80,9 @@ def test_rules_of_one_host_follow_each_other_and_catch_alls_go_last() -> None:
         "http: [{match: [{uri: {prefix: /db}}], route: [{destination: {host: db}}]}]",
         name="b",
     )
-    [host] = told(gateway_yaml(HTTP % '"*"'), first, second)["routes"]["http.80"]["virtualHosts"]
+    [host] = told(gateway_yaml(HTTP % '"*"'), first, second)["routes"]["http.80"][
+        "virtualHosts"
+    ]
     assert [r["match"]["prefix"] for r in host["routes"]] == ["/db", "/"]
 
 
@@ -92,7 +101,8 @@ def test_what_was_generated_yields_where_the_user_says_what_a_host_serves() -> N
     def prefixes(*config: str) -> dict[str, list[str]]:
         hosts = told(*made, *config)["routes"]["http.80"]["virtualHosts"]
         return {
-            host["domains"][0]: [r["match"]["prefix"] for r in host["routes"]] for host in hosts
+            host["domains"][0]: [r["match"]["prefix"] for r in host["routes"]]
+            for host in hosts
         }
 
     assert prefixes() == prefixes(own) == {"*": ["/"]}
@@ -100,7 +110,9 @@ def test_what_was_generated_yields_where_the_user_says_what_a_host_serves() -> N
         "*": ["/"],
         "a.com": ["/web"],
     }
-    assert prefixes(own, bound("['*']", rule, name="a", gateways="[own]")) == {"*": ["/web"]}
+    assert prefixes(own, bound("['*']", rule, name="a", gateways="[own]")) == {
+        "*": ["/web"]
+    }
     assert prefixes(bound("['*']", rule, name="z")) == {"*": ["/web"]}
 
 
@@ -127,16 +139,17 @@ def test_a_server_name_belongs_to_one_server_for_envoy_refuses_it_twice() -> Non
 
 
 def test_passthrough_goes_by_server_name_to_the_tls_rule() -> None:
-    server = (
-        "{port: {number: 443, name: tls, protocol: TLS}, hosts: [d.com], tls: {mode: PASSTHROUGH}}"
-    )
+    server = "{port: {number: 443, name: tls, protocol: TLS}, hosts: [d.com], tls: {mode: PASSTHROUGH}}"
     rules = "tls: [{match: [{sniHosts: [d.com]}], route: [{destination: {host: db}}]}]"
-    [chain] = told(gateway_yaml(server), bound("[d.com]", rules))["listeners"]["0.0.0.0_443"][
-        "filterChains"
-    ]
+    [chain] = told(gateway_yaml(server), bound("[d.com]", rules))["listeners"][
+        "0.0.0.0_443"
+    ]["filterChains"]
     assert chain["filterChainMatch"]["serverNames"] == ["d.com"]
     assert "transportSocket" not in chain
-    assert chain["filters"][0]["typedConfig"]["cluster"] == "outbound|9080||db.service.consul"
+    assert (
+        chain["filters"][0]["typedConfig"]["cluster"]
+        == "outbound|9080||db.service.consul"
+    )
 
 
 def test_mutual_tls_refers_to_secrets_that_name_files() -> None:
@@ -152,19 +165,28 @@ def test_mutual_tls_refers_to_secrets_that_name_files() -> None:
         s["name"] for s in context["commonTlsContext"]["tlsCertificateSdsSecretConfigs"]
     ] == names[:1]
     pair, roots = file_secrets(names)
-    assert pair.tls_certificate.private_key.filename == "/etc/dockermesh/credentials/c/tls.key"
-    assert roots.validation_context.trusted_ca.filename == "/etc/dockermesh/credentials/c/ca.crt"
+    assert (
+        pair.tls_certificate.private_key.filename
+        == "/etc/dockermesh/credentials/c/tls.key"
+    )
+    assert (
+        roots.validation_context.trusted_ca.filename
+        == "/etc/dockermesh/credentials/c/ca.crt"
+    )
 
 
 def test_a_credential_never_leads_out_of_its_folder() -> None:
     assert file_secrets(["kubernetes://.."]) == []
     [secret] = file_secrets(["kubernetes://../../etc/shadow"])
     assert (
-        secret.tls_certificate.private_key.filename == "/etc/dockermesh/credentials/shadow/tls.key"
+        secret.tls_certificate.private_key.filename
+        == "/etc/dockermesh/credentials/shadow/tls.key"
     )
 
 
-def test_of_two_tcp_servers_on_a_port_the_first_counts_whatever_the_order_of_files() -> None:
+def test_of_two_tcp_servers_on_a_port_the_first_counts_whatever_the_order_of_files() -> (
+    None
+):
     server = "{port: {number: 3306, name: tcp, protocol: TCP}, hosts: ['*']}"
     texts = [
         gateway_yaml(server, name="a"),
@@ -198,7 +220,9 @@ def test_of_two_tcp_servers_on_a_port_the_first_counts_whatever_the_order_of_fil
     assert len(seen) == 1
 
 
-def test_a_server_that_passes_mesh_tls_on_finds_services_and_subsets_by_server_name() -> None:
+def test_a_server_that_passes_mesh_tls_on_finds_services_and_subsets_by_server_name() -> (
+    None
+):
     config = """
 apiVersion: networking.istio.io/v1
 kind: Gateway
@@ -229,9 +253,14 @@ spec: {hosts: [out.example], resolution: DNS, ports: [{number: 443, name: tls, p
     assert [list(chain.filter_chain_match.server_names) for chain in chains] == [
         [name] for name in names
     ]
-    assert all("istio" in chain.filter_chain_match.application_protocols for chain in chains)
+    assert all(
+        "istio" in chain.filter_chain_match.application_protocols for chain in chains
+    )
     cluster = messages(snapshot, "clusters")[names[1]]
-    assert cluster.eds_cluster_config.service_name == "outbound|9080|v1|reviews.service.consul"
+    assert (
+        cluster.eds_cluster_config.service_name
+        == "outbound|9080|v1|reviews.service.consul"
+    )
     assert cluster.eds_cluster_config.service_name in snapshot.endpoints
     assert not cluster.HasField("transport_socket")
     translator.update(mesh(service("reviews", "10.0.0.2"), config=config))
@@ -251,14 +280,19 @@ spec:
   endpoints: [{address: 10.0.0.7}]
 """
     config = [
-        gateway_yaml(HTTP % "a.com", HTTP.replace("80, name: http", "82, name: more") % "b.com"),
+        gateway_yaml(
+            HTTP % "a.com", HTTP.replace("80, name: http", "82, name: more") % "b.com"
+        ),
         bound("[a.com]", TO_WEB),
         entry,
     ]
     translator = Translator()
     translator.update(mesh(service("web", "10.0.0.1"), config="---".join(config)))
     made = as_dict(translator.snapshot(replace(EDGE, address="10.0.0.7")))
-    assert sorted(item["name"] for item in made["listeners"]) == ["0.0.0.0_8080", "0.0.0.0_82"]
+    assert sorted(item["name"] for item in made["listeners"]) == [
+        "0.0.0.0_8080",
+        "0.0.0.0_82",
+    ]
     tables = {table["name"]: table for table in made["routes"]}
     assert [host["name"] for host in tables["http.8080"]["virtualHosts"]] == [
         "a.com:80"
@@ -268,4 +302,7 @@ spec:
         replace(EDGE, address="10.0.0.7", namespace="other"),
     ):
         listeners = as_dict(translator.snapshot(other))["listeners"]
-        assert sorted(item["name"] for item in listeners) == ["0.0.0.0_80", "0.0.0.0_82"]
+        assert sorted(item["name"] for item in listeners) == [
+            "0.0.0.0_80",
+            "0.0.0.0_82",
+        ]

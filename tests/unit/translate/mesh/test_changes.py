@@ -35,7 +35,9 @@ STATES: dict[str, dict[str, Any]] = {
     "fewer services": {"services": BASE[:1]},
     "another rule": {"config": edge(RULE)},
     "a gateway": {"config": edge(GATEWAY)},
-    "other settings": {"settings": MeshSettings(allow_any=False, detection_timeout=1.0)},
+    "other settings": {
+        "settings": MeshSettings(allow_any=False, detection_timeout=1.0)
+    },
 }
 
 
@@ -46,7 +48,9 @@ def test_every_part_of_the_state_is_listed() -> None:
 def test_the_same_parts_make_nothing_stale() -> None:
     state = mesh(*BASE)
     assert stale_after(state, replace(state)) == frozenset()
-    assert Stale.INDEX in stale_after(state, replace(state, jwks=MappingProxyType({"a": "b"})))
+    assert Stale.INDEX in stale_after(
+        state, replace(state, jwks=MappingProxyType({"a": "b"}))
+    )
 
 
 @pytest.mark.parametrize("case", STATES)
@@ -82,7 +86,9 @@ spec:
 
 
 @pytest.mark.parametrize("first", ["MESH_INTERNAL", "MESH_EXTERNAL"])
-def test_a_service_entry_that_moves_in_or_out_of_the_mesh_changes_its_cluster(first: str) -> None:
+def test_a_service_entry_that_moves_in_or_out_of_the_mesh_changes_its_cluster(
+    first: str,
+) -> None:
     second = {"MESH_INTERNAL": "MESH_EXTERNAL", "MESH_EXTERNAL": "MESH_INTERNAL"}[first]
     before = mesh(config=ENTRY.replace("LOCATION", first))
     moved, fresh = Translator(), Translator()

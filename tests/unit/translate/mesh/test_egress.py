@@ -28,7 +28,9 @@ spec:
 
 
 def egress_workload(**more: object) -> Workload:
-    made = workload("istio-egressgateway-1", address="172.28.0.20", kind=WorkloadKind.GATEWAY)
+    made = workload(
+        "istio-egressgateway-1", address="172.28.0.20", kind=WorkloadKind.GATEWAY
+    )
     labels = {"app": "istio-egressgateway", "istio": "egressgateway"}
     own = {
         "namespace": SYSTEM_NAMESPACE,
@@ -55,19 +57,25 @@ def test_a_running_egress_gateway_is_a_service_with_the_ports_of_its_gateways() 
 
 def test_one_that_is_down_is_unhealthy_and_without_any_there_is_no_service() -> None:
     down = build_mesh(catalog([], [egress_workload(token_sha256="")]))
-    assert {endpoint.health for endpoint in down.services[HOST].endpoints} == {Health.UNHEALTHY}
+    assert {endpoint.health for endpoint in down.services[HOST].endpoints} == {
+        Health.UNHEALTHY
+    }
     ingress = replace(egress_workload(), labels={"istio": "ingressgateway"})
     assert HOST not in build_mesh(catalog([], [ingress])).services
 
 
 def test_what_did_not_change_is_the_same_object() -> None:
     first = build_mesh(catalog([], [egress_workload()]))
-    second = build_mesh(catalog([service("web", "10.0.0.1")], [egress_workload()]), previous=first)
+    second = build_mesh(
+        catalog([service("web", "10.0.0.1")], [egress_workload()]), previous=first
+    )
     assert second.services[HOST] is first.services[HOST]
 
 
 def test_sidecars_get_its_clusters() -> None:
     translator = Translator()
-    translator.update(build_mesh(catalog([], [egress_workload()]), config=edge(GATEWAY)))
+    translator.update(
+        build_mesh(catalog([], [egress_workload()]), config=edge(GATEWAY))
+    )
     names = {c["name"] for c in as_dict(translator.snapshot(sidecar()))["clusters"]}
     assert {f"outbound|{port}||{HOST}" for port in (80, 443, 7777)} <= names

@@ -14,7 +14,9 @@ from dockermesh.translate.mesh.vips import allocate_vips
 
 
 def test_a_service_is_called_by_all_its_names() -> None:
-    state = build_mesh(catalog([service("reviews", "10.0.0.1", aliases=("Reviews-V1",))]))
+    state = build_mesh(
+        catalog([service("reviews", "10.0.0.1", aliases=("Reviews-V1",))])
+    )
     for name in (
         *("reviews", "reviews.service.consul", "reviews.service", "reviews.default"),
         *("reviews.default.svc", "reviews.default.svc.cluster.local", "reviews-v1"),
@@ -69,13 +71,21 @@ def test_a_stopped_app_keeps_its_service() -> None:
     state = build_mesh(catalog([], [workload("details-1", 9080)]))
     standing_in = state.services["details.service.consul"]
     (endpoint,) = standing_in.endpoints
-    assert (endpoint.address, endpoint.port, endpoint.service_port) == ("127.0.0.1", 1, 9080)
+    assert (endpoint.address, endpoint.port, endpoint.service_port) == (
+        "127.0.0.1",
+        1,
+        9080,
+    )
     assert endpoint.health is Health.UNHEALTHY
     assert not endpoint.takes_mtls
 
 
 def test_a_stand_in_has_the_identity_of_what_it_stands_for() -> None:
-    app = replace(workload("details-1", 9080), namespace="shop", service_account="bookinfo-details")
+    app = replace(
+        workload("details-1", 9080),
+        namespace="shop",
+        service_account="bookinfo-details",
+    )
     standing_in = build_mesh(catalog([], [app])).services["details.service.consul"]
     assert standing_in.namespace == "shop"
     assert [(e.namespace, e.service_account) for e in standing_in.endpoints] == [
@@ -88,7 +98,9 @@ def test_a_real_endpoint_takes_the_place_of_the_stand_in() -> None:
     before = build_mesh(catalog([], [app]))
     real = service("details", "172.28.0.9")
     after = build_mesh(catalog([real], [app]), previous=before)
-    assert [e.address for e in after.services["details.service.consul"].endpoints] == ["172.28.0.9"]
+    assert [e.address for e in after.services["details.service.consul"].endpoints] == [
+        "172.28.0.9"
+    ]
     gone = build_mesh(catalog([replace(real, endpoints=())], [app]), previous=after)
     assert gone.services["details.service.consul"].endpoints[0].port == 1
 
@@ -99,7 +111,9 @@ def test_what_did_not_change_is_the_same_object() -> None:
     after = build_mesh(catalog([details], [app]), previous=before)
     assert after.names is before.names
     assert after.vips is before.vips
-    assert all(after.services[host] is before.services[host] for host in before.services)
+    assert all(
+        after.services[host] is before.services[host] for host in before.services
+    )
 
 
 def test_endpoints_have_their_workloads_labels_and_the_registrys_count_more() -> None:
@@ -110,7 +124,9 @@ def test_endpoints_have_their_workloads_labels_and_the_registrys_count_more() ->
     (endpoint,) = before.services[found.hostname].endpoints
     assert dict(endpoint.labels) == {"version": "v1", "tier": "back"}
     assert (
-        build_mesh(catalog([found], [known]), previous=before).services[found.hostname].endpoints[0]
+        build_mesh(catalog([found], [known]), previous=before)
+        .services[found.hostname]
+        .endpoints[0]
         is endpoint
     )
 
@@ -125,7 +141,10 @@ def test_the_names_that_docker_has_for_a_service_are_names_of_the_mesh() -> None
     """Network aliases and `container_name`, so that calls by them are routed and encrypted as all
     others.
     """
-    one, two = (workload(f"reviews-{n}", 9080, aliases=("backend", "Old-Reviews")) for n in (1, 2))
+    one, two = (
+        workload(f"reviews-{n}", 9080, aliases=("backend", "Old-Reviews"))
+        for n in (1, 2)
+    )
     found = names(one, two)
     assert found["backend"] == found["old-reviews"] == "reviews.service.consul"
 
@@ -141,14 +160,21 @@ def test_an_alias_that_means_something_else_stays_dockers(alias: str) -> None:
         workload("ratings-1", 9080, aliases=("backend",)),
     )
     assert {n: h for n, h in after.items() if n != "backend"} == before
-    assert after.get("backend") == ("ratings.service.consul" if alias != "backend" else None)
+    assert after.get("backend") == (
+        "ratings.service.consul" if alias != "backend" else None
+    )
 
 
 def test_an_alias_that_stays_keeps_the_service_the_same_object() -> None:
     found = [service("reviews", "10.0.0.2")]
     known = workload("reviews-1", 9080, aliases=("backend",))
     before = build_mesh(catalog(found, [known]))
-    after = build_mesh(catalog([*found, service("db", "10.0.0.3")], [known]), previous=before)
-    assert after.services["reviews.service.consul"] is before.services["reviews.service.consul"]
+    after = build_mesh(
+        catalog([*found, service("db", "10.0.0.3")], [known]), previous=before
+    )
+    assert (
+        after.services["reviews.service.consul"]
+        is before.services["reviews.service.consul"]
+    )
     gone = build_mesh(catalog(found, [replace(known, aliases=())]), previous=after)
     assert "backend" not in gone.names

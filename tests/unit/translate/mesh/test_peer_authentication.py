@@ -19,15 +19,22 @@ from dockermesh.translate.mesh.peer_authentication import PeerPolicies, PortMode
 from dockermesh.translate.mesh.state import Proxy, build_mesh
 from dockermesh.translate.translator import Translator
 
-DISABLE, PERMISSIVE, STRICT = MutualTlsMode.DISABLE, MutualTlsMode.PERMISSIVE, MutualTlsMode.STRICT
-Chain = tuple[str, str, str]
-MESH_CONFIG = (
-    "apiVersion: mesh.istio.io/v1alpha1\nkind: MeshConfig\nmetadata: {{name: mesh}}\nspec: {}\n"
+DISABLE, PERMISSIVE, STRICT = (
+    MutualTlsMode.DISABLE,
+    MutualTlsMode.PERMISSIVE,
+    MutualTlsMode.STRICT,
 )
+Chain = tuple[str, str, str]
+MESH_CONFIG = "apiVersion: mesh.istio.io/v1alpha1\nkind: MeshConfig\nmetadata: {{name: mesh}}\nspec: {}\n"
 
 
 def policy(
-    mode: str, *, namespace: str = "default", app: str = "", ports: str = "", day: int = 1
+    mode: str,
+    *,
+    namespace: str = "default",
+    app: str = "",
+    ports: str = "",
+    day: int = 1,
 ) -> str:
     text = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata:\n"
     text += (
@@ -44,7 +51,9 @@ def policy(
 
 def modes(*policies: str, namespace: str = "default") -> PortModes:
     found = edge("".join(policies)).peer_authentications
-    return PeerPolicies(found, "istio-system").modes(namespace, {"app": "db", "version": "v1"})
+    return PeerPolicies(found, "istio-system").modes(
+        namespace, {"app": "db", "version": "v1"}
+    )
 
 
 def app(*served: tuple[int, str]) -> Proxy:
@@ -61,7 +70,11 @@ def listener(proxy: Proxy, config: str = "") -> listener_pb2.Listener:
 
 def chains(proxy: Proxy, config: str = "", *, port: int = 0) -> list[Any]:
     found = listener(proxy, config).filter_chains
-    return [chain for chain in found if chain.filter_chain_match.destination_port.value == port]
+    return [
+        chain
+        for chain in found
+        if chain.filter_chain_match.destination_port.value == port
+    ]
 
 
 def taken(proxy: Proxy, config: str = "", *, port: int = 0) -> list[Chain]:
@@ -75,7 +88,11 @@ def taken(proxy: Proxy, config: str = "", *, port: int = 0) -> list[Chain]:
     made = []
     for chain in chains(proxy, config, port=port):
         match = chain.filter_chain_match
-        target = "http" if chain.filters[0].name.endswith("http_connection_manager") else "bytes"
+        target = (
+            "http"
+            if chain.filters[0].name.endswith("http_connection_manager")
+            else "bytes"
+        )
         ends = " out of mTLS" if chain.HasField("transport_socket") else ""
         protocols = names.get(tuple(match.application_protocols), "mesh")
         made.append((match.transport_protocol or "any", protocols, f"{target}{ends}"))
@@ -84,7 +101,11 @@ def taken(proxy: Proxy, config: str = "", *, port: int = 0) -> list[Chain]:
 
 def disabled(made: listener_pb2.Listener, inspector: str, port: int) -> bool:
     """Whether the listener does not look at connections to this port."""
-    found = [f for f in made.listener_filters if f.name == f"envoy.filters.listener.{inspector}"]
+    found = [
+        f
+        for f in made.listener_filters
+        if f.name == f"envoy.filters.listener.{inspector}"
+    ]
     if not found:
         return True
 
@@ -135,25 +156,33 @@ def test_unset_inherits_from_the_next_wider_scope() -> None:
 def test_the_oldest_policy_of_a_scope_wins_even_if_it_says_nothing() -> None:
     assert modes(policy("DISABLE", day=2), policy("STRICT", day=1)).default is STRICT
     assert (
-        modes(policy("DISABLE", app="db", day=2), policy("STRICT", app="db", day=1)).default
+        modes(
+            policy("DISABLE", app="db", day=2), policy("STRICT", app="db", day=1)
+        ).default
         is STRICT
     )
     assert modes(policy("STRICT", day=2), policy("UNSET", day=1)).default is PERMISSIVE
 
 
 def test_a_port_has_its_own_mode() -> None:
-    found = modes(policy("STRICT", app="db", ports="9000: {mode: DISABLE}, 9001: {mode: UNSET}"))
+    found = modes(
+        policy("STRICT", app="db", ports="9000: {mode: DISABLE}, 9001: {mode: UNSET}")
+    )
     assert (found.of(9000), found.of(9001), found.of(80)) == (DISABLE, STRICT, STRICT)
 
 
 def test_a_selector_in_the_root_namespace_counts_for_nothing() -> None:
     assert (
         modes(
-            policy("STRICT", namespace="istio-system", app="db"), namespace="istio-system"
+            policy("STRICT", namespace="istio-system", app="db"),
+            namespace="istio-system",
         ).default
         is PERMISSIVE
     )
-    assert modes(policy("STRICT", namespace="istio-system", app="db")).default is PERMISSIVE
+    assert (
+        modes(policy("STRICT", namespace="istio-system", app="db")).default
+        is PERMISSIVE
+    )
 
 
 def test_a_policy_for_others_counts_for_nothing() -> None:
@@ -166,7 +195,10 @@ def test_a_policy_for_others_counts_for_nothing() -> None:
 # what is then taken
 # -------------------------------------------------------------------------------------------------
 
-PLAIN_HTTP, MESH_HTTP = ("raw_buffer", "any", "http"), ("tls", "any", "http out of mTLS")
+PLAIN_HTTP, MESH_HTTP = (
+    ("raw_buffer", "any", "http"),
+    ("tls", "any", "http out of mTLS"),
+)
 PLAIN_BYTES, MESH_BYTES, OTHER_TLS = (
     ("raw_buffer", "any", "bytes"),
     ("tls", "any", "bytes out of mTLS"),
@@ -183,14 +215,28 @@ REQUESTS = ("tls", "mesh requests", "http out of mTLS")
         ("http", "PERMISSIVE", [("tls", "mesh", "http out of mTLS"), PLAIN_HTTP]),
         ("http", "STRICT", [MESH_HTTP]),
         ("tcp", "DISABLE", [PLAIN_BYTES]),
-        ("tcp", "PERMISSIVE", [("tls", "mesh", "bytes out of mTLS"), PLAIN_BYTES, OTHER_TLS]),
+        (
+            "tcp",
+            "PERMISSIVE",
+            [("tls", "mesh", "bytes out of mTLS"), PLAIN_BYTES, OTHER_TLS],
+        ),
         ("tcp", "STRICT", [MESH_BYTES]),
-        ("https", "PERMISSIVE", [("tls", "mesh", "bytes out of mTLS"), PLAIN_BYTES, OTHER_TLS]),
+        (
+            "https",
+            "PERMISSIVE",
+            [("tls", "mesh", "bytes out of mTLS"), PLAIN_BYTES, OTHER_TLS],
+        ),
         ("auto", "DISABLE", [SNIFFED, PLAIN_BYTES]),
         (
             "auto",
             "PERMISSIVE",
-            [REQUESTS, SNIFFED, ("tls", "mesh bytes", "bytes out of mTLS"), PLAIN_BYTES, OTHER_TLS],
+            [
+                REQUESTS,
+                SNIFFED,
+                ("tls", "mesh bytes", "bytes out of mTLS"),
+                PLAIN_BYTES,
+                OTHER_TLS,
+            ],
         ),
         ("auto", "STRICT", [REQUESTS, MESH_BYTES]),
     ],
@@ -213,12 +259,12 @@ def test_strict_holds_for_ports_that_nobody_declared_too() -> None:
 
 def test_an_undeclared_port_has_its_own_mode() -> None:
     proxy = app((9000, "http"))
-    assert taken(proxy, policy("DISABLE", app="db", ports="7000: {mode: STRICT}"), port=7000) == [
-        MESH_BYTES
-    ]
-    assert taken(proxy, policy("STRICT", app="db", ports="7000: {mode: DISABLE}"), port=7000) == [
-        PLAIN_BYTES
-    ]
+    assert taken(
+        proxy, policy("DISABLE", app="db", ports="7000: {mode: STRICT}"), port=7000
+    ) == [MESH_BYTES]
+    assert taken(
+        proxy, policy("STRICT", app="db", ports="7000: {mode: DISABLE}"), port=7000
+    ) == [PLAIN_BYTES]
 
 
 def test_a_connection_to_the_listener_itself_goes_nowhere() -> None:
@@ -243,9 +289,14 @@ def test_only_ports_whose_mode_needs_it_are_inspected() -> None:
         True,
     ]
     strict = listener(
-        app((1, "http"), (2, "tcp")), policy("STRICT", app="db", ports="2: {mode: DISABLE}")
+        app((1, "http"), (2, "tcp")),
+        policy("STRICT", app="db", ports="2: {mode: DISABLE}"),
     )
-    assert [disabled(strict, "tls_inspector", port) for port in (1, 2, 3)] == [False, True, False]
+    assert [disabled(strict, "tls_inspector", port) for port in (1, 2, 3)] == [
+        False,
+        True,
+        False,
+    ]
     assert not [
         f
         for f in listener(app((1, "tcp")), policy("DISABLE")).listener_filters
@@ -266,7 +317,8 @@ def test_the_server_asks_for_a_certificate_of_a_trusted_domain() -> None:
     combined = common.combined_validation_context
     assert combined.validation_context_sds_secret_config.name == "ROOTCA"
     allowed = [
-        m.matcher.prefix for m in combined.default_validation_context.match_typed_subject_alt_names
+        m.matcher.prefix
+        for m in combined.default_validation_context.match_typed_subject_alt_names
     ]
     assert allowed == ["spiffe://shop.example/", "spiffe://old.example/"]
     assert common.tls_params.tls_minimum_protocol_version == common.tls_params.TLSv1_2
@@ -274,7 +326,9 @@ def test_the_server_asks_for_a_certificate_of_a_trusted_domain() -> None:
 
 
 def test_the_mesh_may_ask_for_tls_1_3() -> None:
-    config = policy("STRICT") + MESH_CONFIG.format("{meshMTLS: {minProtocolVersion: TLSV1_3}}")
+    config = policy("STRICT") + MESH_CONFIG.format(
+        "{meshMTLS: {minProtocolVersion: TLSV1_3}}"
+    )
     (chain,) = chains(app((9000, "tcp")), config, port=9000)
     context = tls_pb2.DownstreamTlsContext()
     assert chain.transport_socket.typed_config.Unpack(context)
@@ -282,7 +336,9 @@ def test_the_mesh_may_ask_for_tls_1_3() -> None:
     assert parameters.tls_minimum_protocol_version == parameters.TLSv1_3
 
 
-def test_a_sidecars_own_tls_gives_way_to_strict_and_stands_beside_the_meshs_otherwise() -> None:
+def test_a_sidecars_own_tls_gives_way_to_strict_and_stands_beside_the_meshs_otherwise() -> (
+    None
+):
     own = """
 apiVersion: networking.istio.io/v1
 kind: Sidecar
@@ -296,7 +352,11 @@ spec:
 """
     theirs = ("tls", "any", "http out of mTLS")
     assert taken(app(), own + policy("DISABLE"), port=9443) == [theirs]
-    assert taken(app(), own, port=9443) == [theirs, ("tls", "mesh", "http out of mTLS"), PLAIN_HTTP]
+    assert taken(app(), own, port=9443) == [
+        theirs,
+        ("tls", "mesh", "http out of mTLS"),
+        PLAIN_HTTP,
+    ]
     (strict,) = chains(app(), own + policy("STRICT"), port=9443)
     assert b"default" in strict.transport_socket.SerializeToString()
 
@@ -312,11 +372,16 @@ def test_a_proxy_without_a_certificate_takes_plaintext_where_it_may_and_nothing_
 def test_replicas_share_what_they_take_in_and_a_policy_for_one_sets_it_apart() -> None:
     translator = Translator()
     translator.update(build_mesh(catalog(), config=edge(policy("STRICT", app="db"))))
-    one, two = app((9000, "http")), replace(app((9000, "http")), id="two", address="172.28.0.10")
+    one, two = (
+        app((9000, "http")),
+        replace(app((9000, "http")), id="two", address="172.28.0.10"),
+    )
     other = replace(one, labels={"app": "web"})
     assert translator.snapshot(one).listeners is translator.snapshot(two).listeners
     assert translator.counters.inbound == 1
-    assert translator.snapshot(other).listeners is not translator.snapshot(one).listeners
+    assert (
+        translator.snapshot(other).listeners is not translator.snapshot(one).listeners
+    )
 
 
 def test_apps_learn_their_clients_identity_and_the_edge_believes_nobody() -> None:
@@ -331,11 +396,13 @@ def test_apps_learn_their_clients_identity_and_the_edge_believes_nobody() -> Non
         assert inside.set_current_client_cert_details.uri
     config = "apiVersion: networking.istio.io/v1\nkind: Gateway\nmetadata: {name: g}\nspec:\n"
     config += "  selector: {istio: ingressgateway}\n"
-    config += "  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}]\n"
+    config += (
+        "  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ['*']}]\n"
+    )
     translator = Translator()
     translator.update(build_mesh(catalog(), config=edge(config)))
-    made = messages(translator.snapshot(gateway({"istio": "ingressgateway"})), "listeners")[
-        "0.0.0.0_80"
-    ]
+    made = messages(
+        translator.snapshot(gateway({"istio": "ingressgateway"})), "listeners"
+    )["0.0.0.0_80"]
     at_edge = manager(made.filter_chains[0])
     assert at_edge.forward_client_cert_details == at_edge.SANITIZE_SET

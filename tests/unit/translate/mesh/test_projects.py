@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 from meshes import as_dict, catalog, edge, gateway
 
-from dockermesh.model import Catalog, Endpoint, Port, Protocol, ServedPort, Service, Workload
+from dockermesh.model import (
+    Catalog,
+    Endpoint,
+    Port,
+    Protocol,
+    ServedPort,
+    Service,
+    Workload,
+)
 from dockermesh.translate.mesh.state import MeshState, Proxy, build_mesh
 from dockermesh.translate.translator import Translator
 
@@ -34,7 +42,10 @@ def pod(
 
 def endpoint(project: str, service: str = "db", **more: Any) -> Endpoint:
     return Endpoint(
-        ADDRESS.get(project, "10.0.0.9"), 9080, workload=f"{project}/{service}-1", **more
+        ADDRESS.get(project, "10.0.0.9"),
+        9080,
+        workload=f"{project}/{service}-1",
+        **more,
     )
 
 
@@ -42,7 +53,9 @@ def database(*endpoints: Endpoint) -> Service:
     return Service("db", DB, (Port(9080, Protocol.HTTP),), endpoints)
 
 
-def two(*more: Endpoint, config: str = "", workloads: tuple[Workload, ...] = ()) -> MeshState:
+def two(
+    *more: Endpoint, config: str = "", workloads: tuple[Workload, ...] = ()
+) -> MeshState:
     known = (
         pod("shop"),
         pod("blog"),
@@ -86,7 +99,9 @@ def called(state: MeshState, proxy: Proxy, name: str = "db") -> tuple[str, set[s
     return cluster, {address["address"] for address in found}
 
 
-@pytest.mark.parametrize("name", ["db", DB, "db.default", "db.default.svc.cluster.local"])
+@pytest.mark.parametrize(
+    "name", ["db", DB, "db.default", "db.default.svc.cluster.local"]
+)
 @pytest.mark.parametrize("project", ["shop", "blog"])
 def test_each_project_calls_its_own_by_every_name(project: str, name: str) -> None:
     cluster, addresses = called(two(), caller(project), name)
@@ -98,27 +113,40 @@ def test_each_project_calls_its_own_by_every_name(project: str, name: str) -> No
 
 def test_others_call_both_and_either_by_its_full_name() -> None:
     state = two()
-    assert called(state, caller("third")) == (f"outbound|9080||{DB}", set(ADDRESS.values()))
+    assert called(state, caller("third")) == (
+        f"outbound|9080||{DB}",
+        set(ADDRESS.values()),
+    )
     for viewer in ("third", "shop"):
-        assert called(state, caller(viewer), "db.blog.service.consul")[1] == {ADDRESS["blog"]}
+        assert called(state, caller(viewer), "db.blog.service.consul")[1] == {
+            ADDRESS["blog"]
+        }
 
 
 def test_the_name_s_address_is_the_same_before_and_after_another_project_came() -> None:
     def answers(project: str) -> dict[str, str]:
         (listener,) = [
-            x for x in told(two(), caller(project))["listeners"] if "inlineDnsTable" in str(x)
+            x
+            for x in told(two(), caller(project))["listeners"]
+            if "inlineDnsTable" in str(x)
         ]
-        config = listener["listenerFilters"][0]["typedConfig"]["serverConfig"]["inlineDnsTable"][
-            "virtualDomains"
-        ]
+        config = listener["listenerFilters"][0]["typedConfig"]["serverConfig"][
+            "inlineDnsTable"
+        ]["virtualDomains"]
         return {d["name"]: d["endpoint"]["addressList"]["address"][0] for d in config}
 
     state = two()
     alone = build_mesh(catalog([database(endpoint("shop"))], (pod("shop"),)))
-    assert answers("shop")["db"] == answers("third")["db"] == alone.vips[DB] == state.vips[DB], (
-        "apps may know it already"
+    assert (
+        answers("shop")["db"]
+        == answers("third")["db"]
+        == alone.vips[DB]
+        == state.vips[DB]
+    ), "apps may know it already"
+    assert (
+        answers("shop")["db.blog.service.consul"]
+        == state.vips["db.blog.service.consul"]
     )
-    assert answers("shop")["db.blog.service.consul"] == state.vips["db.blog.service.consul"]
     listeners = [x["name"] for x in told(state, caller("shop"))["listeners"]]
     assert len(listeners) == len(set(listeners))
 
@@ -140,7 +168,10 @@ def test_what_joins_the_name_otherwise_is_part_of_all() -> None:
 def test_while_its_own_are_away_nobody_elses_is_called() -> None:
     known = (pod("shop"), pod("blog"), pod("shop", "web"))
     state = build_mesh(catalog([database(endpoint("blog"))], known))
-    assert called(state, caller("shop")) == ("outbound|9080||db.shop.service.consul", {"127.0.0.1"})
+    assert called(state, caller("shop")) == (
+        "outbound|9080||db.shop.service.consul",
+        {"127.0.0.1"},
+    )
 
 
 def test_rules_for_the_name_are_rules_of_each() -> None:
@@ -193,19 +224,31 @@ def test_the_identities_of_a_project_s_own_are_its_own() -> None:
         pod("shop", "web"),
     )
     state = build_mesh(catalog([database(endpoint("shop"), endpoint("blog"))], known))
-    assert state.services["db.shop.service.consul"].accounts == (("default", "shop-db"),)
-    assert state.services[DB].accounts == (("default", "blog-db"), ("default", "shop-db"))
+    assert state.services["db.shop.service.consul"].accounts == (
+        ("default", "shop-db"),
+    )
+    assert state.services[DB].accounts == (
+        ("default", "blog-db"),
+        ("default", "shop-db"),
+    )
 
 
 def test_a_project_that_comes_and_goes_leaves_the_other_as_it_was() -> None:
     alone = catalog([database(endpoint("shop"))], (pod("shop"), pod("shop", "web")))
     first = build_mesh(alone)
-    assert "db.shop.service.consul" not in first.services, "one project alone needs none"
+    assert "db.shop.service.consul" not in first.services, (
+        "one project alone needs none"
+    )
     known = (pod("shop"), pod("shop", "web"), pod("blog"))
-    both = Catalog({DB: database(endpoint("shop"), endpoint("blog"))}, {w.name: w for w in known})
+    both = Catalog(
+        {DB: database(endpoint("shop"), endpoint("blog"))}, {w.name: w for w in known}
+    )
     second = build_mesh(both, previous=first)
     third = build_mesh(replace(both, services=dict(both.services)), previous=second)
-    assert third.services["db.shop.service.consul"] is second.services["db.shop.service.consul"]
+    assert (
+        third.services["db.shop.service.consul"]
+        is second.services["db.shop.service.consul"]
+    )
     assert build_mesh(alone, previous=third).names == first.names
 
 
@@ -214,7 +257,9 @@ def test_services_of_several_ports_are_a_project_s_own_under_each_name() -> None
 
     def many(project: str) -> Workload:
         served = tuple(ServedPort(f"web-{port}", port, "http") for port in (80, 443))
-        return Workload(id=project, name=f"{project}/web-1", ports=served, address=ADDRESS[project])
+        return Workload(
+            id=project, name=f"{project}/web-1", ports=served, address=ADDRESS[project]
+        )
 
     def listed(name: str, *ports: int) -> Service:
         ends = tuple(
@@ -223,7 +268,10 @@ def test_services_of_several_ports_are_a_project_s_own_under_each_name() -> None
             for p in ("shop", "blog")
         )
         return Service(
-            name, f"{name}.service.consul", tuple(Port(p, Protocol.HTTP) for p in ports), ends
+            name,
+            f"{name}.service.consul",
+            tuple(Port(p, Protocol.HTTP) for p in ports),
+            ends,
         )
 
     services = [listed("web", 80, 443), listed("web-80", 80), listed("web-443", 443)]

@@ -21,13 +21,17 @@ LUA = {
     "name": "envoy.filters.http.lua",
     "typed_config": {
         "@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua",
-        "default_source_code": {"inline_string": "function envoy_on_request(handle) end"},
+        "default_source_code": {
+            "inline_string": "function envoy_on_request(handle) end"
+        },
     },
 }
 MANAGER = {"name": "envoy.filters.network.http_connection_manager"}
 BEFORE_ROUTER = {
     "listener": {
-        "filterChain": {"filter": MANAGER | {"subFilter": {"name": "envoy.filters.http.router"}}}
+        "filterChain": {
+            "filter": MANAGER | {"subFilter": {"name": "envoy.filters.http.router"}}
+        }
     }
 }
 GATEWAY = """
@@ -38,7 +42,9 @@ spec: {selector: {istio: ingressgateway}, servers: [{port: {number: 80, name: ht
 """
 
 
-def patch(apply_to: str, operation: str, value: Any = None, **match: Any) -> dict[str, Any]:
+def patch(
+    apply_to: str, operation: str, value: Any = None, **match: Any
+) -> dict[str, Any]:
     own = {"operation": operation} | ({} if value is None else {"value": value})
     return {"applyTo": apply_to, "patch": own} | ({"match": match} if match else {})
 
@@ -77,14 +83,23 @@ def http_filters(listener: Any) -> list[list[str]]:
             manager = hcm_pb2.HttpConnectionManager()
             if network_filter.typed_config.Unpack(manager):
                 found.append(
-                    [f.name.removeprefix("envoy.filters.http.") for f in manager.http_filters]
+                    [
+                        f.name.removeprefix("envoy.filters.http.")
+                        for f in manager.http_filters
+                    ]
                 )
     return found
 
 
 def test_a_filter_goes_before_the_router_of_inbound_http_alone() -> None:
     text = envoy_filter(
-        patch("HTTP_FILTER", "INSERT_BEFORE", LUA, context="SIDECAR_INBOUND", **BEFORE_ROUTER)
+        patch(
+            "HTTP_FILTER",
+            "INSERT_BEFORE",
+            LUA,
+            context="SIDECAR_INBOUND",
+            **BEFORE_ROUTER,
+        )
     )
     snapshot, problems = told(text)
     listeners = messages(snapshot, "listeners")
@@ -106,7 +121,9 @@ def test_a_gateways_filters_do_not_touch_sidecars_and_the_reverse() -> None:
     plain, _ = told(extra=GATEWAY)
     patched, _ = told(text, extra=GATEWAY)
     assert versions(patched) == versions(plain)
-    at_the_edge, _ = told(text, extra=GATEWAY, proxy=gateway({"istio": "ingressgateway"}))
+    at_the_edge, _ = told(
+        text, extra=GATEWAY, proxy=gateway({"istio": "ingressgateway"})
+    )
     assert http_filters(messages(at_the_edge, "listeners")["0.0.0.0_80"])[0][0] == "lua"
 
 
@@ -160,7 +177,9 @@ def test_what_did_not_change_is_not_patched_again() -> None:
 def test_the_root_namespace_goes_first_and_priority_before_that() -> None:
     def adds(letter: str, **more: Any) -> str:
         return envoy_filter(
-            patch("HTTP_FILTER", "INSERT_FIRST", LUA | {"name": letter}), name=letter, **more
+            patch("HTTP_FILTER", "INSERT_FIRST", LUA | {"name": letter}),
+            name=letter,
+            **more,
         )
 
     text = (
@@ -214,7 +233,13 @@ def test_listener_filters_are_put_where_a_patch_says(
         },
     }
     text = envoy_filter(
-        patch("LISTENER_FILTER", operation, proxy_protocol, context="SIDECAR_INBOUND", **match)
+        patch(
+            "LISTENER_FILTER",
+            operation,
+            proxy_protocol,
+            context="SIDECAR_INBOUND",
+            **match,
+        )
     )
     snapshot, problems = told(text)
     names = [
@@ -234,7 +259,9 @@ def test_a_port_of_an_inbound_listener_is_that_of_a_chain() -> None:
     merge["typed_config"] |= {"stat_prefix": "renamed"}  # type: ignore[operator]
     chain = {"portNumber": 9080, "filterChain": {"filter": MANAGER}}
     text = envoy_filter(
-        patch("NETWORK_FILTER", "MERGE", merge, context="SIDECAR_INBOUND", listener=chain)
+        patch(
+            "NETWORK_FILTER", "MERGE", merge, context="SIDECAR_INBOUND", listener=chain
+        )
     )
     snapshot, _ = told(text, proxy=sidecar("reviews-1", 9080, 9090))
     prefixes = set()
@@ -246,7 +273,11 @@ def test_a_port_of_an_inbound_listener_is_that_of_a_chain() -> None:
 
 
 def test_routes_of_a_virtual_host_are_merged_added_and_removed() -> None:
-    answer = {"name": "teapot", "match": {"path": "/tea"}, "direct_response": {"status": 418}}
+    answer = {
+        "name": "teapot",
+        "match": {"path": "/tea"},
+        "direct_response": {"status": 418},
+    }
     host = {"vhost": {"name": "reviews.service.consul:9080"}}
     named = {"vhost": host["vhost"] | {"route": {"action": "ROUTE"}}}
     text = envoy_filter(
@@ -278,7 +309,9 @@ def test_routes_of_a_virtual_host_are_merged_added_and_removed() -> None:
     )
     snapshot, problems = told(text)
     table = messages(snapshot, "routes")["9080"]
-    assert [host.name for host in table.virtual_hosts] == ["reviews.service.consul:9080"]
+    assert [host.name for host in table.virtual_hosts] == [
+        "reviews.service.consul:9080"
+    ]
     first, second = table.virtual_hosts[0].routes
     assert (first.name, second.route.timeout.seconds, second.route.timeout.nanos) == (
         "teapot",
@@ -290,17 +323,27 @@ def test_routes_of_a_virtual_host_are_merged_added_and_removed() -> None:
 
 
 def test_inbound_routes_stand_in_the_listener_and_are_patched_there() -> None:
-    limit = {"response_headers_to_add": [{"header": {"key": "x-served", "value": "yes"}}]}
+    limit = {
+        "response_headers_to_add": [{"header": {"key": "x-served", "value": "yes"}}]
+    }
     own = {"portNumber": 9080, "vhost": {"name": "inbound|http|9080"}}
     text = envoy_filter(
-        patch("VIRTUAL_HOST", "MERGE", limit, context="SIDECAR_INBOUND", routeConfiguration=own)
+        patch(
+            "VIRTUAL_HOST",
+            "MERGE",
+            limit,
+            context="SIDECAR_INBOUND",
+            routeConfiguration=own,
+        )
     )
     snapshot, _ = told(text)
     text_ = messages(snapshot, "listeners")["virtualInbound"].SerializeToString()
     assert b"x-served" in text_
 
 
-def test_clusters_are_matched_by_any_name_of_a_service_merged_removed_and_added() -> None:
+def test_clusters_are_matched_by_any_name_of_a_service_merged_removed_and_added() -> (
+    None
+):
     added = {
         "name": "limits",
         "type": "STRICT_DNS",
@@ -314,7 +357,11 @@ def test_clusters_are_matched_by_any_name_of_a_service_merged_removed_and_added(
             {"lb_policy": "RANDOM"},
             cluster={"service": "reviews.default.svc.cluster.local"},
         ),
-        patch("CLUSTER", "REMOVE", cluster={"service": "db.service.consul", "portNumber": 3306}),
+        patch(
+            "CLUSTER",
+            "REMOVE",
+            cluster={"service": "db.service.consul", "portNumber": 3306},
+        ),
         patch("CLUSTER", "ADD", added),
     )
     snapshot, problems = told(text)
@@ -327,8 +374,18 @@ def test_clusters_are_matched_by_any_name_of_a_service_merged_removed_and_added(
 
 def test_a_wrapped_false_takes_the_place_of_true() -> None:
     text = envoy_filter(
-        patch("LISTENER", "MERGE", {"bind_to_port": True}, listener={"name": "0.0.0.0_9080"}),
-        patch("LISTENER", "MERGE", {"bind_to_port": False}, listener={"name": "0.0.0.0_9080"}),
+        patch(
+            "LISTENER",
+            "MERGE",
+            {"bind_to_port": True},
+            listener={"name": "0.0.0.0_9080"},
+        ),
+        patch(
+            "LISTENER",
+            "MERGE",
+            {"bind_to_port": False},
+            listener={"name": "0.0.0.0_9080"},
+        ),
     )
     snapshot, _ = told(text)
     assert messages(snapshot, "listeners")["0.0.0.0_9080"].bind_to_port.value is False
@@ -372,12 +429,18 @@ def test_a_patch_that_envoy_would_refuse_is_left_out_and_named(
     broken: dict[str, Any], reason: str
 ) -> None:
     good = patch(
-        "CLUSTER", "MERGE", {"connect_timeout": "3s"}, cluster={"name": "PassthroughCluster"}
+        "CLUSTER",
+        "MERGE",
+        {"connect_timeout": "3s"},
+        cluster={"name": "PassthroughCluster"},
     )
     snapshot, problems = told(envoy_filter(broken, good))
     assert reason in problems["EnvoyFilter default/own"]
     assert "configPatches[0]" in problems["EnvoyFilter default/own"]
-    assert messages(snapshot, "clusters")["PassthroughCluster"].connect_timeout.seconds == 3
+    assert (
+        messages(snapshot, "clusters")["PassthroughCluster"].connect_timeout.seconds
+        == 3
+    )
     plain, _ = told(envoy_filter(good))
     assert versions(snapshot) == versions(plain)
 
@@ -422,9 +485,12 @@ def test_a_version_and_metadata_choose_proxies() -> None:
         ({"ROLE": "b"}, 10),
         ({"ROLE": "a", "ISTIO_VERSION": "1.9.0"}, 10),
     ):
-        snapshot, _ = told(text, proxy=replace(sidecar("reviews-1", 9080), metadata=metadata))
+        snapshot, _ = told(
+            text, proxy=replace(sidecar("reviews-1", 9080), metadata=metadata)
+        )
         assert (
-            messages(snapshot, "clusters")["PassthroughCluster"].connect_timeout.seconds == expected
+            messages(snapshot, "clusters")["PassthroughCluster"].connect_timeout.seconds
+            == expected
         )
 
 

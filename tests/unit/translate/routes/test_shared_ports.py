@@ -29,10 +29,16 @@ def told(*config: str) -> tuple[dict[str, Any], dict[str, Any]]:
     hosts.
     """
     translator = Translator()
-    translator.update(mesh(service("web", "10.0.0.1", port=PORT), config="---".join(config)))
+    translator.update(
+        mesh(service("web", "10.0.0.1", port=PORT), config="---".join(config))
+    )
     made = as_dict(translator.snapshot(sidecar()))
-    listener = next(item for item in made["listeners"] if item["name"] == f"0.0.0.0_{PORT}")
-    return listener, {t["name"]: [h["name"] for h in t["virtualHosts"]] for t in made["routes"]}
+    listener = next(
+        item for item in made["listeners"] if item["name"] == f"0.0.0.0_{PORT}"
+    )
+    return listener, {
+        t["name"]: [h["name"] for h in t["virtualHosts"]] for t in made["routes"]
+    }
 
 
 def cluster_of(chain: dict[str, Any]) -> str:
@@ -72,7 +78,9 @@ def test_tcp_of_a_service_without_address_shares_the_port_with_http() -> None:
 
 def test_tls_of_a_service_without_address_shares_the_port_with_http() -> None:
     listener, _ = told(entry("safe", "protocol: TLS"))
-    named = [c for c in listener["filterChains"] if "serverNames" in c["filterChainMatch"]]
+    named = [
+        c for c in listener["filterChains"] if "serverNames" in c["filterChainMatch"]
+    ]
     assert [(c["filterChainMatch"]["serverNames"], cluster_of(c)) for c in named] == [
         (["safe.com"], f"outbound|{PORT}||safe.com")
     ]

@@ -37,7 +37,9 @@ spec:
 """
 
 
-def told(state: MeshState, proxy: Proxy | None = None) -> dict[str, list[dict[str, Any]]]:
+def told(
+    state: MeshState, proxy: Proxy | None = None
+) -> dict[str, list[dict[str, Any]]]:
     translator = Translator()
     translator.update(state)
     return as_dict(translator.snapshot(proxy or sidecar("reviews-1", 9080)))
@@ -48,7 +50,8 @@ def hosts(
 ) -> dict[str, list[dict[str, Any]]]:
     """The routes of a table by domain."""
     found = next(
-        (t for t in told(state, proxy)["routes"] if t["name"] == table), {"virtualHosts": []}
+        (t for t in told(state, proxy)["routes"] if t["name"] == table),
+        {"virtualHosts": []},
     )
     return {
         domain: host.get("routes", [])
@@ -63,7 +66,10 @@ def reviews(http: str, *services: Any, config: str = "") -> list[dict[str, Any]]
         service("ratings", "10.0.0.3"),
     )
     return hosts(
-        mesh(*listed, config="---".join((virtual_service(http), SUBSETS, config or SUBSETS)))
+        mesh(
+            *listed,
+            config="---".join((virtual_service(http), SUBSETS, config or SUBSETS)),
+        )
     )[REVIEWS]
 
 
@@ -73,7 +79,11 @@ def test_rules_are_tried_in_order_and_nothing_follows_a_catch_all() -> None:
         " subset: v2}}]}, {route: [{destination: {host: reviews, subset: v1}}]}, {route:"
         " [{destination: {host: ratings}}]}]"
     )
-    assert [r["match"] for r in routes] == [{"path": "/a"}, {"prefix": "/b"}, {"prefix": "/"}]
+    assert [r["match"] for r in routes] == [
+        {"path": "/a"},
+        {"prefix": "/b"},
+        {"prefix": "/"},
+    ]
     assert [r["route"]["cluster"] for r in routes] == [
         f"outbound|9080|v2|{REVIEWS}",
         f"outbound|9080|v2|{REVIEWS}",
@@ -83,7 +93,9 @@ def test_rules_are_tried_in_order_and_nothing_follows_a_catch_all() -> None:
 
 def test_rules_replace_the_default_route_on_every_http_port() -> None:
     both = service(
-        "reviews", "10.0.0.1", ports=(Port(9080, Protocol.HTTP), Port(9081, Protocol.HTTP))
+        "reviews",
+        "10.0.0.1",
+        ports=(Port(9080, Protocol.HTTP), Port(9081, Protocol.HTTP)),
     )
     state = mesh(
         both,
@@ -99,17 +111,21 @@ def test_rules_replace_the_default_route_on_every_http_port() -> None:
 
 
 def test_a_rule_for_another_port_leaves_this_one_at_its_default() -> None:
-    routes = reviews("[{match: [{port: 1234}], route: [{destination: {host: ratings}}]}]")
+    routes = reviews(
+        "[{match: [{port: 1234}], route: [{destination: {host: ratings}}]}]"
+    )
     assert [r["route"]["cluster"] for r in routes] == [f"outbound|9080||{REVIEWS}"]
 
 
 def test_naming_a_gateway_drops_sidecars_unless_mesh_is_listed() -> None:
     rule = "[{route: [{destination: {host: ratings}}]}]"
     listed = (service("reviews", "10.0.0.1"), service("ratings", "10.0.0.3"))
-    alone = hosts(mesh(*listed, config=virtual_service(rule, more="  gateways: [gw]")))[REVIEWS]
-    both = hosts(mesh(*listed, config=virtual_service(rule, more="  gateways: [gw, mesh]")))[
+    alone = hosts(mesh(*listed, config=virtual_service(rule, more="  gateways: [gw]")))[
         REVIEWS
     ]
+    both = hosts(
+        mesh(*listed, config=virtual_service(rule, more="  gateways: [gw, mesh]"))
+    )[REVIEWS]
     assert alone[0]["route"]["cluster"] == f"outbound|9080||{REVIEWS}"
     assert both[0]["route"]["cluster"] == "outbound|9080||ratings.service.consul"
 
@@ -143,7 +159,9 @@ spec: {{hosts: [reviews], http: [{{route: [{{destination: {{host: {name}}}}}]}}]
     )
     for config in (f"{old}---{new}", f"{new}---{old}"):
         routes = hosts(mesh(service("reviews", "10.0.0.1"), config=config))[REVIEWS]
-        assert [r["route"]["cluster"] for r in routes] == ["outbound|9080||older.default"]
+        assert [r["route"]["cluster"] for r in routes] == [
+            "outbound|9080||older.default"
+        ]
 
 
 def test_a_host_of_no_service_is_routed_on_port_80_alone() -> None:
@@ -159,15 +177,24 @@ def test_a_host_of_no_service_is_routed_on_port_80_alone() -> None:
 
 def test_the_most_specific_host_has_a_service() -> None:
     wild = virtual_service(
-        "[{route: [{destination: {host: wild.x}}]}]", name="a-wild", hosts='["*.service.consul"]'
+        "[{route: [{destination: {host: wild.x}}]}]",
+        name="a-wild",
+        hosts='["*.service.consul"]',
     )
-    exact = virtual_service("[{route: [{destination: {host: exact.x}}]}]", name="b-exact")
+    exact = virtual_service(
+        "[{route: [{destination: {host: exact.x}}]}]", name="b-exact"
+    )
     state = mesh(
-        service("reviews", "10.0.0.1"), service("ratings", "10.0.0.2"), config=f"{wild}---{exact}"
+        service("reviews", "10.0.0.1"),
+        service("ratings", "10.0.0.2"),
+        config=f"{wild}---{exact}",
     )
     found = hosts(state)
     assert found[REVIEWS][0]["route"]["cluster"] == "outbound|9080||exact.x"
-    assert found["ratings.service.consul"][0]["route"]["cluster"] == "outbound|9080||wild.x"
+    assert (
+        found["ratings.service.consul"][0]["route"]["cluster"]
+        == "outbound|9080||wild.x"
+    )
 
 
 def test_weights_are_relative_and_zero_is_left_out() -> None:
@@ -175,21 +202,24 @@ def test_weights_are_relative_and_zero_is_left_out() -> None:
         "{destination: {host: reviews, subset: v1}, weight: 1}, {destination: {host: reviews,"
         " subset: v2}, weight: 3}, {destination: {host: ratings}, weight: 0}"
     )
-    weighted = reviews(f"[{{route: [{targets}]}}]")[0]["route"]["weightedClusters"]["clusters"]
-    assert [(c["name"].split("|")[2], c["weight"]) for c in weighted] == [("v1", 1), ("v2", 3)]
-    single = reviews("[{route: [{destination: {host: reviews, subset: v1}, weight: 7}]}]")[0][
-        "route"
+    weighted = reviews(f"[{{route: [{targets}]}}]")[0]["route"]["weightedClusters"][
+        "clusters"
     ]
+    assert [(c["name"].split("|")[2], c["weight"]) for c in weighted] == [
+        ("v1", 1),
+        ("v2", 3),
+    ]
+    single = reviews(
+        "[{route: [{destination: {host: reviews, subset: v1}, weight: 7}]}]"
+    )[0]["route"]
     assert single["cluster"] == f"outbound|9080|v1|{REVIEWS}"
 
 
 def test_a_missing_header_fulfils_without_headers() -> None:
-    match = (
-        "{withoutHeaders: {end-user: {exact: jason}}, headers: {x-any: {}, uri: {exact: ignored}}}"
-    )
-    headers = reviews(f"[{{match: [{match}], route: [{{destination: {{host: reviews}}}}]}}]")[0][
-        "match"
-    ]["headers"]
+    match = "{withoutHeaders: {end-user: {exact: jason}}, headers: {x-any: {}, uri: {exact: ignored}}}"
+    headers = reviews(
+        f"[{{match: [{match}], route: [{{destination: {{host: reviews}}}}]}}]"
+    )[0]["match"]["headers"]
     assert {h["name"]: h.get("treatMissingHeaderAsEmpty", False) for h in headers} == {
         "x-any": False,
         "end-user": True,
@@ -216,15 +246,21 @@ def test_a_fault_without_percentage_hits_nobody() -> None:
         ("{attempts: 0}", None),
         (
             "{attempts: 2}",
-            (2, "connect-failure,refused-stream,unavailable,cancelled,reset-before-request", []),
+            (
+                2,
+                "connect-failure,refused-stream,unavailable,cancelled,reset-before-request",
+                [],
+            ),
         ),
         ("{attempts: 3, retryOn: '5xx,429'}", (3, "5xx,retriable-status-codes", [429])),
     ],
 )
-def test_retries_of_a_rule_take_the_place_of_the_meshs(retries: str, expected: Any) -> None:
-    policy = reviews(f"[{{retries: {retries}, route: [{{destination: {{host: reviews}}}}]}}]")[0][
-        "route"
-    ].get("retryPolicy")
+def test_retries_of_a_rule_take_the_place_of_the_meshs(
+    retries: str, expected: Any
+) -> None:
+    policy = reviews(
+        f"[{{retries: {retries}, route: [{{destination: {{host: reviews}}}}]}}]"
+    )[0]["route"].get("retryPolicy")
     if expected is None:
         assert policy is None
         return
@@ -235,11 +271,16 @@ def test_retries_of_a_rule_take_the_place_of_the_meshs(retries: str, expected: A
 
 
 def test_a_timeout_limits_grpc_too_and_none_is_infinite() -> None:
-    limited = reviews("[{timeout: 2s, route: [{destination: {host: reviews}}]}]")[0]["route"]
+    limited = reviews("[{timeout: 2s, route: [{destination: {host: reviews}}]}]")[0][
+        "route"
+    ]
     assert (limited["timeout"], limited["maxGrpcTimeout"]) == ("2s", "2s")
     # Envoy would look at it instead of the timeout.
     assert "maxStreamDuration" not in limited
-    assert reviews("[{route: [{destination: {host: reviews}}]}]")[0]["route"]["timeout"] == "0s"
+    assert (
+        reviews("[{route: [{destination: {host: reviews}}]}]")[0]["route"]["timeout"]
+        == "0s"
+    )
 
 
 def test_a_percent_sign_never_breaks_the_table() -> None:
@@ -251,7 +292,8 @@ def test_a_percent_sign_never_breaks_the_table() -> None:
 
 def test_a_delegates_rules_stand_in_for_the_roots() -> None:
     root = virtual_service(
-        "[{match: [{uri: {prefix: /api}}], timeout: 3s, delegate: {name: inner}}]", name="root"
+        "[{match: [{uri: {prefix: /api}}], timeout: 3s, delegate: {name: inner}}]",
+        name="root",
     )
     inner = """
 apiVersion: networking.istio.io/v1
@@ -264,7 +306,9 @@ spec:
   - {route: [{destination: {host: reviews}}]}
 """
     state = mesh(
-        service("reviews", "10.0.0.1"), service("ratings", "10.0.0.2"), config=f"{root}---{inner}"
+        service("reviews", "10.0.0.1"),
+        service("ratings", "10.0.0.2"),
+        config=f"{root}---{inner}",
     )
     routes = hosts(state)[REVIEWS]
     assert [(r["match"]["prefix"], r["route"]["timeout"]) for r in routes] == [
@@ -287,7 +331,9 @@ def test_changing_one_rule_translates_its_service_alone() -> None:
     before = mesh(*listed, config=config(1))
     translator.update(before)
     old, work = translator.snapshot(sidecar("s1-1", 9080)), translator.counters.services
-    translator.update(build_mesh(catalog(listed), config=edge(config(5)), previous=before))
+    translator.update(
+        build_mesh(catalog(listed), config=edge(config(5)), previous=before)
+    )
     new = translator.snapshot(sidecar("s1-1", 9080))
     assert translator.counters.services == work + 1
     assert (new.clusters, new.endpoints, new.listeners) == (
@@ -302,7 +348,9 @@ def test_no_domain_is_in_a_table_twice() -> None:
     rule = "[{route: [{destination: {host: reviews}}]}]"
     config = "---".join(
         virtual_service(rule, name=f"vs-{n}", hosts=f"[{host}]")
-        for n, host in enumerate(("nobody", "nobody.default.svc.cluster.local", "nobody.default"))
+        for n, host in enumerate(
+            ("nobody", "nobody.default.svc.cluster.local", "nobody.default")
+        )
     )
     [table] = [
         t

@@ -7,7 +7,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from meshes import as_dict, catalog, edge, gateway, mesh, service, sidecar, versions, workload
+from meshes import (
+    as_dict,
+    catalog,
+    edge,
+    gateway,
+    mesh,
+    service,
+    sidecar,
+    versions,
+    workload,
+)
 
 from dockermesh.translate.mesh.state import Proxy, build_mesh
 from dockermesh.translate.translator import Translator
@@ -27,7 +37,11 @@ def policy(name: str, spec: str = "{}", namespace: str = "default") -> str:
 def reviews(**more: Any) -> Proxy:
     own = workload("reviews-1", 9080, **more)
     return Proxy(
-        own.name, namespace=own.namespace, address=own.address, labels=own.labels, workload=own
+        own.name,
+        namespace=own.namespace,
+        address=own.address,
+        labels=own.labels,
+        workload=own,
     )
 
 
@@ -51,18 +65,26 @@ def translated(config: str = "", **more: Any) -> Translator:
     return translator
 
 
-def test_proxies_that_no_policy_selects_have_the_same_bytes_as_without_policies() -> None:
+def test_proxies_that_no_policy_selects_have_the_same_bytes_as_without_policies() -> (
+    None
+):
     plain = translated()
     policed = translated(policy("other", "{selector: {matchLabels: {app: ratings}}}"))
     assert versions(policed.snapshot(reviews())) == versions(plain.snapshot(reviews()))
-    assert versions(policed.snapshot(gateway({}))) == versions(plain.snapshot(gateway({})))
+    assert versions(policed.snapshot(gateway({}))) == versions(
+        plain.snapshot(gateway({}))
+    )
 
 
 def test_replicas_with_the_same_policies_share_everything() -> None:
     translator = translated(policy("all"))
-    one, two = workload("reviews-1", 9080), workload("reviews-2", 9080, address="172.28.0.10")
+    one, two = (
+        workload("reviews-1", 9080),
+        workload("reviews-2", 9080, address="172.28.0.10"),
+    )
     snapshots = {
-        id(translator.snapshot(Proxy(w.name, address=w.address, workload=w))) for w in (one, two)
+        id(translator.snapshot(Proxy(w.name, address=w.address, workload=w)))
+        for w in (one, two)
     }
     assert len(snapshots) == 1
     assert translator.counters.inbound == 1
@@ -78,7 +100,9 @@ def test_a_new_policy_rebuilds_inbound_listeners_of_those_it_selects_alone() -> 
     config = edge(policy("one", "{selector: {matchLabels: {app: reviews}}}"))
     translator.update(
         build_mesh(
-            catalog([service("reviews", "10.0.0.1")]), config=config, previous=translator.mesh
+            catalog([service("reviews", "10.0.0.1")]),
+            config=config,
+            previous=translator.mesh,
         )
     )
     after = translator.snapshot(labelled), translator.snapshot(other)
@@ -98,7 +122,12 @@ def test_policies_select_by_labels_namespace_and_root_namespace() -> None:
         (policy("root", namespace="istio-system"), True),
         (policy("root-labels", selected, namespace="istio-system"), True),
         (policy("elsewhere", namespace="other"), False),
-        (policy("other-labels", "{selector: {matchLabels: {app: reviews, version: v9}}}"), False),
+        (
+            policy(
+                "other-labels", "{selector: {matchLabels: {app: reviews, version: v9}}}"
+            ),
+            False,
+        ),
         (policy("target", "{targetRefs: [{kind: Service, name: reviews}]}"), False),
     ):
         http, network = filters(translated(text), reviews(labels={"app": "reviews"}))
@@ -120,7 +149,9 @@ kind: RequestAuthentication
 metadata: {name: tokens}
 spec: {jwtRules: [{issuer: me, jwks: '{"keys": []}'}]}
 """
-    config += policy("allow", "{rules: [{}]}") + policy("deny", "{action: DENY, rules: [{}]}")
+    config += policy("allow", "{rules: [{}]}") + policy(
+        "deny", "{action: DENY, rules: [{}]}"
+    )
     config += policy("audit", "{action: AUDIT, rules: [{}]}")
     config += policy("ask", "{action: CUSTOM, provider: {name: opa}, rules: [{}]}")
     translator = translated(config)
@@ -143,10 +174,15 @@ spec: {jwtRules: [{issuer: me, jwks: '{"keys": []}'}]}
 
 def test_sidecars_without_a_workload_record_are_policed_by_their_labels() -> None:
     translator = translated(policy("one", "{selector: {matchLabels: {app: reviews}}}"))
-    unknown = Proxy("sidecar~10.0.0.1~x~y", address="10.0.0.1", labels={"app": "reviews"})
+    unknown = Proxy(
+        "sidecar~10.0.0.1~x~y", address="10.0.0.1", labels={"app": "reviews"}
+    )
     listed = filters(translator, unknown)
     assert "envoy.filters.http.rbac" in listed[0]
-    assert "envoy.filters.http.rbac" not in filters(translator, sidecar("reviews-1", 9080))[0]
+    assert (
+        "envoy.filters.http.rbac"
+        not in filters(translator, sidecar("reviews-1", 9080))[0]
+    )
 
 
 def test_resources_of_replaced_policies_are_forgotten() -> None:
@@ -154,9 +190,13 @@ def test_resources_of_replaced_policies_are_forgotten() -> None:
     translator = translated()
     for number in range(5):
         config = edge(
-            policy("one", f"{{rules: [{{to: [{{operation: {{ports: ['{number}']}}}}]}}]}}")
+            policy(
+                "one", f"{{rules: [{{to: [{{operation: {{ports: ['{number}']}}}}]}}]}}"
+            )
         )
-        translator.update(build_mesh(catalog(services), config=config, previous=translator.mesh))
+        translator.update(
+            build_mesh(catalog(services), config=config, previous=translator.mesh)
+        )
         translator.snapshot(reviews())
     assert len(translator._inbound) <= 2
     assert len(translator._layers) <= 2
@@ -173,7 +213,8 @@ def test_an_authorizer_that_envoy_would_not_take_denies_what_it_should_judge() -
         )
         asked = filters(
             translated(
-                config + policy("ask", "{action: CUSTOM, provider: {name: opa}, rules: [{}]}")
+                config
+                + policy("ask", "{action: CUSTOM, provider: {name: opa}, rules: [{}]}")
             ),
             reviews(),
         )

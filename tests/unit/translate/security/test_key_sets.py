@@ -14,7 +14,12 @@ from meshes import edge
 from dockermesh.translate.security.jwt import jwt_authentication, wanted_keys
 from dockermesh.translate.security.key_sets import REJECTING_KEYS, usable_keys
 
-RSA = {"kty": "RSA", "kid": "a", "n": base64.urlsafe_b64encode(b"\xff" * 256).decode(), "e": "AQAB"}
+RSA = {
+    "kty": "RSA",
+    "kid": "a",
+    "n": base64.urlsafe_b64encode(b"\xff" * 256).decode(),
+    "e": "AQAB",
+}
 EC = json.loads(REJECTING_KEYS)["keys"][0]
 
 
@@ -48,13 +53,17 @@ def test_a_set_without_a_usable_key_is_none(text: str) -> None:
 
 def test_usable_keys_are_kept_without_what_is_private() -> None:
     kept = json.loads(
-        usable_keys(json.dumps({"keys": [RSA | {"d": "AQAB", "p": "AQAB"}, {"kty": "x"}]}))
+        usable_keys(
+            json.dumps({"keys": [RSA | {"d": "AQAB", "p": "AQAB"}, {"kty": "x"}]})
+        )
     )
     assert kept == {"keys": [RSA]}
     assert json.loads(usable_keys(json.dumps(RSA))) == {"keys": [RSA]}
 
 
-def test_keys_are_wanted_from_their_url_or_from_their_issuer_and_nothing_is_valid_before() -> None:
+def test_keys_are_wanted_from_their_url_or_from_their_issuer_and_nothing_is_valid_before() -> (
+    None
+):
     policies = edge("""
 apiVersion: security.istio.io/v1
 kind: RequestAuthentication
@@ -70,10 +79,13 @@ spec:
         "https://b.example/.well-known/openid-configuration": 5.0,
     }
     made = jwt_authentication(
-        policies[0].spec.jwt_rules, {"https://a.example/keys": json.dumps(RSA)}, is_gateway=False
+        policies[0].spec.jwt_rules,
+        {"https://a.example/keys": json.dumps(RSA)},
+        is_gateway=False,
     )
     keys = {
-        provider.issuer: provider.local_jwks.inline_string for provider in made.providers.values()
+        provider.issuer: provider.local_jwks.inline_string
+        for provider in made.providers.values()
     }
     assert json.loads(keys["a"]) == {"keys": [RSA]}
     assert keys["https://b.example/"] == keys["b@example.com"] == REJECTING_KEYS

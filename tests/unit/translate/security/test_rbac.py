@@ -42,7 +42,9 @@ def text(matcher: Any, value: str | None) -> bool:
     if value is None:
         return False
     kind = matcher.WhichOneof("match_pattern")
-    wanted = matcher.safe_regex.regex if kind == "safe_regex" else getattr(matcher, kind)
+    wanted = (
+        matcher.safe_regex.regex if kind == "safe_regex" else getattr(matcher, kind)
+    )
     if matcher.ignore_case:
         wanted, value = wanted.lower(), value.lower()
     if kind == "safe_regex":
@@ -68,13 +70,20 @@ def metadata_value(matcher: Any, value: Any) -> bool:
 def leaf(kind: str, matcher: Any, request: Request) -> bool:
     value = getattr(matcher, kind)
     if kind == "header":
-        known = {":authority": request.host, ":method": request.method} | dict(request.headers)
+        known = {":authority": request.host, ":method": request.method} | dict(
+            request.headers
+        )
         found = known.get(value.name)
         if value.WhichOneof("header_match_specifier") == "safe_regex_match":
             return (
-                found is not None and re.fullmatch(value.safe_regex_match.regex, found) is not None
+                found is not None
+                and re.fullmatch(value.safe_regex_match.regex, found) is not None
             )
-        return found is not None if value.present_match else text(value.string_match, found)
+        return (
+            found is not None
+            if value.present_match
+            else text(value.string_match, found)
+        )
     if kind == "metadata":
         place: Any = request.metadata.get(value.filter, {})
         for segment in value.path:
@@ -84,7 +93,9 @@ def leaf(kind: str, matcher: Any, request: Request) -> bool:
         template = uri_template_match_pb2.UriTemplateMatchConfig()
         value.typed_config.Unpack(template)
         parts = re.split(r"(\*\*?)", template.path_template)
-        regex = "".join({"*": "[^/]+", "**": ".*"}.get(part, re.escape(part)) for part in parts)
+        regex = "".join(
+            {"*": "[^/]+", "**": ".*"}.get(part, re.escape(part)) for part in parts
+        )
         return re.fullmatch(regex, request.path) is not None
     if kind in {"direct_remote_ip", "remote_ip", "destination_ip"}:
         address = {"direct_remote_ip": request.direct, "remote_ip": request.client}.get(
@@ -109,13 +120,25 @@ def holds(matcher: Any, request: Request) -> bool:
     kind = matcher.WhichOneof("rule" if hasattr(matcher, "and_rules") else "identifier")
     inner = getattr(matcher, kind)
     if kind in {"and_rules", "or_rules", "and_ids", "or_ids"}:
-        found = [holds(item, request) for item in (inner.rules if "rules" in kind else inner.ids)]
+        found = [
+            holds(item, request)
+            for item in (inner.rules if "rules" in kind else inner.ids)
+        ]
         return all(found) if kind.startswith("and") else any(found)
-    return not holds(inner, request) if kind.startswith("not_") else leaf(kind, matcher, request)
+    return (
+        not holds(inner, request)
+        if kind.startswith("not_")
+        else leaf(kind, matcher, request)
+    )
 
 
 def matched(
-    rule: str, request: Request, *, action: str = "ALLOW", is_tcp: bool = False, **more: Any
+    rule: str,
+    request: Request,
+    *,
+    action: str = "ALLOW",
+    is_tcp: bool = False,
+    **more: Any,
 ) -> bool:
     """Whether a rule matches a request."""
     document = f"""
@@ -125,7 +148,9 @@ metadata: {{name: one, namespace: shop}}
 spec: {{action: {action}, rules: [{rule}]}}
 """
     policies = edge(document).authorization_policies
-    made = rules(policies, Action(action), more.get("domains", ("cluster.local",)), is_tcp=is_tcp)
+    made = rules(
+        policies, Action(action), more.get("domains", ("cluster.local",)), is_tcp=is_tcp
+    )
     return any(
         any(holds(p, request) for p in policy.permissions)
         and any(holds(p, request) for p in policy.principals)
@@ -169,9 +194,21 @@ def when(key: str, values: str) -> str:
             Request(FRONT),
             Request(FRONT.replace("/shop/", "/shopping/")),
         ),
-        (source("notNamespaces: [shop]"), Request(FRONT.replace("shop", "x")), Request(FRONT)),
-        (source("serviceAccounts: [front]"), Request(FRONT), Request(FRONT.replace("shop", "x"))),
-        (source("serviceAccounts: [x/front]"), Request(FRONT.replace("shop", "x")), Request(FRONT)),
+        (
+            source("notNamespaces: [shop]"),
+            Request(FRONT.replace("shop", "x")),
+            Request(FRONT),
+        ),
+        (
+            source("serviceAccounts: [front]"),
+            Request(FRONT),
+            Request(FRONT.replace("shop", "x")),
+        ),
+        (
+            source("serviceAccounts: [x/front]"),
+            Request(FRONT.replace("shop", "x")),
+            Request(FRONT),
+        ),
         (source("notServiceAccounts: [front]"), Request(f"{FRONT}er"), Request(FRONT)),
         (
             source("trustDomains: [cluster.local]"),
@@ -200,13 +237,29 @@ def when(key: str, values: str) -> str:
         ),
         (source("ipBlocks: [10.0.0.0/30]"), Request(), Request(direct="10.0.0.9")),
         (source("ipBlocks: ['fd00::/16']"), Request(direct="fd00::1"), Request()),
-        (source("remoteIpBlocks: [6.6.6.6]"), Request(client="6.6.6.6"), Request(direct="6.6.6.6")),
+        (
+            source("remoteIpBlocks: [6.6.6.6]"),
+            Request(client="6.6.6.6"),
+            Request(direct="6.6.6.6"),
+        ),
         (operation("hosts: [shop]"), Request(host="SHOP"), Request(host="shop.evil")),
         (operation('hosts: ["*.shop"]'), Request(host="a.Shop"), Request(host="shop")),
         (operation("methods: [GET]"), Request(), Request(method="get")),
-        (operation('paths: ["/admin*"]'), Request(path="/administrator"), Request(path="/Admin")),
-        (operation('paths: ["/a/{*}/c"]'), Request(path="/a/b/c"), Request(path="/a/b/b/c")),
-        (operation('paths: ["/a/{**}/c"]'), Request(path="/a/b/b/c"), Request(path="/a/b")),
+        (
+            operation('paths: ["/admin*"]'),
+            Request(path="/administrator"),
+            Request(path="/Admin"),
+        ),
+        (
+            operation('paths: ["/a/{*}/c"]'),
+            Request(path="/a/b/c"),
+            Request(path="/a/b/b/c"),
+        ),
+        (
+            operation('paths: ["/a/{**}/c"]'),
+            Request(path="/a/b/b/c"),
+            Request(path="/a/b"),
+        ),
         (operation('paths: ["{**}/c"]'), Request(path="/a/c"), Request(path="/a")),
         (operation('notPaths: ["/a/{*}"]'), Request(path="/a"), Request(path="/a/b")),
         (operation("ports: ['80']"), Request(), Request(port=81)),
@@ -244,10 +297,16 @@ def when(key: str, values: str) -> str:
             Request().claims(aud="shop"),
             Request().claims(aud=["x"]),
         ),
-        (when("request.auth.presenter", "[app]"), Request().claims(azp="app"), Request()),
+        (
+            when("request.auth.presenter", "[app]"),
+            Request().claims(azp="app"),
+            Request(),
+        ),
     ],
 )
-def test_a_rule_matches_what_it_says_and_nothing_else(rule: str, yes: Request, no: Request) -> None:
+def test_a_rule_matches_what_it_says_and_nothing_else(
+    rule: str, yes: Request, no: Request
+) -> None:
     assert matched(rule, yes)
     assert not matched(rule, no)
 
@@ -298,7 +357,10 @@ def test_what_http_alone_knows_never_lets_a_tcp_connection_through() -> None:
         assert not matched(rule, Request(), is_tcp=True), rule
         assert matched(rule, Request(), is_tcp=True, action="DENY"), rule
     assert not matched(
-        operation("methods: [GET], ports: ['81']"), Request(), is_tcp=True, action="DENY"
+        operation("methods: [GET], ports: ['81']"),
+        Request(),
+        is_tcp=True,
+        action="DENY",
     )
     assert matched(operation("ports: ['80']"), Request(), is_tcp=True)
 
@@ -331,31 +393,49 @@ def test_principals_hold_in_all_of_the_mesh_s_trust_domains(
         source(f'principals: ["{principal}"]'),
         when("source.principal", f'["{principal}"]'),
     ):
-        assert matched(rule, Request(f"spiffe://{peer}"), domains=("td", "old")) is expected
+        assert (
+            matched(rule, Request(f"spiffe://{peer}"), domains=("td", "old"))
+            is expected
+        )
 
 
 def test_a_trust_domain_s_alias_may_be_a_pattern() -> None:
     rule = source("principals: [team-a/ns/a/sa/b]")
     assert matched(rule, Request("spiffe://td/ns/a/sa/b"), domains=("td", "team-*"))
-    assert not matched(rule, Request("spiffe://td/ns/a/sa/b"), domains=("td", "other-*"))
+    assert not matched(
+        rule, Request("spiffe://td/ns/a/sa/b"), domains=("td", "other-*")
+    )
 
 
 def test_a_trust_domain_stands_for_its_aliases() -> None:
     assert matched(
-        source("trustDomains: [old]"), Request("spiffe://td/ns/a/sa/b"), domains=("td", "old")
+        source("trustDomains: [old]"),
+        Request("spiffe://td/ns/a/sa/b"),
+        domains=("td", "old"),
     )
     assert not matched(
-        source("notTrustDomains: [old]"), Request("spiffe://td/ns/a/sa/b"), domains=("td", "old")
+        source("notTrustDomains: [old]"),
+        Request("spiffe://td/ns/a/sa/b"),
+        domains=("td", "old"),
     )
 
 
 def test_a_value_that_would_break_an_expression_is_taken_literally() -> None:
-    assert matched(source('namespaces: ["a(b"]'), Request("spiffe://cluster.local/ns/a(b/sa/c"))
-    assert matched(source('principals: ["*/sa/c("]'), Request("spiffe://cluster.local/ns/a/sa/c("))
+    assert matched(
+        source('namespaces: ["a(b"]'), Request("spiffe://cluster.local/ns/a(b/sa/c")
+    )
+    assert matched(
+        source('principals: ["*/sa/c("]'), Request("spiffe://cluster.local/ns/a/sa/c(")
+    )
 
 
 def test_dry_run_is_said_by_an_annotation() -> None:
-    for value, expected in (("true", True), ("T", True), ("false", False), ("0", False)):
+    for value, expected in (
+        ("true", True),
+        ("T", True),
+        ("false", False),
+        ("0", False),
+    ):
         policy = edge(f"""
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy

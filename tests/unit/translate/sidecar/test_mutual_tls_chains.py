@@ -25,12 +25,16 @@ REVIEWS = service("reviews", "10.0.0.1", "10.0.0.2")
 CLIENT = sidecar("front-1", 80)
 
 
-def resource(kind: str, spec: str, name: str = "own", group: str = "networking.istio.io/v1") -> str:
+def resource(
+    kind: str, spec: str, name: str = "own", group: str = "networking.istio.io/v1"
+) -> str:
     return f"apiVersion: {group}\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {spec}\n---\n"
 
 
 def rule(policy: str, more: str = "") -> str:
-    return resource("DestinationRule", f"{{host: reviews, trafficPolicy: {policy}{more}}}")
+    return resource(
+        "DestinationRule", f"{{host: reviews, trafficPolicy: {policy}{more}}}"
+    )
 
 
 def disable(labels: str = "{app: reviews}") -> str:
@@ -39,7 +43,9 @@ def disable(labels: str = "{app: reviews}") -> str:
 
 
 def of(*workloads: Workload, config: str = "", services: Any = (REVIEWS,)) -> MeshState:
-    return build_mesh(catalog(services, workloads), config=edge(config) if config else None)
+    return build_mesh(
+        catalog(services, workloads), config=edge(config) if config else None
+    )
 
 
 def clusters(state: MeshState, proxy: Proxy = CLIENT) -> dict[str, cluster_pb2.Cluster]:
@@ -48,7 +54,9 @@ def clusters(state: MeshState, proxy: Proxy = CLIENT) -> dict[str, cluster_pb2.C
     return messages(translator.snapshot(proxy), "clusters")
 
 
-def cluster(state: MeshState, subset: str = "", proxy: Proxy = CLIENT) -> cluster_pb2.Cluster:
+def cluster(
+    state: MeshState, subset: str = "", proxy: Proxy = CLIENT
+) -> cluster_pb2.Cluster:
     return clusters(state, proxy)[f"outbound|9080|{subset}|{HOST}"]
 
 
@@ -68,9 +76,12 @@ def mutual(made: cluster_pb2.Cluster) -> tls_pb2.UpstreamTlsContext:
 
 
 def accepted(tls: tls_pb2.UpstreamTlsContext) -> list[str]:
-    validation = tls.common_tls_context.combined_validation_context.default_validation_context
+    validation = (
+        tls.common_tls_context.combined_validation_context.default_validation_context
+    )
     return [
-        m.matcher.exact or f"{m.matcher.prefix}*" for m in validation.match_typed_subject_alt_names
+        m.matcher.exact or f"{m.matcher.prefix}*"
+        for m in validation.match_typed_subject_alt_names
     ]
 
 
@@ -107,7 +118,10 @@ def test_a_service_without_proxies_costs_no_tls() -> None:
 
 def test_a_port_that_takes_no_tls_is_called_in_plaintext() -> None:
     labelled = replace(ONE, labels={"app": "reviews"})
-    assert secured(of(labelled, TWO, config=disable())) == {"10.0.0.1": False, "10.0.0.2": True}
+    assert secured(of(labelled, TWO, config=disable())) == {
+        "10.0.0.1": False,
+        "10.0.0.2": True,
+    }
     whole_mesh = resource(
         "PeerAuthentication", "{mtls: {mode: DISABLE}}", group="security.istio.io/v1"
     )
@@ -125,7 +139,10 @@ def test_a_port_that_takes_no_tls_is_called_in_plaintext() -> None:
 def test_a_port_that_does_not_go_through_the_proxy_is_called_in_plaintext(
     labels: dict[str, str],
 ) -> None:
-    assert secured(of(replace(ONE, labels=labels), TWO)) == {"10.0.0.1": False, "10.0.0.2": True}
+    assert secured(of(replace(ONE, labels=labels), TWO)) == {
+        "10.0.0.1": False,
+        "10.0.0.2": True,
+    }
 
 
 def test_a_service_entry_says_by_label_which_endpoint_has_a_proxy() -> None:
@@ -142,8 +159,13 @@ def test_a_service_entry_says_by_label_which_endpoint_has_a_proxy() -> None:
     assert [e.takes_mtls for e in made.endpoints] == [True, False]
     found = clusters(state)["outbound|9080||vm.example.com"]
     assert accepted(mutual(found)) == ["spiffe://cluster.local/ns/default/sa/vm"]
-    outside = of(services=(), config=resource("ServiceEntry", spec.replace("INTERNAL", "EXTERNAL")))
-    assert not clusters(outside)["outbound|9080||vm.example.com"].transport_socket_matches
+    outside = of(
+        services=(),
+        config=resource("ServiceEntry", spec.replace("INTERNAL", "EXTERNAL")),
+    )
+    assert not clusters(outside)[
+        "outbound|9080||vm.example.com"
+    ].transport_socket_matches
 
 
 def test_ports_to_which_a_service_entry_leads_are_taken_in_by_the_workload() -> None:
@@ -155,8 +177,12 @@ def test_ports_to_which_a_service_entry_leads_are_taken_in_by_the_workload() -> 
   workloadSelector: {labels: {app: reviews}}"""
     own = replace(ONE, labels={"app": "reviews"})
     state = of(own, config=resource("ServiceEntry", spec))
-    assert [e.takes_mtls for e in state.services["extra.example.com"].endpoints] == [True]
-    found = clusters(state, Proxy(own.name, address=own.address, labels=own.labels, workload=own))
+    assert [e.takes_mtls for e in state.services["extra.example.com"].endpoints] == [
+        True
+    ]
+    found = clusters(
+        state, Proxy(own.name, address=own.address, labels=own.labels, workload=own)
+    )
     assert "inbound|7000||" in found
 
 
@@ -164,7 +190,9 @@ def test_ports_to_which_a_service_entry_leads_are_taken_in_by_the_workload() -> 
 # --------------------------------------------------------------------------------------------------
 
 
-def test_a_client_names_the_cluster_and_expects_the_accounts_of_the_services_workloads() -> None:
+def test_a_client_names_the_cluster_and_expects_the_accounts_of_the_services_workloads() -> (
+    None
+):
     tls = mutual(cluster(of(replace(ONE, service_account="bookinfo-reviews"), TWO)))
     assert tls.sni == f"outbound_.9080_._.{HOST}"
     assert accepted(tls) == [
@@ -173,7 +201,10 @@ def test_a_client_names_the_cluster_and_expects_the_accounts_of_the_services_wor
     ]
     common = tls.common_tls_context
     assert [s.name for s in common.tls_certificate_sds_secret_configs] == ["default"]
-    assert common.combined_validation_context.validation_context_sds_secret_config.name == "ROOTCA"
+    assert (
+        common.combined_validation_context.validation_context_sds_secret_config.name
+        == "ROOTCA"
+    )
     assert list(common.alpn_protocols) == ["istio"]
     assert common.tls_params.tls_minimum_protocol_version == common.tls_params.TLSv1_2
 
@@ -184,7 +215,9 @@ def test_who_registers_under_a_services_name_does_not_widen_its_identities() -> 
     posing = replace(REVIEWS, endpoints=(*REVIEWS.endpoints, rogue))
     state = of(ONE, TWO, evil, services=(posing,))
     assert secured(state)["10.6.6.6"], "its certificate is asked for"
-    assert accepted(mutual(cluster(state))) == ["spiffe://cluster.local/ns/default/sa/reviews"]
+    assert accepted(mutual(cluster(state))) == [
+        "spiffe://cluster.local/ns/default/sa/reviews"
+    ]
 
 
 def test_identities_of_all_trusted_domains_are_accepted() -> None:
@@ -202,7 +235,9 @@ def test_identities_of_all_trusted_domains_are_accepted() -> None:
 
 def test_http2_is_offered_where_it_is_spoken() -> None:
     grpc = service("reviews", "10.0.0.1", protocol=Protocol.GRPC)
-    assert list(mutual(cluster(of(ONE, services=(grpc,)))).common_tls_context.alpn_protocols) == [
+    assert list(
+        mutual(cluster(of(ONE, services=(grpc,)))).common_tls_context.alpn_protocols
+    ) == [
         "istio",
         "h2",
     ]
@@ -256,16 +291,23 @@ def test_a_rule_names_the_server_and_who_it_must_be() -> None:
         " ['spiffe://cluster.local/ns/a/sa/b', c]}}"
     )
     tls = context(cluster(of(ONE, config=config)).transport_socket)
-    assert (tls.sni, accepted(tls)) == ("there", ["spiffe://cluster.local/ns/a/sa/b", "c"])
+    assert (tls.sni, accepted(tls)) == (
+        "there",
+        ["spiffe://cluster.local/ns/a/sa/b", "c"],
+    )
 
 
 def test_mutual_tls_with_nobody_known_still_asks_for_a_member_of_the_mesh() -> None:
-    tls = context(cluster(of(config=rule("{tls: {mode: ISTIO_MUTUAL}}"))).transport_socket)
+    tls = context(
+        cluster(of(config=rule("{tls: {mode: ISTIO_MUTUAL}}"))).transport_socket
+    )
     assert accepted(tls) == ["spiffe://cluster.local/*"]
 
 
 def test_the_mesh_may_go_without_automatic_mutual_tls() -> None:
-    config = resource("MeshConfig", "{enableAutoMtls: false}", group="mesh.istio.io/v1alpha1")
+    config = resource(
+        "MeshConfig", "{enableAutoMtls: false}", group="mesh.istio.io/v1alpha1"
+    )
     assert not cluster(of(ONE, config=config)).transport_socket_matches
 
 
@@ -294,7 +336,10 @@ def test_a_workload_that_is_attested_later_touches_eds_alone() -> None:
     after = build_mesh(catalog([REVIEWS], [ONE, TWO]), previous=before)
     assert secured(after, translator) == {"10.0.0.1": True, "10.0.0.2": True}
     new = translator.snapshot(CLIENT)
-    assert (new.clusters is old.clusters, new.listeners is old.listeners) == (True, True)
+    assert (new.clusters is old.clusters, new.listeners is old.listeners) == (
+        True,
+        True,
+    )
     assert new.endpoints.version != old.endpoints.version
 
 
@@ -304,7 +349,9 @@ def test_a_policy_that_ends_mutual_tls_touches_eds_of_clients_alone() -> None:
     before = of(labelled)
     secured(before, translator)
     old = translator.snapshot(CLIENT)
-    after = build_mesh(catalog([REVIEWS], [labelled]), config=edge(disable()), previous=before)
+    after = build_mesh(
+        catalog([REVIEWS], [labelled]), config=edge(disable()), previous=before
+    )
     assert not any(secured(after, translator).values())
     assert translator.snapshot(CLIENT).clusters.version == old.clusters.version
 
