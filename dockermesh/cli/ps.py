@@ -53,7 +53,13 @@ def command(project_name: str | None, output: str) -> None:
     else:
         print_table(workloads, wide=output == "wide")
 
-    for warning in (report["degraded"], *report.get("warnings", ())):
+    said = (
+        report["degraded"],
+        *report.get("config", ()),
+        *report.get("warnings", ()),
+    )
+    # A Consul that is away is told by each of its followers.
+    for warning in dict.fromkeys(said):
         if warning:
             click.echo(f"warning: {warning}", err=True)
 

@@ -16,7 +16,9 @@ from dockermesh.registry.docker.backend import DockerBackend
 
 def _consul(settings: ControlPlaneSettings) -> Backend:
     return ConsulBackend(
-        settings.consul, _options(settings) if settings.registrar else None
+        settings.consul,
+        _options(settings) if settings.registrar else None,
+        settings.state_dir,
     )
 
 

@@ -35,7 +35,11 @@ class ConfigReader:
 
         Resources of the store win over those that a workload carries under the same name.
         """
-        kept = {key: self._read_stored(item) for key, item in stored.items()}
+        kept = {
+            key: self._read_stored(item)
+            for key, item in stored.items()
+            if not item.is_lost
+        }
         carried = {
             name: self._read_carried(w) for name, w in workloads.items() if w.config
         }

@@ -23,7 +23,11 @@ from dockermesh.ca import Authority, Leaf
 from dockermesh.controlplane.backends import choose_backend
 from dockermesh.controlplane.debug import make_debug_app
 from dockermesh.controlplane.folder_import import import_folder
-from dockermesh.controlplane.metrics import render_metrics, trust_metrics
+from dockermesh.controlplane.metrics import (
+    config_metrics,
+    render_metrics,
+    trust_metrics,
+)
 from dockermesh.controlplane.progress import MeshOutcome
 from dockermesh.controlplane.publisher import Publisher
 from dockermesh.controlplane.settings import ControlPlaneSettings
@@ -148,11 +152,17 @@ class ControlPlane:
         """Metrics for Prometheus."""
         counters = self._publisher.translator.counters
         found = (self._ads.metrics, self.sync(), counters, self.catalog())
-        return render_metrics(*found, trust_metrics(self.trust))
+        config = config_metrics(self._publisher.stored, self.config_problems())
+        return render_metrics(*found, [*config, *trust_metrics(self.trust)])
 
     def certificates(self) -> Mapping[str, Leaf]:
         """The certificates last given to proxies."""
         return self.trust.certificates()
+
+    def config_problems(self) -> list[str]:
+        """Why config or tokens are not what their store says, or may be out of date."""
+        found = (self._backend.config.problem, self._backend.tokens.problem)
+        return list(dict.fromkeys(filter(None, found)))
 
     def trust_warnings(self) -> list[str]:
         """What is to be said about the CA and its certificates."""

@@ -61,6 +61,9 @@ class View(Protocol):
     def certificates(self) -> Mapping[str, Leaf]:
         """The certificates last given to proxies, by workload."""
 
+    def config_problems(self) -> list[str]:
+        """Why config or tokens are not what their store says, or may be out of date."""
+
     def trust_warnings(self) -> list[str]:
         """What is to be said about the CA and the renewal of certificates."""
 
@@ -90,7 +93,11 @@ def make_debug_app(view: View, token: str) -> web.Application:
         )
         return web.json_response(
             report
-            | {"trust_domain": view.trust_domain(), "warnings": view.trust_warnings()}
+            | {
+                "trust_domain": view.trust_domain(),
+                "config": view.config_problems(),
+                "warnings": view.trust_warnings(),
+            }
         )
 
     async def syncz(_: web.Request) -> web.Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from dockermesh.controlplane.trust.ca_report import is_late
 from dockermesh.controlplane.trust.trust import Trust
 from dockermesh.model import Catalog
+from dockermesh.registry import StoredResource
 from dockermesh.translate.translator import Counters
 from dockermesh.xds import Metrics, Sync
 from dockermesh.xds.snapshot import FIELDS
@@ -149,6 +150,27 @@ def trust_metrics(trust: Trust) -> Iterator[Metric]:
         "Times that the clock was set.",
         value=secrets.clock_jumps,
     )
+
+
+def config_metrics(
+    stored: Mapping[str, StoredResource], problems: Sequence[str]
+) -> Iterator[Metric]:
+    """Whether the config is what its store says."""
+    yield GaugeMetricFamily(
+        "dockermesh_config_degraded",
+        "1 while config or tokens are not what their store says, or may be out of date.",
+        value=int(bool(problems)),
+    )
+    damaged = GaugeMetricFamily(
+        "dockermesh_config_damaged",
+        "Resources whose stored value cannot be read, by what is used in its place.",
+        labels=["used"],
+    )
+    lost = sum(item.is_lost for item in stored.values())
+    kept = sum(bool(item.damage) for item in stored.values()) - lost
+    damaged.add_metric(["last good content"], kept)
+    damaged.add_metric(["nothing"], lost)
+    yield damaged
 
 
 def _translation(counters: Counters) -> Iterator[Metric]:

@@ -106,6 +106,11 @@ class Publisher:
         return self._config is not None
 
     @property
+    def stored(self) -> Stored:
+        """The latest contents of the config store."""
+        return self._config or {}
+
+    @property
     def mesh(self) -> MeshState:
         """What proxies are served from."""
         return self.translator.mesh

@@ -64,6 +64,8 @@ class _Implicit:
 
     resource: Mapping[str, Any]
     version: int = 0
+    damage: str = ""
+    is_lost: bool = False
 
 
 class Api:

@@ -29,6 +29,14 @@ class Stored(Protocol):
     def version(self) -> int:
         """The store's version of it."""
 
+    @property
+    def damage(self) -> str:
+        """Why the document is not what the store holds; empty if it is."""
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether only its name is known."""
+
 
 @dataclass(frozen=True, slots=True)
 class Change:

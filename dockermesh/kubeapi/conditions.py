@@ -73,7 +73,8 @@ class Conditions:
     def _found(
         self, key: str, stored: Stored, kind: str
     ) -> list[tuple[str, bool, str, str]]:
-        problems = self._problems_of(key, stored)
+        damaged = f"the stored value is damaged: {stored.damage}"
+        problems = [damaged] if stored.damage else self._problems_of(key, stored)
         namespace, name = key.split("/")[-2:]
         found = [self._accepted(problems, f"{kind} {namespace}/{name}")]
         if self._progress is not None:

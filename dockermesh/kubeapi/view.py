@@ -68,7 +68,8 @@ class View:
 
     def opened(self, key: str, stored: Stored) -> dict[str, Any]:
         """The document of an object: what is stored, unless it is sealed."""
-        if self._vault is not None and key.startswith(SECRET.prefix):
+        is_sealed = key.startswith(SECRET.prefix) and not stored.is_lost
+        if self._vault is not None and is_sealed:
             return self._vault.open(stored.resource, key)
         return dict(stored.resource)
 

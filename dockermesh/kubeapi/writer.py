@@ -36,6 +36,8 @@ class Written:
     version: int
     created: bool = False
     is_change: bool = False
+    damage: str = ""
+    is_lost: bool = False
 
 
 Compute = Callable[[Stored | None], Mapping[str, Any] | None]
@@ -143,8 +145,12 @@ class Writer:
     ) -> Written | None:
         version = current.version if current is not None else 0
         created = current is None
-        # A write that changes nothing is none: no watcher wakes up, and the version stays.
-        if dry_run or (current is not None and current.resource == document):
+        # A write that changes nothing is none: no watcher wakes up, and the version stays. One over
+        # a damaged value repairs it.
+        is_same = (
+            current is not None and current.resource == document and not current.damage
+        )
+        if dry_run or is_same:
             return Written(document, version, created)
 
         try:

@@ -21,11 +21,17 @@ Tls = Callable[[], ssl.SSLContext]
 
 @dataclass(frozen=True, slots=True)
 class StoredResource:
-    """One resource as it is stored. `version` is the number to give to `put` and `delete`."""
+    """One resource as it is stored. `version` is the number to give to `put` and `delete`.
+
+    `damage` says why the store's content is not used: `resource` is then the last good one. If
+    `is_lost`, none is known, and `resource` only says what it was.
+    """
 
     key: str
     resource: Mapping[str, Any]
     version: int
+    damage: str = ""
+    is_lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,7 @@ class ConfigStore(Protocol):
 
     @property
     def problem(self) -> str:
-        """Why the contents may be out of date; empty when they are current."""
+        """Why the contents are not what the store says, or may be out of date; else empty."""
 
     @property
     def index(self) -> int:

@@ -197,6 +197,14 @@ def _reported(report: Mapping[str, Any]) -> Iterator[Finding]:
             "see `docker logs dockermesh-consul`",
         )
 
+    for problem in report.get("config") or ():
+        yield Finding(
+            "config",
+            Verdict.WARNING,
+            problem,
+            "see `docker logs dockermesh-control-plane`",
+        )
+
     for warning in report.get("warnings") or ():
         yield Finding(
             "certificates", Verdict.WARNING, warning, "see `dockermesh ca status`"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 from dockermesh.consul.client import ConsulClient
@@ -13,27 +14,39 @@ from dockermesh.registrar.options import Options
 from dockermesh.registrar.registrar import Registrar
 from dockermesh.registrar.run import complete_options
 from dockermesh.registrar.start import NOT_YET, reach_engine
+from dockermesh.registry.consul.config_copy import ConfigCopy
 from dockermesh.registry.consul.config_store import ConsulConfigStore
 from dockermesh.registry.consul.history_store import ConsulDocuments
 from dockermesh.registry.consul.joined import ConsulJoined
 from dockermesh.registry.consul.registry import ConsulRegistry
 from dockermesh.registry.consul.sealed_store import ConsulSealedStore
+from dockermesh.registry.damaged import document_problem
 from dockermesh.registry.protocols import Registry, Tls
 
 
 class ConsulBackend:
-    """`registrar` are the options of this host's registrar; None if it is a process of its own."""
+    """`registrar` are the options of this host's registrar; None if it is a process of its own.
+
+    `state` is a folder of this host, for copies of what Consul must not lose.
+    """
 
     name = "consul"
 
     def __init__(
-        self, settings: ConsulSettings, registrar: Options | None = None
+        self,
+        settings: ConsulSettings,
+        registrar: Options | None = None,
+        state: Path | None = None,
     ) -> None:
         self._settings = settings
         self._registrar = registrar
         self.missing = NOT_YET if registrar is not None else ""
-        self.config = ConsulConfigStore(settings)
-        self.tokens = ConsulConfigStore(settings, KEY_TOKENS)
+        self.config = ConsulConfigStore(
+            settings, copy=_copy(state, "config"), check=document_problem
+        )
+        self.tokens = ConsulConfigStore(
+            settings, KEY_TOKENS, copy=_copy(state, "tokens")
+        )
         self.history = ConsulDocuments(settings)
         self.sealed = ConsulSealedStore(settings)
         self.joined = ConsulJoined(settings)
@@ -63,3 +76,7 @@ class ConsulBackend:
 
     def _take_problem(self, problem: str) -> None:
         self.missing = problem
+
+
+def _copy(folder: Path | None, what: str) -> ConfigCopy | None:
+    return ConfigCopy(folder / f"{what}.copy.json") if folder is not None else None

@@ -1,8 +1,9 @@
 """Istio resources in Consul's KV, below `dockermesh/config/`: followed, and written with
 check-and-set.
 
-Invariant: a resource whose ModifyIndex did not change stays the same object, so readers compare by
-identity.
+Invariants: a resource whose ModifyIndex did not change stays the same object, so readers compare by
+identity. What was accepted stays in force until somebody changes or removes it: a store that lost
+its data, and a value that was damaged, are brought back to it (`config_guard`).
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -23,12 +24,27 @@ from dockermesh.consul.errors import FAILURES, ConsulError, is_conflict, registr
 from dockermesh.consul.settings import ConsulSettings
 from dockermesh.errors import RegistryError
 from dockermesh.model.contract import KEY_CONFIG
-from dockermesh.registry.accept import quoted
-from dockermesh.registry.consul.watch import Outages, Watch
+from dockermesh.registry.consul.config_copy import ConfigCopy
+from dockermesh.registry.consul.config_guard import (
+    Change,
+    Marker,
+    Standing,
+    judge,
+    read_marker,
+    standing,
+)
+from dockermesh.registry.consul.pacing import retries
+from dockermesh.registry.consul.values import Check, Reading, accept_all, read_values
+from dockermesh.registry.consul.watch import ATTENTIVE, Outages, Watch
+from dockermesh.registry.damaged import damage_sentence
 from dockermesh.registry.protocols import StoredResource
 
-_TRANSACTION = 64
-"""Operations that Consul takes in one transaction."""
+MARKER = ".store"
+"""The key of the marker, beside those of the resources: one reading has both."""
+# Consul takes 64 operations in one transaction; the marker is one.
+_TRANSACTION = 63
+# Seconds that a write waits for a store that is being brought back.
+_MENDED_WITHIN = 5.0
 _log = structlog.get_logger(__name__)
 
 
@@ -37,38 +53,72 @@ def _text(resource: Mapping[str, Any]) -> str:
 
 
 def _operation(
-    full_key: str, version: int, resource: Mapping[str, Any] | None
+    full_key: str, version: int | None, resource: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    if resource is None:
-        return {"KV": {"Verb": "delete-cas", "Key": full_key, "Index": version}}
-    value = base64.b64encode(_text(resource).encode()).decode()
-    return {"KV": {"Verb": "cas", "Key": full_key, "Value": value, "Index": version}}
+    operation: dict[str, Any] = {"Key": full_key}
+    if resource is not None:
+        operation["Value"] = base64.b64encode(_text(resource).encode()).decode()
+    if version is not None:
+        operation["Index"] = version
+
+    verb = "delete" if resource is None else "set"
+    checked = "delete-cas" if resource is None else "cas"
+    return {"KV": operation | {"Verb": verb if version is None else checked}}
 
 
 class ConsulConfigStore:
     """Keys are `<group>/<kind>/<namespace>/<name>`, without the prefix; another prefix keeps other
-    documents.
+    documents. `copy` is what is known at the start; `check` says what is wrong with a document.
     """
 
-    def __init__(self, settings: ConsulSettings, prefix: str = KEY_CONFIG) -> None:
+    def __init__(
+        self,
+        settings: ConsulSettings,
+        prefix: str = KEY_CONFIG,
+        *,
+        copy: ConfigCopy | None = None,
+        check: Check = accept_all,
+    ) -> None:
         self._settings = settings
         self._prefix = prefix
+        self._copy = copy
+        self._check = check
         self._client: ConsulClient | None = None
         self._outages = Outages(settings.address, lambda: None)
-        self._known: dict[str, StoredResource] = {}
-        self._read = asyncio.Event()
-        self._index = 0
         self._publish: Callable[[Mapping[str, StoredResource]], None] | None = None
+
+        self._index = 0
+        self._read_backs = 0
+        self._read = asyncio.Event()
+        self._known: dict[str, StoredResource] = {}
+        self._marker: Marker | None = None
+        self._standing = Standing.NEW
+
+        self._found: Marker | None = None
+        self._changes: Mapping[str, Change] = {}
+        self._to_mend = asyncio.Event()
+        self._mended = asyncio.Event()
+        self._unmended = ""
+        self._to_save = asyncio.Event()
 
     @property
     def problem(self) -> str:
-        """Why the config may be out of date; empty when it is current."""
-        return self._outages.sentence
+        """Why the contents are not what the store says, or may be out of date; else empty."""
+        sentences = (
+            self._outages.sentence,
+            self._doubt,
+            damage_sentence(self._known.values()),
+            self._copy.problem if self._copy is not None else "",
+        )
+        return " ".join(filter(None, sentences))
 
     @property
     def index(self) -> int:
         """Consul's index of what was published last; it grows with every change, removals too."""
         return self._index
+
+    # following
+    # ----------------------------------------------------------------------------------------------
 
     async def follow(
         self, publish: Callable[[Mapping[str, StoredResource]], None]
@@ -78,24 +128,166 @@ class ConsulConfigStore:
         """
 
         async def fetch(index: int | None) -> Any:
+            begun = self._read_backs
             at, items = await client.kv.get(
-                self._prefix, index=index, wait=client.wait, recurse=True
+                self._prefix, index=index, wait=ATTENTIVE, recurse=True
             )
-            return at, (int(at), items)
-
-        def reset() -> None:
-            self._index = 0
+            # One that was under way while a write was read back may be older than what is known.
+            # Else a lower index is what a Consul says that began to count anew.
+            is_older = self._read_backs != begun and int(at) < self._index
+            return at, None if is_older else (int(at), items)
 
         client = self._connect()
         self._publish = publish
+        if self._copy is not None and self._marker is None:
+            self._marker, self._known = await asyncio.to_thread(self._copy.load)
 
+        watch = Watch("the config", fetch, self._take, self._outages)
         try:
-            await Watch(
-                "the config", fetch, self._deliver, self._outages, on_reset=reset
-            ).run()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(watch.run())
+                tasks.create_task(self._keep_mending())
+                tasks.create_task(self._keep_saving())
         finally:
             self._publish = None
+            if self._to_save.is_set():
+                self._save()
             await self.close()
+
+    def _take(self, answer: tuple[int, Any] | None) -> None:
+        if answer is not None:
+            self._deliver(*answer)
+
+    def _deliver(self, index: int, items: Any) -> None:
+        before, first = self._known, not self._read.is_set()
+        marker, values = _parted(items, self._prefix)
+        how = standing(self._marker, marker)
+        reading = read_values(
+            values,
+            self._known,
+            self._check,
+            are_versions_known=how is Standing.CURRENT,
+        )
+        self._judge(how, marker, reading)
+
+        self._index = index
+        self._read.set()
+        if self._publish is not None and (first or self._known != before):
+            self._publish(MappingProxyType(self._known))
+
+    def _judge(self, how: Standing, marker: Marker | None, reading: Reading) -> None:
+        if how is not self._standing and how in (Standing.LOST, Standing.TAKEN_BACK):
+            _log.warning(
+                "Consul lost the config or has an older one; the last accepted stays in"
+                " force and is written back",
+                keys=self._prefix,
+                store=how.value,
+            )
+
+        judgement = judge(how, self._known, reading.resources)
+        self._standing = how
+        self._known = dict(judgement.in_force)
+        self._found = marker
+        self._changes = {**judgement.changes, **reading.repairs}
+
+        if how is Standing.CURRENT:
+            self._marker = marker
+            self._to_save.set()
+        if how is Standing.CURRENT and not self._changes:
+            self._unmended = ""
+            self._mended.set()
+        else:
+            self._mended.clear()
+            self._to_mend.set()
+
+    # bringing back
+    # ----------------------------------------------------------------------------------------------
+
+    async def _keep_mending(self) -> None:
+        """Write back what the store lost, until it says so."""
+        waits = retries()
+        while True:
+            await self._to_mend.wait()
+            self._to_mend.clear()
+            try:
+                await self._mend()
+                waits.reset()
+            except FAILURES as error:
+                self._unmended = f"it cannot be written back ({error})"
+                _log.warning("the config is not written back yet", reason=str(error))
+                await asyncio.sleep(waits.next())
+                self._to_mend.set()
+
+    async def _mend(self) -> None:
+        wanted, found, how = self._changes, self._found, self._standing
+        operations = [
+            _operation(self._prefix + key, version, new)
+            for key, (version, new) in wanted.items()
+        ]
+
+        for start in range(0, len(operations), _TRANSACTION):
+            if not await self._transact(operations[start : start + _TRANSACTION]):
+                # Somebody else wrote meanwhile: what is left is judged anew.
+                await self._read_back()
+                return
+
+        if how is not Standing.CURRENT:
+            # Last, so that whoever is interrupted begins again.
+            version = found.version if found is not None else 0
+            marker = self._next_marker(found, how)
+            text = marker.text(secrets.token_hex(4))
+            key = self._prefix + MARKER
+            if await self._connect().kv.put(key, text, cas=version):
+                # Consul counts anew: any version of this generation is a later one.
+                self._marker = Marker(marker.store, marker.generation, 0)
+        if wanted:
+            _log.warning("the config was written back", resources=len(wanted))
+        await self._read_back()
+
+    def _next_marker(self, found: Marker | None, how: Standing) -> Marker:
+        if self._marker is None:
+            return found or Marker(secrets.token_hex(8), 1, 0)
+        if how is Standing.LOST and found is not None:
+            return found
+        return Marker(self._marker.store, self._marker.generation + 1, 0)
+
+    async def _read_back(self) -> None:
+        begun = self._read_backs
+        index, items = await self._connect().kv.get(self._prefix, recurse=True)
+        # Of several writers at once, the last answer need not be the newest.
+        if self._read_backs != begun and int(index) < self._index:
+            return
+        self._read_backs += 1
+        self._deliver(int(index), items)
+
+    @property
+    def _doubt(self) -> str:
+        is_lost = self._standing in (Standing.LOST, Standing.TAKEN_BACK)
+        if is_lost:
+            lost = (
+                "lost the config"
+                if self._standing is Standing.LOST
+                else "has an old config"
+            )
+            return (
+                f"Consul {lost}; the last accepted one is in force,"
+                f" {self._unmended or 'and is written back'}."
+            )
+        return f"Consul's config: {self._unmended}." if self._unmended else ""
+
+    async def _keep_saving(self) -> None:
+        """Keep the copy on the disk up to date."""
+        while True:
+            await self._to_save.wait()
+            self._to_save.clear()
+            await asyncio.to_thread(self._save)
+
+    def _save(self) -> None:
+        if self._copy is not None and self._marker is not None:
+            self._copy.save(self._marker, self._known)
+
+    # writing
+    # ----------------------------------------------------------------------------------------------
 
     async def put(
         self, key: str, resource: Mapping[str, Any], version: int | None = None
@@ -106,7 +298,7 @@ class ConsulConfigStore:
         Raises RegistryError if Consul cannot be reached or refuses.
         """
         return await self._write(
-            key, lambda kv: kv.put(self._prefix + key, _text(resource), cas=version)
+            key, [_operation(self._prefix + key, version, resource)]
         )
 
     async def delete(self, key: str, version: int | None = None) -> bool:
@@ -115,9 +307,7 @@ class ConsulConfigStore:
 
         Raises RegistryError if Consul cannot be reached or refuses.
         """
-        return await self._write(
-            key, lambda kv: kv.delete(self._prefix + key, cas=version)
-        )
+        return await self._write(key, [_operation(self._prefix + key, version, None)])
 
     async def replace(
         self, changes: Mapping[str, tuple[int, Mapping[str, Any] | None]]
@@ -125,7 +315,7 @@ class ConsulConfigStore:
         """Write (None: remove) resources by key, each from this version on; False and nothing done
         if one is not at it.
 
-        Consul does up to 64 in one step; more than that are several steps. Raises RegistryError if
+        Consul does up to 63 in one step; more than that are several steps. Raises RegistryError if
         Consul cannot be reached or refuses, also if that left only some of the steps done.
         """
         operations = [
@@ -134,7 +324,7 @@ class ConsulConfigStore:
         ]
         for start in range(0, len(operations), _TRANSACTION):
             step = operations[start : start + _TRANSACTION]
-            if not await self._write(self._prefix, partial(self._transact, step)):
+            if not await self._write(self._prefix, step):
                 if not start:
                     return False
                 raise RegistryError(
@@ -145,7 +335,49 @@ class ConsulConfigStore:
 
         return True
 
-    async def _transact(self, operations: list[dict[str, Any]], _kv: Any) -> bool:
+    async def _write(self, key: str, operations: list[dict[str, Any]]) -> bool:
+        await self._until_mended()
+        try:
+            done = await self._transact(operations, touch=True)
+        except FAILURES as error:
+            address = self._settings.address
+            raise registry_error(
+                error, address, "a change of the config", where=key
+            ) from error
+        if self._read.is_set():
+            # At once, as the watch may be pacing itself, and writers wait until their change is
+            # seen. If it fails, the watch brings the change.
+            with suppress(*FAILURES):
+                await self._read_back()
+        return done
+
+    async def _until_mended(self) -> None:
+        """Writes wait for the store to be as it was: what brings it back would undo them."""
+        if not self._read.is_set() or self._standing is Standing.CURRENT:
+            return
+        try:
+            async with asyncio.timeout(_MENDED_WITHIN):
+                await self._mended.wait()
+        except TimeoutError as error:
+            raise RegistryError(
+                self._doubt or "the store is not marked as ours yet",
+                where=self._prefix,
+                fix="see that Consul runs and takes writes, then try again",
+            ) from error
+
+    async def _transact(
+        self, operations: list[dict[str, Any]], *, touch: bool = False
+    ) -> bool:
+        marker = self._marker if touch and self._standing is Standing.CURRENT else None
+        if marker is not None:
+            text = marker.text(secrets.token_hex(4)).encode()
+            touched = {
+                "Verb": "set",
+                "Key": self._prefix + MARKER,
+                "Value": base64.b64encode(text).decode(),
+            }
+            operations = [*operations, {"KV": touched}]
+
         try:
             await self._connect().txn.put(operations)
         except ConsulError as error:
@@ -165,58 +397,14 @@ class ConsulConfigStore:
             self._client = ConsulClient(self._settings)
         return self._client
 
-    def _deliver(self, answer: tuple[int, Any]) -> None:
-        index, items = answer
-        # An answer that was under way while a write was read back is older than what is known.
-        if index < self._index:
-            return
-        before, first = self._known, not self._read.is_set()
-        self._known, self._index = self._parse(items), index
-        self._read.set()
-        if self._publish is not None and (first or self._known != before):
-            self._publish(MappingProxyType(self._known))
 
-    async def _write(self, key: str, write: Callable[[Any], Any]) -> bool:
-        kv = self._connect().kv
-        try:
-            done = bool(await write(kv))
-        except FAILURES as error:
-            address = self._settings.address
-            raise registry_error(
-                error, address, "a change of the config", where=key
-            ) from error
-        if self._read.is_set():
-            # At once, as the watch may be pacing itself, and writers wait until their change is
-            # seen. If it fails, the watch brings the change.
-            with suppress(*FAILURES):
-                index, items = await kv.get(self._prefix, recurse=True)
-                self._deliver((int(index), items))
-        return done
-
-    def _parse(self, items: Any) -> dict[str, StoredResource]:
-        resources: dict[str, StoredResource] = {}
-        for item in items or ():
-            key, version = (
-                item["Key"].removeprefix(self._prefix),
-                int(item["ModifyIndex"]),
-            )
-            old = self._known.get(key)
-            if old is not None and old.version == version:
-                resources[key] = old
-                continue
-
-            try:
-                value = json.loads(item.get("Value") or b"")
-                if not isinstance(value, dict):
-                    raise ValueError("not a JSON object")
-            except ValueError as error:
-                _log.warning(
-                    "a stored resource cannot be read",
-                    key=quoted(key),
-                    reason=quoted(str(error)),
-                )
-                continue
-
-            resources[key] = StoredResource(key, value, version)
-
-        return resources
+def _parted(items: Any, prefix: str) -> tuple[Marker | None, list[tuple[str, Any]]]:
+    """The marker, and the values of all other keys without the prefix."""
+    marker, values = None, []
+    for item in items or ():
+        key = item["Key"].removeprefix(prefix)
+        if key == MARKER:
+            marker = read_marker(item.get("Value"), int(item["ModifyIndex"]))
+        else:
+            values.append((key, item))
+    return marker, values

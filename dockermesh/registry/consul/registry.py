@@ -32,7 +32,7 @@ from dockermesh.registry.consul.follow import (
     refused_by_limit,
 )
 from dockermesh.registry.consul.guard import HOLD, DropGuard
-from dockermesh.registry.consul.watch import Outages, Watch
+from dockermesh.registry.consul.watch import ATTENTIVE, Outages, Watch
 from dockermesh.registry.consul.workloads import WorkloadRecords
 from dockermesh.registry.protocols import Publish
 
@@ -105,7 +105,7 @@ class ConsulRegistry:
 
     def _follow_names(self, client: ConsulClient) -> Watch:
         async def fetch(index: int | None) -> Any:
-            return await client.catalog.services(index=index, wait=client.wait)
+            return await client.catalog.services(index=index, wait=ATTENTIVE)
 
         return Watch(
             _NAMES, fetch, self._take_names, self._outages, on_reset=self._take_reset

@@ -15,7 +15,7 @@ from dockermesh.consul.errors import FAILURES, registry_error
 from dockermesh.consul.settings import ConsulSettings
 from dockermesh.errors import RegistryError
 from dockermesh.model.contract import KEY_CA
-from dockermesh.registry.consul.watch import Outages, Watch
+from dockermesh.registry.consul.watch import ATTENTIVE, Outages, Watch
 from dockermesh.registry.protocols import Sealed
 
 
@@ -51,7 +51,7 @@ class ConsulSealedStore:
         client = self._connect()
 
         async def fetch(index: int | None) -> Any:
-            at, item = await client.kv.get(KEY_CA, index=index, wait=client.wait)
+            at, item = await client.kv.get(KEY_CA, index=index, wait=ATTENTIVE)
             return at, _sealed(item)
 
         await Watch(

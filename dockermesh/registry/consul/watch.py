@@ -19,7 +19,11 @@ import structlog
 from dockermesh.consul.errors import explain
 from dockermesh.registry.consul.pacing import Pacer, retries
 
-Fetch = Callable[[int | None], Awaitable[tuple[Any, Any]]]
+Answer = tuple[Any, Any]
+Fetch = Callable[[int | None], Awaitable[Answer]]
+ATTENTIVE = "3s"
+"""How long Consul may hold the queries of those who find out that it went back. One that was
+restarted between two queries is asked with an index of before, and says nothing until then."""
 # Seconds over which those wake up who all wait for the same Consul.
 _WAKE_SPREAD = 0.3
 _WAKE_PAUSE = 1.0
@@ -37,6 +41,7 @@ class Outages:
         self._failing: dict[str, str] = {}
         self._notes: dict[str, str] = {}
         self._recovery = asyncio.Event()
+        self._reset = asyncio.Event()
         self._last_wake = float("-inf")
 
     @property
@@ -80,6 +85,28 @@ class Outages:
             self._notes[key] = sentence
             _log.warning(sentence)
         self._on_change()
+
+    def went_back(self) -> None:
+        """Consul counts from lower indexes than before: nobody's index is worth anything."""
+        self._reset.set()
+        self._reset = asyncio.Event()
+
+    async def unless_reset(self, fetching: Awaitable[Answer]) -> Answer | None:
+        """What is fetched; None if Consul went back meanwhile, as it would hold back the answer to
+        a query with an index of the past.
+        """
+        query = asyncio.ensure_future(fetching)
+        reset = asyncio.ensure_future(self._reset.wait())
+        try:
+            await asyncio.wait((query, reset), return_when=asyncio.FIRST_COMPLETED)
+            if query.done():
+                return query.result()
+        finally:
+            query.cancel()
+            reset.cancel()
+        # Hundreds of watches at once would be an outage of its own.
+        await asyncio.sleep(random.random() * _WAKE_SPREAD)
+        return None
 
     async def pause(self, seconds: float) -> None:
         """Wait before another attempt; shorter if meanwhile somebody else's attempt succeeded after
@@ -133,11 +160,16 @@ class Watch:
         while True:
             await _sleep(pacer.delay(time.monotonic()))
             try:
-                answer, data = await self._fetch(index)
+                fetched = await self._outages.unless_reset(self._fetch(index))
+                if fetched is None:
+                    index = None
+                    continue
+                answer, data = fetched
                 # Index 0 would never block, and be asked for ever (Consul's own advice).
                 new = max(int(answer), 1)
                 went_back = new < seen
                 if went_back:
+                    self._outages.went_back()
                     self._on_reset()
                 if new != seen or index is None:
                     self._deliver(data)

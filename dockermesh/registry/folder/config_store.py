@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 
 from dockermesh.errors import RegistryError
+from dockermesh.registry.damaged import damage_sentence, lost_resource
 from dockermesh.registry.protocols import StoredResource
 from dockermesh.runtime.files import replace_file
 
@@ -29,14 +30,17 @@ _VERSION = "$version"
 class FolderConfigStore:
     """A `ConfigStore` on files `<group>~<kind>~<namespace>~<name>.json`."""
 
-    problem = ""
-
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._known: dict[str, StoredResource] = {}
         # Later than any version before a restart, whatever became of the files.
         self._version = time.time_ns() // 1_000_000
         self._changed = asyncio.Event()
+
+    @property
+    def problem(self) -> str:
+        """Which files cannot be read; empty if all can."""
+        return damage_sentence(self._known.values())
 
     @property
     def index(self) -> int:
@@ -118,6 +122,7 @@ class FolderConfigStore:
 
     def _load(self) -> None:
         for file in sorted(self._folder.glob("*.json")):
+            key = file.stem.replace("~", "/")
             try:
                 resource = json.loads(file.read_text())
                 if not isinstance(resource, dict):
@@ -128,6 +133,9 @@ class FolderConfigStore:
                     file=str(file),
                     reason=str(error),
                 )
+                # Listed all the same, so that somebody sees it, and replaces or deletes it.
+                self._version += 1
+                self._known[key] = lost_resource(key, self._version, str(error))
                 continue
 
             # Files that somebody put there by hand have none.
@@ -136,5 +144,4 @@ class FolderConfigStore:
                 self._version = version = self._version + 1
 
             self._version = max(self._version, version)
-            key = file.stem.replace("~", "/")
             self._known[key] = StoredResource(key, resource, version)

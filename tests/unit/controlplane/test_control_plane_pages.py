@@ -68,6 +68,9 @@ class View:
     def certificates(self) -> dict[str, Leaf]:
         return {}
 
+    def config_problems(self) -> list[str]:
+        return []
+
     def trust_warnings(self) -> list[str]:
         return []
 

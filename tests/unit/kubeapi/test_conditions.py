@@ -22,6 +22,8 @@ WRITTEN = "2026-01-02T03:04:05Z"
 class Stored:
     resource: Mapping[str, Any]
     version: int = 7
+    damage: str = ""
+    is_lost: bool = False
 
 
 @dataclass(slots=True)

@@ -74,8 +74,27 @@ async def test_a_damaged_file_takes_no_other_with_it(
         '{"kind": "Gate'
     )
     (tmp_path / "networking.istio.io~Gateway~default~draft.new").write_text("{}")
-    readers.append(Reader(FolderConfigStore(tmp_path)))
-    assert set(await readers[0].next()) == {KEY}
+    store = FolderConfigStore(tmp_path)
+    readers.append(Reader(store))
+    found = await readers[0].next()
+    torn = "networking.istio.io/Gateway/default/torn"
+    assert set(found) == {KEY, torn}
+    assert found[torn].is_lost and not found[KEY].damage
+    assert torn in store.problem and "no effect" in store.problem
+
+
+async def test_a_damaged_file_is_repaired_by_a_write(
+    tmp_path: Path, readers: list[Reader]
+) -> None:
+    file = tmp_path / "networking.istio.io~Gateway~default~a.json"
+    file.write_text("{")
+    key = "networking.istio.io/Gateway/default/a"
+    store = FolderConfigStore(tmp_path)
+    readers.append(Reader(store))
+    torn = (await readers[0].next())[key]
+    assert await store.put(key, GATEWAY, torn.version)
+    assert (await readers[0].next())[key].resource == GATEWAY
+    assert not store.problem
 
 
 async def test_what_cannot_be_saved_is_not_published(

@@ -1,0 +1,238 @@
+"""A Consul that loses its data, or has damaged values, takes no policy out of force."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bridge_rig import Agent, eventually
+from control_plane_rig import Running, control_plane, workload
+
+pytestmark = pytest.mark.consul
+POLICIES = "/apis/security.istio.io/v1/namespaces/default/authorizationpolicies"
+ROUTES = "/apis/networking.istio.io/v1/namespaces/default/virtualservices"
+DENY = {
+    "apiVersion": "security.istio.io/v1",
+    "kind": "AuthorizationPolicy",
+    "metadata": {"name": "deny"},
+    "spec": {"action": "DENY", "rules": [{"to": [{"operation": {"paths": ["/a"]}}]}]},
+}
+ROUTE = {
+    "apiVersion": "networking.istio.io/v1",
+    "kind": "VirtualService",
+    "metadata": {"name": "web"},
+    "spec": {"hosts": ["web"], "http": [{"route": [{"destination": {"host": "web"}}]}]},
+}
+DENY_KEY = "dockermesh/config/security.istio.io/AuthorizationPolicy/default/deny"
+
+
+async def apply(mesh: Running, *documents: dict[str, Any]) -> None:
+    for document in documents:
+        path = POLICIES if document["kind"] == "AuthorizationPolicy" else ROUTES
+        status, answer = await mesh.ask("POST", path, **document)
+        assert status == 201, answer
+
+
+def in_force(mesh: Running) -> set[str]:
+    """The resources that proxies are served from."""
+    config = mesh.plane._publisher.mesh.config
+    found = [*config.authorization_policies, *config.virtual_services]
+    return {item.name for item in found}
+
+
+async def stored(agent: Agent, key: str = DENY_KEY) -> Any:
+    text = await agent.client.kv.get(key)
+    return text[1] and text[1]["Value"]
+
+
+async def is_gone(agent: Agent, key: str) -> bool:
+    return await stored(agent, key) is None
+
+
+async def is_back(agent: Agent) -> bool:
+    with suppress(Exception):
+        return b"DENY" in (await stored(agent) or b"")
+    return False
+
+
+async def test_a_consul_that_starts_empty_gets_the_policies_back(
+    tmp_path: Path,
+) -> None:
+    async with Agent() as agent, control_plane(tmp_path, agent) as mesh:
+        await apply(mesh, DENY, ROUTE)
+        await eventually(lambda: in_force(mesh) == {"deny", "web"}, 10)
+        agent.kill()
+        await eventually(lambda: bool(mesh.plane.config_problems()), 20)
+
+        await agent.start()
+        await eventually(lambda: is_back(agent), 30)
+        assert in_force(mesh) == {"deny", "web"}
+        await eventually(lambda: not mesh.plane.config_problems(), 20)
+
+        # As if nothing had been: what is applied and deleted now counts.
+        status, _ = await mesh.ask("DELETE", f"{POLICIES}/deny")
+        assert status == 200
+        await eventually(lambda: in_force(mesh) == {"web"}, 10)
+        assert await stored(agent) is None
+
+
+async def test_a_control_plane_that_starts_on_an_empty_consul_has_its_copy(
+    tmp_path: Path,
+) -> None:
+    async with Agent() as agent:
+        async with control_plane(tmp_path, agent) as mesh:
+            await apply(mesh, DENY, ROUTE)
+            await eventually(lambda: in_force(mesh) == {"deny", "web"}, 10)
+        agent.kill()
+        await agent.start()
+        async with control_plane(tmp_path, agent) as mesh:
+            await eventually(lambda: in_force(mesh) == {"deny", "web"}, 10)
+            await eventually(lambda: is_back(agent), 10)
+
+
+async def test_keys_deleted_as_a_whole_are_a_loss_and_one_alone_is_not(
+    tmp_path: Path,
+) -> None:
+    async with Agent() as agent, control_plane(tmp_path, agent) as mesh:
+        await apply(mesh, DENY, ROUTE)
+        await agent.client.kv.delete("dockermesh/config/", recurse=True)
+        await eventually(lambda: is_back(agent), 10)
+        assert in_force(mesh) == {"deny", "web"}
+
+        await agent.client.kv.delete(DENY_KEY)
+        await eventually(lambda: in_force(mesh) == {"web"}, 10)
+
+
+async def test_an_old_snapshot_brings_nothing_back(tmp_path: Path) -> None:
+    async with Agent() as agent, control_plane(tmp_path, agent) as mesh:
+        await apply(mesh, ROUTE)
+        await snapshot(agent, "save", tmp_path / "before")
+        await apply(mesh, DENY)
+        await mesh.ask("DELETE", f"{ROUTES}/web")
+        await eventually(lambda: in_force(mesh) == {"deny"}, 10)
+
+        await snapshot(agent, "restore", tmp_path / "before")
+        await eventually(lambda: is_back(agent), 20)
+        assert in_force(mesh) == {"deny"}
+        key = "dockermesh/config/networking.istio.io/VirtualService/default/web"
+        await eventually(lambda: is_gone(agent, key), 10)
+
+
+async def snapshot(agent: Agent, verb: str, file: Path) -> None:
+    address = f"-http-addr=127.0.0.1:{agent.settings.port}"
+    command = ("consul", "snapshot", verb, address, str(file))
+    process = await asyncio.create_subprocess_exec(*command)
+    assert await process.wait() == 0
+
+
+@pytest.mark.parametrize("damage", ['{"spec": {"act', "", "[]", '{"spec": {}}'])
+async def test_a_damaged_value_keeps_its_last_good_content(
+    tmp_path: Path, damage: str
+) -> None:
+    async with Agent() as agent, control_plane(tmp_path, agent) as mesh:
+        await apply(mesh, DENY, ROUTE)
+        await eventually(lambda: in_force(mesh) == {"deny", "web"}, 10)
+        await agent.client.kv.put(DENY_KEY, damage)
+        await eventually(
+            lambda: is_back(agent) if damage[-2:] != "}}" else is_told(mesh), 10
+        )
+        assert in_force(mesh) == {"deny", "web"}
+
+        # The same again repairs it, and changes nothing else.
+        status, found = await mesh.ask("GET", f"{POLICIES}/deny")
+        assert status == 200 and found["spec"] == DENY["spec"]
+        status, answer = await mesh.ask("PUT", f"{POLICIES}/deny", **found)
+        assert status == 200, answer
+        await eventually(lambda: is_back(agent), 10)
+        await eventually(lambda: not mesh.plane.config_problems(), 10)
+        assert in_force(mesh) == {"deny", "web"}
+
+
+def is_told(mesh: Running) -> bool:
+    text = mesh.plane.metrics_text()
+    return (
+        "deny is damaged" in "".join(mesh.plane.config_problems())
+        and 'dockermesh_config_damaged{used="last good content"} 1.0' in text
+        and "dockermesh_config_degraded 1.0" in text
+    )
+
+
+@pytest.mark.parametrize("repair", ["POST", "DELETE"])
+async def test_a_value_that_nobody_knows_otherwise_can_be_replaced_and_deleted(
+    tmp_path: Path, repair: str
+) -> None:
+    async with Agent() as agent:
+        await agent.client.kv.put(DENY_KEY, "{torn")
+        async with control_plane(tmp_path, agent) as mesh:
+            await apply(mesh, ROUTE)
+            await eventually(lambda: in_force(mesh) == {"web"}, 10)
+            [problem] = mesh.plane.config_problems()
+            assert "no effect" in problem and "deny" in problem
+            status, listed = await mesh.ask("GET", POLICIES)
+            assert status == 200 and len(listed["items"]) == 1
+            [condition] = [
+                c
+                for c in listed["items"][0]["status"]["conditions"]
+                if c["type"] == "Accepted"
+            ]
+            assert condition["status"] == "False" and "damaged" in condition["message"]
+
+            if repair == "DELETE":
+                status, _ = await mesh.ask("DELETE", f"{POLICIES}/deny")
+                assert status == 200 and await stored(agent) is None
+            else:
+                found = {**listed["items"][0], **DENY}
+                status, answer = await mesh.ask("PUT", f"{POLICIES}/deny", **found)
+                assert status == 200, answer
+                await eventually(lambda: in_force(mesh) == {"deny", "web"}, 10)
+            await eventually(lambda: not mesh.plane.config_problems(), 10)
+
+
+async def test_a_revoked_token_stays_revoked(tmp_path: Path) -> None:
+    async with Agent() as agent, control_plane(tmp_path, agent) as mesh:
+        await mesh.add(workload("shop/web-1"))
+        await mesh.plane.tokens.revoke("shop/web-1")
+        await eventually(lambda: revoked(mesh), 10)
+        for _ in range(2):
+            agent.kill()
+            await agent.start()
+            await mesh.add(workload("shop/web-1"))
+            assert revoked(mesh)
+        await eventually(lambda: denied(agent), 20)
+
+
+async def denied(agent: Agent) -> bool:
+    _, keys = await agent.client.kv.get("dockermesh/tokens/denied/", keys=True)
+    return bool(keys)
+
+
+def revoked(mesh: Running) -> bool:
+    listing = mesh.plane.tokens.listing()
+    return any(item["state"] == "revoked" for item in listing)
+
+
+async def test_writes_wait_for_a_store_that_is_brought_back(tmp_path: Path) -> None:
+    async with Agent() as agent, control_plane(tmp_path, agent) as mesh:
+        await apply(mesh, DENY)
+        agent.kill()
+        await agent.start()
+        changed = json.loads(json.dumps(DENY))
+        changed["spec"]["rules"][0]["to"][0]["operation"]["paths"] = ["/b"]
+        await eventually(lambda: put(mesh, changed), 30)
+        await eventually(lambda: is_back(agent), 10)
+        assert b"/b" in await stored(agent)
+        await eventually(lambda: not mesh.plane.config_problems(), 10)
+        assert b"/b" in await stored(agent)
+
+
+async def put(mesh: Running, document: dict[str, Any]) -> bool:
+    status, found = await mesh.ask("GET", f"{POLICIES}/deny")
+    if status != 200:
+        return False
+    body = {**found, "spec": document["spec"]}
+    status, _ = await mesh.ask("PUT", f"{POLICIES}/deny", **body)
+    return status == 200
