@@ -51,9 +51,12 @@ from dockermesh.model.contract import (
     MESH_NETWORK,
     MESH_PROJECT,
 )
+from dockermesh.model.registries import DEFAULT_REGISTRY, SERVERS
 from dockermesh.runtime.files import PRIVATE, replace_file
 
 Say = Callable[[str], None]
+DEPENDENCIES = frozenset({"consul"})
+"""What the control plane depends on in mesh.yaml."""
 
 
 def _quiet(_: str) -> None:
@@ -66,7 +69,7 @@ class UpOptions:
     images are there.
     """
 
-    registry: str = "consul"
+    registry: str = DEFAULT_REGISTRY
     timeout: float = 120.0
     resources: tuple[Item, ...] = ()
     build: bool = False
@@ -257,6 +260,15 @@ def _mesh_files(engine: LocalEngine, network: str) -> list[str]:
     return files
 
 
+def mesh_arguments(registry: str) -> list[str]:
+    """What `docker compose up` is told to start of mesh.yaml for this registry."""
+    servers = SERVERS[registry]
+    # Told to ignore what the control plane depends on, Compose would also forget the order of
+    # starting: so only where that is another registry's server.
+    flags = [] if servers >= DEPENDENCIES else ["--no-deps"]
+    return [*flags, *sorted(servers), "control-plane"]
+
+
 def _start_mesh(
     engine: LocalEngine, network: str, options: UpOptions, say: Say
 ) -> None:
@@ -266,8 +278,6 @@ def _start_mesh(
         "DOCKER_SOCK": socket_on_host(engine, os.environ),
     }
     files = _mesh_files(engine, network)
-    services = ["control-plane"] if options.registry == "docker" else []
-    flags = ["--no-deps"] if options.registry == "docker" else []
     known = engine.inspect(CONTROL_PLANE_CONTAINER)
     label = (
         "mesh is up"
@@ -280,7 +290,7 @@ def _start_mesh(
             _compose(
                 [*files, "-p", MESH_PROJECT],
                 # Built already, from what is installed.
-                ["up", "-d", "--no-build", *flags, *services],
+                ["up", "-d", "--no-build", *mesh_arguments(options.registry)],
                 "start the mesh",
                 environment,
             )
