@@ -75,22 +75,13 @@ def command(
     from dockermesh.client.explain_request import from_files, from_mesh, try_out
     from dockermesh.client.inspect.explain import explain, parse_request
     from dockermesh.client.mesh.api_client import ApiClient, find_endpoint
-    from dockermesh.errors import UsageError
 
     request, host, port = parse_request(url, method, _headers(headers))
-    if live and request.scheme != "http":
-        raise UsageError(
-            "only http:// can be sent by --live",
-            fix="leave --live out, or explain an http:// URL",
-        )
+    has_files = bool(configs) or catalog is not None
+    if live:
+        _check_live(request.scheme, has_files=has_files)
 
-    if configs or catalog is not None:
-        if live:
-            raise UsageError(
-                "files cannot be asked live",
-                fix="give either --live, or --config and --catalog",
-            )
-
+    if has_files:
         from_where, known, problems = from_files(source, configs, catalog)
         for problem in problems:
             click.echo(problem, err=True)
@@ -109,6 +100,24 @@ def command(
 
     if not result.get("live", {}).get("as_explained", True):
         raise click.exceptions.Exit(1)
+
+
+def _check_live(scheme: str, *, has_files: bool) -> None:
+    """Raise UsageError for what `--live` cannot send."""
+    from dockermesh.errors import UsageError
+
+    # It is sent in plaintext, as an app does that leaves TLS to its proxy.
+    if scheme != "http":
+        raise UsageError(
+            "only http:// can be sent by --live",
+            fix="leave --live out, or explain an http:// URL",
+        )
+
+    if has_files:
+        raise UsageError(
+            "files cannot be asked live",
+            fix="give either --live, or --config and --catalog",
+        )
 
 
 def _headers(given: tuple[str, ...]) -> dict[str, str]:

@@ -164,10 +164,14 @@ def main(
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        # What no part of ours foresaw, as a disk that is full or a file that is not the user's.
-        place = str(error.filename or "")
-        report(DockermeshError(error.strerror or str(error), where=place, fix=_OS_FIX))
+        report(_unforeseen(error))
         sys.exit(1)
+
+
+def _unforeseen(error: OSError) -> DockermeshError:
+    """What no part of ours foresaw, as a disk that is full or a file that is not the user's."""
+    place = str(error.filename or "")
+    return DockermeshError(error.strerror or str(error), where=place, fix=_OS_FIX)
 
 
 if __name__ == "__main__":

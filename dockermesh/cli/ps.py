@@ -45,6 +45,12 @@ def command(project_name: str | None, output: str) -> None:
     if not workloads:
         _tell_elsewhere(engine, project_name)
 
+    _print(workloads, output)
+    for warning in filter(None, (report["degraded"], *report.get("warnings", ()))):
+        click.echo(f"warning: {warning}", err=True)
+
+
+def _print(workloads: Sequence[Mapping[str, Any]], output: str) -> None:
     if output in {"json", "yaml"}:
         print_data(workloads, output, indent=2)
     elif output == "name":
@@ -52,10 +58,6 @@ def command(project_name: str | None, output: str) -> None:
             click.echo(workload["name"])
     else:
         print_table(workloads, wide=output == "wide")
-
-    for warning in (report["degraded"], *report.get("warnings", ())):
-        if warning:
-            click.echo(f"warning: {warning}", err=True)
 
 
 def _tell_elsewhere(engine: LocalEngine, project: str | None) -> None:
