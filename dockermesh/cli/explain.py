@@ -75,6 +75,7 @@ def command(
     from dockermesh.client.explain_request import from_files, from_mesh, try_out
     from dockermesh.client.inspect.explain import explain, parse_request
     from dockermesh.client.mesh.api_client import ApiClient, find_endpoint
+    from dockermesh.model.contract import consul_domain_of, service_domain
 
     request, host, port = parse_request(url, method, _headers(headers))
     has_files = bool(configs) or catalog is not None
@@ -82,7 +83,8 @@ def command(
         _check_live(request.scheme, has_files=has_files)
 
     if has_files:
-        from_where, known, problems = from_files(source, configs, catalog)
+        domain = service_domain(consul_domain_of(os.environ))
+        from_where, known, problems = from_files(source, configs, catalog, domain)
         for problem in problems:
             click.echo(problem, err=True)
         result = explain(from_where, request, host, port, known)
