@@ -86,8 +86,13 @@ def command(
 ) -> None:
     """Write the meshed form of a Compose project: a pod and a proxy for every replica.
 
-    \b dockermesh inject -o meshed.yaml && docker compose -f meshed.yaml up -d dockermesh inject
-    --overlay -o sidecars.yaml && docker compose -f compose.yaml -f sidecars.yaml up -d
+    \b
+    dockermesh inject -o meshed.yaml
+    docker compose -f meshed.yaml up -d
+
+    \b
+    dockermesh inject --overlay -o sidecars.yaml
+    docker compose -f compose.yaml -f sidecars.yaml up -d
     """
     from dockermesh.docker.compose import load_project
     from dockermesh.inject.project import inject_project, scaled_notices
