@@ -21,6 +21,7 @@ from dockermesh.docker.address import EngineAddress, EngineTls
 from dockermesh.docker.ssh import SshAdapter
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+# Only so that the SDK asks nothing by itself: GET /version is then asked without a version.
 _ANY_VERSION = "1.41"
 
 
@@ -61,17 +62,23 @@ def _connect(
     is_ssh, tls = address.url.startswith("ssh://"), _tls_of(address)
     # With a version given the SDK connects at the first call only, so the adapter can be replaced.
     client: Any = docker.APIClient(
+        # Given an ssh:// address, the SDK would connect by itself, and at once.
         base_url="unix:///ssh" if is_ssh else address.url,
         version=version,
         timeout=timeout,
+        # Makes https:// of tcp://; the adapter that comes with it is replaced below.
         tls=tls is not None,
     )
+    # Else a variable for other servers (REQUESTS_CA_BUNDLE) wins over what `verify` says.
     client.trust_env = False
     if adapter is not None:
+        # What is not HTTP over TCP has this scheme within the SDK.
         client.mount("http+docker://" if is_ssh else "https://", adapter)
 
     if tls is not None:
         client.verify = _verification(tls)
+    # As Go has it for the CLI: the environment's proxies count, but never on the way to this
+    # machine.
     if address.is_remote and not is_ssh and address.host not in _LOOPBACK:
         client.proxies = requests.utils.get_environ_proxies(client.base_url)
     return client
@@ -108,4 +115,5 @@ class _TlsAdapter(requests.adapters.HTTPAdapter):
         super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
 
     def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:
+        # Through a proxy, too, TLS is spoken with the engine itself.
         return super().proxy_manager_for(proxy, ssl_context=self._context, **kwargs)
