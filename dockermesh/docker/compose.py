@@ -127,7 +127,7 @@ def stream_compose(
 
     Returns the exit status and all lines. There is no time limit.
     """
-    # Whole lines, in the form that `build_log` reads; on a terminal they would be redrawn.
+    # Whole lines, in the form that `build_log` reads, whatever COMPOSE_PROGRESS says.
     command = [*compose_command(env), "--progress", "plain", *arguments]
     lines: list[str] = []
 
