@@ -59,8 +59,10 @@ def run(request: Request) -> tuple[tuple[Finding, ...], list[str]]:
 
     catalog = _catalog(request.catalog) if request.catalog is not None else None
     if is_live:
+        # Here, as files alone need neither the SDK nor a connection.
         from dockermesh.client.mesh.live_mesh import live_catalog, live_resources
 
+        # Files last: of an object that is given twice, the last one counts.
         catalog, sources = live_catalog(), [*live_resources(os.environ), *sources]
 
     items, findings = read_items(sources, request.namespace or "default")

@@ -247,6 +247,8 @@ def try_out(
         **request.headers,
     }
     if mesh.source.is_gateway and explanation["listener"]:
+        # The request is sent in the gateway's own network, where its listener has this port; the
+        # one of the URL is published on the host.
         host, port = (
             "127.0.0.1",
             int(str(explanation["listener"]["address"]).rpartition(":")[2]),

@@ -121,6 +121,7 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
     engine = LocalEngine()
     before = _running(engine, project)
     check_ports(engine, project, injection.ports)
+    # Before anything is started: `down` goes by this file, whatever fails on the way.
     file = _save(engine, project, text)
     prepare_mesh(engine, options.registry, say, options.step)
 
@@ -128,13 +129,16 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
         # The app's images do not need the mesh: both are made ready side by side.
         images = pool.submit(_prepare_app, engine, injection, file, options, say)
         _start_mesh(engine, mesh_network(injection), options, say)
+        # Raises what failed in the other thread; a pool by itself keeps it to itself.
         images.result()
 
+    # From here on: a first build takes longer than any limit that makes sense.
     deadline = time.monotonic() + options.timeout
     with _timed(say, f"app {project} started"):
         _start_app(engine, file, project, deadline)
     client = MeshClient(engine)
     wait_ready(client, deadline)
+    # Before the wait: when `up` returns, the proxies have these as well.
     for item in options.resources:
         client.put(item.path, dict(item.document))
     with _timed(say, "proxies in sync"):
@@ -167,6 +171,7 @@ def bring_down(project: str, *, volumes: bool, say: Say) -> list[str]:
     except OSError as error:
         say(f"{folder} stays: {error.strerror}")
 
+    # Stopped ones count: their project can be started again, and finds its mesh then.
     others = {
         c["Labels"].get(COMPOSE_PROJECT, "")
         for c in engine.containers([LABEL_ROLE])
@@ -191,6 +196,7 @@ def bring_down(project: str, *, volumes: bool, say: Say) -> list[str]:
 
 
 def _down_arguments(engine: LocalEngine, project: str) -> list[str]:
+    # Without its file, Compose finds a project's containers by their labels.
     saved = folder_of(state_home(), record_of(engine, project)) / "compose.yaml"
     return project_arguments([str(saved)] if saved.is_file() else [], project)
 
@@ -313,6 +319,8 @@ def _start_app(engine: LocalEngine, file: Path, project: str, deadline: float) -
         left = max(1.0, deadline - time.monotonic())
         _compose(
             arguments,
+            # Each replica is a service of its own here: one that is not wanted any more is an
+            # orphan.
             ["up", "-d", "--no-build", "--remove-orphans"],
             f"start {project}",
             timeout=left,

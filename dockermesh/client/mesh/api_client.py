@@ -218,8 +218,10 @@ def _dialer(endpoint: Endpoint) -> Dial:
         if tls is None:
             return connection
         try:
+            # By the name that its certificate has everywhere, whatever the URL calls the host.
             return tls.wrap_socket(connection, server_hostname=SERVER_NAME)
         except BaseException:
+            # Ctrl-C in the middle of a handshake, too.
             connection.close()
             raise
 
