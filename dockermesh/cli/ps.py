@@ -136,6 +136,7 @@ def _row(workload: Mapping[str, Any]) -> list[str]:
 def _coloured(text: str, width: int) -> str:
     import os
 
+    # Before it is coloured: a colour's escapes would count as width.
     padded = f"{text:<{width}}"
     colour = _COLOURS.get(text) or (
         "red" if text in {"NACKED", "NOT CONNECTED", "unhealthy", "none"} else None

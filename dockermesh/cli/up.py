@@ -119,6 +119,7 @@ def command(
         project,
         options(gateway_ports, resources, network, egress_gateway=egress_gateway),
     )
+    # Before the first container: a fault of the generator must not leave half a mesh behind.
     check(injection.project, project)
     if not quiet:
         report(injection)

@@ -47,6 +47,7 @@ def command(
     import gc
 
     if not files and not more:
+        # click cannot demand the argument: -f stands in for it.
         raise click.UsageError("Missing argument 'FILE|DIR|-...'.")
     from dockermesh.config.validate import validate_documents
 
