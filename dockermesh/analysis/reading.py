@@ -74,27 +74,33 @@ def _object(
             yield item_of(resource)
         return
 
+    item = _kubernetes_object(data, file, line, namespace)
+    space = item.name if item.kind == "Namespace" else item.namespace
+    if space not in _IGNORED_NAMESPACES:
+        yield item
+
+
+def _kubernetes_object(
+    data: Mapping[str, Any], file: str, line: int, namespace: str
+) -> AnalyzedObject:
     metadata = data.get("metadata")
     metadata = metadata if isinstance(metadata, Mapping) else {}
     kind = str(data["kind"])
     space = (
         "" if kind in CLUSTER_SCOPED else str(metadata.get("namespace") or namespace)
     )
-    # An object that is to be created is judged as well; it has no name yet.
-    name = str(metadata.get("name") or metadata.get("generateName") or "?")
-
-    if (name if kind == "Namespace" else space) not in _IGNORED_NAMESPACES:
-        yield AnalyzedObject(
-            kind=kind,
-            group=_group(data),
-            name=name,
-            namespace=space,
-            labels=texts(metadata.get("labels")),
-            annotations=texts(metadata.get("annotations")),
-            body=data,
-            file=file,
-            line=line,
-        )
+    return AnalyzedObject(
+        kind=kind,
+        group=_group(data),
+        # An object that is to be created is judged as well; it has no name yet.
+        name=str(metadata.get("name") or metadata.get("generateName") or "?"),
+        namespace=space,
+        labels=texts(metadata.get("labels")),
+        annotations=texts(metadata.get("annotations")),
+        body=data,
+        file=file,
+        line=line,
+    )
 
 
 def _is_kubernetes(data: Any) -> bool:

@@ -195,6 +195,7 @@ class Suppression:
             finding.resource,
             f"{kind} {bare}.{space}" if slash else finding.resource,
         )
+        # `fnmatch` would fold case where the file system does; names of resources have case.
         return any(fnmatchcase(form, self.resource) for form in forms)
 
 

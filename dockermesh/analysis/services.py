@@ -119,6 +119,7 @@ def entry_services(entries: Iterable[AnalyzedObject]) -> Iterator[AnalyzedServic
 
 def catalog_services(catalog: Catalog) -> Iterator[AnalyzedService]:
     """The services of the registry, by every name that leads to them."""
+    # Here, as files without a catalog need nothing of translation.
     from dockermesh.translate.mesh.state import host_names
 
     for service in catalog.services.values():

@@ -97,6 +97,7 @@ def new_root(
         (NameOID.ORGANIZATION_NAME, trust_domain),
         (NameOID.COMMON_NAME, f"mesh root {secrets.token_hex(4)}"),
     ]
+    # X.509 has 64 characters for either of them (RFC 5280, appendix A).
     name = x509.Name([x509.NameAttribute(oid, text[:64]) for oid, text in names])
     certificate = (
         x509.CertificateBuilder()
@@ -208,6 +209,7 @@ def _derived(signer: Signer, purpose: bytes) -> tuple[ec.EllipticCurvePrivateKey
     # 64 bits more than the order has: the numbers are as good as uniform (FIPS 186-5 appendix
     # A.2.1).
     scalar = int.from_bytes(drawn[:40]) % (_ORDER - 1) + 1
+    # The serial: 19 octets of 20 that RFC 5280 allows, so it is positive, and odd, so never 0.
     return ec.derive_private_key(scalar, ec.SECP256R1()), int.from_bytes(
         drawn[40:59]
     ) | 1
@@ -218,6 +220,7 @@ def signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     try:
         certificate.verify_directly_issued_by(issuer)
     except (ValueError, TypeError, InvalidSignature):
+        # ValueError is for names that do not fit, TypeError for a kind of key that signs nothing.
         return False
     return True
 
@@ -233,6 +236,7 @@ def is_authority(certificate: x509.Certificate) -> bool:
             x509.KeyUsage
         ).value.key_cert_sign
     except x509.ExtensionNotFound as missing:
+        # Without usages none is excluded (RFC 5280 section 4.2.1.3); CA:TRUE must be there.
         return missing.oid == x509.KeyUsage.oid
 
 
@@ -256,6 +260,7 @@ def _issuer_key(authority: x509.Certificate) -> x509.AuthorityKeyIdentifier:
             x509.SubjectKeyIdentifier
         ).value
     except x509.ExtensionNotFound:
+        # A CA that the user brings need not have it.
         key = cast(CertificateIssuerPublicKeyTypes, authority.public_key())
         return x509.AuthorityKeyIdentifier.from_issuer_public_key(key)
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(known)
@@ -267,6 +272,7 @@ def _usage(*, is_authority: bool) -> x509.KeyUsage:
         key_cert_sign=is_authority,
         crl_sign=is_authority,
         content_commitment=False,
+        # For key exchange by RSA alone: leaves have EC keys, and TLS 1.3 knows no such exchange.
         key_encipherment=False,
         data_encipherment=False,
         key_agreement=False,

@@ -126,6 +126,7 @@ def advance(
                 "the rotation was prepared without a new root",
                 fix="restore the CA from a backup",
             )
+        # Still trusted: leaves of the old root are good until each was replaced.
         old = tuple(
             root for root in material.roots if root != material.coming.certificate
         )
@@ -138,6 +139,7 @@ def advance(
             roots=roots,
         )
 
+    # Whether leaves of the old root are left is for the caller to know: none would be taken now.
     return replace(after, phase=Phase.STABLE, roots=(material.signer.certificate,))
 
 

@@ -64,6 +64,7 @@ def read_plugged(folder: Path, now: datetime.datetime) -> Material:
             f"no chain leads from {CERTIFICATE} to a valid certificate in {ROOT}",
         )
 
+    # Roots are not sent along: nobody comes to trust one by being shown it.
     signer = Signer(
         key, certificate, b"".join(pem_of(c) for c in path if c not in roots)
     )
@@ -80,6 +81,7 @@ def read_plugged(folder: Path, now: datetime.datetime) -> Material:
 
 def fingerprint(folder: Path) -> tuple[bytes, ...]:
     """Changes when the certificates in the folder do."""
+    # Not the key: another key means another certificate.
     files = (folder / name for name in (CERTIFICATE, CHAIN, ROOT))
     return tuple(file.read_bytes() if file.exists() else b"" for file in files)
 

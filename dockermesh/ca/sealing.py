@@ -42,11 +42,14 @@ class Seal:
     def close(self, content: bytes) -> str:
         """The content sealed, as text."""
         salt = (
+            # A salt whose key is known already: another would cost another run of scrypt.
             next(iter(self._derived), secrets.token_bytes(16))
             if self._is_passphrase
             else b""
         )
+        # Drawn for each: two texts under one nonce give away GCM's key of authentication.
         nonce = secrets.token_bytes(12)
+        # Bound to what it is for: nothing else that this key seals could be put in its place.
         data = AESGCM(self._key(salt)).encrypt(nonce, content, _CONTEXT)
         parts = {"salt": salt, "nonce": nonce, "data": data}
         return json.dumps(
@@ -99,6 +102,7 @@ def open_seal(
     Raises AuthorityError when the file cannot be used.
     """
     if passphrase_file is not None:
+        # Editors and `echo` end a file with a line break, which another host's copy may not have.
         secret = private_bytes(
             passphrase_file, "the passphrase of the CA", is_ours=False
         ).strip()

@@ -102,7 +102,6 @@ def command(
     import gc
 
     from dockermesh.client.analyze import Request, run
-    from dockermesh.config.findings import Level
     from dockermesh.errors import UsageError
 
     if list_analyzers:
@@ -118,21 +117,29 @@ def command(
     found, warnings = run(request)
     for warning in warnings:
         click.echo(f"Warning: {warning}", err=True)
-    shown = [d for d in found if d.level.rank <= Level(output_threshold.lower()).rank]
+
+    shown = _at_least(output_threshold, found)
     _print(shown, output)
     if not shown:
         click.echo(
             f"✔ No validation issues found when analyzing {_target(request)}.", err=True
         )
 
-    if any(d.level.rank <= Level(failure_threshold.lower()).rank for d in found):
-        if output == "log":
-            click.echo(
-                f"Analyzers found issues when analyzing {_target(request)}.", err=True
-            )
-        return FOUND
+    if not _at_least(failure_threshold, found):
+        return 0
+    if output == "log":
+        click.echo(
+            f"Analyzers found issues when analyzing {_target(request)}.", err=True
+        )
+    return FOUND
 
-    return 0
+
+def _at_least(threshold: str, found: Sequence[Finding]) -> list[Finding]:
+    """The findings of this level, and of worse ones."""
+    from dockermesh.config.findings import Level
+
+    rank = Level(threshold.lower()).rank
+    return [finding for finding in found if finding.level.rank <= rank]
 
 
 def _target(request: Request) -> str:

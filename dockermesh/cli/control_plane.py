@@ -28,15 +28,16 @@ from dockermesh.model.contract import (
     XDS_PLAINTEXT_PORT,
     XDS_TLS_PORT,
 )
+from dockermesh.model.registries import DEFAULT_REGISTRY, SERVERS
 
 
 @click.command()
 @click.option(
     "--registry",
-    type=click.Choice(["consul", "docker"]),
+    type=click.Choice([*SERVERS]),
     envvar=ENV_REGISTRY,
     show_envvar=True,
-    default="consul",
+    default=DEFAULT_REGISTRY,
     show_default=True,
     help="Where services come from.",
 )

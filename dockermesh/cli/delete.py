@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from dockermesh.client.mesh.applying import Item
 
 
 @click.command()
@@ -38,7 +43,6 @@ def command(
     """Delete resources: KIND NAME..., or those of -f FILE."""
     import os
 
-    from dockermesh.cli.get import served_kind
     from dockermesh.client.mesh import applying
     from dockermesh.client.mesh.api_client import ApiClient, find_endpoint
     from dockermesh.client.mesh.mesh_client import ApiError
@@ -50,20 +54,13 @@ def command(
             fix="dockermesh delete virtualservice reviews",
         )
 
-    if kind:
-        kind, _, name = kind.partition("/")
-        names = (name, *names) if name else names
-        if not names:
-            raise UsageError(f"which {kind}?", fix=f"dockermesh delete {kind} NAME")
-        served = served_kind(kind)
-        items = [
-            applying.Item(served, {"metadata": {"namespace": namespace, "name": n}})
-            for n in names
-        ]
-    else:
-        items = applying.read_items(files, namespace)[0]
-
+    items = (
+        _named(kind, names, namespace)
+        if kind
+        else applying.read_items(files, namespace)[0]
+    )
     client = ApiClient(find_endpoint(os.environ), "dockermesh delete")
+    # One that is not there keeps no other: the rest is deleted, and the exit code tells.
     failed: ApiError | None = None
 
     for item in items:
@@ -80,3 +77,20 @@ def command(
 
     if failed is not None:
         raise failed
+
+
+def _named(kind: str, names: tuple[str, ...], namespace: str) -> list[Item]:
+    """The resources of `KIND NAME...` or `KIND/NAME...`, which need no document to be deleted."""
+    from dockermesh.cli.get import served_kind
+    from dockermesh.client.mesh.applying import Item
+    from dockermesh.errors import UsageError
+
+    kind, _, name = kind.partition("/")
+    names = (name, *names) if name else names
+    if not names:
+        raise UsageError(f"which {kind}?", fix=f"dockermesh delete {kind} NAME")
+
+    served = served_kind(kind)
+    return [
+        Item(served, {"metadata": {"namespace": namespace, "name": n}}) for n in names
+    ]

@@ -110,6 +110,7 @@ def _set_certificates(environ: MutableMapping[str, str], given: Sequence[str]) -
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
     for name, file in zip(_FILES, given, strict=True):
+        # As the CLI, which takes quotes off these paths.
         target = Path(file.strip("'\"")) if file else usual / name
         if target.is_file():
             (folder / name).symlink_to(target.resolve())

@@ -75,23 +75,16 @@ def command(
     from dockermesh.client.explain_request import from_files, from_mesh, try_out
     from dockermesh.client.inspect.explain import explain, parse_request
     from dockermesh.client.mesh.api_client import ApiClient, find_endpoint
-    from dockermesh.errors import UsageError
+    from dockermesh.model.contract import consul_domain_of, service_domain
 
     request, host, port = parse_request(url, method, _headers(headers))
-    if live and request.scheme != "http":
-        raise UsageError(
-            "only http:// can be sent by --live",
-            fix="leave --live out, or explain an http:// URL",
-        )
+    has_files = bool(configs) or catalog is not None
+    if live:
+        _check_live(request.scheme, has_files=has_files)
 
-    if configs or catalog is not None:
-        if live:
-            raise UsageError(
-                "files cannot be asked live",
-                fix="give either --live, or --config and --catalog",
-            )
-
-        from_where, known, problems = from_files(source, configs, catalog)
+    if has_files:
+        domain = service_domain(consul_domain_of(os.environ))
+        from_where, known, problems = from_files(source, configs, catalog, domain)
         for problem in problems:
             click.echo(problem, err=True)
         result = explain(from_where, request, host, port, known)
@@ -109,6 +102,24 @@ def command(
 
     if not result.get("live", {}).get("as_explained", True):
         raise click.exceptions.Exit(1)
+
+
+def _check_live(scheme: str, *, has_files: bool) -> None:
+    """Raise UsageError for what `--live` cannot send."""
+    from dockermesh.errors import UsageError
+
+    # It is sent in plaintext, as an app does that leaves TLS to its proxy.
+    if scheme != "http":
+        raise UsageError(
+            "only http:// can be sent by --live",
+            fix="leave --live out, or explain an http:// URL",
+        )
+
+    if has_files:
+        raise UsageError(
+            "files cannot be asked live",
+            fix="give either --live, or --config and --catalog",
+        )
 
 
 def _headers(given: tuple[str, ...]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 
+# What follows is another command, whose options are not ours to refuse.
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
 def command(words: tuple[str, ...]) -> int:

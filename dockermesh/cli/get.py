@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -34,9 +34,8 @@ def command(
     from dockermesh.errors import InputError, UsageError
 
     kind, _, after_slash = kind.partition("/")
-    name = name or after_slash or None
+    name = name or after_slash
     served = served_kind(kind)
-
     if name and all_namespaces:
         raise UsageError(
             "a resource is named within its namespace",
@@ -46,7 +45,7 @@ def command(
     space = "" if all_namespaces else namespace
     as_table = output in {"table", "wide"}
     found = ApiClient(find_endpoint(os.environ)).find(
-        path_of(served, space, name or ""), table=as_table
+        path_of(served, space, name), table=as_table
     )
 
     if found is None:
@@ -55,22 +54,17 @@ def command(
             fix=f"dockermesh get {kind} -A",
         )
 
-    if output in {"json", "yaml"}:
-        print_data(_shown(found), output, indent=2)
-    elif output == "name":
-        for item in found.get("items", [found]):
-            click.echo(
-                f"{served.singular}.{served.group}/{item['metadata']['name']}".replace(
-                    "./", "/"
-                )
-            )
-    else:
+    if as_table:
         _print_table(
             found,
             wide=output == "wide",
             namespaces=all_namespaces and served.namespaced,
             empty=space,
         )
+    elif output == "name":
+        _print_names(served, found.get("items", [found]))
+    else:
+        print_data(_shown(found), output, indent=2)
 
 
 def served_kind(word: str) -> Served:
@@ -91,6 +85,13 @@ def served_kind(word: str) -> Served:
         f"there is no kind {word!r}",
         fix=f"did you mean {near[0]}?" if near else f"one of: {kinds}",
     )
+
+
+def _print_names(served: Served, items: Sequence[Mapping[str, Any]]) -> None:
+    # Kinds of Kubernetes' core have no group: `secret/name`, as kubectl has it.
+    kind = f"{served.singular}.{served.group}".removesuffix(".")
+    for item in items:
+        click.echo(f"{kind}/{item['metadata']['name']}")
 
 
 def _shown(found: dict[str, Any]) -> dict[str, Any]:
@@ -114,10 +115,16 @@ def _print_table(
         i for i, column in enumerate(definitions) if wide or column["priority"] < 2
     ]
     head = [definitions[i]["name"].upper() for i in columns]
-    lines = [[str(row["cells"][i]) for i in columns] for row in rows]
-
+    # No column of a server's table is the namespace; kubectl puts it before them, too.
     if namespaces:
         head.insert(0, "NAMESPACE")
-        for line, row in zip(lines, rows, strict=True):
-            line.insert(0, row["object"]["metadata"]["namespace"])
+
+    lines = [_cells(row, columns, with_namespace=namespaces) for row in rows]
     print_columns(head, lines, gap=3)
+
+
+def _cells(
+    row: Mapping[str, Any], columns: Sequence[int], *, with_namespace: bool
+) -> list[str]:
+    first = [row["object"]["metadata"]["namespace"]] if with_namespace else []
+    return [*first, *(str(row["cells"][i]) for i in columns)]

@@ -86,8 +86,13 @@ def command(
 ) -> None:
     """Write the meshed form of a Compose project: a pod and a proxy for every replica.
 
-    \b dockermesh inject -o meshed.yaml && docker compose -f meshed.yaml up -d dockermesh inject
-    --overlay -o sidecars.yaml && docker compose -f compose.yaml -f sidecars.yaml up -d
+    \b
+    dockermesh inject -o meshed.yaml
+    docker compose -f meshed.yaml up -d
+
+    \b
+    dockermesh inject --overlay -o sidecars.yaml
+    docker compose -f compose.yaml -f sidecars.yaml up -d
     """
     from dockermesh.docker.compose import load_project
     from dockermesh.inject.project import inject_project, scaled_notices
@@ -125,14 +130,14 @@ def options(
 
     from dockermesh.inject.images import Images
     from dockermesh.inject.options import InjectOptions
-    from dockermesh.model.contract import CONSUL_DOMAIN, ENV_CONSUL_DOMAIN
+    from dockermesh.model.contract import consul_domain_of
 
     return InjectOptions(
         gateway_ports=tuple(gateway_ports),
         config=tuple(item.document for item in resources),
         network=network or "",
         egress_gateway=egress_gateway,
-        consul_domain=os.environ.get(ENV_CONSUL_DOMAIN, "").strip(".") or CONSUL_DOMAIN,
+        consul_domain=consul_domain_of(os.environ),
         images=Images.from_environment(os.environ),
     )
 

@@ -74,6 +74,7 @@ class _LazyGroup(click.Group):
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
+        # click's own would import every verb for the first line of its help.
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
 
@@ -146,6 +147,7 @@ def main(
     """
     try:
         args = before() if before else args
+        # In standalone mode click would end the process, whatever a command returns.
         code = root.main(args, prog_name="dockermesh", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except DockermeshError as error:
@@ -164,10 +166,14 @@ def main(
         sys.stderr.close()
         sys.exit(1)
     except OSError as error:
-        # What no part of ours foresaw, as a disk that is full or a file that is not the user's.
-        place = str(error.filename or "")
-        report(DockermeshError(error.strerror or str(error), where=place, fix=_OS_FIX))
+        report(_unforeseen(error))
         sys.exit(1)
+
+
+def _unforeseen(error: OSError) -> DockermeshError:
+    """What no part of ours foresaw, as a disk that is full or a file that is not the user's."""
+    place = str(error.filename or "")
+    return DockermeshError(error.strerror or str(error), where=place, fix=_OS_FIX)
 
 
 if __name__ == "__main__":

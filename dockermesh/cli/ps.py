@@ -45,6 +45,18 @@ def command(project_name: str | None, output: str) -> None:
     if not workloads:
         _tell_elsewhere(engine, project_name)
 
+    _print(workloads, output)
+    said = (
+        report["degraded"],
+        *report.get("config", ()),
+        *report.get("warnings", ()),
+    )
+    # A Consul that is away is told by each of its followers, in the same words.
+    for warning in filter(None, dict.fromkeys(said)):
+        click.echo(f"warning: {warning}", err=True)
+
+
+def _print(workloads: Sequence[Mapping[str, Any]], output: str) -> None:
     if output in {"json", "yaml"}:
         print_data(workloads, output, indent=2)
     elif output == "name":
@@ -52,16 +64,6 @@ def command(project_name: str | None, output: str) -> None:
             click.echo(workload["name"])
     else:
         print_table(workloads, wide=output == "wide")
-
-    said = (
-        report["degraded"],
-        *report.get("config", ()),
-        *report.get("warnings", ()),
-    )
-    # A Consul that is away is told by each of its followers.
-    for warning in dict.fromkeys(said):
-        if warning:
-            click.echo(f"warning: {warning}", err=True)
 
 
 def _tell_elsewhere(engine: LocalEngine, project: str | None) -> None:
@@ -140,6 +142,7 @@ def _row(workload: Mapping[str, Any]) -> list[str]:
 def _coloured(text: str, width: int) -> str:
     import os
 
+    # Before it is coloured: a colour's escapes would count as width.
     padded = f"{text:<{width}}"
     colour = _COLOURS.get(text) or (
         "red" if text in {"NACKED", "NOT CONNECTED", "unhealthy", "none"} else None

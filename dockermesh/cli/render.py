@@ -61,9 +61,11 @@ def command(
     """
     import gc
     import json
+    import os
 
     from dockermesh.client.offline.render import read_config, render
     from dockermesh.errors import UsageError
+    from dockermesh.model.contract import consul_domain_of, service_domain
 
     if bool(workload) == (proxy is not None):
         raise UsageError(
@@ -80,7 +82,12 @@ def command(
             click.echo(str(finding), err=True)
 
     made, problems = render(
-        config, catalog=catalog, workload=workload, proxy=proxy, is_static=is_static
+        config,
+        catalog=catalog,
+        workload=workload,
+        proxy=proxy,
+        is_static=is_static,
+        domain=service_domain(consul_domain_of(os.environ)),
     )
     for problem in problems:
         click.echo(problem, err=True)

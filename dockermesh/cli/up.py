@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dockermesh.cli.options import output_option
+from dockermesh.model.registries import DEFAULT_REGISTRY, SERVERS
 
 if TYPE_CHECKING:
     from dockermesh.client.compose.bring_up import UpResult
@@ -43,8 +44,8 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--registry",
-    type=click.Choice(["consul", "docker"]),
-    default="consul",
+    type=click.Choice([*SERVERS]),
+    default=DEFAULT_REGISTRY,
     show_default=True,
     help="Where services are registered; 'docker' needs no Consul, on one host.",
 )
@@ -118,6 +119,7 @@ def command(
         project,
         options(gateway_ports, resources, network, egress_gateway=egress_gateway),
     )
+    # Before the first container: a fault of the generator must not leave half a mesh behind.
     check(injection.project, project)
     if not quiet:
         report(injection)

@@ -6,13 +6,17 @@ It is run on many files one by one, so it imports nothing but click, the YAML pa
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from dockermesh.cli.options import output_option
 from dockermesh.cli.tables import print_data
+
+if TYPE_CHECKING:
+    from dockermesh.config.documents import Reading
 
 
 @click.command()
@@ -43,6 +47,7 @@ def command(
     import gc
 
     if not files and not more:
+        # click cannot demand the argument: -f stands in for it.
         raise click.UsageError("Missing argument 'FILE|DIR|-...'.")
     from dockermesh.config.validate import validate_documents
 
@@ -50,8 +55,13 @@ def command(
     # and again.
     gc.disable()
     readings = validate_documents(_sources((*files, *more)), namespace)
-    findings = [finding for reading in readings for finding in reading.findings]
+    _print(readings, output)
 
+    return 0 if all(reading.is_valid for reading in readings) else 1
+
+
+def _print(readings: Sequence[Reading], output: str) -> None:
+    findings = [finding for reading in readings for finding in reading.findings]
     if output == "json":
         print_data(
             [finding.to_dict() for finding in findings],
@@ -59,17 +69,15 @@ def command(
             indent=2,
             ensure_ascii=False,
         )
-    else:
-        for finding in findings:
-            click.echo(str(finding))
-        errors = sum(finding.is_error for finding in findings)
-        valid = sum(len(reading.resources) for reading in readings)
-        click.echo(
-            f"{valid} valid, {errors} errors, {len(findings) - errors} warnings",
-            err=True,
-        )
+        return
 
-    return 0 if all(reading.is_valid for reading in readings) else 1
+    for finding in findings:
+        click.echo(str(finding))
+    errors = sum(finding.is_error for finding in findings)
+    valid = sum(len(reading.resources) for reading in readings)
+    click.echo(
+        f"{valid} valid, {errors} errors, {len(findings) - errors} warnings", err=True
+    )
 
 
 def _sources(names: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:

@@ -20,6 +20,7 @@ from dockermesh.config.findings import Finding
 from dockermesh.config.loading import MAX_BYTES
 from dockermesh.errors import InputError, UsageError
 from dockermesh.model.catalog import Catalog
+from dockermesh.model.contract import consul_domain_of, service_domain
 
 _Source = tuple[str, str | bytes]
 STDIN = "-"
@@ -58,8 +59,10 @@ def run(request: Request) -> tuple[tuple[Finding, ...], list[str]]:
 
     catalog = _catalog(request.catalog) if request.catalog is not None else None
     if is_live:
+        # Here, as files alone need neither the SDK nor a connection.
         from dockermesh.client.mesh.live_mesh import live_catalog, live_resources
 
+        # Files last: of an object that is given twice, the last one counts.
         catalog, sources = live_catalog(), [*live_resources(os.environ), *sources]
 
     items, findings = read_items(sources, request.namespace or "default")
@@ -98,7 +101,7 @@ def _suppressions(given: tuple[str, ...]) -> tuple[list[Suppression], list[str]]
 def _catalog(file: Path) -> Catalog:
     from dockermesh.client.offline.catalog_file import read_catalog
 
-    return read_catalog(file)
+    return read_catalog(file, service_domain(consul_domain_of(os.environ)))
 
 
 def _mesh_config(file: Path | None) -> Mapping[str, Any] | None:

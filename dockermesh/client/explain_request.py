@@ -32,6 +32,7 @@ from dockermesh.docker.engine import LocalEngine
 from dockermesh.docker.sending import Sender
 from dockermesh.errors import DockermeshError, EngineError, NotReadyError
 from dockermesh.model import EMPTY_CATALOG, Catalog, Workload, WorkloadKind
+from dockermesh.model.contract import DEFAULT_SERVICE_DOMAIN
 from dockermesh.translate.envoy.origin import origin
 from dockermesh.translate.mesh.settings import MeshSettings
 from dockermesh.translate.mesh.state import build_mesh
@@ -86,16 +87,21 @@ def rule_finder(lookup: Lookup) -> Callable[[Json], Rule | None]:
 
 
 def from_files(
-    name: str, configs: Iterable[Path], catalog: Path | None
+    name: str,
+    configs: Iterable[Path],
+    catalog: Path | None,
+    domain: str = DEFAULT_SERVICE_DOMAIN,
 ) -> tuple[Source, Surroundings, list[str]]:
-    """The source and what is known, from files; and what of them had to be left out.
+    """The source and what is known, from files; and what of them had to be left out. `domain` ends
+    the host names of the catalog's services.
 
     Raises InputError if a file cannot be used, or the catalog has no such workload.
     """
-    known = read_catalog(catalog) if catalog is not None else EMPTY_CATALOG
+    known = read_catalog(catalog, domain) if catalog is not None else EMPTY_CATALOG
     config, findings = read_config(configs)
     translator = Translator()
-    mesh = build_mesh(known, config=config, settings=MeshSettings())
+    settings = MeshSettings(service_domain=domain)
+    mesh = build_mesh(known, config=config, settings=settings)
     translator.update(mesh)
     rules = {origin(resource): resource for resource in config.virtual_services}
 
@@ -241,6 +247,8 @@ def try_out(
         **request.headers,
     }
     if mesh.source.is_gateway and explanation["listener"]:
+        # The request is sent in the gateway's own network, where its listener has this port; the
+        # one of the URL is published on the host.
         host, port = (
             "127.0.0.1",
             int(str(explanation["listener"]["address"]).rpartition(":")[2]),

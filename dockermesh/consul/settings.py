@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 from dockermesh.errors import InputError
-from dockermesh.model.contract import CONSUL_DOMAIN, ENV_CONSUL_DOMAIN
+from dockermesh.model.contract import CONSUL_DOMAIN, consul_domain_of
 
 _PORTS = {"http": 8500, "https": 8501}
 _TRUE = frozenset({"1", "t", "true", "yes", "on"})
@@ -86,7 +86,7 @@ class ConsulSettings:
             namespace=env.get("CONSUL_NAMESPACE", ""),
             partition=env.get("CONSUL_PARTITION", ""),
             datacenter=env.get("CONSUL_DATACENTER", ""),
-            domain=env.get(ENV_CONSUL_DOMAIN, "").strip(".") or CONSUL_DOMAIN,
+            domain=consul_domain_of(env),
             max_connections=_count(env, "DOCKERMESH_CONSUL_MAX_CONNECTIONS"),
             allow_loopback=_boolean(env, "DOCKERMESH_ALLOW_LOOPBACK", False),
         )

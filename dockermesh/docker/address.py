@@ -91,6 +91,7 @@ def resolve_engine(environ: Mapping[str, str] | None = None) -> EngineAddress:
     address.
     """
     environ = os.environ if environ is None else environ
+    # An empty variable is an unset one, as for the Docker CLI.
     if environ.get("DOCKER_HOST"):
         return _from_host(environ)
 
@@ -99,6 +100,7 @@ def resolve_engine(environ: Mapping[str, str] | None = None) -> EngineAddress:
         config_folder(environ) / "config.json",
     )
     name = named or _current_context(file)
+    # `default` is in no store of contexts: it is what DOCKER_HOST and DOCKER_TLS* say.
     if name in {"", DEFAULT_CONTEXT}:
         return _from_host(environ)
 
@@ -158,6 +160,7 @@ def parse_host(text: str, *, tls: bool = False) -> str:
     """An address with the Docker CLI's defaults filled in. Raises InputError if it is none."""
     text = text.strip()
     if not text:
+        # Who asks for TLS means TCP: on the socket there is none.
         return f"tcp://localhost:{_PORTS[True]}" if tls else f"unix://{DEFAULT_SOCKET}"
 
     scheme, separator, rest = text.partition("://")
@@ -180,6 +183,7 @@ def _tcp(rest: str, text: str) -> str:
     found = _PORT.fullmatch(authority)
     if found is None or (found["host"].startswith("[") and found["port"] is None):
         raise _no_address(text)
+    # Also with TLS it is 2375: the CLI takes 2376 only where no address is given at all.
     return f"tcp://{found['host'] or 'localhost'}:{found['port'] or _PORTS[False]}{slash}{path}"
 
 
@@ -192,6 +196,7 @@ def _no_address(text: str) -> InputError:
 
 
 def _tls_of(environ: Mapping[str, str]) -> EngineTls | None:
+    # Any text means yes, `0` too: the CLI only looks whether there is one.
     verify = bool(environ.get("DOCKER_TLS_VERIFY"))
     if not verify and not environ.get("DOCKER_TLS"):
         return None
@@ -199,6 +204,7 @@ def _tls_of(environ: Mapping[str, str]) -> EngineTls | None:
     folder = Path(environ.get("DOCKER_CERT_PATH") or config_folder(environ))
     authority = folder / "ca.pem"
 
+    # Without a CA of its own, the authorities of this machine would vouch for the engine.
     if not _is_file(authority):
         raise InputError(
             "TLS is asked for, but the CA's certificate is not there",
@@ -254,6 +260,7 @@ def _from_context(folder: Path, name: str, named_by: str) -> EngineAddress:
         ) from error
 
     tls = _with_files(folder / "contexts" / "tls" / digest / "docker", verify=not skip)
+    # A context's address is tcp:// either way: its files tell whether TLS is spoken.
     has_tls = skip or any((tls.ca, tls.certificate))
     url = host or f"unix://{DEFAULT_SOCKET}"
 

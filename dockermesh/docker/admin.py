@@ -18,6 +18,8 @@ from dockermesh.errors import EngineError
 from dockermesh.model.contract import ADMIN_SOCKET, PROXY_UID
 
 TIMEOUT_S = 60
+# The alarm ends it where the proxy hangs: the engine has no call that ends an exec. HTTP/1.1 for
+# its chunks, which tell a whole answer from one that broke off.
 _ASK = r"""
 alarm shift;
 my $admin = IO::Socket::UNIX->new(Peer => shift) or die "$!\n";
@@ -60,6 +62,8 @@ class ProxyAdmin:
             method,
             path,
         ]
+        # The socket is the proxy user's alone, and root in a pod lacks the capability to pass
+        # over that.
         code, answer, problem = self.engine.execute(
             self.pod, command, user=str(PROXY_UID)
         )

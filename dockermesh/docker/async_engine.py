@@ -36,11 +36,13 @@ class DockerEngine:
         self._address = resolve_engine({"DOCKER_HOST": base_url} if base_url else None)
         self._version = ""
         self._lock = threading.Lock()
+        # A client for each thread: a session of `requests` is not made for several at once.
         self._local = threading.local()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="docker")
 
     async def close(self) -> None:
         """Let go of the threads; calls in flight end first."""
+        # Shutting down waits for calls in flight, so it must not be the loop's thread that does.
         await asyncio.get_running_loop().run_in_executor(None, self._pool.shutdown)
 
     async def info(self) -> dict[str, Any]:
@@ -61,6 +63,8 @@ class DockerEngine:
         """What it wrote to stdout since this time in nanoseconds (0: ever); empty if it is gone."""
         options: dict[str, Any] = {"stdout": True, "stderr": False}
         if since:
+            # The SDK takes no text here. A float of today's time is good to a quarter of a
+            # microsecond.
             options["since"] = since / 1e9
         found = await self._call_or_none(
             lambda api: bytes(api.logs(container, **options))
@@ -75,11 +79,12 @@ class DockerEngine:
             "filters": {"type": ["container", "network"], "event": list(ACTIONS)}
         }
         if since:
+            # As text, which the SDK passes on: a float is too coarse for nanoseconds.
             arguments["since"] = f"{since // 1_000_000_000}.{since % 1_000_000_000:09d}"
 
         def open_stream(api: Any) -> Any:
             # A client of its own: the stream outlives the call, and closing it must not hit another
-            # call's connection.
+            # call's connection. The SDK lifts the client's time limit for this one call.
             return self._new_client(api.api_version).events(decode=True, **arguments)
 
         stream = await self._call(open_stream)

@@ -91,6 +91,7 @@ def run_compose(
     environ = dict(os.environ if env is None else env)
     command: tuple[str, ...] = ("docker", "compose")
 
+    # Twice at most: once Compose is known to be there, its failure is its own.
     while True:
         try:
             done = subprocess.run(
@@ -126,6 +127,7 @@ def stream_compose(
 
     Returns the exit status and all lines. There is no time limit.
     """
+    # Whole lines, in the form that `build_log` reads, whatever COMPOSE_PROGRESS says.
     command = [*compose_command(env), "--progress", "plain", *arguments]
     lines: list[str] = []
 
@@ -210,6 +212,8 @@ def _config_error(stderr: str, files: Sequence[str]) -> DockermeshError:
     lines = [
         line
         for line in stderr.splitlines()
+        # Warnings, as for a variable that is not set, come in logrus's form; they are not what
+        # failed.
         if line.strip() and not line.startswith("time=")
     ]
     message = "\n".join(lines) or "docker compose config failed"

@@ -21,6 +21,7 @@ from dockermesh.docker.address import EngineAddress, EngineTls
 from dockermesh.docker.ssh import SshAdapter
 
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+# Only so that the SDK asks nothing by itself: GET /version is then asked without a version.
 _ANY_VERSION = "1.41"
 
 
@@ -43,9 +44,13 @@ def _adapter(
     """What carries the requests, where the SDK's own would not do."""
     if address.url.startswith("ssh://"):
         return SshAdapter(address.url, timeout)
-    if address.tls is not None and address.url.startswith("tcp://"):
-        return _TlsAdapter(_context(address.tls))
-    return None
+    tls = _tls_of(address)
+    return _TlsAdapter(_context(tls)) if tls is not None else None
+
+
+def _tls_of(address: EngineAddress) -> EngineTls | None:
+    # A context may have TLS files beside a socket or ssh, which have no use for them.
+    return address.tls if address.url.startswith("tcp://") else None
 
 
 def _connect(
@@ -54,29 +59,38 @@ def _connect(
     version: str,
     adapter: requests.adapters.HTTPAdapter | None,
 ) -> Any:
-    is_ssh = address.url.startswith("ssh://")
-    has_tls = address.tls is not None and address.url.startswith("tcp://")
+    is_ssh, tls = address.url.startswith("ssh://"), _tls_of(address)
     # With a version given the SDK connects at the first call only, so the adapter can be replaced.
     client: Any = docker.APIClient(
+        # Given an ssh:// address, the SDK would connect by itself, and at once.
         base_url="unix:///ssh" if is_ssh else address.url,
         version=version,
         timeout=timeout,
-        tls=has_tls,
+        # Makes https:// of tcp://; the adapter that comes with it is replaced below.
+        tls=tls is not None,
     )
+    # Else a variable for other servers (REQUESTS_CA_BUNDLE) wins over what `verify` says.
     client.trust_env = False
     if adapter is not None:
+        # What is not HTTP over TCP has this scheme within the SDK.
         client.mount("http+docker://" if is_ssh else "https://", adapter)
 
-    if address.tls is not None and has_tls:
-        client.verify = str(address.tls.ca) if address.tls.ca else address.tls.verify
-        if not address.tls.verify:
-            client.verify = False
-            # Whoever made the setting knows; a line for every call would not tell them more.
-            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-
+    if tls is not None:
+        client.verify = _verification(tls)
+    # As Go has it for the CLI: the environment's proxies count, but never on the way to this
+    # machine.
     if address.is_remote and not is_ssh and address.host not in _LOOPBACK:
         client.proxies = requests.utils.get_environ_proxies(client.base_url)
     return client
+
+
+def _verification(tls: EngineTls) -> bool | str:
+    """What the SDK's client verifies an engine by, in the words of `requests`."""
+    if not tls.verify:
+        # Whoever made the setting knows; a line for every call would not tell them more.
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+        return False
+    return str(tls.ca) if tls.ca else True
 
 
 def _context(tls: EngineTls) -> ssl.SSLContext:
@@ -101,4 +115,5 @@ class _TlsAdapter(requests.adapters.HTTPAdapter):
         super().init_poolmanager(*args, ssl_context=self._context, **kwargs)
 
     def proxy_manager_for(self, proxy: Any, **kwargs: Any) -> Any:
+        # Through a proxy, too, TLS is spoken with the engine itself.
         return super().proxy_manager_for(proxy, ssl_context=self._context, **kwargs)

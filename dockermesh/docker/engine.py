@@ -70,7 +70,7 @@ class LocalEngine:
 
     @property
     def sdk(self) -> Any:
-        """The SDK's client, for the other modules of engine/."""
+        """The SDK's client, for the other modules of docker/."""
         return self._api
 
     def version(self) -> dict[str, Any]:
@@ -119,6 +119,7 @@ class LocalEngine:
 
     def network_labels(self, name: str) -> dict[str, str] | None:
         """The labels of the network with this name; None if there is none."""
+        # The engine's filter also takes networks whose name only contains this one.
         found = self._call(self._api.networks, names=[name])
         return next(
             (dict(n.get("Labels") or {}) for n in found if n["Name"] == name), None
@@ -149,6 +150,7 @@ class LocalEngine:
         """The content of files out of a running container, by path, in one exec; None for each that
         is not there. Raises EngineError if one cannot be read.
         """
+        # The second `sh` is $0: a path is an argument, and never a part of the script.
         command = ["sh", "-c", _READ, "sh", *paths]
         code, output, problem = self.execute(container, command)
         lines = output.decode("ascii", "replace").splitlines()
@@ -171,6 +173,7 @@ class LocalEngine:
         """
         made = self._call(self._api.exec_create, container, command, user=user)
         parts = self._call(lambda: list(self._output(made["Id"])))
+        # Only now: it is null for as long as the command runs.
         code = self._call(self._api.exec_inspect, made["Id"])["ExitCode"]
         return (
             int(code or 0),
@@ -209,7 +212,9 @@ class LocalEngine:
             self._api.create_container,
             image,
             command[1:],
+            # Else the image's own entrypoint would take the command for its arguments.
             entrypoint=command[:1],
+            # The registrar looks at every container that starts, at this one, too.
             labels={"SERVICE_IGNORE": "true"},
             host_config=self._api.create_host_config(network_mode=network),
         )
@@ -225,6 +230,8 @@ class LocalEngine:
 
         A bind mount's source is looked for before the image, which there is none of.
         """
+        # Not by `Binds`, the form of `-v`: for that one the engine makes the folder that is
+        # missing.
         mount = {"Type": "bind", "Source": path, "Target": "/probe"}
         order = {"Image": _NO_IMAGE, "HostConfig": {"Mounts": [mount]}}
 
@@ -271,6 +278,7 @@ def start_fix(error: Exception) -> str:
 
 def _reason(error: Exception) -> str:
     text = str(error)
+    # ssh's own words, which `requests` hands on inside of its own.
     if "ssh: " in text:
         return text[text.index("ssh: ") :].rstrip("')")
     if "Permission denied" in text:

@@ -23,6 +23,7 @@ _PART = 1 << 16
 _STDOUT = 1
 _HEADER = struct.Struct(">BxxxL")
 """Docker's frame without a terminal: which stream, and how many bytes follow."""
+# Unbuffered on both sides: a buffer would hold back what the other side waits for.
 _FORWARDER = """
 import os, socket, sys, threading
 port = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
@@ -42,12 +43,14 @@ def connect_inside(engine: LocalEngine, container: str, port: int) -> socket.soc
 
     It is closed at once where nothing listens there. Raises EngineError if the engine refuses.
     """
+    # -S and -E leave out site-packages and PYTHON*, which it needs none of: it starts sooner.
     return open_exec(engine, container, ["python3", "-SEc", _FORWARDER, str(port)])
 
 
 def open_exec(engine: LocalEngine, container: str, command: list[str]) -> socket.socket:
     """A socket to a command's stdin and stdout. Raises EngineError if it cannot be started."""
     wire = _wire_of(engine.attach(container, command))
+    # A real socket, since callers shake hands for TLS on it and wait with time-outs.
     near, far = socket.socketpair()
     for pump in (_send, _receive):
         # Daemons: a command that ends does not wait for them, and its sockets end the exec.

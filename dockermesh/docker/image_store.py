@@ -46,6 +46,7 @@ class ImageStore:
         found = self.inspect(reference) or {}
         repository = reference.rpartition(":")[0]
         digests = [str(d) for d in found.get("RepoDigests") or ()]
+        # An image has a digest for each repository that it was pulled from or pushed to.
         ours = [d for d in digests if d.startswith(f"{repository}@")]
         return (ours or [""])[0].partition("@")[2]
 
@@ -61,6 +62,8 @@ class ImageStore:
     def can_pull(self, reference: str) -> bool:
         """Whether the image's registry answers and has it; nothing is pulled."""
         try:
+            # The engine asks, not this machine: it has the network and the mirrors that a pull
+            # would have.
             self._api.inspect_distribution(_tagged(reference))
         except (docker.errors.DockerException, requests.RequestException, OSError):
             return False
@@ -77,6 +80,8 @@ class ImageStore:
     def save(self, references: Sequence[str], file: BinaryIO) -> None:
         """Write the images as one tar, as `docker save` does."""
         with _told("the images cannot be saved"):
+            # The SDK's own call takes one image; all in one tar have the layers that they share
+            # once.
             url = self._api._url("/images/get")
             answer = self._api._get(
                 url, params={"names": list(references)}, stream=True
@@ -108,9 +113,15 @@ class ImageStore:
         """
         with _told(f"{image} cannot be run"):
             made = self._api.create_container(
-                image, list(command), environment=dict(environment or {}), entrypoint=[]
+                # An empty list drops the image's entrypoint; None would keep it.
+                image,
+                list(command),
+                environment=dict(environment or {}),
+                entrypoint=[],
             )["Id"]
             try:
+                # By the archive API, as exec needs a running container. Nothing is mounted in
+                # this one, so engines that fail below a symlink do not.
                 self._api.put_archive(made, "/", _archive(files or {}))
                 self._api.start(made)
                 status = int(self._api.wait(made, timeout=_RUN_LIMIT_S)["StatusCode"])
@@ -125,11 +136,13 @@ class ImageStore:
         return status, said, archive
 
     def _follow(self, events: Iterable[Mapping[str, Any]]) -> None:
+        # The engine answers 200 before it begins; what fails later is an event of the stream.
         for event in events:
             if "error" in event:
                 raise docker.errors.DockerException(str(event["error"]))
 
     def _follow_text(self, answer: str) -> None:
+        # An import streams the same events, which the SDK hands out as one text.
         if '"error"' in answer:
             raise docker.errors.DockerException(answer.strip())
 

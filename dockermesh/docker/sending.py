@@ -17,6 +17,8 @@ from dockermesh.docker.engine import LocalEngine
 from dockermesh.errors import EngineError
 
 _NOBODY = "65534"
+# Only the head is looked at, so a body that never ends is cut off at 1 MiB; the alarm ends what
+# gets no answer, as an exec cannot be ended from outside.
 _SEND = r"""
 alarm shift;
 my ($host, $port, $request) = @ARGV;
@@ -57,6 +59,7 @@ class Sender:
             f"{method} {path} HTTP/1.1",
             *(f"{name}: {value}" for name, value in headers.items()),
         ]
+        # The request is sent as text: a line break in a value would begin a header of its own.
         if any("\n" in line or "\r" in line for line in head):
             raise EngineError(
                 "a header may not have several lines", fix="give each header its own -H"

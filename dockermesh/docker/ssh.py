@@ -32,10 +32,12 @@ def ssh_command(url: str) -> list[str]:
     port = ["-p", str(parts.port)] if parts.port else []
     socket_path = parts.path.rstrip("/")
     engine = ["--host", f"unix://{socket_path}"] if socket_path else []
+    # -T: a terminal on the way would change bytes of the stream.
     options = ["-o", f"ConnectTimeout={_CONNECT_TIMEOUT_S}", "-T", *user, *port]
     return [
         "ssh",
         *options,
+        # Behind it, a host that begins with a dash is no option.
         "--",
         _host_of(url),
         "docker",
@@ -64,6 +66,7 @@ class SshAdapter(requests.adapters.HTTPAdapter):
         """The pool of connections, which all requests share."""
         return self._pool
 
+    # What `requests` before 2.32 calls it.
     get_connection = get_connection_with_tls_context
 
     def request_url(self, request: Any, proxies: Any) -> str:
@@ -90,6 +93,7 @@ class _Connection(urllib3.connection.HTTPConnection):
     def __init__(self, command: list[str], timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
         self._command = command
+        # A file, not a pipe: nobody reads along, and a full pipe would stop ssh.
         self._messages: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
 
     def connect(self) -> None:
@@ -97,6 +101,7 @@ class _Connection(urllib3.connection.HTTPConnection):
             raise OSError("the command ssh was not found; install OpenSSH's client")
         near, far = socket.socketpair()
         near.settimeout(self.timeout if isinstance(self.timeout, int | float) else None)
+        # ssh has its copy then; ours must go, or its end would never be seen here.
         with far:
             _start(self._command, far, self._messages)
         self.sock = near
@@ -105,6 +110,7 @@ class _Connection(urllib3.connection.HTTPConnection):
         try:
             return super().getresponse()
         except (http.client.BadStatusLine, ConnectionError) as error:
+            # Why it ended (a host key, a refused login) ssh tells on stderr alone.
             self._messages.seek(0)
             said = self._messages.read().decode("utf-8", "replace").strip()
             told = said or "it ended without an answer; is Docker installed there?"

@@ -26,6 +26,7 @@ def publishes_here(engine: LocalEngine) -> bool:
     port; False in doubt.
     """
     kind, _, path = engine.url.partition("://")
+    # tcp://localhost, too, may be the end of a tunnel.
     if kind not in {"unix", "npipe"}:
         return False
 
@@ -44,6 +45,8 @@ def host_from_here(engine: LocalEngine) -> str:
     parts = urlsplit(engine.url)
     if parts.scheme in {"tcp", "http", "https", "ssh"} and parts.hostname:
         return bracketed(parts.hostname)
+    # A socket that is mounted into a container: its host is where the container's packages go
+    # first.
     return default_gateway() or "localhost"
 
 
@@ -80,11 +83,13 @@ def _shares_network(path: str) -> bool:
     try:
         with socket.socket(socket.AF_UNIX) as probe:
             probe.connect(path)
+            # Of the process that began to listen, which with socket activation is systemd.
             peer = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
     except (OSError, AttributeError):
         return False
 
     process, _, _ = _PEER.unpack(peer)
+    # What the kernel says of a process that is not in this PID namespace.
     if not process:
         return False
 

@@ -35,6 +35,7 @@ class FailureLimit:
 
     def is_spent(self, address: str) -> bool:
         """Whether the address has failed too often."""
+        # One number for each address: when all of its failures will be paid off, one a second.
         return self._full_at.get(address, 0.0) - self._clock() > self._burst - 1
 
     def failed(self, address: str) -> None:
@@ -45,6 +46,8 @@ class FailureLimit:
                 known: at for known, at in self._full_at.items() if at > now
             }
             if len(self._full_at) >= _MOST_ADDRESSES:
+                # Full of addresses that still have to pay: a new one goes free, but memory does
+                # not grow.
                 return
         self._full_at[address] = max(self._full_at.get(address, 0.0), now) + 1
 
@@ -59,13 +62,17 @@ class TokenGate:
     def refusal(self, request: web.Request) -> web.Response | None:
         """The answer to a request without the token; None for one with it."""
         address = request.remote or ""
+        # Before the token is looked at: else the one guess that is right would be told by its
+        # answer.
         if self.limit.is_spent(address):
             return too_many()
 
         given = bearer_of(request)
+        # As bytes: of texts it compares ASCII only, and raises for what else a client may send.
         if hmac.compare_digest(given.encode(), self._token):
             return None
 
+        # No token at all is no guess.
         if given:
             self.limit.failed(address)
 

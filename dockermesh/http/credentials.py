@@ -38,6 +38,7 @@ def server_credentials(
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
         nonlocal leaf
+        # gRPC calls it on threads of its own.
         with lock:
             if authority.is_current(leaf, datetime.datetime.now(datetime.UTC)):
                 return None
@@ -48,5 +49,8 @@ def server_credentials(
             return configuration(leaf)
 
     return grpc.dynamic_ssl_server_credentials(
-        configuration(leaf), fetch, require_client_authentication=False
+        # A proxy proves itself by its token: its certificate comes over this very connection.
+        configuration(leaf),
+        fetch,
+        require_client_authentication=False,
     )

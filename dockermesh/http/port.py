@@ -41,6 +41,7 @@ class ServerTls:
         # Of TLS 1.2 only what TLS 1.3 kept: forward secrecy and authenticated encryption, as gRPC
         # on its port.
         self._context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+        # kubectl offers HTTP/2 as well, which aiohttp does not speak.
         self._context.set_alpn_protocols(["http/1.1"])
 
     def context(self) -> ssl.SSLContext:
@@ -55,6 +56,8 @@ class ServerTls:
                 if self._leaf is None:
                     raise
                 return self._context  # its leaf goes on being good until it expires
+            # Into the same context: handshakes from now on show it, connections that are open go
+            # on.
             load_leaf(self._context, self._leaf)
         return self._context
 
@@ -126,6 +129,7 @@ class HttpPort:
                     await asyncio.sleep(0.05)
                     continue
                 task = asyncio.create_task(self._open(connection, tls))
+                # Held here, as the loop itself holds tasks weakly.
                 self._opening.add(task)
                 task.add_done_callback(self._opening.discard)
 
@@ -144,6 +148,8 @@ class HttpPort:
                 return
             context = tls.context() if first == _HANDSHAKE else None
             taken = True
+            # A client that does not trust our root ends the handshake: its affair, not ours to
+            # log.
             with suppress(ssl.SSLError):
                 await loop.connect_accepted_socket(factory, connection, ssl=context)
         except (OSError, TimeoutError, NotReadyError):
@@ -166,6 +172,7 @@ async def _peek(
             await readable.wait()
             readable.clear()
             try:
+                # `loop.sock_recv` takes no flags: it would take the byte away from the handshake.
                 data = connection.recv(1, socket.MSG_PEEK)
             except BlockingIOError:
                 continue

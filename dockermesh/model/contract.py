@@ -8,6 +8,7 @@ Two parts are two packages, two processes, or one of them and a file that users 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -345,6 +346,11 @@ CONSUL_DOMAIN = "consul"
 def service_domain(consul_domain: str) -> str:
     """What services' host names end with, as Consul's DNS would answer them."""
     return f"service.{consul_domain}"
+
+
+def consul_domain_of(environment: Mapping[str, str]) -> str:
+    """Consul's domain as this environment has it; a dot at the end makes no difference."""
+    return environment.get(ENV_CONSUL_DOMAIN, "").strip(".") or CONSUL_DOMAIN
 
 
 DEFAULT_SERVICE_DOMAIN = _name(

@@ -245,6 +245,7 @@ def _ranges(value: str) -> str:
             ipaddress.ip_network(part, strict=False)
         except ValueError:
             return f"{part!r} is no range of addresses"
+        # Python takes a bare address for a network, Istio does not.
         if "/" not in part:
             return f"{part!r} is no range of addresses"
     return ""

@@ -20,9 +20,23 @@ from dockermesh.analysis.objects import AnalyzedObject
 from dockermesh.config.api.envoy_filter import ApplyTo, ConfigPatch, PatchOperation
 from dockermesh.config.findings import Finding
 
-_ROUTES = (ApplyTo.ROUTE_CONFIGURATION, ApplyTo.HTTP_ROUTE)
-_FILTERS = (ApplyTo.HTTP_FILTER, ApplyTo.NETWORK_FILTER)
-_INSERTING = (PatchOperation.INSERT_BEFORE, PatchOperation.INSERT_AFTER)
+_ROUTES = frozenset({ApplyTo.ROUTE_CONFIGURATION, ApplyTo.HTTP_ROUTE})
+_FILTERS = frozenset({ApplyTo.HTTP_FILTER, ApplyTo.NETWORK_FILTER})
+# Where Istio ignores an operation, and what is said then.
+_IGNORED = {
+    PatchOperation.ADD: (_ROUTES, ADD_MISUSED),
+    PatchOperation.REMOVE: (_ROUTES, REMOVE_MISUSED),
+    PatchOperation.REPLACE: (frozenset(ApplyTo) - _FILTERS, REPLACE_MISUSED),
+}
+# What these stand beside may be there or not, depending on the order of filters.
+_RELATIVE = frozenset(
+    {
+        PatchOperation.REMOVE,
+        PatchOperation.REPLACE,
+        PatchOperation.INSERT_BEFORE,
+        PatchOperation.INSERT_AFTER,
+    }
+)
 
 
 def operations(context: Context) -> Iterator[Finding]:
@@ -48,22 +62,14 @@ def _operation(
 ) -> Iterator[Finding]:
     assert patch.patch is not None
     operation, path = patch.patch.operation, ("spec", "configPatches", index)
-    # Istio ignores ADD for these, and REMOVE as well.
-    if operation is PatchOperation.ADD:
-        if patch.apply_to in _ROUTES:
-            yield found(item, ADD_MISUSED, at=path)
-    elif operation is PatchOperation.REMOVE and patch.apply_to in _ROUTES:
-        yield found(item, REMOVE_MISUSED, at=path)
-    elif operation is PatchOperation.REPLACE and patch.apply_to not in _FILTERS:
-        yield found(item, REPLACE_MISUSED, at=path)
-    elif (
-        # What it stands beside may be there or not, depending on the order of filters.
-        operation in (PatchOperation.REMOVE, PatchOperation.REPLACE, *_INSERTING)
-        and item.spec.priority == 0
-    ):
-        yield found(
-            item, RELATIVE_PATCH_VERSION if is_versioned else RELATIVE_PATCH, at=path
-        )
+
+    places, misuse = _IGNORED.get(operation, (frozenset(), None))
+    if misuse is not None and patch.apply_to in places:
+        yield found(item, misuse, at=path)
+    # A priority is the user's own word on the order.
+    elif operation in _RELATIVE and item.spec.priority == 0:
+        relative = RELATIVE_PATCH_VERSION if is_versioned else RELATIVE_PATCH
+        yield found(item, relative, at=path)
 
 
 def _filter_name(patch: ConfigPatch) -> str:

@@ -95,6 +95,7 @@ def _injection_labels(labels: Mapping[str, str]) -> list[str]:
 
 
 def _should_have_proxy(pod: AnalyzedObject) -> bool:
+    # In the host's network capture rules would be the host's: such a pod is never injected.
     wanted = pod.labels.get(INJECT, pod.annotations.get(INJECT, ""))
     return (
         wanted.lower() != "false" and dig(pod.body, "spec", "hostNetwork") is not True

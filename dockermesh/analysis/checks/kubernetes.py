@@ -73,6 +73,7 @@ def deployment_services(context: Context) -> Iterator[Finding]:
     """Services in front of one Deployment must agree on the protocol of a port, and on the port of
     a target.
     """
+    # A Service without a selector has endpoints of its own, and no Deployment behind it.
     services = [s for s in context.services if _is_kubernetes(s) and s.selector]
     for item in context.kubernetes("Deployment"):
         # What Istio made for a Gateway of Kubernetes is Istio's own affair.
@@ -80,11 +81,19 @@ def deployment_services(context: Context) -> Iterator[Finding]:
         if is_generated or not is_in_mesh(item, context.namespaces):
             continue
 
-        labels = texts(dig(item.body, "spec", "template", "metadata", "labels"))
-        near = (service for service in services if service.namespace == item.namespace)
-        own = [service for service in near if selects(service.selector or {}, labels)]
+        own = _in_front_of(item, services)
         yield from _protocols(item, own)
         yield from _targets(item, own)
+
+
+def _in_front_of(
+    deployment: AnalyzedObject, services: list[AnalyzedService]
+) -> list[AnalyzedService]:
+    """The services that lead to a Deployment's pods."""
+    # Its pods have the template's labels, which need not be its own.
+    labels = texts(dig(deployment.body, "spec", "template", "metadata", "labels"))
+    near = (s for s in services if s.namespace == deployment.namespace)
+    return [service for service in near if selects(service.selector or {}, labels)]
 
 
 def _is_kubernetes(service: AnalyzedService) -> bool:

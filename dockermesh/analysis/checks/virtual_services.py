@@ -154,16 +154,11 @@ def ignored_subsets(context: Context) -> Iterator[Finding]:
     """Requests through a gateway follow the VirtualService of the gateway alone, not that of the
     destination.
     """
-    routed: dict[str, list[AnalyzedObject]] = defaultdict(list)
-    for item in context.istio("VirtualService"):
-        for _, target in _http_routes(item):
-            is_own = target.host in item.spec.hosts
-            if is_own and target.subset and item not in routed[target.host]:
-                routed[target.host].append(item)
-
+    by_host = _choosing_subsets(context)
     for item in context.istio("VirtualService"):
         for path, target in _http_routes(item) if item.spec.gateways else ():
-            for other in routed.get(target.host, ()) if not target.subset else ():
+            # With a subset of its own, the gateway's route chooses as well.
+            for other in by_host.get(target.host, ()) if not target.subset else ():
                 yield found(
                     item,
                     INGRESS_IGNORES_SUBSET,
@@ -171,6 +166,19 @@ def ignored_subsets(context: Context) -> Iterator[Finding]:
                     item.full_name,
                     at=path,
                 )
+
+
+def _choosing_subsets(context: Context) -> dict[str, list[AnalyzedObject]]:
+    """The VirtualServices that send their own host's requests to one of its subsets, by the
+    host.
+    """
+    by_host: dict[str, list[AnalyzedObject]] = defaultdict(list)
+    for item in context.istio("VirtualService"):
+        for _, target in _http_routes(item):
+            is_own = target.host in item.spec.hosts
+            if is_own and target.subset and item not in by_host[target.host]:
+                by_host[target.host].append(item)
+    return by_host
 
 
 def _http_routes(item: AnalyzedObject) -> Iterator[tuple[Path, Destination]]:
@@ -191,15 +199,17 @@ def mesh_hosts(context: Context) -> Iterator[Finding]:
 
     reported: set[str] = set()
     for (scope, host), own in by_host.items():
-        owners = list(own)
-        if scope != EVERYWHERE:
-            owners += [item for item in _rivals(host, everywhere) if item not in own]
+        # Those that all namespaces see meet each other under that scope.
+        rivals = _rivals(host, everywhere, own) if scope != EVERYWHERE else ()
+        owners = [*own, *rivals]
+        if len(owners) < 2:
+            continue
+
         names = ", ".join(item.full_name for item in owners)
-        for item in owners if len(owners) > 1 else ():
-            # One finding for each VirtualService is enough: it names all the others.
-            if item.full_name not in reported:
-                reported.add(item.full_name)
-                yield found(item, MESH_HOST_CONFLICT, names, host)
+        # One finding for each VirtualService is enough: it names all the others.
+        for item in (o for o in owners if o.full_name not in reported):
+            reported.add(item.full_name)
+            yield found(item, MESH_HOST_CONFLICT, names, host)
 
 
 def _owners_of_hosts(context: Context) -> dict[tuple[str, str], list[AnalyzedObject]]:
@@ -216,12 +226,14 @@ def _owners_of_hosts(context: Context) -> dict[tuple[str, str], list[AnalyzedObj
 
 
 def _rivals(
-    host: str, everywhere: Mapping[str, list[AnalyzedObject]]
+    host: str,
+    everywhere: Mapping[str, list[AnalyzedObject]],
+    own: list[AnalyzedObject],
 ) -> Iterator[AnalyzedObject]:
-    """Who has the host, or one that overlaps with it, in every namespace."""
+    """Who else has the host, or one that overlaps with it, in every namespace."""
     for other, items in everywhere.items():
         if matches(other, host) or matches(host, other):
-            yield from items
+            yield from (item for item in items if item not in own)
 
 
 def _qualified(context: Context, host: str, item: AnalyzedObject) -> str:

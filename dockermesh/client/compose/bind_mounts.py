@@ -95,6 +95,7 @@ def mesh_paths(environment: Mapping[str, str], folder: Path) -> Iterator[HostPat
     """
     for variable, fix in _OF_MESH:
         value = environment.get(variable, "")
+        # Anything else is a volume's name, as in Compose's short form.
         if value.startswith((".", "/", "~")):
             path = (folder / Path(value).expanduser()).resolve()
             yield HostPath(str(path), variable, fix)

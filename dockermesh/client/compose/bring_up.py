@@ -51,9 +51,12 @@ from dockermesh.model.contract import (
     MESH_NETWORK,
     MESH_PROJECT,
 )
+from dockermesh.model.registries import DEFAULT_REGISTRY, SERVERS
 from dockermesh.runtime.files import PRIVATE, replace_file
 
 Say = Callable[[str], None]
+DEPENDENCIES = frozenset({"consul"})
+"""What the control plane depends on in mesh.yaml."""
 
 
 def _quiet(_: str) -> None:
@@ -66,7 +69,7 @@ class UpOptions:
     images are there.
     """
 
-    registry: str = "consul"
+    registry: str = DEFAULT_REGISTRY
     timeout: float = 120.0
     resources: tuple[Item, ...] = ()
     build: bool = False
@@ -118,6 +121,7 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
     engine = LocalEngine()
     before = _running(engine, project)
     check_ports(engine, project, injection.ports)
+    # Before anything is started: `down` goes by this file, whatever fails on the way.
     file = _save(engine, project, text)
     prepare_mesh(engine, options.registry, say, options.step)
 
@@ -125,13 +129,16 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
         # The app's images do not need the mesh: both are made ready side by side.
         images = pool.submit(_prepare_app, engine, injection, file, options, say)
         _start_mesh(engine, mesh_network(injection), options, say)
+        # Raises what failed in the other thread; a pool by itself keeps it to itself.
         images.result()
 
+    # From here on: a first build takes longer than any limit that makes sense.
     deadline = time.monotonic() + options.timeout
     with _timed(say, f"app {project} started"):
         _start_app(engine, file, project, deadline)
     client = MeshClient(engine)
     wait_ready(client, deadline)
+    # Before the wait: when `up` returns, the proxies have these as well.
     for item in options.resources:
         client.put(item.path, dict(item.document))
     with _timed(say, "proxies in sync"):
@@ -164,6 +171,7 @@ def bring_down(project: str, *, volumes: bool, say: Say) -> list[str]:
     except OSError as error:
         say(f"{folder} stays: {error.strerror}")
 
+    # Stopped ones count: their project can be started again, and finds its mesh then.
     others = {
         c["Labels"].get(COMPOSE_PROJECT, "")
         for c in engine.containers([LABEL_ROLE])
@@ -188,6 +196,7 @@ def bring_down(project: str, *, volumes: bool, say: Say) -> list[str]:
 
 
 def _down_arguments(engine: LocalEngine, project: str) -> list[str]:
+    # Without its file, Compose finds a project's containers by their labels.
     saved = folder_of(state_home(), record_of(engine, project)) / "compose.yaml"
     return project_arguments([str(saved)] if saved.is_file() else [], project)
 
@@ -257,6 +266,15 @@ def _mesh_files(engine: LocalEngine, network: str) -> list[str]:
     return files
 
 
+def mesh_arguments(registry: str) -> list[str]:
+    """What `docker compose up` is told to start of mesh.yaml for this registry."""
+    servers = SERVERS[registry]
+    # Told to ignore what the control plane depends on, Compose would also forget the order of
+    # starting: so only where that is another registry's server.
+    flags = [] if servers >= DEPENDENCIES else ["--no-deps"]
+    return [*flags, *sorted(servers), "control-plane"]
+
+
 def _start_mesh(
     engine: LocalEngine, network: str, options: UpOptions, say: Say
 ) -> None:
@@ -266,8 +284,6 @@ def _start_mesh(
         "DOCKER_SOCK": socket_on_host(engine, os.environ),
     }
     files = _mesh_files(engine, network)
-    services = ["control-plane"] if options.registry == "docker" else []
-    flags = ["--no-deps"] if options.registry == "docker" else []
     known = engine.inspect(CONTROL_PLANE_CONTAINER)
     label = (
         "mesh is up"
@@ -280,7 +296,7 @@ def _start_mesh(
             _compose(
                 [*files, "-p", MESH_PROJECT],
                 # Built already, from what is installed.
-                ["up", "-d", "--no-build", *flags, *services],
+                ["up", "-d", "--no-build", *mesh_arguments(options.registry)],
                 "start the mesh",
                 environment,
             )
@@ -303,6 +319,8 @@ def _start_app(engine: LocalEngine, file: Path, project: str, deadline: float) -
         left = max(1.0, deadline - time.monotonic())
         _compose(
             arguments,
+            # Each replica is a service of its own here: one that is not wanted any more is an
+            # orphan.
             ["up", "-d", "--no-build", "--remove-orphans"],
             f"start {project}",
             timeout=left,

@@ -33,6 +33,7 @@ def mesh_ports(env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 def reason(stderr: str, status: int) -> str:
     """The lines that tell what went wrong."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    # `Error` as well as `error`: the engine and Compose write either.
     telling = [
         line for line in lines if "rror" in line or "ailed" in line or "denied" in line
     ]

@@ -144,6 +144,7 @@ def _kernel() -> Iterator[Finding]:
             "modprobe nf_tables, as root",
         )
 
+    # The kernel counts instances by user, and all proxies of a host run as the same one.
     watches = Path("/proc/sys/fs/inotify/max_user_instances")
     if watches.exists() and int(watches.read_text()) < 128:
         yield Finding(
@@ -227,6 +228,7 @@ def _reported(report: Mapping[str, Any]) -> Iterator[Finding]:
 def _ports(engine: LocalEngine) -> Iterator[Finding]:
     running = engine.inspect(CONTROL_PLANE_CONTAINER)
     is_up = running is not None and running["State"]["Running"]
+    # While the mesh is up, its ports are taken by itself.
     moved_by = (
         {}
         if is_up

@@ -61,6 +61,7 @@ def folder_of(home: Path, record: EngineRecord) -> Path:
 def remember(folder: Path, record: EngineRecord) -> None:
     """Write down what is in a folder of `folder_of`. Raises OSError."""
     file = folder / _FILE
+    # Private before there is anything in it.
     file.touch(mode=0o600)
     file.write_text(json.dumps(asdict(record)) + "\n")
 

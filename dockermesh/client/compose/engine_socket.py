@@ -144,6 +144,7 @@ def _sources(engine: LocalEngine, path: str) -> Iterator[str]:
     real = PurePosixPath(os.path.realpath(path))
     for container in _own_containers(engine):
         mounts = [m for m in container.get("Mounts") or () if m.get("Type") == "bind"]
+        # The innermost first: it hides what the outer ones have at the same path.
         for mount in sorted(mounts, key=lambda m: len(m["Destination"]), reverse=True):
             target = PurePosixPath(os.path.realpath(mount["Destination"]))
             if real.is_relative_to(target):
@@ -156,6 +157,8 @@ def _own_containers(engine: LocalEngine) -> Iterator[dict[str, Any]]:
     except OSError:
         mounts = ""
 
+    # Docker mounts /etc/hostname and its like from a folder that is called by the ID. The host
+    # name is the ID, too, unless the user chose one.
     names = [*dict.fromkeys(_OWN_FILES.findall(mounts)), socket.gethostname()]
     for name in names:
         # Only an ID: a container may be called as this machine is.

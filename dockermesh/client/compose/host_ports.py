@@ -81,6 +81,8 @@ class HostPorts:
         if not self._engine.has_image(image):
             return []
         with contextlib.suppress(EngineError):
+            # The engine's API tells of containers alone; who else listens stands in its host's
+            # /proc.
             page = self._engine.run_once(image, ["cat", *_PAGES], network="host")
             return list(listeners(page.decode("ascii", "replace")))
         return []
@@ -90,6 +92,7 @@ def check_ports(
     engine: LocalEngine, project: str, ports: Iterable[PortMapping]
 ) -> None:
     """Raise InputError if the engine's host has no place for one of the gateway's ports."""
+    # Run again, `up` finds the ports taken by the project itself.
     ours = {
         int(binding["PublicPort"])
         for container in engine.containers([f"{COMPOSE_PROJECT}={project}"])
@@ -149,6 +152,8 @@ def _refusal(address: str, port: int) -> str:
     """Why a port of this machine cannot be bound; empty if it can."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family) as probe:
+        # Connections that have ended (TIME_WAIT) bar no listener that says so, as most servers
+        # do.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address or "0.0.0.0", port))

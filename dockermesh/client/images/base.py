@@ -113,6 +113,7 @@ def _make(store: ImageStore, refused: str, step: Say) -> None:
     step(f"{refused.splitlines()[0][:150]}")
     step(f"making {OWN_BASE} with debootstrap (a minute)")
 
+    # Not in /tmp, which may be in memory: a whole root file system goes in.
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="dockermesh-") as folder:
         target = Path(folder) / "base.tar"
         done = subprocess.run(

@@ -68,6 +68,7 @@ def build(store: ImageStore, names: Sequence[str], step: Say) -> None:
         stage(Path(context))
         _add(folder, Path(context), pod_facts)
         file = Path(context) / "build.yaml"
+        # JSON is YAML. Compose would take a plain `$`, as a path may have it, for a variable.
         file.write_text(json.dumps(_project(context, names, bases)).replace("$", "$$"))
         arguments = ["-f", str(file), "-p", "dockermesh-build", "build"]
         run_build(arguments, "build the mesh's images", dict(os.environ), step)

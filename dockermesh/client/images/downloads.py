@@ -162,8 +162,10 @@ def _wheels_on_host(folder: Path, facts: BaseFacts, step: Say) -> bool:
         return False
 
     step("downloading wheels")
+    # Under another name until all are there, and by process: two may download at once.
     draft = folder / f"wheels.{os.getpid()}"
     newest = int(facts.glibc.split(".")[1])
+    # pip takes a --platform by the letter: that of an older glibc has to be named as well.
     tags = [
         f"manylinux_2_{n}_{facts.machine}" for n in range(newest, _OLDEST_GLIBC - 1, -1)
     ]
@@ -175,6 +177,8 @@ def _wheels_on_host(folder: Path, facts: BaseFacts, step: Say) -> bool:
     options = [
         "-q",
         "--disable-pip-version-check",
+        # pip insists on it where --platform is given: a source could not be built for another
+        # machine.
         "--only-binary=:all:",
         "--implementation=cp",
     ]
@@ -205,6 +209,7 @@ def _wheels_on_host(folder: Path, facts: BaseFacts, step: Say) -> bool:
 
 def _keep_wheels(folder: Path, draft: Path, facts: BaseFacts) -> None:
     key = folder / "wheels.key"
+    # Away first and back last: a folder that is half there is never taken for whole.
     key.unlink(missing_ok=True)
     shutil.rmtree(folder / "wheels", ignore_errors=True)
     draft.rename(folder / "wheels")

@@ -140,6 +140,7 @@ def _apt_proxies(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 def _authorities(environ: Mapping[str, str], pip: Mapping[str, str]) -> bytes:
     named = [environ.get(name, "") for name in _CA_VARIABLES]
+    # What is said to us or to pip counts before what is said to other tools.
     for path in (*named[:2], pip.get("cert", ""), *named[2:]):
         if path and Path(path).is_file():
             return Path(path).read_bytes()

@@ -9,6 +9,7 @@ from enum import StrEnum
 from dockermesh.client.images.sources import SOURCES_LABEL, fingerprint
 from dockermesh.docker.image_store import ImageStore
 from dockermesh.inject.images import TAGS, is_ours, reference
+from dockermesh.model.registries import DEFAULT_REGISTRY, foreign_servers
 
 Say = Callable[[str], None]
 
@@ -36,10 +37,10 @@ class MeshImage:
 
 
 def mesh_images(
-    store: ImageStore, environ: Mapping[str, str], *, registry: str = "consul"
+    store: ImageStore, environ: Mapping[str, str], *, registry: str = DEFAULT_REGISTRY
 ) -> list[MeshImage]:
     """The images that a mesh with this registry needs, each with its state."""
-    names = [name for name in TAGS if name != "consul" or registry == "consul"]
+    names = [name for name in TAGS if name not in foreign_servers(registry)]
     return [_look(store, name, reference(name, environ)) for name in names]
 
 

@@ -66,31 +66,42 @@ def prepare_app(
     step: Say,
 ) -> int:
     """Build and pull the app's images that are missing, or build all; returns how many were."""
-    store, name = ImageStore(engine), str(project["name"])
-    missing = {
-        service: settings
-        for service, settings in project["services"].items()
-        if ("build" in settings and build_all)
-        or store.inspect(_image_of(name, service, settings)) is None
-    }
-    builds = sorted(
-        service for service, settings in missing.items() if "build" in settings
-    )
-    pulls = sorted(
-        service
-        for service, settings in missing.items()
-        if "build" not in settings
-        and settings.get("pull_policy") not in {"never", "build"}
-    )
-    arguments = project_arguments([str(file)], name)
+    wanted = _wanted(ImageStore(engine), project, build_all=build_all)
+    builds = sorted(service for service, of in wanted.items() if _is_built(of))
+    pulls = sorted(service for service, of in wanted.items() if _is_pulled(of))
+
+    arguments = project_arguments([str(file)], str(project["name"]))
     if pulls:
-        _pull_app([*arguments, "pull", *pulls], pulls, missing, step)
+        _pull_app([*arguments, "pull", *pulls], pulls, wanted, step)
     if builds:
         run_build(
             [*arguments, "build", *builds], "build the app", dict(os.environ), step
         )
 
     return len(builds) + len(pulls)
+
+
+def _wanted(
+    store: ImageStore, project: Mapping[str, Any], *, build_all: bool
+) -> dict[str, Mapping[str, Any]]:
+    """The services whose image is to be built or pulled."""
+    name = str(project["name"])
+    return {
+        service: settings
+        for service, settings in project["services"].items()
+        if (build_all and _is_built(settings))
+        or store.inspect(_image_of(name, service, settings)) is None
+    }
+
+
+def _is_built(settings: Mapping[str, Any]) -> bool:
+    return "build" in settings
+
+
+def _is_pulled(settings: Mapping[str, Any]) -> bool:
+    # What can be built is built, whatever a registry has under its name.
+    may_pull = settings.get("pull_policy") not in {"never", "build"}
+    return may_pull and not _is_built(settings)
 
 
 def _pull_app(

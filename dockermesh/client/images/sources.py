@@ -43,6 +43,7 @@ def fingerprint(name: str) -> str:
     for path, file in _files():
         if path.startswith(_MADE_OF[name]):
             content = file.read_bytes()
+            # With the length, so that no other parting of the same bytes gives the same hash.
             total.update(f"{path}\0{len(content)}\0".encode())
             total.update(content)
     return total.hexdigest()[:24]
@@ -54,6 +55,7 @@ def stage(folder: Path) -> None:
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
+        # Else this user's umask would be in the image, and in the keys of the build cache.
         target.chmod(0o644)
 
 

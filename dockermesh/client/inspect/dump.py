@@ -177,6 +177,7 @@ def _without_secrets(value: Any) -> Any:
         return [_without_secrets(item) for item in value]
     if not isinstance(value, dict):
         return value
+    # The token stands in the bootstrap, as metadata of the xDS stream.
     if str(value.get("key", "")).lower() == "authorization" and "value" in value:
         return value | {"value": REDACTED}
     return {

@@ -245,6 +245,7 @@ def _redirected(redirect: Json) -> Json:
         "TEMPORARY_REDIRECT": 307,
         "PERMANENT_REDIRECT": 308,
     }
+    # MOVED_PERMANENTLY is zero, which proto JSON leaves out.
     status = codes.get(str(redirect.get("response_code", "")), 301)
     return {"outcome": f"{status}: redirected", "status": status}
 
@@ -256,6 +257,7 @@ def _rule(route: Json, known: Surroundings) -> Json | None:
 
 def _policies(route: Json) -> Json:
     action = route.get("route", {})
+    # Envoy's default for a route that says nothing; 0s is none at all.
     timeout = str(action.get("timeout", "15s"))
     found: Json = {"timeout": "" if timeout == "0s" else timeout}
     retry = action.get("retry_policy")
@@ -305,6 +307,7 @@ def percent(fraction: Json | None) -> float:
     """A `FractionalPercent` in percent; without one, all."""
     if fraction is None:
         return 100.0
+    # HUNDRED is zero, and left out.
     scale = {"MILLION": 10_000, "TEN_THOUSAND": 100}.get(
         str(fraction.get("denominator", "HUNDRED")), 1
     )

@@ -123,6 +123,7 @@ def _value_matches(matcher: Json, value: str) -> Answer:
 
     if "range_match" in matcher:
         span = matcher["range_match"]
+        # The end is not in the range.
         is_number = value.lstrip("+-").isdigit()
         return is_number and int(span.get("start", 0)) <= int(value) < int(
             span.get("end", 0)
@@ -157,6 +158,7 @@ def path_matches(match: Json, request: Request) -> Answer:
     if "path_separated_prefix" in match:
         prefix = fold(str(match["path_separated_prefix"]))
         return path == prefix or path.startswith(f"{prefix}/")
+    # Envoy does not apply case_sensitive to regular expressions.
     if "safe_regex" in match:
         return covers(str(match["safe_regex"].get("regex", "")), request.plain_path)
     return None

@@ -72,6 +72,7 @@ def find_proxy(
     listed = [p for p in proxies if namespace in {"", p.namespace}]
     wanted = query.removeprefix("pod/")
 
+    # From the exact form to the loosest: what is exactly one workload is never several.
     for fits in (_is_name, _is_replica, _is_service, _is_container):
         found = [p for p in listed if any(fits(p, form) for form in _forms(wanted, p))]
         if len(found) == 1:
@@ -121,6 +122,7 @@ def _is_service(proxy: LocalProxy, wanted: str) -> bool:
 def _is_container(proxy: LocalProxy, wanted: str) -> bool:
     is_id = len(wanted) >= _SHORTEST_ID
     return any(
+        # Only IDs may be cut short, and they alone are this long.
         known == wanted or (is_id and known.startswith(wanted) and len(known) == 64)
         for known in proxy.containers
     )

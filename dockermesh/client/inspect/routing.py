@@ -165,6 +165,7 @@ def _prefix_length(entry: Json, address: str) -> int | None:
             f"{entry['address_prefix']}/{entry.get('prefix_len', 0)}", strict=False
         )
         return (
+            # One more, so that 0.0.0.0/0 ranks above a chain that says nothing of addresses.
             network.prefixlen + 1 if ipaddress.ip_address(address) in network else None
         )
     except (ValueError, KeyError):

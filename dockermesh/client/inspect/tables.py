@@ -273,6 +273,7 @@ def _takes_all(host: Json) -> bool:
 
 
 def _cluster_text(name: str) -> str:
+    # BlackHoleCluster and PassthroughCluster say it themselves.
     return name if "Cluster" in name else f"Cluster: {name}"
 
 

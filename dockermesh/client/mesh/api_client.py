@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from http.client import HTTPMessage
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -30,6 +31,8 @@ from dockermesh.model.contract import ENV_API, ENV_CA, ENV_TOKEN
 MANAGER = "dockermesh"
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _WAIT_S = 30.0
+# Our only PATCH is a server-side apply, which is announced as YAML; JSON is YAML.
+_CONTENT_TYPES = {"PATCH": "application/apply-patch+yaml"}
 _UP = "run `dockermesh up`, or name another control plane in DOCKERMESH_API"
 
 
@@ -155,28 +158,13 @@ class ApiClient:
         accept: str = "application/json",
     ) -> Reply:
         """Any request."""
-        headers = self._headers(accept)
+        headers, body = self._headers(accept), None
         if document is not None:
-            # Our only PATCH is a server-side apply; JSON is YAML.
-            is_apply = method == "PATCH"
-            headers["Content-Type"] = (
-                f"application/{'apply-patch+yaml' if is_apply else 'json'}"
-            )
+            headers["Content-Type"] = _CONTENT_TYPES.get(method, "application/json")
+            body = json.dumps(document)
 
-        body = None if document is None else json.dumps(document)
         target = f"{path}?{urlencode(query)}" if query else path
-
-        try:
-            status, found, content = self._channel.request(
-                method, target, body, headers, timeout=_WAIT_S
-            )
-            data = json.loads(content or b"null")
-        except (OSError, ValueError) as error:
-            raise NotReadyError(
-                f"the config API does not answer: {error or type(error).__name__}",
-                where=self._endpoint.where or self._endpoint.url,
-                fix=_UP,
-            ) from error
+        status, found, data = self._exchange(method, target, body, headers)
 
         if status >= 400:
             # An error of the API is a Status object; one of a proxy in between may be anything.
@@ -187,6 +175,24 @@ class ApiClient:
 
         warnings = found.get_all("Warning") or []
         return Reply(status, data, tuple(_unquoted(w) for w in warnings))
+
+    def _exchange(
+        self, method: str, target: str, body: str | None, headers: Mapping[str, str]
+    ) -> tuple[int, HTTPMessage, Any]:
+        """Status, headers and parsed body of the answer. Raises NotReadyError if none comes that is
+        JSON.
+        """
+        try:
+            status, found, content = self._channel.request(
+                method, target, body, headers, timeout=_WAIT_S
+            )
+            return status, found, json.loads(content or b"null")
+        except (OSError, ValueError) as error:
+            raise NotReadyError(
+                f"the config API does not answer: {error or type(error).__name__}",
+                where=self._endpoint.where or self._endpoint.url,
+                fix=_UP,
+            ) from error
 
     def _headers(self, accept: str) -> dict[str, str]:
         headers = {"Accept": accept, "User-Agent": MANAGER, **self._own}
@@ -212,8 +218,10 @@ def _dialer(endpoint: Endpoint) -> Dial:
         if tls is None:
             return connection
         try:
+            # By the name that its certificate has everywhere, whatever the URL calls the host.
             return tls.wrap_socket(connection, server_hostname=SERVER_NAME)
         except BaseException:
+            # Ctrl-C in the middle of a handshake, too.
             connection.close()
             raise
 

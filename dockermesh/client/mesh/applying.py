@@ -10,6 +10,7 @@ import difflib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +81,11 @@ def read_items(sources: Iterable[str], namespace: str) -> tuple[list[Item], list
     """The resources of files, directories and `-` (stdin), and warnings. Raises InputError naming
     all mistakes.
     """
-    texts = (text for source in sources for text in _texts(source))
+    texts = chain.from_iterable(map(_texts, sources))
     readings = [read_text(text, name, namespace) for name, text in texts]
 
-    items = [_item(resource) for reading in readings for resource in reading.resources]
-    findings = [finding for reading in readings for finding in reading.findings]
+    items = [_item(r) for r in chain.from_iterable(r.resources for r in readings)]
+    findings = list(chain.from_iterable(r.findings for r in readings))
 
     errors = [str(f) for f in findings if f.is_error]
     if errors:

@@ -119,6 +119,8 @@ def _own_address(control_plane: str) -> str:
     host, _, port = control_plane.rpartition(":")
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            # Sends nothing: a datagram socket only has the kernel choose the way, and so the
+            # address.
             probe.connect((host.strip("[]"), int(port)))
             return str(probe.getsockname()[0])
     except (OSError, ValueError) as error:

@@ -77,6 +77,7 @@ class MeshClient:
         try:
             self._json(API_PORT, "PUT", path, document)
         except ApiError as error:
+            # The API's PUT replaces what is there and makes nothing, as Kubernetes' does.
             if error.code != 404:
                 raise
             self._json(API_PORT, "POST", path.rpartition("/")[0], document)

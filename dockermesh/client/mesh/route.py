@@ -81,6 +81,8 @@ class Route:
 
     def credentials(self) -> Credentials:
         """Token and roots, read in the container. Raises EngineError if the engine fails."""
+        # Asked again until both are there: a control plane that has just started has written
+        # neither.
         if not self._credentials.token or not self._credentials.root_pem:
             files = self._engine.read_files(
                 CONTROL_PLANE_CONTAINER, (TOKEN_FILE, ROOT_FILE)
@@ -116,6 +118,7 @@ class Route:
         proven = self._proven(port)
         if proven is None:
             return connect_inside(self._engine, CONTROL_PLANE_CONTAINER, port)
+        # The proof used up its connection: the client's own handshake needs a fresh one.
         address = proven.getpeername()
         proven.close()
         return socket.create_connection(address[:2])
@@ -141,6 +144,7 @@ class Route:
             ):  # refused, silent, or somebody else: ssl's errors are OSErrors
                 return None
 
+            # TLS owns the socket now; leaving the block must not close it.
             undo.pop_all()
 
         proven.settimeout(None)

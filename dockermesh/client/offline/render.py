@@ -27,6 +27,7 @@ from dockermesh.config.findings import Finding
 from dockermesh.config.resource import Resource
 from dockermesh.errors import InputError
 from dockermesh.model import EMPTY_CATALOG
+from dockermesh.model.contract import DEFAULT_SERVICE_DOMAIN
 from dockermesh.translate.envoy.names import DNS_LISTENER
 from dockermesh.translate.mesh.settings import IstioConfig, MeshSettings, istio_config
 from dockermesh.translate.mesh.state import build_mesh
@@ -72,20 +73,24 @@ def render(
     workload: str,
     proxy: Path | None,
     is_static: bool,
+    domain: str = DEFAULT_SERVICE_DOMAIN,
 ) -> tuple[dict[str, Any], list[str]]:
     """The resources of one proxy by type, in proto JSON, or a bootstrap that holds them; and what
     had to be left out.
+
+    `domain` ends the host names of the catalog's services.
 
     Of the first kind those that stand in every proxy's bootstrap come last.
 
     Raises InputError if the catalog or the proxy cannot be used.
     """
-    known = read_catalog(catalog) if catalog is not None else EMPTY_CATALOG
+    known = read_catalog(catalog, domain) if catalog is not None else EMPTY_CATALOG
     who = read_proxy(proxy) if proxy is not None else workload_proxy(known, workload)
     if is_static:
         who = replace(who, has_certificate=False)
     translator = Translator()
-    translator.update(build_mesh(known, config=config, settings=MeshSettings()))
+    settings = MeshSettings(service_domain=domain)
+    translator.update(build_mesh(known, config=config, settings=settings))
     snapshot = translator.snapshot(who)
     parts, problems = snapshot_parts(snapshot), sorted(translator.problems().values())
     if is_static:

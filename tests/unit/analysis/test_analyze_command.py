@@ -119,6 +119,26 @@ def test_folders_are_read_one_level_deep_unless_told_otherwise(tmp_path: Path) -
     assert run(str(tmp_path), "-R").return_value == 79
 
 
+def test_a_catalogs_services_are_called_by_the_domain_of_the_users_consul(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog = tmp_path / "catalog.yaml"
+    catalog.write_text(
+        "services: [{name: reviews, ports: [{port: 9080, protocol: http}]}]"
+    )
+    route = ROUTE.replace("[reviews]", "[reviews.service.acme]").replace(
+        "{host: reviews, subset: v9}", "{host: reviews.service.acme}"
+    )
+    arguments = ("-", "--catalog", str(catalog), "-o", "json")
+    assert ("IST0101", "VirtualService default/reviews") in found(
+        run(*arguments, stdin=route)
+    )
+
+    monkeypatch.setenv("DOCKERMESH_CONSUL_DOMAIN", "acme")
+    codes = {code for code, _ in found(run(*arguments, stdin=route))}
+    assert codes == {"DM0001"}, "known, and without endpoints"
+
+
 def test_a_catalog_stands_in_for_services_and_endpoints(tmp_path: Path) -> None:
     catalog = tmp_path / "catalog.yaml"
     catalog.write_text(

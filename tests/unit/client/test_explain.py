@@ -451,6 +451,21 @@ def test_the_command_prints_it_for_people_and_for_scripts(files: Path) -> None:
     assert json.loads(same.stdout)["rule"]["path"] == "spec.http[0].match[1]"
 
 
+def test_services_are_called_by_the_domain_of_the_users_consul(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKERMESH_CONSUL_DOMAIN", "acme")
+    told = CliRunner().invoke(
+        root,
+        [
+            *("explain", "web", "http://reviews.service.acme:9080/", "-o", "json"),
+            *("--catalog", str(files / "catalog.yaml")),
+        ],
+    )
+    [target] = json.loads(told.stdout)["destinations"]
+    assert target["host"] == "reviews.service.acme"
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

@@ -74,6 +74,17 @@ def test_a_workload_is_told_the_mesh_and_its_own_port(files: Path, output: str) 
     assert "nonsense" in result.stderr
 
 
+@pytest.mark.parametrize("domain", ["acme", "acme."])
+def test_services_are_called_by_the_domain_of_the_users_consul(
+    files: Path, monkeypatch: pytest.MonkeyPatch, domain: str
+) -> None:
+    monkeypatch.setenv("DOCKERMESH_CONSUL_DOMAIN", domain)
+    text = run(files, "--workload", "shop/reviews-1").stdout
+    names = {cluster["name"] for cluster in json.loads(text)["clusters"]}
+    assert "outbound|9080|v1|reviews.service.acme" in names
+    assert "service.consul" not in text
+
+
 def test_a_proxy_is_known_by_its_address(files: Path) -> None:
     made = json.loads(run(files, "--proxy", str(files / "proxy.json")).stdout)
     assert "inbound|9080||" in {cluster["name"] for cluster in made["clusters"]}
