@@ -33,6 +33,7 @@ from dockermesh.config.api.envoy_filter import (
 from dockermesh.config.resource import Resource
 from dockermesh.config.rules.regex import occurs_in
 from dockermesh.translate.envoy.constraints import violation
+from dockermesh.translate.envoy.packing import repack
 from dockermesh.translate.mesh.state import Proxy
 
 ISTIO_VERSION = "1.28.0"
@@ -150,6 +151,7 @@ def _message(value: Mapping[str, Any] | None, message: Any, *, is_whole: bool) -
     try:
         _load_types(value)
         json_format.ParseDict(dict(value or {}), message)
+        repack(message)
     except (
         json_format.Error,
         ValueError,
