@@ -19,8 +19,8 @@ _CACHE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """A DiscoveryRequest or DeltaDiscoveryRequest.
+class DiscoveryRequest:
+    """What a request of either protocol says.
 
     State of the world: `names` is the whole subscription and `body` the bytes that hold it, which
     an ACK repeats. Delta: `names` are added, `unsubscribe` are dropped, `initial` is what the
@@ -38,7 +38,7 @@ class Request:
     body: bytes = b""
 
 
-def decode_sotw(raw: bytes) -> Request:
+def decode_sotw(raw: bytes) -> DiscoveryRequest:
     """The DiscoveryRequest in `raw`."""
     type_url = nonce = version = ""
     error, node = None, None
@@ -64,12 +64,12 @@ def decode_sotw(raw: bytes) -> Request:
             error = _status(submessage(value))
 
     body = b"" if holes or start < 0 else raw[start:end]
-    return Request(
+    return DiscoveryRequest(
         type_url, nonce, version, frozenset(names), error=error, node=node, body=body
     )
 
 
-def decode_delta(raw: bytes) -> Request:
+def decode_delta(raw: bytes) -> DiscoveryRequest:
     """The DeltaDiscoveryRequest in `raw`."""
     type_url = nonce = ""
     error, node = None, None
@@ -94,7 +94,7 @@ def decode_delta(raw: bytes) -> Request:
         elif number == 7:
             error = _status(submessage(value))
 
-    return Request(
+    return DiscoveryRequest(
         type_url,
         nonce,
         names=frozenset(names),
@@ -121,10 +121,10 @@ class Decoder:
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[bool, bytes], Request] = {}
+        self._known: dict[tuple[bool, bytes], DiscoveryRequest] = {}
         self._bytes = 0
 
-    def __call__(self, raw: bytes, *, delta: bool) -> Request:
+    def __call__(self, raw: bytes, *, delta: bool) -> DiscoveryRequest:
         """The request in `raw`; raises Malformed."""
         key = (delta, raw)
         found = self._known.get(key)
@@ -148,4 +148,4 @@ class Decoder:
         return request
 
 
-__all__ = ["Decoder", "Malformed", "Request", "decode_delta", "decode_sotw"]
+__all__ = ["Decoder", "DiscoveryRequest", "Malformed", "decode_delta", "decode_sotw"]

@@ -21,7 +21,13 @@ import structlog
 from dockermesh.xds.request import Decoder, Malformed
 from dockermesh.xds.responses import Response, ResponseCache
 from dockermesh.xds.snapshot import FIELDS, Snapshot
-from dockermesh.xds.status import NodeInfo, Proxy, ProxyStatus, SyncState, TypeStatus
+from dockermesh.xds.status import (
+    ConnectedProxy,
+    NodeInfo,
+    ProxyStatus,
+    SyncState,
+    TypeStatus,
+)
 from dockermesh.xds.stream import GATE_SECONDS, Metrics, StreamState, TooMuch
 from dockermesh.xds.subscription import Nack
 
@@ -29,11 +35,11 @@ log = structlog.get_logger(__name__)
 
 Authorize = Callable[[Mapping[str, str], NodeInfo, str], Awaitable[str]]
 """(gRPC metadata, node, peer) to the proxy's key; raises Refused."""
-Lookup = Callable[[Proxy], Snapshot | None]
+Lookup = Callable[[ConnectedProxy], Snapshot | None]
 """What a proxy is to have; None: nothing is known yet, so stay silent. Called for every stream at
 every publish.
 """
-OnNack = Callable[[Proxy, str, Nack], None]
+OnNack = Callable[[ConnectedProxy, str, Nack], None]
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 MAX_REQUEST_BYTES = 12 << 20
@@ -86,7 +92,7 @@ class _Stream:
         self,
         server: AdsServer,
         context: grpc.aio.ServicerContext,
-        proxy: Proxy,
+        proxy: ConnectedProxy,
         state: StreamState,
     ) -> None:
         self._server = server
@@ -325,7 +331,7 @@ class AdsServer:
             k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)
         }
         key = await self._authorize(metadata, node, context.peer())
-        proxy = Proxy(key, node, context.peer(), delta, time.time())
+        proxy = ConnectedProxy(key, node, context.peer(), delta, time.time())
         state = StreamState(
             delta=delta, cache=self._cache, decode=self._decode, metrics=self.metrics
         )

@@ -67,7 +67,7 @@ class TypeStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Proxy:
+class ConnectedProxy:
     """A connected proxy: the key that `authorize` gave it, and its node."""
 
     key: str
@@ -81,7 +81,7 @@ class Proxy:
 class ProxyStatus:
     """A connected proxy and how far it is."""
 
-    proxy: Proxy
+    proxy: ConnectedProxy
     types: tuple[TypeStatus, ...] = ()
 
     @property

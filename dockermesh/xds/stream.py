@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from dockermesh.xds.request import Decoder, Request
+from dockermesh.xds.request import Decoder, DiscoveryRequest
 from dockermesh.xds.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET
 from dockermesh.xds.responses import Names, Response, ResponseCache
 from dockermesh.xds.snapshot import FIELDS, ResourceSet, Snapshot
@@ -80,7 +80,7 @@ class StreamState:
         self._cache = cache
         self._decode = decode
         self._metrics = metrics
-        self._waiting: list[Request] = []
+        self._waiting: list[DiscoveryRequest] = []
 
     def publish(self, snapshot: Snapshot) -> None:
         """The proxy is to have this from now on."""
@@ -94,7 +94,7 @@ class StreamState:
         if not self._is_plain_ack(raw, now):
             self.handle(self._decode(raw, delta=self.delta), now)
 
-    def handle(self, request: Request, now: float) -> None:
+    def handle(self, request: DiscoveryRequest, now: float) -> None:
         """Take a decoded request in; requests that come before the first snapshot are kept for
         it.
         """
@@ -131,7 +131,7 @@ class StreamState:
 
         return False
 
-    def _handle(self, request: Request, now: float) -> None:
+    def _handle(self, request: DiscoveryRequest, now: float) -> None:
         snapshot = self.snapshot
         if snapshot is None or request.type_url not in FIELDS:
             self._metrics.unknown_types += 1
@@ -157,7 +157,7 @@ class StreamState:
         if isinstance(sub, DeltaSubscription | SotwSubscription):
             sub.change(request)
 
-    def _note_denied(self, request: Request, secrets: ResourceSet) -> None:
+    def _note_denied(self, request: DiscoveryRequest, secrets: ResourceSet) -> None:
         # Other types are asked for before they exist; who asks for a secret it does not have means
         # somebody else's.
         missing = frozenset(
@@ -167,14 +167,14 @@ class StreamState:
             self._metrics.secrets_denied += len(missing)
             self.denied.append(missing)
 
-    def _begin(self, request: Request, snapshot: Snapshot) -> None:
+    def _begin(self, request: DiscoveryRequest, snapshot: Snapshot) -> None:
         kind = DeltaSubscription if self.delta else SotwSubscription
         sub = self.subscriptions[request.type_url] = kind(request.type_url, self._cache)
         sub.begin(request, snapshot.of(request.type_url))
         if sub.resumed:
             self._metrics.resumed[request.type_url] += 1
 
-    def _settle(self, sub: Subscription, request: Request, now: float) -> None:
+    def _settle(self, sub: Subscription, request: DiscoveryRequest, now: float) -> None:
         if sub.outstanding is None:
             return
         nack = sub.settle(request.error, now)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dockermesh.xds.request import Request
+from dockermesh.xds.request import DiscoveryRequest
 from dockermesh.xds.resources import CLUSTER, LISTENER
 from dockermesh.xds.responses import NO_NAMES, Names, Response, ResponseCache, union
 from dockermesh.xds.snapshot import EMPTY, ResourceSet
@@ -167,7 +167,7 @@ class DeltaSubscription(Subscription):
             return self._cache.make_delta(self.type_url, (), ())
         return planned
 
-    def begin(self, request: Request, target: ResourceSet) -> None:
+    def begin(self, request: DiscoveryRequest, target: ResourceSet) -> None:
         """The first request for this type on this stream."""
         self.wildcard = WILDCARD in request.names or (
             not request.names and self.type_url in _LEGACY_WILDCARD
@@ -194,7 +194,7 @@ class DeltaSubscription(Subscription):
         if self.resumed:
             self.sent_version = self.acked_version = target.version
 
-    def change(self, request: Request) -> None:
+    def change(self, request: DiscoveryRequest) -> None:
         """Subscribe and unsubscribe; both count even if the nonce is stale."""
         if request.unsubscribe:
             if WILDCARD in request.unsubscribe:
@@ -237,7 +237,7 @@ class SotwSubscription(Subscription):
             self.type_url, self.sent, target, self._scope(), self.force
         )
 
-    def begin(self, request: Request, target: ResourceSet) -> None:
+    def begin(self, request: DiscoveryRequest, target: ResourceSet) -> None:
         """The first request for this type on this stream."""
         self._subscribe(request)
         if request.version and request.version == self._version(target):
@@ -250,7 +250,7 @@ class SotwSubscription(Subscription):
         else:
             self.sent, self.force = target, self.names
 
-    def change(self, request: Request) -> None:
+    def change(self, request: DiscoveryRequest) -> None:
         """The names that a request lists are the whole subscription."""
         if request.names == self.names and not self.wildcard:
             self.body = request.body
@@ -266,7 +266,7 @@ class SotwSubscription(Subscription):
         if added and not (self.wildcard and was_wildcard):
             self.push_again(added)
 
-    def _subscribe(self, request: Request) -> None:
+    def _subscribe(self, request: DiscoveryRequest) -> None:
         names = request.names
         self.body = request.body
         self._legacy = self._legacy and not names and self.type_url in _LEGACY_WILDCARD
