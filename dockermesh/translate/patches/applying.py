@@ -123,10 +123,7 @@ class Patcher:
         Its reason names listeners and clusters; of route tables it need not.
         """
         kind = next((k for k in _KINDS if k.type_url == type_url), None)
-        changed = self._changed.get(type_url, set())
-        names = {name for name in changed if name in reason} or (
-            changed if kind is _ROUTES_KIND else set()
-        )
+        names = self._blamed(type_url, reason)
         refused = self._refused.setdefault(type_url, set())
         if kind is None or names <= refused:
             return False
@@ -140,6 +137,12 @@ class Patcher:
 
         self._resources, self._former, self._sets, self._whole = {}, {}, {}, {}
         return True
+
+    def _blamed(self, type_url: str, reason: str) -> set[str]:
+        """The changed resources that a refusal can be about."""
+        changed = self._changed.get(type_url, set())
+        named = {name for name in changed if name in reason}
+        return named or (changed if type_url == ROUTES else set())
 
     def apply(self, snapshot: Snapshot) -> Snapshot:
         """The snapshot with the patches; the same object where they change nothing."""
@@ -166,26 +169,23 @@ class Patcher:
         if not any(p.apply_to in kind.targets for p in self.patches):
             return resources
         found = self._sets.get(resources)
-
         if found is None:
-            base = (
-                self._patch_set(resources.base, kind)
-                if resources.base is not None
-                else None
-            )
-            own = resources.own.values()
-            made = [new for old in own if (new := self._patched(old, kind)) is not None]
-            added = self._added(resources, kind) if base is None else []
-            is_same = (
-                not added
-                and len(made) == len(own)
-                and all(a is b for a, b in zip(made, own, strict=True))
-            )
-            is_same = is_same and base is resources.base
-            found = resources if is_same else ResourceSet([*made, *added], base=base)
-            self._sets[resources] = found
-
+            found = self._sets[resources] = self._make_set(resources, kind)
         return found
+
+    def _make_set(self, resources: ResourceSet, kind: _Kind) -> ResourceSet:
+        base = resources.base
+        if base is not None:
+            base = self._patch_set(base, kind)
+
+        own = [*resources.own.values()]
+        made = [new for old in own if (new := self._patched(old, kind)) is not None]
+        if base is None:
+            made += self._added(resources, kind)
+
+        # Resources are compared by identity.
+        is_same = base is resources.base and made == own
+        return resources if is_same else ResourceSet(made, base=base)
 
     def _patched(self, resource: Resource, kind: _Kind) -> Resource | None:
         if resource in self._resources:

@@ -5,7 +5,7 @@ Source: Istio `pilot/pkg/networking/core/envoyfilter/cluster_patch.go`, whose or
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dockermesh.config.api.envoy_filter import PatchOperation
@@ -31,11 +31,7 @@ def patch_cluster(
             return False
 
         if patch.merges and not _merge_transport_socket(cluster, patch.value):
-            merge(
-                cluster,
-                patch.value,
-                replaces_lists=patch.operation is PatchOperation.MERGE_AND_REPLACE_LIST,
-            )
+            merge(cluster, patch.value, replaces_lists=patch.replaces_lists)
 
     return True
 
@@ -52,14 +48,16 @@ def _matches(
     direction, port, subset, host = (*cluster.name.split("|", 3), "", "", "", "")[:4]
     if wanted.subset and wanted.subset != subset:
         return False
+    if wanted.port_number and str(wanted.port_number) != port:
+        return False
 
-    if wanted.service:
-        served = hosts if direction == "inbound" and hosts else (host,)
-        service = wanted.service.lower()
-        if service not in served and names.get(service, service) not in served:
-            return False
+    served = hosts if direction == "inbound" and hosts else (host,)
+    return not wanted.service or _is_served(wanted.service.lower(), served, names)
 
-    return not wanted.port_number or str(wanted.port_number) == port
+
+def _is_served(service: str, served: Collection[str], names: Mapping[str, str]) -> bool:
+    """Whether a service is one of these, by its hostname or by any other of its names."""
+    return service in served or names.get(service) in served
 
 
 def _merge_transport_socket(cluster: Any, patch: Any) -> bool:

@@ -92,9 +92,21 @@ class CompiledPatch:
         """Whether the value is merged into what is there."""
         return self.operation in _MERGES
 
+    @property
+    def replaces_lists(self) -> bool:
+        """Whether lists in the value take the place of those that are there, rather than grow
+        them.
+        """
+        return self.operation is PatchOperation.MERGE_AND_REPLACE_LIST
+
     def concerns(self, context: PatchContext) -> bool:
         """Whether it is for objects of this context."""
         return self.match.context in (PatchContext.ANY, context)
+
+
+def of_kind(patches: Iterable[CompiledPatch], kind: ApplyTo) -> list[CompiledPatch]:
+    """The patches of one kind of object, in their order."""
+    return [patch for patch in patches if patch.apply_to is kind]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
