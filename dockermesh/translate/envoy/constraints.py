@@ -382,19 +382,22 @@ def _parts(rules: Any, value: str) -> str:
 def _well_known(rules: Any, value: str) -> str:
     kind = rules.WhichOneof("well_known")
     if kind == "well_known_regex":
-        pattern = _CONTROL if rules.strict or not rules.HasField("strict") else _LOOSE
-        if rules.well_known_regex == validate_pb2.HTTP_HEADER_NAME and (
-            pattern.search(value)
-            or (pattern is _CONTROL and not _HEADER_NAME.fullmatch(value))
-        ):
-            return "is no name of a header"
-
-        return "is no value of a header" if pattern.search(value) else ""
-
+        return _header(rules, value)
     if kind in {"ip", "ipv4", "ipv6"} and not _is_ip(value):
         return "is no IP address"
     if kind == "hostname" and not _HOSTNAME.fullmatch(value):
         return "is no host name"
+    return ""
+
+
+def _header(rules: Any, value: str) -> str:
+    is_strict = rules.strict or not rules.HasField("strict")
+    is_name = rules.well_known_regex == validate_pb2.HTTP_HEADER_NAME
+
+    if (_CONTROL if is_strict else _LOOSE).search(value):
+        return "is no name of a header" if is_name else "is no value of a header"
+    if is_strict and is_name and not _HEADER_NAME.fullmatch(value):
+        return "is no name of a header"
     return ""
 
 
@@ -449,15 +452,11 @@ _SCALARS: dict[str, Callable[[Any, Any, Any], str]] = {
 def _repeated(field: Any, rules: Any, values: Any) -> str:
     if rules.ignore_empty and not values:
         return ""
-    if len(values) < rules.min_items or (
-        rules.HasField("max_items") and len(values) > rules.max_items
-    ):
-        return (
-            f"must have {rules.min_items} to {rules.max_items or 'any number of'} entries, not"
-            f" {len(values)}"
-        )
+    wrong = _count(rules, len(values))
+    if wrong:
+        return wrong
 
-    if rules.unique and len({_frozen(value) for value in values}) != len(values):
+    if rules.unique and len(set(map(_frozen, values))) != len(values):
         return "must not have an entry twice"
     kind = rules.items.WhichOneof("type")
     if kind is None:
@@ -468,6 +467,14 @@ def _repeated(field: Any, rules: Any, values: Any) -> str:
         for value in values
     )
     return next((text for text in found if text), "")
+
+
+def _count(rules: Any, count: int) -> str:
+    too_many = rules.HasField("max_items") and count > rules.max_items
+    if count >= rules.min_items and not too_many:
+        return ""
+    most = rules.max_items or "any number of"
+    return f"must have {rules.min_items} to {most} entries, not {count}"
 
 
 def _value_of_item(field: Any, kind: str, rules: Any, value: Any) -> str:

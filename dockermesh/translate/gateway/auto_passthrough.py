@@ -32,7 +32,8 @@ def passed_services(where: Destinations, bound: BoundServer) -> Iterator[Any]:
         service = where.mesh.services[hostname]
         if service.resolution is Resolution.NONE or hostname.startswith("*"):
             continue
-        if not _covers(bound, hostname, service.namespace):
+        patterns = bound.open_to(service.namespace)
+        if not any(matches(pattern, hostname) for pattern in patterns):
             continue
         rule = where.index.merged(
             where.index.rules_of(
@@ -56,15 +57,6 @@ def passed_services(where: Destinations, bound: BoundServer) -> Iterator[Any]:
                     port.number,
                     subset.name if subset is not None else "",
                 )
-
-
-def _covers(bound: BoundServer, hostname: str, namespace: str) -> bool:
-    for text in bound.server.hosts:
-        scope, _, pattern = text.rpartition("/")
-        wanted = bound.gateway.namespace if scope == "." else scope
-        if wanted in {"", "*", namespace} and matches(pattern.lower(), hostname):
-            return True
-    return False
 
 
 def _unopened(cluster: Any, hostname: str, port: int, subset: str) -> Any:

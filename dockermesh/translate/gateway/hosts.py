@@ -5,7 +5,7 @@ Source of the rules: Istio's Gateway reference and `pilot/pkg/networking/core/ga
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from dockermesh.config.api.gateway import Gateway, Server
@@ -77,6 +77,15 @@ class BoundServer:
             dict.fromkeys(host.rpartition("/")[2].lower() for host in self.server.hosts)
         )
 
+    def open_to(self, namespace: str) -> Iterator[str]:
+        """The hosts that resources of a namespace may have, in lower case."""
+        for host in self.server.hosts:
+            scope, _, pattern = host.rpartition("/")
+            # `.` is the gateway's own namespace, not that of who asks.
+            wanted = self.gateway.namespace if scope == "." else scope
+            if wanted in {"", "*", namespace}:
+                yield pattern.lower()
+
 
 def bound_hosts(
     resource: Resource[VirtualService], servers: Iterable[BoundServer]
@@ -92,13 +101,8 @@ def bound_hosts(
         ):
             continue
 
-        for server_host in bound.server.hosts:
-            scope, _, pattern = server_host.rpartition("/")
-            if scope == "." and bound.gateway.namespace != resource.namespace:
-                continue
-            if scope not in {"", "*", ".", resource.namespace}:
-                continue
-            narrow = (intersect(host.lower(), pattern.lower()) for host in spec.hosts)
+        for pattern in bound.open_to(resource.namespace):
+            narrow = (intersect(host.lower(), pattern) for host in spec.hosts)
             hosts.update((host, None) for host in narrow if host is not None)
 
     return list(hosts)

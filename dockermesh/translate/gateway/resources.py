@@ -419,15 +419,10 @@ class _Builder:
             if not resource.spec.tcp or not bound_hosts(resource, [bound]):
                 continue
             with self.isolated(resource):
+                # A list: what fails half-way must leave nothing behind.
                 yield from [
-                    (
-                        _addresses(match.source_subnet, network),
-                        self._proxy(resource, rule.route, bound.number),
-                    )
-                    for rule in resource.spec.tcp
-                    for match in rule.match or (L4MatchAttributes(),)
-                    if rule.route and applies(match, resource.namespace, context)
-                    for network in match.destination_subnets or ("",)
+                    (conditions, self._proxy(resource, route, bound.number))
+                    for conditions, route in _tcp_routes(resource, context)
                 ]
 
     def _proxy(
@@ -463,6 +458,17 @@ def _named_routes(
             )
             for name in dict.fromkeys(n for n in names_ if n is not None):
                 yield name, rule.route
+
+
+def _tcp_routes(
+    resource: Resource[VirtualService], context: RouteContext
+) -> Iterator[tuple[dict[str, Any], tuple[RouteDestination, ...]]]:
+    """The conditions of the TCP rules, each with where it leads."""
+    for rule in resource.spec.tcp:
+        for match in rule.match or (L4MatchAttributes(),):
+            if rule.route and applies(match, resource.namespace, context):
+                for network in match.destination_subnets or ("",):
+                    yield _addresses(match.source_subnet, network), rule.route
 
 
 def _server_names(hosts: list[str]) -> dict[str, Any]:
