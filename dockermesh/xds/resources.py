@@ -9,7 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from dockermesh.xds.protobuf import Malformed, fields, frame, header
+from dockermesh.xds.protobuf import (
+    Malformed,
+    fields,
+    frame,
+    header,
+    submessage,
+    text,
+)
 
 _PREFIX = "type.googleapis.com/envoy."
 CLUSTER = _PREFIX + "config.cluster.v3.Cluster"
@@ -19,7 +26,9 @@ ROUTES = _PREFIX + "config.route.v3.RouteConfiguration"
 SECRET = _PREFIX + "extensions.transport_sockets.tls.v3.Secret"
 EXTENSION = _PREFIX + "config.core.v3.TypedExtensionConfig"
 
-_EDS_DISCOVERY = 3  # envoy.config.cluster.v3.Cluster.DiscoveryType.EDS
+# Numbers in envoy.config.cluster.v3.Cluster, and of the service_name in its EdsClusterConfig.
+_DISCOVERY_TYPE, _EDS_CLUSTER_CONFIG, _SERVICE_NAME = 2, 3, 2
+_EDS = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,17 +78,11 @@ def make_resource(type_url: str, name: str, message_bytes: bytes) -> Resource:
 
 
 def _eds_name(cluster: bytes, name: str) -> str:
-    is_eds, service = False, b""
     try:
-        for number, value in fields(cluster):
-            if number == 2:
-                is_eds = value == _EDS_DISCOVERY
-            elif number == 3 and isinstance(value, bytes):
-                service = next(
-                    (v for n, v in fields(value) if n == 2 and isinstance(v, bytes)),
-                    b"",
-                )
-
-        return (service.decode() or name) if is_eds else ""
-    except (Malformed, UnicodeDecodeError) as e:
+        given = dict(fields(cluster))
+        if given.get(_DISCOVERY_TYPE) != _EDS:
+            return ""
+        eds = dict(fields(submessage(given.get(_EDS_CLUSTER_CONFIG, b""))))
+        return text(eds.get(_SERVICE_NAME, b"")) or name
+    except Malformed as e:
         raise ValueError(f"not a serialised Cluster: {name}") from e

@@ -9,7 +9,7 @@ Invariant: the same request for a response within one publish gives the same obj
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -94,13 +94,13 @@ class ResponseCache:
         diff = self.diff(sent, target)
         resources, removed = [], []
 
-        for name in dict.fromkeys((*diff.changed, *sorted(force), *diff.removed)):
-            if names is None or name in names:
-                found = target.get(name)
-                if found is None:
-                    removed.append(name)
-                else:
-                    resources.append(found)
+        news = dict.fromkeys((*diff.changed, *sorted(force), *diff.removed))
+        for name in _subscribed(news, names):
+            found = target.get(name)
+            if found is None:
+                removed.append(name)
+            else:
+                resources.append(found)
 
         if not resources and not removed:
             return None
@@ -162,23 +162,17 @@ class ResponseCache:
         force: Names,
     ) -> Response | None:
         diff = self.diff(sent, target)
-        seen = [
-            n
-            for n in dict.fromkeys((*diff.changed, *sorted(force)))
-            if names is None or n in names
-        ]
+        seen = _subscribed(dict.fromkeys((*diff.changed, *sorted(force))), names)
 
         if type_url in FULL_TYPES:
-            if not seen and not any(names is None or n in names for n in diff.removed):
+            if not seen and not _subscribed(diff.removed, names):
                 return None
             return self.full_sotw(type_url, target, names)
 
         resources = tuple(r for n in seen if (r := target.get(n)) is not None)
-        return (
-            self.make_sotw(type_url, resources, self.version(target, names))
-            if resources
-            else None
-        )
+        if not resources:
+            return None
+        return self.make_sotw(type_url, resources, self.version(target, names))
 
     def full_sotw(
         self, type_url: str, target: ResourceSet, names: Names | None
@@ -269,6 +263,11 @@ class ResponseCache:
             )
 
         return found
+
+
+def _subscribed(found: Iterable[str], names: Names | None) -> list[str]:
+    """Those of the names that the client subscribed to; all of them under the wildcard."""
+    return list(found) if names is None else [name for name in found if name in names]
 
 
 @lru_cache(maxsize=256)

@@ -160,6 +160,20 @@ def _plain_diff(old: Mapping[str, Resource], new: Mapping[str, Resource]) -> Dif
     return Diff(changed, tuple(n for n in old if n not in new))
 
 
+def _diff_of(names: Iterable[str], old: ResourceSet, new: ResourceSet) -> Diff:
+    """The difference as far as these names go; each may be in either layer of either set."""
+    changed, removed = [], []
+    for name in names:
+        was, now = old.get(name), new.get(name)
+        if now is None:
+            if was is not None:
+                removed.append(name)
+        elif was is None or was.version != now.version:
+            changed.append(name)
+
+    return Diff(tuple(changed), tuple(removed))
+
+
 class Differ:
     """Diffs between sets, each computed once however many proxies ask."""
 
@@ -195,14 +209,4 @@ class Differ:
         names = dict.fromkeys(
             (*own.changed, *own.removed, *shared.changed, *shared.removed)
         )
-        changed, removed = [], []
-
-        for name in names:
-            was, now = old.get(name), new.get(name)
-            if now is None:
-                if was is not None:
-                    removed.append(name)
-            elif was is None or was.version != now.version:
-                changed.append(name)
-
-        return Diff(tuple(changed), tuple(removed))
+        return _diff_of(names, old, new)

@@ -203,28 +203,29 @@ class StreamState:
             target: ResourceSet = getattr(snapshot, field_name)
             if sub.is_clean(target):
                 continue
+            if type_url in (LISTENER, ROUTES) and self._is_gated(sub, now):
+                continue
 
-            if type_url in (LISTENER, ROUTES):
-                if self._is_gated(sub, now):
-                    continue
-            elif keep and type_url in (CLUSTER, ENDPOINTS):
+            if keep and type_url in (CLUSTER, ENDPOINTS):
                 target = self._cache.retaining(sub.sent, target)
 
             before = sub.sent
             response = sub.next(target, now)
 
             if response is not None:
-                if type_url == CLUSTER:
-                    self._endpoints_again(before, target)
                 self._metrics.pushes[type_url] += 1
                 self._metrics.resources_sent[type_url] += len(response.names)
+                self._follow_up(type_url, before, target)
                 return response
 
         return None
 
-    def _endpoints_again(self, before: ResourceSet, target: ResourceSet) -> None:
+    def _follow_up(
+        self, type_url: str, before: ResourceSet, target: ResourceSet
+    ) -> None:
+        """Endpoints go again after the clusters that changed, even if they did not change."""
         endpoints = self.subscriptions.get(ENDPOINTS)
-        if endpoints is not None:
+        if type_url == CLUSTER and endpoints is not None:
             names = self._cache.eds_of_changed(before, target)
             if names:
                 endpoints.push_again(names)

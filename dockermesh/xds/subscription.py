@@ -10,6 +10,7 @@ client holds exactly the subscribed part of the target.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dockermesh.xds.request import DiscoveryRequest
@@ -173,15 +174,16 @@ class DeltaSubscription(Subscription):
             not request.names and self.type_url in _LEGACY_WILDCARD
         )
         self.names = request.names - {WILDCARD} if self.wildcard else request.names
-        held = request.initial
 
-        if not held:
-            if self.wildcard:
-                self.answer = not len(target)
-            self.force = self.names
-            self.sent = EMPTY if self.wildcard else target
-            return
+        if request.initial:
+            self._resume(request.initial, target)
+        elif self.wildcard:
+            self.sent, self.force, self.answer = EMPTY, self.names, not len(target)
+        else:
+            self.sent, self.force = target, self.names
 
+    def _resume(self, held: Mapping[str, str], target: ResourceSet) -> None:
+        """Go on from what the client holds of a former stream, by the versions that it says."""
         asked = (*target, *held) if self.wildcard else self.names
         now = {n: r.version if (r := target.get(n)) else None for n in asked}
         # What the client does not hold and what does not exist is news to it as well: it waits for
@@ -197,24 +199,25 @@ class DeltaSubscription(Subscription):
     def change(self, request: DiscoveryRequest) -> None:
         """Subscribe and unsubscribe; both count even if the nonce is stale."""
         if request.unsubscribe:
-            if WILDCARD in request.unsubscribe:
-                self.wildcard = False
-            gone = request.unsubscribe - {WILDCARD}
-            self.names -= gone
-            if self.wildcard and gone:
-                self.push_again(gone)
-
+            self._drop(request.unsubscribe)
         if request.names:
-            if WILDCARD in request.names and not self.wildcard:
-                self.wildcard, self.sent = True, EMPTY
-            added = (
-                request.names - {WILDCARD}
-                if WILDCARD in request.names
-                else request.names
-            )
-            if added:
-                self.names = union(self.names, added) if self.names else added
-                self.push_again(added)
+            self._add(request.names)
+
+    def _drop(self, names: Names) -> None:
+        if WILDCARD in names:
+            self.wildcard = False
+        gone = names - {WILDCARD}
+        self.names -= gone
+        if self.wildcard and gone:
+            self.push_again(gone)
+
+    def _add(self, names: Names) -> None:
+        if WILDCARD in names and not self.wildcard:
+            self.wildcard, self.sent = True, EMPTY
+        added = names - {WILDCARD} if WILDCARD in names else names
+        if added:
+            self.names = union(self.names, added) if self.names else added
+            self.push_again(added)
 
 
 class SotwSubscription(Subscription):
