@@ -47,12 +47,7 @@ def _decoder(annotation: Any) -> _Decode:
     """The decoder of a type; it returns `_REJECTED` after reporting why."""
     origin = get_origin(annotation)
     if origin is Annotated:
-        inner, *limits = get_args(annotation)
-        plain = [limit for limit in limits if not isinstance(limit, Quotable)]
-        decoder = _decoder(inner)
-        return _limited(
-            decoder if len(plain) == len(limits) else _unquoted(decoder), plain
-        )
+        return _annotated_decoder(*get_args(annotation))
     if origin in (Union, types.UnionType):
         # None is said by leaving a field out; nothing is decoded to it.
         (inner,) = (a for a in get_args(annotation) if a is not types.NoneType)
@@ -63,6 +58,12 @@ def _decoder(annotation: Any) -> _Decode:
         return _map_decoder(*get_args(annotation))
 
     return _plain_decoder(annotation)
+
+
+def _annotated_decoder(inner: Any, *limits: Any) -> _Decode:
+    decoder = _decoder(inner)
+    plain = [limit for limit in limits if not isinstance(limit, Quotable)]
+    return _limited(decoder if len(plain) == len(limits) else _unquoted(decoder), plain)
 
 
 def _plain_decoder(annotation: Any) -> _Decode:
@@ -199,10 +200,7 @@ def _message_decoder(cls: Any) -> _Decode:
             if name in shape.ignored:
                 (at / name).warn("is a field of Istio that has no effect in dockermesh")
             elif known is None:
-                hints = (
-                    shape.names.values() if len(at.findings.found) < _MOST_HINTS else ()
-                )
-                (at / name).error(unknown_field(name, hints), UNKNOWN_FIELD)
+                _note_unknown(shape, name, at)
             elif entry is not None:
                 if known in values:
                     (at / name).error(
@@ -216,6 +214,11 @@ def _message_decoder(cls: Any) -> _Decode:
         )
 
     return run
+
+
+def _note_unknown(shape: _Shape, name: Any, at: Cursor) -> None:
+    hints = shape.names.values() if len(at.findings.found) < _MOST_HINTS else ()
+    (at / name).error(unknown_field(name, hints), UNKNOWN_FIELD)
 
 
 @dataclass(frozen=True, slots=True)

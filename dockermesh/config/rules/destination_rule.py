@@ -251,12 +251,13 @@ def check_client_tls(tls: ClientTlsSettings, namespace: str, at: Cursor) -> None
         _check_unverified(tls, at / "insecureSkipVerify")
     # Over SDS come either files or a credential, never a part of each.
     if tls.mode in (ClientTlsMode.SIMPLE, ClientTlsMode.MUTUAL) and tls.credential_name:
-        if (
-            tls.client_certificate
-            or tls.ca_certificates
-            or tls.private_key
-            or tls.ca_crl
-        ):
+        files = (
+            tls.client_certificate,
+            tls.private_key,
+            tls.ca_certificates,
+            tls.ca_crl,
+        )
+        if any(files):
             (at / "credentialName").error(
                 "cannot be set together with files of certificates"
             )
