@@ -131,6 +131,8 @@ def _cors_policy(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
     if _get(raw, "allow_origins")[1] is None and isinstance(origins, list):
         rest["allowOrigins"] = [
             (
+                # In 1.0 it stood for every origin; an exact `*` would fit none that a browser
+                # sends.
                 {"regex": ".*"}
                 if origin == "*"
                 else {"exact": origin}
@@ -178,6 +180,7 @@ def _load_balancer(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
         (at / "simple").warn(
             "LEAST_CONN is deprecated, use LEAST_REQUEST; taken as that", DEPRECATED
         )
+        # Envoy's name: it counts requests, not connections.
         raw = {**raw, "simple": "LEAST_REQUEST"}
     name, duration = _get(raw, "warmup_duration_secs")
     if name:

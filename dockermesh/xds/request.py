@@ -137,6 +137,7 @@ class Decoder:
             return found
 
         request = (decode_delta if delta else decode_sotw)(raw)
+        # Nonces and errors are of one moment, nodes of one proxy: such bytes do not come again.
         if (
             request.node is None
             and request.error is None

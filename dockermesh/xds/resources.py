@@ -53,10 +53,13 @@ class Resource:
 
 def make_resource(type_url: str, name: str, message_bytes: bytes) -> Resource:
     """The resource `name`, whose message of type `type_url` is already serialised."""
+    # The Any as protobuf itself would write it: an empty field is left out.
     any_bytes = frame(1, type_url.encode()) + (
         frame(2, message_bytes) if message_bytes else b""
     )
     version = blake2b(message_bytes, digest_size=8).hexdigest()
+    # In a Resource of delta 1 is the version, 2 the Any, 3 the name; in either response 2 is the
+    # list of resources.
     head, tail = (
         frame(1, version.encode()) + header(2, len(any_bytes)),
         frame(3, name.encode()),
@@ -71,7 +74,9 @@ def make_resource(type_url: str, name: str, message_bytes: bytes) -> Resource:
         delta_head=header(2, size) + head,
         delta_tail=tail,
         digest=int.from_bytes(
-            blake2b(f"{name}\0{version}".encode(), digest_size=12).digest(), "big"
+            # No name has a NUL, so no other name and version give the same text.
+            blake2b(f"{name}\0{version}".encode(), digest_size=12).digest(),
+            "big",
         ),
         eds_name=_eds_name(message_bytes, name) if type_url == CLUSTER else "",
     )

@@ -94,6 +94,7 @@ class ResponseCache:
         diff = self.diff(sent, target)
         resources, removed = [], []
 
+        # Sorted, as a set has another order in each process.
         news = dict.fromkeys((*diff.changed, *sorted(force), *diff.removed))
         for name in _subscribed(news, names):
             found = target.get(name)
@@ -110,6 +111,8 @@ class ResponseCache:
         self, type_url: str, resources: tuple[Resource, ...], removed: tuple[str, ...]
     ) -> Response:
         """The delta response with exactly this content."""
+        # In the response 4 is the type, 5 the nonce, 6 a name that is gone; in its ACK 2 is the
+        # type, 6 the nonce.
         url = type_url.encode()
 
         def build(nonce: bytes) -> Response:
@@ -191,6 +194,7 @@ class ResponseCache:
         """The state-of-the-world response with exactly this content."""
 
         def build(nonce: bytes) -> Response:
+            # Version and nonce have the same numbers in the response as in its ACK.
             head, tail = frame(1, version.encode()), frame(5, nonce)
             pieces = [head]
             for r in resources:
@@ -211,6 +215,7 @@ class ResponseCache:
         found = self._responses.get(key)
         if found is None:
             if self._bytes > _CACHE_BYTES:
+                # Making a response twice costs less than memory for all that differ.
                 self.clear()
             self._nonce += 1
             found = self._responses[key] = build(b"%d" % self._nonce)

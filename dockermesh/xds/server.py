@@ -49,9 +49,12 @@ _LONGEST_NAME, _MOST_NAMES = 200, 10
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", -1),
+    # Istio's figures: a peer that vanished without a word is missed within 40 s.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # No limit: a quiet mesh has nothing to send but pings.
     ("grpc.http2.max_pings_without_data", 0),
+    # Proxies ping, too; more often than this gRPC takes it for abuse and hangs up.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     # Two control planes must not share a port by accident.
     ("grpc.so_reuseport", 0),
@@ -120,7 +123,9 @@ class _Stream:
             self._server.settled(self)
             if self.state.awaits and self._gate is None:
                 self._gate = asyncio.get_running_loop().call_later(
-                    GATE_SECONDS + 0.05, self._open_gate
+                    # A little later, so that the gate is open by then.
+                    GATE_SECONDS + 0.05,
+                    self._open_gate,
                 )
         else:
             self._task = asyncio.create_task(self._write(response))
@@ -204,6 +209,7 @@ class AdsServer:
         # does: who keeps us for longer (aiohttp caches handlers for ever) must not keep it.
         server, self._server = self._server, None
         stopping = asyncio.ensure_future(server.stop(grace))
+        # Lets the GOAWAY go first.
         await asyncio.sleep(0)
         for stream in tuple(self._streams.values()):
             stream.close(grpc.StatusCode.UNAVAILABLE, "the control plane is stopping")
@@ -337,6 +343,7 @@ class AdsServer:
         )
         stream = _Stream(self, context, proxy, state)
         before = self._streams.get(key)
+        # Its connection may be dead without our knowing yet.
         if before is not None:
             before.close(
                 grpc.StatusCode.ABORTED, "replaced by a newer stream of the same proxy"

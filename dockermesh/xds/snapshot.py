@@ -20,6 +20,7 @@ from dockermesh.xds.resources import (
     Resource,
 )
 
+# As many bits as a digest has.
 DIGEST_MASK = (1 << 96) - 1
 
 

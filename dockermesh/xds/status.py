@@ -34,6 +34,7 @@ class NodeInfo:
             raise Malformed("the node cannot be read") from e
 
         place = (node.locality.region, node.locality.zone, node.locality.sub_zone)
+        # Envoy says its version in numbers, other clients as a text.
         build = node.user_agent_build_version.version
         version = (
             node.user_agent_version

@@ -192,6 +192,7 @@ class StreamState:
         keep = self._routes_pending(snapshot)
         response = self._pass(snapshot, now, keep=keep)
         if response is None and keep and not self._routes_pending(snapshot):
+            # Nothing refers to the former clusters any more: now they may go.
             response = self._pass(snapshot, now, keep=False)
         return response
 

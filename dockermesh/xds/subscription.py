@@ -18,6 +18,7 @@ from dockermesh.xds.resources import CLUSTER, LISTENER
 from dockermesh.xds.responses import NO_NAMES, Names, Response, ResponseCache, union
 from dockermesh.xds.snapshot import EMPTY, ResourceSet
 
+# Types of which a first request without names asks for everything.
 _LEGACY_WILDCARD = frozenset({CLUSTER, LISTENER})
 WILDCARD = "*"
 
@@ -178,6 +179,7 @@ class DeltaSubscription(Subscription):
         if request.initial:
             self._resume(request.initial, target)
         elif self.wildcard:
+            # Envoy waits for its first answer, so that there is nothing is said, too.
             self.sent, self.force, self.answer = EMPTY, self.names, not len(target)
         else:
             self.sent, self.force = target, self.names
@@ -208,6 +210,7 @@ class DeltaSubscription(Subscription):
             self.wildcard = False
         gone = names - {WILDCARD}
         self.names -= gone
+        # Under the wildcard the client still gets what it no longer names, and has let go of it.
         if self.wildcard and gone:
             self.push_again(gone)
 
@@ -216,6 +219,7 @@ class DeltaSubscription(Subscription):
             self.wildcard, self.sent = True, EMPTY
         added = names - {WILDCARD} if WILDCARD in names else names
         if added:
+            # What is asked for again has been let go of, though for us nothing changed.
             self.names = union(self.names, added) if self.names else added
             self.push_again(added)
 

@@ -164,6 +164,7 @@ def _check_http_pool(http: HTTPSettings, at: Cursor) -> None:
     # Istio's limit.
     if http.max_requests_per_connection > 2**29:
         (at / "maxRequestsPerConnection").error("must be at most 2^29")
+    # One makes everything HTTP/2, the other leaves that to the client.
     if http.h2_upgrade_policy is H2UpgradePolicy.UPGRADE and http.use_client_protocol:
         (at / "useClientProtocol").error(
             "must not be true when h2UpgradePolicy is UPGRADE"

@@ -30,6 +30,7 @@ from dockermesh.config.rules.scope import report
 
 _PASSTHROUGH = (ServerTlsMode.PASSTHROUGH, ServerTlsMode.AUTO_PASSTHROUGH)
 _MUTUAL = (ServerTlsMode.MUTUAL, ServerTlsMode.OPTIONAL_MUTUAL)
+# Istio's list; those of TLS 1.3 cannot be chosen.
 CIPHER_SUITES = frozenset(
     f"{exchange}{cipher}"
     for exchange in ("ECDHE-ECDSA-", "ECDHE-RSA-", "")

@@ -68,8 +68,11 @@ _VALUES = _WRAPPERS | {"google.protobuf.Timestamp", "google.protobuf.Empty"}
 LONGEST_S = 2**63 // 10**9 - 1
 """The longest duration in seconds: Envoy counts in nanoseconds, in 64 bits."""
 _TYPED_STRUCTS = frozenset({"udpa.type.v1.TypedStruct", "xds.type.v3.TypedStruct"})
+# The pseudo headers of HTTP/2 begin with a colon.
 _HEADER_NAME = re.compile(r":?[0-9a-zA-Z!#$%&'*+\-.^_|~`]+")
+# All but the tab, which HTTP allows in values.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+# What stays forbidden under `strict: false`: ends of lines, and NUL.
 _LOOSE = re.compile(r"[\x00\n\r]")
 _HOSTNAME = re.compile(
     r"(?=.{1,253}\.?$)(?!-)[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*\.?"
@@ -89,6 +92,7 @@ def violation(message: Any) -> str:
         if found:
             return f"{name}: {found}"
 
+    # What is not set holds nothing; that it must be set is a check of the message around it.
     for field, value in message.ListFields():
         shape = shapes.get(field.name)
         if shape is not None:
@@ -104,7 +108,9 @@ def _known(part: Any) -> str:
     """What is wrong with a part of a message. Most parts are the same in many: it is found out
     once.
     """
+    # Only a key: maps in another order cost a second check, and change no answer.
     body = part.SerializeToString()
+    # Large parts are seldom alike, and their own parts are remembered all the same.
     if len(body) > _LARGEST_KNOWN:
         return violation(part)
 
@@ -126,6 +132,7 @@ _LARGEST_KNOWN = 1024
 
 def _packed(packed: any_pb2.Any) -> str:
     try:
+        # A type that these protos lack is not judged: Envoy may have it.
         inner = symbol_database.Default().GetSymbol(packed.TypeName())()
         inner.ParseFromString(packed.value)
     except KeyError:
@@ -218,6 +225,7 @@ def _shape(field: Any) -> _Shape | None:
     """
     if field.message_type is None or field.message_type.full_name in _VALUES:
         return None
+    # To protobuf a map is a repeated message, so it must be told apart first.
     if field.message_type.GetOptions().map_entry:
         if field.message_type.fields_by_name["value"].message_type is None:
             return None
@@ -237,6 +245,7 @@ def _checks(descriptor: Any) -> tuple[tuple[str, _Check], ...]:
     ):
         return ()
 
+    # A choice that must be made is a rule of the group, which no field of it has.
     made: list[tuple[str, _Check]] = [
         (group.name, _choice(group.name))
         for group in descriptor.oneofs
@@ -274,6 +283,7 @@ def _field(field: Any, rules: Any) -> _Check:
     is_required = is_required and field.containing_oneof is None
 
     def check(message: Any) -> str:
+        # Unset, a wrapper or a message breaks no rule but `required`.
         if has_presence and not message.HasField(name):
             return "is required" if is_required else ""
         return (
@@ -319,6 +329,7 @@ def _range(
     rules: Any, number: Any, as_number: Callable[[Any], float] = lambda number: number
 ) -> str:
     for limit, bound in rules.ListFields():
+        # `in` and `not_in` are among the rules, too; they come last.
         held = _HOLDS.get(limit.name)
         if held is not None and not held[0](number, as_number(bound)):
             if (

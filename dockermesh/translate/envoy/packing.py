@@ -14,6 +14,7 @@ from dockermesh.translate.envoy.constraints import LONGEST_S
 def pack(message: Any) -> any_pb2.Any:
     """The message in a google.protobuf.Any."""
     packed = any_pb2.Any()
+    # Versions are hashes of these bytes: maps in another order would be news to every proxy.
     packed.Pack(message, deterministic=True)
     return packed
 

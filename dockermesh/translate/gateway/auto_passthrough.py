@@ -30,6 +30,8 @@ def passed_services(where: Destinations, bound: BoundServer) -> Iterator[Any]:
     """
     for hostname in sorted(where.mesh.services):
         service = where.mesh.services[hostname]
+        # The first leads to the address that was called, which is the gateway's own; the other
+        # names no service.
         if service.resolution is Resolution.NONE or hostname.startswith("*"):
             continue
         patterns = bound.open_to(service.namespace)
@@ -45,6 +47,7 @@ def passed_services(where: Destinations, bound: BoundServer) -> Iterator[Any]:
             for subset in (None, *rule.subsets):
                 policy = replace(
                     effective_policy(rule, port.number, subset),
+                    # The client's proxy has done both; here its bytes go on as they are.
                     tls=None,
                     proxy_protocol=None,
                 )

@@ -145,6 +145,7 @@ class _Builder:
         fault = Fault(
             str(resource), Reason.CONFLICTED, f"{what} {holder}, which is older"
         )
+        # One resource that says something twice is not in conflict with itself.
         if holder is not resource and fault not in self.result.faults:
             self.result.faults.append(fault)
 
@@ -184,6 +185,7 @@ class _Builder:
         listener = listener_pb2.Listener(
             name=names.listener(address, port),
             address=socket_address(address, port),
+            # A gateway calls into the mesh, which is outbound in Istio.
             traffic_direction="OUTBOUND",
             filter_chains=chains,
         )
@@ -191,6 +193,7 @@ class _Builder:
         if first.is_tls:
             listener.listener_filters.append(TLS_INSPECTOR)
             sniff(listener)
+            # Without a server name no chain can be chosen, so a silent client is let go.
             listener.continue_on_listener_filters_timeout = False
 
         self.result.listeners.append(sound(listener))
@@ -237,6 +240,7 @@ class _Builder:
             ordered = sorted(routes, key=lambda r: is_catch_all(r.match))
             made = virtual_host(f"{host}:{servers[0].number}", [host], ordered)
             if any(intersect(host, pattern) == host for pattern in secured):
+                # Envoy redirects by itself then, whatever the routes of the host say.
                 made.require_tls = _VirtualHost.ALL
             table.virtual_hosts.append(made)
         return table
@@ -407,6 +411,7 @@ class _Builder:
         chains: dict[bytes, Any] = {}
         for match, target in self._tcp_rules(bound):
             chain = filter_chain(*self.security.network, target, **match)
+            # Envoy refuses a listener with the same condition twice, so the first rule has it.
             chains.setdefault(
                 chain.filter_chain_match.SerializeToString(deterministic=True), chain
             )

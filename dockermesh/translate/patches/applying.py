@@ -83,10 +83,12 @@ _CLUSTERS_KIND = _Kind(
 _LISTENERS_KIND = _Kind(
     LISTENER,
     listener_pb2.Listener,
+    # Inbound, the connection manager holds its routes itself.
     _LISTENERS | _ROUTES,
     ApplyTo.LISTENER,
     listener_fault,
 )
+# No patch adds a table: a proxy asks for those that its listeners name.
 _ROUTES_KIND = _Kind(
     ROUTES, route_pb2.RouteConfiguration, _ROUTES, ApplyTo.INVALID, table_fault
 )
@@ -125,6 +127,7 @@ class Patcher:
         kind = next((k for k in _KINDS if k.type_url == type_url), None)
         names = self._blamed(type_url, reason)
         refused = self._refused.setdefault(type_url, set())
+        # Refused without any patch of it, so it is not the patches that are wrong.
         if kind is None or names <= refused:
             return False
 
@@ -181,6 +184,7 @@ class Patcher:
         own = [*resources.own.values()]
         made = [new for old in own if (new := self._patched(old, kind)) is not None]
         if base is None:
+            # In the layer that all proxies share, once.
             made += self._added(resources, kind)
 
         # Resources are compared by identity.
@@ -232,6 +236,7 @@ class Patcher:
         original = kind.message.FromString(body)
         message, fault = self._attempt(body, patches, kind)
         if fault:
+            # What is wrong without any patch is not held against them.
             known = kind.fault(original)
             message = self._one_by_one(body, patches, kind, known)
 
@@ -255,6 +260,7 @@ class Patcher:
 
         if not stays:
             return None, ""
+        # Others refer to it by this name, and sets are kept by it.
         if message.name != name:
             return message, f"{name} must keep its name"
         return message, kind.fault(message)
@@ -316,6 +322,7 @@ class Patcher:
 
     def _additions(self, kind: ApplyTo) -> Iterable[CompiledPatch]:
         contexts = {PatchContext.ANY, PatchContext.GATEWAY}
+        # What is new belongs to no traffic yet, so either direction of a sidecar will do.
         if not self.is_gateway:
             contexts = {
                 PatchContext.ANY,

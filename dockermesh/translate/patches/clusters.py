@@ -45,6 +45,7 @@ def _matches(
     if wanted.name:
         return bool(wanted.name == cluster.name)
 
+    # BlackHoleCluster and its like have none of these, and match no condition on them.
     direction, port, subset, host = (*cluster.name.split("|", 3), "", "", "", "")[:4]
     if wanted.subset and wanted.subset != subset:
         return False
@@ -69,6 +70,7 @@ def _merge_transport_socket(cluster: Any, patch: Any) -> bool:
     socket = None
 
     if cluster.transport_socket_matches:
+        # Clusters of the mesh choose by endpoint: mutual TLS, or none.
         choices = (m.transport_socket for m in cluster.transport_socket_matches)
         socket = next(
             (s for s in choices if s.name == patch.transport_socket.name), None

@@ -68,6 +68,7 @@ _ORDERED = frozenset(
     }
 )
 _MERGES = frozenset({PatchOperation.MERGE, PatchOperation.MERGE_AND_REPLACE_LIST})
+# Nothing but the packages of the protos: a name in a file must not import other modules.
 _TYPE = re.compile(r"(?:envoy|xds|udpa)(?:\.[a-z][a-z0-9_]*)+(?=\.[A-Z])")
 
 
@@ -149,6 +150,7 @@ def _compile(
         raise _Unusable(f"applyTo {entry.apply_to.value} cannot be patched")
 
     operation = patch.operation
+    # Without an order there is no place to insert at; Istio adds such values.
     if operation in _INSERTS and entry.apply_to not in _ORDERED:
         operation = PatchOperation.ADD
     value = None
@@ -161,6 +163,7 @@ def _compile(
 def _message(value: Mapping[str, Any] | None, message: Any, *, is_whole: bool) -> Any:
     """The value as a message. What is to be merged may lack fields that the whole must have."""
     try:
+        # protobuf refuses an Any whose type it has not met.
         _load_types(value)
         json_format.ParseDict(dict(value or {}), message)
         repack(message)
@@ -178,6 +181,7 @@ def _message(value: Mapping[str, Any] | None, message: Any, *, is_whole: bool) -
             f"its value is no {message.DESCRIPTOR.name} of Envoy's API: {text[:300]}"
         ) from None
 
+    # What is merged is checked with the resource that it becomes a part of.
     broken = violation(message) if is_whole else ""
     if broken:
         raise _Unusable(f"Envoy would refuse its value: {broken}")
@@ -265,5 +269,6 @@ def _is_for(patch: CompiledPatch, proxy: Proxy) -> bool:
 
 
 def _has_version(expression: str, proxy: Proxy) -> bool:
+    # A proxy says its version itself, in any length.
     version = str(proxy.metadata.get("ISTIO_VERSION", ISTIO_VERSION))[:64]
     return occurs_in(expression, version)

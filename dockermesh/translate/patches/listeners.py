@@ -41,6 +41,7 @@ def patch_listener(listener: Any, patches: Patches, patch_routes: InlineRoutes) 
             merge(listener, patch.value, replaces_lists=patch.replaces_lists)
 
     for patch in of_kind(patches, ApplyTo.LISTENER_FILTER):
+        # Istio has no merge of listener filters.
         if _matches_listener(listener, patch) and not patch.merges:
             name = (
                 patch.match.listener.listener_filter
@@ -68,6 +69,7 @@ def _patch_chains(listener: Any, patches: Patches, patch_routes: InlineRoutes) -
             listener.ClearField("default_filter_chain")
 
     for patch in of_kind(patches, ApplyTo.FILTER_CHAIN):
+        # Last: a chain that is added is not patched.
         if patch.operation is PatchOperation.ADD and _matches_listener(listener, patch):
             listener.filter_chains.append(patch.value)
 
@@ -193,4 +195,5 @@ def _fulfils(chain: Any, has: Any, wanted: FilterChainMatch) -> bool:
         return False
 
     protocols = wanted.application_protocols
+    # A list in one text; the chain must have all of them.
     return not protocols or set(protocols.split(",")) <= set(has.application_protocols)

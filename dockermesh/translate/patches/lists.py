@@ -54,6 +54,7 @@ def edit_filters(filters: Any, patch: CompiledPatch, name: str | None) -> None:
     if operation is PatchOperation.REPLACE:
         filters[found].CopyFrom(patch.value)
     elif operation is PatchOperation.REMOVE:
+        # All of this name, not the first alone.
         keep_only(filters, [f for f in filters if f.name != name])
 
 

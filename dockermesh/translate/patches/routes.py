@@ -46,6 +46,7 @@ def _patch_hosts(table: Any, patches: Patches, route_patches: Patches) -> None:
     ]
     if len(kept) != len(table.virtual_hosts):
         keep_only(table.virtual_hosts, kept)
+    # An added host has no host to be compared with, so its conditions are those on the table.
     table.virtual_hosts.extend(
         p.value for p in patches if p.operation is PatchOperation.ADD
     )
@@ -71,6 +72,7 @@ def _patch_host(host: Any, patches: Patches, route_patches: Patches) -> bool:
 
 
 def _patch_routes(host: Any, patches: Patches) -> None:
+    # What one patch adds is neither merged into nor removed by another.
     kept = [route for route in host.routes if _patch_route(route, patches)]
     if len(kept) != len(host.routes):
         keep_only(host.routes, kept)
@@ -120,6 +122,7 @@ def _matches_table(
     )
     if wanted.port_number and wanted.port_number != port:
         return False
+    # Names of ports and gateways are only in the names of a gateway's tables.
     if not is_gateway:
         return True
     return wanted.port_name in ("", port_name) and wanted.gateway in ("", gateway)
@@ -130,6 +133,7 @@ def _port(name: str) -> int:
     text = (
         name.split("|")[1] if name.startswith("inbound|") else name.rpartition(":")[2]
     )
+    # `²` is a digit to Python, and no number.
     return int(text) if text.isascii() and text.isdigit() else 0
 
 

@@ -16,6 +16,7 @@ from dockermesh.translate.envoy.constraints import violation
 from dockermesh.translate.patches.listeners import CONNECTION_MANAGER
 
 _ROUTER = "envoy.extensions.filters.http.router.v3.Router"
+# Network filters that end a chain: Envoy wants one of them last, and nowhere else.
 _TERMINAL = frozenset(
     f"envoy.extensions.filters.network.{name}"
     for name in (
@@ -39,6 +40,7 @@ def listener_fault(listener: Any) -> str:
         chains.append(listener.default_filter_chain)
     is_udp = listener.address.socket_address.protocol == address_pb2.SocketAddress.UDP
 
+    # UDP has no connections that a chain could be chosen for.
     if not chains and not is_udp:
         return "the listener would have no filter chain"
     if not all(map(_is_configured, listener.listener_filters)):
@@ -99,6 +101,8 @@ def _manager_fault(manager: Any) -> str:
 
 def table_fault(table: Any) -> str:
     """Why Envoy would refuse the route table."""
+    # A name or a domain twice costs the whole table in Envoy, which compares domains without
+    # regard to case.
     if _repeats(host.name for host in table.virtual_hosts):
         return "two virtual hosts would have the same name"
     if _repeats(
