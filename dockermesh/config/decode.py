@@ -117,6 +117,7 @@ def _list_decoder(item: Any) -> _Decode:
 
 def _map_decoder(key: Any, item: Any) -> _Decode:
     decode_key, decode_item = _key_decoder(key), _decoder(item)
+    # In a free-form value null means something; elsewhere in a map protobuf refuses it.
     nullable = item is Any
 
     def run(raw: Any, at: Cursor) -> Any:
@@ -171,6 +172,7 @@ def _placeholder(annotation: Any) -> Any:
 
 
 def _enum_decoder(enum: type[StrEnum]) -> _Decode:
+    # By name alone, as in the schemas of Kubernetes, though protobuf's JSON takes numbers, too.
     names = {member.value: member for member in enum}
 
     def run(raw: Any, at: Cursor) -> Any:
@@ -201,6 +203,7 @@ def _message_decoder(cls: Any) -> _Decode:
                 (at / name).warn("is a field of Istio that has no effect in dockermesh")
             elif known is None:
                 _note_unknown(shape, name, at)
+            # null is as absent, for Kubernetes as for protobuf.
             elif entry is not None:
                 if known in values:
                     (at / name).error(

@@ -53,6 +53,7 @@ def _nanoseconds(text: str) -> int | None:
             return None
         unit, fraction = _NANOSECONDS[part[3]], part[2] or ""
         total += int(part[1] or "0") * unit
+        # Cut, not rounded, as in Go.
         total += int(fraction or "0") * unit // 10 ** len(fraction)
         end = part.end()
 

@@ -167,6 +167,7 @@ class ResponseCache:
         diff = self.diff(sent, target)
         seen = _subscribed(dict.fromkeys((*diff.changed, *sorted(force))), names)
 
+        # Of other types a partial answer is legal: what it leaves out stays as it is.
         if type_url in FULL_TYPES:
             if not seen and not _subscribed(diff.removed, names):
                 return None
@@ -181,6 +182,7 @@ class ResponseCache:
         self, type_url: str, target: ResourceSet, names: Names | None
     ) -> Response:
         """The whole set, as far as it is subscribed."""
+        # Names are a set, in another order in every process; replicas answer alike.
         chosen = (
             target.values()
             if names is None

@@ -291,6 +291,7 @@ class AdsServer:
         """A proxy asked for secrets that are not for it."""
         names = sorted(frozenset().union(*stream.state.denied))
         stream.state.denied.clear()
+        # Names are the client's own words, and could forge lines of the log.
         shown = [ascii(name[:_LONGEST_NAME]) for name in names[:_MOST_NAMES]]
         log.warning(
             "secrets denied",
@@ -342,6 +343,7 @@ class AdsServer:
             delta=delta, cache=self._cache, decode=self._decode, metrics=self.metrics
         )
         stream = _Stream(self, context, proxy, state)
+        # One stream per proxy: with two, the older could send what the newer has replaced.
         before = self._streams.get(key)
         # Its connection may be dead without our knowing yet.
         if before is not None:

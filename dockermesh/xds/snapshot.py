@@ -201,6 +201,7 @@ class Differ:
             )
         shared = self(old.base, new.base)
         own = _plain_diff(old.own, new.own)
+        # What the own layer hides has not changed for this proxy, whatever changed below it.
         hidden = bool(new.own) and any(
             n in new.own for n in (*shared.changed, *shared.removed)
         )

@@ -29,6 +29,7 @@ GATE_SECONDS = 3.0
 """How long listeners and routes wait for clusters to be accepted; after that a stuck cluster holds
 nothing up.
 """
+# Before any answer a proxy asks about once for each of six types.
 _MAX_WAITING = 64
 _MAX_NAMES = 100_000
 
@@ -114,6 +115,7 @@ class StreamState:
             if expected is None:
                 continue
 
+            # Such an ACK repeats every name: comparing is much cheaper than reading.
             if isinstance(sub, SotwSubscription):
                 head, tail = expected.head, expected.tail
                 plain = (
@@ -133,6 +135,7 @@ class StreamState:
 
     def _handle(self, request: DiscoveryRequest, now: float) -> None:
         snapshot = self.snapshot
+        # Left unanswered, as a refusal would end the stream for all other types.
         if snapshot is None or request.type_url not in FIELDS:
             self._metrics.unknown_types += 1
             return
@@ -175,6 +178,7 @@ class StreamState:
             self._metrics.resumed[request.type_url] += 1
 
     def _settle(self, sub: Subscription, request: DiscoveryRequest, now: float) -> None:
+        # The response was answered before; who repeats the answer says nothing new.
         if sub.outstanding is None:
             return
         nack = sub.settle(request.error, now)

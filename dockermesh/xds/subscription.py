@@ -186,6 +186,8 @@ class DeltaSubscription(Subscription):
 
     def _resume(self, held: Mapping[str, str], target: ResourceSet) -> None:
         """Go on from what the client holds of a former stream, by the versions that it says."""
+        # Under the wildcard also what it holds and we no longer have: it must be told that it is
+        # gone.
         asked = (*target, *held) if self.wildcard else self.names
         now = {n: r.version if (r := target.get(n)) else None for n in asked}
         # What the client does not hold and what does not exist is news to it as well: it waits for

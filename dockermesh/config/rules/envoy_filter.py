@@ -108,6 +108,7 @@ def _check_types(value: Any) -> str:
     while pending:
         part = pending.pop()
         if isinstance(part, dict):
+            # At any depth: what is packed may hold packed values itself.
             named = part.get("@type")
             if isinstance(named, str) and _FORMER_API.search(named):
                 return f"referenced type {named[:120]!r} is of Envoy's v2 API, use its v3 form"

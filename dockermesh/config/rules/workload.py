@@ -34,6 +34,7 @@ def check_endpoint(
     """An address with its ports; `service_ports` are the names that it may map, None if they are
     not known.
     """
+    # An endpoint of another network is reached through that network's gateways.
     if not entry.address and not entry.network:
         (at / "address").error("address is required, unless network is set")
         return

@@ -157,6 +157,7 @@ def _structured(struct: Any) -> str:
     except KeyError:
         return ""
     try:
+        # Envoy, too, reads the structure as the JSON of that message.
         json_format.ParseDict(json_format.MessageToDict(struct.value), inner)
     except (json_format.Error, ValueError, TypeError) as error:
         return f"value: {' '.join(str(error).split())[:200]}"
@@ -432,6 +433,7 @@ def _octets(_field: Any, rules: Any, value: bytes) -> str:
 
 
 def _enum(field: Any, rules: Any, value: int) -> str:
+    # An enum of proto3 holds any number, whether it has a name or not.
     if rules.defined_only and value not in field.enum_type.values_by_number:
         return f"{value} is not one of its values"
     if rules.HasField("const") and value != rules.const:
@@ -496,6 +498,7 @@ def _value_of_item(field: Any, kind: str, rules: Any, value: Any) -> str:
 
 def _frozen(value: Any) -> Any:
     return (
+        # Messages have no hash; equal ones have the same bytes once maps are sorted.
         value.SerializeToString(deterministic=True)
         if hasattr(value, "DESCRIPTOR")
         else value

@@ -64,6 +64,7 @@ def passed_services(where: Destinations, bound: BoundServer) -> Iterator[Any]:
 
 def _unopened(cluster: Any, hostname: str, port: int, subset: str) -> Any:
     """The service's cluster as one that carries bytes; its endpoints are those of the other one."""
+    # Before it is renamed: endpoints go by the name of the service's own cluster.
     if cluster.type == cluster_pb2.Cluster.EDS:
         cluster.eds_cluster_config.service_name = cluster.name
     cluster.name = names.sni_cluster(hostname, port, subset)

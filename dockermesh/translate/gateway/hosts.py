@@ -59,6 +59,7 @@ class BoundServer:
     @property
     def is_tls(self) -> bool:
         """Whether connections arrive in TLS."""
+        # On an HTTP port TLS settings are no TLS: they say that clients are redirected to it.
         return not self.is_plain_http and self.server.tls is not None
 
     @property
@@ -93,6 +94,7 @@ def bound_hosts(
     """The hosts that both the VirtualService and a server of a gateway it names have."""
     spec = resource.spec
     named = {qualified_gateway(g, resource.namespace) for g in spec.gateways}
+    # Not a set, which has another order in every process.
     hosts: dict[str, None] = {}
 
     for bound in servers:

@@ -287,6 +287,7 @@ class _Builder:
         self, port: int, servers: list[BoundServer]
     ) -> list[listener_components_pb2.FilterChain]:
         chains: list[listener_components_pb2.FilterChain] = []
+        # By age: of a server name that is there twice, the oldest Gateway's counts.
         taken: dict[str, Resource[Any]] = {}
 
         for bound in servers:
@@ -312,6 +313,7 @@ class _Builder:
             if tls is not None
             else None
         )
+        # Without a certificate, or with every host taken by an older server, nothing is left.
         if tls is None or socket is None or not fresh:
             return []
 
@@ -369,6 +371,7 @@ class _Builder:
                     )
                     taken[name] = resource
 
+        # TCP rules tell no server names apart, so they count only where no TLS rule does.
         for _, target in self._tcp_rules(bound) if not chains else ():
             fresh = self._fresh(bound, taken)
             if fresh:
@@ -387,6 +390,7 @@ class _Builder:
         known = {cluster.name for cluster in self.result.clusters}
 
         for cluster in passed_services(self.where, bound):
+            # Two servers may let the same service through.
             if cluster.name not in known:
                 self.result.clusters.append(sound(cluster))
             if cluster.name not in taken:
@@ -445,6 +449,7 @@ def _stand_together(first: BoundServer, other: BoundServer) -> bool:
     """Whether a port that is the first one's can be the other's, too."""
     if first.is_plain_http:
         return other.is_plain_http
+    # Chains with TLS are chosen by server name; plain TCP has nothing to choose by.
     return other.is_tls if first.is_tls else other is first
 
 

@@ -110,6 +110,7 @@ class Patcher:
     _resources: dict[Resource, Resource | None] = field(default_factory=dict)
     _sets: dict[ResourceSet, ResourceSet] = field(default_factory=dict)
     _whole: dict[Snapshot, Snapshot] = field(default_factory=dict)
+    # What was made for the last state: most of its resources come again.
     _former: dict[Resource, Resource | None] = field(default_factory=dict)
 
     def age(self) -> None:
@@ -216,6 +217,7 @@ class Patcher:
     def _context(self, name: str) -> PatchContext:
         if self.is_gateway:
             return PatchContext.GATEWAY
+        # These names are a sidecar's inbound ones; all its others are outbound.
         is_inbound = name in (
             VIRTUAL_INBOUND,
             INBOUND_PASSTHROUGH_CLUSTER,
@@ -255,6 +257,7 @@ class Patcher:
 
         try:
             stays = self._run(message, patches, kind)
+        # A patch can be sound by itself and still not go with this object.
         except (CannotMerge, TypeError, ValueError) as error:
             return message, str(error)
 

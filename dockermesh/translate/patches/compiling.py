@@ -166,6 +166,7 @@ def _message(value: Mapping[str, Any] | None, message: Any, *, is_whole: bool) -
         # protobuf refuses an Any whose type it has not met.
         _load_types(value)
         json_format.ParseDict(dict(value or {}), message)
+        # Once per patch, not once per resource that it is merged into.
         repack(message)
     except (
         json_format.Error,

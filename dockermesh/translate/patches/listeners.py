@@ -63,6 +63,7 @@ def _patch_chains(listener: Any, patches: Patches, patch_routes: InlineRoutes) -
     if len(kept) != len(listener.filter_chains):
         keep_only(listener.filter_chains, kept)
 
+    # A patch without conditions is for this one, too.
     if listener.HasField("default_filter_chain"):
         chain = listener.default_filter_chain
         if not _patch_chain(listener, chain, patches, patch_routes):
