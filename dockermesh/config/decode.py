@@ -47,12 +47,7 @@ def _decoder(annotation: Any) -> _Decode:
     """The decoder of a type; it returns `_REJECTED` after reporting why."""
     origin = get_origin(annotation)
     if origin is Annotated:
-        inner, *limits = get_args(annotation)
-        plain = [limit for limit in limits if not isinstance(limit, Quotable)]
-        decoder = _decoder(inner)
-        return _limited(
-            decoder if len(plain) == len(limits) else _unquoted(decoder), plain
-        )
+        return _annotated_decoder(*get_args(annotation))
     if origin in (Union, types.UnionType):
         # None is said by leaving a field out; nothing is decoded to it.
         (inner,) = (a for a in get_args(annotation) if a is not types.NoneType)
@@ -63,6 +58,12 @@ def _decoder(annotation: Any) -> _Decode:
         return _map_decoder(*get_args(annotation))
 
     return _plain_decoder(annotation)
+
+
+def _annotated_decoder(inner: Any, *limits: Any) -> _Decode:
+    decoder = _decoder(inner)
+    plain = [limit for limit in limits if not isinstance(limit, Quotable)]
+    return _limited(decoder if len(plain) == len(limits) else _unquoted(decoder), plain)
 
 
 def _plain_decoder(annotation: Any) -> _Decode:
@@ -116,6 +117,7 @@ def _list_decoder(item: Any) -> _Decode:
 
 def _map_decoder(key: Any, item: Any) -> _Decode:
     decode_key, decode_item = _key_decoder(key), _decoder(item)
+    # In a free-form value null means something; elsewhere in a map protobuf refuses it.
     nullable = item is Any
 
     def run(raw: Any, at: Cursor) -> Any:
@@ -170,6 +172,7 @@ def _placeholder(annotation: Any) -> Any:
 
 
 def _enum_decoder(enum: type[StrEnum]) -> _Decode:
+    # By name alone, as in the schemas of Kubernetes, though protobuf's JSON takes numbers, too.
     names = {member.value: member for member in enum}
 
     def run(raw: Any, at: Cursor) -> Any:
@@ -199,10 +202,8 @@ def _message_decoder(cls: Any) -> _Decode:
             if name in shape.ignored:
                 (at / name).warn("is a field of Istio that has no effect in dockermesh")
             elif known is None:
-                hints = (
-                    shape.names.values() if len(at.findings.found) < _MOST_HINTS else ()
-                )
-                (at / name).error(unknown_field(name, hints), UNKNOWN_FIELD)
+                _note_unknown(shape, name, at)
+            # null is as absent, for Kubernetes as for protobuf.
             elif entry is not None:
                 if known in values:
                     (at / name).error(
@@ -216,6 +217,11 @@ def _message_decoder(cls: Any) -> _Decode:
         )
 
     return run
+
+
+def _note_unknown(shape: _Shape, name: Any, at: Cursor) -> None:
+    hints = shape.names.values() if len(at.findings.found) < _MOST_HINTS else ()
+    (at / name).error(unknown_field(name, hints), UNKNOWN_FIELD)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ finding is an error.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -106,12 +106,16 @@ def _read_raw(document: RawDocument, file: str, namespace: str) -> Reading:
         findings.extend(sorted(found, key=lambda finding: finding.line))
 
         if resource is not None:
-            is_valid = not any(f.is_error for f in found) and not document.mistakes
+            is_valid = not _has_errors(found) and not document.mistakes
             (resources if is_valid else rejected).append(resource)
 
     title = _title(document.data, namespace) if document.mistakes else ""
     findings.extend(finding_of(mistake, file, title) for mistake in document.mistakes)
     return Reading(tuple(resources), tuple(findings), tuple(rejected))
+
+
+def _has_errors(findings: Iterable[Finding]) -> bool:
+    return any(finding.is_error for finding in findings)
 
 
 def finding_of(mistake: Mistake, file: str, resource: str = "") -> Finding:

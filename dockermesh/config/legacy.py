@@ -102,16 +102,21 @@ def _append_headers(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
         if not isinstance(operations, dict):
             return _without(raw, name)
 
-        merged = operations.get(operation)
-        if isinstance(value, dict) and isinstance(merged, dict):
-            value = {**value, **merged}
-        elif isinstance(value, list) and isinstance(merged, list):
-            value = [*merged, *(v for v in value if v not in merged)]
+        value = _beside(value, operations.get(operation))
         raw = _without(raw, name) | {
             "headers": {**headers, side: {**operations, operation: value}}
         }
 
     return raw
+
+
+def _beside(old: Any, new: Any) -> Any:
+    """What the former field says, with what stands in the new place; that wins."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {**old, **new}
+    if isinstance(old, list) and isinstance(new, list):
+        return [*new, *(value for value in old if value not in new)]
+    return old
 
 
 def _cors_policy(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
@@ -126,6 +131,8 @@ def _cors_policy(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
     if _get(raw, "allow_origins")[1] is None and isinstance(origins, list):
         rest["allowOrigins"] = [
             (
+                # In 1.0 it stood for every origin; an exact `*` would fit none that a browser
+                # sends.
                 {"regex": ".*"}
                 if origin == "*"
                 else {"exact": origin}
@@ -173,6 +180,7 @@ def _load_balancer(raw: dict[str, Any], at: Cursor) -> dict[str, Any]:
         (at / "simple").warn(
             "LEAST_CONN is deprecated, use LEAST_REQUEST; taken as that", DEPRECATED
         )
+        # Envoy's name: it counts requests, not connections.
         raw = {**raw, "simple": "LEAST_REQUEST"}
     name, duration = _get(raw, "warmup_duration_secs")
     if name:

@@ -31,20 +31,10 @@ def parse_duration(text: str) -> timedelta | str:
     rest, sign = (text[1:], -1) if text.startswith("-") else (text.removeprefix("+"), 1)
     if rest == "0":
         return timedelta(0)
-    if not rest:
-        return wrong
 
-    total, end = 0, 0
-    while end < len(rest):
-        part = _PART.match(rest, end)
-        if part is None or not (part[1] or part[2]):
-            return wrong
-        unit = _NANOSECONDS[part[3]]
-        fraction = part[2] or ""
-        total += int(part[1] or "0") * unit + int(fraction or "0") * unit // 10 ** len(
-            fraction
-        )
-        end = part.end()
+    total = _nanoseconds(rest)
+    if total is None:
+        return wrong
     if total > _LONGEST:
         return f"{text[:80]!r} is longer than a duration can be"
     # Python's timedelta has microseconds; finer ones would be lost silently.
@@ -52,6 +42,22 @@ def parse_duration(text: str) -> timedelta | str:
         return "only durations to millisecond precision are supported"
 
     return timedelta(microseconds=sign * total // 1_000)
+
+
+def _nanoseconds(text: str) -> int | None:
+    """The sum of a duration's parts; None if it is none."""
+    total = end = 0
+    while end < len(text):
+        part = _PART.match(text, end)
+        if part is None or not (part[1] or part[2]):
+            return None
+        unit, fraction = _NANOSECONDS[part[3]], part[2] or ""
+        total += int(part[1] or "0") * unit
+        # Cut, not rounded, as in Go.
+        total += int(fraction or "0") * unit // 10 ** len(fraction)
+        end = part.end()
+
+    return total if text else None
 
 
 def _range(limit: Range, value: float) -> str:

@@ -368,21 +368,23 @@ def _plain(text: str) -> Any:
     first = text[0]
     if first.isalpha():
         return True if text in _TRUE else False if text in _FALSE else text
-
     # No number that anybody means is longer, and Python needs quadratic time for digits.
     if first in "0123456789+-." and len(text) < 64:
-        if _INTEGER.match(text):
-            return _integer(text)
-        if _FLOAT.match(text):
-            return float(text)
-        special = _SPECIAL_FLOAT.match(text)
-        if special:
-            return (
-                float(f"{special.group(1) or ''}inf")
-                if special.group(2)
-                else float("nan")
-            )
+        return _number(text)
     return text
+
+
+def _number(text: str) -> float | str:
+    """The number that the text is; the text itself if it is none."""
+    if _INTEGER.match(text):
+        return _integer(text)
+    if _FLOAT.match(text):
+        return float(text)
+
+    special = _SPECIAL_FLOAT.match(text)
+    if special is None:
+        return text
+    return float(f"{special.group(1) or ''}inf") if special.group(2) else float("nan")
 
 
 def _integer(text: str) -> int | str:

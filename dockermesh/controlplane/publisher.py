@@ -28,8 +28,7 @@ from dockermesh.translate.mesh.settings import MeshSettings
 from dockermesh.translate.mesh.state import MeshState, Proxy, build_mesh
 from dockermesh.translate.security.jwt import wanted_keys
 from dockermesh.translate.translator import Translator
-from dockermesh.xds import Nack, Snapshot
-from dockermesh.xds import Proxy as ConnectedProxy
+from dockermesh.xds import ConnectedProxy, Nack, Snapshot
 from dockermesh.xds.server import Authorize
 
 log = structlog.get_logger(__name__)

@@ -3,8 +3,8 @@ may have what.
 
 How to use it (everything on one event loop)::
 
-    async def authorize(metadata, node: NodeInfo, peer) -> str:   # the proxy's key; raises
-    Refused(code, message)
+    # The proxy's key; raises Refused(code, message).
+    async def authorize(metadata, node: NodeInfo, peer) -> str:
         ...
 
     server = AdsServer(authorize=authorize, on_nack=lambda proxy, type_url, nack: ...)
@@ -14,9 +14,9 @@ How to use it (everything on one event loop)::
     ...
     await server.stop()
 
-`publish(lookup)` calls `lookup(Proxy) -> Snapshot | None` once for every stream, and for each that
-opens later; it must be O(1). None means that nothing is known yet: the proxy gets no answer, and
-keeps what it has. The same `Snapshot` object as before costs nothing.
+`publish(lookup)` calls `lookup(ConnectedProxy) -> Snapshot | None` once for every stream, and for
+each that opens later; it must be O(1). None means that nothing is known yet: the proxy gets no
+answer, and keeps what it has. The same `Snapshot` object as before costs nothing.
 
 A `Snapshot` has a `ResourceSet` per type: `clusters`, `endpoints`, `listeners`, `routes`,
 `secrets`, `extensions`. `ResourceSet(resources, base=shared)` layers a proxy's own few resources
@@ -50,7 +50,13 @@ from dockermesh.xds.resources import (
 )
 from dockermesh.xds.server import AdsServer, Authorize, Lookup, OnNack, Refused, Sync
 from dockermesh.xds.snapshot import EMPTY, ResourceSet, Snapshot
-from dockermesh.xds.status import NodeInfo, Proxy, ProxyStatus, SyncState, TypeStatus
+from dockermesh.xds.status import (
+    ConnectedProxy,
+    NodeInfo,
+    ProxyStatus,
+    SyncState,
+    TypeStatus,
+)
 from dockermesh.xds.stream import Metrics
 from dockermesh.xds.subscription import Nack
 
@@ -64,12 +70,12 @@ __all__ = [
     "SECRET",
     "AdsServer",
     "Authorize",
+    "ConnectedProxy",
     "Lookup",
     "Metrics",
     "Nack",
     "NodeInfo",
     "OnNack",
-    "Proxy",
     "ProxyStatus",
     "Refused",
     "Resource",

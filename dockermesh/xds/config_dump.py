@@ -57,6 +57,7 @@ def messages(resources: ResourceSet) -> list[dict[str, Any]]:
     listed = sorted(resources.values(), key=lambda r: r.name)
     return [
         _plain(
+            # Envoy's own dump has the names of the protos, not those of JSON.
             json_format.MessageToDict(
                 _any(r.any_bytes), preserving_proto_field_name=True
             )

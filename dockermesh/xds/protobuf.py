@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+# 3 and 4 are groups, which no message of xDS has.
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+# Ten bytes of seven bits hold 64.
 _MAX_VARINT_SHIFT = 63
 
 

@@ -7,20 +7,22 @@ Invariant: decoding equal bytes gives equal requests, and any other outcome than
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from dockermesh.xds.protobuf import Malformed, fields, spans, submessage, text
 from dockermesh.xds.responses import NO_NAMES, Names
 
+_Value = int | bytes
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _CACHE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """A DiscoveryRequest or DeltaDiscoveryRequest.
+class DiscoveryRequest:
+    """What a request of either protocol says.
 
     State of the world: `names` is the whole subscription and `body` the bytes that hold it, which
     an ACK repeats. Delta: `names` are added, `unsubscribe` are dropped, `initial` is what the
@@ -38,71 +40,74 @@ class Request:
     body: bytes = b""
 
 
-def decode_sotw(raw: bytes) -> Request:
+def decode_sotw(raw: bytes) -> DiscoveryRequest:
     """The DiscoveryRequest in `raw`."""
-    type_url = nonce = version = ""
-    error, node = None, None
-    names: list[str] = []
-    start, end, holes = -1, -1, False
+    found = _by_number(fields(raw))
 
-    for number, value, begin, after in spans(raw):
+    return DiscoveryRequest(
+        type_url=_last_text(found[4]),
+        nonce=_last_text(found[5]),
+        version=_last_text(found[1]),
+        names=frozenset(map(text, found[3])),
+        error=_error(found[6]),
+        node=_node(found[2]),
+        body=_body(raw),
+    )
+
+
+def _body(raw: bytes) -> bytes:
+    """The bytes that hold names and type; empty if they do not stand together."""
+    start = end = -1
+    for number, _, begin, after in spans(raw):
         if number in (3, 4):
-            if number == 3:
-                names.append(text(value))
-            else:
-                type_url = text(value)
+            if start < 0:
+                start = begin
+            elif begin != end:
+                return b""
+            end = after
 
-            holes = holes or (start >= 0 and begin != end)
-            start, end = (begin if start < 0 else start), after
-        elif number == 1:
-            version = text(value)
-        elif number == 2:
-            node = submessage(value)
-        elif number == 5:
-            nonce = text(value)
-        elif number == 6:
-            error = _status(submessage(value))
-
-    body = b"" if holes or start < 0 else raw[start:end]
-    return Request(
-        type_url, nonce, version, frozenset(names), error=error, node=node, body=body
-    )
+    return b"" if start < 0 else raw[start:end]
 
 
-def decode_delta(raw: bytes) -> Request:
+def decode_delta(raw: bytes) -> DiscoveryRequest:
     """The DeltaDiscoveryRequest in `raw`."""
-    type_url = nonce = ""
-    error, node = None, None
-    names: list[str] = []
-    dropped: list[str] = []
-    initial: dict[str, str] = {}
+    found = _by_number(fields(raw))
 
-    for number, value in fields(raw):
-        if number == 1:
-            node = submessage(value)
-        elif number == 2:
-            type_url = text(value)
-        elif number == 3:
-            names.append(text(value))
-        elif number == 4:
-            dropped.append(text(value))
-        elif number == 5:
-            entry = {n: text(v) for n, v in fields(submessage(value)) if n in (1, 2)}
-            initial[entry.get(1, "")] = entry.get(2, "")
-        elif number == 6:
-            nonce = text(value)
-        elif number == 7:
-            error = _status(submessage(value))
-
-    return Request(
-        type_url,
-        nonce,
-        names=frozenset(names),
-        unsubscribe=frozenset(dropped),
-        initial=initial or _NOTHING,
-        error=error,
-        node=node,
+    return DiscoveryRequest(
+        type_url=_last_text(found[2]),
+        nonce=_last_text(found[6]),
+        names=frozenset(map(text, found[3])),
+        unsubscribe=frozenset(map(text, found[4])),
+        initial=dict(map(_held, found[5])) or _NOTHING,
+        error=_error(found[7]),
+        node=_node(found[1]),
     )
+
+
+def _by_number(found: Iterable[tuple[int, _Value]]) -> defaultdict[int, list[_Value]]:
+    grouped: defaultdict[int, list[_Value]] = defaultdict(list)
+    for number, value in found:
+        grouped[number].append(value)
+    return grouped
+
+
+def _last_text(values: list[_Value]) -> str:
+    # A field that is not repeated may be there repeatedly; then its last value counts.
+    return [text(value) for value in values][-1] if values else ""
+
+
+def _node(values: list[_Value]) -> bytes | None:
+    return [submessage(value) for value in values][-1] if values else None
+
+
+def _error(values: list[_Value]) -> str | None:
+    return [_status(submessage(value)) for value in values][-1] if values else None
+
+
+def _held(entry: _Value) -> tuple[str, str]:
+    """Name and version of a resource that the client has from before: an entry of a map."""
+    parts = {n: text(value) for n, value in fields(submessage(entry)) if n in (1, 2)}
+    return parts.get(1, ""), parts.get(2, "")
 
 
 def _status(raw: bytes) -> str:
@@ -121,10 +126,10 @@ class Decoder:
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[bool, bytes], Request] = {}
+        self._known: dict[tuple[bool, bytes], DiscoveryRequest] = {}
         self._bytes = 0
 
-    def __call__(self, raw: bytes, *, delta: bool) -> Request:
+    def __call__(self, raw: bytes, *, delta: bool) -> DiscoveryRequest:
         """The request in `raw`; raises Malformed."""
         key = (delta, raw)
         found = self._known.get(key)
@@ -132,6 +137,7 @@ class Decoder:
             return found
 
         request = (decode_delta if delta else decode_sotw)(raw)
+        # Nonces and errors are of one moment, nodes of one proxy: such bytes do not come again.
         if (
             request.node is None
             and request.error is None
@@ -148,4 +154,4 @@ class Decoder:
         return request
 
 
-__all__ = ["Decoder", "Malformed", "Request", "decode_delta", "decode_sotw"]
+__all__ = ["Decoder", "DiscoveryRequest", "Malformed", "decode_delta", "decode_sotw"]

@@ -9,7 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
-from dockermesh.xds.protobuf import Malformed, fields, frame, header
+from dockermesh.xds.protobuf import (
+    Malformed,
+    fields,
+    frame,
+    header,
+    submessage,
+    text,
+)
 
 _PREFIX = "type.googleapis.com/envoy."
 CLUSTER = _PREFIX + "config.cluster.v3.Cluster"
@@ -19,7 +26,9 @@ ROUTES = _PREFIX + "config.route.v3.RouteConfiguration"
 SECRET = _PREFIX + "extensions.transport_sockets.tls.v3.Secret"
 EXTENSION = _PREFIX + "config.core.v3.TypedExtensionConfig"
 
-_EDS_DISCOVERY = 3  # envoy.config.cluster.v3.Cluster.DiscoveryType.EDS
+# Numbers in envoy.config.cluster.v3.Cluster, and of the service_name in its EdsClusterConfig.
+_DISCOVERY_TYPE, _EDS_CLUSTER_CONFIG, _SERVICE_NAME = 2, 3, 2
+_EDS = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,10 +53,13 @@ class Resource:
 
 def make_resource(type_url: str, name: str, message_bytes: bytes) -> Resource:
     """The resource `name`, whose message of type `type_url` is already serialised."""
+    # The Any as protobuf itself would write it: an empty field is left out.
     any_bytes = frame(1, type_url.encode()) + (
         frame(2, message_bytes) if message_bytes else b""
     )
     version = blake2b(message_bytes, digest_size=8).hexdigest()
+    # In a Resource of delta 1 is the version, 2 the Any, 3 the name; in either response 2 is the
+    # list of resources.
     head, tail = (
         frame(1, version.encode()) + header(2, len(any_bytes)),
         frame(3, name.encode()),
@@ -62,24 +74,20 @@ def make_resource(type_url: str, name: str, message_bytes: bytes) -> Resource:
         delta_head=header(2, size) + head,
         delta_tail=tail,
         digest=int.from_bytes(
-            blake2b(f"{name}\0{version}".encode(), digest_size=12).digest(), "big"
+            # No name has a NUL, so no other name and version give the same text.
+            blake2b(f"{name}\0{version}".encode(), digest_size=12).digest(),
+            "big",
         ),
         eds_name=_eds_name(message_bytes, name) if type_url == CLUSTER else "",
     )
 
 
 def _eds_name(cluster: bytes, name: str) -> str:
-    is_eds, service = False, b""
     try:
-        for number, value in fields(cluster):
-            if number == 2:
-                is_eds = value == _EDS_DISCOVERY
-            elif number == 3 and isinstance(value, bytes):
-                service = next(
-                    (v for n, v in fields(value) if n == 2 and isinstance(v, bytes)),
-                    b"",
-                )
-
-        return (service.decode() or name) if is_eds else ""
-    except (Malformed, UnicodeDecodeError) as e:
+        given = dict(fields(cluster))
+        if given.get(_DISCOVERY_TYPE) != _EDS:
+            return ""
+        eds = dict(fields(submessage(given.get(_EDS_CLUSTER_CONFIG, b""))))
+        return text(eds.get(_SERVICE_NAME, b"")) or name
+    except Malformed as e:
         raise ValueError(f"not a serialised Cluster: {name}") from e

@@ -9,7 +9,7 @@ Invariant: the same request for a response within one publish gives the same obj
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -94,13 +94,14 @@ class ResponseCache:
         diff = self.diff(sent, target)
         resources, removed = [], []
 
-        for name in dict.fromkeys((*diff.changed, *sorted(force), *diff.removed)):
-            if names is None or name in names:
-                found = target.get(name)
-                if found is None:
-                    removed.append(name)
-                else:
-                    resources.append(found)
+        # Sorted, as a set has another order in each process.
+        news = dict.fromkeys((*diff.changed, *sorted(force), *diff.removed))
+        for name in _subscribed(news, names):
+            found = target.get(name)
+            if found is None:
+                removed.append(name)
+            else:
+                resources.append(found)
 
         if not resources and not removed:
             return None
@@ -110,6 +111,8 @@ class ResponseCache:
         self, type_url: str, resources: tuple[Resource, ...], removed: tuple[str, ...]
     ) -> Response:
         """The delta response with exactly this content."""
+        # In the response 4 is the type, 5 the nonce, 6 a name that is gone; in its ACK 2 is the
+        # type, 6 the nonce.
         url = type_url.encode()
 
         def build(nonce: bytes) -> Response:
@@ -162,28 +165,24 @@ class ResponseCache:
         force: Names,
     ) -> Response | None:
         diff = self.diff(sent, target)
-        seen = [
-            n
-            for n in dict.fromkeys((*diff.changed, *sorted(force)))
-            if names is None or n in names
-        ]
+        seen = _subscribed(dict.fromkeys((*diff.changed, *sorted(force))), names)
 
+        # Of other types a partial answer is legal: what it leaves out stays as it is.
         if type_url in FULL_TYPES:
-            if not seen and not any(names is None or n in names for n in diff.removed):
+            if not seen and not _subscribed(diff.removed, names):
                 return None
             return self.full_sotw(type_url, target, names)
 
         resources = tuple(r for n in seen if (r := target.get(n)) is not None)
-        return (
-            self.make_sotw(type_url, resources, self.version(target, names))
-            if resources
-            else None
-        )
+        if not resources:
+            return None
+        return self.make_sotw(type_url, resources, self.version(target, names))
 
     def full_sotw(
         self, type_url: str, target: ResourceSet, names: Names | None
     ) -> Response:
         """The whole set, as far as it is subscribed."""
+        # Names are a set, in another order in every process; replicas answer alike.
         chosen = (
             target.values()
             if names is None
@@ -197,6 +196,7 @@ class ResponseCache:
         """The state-of-the-world response with exactly this content."""
 
         def build(nonce: bytes) -> Response:
+            # Version and nonce have the same numbers in the response as in its ACK.
             head, tail = frame(1, version.encode()), frame(5, nonce)
             pieces = [head]
             for r in resources:
@@ -217,6 +217,7 @@ class ResponseCache:
         found = self._responses.get(key)
         if found is None:
             if self._bytes > _CACHE_BYTES:
+                # Making a response twice costs less than memory for all that differ.
                 self.clear()
             self._nonce += 1
             found = self._responses[key] = build(b"%d" % self._nonce)
@@ -269,6 +270,11 @@ class ResponseCache:
             )
 
         return found
+
+
+def _subscribed(found: Iterable[str], names: Names | None) -> list[str]:
+    """Those of the names that the client subscribed to; all of them under the wildcard."""
+    return list(found) if names is None else [name for name in found if name in names]
 
 
 @lru_cache(maxsize=256)

@@ -21,7 +21,13 @@ import structlog
 from dockermesh.xds.request import Decoder, Malformed
 from dockermesh.xds.responses import Response, ResponseCache
 from dockermesh.xds.snapshot import FIELDS, Snapshot
-from dockermesh.xds.status import NodeInfo, Proxy, ProxyStatus, SyncState, TypeStatus
+from dockermesh.xds.status import (
+    ConnectedProxy,
+    NodeInfo,
+    ProxyStatus,
+    SyncState,
+    TypeStatus,
+)
 from dockermesh.xds.stream import GATE_SECONDS, Metrics, StreamState, TooMuch
 from dockermesh.xds.subscription import Nack
 
@@ -29,11 +35,11 @@ log = structlog.get_logger(__name__)
 
 Authorize = Callable[[Mapping[str, str], NodeInfo, str], Awaitable[str]]
 """(gRPC metadata, node, peer) to the proxy's key; raises Refused."""
-Lookup = Callable[[Proxy], Snapshot | None]
+Lookup = Callable[[ConnectedProxy], Snapshot | None]
 """What a proxy is to have; None: nothing is known yet, so stay silent. Called for every stream at
 every publish.
 """
-OnNack = Callable[[Proxy, str, Nack], None]
+OnNack = Callable[[ConnectedProxy, str, Nack], None]
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 MAX_REQUEST_BYTES = 12 << 20
@@ -43,9 +49,12 @@ _LONGEST_NAME, _MOST_NAMES = 200, 10
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
     ("grpc.max_send_message_length", -1),
+    # Istio's figures: a peer that vanished without a word is missed within 40 s.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    # No limit: a quiet mesh has nothing to send but pings.
     ("grpc.http2.max_pings_without_data", 0),
+    # Proxies ping, too; more often than this gRPC takes it for abuse and hangs up.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     # Two control planes must not share a port by accident.
     ("grpc.so_reuseport", 0),
@@ -86,7 +95,7 @@ class _Stream:
         self,
         server: AdsServer,
         context: grpc.aio.ServicerContext,
-        proxy: Proxy,
+        proxy: ConnectedProxy,
         state: StreamState,
     ) -> None:
         self._server = server
@@ -114,7 +123,9 @@ class _Stream:
             self._server.settled(self)
             if self.state.awaits and self._gate is None:
                 self._gate = asyncio.get_running_loop().call_later(
-                    GATE_SECONDS + 0.05, self._open_gate
+                    # A little later, so that the gate is open by then.
+                    GATE_SECONDS + 0.05,
+                    self._open_gate,
                 )
         else:
             self._task = asyncio.create_task(self._write(response))
@@ -198,6 +209,7 @@ class AdsServer:
         # does: who keeps us for longer (aiohttp caches handlers for ever) must not keep it.
         server, self._server = self._server, None
         stopping = asyncio.ensure_future(server.stop(grace))
+        # Lets the GOAWAY go first.
         await asyncio.sleep(0)
         for stream in tuple(self._streams.values()):
             stream.close(grpc.StatusCode.UNAVAILABLE, "the control plane is stopping")
@@ -279,6 +291,7 @@ class AdsServer:
         """A proxy asked for secrets that are not for it."""
         names = sorted(frozenset().union(*stream.state.denied))
         stream.state.denied.clear()
+        # Names are the client's own words, and could forge lines of the log.
         shown = [ascii(name[:_LONGEST_NAME]) for name in names[:_MOST_NAMES]]
         log.warning(
             "secrets denied",
@@ -325,12 +338,14 @@ class AdsServer:
             k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)
         }
         key = await self._authorize(metadata, node, context.peer())
-        proxy = Proxy(key, node, context.peer(), delta, time.time())
+        proxy = ConnectedProxy(key, node, context.peer(), delta, time.time())
         state = StreamState(
             delta=delta, cache=self._cache, decode=self._decode, metrics=self.metrics
         )
         stream = _Stream(self, context, proxy, state)
+        # One stream per proxy: with two, the older could send what the newer has replaced.
         before = self._streams.get(key)
+        # Its connection may be dead without our knowing yet.
         if before is not None:
             before.close(
                 grpc.StatusCode.ABORTED, "replaced by a newer stream of the same proxy"

@@ -20,6 +20,7 @@ from dockermesh.xds.resources import (
     Resource,
 )
 
+# As many bits as a digest has.
 DIGEST_MASK = (1 << 96) - 1
 
 
@@ -160,6 +161,20 @@ def _plain_diff(old: Mapping[str, Resource], new: Mapping[str, Resource]) -> Dif
     return Diff(changed, tuple(n for n in old if n not in new))
 
 
+def _diff_of(names: Iterable[str], old: ResourceSet, new: ResourceSet) -> Diff:
+    """The difference as far as these names go; each may be in either layer of either set."""
+    changed, removed = [], []
+    for name in names:
+        was, now = old.get(name), new.get(name)
+        if now is None:
+            if was is not None:
+                removed.append(name)
+        elif was is None or was.version != now.version:
+            changed.append(name)
+
+    return Diff(tuple(changed), tuple(removed))
+
+
 class Differ:
     """Diffs between sets, each computed once however many proxies ask."""
 
@@ -186,6 +201,7 @@ class Differ:
             )
         shared = self(old.base, new.base)
         own = _plain_diff(old.own, new.own)
+        # What the own layer hides has not changed for this proxy, whatever changed below it.
         hidden = bool(new.own) and any(
             n in new.own for n in (*shared.changed, *shared.removed)
         )
@@ -195,14 +211,4 @@ class Differ:
         names = dict.fromkeys(
             (*own.changed, *own.removed, *shared.changed, *shared.removed)
         )
-        changed, removed = [], []
-
-        for name in names:
-            was, now = old.get(name), new.get(name)
-            if now is None:
-                if was is not None:
-                    removed.append(name)
-            elif was is None or was.version != now.version:
-                changed.append(name)
-
-        return Diff(tuple(changed), tuple(removed))
+        return _diff_of(names, old, new)

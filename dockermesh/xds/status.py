@@ -34,6 +34,7 @@ class NodeInfo:
             raise Malformed("the node cannot be read") from e
 
         place = (node.locality.region, node.locality.zone, node.locality.sub_zone)
+        # Envoy says its version in numbers, other clients as a text.
         build = node.user_agent_build_version.version
         version = (
             node.user_agent_version
@@ -67,7 +68,7 @@ class TypeStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Proxy:
+class ConnectedProxy:
     """A connected proxy: the key that `authorize` gave it, and its node."""
 
     key: str
@@ -81,7 +82,7 @@ class Proxy:
 class ProxyStatus:
     """A connected proxy and how far it is."""
 
-    proxy: Proxy
+    proxy: ConnectedProxy
     types: tuple[TypeStatus, ...] = ()
 
     @property

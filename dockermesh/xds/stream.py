@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from dockermesh.xds.request import Decoder, Request
+from dockermesh.xds.request import Decoder, DiscoveryRequest
 from dockermesh.xds.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET
 from dockermesh.xds.responses import Names, Response, ResponseCache
 from dockermesh.xds.snapshot import FIELDS, ResourceSet, Snapshot
@@ -29,6 +29,7 @@ GATE_SECONDS = 3.0
 """How long listeners and routes wait for clusters to be accepted; after that a stuck cluster holds
 nothing up.
 """
+# Before any answer a proxy asks about once for each of six types.
 _MAX_WAITING = 64
 _MAX_NAMES = 100_000
 
@@ -80,7 +81,7 @@ class StreamState:
         self._cache = cache
         self._decode = decode
         self._metrics = metrics
-        self._waiting: list[Request] = []
+        self._waiting: list[DiscoveryRequest] = []
 
     def publish(self, snapshot: Snapshot) -> None:
         """The proxy is to have this from now on."""
@@ -94,7 +95,7 @@ class StreamState:
         if not self._is_plain_ack(raw, now):
             self.handle(self._decode(raw, delta=self.delta), now)
 
-    def handle(self, request: Request, now: float) -> None:
+    def handle(self, request: DiscoveryRequest, now: float) -> None:
         """Take a decoded request in; requests that come before the first snapshot are kept for
         it.
         """
@@ -114,6 +115,7 @@ class StreamState:
             if expected is None:
                 continue
 
+            # Such an ACK repeats every name: comparing is much cheaper than reading.
             if isinstance(sub, SotwSubscription):
                 head, tail = expected.head, expected.tail
                 plain = (
@@ -131,8 +133,9 @@ class StreamState:
 
         return False
 
-    def _handle(self, request: Request, now: float) -> None:
+    def _handle(self, request: DiscoveryRequest, now: float) -> None:
         snapshot = self.snapshot
+        # Left unanswered, as a refusal would end the stream for all other types.
         if snapshot is None or request.type_url not in FIELDS:
             self._metrics.unknown_types += 1
             return
@@ -157,7 +160,7 @@ class StreamState:
         if isinstance(sub, DeltaSubscription | SotwSubscription):
             sub.change(request)
 
-    def _note_denied(self, request: Request, secrets: ResourceSet) -> None:
+    def _note_denied(self, request: DiscoveryRequest, secrets: ResourceSet) -> None:
         # Other types are asked for before they exist; who asks for a secret it does not have means
         # somebody else's.
         missing = frozenset(
@@ -167,14 +170,15 @@ class StreamState:
             self._metrics.secrets_denied += len(missing)
             self.denied.append(missing)
 
-    def _begin(self, request: Request, snapshot: Snapshot) -> None:
+    def _begin(self, request: DiscoveryRequest, snapshot: Snapshot) -> None:
         kind = DeltaSubscription if self.delta else SotwSubscription
         sub = self.subscriptions[request.type_url] = kind(request.type_url, self._cache)
         sub.begin(request, snapshot.of(request.type_url))
         if sub.resumed:
             self._metrics.resumed[request.type_url] += 1
 
-    def _settle(self, sub: Subscription, request: Request, now: float) -> None:
+    def _settle(self, sub: Subscription, request: DiscoveryRequest, now: float) -> None:
+        # The response was answered before; who repeats the answer says nothing new.
         if sub.outstanding is None:
             return
         nack = sub.settle(request.error, now)
@@ -192,6 +196,7 @@ class StreamState:
         keep = self._routes_pending(snapshot)
         response = self._pass(snapshot, now, keep=keep)
         if response is None and keep and not self._routes_pending(snapshot):
+            # Nothing refers to the former clusters any more: now they may go.
             response = self._pass(snapshot, now, keep=False)
         return response
 
@@ -203,28 +208,29 @@ class StreamState:
             target: ResourceSet = getattr(snapshot, field_name)
             if sub.is_clean(target):
                 continue
+            if type_url in (LISTENER, ROUTES) and self._is_gated(sub, now):
+                continue
 
-            if type_url in (LISTENER, ROUTES):
-                if self._is_gated(sub, now):
-                    continue
-            elif keep and type_url in (CLUSTER, ENDPOINTS):
+            if keep and type_url in (CLUSTER, ENDPOINTS):
                 target = self._cache.retaining(sub.sent, target)
 
             before = sub.sent
             response = sub.next(target, now)
 
             if response is not None:
-                if type_url == CLUSTER:
-                    self._endpoints_again(before, target)
                 self._metrics.pushes[type_url] += 1
                 self._metrics.resources_sent[type_url] += len(response.names)
+                self._follow_up(type_url, before, target)
                 return response
 
         return None
 
-    def _endpoints_again(self, before: ResourceSet, target: ResourceSet) -> None:
+    def _follow_up(
+        self, type_url: str, before: ResourceSet, target: ResourceSet
+    ) -> None:
+        """Endpoints go again after the clusters that changed, even if they did not change."""
         endpoints = self.subscriptions.get(ENDPOINTS)
-        if endpoints is not None:
+        if type_url == CLUSTER and endpoints is not None:
             names = self._cache.eds_of_changed(before, target)
             if names:
                 endpoints.push_again(names)

@@ -10,13 +10,15 @@ client holds exactly the subscribed part of the target.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dockermesh.xds.request import Request
+from dockermesh.xds.request import DiscoveryRequest
 from dockermesh.xds.resources import CLUSTER, LISTENER
 from dockermesh.xds.responses import NO_NAMES, Names, Response, ResponseCache, union
 from dockermesh.xds.snapshot import EMPTY, ResourceSet
 
+# Types of which a first request without names asks for everything.
 _LEGACY_WILDCARD = frozenset({CLUSTER, LISTENER})
 WILDCARD = "*"
 
@@ -167,21 +169,25 @@ class DeltaSubscription(Subscription):
             return self._cache.make_delta(self.type_url, (), ())
         return planned
 
-    def begin(self, request: Request, target: ResourceSet) -> None:
+    def begin(self, request: DiscoveryRequest, target: ResourceSet) -> None:
         """The first request for this type on this stream."""
         self.wildcard = WILDCARD in request.names or (
             not request.names and self.type_url in _LEGACY_WILDCARD
         )
         self.names = request.names - {WILDCARD} if self.wildcard else request.names
-        held = request.initial
 
-        if not held:
-            if self.wildcard:
-                self.answer = not len(target)
-            self.force = self.names
-            self.sent = EMPTY if self.wildcard else target
-            return
+        if request.initial:
+            self._resume(request.initial, target)
+        elif self.wildcard:
+            # Envoy waits for its first answer, so that there is nothing is said, too.
+            self.sent, self.force, self.answer = EMPTY, self.names, not len(target)
+        else:
+            self.sent, self.force = target, self.names
 
+    def _resume(self, held: Mapping[str, str], target: ResourceSet) -> None:
+        """Go on from what the client holds of a former stream, by the versions that it says."""
+        # Under the wildcard also what it holds and we no longer have: it must be told that it is
+        # gone.
         asked = (*target, *held) if self.wildcard else self.names
         now = {n: r.version if (r := target.get(n)) else None for n in asked}
         # What the client does not hold and what does not exist is news to it as well: it waits for
@@ -194,27 +200,30 @@ class DeltaSubscription(Subscription):
         if self.resumed:
             self.sent_version = self.acked_version = target.version
 
-    def change(self, request: Request) -> None:
+    def change(self, request: DiscoveryRequest) -> None:
         """Subscribe and unsubscribe; both count even if the nonce is stale."""
         if request.unsubscribe:
-            if WILDCARD in request.unsubscribe:
-                self.wildcard = False
-            gone = request.unsubscribe - {WILDCARD}
-            self.names -= gone
-            if self.wildcard and gone:
-                self.push_again(gone)
-
+            self._drop(request.unsubscribe)
         if request.names:
-            if WILDCARD in request.names and not self.wildcard:
-                self.wildcard, self.sent = True, EMPTY
-            added = (
-                request.names - {WILDCARD}
-                if WILDCARD in request.names
-                else request.names
-            )
-            if added:
-                self.names = union(self.names, added) if self.names else added
-                self.push_again(added)
+            self._add(request.names)
+
+    def _drop(self, names: Names) -> None:
+        if WILDCARD in names:
+            self.wildcard = False
+        gone = names - {WILDCARD}
+        self.names -= gone
+        # Under the wildcard the client still gets what it no longer names, and has let go of it.
+        if self.wildcard and gone:
+            self.push_again(gone)
+
+    def _add(self, names: Names) -> None:
+        if WILDCARD in names and not self.wildcard:
+            self.wildcard, self.sent = True, EMPTY
+        added = names - {WILDCARD} if WILDCARD in names else names
+        if added:
+            # What is asked for again has been let go of, though for us nothing changed.
+            self.names = union(self.names, added) if self.names else added
+            self.push_again(added)
 
 
 class SotwSubscription(Subscription):
@@ -237,7 +246,7 @@ class SotwSubscription(Subscription):
             self.type_url, self.sent, target, self._scope(), self.force
         )
 
-    def begin(self, request: Request, target: ResourceSet) -> None:
+    def begin(self, request: DiscoveryRequest, target: ResourceSet) -> None:
         """The first request for this type on this stream."""
         self._subscribe(request)
         if request.version and request.version == self._version(target):
@@ -250,7 +259,7 @@ class SotwSubscription(Subscription):
         else:
             self.sent, self.force = target, self.names
 
-    def change(self, request: Request) -> None:
+    def change(self, request: DiscoveryRequest) -> None:
         """The names that a request lists are the whole subscription."""
         if request.names == self.names and not self.wildcard:
             self.body = request.body
@@ -266,7 +275,7 @@ class SotwSubscription(Subscription):
         if added and not (self.wildcard and was_wildcard):
             self.push_again(added)
 
-    def _subscribe(self, request: Request) -> None:
+    def _subscribe(self, request: DiscoveryRequest) -> None:
         names = request.names
         self.body = request.body
         self._legacy = self._legacy and not names and self.type_url in _LEGACY_WILDCARD

@@ -17,8 +17,8 @@ from dockermesh.xds import (
     CLUSTER,
     ENDPOINTS,
     AdsServer,
+    ConnectedProxy,
     NodeInfo,
-    Proxy,
     Refused,
     ResourceSet,
     Snapshot,
@@ -276,7 +276,7 @@ async def test_nothing_is_said_before_there_is_a_snapshot() -> None:
     await client.send(node="a", type_url=ENDPOINTS, resource_names_subscribe=["svc-0"])
     asked = asyncio.Event()
 
-    def nothing_yet(_proxy: Proxy) -> None:
+    def nothing_yet(_proxy: ConnectedProxy) -> None:
         asked.set()
 
     server.publish(nothing_yet)

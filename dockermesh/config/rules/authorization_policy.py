@@ -234,6 +234,7 @@ def _check_condition(condition: Condition, action: Action, at: Cursor) -> None:
     report(at / "key", wrong)
     _check_values(condition.values, at / "values", check)
     _check_values(condition.not_values, at / "notValues", check)
+    # The external authorizer is asked before tokens are read.
     if action is Action.CUSTOM and (
         key.startswith("request.auth.")
         or key in ("source.namespace", "source.principal")

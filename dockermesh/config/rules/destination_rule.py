@@ -164,6 +164,7 @@ def _check_http_pool(http: HTTPSettings, at: Cursor) -> None:
     # Istio's limit.
     if http.max_requests_per_connection > 2**29:
         (at / "maxRequestsPerConnection").error("must be at most 2^29")
+    # One makes everything HTTP/2, the other leaves that to the client.
     if http.h2_upgrade_policy is H2UpgradePolicy.UPGRADE and http.use_client_protocol:
         (at / "useClientProtocol").error(
             "must not be true when h2UpgradePolicy is UPGRADE"
@@ -251,12 +252,13 @@ def check_client_tls(tls: ClientTlsSettings, namespace: str, at: Cursor) -> None
         _check_unverified(tls, at / "insecureSkipVerify")
     # Over SDS come either files or a credential, never a part of each.
     if tls.mode in (ClientTlsMode.SIMPLE, ClientTlsMode.MUTUAL) and tls.credential_name:
-        if (
-            tls.client_certificate
-            or tls.ca_certificates
-            or tls.private_key
-            or tls.ca_crl
-        ):
+        files = (
+            tls.client_certificate,
+            tls.private_key,
+            tls.ca_certificates,
+            tls.ca_crl,
+        )
+        if any(files):
             (at / "credentialName").error(
                 "cannot be set together with files of certificates"
             )

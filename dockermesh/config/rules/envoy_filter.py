@@ -108,6 +108,7 @@ def _check_types(value: Any) -> str:
     while pending:
         part = pending.pop()
         if isinstance(part, dict):
+            # At any depth: what is packed may hold packed values itself.
             named = part.get("@type")
             if isinstance(named, str) and _FORMER_API.search(named):
                 return f"referenced type {named[:120]!r} is of Envoy's v2 API, use its v3 form"
@@ -121,7 +122,10 @@ def _check_types(value: Any) -> str:
 def _check_match(match: ConfigObjectMatch, apply_to: ApplyTo, at: Cursor) -> None:
     if match.proxy is not None and match.proxy.proxy_version:
         report(at / "proxy" / "proxyVersion", check_program(match.proxy.proxy_version))
+    _check_object(match, apply_to, at)
 
+
+def _check_object(match: ConfigObjectMatch, apply_to: ApplyTo, at: Cursor) -> None:
     given = next(
         (camel_case(name) for name in _OBJECTS if getattr(match, name) is not None), ""
     )
@@ -129,11 +133,12 @@ def _check_match(match: ConfigObjectMatch, apply_to: ApplyTo, at: Cursor) -> Non
     if given and allowed and given not in (allowed, "waypoint"):
         (at / given).error(f"{apply_to.value} can only be matched by {allowed}")
 
-    chain = match.listener.filter_chain if match.listener is not None else None
-    if chain is not None and chain.filter is not None and given == allowed:
-        _check_filter(
-            chain.filter, apply_to, at / "listener" / "filterChain" / "filter"
-        )
+    # Of an object that is refused already, nothing more is said.
+    if match.listener is not None and given == allowed:
+        chain = match.listener.filter_chain
+        if chain is not None and chain.filter is not None:
+            place = at / "listener" / "filterChain" / "filter"
+            _check_filter(chain.filter, apply_to, place)
 
 
 def _check_filter(found: FilterMatch, apply_to: ApplyTo, at: Cursor) -> None:

@@ -30,6 +30,7 @@ from dockermesh.config.rules.scope import report
 
 _PASSTHROUGH = (ServerTlsMode.PASSTHROUGH, ServerTlsMode.AUTO_PASSTHROUGH)
 _MUTUAL = (ServerTlsMode.MUTUAL, ServerTlsMode.OPTIONAL_MUTUAL)
+# Istio's list; those of TLS 1.3 cannot be chosen.
 CIPHER_SUITES = frozenset(
     f"{exchange}{cipher}"
     for exchange in ("ECDHE-ECDSA-", "ECDHE-RSA-", "")
@@ -86,11 +87,16 @@ def _check_server(server: Server, at: Cursor) -> None:
 def _check_server_host(host: str) -> str:
     namespace, slash, name = host.partition("/")
     if not slash:
-        name = host
-    elif not namespace or not name:
+        return _check_bare_host(host)
+
+    if not namespace or not name:
         return "namespace and host must not be empty in 'namespace/host'"
-    elif namespace not in ("*", ".") and not is_label(namespace):
+    if namespace not in ("*", ".") and not is_label(namespace):
         return f"invalid namespace {namespace!r}"
+    return _check_bare_host(name)
+
+
+def _check_bare_host(name: str) -> str:
     if name != "*" and "." not in name and not is_ip_address(name):
         return f"short name {name!r} is not allowed, use a fully qualified host"
     if is_partial_wildcard(name):

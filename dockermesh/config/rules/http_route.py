@@ -54,6 +54,7 @@ _METHODS = frozenset(
         "*",
     ]
 )
+# Envoy's conditions for HTTP, and after them those for gRPC.
 _RETRY_ON = frozenset(
     {
         "5xx",
@@ -74,6 +75,7 @@ _RETRY_ON = frozenset(
         "unavailable",
     }
 )
+# Those that have a name in Go, which is how Istio tells statuses from other words.
 _STATUS_CODES = {226, 307, 308, 428, 429, 431, 451, 510, 511} | frozenset(
     code
     for codes in (

@@ -99,6 +99,7 @@ def check_export(
             report(at / index, _check_exported(entry, service=service))
         seen.add(key)
 
+    # `*` is everybody and `~` nobody.
     for only in ("*", "~"):
         if only in seen and len(export_to) > 1:
             at.error(f"{only!r} cannot be combined with other entries in exportTo")

@@ -209,6 +209,7 @@ def _check_egress_host(entry: str) -> str:
         return f"host {entry!r} must be of the form namespace/host"
     if not namespace or not host:
         return "namespace and host must not be empty in 'namespace/host'"
+    # `*` is every namespace, `.` the Sidecar's own, `~` none.
     if namespace not in ("*", ".", "~") and not is_label(namespace):
         return f"invalid namespace {namespace!r}"
     if host != "*" and "." not in host:

@@ -34,32 +34,42 @@ def check_endpoint(
     """An address with its ports; `service_ports` are the names that it may map, None if they are
     not known.
     """
-    address = entry.address
-    if not address:
-        if not entry.network:
-            (at / "address").error("address is required, unless network is set")
-            return
+    # An endpoint of another network is reached through that network's gateways.
+    if not entry.address and not entry.network:
+        (at / "address").error("address is required, unless network is set")
+        return
+
+    if not entry.address:
         (at / "address").warn(
             f"is unset, the gateways of network {entry.network!r} will be used"
         )
-
-    if address.startswith(UNIX_PREFIX):
-        report(at / "address", check_unix_path(address.removeprefix(UNIX_PREFIX)))
-        if entry.ports:
-            (at / "ports").error("a unix endpoint must not have ports")
-        # A socket is one port, so it can stand for one only.
-        if service_ports is not None and len(service_ports) != 1:
-            (at / "address").error("a unix endpoint needs exactly one service port")
-    elif address and not is_ip_address(address):
-        if not names_allowed:
-            (at / "address").error(f"{address!r} is not a valid IP address")
-        elif check_fqdn(address):
-            (at / "address").error(
-                f"{address!r} is neither an IP address nor a fully qualified domain name"
-            )
+    elif entry.address.startswith(UNIX_PREFIX):
+        _check_socket(entry, at, service_ports)
+    elif not is_ip_address(entry.address):
+        report(at / "address", _check_name(entry.address, is_allowed=names_allowed))
 
     check_port_map(entry, at / "ports", service_ports)
     check_labels(entry.labels, at / "labels")
+
+
+def _check_socket(
+    entry: WorkloadEntry, at: Cursor, service_ports: Collection[str] | None
+) -> None:
+    path = entry.address.removeprefix(UNIX_PREFIX)
+    report(at / "address", check_unix_path(path))
+    if entry.ports:
+        (at / "ports").error("a unix endpoint must not have ports")
+    # A socket is one port, so it can stand for one only.
+    if service_ports is not None and len(service_ports) != 1:
+        (at / "address").error("a unix endpoint needs exactly one service port")
+
+
+def _check_name(name: str, *, is_allowed: bool) -> str:
+    if not is_allowed:
+        return f"{name!r} is not a valid IP address"
+    if check_fqdn(name):
+        return f"{name!r} is neither an IP address nor a fully qualified domain name"
+    return ""
 
 
 def check_port_map(

@@ -7,6 +7,7 @@ from envoy.config.core.v3 import address_pb2
 
 def socket_address(address: str, port: int) -> address_pb2.Address:
     """A TCP address; a path of a Unix socket is taken as such."""
+    # `@` begins a name in Linux's abstract namespace, which is in no folder.
     if address.startswith(("/", "@")):
         return address_pb2.Address(pipe=address_pb2.Pipe(path=address))
     return address_pb2.Address(

@@ -16,6 +16,7 @@ def claim_matcher(
     path: Iterable[str], value: value_pb2.ValueMatcher, *, invert: bool = False
 ) -> metadata_pb2.MetadataMatcher:
     """A claim (nested: by its path) that has this value, or is a list with it."""
+    # `aud` and `groups`, for example, may be one text as well as a list.
     listed = value_pb2.ValueMatcher(list_match=value_pb2.ListMatcher(one_of=value))
     either = value_pb2.ValueMatcher(
         or_match=value_pb2.OrMatcher(value_matchers=[listed, value])

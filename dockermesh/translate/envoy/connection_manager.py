@@ -53,17 +53,25 @@ def connection_manager(
     manager = hcm_pb2.HttpConnectionManager(
         stat_prefix=stat_prefix,
         http_filters=[*security, *_filters(is_inbound=is_inbound)],
+        # Upgrades that are not named here are refused by Envoy.
         upgrade_configs=[
             hcm_pb2.HttpConnectionManager.UpgradeConfig(upgrade_type="websocket")
         ],
+        # At the edge a client is whom the connection comes from; inside, whom the gateway says.
         use_remote_address=boolean(is_edge),
+        # Else the header `server` of every app would be replaced by `envoy`.
         server_header_transformation=hcm_pb2.HttpConnectionManager.PASS_THROUGH,
+        # Before anything is matched: `/a/../admin` must not slip past a rule for `/admin`.
         normalize_path=boolean(normalization is not NormalizationType.NONE),
         merge_slashes=normalization in _MERGES_SLASHES,
+        # Envoy would end every request that is silent for 5 minutes, long polls among them; in
+        # Istio a request may take as long as it takes.
         stream_idle_timeout=seconds(0),
+        # Envoy answers HTTP/1.0 with 426 unless it is told otherwise.
         http_protocol_options=protocol_pb2.Http1ProtocolOptions(accept_http_10=True),
     )
     if normalization is NormalizationType.DECODE_AND_MERGE_SLASHES:
+        # To many apps `%2F` is a slash, so the rules must see it as one.
         manager.path_with_escaped_slashes_action = (
             hcm_pb2.HttpConnectionManager.UNESCAPE_AND_FORWARD
         )
@@ -108,8 +116,10 @@ def _filters(*, is_inbound: bool) -> list[hcm_pb2.HttpFilter]:
         name="envoy.filters.http.router", typed_config=pack(router_pb2.Router())
     )
     if is_inbound:
+        # Faults and CORS are applied by the client's proxy, or by the gateway, never again here.
         return [router]
     return [
+        # CORS answers preflights itself, so they meet no fault.
         hcm_pb2.HttpFilter(name=CORS_FILTER, typed_config=pack(cors_pb2.Cors())),
         hcm_pb2.HttpFilter(name=FAULT_FILTER, typed_config=pack(fault_pb2.HTTPFault())),
         hcm_pb2.HttpFilter(
@@ -132,12 +142,14 @@ def _offered_protocol() -> any_pb2.Any:
     value.format_string.text_format_source.inline_string = (
         "%METADATA(CLUSTER:{}:{})%".format(*REQUEST_PROTOCOL)
     )
+    # Else what is not there would be offered as `-`.
     value.format_string.omit_empty_values = True
 
     return pack(set_filter_state_pb2.Config(on_request_headers=[value]))
 
 
 def _mark_unreached() -> hcm_pb2.LocalReplyConfig:
+    # UF is an upstream that could not be connected to: no answer of the app has this flag.
     flags = accesslog_pb2.AccessLogFilter(
         response_flag_filter=accesslog_pb2.ResponseFlagFilter(flags=["UF"])
     )

@@ -68,8 +68,11 @@ _VALUES = _WRAPPERS | {"google.protobuf.Timestamp", "google.protobuf.Empty"}
 LONGEST_S = 2**63 // 10**9 - 1
 """The longest duration in seconds: Envoy counts in nanoseconds, in 64 bits."""
 _TYPED_STRUCTS = frozenset({"udpa.type.v1.TypedStruct", "xds.type.v3.TypedStruct"})
+# The pseudo headers of HTTP/2 begin with a colon.
 _HEADER_NAME = re.compile(r":?[0-9a-zA-Z!#$%&'*+\-.^_|~`]+")
+# All but the tab, which HTTP allows in values.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+# What stays forbidden under `strict: false`: ends of lines, and NUL.
 _LOOSE = re.compile(r"[\x00\n\r]")
 _HOSTNAME = re.compile(
     r"(?=.{1,253}\.?$)(?!-)[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*\.?"
@@ -89,6 +92,7 @@ def violation(message: Any) -> str:
         if found:
             return f"{name}: {found}"
 
+    # What is not set holds nothing; that it must be set is a check of the message around it.
     for field, value in message.ListFields():
         shape = shapes.get(field.name)
         if shape is not None:
@@ -104,7 +108,9 @@ def _known(part: Any) -> str:
     """What is wrong with a part of a message. Most parts are the same in many: it is found out
     once.
     """
+    # Only a key: maps in another order cost a second check, and change no answer.
     body = part.SerializeToString()
+    # Large parts are seldom alike, and their own parts are remembered all the same.
     if len(body) > _LARGEST_KNOWN:
         return violation(part)
 
@@ -126,6 +132,7 @@ _LARGEST_KNOWN = 1024
 
 def _packed(packed: any_pb2.Any) -> str:
     try:
+        # A type that these protos lack is not judged: Envoy may have it.
         inner = symbol_database.Default().GetSymbol(packed.TypeName())()
         inner.ParseFromString(packed.value)
     except KeyError:
@@ -150,6 +157,7 @@ def _structured(struct: Any) -> str:
     except KeyError:
         return ""
     try:
+        # Envoy, too, reads the structure as the JSON of that message.
         json_format.ParseDict(json_format.MessageToDict(struct.value), inner)
     except (json_format.Error, ValueError, TypeError) as error:
         return f"value: {' '.join(str(error).split())[:200]}"
@@ -218,6 +226,7 @@ def _shape(field: Any) -> _Shape | None:
     """
     if field.message_type is None or field.message_type.full_name in _VALUES:
         return None
+    # To protobuf a map is a repeated message, so it must be told apart first.
     if field.message_type.GetOptions().map_entry:
         if field.message_type.fields_by_name["value"].message_type is None:
             return None
@@ -237,6 +246,7 @@ def _checks(descriptor: Any) -> tuple[tuple[str, _Check], ...]:
     ):
         return ()
 
+    # A choice that must be made is a rule of the group, which no field of it has.
     made: list[tuple[str, _Check]] = [
         (group.name, _choice(group.name))
         for group in descriptor.oneofs
@@ -274,6 +284,7 @@ def _field(field: Any, rules: Any) -> _Check:
     is_required = is_required and field.containing_oneof is None
 
     def check(message: Any) -> str:
+        # Unset, a wrapper or a message breaks no rule but `required`.
         if has_presence and not message.HasField(name):
             return "is required" if is_required else ""
         return (
@@ -319,6 +330,7 @@ def _range(
     rules: Any, number: Any, as_number: Callable[[Any], float] = lambda number: number
 ) -> str:
     for limit, bound in rules.ListFields():
+        # `in` and `not_in` are among the rules, too; they come last.
         held = _HOLDS.get(limit.name)
         if held is not None and not held[0](number, as_number(bound)):
             if (
@@ -382,19 +394,22 @@ def _parts(rules: Any, value: str) -> str:
 def _well_known(rules: Any, value: str) -> str:
     kind = rules.WhichOneof("well_known")
     if kind == "well_known_regex":
-        pattern = _CONTROL if rules.strict or not rules.HasField("strict") else _LOOSE
-        if rules.well_known_regex == validate_pb2.HTTP_HEADER_NAME and (
-            pattern.search(value)
-            or (pattern is _CONTROL and not _HEADER_NAME.fullmatch(value))
-        ):
-            return "is no name of a header"
-
-        return "is no value of a header" if pattern.search(value) else ""
-
+        return _header(rules, value)
     if kind in {"ip", "ipv4", "ipv6"} and not _is_ip(value):
         return "is no IP address"
     if kind == "hostname" and not _HOSTNAME.fullmatch(value):
         return "is no host name"
+    return ""
+
+
+def _header(rules: Any, value: str) -> str:
+    is_strict = rules.strict or not rules.HasField("strict")
+    is_name = rules.well_known_regex == validate_pb2.HTTP_HEADER_NAME
+
+    if (_CONTROL if is_strict else _LOOSE).search(value):
+        return "is no name of a header" if is_name else "is no value of a header"
+    if is_strict and is_name and not _HEADER_NAME.fullmatch(value):
+        return "is no name of a header"
     return ""
 
 
@@ -418,6 +433,7 @@ def _octets(_field: Any, rules: Any, value: bytes) -> str:
 
 
 def _enum(field: Any, rules: Any, value: int) -> str:
+    # An enum of proto3 holds any number, whether it has a name or not.
     if rules.defined_only and value not in field.enum_type.values_by_number:
         return f"{value} is not one of its values"
     if rules.HasField("const") and value != rules.const:
@@ -449,15 +465,11 @@ _SCALARS: dict[str, Callable[[Any, Any, Any], str]] = {
 def _repeated(field: Any, rules: Any, values: Any) -> str:
     if rules.ignore_empty and not values:
         return ""
-    if len(values) < rules.min_items or (
-        rules.HasField("max_items") and len(values) > rules.max_items
-    ):
-        return (
-            f"must have {rules.min_items} to {rules.max_items or 'any number of'} entries, not"
-            f" {len(values)}"
-        )
+    wrong = _count(rules, len(values))
+    if wrong:
+        return wrong
 
-    if rules.unique and len({_frozen(value) for value in values}) != len(values):
+    if rules.unique and len(set(map(_frozen, values))) != len(values):
         return "must not have an entry twice"
     kind = rules.items.WhichOneof("type")
     if kind is None:
@@ -470,6 +482,14 @@ def _repeated(field: Any, rules: Any, values: Any) -> str:
     return next((text for text in found if text), "")
 
 
+def _count(rules: Any, count: int) -> str:
+    too_many = rules.HasField("max_items") and count > rules.max_items
+    if count >= rules.min_items and not too_many:
+        return ""
+    most = rules.max_items or "any number of"
+    return f"must have {rules.min_items} to {most} entries, not {count}"
+
+
 def _value_of_item(field: Any, kind: str, rules: Any, value: Any) -> str:
     if field.message_type is not None and field.message_type.full_name in _WRAPPERS:
         value = value.value
@@ -478,6 +498,7 @@ def _value_of_item(field: Any, kind: str, rules: Any, value: Any) -> str:
 
 def _frozen(value: Any) -> Any:
     return (
+        # Messages have no hash; equal ones have the same bytes once maps are sorted.
         value.SerializeToString(deterministic=True)
         if hasattr(value, "DESCRIPTOR")
         else value

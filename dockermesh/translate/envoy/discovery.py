@@ -12,6 +12,8 @@ def ads(*, patience: float = 0) -> config_source_pb2.ConfigSource:
 
     Without `patience` (seconds), a listener waits for its routes rather than start without them.
     """
+    # The initial timeout is 15 s by default, after which a listener starts without its routes and
+    # answers 404; 0 switches it off. Unset, the version would mean that of the former API.
     return config_source_pb2.ConfigSource(
         ads=config_source_pb2.AggregatedConfigSource(),
         resource_api_version=config_source_pb2.V3,

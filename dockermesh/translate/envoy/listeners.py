@@ -12,6 +12,7 @@ from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
 from dockermesh.translate.envoy.packing import pack, seconds, uint32
 
+# Captured connections all arrive at one port; the kernel still knows where they were going.
 ORIGINAL_DST = listener_components_pb2.ListenerFilter(
     name="envoy.filters.listener.original_dst",
     typed_config=pack(original_dst_pb2.OriginalDst()),
@@ -55,7 +56,10 @@ def tcp_filter(cluster: str) -> listener_components_pb2.Filter:
     """The network filter that proxies bytes to a cluster."""
     return proxy_filter(
         tcp_proxy_pb2.TcpProxy(
-            stat_prefix=cluster, cluster=cluster, max_connect_attempts=uint32(3)
+            stat_prefix=cluster,
+            cluster=cluster,
+            # Envoy tries one endpoint unless it is told otherwise; another may well be there.
+            max_connect_attempts=uint32(3),
         )
     )
 
@@ -70,4 +74,5 @@ def proxy_filter(proxy: tcp_proxy_pb2.TcpProxy) -> listener_components_pb2.Filte
 def sniff(listener: listener_pb2.Listener, timeout: float = SNIFF_TIMEOUT_S) -> None:
     """Wait a bounded time for the client's first bytes, then go on without knowing the protocol."""
     listener.listener_filters_timeout.CopyFrom(seconds(timeout))
+    # Else Envoy closes the connection of a client that waits for the server to begin.
     listener.continue_on_listener_filters_timeout = True

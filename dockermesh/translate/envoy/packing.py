@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from google.protobuf import any_pb2, duration_pb2, wrappers_pb2
+from google.protobuf import any_pb2, duration_pb2, symbol_database, wrappers_pb2
+from google.protobuf.message import DecodeError
 
 from dockermesh.translate.envoy.constraints import LONGEST_S
 
@@ -12,8 +14,45 @@ from dockermesh.translate.envoy.constraints import LONGEST_S
 def pack(message: Any) -> any_pb2.Any:
     """The message in a google.protobuf.Any."""
     packed = any_pb2.Any()
+    # Versions are hashes of these bytes: maps in another order would be news to every proxy.
     packed.Pack(message, deterministic=True)
     return packed
+
+
+def repack(message: Any) -> None:
+    """Pack everything within the message as `pack` does, at every depth.
+
+    protobuf's JSON parser packs the entries of maps in an order that each process chooses for
+    itself. What is packed is bytes to the message around it, so sorting there comes too late.
+    """
+    if message.DESCRIPTOR.full_name != "google.protobuf.Any":
+        for part in _parts(message):
+            repack(part)
+        return
+
+    try:
+        inner = symbol_database.Default().GetSymbol(message.TypeName())()
+        inner.ParseFromString(message.value)
+    except (KeyError, DecodeError):
+        # Nothing that Envoy could read either; `constraints.violation` says so.
+        return
+
+    repack(inner)
+    message.value = inner.SerializeToString(deterministic=True)
+
+
+def _parts(message: Any) -> Iterator[Any]:
+    """The messages in the message's own fields."""
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        if field.message_type.GetOptions().map_entry:
+            if field.message_type.fields_by_name["value"].message_type is not None:
+                yield from value.values()
+        elif field.is_repeated:
+            yield from value
+        else:
+            yield value
 
 
 def seconds(value: float) -> duration_pb2.Duration:

@@ -30,9 +30,12 @@ def passed_services(where: Destinations, bound: BoundServer) -> Iterator[Any]:
     """
     for hostname in sorted(where.mesh.services):
         service = where.mesh.services[hostname]
+        # The first leads to the address that was called, which is the gateway's own; the other
+        # names no service.
         if service.resolution is Resolution.NONE or hostname.startswith("*"):
             continue
-        if not _covers(bound, hostname, service.namespace):
+        patterns = bound.open_to(service.namespace)
+        if not any(matches(pattern, hostname) for pattern in patterns):
             continue
         rule = where.index.merged(
             where.index.rules_of(
@@ -44,6 +47,7 @@ def passed_services(where: Destinations, bound: BoundServer) -> Iterator[Any]:
             for subset in (None, *rule.subsets):
                 policy = replace(
                     effective_policy(rule, port.number, subset),
+                    # The client's proxy has done both; here its bytes go on as they are.
                     tls=None,
                     proxy_protocol=None,
                 )
@@ -58,17 +62,9 @@ def passed_services(where: Destinations, bound: BoundServer) -> Iterator[Any]:
                 )
 
 
-def _covers(bound: BoundServer, hostname: str, namespace: str) -> bool:
-    for text in bound.server.hosts:
-        scope, _, pattern = text.rpartition("/")
-        wanted = bound.gateway.namespace if scope == "." else scope
-        if wanted in {"", "*", namespace} and matches(pattern.lower(), hostname):
-            return True
-    return False
-
-
 def _unopened(cluster: Any, hostname: str, port: int, subset: str) -> Any:
     """The service's cluster as one that carries bytes; its endpoints are those of the other one."""
+    # Before it is renamed: endpoints go by the name of the service's own cluster.
     if cluster.type == cluster_pb2.Cluster.EDS:
         cluster.eds_cluster_config.service_name = cluster.name
     cluster.name = names.sni_cluster(hostname, port, subset)

@@ -55,6 +55,7 @@ def distrust(manager: hcm_pb2.HttpConnectionManager, topology: GatewayTopology) 
     manager.common_http_protocol_options.headers_with_underscores_action = underscores
     invented = [string_pb2.StringMatcher(prefix="x-envoy-", ignore_case=True)]
 
+    # Behind trusted proxies these are what they say of the client.
     if not topology.num_trusted_proxies:
         invented.extend(
             string_pb2.StringMatcher(exact=name, ignore_case=True)
@@ -64,6 +65,7 @@ def distrust(manager: hcm_pb2.HttpConnectionManager, topology: GatewayTopology) 
     cleaned = header_mutation_pb2.HeaderMutation(
         mutations=[_removal(matcher) for matcher in invented]
     )
+    # Early: before routes are chosen, traces begun and filters asked.
     manager.early_header_mutation_extensions.append(
         extension_pb2.TypedExtensionConfig(
             name="envoy.http.early_header_mutation.header_mutation",

@@ -5,7 +5,7 @@ Source of the rules: Istio's Gateway reference and `pilot/pkg/networking/core/ga
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from dockermesh.config.api.gateway import Gateway, Server
@@ -59,6 +59,7 @@ class BoundServer:
     @property
     def is_tls(self) -> bool:
         """Whether connections arrive in TLS."""
+        # On an HTTP port TLS settings are no TLS: they say that clients are redirected to it.
         return not self.is_plain_http and self.server.tls is not None
 
     @property
@@ -77,6 +78,15 @@ class BoundServer:
             dict.fromkeys(host.rpartition("/")[2].lower() for host in self.server.hosts)
         )
 
+    def open_to(self, namespace: str) -> Iterator[str]:
+        """The hosts that resources of a namespace may have, in lower case."""
+        for host in self.server.hosts:
+            scope, _, pattern = host.rpartition("/")
+            # `.` is the gateway's own namespace, not that of who asks.
+            wanted = self.gateway.namespace if scope == "." else scope
+            if wanted in {"", "*", namespace}:
+                yield pattern.lower()
+
 
 def bound_hosts(
     resource: Resource[VirtualService], servers: Iterable[BoundServer]
@@ -84,6 +94,7 @@ def bound_hosts(
     """The hosts that both the VirtualService and a server of a gateway it names have."""
     spec = resource.spec
     named = {qualified_gateway(g, resource.namespace) for g in spec.gateways}
+    # Not a set, which has another order in every process.
     hosts: dict[str, None] = {}
 
     for bound in servers:
@@ -92,13 +103,8 @@ def bound_hosts(
         ):
             continue
 
-        for server_host in bound.server.hosts:
-            scope, _, pattern = server_host.rpartition("/")
-            if scope == "." and bound.gateway.namespace != resource.namespace:
-                continue
-            if scope not in {"", "*", ".", resource.namespace}:
-                continue
-            narrow = (intersect(host.lower(), pattern.lower()) for host in spec.hosts)
+        for pattern in bound.open_to(resource.namespace):
+            narrow = (intersect(host.lower(), pattern) for host in spec.hosts)
             hosts.update((host, None) for host in narrow if host is not None)
 
     return list(hosts)

@@ -145,6 +145,7 @@ class _Builder:
         fault = Fault(
             str(resource), Reason.CONFLICTED, f"{what} {holder}, which is older"
         )
+        # One resource that says something twice is not in conflict with itself.
         if holder is not resource and fault not in self.result.faults:
             self.result.faults.append(fault)
 
@@ -184,6 +185,7 @@ class _Builder:
         listener = listener_pb2.Listener(
             name=names.listener(address, port),
             address=socket_address(address, port),
+            # A gateway calls into the mesh, which is outbound in Istio.
             traffic_direction="OUTBOUND",
             filter_chains=chains,
         )
@@ -191,6 +193,7 @@ class _Builder:
         if first.is_tls:
             listener.listener_filters.append(TLS_INSPECTOR)
             sniff(listener)
+            # Without a server name no chain can be chosen, so a silent client is let go.
             listener.continue_on_listener_filters_timeout = False
 
         self.result.listeners.append(sound(listener))
@@ -237,6 +240,7 @@ class _Builder:
             ordered = sorted(routes, key=lambda r: is_catch_all(r.match))
             made = virtual_host(f"{host}:{servers[0].number}", [host], ordered)
             if any(intersect(host, pattern) == host for pattern in secured):
+                # Envoy redirects by itself then, whatever the routes of the host say.
                 made.require_tls = _VirtualHost.ALL
             table.virtual_hosts.append(made)
         return table
@@ -283,6 +287,7 @@ class _Builder:
         self, port: int, servers: list[BoundServer]
     ) -> list[listener_components_pb2.FilterChain]:
         chains: list[listener_components_pb2.FilterChain] = []
+        # By age: of a server name that is there twice, the oldest Gateway's counts.
         taken: dict[str, Resource[Any]] = {}
 
         for bound in servers:
@@ -308,6 +313,7 @@ class _Builder:
             if tls is not None
             else None
         )
+        # Without a certificate, or with every host taken by an older server, nothing is left.
         if tls is None or socket is None or not fresh:
             return []
 
@@ -365,6 +371,7 @@ class _Builder:
                     )
                     taken[name] = resource
 
+        # TCP rules tell no server names apart, so they count only where no TLS rule does.
         for _, target in self._tcp_rules(bound) if not chains else ():
             fresh = self._fresh(bound, taken)
             if fresh:
@@ -383,6 +390,7 @@ class _Builder:
         known = {cluster.name for cluster in self.result.clusters}
 
         for cluster in passed_services(self.where, bound):
+            # Two servers may let the same service through.
             if cluster.name not in known:
                 self.result.clusters.append(sound(cluster))
             if cluster.name not in taken:
@@ -407,6 +415,7 @@ class _Builder:
         chains: dict[bytes, Any] = {}
         for match, target in self._tcp_rules(bound):
             chain = filter_chain(*self.security.network, target, **match)
+            # Envoy refuses a listener with the same condition twice, so the first rule has it.
             chains.setdefault(
                 chain.filter_chain_match.SerializeToString(deterministic=True), chain
             )
@@ -419,15 +428,10 @@ class _Builder:
             if not resource.spec.tcp or not bound_hosts(resource, [bound]):
                 continue
             with self.isolated(resource):
+                # A list: what fails half-way must leave nothing behind.
                 yield from [
-                    (
-                        _addresses(match.source_subnet, network),
-                        self._proxy(resource, rule.route, bound.number),
-                    )
-                    for rule in resource.spec.tcp
-                    for match in rule.match or (L4MatchAttributes(),)
-                    if rule.route and applies(match, resource.namespace, context)
-                    for network in match.destination_subnets or ("",)
+                    (conditions, self._proxy(resource, route, bound.number))
+                    for conditions, route in _tcp_routes(resource, context)
                 ]
 
     def _proxy(
@@ -445,6 +449,7 @@ def _stand_together(first: BoundServer, other: BoundServer) -> bool:
     """Whether a port that is the first one's can be the other's, too."""
     if first.is_plain_http:
         return other.is_plain_http
+    # Chains with TLS are chosen by server name; plain TCP has nothing to choose by.
     return other.is_tls if first.is_tls else other is first
 
 
@@ -463,6 +468,17 @@ def _named_routes(
             )
             for name in dict.fromkeys(n for n in names_ if n is not None):
                 yield name, rule.route
+
+
+def _tcp_routes(
+    resource: Resource[VirtualService], context: RouteContext
+) -> Iterator[tuple[dict[str, Any], tuple[RouteDestination, ...]]]:
+    """The conditions of the TCP rules, each with where it leads."""
+    for rule in resource.spec.tcp:
+        for match in rule.match or (L4MatchAttributes(),):
+            if rule.route and applies(match, resource.namespace, context):
+                for network in match.destination_subnets or ("",):
+                    yield _addresses(match.source_subnet, network), rule.route
 
 
 def _server_names(hosts: list[str]) -> dict[str, Any]:

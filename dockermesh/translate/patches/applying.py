@@ -83,10 +83,12 @@ _CLUSTERS_KIND = _Kind(
 _LISTENERS_KIND = _Kind(
     LISTENER,
     listener_pb2.Listener,
+    # Inbound, the connection manager holds its routes itself.
     _LISTENERS | _ROUTES,
     ApplyTo.LISTENER,
     listener_fault,
 )
+# No patch adds a table: a proxy asks for those that its listeners name.
 _ROUTES_KIND = _Kind(
     ROUTES, route_pb2.RouteConfiguration, _ROUTES, ApplyTo.INVALID, table_fault
 )
@@ -108,6 +110,7 @@ class Patcher:
     _resources: dict[Resource, Resource | None] = field(default_factory=dict)
     _sets: dict[ResourceSet, ResourceSet] = field(default_factory=dict)
     _whole: dict[Snapshot, Snapshot] = field(default_factory=dict)
+    # What was made for the last state: most of its resources come again.
     _former: dict[Resource, Resource | None] = field(default_factory=dict)
 
     def age(self) -> None:
@@ -123,11 +126,9 @@ class Patcher:
         Its reason names listeners and clusters; of route tables it need not.
         """
         kind = next((k for k in _KINDS if k.type_url == type_url), None)
-        changed = self._changed.get(type_url, set())
-        names = {name for name in changed if name in reason} or (
-            changed if kind is _ROUTES_KIND else set()
-        )
+        names = self._blamed(type_url, reason)
         refused = self._refused.setdefault(type_url, set())
+        # Refused without any patch of it, so it is not the patches that are wrong.
         if kind is None or names <= refused:
             return False
 
@@ -140,6 +141,12 @@ class Patcher:
 
         self._resources, self._former, self._sets, self._whole = {}, {}, {}, {}
         return True
+
+    def _blamed(self, type_url: str, reason: str) -> set[str]:
+        """The changed resources that a refusal can be about."""
+        changed = self._changed.get(type_url, set())
+        named = {name for name in changed if name in reason}
+        return named or (changed if type_url == ROUTES else set())
 
     def apply(self, snapshot: Snapshot) -> Snapshot:
         """The snapshot with the patches; the same object where they change nothing."""
@@ -166,26 +173,24 @@ class Patcher:
         if not any(p.apply_to in kind.targets for p in self.patches):
             return resources
         found = self._sets.get(resources)
-
         if found is None:
-            base = (
-                self._patch_set(resources.base, kind)
-                if resources.base is not None
-                else None
-            )
-            own = resources.own.values()
-            made = [new for old in own if (new := self._patched(old, kind)) is not None]
-            added = self._added(resources, kind) if base is None else []
-            is_same = (
-                not added
-                and len(made) == len(own)
-                and all(a is b for a, b in zip(made, own, strict=True))
-            )
-            is_same = is_same and base is resources.base
-            found = resources if is_same else ResourceSet([*made, *added], base=base)
-            self._sets[resources] = found
-
+            found = self._sets[resources] = self._make_set(resources, kind)
         return found
+
+    def _make_set(self, resources: ResourceSet, kind: _Kind) -> ResourceSet:
+        base = resources.base
+        if base is not None:
+            base = self._patch_set(base, kind)
+
+        own = [*resources.own.values()]
+        made = [new for old in own if (new := self._patched(old, kind)) is not None]
+        if base is None:
+            # In the layer that all proxies share, once.
+            made += self._added(resources, kind)
+
+        # Resources are compared by identity.
+        is_same = base is resources.base and made == own
+        return resources if is_same else ResourceSet(made, base=base)
 
     def _patched(self, resource: Resource, kind: _Kind) -> Resource | None:
         if resource in self._resources:
@@ -212,6 +217,7 @@ class Patcher:
     def _context(self, name: str) -> PatchContext:
         if self.is_gateway:
             return PatchContext.GATEWAY
+        # These names are a sidecar's inbound ones; all its others are outbound.
         is_inbound = name in (
             VIRTUAL_INBOUND,
             INBOUND_PASSTHROUGH_CLUSTER,
@@ -232,6 +238,7 @@ class Patcher:
         original = kind.message.FromString(body)
         message, fault = self._attempt(body, patches, kind)
         if fault:
+            # What is wrong without any patch is not held against them.
             known = kind.fault(original)
             message = self._one_by_one(body, patches, kind, known)
 
@@ -250,11 +257,13 @@ class Patcher:
 
         try:
             stays = self._run(message, patches, kind)
+        # A patch can be sound by itself and still not go with this object.
         except (CannotMerge, TypeError, ValueError) as error:
             return message, str(error)
 
         if not stays:
             return None, ""
+        # Others refer to it by this name, and sets are kept by it.
         if message.name != name:
             return message, f"{name} must keep its name"
         return message, kind.fault(message)
@@ -316,6 +325,7 @@ class Patcher:
 
     def _additions(self, kind: ApplyTo) -> Iterable[CompiledPatch]:
         contexts = {PatchContext.ANY, PatchContext.GATEWAY}
+        # What is new belongs to no traffic yet, so either direction of a sidecar will do.
         if not self.is_gateway:
             contexts = {
                 PatchContext.ANY,

@@ -53,6 +53,7 @@ class PatchBook:
         if not patches:
             return None
 
+        # Hosts only where they are looked at: else every service would have a patcher of its own.
         hosts = (
             _served(proxy, self._mesh.settings.service_domain)
             if any(

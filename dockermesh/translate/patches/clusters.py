@@ -5,7 +5,7 @@ Source: Istio `pilot/pkg/networking/core/envoyfilter/cluster_patch.go`, whose or
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from dockermesh.config.api.envoy_filter import PatchOperation
@@ -31,11 +31,7 @@ def patch_cluster(
             return False
 
         if patch.merges and not _merge_transport_socket(cluster, patch.value):
-            merge(
-                cluster,
-                patch.value,
-                replaces_lists=patch.operation is PatchOperation.MERGE_AND_REPLACE_LIST,
-            )
+            merge(cluster, patch.value, replaces_lists=patch.replaces_lists)
 
     return True
 
@@ -49,17 +45,20 @@ def _matches(
     if wanted.name:
         return bool(wanted.name == cluster.name)
 
+    # BlackHoleCluster and its like have none of these, and match no condition on them.
     direction, port, subset, host = (*cluster.name.split("|", 3), "", "", "", "")[:4]
     if wanted.subset and wanted.subset != subset:
         return False
+    if wanted.port_number and str(wanted.port_number) != port:
+        return False
 
-    if wanted.service:
-        served = hosts if direction == "inbound" and hosts else (host,)
-        service = wanted.service.lower()
-        if service not in served and names.get(service, service) not in served:
-            return False
+    served = hosts if direction == "inbound" and hosts else (host,)
+    return not wanted.service or _is_served(wanted.service.lower(), served, names)
 
-    return not wanted.port_number or str(wanted.port_number) == port
+
+def _is_served(service: str, served: Collection[str], names: Mapping[str, str]) -> bool:
+    """Whether a service is one of these, by its hostname or by any other of its names."""
+    return service in served or names.get(service) in served
 
 
 def _merge_transport_socket(cluster: Any, patch: Any) -> bool:
@@ -71,6 +70,7 @@ def _merge_transport_socket(cluster: Any, patch: Any) -> bool:
     socket = None
 
     if cluster.transport_socket_matches:
+        # Clusters of the mesh choose by endpoint: mutual TLS, or none.
         choices = (m.transport_socket for m in cluster.transport_socket_matches)
         socket = next(
             (s for s in choices if s.name == patch.transport_socket.name), None

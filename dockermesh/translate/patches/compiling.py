@@ -33,6 +33,7 @@ from dockermesh.config.api.envoy_filter import (
 from dockermesh.config.resource import Resource
 from dockermesh.config.rules.regex import occurs_in
 from dockermesh.translate.envoy.constraints import violation
+from dockermesh.translate.envoy.packing import repack
 from dockermesh.translate.mesh.state import Proxy
 
 ISTIO_VERSION = "1.28.0"
@@ -67,6 +68,7 @@ _ORDERED = frozenset(
     }
 )
 _MERGES = frozenset({PatchOperation.MERGE, PatchOperation.MERGE_AND_REPLACE_LIST})
+# Nothing but the packages of the protos: a name in a file must not import other modules.
 _TYPE = re.compile(r"(?:envoy|xds|udpa)(?:\.[a-z][a-z0-9_]*)+(?=\.[A-Z])")
 
 
@@ -91,9 +93,21 @@ class CompiledPatch:
         """Whether the value is merged into what is there."""
         return self.operation in _MERGES
 
+    @property
+    def replaces_lists(self) -> bool:
+        """Whether lists in the value take the place of those that are there, rather than grow
+        them.
+        """
+        return self.operation is PatchOperation.MERGE_AND_REPLACE_LIST
+
     def concerns(self, context: PatchContext) -> bool:
         """Whether it is for objects of this context."""
         return self.match.context in (PatchContext.ANY, context)
+
+
+def of_kind(patches: Iterable[CompiledPatch], kind: ApplyTo) -> list[CompiledPatch]:
+    """The patches of one kind of object, in their order."""
+    return [patch for patch in patches if patch.apply_to is kind]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,6 +150,7 @@ def _compile(
         raise _Unusable(f"applyTo {entry.apply_to.value} cannot be patched")
 
     operation = patch.operation
+    # Without an order there is no place to insert at; Istio adds such values.
     if operation in _INSERTS and entry.apply_to not in _ORDERED:
         operation = PatchOperation.ADD
     value = None
@@ -148,8 +163,11 @@ def _compile(
 def _message(value: Mapping[str, Any] | None, message: Any, *, is_whole: bool) -> Any:
     """The value as a message. What is to be merged may lack fields that the whole must have."""
     try:
+        # protobuf refuses an Any whose type it has not met.
         _load_types(value)
         json_format.ParseDict(dict(value or {}), message)
+        # Once per patch, not once per resource that it is merged into.
+        repack(message)
     except (
         json_format.Error,
         ValueError,
@@ -164,6 +182,7 @@ def _message(value: Mapping[str, Any] | None, message: Any, *, is_whole: bool) -
             f"its value is no {message.DESCRIPTOR.name} of Envoy's API: {text[:300]}"
         ) from None
 
+    # What is merged is checked with the resource that it becomes a part of.
     broken = violation(message) if is_whole else ""
     if broken:
         raise _Unusable(f"Envoy would refuse its value: {broken}")
@@ -251,5 +270,6 @@ def _is_for(patch: CompiledPatch, proxy: Proxy) -> bool:
 
 
 def _has_version(expression: str, proxy: Proxy) -> bool:
+    # A proxy says its version itself, in any length.
     version = str(proxy.metadata.get("ISTIO_VERSION", ISTIO_VERSION))[:64]
     return occurs_in(expression, version)

@@ -16,8 +16,8 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 from dockermesh.config.api.envoy_filter import ApplyTo, FilterChainMatch, PatchOperation
 from dockermesh.translate.envoy.names import VIRTUAL_INBOUND, VIRTUAL_OUTBOUND
 from dockermesh.translate.envoy.packing import pack
-from dockermesh.translate.patches.compiling import CompiledPatch
-from dockermesh.translate.patches.lists import edit_filters, keep_only
+from dockermesh.translate.patches.compiling import CompiledPatch, of_kind
+from dockermesh.translate.patches.lists import edit_filters, keep_only, patch_filters
 from dockermesh.translate.patches.merging import merge, merge_extension
 
 CONNECTION_MANAGER = "envoy.filters.network.http_connection_manager"
@@ -31,20 +31,17 @@ def patch_listener(listener: Any, patches: Patches, patch_routes: InlineRoutes) 
 
     `patch_routes` patches a route table that stands in a connection manager.
     """
-    for patch in _of(patches, ApplyTo.LISTENER):
+    for patch in of_kind(patches, ApplyTo.LISTENER):
         if not _matches_listener(listener, patch):
             continue
         if patch.operation is PatchOperation.REMOVE:
             return False
 
         if patch.merges:
-            merge(
-                listener,
-                patch.value,
-                replaces_lists=patch.operation is PatchOperation.MERGE_AND_REPLACE_LIST,
-            )
+            merge(listener, patch.value, replaces_lists=patch.replaces_lists)
 
-    for patch in _of(patches, ApplyTo.LISTENER_FILTER):
+    for patch in of_kind(patches, ApplyTo.LISTENER_FILTER):
+        # Istio has no merge of listener filters.
         if _matches_listener(listener, patch) and not patch.merges:
             name = (
                 patch.match.listener.listener_filter
@@ -57,10 +54,6 @@ def patch_listener(listener: Any, patches: Patches, patch_routes: InlineRoutes) 
     return True
 
 
-def _of(patches: Patches, kind: ApplyTo) -> list[CompiledPatch]:
-    return [patch for patch in patches if patch.apply_to is kind]
-
-
 def _patch_chains(listener: Any, patches: Patches, patch_routes: InlineRoutes) -> None:
     kept = [
         chain
@@ -70,12 +63,14 @@ def _patch_chains(listener: Any, patches: Patches, patch_routes: InlineRoutes) -
     if len(kept) != len(listener.filter_chains):
         keep_only(listener.filter_chains, kept)
 
+    # A patch without conditions is for this one, too.
     if listener.HasField("default_filter_chain"):
         chain = listener.default_filter_chain
         if not _patch_chain(listener, chain, patches, patch_routes):
             listener.ClearField("default_filter_chain")
 
-    for patch in _of(patches, ApplyTo.FILTER_CHAIN):
+    for patch in of_kind(patches, ApplyTo.FILTER_CHAIN):
+        # Last: a chain that is added is not patched.
         if patch.operation is PatchOperation.ADD and _matches_listener(listener, patch):
             listener.filter_chains.append(patch.value)
 
@@ -84,7 +79,7 @@ def _patch_chain(
     listener: Any, chain: Any, patches: Patches, patch_routes: InlineRoutes
 ) -> bool:
     """Patch a chain and its filters. Returns whether it stays."""
-    for patch in _of(patches, ApplyTo.FILTER_CHAIN):
+    for patch in of_kind(patches, ApplyTo.FILTER_CHAIN):
         if not _matches_chain(listener, chain, patch):
             continue
         if patch.operation is PatchOperation.REMOVE:
@@ -92,25 +87,11 @@ def _patch_chain(
         if patch.merges:
             _merge_chain(chain, patch)
 
-    filters = [
-        p
-        for p in _of(patches, ApplyTo.NETWORK_FILTER)
-        if _matches_chain(listener, chain, p)
-    ]
-    for patch in filters:
-        if not patch.merges:
-            edit_filters(chain.filters, patch, _filter_name(patch))
+    own = [p for p in patches if _matches_chain(listener, chain, p)]
+    patch_filters(chain.filters, of_kind(own, ApplyTo.NETWORK_FILTER), _filter_name)
 
-    http = [
-        p
-        for p in _of(patches, ApplyTo.HTTP_FILTER)
-        if _matches_chain(listener, chain, p)
-    ]
+    http = of_kind(own, ApplyTo.HTTP_FILTER)
     for network_filter in chain.filters:
-        for patch in filters:
-            if patch.merges and _filter_name(patch) in (None, network_filter.name):
-                merge_extension(network_filter, patch.value)
-
         if network_filter.name == CONNECTION_MANAGER and network_filter.HasField(
             "typed_config"
         ):
@@ -128,11 +109,7 @@ def _merge_chain(chain: Any, patch: CompiledPatch) -> None:
     if has_both and value.transport_socket.name == chain.transport_socket.name:
         merge_extension(chain.transport_socket, value.transport_socket)
     else:
-        merge(
-            chain,
-            value,
-            replaces_lists=patch.operation is PatchOperation.MERGE_AND_REPLACE_LIST,
-        )
+        merge(chain, value, replaces_lists=patch.replaces_lists)
 
 
 def _patch_manager(
@@ -147,15 +124,7 @@ def _patch_manager(
         return
 
     before = hcm_pb2.HttpConnectionManager.FromString(manager.SerializeToString())
-    for patch in own:
-        if not patch.merges:
-            edit_filters(manager.http_filters, patch, _sub_filter_name(patch))
-
-    for http_filter in manager.http_filters:
-        for patch in own:
-            if patch.merges and _sub_filter_name(patch) in (None, http_filter.name):
-                merge_extension(http_filter, patch.value)
-
+    patch_filters(manager.http_filters, own, _sub_filter_name)
     if manager.HasField("route_config"):
         patch_routes(manager.route_config, all_patches)
     if manager != before:
@@ -216,23 +185,16 @@ def _matches_chain(listener: Any, chain: Any, patch: CompiledPatch) -> bool:
 
 
 def _fulfils(chain: Any, has: Any, wanted: FilterChainMatch) -> bool:
-    if wanted.name and wanted.name != chain.name:
+    single = (
+        (wanted.name, chain.name),
+        (wanted.transport_protocol, has.transport_protocol),
+        (wanted.destination_port, has.destination_port.value),
+    )
+    if any(value and value != own for value, own in single):
         return False
     if wanted.sni and wanted.sni not in has.server_names:
         return False
-    if (
-        wanted.transport_protocol
-        and wanted.transport_protocol != has.transport_protocol
-    ):
-        return False
 
-    if wanted.application_protocols and not all(
-        protocol in has.application_protocols
-        for protocol in wanted.application_protocols.split(",")
-    ):
-        return False
-
-    return (
-        not wanted.destination_port
-        or wanted.destination_port == has.destination_port.value
-    )
+    protocols = wanted.application_protocols
+    # A list in one text; the chain must have all of them.
+    return not protocols or set(protocols.split(",")) <= set(has.application_protocols)

@@ -50,6 +50,7 @@ def merge(target: Any, patch: Any, *, replaces_lists: bool = False) -> None:
             getattr(target, name).CopyFrom(value)
         else:
             own = getattr(target, name)
+            # An empty message is a choice, too: set without any field, it must not get lost.
             own.SetInParent()
             merge(own, value, replaces_lists=replaces_lists)
 
@@ -58,6 +59,7 @@ def _merge_map(field: Any, target: Any, values: Any) -> None:
     is_message = field.message_type.fields_by_name["value"].message_type is not None
     for key in values:
         if is_message:
+            # A key replaces the whole entry: what is within is not merged.
             target[key].CopyFrom(values[key])
         else:
             target[key] = values[key]
@@ -74,6 +76,7 @@ def merge_any(target: any_pb2.Any, patch: any_pb2.Any) -> None:
         )
     try:
         known = symbol_database.Default().GetSymbol(target.TypeName())
+        # Packed messages are bytes to each other: they merge only once they are read.
         own, other = known.FromString(target.value), known.FromString(patch.value)
     except (KeyError, DecodeError):
         raise CannotMerge(f"{target.TypeName()} is not known") from None
@@ -88,5 +91,6 @@ def merge_extension(target: Any, patch: Any) -> None:
     """
     if patch.name:
         target.name = patch.name
+    # What comes by extension discovery is not here to be merged into.
     if patch.HasField("typed_config") and target.HasField("typed_config"):
         merge_any(target.typed_config, patch.typed_config)

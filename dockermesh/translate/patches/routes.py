@@ -14,8 +14,8 @@ from dockermesh.config.api.envoy_filter import (
     RouteAction,
     RouteConfigurationMatch,
 )
-from dockermesh.translate.patches.compiling import CompiledPatch
-from dockermesh.translate.patches.lists import keep_only
+from dockermesh.translate.patches.compiling import CompiledPatch, of_kind
+from dockermesh.translate.patches.lists import keep_only, place_of_insert
 from dockermesh.translate.patches.merging import merge
 
 Patches = Sequence[CompiledPatch]
@@ -28,16 +28,12 @@ def patch_table(table: Any, patches: Patches, *, is_gateway: bool) -> None:
         for p in patches
         if _matches_table(table, p.match.route_configuration, is_gateway=is_gateway)
     ]
-    for patch in own:
-        if patch.apply_to is ApplyTo.ROUTE_CONFIGURATION and patch.merges:
-            merge(
-                table,
-                patch.value,
-                replaces_lists=patch.operation is PatchOperation.MERGE_AND_REPLACE_LIST,
-            )
+    for patch in of_kind(own, ApplyTo.ROUTE_CONFIGURATION):
+        if patch.merges:
+            merge(table, patch.value, replaces_lists=patch.replaces_lists)
 
-    hosts = [p for p in own if p.apply_to is ApplyTo.VIRTUAL_HOST]
-    routes = [p for p in own if p.apply_to is ApplyTo.HTTP_ROUTE]
+    hosts = of_kind(own, ApplyTo.VIRTUAL_HOST)
+    routes = of_kind(own, ApplyTo.HTTP_ROUTE)
     if hosts or routes:
         _patch_hosts(table, hosts, routes)
 
@@ -50,6 +46,7 @@ def _patch_hosts(table: Any, patches: Patches, route_patches: Patches) -> None:
     ]
     if len(kept) != len(table.virtual_hosts):
         keep_only(table.virtual_hosts, kept)
+    # An added host has no host to be compared with, so its conditions are those on the table.
     table.virtual_hosts.extend(
         p.value for p in patches if p.operation is PatchOperation.ADD
     )
@@ -64,11 +61,7 @@ def _patch_host(host: Any, patches: Patches, route_patches: Patches) -> bool:
             return False
 
         if patch.merges:
-            merge(
-                host,
-                patch.value,
-                replaces_lists=patch.operation is PatchOperation.MERGE_AND_REPLACE_LIST,
-            )
+            merge(host, patch.value, replaces_lists=patch.replaces_lists)
         elif patch.operation is PatchOperation.REPLACE:
             host.CopyFrom(patch.value)
 
@@ -79,6 +72,7 @@ def _patch_host(host: Any, patches: Patches, route_patches: Patches) -> bool:
 
 
 def _patch_routes(host: Any, patches: Patches) -> None:
+    # What one patch adds is neither merged into nor removed by another.
     kept = [route for route in host.routes if _patch_route(route, patches)]
     if len(kept) != len(host.routes):
         keep_only(host.routes, kept)
@@ -94,11 +88,7 @@ def _patch_route(route: Any, patches: Patches) -> bool:
             return False
 
         if patch.merges:
-            merge(
-                route,
-                patch.value,
-                replaces_lists=patch.operation is PatchOperation.MERGE_AND_REPLACE_LIST,
-            )
+            merge(route, patch.value, replaces_lists=patch.replaces_lists)
 
     return True
 
@@ -110,27 +100,13 @@ def _add_route(routes: Any, patch: CompiledPatch) -> None:
         and wanted.vhost is not None
         and wanted.vhost.route is not None
     )
-    place = next(
+    found = next(
         (i for i, route in enumerate(routes) if _matches_route(route, wanted)), None
     )
 
-    if patch.operation is PatchOperation.ADD or (
-        patch.operation is PatchOperation.INSERT_AFTER and not names_route
-    ):
-        routes.append(patch.value)
-    elif not names_route and patch.operation in (
-        PatchOperation.INSERT_BEFORE,
-        PatchOperation.INSERT_FIRST,
-    ):
-        routes.insert(0, patch.value)
-    elif place is None:
-        return
-    elif patch.operation is PatchOperation.INSERT_AFTER:
-        routes.insert(place + 1, patch.value)
-    elif patch.operation is PatchOperation.INSERT_BEFORE:
+    place = place_of_insert(patch.operation, found, len(routes), is_named=names_route)
+    if place is not None:
         routes.insert(place, patch.value)
-    elif patch.operation is PatchOperation.INSERT_FIRST:
-        routes.insert(0, patch.value)
 
 
 def _matches_table(
@@ -146,6 +122,7 @@ def _matches_table(
     )
     if wanted.port_number and wanted.port_number != port:
         return False
+    # Names of ports and gateways are only in the names of a gateway's tables.
     if not is_gateway:
         return True
     return wanted.port_name in ("", port_name) and wanted.gateway in ("", gateway)
@@ -156,6 +133,7 @@ def _port(name: str) -> int:
     text = (
         name.split("|")[1] if name.startswith("inbound|") else name.rpartition(":")[2]
     )
+    # `²` is a digit to Python, and no number.
     return int(text) if text.isascii() and text.isdigit() else 0
 
 

@@ -16,6 +16,7 @@ from dockermesh.translate.envoy.constraints import violation
 from dockermesh.translate.patches.listeners import CONNECTION_MANAGER
 
 _ROUTER = "envoy.extensions.filters.http.router.v3.Router"
+# Network filters that end a chain: Envoy wants one of them last, and nowhere else.
 _TERMINAL = frozenset(
     f"envoy.extensions.filters.network.{name}"
     for name in (
@@ -35,24 +36,23 @@ _TERMINAL = frozenset(
 def listener_fault(listener: Any) -> str:
     """Why Envoy would refuse the listener; empty if nothing is known against it."""
     chains = [*listener.filter_chains]
+    if listener.HasField("default_filter_chain"):
+        chains.append(listener.default_filter_chain)
     is_udp = listener.address.socket_address.protocol == address_pb2.SocketAddress.UDP
-    if not chains and not is_udp and not listener.HasField("default_filter_chain"):
+
+    # UDP has no connections that a chain could be chosen for.
+    if not chains and not is_udp:
         return "the listener would have no filter chain"
     if not all(map(_is_configured, listener.listener_filters)):
         return "a listener filter would have no typed_config"
-
-    matches = [
+    # Envoy ignores the match of the default chain.
+    if _repeats(
         chain.filter_chain_match.SerializeToString(deterministic=True)
-        for chain in chains
-    ]
-    if len(set(matches)) != len(matches):
+        for chain in listener.filter_chains
+    ):
         return "two filter chains would have the same match"
 
-    if listener.HasField("default_filter_chain"):
-        chains.append(listener.default_filter_chain)
-    return next(
-        (fault for chain in chains if (fault := _chain_fault(chain))), ""
-    ) or violation(listener)
+    return next(filter(None, map(_chain_fault, chains)), "") or violation(listener)
 
 
 def _is_configured(one: Any) -> bool:
@@ -66,26 +66,25 @@ def _is_configured(one: Any) -> bool:
 def _chain_fault(chain: Any) -> str:
     if not all(map(_is_configured, chain.filters)):
         return "a network filter would have no typed_config"
-    types = [
-        f.typed_config.TypeName() if f.HasField("typed_config") else ""
-        for f in chain.filters
-    ]
+    # Of a filter that comes by extension discovery nothing is known here: it may end the chain.
+    types = [f.typed_config.TypeName() for f in chain.filters]
     if any(kind in _TERMINAL for kind in types[:-1]):
         return "a network filter would come after one that ends the chain"
     if types and types[-1] and types[-1] not in _TERMINAL:
         return f"the filter chain would end with {types[-1]}, which does not end it"
 
-    for network_filter in chain.filters:
-        manager = hcm_pb2.HttpConnectionManager()
-        if (
-            network_filter.name == CONNECTION_MANAGER
-            and network_filter.typed_config.Unpack(manager)
-        ):
-            fault = _manager_fault(manager)
-            if fault:
-                return fault
+    managers = [m for f in chain.filters if (m := _manager_in(f)) is not None]
+    return next(filter(None, map(_manager_fault, managers)), "")
 
-    return ""
+
+def _manager_in(network_filter: Any) -> Any:
+    """The filter's connection manager; None if it is something else."""
+    manager = hcm_pb2.HttpConnectionManager()
+    is_one = (
+        network_filter.name == CONNECTION_MANAGER
+        and network_filter.typed_config.Unpack(manager)
+    )
+    return manager if is_one else None
 
 
 def _manager_fault(manager: Any) -> str:
@@ -102,6 +101,8 @@ def _manager_fault(manager: Any) -> str:
 
 def table_fault(table: Any) -> str:
     """Why Envoy would refuse the route table."""
+    # A name or a domain twice costs the whole table in Envoy, which compares domains without
+    # regard to case.
     if _repeats(host.name for host in table.virtual_hosts):
         return "two virtual hosts would have the same name"
     if _repeats(
@@ -118,6 +119,6 @@ def cluster_fault(cluster: Any) -> str:
     return violation(cluster)
 
 
-def _repeats(texts: Iterable[str]) -> bool:
+def _repeats(texts: Iterable[str | bytes]) -> bool:
     listed = list(texts)
     return len(set(listed)) != len(listed)

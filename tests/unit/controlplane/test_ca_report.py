@@ -20,7 +20,14 @@ from dockermesh.controlplane.trust.ca_report import (
     renewal_warnings,
 )
 from dockermesh.model import Identity
-from dockermesh.xds import SECRET, NodeInfo, Proxy, ProxyStatus, SyncState, TypeStatus
+from dockermesh.xds import (
+    SECRET,
+    ConnectedProxy,
+    NodeInfo,
+    ProxyStatus,
+    SyncState,
+    TypeStatus,
+)
 
 NOW = datetime.datetime.now(datetime.UTC)
 DAY = datetime.timedelta(days=1)
@@ -41,7 +48,9 @@ def leaf_of(material: Material) -> Leaf:
 
 
 def proxy(state: SyncState = SyncState.SYNCED, name: str = "shop/a-1") -> ProxyStatus:
-    return ProxyStatus(Proxy(name, NodeInfo(id=name)), (TypeStatus(SECRET, state),))
+    return ProxyStatus(
+        ConnectedProxy(name, NodeInfo(id=name)), (TypeStatus(SECRET, state),)
+    )
 
 
 def why(step: Step, material: Material, **changes: Any) -> str:

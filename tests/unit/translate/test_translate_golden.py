@@ -34,6 +34,7 @@ from dockermesh.model import (
 from dockermesh.model.protocol import Protocol
 from dockermesh.translate.mesh.state import Proxy, build_mesh
 from dockermesh.translate.translator import Translator
+from dockermesh.xds import Snapshot
 
 CASES = Path(__file__).parents[2] / "golden" / "translate"
 NAMES = sorted(path.name.removesuffix(".in.yaml") for path in CASES.glob("*.in.yaml"))
@@ -75,7 +76,7 @@ def meshed(service: Service, endpoint: Endpoint) -> Workload:
     )
 
 
-def translated(case: str, proxy: str) -> dict[str, list[dict[str, Any]]]:
+def snapshot_of(case: str, proxy: str) -> Snapshot:
     read = yaml.safe_load((CASES / f"{case}.in.yaml").read_text())
     config = edge(yaml.safe_dump_all(read["config"])) if read.get("config") else None
     services = [service_of(s) for s in read["services"]]
@@ -86,7 +87,11 @@ def translated(case: str, proxy: str) -> dict[str, list[dict[str, Any]]]:
     )
     translator = Translator()
     translator.update(build_mesh(catalog(services, workloads), config=config))
-    return as_dict(translator.snapshot(PROXIES[proxy]))
+    return translator.snapshot(PROXIES[proxy])
+
+
+def translated(case: str, proxy: str) -> dict[str, list[dict[str, Any]]]:
+    return as_dict(snapshot_of(case, proxy))
 
 
 @cache
