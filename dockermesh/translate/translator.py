@@ -26,8 +26,8 @@ from dockermesh.translate.security.policies import PolicyIndex
 from dockermesh.translate.sidecar import inbound
 from dockermesh.translate.sidecar.inbound import Inbound
 from dockermesh.translate.sidecar.inbound_listener import inbound_listener
-from dockermesh.translate.sidecar.service import plain_http_port
-from dockermesh.translate.sidecar.view import Counters, SidecarView, named
+from dockermesh.translate.sidecar.outbound import Counters, SidecarView, named
+from dockermesh.translate.sidecar.outbound_service import plain_http_port
 from dockermesh.translate.tls.secrets import file_secrets
 from dockermesh.xds.resources import CLUSTER, LISTENER, ROUTES, SECRET, Resource
 from dockermesh.xds.snapshot import ResourceSet, Snapshot

@@ -38,8 +38,8 @@ from dockermesh.translate.routes.tcp import (
     listener_body,
 )
 from dockermesh.translate.routes.virtual_service import dependencies
-from dockermesh.translate.sidecar import dns, outbound_listeners, service
-from dockermesh.translate.sidecar.service import Inputs, Translated
+from dockermesh.translate.sidecar import dns, outbound_listeners, outbound_service
+from dockermesh.translate.sidecar.outbound_service import Inputs, Translated
 from dockermesh.translate.tls.secrets import file_secrets
 from dockermesh.xds.protobuf import frame, serialised
 from dockermesh.xds.resources import (
@@ -178,7 +178,7 @@ class SidecarView:
             if host not in covered
             and scope.imports(
                 item.namespace,
-                [host, *item.aliases, *service.visible_domains(item, names)],
+                [host, *item.aliases, *outbound_service.visible_domains(item, names)],
             )
         }
         wanted = self._imported | self._rules.targets(names)
@@ -227,7 +227,7 @@ class SidecarView:
                 settings=where.mesh.settings,
                 rule=missing.rule,
                 dependencies=dependencies(missing.rule, where),
-                caller=service.caller(missing.rule, where),
+                caller=outbound_service.caller(missing.rule, where),
             )
 
             if old is None or old.service is not None or old.inputs != inputs:
@@ -240,9 +240,11 @@ class SidecarView:
     def _translate(
         self, item: Service, old: Translated | None, where: Destinations
     ) -> Translated:
-        domains = service.visible_domains(item, where.mesh.names_in(self.scope.project))
+        domains = outbound_service.visible_domains(
+            item, where.mesh.names_in(self.scope.project)
+        )
         rule = self._rules.of(item) if item.hostname in self._imported else None
-        inputs = service.inputs_of(item, domains, rule, where)
+        inputs = outbound_service.inputs_of(item, domains, rule, where)
         is_same = old is not None and old.service is not None and old.inputs == inputs
         if old is not None and is_same and old.service is item:
             return old
@@ -251,7 +253,7 @@ class SidecarView:
         self.counters.assignments += 1
 
         if old is not None and is_same:
-            made = service.assignments(item, old.inputs, where)
+            made = outbound_service.assignments(item, old.inputs, where)
             known = {a.name: a for a in old.assignments}
             kept = tuple(
                 k
@@ -272,7 +274,7 @@ class SidecarView:
         reasons: list[str] = []
         for attempt, left_out in _attempts(inputs):
             try:
-                made = service.translate(item, attempt, where)
+                made = outbound_service.translate(item, attempt, where)
             except TRANSLATION_ERRORS as error:
                 reasons.append(str(error))
                 continue
@@ -294,7 +296,7 @@ class SidecarView:
         self, missing: UnknownHost, inputs: Inputs, where: Destinations
     ) -> Translated:
         try:
-            made = service.translate_unknown(missing, inputs, where)
+            made = outbound_service.translate_unknown(missing, inputs, where)
         except TRANSLATION_ERRORS as error:
             rule = str(missing.rule)
             self.problems[missing.host] = Problem(
@@ -369,7 +371,8 @@ class SidecarView:
                     by_port.setdefault(port, []).append(host)
 
         rest = frame(
-            service.VIRTUAL_HOSTS, serialised(catch_all(allow_any=self.allow_any))
+            outbound_service.VIRTUAL_HOSTS,
+            serialised(catch_all(allow_any=self.allow_any)),
         )
         tables: dict[int, tuple[tuple[bytes, ...], Resource]] = {}
 
