@@ -24,7 +24,7 @@ from dockermesh.translate.mesh.index import ConfigIndex, Rules
 from dockermesh.translate.mesh.stand_in import REFUSING
 from dockermesh.translate.mesh.state import MeshState, Proxy
 from dockermesh.translate.mesh.traffic_policy import effective_policy
-from dockermesh.translate.mesh.visibility import Scope, is_exported
+from dockermesh.translate.mesh.visibility import Scope, is_visible
 
 
 class Encrypted(StrEnum):
@@ -101,12 +101,9 @@ def mtls_report(mesh: MeshState) -> MtlsReport:
 
 
 def _sees(scope: Scope, service: Service, mesh: MeshState) -> bool:
-    listed = service.export_to or (
-        mesh.settings.service_export_to if service.is_declared else ()
-    )
-    return is_exported(listed, service.namespace, scope.namespace) and scope.imports(
-        service.namespace, [service.hostname, *service.aliases]
-    )
+    return is_visible(
+        service, scope.namespace, mesh.settings.service_export_to
+    ) and scope.imports(service.namespace, [service.hostname, *service.aliases])
 
 
 def _edges(
