@@ -5,12 +5,12 @@ them.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from dockermesh.config.api.destination_rule import DestinationRule
 from dockermesh.config.api.sidecar import Sidecar
-from dockermesh.config.api.virtual_service import VirtualService
+from dockermesh.config.api.virtual_service import Destination, VirtualService
 from dockermesh.config.hosts import is_short, most_specific
 from dockermesh.config.resource import Resource
 from dockermesh.model import Service
@@ -36,6 +36,24 @@ def resolve_host(names: Mapping[str, str], host: str, namespace: str) -> str:
             names.get(f"{host}.{namespace}") or names.get(host) or f"{host}.{namespace}"
         )
     return names.get(host, host)
+
+
+def destinations_of(spec: VirtualService) -> Iterator[Destination]:
+    """Everything that the rules lead to, mirrors included."""
+    routes = [
+        target
+        for rules in (spec.http, spec.tls, spec.tcp)
+        for rule in rules
+        for target in rule.route
+    ]
+    mirrors = [
+        mirror
+        for rule in spec.http
+        for mirror in (rule.mirror, *(m.destination for m in rule.mirrors))
+    ]
+    for destination in (*(t.destination for t in routes), *mirrors):
+        if destination is not None:
+            yield destination
 
 
 class ConfigIndex:
@@ -203,25 +221,11 @@ class MeshRules:
 
     def targets(self, names: Mapping[str, str]) -> set[str]:
         """The hosts that the rules lead to."""
-        found = set()
-        for resource in self._by_host.values():
-            spec = resource.spec
-            routes = [
-                target
-                for rules in (spec.http, spec.tls, spec.tcp)
-                for rule in rules
-                for target in rule.route
-            ]
-            mirrors = [
-                d
-                for rule in spec.http
-                for d in (rule.mirror, *(m.destination for m in rule.mirrors))
-            ]
-            for destination in (*(t.destination for t in routes), *mirrors):
-                if destination is not None:
-                    found.add(resolve_host(names, destination.host, resource.namespace))
-
-        return found
+        return {
+            resolve_host(names, destination.host, resource.namespace)
+            for resource in self._by_host.values()
+            for destination in destinations_of(resource.spec)
+        }
 
     def of(self, service: Service) -> Resource[VirtualService] | None:
         """The VirtualService of a service."""
