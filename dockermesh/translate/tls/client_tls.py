@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 from envoy.config.core.v3 import base_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
@@ -17,7 +17,7 @@ from dockermesh.translate.tls import secrets
 _ORIGINATES = frozenset({ClientTlsMode.SIMPLE, ClientTlsMode.MUTUAL})
 
 
-def originates(tls: ClientTlsSettings | None) -> bool:
+def originates(tls: ClientTlsSettings | None) -> TypeGuard[ClientTlsSettings]:
     """Whether the proxy speaks TLS with certificates that the user names."""
     return tls is not None and tls.mode in _ORIGINATES
 
@@ -52,7 +52,7 @@ def trusted_roots(tls: ClientTlsSettings, *, verify: bool) -> str:
 
 def secret_names(tls: ClientTlsSettings | None, *, verify: bool) -> tuple[str, ...]:
     """The secrets that the transport socket refers to."""
-    if tls is None or not originates(tls):
+    if not originates(tls):
         return ()
     return tuple(
         name
