@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from dockermesh.config.api.destination_rule import DestinationRule
+from dockermesh.config.api.destination_rule import DestinationRule, LoadBalancerSettings
 from dockermesh.config.api.sidecar import Sidecar
 from dockermesh.config.api.virtual_service import Destination, VirtualService
 from dockermesh.config.hosts import is_short, most_specific
@@ -31,6 +31,7 @@ def resolve_host(names: Mapping[str, str], host: str, namespace: str) -> str:
     full name.
     """
     host = host.lower()
+    # `reviews` is the service of the resource's own namespace first, then whoever has the name.
     if is_short(host):
         return (
             names.get(f"{host}.{namespace}") or names.get(host) or f"{host}.{namespace}"
@@ -70,6 +71,7 @@ class ConfigIndex:
             host = resolve_host(self.names, rule.spec.host, rule.namespace)
             self._rules.setdefault(rule.namespace, defaultdict(list))[host].append(rule)
 
+        # Apart, so that a host without a rule of its own is compared with wildcards alone.
         self._patterns = {
             ns: [h for h in hosts if h.startswith("*")]
             for ns, hosts in self._rules.items()
@@ -84,6 +86,7 @@ class ConfigIndex:
 
     def scope_of(self, proxy: Proxy) -> Scope:
         """What of the proxy decides what it is told."""
+        # What nothing depends on is left empty: each difference here is another set of resources.
         sidecar = self._sidecar_of(proxy)
         carried = proxy.labels.items()
         return Scope(
@@ -168,6 +171,7 @@ class ConfigIndex:
         """What the rules of one host say together."""
         if not rules:
             return NO_RULE
+        # By identity: the index holds on to the rules, so no other one can have their ids.
         key = tuple(id(rule) for rule in rules)
         found = self._merged.get(key)
         if found is None:
@@ -188,6 +192,7 @@ class ConfigIndex:
                 resolve_host(self.names, host, resource.namespace)
                 for host in spec.hosts
             ]
+            # A Sidecar may list a host in full or as the rule writes it.
             if scope.imports(resource.namespace, [*hosts, *spec.hosts]):
                 seen.append((resource, hosts))
 
@@ -326,18 +331,16 @@ def _namespaces(mesh: MeshState) -> frozenset[str]:
 
 
 def _uses_labels(rule: Resource[DestinationRule]) -> bool:
-    policies = [
-        rule.spec.traffic_policy,
-        *(s.traffic_policy for s in rule.spec.subsets),
-    ]
-    given = [policy for policy in policies if policy is not None]
-    ports = [own for policy in given for own in policy.port_level_settings]
-    listed = [
-        *(policy.load_balancer for policy in given),
-        *(own.load_balancer for own in ports),
-    ]
-    balancers = [b for b in listed if b is not None]
-    return any(
-        b.locality_lb_setting is not None and b.locality_lb_setting.failover_priority
-        for b in balancers
-    )
+    settings = (b.locality_lb_setting for b in _balancers(rule) if b is not None)
+    return any(s is not None and s.failover_priority for s in settings)
+
+
+def _balancers(
+    rule: Resource[DestinationRule],
+) -> Iterator[LoadBalancerSettings | None]:
+    """How each level of the rule balances: the host, its subsets, and their ports."""
+    spec = rule.spec
+    for policy in (spec.traffic_policy, *(s.traffic_policy for s in spec.subsets)):
+        if policy is not None:
+            yield policy.load_balancer
+            yield from (own.load_balancer for own in policy.port_level_settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from dockermesh.config.api.sidecar import Sidecar
+from dockermesh.config.api.sidecar import IstioEgressListener, Sidecar
 from dockermesh.config.hosts import matches
 from dockermesh.config.resource import Resource
 from dockermesh.model import Service
@@ -86,12 +86,18 @@ class Scope:
             return None
         listeners = self.sidecar.spec.egress
         if port:
-            # A listener with a port decides alone about that port: what others list is not added.
-            own = [e for e in listeners if e.port is not None and e.port.number == port]
-            listeners = tuple(own or (e for e in listeners if e.port is None))
+            listeners = _on_port(listeners, port)
 
         pairs = (text.partition("/") for egress in listeners for text in egress.hosts)
         return [(scope, pattern) for scope, _, pattern in pairs]
+
+
+def _on_port(
+    listeners: tuple[IstioEgressListener, ...], port: int
+) -> tuple[IstioEgressListener, ...]:
+    # A listener with a port decides alone about that port: what others list is not added.
+    own = [e for e in listeners if e.port is not None and e.port.number == port]
+    return tuple(own or (e for e in listeners if e.port is None))
 
 
 def _is_namespace(pattern: str, namespace: str, own: str) -> bool:
