@@ -44,26 +44,19 @@ class Attestation:
         default_factory=lambda: MappingProxyType({})
     )
 
-    def still(
-        self,
-        host: str,
-        given: Service,
-        accounts: tuple[Account, ...] | None,
-        workloads: Mapping[str, Workload],
-        policies: PeerPolicies,
-    ) -> tuple[Service, Service] | None:
-        """What was found of a service, if nothing that it was made of is another."""
-        known = self.found.get(host)
-        if known is None or known[0] is not given or policies is not self.policies:
-            return None
-        if accounts is not None and accounts != known[1].accounts:
-            return None
+    def accounts_of(
+        self, workloads: Mapping[str, Workload]
+    ) -> Mapping[str, tuple[Account, ...]]:
+        """The accounts that these workloads give."""
+        if workloads is self.workloads:
+            return self.accounts
+        return _accounts(workloads.values())
 
-        # Workloads come and go all the time: those that serve it decide.
-        is_same = workloads is self.workloads or _names_same(
-            given, workloads, self.workloads
-        )
-        return known if is_same else None
+    def found_under(
+        self, policies: PeerPolicies
+    ) -> Mapping[str, tuple[Service, Service]]:
+        """What was found, as far as it can hold under these policies: all, or nothing."""
+        return self.found if policies is self.policies else {}
 
 
 def attest(
@@ -76,11 +69,9 @@ def attest(
     """The services with what is known of their proxies. Those that are not `registered` are made
     from config.
     """
-    accounts = (
-        before.accounts
-        if workloads is before.workloads
-        else _accounts(workloads.values())
-    )
+    accounts = before.accounts_of(workloads)
+    before_found = before.found_under(policies)
+    is_same = workloads is before.workloads
     found: dict[str, tuple[Service, Service]] = {}
 
     for host, given in services.items():
@@ -90,17 +81,27 @@ def attest(
             if host in registered or given.project
             else None
         )
-        kept = before.still(host, given, own, workloads, policies)
-        if kept is not None:
-            found[host] = kept
+        known = before_found.get(host)
+
+        # Workloads come and go all the time: those that serve it decide.
+        if (
+            known is not None
+            and known[0] is given
+            and (own is None or own == known[1].accounts)
+            and (is_same or _names_same(given, workloads, before.workloads))
+        ):
+            found[host] = known
             continue
 
         made = _attested(given, workloads, policies, own)
-        old = before.found.get(host)
-        # Equal is not enough for translation, which is cached by identity.
-        found[host] = (given, old[1] if old is not None and old[1] == made else made)
+        found[host] = (given, _kept(before.found.get(host), made))
 
     return Attestation(workloads, policies, accounts, found)
+
+
+def _kept(old: tuple[Service, Service] | None, made: Service) -> Service:
+    # Equal is not enough for translation, which is cached by identity.
+    return old[1] if old is not None and old[1] == made else made
 
 
 def _names_same(
