@@ -98,7 +98,6 @@ def _warm_up(cluster: cluster_pb2.Cluster, warmup: WarmupConfiguration) -> None:
 
     if warmup.aggression is not None:
         slow.aggression.CopyFrom(
-            # Envoy asks for a key; nobody sets it, so the value here holds.
             base_pb2.RuntimeDouble(
                 default_value=warmup.aggression,
                 runtime_key="dockermesh.warmup.aggression",

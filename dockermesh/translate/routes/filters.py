@@ -40,7 +40,7 @@ def fraction(
 def apply_filters(route: Any, rule: HTTPRoute) -> None:
     """Set the rule's faults and CORS policy on the route."""
     # The fault filter comes before the router: retries and the timeout of this route never see what
-    # it does, and an aborted request is not mirrored (Istio's, too).
+    # it does, and an aborted request is not mirrored (as in Istio).
     fault = _fault(rule.fault)
     if fault is not None:
         route.typed_per_filter_config[FAULT_FILTER].CopyFrom(pack(fault))
