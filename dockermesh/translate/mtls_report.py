@@ -15,7 +15,7 @@ from typing import Any
 
 from dockermesh.config.api.destination_rule import ClientTlsMode, Subset, TrafficPolicy
 from dockermesh.config.api.peer_authentication import MutualTlsMode
-from dockermesh.model import Port, Service, WorkloadKind
+from dockermesh.model import Endpoint, Port, Service, WorkloadKind
 from dockermesh.translate.clusters.cluster import has_assignment, ports_of
 from dockermesh.translate.clusters.endpoints import serving
 from dockermesh.translate.mesh.attestation import why_plaintext
@@ -24,7 +24,7 @@ from dockermesh.translate.mesh.index import ConfigIndex, Rules
 from dockermesh.translate.mesh.stand_in import REFUSING
 from dockermesh.translate.mesh.state import MeshState, Proxy
 from dockermesh.translate.mesh.traffic_policy import effective_policy
-from dockermesh.translate.mesh.visibility import Scope, is_exported
+from dockermesh.translate.mesh.visibility import Scope, is_visible
 
 
 class Encrypted(StrEnum):
@@ -85,6 +85,7 @@ def mtls_report(mesh: MeshState) -> MtlsReport:
         proxy = Proxy(name, own.kind, own.namespace, own.address, own.labels, own)
         by_scope.setdefault(index.scope_of(proxy), []).append(name)
 
+    # Clients are told apart by their scopes alone: in one of them all are told the same.
     found: dict[Edge, list[str]] = {}
     for scope, clients in by_scope.items():
         for host in sorted(mesh.services):
@@ -101,12 +102,9 @@ def mtls_report(mesh: MeshState) -> MtlsReport:
 
 
 def _sees(scope: Scope, service: Service, mesh: MeshState) -> bool:
-    listed = service.export_to or (
-        mesh.settings.service_export_to if service.is_declared else ()
-    )
-    return is_exported(listed, service.namespace, scope.namespace) and scope.imports(
-        service.namespace, [service.hostname, *service.aliases]
-    )
+    return is_visible(
+        service, scope.namespace, mesh.settings.service_export_to
+    ) and scope.imports(service.namespace, [service.hostname, *service.aliases])
 
 
 def _edges(
@@ -159,32 +157,47 @@ def _decided(
             Encrypted.NO if tls.mode is ClientTlsMode.DISABLE else Encrypted.YES
         ), by
 
-    if service.is_external:
-        return Encrypted.NO, "outside the mesh"
-    if not mesh.settings.auto_mtls:
-        return Encrypted.NO, "MeshConfig: enableAutoMtls is false"
-    if not has_assignment(service, policy) and not service.endpoints:
-        return Encrypted.NO, "it is not known which endpoint is called"
+    why_never = _why_never(service, policy, mesh)
+    if why_never:
+        return Encrypted.NO, why_never
 
     listed = serving(service, port, subset.labels if subset is not None else None)
+    # What only stands in says nothing of the endpoints that come back: records of their workloads
+    # do, by which the service is meshed or not.
+    if not listed or _is_standing_in(service):
+        return (
+            Encrypted.YES if service.is_meshed else Encrypted.NO
+        ), "auto; no endpoint at the moment"
+
+    return _decided_by_endpoints(service, listed, mesh)
+
+
+def _why_never(service: Service, policy: TrafficPolicy, mesh: MeshState) -> str:
+    """Why no endpoint is called over mutual TLS by itself; empty if one may be."""
+    if service.is_external:
+        return "outside the mesh"
+    if not mesh.settings.auto_mtls:
+        return "MeshConfig: enableAutoMtls is false"
+    if not has_assignment(service, policy) and not service.endpoints:
+        return "it is not known which endpoint is called"
+    return ""
+
+
+def _decided_by_endpoints(
+    service: Service, listed: list[Endpoint], mesh: MeshState
+) -> tuple[Encrypted, str]:
     known = mesh.attestation
     why = [
         w
         for e in listed
         if (w := why_plaintext(e, service, known.workloads, known.policies))
     ]
-
-    if not listed or _is_standing_in(service):
-        return (
-            Encrypted.YES if service.is_meshed else Encrypted.NO
-        ), "auto; no endpoint at the moment"
-
-    reasons = ", ".join(dict.fromkeys(why))
     if not why:
         return Encrypted.YES, "auto"
+
+    reasons = ", ".join(dict.fromkeys(why))
     if len(why) == len(listed):
         return Encrypted.NO, reasons
-
     return Encrypted.PARTLY, f"auto; {len(why)} of {len(listed)} endpoints: {reasons}"
 
 

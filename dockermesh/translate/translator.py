@@ -26,8 +26,8 @@ from dockermesh.translate.security.policies import PolicyIndex
 from dockermesh.translate.sidecar import inbound
 from dockermesh.translate.sidecar.inbound import Inbound
 from dockermesh.translate.sidecar.inbound_listener import inbound_listener
-from dockermesh.translate.sidecar.service import plain_http_port
-from dockermesh.translate.sidecar.view import Counters, SidecarView, named
+from dockermesh.translate.sidecar.outbound import Counters, SidecarView, named
+from dockermesh.translate.sidecar.outbound_service import plain_http_port
 from dockermesh.translate.tls.secrets import file_secrets
 from dockermesh.xds.resources import CLUSTER, LISTENER, ROUTES, SECRET, Resource
 from dockermesh.xds.snapshot import ResourceSet, Snapshot
@@ -82,24 +82,30 @@ class Translator:
             self._gateways.clear()
 
         if is_config_new:
-            self._forget_positions()
-            self._index = ConfigIndex(mesh, self._delegation)
-            self._policies = PolicyIndex(mesh)
-            # Scopes follow from the config: those that no proxy asked for since its last change are
-            # gone.
-            self._views = {
-                scope: view for scope, view in self._views.items() if view.is_used
-            }
-            for view in self._views.values():
-                view.is_used = False
-            self._view(self._index.scope_of(Proxy(id="")))
+            self._index_config(mesh)
 
         touched = [view.update(mesh, self._current()) for view in self._views.values()]
-        if is_config_new or any(touched):
+        is_changed = is_config_new or any(touched)
+        if is_changed:
             self._snapshots.clear()
             self._book.update(mesh)
 
-        return is_config_new or any(touched)
+        return is_changed
+
+    def _index_config(self, mesh: MeshState) -> None:
+        """Index a new config, and let go of what nobody asked for under the last one."""
+        self._forget_positions()
+        self._index = ConfigIndex(mesh, self._delegation)
+        self._policies = PolicyIndex(mesh)
+        # Scopes follow from the config: those that no proxy asked for since its last change are
+        # gone.
+        self._views = {
+            scope: view for scope, view in self._views.items() if view.is_used
+        }
+        for view in self._views.values():
+            view.is_used = False
+        # One view there always is, so that problems are found before any proxy connects.
+        self._view(self._index.scope_of(Proxy(id="")))
 
     def snapshot(self, proxy: Proxy) -> Snapshot:
         """What this proxy is to have. Proxies in the same position get the same object."""
@@ -113,6 +119,7 @@ class Translator:
         if not proxy.locality and self._localities:
             proxy = replace(proxy, locality=self._localities.get(proxy.address, ""))
         scope = self._current().scope_of(proxy)
+        # A Sidecar says nothing to gateways.
         if proxy.kind is WorkloadKind.GATEWAY:
             return self._gateway_snapshot(proxy, replace(scope, sidecar=None))
 
@@ -124,6 +131,7 @@ class Translator:
             own_clusters, own_listeners = self._layered(scope, own)
             secrets = [named(SECRET, s) for s in file_secrets(own.secrets)]
             found = replace(shared, clusters=own_clusters, listeners=own_listeners)
+            # Without any of its own it keeps the very set that all share.
             if secrets:
                 found = replace(
                     found, secrets=ResourceSet(secrets, base=shared.secrets)
@@ -282,6 +290,7 @@ class Translator:
             for host, item in mesh.services.items()
             if before.services.get(host) is not item
         ]
+        # Everything old first: an address may go from one service to another in one change.
         for host in (*(before.services.keys() - mesh.services.keys()), *changed):
             old = before.services.get(host)
             # What a project has for itself are endpoints of the shared service.
@@ -292,19 +301,22 @@ class Translator:
         for host in changed:
             new = mesh.services[host]
             is_reshaped = is_reshaped or before.services[host].ports != new.ports
-            protocols = {port.number: port.protocol for port in new.ports}
-
-            for endpoint in new.endpoints if not new.project else ():
-                protocol = protocols.get(
-                    endpoint.service_port or endpoint.port, Protocol.AUTO
-                )
-                self._served.setdefault(endpoint.address, {})[endpoint.port] = Port(
-                    endpoint.port, protocol
-                )
-                if endpoint.locality:
-                    self._localities[endpoint.address] = endpoint.locality
+            if not new.project:
+                self._remember(new)
 
         return is_reshaped
+
+    def _remember(self, service: Service) -> None:
+        protocols = {port.number: port.protocol for port in service.ports}
+        for endpoint in service.endpoints:
+            protocol = protocols.get(
+                endpoint.service_port or endpoint.port, Protocol.AUTO
+            )
+            self._served.setdefault(endpoint.address, {})[endpoint.port] = Port(
+                endpoint.port, protocol
+            )
+            if endpoint.locality:
+                self._localities[endpoint.address] = endpoint.locality
 
     def _forget(self, service: Service) -> None:
         for endpoint in service.endpoints:

@@ -21,7 +21,7 @@ from dockermesh.kubeapi.served import SECRET
 from dockermesh.kubeapi.vault import Vault, credential_pair, credential_roots
 from dockermesh.model import Workload, WorkloadKind
 from dockermesh.registry import StoredResource
-from dockermesh.translate.sidecar.view import named
+from dockermesh.translate.sidecar.outbound import named
 from dockermesh.translate.tls.secrets import (
     inline_pair,
     inline_roots,

@@ -24,7 +24,7 @@ import structlog
 
 from dockermesh.ca import Authority, AuthorityError, Leaf
 from dockermesh.model import Identity
-from dockermesh.translate.sidecar.view import named
+from dockermesh.translate.sidecar.outbound import named
 from dockermesh.translate.tls.secrets import issued_certificate, trusted_roots
 from dockermesh.xds import SECRET, Resource, ResourceSet, Snapshot
 

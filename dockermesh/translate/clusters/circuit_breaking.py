@@ -24,6 +24,7 @@ from dockermesh.config.api.destination_rule import (
 )
 from dockermesh.translate.envoy.packing import boolean, seconds, uint32
 
+# As Istio writes it: the greatest number that the field holds.
 _UNLIMITED = 2**32 - 1
 _Thresholds = circuit_breaker_pb2.CircuitBreakers.Thresholds
 
@@ -41,34 +42,42 @@ def thresholds(
         max_retries=uint32(_UNLIMITED),
         track_remaining=True,
     )
-    tcp = pool.tcp if pool is not None else None
-    http = pool.http if pool is not None else None
-    if tcp is not None and tcp.max_connections > 0:
-        limits.max_connections.value = tcp.max_connections
-
-    if http is not None:
-        for field, value in (
-            (limits.max_pending_requests, http.http1_max_pending_requests),
-            (limits.max_requests, http.http2_max_requests),
-            (limits.max_retries, http.max_retries),
-        ):
-            if value > 0:
-                field.value = value
-
+    if pool is not None:
+        _limit(limits, pool)
     if budget is not None:
-        # A budget takes the place of the fixed number.
-        limits.ClearField("max_retries")
-        limits.retry_budget.budget_percent.CopyFrom(
-            percent_pb2.Percent(
-                value=20.0 if budget.percent is None else budget.percent
-            )
-        )
-        if budget.min_retry_concurrency:
-            limits.retry_budget.min_retry_concurrency.CopyFrom(
-                uint32(budget.min_retry_concurrency)
-            )
+        _limit_retries(limits, budget)
 
     return circuit_breaker_pb2.CircuitBreakers(thresholds=[limits])
+
+
+def _limit(limits: Any, pool: ConnectionPoolSettings) -> None:
+    # They count in each proxy for itself: a service's own load is their sum over its clients.
+    if pool.tcp is not None and pool.tcp.max_connections > 0:
+        limits.max_connections.value = pool.tcp.max_connections
+
+    http = pool.http
+    if http is None:
+        return
+    # Whatever their names say, both hold for HTTP/1.1 and HTTP/2 (Istio's reference).
+    for field, value in (
+        (limits.max_pending_requests, http.http1_max_pending_requests),
+        (limits.max_requests, http.http2_max_requests),
+        (limits.max_retries, http.max_retries),
+    ):
+        if value > 0:
+            field.value = value
+
+
+def _limit_retries(limits: Any, budget: RetryBudget) -> None:
+    # A budget takes the place of the fixed number.
+    limits.ClearField("max_retries")
+    # 20 % is Istio's default.
+    percent = 20.0 if budget.percent is None else budget.percent
+    limits.retry_budget.budget_percent.CopyFrom(percent_pb2.Percent(value=percent))
+    if budget.min_retry_concurrency:
+        limits.retry_budget.min_retry_concurrency.CopyFrom(
+            uint32(budget.min_retry_concurrency)
+        )
 
 
 def set_connection(
@@ -125,6 +134,8 @@ def set_outlier_detection(
         detection.max_ejection_time.CopyFrom(seconds(max(base, 300.0)))
 
     cluster.outlier_detection.CopyFrom(detection)
+    # 0 unless the rule says otherwise: with Envoy's own 50, requests go to ejected endpoints again
+    # once half of them are.
     cluster.common_lb_config.healthy_panic_threshold.value = float(
         wanted.min_health_percent
     )
@@ -133,6 +144,7 @@ def set_outlier_detection(
 def _set_consecutive(
     detection: outlier_detection_pb2.OutlierDetection, wanted: OutlierDetection
 ) -> None:
+    # 0 turns a kind off, which Envoy says by the share of ejections that are enforced.
     if wanted.consecutive_5xx_errors is not None:
         detection.consecutive_5xx.CopyFrom(uint32(wanted.consecutive_5xx_errors))
         detection.enforcing_consecutive_5xx.CopyFrom(
@@ -147,6 +159,7 @@ def _set_consecutive(
             uint32(100 if wanted.consecutive_gateway_errors else 0)
         )
 
+    # Without the split, failures to connect count among the errors above.
     if (
         wanted.split_external_local_origin_errors
         and wanted.consecutive_local_origin_failures is not None

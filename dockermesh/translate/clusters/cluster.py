@@ -8,6 +8,7 @@ from envoy.config.cluster.v3 import cluster_pb2
 from envoy.config.core.v3 import address_pb2
 from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 
+from dockermesh.config.api.common import LocalityLoadBalancerSetting
 from dockermesh.config.api.destination_rule import (
     Subset,
     TrafficPolicy,
@@ -72,10 +73,9 @@ def service_cluster(
 
     A proxy without a certificate of the mesh cannot speak mutual TLS: it is not asked to.
     """
+    name = _name_of(subset)
     cluster = cluster_pb2.Cluster(
-        name=names.outbound_cluster(
-            service.hostname, port.number, subset.name if subset is not None else ""
-        ),
+        name=names.outbound_cluster(service.hostname, port.number, name),
         connect_timeout=seconds(settings.connect_timeout),
         circuit_breakers=thresholds(policy.connection_pool, policy.retry_budget),
         # Which endpoints may be used is decided in the assignment; Envoy must not second-guess it.
@@ -86,39 +86,31 @@ def service_cluster(
 
     if not _discovers(cluster, service, policy):
         endpoints = _named(cluster, service, port, subset)
-        # Of one name there is nothing to choose, and Envoy refuses a cluster of that type without
-        # it.
-        chosen = setting if cluster.type != cluster_pb2.Cluster.LOGICAL_DNS else None
-        made = load_assignment(
-            cluster.name,
-            endpoints,
-            locality=scope.locality,
-            labels=dict(scope.labels),
-            setting=chosen,
-        )
-        cluster.load_assignment.CopyFrom(made)
+        _set_endpoints(cluster, endpoints, scope, setting)
 
     set_connection(cluster, policy.connection_pool, settings.tcp_keepalive)
     set_outlier_detection(cluster, policy.outlier_detection)
 
+    # An original destination is the client's choice: nothing is balanced, and nothing checked.
     chooses = cluster.lb_policy != cluster_pb2.Cluster.CLUSTER_PROVIDED
-    if setting is not None and setting.distribute and chooses:
+    if chooses and _has_weights(setting):
         cluster.common_lb_config.locality_weighted_lb_config.SetInParent()
 
     is_http2 = set_protocol(cluster, port, policy, settings)
+    # TLS of the user's first: a rule that speaks of TLS switches the mesh's own off.
     tls = policy.tls
-    if tls is not None and client_tls.originates(tls):
+    if client_tls.originates(tls):
         cluster.transport_socket.CopyFrom(
             client_tls.transport_socket(
                 tls, service, port, verify=settings.verify_certificates, http2=is_http2
             )
         )
     elif has_certificate and _speaks_mesh_tls(cluster, service, policy, settings):
-        name = subset.name if subset is not None else ""
         mesh_tls.set_client(
             cluster, service, port, settings, tls=tls, subset=name, http2=is_http2
         )
 
+    # Around whatever transport was set before.
     if policy.proxy_protocol is not None:
         announce_client(cluster, policy.proxy_protocol)
     if check is not None and chooses:
@@ -126,6 +118,32 @@ def service_cluster(
             cluster, check, is_http=port.protocol.is_http, is_http2=is_http2
         )
     return cluster
+
+
+def _name_of(subset: Subset | None) -> str:
+    return subset.name if subset is not None else ""
+
+
+def _has_weights(setting: LocalityLoadBalancerSetting | None) -> bool:
+    return setting is not None and bool(setting.distribute)
+
+
+def _set_endpoints(
+    cluster: cluster_pb2.Cluster,
+    endpoints: Iterable[Endpoint],
+    scope: Scope,
+    setting: LocalityLoadBalancerSetting | None,
+) -> None:
+    # Of one name there is nothing to choose, and Envoy refuses a cluster of that type without it.
+    chosen = setting if cluster.type != cluster_pb2.Cluster.LOGICAL_DNS else None
+    made = load_assignment(
+        cluster.name,
+        endpoints,
+        locality=scope.locality,
+        labels=dict(scope.labels),
+        setting=chosen,
+    )
+    cluster.load_assignment.CopyFrom(made)
 
 
 def _speaks_mesh_tls(
@@ -163,6 +181,7 @@ def _discovers(
         cluster.type = cluster_pb2.Cluster.ORIGINAL_DST
         cluster.lb_policy = cluster_pb2.Cluster.CLUSTER_PROVIDED
 
+        # Of the algorithm that the rule asked for nothing is left: it would never be asked.
         for name in (
             "ring_hash_lb_config",
             "maglev_lb_config",
@@ -174,6 +193,7 @@ def _discovers(
         return True
 
     cluster.type = kind
+    # As often as the record's own time to live says; a minute is for answers without one.
     cluster.dns_refresh_rate.CopyFrom(seconds(60))
     cluster.respect_dns_ttl = True
     cluster.dns_lookup_family = cluster_pb2.Cluster.V4_PREFERRED
@@ -203,6 +223,8 @@ def original_destination(
         type=cluster_pb2.Cluster.ORIGINAL_DST,
         lb_policy=cluster_pb2.Cluster.CLUSTER_PROVIDED,
         connect_timeout=seconds(10),
+        # Behind it is everything that is no service: Envoy's 1,024 connections would be for all of
+        # that together.
         circuit_breakers=thresholds(),
         typed_extension_protocol_options={OPTIONS_KEY: downstream_protocol_options()},
     )
@@ -222,6 +244,8 @@ def inbound_cluster(port: int, *, is_http: bool, is_http2: bool) -> cluster_pb2.
     # The app is beside the proxy: it accepts at once or not at all.
     cluster.connect_timeout.CopyFrom(seconds(1))
 
+    # HTTP/1.1 is what a cluster speaks without options. Between proxies it may have been HTTP/2:
+    # the app is spoken to as it was without the mesh.
     if is_http2:
         cluster.typed_extension_protocol_options[OPTIONS_KEY].CopyFrom(http2_options())
     elif is_http:

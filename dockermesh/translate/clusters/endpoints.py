@@ -52,6 +52,7 @@ def locality_setting(
         setting = LocalityLoadBalancerSetting()
     if setting.enabled is False:
         return None
+    # Weights work at any time, an order of failover only while failures are noticed.
     if setting.distribute or policy.outlier_detection is not None:
         return setting
 
@@ -85,6 +86,7 @@ def load_assignment(
 def _group(
     group: LocalityPlan, *, ignore_health: bool
 ) -> endpoint_components_pb2.LocalityLbEndpoints:
+    # Envoy refuses 0, and the sum must fit the field.
     weight = group.weight or min(
         max(1, sum(e.weight for e in group.members)), 2**32 - 1
     )
@@ -113,6 +115,7 @@ def _lb_endpoint(
         endpoint=endpoint_components_pb2.Endpoint(
             address=socket_address(endpoint.address, endpoint.port)
         ),
+        # UNKNOWN counts as healthy, and leaves it to the proxy's own checks to say otherwise.
         health_status=health_check_pb2.UNKNOWN
         if ignore_health
         else _HEALTH[endpoint.health],

@@ -23,6 +23,7 @@ _SIMPLE = {
     SimpleLB.RANDOM: cluster_pb2.Cluster.RANDOM,
     SimpleLB.ROUND_ROBIN: cluster_pb2.Cluster.ROUND_ROBIN,
 }
+# Istio's default, and what Envoy takes at most.
 _RING_SIZE = 1024
 _LARGEST_RING = 8 * 1024 * 1024
 _WARMUP_PERCENT = 10.0
@@ -103,6 +104,7 @@ def _warm_up(cluster: cluster_pb2.Cluster, warmup: WarmupConfiguration) -> None:
             )
         )
 
+    # No other algorithm of Envoy's weighs an endpoint by how long it is there.
     if cluster.lb_policy == cluster_pb2.Cluster.ROUND_ROBIN:
         cluster.round_robin_lb_config.slow_start_config.CopyFrom(slow)
     elif cluster.lb_policy == cluster_pb2.Cluster.LEAST_REQUEST:

@@ -39,19 +39,27 @@ def plan_localities(
     if setting is None:
         return plain
 
-    rule = next(
-        (d for d in setting.distribute if locality and covers(d.source, locality)), None
-    )
-    if rule is not None:
-        return _distributed(plain, rule)
+    # One of the three ways holds: where weights are given, failover is not looked at, also for
+    # proxies that no entry of them covers.
     if setting.distribute:
-        return plain
+        rule = _distribution(setting.distribute, locality)
+        return plain if rule is None else _distributed(plain, rule)
     if setting.failover_priority:
         return _by_labels(plain, labels, setting.failover_priority, locality)
+    # Who does not know where it is has nothing nearer than anything else.
     if not locality:
         return plain
 
     return _by_distance(plain, locality, {f.source: f.to for f in setting.failover})
+
+
+def _distribution(
+    distribute: Iterable[LocalityDistribute], locality: str
+) -> LocalityDistribute | None:
+    """The entry for proxies of this locality."""
+    if not locality:
+        return None
+    return next((d for d in distribute if covers(d.source, locality)), None)
 
 
 def covers(pattern: str, locality: str) -> bool:
@@ -72,10 +80,12 @@ def _distributed(
     planned: list[LocalityPlan] = []
     taken: set[str] = set()
 
+    # The longest first: `us-west/zone1` is not to lose its endpoints to `us-west`.
     for target, share in sorted(rule.to.items(), key=lambda item: -len(item[0])):
         covered = [
             g for g in groups if g.locality not in taken and covers(target, g.locality)
         ]
+        # A share is for all localities that it covers: they part it by their endpoints' weights.
         total = sum(e.weight for g in covered for e in g.members) or 1
 
         for group in covered:
@@ -100,6 +110,7 @@ def _by_distance(
         same = next((n for n in range(3) if theirs[n] != mine[n]), 3)
         if same or region not in failover:
             return 3 - same
+        # Of other regions the one that the rule names comes before the rest.
         return 3 if theirs[0] == failover[region] else 4
 
     return _compact(groups, [distance(group) for group in groups])
@@ -149,6 +160,7 @@ def _first_difference(
 ) -> int:
     for index, entry in enumerate(order):
         name, has_value, value = entry.partition("=")
+        # `key=value` names the value; `key` alone asks for the proxy's own.
         wanted = value if has_value else mine.get(name, "")
         if theirs.get(name, "") != wanted:
             return len(order) - index

@@ -54,6 +54,7 @@ def set_protocol(
         _http2(options.use_downstream_protocol_config.http2_protocol_options, http)
     elif spoken is _Spoken.HTTP2:
         _http2(options.explicit_http_config.http2_protocol_options, http)
+    # Envoy takes no options that leave the protocol open.
     elif options.ListFields() or _is_tunnelled(port, policy):
         options.explicit_http_config.http_protocol_options.SetInParent()
     else:
@@ -136,11 +137,12 @@ def _take_server_name(
 ) -> None:
     """Where the rule names no server, each request's Host is the name that TLS asks for."""
     tls = policy.tls
-    if tls is None or not client_tls.originates(tls):
+    if not client_tls.originates(tls):
         return
 
     if client_tls.takes_server_name_from_request(tls, port):
         has_roots = client_tls.trusted_roots(tls, verify=settings.verify_certificates)
+        # The certificate is then checked against that name, too, if it is checked at all.
         options.upstream_http_protocol_options.auto_sni = True
         options.upstream_http_protocol_options.auto_san_validation = bool(has_roots)
 
@@ -154,6 +156,7 @@ def _http2(options: protocol_pb2.Http2ProtocolOptions, http: HTTPSettings) -> No
         options.connection_keepalive.interval.CopyFrom(
             seconds(keep_alive.interval.total_seconds())
         )
+        # Envoy asks for a time-out; Istio lets it be left out.
         timeout = (
             keep_alive.timeout.total_seconds() if keep_alive.timeout is not None else 5
         )

@@ -23,6 +23,7 @@ _VERSIONS = {
 
 def announce_client(cluster: Any, wanted: ProxyProtocol) -> None:
     """Put the PROXY protocol around whatever transport the cluster has."""
+    # Where an endpoint's socket is chosen, the cluster's own is not used.
     for choice in cluster.transport_socket_matches:
         _wrap(choice.transport_socket, wanted)
     if not cluster.transport_socket_matches:
@@ -30,6 +31,7 @@ def announce_client(cluster: Any, wanted: ProxyProtocol) -> None:
 
 
 def _wrap(socket: Any, wanted: ProxyProtocol) -> None:
+    # A cluster without a socket speaks plaintext; said here, as the wrapper needs one inside.
     inner = base_pb2.TransportSocket(
         name="envoy.transport_sockets.raw_buffer",
         typed_config=pack(raw_buffer_pb2.RawBuffer()),

@@ -44,6 +44,20 @@ class Attestation:
         default_factory=lambda: MappingProxyType({})
     )
 
+    def accounts_of(
+        self, workloads: Mapping[str, Workload]
+    ) -> Mapping[str, tuple[Account, ...]]:
+        """The accounts that these workloads give."""
+        if workloads is self.workloads:
+            return self.accounts
+        return _accounts(workloads.values())
+
+    def found_under(
+        self, policies: PeerPolicies
+    ) -> Mapping[str, tuple[Service, Service]]:
+        """What was found, as far as it can hold under these policies: all, or nothing."""
+        return self.found if policies is self.policies else {}
+
 
 def attest(
     services: Mapping[str, Service],
@@ -55,37 +69,39 @@ def attest(
     """The services with what is known of their proxies. Those that are not `registered` are made
     from config.
     """
-    accounts = (
-        before.accounts
-        if workloads is before.workloads
-        else _accounts(workloads.values())
-    )
+    accounts = before.accounts_of(workloads)
+    before_found = before.found_under(policies)
+    is_same = workloads is before.workloads
     found: dict[str, tuple[Service, Service]] = {}
 
     for host, given in services.items():
+        # What is in no registry, such as a ServiceEntry, has the accounts that its endpoints give.
         own = (
             accounts.get(_key(given.name, given.project), ())
             if host in registered or given.project
             else None
         )
-        known = before.found.get(host)
+        known = before_found.get(host)
 
-        if known is not None and known[0] is given and policies is before.policies:
-            is_same = own is None or own == known[1].accounts
-            if is_same and (
-                workloads is before.workloads
-                or _names_same(given, workloads, before.workloads)
-            ):
-                found[host] = known
-                continue
+        # Workloads come and go all the time: those that serve it decide.
+        if (
+            known is not None
+            and known[0] is given
+            and (own is None or own == known[1].accounts)
+            and (is_same or _names_same(given, workloads, before.workloads))
+        ):
+            found[host] = known
+            continue
 
         made = _attested(given, workloads, policies, own)
-        found[host] = (
-            given,
-            known[1] if known is not None and known[1] == made else made,
-        )
+        found[host] = (given, _kept(before.found.get(host), made))
 
     return Attestation(workloads, policies, accounts, found)
+
+
+def _kept(old: tuple[Service, Service] | None, made: Service) -> Service:
+    # Equal is not enough for translation, which is cached by identity.
+    return old[1] if old is not None and old[1] == made else made
 
 
 def _names_same(
@@ -140,23 +156,10 @@ def _attested(
         not why_plaintext(e, service, workloads, policies) for e in service.endpoints
     ]
     endpoints = _labelled(service.endpoints, workloads)
-
     if any(marks):
-        pairs = zip(endpoints, marks, strict=True)
-        endpoints = tuple(
-            replace(e, takes_mtls=True) if takes_mtls else e for e, takes_mtls in pairs
-        )
-
+        endpoints = _marked(endpoints, marks)
     if accounts is None:
-        accounts = tuple(
-            sorted(
-                {
-                    (e.namespace, e.service_account)
-                    for e in endpoints
-                    if e.service_account
-                }
-            )
-        )
+        accounts = _accounts_of(endpoints)
 
     # Where there are records, the service stays meshed while its endpoints come and go, and so its
     # clusters stay.
@@ -164,6 +167,20 @@ def _attested(
     if endpoints is service.endpoints and not accounts and not is_meshed:
         return service
     return replace(service, endpoints=endpoints, accounts=accounts, is_meshed=is_meshed)
+
+
+def _marked(
+    endpoints: Iterable[Endpoint], marks: Iterable[bool]
+) -> tuple[Endpoint, ...]:
+    return tuple(
+        replace(e, takes_mtls=True) if takes_mtls else e
+        for e, takes_mtls in zip(endpoints, marks, strict=True)
+    )
+
+
+def _accounts_of(endpoints: Iterable[Endpoint]) -> tuple[Account, ...]:
+    given = {(e.namespace, e.service_account) for e in endpoints if e.service_account}
+    return tuple(sorted(given))
 
 
 def _labelled(
@@ -193,6 +210,7 @@ def why_plaintext(
     policies: PeerPolicies,
 ) -> str:
     """Why an endpoint is not called over mutual TLS by itself; empty if it is."""
+    # In front of a named workload its record counts, and nothing that the endpoint says of itself.
     namespace, labels = endpoint.namespace, endpoint.labels
     if endpoint.workload:
         workload = workloads.get(endpoint.workload)
@@ -203,6 +221,8 @@ def why_plaintext(
         if not workload.captures(endpoint.port):
             return "the port is not captured"
         namespace, labels = workload.namespace, workload.labels
+    # Without one, only a ServiceEntry can vouch for a proxy: it is config, which a registration is
+    # not.
     elif not service.is_declared or TLS_MODE_LABEL not in labels:
         return "it has no proxy"
 

@@ -6,7 +6,8 @@ Source of the rules: Istio's VirtualService reference ("Delegate") and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -53,34 +54,26 @@ class Delegation:
         for root in listed:
             if not root.spec.hosts:
                 continue
-            delegates = tuple(
-                by_name[key] for key in _delegates(root) if key in by_name
-            )
-
-            if any(rule.delegate is not None for rule in root.spec.http):
-                inputs = (root, *delegates)
-                old = self._known.get((root.namespace, root.name))
-                is_same = old is not None and len(old[0]) == len(inputs)
-
-                if (
-                    old is None
-                    or not is_same
-                    or any(a is not b for a, b in zip(old[0], inputs, strict=True))
-                ):
-                    old = (
-                        inputs,
-                        replace(
-                            root, spec=replace(root.spec, http=_rules(root, by_name))
-                        ),
-                    )
-
-                known[root.namespace, root.name] = old
-                resolved.append(old[1])
-            else:
+            keys = _delegates(root)
+            if not keys:
                 resolved.append(root)
+                continue
+
+            inputs = (root, *(by_name[key] for key in keys if key in by_name))
+            old = self._known.get((root.namespace, root.name))
+            if old is None or not _are_same(old[0], inputs):
+                spec = replace(root.spec, http=_rules(root, by_name))
+                old = (inputs, replace(root, spec=spec))
+
+            known[root.namespace, root.name] = old
+            resolved.append(old[1])
 
         self._known = known
         return tuple(resolved)
+
+
+def _are_same(ones: Sequence[object], others: Sequence[object]) -> bool:
+    return len(ones) == len(others) and all(map(operator.is_, ones, others))
 
 
 def _delegates(root: Resource[VirtualService]) -> list[Key]:
@@ -101,24 +94,35 @@ def _rules(
             (rule.delegate.namespace or root.namespace, rule.delegate.name)
         )
         # Without its delegate a rule decides nothing: requests go on to the next one, as in Istio.
-        if found is None or found.spec.hosts:
-            continue
-        if not is_exported(found.spec.export_to, found.namespace, root.namespace):
-            continue
-        merged = (_merge(rule, own) for own in found.spec.http if own.delegate is None)
-        rules.extend(r for r in merged if r is not None)
+        if found is not None and _may_stand_in(found, root):
+            rules.extend(_merged(rule, found))
 
     return tuple(rules)
+
+
+def _may_stand_in(
+    delegate: Resource[VirtualService], root: Resource[VirtualService]
+) -> bool:
+    # What has hosts routes for itself; a delegate has none by which anybody could reach it.
+    return not delegate.spec.hosts and is_exported(
+        delegate.spec.export_to, delegate.namespace, root.namespace
+    )
+
+
+def _merged(rule: HTTPRoute, delegate: Resource[VirtualService]) -> Iterator[HTTPRoute]:
+    for own in delegate.spec.http:
+        # One level only, as in Istio: there can be no circle.
+        merged = _merge(rule, own) if own.delegate is None else None
+        if merged is not None:
+            yield merged
 
 
 def _merge(root: HTTPRoute, delegate: HTTPRoute) -> HTTPRoute | None:
     """The delegate's rule under the root's conditions; None if both can never hold."""
     matches: tuple[HTTPMatchRequest, ...] = root.match or delegate.match
     if root.match and delegate.match:
-        pairs = (
-            merge_matches(one, other) for one in root.match for other in delegate.match
-        )
-        matches = tuple(m for m in pairs if m is not None)
+        matches = _both(root.match, delegate.match)
+        # None at all would hold for every request.
         if not matches:
             return None
 
@@ -127,8 +131,20 @@ def _merge(root: HTTPRoute, delegate: HTTPRoute) -> HTTPRoute | None:
         for name in _INHERITED
         if not getattr(delegate, name) and (value := getattr(root, name))
     }
-    name = "-".join(part for part in (root.name, delegate.name) if part)
+    name = _joined(root.name, delegate.name)
     return replace(delegate, name=name, match=matches, **taken)
+
+
+def _joined(*names: str) -> str:
+    return "-".join(name for name in names if name)
+
+
+def _both(
+    ones: Iterable[HTTPMatchRequest], others: Sequence[HTTPMatchRequest]
+) -> tuple[HTTPMatchRequest, ...]:
+    """Each of the one with each of the other, where they do not contradict each other."""
+    pairs = (merge_matches(one, other) for one in ones for other in others)
+    return tuple(m for m in pairs if m is not None)
 
 
 def merge_matches(
@@ -141,7 +157,7 @@ def merge_matches(
 
     changes: dict[str, Any] = {
         "uri": uri,
-        "name": "-".join(n for n in (root.name, delegate.name) if n),
+        "name": _joined(root.name, delegate.name),
     }
     for name in (
         "scheme",
@@ -153,13 +169,13 @@ def merge_matches(
         "stat_prefix",
     ):
         one, other = getattr(root, name), getattr(delegate, name)
-        if one and other and one != other:
+        if _contradict(one, other):
             return None
         changes[name] = one or other
 
     for name in ("headers", "without_headers", "query_params", "source_labels"):
         one, other = getattr(root, name), getattr(delegate, name)
-        if any(key in other and other[key] != value for key, value in one.items()):
+        if any(one[key] != other[key] for key in one.keys() & other.keys()):
             return None
         changes[name] = {**one, **other}
 
@@ -168,6 +184,11 @@ def merge_matches(
         ignore_uri_case=root.ignore_uri_case or delegate.ignore_uri_case,
         **changes,
     )
+
+
+def _contradict(one: object, other: object) -> bool:
+    # What is empty says nothing.
+    return bool(one and other) and one != other
 
 
 def _uri(
@@ -179,6 +200,7 @@ def _uri(
     if root == delegate:
         return delegate
     narrower = delegate.exact if delegate.exact is not None else delegate.prefix
+    # Only under a prefix can a path be narrower: regular expressions cannot be compared.
     if root.prefix is None or narrower is None or not narrower.startswith(root.prefix):
         return False
     return delegate

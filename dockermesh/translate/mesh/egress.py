@@ -33,37 +33,19 @@ def egress_service(
     It has the usual ports, and those that Gateways open on it. Its endpoints take no mutual TLS
     unless a Gateway of the user says so (`ISTIO_MUTUAL`), which is why they name no workload.
     """
-    key, value = _LABEL
-    running = [
-        w
-        for _, w in sorted(workloads.items())
-        if w.kind is WorkloadKind.GATEWAY and w.labels.get(key) == value
-    ]
+    # In order: the same endpoints in another one would be another service.
+    running = [w for _, w in sorted(workloads.items()) if _is_egress(w)]
     if not running:
         return {}
 
-    ports = dict(_USUAL_PORTS)
-    for resource in gateways:
-        if any(
-            selects(resource.spec.selector, workload.labels) for workload in running
-        ):
-            for server in resource.spec.servers:
-                if server.port is not None:
-                    ports.setdefault(
-                        server.port.number,
-                        parse_protocol(server.port.protocol) or Protocol.TCP,
-                    )
-
     host = f"{_NAME}.{domain}"
+    ports = _ports(gateways, running)
     made = Service(
         name=_NAME,
         hostname=host,
-        ports=tuple(Port(number, ports[number]) for number in sorted(ports)),
+        ports=ports,
         endpoints=tuple(
-            _endpoint(w, number)
-            for w in running
-            if w.address
-            for number in sorted(ports)
+            _endpoint(w, port.number) for w in running if w.address for port in ports
         ),
         namespace=SYSTEM_NAMESPACE,
     )
@@ -72,12 +54,36 @@ def egress_service(
     return {host: old if old is not None and old == made else made}
 
 
+def _is_egress(workload: Workload) -> bool:
+    key, value = _LABEL
+    return workload.kind is WorkloadKind.GATEWAY and workload.labels.get(key) == value
+
+
+def _ports(
+    gateways: Iterable[Resource[Gateway]], running: Iterable[Workload]
+) -> tuple[Port, ...]:
+    """The usual ports, and those of Gateways for one of the workloads."""
+    found = dict(_USUAL_PORTS)
+    for resource in gateways:
+        if not any(selects(resource.spec.selector, w.labels) for w in running):
+            continue
+        for server in resource.spec.servers:
+            if server.port is not None:
+                found.setdefault(
+                    server.port.number,
+                    parse_protocol(server.port.protocol) or Protocol.TCP,
+                )
+
+    return tuple(Port(number, found[number]) for number in sorted(found))
+
+
 def _endpoint(workload: Workload, port: int) -> Endpoint:
     return Endpoint(
         address=workload.address,
         port=port,
         id=f"{workload.name}:{port}",
         labels=workload.labels,
+        # While a pod is away its record stays, without token.
         health=Health.HEALTHY if workload.token_sha256 else Health.UNHEALTHY,
         namespace=workload.namespace,
         service_account=workload.service_account,

@@ -5,12 +5,12 @@ them.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from dockermesh.config.api.destination_rule import DestinationRule
+from dockermesh.config.api.destination_rule import DestinationRule, LoadBalancerSettings
 from dockermesh.config.api.sidecar import Sidecar
-from dockermesh.config.api.virtual_service import VirtualService
+from dockermesh.config.api.virtual_service import Destination, VirtualService
 from dockermesh.config.hosts import is_short, most_specific
 from dockermesh.config.resource import Resource
 from dockermesh.model import Service
@@ -31,11 +31,30 @@ def resolve_host(names: Mapping[str, str], host: str, namespace: str) -> str:
     full name.
     """
     host = host.lower()
+    # `reviews` is the service of the resource's own namespace first, then whoever has the name.
     if is_short(host):
         return (
             names.get(f"{host}.{namespace}") or names.get(host) or f"{host}.{namespace}"
         )
     return names.get(host, host)
+
+
+def destinations_of(spec: VirtualService) -> Iterator[Destination]:
+    """Everything that the rules lead to, mirrors included."""
+    routes = [
+        target
+        for rules in (spec.http, spec.tls, spec.tcp)
+        for rule in rules
+        for target in rule.route
+    ]
+    mirrors = [
+        mirror
+        for rule in spec.http
+        for mirror in (rule.mirror, *(m.destination for m in rule.mirrors))
+    ]
+    for destination in (*(t.destination for t in routes), *mirrors):
+        if destination is not None:
+            yield destination
 
 
 class ConfigIndex:
@@ -52,6 +71,7 @@ class ConfigIndex:
             host = resolve_host(self.names, rule.spec.host, rule.namespace)
             self._rules.setdefault(rule.namespace, defaultdict(list))[host].append(rule)
 
+        # Apart, so that a host without a rule of its own is compared with wildcards alone.
         self._patterns = {
             ns: [h for h in hosts if h.startswith("*")]
             for ns, hosts in self._rules.items()
@@ -66,6 +86,7 @@ class ConfigIndex:
 
     def scope_of(self, proxy: Proxy) -> Scope:
         """What of the proxy decides what it is told."""
+        # What nothing depends on is left empty: each difference here is another set of resources.
         sidecar = self._sidecar_of(proxy)
         carried = proxy.labels.items()
         return Scope(
@@ -150,6 +171,7 @@ class ConfigIndex:
         """What the rules of one host say together."""
         if not rules:
             return NO_RULE
+        # By identity: the index holds on to the rules, so no other one can have their ids.
         key = tuple(id(rule) for rule in rules)
         found = self._merged.get(key)
         if found is None:
@@ -170,6 +192,7 @@ class ConfigIndex:
                 resolve_host(self.names, host, resource.namespace)
                 for host in spec.hosts
             ]
+            # A Sidecar may list a host in full or as the rule writes it.
             if scope.imports(resource.namespace, [*hosts, *spec.hosts]):
                 seen.append((resource, hosts))
 
@@ -203,25 +226,11 @@ class MeshRules:
 
     def targets(self, names: Mapping[str, str]) -> set[str]:
         """The hosts that the rules lead to."""
-        found = set()
-        for resource in self._by_host.values():
-            spec = resource.spec
-            routes = [
-                target
-                for rules in (spec.http, spec.tls, spec.tcp)
-                for rule in rules
-                for target in rule.route
-            ]
-            mirrors = [
-                d
-                for rule in spec.http
-                for d in (rule.mirror, *(m.destination for m in rule.mirrors))
-            ]
-            for destination in (*(t.destination for t in routes), *mirrors):
-                if destination is not None:
-                    found.add(resolve_host(names, destination.host, resource.namespace))
-
-        return found
+        return {
+            resolve_host(names, destination.host, resource.namespace)
+            for resource in self._by_host.values()
+            for destination in destinations_of(resource.spec)
+        }
 
     def of(self, service: Service) -> Resource[VirtualService] | None:
         """The VirtualService of a service."""
@@ -322,18 +331,16 @@ def _namespaces(mesh: MeshState) -> frozenset[str]:
 
 
 def _uses_labels(rule: Resource[DestinationRule]) -> bool:
-    policies = [
-        rule.spec.traffic_policy,
-        *(s.traffic_policy for s in rule.spec.subsets),
-    ]
-    given = [policy for policy in policies if policy is not None]
-    ports = [own for policy in given for own in policy.port_level_settings]
-    listed = [
-        *(policy.load_balancer for policy in given),
-        *(own.load_balancer for own in ports),
-    ]
-    balancers = [b for b in listed if b is not None]
-    return any(
-        b.locality_lb_setting is not None and b.locality_lb_setting.failover_priority
-        for b in balancers
-    )
+    settings = (b.locality_lb_setting for b in _balancers(rule) if b is not None)
+    return any(s is not None and s.failover_priority for s in settings)
+
+
+def _balancers(
+    rule: Resource[DestinationRule],
+) -> Iterator[LoadBalancerSettings | None]:
+    """How each level of the rule balances: the host, its subsets, and their ports."""
+    spec = rule.spec
+    for policy in (spec.traffic_policy, *(s.traffic_policy for s in spec.subsets)):
+        if policy is not None:
+            yield policy.load_balancer
+            yield from (own.load_balancer for own in policy.port_level_settings)

@@ -84,35 +84,41 @@ def own_services(
 
 
 def _own(shared: Service, project: str, own: Own, hostname: str) -> Service:
+    # Those of another project are never called, also while its own are away.
     endpoints = tuple(
         e for e in shared.endpoints if not _is_anothers(e, shared.name.lower(), project)
-    )
-    if not endpoints:
-        made = (standing_in(workload, served.port) for workload, served in own.served)
-        by_kind = {(e.service_port, e.service_account): e for e in made}
-        endpoints = tuple(by_kind[kind] for kind in sorted(by_kind))
-
-    known = {port.number: port.protocol for port in shared.ports}
-    numbers = known.keys() & (
-        own.ports.keys() | {e.service_port or e.port for e in endpoints}
-    )
-    protocols = {
-        n: p
-        if (p := own.ports.get(n, Protocol.AUTO)) is not Protocol.AUTO
-        else known[n]
-        for n in numbers
-    }
+    ) or _standing_in(own)
     namespaces = {workload.namespace for workload, _ in own.served}
 
     return replace(
         shared,
         hostname=hostname,
-        ports=tuple(Port(number, protocols[number]) for number in sorted(protocols)),
+        ports=_ports(shared, own, endpoints),
         endpoints=endpoints,
         namespace=namespaces.pop() if len(namespaces) == 1 else shared.namespace,
         project=project,
         shared=shared.hostname,
     )
+
+
+def _standing_in(own: Own) -> tuple[Endpoint, ...]:
+    """What refuses in place of endpoints that are away, one for each port and account."""
+    made = (standing_in(workload, served.port) for workload, served in own.served)
+    by_kind = {(e.service_port, e.service_account): e for e in made}
+    return tuple(by_kind[kind] for kind in sorted(by_kind))
+
+
+def _ports(
+    shared: Service, own: Own, endpoints: Iterable[Endpoint]
+) -> tuple[Port, ...]:
+    """The ports of the shared service that the project serves."""
+    known = {port.number: port.protocol for port in shared.ports}
+    served = own.ports.keys() | {e.service_port or e.port for e in endpoints}
+
+    # The protocol of the shared port may be another project's word: its own counts, if it says one.
+    said = {n: p for n, p in own.ports.items() if p is not Protocol.AUTO}
+    protocols = {**known, **said}
+    return tuple(Port(n, protocols[n]) for n in sorted(known.keys() & served))
 
 
 def _is_anothers(endpoint: Endpoint, name: str, project: str) -> bool:

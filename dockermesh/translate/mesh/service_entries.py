@@ -5,7 +5,7 @@ select.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from dockermesh.config.api.service_entry import Location, ServiceEntry, ServicePort
@@ -25,21 +25,18 @@ def entry_services(
 ) -> tuple[Service, ...]:
     """A service for every host of the entry."""
     spec = resource.spec
-    ports = tuple(
-        Port(
-            p.number,
-            infer_protocol(declared=p.protocol, port_name=p.name, number=p.number),
-            p.name,
-        )
-        for p in spec.ports
-    )
+    ports = tuple(_port(p) for p in spec.ports)
     resolution = Resolution(spec.resolution.value)
+    # A name among addresses would cost the whole assignment: Envoy resolves none for EDS.
     endpoints = tuple(
         endpoint
         for port in spec.ports
         for endpoint in _endpoints(resource, port, entries, workloads)
         if resolution is not Resolution.STATIC or _is_static(endpoint.address)
     )
+
+    # What is neither address nor network is left out, and the others hold.
+    addresses = tuple(filter(None, map(_address, spec.addresses)))
 
     return tuple(
         Service(
@@ -50,9 +47,7 @@ def entry_services(
             namespace=resource.namespace,
             labels=resource.labels,
             resolution=resolution,
-            addresses=tuple(
-                a for a in (_address(text) for text in spec.addresses) if a
-            ),
+            addresses=addresses,
             is_external=spec.location is Location.MESH_EXTERNAL,
             is_declared=True,
             export_to=spec.export_to,
@@ -60,6 +55,13 @@ def entry_services(
         )
         for host in dict.fromkeys(h.lower() for h in spec.hosts)
     )
+
+
+def _port(port: ServicePort) -> Port:
+    protocol = infer_protocol(
+        declared=port.protocol, port_name=port.name, number=port.number
+    )
+    return Port(port.number, protocol, port.name)
 
 
 def _by_name(
@@ -87,6 +89,7 @@ def merge_services(one: Service, other: Service) -> Service:
 
 
 def _distinct(endpoints: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
+    # Backwards, as of equal keys a dictionary keeps the last value: the first entry's counts.
     return tuple(
         {
             (e.address, e.port, e.service_port): e for e in reversed(tuple(endpoints))
@@ -114,6 +117,7 @@ def _address(text: str) -> str:
 
 
 def _is_static(address: str) -> bool:
+    # Unix sockets, by path or abstract.
     if address.startswith(("/", "@")):
         return True
     try:
@@ -131,17 +135,33 @@ def _endpoints(
 ) -> Iterable[Endpoint]:
     spec, namespace = resource.spec, resource.namespace
     for entry in spec.endpoints:
+        # Without an address an endpoint is the host itself, as DNS knows it.
         yield _endpoint(entry, port, namespace, entry.address or spec.hosts[0])
-    if spec.workload_selector is None:
-        return
+    if spec.workload_selector is not None:
+        wanted = spec.workload_selector.labels
+        yield from _selected_entries(wanted, port, namespace, entries)
+        yield from _selected_workloads(wanted, port, namespace, workloads)
 
-    wanted = spec.workload_selector.labels
-    for selected in entries:
-        if selected.namespace == namespace and selects(
-            wanted, {**selected.labels, **selected.spec.labels}
-        ):
-            yield _endpoint(selected.spec, port, namespace, selected.spec.address)
 
+def _selected_entries(
+    wanted: Mapping[str, str],
+    port: ServicePort,
+    namespace: str,
+    entries: Iterable[Resource[WorkloadEntry]],
+) -> Iterator[Endpoint]:
+    for entry in entries:
+        # Labels stand in the metadata or in the spec; where both say one, that of the spec counts.
+        labels = {**entry.labels, **entry.spec.labels}
+        if entry.namespace == namespace and selects(wanted, labels):
+            yield _endpoint(entry.spec, port, namespace, entry.spec.address)
+
+
+def _selected_workloads(
+    wanted: Mapping[str, str],
+    port: ServicePort,
+    namespace: str,
+    workloads: Iterable[Workload],
+) -> Iterator[Endpoint]:
     for workload in workloads:
         if (
             workload.namespace == namespace
@@ -169,6 +189,7 @@ def _endpoint(
         labels=entry.labels,
         namespace=namespace,
         service_account=entry.service_account,
+        # Istio's label has `.` in place of `/`, which no value of a label may have.
         locality=entry.locality
         or entry.labels.get("istio-locality", "").replace(".", "/"),
         weight=entry.weight or 1,

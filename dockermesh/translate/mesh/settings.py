@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
+from datetime import timedelta
 from typing import Any
 
 from dockermesh.config.api.authorization_policy import AuthorizationPolicy
@@ -90,6 +91,13 @@ def with_mesh_config(settings: MeshSettings, config: MeshConfig) -> MeshSettings
         "extension_providers": config.extension_providers,
     }
     changes = {name: value for name, value in changes.items() if value}
+    # Of these `false` and `0s` say something, too.
+    changes |= _given(
+        connect_timeout=_seconds(config.connect_timeout),
+        detection_timeout=_seconds(config.protocol_detection_timeout),
+        verify_certificates=config.verify_certificate_at_client,
+        auto_mtls=config.enable_auto_mtls,
+    )
 
     if config.outbound_traffic_policy is not None:
         changes["allow_any"] = (
@@ -101,26 +109,28 @@ def with_mesh_config(settings: MeshSettings, config: MeshConfig) -> MeshSettings
         and config.default_config.gateway_topology is not None
     ):
         changes["gateway_topology"] = config.default_config.gateway_topology
-    if config.connect_timeout is not None:
-        changes["connect_timeout"] = config.connect_timeout.total_seconds()
-    if config.protocol_detection_timeout is not None:
-        changes["detection_timeout"] = config.protocol_detection_timeout.total_seconds()
     if config.h2_upgrade_policy is not H2UpgradePolicy.DEFAULT:
         changes["h2_upgrade"] = config.h2_upgrade_policy is H2UpgradePolicy.UPGRADE
-    if config.verify_certificate_at_client is not None:
-        changes["verify_certificates"] = config.verify_certificate_at_client
-    if config.enable_auto_mtls is not None:
-        changes["auto_mtls"] = config.enable_auto_mtls
     if config.mesh_mtls is not None:
         changes["minimum_tls"] = config.mesh_mtls.min_protocol_version
 
     if config.path_normalization is not None:
+        # BASE is Istio's default: without it `/x/../admin` slips past a policy. `//admin` still
+        # does, unless slashes are merged.
         wanted = config.path_normalization.normalization
         changes["normalization"] = (
             NormalizationType.BASE if wanted is NormalizationType.DEFAULT else wanted
         )
 
     return replace(settings, **changes)
+
+
+def _given(**values: float | bool | None) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _seconds(duration: timedelta | None) -> float | None:
+    return duration.total_seconds() if duration is not None else None
 
 
 _WITHOUT_EFFECT = (

@@ -112,6 +112,7 @@ def build_mesh(
     before = previous or MeshState()
     config = config if config is not None else before.config
     declared = _declared(catalog, config, before)
+    # As they were given, before attestation: what is made below is compared with its like.
     known = {host: given for host, (given, _) in before.attestation.found.items()}
     shared_names = (
         before.shared_names
@@ -123,6 +124,7 @@ def build_mesh(
     services |= egress_service(
         catalog.workloads, config.gateways, base.service_domain, known
     )
+    # A registry's own service keeps its name: a ServiceEntry for it would take away its endpoints.
     for host, service in declared.items():
         services.setdefault(host, service)
     settings = _settings(base, config, before)
@@ -131,6 +133,8 @@ def build_mesh(
         services, catalog.services, catalog.workloads, policies, before.attestation
     )
     services = {host: made for host, (_, made) in attestation.found.items()}
+    # All four follow from names and addresses alone, whatever endpoints come and go. Made anew they
+    # would be other objects, and for new `names` all config is indexed again.
     vips, names, own_names, owners = (
         before.vips,
         before.names,
@@ -187,18 +191,24 @@ def _declared(
     has_selector = any(
         r.spec.workload_selector is not None for r in config.service_entries
     )
-    if config is before.config and not (
-        has_selector and catalog.workloads is not before.workloads
-    ):
+    # Only by a selector are endpoints made of workloads.
+    is_same = not has_selector or catalog.workloads is before.workloads
+    if config is before.config and is_same:
         return before.declared
 
-    workloads = (
-        [catalog.workloads[name] for name in sorted(catalog.workloads)]
-        if has_selector
-        else []
-    )
-    made: dict[str, Service] = {}
+    selected = catalog.workloads if has_selector else {}
+    made = _entry_services(config, [selected[name] for name in sorted(selected)])
 
+    return {
+        host: _kept(before.declared.get(host), service)
+        for host, service in made.items()
+    }
+
+
+def _entry_services(
+    config: IstioConfig, workloads: Iterable[Workload]
+) -> dict[str, Service]:
+    made: dict[str, Service] = {}
     for resource in config.service_entries:
         for service in entry_services(resource, config.workload_entries, workloads):
             known = made.get(service.hostname)
@@ -206,12 +216,12 @@ def _declared(
                 service if known is None else merge_services(known, service)
             )
 
-    return {
-        host: old
-        if (old := before.declared.get(host)) is not None and old == service
-        else service
-        for host, service in made.items()
-    }
+    return made
+
+
+def _kept(old: Service | None, new: Service) -> Service:
+    """The old object where nothing differs, since translation is cached by identity."""
+    return old if old is not None and old == new else new
 
 
 def _owners(services: Mapping[str, Service]) -> dict[str, str]:
@@ -237,20 +247,21 @@ def _vips(services: Mapping[str, Service]) -> dict[str, str]:
     that address.
     """
     fixed = {
-        h: next((a for a in s.addresses if "/" not in a), "")
-        for h, s in services.items()
-        if s.addresses
-    }
-    ours = [
-        host
+        host: address
         for host, service in services.items()
-        if not service.addresses
+        if (address := next((a for a in service.addresses if "/" not in a), ""))
+    }
+    ours = [host for host, service in services.items() if _needs_vip(host, service)]
+    return fixed | allocate_vips(ours)
+
+
+def _needs_vip(host: str, service: Service) -> bool:
+    # A wildcard is no name that DNS can answer with one address.
+    return (
+        not service.addresses
         and not host.startswith("*")
         and service.resolution is not Resolution.NONE
-    ]
-    return {
-        host: address for host, address in fixed.items() if address
-    } | allocate_vips(ours)
+    )
 
 
 def host_names(service: Service) -> list[str]:
@@ -290,6 +301,7 @@ def _names(services: Mapping[str, Service]) -> dict[str, str]:
     in order wins.
     """
     names = {host.lower(): host for host in services}
+    # Sorted, so that replicas of the control plane agree on who has a contested name.
     for host in sorted(
         host for host, service in services.items() if not service.project
     ):
@@ -329,10 +341,31 @@ def _with_workloads(
     of failing at the first try.
     """
     services = dict(catalog.services)
+    workloads = catalog.workloads.values()
+    for waiting in _waiting(services, workloads, domain):
+        services[waiting.hostname] = _kept(before.get(waiting.hostname), waiting)
+
+    # Aliases go to services that are only waiting, too, and a project's own has those of the shared
+    # one: the order of these three steps matters.
+    for host, aliases in _aliases(workloads, domain, services).items():
+        named = replace(services[host], aliases=aliases)
+        services[host] = _kept(before.get(host), named)
+
+    for own in own_services(services, shared_names, domain):
+        services[own.hostname] = _kept(before.get(own.hostname), own)
+    return services
+
+
+def _waiting(
+    services: Mapping[str, Service], workloads: Iterable[Workload], domain: str
+) -> list[Service]:
+    """The services of which no endpoint is registered, though a pod of theirs exists."""
+    # One endpoint for each port and account: as many replicas as there may be refuse no better, and
+    # all the identities that the service may have stay known.
     missing: dict[str, dict[tuple[int, str], Endpoint]] = defaultdict(dict)
     protocols: dict[tuple[str, int], Protocol] = {}
 
-    for workload in catalog.workloads.values():
+    for workload in workloads:
         for served in workload.ports:
             for name in {served.service, workload.compose_service}:
                 host = f"{name}.{domain}".lower()
@@ -345,24 +378,10 @@ def _with_workloads(
                     endpoint = standing_in(workload, served.port)
                     missing[host][served.port, endpoint.service_account] = endpoint
 
-    for host, endpoints in missing.items():
-        numbers = sorted({port for port, _ in endpoints})
-        ports = tuple(Port(number, protocols[host, number]) for number in numbers)
-        waiting = _stand_in(
-            host, domain, ports, tuple(endpoints[key] for key in sorted(endpoints))
-        )
-        old = before.get(host)
-        services[host] = old if old == waiting else waiting
-
-    for host, aliases in _aliases(catalog.workloads.values(), domain, services).items():
-        named = replace(services[host], aliases=aliases)
-        services[host] = old if (old := before.get(host)) == named else named
-
-    for own in own_services(services, shared_names, domain):
-        services[own.hostname] = (
-            old if (old := before.get(own.hostname)) == own else own
-        )
-    return services
+    return [
+        _stand_in(host, domain, endpoints, protocols)
+        for host, endpoints in missing.items()
+    ]
 
 
 def _aliases(
@@ -396,13 +415,18 @@ def _aliases(
 
 
 def _stand_in(
-    host: str, domain: str, ports: tuple[Port, ...], endpoints: tuple[Endpoint, ...]
+    host: str,
+    domain: str,
+    endpoints: Mapping[tuple[int, str], Endpoint],
+    protocols: Mapping[tuple[str, int], Protocol],
 ) -> Service:
-    namespaces = {endpoint.namespace for endpoint in endpoints}
+    numbers = sorted({port for port, _ in endpoints})
+    # Where replicas disagree, none of their namespaces is more right than another.
+    namespaces = {endpoint.namespace for endpoint in endpoints.values()}
     return Service(
         name=host.removesuffix(f".{domain}"),
         hostname=host,
-        ports=ports,
-        endpoints=endpoints,
+        ports=tuple(Port(number, protocols[host, number]) for number in numbers),
+        endpoints=tuple(endpoints[key] for key in sorted(endpoints)),
         namespace=namespaces.pop() if len(namespaces) == 1 else "default",
     )

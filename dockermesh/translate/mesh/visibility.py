@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from dockermesh.config.api.sidecar import Sidecar
+from dockermesh.config.api.sidecar import IstioEgressListener, Sidecar
 from dockermesh.config.hosts import matches
 from dockermesh.config.resource import Resource
+from dockermesh.model import Service
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -17,9 +18,18 @@ def is_exported(export_to: Iterable[str], owner: str, viewer: str) -> bool:
     listed = tuple(export_to)
     if not listed:
         return True
+    # `~` is nobody, the owner's own namespace included.
     if "~" in listed:
         return False
     return "*" in listed or viewer in listed or ("." in listed and owner == viewer)
+
+
+def is_visible(service: Service, viewer: str, default: tuple[str, ...]) -> bool:
+    """Whether namespace `viewer` may see the service; `default` is the mesh's own setting."""
+    # The default is for ServiceEntries: a service of a registry has no `exportTo` by which it could
+    # say otherwise, and its callers would lose it.
+    export = service.export_to or (default if service.is_declared else ())
+    return is_exported(export, service.namespace, viewer)
 
 
 def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
@@ -60,6 +70,7 @@ class Scope:
         patterns = self.egress_hosts(port)
         if patterns is None:
             return True
+        # Either may be a wildcard, the Sidecar's pattern or the host of a ServiceEntry or rule.
         return any(
             _is_namespace(scope, namespace, self.namespace)
             and (matches(pattern, host) or matches(host, pattern))
@@ -75,11 +86,18 @@ class Scope:
             return None
         listeners = self.sidecar.spec.egress
         if port:
-            own = [e for e in listeners if e.port is not None and e.port.number == port]
-            listeners = tuple(own or (e for e in listeners if e.port is None))
+            listeners = _on_port(listeners, port)
 
         pairs = (text.partition("/") for egress in listeners for text in egress.hosts)
         return [(scope, pattern) for scope, _, pattern in pairs]
+
+
+def _on_port(
+    listeners: tuple[IstioEgressListener, ...], port: int
+) -> tuple[IstioEgressListener, ...]:
+    # A listener with a port decides alone about that port: what others list is not added.
+    own = [e for e in listeners if e.port is not None and e.port.number == port]
+    return tuple(own or (e for e in listeners if e.port is None))
 
 
 def _is_namespace(pattern: str, namespace: str, own: str) -> bool:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from envoy.type.v3 import hash_policy_pb2
 
 from dockermesh.config.api.destination_rule import ConsistentHashLB, TrafficPolicy
-from dockermesh.config.api.virtual_service import Destination, RouteDestination
+from dockermesh.config.api.virtual_service import (
+    Destination,
+    HTTPRouteDestination,
+    RouteDestination,
+)
 from dockermesh.model import Port, Service
 from dockermesh.translate.clusters.load_balancer import consistent_hash
 from dockermesh.translate.envoy import names
@@ -20,6 +24,13 @@ from dockermesh.translate.mesh.traffic_policy import effective_policy
 from dockermesh.translate.mesh.visibility import Scope
 
 Dependency = tuple[tuple[Port, ...], Rules]
+_Target = TypeVar("_Target", RouteDestination, HTTPRouteDestination)
+
+
+def live(targets: tuple[_Target, ...]) -> tuple[_Target, ...]:
+    """The targets that get a share."""
+    # A single target ignores its weight, which is 0 where nobody wrote one (Istio).
+    return tuple(t for t in targets if t.weight > 0) or targets[:1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +51,7 @@ class Destinations:
         """The port of a destination: the one it names, the service's only one, or the one that was
         called.
         """
+        # 0 stands for a port that is given without number, and so not given.
         if destination.port is not None and destination.port.number:
             return destination.port.number
         service = self.mesh.services.get(host)
@@ -65,6 +77,7 @@ class Destinations:
 
     def _rules(self, host: str) -> Rules:
         service = self.mesh.services.get(host)
+        # What is no service has no namespace of its own whose rules could count.
         if service is None:
             return self.index.rules_of(host, self.scope.namespace, self.scope)
         return self.index.rules_of(host, service.namespace, self.scope, service.shared)
@@ -93,11 +106,13 @@ class Destinations:
         self, targets: tuple[RouteDestination, ...], namespace: str, called: int
     ) -> Any:
         """The TCP proxy that forwards to weighted destinations."""
-        live = [t for t in targets if t.weight > 0] or list(targets[:1])
+        chosen = live(targets)
         pairs = [
             (self.cluster(t.destination or Destination(), namespace, called), t.weight)
-            for t in live
+            for t in chosen
         ]
+        # TCP knows no retry policy: this is how a connection that one endpoint refuses goes to
+        # another.
         proxy = tcp_proxy_pb2.TcpProxy(
             stat_prefix=pairs[0][0], max_connect_attempts=uint32(3)
         )
@@ -108,7 +123,10 @@ class Destinations:
             for cluster, weight in pairs:
                 proxy.weighted_clusters.clusters.add(name=cluster, weight=weight)
 
-        self._set_policy(proxy, live[0].destination or Destination(), namespace, called)
+        # Envoy has these limits on the proxy, before a cluster is chosen by weight: one set of them
+        # must do for all targets.
+        first = chosen[0].destination or Destination()
+        self._set_policy(proxy, first, namespace, called)
         return proxy
 
     def _set_policy(

@@ -39,6 +39,8 @@ def fraction(
 
 def apply_filters(route: Any, rule: HTTPRoute) -> None:
     """Set the rule's faults and CORS policy on the route."""
+    # The fault filter comes before the router: retries and the timeout of this route never see what
+    # it does, and an aborted request is not mirrored (as in Istio).
     fault = _fault(rule.fault)
     if fault is not None:
         route.typed_per_filter_config[FAULT_FILTER].CopyFrom(pack(fault))
@@ -76,6 +78,7 @@ def _add_abort(fault: fault_pb2.HTTPFault, wanted: FaultAbort) -> None:
     share = fraction(wanted.percentage, default=0)
     if not share.numerator:
         return
+    # Envoy refuses the route with any other status.
     if wanted.http_status is not None and 200 <= wanted.http_status < 600:
         fault.abort.http_status = wanted.http_status
     elif wanted.grpc_status is not None and _grpc_code(wanted.grpc_status) is not None:
@@ -107,6 +110,7 @@ def _cors(wanted: CorsPolicy) -> cors_pb2.CorsPolicy:
         forward_not_matching_preflights=boolean(
             wanted.unmatched_preflights is not UnmatchedPreflights.IGNORE
         ),
+        # 100 of a hundred, the denominator of a fraction that names none.
         filter_enabled=base_pb2.RuntimeFractionalPercent(
             default_value=percent_pb2.FractionalPercent(numerator=100)
         ),

@@ -13,6 +13,7 @@ from envoy.config.core.v3 import base_pb2
 
 from dockermesh.config.api.virtual_service import HeaderOperations, Headers
 
+# Envoy refuses them as header operations: to set one is to rewrite the authority, as in Istio.
 _AUTHORITY = frozenset({":authority", "host", "authority"})
 _Option = base_pb2.HeaderValueOption
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -53,6 +54,7 @@ def apply_headers(target: Any, headers: Headers | None) -> str:
 
 
 def _additions(operations: HeaderOperations) -> list[Any]:
+    # In this order: what is added to a name must not be overwritten by what the name is set to.
     return [
         *_options(operations.set, _Option.OVERWRITE_IF_EXISTS_OR_ADD),
         *_options(operations.add, _Option.APPEND_IF_EXISTS_OR_ADD),

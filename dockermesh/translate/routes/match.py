@@ -21,18 +21,13 @@ _NOT_HEADERS = frozenset({"uri", "scheme", "method", "authority"})
 
 def route_match(match: HTTPMatchRequest) -> route_components_pb2.RouteMatch:
     """The match of one set of conditions."""
+    # Envoy wants a condition on the path in every match.
     result = route_components_pb2.RouteMatch(prefix="/")
-    uri = match.uri
-
-    if uri is not None and uri.exact is not None:
-        result.path = uri.exact
-    elif uri is not None and uri.prefix is not None:
-        result.prefix = uri.prefix
-    elif uri is not None and uri.regex is not None:
-        result.safe_regex.CopyFrom(regex_pb2.RegexMatcher(regex=uri.regex))
-
+    if match.uri is not None:
+        _match_path(result, match.uri)
     if match.ignore_uri_case:
         result.case_sensitive.value = False
+
     for listed, invert in ((match.headers, False), (match.without_headers, True)):
         result.headers.extend(_headers(listed, invert=invert))
         result.dynamic_metadata.extend(_claims(listed, invert=invert))
@@ -53,6 +48,16 @@ def route_match(match: HTTPMatchRequest) -> route_components_pb2.RouteMatch:
             parameter.string_match.CopyFrom(string_matcher(wanted))
 
     return result
+
+
+def _match_path(result: route_components_pb2.RouteMatch, uri: StringMatch) -> None:
+    if uri.exact is not None:
+        result.path = uri.exact
+    elif uri.prefix is not None:
+        # `/foo` matches `/foobar`, too: Istio's prefixes are text, unlike those of the Gateway API.
+        result.prefix = uri.prefix
+    elif uri.regex is not None:
+        result.safe_regex.CopyFrom(regex_pb2.RegexMatcher(regex=uri.regex))
 
 
 def is_catch_all(match: route_components_pb2.RouteMatch) -> bool:
@@ -126,6 +131,7 @@ def _header(name: str, match: StringMatch) -> route_components_pb2.HeaderMatcher
 
 
 def _is_present(match: StringMatch) -> bool:
+    # `*` is no regular expression that RE2 would take: Istio means any value by it.
     return (
         match.exact is None and not match.prefix and match.regex is None
     ) or match.regex == "*"

@@ -32,6 +32,7 @@ def retries(
 
     `is_hashed`: the endpoint follows from the request, so one that failed cannot be avoided.
     """
+    # Retries that somebody asked for take the place of holding, `attempts: 0` included.
     wanted = wanted if wanted is not None else settings.retries
     if wanted is not None:
         return _retries(wanted, is_hashed=is_hashed) if wanted.attempts > 0 else None
@@ -47,23 +48,9 @@ def retries(
 
 
 def _retries(wanted: HTTPRetry, *, is_hashed: bool) -> route_components_pb2.RetryPolicy:
-    conditions = [
-        part.strip()
-        for part in (wanted.retry_on or _DEFAULT_ON).split(",")
-        if part.strip()
-    ]
-    codes = [int(part) for part in conditions if part.isascii() and part.isdigit()]
-    names = list(dict.fromkeys(part for part in conditions if not part.isdigit()))
     policy = route_components_pb2.RetryPolicy(num_retries=uint32(wanted.attempts))
-    if codes:
-        names.append("retriable-status-codes")
-        policy.retriable_status_codes.extend(codes)
+    _set_conditions(policy, wanted.retry_on or _DEFAULT_ON)
 
-    if _COVERS_UNREACHED.intersection(names):
-        names.append("retriable-headers")
-        policy.retriable_headers.add(name=UNREACHED_HEADER, present_match=True)
-
-    policy.retry_on = ",".join(dict.fromkeys(names))
     if wanted.per_try_timeout is not None:
         policy.per_try_timeout.CopyFrom(seconds(wanted.per_try_timeout.total_seconds()))
     base = wanted.backoff.total_seconds() if wanted.backoff is not None else _BACK_OFF_S
@@ -77,6 +64,7 @@ def _retries(wanted: HTTPRetry, *, is_hashed: bool) -> route_components_pb2.Retr
         )
         policy.host_selection_retry_max_attempts = 5
 
+    # Istio's setting: after every second try the priorities that failed are left out.
     if wanted.retry_remote_localities:
         policy.retry_priority.name = "envoy.retry_priorities.previous_priorities"
         policy.retry_priority.typed_config.CopyFrom(
@@ -88,3 +76,21 @@ def _retries(wanted: HTTPRetry, *, is_hashed: bool) -> route_components_pb2.Retr
         )
 
     return policy
+
+
+def _set_conditions(policy: route_components_pb2.RetryPolicy, retry_on: str) -> None:
+    """Set what is sent again, from Istio's list of conditions and statuses."""
+    listed = [part.strip() for part in retry_on.split(",") if part.strip()]
+    codes = [int(part) for part in listed if part.isascii() and part.isdigit()]
+    names = [part for part in listed if not part.isdigit()]
+
+    # Envoy has statuses in a field of their own, which counts only with the condition that says so.
+    if codes:
+        names.append("retriable-status-codes")
+        policy.retriable_status_codes.extend(codes)
+
+    if _COVERS_UNREACHED.intersection(names):
+        names.append("retriable-headers")
+        policy.retriable_headers.add(name=UNREACHED_HEADER, present_match=True)
+
+    policy.retry_on = ",".join(dict.fromkeys(names))

@@ -52,10 +52,12 @@ def default_route(
 
 def forward_to(cluster: str) -> route_components_pb2.RouteAction:
     """Forward to a cluster (empty: weighted clusters will be set) without a time limit."""
+    # Envoy's own default is 15 s.
     action = route_components_pb2.RouteAction(timeout=seconds(0))
     if cluster:
         action.cluster = cluster
     action.max_stream_duration.max_stream_duration.CopyFrom(seconds(0))
+    # 0 lets the deadline hold that a gRPC client sends with its call, however long it is.
     action.max_stream_duration.grpc_timeout_header_max.CopyFrom(seconds(0))
     return action
 
@@ -91,10 +93,13 @@ def table_frame(name: str) -> route_pb2.RouteConfiguration:
     """A route configuration without its virtual hosts."""
     return route_pb2.RouteConfiguration(
         name=name,
+        # So domains need not be there a second time with their port, as Istio has them.
         ignore_port_in_host_matching=True,
         # A table never refers to a cluster before it was sent, but may outlive one by a moment.
         validate_clusters={"value": False},
+        # The mark is for proxies: retries are decided before it is taken off, and no app sees it.
         response_headers_to_remove=[UNREACHED_HEADER],
+        # Istio's limit; Envoy's is 4 KiB.
         max_direct_response_body_size_bytes={"value": 1048576},
     )
 
@@ -127,6 +132,7 @@ def inbound_table(port: int, cluster: str) -> route_pb2.RouteConfiguration:
             ),
         ],
         validate_clusters={"value": False},
+        # An app must not be able to set the mark, by which clients' proxies send requests again.
         response_headers_to_remove=[UNREACHED_HEADER],
     )
 

@@ -129,6 +129,8 @@ def _on_any_address(
     *,
     is_tls: bool,
 ) -> Iterator[Contribution]:
+    # A network cannot be the address of a listener: that of all addresses tells its own by their
+    # range.
     for address, length in networks(service):
         match = _Match(network=f"{address}/{length}")
         yield Contribution(
@@ -139,6 +141,8 @@ def _on_any_address(
         return
     by_name = [pair for pair in listed if pair[0].sni]
 
+    # By name TLS can be told apart, so what asks for other names is not taken from whoever it was
+    # for. Of bytes without an address nothing tells whose they are: the port is the service's.
     if is_tls:
         yield Contribution(ANY_ADDRESS, port.number, _freeze(by_name), needs_sni=True)
     else:
@@ -159,6 +163,7 @@ def _routed(
     if rule is None:
         return
 
+    # Envoy refuses a listener in which two chains match the same; in Istio the first rule counts.
     for match, targets in (
         *_tls_rules(rule, port, context),
         *_tcp_rules(rule, context),
@@ -245,6 +250,8 @@ def _freeze(chains: Iterable[tuple[_Match, Any]]) -> tuple[Chain, ...]:
 
 def listener_body(head: bytes, parts: Iterable[Contribution], rest: bytes) -> bytes:
     """A listener put together from what services add to it; of equal matches the first counts."""
+    # Put together from bytes: a repeated field is the fields one after another, and the parts of
+    # services that did not change are not serialised again.
     body, seen = [head], set()
     default = b""
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from envoy.config.core.v3 import base_pb2
 from envoy.config.route.v3 import route_components_pb2
 
+from dockermesh.config.api.destination_rule import ConsistentHashLB
 from dockermesh.config.api.virtual_service import (
     Destination,
     HTTPDirectResponse,
@@ -27,8 +30,8 @@ from dockermesh.config.resource import Resource
 from dockermesh.translate.clusters.load_balancer import hash_policy
 from dockermesh.translate.envoy.origin import note_origin
 from dockermesh.translate.envoy.packing import seconds, uint32
-from dockermesh.translate.mesh.index import MESH_GATEWAY
-from dockermesh.translate.routes.destinations import Dependency, Destinations
+from dockermesh.translate.mesh.index import MESH_GATEWAY, destinations_of
+from dockermesh.translate.routes.destinations import Dependency, Destinations, live
 from dockermesh.translate.routes.filters import apply_filters, fraction
 from dockermesh.translate.routes.header_operations import apply_headers
 from dockermesh.translate.routes.match import is_catch_all, route_match
@@ -43,6 +46,7 @@ _REDIRECT_CODES = {
     308: _Redirect.PERMANENT_REDIRECT,
 }
 _PREFIX_OF_MATCH = "%PREFIX()%"
+# As large as `max_direct_response_body_size_bytes` of the tables: Envoy refuses a larger one.
 _LARGEST_BODY = 1 << 20
 
 
@@ -86,12 +90,14 @@ def applies(match: Any, namespace: str, context: RouteContext) -> bool:
     """
     if match.port and match.port != context.port:
         return False
+    # As in Istio, a match that names gateways is not asked for the client's labels any more.
     if match.gateways:
         return any(
             qualified_gateway(g, namespace) in context.gateways for g in match.gateways
         )
 
     scope = context.destinations.scope
+    # Who calls a gateway is no workload whose labels and namespace are known.
     if MESH_GATEWAY not in context.gateways:
         return True
     if match.source_namespace and match.source_namespace != scope.namespace:
@@ -108,24 +114,10 @@ def dependencies(
     resource: Resource[VirtualService], destinations: Destinations
 ) -> tuple[Dependency, ...]:
     """What of other services and rules the routes of a VirtualService are made of."""
-    found: dict[str, Destination] = {}
-    spec = resource.spec
-
-    for rule in spec.http:
-        mirrors = [*(m.destination for m in rule.mirrors), rule.mirror]
-        for target in (*(t.destination for t in rule.route), *mirrors):
-            if target is not None:
-                found[target.host] = target
-
-    for targets in (*(r.route for r in spec.tls), *(r.route for r in spec.tcp)):
-        found.update(
-            (t.destination.host, t.destination)
-            for t in targets
-            if t.destination is not None
-        )
-
+    found = {target.host: target for target in destinations_of(resource.spec)}
     return tuple(
-        destinations.depends_on(found[key], resource.namespace) for key in sorted(found)
+        destinations.depends_on(found[host], resource.namespace)
+        for host in sorted(found)
     )
 
 
@@ -146,6 +138,7 @@ def _route(
         _direct_response(route.direct_response, rule.direct_response)
     elif rule.route:
         _forward(route, rule, namespace, context)
+        # The rule's own header counts more than those of its targets, `rewrite` more than both.
         if authority:
             route.route.host_rewrite_literal = authority
         _rewrite(route.route, rule)
@@ -181,6 +174,7 @@ def _redirect(action: Any, wanted: HTTPRedirect, port: int) -> None:
 
 
 def _direct_response(action: Any, wanted: HTTPDirectResponse) -> None:
+    # Envoy refuses other statuses.
     action.status = wanted.status if 200 <= wanted.status < 600 else 500
     if wanted.body is None:
         return
@@ -201,33 +195,24 @@ def _direct_response(action: Any, wanted: HTTPDirectResponse) -> None:
 def _forward(
     route: Any, rule: HTTPRoute, namespace: str, context: RouteContext
 ) -> None:
-    live = (
-        [t for t in rule.route if t.weight > 0]
-        if len(rule.route) > 1
-        else list(rule.route)
-    )
-    live = live or list(rule.route[:1])
+    targets = live(rule.route)
     destinations, called = context.destinations, context.port
-    targets = [(t, t.destination or Destination()) for t in live]
-    hashes = [
-        destinations.hash_of(destination, namespace, called)
-        for _, destination in targets
-    ]
-    hashed = next((h for h in hashes if h is not None), None)
     clusters = [
-        destinations.cluster(destination, namespace, called)
-        for _, destination in targets
+        destinations.cluster(t.destination or Destination(), namespace, called)
+        for t in targets
     ]
-    route.route.CopyFrom(forward_to(clusters[0] if len(clusters) == 1 else ""))
     action = route.route
 
     if len(targets) == 1:
-        authority = apply_headers(route, targets[0][0].headers)
+        action.CopyFrom(forward_to(clusters[0]))
+        authority = apply_headers(route, targets[0].headers)
         if authority:
             action.host_rewrite_literal = authority
     else:
-        _weigh(action, [t for t, _ in targets], clusters)
+        action.CopyFrom(forward_to(""))
+        _weigh(action, targets, clusters)
 
+    hashed = _hashed(targets, namespace, context)
     action.hash_policy.extend(hash_policy(hashed))
     policy = retries(
         rule.retries, destinations.mesh.settings, is_hashed=hashed is not None
@@ -236,18 +221,34 @@ def _forward(
         action.retry_policy.CopyFrom(policy)
 
     if rule.timeout is not None:
-        limit = seconds(rule.timeout.total_seconds())
-        # Where max_stream_duration is present, Envoy looks at nothing else: it would never time
-        # out.
-        action.ClearField("max_stream_duration")
-        action.timeout.CopyFrom(limit)
-        action.max_grpc_timeout.CopyFrom(limit)
+        _limit(action, rule.timeout)
 
     _mirror(action, rule, namespace, context)
-    _, _, host = clusters[0].rpartition("|")
-    route.decorator.operation = (
-        f"{host}:{clusters[0].split('|')[1]}{_operation(route.match)}"
+    # Spans are named by the first target, in Istio's form: one route has one name.
+    _, port, _, host = clusters[0].split("|", maxsplit=3)
+    route.decorator.operation = f"{host}:{port}{_operation(route.match)}"
+
+
+def _hashed(
+    targets: Iterable[HTTPRouteDestination], namespace: str, context: RouteContext
+) -> ConsistentHashLB | None:
+    """What the route hashes on: a route has one hash policy, that of the first target with one."""
+    found = (
+        context.destinations.hash_of(
+            t.destination or Destination(), namespace, context.port
+        )
+        for t in targets
     )
+    return next((h for h in found if h is not None), None)
+
+
+def _limit(action: Any, timeout: timedelta) -> None:
+    limit = seconds(timeout.total_seconds())
+    # Where max_stream_duration is present, Envoy looks at nothing else: it would never time out.
+    action.ClearField("max_stream_duration")
+    action.timeout.CopyFrom(limit)
+    # A gRPC client's own deadline counts if it is shorter; Envoy ignores it without this field.
+    action.max_grpc_timeout.CopyFrom(limit)
 
 
 def _operation(match: route_components_pb2.RouteMatch) -> str:
@@ -257,7 +258,7 @@ def _operation(match: route_components_pb2.RouteMatch) -> str:
 
 
 def _weigh(
-    action: Any, targets: list[HTTPRouteDestination], clusters: list[str]
+    action: Any, targets: Iterable[HTTPRouteDestination], clusters: Iterable[str]
 ) -> None:
     for target, cluster in zip(targets, clusters, strict=True):
         entry = action.weighted_clusters.clusters.add(
@@ -276,6 +277,7 @@ def _mirror(
         wanted.append((rule.mirror, rule.mirror_percentage))
 
     for destination, percentage in wanted:
+        # Unlike a fault, a mirror without percentage is for all requests.
         share = fraction(percentage, default=100)
         if destination is None or not share.numerator:
             continue

@@ -75,6 +75,7 @@ class Authorizer:
             failure_mode_allow=settings.fail_open,
             clear_route_cache=settings.clear_route_cache,
             transport_api_version=config_source_pb2.V3,
+            # Without it the authorizer would be asked about every request.
             filter_enabled_metadata=self._enabled(rbac_filter),
         )
         if settings.status_on_error:
@@ -90,6 +91,7 @@ class Authorizer:
             made.grpc_service.CopyFrom(self._grpc(grpc))
         elif http is not None:
             made.http_service.CopyFrom(self._http(http))
+            # The second is Istio's former name of the same setting.
             included = (
                 http.include_request_headers_in_check or http.include_headers_in_check
             )
@@ -154,6 +156,7 @@ class Authorizer:
         return made
 
     def _enabled(self, rbac_filter: str) -> metadata_pb2.MetadataMatcher:
+        # By the names of rules: another authorizer's rule may be the first that matches.
         matched = string_pb2.StringMatcher(prefix=f"{rule_prefix(self.name)}ns[")
         return metadata_pb2.MetadataMatcher(
             filter=rbac_filter,

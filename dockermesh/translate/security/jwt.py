@@ -55,6 +55,7 @@ def jwt_authentication(
     rules: Iterable[JWTRule], keys: Mapping[str, str], *, is_gateway: bool
 ) -> config_pb2.JwtAuthentication:
     """The filter for all rules that select a workload. `keys` are fetched key sets by URL."""
+    # As Istio does: providers are numbered, and equal rules have equal numbers in any order.
     ordered = sorted(rules, key=lambda rule: rule.issuer)
     providers = {
         f"origins-{index}": _provider(rule, keys, is_gateway)
@@ -68,6 +69,7 @@ def jwt_authentication(
                 requires=_requirement(list(providers)),
             )
         ],
+        # A browser sends no token with the question whether it may send one.
         bypass_cors_preflight=True,
     )
 
@@ -82,6 +84,8 @@ def _provider(
         local_jwks=base_pb2.DataSource(inline_string=text),
         forward=rule.forward_original_token,
         forward_payload_header=rule.output_payload_to_header,
+        # Where policies and routes look for claims. `scope` is one text of several words (RFC
+        # 8693): only as a list can a rule ask for one of them.
         payload_in_metadata=JWT_PAYLOAD,
         normalize_payload_in_metadata=config_pb2.JwtProvider.NormalizePayload(
             space_delimited_claims=sorted(

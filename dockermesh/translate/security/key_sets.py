@@ -61,24 +61,20 @@ def usable_keys(text: str) -> str:
     except (ValueError, RecursionError):
         return ""
 
-    keys = (
-        document.get("keys")
-        if isinstance(document, dict) and "keys" in document
-        else [document]
-    )
-    found = (
-        [_public(key) for key in keys if isinstance(key, dict) and _is_usable(key)]
-        if isinstance(keys, list)
-        else []
-    )
-    return (
-        json.dumps({"keys": found}, separators=(",", ":"), sort_keys=True)
-        if found
-        else ""
-    )
+    is_set = isinstance(document, dict) and "keys" in document
+    keys = document.get("keys") if is_set else [document]
+    if not isinstance(keys, list):
+        return ""
+
+    found = [_public(key) for key in keys if isinstance(key, dict) and _is_usable(key)]
+    if not found:
+        return ""
+    # In one form: an issuer that writes the same keys in another order of fields changes nothing.
+    return json.dumps({"keys": found}, separators=(",", ":"), sort_keys=True)
 
 
 def _public(key: dict[str, Any]) -> dict[str, Any]:
+    # The set stands in the listener of every proxy that the policy selects, for all to read.
     private = {"d", "p", "q", "dp", "dq", "qi", "oth"}
     return {name: value for name, value in key.items() if name not in private}
 
@@ -91,17 +87,16 @@ def _is_usable(key: dict[str, Any]) -> bool:
         return _number(key.get("n")).bit_length() >= 1024 and _number(key.get("e")) > 1
 
     if kind == "EC" and curve in _CURVES:
-        prime, b = _CURVES[curve]
-        x, y = _number(key.get("x")), _number(key.get("y"))
-        return (
-            0 < x < prime
-            and 0 < y < prime
-            and (y * y - (x * x * x - 3 * x + b)) % prime == 0
-        )
-
+        return _is_on_curve(key, *_CURVES[curve])
     if kind == "OKP":
         return curve == "Ed25519" and len(_octets(key.get("x"))) == 32
     return kind == "oct" and bool(_octets(key.get("k")))
+
+
+def _is_on_curve(key: dict[str, Any], prime: int, b: int) -> bool:
+    x, y = _number(key.get("x")), _number(key.get("y"))
+    is_in_field = 0 < x < prime and 0 < y < prime
+    return is_in_field and (y * y - (x * x * x - 3 * x + b)) % prime == 0
 
 
 def _number(value: Any) -> int:
@@ -111,6 +106,7 @@ def _number(value: Any) -> int:
 def _octets(value: Any) -> bytes:
     if not isinstance(value, str):
         return b""
+    # RFC 7515 has base64url without padding; with padding it is taken, too.
     try:
         return base64.b64decode(
             value.rstrip("=") + "=" * (-len(value.rstrip("=")) % 4),

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from envoy.config.listener.v3 import listener_components_pb2
@@ -112,6 +113,7 @@ class PolicyIndex:
         )
 
         for number, policy in enumerate(self._policies):
+            # One label is enough to pass over nearly all policies; `_applies` compares the others.
             selector: LabelSelector | None = policy.spec.selector
             label = (
                 next(iter(selector.match_labels.items()), None)
@@ -120,6 +122,7 @@ class PolicyIndex:
             )
             self._by_label[policy.namespace, label].append(number)
 
+        # Replicas get the very same object, so that keys with it are compared by identity.
         self._found: dict[tuple[str, Labels], Policies] = {}
 
     def of(self, proxy: Proxy) -> Policies:
@@ -143,20 +146,23 @@ class PolicyIndex:
         authentications = tuple(
             p for p in chosen if isinstance(p.spec, RequestAuthentication)
         )
-        sources = {
-            key_source(rule) for p in authentications for rule in p.spec.jwt_rules
-        }
-        known = self._mesh.jwks
-
         return Policies(
             names=tuple(str(p) for p in chosen),
             authorizations=authorizations,
             authentications=authentications,
-            keys=tuple(
-                (source, known[source]) for source in sorted(sources) if source in known
-            ),
+            keys=self._keys(authentications),
             authorizers=tuple(self._authorizers(authorizations)),
         )
+
+    def _keys(
+        self, authentications: Iterable[Resource[RequestAuthentication]]
+    ) -> tuple[tuple[str, str], ...]:
+        # Part of the key, so that a rotated key set makes the listeners anew that check by it.
+        sources = {
+            key_source(rule) for p in authentications for rule in p.spec.jwt_rules
+        }
+        known = self._mesh.jwks
+        return tuple((url, known[url]) for url in sorted(sources) if url in known)
 
     def _near(self, proxy: Proxy) -> Iterator[_Policy]:
         """Policies of the proxy's namespaces with one of its labels, or none; in their order."""
@@ -164,6 +170,7 @@ class PolicyIndex:
         namespaces = (self._mesh.settings.root_namespace, proxy.namespace)
         keys = ((namespace, label) for namespace in namespaces for label in labels)
         numbers = {number for key in keys for number in self._by_label.get(key, ())}
+        # By number: oldest first, as the config is.
         return (self._policies[number] for number in sorted(numbers))
 
     def _authorizers(
@@ -219,50 +226,56 @@ def security_filters(
     if policies is NO_POLICIES:
         return SecurityFilters()
     domains = (settings.trust_domain, *settings.trust_domain_aliases)
-    http: list[hcm_pb2.HttpFilter] = []
-    custom = [
-        p
-        for p in policies.authorizations
-        if p.spec.action is Action.CUSTOM and not is_dry_run(p)
-    ]
-    for finding, asking in _custom(custom, policies, domains, is_tcp=False):
-        http.extend(
-            [
-                *_seeing_hosts([_http(*finding)], custom),
-                *(_http(*step) for step in asking),
-            ]
-        )
-    jwt_rules = [rule for p in policies.authentications for rule in p.spec.jwt_rules]
-
-    if jwt_rules:
-        http.append(one_token(jwt_rules))
-        http.append(
-            _http(
-                JWT_FILTER,
-                jwt_authentication(
-                    jwt_rules, dict(policies.keys), is_gateway=is_gateway
-                ),
-            )
-        )
-
+    custom = [p for p in policies.authorizations if _asks_an_authorizer(p)]
     deciding = [
         p for p in policies.authorizations if p.spec.action is not Action.CUSTOM
     ]
-    http.extend(
-        _seeing_hosts(
+
+    # Tokens come before the policies that look at their claims. An authorizer is asked before them,
+    # also about requests whose tokens are no good.
+    http = [
+        *_asking(custom, policies, domains),
+        *_checking_tokens(policies, is_gateway=is_gateway),
+        *_seeing_hosts(
             [_http(*f) for f in _enforced(deciding, domains, is_tcp=False)], deciding
-        )
-    )
-    steps = [
-        step
-        for first, rest in _custom(custom, policies, domains, is_tcp=True)
-        for step in (first, *rest)
+        ),
     ]
     network = [
-        _network(*step) for step in (*steps, *_enforced(deciding, domains, is_tcp=True))
+        *chain.from_iterable(
+            (_network(*finding), *(_network(*step) for step in asking))
+            for finding, asking in _custom(custom, policies, domains, is_tcp=True)
+        ),
+        *(_network(*step) for step in _enforced(deciding, domains, is_tcp=True)),
     ]
 
     return SecurityFilters(http, network)
+
+
+def _asks_an_authorizer(policy: Resource[AuthorizationPolicy]) -> bool:
+    return policy.spec.action is Action.CUSTOM and not is_dry_run(policy)
+
+
+def _asking(
+    custom: list[Resource[AuthorizationPolicy]],
+    policies: Policies,
+    domains: tuple[str, ...],
+) -> Iterator[hcm_pb2.HttpFilter]:
+    for finding, asking in _custom(custom, policies, domains, is_tcp=False):
+        # Only for the comparison: the authorizer is told the host that the client sent.
+        yield from _seeing_hosts([_http(*finding)], custom)
+        yield from (_http(*step) for step in asking)
+
+
+def _checking_tokens(
+    policies: Policies, *, is_gateway: bool
+) -> Iterator[hcm_pb2.HttpFilter]:
+    jwt_rules = [rule for p in policies.authentications for rule in p.spec.jwt_rules]
+    if jwt_rules:
+        yield one_token(jwt_rules)
+        yield _http(
+            JWT_FILTER,
+            jwt_authentication(jwt_rules, dict(policies.keys), is_gateway=is_gateway),
+        )
 
 
 def _seeing_hosts(
@@ -273,19 +286,20 @@ def _seeing_hosts(
     Else a rule for `admin.example` would not hold for `admin.example:80`. Where any host has a
     port, all are compared as they are.
     """
+    if filters and _name_bare_hosts(policies):
+        return [PORTLESS_HOST, *filters, HOST_AS_GIVEN]
+    return filters
+
+
+def _name_bare_hosts(policies: Iterable[Resource[AuthorizationPolicy]]) -> bool:
     operations = [
         to.operation for p in policies for rule in p.spec.rules for to in rule.to
     ]
     hosts = [
         host for o in operations if o is not None for host in (*o.hosts, *o.not_hosts)
     ]
-    if (
-        not filters
-        or all(host == "*" for host in hosts)
-        or any(":" in host for host in hosts)
-    ):
-        return filters
-    return [PORTLESS_HOST, *filters, HOST_AS_GIVEN]
+    # `*` holds for any host, with and without port.
+    return any(host != "*" for host in hosts) and not any(":" in host for host in hosts)
 
 
 def _http(name: str, message: Any) -> hcm_pb2.HttpFilter:
@@ -304,18 +318,32 @@ def _enforced(
 ) -> Iterable[_Step]:
     """An RBAC filter for each action: policies in dry run are its shadow rules."""
     for action in (Action.AUDIT, Action.DENY, Action.ALLOW):
+        # What no policy asks for is not in the path of requests.
         chosen = [p for p in policies if p.spec.action is action]
-        enforced = [p for p in chosen if not is_dry_run(p)]
-        reported = [p for p in chosen if is_dry_run(p)]
-        made = _rbac(is_tcp=is_tcp)
-        if enforced:
-            made.rules.CopyFrom(rules(enforced, action, domains, is_tcp=is_tcp))
-        if reported:
-            made.shadow_rules.CopyFrom(rules(reported, action, domains, is_tcp=is_tcp))
-            made.shadow_rules_stat_prefix = _DRY_RUN_STATS.get(action, "")
-
         if chosen:
+            made = _enforcing(chosen, action, domains, is_tcp=is_tcp)
             yield TCP_RBAC if is_tcp else HTTP_RBAC, made
+
+
+def _enforcing(
+    chosen: list[Resource[AuthorizationPolicy]],
+    action: Action,
+    domains: tuple[str, ...],
+    *,
+    is_tcp: bool,
+) -> Any:
+    enforced = [p for p in chosen if not is_dry_run(p)]
+    reported = [p for p in chosen if is_dry_run(p)]
+    made = _rbac(is_tcp=is_tcp)
+
+    # Without rules a filter enforces nothing: policies in dry run alone must not deny all others.
+    if enforced:
+        made.rules.CopyFrom(rules(enforced, action, domains, is_tcp=is_tcp))
+    if reported:
+        made.shadow_rules.CopyFrom(rules(reported, action, domains, is_tcp=is_tcp))
+        made.shadow_rules_stat_prefix = _DRY_RUN_STATS.get(action, "")
+
+    return made
 
 
 def _rbac(*, is_tcp: bool) -> Any:
@@ -335,15 +363,12 @@ def _custom(
     """
     rbac_filter = TCP_RBAC if is_tcp else HTTP_RBAC
     known = {authorizer.name: authorizer for authorizer in policies.authorizers}
+    by_authorizer: dict[str, list[Resource[AuthorizationPolicy]]] = defaultdict(list)
+    for policy in custom:
+        if policy.spec.provider is not None:
+            by_authorizer[policy.spec.provider.name].append(policy)
 
-    for name in sorted(
-        {p.spec.provider.name for p in custom if p.spec.provider is not None}
-    ):
-        chosen = [
-            p
-            for p in custom
-            if p.spec.provider is not None and p.spec.provider.name == name
-        ]
+    for name, chosen in sorted(by_authorizer.items()):
         found = rules(
             chosen, Action.CUSTOM, domains, is_tcp=is_tcp, prefix=rule_prefix(name)
         )
@@ -351,12 +376,11 @@ def _custom(
         made = _rbac(is_tcp=is_tcp)
 
         if authorizer is None:
-            made.rules.action = rbac_pb2.RBAC.DENY
-            for rule, policy in found.policies.items():
-                made.rules.policies[rule + _BAD_CUSTOM].CopyFrom(policy)
+            _deny(made, found)
             yield (rbac_filter, made), []
             continue
 
+        # HTTP cannot be asked about connections: without requests such a policy has no effect.
         asking = authorizer.tcp(rbac_filter) if is_tcp else authorizer.http(rbac_filter)
         if asking is not None:
             made.shadow_rules.CopyFrom(found)
@@ -365,3 +389,10 @@ def _custom(
                 (rbac_filter, made),
                 [(TCP_EXT_AUTHZ if is_tcp else HTTP_EXT_AUTHZ, asking)],
             )
+
+
+def _deny(made: Any, found: rbac_pb2.RBAC) -> None:
+    """Refuse what the rules match. Their names say why, in access logs, as Istio's do."""
+    made.rules.action = rbac_pb2.RBAC.DENY
+    for rule, policy in found.policies.items():
+        made.rules.policies[rule + _BAD_CUSTOM].CopyFrom(policy)

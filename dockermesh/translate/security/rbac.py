@@ -107,6 +107,7 @@ def _policy(
     is_tcp: bool,
 ) -> rbac_pb2.Policy | None:
     try:
+        # A DENY rule without a condition denies more, an ALLOW rule without it would allow more.
         drops = action is not Action.ALLOW
         conditions = _conditions(rule, namespace, trust_domains, drops=drops)
         sources = [
@@ -226,6 +227,7 @@ def _conditions(
             raise _Unsupported
 
         values, not_values = when.values, when.not_values
+        # Of all conditions this one alone names a trust domain.
         if attribute is attributes.SOURCE_PRINCIPALS:
             values, not_values = (
                 _with_aliases(values, trust_domains),
@@ -250,6 +252,7 @@ def _with_aliases(
 def _aliases(principal: str, trust_domains: tuple[str, ...]) -> list[str]:
     """The principal in each of the mesh's trust domains, if it names one of them; else itself."""
     domain, _, rest = principal.partition("/")
+    # What is not `<domain>/ns/<namespace>/sa/<account>` names no domain to put another in place of.
     if principal.count("/") != 4 or domain == "*":
         return [principal]
 

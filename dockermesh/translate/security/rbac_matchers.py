@@ -332,6 +332,7 @@ def _envoy_metadata(key: str) -> Attribute:
     return Attribute(PERMISSIONS, matcher)
 
 
+# Names of hosts are the same in any case (RFC 9110, section 4.2.3); all else is compared as it is.
 HOSTS = _each(
     PERMISSIONS,
     lambda v: rbac_pb2.Permission(header=_header(":authority", v, ignore_case=True)),
@@ -348,6 +349,7 @@ SOURCE_PRINCIPALS = _each(PRINCIPALS, _principal)
 NAMESPACES = _each(PRINCIPALS, _namespace)
 TRUST_DOMAINS = _each(PRINCIPALS, _trust_domain)
 REQUEST_PRINCIPALS = _each(PRINCIPALS, _request_principal, is_http=True)
+# The one is who connects, the other whom a trusted proxy names in X-Forwarded-For.
 IP_BLOCKS = _each(PRINCIPALS, lambda v: rbac_pb2.Principal(direct_remote_ip=_cidr(v)))
 REMOTE_IP_BLOCKS = _each(PRINCIPALS, lambda v: rbac_pb2.Principal(remote_ip=_cidr(v)))
 
@@ -381,6 +383,7 @@ def condition(key: str, policy_namespace: str) -> Attribute | None:
         return service_account(policy_namespace)
 
     name, bracket, rest = key.partition("[")
+    # Envoy refuses the name of a header with any of these characters.
     if not bracket or not rest.endswith("]") or re.search(r"[\0\r\n]", rest):
         return None
     if name == "request.headers":

@@ -29,6 +29,7 @@ function envoy_on_request(handle)
   end
 end
 """
+# Several of these pairs may be in one chain: what one has kept must not be put back by the next.
 _AS_GIVEN = """
 function envoy_on_request(handle)
   local kept = handle:streamInfo():dynamicMetadata():get("dockermesh")
@@ -104,6 +105,7 @@ def one_token(rules: Iterable[JWTRule]) -> hcm_pb2.HttpFilter:
 def _places(rule: JWTRule) -> str:
     headers = [(place.name.lower(), place.prefix) for place in rule.from_headers]
     params = rule.from_params
+    # Where Envoy looks when the rule names no place.
     if not headers and not params and not rule.from_cookies:
         headers, params = [("authorization", "Bearer ")], ("access_token",)
     listed = ", ".join(

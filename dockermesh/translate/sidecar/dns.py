@@ -40,9 +40,11 @@ def dns_table(hosts: Iterable[tuple[str, str]]) -> dns_table_pb2.DnsTable:
 
 def dns_listener(table: dns_table_pb2.DnsTable) -> listener_pb2.Listener:
     """DNS over UDP on loopback; queries of the app are redirected here by the capture rules."""
+    # A fallback only: what /etc/resolv.conf names is asked, which in a pod is this very resolver.
     resolver = cares_dns_resolver_pb2.CaresDnsResolverConfig(
         resolvers=[socket_address(DOCKER_RESOLVER, 53)], use_resolvers_as_fallback=True
     )
+    # The app's own resolver has put search domains to the name already, where they belong.
     resolver.dns_resolver_options.no_default_search_domain = True
     config = dns_filter_pb2.DnsFilterConfig(
         stat_prefix="dns",

@@ -70,6 +70,8 @@ def served_ports(
     """What the proxy serves: what the Sidecar lists, else the ports of the app."""
     if sidecar is None or not sidecar.spec.ingress:
         return tuple(Served(port) for port in ports)
+    # What a Sidecar lists takes the place of what the app declares; ports that it leaves out are
+    # treated as undeclared.
     found: dict[int, Served] = {}
 
     for listener in sidecar.spec.ingress:
@@ -86,6 +88,7 @@ def served_ports(
             ),
         )
 
+    # By number: sidecars that serve the same ports are equal keys, in whatever order they say so.
     return tuple(found[number] for number in sorted(found))
 
 
@@ -100,6 +103,7 @@ def inbound_clusters(ports: Iterable[Served]) -> list[cluster_pb2.Cluster]:
 def _cluster(served: Served) -> cluster_pb2.Cluster:
     port = served.port
     address, target = _endpoint(served.endpoint)
+    # To the port itself the dialled address leads anyway, without naming one.
     if not address or target == port.number:
         return inbound_cluster(
             port.number, is_http=served.is_http, is_http2=port.protocol.is_http2
@@ -114,6 +118,7 @@ def _endpoint(text: str) -> tuple[str, int]:
     if text.startswith("unix://"):
         return text.removeprefix("unix://"), -1
     host, _, port = text.rpartition(":")
+    # A URL writes IPv6 in brackets, an Envoy address without.
     host = host.strip("[]")
     if not port.isascii() or not port.isdigit():
         return "", 0

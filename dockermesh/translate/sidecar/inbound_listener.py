@@ -54,6 +54,8 @@ class _Kind:
     is_mesh: bool = False
 
 
+# Under PERMISSIVE nothing but the protocol that a client offers tells a proxy's TLS from TLS that
+# the app speaks itself. STRICT asks for no protocol: the certificate decides.
 _HTTP: Mapping[MutualTlsMode, tuple[_Kind, ...]] = {
     MutualTlsMode.DISABLE: (_Kind(is_http=True, transport=_PLAIN),),
     MutualTlsMode.PERMISSIVE: (
@@ -62,6 +64,7 @@ _HTTP: Mapping[MutualTlsMode, tuple[_Kind, ...]] = {
     ),
     MutualTlsMode.STRICT: (_Kind(is_http=True, transport=_TLS, is_mesh=True),),
 }
+# The third chain is for apps with TLS of their own, which arrives at them as it was sent.
 _TCP: Mapping[MutualTlsMode, tuple[_Kind, ...]] = {
     MutualTlsMode.DISABLE: (_Kind(transport=_PLAIN),),
     MutualTlsMode.PERMISSIVE: (
@@ -71,6 +74,8 @@ _TCP: Mapping[MutualTlsMode, tuple[_Kind, ...]] = {
     ),
     MutualTlsMode.STRICT: (_Kind(transport=_TLS, is_mesh=True),),
 }
+# Inside TLS no inspector sees whether requests or bytes follow: only the protocol offered tells.
+# Meshed clients offer one of HTTP_PROTOCOLS for requests (see `mesh_tls.set_client`).
 _SNIFFED: Mapping[MutualTlsMode, tuple[_Kind, ...]] = {
     MutualTlsMode.DISABLE: (
         _Kind(is_http=True, transport=_PLAIN, protocols=SNIFFED_HTTP),
@@ -120,6 +125,8 @@ def inbound_listener(inbound: Inbound, settings: MeshSettings) -> listener_pb2.L
         chains.extend(
             _served(served, inbound.modes.of(served.port.number), settings, security)
         )
+    # A mode for a port that nobody declared still holds there: without a chain of its own the port
+    # would have the mode of all others.
     declared = {served.port.number for served in inbound.served}
     chains.extend(
         chain
@@ -135,6 +142,8 @@ def inbound_listener(inbound: Inbound, settings: MeshSettings) -> listener_pb2.L
     listener = listener_pb2.Listener(
         name=names.VIRTUAL_INBOUND,
         address=socket_address("0.0.0.0", INBOUND_PORT),
+        # The filter below restores the address that was dialled, and chains match on its port. With
+        # this flag Envoy would look for another listener at that address.
         use_original_dst=boolean(False),
         traffic_direction="INBOUND",
         listener_filters=[ORIGINAL_DST],
@@ -153,14 +162,7 @@ def _served(
 ) -> Iterable[Any]:
     """The chains of a port that the app serves."""
     port = served.port
-    kinds = (
-        _SNIFFED
-        if port.protocol is Protocol.AUTO
-        else _HTTP
-        if served.is_http
-        else _TCP
-    )
-    listed = kinds[mode]
+    listed = _kinds(served)[mode]
     name, number = names.listener("0.0.0.0", port.number), uint32(port.number)
     app = names.inbound_cluster(port.number)
     own = (
@@ -169,12 +171,9 @@ def _served(
         else None
     )
 
+    # STRICT lets nobody in but proxies, whatever certificate the Sidecar names.
     if own is not None and mode is not MutualTlsMode.STRICT:
-        listed = tuple(
-            k
-            for k in listed
-            if k.is_mesh or (k.transport == _PLAIN and mode is MutualTlsMode.PERMISSIVE)
-        )
+        listed = tuple(k for k in listed if _may_stand_beside_tls(k, mode))
         kind = _Kind(served.is_http, _TLS)
         chain = _chain(
             kind,
@@ -193,6 +192,21 @@ def _served(
             destination_port=number,
         )
         yield _secured(kind, chain, settings)
+
+
+def _kinds(served: Served) -> Mapping[MutualTlsMode, tuple[_Kind, ...]]:
+    if served.port.protocol is Protocol.AUTO:
+        return _SNIFFED
+    return _HTTP if served.is_http else _TCP
+
+
+def _may_stand_beside_tls(kind: _Kind, mode: MutualTlsMode) -> bool:
+    """Whether a chain stays where the proxy terminates TLS of the user's."""
+    # Another chain for TLS would have the same match as that of the user's, which Envoy refuses.
+    # Under DISABLE plaintext goes, too: the user's TLS is then all that the port takes.
+    return kind.is_mesh or (
+        kind.transport == _PLAIN and mode is MutualTlsMode.PERMISSIVE
+    )
 
 
 def _to_app(
@@ -268,18 +282,13 @@ def _inspect(listener: listener_pb2.Listener, settings: MeshSettings) -> None:
     and on no other.
     """
     matches = [chain.filter_chain_match for chain in listener.filter_chains]
-    ports = {match.destination_port.value for match in matches}
-    for_tls = {
-        match.destination_port.value
-        for match in matches
-        if match.transport_protocol == _TLS
-    }
-    for_http = {
-        match.destination_port.value
-        for match in matches
-        if match.transport_protocol == _PLAIN and match.application_protocols
-    }
+    ports = _ports(matches)
+    # Where nobody looks, every connection counts as `raw_buffer`: under DISABLE an app's own TLS
+    # reaches it as bytes.
+    for_tls = _ports(m for m in matches if m.transport_protocol == _TLS)
+    for_http = _ports(m for m in matches if _is_sniffed(m))
 
+    # TLS first: the inspector of HTTP leaves alone what is known to be TLS.
     for inspector, wanted in ((TLS_INSPECTOR, for_tls), (HTTP_INSPECTOR, for_http)):
         if wanted:
             made = listener.listener_filters.add()
@@ -290,10 +299,20 @@ def _inspect(listener: listener_pb2.Listener, settings: MeshSettings) -> None:
         sniff(listener, settings.detection_timeout)
 
 
+def _is_sniffed(match: Any) -> bool:
+    return bool(match.transport_protocol == _PLAIN and match.application_protocols)
+
+
+def _ports(matches: Iterable[Any]) -> set[int]:
+    return {match.destination_port.value for match in matches}
+
+
 def _limit(made: Any, ports: set[int], wanted: set[int]) -> None:
     """Have the inspector look at `wanted` alone; 0 stands for all ports without chains of their
     own.
     """
+    # Every wait for first bytes is one that a server-first protocol would sit through, so ports
+    # that need none are told to skip it.
     if 0 in wanted:
         others = ports - wanted
         if others:
@@ -303,6 +322,7 @@ def _limit(made: Any, ports: set[int], wanted: set[int]) -> None:
 
 
 def _any_of(ports: set[int]) -> Any:
+    # Envoy's ranges end before `end`, and it refuses an OR of fewer than two.
     ranges = [
         _Predicate(
             destination_port_range=range_pb2.Int32Range(start=port, end=port + 1)

@@ -57,6 +57,8 @@ def http_port_chain(port: int, settings: MeshSettings) -> Any:
     manager = connection_manager(
         f"outbound_0.0.0.0_{port}", rds=str(port), normalization=settings.normalization
     )
+    # Clients of HTTPS offer `http/1.1` inside TLS, by ALPN: without the transport they would match,
+    # and their handshake would be read as a request.
     return filter_chain(
         http_filter(manager),
         transport_protocol="raw_buffer",
@@ -79,8 +81,10 @@ def port_listener(
         bind_to_port=boolean(False),
         traffic_direction="OUTBOUND",
     )
+    # Without need no byte is waited for: in MySQL and SMTP the server speaks first.
     if needs_sni or needs_sniffing:
         listener.listener_filters.append(TLS_INSPECTOR)
+        # Second: it leaves alone what the first one found to be TLS.
         if needs_sniffing:
             listener.listener_filters.append(HTTP_INSPECTOR)
         sniff(listener, timeout)

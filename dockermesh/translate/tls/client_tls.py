@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 from envoy.config.core.v3 import base_pb2
 from envoy.extensions.transport_sockets.tls.v3 import common_pb2, tls_pb2
@@ -17,7 +17,7 @@ from dockermesh.translate.tls import secrets
 _ORIGINATES = frozenset({ClientTlsMode.SIMPLE, ClientTlsMode.MUTUAL})
 
 
-def originates(tls: ClientTlsSettings | None) -> bool:
+def originates(tls: ClientTlsSettings | None) -> TypeGuard[ClientTlsSettings]:
     """Whether the proxy speaks TLS with certificates that the user names."""
     return tls is not None and tls.mode in _ORIGINATES
 
@@ -31,6 +31,7 @@ def client_certificate(tls: ClientTlsSettings) -> str:
     """The secret of the proxy's own certificate; empty if it shows none."""
     if tls.mode is not ClientTlsMode.MUTUAL:
         return ""
+    # A credential takes the place of files: Istio lets only one of the two be there.
     if tls.credential_name:
         return secrets.credential(tls.credential_name)
     return secrets.file_certificate(tls.client_certificate, tls.private_key)
@@ -51,7 +52,7 @@ def trusted_roots(tls: ClientTlsSettings, *, verify: bool) -> str:
 
 def secret_names(tls: ClientTlsSettings | None, *, verify: bool) -> tuple[str, ...]:
     """The secrets that the transport socket refers to."""
-    if tls is None or not originates(tls):
+    if not originates(tls):
         return ()
     return tuple(
         name
@@ -67,6 +68,7 @@ def transport_socket(
     context = tls_pb2.UpstreamTlsContext(sni=_server_name(tls, service, port))
     common = context.common_tls_context
 
+    # An outside server must not be offered what the cluster would not speak.
     if http2:
         common.alpn_protocols.append("h2")
     elif port.protocol.is_http:
@@ -80,6 +82,7 @@ def transport_socket(
     if roots:
         combined = common.combined_validation_context
         combined.validation_context_sds_secret_config.CopyFrom(secrets.sds(roots))
+        # Envoy wants both halves of a combined context, the second one also where it is empty.
         combined.default_validation_context.SetInParent()
         combined.default_validation_context.match_typed_subject_alt_names.extend(
             _expected(tls, service, context.sni)
@@ -93,6 +96,7 @@ def transport_socket(
 def _server_name(tls: ClientTlsSettings, service: Service, port: Port) -> str:
     if tls.sni or takes_server_name_from_request(tls, port):
         return tls.sni
+    # A wildcard is the name of no server.
     return "" if service.hostname.startswith("*") else service.hostname
 
 

@@ -42,6 +42,7 @@ HTTP_PROTOCOLS = ("istio-http/1.0", HTTP_PROTOCOL, "istio-h2")
 PROTOCOLS = (ISTIO, "istio-peer-exchange", *HTTP_PROTOCOLS)
 """Every application protocol that proxies of a mesh offer, ours and Istio's."""
 _LONGEST_SNI = 255
+# Of TLS 1.2 alone: those of 1.3 are not for choice.
 _CIPHERS = (
     "ECDHE-ECDSA-AES256-GCM-SHA384",
     "ECDHE-RSA-AES256-GCM-SHA384",
@@ -56,6 +57,8 @@ def server_socket(settings: MeshSettings, *, is_http: bool) -> base_pb2.Transpor
     """The transport socket of a filter chain that takes connections from proxies alone."""
     context = tls_pb2.DownstreamTlsContext(require_client_certificate=boolean(True))
     common = context.common_tls_context
+    # Of what a client offers the server takes one of these. The names that only proxies know are
+    # not among them: they choose the filter chain, and are never agreed on.
     if is_http:
         common.alpn_protocols.extend(["h2", "http/1.1"])
     parameters = common.tls_params
@@ -89,16 +92,20 @@ def set_client(
         if tls is not None and tls.sni
         else names.sni_cluster(service.hostname, port.number, subset)
     )
+    # Who names the identities takes the place of what is known of the service's workloads.
     given = tls.subject_alt_names if tls is not None else ()
     socket = client_socket(
         sni, named(given) if given else _servers(service, settings), http2=http2
     )
 
+    # A rule holds for endpoints without a proxy, too: connections to them fail rather than go in
+    # plaintext.
     if tls is not None:
         cluster.transport_socket.CopyFrom(socket)
     else:
         cluster.transport_socket_matches.extend(per_endpoint(socket))
 
+    # Requests and bytes go through one cluster here, and the server has to tell them apart.
     if port.protocol is Protocol.AUTO:
         namespace, key = REQUEST_PROTOCOL
         cluster.metadata.filter_metadata[namespace].fields[
@@ -117,6 +124,7 @@ def is_automatic(
     """Whether mutual TLS is used without a rule: inside the mesh, where it is known which endpoint
     is called.
     """
+    # What goes to the address that the client dialled may be an endpoint without a proxy.
     is_known = cluster.type != cluster_pb2.Cluster.ORIGINAL_DST
     return (
         settings.auto_mtls
@@ -129,6 +137,7 @@ def is_automatic(
 def _servers(service: Service, settings: MeshSettings) -> list[Any]:
     """The identities that servers of the service may have; any of the mesh where none is known."""
     domains = dict.fromkeys((settings.trust_domain, *settings.trust_domain_aliases))
+    # In all domains: while a mesh moves to another trust domain, servers have the one or the other.
     known = [
         str(Identity(domain, *account))
         for domain in domains
@@ -142,9 +151,12 @@ def client_socket(
     sni: str, peers: Iterable[Any], *, http2: bool
 ) -> base_pb2.TransportSocket:
     """The transport socket towards a server that has one of the identities `peers`."""
+    # Envoy refuses a longer one. Pods do without: their chains go by port and protocol.
     context = tls_pb2.UpstreamTlsContext(sni=sni if len(sni) <= _LONGEST_SNI else "")
     common = context.common_tls_context
     common.alpn_protocols.extend([ISTIO, "h2"] if http2 else [ISTIO])
+    # Both ends of the range: as a client Envoy stops at 1.2 of its own accord, and could not
+    # connect at all to a mesh that asks for 1.3.
     common.tls_params.tls_minimum_protocol_version = _Parameters.TLSv1_2
     common.tls_params.tls_maximum_protocol_version = _Parameters.TLSv1_3
     _authenticate(common, peers)
@@ -161,6 +173,7 @@ def per_endpoint(
         name="envoy.transport_sockets.raw_buffer",
         typed_config=pack(raw_buffer_pb2.RawBuffer()),
     )
+    # The first that matches is taken, and the empty one matches all: it is last.
     match = cluster_pb2.Cluster.TransportSocketMatch
     return [
         match(name=f"{TLS_MODE}-{ISTIO}", match=_mode(), transport_socket=socket),
@@ -183,6 +196,7 @@ def members(settings: MeshSettings) -> list[Any]:
     return [
         _Matcher(
             san_type=_Matcher.URI,
+            # With the slash: `mesh.example.evil` is not of the domain `mesh.example`.
             matcher=string_pb2.StringMatcher(prefix=f"spiffe://{domain}/"),
         )
         for domain in domains
@@ -212,5 +226,6 @@ def _authenticate(common: tls_pb2.CommonTlsContext, peers: Iterable[Any]) -> Non
     combined.validation_context_sds_secret_config.CopyFrom(
         secrets.sds(secrets.MESH_ROOT)
     )
+    # Envoy wants both halves of a combined context, the second one also where it is empty.
     combined.default_validation_context.SetInParent()
     combined.default_validation_context.match_typed_subject_alt_names.extend(peers)

@@ -57,6 +57,8 @@ def sds(name: str) -> secret_pb2.SdsSecretConfig:
     """A reference to a secret. A credential may not be there: it then keeps nothing but its own
     hosts from working.
     """
+    # 0 waits without end: what needs the mesh's own certificates takes no connection before it has
+    # them, and there is no moment of plaintext.
     patience = _PATIENCE_S if name.startswith(_CREDENTIAL) else 0
     return secret_pb2.SdsSecretConfig(name=name, sds_config=ads(patience=patience))
 
@@ -118,6 +120,7 @@ def _secret(name: str) -> secret_pb2.Secret | None:
 
     if name.startswith(_CREDENTIAL):
         folder = name.removeprefix(_CREDENTIAL).rpartition("/")[2]
+        # No name leads out of the folder of credentials.
         if folder in {"", ".", ".."}:
             return None
         if folder.endswith(_CA_SUFFIX):
@@ -137,6 +140,7 @@ def _pair(name: str, certificate: str, key: str) -> secret_pb2.Secret:
     secret = secret_pb2.Secret(name=name)
     secret.tls_certificate.certificate_chain.filename = certificate
     secret.tls_certificate.private_key.filename = key
+    # The folder, not the files: Envoy then reads certificate and key as a pair.
     secret.tls_certificate.watched_directory.CopyFrom(_folder(certificate))
     return secret
 

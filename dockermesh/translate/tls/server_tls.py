@@ -33,6 +33,7 @@ def certificates(tls: ServerTlsSettings) -> list[str]:
     """The secrets of the server's own certificates."""
     if tls.mode is ServerTlsMode.ISTIO_MUTUAL:
         return [secrets.WORKLOAD_CERTIFICATE]
+    # Several are for clients of different abilities (RSA and ECDSA): Envoy chooses.
     names = [n for n in (*tls.credential_names, tls.credential_name) if n]
     if names:
         return [secrets.credential(name) for name in dict.fromkeys(names)]
@@ -53,6 +54,12 @@ def roots(tls: ServerTlsSettings) -> str:
     if tls.credential_name or tls.credential_names:
         return secrets.credential_root(tls.credential_name or tls.credential_names[0])
 
+    return _root_file(tls)
+
+
+def _root_file(tls: ServerTlsSettings) -> str:
+    # Clients are checked once, whichever of the server's certificates they are shown: one set of
+    # roots counts, the first.
     files = [tls.ca_certificates, *(c.ca_certificates for c in tls.tls_certificates)]
     file = next((f for f in files if f), "")
     return secrets.file_root(file) if file else ""
@@ -96,6 +103,7 @@ def transport_socket(tls: ServerTlsSettings, *, is_http: bool) -> Any:
 def _digest(text: str) -> str:
     """The text, if it is the base64 of a SHA-256. Raises Unsound otherwise."""
     try:
+        # Envoy would refuse the listener, with all its other servers.
         if len(base64.b64decode(text, validate=True)) == _SHA256_BYTES:
             return base64.b64encode(base64.b64decode(text)).decode()
     except (binascii.Error, ValueError):
@@ -112,6 +120,7 @@ def _check_clients(
     combined = context.common_tls_context.combined_validation_context
     combined.validation_context_sds_secret_config.CopyFrom(secrets.sds(trusted))
     validation = combined.default_validation_context
+    # Envoy wants both halves of a combined context, the second one also where it is empty.
     validation.SetInParent()
     validation.verify_certificate_spki.extend(map(_digest, tls.verify_certificate_spki))
     validation.verify_certificate_hash.extend(tls.verify_certificate_hash)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 from dockermesh.config.api.sidecar import OutboundTrafficPolicyMode
@@ -28,7 +29,7 @@ from dockermesh.translate.envoy.names import (
 )
 from dockermesh.translate.mesh.index import ConfigIndex, MeshRules, UnknownHost
 from dockermesh.translate.mesh.state import MeshState
-from dockermesh.translate.mesh.visibility import Scope, is_exported
+from dockermesh.translate.mesh.visibility import Scope, is_visible
 from dockermesh.translate.routes.destinations import Destinations
 from dockermesh.translate.routes.tables import catch_all, table_frame
 from dockermesh.translate.routes.tcp import (
@@ -38,8 +39,8 @@ from dockermesh.translate.routes.tcp import (
     listener_body,
 )
 from dockermesh.translate.routes.virtual_service import dependencies
-from dockermesh.translate.sidecar import dns, outbound_listeners, service
-from dockermesh.translate.sidecar.service import Inputs, Translated
+from dockermesh.translate.sidecar import dns, outbound_listeners, outbound_service
+from dockermesh.translate.sidecar.outbound_service import Inputs, Translated
 from dockermesh.translate.tls.secrets import file_secrets
 from dockermesh.xds.protobuf import frame, serialised
 from dockermesh.xds.resources import (
@@ -112,6 +113,8 @@ class SidecarView:
 
         if is_new_index:
             self.index, self._rules = index, index.mesh_rules(self.scope)
+            # Of the config these depend on the settings alone, which are in no key of theirs: the
+            # time that a listener waits for first bytes, how paths are normalised.
             if self._fixed is None or before.settings is not mesh.settings:
                 self._fixed = None
                 self._http_parts.clear()
@@ -123,6 +126,8 @@ class SidecarView:
             self.shared = self._share()
             return True
 
+        # Only endpoints: the sets of all other types stay the same objects, and sets are compared
+        # by identity first.
         if touched:
             made = [
                 a
@@ -142,35 +147,20 @@ class SidecarView:
         """The services that this scope may see; destinations of its rules are among them, without
         routes.
         """
-        mesh, scope, names = (
-            self._mesh,
-            self.scope,
-            self._mesh.names_in(self.scope.project),
-        )
-        # Of a name that several projects have, each calls its own.
-        covered = (
-            {s.shared for s in mesh.services.values() if s.project == scope.project}
-            if scope.project
-            else set()
-        )
-        default = mesh.settings.service_export_to
+        mesh, scope = self._mesh, self.scope
+        covered = _covered(mesh, scope.project)
 
-        if (
-            scope.sidecar is None
-            and not default
-            and not any(s.export_to for s in mesh.declared.values())
-        ):
+        # The usual case costs no look at each service.
+        if scope.sidecar is None and _is_all_exported(mesh):
             self._imported = mesh.services.keys() - covered
             return mesh.services
 
+        default = mesh.settings.service_export_to
+        names = mesh.names_in(scope.project)
         exported = {
             host: item
             for host, item in mesh.services.items()
-            if is_exported(
-                item.export_to or (default if item.is_declared else ()),
-                item.namespace,
-                scope.namespace,
-            )
+            if is_visible(item, scope.namespace, default)
         }
         self._imported = {
             host
@@ -178,9 +168,11 @@ class SidecarView:
             if host not in covered
             and scope.imports(
                 item.namespace,
-                [host, *item.aliases, *service.visible_domains(item, names)],
+                [host, *item.aliases, *outbound_service.visible_domains(item, names)],
             )
         }
+        # A rule may lead to what the Sidecar does not list. Without a cluster its requests would be
+        # answered 503.
         wanted = self._imported | self._rules.targets(names)
 
         return {host: item for host, item in exported.items() if host in wanted}
@@ -193,16 +185,28 @@ class SidecarView:
         """
         imported = self._imported
         visible = self._visible()
-        touched = reshaped = imported != self._imported
         unknown = {u.host: u for u in self._rules.unknown_hosts(where.mesh, visible)}
 
-        for host in self.services.keys() - visible.keys() - unknown.keys():
+        gone = self.services.keys() - visible.keys() - unknown.keys()
+        for host in gone:
             del self.services[host]
             self.problems.pop(host, None)
-            touched = reshaped = True
 
+        touched, is_reshaped = self._update_visible(visible, where, is_new_index)
+        is_added = self._update_unknown(unknown, where)
+        # What is imported decides which services have routes, also where none is a new object.
+        reshaped = is_reshaped or is_added or bool(gone) or imported != self._imported
+
+        return touched or reshaped, reshaped
+
+    def _update_visible(
+        self, visible: Mapping[str, Service], where: Destinations, is_new_index: bool
+    ) -> tuple[bool, bool]:
+        touched = reshaped = False
         for host, item in visible.items():
             old = self.services.get(host)
+            # A rule's routes are made of other services, too: where there is one, identity of this
+            # service proves nothing, and its inputs are compared.
             if (
                 old is not None
                 and old.service is item
@@ -215,8 +219,16 @@ class SidecarView:
             if new is not old:
                 self.services[host] = new
                 touched = True
+                # By identity: `_translate` keeps the old inputs where the new ones equal them.
                 reshaped = reshaped or old is None or new.inputs is not old.inputs
 
+        return touched, reshaped
+
+    def _update_unknown(
+        self, unknown: Mapping[str, UnknownHost], where: Destinations
+    ) -> bool:
+        """Translate the hosts that no service has. Returns whether any changed."""
+        is_changed = False
         for host, missing in unknown.items():
             old = self.services.get(host)
             inputs = Inputs(
@@ -227,22 +239,26 @@ class SidecarView:
                 settings=where.mesh.settings,
                 rule=missing.rule,
                 dependencies=dependencies(missing.rule, where),
-                caller=service.caller(missing.rule, where),
+                caller=outbound_service.caller(missing.rule, where),
             )
 
             if old is None or old.service is not None or old.inputs != inputs:
                 self.counters.services += 1
                 self.services[host] = self._unknown(missing, inputs, where)
-                touched = reshaped = True
+                is_changed = True
 
-        return touched, reshaped
+        return is_changed
 
     def _translate(
         self, item: Service, old: Translated | None, where: Destinations
     ) -> Translated:
-        domains = service.visible_domains(item, where.mesh.names_in(self.scope.project))
+        domains = outbound_service.visible_domains(
+            item, where.mesh.names_in(self.scope.project)
+        )
+        # What is only led to has clusters and no routes, so no rule of its own either.
         rule = self._rules.of(item) if item.hostname in self._imported else None
-        inputs = service.inputs_of(item, domains, rule, where)
+        inputs = outbound_service.inputs_of(item, domains, rule, where)
+        # Without a service it was a host that nobody had, and has no clusters to keep.
         is_same = old is not None and old.service is not None and old.inputs == inputs
         if old is not None and is_same and old.service is item:
             return old
@@ -251,16 +267,7 @@ class SidecarView:
         self.counters.assignments += 1
 
         if old is not None and is_same:
-            made = service.assignments(item, old.inputs, where)
-            known = {a.name: a for a in old.assignments}
-            kept = tuple(
-                k
-                if (k := known.get(a.name)) is not None and k.version == a.version
-                else a
-                for a in made
-            )
-            return replace(old, service=item, assignments=kept)
-
+            return _with_endpoints_of(old, item, where)
         return self._translate_safely(item, inputs, where)
 
     def _translate_safely(
@@ -272,7 +279,7 @@ class SidecarView:
         reasons: list[str] = []
         for attempt, left_out in _attempts(inputs):
             try:
-                made = service.translate(item, attempt, where)
+                made = outbound_service.translate(item, attempt, where)
             except TRANSLATION_ERRORS as error:
                 reasons.append(str(error))
                 continue
@@ -283,6 +290,8 @@ class SidecarView:
             else:
                 self.problems.pop(item.hostname, None)
 
+            # The full inputs, not those of the attempt: the next ones would differ from these, and
+            # broken rules would be tried again at every comparison.
             return replace(made, inputs=inputs)
 
         self.problems[item.hostname] = Problem(
@@ -294,7 +303,7 @@ class SidecarView:
         self, missing: UnknownHost, inputs: Inputs, where: Destinations
     ) -> Translated:
         try:
-            made = service.translate_unknown(missing, inputs, where)
+            made = outbound_service.translate_unknown(missing, inputs, where)
         except TRANSLATION_ERRORS as error:
             rule = str(missing.rule)
             self.problems[missing.host] = Problem(
@@ -308,36 +317,41 @@ class SidecarView:
     # -------------------------------------------------------------------------------------------
 
     def _share(self) -> Snapshot:
+        # By name: the order of resources is part of no version, but that of virtual hosts and
+        # filter chains is, and replicas of the control plane have to agree on it.
         translated = [self.services[host] for host in sorted(self.services)]
-        # Destinations that are not imported have clusters, but nobody can call them by name.
-        called = [
-            t
-            for t in translated
-            if t.service is None or t.service.hostname in self._imported
-        ]
+        called = self._called(translated)
         fixed_clusters, fixed_listeners = self._fixed_resources()
         old = self.shared
         tables = self._port_tables(called)
         ports = self._port_listeners(called, tables)
-        secrets = file_secrets(name for t in translated for name in t.secrets)
+        secrets = file_secrets(chain.from_iterable(t.secrets for t in translated))
 
         return Snapshot(
             clusters=_keep(
                 old.clusters,
-                [*fixed_clusters, *(c for t in translated for c in t.clusters)],
+                [*fixed_clusters, *chain.from_iterable(t.clusters for t in translated)],
             ),
             endpoints=_keep(
-                old.endpoints, [a for t in translated for a in t.assignments]
+                old.endpoints, [*chain.from_iterable(t.assignments for t in translated)]
             ),
             listeners=_keep(
                 old.listeners, [*fixed_listeners, self._dns_listener(called), *ports]
             ),
             routes=_keep(
                 old.routes,
-                [*tables.values(), *(table for t in called for table in t.tables)],
+                [*tables.values(), *chain.from_iterable(t.tables for t in called)],
             ),
             secrets=_keep(old.secrets, [named(SECRET, s) for s in secrets]),
         )
+
+    def _called(self, translated: Iterable[Translated]) -> list[Translated]:
+        # Destinations that are not imported have clusters, but nobody can call them by name.
+        return [
+            t
+            for t in translated
+            if t.service is None or t.service.hostname in self._imported
+        ]
 
     def _fixed_resources(self) -> tuple[tuple[Resource, ...], tuple[Resource, ...]]:
         if self._fixed is None:
@@ -369,16 +383,20 @@ class SidecarView:
                     by_port.setdefault(port, []).append(host)
 
         rest = frame(
-            service.VIRTUAL_HOSTS, serialised(catch_all(allow_any=self.allow_any))
+            outbound_service.VIRTUAL_HOSTS,
+            serialised(catch_all(allow_any=self.allow_any)),
         )
         tables: dict[int, tuple[tuple[bytes, ...], Resource]] = {}
 
         for port in sorted(by_port):
+            # Last for readers alone: Envoy tries the domain `*` last, wherever it stands.
             parts = (*by_port[port], rest)
             known = self._tables.get(port)
 
             if known is None or known[0] != parts:
                 self.counters.tables += 1
+                # Fields of one number that follow each other are a repeated field, so serialised
+                # virtual hosts behind a serialised frame are a serialised table.
                 body = serialised(table_frame(str(port))) + b"".join(parts)
                 known = (parts, make_resource(ROUTES, str(port), body))
 
@@ -409,9 +427,8 @@ class SidecarView:
         parts: dict[tuple[str, int], list[Contribution]] = {}
         for port in http_ports:
             parts[ANY_ADDRESS, port] = [self._http_part(port)]
-        for entry in translated:
-            for part in entry.tcp:
-                parts.setdefault((part.address, part.port), []).append(part)
+        for part in chain.from_iterable(entry.tcp for entry in translated):
+            parts.setdefault((part.address, part.port), []).append(part)
 
         rest = serialised(outbound_listeners.unknown_chain(allow_any=self.allow_any))
         made: dict[tuple[str, int], tuple[tuple[Contribution, ...], Resource]] = {}
@@ -421,29 +438,29 @@ class SidecarView:
             known = self._listeners.get((address, port))
 
             if known is None or known[0] != key:
-                # Where nobody but clients of HTTP is known to call, one that says nothing yet is
-                # not of another kind.
-                is_bounded = any(p.rest or not p.needs_sniffing for p in listed)
-                head = outbound_listeners.port_listener(
-                    address,
-                    port,
-                    needs_sni=any(p.needs_sni for p in listed),
-                    needs_sniffing=any(p.needs_sniffing for p in listed),
-                    timeout=self._mesh.settings.detection_timeout if is_bounded else 0,
-                )
-                known = (
-                    key,
-                    make_resource(
-                        LISTENER,
-                        head.name,
-                        listener_body(serialised(head), listed, rest),
-                    ),
-                )
+                known = (key, self._port_listener(address, port, key, rest))
 
             made[address, port] = known
 
         self._listeners = made
         return [resource for _, resource in made.values()]
+
+    def _port_listener(
+        self, address: str, port: int, parts: tuple[Contribution, ...], rest: bytes
+    ) -> Resource:
+        # Where nobody but clients of HTTP is known to call, one that says nothing yet is not of
+        # another kind: without a limit it is waited for, and not taken for a server-first protocol.
+        is_bounded = any(p.rest or not p.needs_sniffing for p in parts)
+        head = outbound_listeners.port_listener(
+            address,
+            port,
+            needs_sni=any(p.needs_sni for p in parts),
+            needs_sniffing=any(p.needs_sniffing for p in parts),
+            timeout=self._mesh.settings.detection_timeout if is_bounded else 0,
+        )
+        return make_resource(
+            LISTENER, head.name, listener_body(serialised(head), parts, rest)
+        )
 
     def _dns_listener(self, translated: Iterable[Translated]) -> Resource:
         # A service of UDP alone is not carried by the mesh: Docker's resolver answers with its
@@ -457,8 +474,37 @@ class SidecarView:
         return self._dns[1]
 
 
+def _covered(mesh: MeshState, project: str) -> set[str]:
+    """The shared services that a Compose project does not call, as it has its own of that name."""
+    if not project:
+        return set()
+    return {s.shared for s in mesh.services.values() if s.project == project}
+
+
+def _is_all_exported(mesh: MeshState) -> bool:
+    # Only ServiceEntries can say to whom they are exported.
+    return not mesh.settings.service_export_to and not any(
+        s.export_to for s in mesh.declared.values()
+    )
+
+
+def _with_endpoints_of(
+    old: Translated, item: Service, where: Destinations
+) -> Translated:
+    """The translation with the endpoints of the service's new state, and all else as it was."""
+    known = {a.name: a for a in old.assignments}
+    kept = tuple(
+        same
+        if (same := known.get(made.name)) is not None and same.version == made.version
+        else made
+        for made in outbound_service.assignments(item, old.inputs, where)
+    )
+    return replace(old, service=item, assignments=kept)
+
+
 def _attempts(inputs: Inputs) -> Iterator[tuple[Inputs, tuple[str, ...]]]:
     """The inputs with ever fewer of the users' rules, and which of these are left out."""
+    # One of the two kinds is to blame as a rule: each is left out alone before both are.
     yield inputs, ()
     route = (str(inputs.rule),) if inputs.rule is not None else ()
     rules = tuple(map(str, inputs.policies))

@@ -7,7 +7,7 @@ equal bytes, so a service whose inputs stayed keeps its resources.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,6 +105,7 @@ def inputs_of(
         policies=rules,
         dependencies=dependencies(rule, where) if rule is not None else (),
         caller=caller(rule, where) if rule is not None else None,
+        # Endpoints that are resolved by name stand in the cluster itself, so it changes with them.
         inline_endpoints=(
             service.resolution,
             service.addresses,
@@ -117,6 +118,8 @@ def inputs_of(
         else None,
         accounts=service.accounts,
         is_meshed=service.is_meshed,
+        # Where no mutual TLS is possible it makes no difference, and scopes with and without a
+        # certificate have equal inputs.
         has_certificate=where.scope.has_certificate or not (service.is_meshed or rules),
     )
 
@@ -140,6 +143,7 @@ def caller(rule: ConfigResource[VirtualService], where: Destinations) -> object:
         for entry in rules
         for m in entry.match
     ]
+    # None, so that all scopes share the routes of a rule that is the same for every client.
     if not any(m.source_labels or m.source_namespace for m in matches):
         return None
     return where.scope.namespace, where.scope.selectors
@@ -246,6 +250,8 @@ def _clusters(
     settings = inputs.settings
 
     for port in ports_of(service):
+        # A subset has its cluster also while it selects nothing: Envoy then answers "no healthy
+        # upstream", and not that it knows no such cluster.
         for subset in (None, *rule.subsets):
             policy = effective_policy(rule, port.number, subset)
             cluster = service_cluster(
@@ -260,6 +266,7 @@ def _clusters(
             )
             if inputs.policies:
                 note_origin(cluster, inputs.policies[0])
+            # What users had no part in is not checked: it is ours, and holds by construction.
             if inputs.policies or service.is_declared:
                 sound(cluster)
             made.append(make_resource(CLUSTER, cluster.name, serialised(cluster)))
@@ -274,27 +281,39 @@ def _virtual_host(
     service: Service, port: Port, dialled: int, inputs: Inputs, where: Destinations
 ) -> Any:
     """The routing of a service on one port; `dialled` is the port that clients call."""
-    rule = inputs.rule
-    made = (
-        [sound(r) for r in http_routes(rule, RouteContext(where, port.number))]
-        if rule is not None
-        else []
-    )
+    made = _ruled_routes(inputs.rule, port, where)
     if not made:
         policy = effective_policy(where.index.merged(inputs.policies), port.number)
         made = [default_route(service, port, policy, inputs.settings)]
 
-    addresses = [a for a in (inputs.vip, *service.addresses) if a and "/" not in a]
-    owned = [
-        a
-        for a in addresses
-        if where.mesh.owners.get(a, service.hostname) == service.hostname
-    ]
+    # As a dictionary: Envoy refuses a table in which a domain is there twice.
     domains = dict.fromkeys(
-        (*inputs.domains, *(f"[{a}]" if ":" in a else a for a in owned))
+        (*inputs.domains, *_owned_addresses(service, inputs, where))
     )
 
     return virtual_host(f"{service.hostname}:{dialled}", domains, made)
+
+
+def _ruled_routes(
+    rule: ConfigResource[VirtualService] | None, port: Port, where: Destinations
+) -> list[Any]:
+    """The routes of a rule; none where it says nothing about HTTP, or nothing to this port."""
+    if rule is None:
+        return []
+    return [sound(r) for r in http_routes(rule, RouteContext(where, port.number))]
+
+
+def _owned_addresses(
+    service: Service, inputs: Inputs, where: Destinations
+) -> Iterator[str]:
+    """The addresses by which requests may name the service, as a Host header writes them."""
+    owners = where.mesh.owners
+    for address in (inputs.vip, *service.addresses):
+        # A network is no host; of an address that several ServiceEntries give, one is the owner.
+        if not address or "/" in address:
+            continue
+        if owners.get(address, service.hostname) == service.hostname:
+            yield f"[{address}]" if ":" in address else address
 
 
 def _sniffed_table(name: str, host: Any) -> Resource:
