@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup demo down test check docs bench images update newest clean
+.PHONY: help setup demo down test faults check docs bench images update newest clean
 SHELL := /bin/bash
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -21,6 +21,10 @@ down: ## removes the demo and the mesh, with their volumes
 
 test: setup ## every layer of tests; TESTS="tests/unit -k name" runs some, ENGINE=sid on Debian's newest engine
 	@$(with_base) scripts/test $(TESTS)
+
+faults: ## breaks a running mesh in every way, and counts failed requests; SIZE=ci takes two minutes, K=consul runs some, O=json
+	@scripts/setup venv consul
+	@python tests/faults/run.py --size "$(or $(SIZE),full)" -k "$(K)" -o "$(or $(O),table)"
 
 check: ## ruff, mypy, import contracts
 	@scripts/setup venv
