@@ -66,10 +66,12 @@ def add_address(address: str) -> None:
 def add_network(name: str, address: str) -> None:
     """A pod's network, on the mesh network."""
     outer = f"v{address.replace('.', '')[-8:]}"
+    # By its address, or whoever knew the one that had it before talks past it for a minute.
+    hardware = ":".join(["02", "00", *(f"{int(p):02x}" for p in address.split("."))])
     run("ip", "netns", "add", name)
     run(
         *("ip", "link", "add", outer, "type", "veth"),
-        *("peer", "name", "eth0", "netns", name),
+        *("peer", "name", "eth0", "netns", name, "address", hardware),
     )
     run("ip", "link", "set", outer, "master", "mesh", "up")
     for command in (
