@@ -53,7 +53,9 @@ def _furnish() -> None:
     resolver.write_text(f"nameserver {HOST}\noptions timeout:1 attempts:2\n")
     run("mount", "--bind", str(resolver), "/etc/resolv.conf")
     run("ip", "link", "set", "lo", "up")
-    run("ip", "link", "add", "mesh", "type", "bridge")
+    # An address of its own: else it is that of a port, and changes with every pod, unnoticed by
+    # those who know the one before for a minute.
+    run("ip", "link", "add", "mesh", "address", "02:00:0a:4d:00:01", "type", "bridge")
     run("ip", "addr", "add", f"{HOST}/16", "dev", "mesh")
     run("ip", "link", "set", "mesh", "up")
 
