@@ -128,7 +128,7 @@ async def orders(trial: Trial) -> None:
     """Some are written, changed, deleted and written again before the order is complete."""
     chance, outputs = random.Random(12), set()
     known = rivals()
-    for number in range(trial.size.pick(5, 50)):
+    for number in range(trial.size.pick(3, 50)):
         await _events(trial, chance, known)
         outputs.add(await _output(trial, known))
         if trial.size.is_full and number % 10 == 9:

@@ -112,6 +112,7 @@ async def until_unused(trial: Trial, name: str) -> None:
     "F8a",
     "control plane killed five times in a row, each before it is ready",
     expects=UNNOTICED,
+    in_ci=False,
 )
 async def crash_loop(trial: Trial) -> None:
     """A start that is cut off leaves nothing behind that the next one could trip over."""

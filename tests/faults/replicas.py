@@ -197,6 +197,7 @@ async def _same_roots(trial: Trial) -> bool:
     "two control planes note changes at once, past what the history keeps",
     expects="every change has a number of its own, and the last 100 are kept",
     needs=TWO,
+    in_ci=False,
 )
 async def pruned(trial: Trial) -> None:
     """Pruning is done by whoever adds; two that do it at once take nothing else away."""
@@ -243,6 +244,7 @@ def older_source(folder: Path) -> Path | None:
     "control planes of an older version and of this one take turns",
     expects="no request fails; each reads what the other wrote",
     needs=THREE,
+    in_ci=False,
 )
 async def mixed_versions(trial: Trial) -> None:
     """An update, a way back, and both at the same time."""

@@ -1,7 +1,7 @@
 """Breaks a running mesh in every way of the list, and tells what its users noticed.
 
-    python tests/faults/run.py                   # all of it: some 50 minutes
-    python tests/faults/run.py --size ci         # what fits into two minutes
+    python tests/faults/run.py                   # all of it: well over an hour
+    python tests/faults/run.py --size ci         # most of it, smaller: some two minutes
     python tests/faults/run.py -k consul         # faults whose key or title has this
     python tests/faults/run.py -o json
 

@@ -21,7 +21,7 @@ from replicas import entry
 )
 async def churn(trial: Trial) -> None:
     """Memory that is not given back shows as a slope; what a cache needs once does not."""
-    seconds = trial.size.pick(20, 1800)
+    seconds = trial.size.pick(15, 1800)
     samples: list[float] = []
     rounds = 0
     end = time.monotonic() + seconds
