@@ -62,7 +62,9 @@ def arguments() -> argparse.Namespace:
 
 
 def chosen(size: str, wanted: str) -> list[Fault]:
-    """The faults to run; those that share a mesh are neighbours."""
+    """The faults to run; those that share a mesh are neighbours. Who names one gets it at any
+    size.
+    """
     found = [
         f
         for f in FAULTS
