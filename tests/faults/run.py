@@ -68,7 +68,7 @@ def chosen(size: str, wanted: str) -> list[Fault]:
     found = [
         f
         for f in FAULTS
-        if (size == "full" or f.in_ci)
+        if (size == "full" or f.in_ci or wanted)
         and wanted.lower() in f"{f.key} {f.title}".lower()
     ]
     order: dict[Needs, int] = {}
