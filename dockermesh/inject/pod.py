@@ -186,7 +186,8 @@ def proxy(
         "cap_drop": ["ALL"],
         "security_opt": list(_NO_NEW_PRIVILEGES),
         "read_only": True,
-        "restart": "always",
+        # The engine would start it ahead of its pod, and fail; the registrar starts it in time.
+        "restart": "no",
         "stop_grace_period": "5s",
         "volumes": [
             _volume(contract.TRUST_VOLUME, TRUST_PATH, read_only=True),

@@ -21,7 +21,12 @@ from dockermesh.errors import DockermeshError, EngineError
 from dockermesh.model.contract import LABEL_ROLE
 from dockermesh.registrar.attest import Attestor
 from dockermesh.registrar.checker import Checker
-from dockermesh.registrar.container import Container, group_of, parse_container
+from dockermesh.registrar.container import (
+    Container,
+    group_of,
+    parse_container,
+    parse_time,
+)
 from dockermesh.registrar.desired import desired_state
 from dockermesh.registrar.healer import Hands, Healer
 from dockermesh.registrar.mapping import Skipped
@@ -51,6 +56,7 @@ class Engine(Hands, Protocol):
     async def list_containers(self) -> list[dict[str, Any]]: ...
     async def inspect(self, container: str) -> dict[str, Any] | None: ...
     async def logs(self, container: str, since: int) -> str: ...
+    async def started(self) -> str: ...
     async def subscribe(self, since: int = 0) -> EventStream: ...
 
 
@@ -108,9 +114,8 @@ class Registrar:
         self._attestor = Attestor(
             engine.logs, self._seen, self._notes, self._workers.mark
         )
-        self._healer = (
-            Healer(engine, self._seen, self._notes, self._look_again) if heal else None
-        )
+        self._healer = Healer(engine, self._seen, self._notes, self) if heal else None
+        self._deferred: dict[str, list[Event]] = {}
 
     async def run(self) -> NoReturn:
         """Follow the engine for ever; cancel to stop. Entries stay in the sink: the services
@@ -144,6 +149,7 @@ class Registrar:
                 # Subscribe first, list after: what happens in between is then seen twice rather
                 # than never.
                 stream = await self._engine.subscribe(self._last_event)
+                self._seen.take_engine(parse_time(await self._engine.started()))
                 connected = True
                 self._request_resync()
                 try:
@@ -167,12 +173,33 @@ class Registrar:
         self._last_event = max(self._last_event, event.time)
         known = self._seen.containers.get(event.container)
         if event.action == "kill":
-            if known is not None and _is_told_to_stop(known, event):
-                self._expect_stop(known, event.time)
+            self._on_kill(event, known)
             return
 
         group = known.group if known else group_of(event.container, event.attributes)
         self._look_at(event.container, group)
+
+    def _on_kill(self, event: Event, known: Container | None) -> None:
+        if self._healer is not None and event.container in self._healer.acting:
+            # Ours, or the user's: what became of it tells.
+            self._deferred.setdefault(event.container, []).append(event)
+        elif known is not None and _is_told_to_stop(known, event):
+            self._expect_stop(known, event.time)
+
+    # -- what healing asks for
+
+    async def refresh(self, group: str) -> None:
+        """Have a group's containers inspected now. Raises EngineError."""
+        ids = [container.id for container in self._seen.members(group)]
+        await asyncio.gather(*(self._inspect(i, group) for i in ids))
+
+    def settled(self, container_id: str) -> None:
+        """A step was taken, and its container inspected: signals that it got meanwhile are those
+        of its present run, or are over.
+        """
+        for event in self._deferred.pop(container_id, ()):
+            self._on_kill(event, self._seen.containers.get(container_id))
+        self._look_again(container_id)
 
     def _expect_stop(self, container: Container, when: int) -> None:
         self._seen.stopping[container.id] = when
@@ -264,7 +291,7 @@ class Registrar:
         members = self._seen.members(group)
         self._attestor.look(members)
         if self._healer is not None:
-            self._healer.heal(members)
+            self._healer.heal(members, self._attestor.times)
 
         desired = desired_state(
             [*members, *self._seen.owners(members)],

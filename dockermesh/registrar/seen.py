@@ -16,23 +16,40 @@ class Seen:
     """Containers as they were last inspected, by id.
 
     `stopping` holds when a container got its stop signal (nanoseconds since the epoch): it is
-    treated as gone, until it has ended or was started again.
+    treated as gone, until it has ended or was started again. `by_hand` are those that ended so.
     """
 
     def __init__(self) -> None:
         self.containers: dict[str, Container] = {}
         self.stopping: dict[str, int] = {}
+        self.by_hand: set[str] = set()
+        self.engine_started = 0
+
+    def take_engine(self, started: int) -> None:
+        """When the engine came up, in nanoseconds since the epoch; 0 if it does not tell.
+
+        What a stopping engine told all containers was nobody's wish.
+        """
+        if started != self.engine_started:
+            self.engine_started = started
+            self.stopping.clear()
+            self.by_hand.clear()
 
     def take(self, container: Container) -> None:
         """A container as it is now."""
         self.containers[container.id] = container
-        told = self.stopping.get(container.id, 0)
-        if told and (not container.state.running or container.state.started > told):
+        state, told = container.state, self.stopping.get(container.id, 0)
+        if state.running:
+            self.by_hand.discard(container.id)
+        elif told and told >= state.started:
+            self.by_hand.add(container.id)
+        if told and (not state.running or state.started > told):
             del self.stopping[container.id]
 
     def forget(self, container_id: str) -> Container | None:
         """A container that is gone; what was known of it."""
         self.stopping.pop(container_id, None)
+        self.by_hand.discard(container_id)
         return self.containers.pop(container_id, None)
 
     def members(self, group: str) -> list[Container]:
