@@ -235,7 +235,15 @@ def _owners(services: Mapping[str, Service]) -> dict[str, str]:
 def _addressing(services: Mapping[str, Service]) -> list[tuple[object, ...]]:
     """What names and virtual IPs depend on."""
     return sorted(
-        (host, s.namespace, s.aliases, s.addresses, s.resolution.value)
+        (
+            host,
+            s.name,
+            s.namespace,
+            s.aliases,
+            s.addresses,
+            s.resolution.value,
+            s.is_declared,
+        )
         for host, s in services.items()
     )
 

@@ -115,7 +115,7 @@ def inputs_of(
             service.endpoints if has_inline else (),
         )
         if service.is_declared
-        else None,
+        else service.resolution,
         accounts=service.accounts,
         is_meshed=service.is_meshed,
         # Where no mutual TLS is possible it makes no difference, and scopes with and without a
