@@ -313,7 +313,8 @@ KEY_HISTORY = _name(
 KEY_TOKENS = _name(
     Section.KEYS,
     "dockermesh/tokens/",
-    "`denied/<sha256>` and `join/<sha256>`: revoked tokens, and those with which one may join",
+    "`denied/<sha256>` and `join/<sha256>`: revoked tokens, and those with which one may join;"
+    " `joined/<workload>`: who did",
 )
 KEY_CA = _name(Section.KEYS, "dockermesh/ca", "the CA, sealed")
 

@@ -138,6 +138,9 @@ class JoinedWorkloads(Protocol):
         serves, with their protocols.
         """
 
+    async def restore(self, workload: Workload) -> None:
+        """Write the record and the endpoints of a workload that `add` gave a name again."""
+
     async def remove(self, workload: Workload) -> None:
         """Take a workload's record and endpoints away."""
 

@@ -9,6 +9,7 @@ from the moment that the store says so; a join token gives no more than was writ
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import hashlib
 import re
@@ -20,7 +21,7 @@ from typing import Any
 import structlog
 
 from dockermesh.controlplane.trust.admission import Admission
-from dockermesh.errors import DockermeshError, InputError, UsageError
+from dockermesh.errors import DockermeshError, InputError, RegistryError, UsageError
 from dockermesh.model import Catalog, Workload
 from dockermesh.model.identity import account_of, is_identity_part
 from dockermesh.model.protocol import parse_protocol
@@ -30,7 +31,10 @@ from dockermesh.registry.accept import address_problem, name_problem
 
 log = structlog.get_logger(__name__)
 
-_DENIED, _JOIN = "denied/", "join/"
+_DENIED, _JOIN, _JOINED = "denied/", "join/", "joined/"
+# Seconds between two looks for processes that Consul has lost. Twice in a row, as the catalog may
+# not show yet who has just joined.
+_LOOK_S = 5.0
 # Enough of a digest to name it, as Docker does with ids.
 _ID_LENGTH = 12
 # A token that lies about for longer is found by somebody.
@@ -68,8 +72,11 @@ class Tokens:
         self._known: Mapping[str, StoredResource] = MappingProxyType({})
 
     async def run(self) -> None:
-        """Follow the store until cancelled."""
-        await self._store.follow(self.take)
+        """Follow the store, and keep who joined, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._store.follow(self.take))
+            if self._joined is not None:
+                tasks.create_task(self._keep_joined(self._joined))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -85,6 +92,35 @@ class Tokens:
         for name in self._admission.deny(denied):
             log.warning("token revoked", workload=name)
             self._disconnect(name, "the token was revoked")
+
+    async def _keep_joined(self, joined: JoinedWorkloads) -> None:
+        """Bring back who joined, where Consul lost them: nobody else watches those processes."""
+        absent: set[str] = set()
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            now = self._lost_ones()
+            for name in sorted(now.keys() & absent):
+                try:
+                    await joined.restore(now[name])
+                    log.warning("Consul lost who joined; it is restored", workload=name)
+                except RegistryError as error:
+                    log.warning("not restored yet", workload=name, reason=error.what)
+            absent = set(now)
+
+    def _lost_ones(self) -> dict[str, Workload]:
+        """Who joined and is in no catalog, by name."""
+        present = self._catalog().workloads
+        names = [key for key in self._known if key.startswith(_JOINED)]
+        missing = {
+            name: self._known[_JOINED + name]
+            for key in names
+            if (name := key.removeprefix(_JOINED)) not in present
+        }
+        return {
+            name: Workload.from_dict(item.resource)
+            for name, item in missing.items()
+            if not item.is_lost
+        }
 
     def listing(self) -> list[dict[str, Any]]:
         """All tokens as JSON, without anything that could be used as one."""
@@ -153,6 +189,8 @@ class Tokens:
         record = {"workload": workload.name, "created": _time(_now())}
         await self._store.put(_DENIED + workload.token_sha256, record)
         if self._joined is not None and workload.host == JOINED:
+            # First what would bring it back.
+            await self._store.delete(_JOINED + workload.name)
             await self._joined.remove(workload)
         return {"revoked": workload.name, "kind": "workload"}
 
@@ -189,6 +227,7 @@ class Tokens:
             )
 
         joined = await self._joined.add(workload, ports)
+        await self._store.put(_JOINED + joined.name, joined.to_dict())
         log.info(
             "joined",
             workload=joined.name,
@@ -225,11 +264,11 @@ class Tokens:
             {
                 "id": key.removeprefix(_JOIN)[:_ID_LENGTH],
                 "kind": "join",
-                "workload": f"{JOINED}/{item.resource['service']}",
-                "namespace": item.resource["namespace"],
-                "account": item.resource["account"],
+                "workload": f"{JOINED}/{item.resource.get('service', '?')}",
+                "namespace": item.resource.get("namespace", ""),
+                "account": item.resource.get("account", ""),
                 "state": "expired" if _is_over(item.resource) else "unused",
-                "expires": item.resource["expires"],
+                "expires": item.resource.get("expires", ""),
             }
             for key, item in sorted(self._known.items())
             if key.startswith(_JOIN)
