@@ -18,7 +18,7 @@ import grpc
 import grpc.aio
 import structlog
 
-from dockermesh.xds.request import Decoder, Malformed
+from dockermesh.xds.request import Decoder, DiscoveryRequest, Malformed
 from dockermesh.xds.responses import Response, ResponseCache
 from dockermesh.xds.snapshot import FIELDS, Snapshot
 from dockermesh.xds.status import (
@@ -326,7 +326,7 @@ class AdsServer:
             if raw is grpc.aio.EOF:
                 return None
             request = self._decode(raw, delta=delta)
-            node = NodeInfo.parse(request.node or b"")
+            node = _node_of(request)
         except TimeoutError:
             raise Refused(
                 grpc.StatusCode.DEADLINE_EXCEEDED, "no request came"
@@ -387,6 +387,15 @@ class AdsServer:
             _short(t) for t, s in stream.state.subscriptions.items() if s.resumed
         ]
         log.info("proxy disconnected", proxy=stream.proxy.key, resumed=resumed)
+
+
+def _node_of(request: DiscoveryRequest) -> NodeInfo:
+    """Who sends the first request of a stream. Raises Malformed where it does not say."""
+    node = NodeInfo.parse(request.node or b"")
+    # Without a name all such proxies would be one, and each new stream end that of another.
+    if not node.id:
+        raise Malformed("the first request of a stream must name its node")
+    return node
 
 
 def _outcome(reader: asyncio.Future[None]) -> tuple[grpc.StatusCode, str]:

@@ -235,6 +235,25 @@ async def test_garbage_ends_the_stream_only(
     assert len((await good.silent_until(type_url=ENDPOINTS, **names)).resources) == 1
 
 
+@pytest.mark.parametrize("delta", [True, False])
+@pytest.mark.parametrize("metadata", [True, False], ids=["no id", "no node"])
+async def test_a_first_request_that_does_not_say_whose_it_is_is_refused(
+    served: tuple[AdsServer, int], delta: bool, metadata: bool
+) -> None:
+    server, port = served
+    client = Client(port, delta=delta)
+    message: Any = (
+        discovery_pb2.DeltaDiscoveryRequest if delta else discovery_pb2.DiscoveryRequest
+    )(type_url=CLUSTER)
+    if metadata:
+        message.node.metadata["x"] = "y"
+    await client.raw(message.SerializeToString())
+    assert await client.ended() is grpc.StatusCode.INVALID_ARGUMENT
+    assert server.metrics.streams_refused == 1
+    assert not server.metrics.pushes
+    assert server.proxies() == []
+
+
 async def test_a_refused_proxy_gets_a_status_and_no_bytes(
     served: tuple[AdsServer, int],
 ) -> None:

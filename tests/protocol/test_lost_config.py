@@ -107,6 +107,21 @@ async def test_keys_deleted_as_a_whole_are_a_loss_and_one_alone_is_not(
         await eventually(lambda: in_force(mesh) == {"web"}, 10)
 
 
+async def test_a_loss_is_seen_where_the_prefix_falls_back_to_an_index_of_before(
+    tmp_path: Path,
+) -> None:
+    """Deleted with all else, an empty list has the index of when it was empty the last time."""
+    async with Agent() as agent, control_plane(tmp_path, agent) as mesh:
+        await apply(mesh, DENY, ROUTE)
+        await eventually(lambda: in_force(mesh) == {"deny", "web"}, 10)
+        for _ in range(3):
+            await agent.client.kv.delete("dockermesh/config/", recurse=True)
+            await eventually(lambda: is_back(agent), 10)
+            await agent.client.kv.delete("dockermesh/", recurse=True)
+            await eventually(lambda: is_back(agent), 10)
+            assert in_force(mesh) == {"deny", "web"}
+
+
 async def test_an_old_snapshot_brings_nothing_back(tmp_path: Path) -> None:
     async with Agent() as agent, control_plane(tmp_path, agent) as mesh:
         await apply(mesh, ROUTE)

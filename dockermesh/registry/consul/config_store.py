@@ -134,8 +134,12 @@ class ConsulConfigStore:
             )
             # One that was under way while a write was read back may be older than what is known.
             # Else a lower index is what a Consul says that began to count anew.
-            is_older = self._read_backs != begun and int(at) < self._index
-            return at, None if is_older else (int(at), items)
+            is_less = int(at) < self._index
+            if is_less and self._read_backs == begun:
+                # Deleted with a longer list of keys, a prefix has the index of when it was empty
+                # before: the watch may have seen that one, and would take it for no change.
+                self._deliver(int(at), items)
+            return at, None if is_less else (int(at), items)
 
         client = self._connect()
         self._publish = publish
@@ -225,24 +229,36 @@ class ConsulConfigStore:
             for key, (version, new) in wanted.items()
         ]
 
-        for start in range(0, len(operations), _TRANSACTION):
-            if not await self._transact(operations[start : start + _TRANSACTION]):
+        marker = None if how is Standing.CURRENT else self._next_marker(found, how)
+        last = (len(operations) - 1) // _TRANSACTION * _TRANSACTION if operations else 0
+        for start in range(0, last + 1, _TRANSACTION):
+            step = operations[start : start + _TRANSACTION]
+            # Last, so that whoever is interrupted begins again; and not alone, or what is lost
+            # once more in between would be taken for removed.
+            if marker is not None and start == last:
+                step.append(self._marking(marker, found))
+            if step and not await self._transact(step):
                 # Somebody else wrote meanwhile: what is left is judged anew.
                 await self._read_back()
                 return
 
-        if how is not Standing.CURRENT:
-            # Last, so that whoever is interrupted begins again.
-            version = found.version if found is not None else 0
-            marker = self._next_marker(found, how)
-            text = marker.text(secrets.token_hex(4))
-            key = self._prefix + MARKER
-            if await self._connect().kv.put(key, text, cas=version):
-                # Consul counts anew: any version of this generation is a later one.
-                self._marker = Marker(marker.store, marker.generation, 0)
+        if marker is not None:
+            # Consul counts anew: any version of this generation is a later one.
+            self._marker = Marker(marker.store, marker.generation, 0)
         if wanted:
             _log.warning("the config was written back", resources=len(wanted))
         await self._read_back()
+
+    def _marking(self, marker: Marker, found: Marker | None) -> dict[str, Any]:
+        """The operation that writes the marker in the place of the one that was found."""
+        text = marker.text(secrets.token_hex(4)).encode()
+        operation = {
+            "Verb": "cas",
+            "Key": self._prefix + MARKER,
+            "Value": base64.b64encode(text).decode(),
+            "Index": found.version if found is not None else 0,
+        }
+        return {"KV": operation}
 
     def _next_marker(self, found: Marker | None, how: Standing) -> Marker:
         if self._marker is None:

@@ -32,6 +32,8 @@ from dockermesh.registry.consul.follow import (
     refused_by_limit,
 )
 from dockermesh.registry.consul.guard import HOLD, DropGuard
+from dockermesh.registry.consul.records_guard import HOLD as RECORDS_HOLD
+from dockermesh.registry.consul.records_guard import RecordsGuard
 from dockermesh.registry.consul.watch import ATTENTIVE, Outages, Watch
 from dockermesh.registry.consul.workloads import WorkloadRecords
 from dockermesh.registry.protocols import Publish
@@ -44,6 +46,10 @@ _RESERVE = 12
 _REFUSALS = 3
 _NAMES = "the list of services"
 _WORKLOADS = "the workload records"
+_KEPT = (
+    "Workload records vanished from Consul; they are kept until registrars have written theirs"
+    f" again, for up to {RECORDS_HOLD:.0f} s."
+)
 _log = structlog.get_logger(__name__)
 
 
@@ -61,6 +67,7 @@ class ConsulRegistry:
         self._guard = DropGuard()
         self._assembly = Assembly(service_domain(settings.domain))
         self._records = WorkloadRecords()
+        self._records_guard = RecordsGuard()
         self._workloads: Mapping[str, Workload] = {}
         self._services: Mapping[str, Service] = {}
         self._services_changed = True
@@ -122,6 +129,7 @@ class ConsulRegistry:
             fetch,
             self._take_workloads,
             self._outages,
+            on_reset=self._take_reset,
             on_failure=lambda n, _: self._give_up(_WORKLOADS, n),
         )
 
@@ -178,15 +186,18 @@ class ConsulRegistry:
         self._offer(name, converted.instances)
 
     def _take_workloads(self, items: Any) -> None:
-        self._workloads, skipped = self._records.update(items)
+        found, skipped = self._records.update(items)
         for key, reason in skipped.items():
             self._report(f"workload record {quoted(key)}", reason)
+        self._records_guard.take(found, time.monotonic())
         self._answered(_WORKLOADS)
         self._settle()
         self._touch()
 
     def _take_reset(self) -> None:
-        self._guard.registry_reset(time.monotonic())
+        now = time.monotonic()
+        self._guard.registry_reset(now)
+        self._records_guard.registry_reset(now)
 
     def _service_failed(self, name: str, failures: int, error: BaseException) -> None:
         self._give_up(name, failures)
@@ -225,7 +236,10 @@ class ConsulRegistry:
         )
 
     def _settle(self) -> None:
-        self._announce(self._guard.settle(self._workloads, time.monotonic()))
+        now = time.monotonic()
+        self._workloads = self._records_guard.workloads(now)
+        self._outages.note("records", _KEPT if self._records_guard.holding else "")
+        self._announce(self._guard.settle(self._workloads, now))
 
     def _announce(self, accepted: list[tuple[str, Instances]]) -> None:
         for name, instances in accepted:
@@ -268,7 +282,8 @@ class ConsulRegistry:
                 await asyncio.sleep(_MIN_INTERVAL)
 
     async def _wait_for_change(self) -> None:
-        due = self._guard.next_due()
+        dues = (self._guard.next_due(), self._records_guard.next_due())
+        due = min((due for due in dues if due is not None), default=None)
         try:
             async with asyncio.timeout(
                 None if due is None else max(0.0, due - time.monotonic())

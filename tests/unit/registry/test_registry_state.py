@@ -9,6 +9,8 @@ from dockermesh.registry.consul.assembly import Assembly, Instances
 from dockermesh.registry.consul.convert import Instance
 from dockermesh.registry.consul.guard import GRACE, HOLD, DropGuard
 from dockermesh.registry.consul.pacing import Pacer, retries
+from dockermesh.registry.consul.records_guard import HOLD as RECORDS_HOLD
+from dockermesh.registry.consul.records_guard import RecordsGuard
 from dockermesh.registry.consul.workloads import WorkloadRecords
 
 
@@ -248,3 +250,46 @@ def test_broken_records_are_left_out(value: bytes | None) -> None:
     )
     assert list(found) == ["p/b-1"]
     assert list(skipped) == [key]
+
+
+def known(*names: str) -> dict[str, Workload]:
+    return {name: Workload(name, name) for name in names}
+
+
+def test_records_that_vanish_all_at_once_are_kept_until_they_are_back() -> None:
+    guard = RecordsGuard()
+    guard.take(known("a", "b"), 0)
+    guard.take({}, 1)
+    assert guard.workloads(2) == known("a", "b") and guard.holding
+    changed = {"a": Workload("another pod", "a")}
+    guard.take(changed, 3)
+    assert guard.workloads(4) == changed | known("b")
+    guard.take(known("a", "b"), 5)
+    assert guard.workloads(6) == known("a", "b") and not guard.holding
+    assert guard.next_due() is None
+
+
+def test_records_that_do_not_come_back_are_given_up() -> None:
+    guard = RecordsGuard()
+    guard.take(known("a", "b"), 0)
+    guard.take({}, 1)
+    guard.take(known("a"), 2)
+    assert guard.next_due() == 1 + RECORDS_HOLD
+    assert guard.workloads(1 + RECORDS_HOLD) == known("a")
+    assert not guard.holding
+
+
+def test_a_record_that_goes_alone_goes_at_once() -> None:
+    guard = RecordsGuard()
+    guard.take(known("a", "b"), 0)
+    guard.take(known("a"), 1)
+    assert guard.workloads(1) == known("a") and not guard.holding
+
+
+def test_what_a_registry_that_went_back_does_not_have_is_kept() -> None:
+    guard = RecordsGuard()
+    guard.take(known("a", "b"), 0)
+    guard.registry_reset(1)
+    guard.take(known("a"), 1)
+    assert guard.workloads(2) == known("a", "b")
+    assert guard.workloads(1 + RECORDS_HOLD) == known("a")
