@@ -138,6 +138,9 @@ class JoinedWorkloads(Protocol):
         serves, with their protocols.
         """
 
+    async def names(self) -> set[str]:
+        """The names of all whose records are there."""
+
     async def restore(self, workload: Workload) -> None:
         """Write the record and the endpoints of a workload that `add` gave a name again."""
 

@@ -14,6 +14,7 @@ import datetime
 import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from secrets import token_urlsafe
 from types import MappingProxyType
 from typing import Any
@@ -32,8 +33,7 @@ from dockermesh.registry.accept import address_problem, name_problem
 log = structlog.get_logger(__name__)
 
 _DENIED, _JOIN, _JOINED = "denied/", "join/", "joined/"
-# Seconds between two looks for processes that Consul has lost. Twice in a row, as the catalog may
-# not show yet who has just joined.
+# Seconds between two looks for processes that Consul has lost.
 _LOOK_S = 5.0
 # Enough of a digest to name it, as Docker does with ids.
 _ID_LENGTH = 12
@@ -95,32 +95,21 @@ class Tokens:
 
     async def _keep_joined(self, joined: JoinedWorkloads) -> None:
         """Bring back who joined, where Consul lost them: nobody else watches those processes."""
-        absent: set[str] = set()
         while True:
             await asyncio.sleep(_LOOK_S)
-            now = self._lost_ones()
-            for name in sorted(now.keys() & absent):
-                try:
-                    await joined.restore(now[name])
-                    log.warning("Consul lost who joined; it is restored", workload=name)
-                except RegistryError as error:
-                    log.warning("not restored yet", workload=name, reason=error.what)
-            absent = set(now)
+            kept = {
+                key.removeprefix(_JOINED): item
+                for key, item in self._known.items()
+                if key.startswith(_JOINED) and not item.is_lost
+            }
+            if not kept:
+                continue
 
-    def _lost_ones(self) -> dict[str, Workload]:
-        """Who joined and is in no catalog, by name."""
-        present = self._catalog().workloads
-        names = [key for key in self._known if key.startswith(_JOINED)]
-        missing = {
-            name: self._known[_JOINED + name]
-            for key in names
-            if (name := key.removeprefix(_JOINED)) not in present
-        }
-        return {
-            name: Workload.from_dict(item.resource)
-            for name, item in missing.items()
-            if not item.is_lost
-        }
+            # While Consul is away there is nothing to be done, and it is told by others.
+            with suppress(RegistryError):
+                for name in sorted(kept.keys() - await joined.names()):
+                    await joined.restore(Workload.from_dict(kept[name].resource))
+                    log.warning("Consul lost who joined; it is restored", workload=name)
 
     def listing(self) -> list[dict[str, Any]]:
         """All tokens as JSON, without anything that could be used as one."""

@@ -58,6 +58,13 @@ class ConsulJoined:
             fix="revoke those that are gone",
         )
 
+    async def names(self) -> set[str]:
+        """The names of all whose records Consul has. Raises RegistryError."""
+        prefix = _key("").removesuffix("/")
+        async with consul_errors("joining"), _client(self._settings) as client:
+            _, keys = await client.kv.get(f"{prefix}/", keys=True)
+        return {key.removeprefix(f"{prefix}/") for key in keys or ()}
+
     async def restore(self, workload: Workload) -> None:
         """Write what a Consul that lost its data had of a workload. Raises RegistryError."""
         async with consul_errors("joining"), _client(self._settings) as client:
