@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import grpc
 import structlog
 
-from dockermesh.http.auth import FailureLimit
+from dockermesh.http.auth import FailureLimit, token_bytes
 from dockermesh.model import Workload
 from dockermesh.xds import NodeInfo, Refused
 
@@ -74,15 +74,16 @@ class Admission:
     ) -> str:
         """The name of the workload whose proxy this is; raises Refused."""
         address = peer_address(peer)
-        # Before anything is looked up: who guesses must cost nothing.
-        if self._limit.is_spent(address):
+        # The registry holds digests: who reads it cannot pose as a workload.
+        digest = hashlib.sha256(token_bytes(_bearer(metadata))).hexdigest()
+        # Who guesses is not waited for. But an app has the address of its own proxy, and must not
+        # be able to lock that out.
+        if digest not in self._by_digest and self._limit.is_spent(address):
             raise Refused(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 "too many attempts with a wrong token",
             )
 
-        # The registry holds digests: who reads it cannot pose as a workload.
-        digest = hashlib.sha256(_bearer(metadata).encode()).hexdigest()
         workload = await self._find(digest)
         if workload is None:
             self._limit.failed(address)

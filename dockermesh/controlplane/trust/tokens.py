@@ -21,6 +21,7 @@ import structlog
 
 from dockermesh.controlplane.trust.admission import Admission
 from dockermesh.errors import DockermeshError, InputError, UsageError
+from dockermesh.http.auth import token_bytes
 from dockermesh.model import Catalog, Workload
 from dockermesh.model.identity import account_of, is_identity_part
 from dockermesh.model.protocol import parse_protocol
@@ -167,6 +168,11 @@ class Tokens:
         [workload] = found
         return workload
 
+    def may_join(self, token: str) -> bool:
+        """Whether this is a join token that is good now."""
+        record = self._known.get(_JOIN + digest_of(token))
+        return record is not None and not _is_over(record.resource)
+
     async def join(self, token: str, asked: Mapping[str, Any]) -> Workload:
         """Take a process in as a workload. Raises NotAllowed for the token, UsageError for what is
         asked.
@@ -272,7 +278,7 @@ def _presence(is_connected: bool) -> str:
 
 def digest_of(token: str) -> str:
     """What is kept of a token: its SHA-256 in hex."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    return hashlib.sha256(token_bytes(token)).hexdigest()
 
 
 def _asked_workload(

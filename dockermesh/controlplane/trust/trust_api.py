@@ -96,12 +96,13 @@ class _TrustApi:
         return await _answered(self._join, request)
 
     async def _join(self, request: web.Request) -> web.Response:
-        address = request.remote or ""
-        if self._gate.limit.is_spent(address):
+        address, token = request.remote or "", bearer_of(request)
+        # As at the gate: who has a token is not locked out by who guesses from the same address.
+        if not self._tokens.may_join(token) and self._gate.limit.is_spent(address):
             return too_many()
 
         try:
-            joined = await self._tokens.join(bearer_of(request), await body_of(request))
+            joined = await self._tokens.join(token, await body_of(request))
         except NotAllowed as error:
             # This path is open to all: guessing is what it has to withstand.
             self._gate.limit.failed(address)

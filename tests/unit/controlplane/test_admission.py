@@ -102,6 +102,25 @@ async def test_a_proxy_may_be_faster_than_its_record() -> None:
     assert await asyncio.wait_for(waiting, 1 * SLACK) == "shop/reviews-1"
 
 
+@pytest.mark.parametrize("guess", ["b" * 64, "\ud800", "\udcff"])
+async def test_who_guesses_is_stopped_and_a_proxy_of_the_same_address_is_not(
+    known: Admission, guess: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "PATIENCE_S", 0.0)
+    metadata = {"authorization": f"Bearer {guess}"}
+    codes = set()
+    for _ in range(60):
+        with pytest.raises(Refused) as refused:
+            await known.authorize(metadata, NODE, PEER)
+        codes.add(refused.value.code)
+    assert codes == {
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+    }
+    # An app has its own proxy's address.
+    assert await known.authorize(BEARER, NODE, PEER) == "shop/reviews-1"
+
+
 @pytest.mark.parametrize(
     ("peer", "address"),
     [
