@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from dockermesh.http.answers import status
+from dockermesh.http.connections import prove
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Middleware = Callable[..., Awaitable[web.StreamResponse]]
@@ -67,6 +68,7 @@ class TokenGate:
         # operator, who may have its address. What a right guess is told by its answer is no help
         # against 256 bits.
         if hmac.compare_digest(token_bytes(given), self._token):
+            prove(request.transport)
             return None
 
         if self.limit.is_spent(address):

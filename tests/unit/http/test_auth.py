@@ -22,6 +22,7 @@ class Asked:
 
     headers: dict[str, str] = field(default_factory=dict)
     remote: str = "172.28.0.1"
+    transport: None = None
 
 
 def answer(gate: TokenGate, token: str) -> int:
