@@ -53,6 +53,11 @@ class FailureLimit:
                 return
         self._full_at[address] = max(self._full_at.get(address, 0.0), now) + 1
 
+    def forgive(self, address: str) -> None:
+        """One attempt that was counted as failed was none."""
+        if address in self._full_at:
+            self._full_at[address] -= 1
+
 
 class TokenGate:
     """Checks bearer tokens in constant time, and stops answering addresses that guess."""

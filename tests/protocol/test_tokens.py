@@ -23,6 +23,7 @@ from control_plane_rig import (
     token_of,
     workload,
 )
+from patience import SLACK
 
 pytestmark = [pytest.mark.consul, pytest.mark.asyncio(loop_scope="module")]
 OWN = "a token that the joining process made"
@@ -227,6 +228,19 @@ async def test_a_token_that_is_no_text_is_a_wrong_token(
         % (method, path.encode(), len(body), body)
     )
     status_line = await reader.readline()
+    writer.close()
+    assert status_line.split()[1] in {b"401", b"429"}
+
+
+async def test_no_body_is_waited_for_from_who_has_no_token(mesh: Running) -> None:
+    host, _, number = mesh.settings.api.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(number))
+    writer.write(
+        b"POST /mesh/join HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n"
+        b"Authorization: Bearer a-guess\r\n\r\n"
+    )
+    async with asyncio.timeout(5 * SLACK):
+        status_line = await reader.readline()
     writer.close()
     assert status_line.split()[1] in {b"401", b"429"}
 

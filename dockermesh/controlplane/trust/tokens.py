@@ -45,6 +45,12 @@ class NotAllowed(DockermeshError):
     """The join token is none, was used, or has expired."""
 
 
+NO_JOIN_TOKEN = (
+    "the join token is not known, was used, or has expired",
+    "make one: dockermesh token create",
+)
+
+
 class Tokens:
     """Follows the store; `run` it beside everything else."""
 
@@ -181,8 +187,8 @@ class Tokens:
         key = _JOIN + digest_of(token)
         record = self._known.get(key)
         if record is None or _is_over(record.resource) or self._joined is None:
-            reason = "the join token is not known, was used, or has expired"
-            raise NotAllowed(reason, fix="make one: dockermesh token create")
+            what, fix = NO_JOIN_TOKEN
+            raise NotAllowed(what, fix=fix)
 
         workload, ports = _asked_workload(
             asked, record.resource, allow_loopback=self._allow_loopback
