@@ -23,6 +23,7 @@ from dockermesh.controlplane.trust.workload_secrets import WorkloadSecrets
 from dockermesh.controlplane.xds_servers import XdsServers
 from dockermesh.model import EMPTY_CATALOG, Catalog
 from dockermesh.registry import StoredResource
+from dockermesh.runtime.repeats import Repeats
 from dockermesh.translate.mesh.known_proxies import anonymous_proxy, proxy_of
 from dockermesh.translate.mesh.settings import MeshSettings
 from dockermesh.translate.mesh.state import MeshState, Proxy, build_mesh
@@ -47,8 +48,9 @@ class Publisher:
         settings: MeshSettings,
         authorize: Authorize,
         want_keys: Callable[[Mapping[str, float]], None],
+        repeats: Repeats | None = None,
     ) -> None:
-        self.servers = XdsServers(authorize, self._take_refusal)
+        self.servers = XdsServers(authorize, self._take_refusal, repeats)
         self.translator = Translator()
         self.served_from: Stored = {}
         self._settings = settings

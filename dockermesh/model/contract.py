@@ -189,6 +189,11 @@ LABEL_GENERATED = _name(
     LABEL_PREFIX + "generated",
     'on resources: `"true"`, made for a published port; the user\'s own win, host by host',
 )
+LABEL_RAW_SOCKETS = _name(
+    Section.LABELS,
+    LABEL_PREFIX + "raw-sockets",
+    "`false`: the app loses `NET_RAW`; the user's",
+)
 LABEL_INJECT = _name(
     Section.LABELS,
     LABEL_PREFIX + "inject",

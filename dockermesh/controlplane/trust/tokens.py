@@ -23,6 +23,7 @@ import structlog
 
 from dockermesh.controlplane.trust.admission import Admission
 from dockermesh.errors import DockermeshError, InputError, RegistryError, UsageError
+from dockermesh.http.auth import token_bytes
 from dockermesh.model import Catalog, Workload
 from dockermesh.model.identity import account_of, is_identity_part
 from dockermesh.model.protocol import parse_protocol
@@ -46,6 +47,12 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 class NotAllowed(DockermeshError):
     """The join token is none, was used, or has expired."""
+
+
+NO_JOIN_TOKEN = (
+    "the join token is not known, was used, or has expired",
+    "make one: dockermesh token create",
+)
 
 
 class Tokens:
@@ -194,6 +201,11 @@ class Tokens:
         [workload] = found
         return workload
 
+    def may_join(self, token: str) -> bool:
+        """Whether this is a join token that is good now."""
+        record = self._known.get(_JOIN + digest_of(token))
+        return record is not None and not _is_over(record.resource)
+
     async def join(self, token: str, asked: Mapping[str, Any]) -> Workload:
         """Take a process in as a workload. Raises NotAllowed for the token, UsageError for what is
         asked.
@@ -202,8 +214,8 @@ class Tokens:
         key = _JOIN + digest_of(token)
         record = self._known.get(key)
         if record is None or _is_over(record.resource) or self._joined is None:
-            reason = "the join token is not known, was used, or has expired"
-            raise NotAllowed(reason, fix="make one: dockermesh token create")
+            what, fix = NO_JOIN_TOKEN
+            raise NotAllowed(what, fix=fix)
 
         workload, ports = _asked_workload(
             asked, record.resource, allow_loopback=self._allow_loopback
@@ -300,7 +312,7 @@ def _presence(is_connected: bool) -> str:
 
 def digest_of(token: str) -> str:
     """What is kept of a token: its SHA-256 in hex."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    return hashlib.sha256(token_bytes(token)).hexdigest()
 
 
 def _asked_workload(
