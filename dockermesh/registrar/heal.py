@@ -73,6 +73,7 @@ class Past:
 
     `stopping` got their stop signal: an app stops together with its pod, a proxy after its app, if
     that stops too. `by_hand` ended because somebody else than the registrar told them to.
+    `by_us` ended because the registrar told them to, and nobody else.
     `engine_started` is when the engine came up (nanoseconds since the epoch; 0: not known).
     `attested` says when a run of a pod attested its token: by then it has removed the bootstrap of
     its run before.
@@ -80,6 +81,7 @@ class Past:
 
     stopping: Collection[str] = ()
     by_hand: Collection[str] = ()
+    by_us: Collection[str] = ()
     engine_started: int = 0
     attested: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -150,7 +152,7 @@ class _Group:
 
         if member.role == "proxy":
             return self._proxy(member, pod)
-        action = _needed(member, pod)
+        action = _needed(member, pod) or self._owed(member)
         if action is None:
             return None
         # Apps start only when requests can pass: the order that Compose keeps at `up`.
@@ -161,6 +163,12 @@ class _Group:
             if action.verb is Verb.RESTART
             else None
         )
+
+    def _owed(self, member: Container) -> Action | None:
+        """What was ended here on a run that the user, or the engine, began meanwhile."""
+        if member.state.status not in _ENDED or member.id not in self.past.by_us:
+            return None
+        return Action(Verb.START, member, "it was ended for a pod that runs again")
 
     def _proxy(self, proxy: Container, pod: Container) -> Action | None:
         attested = self.past.attested.get(pod.incarnation)

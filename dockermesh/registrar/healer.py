@@ -39,6 +39,9 @@ class Eyes(Protocol):
     def settled(self, container_id: str) -> None:
         """A step was taken, or turned out to be wrong."""
 
+    def disregard(self, container_id: str) -> None:
+        """What the container was told while something was done to it was nobody's wish."""
+
 
 class Healer:
     """Heals one container at a time each.
@@ -116,15 +119,30 @@ class Healer:
 
             verb, reason = action.verb.value, action.reason
             log.info("healing", container=target.name, verb=verb, reason=reason)
+            told, run = target.id in self._seen.stopping, self._run_of(target.id)
             await self._do(action)
             # Before anybody judges by it: this run has another start.
             await self._eyes.refresh(target.group)
+            # Told by nobody else, or a run that began meanwhile, which nobody wanted to end.
+            is_ours = not told or self._run_of(target.id) != run
+            if action.verb is Verb.STOP and is_ours:
+                self._eyes.disregard(target.id)
         finally:
             self.acting.discard(target.id)
 
+    def _run_of(self, container_id: str) -> str:
+        found = self._seen.containers.get(container_id)
+        return found.incarnation if found is not None else ""
+
     def _past(self) -> Past:
         seen = self._seen
-        return Past(seen.stopping, seen.by_hand, seen.engine_started, self._attested)
+        return Past(
+            seen.stopping,
+            seen.by_hand,
+            seen.by_us,
+            seen.engine_started,
+            self._attested,
+        )
 
     def _wait_of(self, container_id: str) -> float:
         """Nothing at the first attempt."""

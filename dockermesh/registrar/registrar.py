@@ -183,7 +183,9 @@ class Registrar:
         if self._healer is not None and event.container in self._healer.acting:
             # Ours, or the user's: what became of it tells.
             self._deferred.setdefault(event.container, []).append(event)
-        elif known is not None and _is_told_to_stop(known, event):
+        elif known is None or event.container in self._seen.by_us:
+            return
+        elif _is_told_to_stop(known, event):
             self._expect_stop(known, event.time)
 
     # -- what healing asks for
@@ -192,6 +194,11 @@ class Registrar:
         """Have a group's containers inspected now. Raises EngineError."""
         ids = [container.id for container in self._seen.members(group)]
         await asyncio.gather(*(self._inspect(i, group) for i in ids))
+
+    def disregard(self, container_id: str) -> None:
+        """Forget what a container was told while something was done to it."""
+        self._deferred.pop(container_id, None)
+        self._seen.took_down(container_id)
 
     def settled(self, container_id: str) -> None:
         """A step was taken, and its container inspected: signals that it got meanwhile are those
