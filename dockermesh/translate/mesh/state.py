@@ -24,7 +24,7 @@ from dockermesh.model import (
 )
 from dockermesh.model.contract import CLUSTER_DOMAIN
 from dockermesh.model.protocol import Protocol, parse_protocol
-from dockermesh.model.service import SERVICE_NAME
+from dockermesh.model.service import is_service_name
 from dockermesh.translate.mesh.attestation import Attestation, attest
 from dockermesh.translate.mesh.egress import egress_service
 from dockermesh.translate.mesh.peer_authentication import PeerPolicies
@@ -367,7 +367,9 @@ def _waiting(
 
     for workload in workloads:
         for served in workload.ports:
-            for name in {served.service, workload.compose_service}:
+            for name in filter(
+                is_service_name, {served.service, workload.compose_service}
+            ):
                 host = f"{name}.{domain}".lower()
                 known = services.get(host)
 
@@ -407,7 +409,7 @@ def _aliases(
             len(holders[alias]) == 1
             and host in services
             and is_free
-            and SERVICE_NAME.fullmatch(alias)
+            and is_service_name(alias)
         ):
             found[host].append(alias)
 
