@@ -155,8 +155,11 @@ class ConsulSink:
         self, group: str, workloads: Iterable[Workload]
     ) -> list[Awaitable[None]]:
         prefix = f"{KEY_WORKLOADS}{self._host}/"
+        aged = (
+            w.aged(_record(self._workloads.get(prefix + w.name))) for w in workloads
+        )
         wanted = {
-            prefix + w.name: json.dumps(w.to_dict(), sort_keys=True) for w in workloads
+            prefix + w.name: json.dumps(w.to_dict(), sort_keys=True) for w in aged
         }
         changed = {
             k: text for k, text in wanted.items() if self._workloads.get(k) != text
@@ -321,6 +324,14 @@ async def _all(steps: Sequence[Awaitable[None]]) -> None:
     for result in await asyncio.gather(*steps, return_exceptions=True):
         if isinstance(result, BaseException):
             raise result
+
+
+def _record(text: str | None) -> Workload | None:
+    try:
+        return Workload.from_dict(json.loads(text)) if text else None
+    except (ValueError, TypeError, AttributeError):
+        # Not ours, or damaged: it is written anew.
+        return None
 
 
 def _where(service: Mapping[str, Any]) -> str:

@@ -212,7 +212,7 @@ def _workload(
         registrations[0].name if registrations else said(contract.LABEL_SERVICE, "")
     )
 
-    return Workload(
+    workload = Workload(
         id=pod.id,
         name=said(contract.LABEL_WORKLOAD, ""),
         service=service,
@@ -235,6 +235,8 @@ def _workload(
         published=_published(pod),
         probed=_probed(registrations),
     )
+    since = dict.fromkeys(sorted(workload.served_names()), pod.created)
+    return replace(workload, since=MappingProxyType(since))
 
 
 def _listed(text: str) -> tuple[str, ...]:
