@@ -53,6 +53,7 @@ class World:
     friend: Party
     stranger: Party
     admin: int
+    apps: Apps
 
     async def refused_servers(self, service: str) -> int:
         """How often the client's proxy refused a server of the service for its name."""
@@ -89,6 +90,9 @@ def config(ports: dict[str, int], apps: Apps) -> str:
             ),
             "  selector: {matchLabels: {app: db}}\n  mtls: {mode: STRICT}\n  portLevelMtls:",
             *levels,
+            "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: bare}\n"
+            "spec: {hosts: [bare], http: [{retries: {attempts: 5}, route: [{destination: {host:"
+            " bare}}]}]}",
             "---\napiVersion: networking.istio.io/v1\nkind: MeshConfig\nmetadata: {name: mesh}\n"
             "spec: {protocolDetectionTimeout: 5s}\n".replace(
                 "networking.istio.io/v1", "mesh.istio.io/v1alpha1"
@@ -131,6 +135,10 @@ def state(ports: dict[str, int], apps: Apps) -> meshes.MeshState:
         "beside.service.consul",
         (Port(both, Protocol.HTTP),),
         (Endpoint("127.0.0.1", both, "own", workload="shop/db-1"), *others),
+    )
+    direct = Endpoint("127.0.0.1", apps.http, "direct", both)
+    services["bare.service.consul"] = Service(
+        "bare", "bare.service.consul", (Port(both, Protocol.HTTP),), (direct,)
     )
     served.append(ServedPort("beside", both, "http"))
     evil = Workload("4", "evil/web-1", "web", ports=(served[-1],), since={"beside": 2})
@@ -214,7 +222,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         await running.enter_async_context(
             Proxy(folder / "client.json", calling, list(client.values()))
         )
-        yield World(ports, client, friend, stranger, admin_two)
+        yield World(ports, client, friend, stranger, admin_two, apps)
 
 
 async def test_strict_answers_proxies_of_the_mesh_alone(world: World) -> None:
@@ -333,6 +341,16 @@ async def test_who_registers_under_a_meshed_service_gets_none_of_its_requests(
             in (headers["x-forwarded-client-cert"])
         )
     assert await world.refused_servers("beside") == 0, "nobody else was even asked"
+
+
+async def test_an_app_without_a_proxy_gets_a_request_once_whatever_it_says(
+    world: World,
+) -> None:
+    path = "/unreached"
+    status, _ = await request(
+        world.client["bare"], host="bare.service.consul", path=path
+    )
+    assert (status, world.apps.deliveries(path)) == (200, 1)
 
 
 async def test_an_endpoint_without_a_proxy_is_called_in_plaintext(world: World) -> None:
