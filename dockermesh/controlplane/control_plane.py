@@ -168,9 +168,9 @@ class ControlPlane:
         found = (self._backend.config.problem, self._backend.tokens.problem)
         return list(dict.fromkeys(filter(None, found)))
 
-    def trust_warnings(self) -> list[str]:
-        """What is to be said about the CA and its certificates."""
-        return self.trust.warnings()
+    def warnings(self) -> list[str]:
+        """What is to be said about the CA and its certificates, and refused registrations."""
+        return [*self.trust.warnings(), *self._publisher.refused()]
 
     def snapshot_of(self, workload: str) -> Snapshot | None:
         """What a workload's proxy is to have, without its certificate; None if there is no such

@@ -404,6 +404,18 @@ EGRESS_GATEWAY = _name(
 )
 CONTROL_PLANE_ACCOUNT = "dockermesh-control-plane"
 """Who asks health checks where a proxy takes no plaintext; in the system namespace."""
+RESERVED_NAMES = frozenset(
+    {
+        CONSUL_DOMAIN,
+        CONSUL_CONTAINER,
+        CONTROL_PLANE_HOST.partition(".")[0],
+        CONTROL_PLANE_CONTAINER,
+        EGRESS_GATEWAY,
+    }
+)
+"""Services that are no workload's to serve: Consul's servers, and what is called so by Docker's DNS
+or the mesh itself.
+"""
 ROOTS_SECRET = _name(
     Section.IDENTITIES,
     "ROOTCA",

@@ -21,6 +21,7 @@ from dockermesh.errors import DockermeshError, EngineError
 from dockermesh.model.contract import LABEL_ROLE
 from dockermesh.registrar.attest import Attestor
 from dockermesh.registrar.checker import Checker
+from dockermesh.registrar.claims import ClaimBook, claims_of
 from dockermesh.registrar.container import (
     Container,
     group_of,
@@ -103,6 +104,7 @@ class Registrar:
         self._resync = resync
         self._seen = Seen()
         self._notes = Notes()
+        self._claims = ClaimBook()
         self._summaries: dict[str, object] = {}
         self._dirty: dict[str, set[str]] = {}
         self._last_event = 0
@@ -261,6 +263,7 @@ class Registrar:
     async def _reconcile(self, *, full: bool) -> None:
         listing = await self._engine.list_containers()
         groups = {group_of(c["Id"], c.get("Labels") or {}) for c in listing}
+        self._claims.expect(groups)
         # Containers that went while no stream was open left no event.
         present = {c["Id"] for c in listing}
         for container in list(self._seen.containers.values()):
@@ -300,12 +303,22 @@ class Registrar:
         if self._healer is not None:
             self._healer.heal(members, self._attestor.times)
 
+        scene = [*members, *self._seen.owners(members)]
+        claims = claims_of(
+            scene, self._options, stopping=self._seen.stopping, group=group
+        )
+        for other in self._claims.take(group, claims):
+            self._workers.mark(other)
+        if not self._claims.is_settled(group):
+            return
+
         desired = desired_state(
-            [*members, *self._seen.owners(members)],
+            scene,
             self._options,
             stopping=self._seen.stopping,
             tokens=self._attestor.tokens,
             answers=self._checker.results,
+            holders=self._claims.holders(group),
             group=group,
         )
         self._notes.say(*desired.skipped)

@@ -102,7 +102,8 @@ class Notes:
         for item in skipped:
             if (item.container, item.reason) not in self._said:
                 self._said.add((item.container, item.reason))
-                log.info("left out", container=item.container, reason=item.reason)
+                tell = log.warning if item.is_warning else log.info
+                tell("left out", container=item.container, reason=item.reason)
 
     def forget(self, name: str) -> None:
         """A container of this name is gone: another one may be told of again."""
