@@ -53,6 +53,8 @@ from dockermesh.model import Catalog
 from dockermesh.model.contract import API_TOKEN_FILE
 from dockermesh.registry import Backend, StoredResource
 from dockermesh.runtime.daemon import on_stop
+from dockermesh.runtime.memory import give_back
+from dockermesh.runtime.repeats import Repeats
 from dockermesh.translate.mesh.settings import MeshSettings
 from dockermesh.translate.mtls_report import MtlsReport, mtls_report
 from dockermesh.xds import ProxyStatus, Snapshot, Sync
@@ -71,6 +73,7 @@ class ControlPlane:
         self._backend = backend or choose_backend(settings)
         self._admission = Admission(denied=None)
         self._key_sets = KeySets(self._take_keys)
+        self._repeats = Repeats()
         self._publisher = Publisher(
             MeshSettings(
                 trust_domain=settings.trust_domain,
@@ -78,6 +81,7 @@ class ControlPlane:
             ),
             self._admission.authorize,
             self._key_sets.want,
+            self._repeats,
         )
         self._ads = self._publisher.servers.attested
         self._objects = ObjectCache()
@@ -164,9 +168,9 @@ class ControlPlane:
         found = (self._backend.config.problem, self._backend.tokens.problem)
         return list(dict.fromkeys(filter(None, found)))
 
-    def trust_warnings(self) -> list[str]:
-        """What is to be said about the CA and its certificates."""
-        return self.trust.warnings()
+    def warnings(self) -> list[str]:
+        """What is to be said about the CA and its certificates, and refused registrations."""
+        return [*self.trust.warnings(), *self._publisher.refused()]
 
     def snapshot_of(self, workload: str) -> Snapshot | None:
         """What a workload's proxy is to have, without its certificate; None if there is no such
@@ -197,7 +201,8 @@ class ControlPlane:
         token = open_token(self._settings.state_dir / API_TOKEN_FILE)
         # Health is told while the CA still waits for Consul.
         tls = ServerTls(lambda: self.trust.authority, self._settings.server_names)
-        ports = [HttpPort(make_debug_app(self, token), self._settings.debug, tls)]
+        debug = make_debug_app(self, token)
+        ports = [HttpPort(debug, self._settings.debug, tls, self._repeats)]
 
         try:
             await ports[0].start()
@@ -262,6 +267,8 @@ class ControlPlane:
                 tasks.create_task(self._key_sets.run(), name="key sets"),
                 tasks.create_task(self.trust.keeper.follow(), name="CA"),
                 tasks.create_task(self.tokens.run(), name="tokens"),
+                tasks.create_task(self._repeats.run(), name="repeats"),
+                tasks.create_task(give_back(), name="memory"),
             ]
             if secrets is not None:
                 renewing = secrets.run(
@@ -287,7 +294,7 @@ class ControlPlane:
     def _api_port(self, token: str, tls: ServerTls) -> HttpPort:
         app = self._api(token)
         add_trust_routes(app, self.trust, self.tokens, TokenGate(token))
-        return HttpPort(app, self._settings.api, tls)
+        return HttpPort(app, self._settings.api, tls, self._repeats)
 
     def _api(self, token: str) -> web.Application:
         if self._settings.api_auth == "none":

@@ -64,8 +64,10 @@ class View(Protocol):
     def config_problems(self) -> list[str]:
         """Why config or tokens are not what their store says, or may be out of date."""
 
-    def trust_warnings(self) -> list[str]:
-        """What is to be said about the CA and the renewal of certificates."""
+    def warnings(self) -> list[str]:
+        """What is to be said about the CA, the renewal of certificates, and refused
+        registrations.
+        """
 
     def metrics_text(self) -> str:
         """All metrics in Prometheus' text format."""
@@ -96,7 +98,7 @@ def make_debug_app(view: View, token: str) -> web.Application:
             | {
                 "trust_domain": view.trust_domain(),
                 "config": view.config_problems(),
-                "warnings": view.trust_warnings(),
+                "warnings": view.warnings(),
             }
         )
 

@@ -23,7 +23,9 @@ from dockermesh.controlplane.trust.workload_secrets import WorkloadSecrets
 from dockermesh.controlplane.xds_servers import XdsServers
 from dockermesh.model import EMPTY_CATALOG, Catalog
 from dockermesh.registry import StoredResource
+from dockermesh.runtime.repeats import Repeats
 from dockermesh.translate.mesh.known_proxies import anonymous_proxy, proxy_of
+from dockermesh.translate.mesh.ownership import refusals
 from dockermesh.translate.mesh.settings import MeshSettings
 from dockermesh.translate.mesh.state import MeshState, Proxy, build_mesh
 from dockermesh.translate.security.jwt import wanted_keys
@@ -47,8 +49,9 @@ class Publisher:
         settings: MeshSettings,
         authorize: Authorize,
         want_keys: Callable[[Mapping[str, float]], None],
+        repeats: Repeats | None = None,
     ) -> None:
-        self.servers = XdsServers(authorize, self._take_refusal)
+        self.servers = XdsServers(authorize, self._take_refusal, repeats)
         self.translator = Translator()
         self.served_from: Stored = {}
         self._settings = settings
@@ -58,6 +61,7 @@ class Publisher:
         self._config: Stored | None = None
         self._keys: Mapping[str, str] = {}
         self._anonymous: dict[str, Proxy] = {}
+        self._refused: frozenset[str] = frozenset()
         self._secrets: WorkloadSecrets | None = None
         self._credentials: GatewayCredentials | None = None
         self._refresh = Paced(self._translate)
@@ -113,6 +117,10 @@ class Publisher:
     def mesh(self) -> MeshState:
         """What proxies are served from."""
         return self.translator.mesh
+
+    def refused(self) -> list[str]:
+        """What is registered under a service's name, and is none of the service."""
+        return list(refusals(self.mesh.owned, self.mesh.ownership))
 
     async def settled(self) -> None:
         """Wait until proxies are told of all that is known: changes are gathered for a tenth of a
@@ -171,9 +179,16 @@ class Publisher:
             previous=self.mesh,
         )
         is_changed = self.translator.update(mesh)
+        self._tell_of_refused()
         self.served_from = config
         self._want_keys(wanted_keys(mesh.config.request_authentications))
         return is_changed
+
+    def _tell_of_refused(self) -> None:
+        found = frozenset(self.refused())
+        for sentence in sorted(found - self._refused):
+            log.warning("a registration is refused", reason=sentence)
+        self._refused = found
 
     def _publish(self) -> None:
         self.servers.publish(self._look_up, self._look_up_anonymous)

@@ -12,6 +12,7 @@ import grpc
 import structlog
 
 from dockermesh.errors import DockermeshError
+from dockermesh.runtime.repeats import Repeats
 from dockermesh.xds import AdsServer, NodeInfo, ProxyStatus, Sync
 from dockermesh.xds.server import Authorize, Lookup, OnNack
 
@@ -21,8 +22,10 @@ log = structlog.get_logger(__name__)
 class XdsServers:
     """Both servers; nothing listens before `start`."""
 
-    def __init__(self, authorize: Authorize, on_nack: OnNack) -> None:
-        self.attested = AdsServer(authorize=authorize, on_nack=on_nack)
+    def __init__(
+        self, authorize: Authorize, on_nack: OnNack, repeats: Repeats | None = None
+    ) -> None:
+        self.attested = AdsServer(authorize=authorize, on_nack=on_nack, repeats=repeats)
         self._plaintext = AdsServer(authorize=_anonymous)
         self.is_listening = False
         self.plaintext_port = 0

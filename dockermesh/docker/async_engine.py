@@ -60,8 +60,10 @@ class DockerEngine:
         )
 
     async def logs(self, container: str, since: int) -> str:
-        """What it wrote to stdout since this time in nanoseconds (0: ever); empty if it is gone."""
-        options: dict[str, Any] = {"stdout": True, "stderr": False}
+        """What it wrote to stdout since this time in nanoseconds (0: ever), each line after
+        Docker's time and a space; empty if it is gone.
+        """
+        options: dict[str, Any] = {"stdout": True, "stderr": False, "timestamps": True}
         if since:
             # The SDK takes no text here. A float of today's time is good to a quarter of a
             # microsecond.
@@ -70,6 +72,18 @@ class DockerEngine:
             lambda api: bytes(api.logs(container, **options))
         )
         return (found or b"").decode("utf-8", "replace")
+
+    async def started(self) -> str:
+        """When the engine came up, in RFC 3339; empty if it does not tell.
+
+        It makes its default bridge anew at each start, and says nothing else about that.
+        """
+        try:
+            found = await self._call_or_none(lambda api: api.inspect_network("bridge"))
+        except EngineRefusedError:
+            # A filter in front of the socket.
+            return ""
+        return str((found or {}).get("Created") or "")
 
     async def subscribe(self, since: int = 0) -> EventStream:
         """A subscription to the events of containers, from `since` (nanoseconds) on if it is

@@ -2,7 +2,8 @@
 browser.
 
 Tokens are compared in constant time, and asked for on every path that is not said to be open. Who
-guesses is stopped.
+guesses is stopped; who has the token gets in all the same, since behind a port that Docker
+publishes all clients have one address.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from aiohttp import web
 
 from dockermesh.http.answers import status
+from dockermesh.http.connections import prove
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Middleware = Callable[..., Awaitable[web.StreamResponse]]
@@ -51,27 +53,31 @@ class FailureLimit:
                 return
         self._full_at[address] = max(self._full_at.get(address, 0.0), now) + 1
 
+    def forgive(self, address: str) -> None:
+        """One attempt that was counted as failed was none."""
+        if address in self._full_at:
+            self._full_at[address] -= 1
+
 
 class TokenGate:
     """Checks bearer tokens in constant time, and stops answering addresses that guess."""
 
     def __init__(self, token: str, limit: FailureLimit | None = None) -> None:
-        self._token = token.encode()
+        self._token = token_bytes(token)
         self.limit = limit or FailureLimit()
 
     def refusal(self, request: web.Request) -> web.Response | None:
         """The answer to a request without the token; None for one with it."""
-        address = request.remote or ""
-        # Before the token is looked at: else the one guess that is right would be told by its
-        # answer.
-        if self.limit.is_spent(address):
-            return too_many()
-
-        given = bearer_of(request)
-        # As bytes: of texts it compares ASCII only, and raises for what else a client may send.
-        if hmac.compare_digest(given.encode(), self._token):
+        address, given = request.remote or "", bearer_of(request)
+        # First, and at the same cost for every guess: a process that guesses must not lock out the
+        # operator, who may have its address. What a right guess is told by its answer is no help
+        # against 256 bits.
+        if hmac.compare_digest(token_bytes(given), self._token):
+            prove(request.transport)
             return None
 
+        if self.limit.is_spent(address):
+            return too_many()
         # No token at all is no guess.
         if given:
             self.limit.failed(address)
@@ -89,6 +95,12 @@ def bearer_of(request: web.Request) -> str:
     """The bearer token of a request; empty if there is none."""
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     return given.strip() if scheme.lower() == "bearer" else ""
+
+
+def token_bytes(token: str) -> bytes:
+    """What is compared or hashed of a token: never fails, whatever bytes a client sent as one."""
+    # aiohttp hands bytes that are no UTF-8 on as lone surrogates, which plain `encode` refuses.
+    return token.encode("utf-8", "surrogatepass")
 
 
 def too_many() -> web.Response:

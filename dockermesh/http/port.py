@@ -12,16 +12,21 @@ import datetime
 import socket
 import ssl
 from collections.abc import Callable
-from contextlib import suppress
+from typing import Literal
 
 from aiohttp import web
 
 from dockermesh.ca import Authority, AuthorityError, Leaf
 from dockermesh.errors import DockermeshError, NotReadyError
+from dockermesh.http.client_errors import BROKEN, quiet_logger
+from dockermesh.http.connections import Connections, Tracked
 from dockermesh.http.credentials import load_leaf
+from dockermesh.runtime.repeats import Repeats
 
 _HANDSHAKE = 0x16
 _FIRST_BYTE_S = 30.0
+_TLS_HANDSHAKE_S = 10.0
+_TOO_MANY = "a client has too many connections; its oldest is ended"
 _BACKLOG = 128
 
 
@@ -66,9 +71,20 @@ class HttpPort:
     """A listening application. With `tls` it takes both TLS and plaintext."""
 
     def __init__(
-        self, app: web.Application, address: str, tls: ServerTls | None = None
+        self,
+        app: web.Application,
+        address: str,
+        tls: ServerTls | None = None,
+        repeats: Repeats | None = None,
     ) -> None:
-        self._runner = web.AppRunner(app, access_log=None)
+        """`repeats` counts what clients do wrong."""
+        self._repeats = repeats or Repeats()
+        self._connections = Connections(
+            lambda peer: self._repeats.note(_TOO_MANY, peer, "bound of the port")
+        )
+        self._runner = web.AppRunner(
+            app, access_log=None, logger=quiet_logger(self._repeats)
+        )
         self._address = address
         self._tls = tls
         self._accepting: asyncio.Task[None] | None = None
@@ -122,42 +138,62 @@ class HttpPort:
         with listener:
             while True:
                 try:
-                    connection, _ = await loop.sock_accept(listener)
+                    connection, peer = await loop.sock_accept(listener)
                 except OSError:
                     # Too many open files, or the client has gone already: others must still be
                     # served.
                     await asyncio.sleep(0.05)
                     continue
-                task = asyncio.create_task(self._open(connection, tls))
+                task = asyncio.create_task(self._open(connection, str(peer[0]), tls))
                 # Held here, as the loop itself holds tasks weakly.
                 self._opening.add(task)
                 task.add_done_callback(self._opening.discard)
 
-    async def _open(self, connection: socket.socket, tls: ServerTls) -> None:
+    async def _open(self, connection: socket.socket, peer: str, tls: ServerTls) -> None:
         """Hand a connection over to the HTTP server, after a look at its first byte."""
-        loop = asyncio.get_running_loop()
-        factory: Callable[[], asyncio.BaseProtocol] | None = self._runner.server
+        opening = asyncio.current_task()
+        # Until it has a transport, it ends with this task.
+        held = self._connections.add(peer, opening.cancel if opening else list)
         taken = False
 
         try:
-            connection.setblocking(False)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            async with asyncio.timeout(_FIRST_BYTE_S):
-                first = await _peek(loop, connection)
-            if first is None or factory is None:
+            context = await self._first_look(connection, tls)
+            factory = self._runner.server
+            if context is None or factory is None:
                 return
-            context = tls.context() if first == _HANDSHAKE else None
             taken = True
-            # A client that does not trust our root ends the handshake: its affair, not ours to
-            # log.
-            with suppress(ssl.SSLError):
-                await loop.connect_accepted_socket(factory, connection, ssl=context)
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: Tracked(factory(), held),
+                connection,
+                ssl=context or None,
+                ssl_handshake_timeout=_TLS_HANDSHAKE_S if context else None,
+            )
+        except ssl.SSLError as error:
+            # A client that does not trust our root ends the handshake, too.
+            held.forget()
+            self._repeats.note(BROKEN, peer, f"TLS: {error.reason}")
         except (OSError, TimeoutError, NotReadyError):
             # The client left, or never spoke; or there is no certificate yet.
-            return
+            held.forget()
+        except asyncio.CancelledError:
+            held.forget()
+            raise
         finally:
             if not taken:
+                held.forget()
                 connection.close()
+
+    async def _first_look(
+        self, connection: socket.socket, tls: ServerTls
+    ) -> ssl.SSLContext | Literal[False] | None:
+        """How to go on: with this context, without TLS (False), or not at all (None)."""
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        async with asyncio.timeout(_FIRST_BYTE_S):
+            first = await _peek(asyncio.get_running_loop(), connection)
+        if first is None:
+            return None
+        return tls.context() if first == _HANDSHAKE else False
 
 
 async def _peek(

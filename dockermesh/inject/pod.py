@@ -186,7 +186,8 @@ def proxy(
         "cap_drop": ["ALL"],
         "security_opt": list(_NO_NEW_PRIVILEGES),
         "read_only": True,
-        "restart": "always",
+        # The engine would start it ahead of its pod, and fail; the registrar starts it in time.
+        "restart": "no",
         "stop_grace_period": "5s",
         "volumes": [
             _volume(contract.TRUST_VOLUME, TRUST_PATH, read_only=True),
@@ -225,6 +226,7 @@ def app(service: Meshed, replica: int, plan: Plan) -> Service:
         ),
         contract.LABEL_SERVICE: service.name,
     }
+    _drop_raw_sockets(made, service)
     _keep_sysctls(made)
     if service.replicas > 1:
         _stand_alone(made, service)
@@ -250,8 +252,18 @@ def follower(
         contract.LABEL_WORKLOAD: names.workload_name(owner.project, owner.name, 1),
         contract.LABEL_SERVICE: name,
     }
+    _drop_raw_sockets(made, owner)
 
     return made
+
+
+def _drop_raw_sockets(made: Service, owner: Meshed) -> None:
+    """Take `NET_RAW` from who shares the pod, if that is asked for: what is sent through a raw
+    socket passes no rule of capture.
+    """
+    dropped = list(made.get("cap_drop") or ())
+    if not owner.settings.raw_sockets and not {"ALL", "NET_RAW"} & {*dropped}:
+        made["cap_drop"] = [*dropped, "NET_RAW"]
 
 
 def _keep_sysctls(made: Service) -> None:

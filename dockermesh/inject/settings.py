@@ -20,14 +20,16 @@ from dockermesh.model.contract import (
     LABEL_INJECT,
     LABEL_NAMESPACE,
     LABEL_PREFIX,
+    LABEL_RAW_SOCKETS,
 )
 from dockermesh.model.identity import is_identity_part
 from dockermesh.model.workload import TLS_MODE_LABEL, TRAFFIC_LABELS
 
 EXTENSION = "x-dockermesh"
-_TOP_KEYS = ("inject", "network", "namespace", "gateway", "egressGateway")
+_RAW_KEY = "rawSockets"
+_TOP_KEYS = ("inject", "network", "namespace", "gateway", "egressGateway", _RAW_KEY)
 _GATEWAY_KEYS = ("ports",)
-_SERVICE_KEYS = ("inject", "namespace", "serviceAccount", "labels")
+_SERVICE_KEYS = ("inject", "namespace", "serviceAccount", "labels", _RAW_KEY)
 _CAPTURE_KEYS = {
     "includeInboundPorts": "include_inbound_ports",
     "excludeInboundPorts": "exclude_inbound_ports",
@@ -51,6 +53,7 @@ class ProjectSettings:
     namespace: str = "default"
     gateway_ports: tuple[str, ...] = ()
     egress_gateway: bool = False
+    raw_sockets: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class ServiceSettings:
     """What was said about one service.
 
     `capture` has the arguments of `pod_capture_config`, empty for the defaults; `intercept` is
-    false for no rules.
+    false for no rules; without `raw_sockets` the app loses the capability that Docker gives it.
     """
 
     inject: bool = True
@@ -67,6 +70,7 @@ class ServiceSettings:
     labels: Mapping[str, str] = field(default_factory=dict)
     capture: Mapping[str, str] = field(default_factory=dict)
     intercept: bool = True
+    raw_sockets: bool = True
 
 
 def project_settings(project: Mapping[str, Any]) -> ProjectSettings:
@@ -90,6 +94,7 @@ def project_settings(project: Mapping[str, Any]) -> ProjectSettings:
         egress_gateway=_boolean(
             raw.get("egressGateway", False), f"{EXTENSION}.egressGateway"
         ),
+        raw_sockets=_boolean(raw.get(_RAW_KEY, True), f"{EXTENSION}.{_RAW_KEY}"),
     )
 
 
@@ -109,6 +114,7 @@ def service_settings(
     namespace = raw.get("namespace", labels.get(LABEL_NAMESPACE, project.namespace))
     told = conventions(service).get("SERVICE_ACCOUNT") or mesh_name(name, service)
     account = raw.get("serviceAccount", labels.get(LABEL_ACCOUNT, told))
+    sockets = raw.get(_RAW_KEY, labels.get(LABEL_RAW_SOCKETS, project.raw_sockets))
     own = raw.get("labels") or {}
     if not isinstance(own, Mapping):
         raise InputError("must be a mapping", where=f"{place}.labels")
@@ -127,6 +133,7 @@ def service_settings(
         | _taken_in(capture, intercept=intercept),
         capture=capture,
         intercept=intercept,
+        raw_sockets=_boolean(sockets, f"services.{name}: {_RAW_KEY}"),
     )
 
 

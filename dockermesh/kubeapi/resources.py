@@ -120,6 +120,10 @@ async def _as_status(request: web.Request, handler: Handler) -> web.StreamRespon
         return web.json_response(
             status_object(error.status, reason, message), status=error.status
         )
+    except (web.RequestPayloadError, ConnectionError):
+        # The client's affair; if it is still there, it may know.
+        body = status_object(400, "BadRequest", "the body cannot be read")
+        return web.json_response(body, status=400)
     except Exception:
         # A bug must not look like a lost connection; nothing was stored, as storing is the last
         # step.

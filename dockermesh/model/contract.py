@@ -189,6 +189,11 @@ LABEL_GENERATED = _name(
     LABEL_PREFIX + "generated",
     'on resources: `"true"`, made for a published port; the user\'s own win, host by host',
 )
+LABEL_RAW_SOCKETS = _name(
+    Section.LABELS,
+    LABEL_PREFIX + "raw-sockets",
+    "`false`: the app loses `NET_RAW`; the user's",
+)
 LABEL_INJECT = _name(
     Section.LABELS,
     LABEL_PREFIX + "inject",
@@ -313,7 +318,8 @@ KEY_HISTORY = _name(
 KEY_TOKENS = _name(
     Section.KEYS,
     "dockermesh/tokens/",
-    "`denied/<sha256>` and `join/<sha256>`: revoked tokens, and those with which one may join",
+    "`denied/<sha256>` and `join/<sha256>`: revoked tokens, and those with which one may join;"
+    " `joined/<workload>`: who did",
 )
 KEY_CA = _name(Section.KEYS, "dockermesh/ca", "the CA, sealed")
 
@@ -398,6 +404,18 @@ EGRESS_GATEWAY = _name(
 )
 CONTROL_PLANE_ACCOUNT = "dockermesh-control-plane"
 """Who asks health checks where a proxy takes no plaintext; in the system namespace."""
+RESERVED_NAMES = frozenset(
+    {
+        CONSUL_DOMAIN,
+        CONSUL_CONTAINER,
+        CONTROL_PLANE_HOST.partition(".")[0],
+        CONTROL_PLANE_CONTAINER,
+        EGRESS_GATEWAY,
+    }
+)
+"""Services that are no workload's to serve: Consul's servers, and what is called so by Docker's DNS
+or the mesh itself.
+"""
 ROOTS_SECRET = _name(
     Section.IDENTITIES,
     "ROOTCA",

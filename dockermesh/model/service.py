@@ -10,12 +10,22 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
+from dockermesh.model.contract import RESERVED_NAMES
 from dockermesh.model.protocol import Protocol
 
 SERVICE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")
 """What a service of the mesh can be called: one label of a host name, in which Docker and Consul
 also take `_`.
 """
+
+
+def is_service_name(name: str) -> bool:
+    """Whether a workload may serve something of this name: no whole host's, not the mesh's own."""
+    return SERVICE_NAME.fullmatch(name) is not None and name.lower() not in (
+        RESERVED_NAMES
+    )
+
+
 NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 

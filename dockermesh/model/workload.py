@@ -5,8 +5,9 @@ them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 from dockermesh.model.identity import Identity, account_of
@@ -63,7 +64,8 @@ class Workload:
     `published` are its ports that the host publishes past any gateway, `probed` those that Consul's
     checks call in plaintext. `aliases` are other names that Docker's DNS has for its Compose
     service. `config` is YAML of Istio resources that come with the workload (a generated Gateway),
-    from its labels.
+    from its labels. `since` tells when it began to serve a name (in lower case; nanoseconds since
+    the epoch): whose a name is depends on who was first.
     """
 
     id: str
@@ -84,11 +86,28 @@ class Workload:
     proxy_container: str = ""
     published: tuple[int, ...] = ()
     probed: tuple[int, ...] = ()
+    since: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def compose_service(self) -> str:
         """The Compose service of `<project>/<service>-<replica>`."""
         return compose_names(self.name)[1]
+
+    def served_names(self) -> set[str]:
+        """The names that it serves, in lower case: of its Compose service and of its ports."""
+        names = {self.compose_service, *(p.service for p in self.ports)}
+        return {name.lower() for name in names} if self.ports else set()
+
+    def aged(self, old: Workload | None) -> Workload:
+        """As it is known since when `old` was written, of the same name and account.
+
+        One that serves nothing for a moment (its app is being made anew) keeps what it had.
+        """
+        if old is None or old.identity("") != self.identity(""):
+            return self
+        known = {n: at for n, at in old.since.items() if n in self.since}
+        since = {**self.since, **known} if self.ports else old.since
+        return replace(self, since=since) if since != self.since else self
 
     def captures(self, port: int) -> bool:
         """Whether connections to the port go through the proxy, by the labels that `inject` gives
@@ -114,6 +133,7 @@ class Workload:
         plain = {f.name: getattr(self, f.name) for f in fields(self)}
         return plain | {
             "labels": dict(self.labels),
+            "since": dict(self.since),
             "kind": self.kind.value,
             "ports": [
                 {"service": p.service, "port": p.port, "protocol": p.protocol}

@@ -14,7 +14,7 @@ from functools import partial
 from types import MappingProxyType
 
 from dockermesh.errors import EngineError
-from dockermesh.registrar.container import Container
+from dockermesh.registrar.container import Container, parse_time
 from dockermesh.registrar.mapping import Skipped
 from dockermesh.registrar.seen import Notes, Seen
 from dockermesh.runtime.backoff import Backoff
@@ -37,12 +37,20 @@ class Attestor:
         self._notes = notes
         self._found = found
         self._tokens: dict[str, str] = {}
+        self._times: dict[str, int] = {}
         self._looking: dict[str, asyncio.Task[None]] = {}
 
     @property
     def tokens(self) -> Mapping[str, str]:
         """Digests by the incarnation of the pod."""
         return MappingProxyType(self._tokens)
+
+    @property
+    def times(self) -> Mapping[str, int]:
+        """When they were attested (nanoseconds since the epoch, by the engine's clock), by the
+        incarnation of the pod.
+        """
+        return MappingProxyType(self._times)
 
     def look(self, members: Iterable[Container]) -> None:
         """Look for the tokens of these, and forget those of their runs before."""
@@ -56,7 +64,7 @@ class Attestor:
 
     def forget(self, container: Container) -> None:
         """The container is gone."""
-        self._tokens.pop(container.incarnation, None)
+        self._drop(container.incarnation)
 
     def close(self) -> None:
         """Stop looking."""
@@ -72,7 +80,11 @@ class Attestor:
         of_theirs = [known for known in self._tokens if known.partition("@")[0] in ids]
         for known in of_theirs:
             if known not in current:
-                del self._tokens[known]
+                self._drop(known)
+
+    def _drop(self, incarnation: str) -> None:
+        self._tokens.pop(incarnation, None)
+        self._times.pop(incarnation, None)
 
     def _done(self, incarnation: str, _: asyncio.Task[None]) -> None:
         self._looking.pop(incarnation, None)
@@ -86,29 +98,32 @@ class Attestor:
             try:
                 # Since the end of the run before: Docker notes the start only after the process may
                 # have written.
-                token = find_token(
-                    await self._read_log(pod.id, pod.state.finished), pod.group
-                )
+                log = await self._read_log(pod.id, pod.state.finished)
+                token, at = find_token(log, pod.group)
             except EngineError as error:
                 self._notes.say(
                     Skipped(pod.name, f"its log cannot be read: {error.what}")
                 )
-                token, wait = "", max(wait, _UNREADABLE_S)
+                token, at, wait = "", 0, max(wait, _UNREADABLE_S)
 
             if token:
                 self._tokens[pod.incarnation] = token
+                self._times[pod.incarnation] = at
                 self._found(pod.group)
                 return
 
             await asyncio.sleep(wait)
 
 
-def find_token(log: str, workload: str) -> str:
-    """The digest in the last line of `log` that attests `workload`; empty when there is none."""
+def find_token(log: str, workload: str) -> tuple[str, int]:
+    """The digest in the last line of `log` that attests `workload`, and when that was written;
+    empty and 0 when there is none. Lines begin with Docker's time.
+    """
     for line in reversed(log.splitlines()):
-        if '"attest"' in line and (digest := _digest_in(line, workload)):
-            return digest
-    return ""
+        at, _, said = line.partition(" ")
+        if '"attest"' in said and (digest := _digest_in(said, workload)):
+            return digest, parse_time(at)
+    return "", 0
 
 
 def _digest_in(line: str, workload: str) -> str:

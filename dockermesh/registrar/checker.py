@@ -70,7 +70,8 @@ class Checker:
         self._encrypted: set[str] = set()
         self._results: dict[str, HealthStatus] = {}
         self._groups: dict[str, dict[str, _Asked]] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        # By group, too: when an id goes to another one, that may come before the first lets go.
+        self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._session: aiohttp.ClientSession | None = None
 
     @property
@@ -95,7 +96,10 @@ class Checker:
             self._groups[group] = wanted
 
         for identity in [i for i, asked in before.items() if wanted.get(i) != asked]:
-            self._tasks.pop(identity).cancel()
+            self._tasks.pop((group, identity)).cancel()
+            others = (found for g, found in self._groups.items() if g != group)
+            if any(identity in found for found in others):
+                continue
             self._results.pop(identity, None)
             self._encrypted.discard(identity)
 
@@ -104,7 +108,7 @@ class Checker:
                 task = asyncio.create_task(
                     self._keep_asking(group, identity, asked), name=f"check {identity}"
                 )
-                self._tasks[identity] = task
+                self._tasks[group, identity] = task
 
     async def close(self) -> None:
         """Stop asking."""

@@ -16,8 +16,10 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
+    Mapping,
     Sequence,
 )
+from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -34,11 +36,11 @@ from dockermesh.model.contract import (
     META_HOST,
     META_WORKLOAD,
 )
-from dockermesh.registrar.checks import check_id
+from dockermesh.registrar.checks import check_id, socket
 from dockermesh.registrar.desired import Desired
 from dockermesh.registrar.lease import HostLease
 from dockermesh.registrar.mapping import Registration
-from dockermesh.registrar.plan import Entry, Plan, plan_registrations
+from dockermesh.registrar.plan import Conflict, Entry, Plan, plan_registrations
 
 log = structlog.get_logger(__name__)
 
@@ -68,7 +70,7 @@ class ConsulSink:
         # what is known since.
         self._clock = 0
         self._written: dict[str, int] = {}
-        self._conflicts: set[str] = set()
+        self._conflicts: set[tuple[str, str]] = set()
 
     async def run(self, resync: Callable[[], None]) -> None:
         """Hold this host's lease and clean up after dead hosts, for ever."""
@@ -104,7 +106,7 @@ class ConsulSink:
         self._tell_of(plan.conflicts)
 
         # What is registered anew has its health in the body.
-        updates = {r.id: r for r in (*plan.update, *self._due(desired.registrations))}
+        updates = {r.id: r for r in (*plan.update, *self._due(plan.wanted))}
         for registration in plan.register:
             updates.pop(registration.id, None)
 
@@ -124,7 +126,7 @@ class ConsulSink:
         )
 
     def _plan(self, group: str, desired: Desired) -> Plan:
-        wanted = {r.id for r in desired.registrations}
+        wanted = {i for r in desired.registrations for i in (r.id, r.own_id)}
         have = [e for e in self._entries.values() if e.group == group or e.id in wanted]
         return plan_registrations(
             have,
@@ -134,21 +136,30 @@ class ConsulSink:
             retained=desired.retained,
         )
 
-    def _tell_of(self, conflicts: Iterable[Registration]) -> None:
-        for registration in conflicts:
-            if registration.id not in self._conflicts:
-                self._conflicts.add(registration.id)
-                log.warning(
-                    "service id belongs to another host; not registered",
-                    id=registration.id,
-                )
+    def _tell_of(self, conflicts: Iterable[Conflict]) -> None:
+        for conflict in conflicts:
+            wanted, holder = conflict.wanted, conflict.holder
+            if (wanted.id, wanted.own_id) in self._conflicts:
+                continue
+            self._conflicts.add((wanted.id, wanted.own_id))
+            log.warning(
+                "service id is another's in Consul; it stays so",
+                id=wanted.id,
+                holder=holder.where,
+                holder_host=holder.host or "no registrar",
+                wanted_by=wanted.own_id,
+                registered_as=conflict.given or "nothing",
+            )
 
     def _workload_steps(
         self, group: str, workloads: Iterable[Workload]
     ) -> list[Awaitable[None]]:
         prefix = f"{KEY_WORKLOADS}{self._host}/"
+        aged = (
+            w.aged(_record(self._workloads.get(prefix + w.name))) for w in workloads
+        )
         wanted = {
-            prefix + w.name: json.dumps(w.to_dict(), sort_keys=True) for w in workloads
+            prefix + w.name: json.dumps(w.to_dict(), sort_keys=True) for w in aged
         }
         changed = {
             k: text for k, text in wanted.items() if self._workloads.get(k) != text
@@ -242,6 +253,7 @@ class ConsulSink:
                 group=group,
                 status=registration.health.status if registration.health else None,
                 tags=frozenset(registration.tags),
+                where=registration.where,
             )
             log.info(
                 "registered",
@@ -267,15 +279,7 @@ class ConsulSink:
             output = health.output if health.status != "passing" else ""
             path = f"/v1/agent/check/update/{quote(registration.check_id, safe=':')}"
             await self._put(path, {"Status": health.status, "Output": output})
-            self._entries[registration.id] = Entry(
-                id=entry.id,
-                fingerprint=entry.fingerprint,
-                host=entry.host,
-                container=entry.container,
-                group=entry.group,
-                status=health.status,
-                tags=entry.tags,
-            )
+            self._entries[registration.id] = replace(entry, status=health.status)
             self._beats[registration.id] = time.monotonic()
             if entry.status != health.status:
                 log.info(
@@ -322,6 +326,19 @@ async def _all(steps: Sequence[Awaitable[None]]) -> None:
             raise result
 
 
+def _record(text: str | None) -> Workload | None:
+    try:
+        return Workload.from_dict(json.loads(text)) if text else None
+    except (ValueError, TypeError, AttributeError):
+        # Not ours, or damaged: it is written anew.
+        return None
+
+
+def _where(service: Mapping[str, Any]) -> str:
+    place = socket(str(service.get("Address") or ""), int(service.get("Port") or 0))
+    return f"{service.get('Service', '')}@{place}"
+
+
 def _entries(services: dict[str, Any], checks: dict[str, Any]) -> dict[str, Entry]:
     statuses = {c.get("CheckID", i): c for i, c in checks.items()}
     found = {}
@@ -337,6 +354,7 @@ def _entries(services: dict[str, Any], checks: dict[str, Any]) -> dict[str, Entr
             group=meta.get(META_WORKLOAD) or container,
             status=check.get("Status") if check else None,
             tags=frozenset(service.get("Tags") or ()),
+            where=_where(service),
         )
 
     return found

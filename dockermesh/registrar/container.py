@@ -60,7 +60,7 @@ class Binding:
 @dataclass(frozen=True, slots=True)
 class Container:
     """One container. `bindings` maps `9080/tcp` to its first publication, None when it is exposed
-    only.
+    only. `created` is a time like those of its state.
     """
 
     id: str
@@ -79,6 +79,7 @@ class Container:
     stop_signal: str = ""
     stop_timeout: int = 10
     state: State = State()
+    created: int = 0
     raw: Mapping[str, Any] = field(
         default_factory=lambda: MappingProxyType({}), compare=False, repr=False
     )
@@ -201,6 +202,7 @@ def parse_container(inspect: Mapping[str, Any]) -> Container:
         stop_signal=config.text("StopSignal"),
         stop_timeout=config.number("StopTimeout", _STOP_TIMEOUT),
         state=_state(top.part("State")),
+        created=top.moment("Created"),
         raw={**inspect, "NetworkSettings": {**settings.data, "IPAddress": bridged}},
     )
 

@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 from dockermesh.model import ServedPort, Workload, WorkloadKind, contract
 from dockermesh.registrar.checks import HealthStatus, all_of
+from dockermesh.registrar.claims import Claim, claims_of, holders_of
 from dockermesh.registrar.container import Container
 from dockermesh.registrar.mapping import Registration, Skipped, map_container
 from dockermesh.registrar.options import Options
@@ -38,6 +39,7 @@ def desired_state(
     stopping: Collection[str] = (),
     tokens: Mapping[str, str] = MappingProxyType({}),
     answers: Mapping[str, HealthStatus] = MappingProxyType({}),
+    holders: Mapping[str, Claim] | None = None,
     group: str = "",
 ) -> Desired:
     """What the registry should hold, for one `group` if given; the rest of the containers then is
@@ -45,10 +47,13 @@ def desired_state(
 
     `stopping` are ids of containers that got their stop signal, `tokens` the attested digests by
     pod incarnation, `answers` what came of the checks that the registrar asks itself, by the
-    registration's id.
+    registration's id, `holders` who has an id that several containers of the host may ask for
+    (None: these containers are all).
     """
     scene = _Scene(sorted(containers, key=lambda c: (c.name, c.id)), options, stopping)
-    registrations, skipped = scene.registrations(group, answers)
+    if holders is None:
+        holders = holders_of(claims_of(scene.containers, options, stopping=stopping))
+    registrations, skipped = scene.registrations(group, answers, holders)
     workloads = scene.workloads(group, tokens)
     retained = frozenset(c.id for c in scene.containers if _retained(c, options))
     return Desired(registrations, workloads, skipped, retained)
@@ -67,7 +72,10 @@ class _Scene:
         self._members = _members(containers)
 
     def registrations(
-        self, group: str, answers: Mapping[str, HealthStatus]
+        self,
+        group: str,
+        answers: Mapping[str, HealthStatus],
+        holders: Mapping[str, Claim],
     ) -> tuple[tuple[Registration, ...], tuple[Skipped, ...]]:
         """Those of all that serve, with their health, and what was left out."""
         found: dict[str, Registration] = {}
@@ -83,12 +91,12 @@ class _Scene:
                 continue
 
             for made in mapped:
-                health = all_of(made.health, made.own_check, answers.get(made.id))
-                known = replace(made, health=health)
-                if found.setdefault(known.id, known) is not known:
-                    skipped.append(
-                        Skipped(container.name, f"service id {known.id} is used twice")
-                    )
+                given, lost = _with_its_id(made, container, holders)
+                skipped += lost
+                if given is None:
+                    continue
+                health = all_of(given.health, given.own_check, answers.get(given.id))
+                found[given.id] = replace(given, health=health)
 
         return tuple(found.values()), tuple(skipped)
 
@@ -108,6 +116,22 @@ class _Scene:
 
     def _of(self, owner: str) -> list[Container]:
         return self._members.get(owner, [])
+
+
+def _with_its_id(
+    made: Registration, container: Container, holders: Mapping[str, Claim]
+) -> tuple[Registration | None, tuple[Skipped, ...]]:
+    """The registration under the id that is the container's to have, and whom it gave way to."""
+    holder = holders.get(made.id)
+    if holder is None or holder.container_id == container.id:
+        return made, ()
+
+    own = holders.get(made.own_id)
+    is_free = own is None or own.container_id == container.id
+    what = f"registered as {made.own_id}" if is_free else "not registered"
+    reason = f"service id {made.id} is that of container {holder.name}; {what}"
+    given = replace(made, id=made.own_id) if is_free else None
+    return given, (Skipped(container.name, reason, is_warning=True),)
 
 
 def _token(pod: Container, tokens: Mapping[str, str]) -> str:
@@ -188,7 +212,7 @@ def _workload(
         registrations[0].name if registrations else said(contract.LABEL_SERVICE, "")
     )
 
-    return Workload(
+    workload = Workload(
         id=pod.id,
         name=said(contract.LABEL_WORKLOAD, ""),
         service=service,
@@ -211,6 +235,8 @@ def _workload(
         published=_published(pod),
         probed=_probed(registrations),
     )
+    since = dict.fromkeys(sorted(workload.served_names()), pod.created)
+    return replace(workload, since=MappingProxyType(since))
 
 
 def _listed(text: str) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Protocol
 
 import structlog
@@ -11,7 +11,7 @@ import structlog
 from dockermesh.docker.async_engine import EngineRefusedError
 from dockermesh.errors import EngineError
 from dockermesh.registrar.container import Container
-from dockermesh.registrar.heal import Action, Verb, plan_healing
+from dockermesh.registrar.heal import Action, Past, Verb, plan_healing
 from dockermesh.registrar.mapping import Skipped
 from dockermesh.registrar.seen import Notes, Seen
 from dockermesh.runtime.backoff import Backoff
@@ -30,23 +30,41 @@ class Hands(Protocol):
     async def stop(self, container: str, grace: int) -> None: ...
 
 
-class Healer:
-    """Heals one container at a time each; `look_again` is told the id of one that was touched."""
+class Eyes(Protocol):
+    """What healing asks of who keeps `Seen` up to date."""
 
-    def __init__(
-        self, engine: Hands, seen: Seen, notes: Notes, look_again: Callable[[str], None]
-    ) -> None:
+    async def refresh(self, group: str) -> None:
+        """Have a group's containers inspected now. Raises EngineError."""
+
+    def settled(self, container_id: str) -> None:
+        """A step was taken, or turned out to be wrong."""
+
+    def disregard(self, container_id: str) -> None:
+        """What the container was told while something was done to it was nobody's wish."""
+
+
+class Healer:
+    """Heals one container at a time each.
+
+    Invariant: whether a step is due is decided by what the engine says right before it is taken,
+    and what it does to a container is never taken for somebody else's wish.
+    """
+
+    def __init__(self, engine: Hands, seen: Seen, notes: Notes, eyes: Eyes) -> None:
         self._engine = engine
         self._seen = seen
         self._notes = notes
-        self._look_again = look_again
+        self._eyes = eyes
+        self.acting: set[str] = set()
+        """Ids of containers to which something is being done."""
+        self._attested: Mapping[str, int] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._attempts: dict[str, Backoff] = {}
 
-    def heal(self, members: Iterable[Container]) -> None:
-        """Begin what these containers of a group need."""
-        members = list(members)
-        plan = plan_healing(members, self._seen.stopping)
+    def heal(self, members: Iterable[Container], attested: Mapping[str, int]) -> None:
+        """Begin what these containers of a group need; `attested` as in `Past`."""
+        members, self._attested = list(members), attested
+        plan = plan_healing(members, self._past())
         self._rest({c.id for c in members} - {a.container.id for a in plan})
 
         for action in plan:
@@ -76,14 +94,7 @@ class Healer:
         target = action.container
         try:
             await asyncio.sleep(max(self._wait_of(target.id), action.delay))
-            if self._is_still_due(action):
-                log.info(
-                    "healing",
-                    container=target.name,
-                    verb=action.verb.value,
-                    reason=action.reason,
-                )
-                await self._do(action)
+            await self._act(action)
         except EngineRefusedError as error:
             self._notes.say(Skipped(target.name, f"it cannot be healed: {error.what}"))
             await asyncio.sleep(_REFUSED_S)
@@ -95,7 +106,43 @@ class Healer:
             )
         finally:
             self._tasks.pop(target.id, None)
-            self._look_again(target.id)
+            self._eyes.settled(target.id)
+
+    async def _act(self, action: Action) -> None:
+        target = action.container
+        self.acting.add(target.id)
+        try:
+            # Another event may have come meanwhile, or the user may have stopped it.
+            await self._eyes.refresh(target.group)
+            if not self._is_still_due(action):
+                return
+
+            verb, reason = action.verb.value, action.reason
+            log.info("healing", container=target.name, verb=verb, reason=reason)
+            told, run = target.id in self._seen.stopping, self._run_of(target.id)
+            await self._do(action)
+            # Before anybody judges by it: this run has another start.
+            await self._eyes.refresh(target.group)
+            # Told by nobody else, or a run that began meanwhile, which nobody wanted to end.
+            is_ours = not told or self._run_of(target.id) != run
+            if action.verb is Verb.STOP and is_ours:
+                self._eyes.disregard(target.id)
+        finally:
+            self.acting.discard(target.id)
+
+    def _run_of(self, container_id: str) -> str:
+        found = self._seen.containers.get(container_id)
+        return found.incarnation if found is not None else ""
+
+    def _past(self) -> Past:
+        seen = self._seen
+        return Past(
+            seen.stopping,
+            seen.by_hand,
+            seen.by_us,
+            seen.engine_started,
+            self._attested,
+        )
 
     def _wait_of(self, container_id: str) -> float:
         """Nothing at the first attempt."""
@@ -106,10 +153,8 @@ class Healer:
         return known.next()
 
     def _is_still_due(self, action: Action) -> bool:
-        # Another event may have come meanwhile, or the user may have stopped it.
-        fresh = plan_healing(
-            self._seen.members(action.container.group), self._seen.stopping
-        )
+        members = self._seen.members(action.container.group)
+        fresh = plan_healing(members, self._past())
         wanted = (action.container.id, action.verb)
         return any((a.container.id, a.verb) == wanted for a in fresh)
 

@@ -78,7 +78,8 @@ class Registration:
     """One service instance to be registered.
 
     `check` is the declared one if Consul asks it, `own_check` if the registrar does, and `health`
-    what the registrar knows.
+    what the registrar knows. `own_id` is the id that it has where nobody chose one, or where the
+    chosen one is another's.
     """
 
     id: str
@@ -90,11 +91,17 @@ class Registration:
     check: Check | None = None
     own_check: Check | None = None
     health: HealthStatus | None = None
+    own_id: str = ""
 
     @property
     def socket(self) -> str:
         """Address and port, IPv6 in brackets."""
         return socket(self.address, self.port)
+
+    @property
+    def where(self) -> str:
+        """What it is called and where it is."""
+        return f"{self.name}@{self.socket}"
 
     @property
     def protocol(self) -> Protocol:
@@ -146,10 +153,11 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Why something of a container was left out."""
+    """Why something of a container was left out; `is_warning`: somebody has to look at it."""
 
     container: str
     reason: str
+    is_warning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,6 +309,7 @@ class _Mapper:
             check=None if is_ours else check,
             own_check=check if is_ours else None,
             health=docker_health(self.container, self._pod),
+            own_id=self._default_id(),
         )
 
         return _Mapped(registration, (*bad_tags, *bad_meta, *lost))

@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from dockermesh.model.contract import RESERVED_NAMES
+
 PREFIX = "SERVICE_"
 OWN_PREFIX = "dockermesh"
 # Consul's agent/structs: ValidateServiceMetadata.
@@ -110,6 +112,8 @@ def name_fault(name: str) -> str:
     """Why `name` cannot be a service name; empty when it can. It becomes part of host and cluster
     names.
     """
+    if name.lower() in RESERVED_NAMES:
+        return f"service name {name} is one of the mesh's own; give it another (SERVICE_NAME)"
     if not _NAME.fullmatch(name) or len(name) > _MAX_NAME:
         return f"service name {printable(name)} is not a DNS name"
     return ""

@@ -21,7 +21,13 @@ from dockermesh.errors import DockermeshError, EngineError
 from dockermesh.model.contract import LABEL_ROLE
 from dockermesh.registrar.attest import Attestor
 from dockermesh.registrar.checker import Checker
-from dockermesh.registrar.container import Container, group_of, parse_container
+from dockermesh.registrar.claims import ClaimBook, claims_of
+from dockermesh.registrar.container import (
+    Container,
+    group_of,
+    parse_container,
+    parse_time,
+)
 from dockermesh.registrar.desired import desired_state
 from dockermesh.registrar.healer import Hands, Healer
 from dockermesh.registrar.mapping import Skipped
@@ -51,6 +57,7 @@ class Engine(Hands, Protocol):
     async def list_containers(self) -> list[dict[str, Any]]: ...
     async def inspect(self, container: str) -> dict[str, Any] | None: ...
     async def logs(self, container: str, since: int) -> str: ...
+    async def started(self) -> str: ...
     async def subscribe(self, since: int = 0) -> EventStream: ...
 
 
@@ -97,6 +104,7 @@ class Registrar:
         self._resync = resync
         self._seen = Seen()
         self._notes = Notes()
+        self._claims = ClaimBook()
         self._summaries: dict[str, object] = {}
         self._dirty: dict[str, set[str]] = {}
         self._last_event = 0
@@ -108,9 +116,8 @@ class Registrar:
         self._attestor = Attestor(
             engine.logs, self._seen, self._notes, self._workers.mark
         )
-        self._healer = (
-            Healer(engine, self._seen, self._notes, self._look_again) if heal else None
-        )
+        self._healer = Healer(engine, self._seen, self._notes, self) if heal else None
+        self._deferred: dict[str, list[Event]] = {}
 
     async def run(self) -> NoReturn:
         """Follow the engine for ever; cancel to stop. Entries stay in the sink: the services
@@ -144,6 +151,7 @@ class Registrar:
                 # Subscribe first, list after: what happens in between is then seen twice rather
                 # than never.
                 stream = await self._engine.subscribe(self._last_event)
+                self._seen.take_engine(parse_time(await self._engine.started()))
                 connected = True
                 self._request_resync()
                 try:
@@ -167,12 +175,40 @@ class Registrar:
         self._last_event = max(self._last_event, event.time)
         known = self._seen.containers.get(event.container)
         if event.action == "kill":
-            if known is not None and _is_told_to_stop(known, event):
-                self._expect_stop(known, event.time)
+            self._on_kill(event, known)
             return
 
         group = known.group if known else group_of(event.container, event.attributes)
         self._look_at(event.container, group)
+
+    def _on_kill(self, event: Event, known: Container | None) -> None:
+        if self._healer is not None and event.container in self._healer.acting:
+            # Ours, or the user's: what became of it tells.
+            self._deferred.setdefault(event.container, []).append(event)
+        elif known is None or event.container in self._seen.by_us:
+            return
+        elif _is_told_to_stop(known, event):
+            self._expect_stop(known, event.time)
+
+    # -- what healing asks for
+
+    async def refresh(self, group: str) -> None:
+        """Have a group's containers inspected now. Raises EngineError."""
+        ids = [container.id for container in self._seen.members(group)]
+        await asyncio.gather(*(self._inspect(i, group) for i in ids))
+
+    def disregard(self, container_id: str) -> None:
+        """Forget what a container was told while something was done to it."""
+        self._deferred.pop(container_id, None)
+        self._seen.took_down(container_id)
+
+    def settled(self, container_id: str) -> None:
+        """A step was taken, and its container inspected: signals that it got meanwhile are those
+        of its present run, or are over.
+        """
+        for event in self._deferred.pop(container_id, ()):
+            self._on_kill(event, self._seen.containers.get(container_id))
+        self._look_again(container_id)
 
     def _expect_stop(self, container: Container, when: int) -> None:
         self._seen.stopping[container.id] = when
@@ -227,6 +263,7 @@ class Registrar:
     async def _reconcile(self, *, full: bool) -> None:
         listing = await self._engine.list_containers()
         groups = {group_of(c["Id"], c.get("Labels") or {}) for c in listing}
+        self._claims.expect(groups)
         # Containers that went while no stream was open left no event.
         present = {c["Id"] for c in listing}
         for container in list(self._seen.containers.values()):
@@ -264,14 +301,24 @@ class Registrar:
         members = self._seen.members(group)
         self._attestor.look(members)
         if self._healer is not None:
-            self._healer.heal(members)
+            self._healer.heal(members, self._attestor.times)
+
+        scene = [*members, *self._seen.owners(members)]
+        claims = claims_of(
+            scene, self._options, stopping=self._seen.stopping, group=group
+        )
+        for other in self._claims.take(group, claims):
+            self._workers.mark(other)
+        if not self._claims.is_settled(group):
+            return
 
         desired = desired_state(
-            [*members, *self._seen.owners(members)],
+            scene,
             self._options,
             stopping=self._seen.stopping,
             tokens=self._attestor.tokens,
             answers=self._checker.results,
+            holders=self._claims.holders(group),
             group=group,
         )
         self._notes.say(*desired.skipped)

@@ -12,6 +12,7 @@ import ipaddress
 import re
 from collections.abc import Iterable
 
+from dockermesh.model.contract import RESERVED_NAMES
 from dockermesh.model.service import SERVICE_NAME
 
 OWN_SERVICE = "consul"
@@ -29,6 +30,8 @@ _WORKLOAD = re.compile(r"[A-Za-z0-9._/-]{1,253}")
 
 def name_problem(name: str) -> str:
     """Why this service name cannot be used; empty when it can."""
+    if name.lower() in RESERVED_NAMES:
+        return "the name is one of the mesh's own; give it another (SERVICE_NAME)"
     if SERVICE_NAME.fullmatch(name):
         return ""
     if len(name.encode("utf-8", "replace")) > 63:

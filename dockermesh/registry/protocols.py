@@ -138,6 +138,12 @@ class JoinedWorkloads(Protocol):
         serves, with their protocols.
         """
 
+    async def names(self) -> set[str]:
+        """The names of all whose records are there."""
+
+    async def restore(self, workload: Workload) -> None:
+        """Write the record and the endpoints of a workload that `add` gave a name again."""
+
     async def remove(self, workload: Workload) -> None:
         """Take a workload's record and endpoints away."""
 

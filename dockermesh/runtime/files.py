@@ -5,6 +5,8 @@ the new one, and never half of either.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 PRIVATE = 0o600
@@ -19,16 +21,32 @@ def replace_file(
     `is_durable`: it is on the disk before the old one is gone, which costs some milliseconds.
     Raises OSError, also if there is no such folder; the old file then stays.
     """
+    with drafted(path, content, mode, is_durable=is_durable) as put:
+        put()
+
+
+@contextmanager
+def drafted(
+    path: Path, content: bytes, mode: int | None = None, *, is_durable: bool = False
+) -> Iterator[Callable[[], None]]:
+    """Write the content beside `path`, and give the function that puts it there.
+
+    What could fail for want of room has been done by then, so something else can be done between,
+    and neither without the other. Without a call nothing is left behind. Raises OSError.
+    """
     # Beside it, as only a rename within one file system is one step; not by a fixed name, as two
     # processes may write at once.
     draft = path.with_name(f".{path.name}.{os.getpid()}.new")
 
     try:
         _write(draft, content, mode, is_durable=is_durable)
-        draft.rename(path)
-    except OSError:
+        yield lambda: _put(draft, path)
+    finally:
         draft.unlink(missing_ok=True)
-        raise
+
+
+def _put(draft: Path, path: Path) -> None:
+    draft.rename(path)
 
 
 def _write(draft: Path, content: bytes, mode: int | None, *, is_durable: bool) -> None:

@@ -18,6 +18,7 @@ from dockermesh.translate.mesh.changes import Stale, stale_after
 from dockermesh.translate.mesh.conflicts import Fault, Reason, faults_of_config
 from dockermesh.translate.mesh.delegates import Delegation
 from dockermesh.translate.mesh.index import ConfigIndex
+from dockermesh.translate.mesh.stand_in import takes_mtls_alone
 from dockermesh.translate.mesh.state import MeshState, Proxy
 from dockermesh.translate.mesh.visibility import Scope, as_labels
 from dockermesh.translate.patches.book import PatchBook
@@ -300,7 +301,7 @@ class Translator:
         is_reshaped = before.services.keys() != mesh.services.keys()
         for host in changed:
             new = mesh.services[host]
-            is_reshaped = is_reshaped or before.services[host].ports != new.ports
+            is_reshaped = is_reshaped or _shape(before.services[host]) != _shape(new)
             if not new.project:
                 self._remember(new)
 
@@ -417,3 +418,8 @@ def workload_ports(workload: Workload) -> tuple[Port, ...]:
         for number in sorted(ports)
         if ports[number].protocol is not Protocol.UDP
     )
+
+
+def _shape(service: Service) -> object:
+    """What gateways look at of a service: its ports, and whether it is believed (`retries`)."""
+    return service.ports, takes_mtls_alone(service)

@@ -32,12 +32,6 @@ Invariant: the response to a change is built once, and all streams share its byt
 
 from __future__ import annotations
 
-import os
-
-# Forking from a process with a grpc.aio server only makes gRPC complain; it reads this when it is
-# first imported.
-os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-
 from dockermesh.xds.resources import (
     CLUSTER,
     ENDPOINTS,

@@ -18,6 +18,7 @@ import grpc
 import grpc.aio
 import structlog
 
+from dockermesh.runtime.repeats import Repeats
 from dockermesh.xds.request import Decoder, DiscoveryRequest, Malformed
 from dockermesh.xds.responses import Response, ResponseCache
 from dockermesh.xds.snapshot import FIELDS, Snapshot
@@ -58,6 +59,12 @@ _OPTIONS = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     # Two control planes must not share a port by accident.
     ("grpc.so_reuseport", 0),
+    # Who connects has to speak: by default a handshake may take two minutes, and a connection
+    # without a stream may stay for ever.
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_connection_idle_ms", 60_000),
+    # A proxy has one.
+    ("grpc.max_concurrent_streams", 8),
     # Measuring bandwidth costs a ping for every read; ACKs are small.
     ("grpc.http2.bdp_probe", 0),
 )
@@ -174,8 +181,15 @@ class AdsServer:
     loop.
     """
 
-    def __init__(self, *, authorize: Authorize, on_nack: OnNack | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        authorize: Authorize,
+        on_nack: OnNack | None = None,
+        repeats: Repeats | None = None,
+    ) -> None:
         self.metrics = Metrics()
+        self._repeats = repeats or Repeats()
         self._authorize = authorize
         self._on_nack = on_nack
         self._lookup: Lookup = lambda _proxy: None
@@ -307,8 +321,11 @@ class AdsServer:
             stream = await self._open(context, delta=delta)
         except Refused as e:
             self.metrics.streams_refused += 1
-            log.warning(
-                "proxy refused", peer=context.peer(), code=e.code.name, reason=e.message
+            # By address, without the port: who is refused can come again as often as it likes.
+            self._repeats.note(
+                "proxy refused",
+                context.peer().rpartition(":")[0],
+                f"{e.code.name}: {e.message}",
             )
             await context.abort(e.code, e.message)
             return

@@ -249,7 +249,13 @@ class SotwSubscription(Subscription):
     def begin(self, request: DiscoveryRequest, target: ResourceSet) -> None:
         """The first request for this type on this stream."""
         self._subscribe(request)
-        if request.version and request.version == self._version(target):
+        # Only under the wildcard: of what is asked for by name the client may have let go since it
+        # named this version, and it cannot say so.
+        if (
+            self.wildcard
+            and request.version
+            and request.version == self._version(target)
+        ):
             self.sent, self.resumed = target, True
             self.sent_version = self.acked_version = request.version
         elif self.type_url in _LEGACY_WILDCARD:

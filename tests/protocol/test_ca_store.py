@@ -5,7 +5,9 @@ replaced by accident.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,7 +17,9 @@ from control_plane_rig import Running, certificates, control_plane, secrets_in, 
 
 from dockermesh.ca import AuthorityError, Phase, Step
 from dockermesh.controlplane.trust.ca_keeper import OwnCa
+from dockermesh.errors import RegistryError
 from dockermesh.registry.consul.sealed_store import ConsulSealedStore
+from dockermesh.runtime import files
 
 pytestmark = pytest.mark.consul
 KEY = "kv/dockermesh/ca"
@@ -36,6 +40,10 @@ def passphrase(folder: Path) -> Path:
     file.write_text("a passphrase for all control planes")
     file.chmod(0o600)
     return file
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
 
 
 def keeper(agent: Agent, folder: Path, secret: Path | None = None) -> OwnCa:
@@ -226,3 +234,68 @@ async def test_the_ca_is_shown_without_its_key_and_to_holders_of_the_token_only(
             await mesh.ask("POST", "/mesh/ca/rotate", bearer="wrong", step="prepare")
         )[0] == 401
         assert (await mesh.ask("GET", "/mesh/ca"))[1]["phase"] == "stable"
+
+
+async def test_a_step_with_a_full_disk_is_not_taken_anywhere(
+    agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ca = keeper(agent, tmp_path)
+    authority = await ca.open()
+    before = await stored(agent), (tmp_path / "sealed.json").read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", full)
+        with pytest.raises(AuthorityError, match="No space left"):
+            await ca.step(Step.PREPARE)
+    assert authority.material.phase is Phase.STABLE
+    assert before == (await stored(agent), (tmp_path / "sealed.json").read_bytes())
+    assert names_in(tmp_path) == ["sealed.json", "sealing.key"]
+    assert (await ca.step(Step.PREPARE)).phase is Phase.PREPARED
+
+
+async def test_a_step_that_was_taken_is_no_error(
+    agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ca = keeper(agent, tmp_path)
+    authority = await ca.open()
+    write = ConsulSealedStore.write
+
+    async def answer_lost(self: ConsulSealedStore, text: str, version: int) -> bool:
+        await write(self, text, version)
+        raise RegistryError("the connection was lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ConsulSealedStore, "write", answer_lost)
+        await ca.step(Step.PREPARE)
+        patch.setattr(files, "_put", _refuse)
+        await ca.step(Step.SWITCH)
+    assert authority.material.phase is Phase.SWITCHED
+    assert "cannot be saved" in ca.problem
+    # The copy is brought up from the store as soon as it can be.
+    await ca.step(Step.FINISH)
+    await agent.client.kv.delete("dockermesh/ca")
+    again = await keeper(agent, tmp_path).open()
+    assert again.roots_pem == authority.roots_pem
+
+
+async def test_a_step_of_another_control_plane_is_in_the_copy_too(
+    agent: Agent, tmp_path: Path
+) -> None:
+    secret = passphrase(tmp_path)
+    one, two = (keeper(agent, tmp_path / n, secret) for n in "12")
+    await one.open()
+    authority = await two.open()
+    following = asyncio.create_task(two.follow())
+    after = await one.step(Step.PREPARE)
+    await eventually(lambda: authority.material.generation == after.generation, 10)
+    following.cancel()
+    await agent.client.kv.delete("dockermesh/ca")
+    again = await keeper(agent, tmp_path / "2", secret).open()
+    assert again.material.generation == after.generation
+
+
+def _refuse(_draft: Path, _path: Path) -> None:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))

@@ -50,6 +50,30 @@ TRUSTING = (
 )
 
 
+OF_PROXIES = (
+    "forwarded",
+    "front-end-https",
+    "true-client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-forwarded",
+    "x-forwarded-by",
+    "X-Forwarded-Host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-scheme",
+    "x-forwarded-server",
+    "x-forwarded-ssl",
+    "x-forwarded-client-certs",
+    "x-original-host",
+    "X-Original-URL",
+    "x-real-ip",
+    "x-rewrite-url",
+    "x-scheme",
+    "x-url-scheme",
+)
+
+
 @pytest.fixture(scope="module")
 def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, int]]:
     """Gateways by the path normalisation of their mesh, one that has proxies before it, and all in
@@ -111,6 +135,7 @@ def test_headers_that_proxies_believe_do_not_come_from_clients(
         ("x-envoy-attempt-count", "7"),
         ("x-forwarded-proto", "https"),
         ("end_user", "ann"),
+        *((name, "evil.example") for name in OF_PROXIES),
     ]
     seen = ask(ports["BASE"], "/", invented)
     assert seen.status == 200
@@ -119,10 +144,11 @@ def test_headers_that_proxies_believe_do_not_come_from_clients(
         "x-envoy-internal",
         "x-envoy-original-path",
         "end_user",
-        "x-real-ip",
+        *OF_PROXIES,
     ):
         assert seen.header(name) is None, name
     assert "6.6.6.6" not in str(seen.seen)
+    assert "evil.example" not in str(seen.seen)
     assert (seen.header("x-forwarded-proto"), seen.header("x-envoy-attempt-count")) == (
         "http",
         "1",
@@ -136,8 +162,19 @@ def test_a_gateway_behind_proxies_believes_as_many_as_it_is_told(
     seen = ask(
         ports["behind"],
         "/",
-        [("x-forwarded-for", "9.9.9.9, 6.6.6.6, 7.7.7.7"), certificate],
+        [
+            ("x-forwarded-for", "9.9.9.9, 6.6.6.6, 7.7.7.7"),
+            ("x-forwarded-host", "shop.example"),
+            ("x-forwarded-port", "443"),
+            ("x-forwarded-proto", "https"),
+            ("x-envoy-original-path", "/admin"),
+            certificate,
+        ],
     )
+    assert [
+        seen.header(f"x-forwarded-{what}") for what in ("host", "port", "proto")
+    ] == ["shop.example", "443", "https"]
+    assert seen.header("x-envoy-original-path") is None
     assert seen.header("x-envoy-external-address") == "6.6.6.6"
     assert seen.header("x-forwarded-client-cert") == "By=the-proxy"
 

@@ -157,11 +157,9 @@ async def test_a_damaged_value_keeps_its_last_good_content(
         )
         assert in_force(mesh) == {"deny", "web"}
 
-        # The same again repairs it, and changes nothing else.
-        status, found = await mesh.ask("GET", f"{POLICIES}/deny")
-        assert status == 200 and found["spec"] == DENY["spec"]
-        status, answer = await mesh.ask("PUT", f"{POLICIES}/deny", **found)
-        assert status == 200, answer
+        # The same again repairs it, and changes nothing else. What is being written back meanwhile
+        # is at another version.
+        await eventually(lambda: put(mesh, DENY), 10)
         await eventually(lambda: is_back(agent), 10)
         await eventually(lambda: not mesh.plane.config_problems(), 10)
         assert in_force(mesh) == {"deny", "web"}
@@ -223,6 +221,38 @@ async def test_a_revoked_token_stays_revoked(tmp_path: Path) -> None:
 async def denied(agent: Agent) -> bool:
     _, keys = await agent.client.kv.get("dockermesh/tokens/denied/", keys=True)
     return bool(keys)
+
+
+async def test_who_joined_is_in_the_mesh_again(tmp_path: Path) -> None:
+    async with Agent() as agent, control_plane(tmp_path, agent) as mesh:
+        token = (await mesh.plane.tokens.create({"service": "legacy"}))["token"]
+        await eventually(lambda: can_join(mesh), 10)
+        asked = {
+            "token_sha256": "a" * 64,
+            "address": "127.0.0.1",
+            "ports": {"80": "http"},
+        }
+        joined = await mesh.plane.tokens.join(token, asked)
+        await eventually(lambda: joined.name in mesh.plane.catalog().workloads, 10)
+        agent.kill()
+        await agent.start()
+        await eventually(lambda: record_of(agent, joined.name), 40)
+        await eventually(lambda: legacy(agent), 10)
+
+        await mesh.plane.tokens.revoke(joined.name)
+        await eventually(lambda: joined.name not in mesh.plane.catalog().workloads, 10)
+
+
+def can_join(mesh: Running) -> bool:
+    return any(item["kind"] == "join" for item in mesh.plane.tokens.listing())
+
+
+async def record_of(agent: Agent, name: str) -> bool:
+    return bool(await stored(agent, f"dockermesh/workloads/joined/{name}"))
+
+
+async def legacy(agent: Agent) -> bool:
+    return "legacy" in await agent.read("catalog/services")
 
 
 def revoked(mesh: Running) -> bool:

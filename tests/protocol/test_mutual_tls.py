@@ -53,6 +53,7 @@ class World:
     friend: Party
     stranger: Party
     admin: int
+    apps: Apps
 
     async def refused_servers(self, service: str) -> int:
         """How often the client's proxy refused a server of the service for its name."""
@@ -89,6 +90,9 @@ def config(ports: dict[str, int], apps: Apps) -> str:
             ),
             "  selector: {matchLabels: {app: db}}\n  mtls: {mode: STRICT}\n  portLevelMtls:",
             *levels,
+            "---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: bare}\n"
+            "spec: {hosts: [bare], http: [{retries: {attempts: 5}, route: [{destination: {host:"
+            " bare}}]}]}",
             "---\napiVersion: networking.istio.io/v1\nkind: MeshConfig\nmetadata: {name: mesh}\n"
             "spec: {protocolDetectionTimeout: 5s}\n".replace(
                 "networking.istio.io/v1", "mesh.istio.io/v1alpha1"
@@ -98,8 +102,8 @@ def config(ports: dict[str, int], apps: Apps) -> str:
 
 
 def state(ports: dict[str, int], apps: Apps) -> meshes.MeshState:
-    """A service per port of the server, and two that lead to it although its workload serves
-    neither of them.
+    """A service per port of the server, two that lead to it although its workload serves neither
+    of them, and one that is the server's, which others have registered under, too.
     """
     kinds = {
         "HTTP": Protocol.HTTP,
@@ -110,7 +114,7 @@ def state(ports: dict[str, int], apps: Apps) -> meshes.MeshState:
     services, served = {}, []
     listed = [
         *((name, name, "shop/db-1") for name in SERVED),
-        ("impostor", "strict", "shop/db-1"),
+        ("impostor", "strict", "shop/impostor-1"),
     ]
     for name, target, owner in [*listed, ("unmeshed", "both", "")]:
         protocol, number = kinds[SERVED[target][0]], ports[target]
@@ -120,6 +124,24 @@ def state(ports: dict[str, int], apps: Apps) -> meshes.MeshState:
         )
         if name not in {"impostor", "unmeshed"}:
             served.append(ServedPort(name, number, protocol.value))
+    both = ports["both"]
+    others = (
+        Endpoint("127.0.0.1", apps.http, "plain", both),
+        Endpoint("127.0.0.1", apps.http, "posing", both, workload="shop/db-9"),
+        Endpoint("127.0.0.1", both, "evil", workload="evil/web-1"),
+    )
+    services["beside.service.consul"] = Service(
+        "beside",
+        "beside.service.consul",
+        (Port(both, Protocol.HTTP),),
+        (Endpoint("127.0.0.1", both, "own", workload="shop/db-1"), *others),
+    )
+    direct = Endpoint("127.0.0.1", apps.http, "direct", both)
+    services["bare.service.consul"] = Service(
+        "bare", "bare.service.consul", (Port(both, Protocol.HTTP),), (direct,)
+    )
+    served.append(ServedPort("beside", both, "http"))
+    evil = Workload("4", "evil/web-1", "web", ports=(served[-1],), since={"beside": 2})
     server = Workload(
         "1",
         "shop/db-1",
@@ -127,6 +149,7 @@ def state(ports: dict[str, int], apps: Apps) -> meshes.MeshState:
         address="127.0.0.1",
         labels={"app": "db"},
         ports=tuple(served),
+        since={"beside": 1},
     )
     rightful = Workload(
         "2",
@@ -136,7 +159,7 @@ def state(ports: dict[str, int], apps: Apps) -> meshes.MeshState:
     )
     reading = read_text(config(ports, apps))
     assert not [f for f in reading.findings if f.is_error], reading.findings
-    known = Catalog(services, {w.name: w for w in (server, rightful)})
+    known = Catalog(services, {w.name: w for w in (server, rightful, evil)})
     # A failure is to be seen at once, not after the time for which requests are held.
     return meshes.build_mesh(
         known,
@@ -168,7 +191,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
     own_tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     own_tls.load_cert_chain(stranger.chain, stranger.key)
     apps = Apps(own_tls)
-    taken = free_ports(len(SERVED) + 2 + 12)
+    taken = free_ports(len(SERVED) + 2 + 16)
     ports = dict(zip(SERVED, taken, strict=False))
     admin_one, admin_two, *bound = taken[len(SERVED) :]
     mesh = state(ports, apps)
@@ -199,7 +222,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         await running.enter_async_context(
             Proxy(folder / "client.json", calling, list(client.values()))
         )
-        yield World(ports, client, friend, stranger, admin_two)
+        yield World(ports, client, friend, stranger, admin_two, apps)
 
 
 async def test_strict_answers_proxies_of_the_mesh_alone(world: World) -> None:
@@ -302,6 +325,32 @@ async def test_a_client_refuses_a_server_that_is_not_who_the_service_may_be(
         0
     ] == 503
     assert await world.refused_servers("impostor") == 1
+
+
+async def test_who_registers_under_a_meshed_service_gets_none_of_its_requests(
+    world: World,
+) -> None:
+    """Neither a container without a proxy, nor one that names a workload, nor another project's."""
+    for _ in range(40):
+        status, headers = await request(
+            world.client["beside"], host="beside.service.consul"
+        )
+        assert status == 200
+        assert (
+            "spiffe://cluster.local/ns/default/sa/db"
+            in (headers["x-forwarded-client-cert"])
+        )
+    assert await world.refused_servers("beside") == 0, "nobody else was even asked"
+
+
+async def test_an_app_without_a_proxy_gets_a_request_once_whatever_it_says(
+    world: World,
+) -> None:
+    path = "/unreached"
+    status, _ = await request(
+        world.client["bare"], host="bare.service.consul", path=path
+    )
+    assert (status, world.apps.deliveries(path)) == (200, 1)
 
 
 async def test_an_endpoint_without_a_proxy_is_called_in_plaintext(world: World) -> None:

@@ -32,7 +32,7 @@ from tokens import Issuer, bearer
 from dockermesh.model import Protocol
 
 pytestmark = pytest.mark.binary
-ISSUER, STRANGER = Issuer("me"), Issuer("me")
+ISSUER, STRANGER, PARTNER = Issuer("me"), Issuer("me"), Issuer("partner")
 
 CONFIG = """
 kind: MeshConfig
@@ -58,6 +58,7 @@ spec:
     audiences: [shop]
     jwks: '{jwks}'
     outputClaimToHeaders: [{{header: x-subject, claim: sub}}]
+  - {{issuer: partner, fromHeaders: [{{name: x-partner}}], jwks: '{partner}'}}
 ---
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -202,7 +203,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         service("away", away),
     ]
     certificates = Certificates(folder)
-    config = CONFIG.format(jwks=ISSUER.jwks, http=http, tcp=tcp)
+    config = CONFIG.format(jwks=ISSUER.jwks, partner=PARTNER.jwks, http=http, tcp=tcp)
     ports = {http: ("http", serve()), tcp: ("tcp", int(repeater.server_address[1]))}
     envoy = Envoy(folder, [sidecar_parts(config, ports, services, certificates)], ports)
     yield Rig(http, tcp, certificates)
@@ -297,6 +298,12 @@ def test_a_valid_token_is_somebody_and_its_claims_count(rig: Rig) -> None:
         ("another audience", {"aud": "else"}),
         ("no audience", {"aud": None}),
         ("expired", {"exp": int(time.time()) - 3600}),
+        ("expired in 1970", {"exp": 0}),
+        ("expired within the first second of 1970", {"exp": 0.5}),
+        ("never valid", {"exp": -1}),
+        ("critical header", {"header": {"crit": ["x"], "x": 1}}),
+        ("empty critical header", {"header": {"crit": []}}),
+        ("critical header that is no list", {"header": {"crit": "b64", "b64": False}}),
         ("not valid yet", {"nbf": int(time.time()) + 3600}),
     ],
 )
@@ -319,6 +326,16 @@ def test_a_token_signed_by_somebody_else_or_given_twice_is_refused(rig: Rig) -> 
     assert rig.ask(f"/open?access_token={good}", bearer(good)).status == 401
     assert rig.ask(f"/open?%61ccess_token={good}", bearer(good)).status == 401
     assert rig.ask(f"/open?access_token={good}&access_token={forged}").status == 401
+
+
+def test_each_of_several_tokens_is_read_to_its_end(rig: Rig) -> None:
+    good = bearer(ISSUER.token(aud="shop"))
+    critical = ("x-partner", PARTNER.token(header={"crit": ["x"]}))
+    assert rig.ask("/open", ("x-partner", PARTNER.token())).status == 200
+    assert rig.ask("/open", ("x-partner", PARTNER.token(exp=None))).status == 200
+    assert rig.ask("/open", ("x-partner", PARTNER.token(exp=0))).status == 401
+    assert rig.ask("/open", critical).status == 401
+    assert rig.ask("/open", good, ("x-partner", PARTNER.token())).status == 200
 
 
 def test_an_authorizer_is_asked_by_grpc(rig: Rig) -> None:

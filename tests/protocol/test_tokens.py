@@ -23,6 +23,7 @@ from control_plane_rig import (
     token_of,
     workload,
 )
+from patience import SLACK
 
 pytestmark = [pytest.mark.consul, pytest.mark.asyncio(loop_scope="module")]
 OWN = "a token that the joining process made"
@@ -193,7 +194,7 @@ async def test_without_the_api_token_nothing_is_listed_made_or_revoked(
     assert (await mesh.ask(method, path, "wrong", service="x"))[0] == 401
 
 
-async def test_who_guesses_is_stopped_and_others_are_not(
+async def test_who_guesses_is_stopped_and_who_has_a_token_is_not(
     mesh: Running, tmp_path: Path
 ) -> None:
     async def guess() -> int:
@@ -202,15 +203,46 @@ async def test_who_guesses_is_stopped_and_others_are_not(
     async def is_stopped() -> bool:
         return await guess() == 429
 
-    async def is_stopped_with_the_right_token() -> bool:
-        # Each second one more guess is let through, so that the two requests may fall on different
-        # sides of one.
-        return await is_stopped() and (await mesh.ask("GET", "/mesh/ca"))[0] == 429
-
     assert await guess() == 401
     await eventually(is_stopped, 30)
-    # The same address, the right token: there is no oracle for guessing.
-    await eventually(is_stopped_with_the_right_token, 30)
+    # Behind a published port the operator and who guesses have one address.
+    assert (await mesh.ask("GET", "/mesh/ca"))[0] == 200
+    made = (await mesh.ask("POST", "/mesh/tokens", service="vm"))[1]
+    await eventually(lambda: _has(mesh, made["id"]), 10)
+    wanted = {**JOIN, "token_sha256": "1" * 64, "ports": {"8081": "http"}}
+    assert (await mesh.ask("POST", "/mesh/join", made["token"], **wanted))[0] == 201
+
+
+@pytest.mark.parametrize("port", ["api", "debug"])
+@pytest.mark.parametrize("path", ["/api", "/debug/syncz", "/mesh/ca", "/mesh/join"])
+async def test_a_token_that_is_no_text_is_a_wrong_token(
+    mesh: Running, port: str, path: str
+) -> None:
+    host, _, number = getattr(mesh.settings, port).rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(number))
+    method = b"POST" if path == "/mesh/join" else b"GET"
+    body = json.dumps(JOIN).encode()
+    writer.write(
+        b"%b %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n"
+        b"Authorization: Bearer \xff\xfe\r\n\r\n%b"
+        % (method, path.encode(), len(body), body)
+    )
+    status_line = await reader.readline()
+    writer.close()
+    assert status_line.split()[1] in {b"401", b"429"}
+
+
+async def test_no_body_is_waited_for_from_who_has_no_token(mesh: Running) -> None:
+    host, _, number = mesh.settings.api.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(number))
+    writer.write(
+        b"POST /mesh/join HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n"
+        b"Authorization: Bearer a-guess\r\n\r\n"
+    )
+    async with asyncio.timeout(5 * SLACK):
+        status_line = await reader.readline()
+    writer.close()
+    assert status_line.split()[1] in {b"401", b"429"}
 
 
 def _has(mesh: Running, identifier: str) -> bool:

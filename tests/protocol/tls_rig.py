@@ -14,10 +14,11 @@ import json
 import socketserver
 import ssl
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from envoy_binary import envoy_binary
 from patience import SLACK
@@ -33,12 +34,16 @@ DEADLINE_S = 30.0 * SLACK
 
 class _Echo(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    seen: ClassVar[Counter[str]] = Counter()
 
     def do_GET(self) -> None:
+        self.seen[self.path] += 1
         body = json.dumps(
             {name.lower(): value for name, value in self.headers.items()}
         ).encode()
         self.send_response(200)
+        if self.path.startswith("/unreached"):
+            self.send_header("x-dockermesh-unreached", "1")
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -79,6 +84,10 @@ class Apps:
         self.http, self.tcp, self.https = (
             int(s.server_address[1]) for s in self._servers
         )  # type: ignore[index]
+
+    def deliveries(self, path: str) -> int:
+        """How often a path was asked for."""
+        return _Echo.seen[path]
 
     def stop(self) -> None:
         for server in self._servers:

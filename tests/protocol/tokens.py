@@ -7,6 +7,8 @@ import hashlib
 import hmac
 import json
 import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from cryptography.hazmat.primitives import hashes
@@ -38,7 +40,14 @@ class Issuer:
         }
         return json.dumps({"keys": [key]})
 
-    def token(self, *, alg: str = "RS256", kid: str = "", **claims: Any) -> str:
+    def token(
+        self,
+        *,
+        alg: str = "RS256",
+        kid: str = "",
+        header: Mapping[str, Any] = MappingProxyType({}),
+        **claims: Any,
+    ) -> str:
         """A token; by default a good one that is valid for an hour. A claim of None is left out."""
         now = int(time.time())
         all_claims = {
@@ -48,7 +57,9 @@ class Issuer:
             "exp": now + 3600,
         } | claims
         head = _encoded(
-            json.dumps({"alg": alg, "typ": "JWT", "kid": kid or self._kid}).encode()
+            json.dumps(
+                {"alg": alg, "typ": "JWT", "kid": kid or self._kid, **header}
+            ).encode()
         )
         body = _encoded(
             json.dumps({k: v for k, v in all_claims.items() if v is not None}).encode()

@@ -26,6 +26,7 @@ from dockermesh.client.compose.engine_record import (
 from dockermesh.client.compose.engine_socket import check_socket, socket_on_host
 from dockermesh.client.compose.gateway_urls import gateway_urls, published_host
 from dockermesh.client.compose.host_ports import check_ports
+from dockermesh.client.compose.kernel_limits import FIX, watch_shortage
 from dockermesh.client.compose.mesh_files import mesh_file
 from dockermesh.client.compose.subnets import overlaps
 from dockermesh.client.compose.waiting import (
@@ -121,6 +122,9 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
     engine = LocalEngine()
     before = _running(engine, project)
     check_ports(engine, project, injection.ports)
+    short = watch_shortage(_proxies_with(engine, injection))
+    if short and engine.address.is_socket:
+        say(f"warning: {short}; {FIX}")
     # Before anything is started: `down` goes by this file, whatever fails on the way.
     file = _save(engine, project, text)
     prepare_mesh(engine, options.registry, say, options.step)
@@ -162,7 +166,10 @@ def bring_down(project: str, *, volumes: bool, say: Say) -> list[str]:
     if removed:
         with _timed(say, f"app {project} removed"):
             _compose(
-                _down_arguments(engine, project), ["down", *flags], f"remove {project}"
+                _down_arguments(engine, project),
+                ["down", *flags],
+                f"remove {project}",
+                _few_at_once(os.environ),
             )
 
     folder = folder_of(state_home(), record_of(engine, project))
@@ -185,7 +192,7 @@ def bring_down(project: str, *, volumes: bool, say: Say) -> list[str]:
                 ["-f", str(mesh_file()), "-p", MESH_PROJECT],
                 ["down", *flags],
                 "remove the mesh",
-                mesh_environment(),
+                _few_at_once(mesh_environment()),
             )
 
         removed += mesh
@@ -195,10 +202,27 @@ def bring_down(project: str, *, volumes: bool, say: Say) -> list[str]:
     return removed
 
 
+def _few_at_once(env: Mapping[str, str]) -> dict[str, str]:
+    # Docker 20.10 forgets to take containers off their networks when it removes many at once, and
+    # no `down` succeeds then before it was restarted. It is no slower so.
+    return {"COMPOSE_PARALLEL_LIMIT": "6", **env}
+
+
 def _down_arguments(engine: LocalEngine, project: str) -> list[str]:
     # Without its file, Compose finds a project's containers by their labels.
     saved = folder_of(state_home(), record_of(engine, project)) / "compose.yaml"
     return project_arguments([str(saved)] if saved.is_file() else [], project)
+
+
+def _proxies_with(engine: LocalEngine, injection: Injection) -> int:
+    """How many proxies the engine will have."""
+    project = injection.project["name"]
+    others = (
+        c
+        for c in engine.containers([f"{LABEL_ROLE}=proxy"])
+        if c["Labels"].get(COMPOSE_PROJECT) != project
+    )
+    return sum(1 for _ in others) + len(expected_workloads(injection))
 
 
 # preparation

@@ -54,6 +54,13 @@ def remedy(stderr: str, env: Mapping[str, str]) -> str:
             " the network"
         )
 
+    if "has active endpoints" in text:
+        return (
+            "a container is still in this network, see `docker network inspect`. If `docker ps -a`"
+            " does not show it, the engine forgot to take it off (Docker 20.10, when many were"
+            " removed at once): restart the engine, then `dockermesh down` again"
+        )
+
     if "port is already allocated" in text or "address already in use" in text:
         return _port_remedy(text, env)
     return "`dockermesh down` removes what was started; `docker compose` logs tell more"

@@ -14,6 +14,7 @@ from dockermesh.client.compose.engine_limits import limits_of
 from dockermesh.client.compose.engine_record import elsewhere, record_of
 from dockermesh.client.compose.engine_socket import socket_on_host
 from dockermesh.client.compose.host_ports import HostPorts
+from dockermesh.client.compose.kernel_limits import FIX, watch_shortage
 from dockermesh.client.compose.subnets import overlaps
 from dockermesh.client.images.checks import check_folder, check_images
 from dockermesh.client.mesh.local_certificates import away_warning
@@ -23,7 +24,7 @@ from dockermesh.docker.compose import OLDEST, compose_command, run_compose
 from dockermesh.docker.engine import LocalEngine
 from dockermesh.docker.versions import COMPOSE, ENGINE, VersionRange, parse_version
 from dockermesh.errors import DockermeshError
-from dockermesh.model.contract import CONTROL_PLANE_CONTAINER, LABEL_KIND
+from dockermesh.model.contract import CONTROL_PLANE_CONTAINER, LABEL_KIND, LABEL_ROLE
 
 OLDEST_ENGINE = (20, 10)
 _GATEWAY_PORT = "30080"
@@ -41,9 +42,12 @@ def check_up() -> list[Finding]:
         failed = Finding("engine", Verdict.FAILED, f"{where}{error.what}", error.fix)
         return [failed, *findings, *_kernel()]
 
+    checks = [_engine, _where, check_images, _mesh, _ports, _networks]
     if engine.address.is_socket:
-        findings += _kernel()  # of another host's kernel, nothing is known here
-    for check in (_engine, _where, check_images, _mesh, _ports, _networks):
+        # Of another host's kernel, nothing is known here.
+        findings += _kernel()
+        checks.insert(2, _watches)
+    for check in checks:
         try:
             findings += check(engine)
         except DockermeshError as error:
@@ -144,15 +148,11 @@ def _kernel() -> Iterator[Finding]:
             "modprobe nf_tables, as root",
         )
 
-    # The kernel counts instances by user, and all proxies of a host run as the same one.
-    watches = Path("/proc/sys/fs/inotify/max_user_instances")
-    if watches.exists() and int(watches.read_text()) < 128:
-        yield Finding(
-            "inotify",
-            Verdict.WARNING,
-            "few instances for many proxies",
-            "sysctl fs.inotify.max_user_instances=1024",
-        )
+
+def _watches(engine: LocalEngine) -> Iterator[Finding]:
+    proxies = len(engine.containers([f"{LABEL_ROLE}=proxy"]))
+    if short := watch_shortage(max(proxies, 1)):
+        yield Finding("inotify", Verdict.FAILED, short, FIX)
 
 
 def _state() -> Iterator[Finding]:
@@ -177,12 +177,9 @@ def _mesh(engine: LocalEngine) -> Iterator[Finding]:
 
     missing = client.readiness()
     if missing:
-        yield Finding(
-            "mesh",
-            Verdict.FAILED,
-            f"not ready: {missing}",
-            SEE_LOGS,
-        )
+        ended = client.last_error()
+        fix = ended.fix if ended and ended.fix else SEE_LOGS
+        yield Finding("mesh", Verdict.FAILED, f"not ready: {missing}", fix)
         return
 
     yield from _reported(client.workloads())

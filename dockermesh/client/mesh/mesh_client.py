@@ -12,10 +12,12 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
+from dockermesh.client.mesh.last_error import last_error
 from dockermesh.client.mesh.route import SEE_LOGS, Channel, Route
 from dockermesh.docker.engine import LocalEngine
 from dockermesh.errors import DockermeshError, EngineError, NotReadyError
 from dockermesh.model import API_PORT, DEBUG_PORT
+from dockermesh.model.contract import CONTROL_PLANE_CONTAINER
 
 _PROBE_S = 3.0
 """Whoever asks whether it is ready asks again; a control plane that hangs must not hold them up."""
@@ -34,6 +36,7 @@ class MeshClient:
 
     def __init__(self, engine: LocalEngine) -> None:
         self.route = Route(engine)
+        self._engine = engine
         self._channels = {
             port: Channel(partial(self.route.dial, port))
             for port in (API_PORT, DEBUG_PORT)
@@ -47,8 +50,13 @@ class MeshClient:
                 DEBUG_PORT, "GET", "/readyz", timeout=_PROBE_S, token=""
             )
         except (OSError, EngineError) as error:
-            return f"it does not answer yet ({error})"
+            ended = self.last_error()
+            return ended.what if ended else f"it does not answer yet ({error})"
         return "" if code == 200 else body.decode().strip()
+
+    def last_error(self) -> DockermeshError | None:
+        """Why the control plane ended, if it does so again and again."""
+        return last_error(self._engine, CONTROL_PLANE_CONTAINER)
 
     def workloads(self) -> dict[str, Any]:
         """The report of `/debug/workloads`."""
@@ -88,10 +96,11 @@ class MeshClient:
         try:
             code, body = self._raw(port, method, path, document)
         except OSError as error:
+            ended = self.last_error()
             raise NotReadyError(
-                f"the control plane runs, but does not answer: {error}",
+                f"the control plane does not answer: {ended.what if ended else error}",
                 where=self.route.where,
-                fix=SEE_LOGS,
+                fix=ended.fix if ended and ended.fix else SEE_LOGS,
             ) from error
 
         if code >= 400:

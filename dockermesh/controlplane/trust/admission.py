@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import grpc
 import structlog
 
-from dockermesh.http.auth import FailureLimit
+from dockermesh.http.auth import FailureLimit, token_bytes
 from dockermesh.model import Workload
 from dockermesh.xds import NodeInfo, Refused
 
@@ -74,18 +74,10 @@ class Admission:
     ) -> str:
         """The name of the workload whose proxy this is; raises Refused."""
         address = peer_address(peer)
-        # Before anything is looked up: who guesses must cost nothing.
-        if self._limit.is_spent(address):
-            raise Refused(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                "too many attempts with a wrong token",
-            )
-
         # The registry holds digests: who reads it cannot pose as a workload.
-        digest = hashlib.sha256(_bearer(metadata).encode()).hexdigest()
-        workload = await self._find(digest)
+        digest = hashlib.sha256(token_bytes(_bearer(metadata))).hexdigest()
+        workload = await self._known_or_counted(digest, address)
         if workload is None:
-            self._limit.failed(address)
             raise Refused(
                 _UNAUTHENTICATED, "the token belongs to no workload that runs now"
             )
@@ -97,6 +89,28 @@ class Admission:
             raise Refused(_DENIED, f"the token of {workload.name} was revoked")
         _check_claims(workload, node, peer)
         return workload.name
+
+    async def _known_or_counted(self, digest: str, address: str) -> Workload | None:
+        """The workload with this digest, if it is known in time; raises Refused for who guesses.
+
+        An app has the address of its own proxy, and must not be able to lock that out: a digest
+        that is known is let in whatever else came from there.
+        """
+        # Before the first catalog, everybody is unknown.
+        if digest in self._by_digest or self._workloads is None:
+            return await self._find(digest)
+
+        if self._limit.is_spent(address):
+            raise Refused(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                "too many attempts with a wrong token",
+            )
+        # Before the wait: else any number could be tried during it.
+        self._limit.failed(address)
+        workload = await self._find(digest)
+        if workload is not None:
+            self._limit.forgive(address)
+        return workload
 
     async def _find(self, digest: str) -> Workload | None:
         deadline = asyncio.get_running_loop().time() + PATIENCE_S

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -32,6 +34,7 @@ from dockermesh.ca import (
 from dockermesh.ca.plugged import fingerprint, read_plugged
 from dockermesh.errors import DockermeshError, RegistryError, UsageError
 from dockermesh.registry import Sealed, SealedStore
+from dockermesh.runtime.files import PRIVATE, drafted
 
 log = structlog.get_logger(__name__)
 _RETRY_S = 5.0
@@ -120,17 +123,17 @@ class OwnCa:
         stored = await self._read()
         present = await self._settle(stored)
         after = advance(present, step, self._trust_domain, _now())
-        if self._store is None:
-            self._save(after)
-        elif not await self._write(after, stored.version):
-            raise AuthorityError(
-                "another control plane changed the CA at the same time",
-                fix="look at `ca status`",
-            )
-
-        self._install(after)
-        if self._store is not None:
-            self._save(after)
+        sealed = self._sealing().close(to_json(after))
+        # Written before the store is, and named after: the store cannot be taken back, and a full
+        # disk is no reason any more once the draft is there.
+        with self._drafted(sealed) as put:
+            if self._store is None:
+                put()
+            else:
+                await self._commit(self._store, sealed, stored.version)
+            self._install(after)
+            if self._store is not None:
+                self._put_late(put)
 
         log.warning(
             "root rotation",
@@ -140,6 +143,58 @@ class OwnCa:
         )
 
         return after
+
+    async def _commit(self, store: SealedStore, sealed: str, version: int) -> None:
+        """Put the step into the store. Raises DockermeshError if it is not there."""
+        try:
+            written = await store.write(sealed, version)
+        except RegistryError as error:
+            written = await self._arrived_after_all(store, sealed, error)
+        if not written:
+            raise AuthorityError(
+                "another control plane changed the CA at the same time",
+                fix="look at `ca status`",
+            )
+
+    async def _arrived_after_all(
+        self, store: SealedStore, sealed: str, error: RegistryError
+    ) -> bool:
+        # Only the answer may be lost. Each sealing is another text, so it is known again.
+        try:
+            found = await store.read()
+        except RegistryError:
+            raise AuthorityError(
+                f"it is not known whether the step was taken: {error.what}",
+                where=store.where,
+                fix=(
+                    "when Consul answers again, see `dockermesh ca status`, which names the next"
+                    " step; nothing breaks meanwhile"
+                ),
+            ) from error
+        if found.text != sealed:
+            raise error
+        return True
+
+    def _put_late(self, put: Callable[[], None]) -> None:
+        """Keep the copy of a step that has been taken; no error may follow it."""
+        try:
+            put()
+        except OSError as error:
+            # Read again from the store at the next start, or when it changes.
+            self.problem = f"{_unsaved(self._copy, error)}"
+            log.error("the copy of the CA is an old one", reason=self.problem)
+
+    @contextmanager
+    def _drafted(self, sealed: str) -> Iterator[Callable[[], None]]:
+        """The copy to be, ready to be put in place. Raises AuthorityError when there is no room."""
+        with ExitStack() as stack:
+            try:
+                self._copy.parent.mkdir(parents=True, exist_ok=True)
+                draft = drafted(self._copy, sealed.encode(), PRIVATE, is_durable=True)
+                put = stack.enter_context(draft)
+            except OSError as error:
+                raise _unsaved(self._copy, error) from error
+            yield put
 
     async def _take(self, sealed: Sealed) -> None:
         if sealed.text:
@@ -178,7 +233,7 @@ class OwnCa:
             raise self._of_another_mesh()
 
         if remote is not None and not _is_newer(local, remote):
-            if self._lacks(local, remote):
+            if self._lacks(remote):
                 self._save(remote)
             return remote
 
@@ -193,8 +248,10 @@ class OwnCa:
         self._save(mine)
         return mine
 
-    def _lacks(self, local: Material | None, remote: Material) -> bool:
-        return local is None or _is_newer(remote, local) or not self._copy.exists()
+    def _lacks(self, remote: Material) -> bool:
+        # By the copy itself: what is in force may be newer, and is lost with the process.
+        copy = self._load()
+        return copy is None or _is_newer(remote, copy)
 
     def _new(self) -> Material:
         made = new_material(self._trust_domain, _now())
@@ -256,14 +313,7 @@ class OwnCa:
             self._copy.parent.mkdir(parents=True, exist_ok=True)
             write_private(self._copy, self._sealing().close(to_json(material)).encode())
         except OSError as error:
-            raise AuthorityError(
-                f"the CA cannot be saved: {error.strerror}",
-                where=str(self._copy),
-                fix=(
-                    "make the folder writable and see that the disk has room, or name another one"
-                    " with --state-dir"
-                ),
-            ) from error
+            raise _unsaved(self._copy, error) from error
 
 
 class PluggedCa:
@@ -317,6 +367,17 @@ class PluggedCa:
                 " change counts within seconds"
             ),
         )
+
+
+def _unsaved(copy: Path, error: OSError) -> AuthorityError:
+    return AuthorityError(
+        f"the CA cannot be saved: {error.strerror}",
+        where=str(copy),
+        fix=(
+            "make the folder writable and see that the disk has room, or name another one"
+            " with --state-dir"
+        ),
+    )
 
 
 def _is_newer(one: Material | None, other: Material) -> bool:

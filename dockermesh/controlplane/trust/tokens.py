@@ -9,10 +9,12 @@ from the moment that the store says so; a join token gives no more than was writ
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from secrets import token_urlsafe
 from types import MappingProxyType
 from typing import Any
@@ -20,7 +22,8 @@ from typing import Any
 import structlog
 
 from dockermesh.controlplane.trust.admission import Admission
-from dockermesh.errors import DockermeshError, InputError, UsageError
+from dockermesh.errors import DockermeshError, InputError, RegistryError, UsageError
+from dockermesh.http.auth import token_bytes
 from dockermesh.model import Catalog, Workload
 from dockermesh.model.identity import account_of, is_identity_part
 from dockermesh.model.protocol import parse_protocol
@@ -30,7 +33,9 @@ from dockermesh.registry.accept import address_problem, name_problem
 
 log = structlog.get_logger(__name__)
 
-_DENIED, _JOIN = "denied/", "join/"
+_DENIED, _JOIN, _JOINED = "denied/", "join/", "joined/"
+# Seconds between two looks for processes that Consul has lost.
+_LOOK_S = 5.0
 # Enough of a digest to name it, as Docker does with ids.
 _ID_LENGTH = 12
 # A token that lies about for longer is found by somebody.
@@ -42,6 +47,12 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 class NotAllowed(DockermeshError):
     """The join token is none, was used, or has expired."""
+
+
+NO_JOIN_TOKEN = (
+    "the join token is not known, was used, or has expired",
+    "make one: dockermesh token create",
+)
 
 
 class Tokens:
@@ -68,8 +79,11 @@ class Tokens:
         self._known: Mapping[str, StoredResource] = MappingProxyType({})
 
     async def run(self) -> None:
-        """Follow the store until cancelled."""
-        await self._store.follow(self.take)
+        """Follow the store, and keep who joined, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._store.follow(self.take))
+            if self._joined is not None:
+                tasks.create_task(self._keep_joined(self._joined))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -85,6 +99,24 @@ class Tokens:
         for name in self._admission.deny(denied):
             log.warning("token revoked", workload=name)
             self._disconnect(name, "the token was revoked")
+
+    async def _keep_joined(self, joined: JoinedWorkloads) -> None:
+        """Bring back who joined, where Consul lost them: nobody else watches those processes."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            kept = {
+                key.removeprefix(_JOINED): item
+                for key, item in self._known.items()
+                if key.startswith(_JOINED) and not item.is_lost
+            }
+            if not kept:
+                continue
+
+            # While Consul is away there is nothing to be done, and it is told by others.
+            with suppress(RegistryError):
+                for name in sorted(kept.keys() - await joined.names()):
+                    await joined.restore(Workload.from_dict(kept[name].resource))
+                    log.warning("Consul lost who joined; it is restored", workload=name)
 
     def listing(self) -> list[dict[str, Any]]:
         """All tokens as JSON, without anything that could be used as one."""
@@ -153,6 +185,8 @@ class Tokens:
         record = {"workload": workload.name, "created": _time(_now())}
         await self._store.put(_DENIED + workload.token_sha256, record)
         if self._joined is not None and workload.host == JOINED:
+            # First what would bring it back.
+            await self._store.delete(_JOINED + workload.name)
             await self._joined.remove(workload)
         return {"revoked": workload.name, "kind": "workload"}
 
@@ -167,6 +201,11 @@ class Tokens:
         [workload] = found
         return workload
 
+    def may_join(self, token: str) -> bool:
+        """Whether this is a join token that is good now."""
+        record = self._known.get(_JOIN + digest_of(token))
+        return record is not None and not _is_over(record.resource)
+
     async def join(self, token: str, asked: Mapping[str, Any]) -> Workload:
         """Take a process in as a workload. Raises NotAllowed for the token, UsageError for what is
         asked.
@@ -175,8 +214,8 @@ class Tokens:
         key = _JOIN + digest_of(token)
         record = self._known.get(key)
         if record is None or _is_over(record.resource) or self._joined is None:
-            reason = "the join token is not known, was used, or has expired"
-            raise NotAllowed(reason, fix="make one: dockermesh token create")
+            what, fix = NO_JOIN_TOKEN
+            raise NotAllowed(what, fix=fix)
 
         workload, ports = _asked_workload(
             asked, record.resource, allow_loopback=self._allow_loopback
@@ -189,6 +228,7 @@ class Tokens:
             )
 
         joined = await self._joined.add(workload, ports)
+        await self._store.put(_JOINED + joined.name, joined.to_dict())
         log.info(
             "joined",
             workload=joined.name,
@@ -225,11 +265,11 @@ class Tokens:
             {
                 "id": key.removeprefix(_JOIN)[:_ID_LENGTH],
                 "kind": "join",
-                "workload": f"{JOINED}/{item.resource['service']}",
-                "namespace": item.resource["namespace"],
-                "account": item.resource["account"],
+                "workload": f"{JOINED}/{item.resource.get('service', '?')}",
+                "namespace": item.resource.get("namespace", ""),
+                "account": item.resource.get("account", ""),
                 "state": "expired" if _is_over(item.resource) else "unused",
-                "expires": item.resource["expires"],
+                "expires": item.resource.get("expires", ""),
             }
             for key, item in sorted(self._known.items())
             if key.startswith(_JOIN)
@@ -272,7 +312,7 @@ def _presence(is_connected: bool) -> str:
 
 def digest_of(token: str) -> str:
     """What is kept of a token: its SHA-256 in hex."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    return hashlib.sha256(token_bytes(token)).hexdigest()
 
 
 def _asked_workload(

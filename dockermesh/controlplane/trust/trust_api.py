@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from dockermesh.ca import Step
-from dockermesh.controlplane.trust.tokens import NotAllowed, Tokens
+from dockermesh.controlplane.trust.tokens import NO_JOIN_TOKEN, NotAllowed, Tokens
 from dockermesh.controlplane.trust.trust import Trust
 from dockermesh.errors import DockermeshError, NotReadyError, UsageError
 from dockermesh.http.answers import status
@@ -96,16 +96,19 @@ class _TrustApi:
         return await _answered(self._join, request)
 
     async def _join(self, request: web.Request) -> web.Response:
-        address = request.remote or ""
-        if self._gate.limit.is_spent(address):
-            return too_many()
+        address, token = request.remote or "", bearer_of(request)
+        # This path is open to all: guessing is what it has to withstand. As at the gate, who has a
+        # token is not locked out; and no body is waited for, during which others could be tried.
+        if not self._tokens.may_join(token):
+            if self._gate.limit.is_spent(address):
+                return too_many()
+            self._gate.limit.failed(address)
+            return _not_allowed(*NO_JOIN_TOKEN)
 
         try:
-            joined = await self._tokens.join(bearer_of(request), await body_of(request))
+            joined = await self._tokens.join(token, await body_of(request))
         except NotAllowed as error:
-            # This path is open to all: guessing is what it has to withstand.
-            self._gate.limit.failed(address)
-            return status(401, "Unauthorized", f"{error.what}: {error.fix}")
+            return _not_allowed(error.what, error.fix)
 
         # With them the process knows whom it talks to, from its first connection on.
         roots = self._trust.authority.roots_pem.decode()
@@ -113,6 +116,10 @@ class _TrustApi:
             {"workload": joined.name, "namespace": joined.namespace, "roots": roots},
             status=201,
         )
+
+
+def _not_allowed(what: str, fix: str) -> web.Response:
+    return status(401, "Unauthorized", f"{what}: {fix}")
 
 
 async def body_of(request: web.Request) -> dict[str, Any]:

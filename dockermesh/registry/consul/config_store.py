@@ -242,12 +242,9 @@ class ConsulConfigStore:
                 await self._read_back()
                 return
 
-        if marker is not None:
-            # Consul counts anew: any version of this generation is a later one.
-            self._marker = Marker(marker.store, marker.generation, 0)
         if wanted:
             _log.warning("the config was written back", resources=len(wanted))
-        await self._read_back()
+        await self._read_back(marker)
 
     def _marking(self, marker: Marker, found: Marker | None) -> dict[str, Any]:
         """The operation that writes the marker in the place of the one that was found."""
@@ -267,13 +264,18 @@ class ConsulConfigStore:
             return found
         return Marker(self._marker.store, self._marker.generation + 1, 0)
 
-    async def _read_back(self) -> None:
+    async def _read_back(self, marker: Marker | None = None) -> None:
+        """Take what the store says now; `marker` is one that was just written."""
         begun = self._read_backs
         index, items = await self._connect().kv.get(self._prefix, recurse=True)
         # Of several writers at once, the last answer need not be the newest.
         if self._read_backs != begun and int(index) < self._index:
             return
         self._read_backs += 1
+        if marker is not None:
+            # Consul counts anew: any version of this generation is a later one. Not known before
+            # this answer: to one from before the write, it would be lost.
+            self._marker = Marker(marker.store, marker.generation, 0)
         self._deliver(int(index), items)
 
     @property

@@ -50,17 +50,28 @@ class ConsulJoined:
                 text = json.dumps(named.to_dict(), sort_keys=True)
                 # The record first: who has the name has it alone, whatever fails afterwards.
                 if await client.kv.put(_key(named.name), text, cas=0):
-                    for registration in _registrations(named):
-                        body = json.dumps(registration.body())
-                        await client.http.put(
-                            _accepted, "/v1/agent/service/register", data=body
-                        )
+                    await _register(client, named)
                     return named
 
         raise InputError(
             f"{_MOST} workloads joined as {workload.service} already",
             fix="revoke those that are gone",
         )
+
+    async def names(self) -> set[str]:
+        """The names of all whose records Consul has. Raises RegistryError."""
+        prefix = _key("").removesuffix("/")
+        async with consul_errors("joining"), _client(self._settings) as client:
+            _, keys = await client.kv.get(f"{prefix}/", keys=True)
+        return {key.removeprefix(f"{prefix}/") for key in keys or ()}
+
+    async def restore(self, workload: Workload) -> None:
+        """Write what a Consul that lost its data had of a workload. Raises RegistryError."""
+        async with consul_errors("joining"), _client(self._settings) as client:
+            text = json.dumps(workload.to_dict(), sort_keys=True)
+            # Another control plane may be about to do the same.
+            await client.kv.put(_key(workload.name), text, cas=0)
+            await _register(client, workload)
 
     async def remove(self, workload: Workload) -> None:
         """Take a workload's record and endpoints away. Raises RegistryError."""
@@ -83,6 +94,12 @@ class _client:
 
     async def __aexit__(self, *_: object) -> None:
         await self._open.close()
+
+
+async def _register(client: ConsulClient, workload: Workload) -> None:
+    for registration in _registrations(workload):
+        body = json.dumps(registration.body())
+        await client.http.put(_accepted, "/v1/agent/service/register", data=body)
 
 
 def _named(workload: Workload, number: int, ports: Mapping[int, str]) -> Workload:

@@ -21,7 +21,7 @@ _NUMBERS = ("published", "probed")
 _TEXTS = tuple(
     f.name
     for f in fields(Workload)
-    if f.name not in {"kind", "labels", "aliases", "ports", *_NUMBERS}
+    if f.name not in {"kind", "labels", "aliases", "ports", "since", *_NUMBERS}
 )
 
 
@@ -73,7 +73,8 @@ def _parse(key: str, value: Any) -> Workload:
 
     _check_types(data)
     labels = MappingProxyType(data.get("labels", {}))
-    workload = Workload.from_dict(data | {"labels": labels})
+    since = MappingProxyType(data.get("since", {}))
+    workload = Workload.from_dict(data | {"labels": labels, "since": since})
     _check_names(workload, name)
     return workload
 
@@ -81,7 +82,7 @@ def _parse(key: str, value: Any) -> Workload:
 def _check_types(data: Mapping[str, Any]) -> None:
     """Raises ValueError where a field is not of the type that the registrar writes."""
     lists = [data.get(field, ()) for field in _NUMBERS]
-    labels = data.get("labels", {})
+    labels, since = data.get("labels", {}), data.get("since", {})
     rules = (
         (_are(str, (data.get(text, "") for text in _TEXTS)), "a field is not a text"),
         (
@@ -92,6 +93,10 @@ def _check_types(data: Mapping[str, Any]) -> None:
         (
             isinstance(labels, dict) and _are(str, labels.values()),
             "the labels are not texts",
+        ),
+        (
+            isinstance(since, dict) and _are(int, since.values()),
+            "since when it serves is not a time for each name",
         ),
     )
     _raise_first(rules)

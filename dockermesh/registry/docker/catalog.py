@@ -27,6 +27,7 @@ from dockermesh.model.contract import (
     META_WORKLOAD,
 )
 from dockermesh.model.identity import ACCOUNT_META
+from dockermesh.model.service import is_service_name
 from dockermesh.registrar.mapping import Registration
 
 T = TypeVar("T")
@@ -47,8 +48,10 @@ def build_catalog(
     by_compose: dict[str, list[Registration]] = {}
 
     for registration in sorted(registrations, key=lambda r: r.id):
-        by_name.setdefault(registration.name, []).append(registration)
-        if compose := registration.meta.get(META_SERVICE):
+        if is_service_name(registration.name):
+            by_name.setdefault(registration.name, []).append(registration)
+        compose = registration.meta.get(META_SERVICE, "")
+        if is_service_name(compose):
             by_compose.setdefault(compose, []).append(registration)
 
     # Clients of an unmodified compose file call each other by Compose's names, whatever
@@ -62,7 +65,8 @@ def build_catalog(
 
     for workload in sorted(known.values(), key=lambda w: w.name):
         for port in workload.ports:
-            promised.setdefault(port.service, []).append((workload, port))
+            if is_service_name(port.service):
+                promised.setdefault(port.service, []).append((workload, port))
 
     services = {}
     for name in groups.keys() | promised.keys():

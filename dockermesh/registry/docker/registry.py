@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from dataclasses import replace
 
 from dockermesh.model import EMPTY_CATALOG, Catalog
 from dockermesh.registrar.desired import Desired
@@ -51,7 +52,11 @@ class CatalogSink:
 
     async def apply(self, group: str, desired: Desired) -> None:
         """Take over the group's state."""
-        if self._groups.get(group) != desired:
+        before = self._groups.get(group)
+        known = {w.name: w for w in before.workloads} if before else {}
+        aged = tuple(w.aged(known.get(w.name)) for w in desired.workloads)
+        desired = replace(desired, workloads=aged)
+        if before != desired:
             self._groups[group] = desired
             self._changed.set()
 

@@ -10,6 +10,8 @@ from envoy.type.matcher.v3 import metadata_pb2, value_pb2
 
 JWT_FILTER = "envoy.filters.http.jwt_authn"
 JWT_PAYLOAD = "payload"
+JWT_HEADER = "header-"
+"""Before a provider's name: where the header of a token that it took is left."""
 
 
 def claim_matcher(

@@ -18,7 +18,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 from envoy.extensions.http.early_header_mutation.header_mutation.v3 import (
     header_mutation_pb2,
 )
-from envoy.type.matcher.v3 import string_pb2
+from envoy.type.matcher.v3 import regex_pb2, string_pb2
 
 from dockermesh.config.api.mesh_config import GatewayTopology
 from dockermesh.translate.envoy.connection_manager import tell_client
@@ -31,8 +31,26 @@ _FORWARDING = {
     "APPEND_FORWARD": _Manager.APPEND_FORWARD,
     "ALWAYS_FORWARD_ONLY": _Manager.ALWAYS_FORWARD_ONLY,
 }
-_CLIENT_ADDRESS = ("x-forwarded-for", "forwarded", "x-real-ip")
-"""Where a proxy says for whom it speaks."""
+_FORWARDED = "x-forwarded(-([^c].*|.{0,10}|.{12,}))?"
+"""`x-forwarded` and all that begins so, but `x-forwarded-client-cert`, about which the topology
+has a setting of its own. RE2 knows no "but": what is left over has the length and the first letter
+of `client-cert`.
+"""
+_OF_PROXIES = (
+    "forwarded",
+    "front-end-https",
+    "true-client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-real-ip",
+    # Frameworks take these for the path itself, which policies would not have seen.
+    "x-rewrite-url",
+    "x-scheme",
+    "x-url-scheme",
+)
+"""Where else a proxy says for whom it speaks, and what was asked of it."""
+_ORIGINAL = "x-original-"
+"""`x-original-url`, `-uri`, `-host`, ...: as with `x-rewrite-url`."""
 
 
 def distrust(manager: hcm_pb2.HttpConnectionManager, topology: GatewayTopology) -> None:
@@ -57,10 +75,7 @@ def distrust(manager: hcm_pb2.HttpConnectionManager, topology: GatewayTopology) 
 
     # Behind trusted proxies these are what they say of the client.
     if not topology.num_trusted_proxies:
-        invented.extend(
-            string_pb2.StringMatcher(exact=name, ignore_case=True)
-            for name in _CLIENT_ADDRESS
-        )
+        invented.extend(_said_by_proxies())
 
     cleaned = header_mutation_pb2.HeaderMutation(
         mutations=[_removal(matcher) for matcher in invented]
@@ -72,6 +87,22 @@ def distrust(manager: hcm_pb2.HttpConnectionManager, topology: GatewayTopology) 
             typed_config=pack(cleaned),
         )
     )
+
+
+def _said_by_proxies() -> list[string_pb2.StringMatcher]:
+    """The headers in which a proxy tells apps of its client: address, host, port, scheme, path.
+
+    Envoy itself makes only `x-forwarded-for` and `-proto` anew, and Istio's gateways pass the
+    others on as they come.
+    """
+    names = [
+        string_pb2.StringMatcher(exact=name, ignore_case=True) for name in _OF_PROXIES
+    ]
+    return [
+        string_pb2.StringMatcher(safe_regex=regex_pb2.RegexMatcher(regex=_FORWARDED)),
+        string_pb2.StringMatcher(prefix=_ORIGINAL, ignore_case=True),
+        *names,
+    ]
 
 
 def _removal(matcher: string_pb2.StringMatcher) -> mutation_rules_pb2.HeaderMutation:

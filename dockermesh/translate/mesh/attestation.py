@@ -11,46 +11,31 @@ Invariant: a service to which nothing is new is the object that it was before.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from dockermesh.config.api.peer_authentication import MutualTlsMode
 from dockermesh.model import Endpoint, Service, Workload, WorkloadKind
-from dockermesh.model.workload import JOINED, TLS_MODE_LABEL, compose_names
+from dockermesh.model.workload import TLS_MODE_LABEL
+from dockermesh.translate.mesh.ownership import Account, Ownership
 from dockermesh.translate.mesh.peer_authentication import PeerPolicies
-from dockermesh.translate.mesh.projects import default_names
-
-Account = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Attestation:
     """What was found out about the services of one state of the mesh, and from what.
 
-    `found` are the services as they were given and as they were made of that; `accounts` go by a
-    service's name.
+    `found` are the services as they were given and as they were made of that.
     """
 
     workloads: Mapping[str, Workload] = field(
         default_factory=lambda: MappingProxyType({})
     )
     policies: PeerPolicies = field(default_factory=lambda: PeerPolicies((), ""))
-    accounts: Mapping[str, tuple[Account, ...]] = field(
-        default_factory=lambda: MappingProxyType({})
-    )
     found: Mapping[str, tuple[Service, Service]] = field(
         default_factory=lambda: MappingProxyType({})
     )
-
-    def accounts_of(
-        self, workloads: Mapping[str, Workload]
-    ) -> Mapping[str, tuple[Account, ...]]:
-        """The accounts that these workloads give."""
-        if workloads is self.workloads:
-            return self.accounts
-        return _accounts(workloads.values())
 
     def found_under(
         self, policies: PeerPolicies
@@ -62,14 +47,14 @@ class Attestation:
 def attest(
     services: Mapping[str, Service],
     registered: Mapping[str, Service],
-    workloads: Mapping[str, Workload],
+    names: Ownership,
     policies: PeerPolicies,
     before: Attestation,
 ) -> Attestation:
     """The services with what is known of their proxies. Those that are not `registered` are made
     from config.
     """
-    accounts = before.accounts_of(workloads)
+    workloads = names.workloads
     before_found = before.found_under(policies)
     is_same = workloads is before.workloads
     found: dict[str, tuple[Service, Service]] = {}
@@ -77,7 +62,7 @@ def attest(
     for host, given in services.items():
         # What is in no registry, such as a ServiceEntry, has the accounts that its endpoints give.
         own = (
-            accounts.get(_key(given.name, given.project), ())
+            names.accounts_of(given.name, given.project)
             if host in registered or given.project
             else None
         )
@@ -96,7 +81,7 @@ def attest(
         made = _attested(given, workloads, policies, own)
         found[host] = (given, _kept(before.found.get(host), made))
 
-    return Attestation(workloads, policies, accounts, found)
+    return Attestation(workloads, policies, found)
 
 
 def _kept(old: tuple[Service, Service] | None, made: Service) -> Service:
@@ -112,38 +97,6 @@ def _names_same(
         for e in service.endpoints
         if e.workload
     )
-
-
-def _accounts(workloads: Iterable[Workload]) -> dict[str, tuple[Account, ...]]:
-    """By the name of a service, and by name and project for what a project may have for itself."""
-    everybody: dict[str, set[Account]] = defaultdict(set)
-    joined_by_name: dict[str, set[Account]] = defaultdict(set)
-    of_projects: dict[tuple[str, str], set[Account]] = defaultdict(set)
-
-    for workload in workloads:
-        identity = workload.identity("")
-        account = (identity.namespace, identity.service_account)
-        project, compose = compose_names(workload.name)
-
-        for served in workload.ports:
-            for name in {compose, served.service}:
-                everybody[name].add(account)
-                if project != JOINED and name in default_names(compose, served.port):
-                    of_projects[name, project].add(account)
-                else:
-                    joined_by_name[name].add(account)
-
-    found = {name: tuple(sorted(accounts)) for name, accounts in everybody.items()}
-    own = {
-        _key(n, p): tuple(sorted(a | joined_by_name[n]))
-        for (n, p), a in of_projects.items()
-    }
-    return found | own
-
-
-def _key(name: str, project: str) -> str:
-    # A slash is in no name.
-    return f"{project}/{name}" if project else name
 
 
 def _attested(

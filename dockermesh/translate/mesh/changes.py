@@ -43,6 +43,8 @@ MAKES_STALE: Mapping[str, frozenset[Stale]] = {
     "workloads": _NOTHING,
     "shared_names": _NOTHING,
     "attestation": _NOTHING,
+    "ownership": _NOTHING,
+    "owned": _NOTHING,
     # What of them matters is in `settings`.
     "base_settings": _NOTHING,
 }

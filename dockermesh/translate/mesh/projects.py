@@ -10,7 +10,7 @@ the endpoints of the others' Compose services of that name. What joins the name 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from dockermesh.model import Endpoint, Port, ServedPort, Service, Workload
@@ -25,6 +25,12 @@ class Own:
 
     ports: dict[int, Protocol] = field(default_factory=dict)
     served: list[tuple[Workload, ServedPort]] = field(default_factory=list)
+
+    def add(self, workload: Workload, served: ServedPort) -> None:
+        """One more port of a workload."""
+        protocol = parse_protocol(served.protocol) or Protocol.AUTO
+        self.ports.setdefault(served.port, protocol)
+        self.served.append((workload, served))
 
 
 Namesakes = Mapping[str, Mapping[str, Own]]
@@ -57,11 +63,7 @@ def _collect(
     for workload in members:
         for served in workload.ports:
             for name in default_names(service, served.port) & {service, served.service}:
-                own = found[name.lower()][project]
-                own.ports.setdefault(
-                    served.port, parse_protocol(served.protocol) or Protocol.AUTO
-                )
-                own.served.append((workload, served))
+                found[name.lower()][project].add(workload, served)
 
 
 def default_names(service: str, port: int) -> set[str]:
@@ -72,22 +74,40 @@ def default_names(service: str, port: int) -> set[str]:
 
 
 def own_services(
-    services: Mapping[str, Service], names: Namesakes, domain: str
+    services: Mapping[str, Service],
+    registered: Mapping[str, Service],
+    names: Namesakes,
+    domain: str,
+    accepts: Callable[[str, str, Endpoint], bool],
 ) -> Iterator[Service]:
-    """What each of these projects has for itself."""
+    """What each of these projects has for itself: of the `registered` endpoints of the name those
+    that it `accepts` (by name and project).
+    """
     for name, projects in names.items():
         shared = services.get(f"{name}.{domain}")
         if shared is None:
             continue
+        # The shared one lacks what is another's, and that may be this project's own.
+        given = registered.get(shared.hostname, shared).endpoints or shared.endpoints
         for project, own in projects.items():
-            yield _own(shared, project, own, f"{name}.{project}.{domain}".lower())
+            endpoints = tuple(
+                e
+                for e in given
+                if not _is_anothers(e, name, project) and accepts(name, project, e)
+            )
+            hostname = f"{name}.{project}.{domain}".lower()
+            yield _own(shared, project, own, hostname, endpoints)
 
 
-def _own(shared: Service, project: str, own: Own, hostname: str) -> Service:
+def _own(
+    shared: Service,
+    project: str,
+    own: Own,
+    hostname: str,
+    found: tuple[Endpoint, ...],
+) -> Service:
     # Those of another project are never called, also while its own are away.
-    endpoints = tuple(
-        e for e in shared.endpoints if not _is_anothers(e, shared.name.lower(), project)
-    ) or _standing_in(own)
+    endpoints = found or _standing_in(own)
     namespaces = {workload.namespace for workload, _ in own.served}
 
     return replace(
@@ -111,8 +131,8 @@ def _standing_in(own: Own) -> tuple[Endpoint, ...]:
 def _ports(
     shared: Service, own: Own, endpoints: Iterable[Endpoint]
 ) -> tuple[Port, ...]:
-    """The ports of the shared service that the project serves."""
-    known = {port.number: port.protocol for port in shared.ports}
+    """The ports that the project serves."""
+    known = own.ports | {port.number: port.protocol for port in shared.ports}
     served = own.ports.keys() | {e.service_port or e.port for e in endpoints}
 
     # The protocol of the shared port may be another project's word: its own counts, if it says one.

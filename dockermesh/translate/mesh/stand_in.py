@@ -4,7 +4,7 @@ retried.
 
 from __future__ import annotations
 
-from dockermesh.model import Endpoint, Health, Workload
+from dockermesh.model import Endpoint, Health, Service, Workload
 from dockermesh.model.identity import account_of
 
 REFUSING = ("127.0.0.1", 1)
@@ -22,4 +22,15 @@ def standing_in(workload: Workload, port: int) -> Endpoint:
         health=Health.UNHEALTHY,
         namespace=workload.namespace,
         service_account=account_of(workload.service_account, workload.service),
+    )
+
+
+def takes_mtls_alone(service: Service) -> bool:
+    """Whether every endpoint takes mutual TLS; what stands in for one refuses whoever comes."""
+    return (
+        service.is_meshed
+        and not service.is_external
+        and all(
+            e.takes_mtls or (e.address, e.port) == REFUSING for e in service.endpoints
+        )
     )

@@ -24,9 +24,12 @@ from dockermesh.model import (
 )
 from dockermesh.model.contract import CLUSTER_DOMAIN
 from dockermesh.model.protocol import Protocol, parse_protocol
-from dockermesh.model.service import SERVICE_NAME
+from dockermesh.model.service import is_service_name
 from dockermesh.translate.mesh.attestation import Attestation, attest
 from dockermesh.translate.mesh.egress import egress_service
+from dockermesh.translate.mesh.ownership import Ownership, told_of
+from dockermesh.translate.mesh.ownership import owned as own_part
+from dockermesh.translate.mesh.ownership import ownership as find_ownership
 from dockermesh.translate.mesh.peer_authentication import PeerPolicies
 from dockermesh.translate.mesh.projects import Namesakes, namesakes, own_services
 from dockermesh.translate.mesh.service_entries import entry_services, merge_services
@@ -67,7 +70,9 @@ class MeshState:
     service only. `vips` holds the address that DNS answers for a service. `declared` are the
     services that ServiceEntries make; `owners` tells which one answers requests for an address that
     several of them give. `jwks` holds the key sets of token issuers that were fetched, by URL.
-    `attestation` is what `services` know of the proxies in front of them.
+    `attestation` is what `services` know of the proxies in front of them. `ownership` tells whose
+    names are; `owned` are the registry's services as it has them, and with their own endpoints
+    alone.
     """
 
     services: Mapping[str, Service] = field(
@@ -91,6 +96,10 @@ class MeshState:
     owners: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     jwks: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     attestation: Attestation = field(default_factory=Attestation)
+    ownership: Ownership = field(default_factory=Ownership)
+    owned: Mapping[str, tuple[Service, Service]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
 
     def names_in(self, project: str) -> Mapping[str, str]:
         """Names to hostnames as a Compose project understands them."""
@@ -114,13 +123,24 @@ def build_mesh(
     declared = _declared(catalog, config, before)
     # As they were given, before attestation: what is made below is compared with its like.
     known = {host: given for host, (given, _) in before.attestation.found.items()}
+    base = settings if settings is not None else before.base_settings
+    names_of = _ownership(catalog, config, base.service_domain, before)
     shared_names = (
         before.shared_names
-        if catalog.workloads is before.workloads
-        else namesakes(catalog.workloads.values())
+        if names_of is before.ownership
+        else _several(namesakes(catalog.workloads.values()), names_of.refused)
     )
-    base = settings if settings is not None else before.base_settings
-    services = _with_workloads(catalog, shared_names, base.service_domain, known)
+    owned = _owned(catalog, names_of, before)
+    services = {host: made for host, (_, made) in owned.items()}
+    services = _with_workloads(services, names_of, base.service_domain, known)
+    for own in own_services(
+        services,
+        catalog.services,
+        shared_names,
+        base.service_domain,
+        lambda name, project, e: not names_of.why_refused(name, e, project),
+    ):
+        services[own.hostname] = _kept(known.get(own.hostname), own)
     services |= egress_service(
         catalog.workloads, config.gateways, base.service_domain, known
     )
@@ -130,7 +150,7 @@ def build_mesh(
     settings = _settings(base, config, before)
     policies = _peer_policies(config, settings, before)
     attestation = attest(
-        services, catalog.services, catalog.workloads, policies, before.attestation
+        services, catalog.services, names_of, policies, before.attestation
     )
     services = {host: made for host, (_, made) in attestation.found.items()}
     # All four follow from names and addresses alone, whatever endpoints come and go. Made anew they
@@ -159,7 +179,40 @@ def build_mesh(
         owners=owners,
         jwks=jwks if jwks is not None else before.jwks,
         attestation=attestation,
+        ownership=names_of,
+        owned=owned,
     )
+
+
+def _ownership(
+    catalog: Catalog, config: IstioConfig, domain: str, before: MeshState
+) -> Ownership:
+    is_same = config is before.config and domain == before.base_settings.service_domain
+    told = before.ownership.told if is_same else told_of(config, domain)
+    return find_ownership(catalog.workloads, told, before.ownership)
+
+
+def _owned(
+    catalog: Catalog, names: Ownership, before: MeshState
+) -> dict[str, tuple[Service, Service]]:
+    found = {}
+    is_same = names is before.ownership
+    for host, given in catalog.services.items():
+        known = before.owned.get(host)
+        if is_same and known is not None and known[0] is given:
+            found[host] = known
+        else:
+            old = known[1] if known is not None else None
+            found[host] = (given, _kept(old, own_part(given, names)))
+    return found
+
+
+def _several(names: Namesakes, refused: Namesakes) -> Namesakes:
+    """What projects have for themselves: of a name that is of several, or that is another's."""
+    return {
+        name: {**refused.get(name, {}), **names.get(name, {})}
+        for name in names.keys() | refused.keys()
+    }
 
 
 def _peer_policies(
@@ -235,7 +288,15 @@ def _owners(services: Mapping[str, Service]) -> dict[str, str]:
 def _addressing(services: Mapping[str, Service]) -> list[tuple[object, ...]]:
     """What names and virtual IPs depend on."""
     return sorted(
-        (host, s.namespace, s.aliases, s.addresses, s.resolution.value)
+        (
+            host,
+            s.name,
+            s.namespace,
+            s.aliases,
+            s.addresses,
+            s.resolution.value,
+            s.is_declared,
+        )
         for host, s in services.items()
     )
 
@@ -329,35 +390,32 @@ def _own_names(
 
 
 def _with_workloads(
-    catalog: Catalog,
-    shared_names: Namesakes,
+    own: Mapping[str, Service],
+    names: Ownership,
     domain: str,
     before: Mapping[str, Service],
 ) -> dict[str, Service]:
-    """The catalog's services, and those that only stopped workloads serve at the moment.
+    """The services with their own endpoints, and those that only stopped workloads serve now.
 
     A service lives as long as a pod of it exists. When no endpoint is registered, one stands in
     that refuses every connection at once: requests are then retried until the app is back, instead
     of failing at the first try.
     """
-    services = dict(catalog.services)
-    workloads = catalog.workloads.values()
-    for waiting in _waiting(services, workloads, domain):
+    services = dict(own)
+    workloads = names.workloads.values()
+    for waiting in _waiting(services, names, domain):
         services[waiting.hostname] = _kept(before.get(waiting.hostname), waiting)
 
-    # Aliases go to services that are only waiting, too, and a project's own has those of the shared
-    # one: the order of these three steps matters.
+    # Aliases go to services that are only waiting, too, and what a project has for itself gets
+    # those of the shared one later: the order matters.
     for host, aliases in _aliases(workloads, domain, services).items():
         named = replace(services[host], aliases=aliases)
         services[host] = _kept(before.get(host), named)
-
-    for own in own_services(services, shared_names, domain):
-        services[own.hostname] = _kept(before.get(own.hostname), own)
     return services
 
 
 def _waiting(
-    services: Mapping[str, Service], workloads: Iterable[Workload], domain: str
+    services: Mapping[str, Service], names: Ownership, domain: str
 ) -> list[Service]:
     """The services of which no endpoint is registered, though a pod of theirs exists."""
     # One endpoint for each port and account: as many replicas as there may be refuse no better, and
@@ -365,13 +423,14 @@ def _waiting(
     missing: dict[str, dict[tuple[int, str], Endpoint]] = defaultdict(dict)
     protocols: dict[tuple[str, int], Protocol] = {}
 
-    for workload in workloads:
+    for workload in names.workloads.values():
         for served in workload.ports:
             for name in {served.service, workload.compose_service}:
                 host = f"{name}.{domain}".lower()
                 known = services.get(host)
+                is_away = known is None or not known.endpoints
 
-                if known is None or not known.endpoints:
+                if is_away and names.serves(name, workload):
                     protocols[host, served.port] = (
                         parse_protocol(served.protocol) or Protocol.AUTO
                     )
@@ -407,7 +466,7 @@ def _aliases(
             len(holders[alias]) == 1
             and host in services
             and is_free
-            and SERVICE_NAME.fullmatch(alias)
+            and is_service_name(alias)
         ):
             found[host].append(alias)
 

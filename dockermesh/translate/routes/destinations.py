@@ -19,11 +19,13 @@ from dockermesh.translate.clusters.load_balancer import consistent_hash
 from dockermesh.translate.envoy import names
 from dockermesh.translate.envoy.packing import seconds, uint32
 from dockermesh.translate.mesh.index import ConfigIndex, Rules, resolve_host
+from dockermesh.translate.mesh.stand_in import takes_mtls_alone
 from dockermesh.translate.mesh.state import MeshState
 from dockermesh.translate.mesh.traffic_policy import effective_policy
 from dockermesh.translate.mesh.visibility import Scope
+from dockermesh.translate.tls.mesh_tls import is_asked_for
 
-Dependency = tuple[tuple[Port, ...], Rules]
+Dependency = tuple[tuple[Port, ...], Rules, bool]
 _Target = TypeVar("_Target", RouteDestination, HTTPRouteDestination)
 
 
@@ -75,6 +77,26 @@ class Destinations:
         rule = self.index.merged(self._rules(host))
         return effective_policy(rule, port, rule.subset(subset) if subset else None)
 
+    def is_mesh_alone(self, host: str, port: int, subset: str = "") -> bool:
+        """Whether every endpoint is called over mutual TLS, so that what answers there is a proxy
+        of the mesh.
+        """
+        service = self.mesh.services.get(host)
+        if service is None or not self.scope.has_certificate:
+            return False
+        tls = self.policy(host, port, subset).tls
+        if tls is not None:
+            return is_asked_for(tls)
+        return self.mesh.settings.auto_mtls and takes_mtls_alone(service)
+
+    def leads_to_mesh_alone(
+        self, destination: Destination, namespace: str, called: int
+    ) -> bool:
+        """The same of a destination."""
+        host = self.host(destination, namespace)
+        port = self.port(destination, host, called)
+        return self.is_mesh_alone(host, port, destination.subset)
+
     def _rules(self, host: str) -> Rules:
         service = self.mesh.services.get(host)
         # What is no service has no namespace of its own whose rules could count.
@@ -95,7 +117,9 @@ class Destinations:
         """Everything of a destination that a route to it is made of."""
         host = self.host(destination, namespace)
         service = self.mesh.services.get(host)
-        return (service.ports if service is not None else ()), self._rules(host)
+        if service is None:
+            return (), self._rules(host), False
+        return service.ports, self._rules(host), takes_mtls_alone(service)
 
     def service_filter(self, service: Service, port: Port) -> Any:
         """The TCP proxy that forwards to a service."""

@@ -19,6 +19,7 @@ from dockermesh.translate.routes.holding import retry_policy
 _DEFAULT_ON = (
     "connect-failure,refused-stream,unavailable,cancelled,reset-before-request"
 )
+_BY_HEADERS = "retriable-headers"
 _BACK_OFF_S = 0.025  # Envoy's and Istio's default
 # The server's proxy answers 503 when its app does not accept: to the client that is a failed
 # connection.
@@ -26,25 +27,46 @@ _COVERS_UNREACHED = frozenset({"connect-failure", "5xx", "gateway-error"})
 
 
 def retries(
-    wanted: HTTPRetry | None, settings: MeshSettings, *, is_hashed: bool
+    wanted: HTTPRetry | None,
+    settings: MeshSettings,
+    *,
+    is_hashed: bool,
+    is_mesh_alone: bool,
 ) -> Any:
     """The retry policy of a route; None if nothing is sent again.
 
+    `is_mesh_alone`: proxies of the mesh answer, by their certificates. Of nobody else is it
+    believed that no app saw the request: an app that says so would be sent it again and again.
     `is_hashed`: the endpoint follows from the request, so one that failed cannot be avoided.
     """
     # Retries that somebody asked for take the place of holding, `attempts: 0` included.
     wanted = wanted if wanted is not None else settings.retries
     if wanted is not None:
-        return _retries(wanted, is_hashed=is_hashed) if wanted.attempts > 0 else None
-    if not settings.hold_attempts:
-        return None
+        policy = _retries(wanted, is_hashed=is_hashed) if wanted.attempts > 0 else None
+    else:
+        policy = _holding(settings.hold_attempts, is_hashed=is_hashed)
+    if policy is not None and not is_mesh_alone:
+        _believe_no_mark(policy)
+    return policy
 
-    policy = retry_policy(settings.hold_attempts)
+
+def _holding(attempts: int, *, is_hashed: bool) -> Any:
+    if not attempts:
+        return None
+    policy = retry_policy(attempts)
     if is_hashed:
         del policy.retry_host_predicate[:]
         policy.ClearField("host_selection_retry_max_attempts")
 
     return policy
+
+
+def _believe_no_mark(policy: route_components_pb2.RetryPolicy) -> None:
+    kept = [h for h in policy.retriable_headers if h.name != UNREACHED_HEADER]
+    del policy.retriable_headers[:]
+    policy.retriable_headers.extend(kept)
+    conditions = policy.retry_on.split(",")
+    policy.retry_on = ",".join(c for c in conditions if kept or c != _BY_HEADERS)
 
 
 def _retries(wanted: HTTPRetry, *, is_hashed: bool) -> route_components_pb2.RetryPolicy:

@@ -28,7 +28,12 @@ def virtual_host(
 
 
 def default_route(
-    service: Service, port: Port, policy: TrafficPolicy, settings: MeshSettings
+    service: Service,
+    port: Port,
+    policy: TrafficPolicy,
+    settings: MeshSettings,
+    *,
+    is_mesh_alone: bool,
 ) -> route_components_pb2.Route:
     """The default routing of a service: everything to its one cluster, without a time limit
     (Istio's default).
@@ -36,7 +41,9 @@ def default_route(
     action = forward_to(names.outbound_cluster(service.hostname, port.number))
     hashed = consistent_hash(policy)
     action.hash_policy.extend(hash_policy(hashed))
-    again = retries(None, settings, is_hashed=hashed is not None)
+    again = retries(
+        None, settings, is_hashed=hashed is not None, is_mesh_alone=is_mesh_alone
+    )
     if again is not None:
         action.retry_policy.CopyFrom(again)
 

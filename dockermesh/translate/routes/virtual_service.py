@@ -215,7 +215,15 @@ def _forward(
     hashed = _hashed(targets, namespace, context)
     action.hash_policy.extend(hash_policy(hashed))
     policy = retries(
-        rule.retries, destinations.mesh.settings, is_hashed=hashed is not None
+        rule.retries,
+        destinations.mesh.settings,
+        is_hashed=hashed is not None,
+        is_mesh_alone=all(
+            destinations.leads_to_mesh_alone(
+                t.destination or Destination(), namespace, context.port
+            )
+            for t in targets
+        ),
     )
     if policy is not None:
         action.retry_policy.CopyFrom(policy)

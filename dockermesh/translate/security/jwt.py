@@ -20,7 +20,7 @@ from google.protobuf import empty_pb2
 
 from dockermesh.config.api.request_authentication import JWTRule, RequestAuthentication
 from dockermesh.config.resource import Resource
-from dockermesh.translate.envoy.claims import JWT_PAYLOAD
+from dockermesh.translate.envoy.claims import JWT_HEADER, JWT_PAYLOAD
 from dockermesh.translate.security.key_sets import REJECTING_KEYS, usable_keys
 
 DISCOVERY_PATH = "/.well-known/openid-configuration"
@@ -58,7 +58,7 @@ def jwt_authentication(
     # As Istio does: providers are numbered, and equal rules have equal numbers in any order.
     ordered = sorted(rules, key=lambda rule: rule.issuer)
     providers = {
-        f"origins-{index}": _provider(rule, keys, is_gateway)
+        (name := f"origins-{index}"): _provider(name, rule, keys, is_gateway)
         for index, rule in enumerate(ordered)
     }
     return config_pb2.JwtAuthentication(
@@ -75,7 +75,7 @@ def jwt_authentication(
 
 
 def _provider(
-    rule: JWTRule, keys: Mapping[str, str], is_gateway: bool
+    name: str, rule: JWTRule, keys: Mapping[str, str], is_gateway: bool
 ) -> config_pb2.JwtProvider:
     text = usable_keys(rule.jwks or keys.get(key_source(rule), "")) or REJECTING_KEYS
     return config_pb2.JwtProvider(
@@ -87,6 +87,8 @@ def _provider(
         # Where policies and routes look for claims. `scope` is one text of several words (RFC
         # 8693): only as a list can a rule ask for one of them.
         payload_in_metadata=JWT_PAYLOAD,
+        # For `scripts.NOTHING_IGNORED`; apart by provider, as several may have taken a token each.
+        header_in_metadata=f"{JWT_HEADER}{name}",
         normalize_payload_in_metadata=config_pb2.JwtProvider.NormalizePayload(
             space_delimited_claims=sorted(
                 {*_SPACE_DELIMITED, *rule.space_delimited_claims}

@@ -44,6 +44,7 @@ from dockermesh.translate.security.jwt import jwt_authentication, key_source
 from dockermesh.translate.security.rbac import is_dry_run, rules
 from dockermesh.translate.security.scripts import (
     HOST_AS_GIVEN,
+    NOTHING_IGNORED,
     PORTLESS_HOST,
     one_token,
 )
@@ -276,6 +277,7 @@ def _checking_tokens(
             JWT_FILTER,
             jwt_authentication(jwt_rules, dict(policies.keys), is_gateway=is_gateway),
         )
+        yield NOTHING_IGNORED
 
 
 def _seeing_hosts(

@@ -1,5 +1,5 @@
-"""Lua where Envoy's own filters have no setting: what policies see of the Host header, and that a
-token is given once.
+"""Lua where Envoy's own filters have no setting: what policies see of the Host header, that a token
+is given once, and that nothing in it is passed over.
 
 Invariant: nothing of a resource gets into a script but as the content of a quoted string.
 """
@@ -15,6 +15,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 )
 
 from dockermesh.config.api.request_authentication import JWTRule
+from dockermesh.translate.envoy.claims import JWT_FILTER, JWT_HEADER, JWT_PAYLOAD
 from dockermesh.translate.envoy.packing import pack
 
 _LUA = "envoy.filters.http.lua"
@@ -76,6 +77,35 @@ function envoy_on_request(handle)
   end
 end
 """
+# Envoy left what it verified as metadata, read by its own parser: no spelling of JSON gets past.
+_NOTHING_IGNORED = """
+local function refuse(handle, why)
+  handle:respond({[":status"] = "401", ["www-authenticate"] = 'Bearer error="invalid_token"'}, why)
+end
+
+function envoy_on_request(handle)
+  local left = handle:streamInfo():dynamicMetadata():get(FILTER)
+  if left == nil then return end
+  for key, value in pairs(left) do
+    if key:sub(1, #HEADER) == HEADER and type(value) == "table" and value["crit"] ~= nil then
+      refuse(handle, "Jwt has critical headers that are not understood")
+      return
+    end
+  end
+  local expiry = (left[PAYLOAD] or {})["exp"]
+  if type(expiry) == "number" and expiry < 1 then
+    refuse(handle, "Jwt is expired")
+  end
+end
+"""
+
+
+def _quoted(text: str) -> str:
+    escaped = (
+        chr(byte) if chr(byte).isalnum() and byte < 128 else f"\\{byte:03d}"
+        for byte in text.encode()
+    )
+    return f'"{"".join(escaped)}"'
 
 
 def _filter(source: str) -> hcm_pb2.HttpFilter:
@@ -91,6 +121,15 @@ PORTLESS_HOST = _filter(_PORTLESS)
 """Takes the port, and the dot of a full name, off the Host header."""
 HOST_AS_GIVEN = _filter(_AS_GIVEN)
 """Puts back what `PORTLESS_HOST` took off, so that the app sees what the client sent."""
+
+NOTHING_IGNORED = _filter(
+    f"local FILTER, HEADER, PAYLOAD = {_quoted(JWT_FILTER)}, {_quoted(JWT_HEADER)},"
+    f" {_quoted(JWT_PAYLOAD)}\n{_NOTHING_IGNORED}"
+)
+"""Answers 401 to a valid token of which Envoy passed something over: a header `crit`, which says
+that who does not understand it must refuse the token (RFC 7515, 4.1.11), or an `exp` below 1, which
+Envoy takes for none. Comes after the filter that checks tokens.
+"""
 
 
 def one_token(rules: Iterable[JWTRule]) -> hcm_pb2.HttpFilter:
@@ -117,11 +156,3 @@ def _places(rule: JWTRule) -> str:
 
 def _set(names: Iterable[str]) -> str:
     return "{" + ", ".join(f"[{_quoted(name)}] = true" for name in names) + "}"
-
-
-def _quoted(text: str) -> str:
-    escaped = (
-        chr(byte) if chr(byte).isalnum() and byte < 128 else f"\\{byte:03d}"
-        for byte in text.encode()
-    )
-    return f'"{"".join(escaped)}"'

@@ -29,6 +29,7 @@ from dockermesh.translate.envoy.isolation import sound
 from dockermesh.translate.envoy.origin import note_origin
 from dockermesh.translate.mesh.index import Rules, UnknownHost
 from dockermesh.translate.mesh.settings import MeshSettings
+from dockermesh.translate.mesh.stand_in import takes_mtls_alone
 from dockermesh.translate.mesh.state import host_names
 from dockermesh.translate.mesh.traffic_policy import HostRule, effective_policy
 from dockermesh.translate.mesh.visibility import Scope
@@ -65,6 +66,7 @@ class Inputs:
     caller: object = None
     accounts: tuple[tuple[str, str], ...] = ()
     is_meshed: bool = False
+    takes_mtls_alone: bool = False
     has_certificate: bool = True
 
 
@@ -115,9 +117,10 @@ def inputs_of(
             service.endpoints if has_inline else (),
         )
         if service.is_declared
-        else None,
+        else service.resolution,
         accounts=service.accounts,
         is_meshed=service.is_meshed,
+        takes_mtls_alone=takes_mtls_alone(service),
         # Where no mutual TLS is possible it makes no difference, and scopes with and without a
         # certificate have equal inputs.
         has_certificate=where.scope.has_certificate or not (service.is_meshed or rules),
@@ -284,7 +287,15 @@ def _virtual_host(
     made = _ruled_routes(inputs.rule, port, where)
     if not made:
         policy = effective_policy(where.index.merged(inputs.policies), port.number)
-        made = [default_route(service, port, policy, inputs.settings)]
+        made = [
+            default_route(
+                service,
+                port,
+                policy,
+                inputs.settings,
+                is_mesh_alone=where.is_mesh_alone(service.hostname, port.number),
+            )
+        ]
 
     # As a dictionary: Envoy refuses a table in which a domain is there twice.
     domains = dict.fromkeys(

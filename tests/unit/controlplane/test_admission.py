@@ -102,6 +102,50 @@ async def test_a_proxy_may_be_faster_than_its_record() -> None:
     assert await asyncio.wait_for(waiting, 1 * SLACK) == "shop/reviews-1"
 
 
+@pytest.mark.parametrize("guess", ["b" * 64, "\ud800", "\udcff"])
+async def test_who_guesses_is_stopped_and_a_proxy_of_the_same_address_is_not(
+    known: Admission, guess: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "PATIENCE_S", 0.0)
+    metadata = {"authorization": f"Bearer {guess}"}
+    codes = set()
+    for _ in range(60):
+        with pytest.raises(Refused) as refused:
+            await known.authorize(metadata, NODE, PEER)
+        codes.add(refused.value.code)
+    assert codes == {
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+    }
+    # An app has its own proxy's address.
+    assert await known.authorize(BEARER, NODE, PEER) == "shop/reviews-1"
+
+
+async def test_guesses_at_the_same_time_are_counted_like_others(
+    known: Admission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "PATIENCE_S", 0.2)
+    guesses = [
+        known.authorize({"authorization": f"Bearer {n}"}, NODE, PEER)
+        for n in range(100)
+    ]
+    answers = await asyncio.gather(*guesses, return_exceptions=True)
+    codes = [a.code for a in answers if isinstance(a, Refused)]
+    assert codes.count(grpc.StatusCode.UNAUTHENTICATED) == 30
+    assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 70
+
+
+async def test_who_was_only_early_has_made_no_guess() -> None:
+    early = Admission()
+    early.update({})
+    for _ in range(60):
+        waiting = asyncio.create_task(early.authorize(BEARER, NODE, PEER))
+        await asyncio.sleep(0)
+        early.update({REVIEWS.name: REVIEWS})
+        assert await asyncio.wait_for(waiting, 1 * SLACK) == "shop/reviews-1"
+        early.update({})
+
+
 @pytest.mark.parametrize(
     ("peer", "address"),
     [

@@ -71,7 +71,7 @@ class View:
     def config_problems(self) -> list[str]:
         return []
 
-    def trust_warnings(self) -> list[str]:
+    def warnings(self) -> list[str]:
         return []
 
     def metrics_text(self) -> str:

@@ -259,6 +259,31 @@ def test_what_can_undo_capture_is_told(change: dict[str, Any]) -> None:
     ]
 
 
+RAW = "dockermesh.io/raw-sockets"
+
+
+@pytest.mark.parametrize(
+    ("change", "dropped"),
+    [
+        ({}, None),
+        ({"x-dockermesh": {"rawSockets": False}}, ["NET_RAW"]),
+        ({"labels": {RAW: "false"}}, ["NET_RAW"]),
+        ({"labels": {RAW: "false"}, "x-dockermesh": {"rawSockets": True}}, None),
+        ({"labels": {RAW: "false"}, "cap_drop": ["CHOWN"]}, ["CHOWN", "NET_RAW"]),
+        ({"labels": {RAW: "false"}, "cap_drop": ["ALL"]}, ["ALL"]),
+    ],
+)
+def test_raw_sockets_are_taken_from_all_in_the_pod(
+    change: dict[str, Any], dropped: list[str] | None
+) -> None:
+    beside = {"image": "beside", "network_mode": "service:web"}
+    if "cap_drop" in change:
+        beside["cap_drop"] = list(change["cap_drop"])
+    made = mesh({"web": service(**change), "beside": beside}).project["services"]
+    assert made["web"].get("cap_drop") == made["beside"].get("cap_drop") == dropped
+    assert made["web-1-pod"]["cap_drop"] == ["ALL"]
+
+
 def test_workload_labels_account_and_names() -> None:
     environment = {"SERVICE_NAME": "reviews", "SERVICE_TAGS": "version|v2,zone=a,blue"}
     labels = {"team": "x", "com.docker.compose.y": "z", "SERVICE_REGION": "eu"}

@@ -81,5 +81,5 @@ def test_nothing_runs_with_more_rights_than_it_needs(
     assert settings["cap_drop"] == ["ALL"]
     assert settings["security_opt"] == ["no-new-privileges:true"]
     assert settings["read_only"] is True
-    assert settings["restart"] == "unless-stopped"
+    assert settings["restart"] == "always"
     assert not settings.get("privileged") and not settings.get("cap_add")

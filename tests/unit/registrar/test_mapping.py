@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from dockermesh.cli.registrar import command
 from dockermesh.errors import InputError
 from dockermesh.model import TRUST_PATH
+from dockermesh.model.contract import RESERVED_NAMES
 from dockermesh.registrar.checks import HealthStatus, all_of
 from dockermesh.registrar.container import Container, parse_container
 from dockermesh.registrar.mapping import map_container
@@ -302,6 +303,16 @@ def test_hostile_names_are_skipped_with_a_reason(name: str) -> None:
     assert "not a DNS name" in notes[0]
     assert "\n" not in notes[0]
     assert bodies(inspect({"SERVICE_ID": name})) == []
+
+
+@pytest.mark.parametrize("name", sorted({*RESERVED_NAMES, "Consul"}))
+def test_the_meshs_own_names_are_not_to_be_had(name: str) -> None:
+    found, notes = render_registrations(
+        inspect({"SERVICE_NAME": name}), {"hostname": "h", "internal": True}
+    )
+    assert found == []
+    assert name in notes[0]
+    assert "SERVICE_NAME" in notes[0]
 
 
 def test_what_consul_would_refuse_is_dropped() -> None:

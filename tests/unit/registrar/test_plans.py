@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from dockermesh.model import EMPTY_CATALOG, Protocol, Workload
 from dockermesh.registrar.attest import find_token
 from dockermesh.registrar.container import Binding, Container, State, parse_time
 from dockermesh.registrar.desired import desired_state
-from dockermesh.registrar.heal import Verb, plan_healing
+from dockermesh.registrar.heal import Action, Past, Verb, plan_healing
 from dockermesh.registrar.lease import released_since
 from dockermesh.registrar.options import Options
 from dockermesh.registrar.plan import Entry, plan_registrations
@@ -215,8 +216,15 @@ def test_health_alone_updates_the_check() -> None:
     assert plan([entry_of(healthy)], healthy).register, "the check is gone from Consul"
 
 
-def healing(*containers: Container) -> list[tuple[Verb, str]]:
-    return [(a.verb, a.container.name) for a in plan_healing(containers)]
+def planned(containers: Iterable[Container], **past: Any) -> list[Action]:
+    """The plan when every pod's run is attested since it started."""
+    containers = list(containers)
+    attested = {c.incarnation: c.state.started for c in containers if c.role == "pod"}
+    return plan_healing(containers, Past(**{"attested": attested, **past}))
+
+
+def healing(*containers: Container, **past: Any) -> list[tuple[Verb, str]]:
+    return [(a.verb, a.container.name) for a in planned(containers, **past)]
 
 
 RESTARTED = State(
@@ -241,21 +249,19 @@ def test_stranded_members_are_restarted_proxy_first() -> None:
 
 def test_an_app_stops_with_its_pod_and_not_after_it() -> None:
     pod = make("pod")
-    plan = plan_healing([pod, make("app"), make("proxy")], {pod.id})
+    plan = planned([pod, make("app"), make("proxy")], stopping={pod.id})
     assert [(a.verb, a.container.name) for a in plan] == [(Verb.STOP, "app")]
 
 
 def test_a_proxy_that_was_told_to_stop_ends_after_its_app() -> None:
     proxy = make("proxy")
     assert (
-        plan_healing([make("pod"), make("app"), proxy], {proxy.id, "a" * 64}) == []
+        planned([make("pod"), make("app"), proxy], stopping={proxy.id, "a" * 64}) == []
     ), "the app still finishes"
-    (action,) = plan_healing([make("pod"), make("app", DOWN), proxy], {proxy.id})
+    (action,) = planned([make("pod"), make("app", DOWN), proxy], stopping={proxy.id})
     assert (action.verb, action.container, action.grace) == (Verb.STOP, proxy, 0)
-    assert plan_healing([make("pod"), make("app", DOWN), proxy]) == [], (
-        "nobody stops it"
-    )
-    (alone,) = plan_healing([make("pod"), make("app"), proxy], {proxy.id})
+    assert planned([make("pod"), make("app", DOWN), proxy]) == [], "nobody stops it"
+    (alone,) = planned([make("pod"), make("app"), proxy], stopping={proxy.id})
     assert (alone.verb, alone.container, alone.grace, alone.delay > 0) == (
         Verb.STOP,
         proxy,
@@ -264,13 +270,13 @@ def test_a_proxy_that_was_told_to_stop_ends_after_its_app() -> None:
     )
     assert [
         a.verb
-        for a in plan_healing([make("app"), proxy], {proxy.id})
+        for a in planned([make("app"), proxy], stopping={proxy.id})
         if a.container is proxy
     ] == [Verb.STOP]
     gateway = make(
         "pod", labels={"dockermesh.io/role": "pod", "dockermesh.io/kind": "router"}
     )
-    assert plan_healing([gateway, proxy], {proxy.id}) == [], "it ends by itself"
+    assert planned([gateway, proxy], stopping={proxy.id}) == [], "it ends by itself"
 
 
 @pytest.mark.parametrize(
@@ -299,8 +305,66 @@ def test_a_proxy_that_was_told_to_stop_ends_after_its_app() -> None:
 def test_members_that_ended_with_their_pod_are_started(
     member: State, started: bool
 ) -> None:
-    found = healing(make("pod", RESTARTED), make("proxy", member))
-    assert found == ([(Verb.START, "proxy")] if started else [])
+    found = healing(make("pod", RESTARTED), make("app", member))
+    assert found == ([(Verb.START, "app")] if started else [])
+
+
+@pytest.mark.parametrize(
+    ("proxy", "past", "found"),
+    [
+        (DOWN, {}, [Verb.START]),
+        (DOWN, {"by_hand": {"p" * 64}}, []),
+        (
+            dataclasses.replace(DOWN, started=201 * S, finished=202 * S),
+            {},
+            [Verb.START],
+        ),
+        (state(started=201 * S), {}, []),
+        (
+            DOWN,
+            {"attested": {}},
+            [],
+        ),  # the bootstrap of the run before may still be there
+        (state(started=100 * S), {"attested": {}}, []),
+        (State(status="created"), {}, []),
+        (dataclasses.replace(DOWN, status="restarting", restarting=True), {}, []),
+    ],
+)
+def test_a_proxy_runs_while_its_pod_does_unless_somebody_stopped_it(
+    proxy: State, past: dict[str, Any], found: list[Verb]
+) -> None:
+    past = {k: {make("proxy").id} if k == "by_hand" else v for k, v in past.items()}
+    assert [
+        v for v, _ in healing(make("pod", RESTARTED), make("proxy", proxy), **past)
+    ] == found
+
+
+def test_a_proxy_that_may_have_an_old_token_is_restarted() -> None:
+    pod, early = make("pod", RESTARTED), make("proxy", state(started=201 * S))
+    attested = {"attested": {pod.incarnation: 202 * S}}
+    assert healing(pod, early, **attested) == [(Verb.RESTART, "proxy")]
+    late = make("proxy", state(started=203 * S))
+    assert healing(pod, late, **attested) == []
+    first = make("pod", dataclasses.replace(RESTARTED, finished=0))
+    attested = {"attested": {first.incarnation: 202 * S}}
+    assert healing(first, early, **attested) == [], "there was no run before"
+
+
+@pytest.mark.parametrize(
+    ("started", "by_hand", "found"),
+    [
+        (105 * S, False, [(Verb.START, "pod")]),  # a killed engine, which came up again
+        (105 * S, True, []),
+        (200 * S, False, []),  # stopped long before the engine came up
+        (0, False, []),
+    ],
+)
+def test_a_pod_that_ended_with_its_engine_is_started(
+    started: int, by_hand: bool, found: list[tuple[Verb, str]]
+) -> None:
+    pod = make("pod", dataclasses.replace(DOWN, finished=100 * S))
+    hand = {pod.id} if by_hand else set()
+    assert healing(pod, engine_started=started, by_hand=hand) == found
 
 
 def test_a_replaced_pod_is_reported() -> None:
@@ -320,18 +384,21 @@ def test_only_the_labelled_workload_is_attested() -> None:
         )
 
     good, newer = "a" * 64, "b" * 64
-    log = "\n".join(
-        [
-            "noise",
-            line("shop/web-1", good),
-            '{broken "attest"',
-            line("shop/web-1", newer),
-            line("x", good),
-        ]
-    )
-    assert find_token(log, "shop/web-1") == newer
-    assert find_token(line("shop/other-1", good), "shop/web-1") == ""
-    assert find_token(line("shop/web-1", "short"), "shop/web-1") == ""
+    lines = [
+        "noise",
+        line("shop/web-1", good),
+        '{broken "attest"',
+        line("shop/web-1", newer),
+        line("x", good),
+    ]
+    log = "\n".join(f"1970-01-01T00:00:0{n}Z {text}" for n, text in enumerate(lines))
+    assert find_token(log, "shop/web-1") == (newer, 3 * S)
+    assert find_token(
+        "1970-01-01T00:00:00Z " + line("shop/other-1", good), "shop/web-1"
+    ) == ("", 0)
+    assert find_token(
+        "1970-01-01T00:00:00Z " + line("shop/web-1", "short"), "shop/web-1"
+    ) == ("", 0)
 
 
 def test_unchanged_services_are_the_same_object_in_the_next_catalog() -> None:

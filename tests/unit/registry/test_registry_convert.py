@@ -267,6 +267,8 @@ def test_names() -> None:
         "",
         "-a",
         "a b",
+        "control-plane",
+        "Dockermesh-Consul",
     ]
     accepted, skipped = accepted_names(["consul", "web", "My_Svc-2", "Web", *hostile])
     assert accepted == ["My_Svc-2", "web"]

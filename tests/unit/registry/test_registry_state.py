@@ -237,7 +237,7 @@ def test_the_host_that_wrote_last_has_the_workload() -> None:
     "value",
     [
         None, b"", b"{", b"[]", b"3", b'{"id":"1"}', b'{"id":1,"name":"p/a-1"}', b'{"id":"1","name":"p/other"}',
-        b'{"id":"1","name":"p/a-1","labels":[]}', b'{"id":"1","name":"p/a-1","kind":"x"}', b"\xff",
+        b'{"id":"1","name":"p/a-1","labels":[]}', b'{"id":"1","name":"p/a-1","since":{"a":"x"}}', b'{"id":"1","name":"p/a-1","kind":"x"}', b"\xff",
     ],
 )  # fmt: skip
 def test_broken_records_are_left_out(value: bytes | None) -> None:

@@ -58,7 +58,9 @@ def test_a_service_with_and_without_proxies_is_encrypted_in_part_and_its_bare_re
     None
 ):
     mixed = replace(REVIEWS, endpoints=(*REVIEWS.endpoints, Endpoint("10.0.0.5", 9080)))
-    report = of(FRONT, ONE, services=(mixed,))
+    wanted = "{name: bare, labels: {bare: is}, trafficPolicy: {tls: {mode: DISABLE}}}"
+    beside = rule(f"{{host: reviews, subsets: [{wanted}]}}")
+    report = of(FRONT, ONE, services=(mixed,), config=beside)
     assert told(report) == (Encrypted.PARTLY, "auto; 1 of 2 endpoints: it has no proxy")
     assert [(b.client, b.why) for b in report.breaks] == [
         ("reviews (10.0.0.5)", "it has no proxy")

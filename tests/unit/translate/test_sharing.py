@@ -94,10 +94,13 @@ def _translator() -> Translator:
     )
     services = [replace(reviews, endpoints=spread), service("ratings", "10.0.0.3")]
     assert PLAIN.workload is not None
-    # One replica has a proxy: who has no certificate cannot call it as others do.
-    meshed = workload("reviews-1", 9080, address="10.0.0.1", token_sha256="a" * 64)
+    # They have proxies: who has no certificate cannot call them as others do.
+    meshed = [
+        workload(f"reviews-{n}", 9080, address=f"10.0.0.{n}", token_sha256="a" * 64)
+        for n in (1, 2)
+    ]
     made.update(
-        build_mesh(catalog(services, [PLAIN.workload, meshed]), config=edge(CONFIG))
+        build_mesh(catalog(services, [PLAIN.workload, *meshed]), config=edge(CONFIG))
     )
     return made
 

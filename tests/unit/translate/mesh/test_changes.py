@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from meshes import catalog, edge, gateway, mesh, service, sidecar, versions
 
+from dockermesh.model import Health, Port, Protocol, Resolution, Service
 from dockermesh.translate.mesh.changes import MAKES_STALE, Stale, stale_after
 from dockermesh.translate.mesh.settings import MeshSettings
 from dockermesh.translate.mesh.state import MeshState, build_mesh
@@ -85,19 +86,137 @@ spec:
 """
 
 
-@pytest.mark.parametrize("first", ["MESH_INTERNAL", "MESH_EXTERNAL"])
-def test_a_service_entry_that_moves_in_or_out_of_the_mesh_changes_its_cluster(
-    first: str,
+OTHER_ENTRY = {
+    "location": ("MESH_EXTERNAL", "MESH_INTERNAL"),
+    "export_to": ("resolution: STATIC", "resolution: STATIC\n  exportTo: [shop]"),
+    "subject_alt_names": (
+        "resolution: STATIC",
+        "resolution: STATIC\n  subjectAltNames: [spiffe://a/ns/b/sa/c]",
+    ),
+    "resolution": ("resolution: STATIC", "resolution: DNS"),
+    "address": ("10.9.9.9", "10.9.9.8"),
+    "port": ("number: 9080", "number: 9081"),
+    "protocol": ("protocol: HTTP", "protocol: TCP"),
+}
+
+
+@pytest.mark.parametrize("part", OTHER_ENTRY)
+@pytest.mark.parametrize("is_back", [False, True])
+def test_a_service_entry_that_changes_is_told_as_if_it_had_always_been_so(
+    part: str, is_back: bool
 ) -> None:
-    second = {"MESH_INTERNAL": "MESH_EXTERNAL", "MESH_EXTERNAL": "MESH_INTERNAL"}[first]
-    before = mesh(config=ENTRY.replace("LOCATION", first))
+    old, new = OTHER_ENTRY[part]
+    texts = [ENTRY.replace("LOCATION", "MESH_EXTERNAL")]
+    if part == "subject_alt_names":
+        texts = [ENTRY.replace("LOCATION", "MESH_INTERNAL")]
+    texts.append(texts[0].replace(old, new))
+    first, second = reversed(texts) if is_back else texts
+
+    before = mesh(config=first)
     moved, fresh = Translator(), Translator()
     moved.update(before)
-    old = versions(moved.snapshot(sidecar()))
-    config = edge(ENTRY.replace("LOCATION", second))
+    told_first = versions(moved.snapshot(sidecar()))
+    config = edge(second)
     moved.update(build_mesh(catalog([]), config=config, previous=before))
     fresh.update(build_mesh(catalog([]), config=config))
 
     found = versions(moved.snapshot(sidecar()))
     assert found == versions(fresh.snapshot(sidecar()))
-    assert found != old
+    assert found != told_first, "this case would prove nothing"
+
+
+POLICIES = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: subsets}
+spec:
+  host: reviews.service.consul
+  subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]
+  trafficPolicy:
+    outlierDetection: {consecutive5xxErrors: 3}
+    loadBalancer: {localityLbSetting: {failover: [{from: eu, to: us}]}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: by-alias}
+spec:
+  hosts: [alias.example]
+  http: [{timeout: 7s, route: [{destination: {host: alias.example, subset: v1}}]}]
+"""
+PLAIN = replace(service("reviews", "10.0.0.1", "10.0.0.2"), namespace="default")
+OTHER_SERVICE: dict[str, dict[str, Any]] = {
+    "name": {"name": "critics"},
+    "hostname": {"hostname": "critics.service.consul"},
+    "ports": {"ports": (Port(9081, Protocol.TCP, "tcp"),)},
+    "endpoints": {"endpoints": service("reviews", "10.0.0.7").endpoints},
+    "namespace": {"namespace": "shop"},
+    "aliases": {"aliases": ("alias.example",)},
+    "resolution": {"resolution": Resolution.DNS},
+    "addresses": {"addresses": ("10.8.8.8",)},
+    "is_declared": {"is_declared": True},
+}
+OF_SERVICE_ENTRIES = {"is_external", "export_to", "subject_alt_names"}
+"""No registry has them; `OTHER_ENTRY` changes them."""
+NOT_OF_A_SOURCE = {"accounts", "is_meshed", "project", "shared"}
+"""Translation finds them out of workloads."""
+WITHOUT_EFFECT = {"labels"}
+OTHER_ENDPOINT: dict[str, Any] = {
+    "address": "10.0.0.77",
+    "port": 1234,
+    "service_port": 9081,
+    "labels": MappingProxyType({"version": "v2"}),
+    "health": Health.DRAINING,
+    "locality": "eu/west/1",
+    "weight": 5,
+}
+
+
+def told(services: list[Service], before: list[Service] | None = None) -> Any:
+    """What a proxy is told; by a translator that saw another state before, if there was one."""
+    translator, previous = Translator(), None
+    config = edge(POLICIES)
+    if before is not None:
+        previous = build_mesh(catalog(before), config=config)
+        translator.update(previous)
+        translator.snapshot(sidecar())
+    kwargs = {"previous": previous} if previous is not None else {}
+    translator.update(build_mesh(catalog(services), config=config, **kwargs))
+    return versions(translator.snapshot(sidecar()))
+
+
+def test_every_field_of_a_service_is_considered() -> None:
+    names = {field.name for field in fields(Service)}
+    assert (
+        names
+        == OTHER_SERVICE.keys() | OF_SERVICE_ENTRIES | NOT_OF_A_SOURCE | WITHOUT_EFFECT
+    )
+
+
+@pytest.mark.parametrize("field", OTHER_SERVICE)
+def test_a_service_that_changes_in_one_field_is_told_as_if_it_had_always_been_so(
+    field: str,
+) -> None:
+    rest = [service("ratings", "10.0.0.3"), service("details", "10.0.0.4")]
+    first, second = [PLAIN, *rest], [replace(PLAIN, **OTHER_SERVICE[field]), *rest]
+    assert told(second, before=first) == told(second)
+    assert told(first, before=second) == told(first)
+    assert told(first) != told(second), "this case would prove nothing"
+
+
+@pytest.mark.parametrize("field", OTHER_ENDPOINT)
+def test_so_it_is_for_an_endpoint(field: str) -> None:
+    one, *others = PLAIN.endpoints
+    changed = replace(one, **{field: OTHER_ENDPOINT[field]})
+    first, second = [PLAIN], [replace(PLAIN, endpoints=(changed, *others))]
+    if field == "service_port":
+        ports = (Port(9080, Protocol.HTTP), Port(9081, Protocol.HTTP))
+        first, second = ([replace(s[0], ports=ports)] for s in (first, second))
+    assert told(second, before=first) == told(second)
+    assert told(first) != told(second), "this case would prove nothing"
+
+
+def test_new_names_reach_the_rules_that_mean_them() -> None:
+    """The row `names` of the table: a rule for a host that becomes a name of a service."""
+    first, second = [PLAIN], [replace(PLAIN, aliases=("alias.example",))]
+    assert told(second, before=first) == told(second)
+    assert Stale.INDEX in MAKES_STALE["names"]

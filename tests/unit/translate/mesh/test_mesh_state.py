@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 from meshes import catalog, service, workload
 
-from dockermesh.model import Health, Workload
+from dockermesh.model import EMPTY_CATALOG, Health, ServedPort, Workload
+from dockermesh.registrar.mapping import Registration
+from dockermesh.registry.docker.catalog import build_catalog
 from dockermesh.translate.mesh.state import build_mesh, host_names
 from dockermesh.translate.mesh.vips import allocate_vips
 
@@ -178,3 +180,24 @@ def test_an_alias_that_stays_keeps_the_service_the_same_object() -> None:
     )
     gone = build_mesh(catalog(found, [replace(known, aliases=())]), previous=after)
     assert "backend" not in gone.names
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["google.com", "db.prod.svc.cluster.local", "consul", "control-plane", "db.prod"],
+)
+def test_no_workload_serves_another_host_or_the_meshs_own_name(name: str) -> None:
+    """By its `SERVICE_NAME`, its Compose service or an alias of that."""
+    served = (ServedPort(name, 80, "http"),)
+    evil = Workload(id="e", name="evil/web-1", ports=served, aliases=(name,))
+    named = Workload(id="f", name=f"evil/{name}-1", ports=(ServedPort("x", 80),))
+    state = build_mesh(catalog((), (evil, named)))
+    assert set(state.services) == {"web.service.consul", "x.service.consul"}
+    assert name not in state.names
+    docker = build_catalog(
+        [Registration("i", name, 80, "10.0.0.9")],
+        (evil, named),
+        EMPTY_CATALOG,
+        domain="service.consul",
+    )
+    assert set(docker.services) == {"x.service.consul"}

@@ -26,6 +26,14 @@ DB = "db.service.consul"
 ADDRESS = {"shop": "10.0.0.1", "blog": "10.0.0.2"}
 
 
+PLAINTEXT = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: plain}
+spec: {host: db, trafficPolicy: {tls: {mode: DISABLE}}}
+"""
+
+
 def pod(
     project: str, service: str = "db", *, name: str = "", port: int = 9080, **more: Any
 ) -> Workload:
@@ -152,14 +160,18 @@ def test_the_name_s_address_is_the_same_before_and_after_another_project_came() 
 
 
 def test_what_joins_the_name_otherwise_is_part_of_all() -> None:
-    """A registration without a proxy, a process that joined, and a Compose service whose
-    SERVICE_NAME says so.
+    """A process that joined, a Compose service whose SERVICE_NAME and account say so, and a
+    registration without a proxy, where a rule wants such.
     """
     outside = Endpoint("10.0.0.7", 9080)
     joined = Endpoint("10.0.0.8", 9080, workload="joined/db-1")
     named = replace(endpoint("third", "database"), address="10.0.0.6")
-    workloads = (pod("third", "database", name="db"),)
-    state = two(outside, joined, named, workloads=workloads)
+    process = replace(pod("joined"), name="joined/db-1")
+    workloads = (
+        pod("third", "database", name="db", service_account="default"),
+        process,
+    )
+    state = two(outside, joined, named, workloads=workloads, config=PLAINTEXT)
     others = {"10.0.0.6", "10.0.0.7", "10.0.0.8"}
     assert called(state, caller("shop"))[1] == {ADDRESS["shop"], *others}
     assert called(state, caller("blog"))[1] == {ADDRESS["blog"], *others}
@@ -227,10 +239,10 @@ def test_the_identities_of_a_project_s_own_are_its_own() -> None:
     assert state.services["db.shop.service.consul"].accounts == (
         ("default", "shop-db"),
     )
-    assert state.services[DB].accounts == (
+    assert state.services["db.blog.service.consul"].accounts == (
         ("default", "blog-db"),
-        ("default", "shop-db"),
     )
+    assert state.services[DB].accounts == (("default", "blog-db"),), "of one alone"
 
 
 def test_a_project_that_comes_and_goes_leaves_the_other_as_it_was() -> None:

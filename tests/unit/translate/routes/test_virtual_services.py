@@ -266,7 +266,7 @@ def test_retries_of_a_rule_take_the_place_of_the_meshs(
         return
     count, conditions, codes = expected
     assert policy["numRetries"] == count
-    assert policy["retryOn"] == f"{conditions},retriable-headers"
+    assert policy["retryOn"] == conditions
     assert policy.get("retriableStatusCodes", []) == codes
 
 

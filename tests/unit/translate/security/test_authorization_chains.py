@@ -161,6 +161,7 @@ spec: {jwtRules: [{issuer: me, jwks: '{"keys": []}'}]}
         "envoy.filters.http.ext_authz",
         "envoy.filters.http.lua",
         "envoy.filters.http.jwt_authn",
+        "envoy.filters.http.lua",
         *["envoy.filters.http.rbac"] * 3,
         "envoy.filters.http.router",
     ]

@@ -37,6 +37,13 @@ def rule(policy: str, more: str = "") -> str:
     )
 
 
+BESIDE = resource(
+    "DestinationRule",
+    "{host: reviews, subsets: [{name: bare, labels: {bare: is}, trafficPolicy: {tls: {}}}]}",
+)
+"""Replicas without a proxy are wanted beside others."""
+
+
 def disable(labels: str = "{app: reviews}") -> str:
     spec = f"{{selector: {{matchLabels: {labels}}}, mtls: {{mode: DISABLE}}}}"
     return resource("PeerAuthentication", spec, group="security.istio.io/v1")
@@ -104,11 +111,12 @@ def secured(state: MeshState, translator: Translator | None = None) -> dict[str,
 # --------------------------------------------------------------------------------------------------
 
 
-def test_endpoints_of_attested_workloads_are_called_over_mutual_tls_and_others_beside_them_in_plaintext() -> (
+def test_endpoints_of_attested_workloads_are_called_over_mutual_tls_and_others_beside_them_if_told() -> (
     None
 ):
     assert secured(of(ONE, TWO)) == {"10.0.0.1": True, "10.0.0.2": True}
-    assert secured(of(ONE)) == {"10.0.0.1": True, "10.0.0.2": False}
+    assert secured(of(ONE)) == {"10.0.0.1": True}
+    assert secured(of(ONE, config=BESIDE)) == {"10.0.0.1": True, "10.0.0.2": False}
     assert secured(of()) == {"10.0.0.1": False, "10.0.0.2": False}
 
 
@@ -214,7 +222,7 @@ def test_who_registers_under_a_services_name_does_not_widen_its_identities() -> 
     rogue = Endpoint("10.6.6.6", 9080, workload=evil.name, service_account="evil")
     posing = replace(REVIEWS, endpoints=(*REVIEWS.endpoints, rogue))
     state = of(ONE, TWO, evil, services=(posing,))
-    assert secured(state)["10.6.6.6"], "its certificate is asked for"
+    assert "10.6.6.6" not in secured(state)
     assert accepted(mutual(cluster(state))) == [
         "spiffe://cluster.local/ns/default/sa/reviews"
     ]
@@ -330,7 +338,7 @@ def test_a_proxy_without_a_certificate_calls_in_plaintext() -> None:
 
 def test_a_workload_that_is_attested_later_touches_eds_alone() -> None:
     translator = Translator()
-    before = of(ONE)
+    before = of(ONE, config=BESIDE)
     assert secured(before, translator) == {"10.0.0.1": True, "10.0.0.2": False}
     old = translator.snapshot(CLIENT)
     after = build_mesh(catalog([REVIEWS], [ONE, TWO]), previous=before)
