@@ -15,7 +15,7 @@ from mesh import Needs
 from processes import until
 from proxies import admit, dismiss, target
 
-CI_TTL, FULL_TTL = 16, 240
+CI_TTL, FULL_TTL = 24, 240
 SHORT = Needs(leaf_lifetime=f"{CI_TTL}s")
 LONGER = Needs(leaf_lifetime=f"{FULL_TTL}s")
 ALWAYS_VALID = "no request and no handshake fails; no certificate ever runs out"
