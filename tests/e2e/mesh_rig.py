@@ -251,6 +251,11 @@ class Mesh:
         done = self.command("ps", "-p", project, "-o", "json")
         return list(json.loads(done.stdout)) if done.returncode == 0 else []
 
+    def warnings(self) -> list[str]:
+        """What `dockermesh ps` warns of."""
+        lines = self.command("ps").stderr.splitlines()
+        return [line for line in lines if line.startswith("warning: ")]
+
     def page(self, path: str, port: int = 15014) -> str:
         """A page of the control plane, with the token of its container."""
         code, body = get(

@@ -250,28 +250,49 @@ def test_packets_between_pods_hold_no_plaintext(mesh: Mesh) -> None:
     assert any(p[:3] == b"\x17\x03\x03" for p in wire.payloads)
 
 
-def test_replicas_with_and_without_a_proxy_serve_side_by_side(
-    mesh: Mesh, plain: str
+BARE = """
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: details-bare}
+spec:
+  host: details
+  subsets:
+    - {name: bare, labels: {proxy: none}, trafficPolicy: {tls: {mode: DISABLE}}}
+"""
+
+
+def test_replicas_with_and_without_a_proxy_serve_side_by_side_where_a_rule_says_so(
+    mesh: Mesh, plain: str, tmp_path: Path
 ) -> None:
     _, address = network_of(plain)
+    rule = tmp_path / "bare.yaml"
+    rule.write_text(BARE)
     seen: set[str] = set()
     wanted = {'{"status": "Details is healthy"}', "from the plain one"}
 
+    def ten() -> list[str]:
+        return asked(APP, *["http://details:9080/health"] * 10)
+
     def both() -> bool:
-        seen.update(asked(APP, *["http://details:9080/health"] * 10))
+        seen.update(ten())
         return wanted <= seen
 
     with registered("details", address):
-        until(both, "both replicas answer", HEALS_S)
+        until(
+            lambda: any(address in w for w in mesh.warnings()),
+            "it is told who is refused",
+            HEALS_S,
+        )
+        assert "from the plain one" not in ten(), "nobody said that it may"
+
+        assert mesh.command("apply", "-f", str(rule)).returncode == 0
+        try:
+            until(both, "both replicas answer", HEALS_S)
+        finally:
+            mesh.command("delete", "-f", str(rule))
+        until(lambda: "from the plain one" not in ten(), "it is refused", HEALS_S)
     assert seen - wanted <= {"status 503"}, (
         "a connection of before the last policy may break under a request"
-    )
-    until(
-        lambda: (
-            "from the plain one" not in asked(APP, *["http://details:9080/health"] * 10)
-        ),
-        "it is gone",
-        HEALS_S,
     )
 
 

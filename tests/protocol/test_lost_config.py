@@ -205,6 +205,33 @@ async def test_a_value_that_nobody_knows_otherwise_can_be_replaced_and_deleted(
             await eventually(lambda: not mesh.plane.config_problems(), 10)
 
 
+async def test_many_and_large_ones_are_written_back_as_well(tmp_path: Path) -> None:
+    """More than Consul takes in one transaction, by their number and by their size."""
+    async with Agent() as agent, control_plane(tmp_path, agent) as mesh:
+        store = mesh.plane._backend.config
+        for number in range(130):
+            named = {
+                **ROUTE,
+                "metadata": {"name": f"r{number}", "namespace": "default"},
+            }
+            size = 450_000 if number == 7 else 20_000 if number < 60 else 10
+            noted = {**named["metadata"], "annotations": {"note": "x" * size}}
+            key = f"networking.istio.io/VirtualService/default/r{number}"
+            assert await store.put(key, {**named, "metadata": noted}, 0)
+        await apply(mesh, DENY)
+        await eventually(lambda: len(in_force(mesh)) == 131, 20)
+
+        await agent.client.kv.delete("dockermesh/config/", recurse=True)
+        await eventually(lambda: all_back(agent), 30)
+        await eventually(lambda: not mesh.plane.config_problems(), 20)
+        assert len(in_force(mesh)) == 131
+
+
+async def all_back(agent: Agent) -> bool:
+    _, keys = await agent.client.kv.get("dockermesh/config/", keys=True)
+    return len(keys or ()) == 132  # with the marker
+
+
 async def test_a_revoked_token_stays_revoked(tmp_path: Path) -> None:
     async with Agent() as agent, control_plane(tmp_path, agent) as mesh:
         await mesh.add(workload("shop/web-1"))

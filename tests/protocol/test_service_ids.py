@@ -53,6 +53,9 @@ class MadeUp:
     async def logs(self, container: str, since: int) -> str:
         return ""
 
+    async def started(self) -> str:
+        return ""
+
     async def subscribe(self, since: int = 0) -> Any:
         return Silence()
 

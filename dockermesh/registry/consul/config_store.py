@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
@@ -34,6 +33,12 @@ from dockermesh.registry.consul.config_guard import (
     standing,
 )
 from dockermesh.registry.consul.pacing import retries
+from dockermesh.registry.consul.transactions import (
+    Operation,
+    is_large,
+    operation,
+    transactions,
+)
 from dockermesh.registry.consul.values import Check, Reading, accept_all, read_values
 from dockermesh.registry.consul.watch import ATTENTIVE, Outages, Watch
 from dockermesh.registry.damaged import damage_sentence
@@ -41,29 +46,9 @@ from dockermesh.registry.protocols import StoredResource
 
 MARKER = ".store"
 """The key of the marker, beside those of the resources: one reading has both."""
-# Consul takes 64 operations in one transaction; the marker is one.
-_TRANSACTION = 63
 # Seconds that a write waits for a store that is being brought back.
 _MENDED_WITHIN = 5.0
 _log = structlog.get_logger(__name__)
-
-
-def _text(resource: Mapping[str, Any]) -> str:
-    return json.dumps(resource, separators=(",", ":"), sort_keys=True)
-
-
-def _operation(
-    full_key: str, version: int | None, resource: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    operation: dict[str, Any] = {"Key": full_key}
-    if resource is not None:
-        operation["Value"] = base64.b64encode(_text(resource).encode()).decode()
-    if version is not None:
-        operation["Index"] = version
-
-    verb = "delete" if resource is None else "set"
-    checked = "delete-cas" if resource is None else "cas"
-    return {"KV": operation | {"Verb": verb if version is None else checked}}
 
 
 class ConsulConfigStore:
@@ -225,28 +210,29 @@ class ConsulConfigStore:
     async def _mend(self) -> None:
         wanted, found, how = self._changes, self._found, self._standing
         operations = [
-            _operation(self._prefix + key, version, new)
+            operation(self._prefix + key, version, new)
             for key, (version, new) in wanted.items()
         ]
 
         marker = None if how is Standing.CURRENT else self._next_marker(found, how)
-        last = (len(operations) - 1) // _TRANSACTION * _TRANSACTION if operations else 0
-        for start in range(0, last + 1, _TRANSACTION):
-            step = operations[start : start + _TRANSACTION]
+        steps = transactions(operations)
+        for step in steps:
             # Last, so that whoever is interrupted begins again; and not alone, or what is lost
             # once more in between would be taken for removed.
-            if marker is not None and start == last:
-                step.append(self._marking(marker, found))
-            if step and not await self._transact(step):
+            marking = (
+                self._marking(marker, found) if marker and step is steps[-1] else None
+            )
+            if not await self._do(step, marking):
                 # Somebody else wrote meanwhile: what is left is judged anew.
                 await self._read_back()
                 return
 
         if wanted:
             _log.warning("the config was written back", resources=len(wanted))
-        await self._read_back(marker)
+        there = {key for key, (_, new) in wanted.items() if new is not None}
+        await self._read_back(marker, there)
 
-    def _marking(self, marker: Marker, found: Marker | None) -> dict[str, Any]:
+    def _marking(self, marker: Marker, found: Marker | None) -> Operation:
         """The operation that writes the marker in the place of the one that was found."""
         text = marker.text(secrets.token_hex(4)).encode()
         operation = {
@@ -264,15 +250,19 @@ class ConsulConfigStore:
             return found
         return Marker(self._marker.store, self._marker.generation + 1, 0)
 
-    async def _read_back(self, marker: Marker | None = None) -> None:
-        """Take what the store says now; `marker` is one that was just written."""
+    async def _read_back(
+        self, marker: Marker | None = None, there: Collection[str] = ()
+    ) -> None:
+        """Take what the store says now; `marker` was just written, beside what is to be `there`."""
         begun = self._read_backs
         index, items = await self._connect().kv.get(self._prefix, recurse=True)
         # Of several writers at once, the last answer need not be the newest.
         if self._read_backs != begun and int(index) < self._index:
             return
         self._read_backs += 1
-        if marker is not None:
+        found = {item["Key"].removeprefix(self._prefix) for item in items or ()}
+        # What was lost once more between two steps is not there, and the store not current.
+        if marker is not None and found.issuperset(there):
             # Consul counts anew: any version of this generation is a later one. Not known before
             # this answer: to one from before the write, it would be lost.
             self._marker = Marker(marker.store, marker.generation, 0)
@@ -316,7 +306,7 @@ class ConsulConfigStore:
         Raises RegistryError if Consul cannot be reached or refuses.
         """
         return await self._write(
-            key, [_operation(self._prefix + key, version, resource)]
+            key, [operation(self._prefix + key, version, resource)]
         )
 
     async def delete(self, key: str, version: int | None = None) -> bool:
@@ -325,7 +315,7 @@ class ConsulConfigStore:
 
         Raises RegistryError if Consul cannot be reached or refuses.
         """
-        return await self._write(key, [_operation(self._prefix + key, version, None)])
+        return await self._write(key, [operation(self._prefix + key, version, None)])
 
     async def replace(
         self, changes: Mapping[str, tuple[int, Mapping[str, Any] | None]]
@@ -333,30 +323,32 @@ class ConsulConfigStore:
         """Write (None: remove) resources by key, each from this version on; False and nothing done
         if one is not at it.
 
-        Consul does up to 63 in one step; more than that are several steps. Raises RegistryError if
-        Consul cannot be reached or refuses, also if that left only some of the steps done.
+        Consul does up to 63, and 300 kB, in one step; more than that are several steps. Raises
+        RegistryError if Consul cannot be reached or refuses, also if that left only some of the
+        steps done.
         """
         operations = [
-            _operation(self._prefix + key, version, new)
+            operation(self._prefix + key, version, new)
             for key, (version, new) in changes.items()
         ]
-        for start in range(0, len(operations), _TRANSACTION):
-            step = operations[start : start + _TRANSACTION]
+        done = 0
+        for step in transactions(operations):
             if not await self._write(self._prefix, step):
-                if not start:
+                if not done:
                     return False
                 raise RegistryError(
-                    f"only {start} of {len(operations)} resources were written: others changed"
+                    f"only {done} of {len(operations)} resources were written: others changed"
                     " meanwhile",
                     fix="try again to write the rest",
                 )
+            done += len(step)
 
         return True
 
-    async def _write(self, key: str, operations: list[dict[str, Any]]) -> bool:
+    async def _write(self, key: str, operations: list[Operation]) -> bool:
         await self._until_mended()
         try:
-            done = await self._transact(operations, touch=True)
+            done = await self._do(operations, self._touching())
         except FAILURES as error:
             address = self._settings.address
             raise registry_error(
@@ -383,26 +375,42 @@ class ConsulConfigStore:
                 fix="see that Consul runs and takes writes, then try again",
             ) from error
 
-    async def _transact(
-        self, operations: list[dict[str, Any]], *, touch: bool = False
-    ) -> bool:
-        marker = self._marker if touch and self._standing is Standing.CURRENT else None
-        if marker is not None:
-            text = marker.text(secrets.token_hex(4)).encode()
-            touched = {
-                "Verb": "set",
-                "Key": self._prefix + MARKER,
-                "Value": base64.b64encode(text).decode(),
-            }
-            operations = [*operations, {"KV": touched}]
+    def _touching(self) -> Operation | None:
+        """The operation that moves the marker on, where the store is current."""
+        if self._marker is None or self._standing is not Standing.CURRENT:
+            return None
+        text = self._marker.text(secrets.token_hex(4)).encode()
+        touched = {
+            "Verb": "set",
+            "Key": self._prefix + MARKER,
+            "Value": base64.b64encode(text).decode(),
+        }
+        return {"KV": touched}
 
+    async def _do(self, operations: list[Operation], marking: Operation | None) -> bool:
+        """Do the operations and mark the store; False, and nothing done, if one is at another
+        version.
+        """
+        if len(operations) == 1 and is_large(operations[0]):
+            if not await self._put_alone(operations[0]["KV"]):
+                return False
+            operations = []
+
+        both = [*operations, *([marking] if marking else [])]
+        if not both:
+            return True
         try:
-            await self._connect().txn.put(operations)
+            await self._connect().txn.put(both)
         except ConsulError as error:
             if is_conflict(error):
                 return False
             raise
         return True
+
+    async def _put_alone(self, operation: dict[str, Any]) -> bool:
+        value = base64.b64decode(operation["Value"]).decode()
+        kv = self._connect().kv
+        return await kv.put(operation["Key"], value, cas=operation.get("Index"))
 
     async def close(self) -> None:
         """Close the connections; `put` and `delete` open new ones."""
