@@ -112,8 +112,10 @@ async def test_workloads_are_followed(agent: Agent) -> None:
                 json.dumps(workload.to_dict()),
             )
             await followed.until(lambda c, w=workload: c.workloads.get(w.name) == w)  # type: ignore[misc]
-        await agent.client.kv.delete("dockermesh/workloads/", recurse=True)
-        await followed.until(lambda c: not c.workloads)
+        for left in (1, 0):
+            key = f"dockermesh/workloads/h/p/a-{left + 1}"
+            await agent.client.kv.delete(key)
+            await followed.until(lambda c, n=left: len(c.workloads) == n)  # type: ignore[misc]
 
 
 async def test_consul_killed_and_started_again(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from dockermesh.model.workload import Workload
 
 HOLD = 60.0
 """Registrars compare everything every 30 s: by then they have written what they know."""
+MINIMUM = 2
+"""The last one alone is taken away by its registrar more often than lost."""
 _NONE: Mapping[str, Workload] = MappingProxyType({})
 
 
@@ -37,7 +39,8 @@ class RecordsGuard:
 
     def take(self, found: Mapping[str, Workload], now: float) -> None:
         """The KV has these records."""
-        if self._found and not found and now >= self._until:
+        is_loss = len(self._found) >= MINIMUM and not found
+        if is_loss and now >= self._until:
             self._kept, self._until = self._found, now + HOLD
         self._found = found
 
