@@ -20,6 +20,7 @@ down: ## removes the demo and the mesh, with their volumes
 	@$(with_base) dockermesh down -f samples/bookinfo/compose.yaml -v
 
 test: setup ## every layer of tests; TESTS="tests/unit -k name" runs some, ENGINE=sid on Debian's newest engine
+	@scripts/setup sshd
 	@$(with_base) scripts/test $(TESTS)
 
 faults: ## breaks a running mesh in every way, and counts failed requests; SIZE=ci takes two minutes, K=consul runs some, O=json
