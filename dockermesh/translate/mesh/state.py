@@ -161,7 +161,7 @@ def build_mesh(
         before.own_names,
         before.owners,
     )
-    if _addressing(services) != _addressing(before.services):
+    if not _is_addressed_alike(services, before.services):
         vips, names, owners = _vips(services), _names(services), _owners(services)
         own_names = _own_names(services, names)
 
@@ -285,19 +285,25 @@ def _owners(services: Mapping[str, Service]) -> dict[str, str]:
     return owners
 
 
-def _addressing(services: Mapping[str, Service]) -> list[tuple[object, ...]]:
-    """What names and virtual IPs depend on."""
-    return sorted(
-        (
-            host,
-            s.name,
-            s.namespace,
-            s.aliases,
-            s.addresses,
-            s.resolution.value,
-            s.is_declared,
-        )
-        for host, s in services.items()
+def _is_addressed_alike(
+    services: Mapping[str, Service], before: Mapping[str, Service]
+) -> bool:
+    """Whether nothing changed that names and virtual IPs depend on."""
+    if services.keys() != before.keys():
+        return False
+    # Most services are the same objects, whatever else changes.
+    pairs = ((service, before[host]) for host, service in services.items())
+    return all(one is old or _addressing(one) == _addressing(old) for one, old in pairs)
+
+
+def _addressing(service: Service) -> tuple[object, ...]:
+    return (
+        service.name,
+        service.namespace,
+        service.aliases,
+        service.addresses,
+        service.resolution,
+        service.is_declared,
     )
 
 
