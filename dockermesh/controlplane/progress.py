@@ -25,11 +25,11 @@ class MeshOutcome:
         sync = self.sync()
         return sync.connected, sync.pending, sync.nacked
 
-    def faults(self, resource: str) -> Sequence[tuple[str, str]]:
+    def findings(self, resource: str) -> Sequence[tuple[str, str]]:
         """What of `Kind namespace/name` has no effect: reasons and messages."""
         return [
-            (fault.reason.value, fault.message)
-            for fault in self.translator.faults(resource)
+            (finding.reason.value, finding.message)
+            for finding in self.translator.findings(resource)
         ]
 
     def has_taken(self, key: str, version: int) -> bool:

@@ -52,7 +52,7 @@ class PortMapping:
 
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class InjectionFinding:
     """Something the user should know about a service: it is left out, or behaves otherwise than
     before.
     """
@@ -71,4 +71,4 @@ class Injection:
     project: dict[str, Any]
     overlay: dict[str, Any]
     ports: tuple[PortMapping, ...] = ()
-    notices: tuple[Notice, ...] = ()
+    notices: tuple[InjectionFinding, ...] = ()

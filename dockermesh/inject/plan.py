@@ -12,7 +12,7 @@ from typing import Any
 
 from dockermesh.errors import InputError
 from dockermesh.inject import names
-from dockermesh.inject.options import Notice
+from dockermesh.inject.options import InjectionFinding
 from dockermesh.inject.settings import (
     ProjectSettings,
     ServiceSettings,
@@ -57,7 +57,7 @@ class Plan:
     project: str
     meshed: Mapping[str, Meshed]
     followers: Mapping[str, str]
-    notices: tuple[Notice, ...] = field(default=())
+    notices: tuple[InjectionFinding, ...] = field(default=())
 
 
 def make_plan(project: Mapping[str, Any], settings: ProjectSettings) -> Plan:
@@ -69,7 +69,7 @@ def make_plan(project: Mapping[str, Any], settings: ProjectSettings) -> Plan:
     title = str(project.get("name") or "default")
     services: Mapping[str, Any] = project["services"]
     meshed: dict[str, Meshed] = {}
-    notices: list[Notice] = []
+    notices: list[InjectionFinding] = []
 
     for name, definition in services.items():
         _refuse_meshed(name, definition)
@@ -80,9 +80,11 @@ def make_plan(project: Mapping[str, Any], settings: ProjectSettings) -> Plan:
         if reason is None:
             _refuse_impossible(name, definition, count)
             meshed[name] = Meshed(name, title, count, definition, own)
-            notices += [Notice(name, text) for text in _warnings(definition, project)]
+            notices += [
+                InjectionFinding(name, text) for text in _warnings(definition, project)
+            ]
         elif not str(definition.get("network_mode", "")).startswith("service:"):
-            notices.append(Notice(name, f"left out of the mesh: {reason}"))
+            notices.append(InjectionFinding(name, f"left out of the mesh: {reason}"))
 
     followers = _followers(services, meshed, notices)
     _refuse_clashes(services, meshed)
@@ -123,7 +125,9 @@ def _left_out(
 
 
 def _followers(
-    services: Mapping[str, Any], meshed: Mapping[str, Meshed], notices: list[Notice]
+    services: Mapping[str, Any],
+    meshed: Mapping[str, Meshed],
+    notices: list[InjectionFinding],
 ) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, definition in services.items():
@@ -135,14 +139,14 @@ def _followers(
             _refuse_uid(name, definition)
             found[name] = owner
             notices.append(
-                Notice(
+                InjectionFinding(
                     name,
                     f"shares the network of {owner}: it follows into the pod of {owner}",
                 )
             )
         else:
             notices.append(
-                Notice(
+                InjectionFinding(
                     name,
                     f"left out of the mesh: it shares the network of {owner}, which is not meshed",
                 )

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any
 
 from dockermesh.errors import InputError
-from dockermesh.inject.options import Notice, PortMapping
+from dockermesh.inject.options import InjectionFinding, PortMapping
 from dockermesh.inject.plan import Meshed
 from dockermesh.inject.settings import conventions
 from dockermesh.model import (
@@ -70,13 +70,13 @@ class Published:
 
 def split_ports(
     services: Iterable[Meshed],
-) -> tuple[list[Published], dict[str, list[dict[str, Any]]], list[Notice]]:
+) -> tuple[list[Published], dict[str, list[dict[str, Any]]], list[InjectionFinding]]:
     """The ports that move, in the project's order; those that stay on the pod, by service; and why
     they stay.
     """
     moving: list[Published] = []
     staying: dict[str, list[dict[str, Any]]] = {}
-    notices: list[Notice] = []
+    notices: list[InjectionFinding] = []
 
     for service in services:
         for port in service.definition.get("ports") or ():
@@ -89,7 +89,7 @@ def split_ports(
             text = f"port {_text(port)} stays on its pod, not on the gateway: {reason}"
             if service.replicas > 1:
                 text += "; only one replica can have it"
-            notices.append(Notice(service.name, text))
+            notices.append(InjectionFinding(service.name, text))
 
     return moving, staying, notices
 

@@ -13,7 +13,7 @@ from dockermesh.errors import InputError
 from dockermesh.inject import names, tuning
 from dockermesh.inject.gateway import OWN_NETWORK, Edge, settle, user_ports
 from dockermesh.inject.images import Images
-from dockermesh.inject.options import Injection, InjectOptions, Notice
+from dockermesh.inject.options import Injection, InjectionFinding, InjectOptions
 from dockermesh.inject.overlay import overlay
 from dockermesh.inject.plan import Meshed, Plan, make_plan
 from dockermesh.inject.pod import Service, app, follower, pod, proxy, run_volume
@@ -153,11 +153,13 @@ def _refuse_taken(gateway: Mapping[str, Any], services: Mapping[str, Any]) -> No
         )
 
 
-def scaled_notices(services: Iterable[str], injection: Injection) -> tuple[Notice, ...]:
+def scaled_notices(
+    services: Iterable[str], injection: Injection
+) -> tuple[InjectionFinding, ...]:
     """What the overlay has to repeat of the user's file: services that were expanded."""
     gone = [name for name in services if name not in injection.project["services"]]
     return tuple(
-        Notice(
+        InjectionFinding(
             name,
             "is replaced by one service per replica; the overlay repeats its definition, with"
             " absolute paths",

@@ -25,7 +25,7 @@ class MeshProgress(Protocol):
     def counts(self) -> tuple[int, int, int]:
         """Connected proxies, and those of them that are behind or refused their config."""
 
-    def faults(self, resource: str) -> Sequence[tuple[str, str]]:
+    def findings(self, resource: str) -> Sequence[tuple[str, str]]:
         """What of `Kind namespace/name` has no effect: reasons in one word, and messages."""
 
     def has_taken(self, key: str, version: int) -> bool:
@@ -94,13 +94,15 @@ class Conditions:
     ) -> tuple[str, bool, str, str]:
         if problems:
             return "Accepted", False, "Invalid", "; ".join(problems)
-        faults = self._progress.faults(resource) if self._progress is not None else ()
-        if faults:
+        findings = (
+            self._progress.findings(resource) if self._progress is not None else ()
+        )
+        if findings:
             return (
                 "Accepted",
                 False,
-                faults[0][0],
-                "; ".join(message for _, message in faults),
+                findings[0][0],
+                "; ".join(message for _, message in findings),
             )
         return "Accepted", True, "Valid", ""
 

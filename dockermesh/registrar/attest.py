@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from dockermesh.errors import EngineError
 from dockermesh.registrar.container import Container, parse_time
-from dockermesh.registrar.mapping import Skipped
+from dockermesh.registrar.mapping import MappingFinding
 from dockermesh.registrar.seen import Notes, Seen
 from dockermesh.runtime.backoff import Backoff
 
@@ -102,7 +102,7 @@ class Attestor:
                 token, at = find_token(log, pod.group)
             except EngineError as error:
                 self._notes.say(
-                    Skipped(pod.name, f"its log cannot be read: {error.what}")
+                    MappingFinding(pod.name, f"its log cannot be read: {error.what}")
                 )
                 token, at, wait = "", 0, max(wait, _UNREADABLE_S)
 

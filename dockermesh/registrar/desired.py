@@ -16,7 +16,7 @@ from dockermesh.model import ServedPort, Workload, WorkloadKind, contract
 from dockermesh.registrar.checks import HealthStatus, all_of
 from dockermesh.registrar.claims import Claim, claims_of, holders_of
 from dockermesh.registrar.container import Container
-from dockermesh.registrar.mapping import Registration, Skipped, map_container
+from dockermesh.registrar.mapping import MappingFinding, Registration, map_container
 from dockermesh.registrar.options import Options
 
 
@@ -28,7 +28,7 @@ class Desired:
 
     registrations: tuple[Registration, ...] = ()
     workloads: tuple[Workload, ...] = ()
-    skipped: tuple[Skipped, ...] = ()
+    skipped: tuple[MappingFinding, ...] = ()
     retained: frozenset[str] = frozenset()
 
 
@@ -76,10 +76,10 @@ class _Scene:
         group: str,
         answers: Mapping[str, HealthStatus],
         holders: Mapping[str, Claim],
-    ) -> tuple[tuple[Registration, ...], tuple[Skipped, ...]]:
+    ) -> tuple[tuple[Registration, ...], tuple[MappingFinding, ...]]:
         """Those of all that serve, with their health, and what was left out."""
         found: dict[str, Registration] = {}
-        skipped: list[Skipped] = []
+        skipped: list[MappingFinding] = []
 
         for container in self.containers:
             if container.role not in ("app", "") or group not in ("", container.group):
@@ -120,7 +120,7 @@ class _Scene:
 
 def _with_its_id(
     made: Registration, container: Container, holders: Mapping[str, Claim]
-) -> tuple[Registration | None, tuple[Skipped, ...]]:
+) -> tuple[Registration | None, tuple[MappingFinding, ...]]:
     """The registration under the id that is the container's to have, and whom it gave way to."""
     holder = holders.get(made.id)
     if holder is None or holder.container_id == container.id:
@@ -131,7 +131,7 @@ def _with_its_id(
     what = f"registered as {made.own_id}" if is_free else "not registered"
     reason = f"service id {made.id} is that of container {holder.name}; {what}"
     given = replace(made, id=made.own_id) if is_free else None
-    return given, (Skipped(container.name, reason, is_warning=True),)
+    return given, (MappingFinding(container.name, reason, is_warning=True),)
 
 
 def _token(pod: Container, tokens: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from dockermesh.docker.async_engine import EngineRefusedError
 from dockermesh.errors import EngineError
 from dockermesh.registrar.container import Container
 from dockermesh.registrar.heal import Action, Past, Verb, plan_healing
-from dockermesh.registrar.mapping import Skipped
+from dockermesh.registrar.mapping import MappingFinding
 from dockermesh.registrar.seen import Notes, Seen
 from dockermesh.runtime.backoff import Backoff
 
@@ -70,7 +70,7 @@ class Healer:
         for action in plan:
             target = action.container
             if action.verb is Verb.REPORT:
-                self._notes.say(Skipped(target.name, action.reason))
+                self._notes.say(MappingFinding(target.name, action.reason))
             elif target.id not in self._tasks:
                 taking = self._take(action)
                 self._tasks[target.id] = asyncio.create_task(
@@ -96,7 +96,9 @@ class Healer:
             await asyncio.sleep(max(self._wait_of(target.id), action.delay))
             await self._act(action)
         except EngineRefusedError as error:
-            self._notes.say(Skipped(target.name, f"it cannot be healed: {error.what}"))
+            self._notes.say(
+                MappingFinding(target.name, f"it cannot be healed: {error.what}")
+            )
             await asyncio.sleep(_REFUSED_S)
         except EngineError as error:
             log.warning(

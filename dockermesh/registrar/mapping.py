@@ -152,7 +152,7 @@ class Registration:
 
 
 @dataclass(frozen=True, slots=True)
-class Skipped:
+class MappingFinding:
     """Why something of a container was left out; `is_warning`: somebody has to look at it."""
 
     container: str
@@ -169,16 +169,16 @@ class _Port:
 
 def map_container(
     container: Container, owner: Container | None, options: Options
-) -> tuple[tuple[Registration, ...], tuple[Skipped, ...]]:
+) -> tuple[tuple[Registration, ...], tuple[MappingFinding, ...]]:
     """The registrations of a running container; `owner` is the container whose network it joined,
     if it did.
     """
     if reason := _excluded(container):
-        return (), (Skipped(container.name, reason),)
+        return (), (MappingFinding(container.name, reason),)
 
     ports = _served_ports(container, owner, options)
     if not ports:
-        return (), (Skipped(container.name, "no ports exposed or published"),)
+        return (), (MappingFinding(container.name, "no ports exposed or published"),)
 
     found: dict[str, Registration] = {}
     skipped: list[str] = []
@@ -195,7 +195,9 @@ def map_container(
         ):
             skipped.append(f"service id {made.registration.id} is used by two ports")
 
-    return tuple(found.values()), tuple(Skipped(container.name, r) for r in skipped)
+    return tuple(found.values()), tuple(
+        MappingFinding(container.name, r) for r in skipped
+    )
 
 
 def _served_ports(

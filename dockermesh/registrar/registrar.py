@@ -30,7 +30,7 @@ from dockermesh.registrar.container import (
 )
 from dockermesh.registrar.desired import desired_state
 from dockermesh.registrar.healer import Hands, Healer
-from dockermesh.registrar.mapping import Skipped
+from dockermesh.registrar.mapping import MappingFinding
 from dockermesh.registrar.options import Options
 from dockermesh.registrar.seen import Notes, Seen
 from dockermesh.registrar.sink import Sink
@@ -363,7 +363,9 @@ def _is_told_to_stop(container: Container, event: Event) -> bool:
     )
 
 
-def _disbelieved(container: Container, data: Mapping[str, Any]) -> tuple[Skipped, ...]:
+def _disbelieved(
+    container: Container, data: Mapping[str, Any]
+) -> tuple[MappingFinding, ...]:
     role = ((data.get("Config") or {}).get("Labels") or {}).get(LABEL_ROLE, "")
     if role == container.role:
         return ()
@@ -371,7 +373,7 @@ def _disbelieved(container: Container, data: Mapping[str, Any]) -> tuple[Skipped
         f"it was not made as a {role} of the mesh, whatever its labels (or its image's) say; they"
         " are ignored"
     )
-    return (Skipped(container.name, reason),)
+    return (MappingFinding(container.name, reason),)
 
 
 def _digest(summary: Mapping[str, Any]) -> object:

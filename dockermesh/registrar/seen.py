@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import structlog
 
 from dockermesh.registrar.container import Container
-from dockermesh.registrar.mapping import Skipped
+from dockermesh.registrar.mapping import MappingFinding
 
 log = structlog.get_logger(__name__)
 
@@ -97,7 +97,7 @@ class Notes:
     def __init__(self) -> None:
         self._said: set[tuple[str, str]] = set()
 
-    def say(self, *skipped: Skipped) -> None:
+    def say(self, *skipped: MappingFinding) -> None:
         """Log what has not been said yet."""
         for item in skipped:
             if (item.container, item.reason) not in self._said:

@@ -15,7 +15,11 @@ from dockermesh.model import Port, Protocol, Service, Workload, WorkloadKind
 from dockermesh.model.protocol import parse_protocol
 from dockermesh.translate.gateway.resources import GatewayResources, gateway_resources
 from dockermesh.translate.mesh.changes import Stale, stale_after
-from dockermesh.translate.mesh.conflicts import Fault, Reason, faults_of_config
+from dockermesh.translate.mesh.conflicts import (
+    Reason,
+    ResourceFinding,
+    findings_of_config,
+)
 from dockermesh.translate.mesh.delegates import Delegation
 from dockermesh.translate.mesh.index import ConfigIndex
 from dockermesh.translate.mesh.stand_in import takes_mtls_alone
@@ -62,7 +66,9 @@ class Translator:
     _forwarded: dict[tuple[str, str], dict[int, int]] = field(default_factory=dict)
     _localities: dict[str, str] = field(default_factory=dict)
     _book: PatchBook = field(default_factory=PatchBook)
-    _faults: tuple[ConfigIndex, Mapping[str, tuple[Fault, ...]]] | None = None
+    _findings: tuple[ConfigIndex, Mapping[str, tuple[ResourceFinding, ...]]] | None = (
+        None
+    )
 
     def update(self, mesh: MeshState) -> bool:
         """Move on to this state. Returns whether any proxy's resources may have changed."""
@@ -148,39 +154,41 @@ class Translator:
             for view in self._views.values()
             for host, problem in view.problems.items()
         }
-        noted = [(fault.resource, fault.message) for fault in self._noted()]
+        noted = [(finding.resource, finding.message) for finding in self._noted()]
         for name, reason in noted:
             found[name] = f"{found[name]}; {reason}" if name in found else reason
         return found
 
-    def faults(self, resource: str) -> tuple[Fault, ...]:
+    def findings(self, resource: str) -> tuple[ResourceFinding, ...]:
         """What of a resource (`Kind namespace/name`) has no effect, as far as any proxy was told of
         it.
         """
         if self._index is None:
             return ()
-        if self._faults is None or self._faults[0] is not self._index:
-            self._faults = (self._index, faults_of_config(self._index))
-        found = dict.fromkeys(self._faults[1].get(resource, ()))
+        if self._findings is None or self._findings[0] is not self._index:
+            self._findings = (self._index, findings_of_config(self._index))
+        found = dict.fromkeys(self._findings[1].get(resource, ()))
 
         for view in self._views.values():
             for problem in view.problems.values():
                 if resource in problem.left_out:
-                    found[Fault(resource, Reason.NOT_TRANSLATED, problem.message)] = (
-                        None
-                    )
+                    found[
+                        ResourceFinding(
+                            resource, Reason.NOT_TRANSLATED, problem.message
+                        )
+                    ] = None
 
         found.update(
-            (fault, None) for fault in self._noted() if fault.resource == resource
+            (finding, None) for finding in self._noted() if finding.resource == resource
         )
         return tuple(found)
 
-    def _noted(self) -> Iterator[Fault]:
+    def _noted(self) -> Iterator[ResourceFinding]:
         """What gateways and EnvoyFilters note while they are translated."""
         for made in self._gateways.values():
-            yield from made.faults
+            yield from made.findings
         for name, reason in self._book.problems():
-            yield Fault(name, Reason.NOT_TRANSLATED, reason)
+            yield ResourceFinding(name, Reason.NOT_TRANSLATED, reason)
 
     def distrust(self, proxy: Proxy, type_url: str, reason: str) -> bool:
         """A proxy has refused resources of a type: leave EnvoyFilters out of those that the reason

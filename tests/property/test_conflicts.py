@@ -194,7 +194,7 @@ def test_the_oldest_wins() -> None:
     assert len(https.filter_chains) == 1
     assert "kubernetes://one" in str(https) and "kubernetes://two" not in str(https)
     losers = {
-        r: [f.message for f in translator.faults(r)]
+        r: [f.message for f in translator.findings(r)]
         for r in ("Gateway default/a-younger",)
     }
     assert len(losers["Gateway default/a-younger"]) == 2

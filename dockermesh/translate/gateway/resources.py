@@ -43,7 +43,7 @@ from dockermesh.translate.envoy.listeners import (
 from dockermesh.translate.gateway.auto_passthrough import passed_services
 from dockermesh.translate.gateway.edge import distrust
 from dockermesh.translate.gateway.hosts import BoundServer, bound_hosts, intersect
-from dockermesh.translate.mesh.conflicts import Fault, Reason
+from dockermesh.translate.mesh.conflicts import Reason, ResourceFinding
 from dockermesh.translate.mesh.state import Proxy
 from dockermesh.translate.mesh.visibility import selects
 from dockermesh.translate.routes.destinations import Destinations
@@ -77,7 +77,7 @@ class GatewayResources:
     tables: list[route_pb2.RouteConfiguration] = field(default_factory=list)
     secrets: list[str] = field(default_factory=list)
     clusters: list[cluster_pb2.Cluster] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
+    findings: list[ResourceFinding] = field(default_factory=list)
 
 
 def gateway_resources(
@@ -134,20 +134,20 @@ class _Builder:
         except TRANSLATION_ERRORS as error:
             for resource in resources:
                 text = f"{resource} cannot be translated: {error}"
-                self.result.faults.append(
-                    Fault(str(resource), Reason.NOT_TRANSLATED, text)
+                self.result.findings.append(
+                    ResourceFinding(str(resource), Reason.NOT_TRANSLATED, text)
                 )
 
     def _conflict(
         self, resource: Resource[Any], what: str, holder: Resource[Any]
     ) -> None:
         """Note what of a resource is left out because another one has it."""
-        fault = Fault(
+        finding = ResourceFinding(
             str(resource), Reason.CONFLICTED, f"{what} {holder}, which is older"
         )
         # One resource that says something twice is not in conflict with itself.
-        if holder is not resource and fault not in self.result.faults:
-            self.result.faults.append(fault)
+        if holder is not resource and finding not in self.result.findings:
+            self.result.findings.append(finding)
 
     def _fresh(self, bound: BoundServer, taken: dict[str, Resource[Any]]) -> list[str]:
         """The server's hosts that no earlier server has."""

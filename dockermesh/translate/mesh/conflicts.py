@@ -33,7 +33,7 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class ResourceFinding:
     """What has no effect, in the resource `Kind namespace/name`."""
 
     resource: str
@@ -41,10 +41,10 @@ class Fault:
     message: str
 
 
-def faults_of_config(index: ConfigIndex) -> Mapping[str, tuple[Fault, ...]]:
+def findings_of_config(index: ConfigIndex) -> Mapping[str, tuple[ResourceFinding, ...]]:
     """All that can be told without knowing any proxy, by resource."""
-    found: dict[str, list[Fault]] = defaultdict(list)
-    for fault in (
+    found: dict[str, list[ResourceFinding]] = defaultdict(list)
+    for finding in (
         *_mesh_hosts(index),
         *_delegates(index),
         *_destination_rules(index),
@@ -52,12 +52,12 @@ def faults_of_config(index: ConfigIndex) -> Mapping[str, tuple[Fault, ...]]:
         *_settings(index),
         *_providers(index),
     ):
-        found[fault.resource].append(fault)
+        found[finding.resource].append(finding)
 
-    return {resource: tuple(faults) for resource, faults in found.items()}
+    return {resource: tuple(findings) for resource, findings in found.items()}
 
 
-def _mesh_hosts(index: ConfigIndex) -> Iterator[Fault]:
+def _mesh_hosts(index: ConfigIndex) -> Iterator[ResourceFinding]:
     """Of several VirtualServices for one host only the oldest counts, for sidecars that see
     both.
     """
@@ -77,7 +77,7 @@ def _mesh_hosts(index: ConfigIndex) -> Iterator[Fault]:
             )
 
             if older is not None and older is not resource:
-                yield Fault(
+                yield ResourceFinding(
                     str(resource),
                     Reason.CONFLICTED,
                     f"spec.hosts[{position}]: sidecars route {written} as {older} says, which is"
@@ -107,7 +107,7 @@ def _are_seen_together(
     )
 
 
-def _delegates(index: ConfigIndex) -> Iterator[Fault]:
+def _delegates(index: ConfigIndex) -> Iterator[ResourceFinding]:
     """Rules that delegate to what is not there decide nothing."""
     by_name = {(r.namespace, r.name): r for r in index.config.virtual_services}
     for resource in index.config.virtual_services:
@@ -135,10 +135,12 @@ def _delegates(index: ConfigIndex) -> Iterator[Fault]:
             else:
                 continue
 
-            yield Fault(str(resource), Reason.REFERENCE_NOT_FOUND, f"{where}: {why}")
+            yield ResourceFinding(
+                str(resource), Reason.REFERENCE_NOT_FOUND, f"{where}: {why}"
+            )
 
 
-def _destination_rules(index: ConfigIndex) -> Iterator[Fault]:
+def _destination_rules(index: ConfigIndex) -> Iterator[ResourceFinding]:
     """Of one host's rules the oldest policy and the oldest subset of a name count."""
     groups: dict[object, list[Resource[DestinationRule]]] = defaultdict(list)
     for resource in index.config.destination_rules:
@@ -155,7 +157,7 @@ def _destination_rules(index: ConfigIndex) -> Iterator[Fault]:
             yield from _merged(rules)
 
 
-def _merged(rules: Iterable[Resource[DestinationRule]]) -> Iterator[Fault]:
+def _merged(rules: Iterable[Resource[DestinationRule]]) -> Iterator[ResourceFinding]:
     policy: Resource[DestinationRule] | None = None
     subsets: dict[str, Resource[DestinationRule]] = {}
 
@@ -165,7 +167,7 @@ def _merged(rules: Iterable[Resource[DestinationRule]]) -> Iterator[Fault]:
             text = (
                 f"spec.trafficPolicy: {spec.host} has that of {policy}, which is older"
             )
-            yield Fault(str(resource), Reason.CONFLICTED, text)
+            yield ResourceFinding(str(resource), Reason.CONFLICTED, text)
         elif spec.traffic_policy is not None:
             policy = resource
 
@@ -176,10 +178,10 @@ def _merged(rules: Iterable[Resource[DestinationRule]]) -> Iterator[Fault]:
                     f"spec.subsets[{position}]: {older}, which is older, "
                     f"has a subset {subset.name}"
                 )
-                yield Fault(str(resource), Reason.CONFLICTED, text)
+                yield ResourceFinding(str(resource), Reason.CONFLICTED, text)
 
 
-def _same_scope(index: ConfigIndex) -> Iterator[Fault]:
+def _same_scope(index: ConfigIndex) -> Iterator[ResourceFinding]:
     """Of Sidecars, and of PeerAuthentications, for the same workloads of a namespace the oldest
     counts.
     """
@@ -194,7 +196,7 @@ def _same_scope(index: ConfigIndex) -> Iterator[Fault]:
             (resource.kind, resource.namespace, _selected(resource.spec)), resource
         )
         if older is not resource:
-            yield Fault(
+            yield ResourceFinding(
                 str(resource),
                 Reason.CONFLICTED,
                 f"spec: {older}, which is older, is for the same workloads",
@@ -211,7 +213,7 @@ def _selected(spec: Sidecar | PeerAuthentication) -> Labels:
     return as_labels(spec.selector.match_labels) if spec.selector is not None else ()
 
 
-def _settings(index: ConfigIndex) -> Iterator[Fault]:
+def _settings(index: ConfigIndex) -> Iterator[ResourceFinding]:
     """The oldest MeshConfig counts, as far as its settings are read; some kinds are only kept."""
     for position, resource in enumerate(index.config.mesh_configs):
         if position > 0:
@@ -219,23 +221,23 @@ def _settings(index: ConfigIndex) -> Iterator[Fault]:
                 f"spec: {index.config.mesh_configs[0]}, which is older, holds the settings of the"
                 " mesh"
             )
-            yield Fault(str(resource), Reason.CONFLICTED, text)
+            yield ResourceFinding(str(resource), Reason.CONFLICTED, text)
             continue
 
         for field in without_effect(resource.spec):
-            yield Fault(
+            yield ResourceFinding(
                 str(resource), Reason.NOT_TRANSLATED, f"spec.{field}: has no effect yet"
             )
 
     for resource in index.config.others:
-        yield Fault(
+        yield ResourceFinding(
             str(resource),
             Reason.NOT_TRANSLATED,
             f"spec: {resource.kind} is kept, but has no effect yet",
         )
 
 
-def _providers(index: ConfigIndex) -> Iterator[Fault]:
+def _providers(index: ConfigIndex) -> Iterator[ResourceFinding]:
     """CUSTOM policies whose authorizer is not known let nobody through."""
     known = {
         provider.name
@@ -254,4 +256,4 @@ def _providers(index: ConfigIndex) -> Iterator[Fault]:
                 f"spec.provider.name: MeshConfig has no external authorizer {provider.name}; what"
                 " matches is refused"
             )
-            yield Fault(str(resource), Reason.REFERENCE_NOT_FOUND, text)
+            yield ResourceFinding(str(resource), Reason.REFERENCE_NOT_FOUND, text)

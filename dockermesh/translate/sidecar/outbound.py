@@ -68,7 +68,7 @@ class Counters:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class HostFinding:
     """Why a host lacks something, and the resources that are left out for it."""
 
     message: str
@@ -85,7 +85,7 @@ class SidecarView:
     index: ConfigIndex | None = None
     services: dict[str, Translated] = field(default_factory=dict)
     is_used: bool = True
-    problems: dict[str, Problem] = field(default_factory=dict)
+    problems: dict[str, HostFinding] = field(default_factory=dict)
     _mesh: MeshState = field(default_factory=MeshState)
     _rules: MeshRules = field(default_factory=lambda: MeshRules(()))
     _imported: set[str] = field(default_factory=set)
@@ -286,7 +286,7 @@ class SidecarView:
 
             if left_out:
                 message = f"{', '.join(left_out)} cannot be translated: {reasons[0]}"
-                self.problems[item.hostname] = Problem(message, left_out)
+                self.problems[item.hostname] = HostFinding(message, left_out)
             else:
                 self.problems.pop(item.hostname, None)
 
@@ -294,7 +294,7 @@ class SidecarView:
             # broken rules would be tried again at every comparison.
             return replace(made, inputs=inputs)
 
-        self.problems[item.hostname] = Problem(
+        self.problems[item.hostname] = HostFinding(
             f"{item.hostname} cannot be translated: {reasons[-1]}"
         )
         return Translated(item, inputs)
@@ -306,7 +306,7 @@ class SidecarView:
             made = outbound_service.translate_unknown(missing, inputs, where)
         except TRANSLATION_ERRORS as error:
             rule = str(missing.rule)
-            self.problems[missing.host] = Problem(
+            self.problems[missing.host] = HostFinding(
                 f"{rule} cannot be translated: {error}", (rule,)
             )
             return Translated(None, inputs)

@@ -35,7 +35,7 @@ class Outcome:
     def counts(self) -> tuple[int, int, int]:
         return self.numbers
 
-    def faults(self, resource: str) -> list[tuple[str, str]]:
+    def findings(self, resource: str) -> list[tuple[str, str]]:
         return self.noted.get(resource, [])
 
     def has_taken(self, key: str, version: int) -> bool:

@@ -64,7 +64,7 @@ def told(*texts: str) -> Translator:
 
 
 def faults(resource: str, *texts: str) -> list[tuple[Reason, str]]:
-    return [(fault.reason, fault.message) for fault in told(*texts).faults(resource)]
+    return [(fault.reason, fault.message) for fault in told(*texts).findings(resource)]
 
 
 def test_of_two_virtual_services_for_a_host_the_younger_is_told_of_the_older() -> None:
@@ -239,13 +239,13 @@ def test_of_two_for_the_same_workloads_the_younger_is_told(
 
 def test_faults_end_with_their_cause() -> None:
     translator = told(rule("a"), rule("b"))
-    assert translator.faults("VirtualService default/b")
+    assert translator.findings("VirtualService default/b")
     translator.update(replace(state(), config=edge(rule("b"))))
-    assert translator.faults("VirtualService default/b") == ()
+    assert translator.findings("VirtualService default/b") == ()
 
 
 def test_nothing_is_told_before_the_first_state() -> None:
-    assert Translator().faults("VirtualService default/a") == ()
+    assert Translator().findings("VirtualService default/a") == ()
 
 
 def test_settings_that_nothing_reads_are_told() -> None:

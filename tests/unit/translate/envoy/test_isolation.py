@@ -116,7 +116,7 @@ def test_a_gateway_keeps_what_is_sound(broken: MeshState) -> None:
     assert "prefix_rewrite" in problems["VirtualService default/bad"]
     assert "VirtualService default/bytes" in problems
     assert not any("good" in text for text in problems.values())
-    (fault,) = translator.faults("VirtualService default/bytes")
+    (fault,) = translator.findings("VirtualService default/bytes")
     assert fault.reason is Reason.NOT_TRANSLATED
 
 
@@ -143,7 +143,7 @@ def test_a_sidecar_keeps_the_service_without_the_rule(broken: MeshState) -> None
     assert problems["reviews.service.consul"].startswith(
         "DestinationRule default/slow cannot be translated"
     )
-    (fault,) = translator.faults("DestinationRule default/slow")
+    (fault,) = translator.findings("DestinationRule default/slow")
     assert fault.reason is Reason.NOT_TRANSLATED
 
 
