@@ -120,7 +120,7 @@ def open_seal(
             key_file.parent.mkdir(parents=True, exist_ok=True)
             write_private(key_file, secrets.token_hex(_KEY_BYTES).encode())
         except OSError as error:
-            raise _unsaved(key_file, error) from error
+            raise unsaved(key_file, error) from error
 
     text = private_bytes(key_file, "the key that seals the CA", is_ours=True).strip()
     try:
@@ -184,7 +184,8 @@ def _unreadable(reason: str, where: str, fix: str) -> AuthorityError:
     return AuthorityError(f"the CA cannot be read: {reason}", where=where, fix=fix)
 
 
-def _unsaved(file: Path, error: OSError) -> AuthorityError:
+def unsaved(file: Path, error: OSError) -> AuthorityError:
+    """The error for a file of the CA that cannot be written."""
     return AuthorityError(
         f"the CA cannot be saved: {error.strerror}",
         where=str(file),

@@ -44,7 +44,7 @@ class Store(RuleBasedStateMachine):
         """Read until nothing is to be brought back, as `ConsulConfigStore` does."""
         for _ in range(3):
             text, at = self.marker or ("", 0)
-            found = read_marker(text, at)
+            found = read_marker(text.encode(), at)
             how = standing(self.seen, found)
             pairs = [
                 (key, {"Value": value, "ModifyIndex": version})

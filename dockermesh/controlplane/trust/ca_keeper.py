@@ -32,6 +32,7 @@ from dockermesh.ca import (
     write_private,
 )
 from dockermesh.ca.plugged import fingerprint, read_plugged
+from dockermesh.ca.sealing import unsaved
 from dockermesh.errors import DockermeshError, RegistryError, UsageError
 from dockermesh.registry import Sealed, SealedStore
 from dockermesh.runtime.files import PRIVATE, drafted
@@ -181,7 +182,7 @@ class OwnCa:
             put()
         except OSError as error:
             # Read again from the store at the next start, or when it changes.
-            self.problem = f"{_unsaved(self._copy, error)}"
+            self.problem = f"{unsaved(self._copy, error)}"
             log.error("the copy of the CA is an old one", reason=self.problem)
 
     @contextmanager
@@ -193,7 +194,7 @@ class OwnCa:
                 draft = drafted(self._copy, sealed.encode(), PRIVATE, is_durable=True)
                 put = stack.enter_context(draft)
             except OSError as error:
-                raise _unsaved(self._copy, error) from error
+                raise unsaved(self._copy, error) from error
             yield put
 
     async def _take(self, sealed: Sealed) -> None:
@@ -313,7 +314,7 @@ class OwnCa:
             self._copy.parent.mkdir(parents=True, exist_ok=True)
             write_private(self._copy, self._sealing().close(to_json(material)).encode())
         except OSError as error:
-            raise _unsaved(self._copy, error) from error
+            raise unsaved(self._copy, error) from error
 
 
 class PluggedCa:
@@ -367,17 +368,6 @@ class PluggedCa:
                 " change counts within seconds"
             ),
         )
-
-
-def _unsaved(copy: Path, error: OSError) -> AuthorityError:
-    return AuthorityError(
-        f"the CA cannot be saved: {error.strerror}",
-        where=str(copy),
-        fix=(
-            "make the folder writable and see that the disk has room, or name another one"
-            " with --state-dir"
-        ),
-    )
 
 
 def _is_newer(one: Material | None, other: Material) -> bool:

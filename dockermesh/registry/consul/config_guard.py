@@ -20,9 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dockermesh.config.kinds import SECURITY
 from dockermesh.registry.protocols import StoredResource
-
-SECURITY_PREFIX = "security.istio.io/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +42,9 @@ class Marker:
         return f"store {self.store} generation {self.generation} write {nonce}"
 
 
-def read_marker(text: bytes | str | None, version: int) -> Marker | None:
+def read_marker(value: bytes | None, version: int) -> Marker | None:
     """The marker in a value of Consul; None for anything else."""
-    words = (
-        (text or "").split()
-        if isinstance(text, str)
-        else (text or b"").decode("utf-8", "replace").split()
-    )
+    words = (value or b"").decode("utf-8", "replace").split()
     if words[::2] != ["store", "generation", "write"] or len(words) != 6:
         return None
     return Marker(words[1], int(words[3]), version) if words[3].isdecimal() else None
@@ -124,7 +119,5 @@ def _version(found: Mapping[str, StoredResource], key: str) -> int:
 
 def _ordered(changes: Mapping[str, Change]) -> dict[str, Change]:
     return dict(
-        sorted(
-            changes.items(), key=lambda item: not item[0].startswith(SECURITY_PREFIX)
-        )
+        sorted(changes.items(), key=lambda item: not item[0].startswith(f"{SECURITY}/"))
     )

@@ -38,6 +38,7 @@ from dockermesh.registry.consul.transactions import (
     is_large,
     operation,
     transactions,
+    write_text,
 )
 from dockermesh.registry.consul.values import Check, Reading, accept_all, read_values
 from dockermesh.registry.consul.watch import ATTENTIVE, Outages, Watch
@@ -174,6 +175,7 @@ class ConsulConfigStore:
             )
 
         judgement = judge(how, self._known, reading.resources)
+        is_saved = marker == self._marker and judgement.in_force == self._known
         self._standing = how
         self._known = dict(judgement.in_force)
         self._found = marker
@@ -181,7 +183,9 @@ class ConsulConfigStore:
 
         if how is Standing.CURRENT:
             self._marker = marker
-            self._to_save.set()
+            # A write is read back, and then seen by the watch again.
+            if not is_saved or (self._copy is not None and self._copy.problem):
+                self._to_save.set()
         if how is Standing.CURRENT and not self._changes:
             self._unmended = ""
             self._mended.set()
@@ -220,7 +224,9 @@ class ConsulConfigStore:
             # Last, so that whoever is interrupted begins again; and not alone, or what is lost
             # once more in between would be taken for removed.
             marking = (
-                self._marking(marker, found) if marker and step is steps[-1] else None
+                self._marking(marker, found.version if found is not None else 0)
+                if marker and step is steps[-1]
+                else None
             )
             if not await self._do(step, marking):
                 # Somebody else wrote meanwhile: what is left is judged anew.
@@ -232,16 +238,10 @@ class ConsulConfigStore:
         there = {key for key, (_, new) in wanted.items() if new is not None}
         await self._read_back(marker, there)
 
-    def _marking(self, marker: Marker, found: Marker | None) -> Operation:
-        """The operation that writes the marker in the place of the one that was found."""
-        text = marker.text(secrets.token_hex(4)).encode()
-        operation = {
-            "Verb": "cas",
-            "Key": self._prefix + MARKER,
-            "Value": base64.b64encode(text).decode(),
-            "Index": found.version if found is not None else 0,
-        }
-        return {"KV": operation}
+    def _marking(self, marker: Marker, version: int | None) -> Operation:
+        """The operation that writes the marker over the one at `version` (None: whatever)."""
+        text = marker.text(secrets.token_hex(4))
+        return write_text(self._prefix + MARKER, version, text)
 
     def _next_marker(self, found: Marker | None, how: Standing) -> Marker:
         if self._marker is None:
@@ -379,13 +379,7 @@ class ConsulConfigStore:
         """The operation that moves the marker on, where the store is current."""
         if self._marker is None or self._standing is not Standing.CURRENT:
             return None
-        text = self._marker.text(secrets.token_hex(4)).encode()
-        touched = {
-            "Verb": "set",
-            "Key": self._prefix + MARKER,
-            "Value": base64.b64encode(text).decode(),
-        }
-        return {"KV": touched}
+        return self._marking(self._marker, None)
 
     async def _do(self, operations: list[Operation], marking: Operation | None) -> bool:
         """Do the operations and mark the store; False, and nothing done, if one is at another

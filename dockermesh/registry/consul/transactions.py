@@ -21,16 +21,20 @@ def operation(
     """The write (None: the removal) of a resource that is at `version` (None: whatever is
     there).
     """
-    made: dict[str, Any] = {"Key": full_key}
     if resource is not None:
         text = json.dumps(resource, separators=(",", ":"), sort_keys=True)
-        made["Value"] = base64.b64encode(text.encode()).decode()
-    if version is not None:
-        made["Index"] = version
+        return write_text(full_key, version, text)
+    if version is None:
+        return {"KV": {"Verb": "delete", "Key": full_key}}
+    return {"KV": {"Verb": "delete-cas", "Key": full_key, "Index": version}}
 
-    verb = "delete" if resource is None else "set"
-    checked = "delete-cas" if resource is None else "cas"
-    return {"KV": made | {"Verb": verb if version is None else checked}}
+
+def write_text(full_key: str, version: int | None, text: str) -> Operation:
+    """The write of a text over what is at `version` (None: whatever is there)."""
+    value = base64.b64encode(text.encode()).decode()
+    if version is None:
+        return {"KV": {"Verb": "set", "Key": full_key, "Value": value}}
+    return {"KV": {"Verb": "cas", "Key": full_key, "Value": value, "Index": version}}
 
 
 def is_large(operation: Operation) -> bool:

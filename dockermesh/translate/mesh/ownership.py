@@ -292,10 +292,10 @@ def refusals(
     found: Mapping[str, tuple[Service, Service]], names: Ownership
 ) -> Iterator[str]:
     """What is refused and why, a sentence for each registration."""
-    for host in sorted(found):
-        given, made = found[host]
-        if made is given:
-            continue
+    # Asked at every change, and nearly always nothing is refused.
+    changed = [host for host, (given, made) in found.items() if made is not given]
+    for host in sorted(changed):
+        given, _ = found[host]
         for endpoint in given.endpoints:
             why = names.why_refused(given.name, endpoint)
             if why:
