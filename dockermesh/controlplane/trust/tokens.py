@@ -92,11 +92,8 @@ class Tokens:
     def take(self, stored: Mapping[str, StoredResource]) -> None:
         """New contents of the store."""
         self._known = stored
-        denied = frozenset(
-            key.removeprefix(_DENIED) for key in stored if key.startswith(_DENIED)
-        )
         # At once: its stream was admitted before, and would stay open.
-        for name in self._admission.deny(denied):
+        for name in self._admission.deny(frozenset(self._below(_DENIED))):
             log.warning("token revoked", workload=name)
             self._disconnect(name, "the token was revoked")
 
@@ -104,19 +101,25 @@ class Tokens:
         """Bring back who joined, where Consul lost them: nobody else watches those processes."""
         while True:
             await asyncio.sleep(_LOOK_S)
-            kept = {
-                key.removeprefix(_JOINED): item
-                for key, item in self._known.items()
-                if key.startswith(_JOINED) and not item.is_lost
-            }
+            kept = self._below(_JOINED)
             if not kept:
                 continue
 
             # While Consul is away there is nothing to be done, and it is told by others.
             with suppress(RegistryError):
                 for name in sorted(kept.keys() - await joined.names()):
+                    if kept[name].is_lost:
+                        continue
                     await joined.restore(Workload.from_dict(kept[name].resource))
                     log.warning("Consul lost who joined; it is restored", workload=name)
+
+    def _below(self, prefix: str) -> dict[str, StoredResource]:
+        """What is stored below a prefix, in order, by the rest of its key."""
+        return {
+            key.removeprefix(prefix): item
+            for key, item in sorted(self._known.items())
+            if key.startswith(prefix)
+        }
 
     def listing(self) -> list[dict[str, Any]]:
         """All tokens as JSON, without anything that could be used as one."""
@@ -175,9 +178,9 @@ class Tokens:
         """Revoke the token of a workload, or the one with this id. Raises InputError when there is
         none.
         """
-        for key in [k for k in self._known if k.startswith(_JOIN)]:
-            if which == key.removeprefix(_JOIN)[:_ID_LENGTH]:
-                await self._store.delete(key)
+        for digest in self._below(_JOIN):
+            if which == digest[:_ID_LENGTH]:
+                await self._store.delete(_JOIN + digest)
                 return {"revoked": which, "kind": "join"}
 
         workload = self._holder(which)
@@ -240,9 +243,7 @@ class Tokens:
 
     def _of_workloads(self) -> list[dict[str, Any]]:
         connected = self._connected()
-        denied = {
-            key.removeprefix(_DENIED) for key in self._known if key.startswith(_DENIED)
-        }
+        denied = self._below(_DENIED)
 
         return [
             {
@@ -263,7 +264,7 @@ class Tokens:
     def _of_joins(self) -> list[dict[str, Any]]:
         return [
             {
-                "id": key.removeprefix(_JOIN)[:_ID_LENGTH],
+                "id": digest[:_ID_LENGTH],
                 "kind": "join",
                 "workload": f"{JOINED}/{item.resource.get('service', '?')}",
                 "namespace": item.resource.get("namespace", ""),
@@ -271,8 +272,7 @@ class Tokens:
                 "state": "expired" if _is_over(item.resource) else "unused",
                 "expires": item.resource.get("expires", ""),
             }
-            for key, item in sorted(self._known.items())
-            if key.startswith(_JOIN)
+            for digest, item in self._below(_JOIN).items()
         ]
 
     def _denied_ones(self) -> list[dict[str, Any]]:
@@ -281,7 +281,7 @@ class Tokens:
 
         return [
             {
-                "id": key.removeprefix(_DENIED)[:_ID_LENGTH],
+                "id": digest[:_ID_LENGTH],
                 "kind": "workload",
                 "workload": item.resource.get("workload", ""),
                 "namespace": "",
@@ -289,8 +289,8 @@ class Tokens:
                 "state": "revoked",
                 "expires": "",
             }
-            for key, item in sorted(self._known.items())
-            if key.startswith(_DENIED) and key.removeprefix(_DENIED) not in present
+            for digest, item in self._below(_DENIED).items()
+            if digest not in present
         ]
 
     async def _prune(self) -> None:
