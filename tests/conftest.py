@@ -53,6 +53,14 @@ def _no_engine() -> str:
     )
 
 
+def _no_prometheus() -> str:
+    return (
+        ""
+        if shutil.which("prometheus")
+        else "no Prometheus binary -> run: scripts/setup prometheus"
+    )
+
+
 def _no_kubectl() -> str:
     return "" if shutil.which("kubectl") else "no kubectl -> run: scripts/setup kubectl"
 
@@ -62,6 +70,7 @@ REQUIREMENTS: dict[str, Callable[[], str]] = {
     "consul": cache(_no_consul),
     "docker": cache(_no_engine),
     "kubectl": cache(_no_kubectl),
+    "prometheus": cache(_no_prometheus),
 }
 
 

@@ -1,11 +1,12 @@
-"""Ports for servers that tests start.
+"""Ports and addresses for servers that tests start.
 
-Invariant: none is in the range from which the kernel gives ports to outgoing connections (on Linux
+Invariant: no port is in the range from which the kernel gives ports to outgoing connections (on Linux
 32768 and above), since it could be somebody's own by the time that the server listens.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import random
 import socket
 
@@ -28,3 +29,8 @@ def free_ports(count: int) -> list[int]:
 def free_port() -> int:
     """One of them."""
     return free_ports(1)[0]
+
+
+def own_address() -> str:
+    """One of the loopback that nobody else takes, for a port that is said: of millions, any."""
+    return str(ipaddress.IPv4Address("127.64.0.0") + random.randrange(1, 1 << 22))

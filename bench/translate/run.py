@@ -119,6 +119,8 @@ def measure(
             virtual_services=tuple(route(n) for n in numbers),
             destination_rules=tuple(rule(n) for n in numbers),
         )
+    # The same object each time, as a registry's is while no workload comes or goes.
+    nobody: dict[str, Workload] = {}
     clients = proxies(count, services)
     translator, rows = Translator(), {}
     before = _resident()
@@ -144,14 +146,17 @@ def measure(
         }
 
     step(
-        "cold", lambda old: build_mesh(Catalog(listed, {}), config=config, previous=old)
+        "cold",
+        lambda old: build_mesh(Catalog(listed, nobody), config=config, previous=old),
     )
     one = f"s{services // 2}.service.consul"
     grown = replace(
         listed[one], endpoints=(*listed[one].endpoints, Endpoint("10.255.0.1", PORT))
     )
     listed = {**listed, one: grown}
-    step("endpoint added", lambda old: build_mesh(Catalog(listed, {}), previous=old))
+    step(
+        "endpoint added", lambda old: build_mesh(Catalog(listed, nobody), previous=old)
+    )
     if with_rules:
         changed = tuple(
             route(services // 2, 50) if r.name == f"s{services // 2}" else r
@@ -160,11 +165,13 @@ def measure(
         config = replace(config, virtual_services=changed)
         step(
             "VirtualService changed",
-            lambda old: build_mesh(Catalog(listed, {}), config=config, previous=old),
+            lambda old: build_mesh(
+                Catalog(listed, nobody), config=config, previous=old
+            ),
         )
     added = service(services, endpoints, 1 + services * endpoints)
     listed = {**listed, added.hostname: added}
-    step("service added", lambda old: build_mesh(Catalog(listed, {}), previous=old))
+    step("service added", lambda old: build_mesh(Catalog(listed, nobody), previous=old))
     return rows
 
 

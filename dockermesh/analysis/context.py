@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-from dockermesh.analysis.objects import AnalyzedObject, dig, selects, texts
+from dockermesh.analysis.objects import AnalyzedObject, selects
 from dockermesh.analysis.services import (
     EVERYWHERE,
     AnalyzedService,
@@ -32,7 +32,12 @@ from dockermesh.analysis.workloads import (
 from dockermesh.config.findings import Finding
 from dockermesh.config.hosts import fully_qualified
 from dockermesh.model.catalog import Catalog
-from dockermesh.model.contract import DEFAULT_TRUST_DOMAIN, SYSTEM_NAMESPACE
+from dockermesh.model.contract import (
+    DEFAULT_SERVICE_DOMAIN,
+    DEFAULT_TRUST_DOMAIN,
+    SYSTEM_NAMESPACE,
+)
+from dockermesh.model.refusal import Refusal
 
 ROOT_NAMESPACE = SYSTEM_NAMESPACE
 
@@ -43,7 +48,9 @@ class Context:
 
     `findings` are what validation said about them. `is_live`: the catalog is a running mesh's; else
     a gateway with Istio's usual labels and ports is assumed, as istioctl does. `mesh_config` is
-    Istio's MeshConfig, as data.
+    Istio's MeshConfig, as data. `refused` are the registrations that a running mesh does not take.
+    `with_secrets`: all Secrets of the mesh are among the objects, so what is not there is missing.
+    `service_domain` ends the names of the mesh's own services.
     """
 
     def __init__(
@@ -54,11 +61,17 @@ class Context:
         mesh_config: Mapping[str, Any] | None = None,
         catalog: Catalog | None = None,
         is_live: bool = False,
+        refused: Iterable[Refusal] = (),
+        with_secrets: bool = False,
+        service_domain: str = DEFAULT_SERVICE_DOMAIN,
     ) -> None:
         self.given = tuple(items)
         self.findings = tuple(findings)
         self.catalog = catalog
         self.is_live = is_live
+        self.refused = tuple(refused)
+        self.with_secrets = with_secrets
+        self._service_domain = service_domain
         self._mesh_config = mesh_config
         # As after `kubectl apply` of one after the other.
         last = {
@@ -108,11 +121,6 @@ class Context:
     def root_namespace(self) -> str:
         """Where policies apply to the whole mesh."""
         return str(self.mesh_config.get("rootNamespace") or ROOT_NAMESPACE)
-
-    @property
-    def proxy_metadata(self) -> dict[str, str]:
-        """`defaultConfig.proxyMetadata` of the MeshConfig."""
-        return texts(dig(self.mesh_config, "defaultConfig", "proxyMetadata"))
 
     # workloads
     # ----------------------------------------------------------------------------------------------
@@ -169,10 +177,10 @@ class Context:
             *entry_services(self.istio("ServiceEntry")),
             *kubernetes_services(self.kubernetes("Service"), self.domain),
         ]
-        return (
-            *found,
-            *(catalog_services(self.catalog) if self.catalog is not None else ()),
-        )
+        if self.catalog is not None:
+            gateways = [item.spec for item in self.istio("Gateway")]
+            found += catalog_services(self.catalog, gateways, self._service_domain)
+        return tuple(found)
 
     @cached_property
     def _hosts(self) -> dict[tuple[str, str], AnalyzedService]:

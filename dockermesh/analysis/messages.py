@@ -286,8 +286,8 @@ GATEWAY_PORT = Message(
     "IST0162",
     "GatewayPortNotDefinedOnService",
     _W,
-    "port {} is not among the ports of the service in front of the gateway's workloads"
-    " (selector {})",
+    "port {} is not among the ports of the service in front of the gateway's workloads, or those"
+    " that their host publishes (selector {})",
 )
 EXTERNAL_CONTROL_PLANE = Message(
     "IST0163",
@@ -370,6 +370,15 @@ GIVEN_TWICE = Message(
     "is given twice, first at {}; the last one counts",
 )
 UNREADABLE = Message("DM0008", "UnreadableFile", _E, "{}")
+REFUSED = Message("DM0009", "RefusedRegistration", _W, "{}; {}")
+LIMITS_NOBODY = Message("DM0010", "LimitsNobody", _W, "limits nobody: {}")
+UNKNOWN_PROVIDER = Message(
+    "DM0011",
+    "UnknownAccessLogProvider",
+    _W,
+    'MeshConfig has no provider "{}", so nothing is logged for it',
+)
+COUNTS_NOTHING = Message("DM0012", "LimitCountsNothing", _W, "counts nothing: {}")
 
 # In the order of this module, which is that of the codes.
 ALL: tuple[Message, ...] = tuple(

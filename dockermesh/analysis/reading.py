@@ -12,7 +12,7 @@ from typing import Any
 from dockermesh.analysis.objects import CLUSTER_SCOPED, AnalyzedObject, texts
 from dockermesh.config.documents import finding_of, listed, read_document
 from dockermesh.config.findings import Finding
-from dockermesh.config.kinds import MESH_CONFIG
+from dockermesh.config.kinds import MESH_CONFIG, is_mesh_group
 from dockermesh.config.loading import line_of, load_documents
 from dockermesh.config.resource import DEFAULT_NAMESPACE, Resource
 from dockermesh.model.contract import SYSTEM_NAMESPACE
@@ -104,7 +104,7 @@ def _kubernetes_object(
 
 
 def _is_kubernetes(data: Any) -> bool:
-    """Whether the document is an object that is none of Istio's."""
+    """Whether the document is an object that is none of the mesh's."""
     if (
         not isinstance(data, Mapping)
         or not isinstance(data.get("kind"), str)
@@ -113,9 +113,7 @@ def _is_kubernetes(data: Any) -> bool:
         return False
     version = data.get("apiVersion")
     return (
-        isinstance(version, str)
-        and bool(version)
-        and not _group(data).endswith("istio.io")
+        isinstance(version, str) and bool(version) and not is_mesh_group(_group(data))
     )
 
 

@@ -19,6 +19,8 @@ from dockermesh.analysis.checks import (
     injection,
     kubernetes,
     policies,
+    rate_limits,
+    registrations,
     rules,
     schema,
     selectors,
@@ -115,6 +117,7 @@ ANALYZERS: tuple[Analyzer, ...] = (
     _analyzer("serviceentry.Addresses", service_entries.addresses, "IST0134"),
     _analyzer("service.PortNames", service_entries.port_names, "IST0118", "IST0150"),
     _analyzer("service.LyingPortNames", service_entries.lying_port_names, "DM0002"),
+    _analyzer("service.Registrations", registrations.refused, "DM0009"),
     _analyzer(
         "sidecar.Selectors",
         selectors.sidecars,
@@ -127,9 +130,12 @@ ANALYZERS: tuple[Analyzer, ...] = (
         "telemetry.Selectors", selectors.telemetries, "IST0101", "IST0159", "IST0160"
     ),
     _analyzer("telemetry.Providers", telemetry.providers, "IST0157"),
+    _analyzer("telemetry.UnknownProviders", telemetry.unknown_providers, "DM0011"),
     _analyzer("telemetry.Lightstep", telemetry.lightstep, "IST0002"),
     _analyzer("authorization.Workloads", policies.authorization_workloads, "IST0127"),
     _analyzer("authorization.Namespaces", policies.authorization_namespaces, "IST0101"),
+    _analyzer("ratelimit.Workloads", rate_limits.limits_of_nobody, "DM0010"),
+    _analyzer("ratelimit.Requests", rate_limits.limits_of_nothing, "DM0012"),
     _analyzer("k8sgateway.Selectors", policies.gateway_selectors, "IST0166"),
     _analyzer(
         "envoyfilter.Operations",

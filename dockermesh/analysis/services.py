@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dockermesh.analysis.objects import AnalyzedObject, dig, mappings, number, texts
+from dockermesh.config.api.gateway import Gateway
 from dockermesh.model.catalog import Catalog
 from dockermesh.model.service import Health
 
@@ -117,12 +118,18 @@ def entry_services(entries: Iterable[AnalyzedObject]) -> Iterator[AnalyzedServic
         )
 
 
-def catalog_services(catalog: Catalog) -> Iterator[AnalyzedService]:
-    """The services of the registry, by every name that leads to them."""
+def catalog_services(
+    catalog: Catalog, gateways: Iterable[Gateway] = (), domain: str = ""
+) -> Iterator[AnalyzedService]:
+    """The services of the registry, by every name that leads to them, and the mesh's own: the
+    egress gateway (below `domain`), with the ports that `gateways` open on it.
+    """
     # Here, as files without a catalog need nothing of translation.
+    from dockermesh.translate.mesh.egress import egress_service
     from dockermesh.translate.mesh.state import host_names
 
-    for service in catalog.services.values():
+    own = egress_service(catalog.workloads, gateways, domain, {})
+    for service in (own | dict(catalog.services)).values():
         # Compose, Consul and Kubernetes call one service by different names.
         names = host_names(service)
         yield AnalyzedService(

@@ -136,8 +136,14 @@ def catalog_workloads(catalog: Catalog) -> Iterator[AnalyzedWorkload]:
     """The workloads of the registry; those that only endpoints tell of, too."""
     for workload in catalog.workloads.values():
         is_gateway = workload.kind is WorkloadKind.GATEWAY
+        # One that publishes nothing is reached inside the mesh, at any port.
+        published = frozenset(workload.published) if is_gateway else frozenset()
         yield AnalyzedWorkload(
-            workload.name, workload.namespace, workload.labels, is_gateway=is_gateway
+            workload.name,
+            workload.namespace,
+            workload.labels,
+            is_gateway=is_gateway,
+            gateway_ports=published or None,
         )
 
 

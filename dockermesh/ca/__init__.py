@@ -14,6 +14,7 @@ from dockermesh.ca.material import (
     new_material,
     to_json,
 )
+from dockermesh.ca.sealed_key import seal_password, sealed_key
 from dockermesh.ca.sealing import Seal, open_seal, private_bytes, write_private
 
 __all__ = [
@@ -31,6 +32,8 @@ __all__ = [
     "new_material",
     "open_seal",
     "private_bytes",
+    "seal_password",
+    "sealed_key",
     "to_json",
     "write_private",
 ]

@@ -11,9 +11,17 @@ from collections.abc import Callable, Sequence
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from dockermesh.ca.certificates import LEAF_LIFETIME, Leaf, sign_leaf
+from dockermesh.ca.certificates import (
+    LEAF_LIFETIME,
+    Leaf,
+    sign_leaf,
+    utf8_string,
+)
 from dockermesh.ca.material import Material
 from dockermesh.model import Identity
+from dockermesh.model.contract import CERTIFICATE_FACTS
+
+FACTS_ID = x509.ObjectIdentifier(CERTIFICATE_FACTS)
 
 
 class Authority:
@@ -65,14 +73,17 @@ class Authority:
         lifetime: datetime.timedelta = LEAF_LIFETIME,
         *,
         holder: str = "",
+        facts: str = "",
         now: datetime.datetime | None = None,
     ) -> Leaf:
         """The certificate of a workload: an X.509-SVID, good for both sides of a connection.
 
-        `holder` tells apart who have the same identity: each has a key of its own. Raises
-        AuthorityError.
+        `holder` tells apart who have the same identity: each has a key of its own. `facts` are what
+        peers may say of it in their metrics. Raises AuthorityError.
         """
-        names = [x509.UniformResourceIdentifier(str(identity))]
+        names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(str(identity))]
+        if facts:
+            names.append(x509.OtherName(FACTS_ID, utf8_string(facts)))
         usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         now = now or datetime.datetime.now(datetime.UTC)
         return sign_leaf(

@@ -245,6 +245,16 @@ def pem_of(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
+def utf8_string(text: str) -> bytes:
+    """The text in DER, for a name of a kind of our own."""
+    content = text.encode()
+    size = len(content)
+    if size < 128:
+        return bytes((12, size)) + content
+    length = size.to_bytes((size.bit_length() + 7) // 8)
+    return bytes((12, 128 | len(length))) + length + content
+
+
 def key_pem(key: SigningKey) -> bytes:
     """The private key in PEM, PKCS #8, not encrypted."""
     return key.private_bytes(

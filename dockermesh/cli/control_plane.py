@@ -15,14 +15,24 @@ from dockermesh.model.contract import (
     ENV_CA_DIR,
     ENV_CA_PASSPHRASE_FILE,
     ENV_CONFIG_DIR,
+    ENV_CONSUL_DNS,
     ENV_DEBUG_ADDRESS,
+    ENV_DNS_LISTEN,
+    ENV_EXPLICIT,
     ENV_LEAF_LIFETIME,
+    ENV_LIMITER_LISTEN,
+    ENV_LIMITER_NAME,
+    ENV_LIMITER_REDIS,
     ENV_REGISTRAR,
     ENV_REGISTRY,
     ENV_RUN_CHECKS,
+    ENV_SPANS_LISTEN,
+    ENV_SPANS_TO,
     ENV_STATE_DIR,
+    ENV_TELEMETRY_DIR,
     ENV_TRUST_DIR,
     ENV_TRUST_DOMAIN,
+    LIMITER_PORT,
     STATE_PATH,
     TRUST_PATH,
     XDS_PLAINTEXT_PORT,
@@ -59,6 +69,13 @@ from dockermesh.model.registries import DEFAULT_REGISTRY, SERVERS
     ),
 )
 @click.option(
+    "--explicit",
+    is_flag=True,
+    envvar=ENV_EXPLICIT,
+    show_envvar=True,
+    help="Containers outside of the mesh are services only with a SERVICE_NAME.",
+)
+@click.option(
     "--config",
     type=click.Path(path_type=Path),
     envvar=ENV_CONFIG_DIR,
@@ -82,6 +99,13 @@ from dockermesh.model.registries import DEFAULT_REGISTRY, SERVERS
     envvar=ENV_TRUST_DIR,
     show_envvar=True,
     help="Gets root.pem, the mesh root that proxies verify.",
+)
+@click.option(
+    "--telemetry-dir",
+    envvar=ENV_TELEMETRY_DIR,
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where Prometheus' certificate and token are written; none without it.",
 )
 @click.option(
     "--trust-domain",
@@ -156,6 +180,57 @@ from dockermesh.model.registries import DEFAULT_REGISTRY, SERVERS
     help="Health, metrics and debug pages.",
 )
 @click.option(
+    "--dns-address",
+    default="",
+    envvar=ENV_DNS_LISTEN,
+    show_envvar=True,
+    help="Where pods' DNS queries for Consul's names and for addresses are answered.",
+)
+@click.option(
+    "--consul-dns",
+    default="",
+    envvar=ENV_CONSUL_DNS,
+    show_envvar=True,
+    help="Consul's DNS, HOST:PORT [port 8600 of the host of its HTTP API].",
+)
+@click.option(
+    "--limiter-address",
+    default=f"0.0.0.0:{LIMITER_PORT}",
+    show_default=True,
+    envvar=ENV_LIMITER_LISTEN,
+    show_envvar=True,
+    help="The limiter, which proxies ask about limits that they count together.",
+)
+@click.option(
+    "--limiter-name",
+    default="",
+    envvar=ENV_LIMITER_NAME,
+    show_envvar=True,
+    help="Where proxies find it, HOST:PORT [that port of control-plane.dockermesh].",
+)
+@click.option(
+    "--limiter-redis",
+    default="",
+    envvar=ENV_LIMITER_REDIS,
+    show_envvar=True,
+    help="URL of the Redis where several control planes count together [in memory].",
+)
+@click.option(
+    "--spans-address",
+    default="",
+    envvar=ENV_SPANS_LISTEN,
+    show_envvar=True,
+    help="Where proxies' spans are taken, by mutual TLS.",
+)
+@click.option(
+    "--spans-to",
+    default="",
+    envvar=ENV_SPANS_TO,
+    show_envvar=True,
+    metavar="URL",
+    help="Who gets the spans as well: a Zipkin, or what takes spans like one.",
+)
+@click.option(
     "--leaf-lifetime",
     default="24h",
     show_default=True,
@@ -177,9 +252,11 @@ def command(
     registry: str,
     registrar: bool | None,
     run_checks: bool,
+    explicit: bool,
     config: Path | None,
     state_dir: Path,
     trust_dir: Path,
+    telemetry_dir: Path | None,
     trust_domain: str,
     ca_dir: Path | None,
     ca_passphrase_file: Path | None,
@@ -188,6 +265,13 @@ def command(
     api_address: str,
     api_auth: str,
     debug_address: str,
+    dns_address: str,
+    consul_dns: str,
+    limiter_address: str,
+    limiter_name: str,
+    limiter_redis: str,
+    spans_address: str,
+    spans_to: str,
     leaf_lifetime: str,
     log_format: str,
 ) -> None:
@@ -199,8 +283,8 @@ def command(
     import os
 
     from dockermesh.consul.settings import ConsulSettings
-    from dockermesh.controlplane.control_plane import run
     from dockermesh.controlplane.open_files import allow_many_open_files
+    from dockermesh.controlplane.process import run
     from dockermesh.controlplane.settings import ControlPlaneSettings, parse_lifetime
     from dockermesh.registrar.start import socket_problem
     from dockermesh.runtime.daemon import configure_logging
@@ -212,10 +296,12 @@ def command(
             registry=registry,
             registrar=not socket_problem() if registrar is None else registrar,
             run_checks=run_checks,
+            explicit=explicit,
             consul=ConsulSettings.from_environment(os.environ),
             config=config,
             state_dir=state_dir,
             trust_dir=trust_dir,
+            telemetry_dir=telemetry_dir,
             trust_domain=trust_domain,
             ca_dir=ca_dir,
             ca_passphrase_file=ca_passphrase_file,
@@ -224,6 +310,13 @@ def command(
             api=api_address,
             api_auth=api_auth,
             debug=debug_address,
+            dns=dns_address,
+            consul_dns=consul_dns,
+            limiter=limiter_address,
+            limiter_name=limiter_name,
+            limiter_redis=limiter_redis,
+            spans=spans_address,
+            spans_to=spans_to,
             leaf_lifetime=parse_lifetime(leaf_lifetime),
             environment=dict(os.environ),
         )

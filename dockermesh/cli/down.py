@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import click
 
+from dockermesh.cli.options import project_options
+from dockermesh.cli.progress import Progress
+
 
 @click.command()
-@click.option(
-    "-f",
-    "--file",
-    "files",
-    multiple=True,
-    metavar="FILE",
-    help="Compose file; repeatable.",
-)
-@click.option("-p", "--project-name", metavar="NAME", help="Name of the project.")
+@project_options
 @click.option(
     "-v",
     "--volumes",
@@ -26,15 +21,27 @@ def command(files: tuple[str, ...], project_name: str | None, volumes: bool) -> 
 
     Containers, networks and generated files go; images stay, and volumes unless -v is given.
     """
-    from dockermesh.client.compose.bring_up import bring_down, state_home
-    from dockermesh.client.compose.engine_record import elsewhere, record_of
-    from dockermesh.docker.compose import load_project
-    from dockermesh.docker.engine import LocalEngine
+    from concurrent.futures import ThreadPoolExecutor
 
-    name = project_name or str(load_project(files)["name"])
-    removed = bring_down(
-        name, volumes=volumes, say=lambda line: click.echo(f"✔ {line}", err=True)
-    )
+    from dockermesh.docker.compose import load_name
+
+    with ThreadPoolExecutor(1) as pool:
+        loaded = None if project_name else pool.submit(load_name, files)
+        # Meanwhile: these take as long as Compose does to say the name.
+        from dockermesh.client.compose.bring_down import bring_down
+        from dockermesh.client.compose.engine_record import (
+            elsewhere,
+            record_of,
+            state_home,
+        )
+        from dockermesh.docker.engine import LocalEngine
+
+        name = loaded.result() if loaded is not None else str(project_name)
+
+    with Progress() as progress:
+        removed = bring_down(
+            name, volumes=volumes, say=progress.say, step=progress.step
+        )
     if removed:
         return
 

@@ -144,6 +144,10 @@ def lines(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
             f"{result['listener']['name']}, for {result['listener']['dialled']}",
         )
 
+    if "protocol" in result:
+        yield "Protocol", f"{result['protocol']}{_protocol_rules(result)}"
+    if result.get("limits"):
+        yield "Limits", ", ".join(result["limits"])
     if "virtual_host" in result:
         host = result["virtual_host"]
         yield (
@@ -165,6 +169,13 @@ def lines(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "Outcome", result["outcome"]
     if "live" in result:
         yield from _live(result["live"])
+
+
+def _protocol_rules(result: dict[str, Any]) -> str:
+    """What decided the protocol of the port that is reached, in brackets."""
+    endpoints = [e for t in result.get("destinations", ()) for e in t["endpoints"]]
+    rules = dict.fromkeys(e["protocol_rule"] for e in endpoints if "protocol_rule" in e)
+    return f" ({', '.join(rules)})" if rules else ""
 
 
 def _place(entry: dict[str, Any]) -> str:
@@ -197,8 +208,9 @@ def _policies(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
         )
     for mirror in result.get("mirrors", ()):
         yield "Mirror", f"{mirror['percent']:g} % to {mirror['cluster']}"
-    for name, value in result.get("rewrite", {}).items():
-        yield "Rewrite", f"{name.replace('_', ' ')}: {value}"
+    if "forwarded_as" in result:
+        sent = result["forwarded_as"]
+        yield "Rewritten", f"{sent['authority']}{sent['path']}"
 
 
 def _destination(target: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -224,12 +236,14 @@ def _destination(target: dict[str, Any]) -> Iterator[tuple[str, str]]:
         verdict = _VERDICTS[endpoint["accepts"]] if "accepts" in endpoint else ""
         reason = f" ({endpoint['reason']})" if endpoint.get("reason") else ""
         tls = f"TLS {endpoint['tls']}" if target["tls"] == "auto" else ""
+        limits = ", ".join(endpoint.get("limits", ()))
         parts = (
             endpoint["address"],
             endpoint["health"],
             endpoint["workload"],
             tls,
             verdict + reason,
+            f"limited by {limits}" if limits else "",
         )
         yield "", "  ".join(filter(None, parts))
 

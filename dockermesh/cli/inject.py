@@ -5,9 +5,9 @@ Invariant: the YAML goes to stdout or the file, what the user should know to std
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     "gateway_ports",
     multiple=True,
     metavar="A:B",
-    help="Published port (or service) A becomes host port B; repeatable.",
+    help="Published port (or service) A becomes host port B; 'none': all stay. Repeatable.",
 )
 @click.option(
     "--config",
@@ -98,11 +98,18 @@ def command(
     from dockermesh.inject.project import inject_project, scaled_notices
     from dockermesh.inject.writer import check, to_yaml
 
-    project = load_project(files, project_name, project_directory, profiles)
+    loaded = load_project(files, project_name, project_directory, profiles)
+    project = loaded.project
     resources = read_config(configs)
     injection = inject_project(
         project,
-        options(gateway_ports, resources, network, egress_gateway=egress_gateway),
+        options(
+            gateway_ports,
+            resources,
+            network,
+            egress_gateway=egress_gateway,
+            inactive=loaded.inactive,
+        ),
     )
     check(injection.project, project)
     text = to_yaml(injection.overlay if overlay else injection.project)
@@ -112,6 +119,10 @@ def command(
     else:
         write_private(Path(output), text)
 
+    if loaded.problem:
+        click.echo(
+            f"note: services of other profiles are left out: {loaded.problem}", err=True
+        )
     report(injection)
     if overlay:
         for notice in scaled_notices(project["services"], injection):
@@ -124,6 +135,8 @@ def options(
     network: str | None,
     *,
     egress_gateway: bool = False,
+    inactive: frozenset[str] = frozenset(),
+    stored: Sequence[Mapping[str, Any]] = (),
 ) -> InjectOptions:
     """The generator's options out of the command line and the environment."""
     import os
@@ -135,9 +148,11 @@ def options(
     return InjectOptions(
         gateway_ports=tuple(gateway_ports),
         config=tuple(item.document for item in resources),
+        stored=tuple(stored),
         network=network or "",
         egress_gateway=egress_gateway,
         consul_domain=consul_domain_of(os.environ),
+        inactive=inactive,
         images=Images.from_environment(os.environ),
     )
 
@@ -156,9 +171,11 @@ def read_config(paths: Sequence[str]) -> tuple[Item, ...]:
     return tuple(items)
 
 
-def report(injection: Injection) -> None:
-    """Print the gateway's ports and the notices."""
+def report(injection: Injection, unsaid: frozenset[str] = frozenset()) -> None:
+    """Print the published ports that moved, and the notices but those of some services."""
     for port in injection.ports:
+        if port.host_port == port.published:
+            continue
         ours = "" if port.generated else ", served by your own Gateway"
         # Which host it is, is not known here: it is the engine's.
         bound = f"{port.host_ip}:" if port.host_ip else ""
@@ -167,7 +184,15 @@ def report(injection: Injection) -> None:
             f"now {bound}{port.host_port} ({port.protocol}{ours})",
             err=True,
         )
+    if injection.ports:
+        click.echo(
+            "gateway: it has the published ports; `dockermesh port SERVICE PORT` says where,"
+            " `docker compose port` cannot",
+            err=True,
+        )
     for notice in injection.notices:
+        if notice.service in unsaid:
+            continue
         click.echo(f"note: {notice}", err=True)
 
 

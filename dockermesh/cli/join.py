@@ -42,7 +42,7 @@ import click
 @click.option(
     "--dns",
     is_flag=True,
-    help="Resolve the mesh's names, too: this host's DNS goes through the proxy.",
+    help="Resolve the mesh's names, too: this host's DNS goes to a name server beside the proxy.",
 )
 @click.option(
     "--dir",

@@ -44,7 +44,14 @@ def command(
     from pathlib import Path
 
     from dockermesh.client.mesh.api_client import find_endpoint
-    from dockermesh.client.mesh.kubeconfig import merged, rendered, write
+    from dockermesh.client.mesh.kubeconfig import (
+        file_for,
+        kubeconfig_files,
+        make_current,
+        merged,
+        rendered,
+        write,
+    )
     from dockermesh.errors import NotReadyError
 
     endpoint = find_endpoint(os.environ)
@@ -60,9 +67,11 @@ def command(
     if only_print or output == "-":
         return
 
-    first = (os.environ.get("KUBECONFIG") or "").split(os.pathsep)[0]
-    file = Path(output or first or Path.home() / ".kube" / "config").expanduser()
+    files = [Path(output).expanduser()] if output else kubeconfig_files(os.environ)
+    file = file_for(files, context)
     write(file, endpoint, context, set_current=set_current)
+    if set_current:
+        make_current(files, file, context)
     click.echo(
         f"context {context!r} written to {file}; try: kubectl --context {context} get"
         " virtualservices",

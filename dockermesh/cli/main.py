@@ -13,15 +13,24 @@ from collections.abc import Callable
 import click
 
 from dockermesh import __version__
+from dockermesh.cli.colours import styled
 from dockermesh.errors import DockermeshError
 
 VERBS = {
     "up": "Bring a Compose app up in the mesh; returns when every proxy is in sync.",
     "down": "Remove what `up` made, and nothing else.",
+    "attach": "Take running containers into the mesh as they are (node mode, a preview).",
+    "detach": "Take containers out of the mesh; they run on.",
     "ps": "List workloads with their containers, endpoint health and xDS state.",
+    "port": "Print where a published port is, as `docker compose port` does without the mesh.",
+    "logs": "Show what apps and their proxies wrote, in the order of time.",
+    "trace": "Show requests on their way through the mesh, as trees.",
+    "top": "Show requests, success, durations and bytes of workloads, live.",
+    "graph": "Show who calls whom, with rates and errors.",
     "inject": "Write the meshed form of a Compose project.",
     "capture": "Print the traffic capture rules of a pod.",
     "validate": "Check Istio resources offline.",
+    "convert": "Turn Mixer's resources of Istio 1.0 into today's.",
     "analyze": "Say what is valid but wrong, in the mesh or in files.",
     "apply": "Apply Istio resources to the running mesh.",
     "get": "Show resources of the mesh.",
@@ -41,7 +50,9 @@ VERBS = {
     "join": "Make a process outside Docker a workload of the mesh.",
     "render": "Print what a proxy is told, from files alone.",
     "control-plane": "Run the control plane (bridge, translation, xDS, CA, API).",
+    "limiter": "Limit requests for Envoys of your own, by files of envoyproxy/ratelimit.",
     "registrar": "Put this host's containers into Consul, and heal pods.",
+    "node-agent": "Lead this host's containers in node mode to their proxy.",
     "images": "List, build, pull, push and save the mesh's images.",
     "doctor": "Check the engine, Compose, images, ports and kernel; each failure with its fix.",
     "version": "Print versions.",
@@ -131,12 +142,10 @@ def root(hosts: tuple[str, ...], context: str) -> None:
 
 def report(error: DockermeshError) -> None:
     """Print what failed, where, and the next step to stderr."""
-    place = click.style(f"{error.where}: ", bold=True) if error.where else ""
-    click.echo(
-        f"{click.style('Error:', fg='red', bold=True)} {place}{error.what}", err=True
-    )
+    place = styled(f"{error.where}: ", bold=True) if error.where else ""
+    click.echo(f"{styled('Error:', fg='red', bold=True)} {place}{error.what}", err=True)
     if error.fix:
-        click.echo(f"  {click.style('->', fg='cyan')} {error.fix}", err=True)
+        click.echo(f"  {styled('->', fg='cyan')} {error.fix}", err=True)
 
 
 def main(

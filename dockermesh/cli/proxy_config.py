@@ -16,6 +16,7 @@ from dockermesh.cli.tables import print_columns, print_data
 
 if TYPE_CHECKING:
     from dockermesh.client.inspect.dump import Dump
+    from dockermesh.client.inspect.proxies import LocalProxy
     from dockermesh.docker.admin import ProxyAdmin
 
 ALIASES = {
@@ -249,15 +250,16 @@ def log(workload: str, namespace: str, level: str, reset: bool) -> None:
     """Levels of the proxy's loggers, shown or changed (alias: o)."""
     from dockermesh.client.inspect.logging import logging_paths
 
-    title, admin = _admin(workload, namespace)
+    proxy, admin = _proxy(workload, namespace)
     answer = b""
     for path in logging_paths("warning" if reset else level):
         answer = admin.post(path)
-    click.echo(f"{title}:\n{answer.decode()}", nl=False)
+    click.echo(f"{proxy.title}:\n{answer.decode()}", nl=False)
 
 
-def _admin(workload: str | None, namespace: str) -> tuple[str, ProxyAdmin]:
-    from dockermesh.client.inspect.proxies import find_proxy, local_proxies
+def _proxy(workload: str | None, namespace: str) -> tuple[LocalProxy, ProxyAdmin]:
+    from dockermesh.client.inspect.node_parts import all_proxies
+    from dockermesh.client.inspect.proxies import find_proxy
     from dockermesh.docker.admin import ProxyAdmin
     from dockermesh.docker.engine import LocalEngine
     from dockermesh.errors import UsageError
@@ -269,17 +271,19 @@ def _admin(workload: str | None, namespace: str) -> tuple[str, ProxyAdmin]:
         )
 
     engine = LocalEngine()
-    found = find_proxy(workload, local_proxies(engine), namespace)
-    return found.title, ProxyAdmin(engine, found.pod)
+    found = find_proxy(workload, all_proxies(engine), namespace)
+    return found, ProxyAdmin(engine, found.pod)
 
 
 def _dump(*, workload: str | None, namespace: str, file: Path | None) -> Dump:
     from dockermesh.client.inspect.dump import read_dump
+    from dockermesh.client.inspect.node_parts import part_of
 
     if file is not None:
         return read_dump(_read(file), str(file))
-    title, admin = _admin(workload, namespace)
-    return read_dump(admin.get("/config_dump?include_eds"), title)
+    proxy, admin = _proxy(workload, namespace)
+    dump = read_dump(admin.get("/config_dump?include_eds"), proxy.title)
+    return part_of(dump, proxy.workload) if proxy.is_part else dump
 
 
 def _statuses(
@@ -292,7 +296,8 @@ def _statuses(
     from dockermesh.client.inspect.tables import cluster_statuses
 
     if file is None:
-        title, admin = _admin(workload, namespace)
+        proxy, admin = _proxy(workload, namespace)
+        title = proxy.title
         content = admin.get("/clusters?format=json")
     else:
         title, content = str(file), _read(file)

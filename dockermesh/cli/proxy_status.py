@@ -60,13 +60,17 @@ def _compare(
     engine: LocalEngine, client: MeshClient, workload: str, namespace: str, output: str
 ) -> None:
     from dockermesh.client.inspect.dump import read_dump
-    from dockermesh.client.inspect.proxies import find_proxy, local_proxies
+    from dockermesh.client.inspect.node_parts import all_proxies, node_workload, part_of
+    from dockermesh.client.inspect.proxies import find_proxy
     from dockermesh.client.inspect.status import compare
     from dockermesh.docker.admin import ProxyAdmin
 
-    found = find_proxy(workload, local_proxies(engine), namespace)
-    wanted = read_dump(client.config_dump(found.workload), "the control plane")
+    found = find_proxy(workload, all_proxies(engine), namespace)
+    asked = node_workload(engine) if found.is_part else found.workload
+    wanted = read_dump(client.config_dump(asked), "the control plane")
     held = read_dump(ProxyAdmin(engine, found.pod).get("/config_dump"), found.title)
+    if found.is_part:
+        wanted, held = (part_of(dump, found.workload) for dump in (wanted, held))
     results = compare(wanted, held)
 
     if output == "table":

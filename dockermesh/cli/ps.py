@@ -7,19 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dockermesh.cli.colours import styled
 from dockermesh.cli.options import output_option
 from dockermesh.cli.tables import print_data
 
 if TYPE_CHECKING:
     from dockermesh.docker.engine import LocalEngine
 
+_KINDS = {"router": "gateway", "node": "host"}
+"""What the kinds of proxies are called here; a workload in node mode is called `node`."""
 _COLOURS = {
     "SYNCED": "green",
     "healthy": "green",
     "STALE": "yellow",
     "NOT SENT": "yellow",
     "draining": "yellow",
+    "starting": "yellow",
 }
+_BAD = frozenset({"NACKED", "NOT CONNECTED", "unhealthy", "none", "dead", "restarting"})
 
 
 @click.command()
@@ -27,6 +32,9 @@ _COLOURS = {
 @output_option("table", "wide", "json", "yaml", "name")
 def command(project_name: str | None, output: str) -> None:
     """List workloads with container, endpoint health and xDS state."""
+    from dockermesh.client.compose.container_health import with_container_health
+    from dockermesh.client.compose.kept_proxies import running_on_kept
+    from dockermesh.client.compose.strayed import strayed
     from dockermesh.client.mesh.local_certificates import away_warning
     from dockermesh.client.mesh.mesh_client import MeshClient
     from dockermesh.docker.engine import LocalEngine
@@ -36,7 +44,7 @@ def command(project_name: str | None, output: str) -> None:
     try:
         report = MeshClient(engine).workloads()
     except NotReadyError:
-        if warning := away_warning(engine):
+        for warning in filter(None, (away_warning(engine), running_on_kept(engine))):
             click.echo(f"warning: {warning}", err=True)
         _tell_elsewhere(engine, project_name)
         raise
@@ -45,12 +53,16 @@ def command(project_name: str | None, output: str) -> None:
     if not workloads:
         _tell_elsewhere(engine, project_name)
 
-    _print(workloads, output)
+    _print(with_container_health(engine, workloads), output)
     said = (
         report["degraded"],
         *report.get("config", ()),
         *report.get("warnings", ()),
+        *report.get("host", ()),
+        *report.get("metrics", ()),
+        *(refusal["sentence"] for refusal in report.get("refused", ())),
     )
+    said = (*strayed(engine, project_name or ""), *said)
     # A Consul that is away is told by each of its followers, in the same words.
     for warning in filter(None, dict.fromkeys(said)):
         click.echo(f"warning: {warning}", err=True)
@@ -67,8 +79,11 @@ def _print(workloads: Sequence[Mapping[str, Any]], output: str) -> None:
 
 
 def _tell_elsewhere(engine: LocalEngine, project: str | None) -> None:
-    from dockermesh.client.compose.bring_up import state_home
-    from dockermesh.client.compose.engine_record import elsewhere, record_of
+    from dockermesh.client.compose.engine_record import (
+        elsewhere,
+        record_of,
+        state_home,
+    )
 
     for other in elsewhere(state_home(), record_of(engine, project or "")):
         line = (
@@ -84,7 +99,7 @@ def print_table(workloads: Sequence[Mapping[str, Any]], *, wide: bool = False) -
     head = ["WORKLOAD", "KIND", "SERVICE", "ADDRESS", "CONTAINER", "HEALTH", "XDS"]
     rows = [_row(w) for w in workloads]
     if wide:
-        head += ["HOST", "ACCOUNT", "VERSION", "PROXY", "CERTIFICATE UNTIL"]
+        head += ["HOST", "ACCOUNT", "VERSION", "PROXY", "CERTIFICATE UNTIL", "PORTS"]
         rows = [row + _wide(w) for row, w in zip(rows, workloads, strict=True)]
 
     widths = [max(len(line[i]) for line in [head, *rows]) for i in range(len(head))]
@@ -121,11 +136,24 @@ def _wide(workload: Mapping[str, Any]) -> list[str]:
         version,
         proxy,
         certificate.get("expires", "-"),
+        _ports(workload["ports"]),
     ]
 
 
+def _ports(ports: Sequence[Mapping[str, Any]]) -> str:
+    """Each port with what is spoken there and what told so: `5432/tcp (image)`."""
+    spoken = {
+        p["port"]: f"{p['port']}/{p['protocol']}"
+        + (f" ({p['protocol_rule']})" if p.get("protocol_rule") else "")
+        for p in ports
+    }
+    return ", ".join(spoken[number] for number in sorted(spoken)) or "-"
+
+
 def _row(workload: Mapping[str, Any]) -> list[str]:
-    kind = "gateway" if workload["kind"] == "router" else workload["kind"]
+    kind = _KINDS.get(workload["kind"], workload["kind"])
+    if kind == "sidecar":
+        kind = workload.get("mode", kind)
     container = (workload["app_container"] or workload["proxy_container"])[:12] or "-"
     service = "-" if kind == "gateway" else workload["service"] or "-"
     return [
@@ -140,15 +168,8 @@ def _row(workload: Mapping[str, Any]) -> list[str]:
 
 
 def _coloured(text: str, width: int) -> str:
-    import os
-
     # Before it is coloured: a colour's escapes would count as width.
     padded = f"{text:<{width}}"
-    colour = _COLOURS.get(text) or (
-        "red" if text in {"NACKED", "NOT CONNECTED", "unhealthy", "none"} else None
-    )
-    return (
-        click.style(padded, fg=colour)
-        if colour and "NO_COLOR" not in os.environ
-        else padded
-    )
+    is_bad = text in _BAD or (text.startswith("exited") and text != "exited (0)")
+    colour = _COLOURS.get(text) or ("red" if is_bad else None)
+    return styled(padded, fg=colour) if colour else padded

@@ -11,11 +11,18 @@ def print_columns(
     head: Sequence[str], rows: Sequence[Sequence[str]], *, gap: int = 5
 ) -> None:
     """Print a table with `gap` spaces between columns; 5 is istioctl's."""
-    lines = [head, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    for line in lines:
-        cells = (f"{text:<{width}}" for text, width in zip(line, widths, strict=True))
-        click.echo((" " * gap).join(cells).rstrip())
+    for line in aligned([head, *rows], gap):
+        click.echo(line)
+
+
+def aligned(rows: Sequence[Sequence[str]], gap: int) -> list[str]:
+    """The rows as lines, with `gap` spaces between columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    found = []
+    for row in rows:
+        cells = (f"{text:<{width}}" for text, width in zip(row, widths, strict=True))
+        found.append((" " * gap).join(cells).rstrip())
+    return found
 
 
 def print_data(

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dockermesh.cli.options import output_option
-from dockermesh.model.registries import DEFAULT_REGISTRY, SERVERS
+from dockermesh.cli.colours import styled
+from dockermesh.cli.options import output_option, project_options, source_option
+from dockermesh.cli.progress import Progress
+from dockermesh.model.contract import ENV_MODE
 
 if TYPE_CHECKING:
     from dockermesh.client.compose.bring_up import UpResult
+    from dockermesh.inject.options import Injection
 
 
 @click.command()
-@click.option(
-    "-f",
-    "--file",
-    "files",
-    multiple=True,
-    metavar="FILE",
-    help="Compose file; repeatable.",
-)
-@click.option("-p", "--project-name", metavar="NAME", help="Name of the project.")
+@project_options
 @click.option(
     "--project-directory", metavar="DIR", help="What relative paths start from."
 )
@@ -42,24 +39,28 @@ if TYPE_CHECKING:
     metavar="PATH",
     help="Istio resources: file or directory; repeatable.",
 )
-@click.option(
-    "--registry",
-    type=click.Choice([*SERVERS]),
-    default=DEFAULT_REGISTRY,
-    show_default=True,
-    help="Where services are registered; 'docker' needs no Consul, on one host.",
-)
+@source_option("Where services are registered; 'docker' needs no Consul, on one host.")
 @click.option(
     "--gateway-port",
     "gateway_ports",
     multiple=True,
     metavar="A:B",
-    help="Published port (or service) A becomes host port B; repeatable.",
+    help="Published port (or service) A becomes host port B; 'none': all stay. Repeatable.",
 )
 @click.option(
     "--network",
     metavar="NAME",
     help="The mesh network [x-dockermesh's, else dockermesh].",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["sidecar", "node"]),
+    envvar=ENV_MODE,
+    show_envvar=True,
+    help=(
+        "A proxy per replica, or one for all of this host (a preview) [x-dockermesh's, else"
+        " sidecar]."
+    ),
 )
 @click.option(
     "--egress-gateway",
@@ -77,6 +78,23 @@ if TYPE_CHECKING:
     metavar="S",
     help="Seconds until everything must be in sync, once the images are there.",
 )
+@click.option(
+    "--explicit/--no-explicit",
+    default=None,
+    help=(
+        "Containers outside of the mesh are services only with a SERVICE_NAME [what the mesh has]."
+    ),
+)
+@click.option(
+    "--require-healthy",
+    is_flag=True,
+    help="Fail when an app's health check does; else that is a warning.",
+)
+@click.option(
+    "--telemetry",
+    is_flag=True,
+    help="Also start Prometheus, Grafana and Zipkin, what of them can be had, on 127.0.0.1.",
+)
 @output_option("table", "json")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def command(
@@ -88,9 +106,13 @@ def command(
     registry: str,
     gateway_ports: tuple[str, ...],
     network: str | None,
+    mode: str | None,
     egress_gateway: bool,
     build: bool,
     timeout: float,
+    explicit: bool | None,
+    require_healthy: bool,
+    telemetry: bool,
     output: str,
     quiet: bool,
 ) -> None:
@@ -106,49 +128,139 @@ def command(
         mesh_paths,
         mounted_paths,
     )
-    from dockermesh.client.compose.bring_up import UpOptions, bring_up, mesh_environment
-    from dockermesh.client.compose.mesh_files import mesh_file
-    from dockermesh.docker.compose import load_project
+    from dockermesh.client.compose.bring_up import UpOptions, bring_up
+    from dockermesh.client.compose.mesh_files import mesh_environment, mesh_file
+    from dockermesh.client.compose.node_up import PlainProject, bring_up_plain
+    from dockermesh.client.compose.telemetry import telemetry_paths
+    from dockermesh.docker.compose import load_project, project_arguments
     from dockermesh.docker.engine import LocalEngine
+    from dockermesh.inject.profiles import with_decided_profiles
     from dockermesh.inject.project import inject_project
+    from dockermesh.inject.settings import in_node_mode, project_settings
     from dockermesh.inject.writer import check, to_yaml
 
-    project = load_project(files, project_name, project_directory, profiles)
+    loaded = load_project(files, project_name, project_directory, profiles)
+    project = with_decided_profiles(loaded.project, loaded.inactive)
     resources = read_config(configs)
+    services = project["services"]
+    up_options = UpOptions(
+        registry=registry,
+        timeout=timeout,
+        resources=resources,
+        build=build,
+        is_strict=require_healthy,
+        explicit=explicit,
+        telemetry=telemetry,
+    )
+    settings = project_settings(project)
+    if (mode or settings.mode or "sidecar") == "node":
+        plain = PlainProject(
+            loaded.active,
+            tuple(project_arguments(files, project_name, project_directory, profiles)),
+            network or settings.network,
+        )
+        _refuse_gateways(plain.project, gateway_ports, egress_gateway=egress_gateway)
+        if telemetry:
+            _refuse_telemetry()
+        with Progress(quiet=quiet) as progress:
+            result = bring_up_plain(
+                plain,
+                replace(up_options, with_node=True, step=progress.step),
+                progress.say,
+            )
+        _finish(result, None, plain.name, output)
+        return
+
     injection = inject_project(
         project,
-        options(gateway_ports, resources, network, egress_gateway=egress_gateway),
+        options(
+            gateway_ports,
+            resources,
+            network,
+            egress_gateway=egress_gateway,
+            inactive=loaded.inactive,
+            stored=_starts(),
+        ),
     )
     # Before the first container: a fault of the generator must not leave half a mesh behind.
     check(injection.project, project)
     if not quiet:
-        report(injection)
+        report(injection, loaded.inactive)
         _tell_untested()
 
     paths = chain(
         mounted_paths(injection.project),
         mesh_paths(mesh_environment(), mesh_file().parent),
+        telemetry_paths() if telemetry else (),
     )
     for warning in check_paths(LocalEngine(), paths):
         click.echo(f"warning: {warning}", err=True)
-    say, step = (_silent, _silent) if quiet else (_say, _step)
-    result = bring_up(
-        injection,
-        to_yaml(injection.project),
-        UpOptions(
-            registry=registry,
-            timeout=timeout,
-            resources=resources,
-            build=build,
-            step=step,
-        ),
-        say,
-    )
+    with Progress(quiet=quiet) as progress:
+        result = bring_up(
+            injection,
+            to_yaml(injection.project),
+            replace(
+                up_options,
+                with_node=bool(in_node_mode(services)),
+                step=progress.step,
+            ),
+            progress.say,
+        )
+    _finish(result, injection, str(injection.project["name"]), output)
+
+
+def _finish(
+    result: UpResult, injection: Injection | None, project: str, output: str
+) -> None:
+    for warning in result.warnings:
+        click.echo(f"warning: {warning}", err=True)
 
     if output == "json":
         click.echo(json.dumps(_document(result), indent=2))
     else:
-        _print(result, str(injection.project["name"]))
+        _print(result, injection, project)
+
+
+def _refuse_gateways(
+    project: Mapping[str, Any], ports: Sequence[str], *, egress_gateway: bool
+) -> None:
+    """In node mode published ports stay where they are, and there is no gateway yet."""
+    from dockermesh.errors import InputError
+    from dockermesh.inject.rewrites import NOTHING
+    from dockermesh.inject.settings import project_settings
+
+    settings = project_settings(project)
+    moved = [p for p in (*ports, *settings.gateway_ports) if p != NOTHING]
+    if moved or egress_gateway or settings.egress_gateway:
+        raise InputError(
+            "node mode has no gateways yet: published ports stay at their containers",
+            where=moved[0] if moved else "egress gateway",
+            fix="leave it out, or use --mode sidecar",
+        )
+
+
+def _refuse_telemetry() -> None:
+    from dockermesh.errors import InputError
+
+    raise InputError(
+        "workloads in node mode have no metrics yet",
+        where="--telemetry",
+        fix="leave it out, or use --mode sidecar",
+    )
+
+
+def _starts() -> tuple[dict[str, Any], ...]:
+    """What the mesh that runs says of the start of proxies."""
+    from dockermesh.client.mesh.live_mesh import live_starts
+    from dockermesh.errors import DockermeshError
+    from dockermesh.inject.proxy_config import READ_KINDS
+
+    try:
+        return live_starts(READ_KINDS)
+    except DockermeshError as error:
+        text = "the mesh's ProxyConfigs and MeshConfig cannot be read, and proxies"
+        click.echo(f"warning: {text} start without them: {error.what}", err=True)
+        return ()
 
 
 def _tell_untested() -> None:
@@ -156,35 +268,34 @@ def _tell_untested() -> None:
     from dockermesh.docker.engine import LocalEngine
 
     if note := untested(LocalEngine()):
-        click.echo(f"{click.style('!', fg='yellow')} {note}", err=True)
-
-
-def _say(line: str) -> None:
-    click.echo(f"{click.style('✔', fg='green')} {line}", err=True)
-
-
-def _step(line: str) -> None:
-    click.echo(f"  {line}", err=True)
-
-
-def _silent(_: str) -> None:
-    return
+        click.echo(f"{styled('!', fg='yellow')} {note}", err=True)
 
 
 def _document(result: UpResult) -> dict[str, Any]:
     urls: dict[str, list[str]] = {}
     for service, url in result.urls:
         urls.setdefault(service, []).append(url)
-    return {"workloads": result.workloads, "urls": urls, "changed": result.changed}
+    telemetry = {title.lower(): url for title, url in result.telemetry}
+    return {
+        "workloads": result.workloads,
+        "urls": urls,
+        "changed": result.changed,
+        **({"telemetry": telemetry} if telemetry else {}),
+    }
 
 
-def _print(result: UpResult, project: str) -> None:
+def _print(result: UpResult, injection: Injection | None, project: str) -> None:
     from dockermesh.cli.ps import print_table
+    from dockermesh.client.compose.gateway_urls import titled_urls
 
     print_table(result.workloads)
-    if result.urls:
+    if result.urls and injection is not None:
         click.echo()
-        for service, url in result.urls:
-            click.echo(f"{service:<20} {url}")
+        for title, url in titled_urls(injection.ports, result.urls):
+            click.echo(f"{title:<20} {url}")
+    if result.telemetry:
+        click.echo()
+    for title, url in result.telemetry:
+        click.echo(f"{title:<20} {url}")
     if not result.changed:
         click.echo(f"\n{project} was up to date: nothing was changed.", err=True)

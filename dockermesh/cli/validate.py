@@ -6,8 +6,7 @@ It is run on many files one by one, so it imports nothing but click, the YAML pa
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -49,12 +48,13 @@ def command(
     if not files and not more:
         # click cannot demand the argument: -f stands in for it.
         raise click.UsageError("Missing argument 'FILE|DIR|-...'.")
+    from dockermesh.config.files import read_sources
     from dockermesh.config.validate import validate_documents
 
     # Nearly all that is allocated lives until the end, so the collector would only walk it again
     # and again.
     gc.disable()
-    readings = validate_documents(_sources((*files, *more)), namespace)
+    readings = validate_documents(read_sources((*files, *more)), namespace)
     _print(readings, output)
 
     return 0 if all(reading.is_valid for reading in readings) else 1
@@ -78,38 +78,6 @@ def _print(readings: Sequence[Reading], output: str) -> None:
     click.echo(
         f"{valid} valid, {errors} errors, {len(findings) - errors} warnings", err=True
     )
-
-
-def _sources(names: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
-    from dockermesh.config.files import resource_files
-
-    for name in names:
-        if name == "-":
-            yield "<stdin>", _limited(sys.stdin.buffer.read)
-            continue
-        for found in resource_files(Path(name)):
-            yield _content(found)
-
-
-def _content(path: Path) -> tuple[str, bytes]:
-    from dockermesh.errors import UsageError
-
-    try:
-        with path.open("rb") as file:
-            return str(path), _limited(file.read)
-    except OSError as error:
-        raise UsageError(
-            f"cannot read: {error.strerror}",
-            where=str(path),
-            fix="name an existing YAML or JSON file, or -",
-        ) from error
-
-
-def _limited(read: Callable[[int], bytes]) -> bytes:
-    """At most one byte more than may be parsed, so that the parser can tell that it is too much."""
-    from dockermesh.config.loading import MAX_BYTES
-
-    return read(MAX_BYTES + 1)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from dockermesh.config.loading import MAX_BYTES
 from dockermesh.errors import InputError, UsageError
 from dockermesh.model.catalog import Catalog
 from dockermesh.model.contract import consul_domain_of, service_domain
+from dockermesh.model.refusal import Refusal
 
 _Source = tuple[str, str | bytes]
 STDIN = "-"
@@ -58,12 +59,16 @@ def run(request: Request) -> tuple[tuple[Finding, ...], list[str]]:
         )
 
     catalog = _catalog(request.catalog) if request.catalog is not None else None
+    refused: list[Refusal] = []
+    with_secrets = False
     if is_live:
         # Here, as files alone need neither the SDK nor a connection.
         from dockermesh.client.mesh.live_mesh import live_catalog, live_resources
 
         # Files last: of an object that is given twice, the last one counts.
-        catalog, sources = live_catalog(), [*live_resources(os.environ), *sources]
+        catalog, refused = live_catalog()
+        stored, with_secrets = live_resources(os.environ)
+        sources = [*stored, *sources]
 
     items, findings = read_items(sources, request.namespace or "default")
     context = Context(
@@ -72,6 +77,9 @@ def run(request: Request) -> tuple[tuple[Finding, ...], list[str]]:
         mesh_config=_mesh_config(request.mesh_config),
         catalog=catalog,
         is_live=is_live,
+        refused=refused,
+        with_secrets=with_secrets,
+        service_domain=service_domain(consul_domain_of(os.environ)),
     )
     namespaces = (request.namespace,) if request.namespace else ()
 

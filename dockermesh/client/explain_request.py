@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from dockermesh.client.inspect.dump import Dump, Json, read_dump
-from dockermesh.client.inspect.explain import Rule, Source, Surroundings
+from dockermesh.client.inspect.explain import WAYS_OUT, Rule, Source, Surroundings
 from dockermesh.client.inspect.matching import Request
-from dockermesh.client.inspect.proxies import LocalProxy, find_proxy, local_proxies
+from dockermesh.client.inspect.node_parts import all_proxies
+from dockermesh.client.inspect.proxies import LocalProxy, find_proxy
 from dockermesh.client.inspect.tables import origin_of
 from dockermesh.client.mesh.api_client import ApiClient
 from dockermesh.client.mesh.live_mesh import reported_catalog
@@ -30,7 +31,7 @@ from dockermesh.config.resource import Resource
 from dockermesh.docker.admin import ProxyAdmin
 from dockermesh.docker.engine import LocalEngine
 from dockermesh.docker.sending import Sender
-from dockermesh.errors import DockermeshError, EngineError, NotReadyError
+from dockermesh.errors import DockermeshError, EngineError, InputError, NotReadyError
 from dockermesh.model import EMPTY_CATALOG, Catalog, Workload, WorkloadKind
 from dockermesh.model.contract import DEFAULT_SERVICE_DOMAIN
 from dockermesh.translate.envoy.origin import origin
@@ -126,7 +127,9 @@ def from_files(
 
     return (
         source,
-        Surroundings(rule_finder(rules.get), _workloads_at(known), identities, dump_of),
+        Surroundings(
+            rule_finder(rules.get), _workloads_at(known), identities, dump_of=dump_of
+        ),
         problems,
     )
 
@@ -183,7 +186,7 @@ def from_mesh(name: str, namespace: str, api: ApiClient) -> LiveMesh:
     engine = LocalEngine()
     client = MeshClient(engine)
     report = client.workloads()
-    proxy = find_proxy(name, local_proxies(engine), namespace)
+    proxy = find_proxy(name, all_proxies(engine), namespace)
     workloads = reported_catalog((), report["workloads"]).workloads
     own = workloads.get(proxy.workload)
 
@@ -206,13 +209,14 @@ def from_mesh(name: str, namespace: str, api: ApiClient) -> LiveMesh:
     dump = read_dump(client.config_dump(proxy.workload), proxy.workload)
     at = {w.address: w.name for w in workloads.values() if w.address}
     identities = _identities(workloads, report["trust_domain"])
+    rules = {w.name: w.protocol_rules for w in workloads.values()}
     source = _source(own, dump, identities)
 
     return LiveMesh(
         engine,
         proxy,
         source,
-        Surroundings(rule_finder(lookup), at, identities, dump_of),
+        Surroundings(rule_finder(lookup), at, identities, rules, dump_of),
     )
 
 
@@ -239,6 +243,12 @@ def try_out(
     Which endpoint answered follows from the source proxy's own counters, so other requests at the
     same moment may be counted as well. Where nothing answers, `error` says why.
     """
+    if mesh.proxy.is_part:
+        raise InputError(
+            "a request cannot be sent from a workload in node mode yet",
+            where=mesh.proxy.workload,
+            fix="leave out --live",
+        )
     admin = ProxyAdmin(mesh.engine, mesh.proxy.pod)
     before = _requests(admin)
     headers = {
@@ -314,7 +324,7 @@ def agrees(explanation: Json, status: int, *, is_seen: bool) -> bool:
 def _may_stop_here(explanation: Json) -> bool:
     """Whether it was to be expected that no endpoint is asked."""
     clusters = {target["cluster"] for target in explanation.get("destinations", ())}
-    is_way_out = bool(clusters & {"PassthroughCluster", "BlackHoleCluster"})
+    is_way_out = bool(clusters & WAYS_OUT.keys())
     return (
         "abort" in explanation
         or is_way_out

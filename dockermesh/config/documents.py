@@ -27,7 +27,15 @@ from dockermesh.config.findings import (
     Level,
     Touched,
 )
-from dockermesh.config.kinds import KINDS, MESH_CONFIG, Kind, kind_named, replacement_of
+from dockermesh.config.kinds import (
+    KINDS,
+    MESH_CONFIG,
+    Kind,
+    is_mesh_group,
+    is_mixers,
+    kind_named,
+    replacement_of,
+)
 from dockermesh.config.loading import Mistake, RawDocument, line_of, load_documents
 from dockermesh.config.resource import DEFAULT_NAMESPACE, Location, Resource
 from dockermesh.model.contract import SYSTEM_NAMESPACE
@@ -38,6 +46,7 @@ _SUBDOMAIN = re.compile(
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _DRY_RUN = "istio.io/dry-run"
 _ALWAYS_REJECT = "internal.istio.io/webhook-always-reject"
+LIMITS_CONFIG_MAP = "ratelimit-config"
 _ENVELOPE = ("apiVersion", "kind", "metadata", "spec", "status")
 
 
@@ -163,6 +172,8 @@ def _read_resource(
         )
         return None
 
+    if _is_limiter_file(data):
+        data = _as_limit_config(data)
     kind = _kind(data, root)
     if kind is None:
         return None
@@ -213,6 +224,26 @@ def _check_annotations(resource: Resource[Any], findings: Findings) -> None:
         )
 
 
+def _is_limiter_file(data: dict[str, Any]) -> bool:
+    """Whether it is the ConfigMap from which `envoyproxy/ratelimit` has its limits in a cluster."""
+    metadata = data.get("metadata")
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    return (data.get("apiVersion"), data.get("kind"), name) == (
+        "v1",
+        "ConfigMap",
+        LIMITS_CONFIG_MAP,
+    )
+
+
+def _as_limit_config(data: dict[str, Any]) -> dict[str, Any]:
+    """The ConfigMap as the kind of ours that says the same."""
+    kind = kind_named("RateLimitConfig")
+    assert kind is not None
+    rest = {key: value for key, value in data.items() if key != "data"}
+    names = {"apiVersion": kind.api_version, "kind": kind.name}
+    return {**rest, **names, "spec": {"files": data.get("data")}}
+
+
 def _as_resource(data: dict[str, Any], kind: Kind) -> dict[str, Any]:
     """A MeshConfig with the envelope of a resource: in Istio's ConfigMap it has none, and its
     settings at the top.
@@ -255,15 +286,16 @@ def _refuse(api_version: str, name: str, kind: Kind | None, root: Cursor) -> Non
     replacement = replacement_of(group, name)
     # Whoever follows an old page should be told what the page means today.
     if replacement:
+        way = "; `dockermesh convert` translates it" if is_mixers(group, name) else ""
         (root / "kind").error(
-            f"{name} of {group} is no longer part of Istio; use {replacement}"
+            f"{name} of {group} is no longer part of Istio; use {replacement}{way}"
         )
     elif kind is not None and kind.group == group:
         versions = ", ".join(f"{kind.group}/{version}" for version in kind.versions)
         (root / "apiVersion").error(
             f"{name} has no version {api_version!r}; use one of {versions}"
         )
-    elif group.endswith("istio.io"):
+    elif is_mesh_group(group):
         if kind is not None:
             (root / "apiVersion").error(
                 f"{name} is in {kind.group}, not in {group}; use {kind.api_version}"

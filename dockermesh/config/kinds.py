@@ -20,6 +20,8 @@ SECURITY = "security.istio.io"
 TELEMETRY = "telemetry.istio.io"
 EXTENSIONS = "extensions.istio.io"
 MESH = "mesh.istio.io"
+OWN = "dockermesh.io"
+"""Kinds that Istio does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,24 @@ KINDS: tuple[Kind, ...] = (
         "extensions",
         "check_traffic_extension",
     ),
+    Kind(
+        "RateLimit",
+        "ratelimits",
+        OWN,
+        ("v1alpha1",),
+        "rate_limit",
+        "check_rate_limit",
+        ("rl",),
+    ),
+    Kind(
+        "RateLimitConfig",
+        "ratelimitconfigs",
+        OWN,
+        ("v1alpha1",),
+        "rate_limit_config",
+        "check_rate_limit_config",
+        ("rlc",),
+    ),
 )
 """The kinds of resources; settings of the mesh are `MESH_CONFIG`."""
 
@@ -195,6 +215,11 @@ at the top.
 """
 
 
+def is_mesh_group(group: str) -> bool:
+    """Whether kinds of this group are the mesh's: Istio's, or ours."""
+    return group == OWN or group.endswith("istio.io")
+
+
 @cache
 def kind_named(name: str) -> Kind | None:
     """The kind by its name in CamelCase."""
@@ -203,9 +228,7 @@ def kind_named(name: str) -> Kind | None:
 
 _ROUTING = "VirtualService and DestinationRule"
 _TELEMETRY = "Telemetry (metrics, tracing, accessLogging)"
-_QUOTA = (
-    "a rate limit: an EnvoyFilter with envoy.filters.http.local_ratelimit or ratelimit"
-)
+_QUOTA = "RateLimit of dockermesh.io"
 _AUTHORIZATION = "AuthorizationPolicy"
 _MIXER = {
     "rule": f"{_TELEMETRY}, AuthorizationPolicy or {_QUOTA}",
@@ -257,6 +280,11 @@ _DROPPED = {
     ): "AuthorizationPolicy in security.istio.io/v1",
     ("networking.istio.io", "ExternalService"): "ServiceEntry",
 }
+
+
+def is_mixers(group: str, kind: str) -> bool:
+    """Whether a kind was Mixer's: policy and telemetry of Istio up to 1.6."""
+    return group == "config.istio.io" and (group, kind) not in _DROPPED
 
 
 def replacement_of(group: str, kind: str) -> str:

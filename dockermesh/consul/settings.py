@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from dockermesh.errors import InputError
 from dockermesh.model.contract import CONSUL_DOMAIN, consul_domain_of
+from dockermesh.model.hosts import bracketed
 
 _PORTS = {"http": 8500, "https": 8501}
 _TRUE = frozenset({"1", "t", "true", "yes", "on"})
@@ -56,7 +57,7 @@ class ConsulSettings:
         return (
             f"unix://{self.unix_socket}"
             if self.unix_socket
-            else f"{self.scheme}://{_bracketed(self.host)}:{self.port}"
+            else f"{self.scheme}://{bracketed(self.host)}:{self.port}"
         )
 
     @classmethod
@@ -166,7 +167,3 @@ def _count(env: Mapping[str, str], name: str) -> int:
             fix="set it to 16 or more, or unset it",
         )
     return int(text)
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -47,4 +47,10 @@ def choose_backend(settings: ControlPlaneSettings) -> Backend:
 def _options(settings: ControlPlaneSettings) -> Options:
     # Inside a mesh, containers are reached at their own addresses on the mesh network.
     network = settings.environment.get(ENV_NETWORK) or MESH_NETWORK
-    return Options(internal=True, network=network, run_checks=settings.run_checks)
+    return Options(
+        internal=True,
+        network=network,
+        run_checks=settings.run_checks,
+        explicit=settings.explicit,
+        for_mesh=True,
+    )

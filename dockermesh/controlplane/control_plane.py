@@ -5,15 +5,15 @@
     config ───┘
 
 One event loop, one TaskGroup; a part that ends is a failure of the whole. Nothing is served before
-the registry and the config store were read once, so a restarted control plane never sends a proxy
-less than it has.
+the registry and the config store were read once, or copies of what they said last where they are
+away, so a restarted control plane never sends a proxy less than it has.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from functools import partial
 
 import structlog
 from aiohttp import web
@@ -22,15 +22,22 @@ from dockermesh import __version__
 from dockermesh.ca import Authority, Leaf
 from dockermesh.controlplane.backends import choose_backend
 from dockermesh.controlplane.debug import make_debug_app
+from dockermesh.controlplane.dns.answers import Answers
+from dockermesh.controlplane.dns.server import DnsServer, ask_over_tcp
 from dockermesh.controlplane.folder_import import import_folder
-from dockermesh.controlplane.metrics import (
-    config_metrics,
-    render_metrics,
-    trust_metrics,
-)
+from dockermesh.controlplane.limiter import LimiterProcess
+from dockermesh.controlplane.metrics_page import MetricsPage
+from dockermesh.controlplane.modules import Modules
+from dockermesh.controlplane.modules_api import add_module_routes
 from dockermesh.controlplane.progress import MeshOutcome
 from dockermesh.controlplane.publisher import Publisher
 from dockermesh.controlplane.settings import ControlPlaneSettings
+from dockermesh.controlplane.spans.collector import collector_of
+from dockermesh.controlplane.state_volume import StateVolume
+from dockermesh.controlplane.telemetry.scraper import ScraperFiles, scraper_token
+from dockermesh.controlplane.traffic.looking import Looking
+from dockermesh.controlplane.traffic.room import RoomKeeper
+from dockermesh.controlplane.traffic.route import add_traffic_route
 from dockermesh.controlplane.trust.admission import Admission
 from dockermesh.controlplane.trust.check_tls import CheckTls
 from dockermesh.controlplane.trust.gateway_credentials import (
@@ -42,17 +49,16 @@ from dockermesh.controlplane.trust.state_files import open_token
 from dockermesh.controlplane.trust.tokens import Tokens
 from dockermesh.controlplane.trust.trust import Trust
 from dockermesh.controlplane.trust.trust_api import JOIN_PATH, add_trust_routes
-from dockermesh.errors import DockermeshError
 from dockermesh.http.auth import TokenGate
 from dockermesh.http.credentials import server_credentials
 from dockermesh.http.port import HttpPort, ServerTls
 from dockermesh.kubeapi.cache import ObjectCache
 from dockermesh.kubeapi.history import History
 from dockermesh.kubeapi.resources import make_api_app
-from dockermesh.model import Catalog
+from dockermesh.kubeapi.verdicts import Verdicts
+from dockermesh.model import Catalog, Refusal
 from dockermesh.model.contract import API_TOKEN_FILE
 from dockermesh.registry import Backend, StoredResource
-from dockermesh.runtime.daemon import on_stop
 from dockermesh.runtime.memory import give_back
 from dockermesh.runtime.repeats import Repeats
 from dockermesh.translate.mesh.settings import MeshSettings
@@ -72,21 +78,42 @@ class ControlPlane:
         self._settings = settings
         self._backend = backend or choose_backend(settings)
         self._admission = Admission(denied=None)
-        self._key_sets = KeySets(self._take_keys)
+        self._key_sets = KeySets(lambda keys: self._publisher.take_keys(keys))  # noqa: PLW0108
+        self._modules = Modules(
+            settings.state_dir / "modules",
+            settings.config,
+            lambda: self._publisher.take_modules(),  # noqa: PLW0108
+        )
         self._repeats = Repeats()
+        self.limiter = LimiterProcess(settings, lambda: self.trust.authority)
         self._publisher = Publisher(
             MeshSettings(
                 trust_domain=settings.trust_domain,
                 service_domain=settings.service_domain,
+                limiter=settings.limiter_of_proxies,
+                spans_port=settings.spans_port,
             ),
             self._admission.authorize,
             self._key_sets.want,
             self._repeats,
+            self._admission.seal_of,
+            self.limiter.take,
+            self._modules,
         )
         self._ads = self._publisher.servers.attested
         self._objects = ObjectCache()
         self._history = History(self._backend.history)
+        self._verdicts = Verdicts()
         self._credentials: GatewayCredentials | None = None
+        self._volume = StateVolume(settings.state_dir)
+        self._tls_to_proxies = CheckTls(
+            lambda: self.trust.authority, self.trust_domain
+        ).context
+        self.spans = collector_of(
+            settings, lambda: self.trust.authority, self.trust_domain
+        )
+        self._traffic = Looking(lambda: self.catalog().workloads, self._tls_to_proxies)
+        self._room = RoomKeeper(lambda: self.catalog().workloads, self._tls_to_proxies)
 
         self.tokens = Tokens(
             self._backend.tokens,
@@ -102,6 +129,16 @@ class ControlPlane:
             self._backend.sealed,
             proxies=self._ads.proxies,
             running=self._running,
+            rotation=self._backend.rotation,
+        )
+        self._metrics = MetricsPage(
+            self._publisher,
+            self.trust,
+            self._backend,
+            self.limiter,
+            self.spans,
+            self._volume,
+            self._verdicts,
         )
 
     # what the pages show
@@ -154,10 +191,7 @@ class ControlPlane:
 
     def metrics_text(self) -> str:
         """Metrics for Prometheus."""
-        counters = self._publisher.translator.counters
-        found = (self._ads.metrics, self.sync(), counters, self.catalog())
-        config = config_metrics(self._publisher.stored, self.config_problems())
-        return render_metrics(*found, [*config, *trust_metrics(self.trust)])
+        return self._metrics.text(self.readiness(), self.config_problems())
 
     def certificates(self) -> Mapping[str, Leaf]:
         """The certificates last given to proxies."""
@@ -165,12 +199,25 @@ class ControlPlane:
 
     def config_problems(self) -> list[str]:
         """Why config or tokens are not what their store says, or may be out of date."""
-        found = (self._backend.config.problem, self._backend.tokens.problem)
-        return list(dict.fromkeys(filter(None, found)))
+        stores = (self._backend.config.problem, self._backend.tokens.problem)
+        refused = (refused.sentence for refused in self._publisher.refused_config)
+        return list(dict.fromkeys(filter(None, (*stores, *refused))))
+
+    def host_problems(self) -> list[str]:
+        """What is wrong with this host's disk or engine."""
+        return list(filter(None, (self._volume.problem, self._backend.engine_problem)))
 
     def warnings(self) -> list[str]:
-        """What is to be said about the CA and its certificates, and refused registrations."""
-        return [*self.trust.warnings(), *self._publisher.refused()]
+        """What is to be said about the CA and its certificates."""
+        return self.trust.warnings()
+
+    def metrics_dropped(self) -> list[str]:
+        """Which proxies have no room for more metrics."""
+        return [*self._room.warnings()]
+
+    def refused(self) -> list[Refusal]:
+        """Registrations that ask for what is another's."""
+        return self._publisher.refused()
 
     def snapshot_of(self, workload: str) -> Snapshot | None:
         """What a workload's proxy is to have, without its certificate; None if there is no such
@@ -190,9 +237,6 @@ class ControlPlane:
         self._objects.update(stored, self._backend.config.index)
         self._publisher.take_config(stored)
 
-    def _take_keys(self, keys: Mapping[str, str]) -> None:
-        self._publisher.take_keys(keys)
-
     # running
     # ----------------------------------------------------------------------------------------------
 
@@ -202,18 +246,27 @@ class ControlPlane:
         # Health is told while the CA still waits for Consul.
         tls = ServerTls(lambda: self.trust.authority, self._settings.server_names)
         debug = make_debug_app(self, token)
+        add_traffic_route(debug, self._traffic)
         ports = [HttpPort(debug, self._settings.debug, tls, self._repeats)]
+        ports += self.spans.ports(lambda: self.trust.authority, self._repeats)
+        dns = self._dns() if self._settings.dns else None
 
         try:
             await ports[0].start()
+            if dns is not None:
+                await dns.start()
             if not await self._open_trust(stop):
                 return
             ports.append(self._api_port(token, tls))
-            await ports[1].start()
+            for port in ports[1:]:
+                await port.start()
             await self._serve_xds(self.trust.authority)
-            await self._run_parts(stop)
+            await self._run_parts(token, stop)
         finally:
+            if dns is not None:
+                await dns.stop()
             await self._publisher.servers.stop()
+            await self._traffic.close()
             for port in ports:
                 await port.stop()
             await self._backend.config.close()
@@ -232,22 +285,22 @@ class ControlPlane:
             return False
 
         await opening
+        self.trust.authority.on_change.append(self.limiter.wake)
 
         self._credentials = open_credentials(self._settings)
         if self.trust.secrets is not None:
             self._publisher.open(self.trust.secrets, self._credentials)
         return True
 
-    async def _run_parts(self, stop: asyncio.Event) -> None:
+    async def _run_parts(self, token: str, stop: asyncio.Event) -> None:
         settings, secrets = self._settings, self.trust.secrets
-        tls = CheckTls(self.trust.authority, self.trust_domain).context
         log.info(
             "control plane started",
             xds=settings.xds,
             api=settings.api,
             registry=self._backend.name,
         )
-        registry = self._backend.registry(tls)
+        registry = self._backend.registry(self._tls_to_proxies)
 
         async with asyncio.TaskGroup() as tasks:
             running = [
@@ -265,17 +318,24 @@ class ControlPlane:
                     name="import",
                 ),
                 tasks.create_task(self._key_sets.run(), name="key sets"),
+                tasks.create_task(self._modules.run(), name="modules"),
+                tasks.create_task(self.limiter.run(), name="limiter"),
                 tasks.create_task(self.trust.keeper.follow(), name="CA"),
+                tasks.create_task(self.trust.rotation.run(), name="rotation"),
                 tasks.create_task(self.tokens.run(), name="tokens"),
                 tasks.create_task(self._repeats.run(), name="repeats"),
+                tasks.create_task(self._room.run(), name="room"),
+                tasks.create_task(self._scraper_files(token), name="Prometheus"),
+                tasks.create_task(self.spans.receiver.forwarder.run(), name="spans"),
                 tasks.create_task(give_back(), name="memory"),
+                tasks.create_task(self._volume.run(), name="state volume"),
             ]
             if secrets is not None:
                 renewing = secrets.run(
                     lambda: self._ads.connected, self._ads.publish_to
                 )
                 running.append(tasks.create_task(renewing, name="certificates"))
-            registrar = self._backend.registrar(tls)
+            registrar = self._backend.registrar(self._tls_to_proxies)
             if registrar is not None:
                 running.append(tasks.create_task(registrar, name="registrar"))
             await stop.wait()
@@ -284,6 +344,12 @@ class ControlPlane:
             for task in running:
                 task.cancel()
 
+    async def _scraper_files(self, token: str) -> None:
+        folder, authority = self._settings.telemetry_dir, self.trust.authority
+        if folder is not None:
+            own = scraper_token(token)
+            await ScraperFiles(folder, authority, self.trust_domain, own).run()
+
     def _running(self) -> list[str]:
         return [
             name
@@ -291,9 +357,19 @@ class ControlPlane:
             if workload.token_sha256
         ]
 
+    def _dns(self) -> DnsServer:
+        consul = self._settings.consul_dns_address
+        answers = Answers(
+            lambda: self._publisher.mesh,
+            self._settings.consul.domain,
+            partial(ask_over_tcp, consul) if consul else None,
+        )
+        return DnsServer(self._settings.dns, answers.answer)
+
     def _api_port(self, token: str, tls: ServerTls) -> HttpPort:
         app = self._api(token)
         add_trust_routes(app, self.trust, self.tokens, TokenGate(token))
+        add_module_routes(app, self._modules, TokenGate(token))
         return HttpPort(app, self._settings.api, tls, self._repeats)
 
     def _api(self, token: str) -> web.Application:
@@ -311,11 +387,15 @@ class ControlPlane:
                 self._publisher.translator,
                 self.sync,
                 lambda: self._publisher.served_from,
+                self._credentials,
+                self._publisher.blame,
+                lambda: self.limiter.problem,
             ),
             vault=self._credentials.vault if self._credentials is not None else None,
             why_unread=lambda: self._backend.config.problem,
             version=__version__,
             open_paths=frozenset({JOIN_PATH}),
+            verdicts=self._verdicts,
         )
 
     async def _serve_xds(self, authority: Authority) -> None:
@@ -323,36 +403,3 @@ class ControlPlane:
         await self._publisher.servers.start(
             self._settings.xds, credentials, self._settings.xds_plaintext
         )
-
-
-async def _main(settings: ControlPlaneSettings) -> None:
-    stop = asyncio.Event()
-    on_stop(stop.set)
-    await ControlPlane(settings).run(stop)
-
-
-def run(settings: ControlPlaneSettings) -> None:
-    """Run until SIGTERM or SIGINT.
-
-    Raises DockermeshError when the control plane cannot start.
-    """
-    factory: Any = None
-    try:
-        import uvloop
-
-        factory = uvloop.new_event_loop
-    except ImportError:
-        pass
-
-    try:
-        with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(_main(settings))
-    except* DockermeshError as group:
-        _raise_first(group)
-
-
-def _raise_first(group: BaseExceptionGroup[DockermeshError]) -> NoReturn:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    raise error from None

@@ -1,6 +1,7 @@
 """The control plane's health, metrics and debug pages on 15014, with Istio's paths.
 
-`/healthz`, `/readyz` are open; all others want the API token.
+`/healthz`, `/readyz` are open; all others want the API token, but for what Prometheus reads, which
+takes its own, too.
 """
 
 from __future__ import annotations
@@ -17,9 +18,20 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from dockermesh.ca import Leaf
+from dockermesh.controlplane.spans.collector import SpanCollector
+from dockermesh.controlplane.telemetry.scraper import scraper_token
+from dockermesh.controlplane.telemetry.targets import targets
 from dockermesh.controlplane.trust.ca_report import is_late, utc_text
 from dockermesh.http.auth import TokenGate, require_token
-from dockermesh.model import Catalog, Endpoint, Workload
+from dockermesh.model import (
+    Catalog,
+    Endpoint,
+    ProxyMode,
+    Refusal,
+    Workload,
+    WorkloadKind,
+)
+from dockermesh.model.contract import TARGETS_PATH
 from dockermesh.translate.mtls_report import MtlsReport
 from dockermesh.xds import ProxyStatus, Sync
 from dockermesh.xds.config_dump import config_dump
@@ -27,6 +39,8 @@ from dockermesh.xds.snapshot import FIELDS, Snapshot
 
 _NO_LEAVES: Mapping[str, Leaf] = MappingProxyType({})
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
+READER_PATHS = frozenset({"/metrics", TARGETS_PATH})
+"""For Prometheus' own token, too."""
 
 
 class View(Protocol):
@@ -65,19 +79,30 @@ class View(Protocol):
         """Why config or tokens are not what their store says, or may be out of date."""
 
     def warnings(self) -> list[str]:
-        """What is to be said about the CA, the renewal of certificates, and refused
-        registrations.
-        """
+        """What is to be said about the CA and the renewal of certificates."""
+
+    def host_problems(self) -> list[str]:
+        """What is wrong with the control plane's disk or engine."""
+
+    def metrics_dropped(self) -> list[str]:
+        """Which proxies have no room for more metrics."""
+
+    def refused(self) -> list[Refusal]:
+        """Registrations that ask for what is another's."""
 
     def metrics_text(self) -> str:
         """All metrics in Prometheus' text format."""
 
+    @property
+    def spans(self) -> SpanCollector:
+        """What takes proxies' spans."""
+
 
 def make_debug_app(view: View, token: str) -> web.Application:
     """The HTTP application of port 15014."""
-    app = web.Application(
-        middlewares=[require_token(TokenGate(token), open_paths=OPEN_PATHS)]
-    )
+    gate = TokenGate(token, reader=scraper_token(token))
+    check = require_token(gate, open_paths=OPEN_PATHS, reader_paths=READER_PATHS)
+    app = web.Application(middlewares=[check])
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -99,6 +124,9 @@ def make_debug_app(view: View, token: str) -> web.Application:
                 "trust_domain": view.trust_domain(),
                 "config": view.config_problems(),
                 "warnings": view.warnings(),
+                "host": view.host_problems(),
+                "metrics": view.metrics_dropped(),
+                "refused": [refusal.to_dict() for refusal in view.refused()],
             }
         )
 
@@ -133,6 +161,9 @@ def make_debug_app(view: View, token: str) -> web.Application:
     async def mtls(_: web.Request) -> web.Response:
         return web.json_response(view.mtls().to_dict())
 
+    async def scraped(_: web.Request) -> web.Response:
+        return web.json_response(targets(view.catalog().workloads.values()))
+
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(
             text=view.metrics_text(), content_type="text/plain", charset="utf-8"
@@ -142,11 +173,13 @@ def make_debug_app(view: View, token: str) -> web.Application:
         "/healthz": healthz,
         "/readyz": readyz,
         "/metrics": metrics,
+        TARGETS_PATH: scraped,
         "/debug/workloads": workloads,
         "/debug/syncz": syncz,
         "/debug/config_dump": dump,
         "/debug/registryz": registryz,
         "/debug/mtls": mtls,
+        "/debug/traces": view.spans.page,
     }
     for path, handler in routes.items():
         app.router.add_get(path, handler)
@@ -185,6 +218,11 @@ def workload_report(
     now = datetime.datetime.now(datetime.UTC)
     # A workload without a proxy is listed, too: that is what one looks for here.
     by_key = {p.proxy.key: p for p in proxies}
+    at_nodes = {
+        w.host: by_key.get(w.name)
+        for w in catalog.workloads.values()
+        if w.kind is WorkloadKind.NODE
+    }
     endpoints: dict[str, list[Endpoint]] = defaultdict(list)
 
     for service in catalog.services.values():
@@ -202,7 +240,11 @@ def workload_report(
         },
         "workloads": [
             _workload(
-                catalog.workloads[name], endpoints.get(name, []), by_key.get(name)
+                catalog.workloads[name],
+                endpoints.get(name, []),
+                at_nodes.get(catalog.workloads[name].host)
+                if catalog.workloads[name].mode is ProxyMode.NODE
+                else by_key.get(name),
             )
             | {"certificate": certificate_report(leaves.get(name), now)}
             for name in sorted(catalog.workloads)
@@ -231,6 +273,7 @@ def _workload(
     return {
         "name": workload.name,
         "kind": workload.kind.value,
+        "mode": workload.mode.value,
         "project": workload.project,
         "service": workload.service,
         "namespace": workload.namespace,
@@ -242,9 +285,15 @@ def _workload(
         "app_container": workload.app_container,
         "proxy_container": workload.proxy_container,
         "ports": [
-            {"service": p.service, "port": p.port, "protocol": p.protocol}
+            {
+                "service": p.service,
+                "port": p.port,
+                "protocol": p.protocol,
+                "protocol_rule": workload.protocol_rules.get(str(p.port), ""),
+            }
             for p in workload.ports
         ],
+        "published": list(workload.published),
         "health": _health(workload, endpoints),
         "xds": report["state"] if report else "NOT CONNECTED",
         "proxy": report,

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import structlog
 
 from dockermesh.config.documents import Reading, read_text
 from dockermesh.config.files import resource_files
+from dockermesh.config.resource import Resource
 from dockermesh.kubeapi.cache import ObjectCache
 from dockermesh.kubeapi.history import History
 from dockermesh.kubeapi.importing import key_of, take_over
 from dockermesh.kubeapi.status import StatusError
 from dockermesh.registry import ConfigStore
+from dockermesh.runtime.backoff import Backoff
 
 _NO_NAME = "metadata.name is required: generateName makes a new resource each time"
+_AWAY = 503
 log = structlog.get_logger(__name__)
 
 
@@ -47,12 +51,30 @@ async def import_folder(
                     "resource refused", file=str(resource.location), reason=_NO_NAME
                 )
                 continue
-            try:
-                await take_over(
-                    store, objects, key_of(resource), resource.document, history
-                )
-            except StatusError as failure:
+            await _take_over(file, resource, store, objects, history)
+
+
+async def _take_over(
+    file: Path,
+    resource: Resource[Any],
+    store: ConfigStore,
+    objects: ObjectCache,
+    history: History,
+) -> None:
+    waits = Backoff(1.0, 10.0)
+    while True:
+        try:
+            await take_over(
+                store, objects, key_of(resource), resource.document, history
+            )
+        except StatusError as failure:
+            if failure.code != _AWAY or not store.problem:
                 log.error("resource not stored", file=str(file), reason=failure.message)
+                return
+            # The store is away, and a copy is in force.
+            await asyncio.sleep(waits.next())
+        else:
+            return
 
 
 def _read(folder: Path) -> list[tuple[Path, Reading]]:

@@ -6,7 +6,7 @@ Invariant: they are told of by one `publish`, and asked about as if they were on
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import KeysView, Mapping
 
 import grpc
 import structlog
@@ -15,6 +15,7 @@ from dockermesh.errors import DockermeshError
 from dockermesh.runtime.repeats import Repeats
 from dockermesh.xds import AdsServer, NodeInfo, ProxyStatus, Sync
 from dockermesh.xds.server import Authorize, Lookup, OnNack
+from dockermesh.xds.timings import Changes
 
 log = structlog.get_logger(__name__)
 
@@ -51,10 +52,26 @@ class XdsServers:
         """End all streams."""
         await asyncio.gather(self.attested.stop(), self._plaintext.stop())
 
-    def publish(self, attested: Lookup, anonymous: Lookup) -> None:
-        """Give every connected proxy what it is to have now."""
-        self.attested.publish(attested)
+    def publish(
+        self,
+        attested: Lookup,
+        anonymous: Lookup,
+        mark: object,
+        changes: Changes | None = None,
+    ) -> None:
+        """Give every connected proxy what it is to have now, made of `mark`, after `changes`."""
+        self.attested.publish(attested, mark, changes)
         self._plaintext.publish(anonymous)
+
+    @property
+    def anonymous(self) -> KeysView[str]:
+        """The keys of all that are connected without a token."""
+        return self._plaintext.connected
+
+    @property
+    def connected(self) -> frozenset[str]:
+        """The keys of all that are connected with a token."""
+        return frozenset(self.attested.connected)
 
     def proxies(self) -> list[ProxyStatus]:
         """All connected proxies."""

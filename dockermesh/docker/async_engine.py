@@ -15,7 +15,7 @@ import docker.errors
 import requests
 
 from dockermesh.docker.address import resolve_engine
-from dockermesh.docker.connection import open_client
+from dockermesh.docker.connection import ENGINE_FAILURES, open_client
 from dockermesh.docker.events import ACTIONS, EventStream
 from dockermesh.errors import EngineError
 
@@ -39,11 +39,15 @@ class DockerEngine:
         # A client for each thread: a session of `requests` is not made for several at once.
         self._local = threading.local()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="docker")
+        # Its own: commands take their time, and nothing else may wait for them.
+        self._commands = ThreadPoolExecutor(threads, thread_name_prefix="exec")
 
     async def close(self) -> None:
         """Let go of the threads; calls in flight end first."""
         # Shutting down waits for calls in flight, so it must not be the loop's thread that does.
-        await asyncio.get_running_loop().run_in_executor(None, self._pool.shutdown)
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self._pool.shutdown)
+        await loop.run_in_executor(None, self._commands.shutdown)
 
     async def info(self) -> dict[str, Any]:
         """GET /info."""
@@ -58,6 +62,31 @@ class DockerEngine:
         return await self._call_or_none(
             lambda api: dict(api.inspect_container(container))
         )
+
+    async def image_config(self, image: str) -> dict[str, Any] | None:
+        """What an image brings to its containers' `Config`; None if it is gone."""
+        found = await self._call_or_none(lambda api: dict(api.inspect_image(image)))
+        return None if found is None else dict(found.get("Config") or {})
+
+    async def subnets(self) -> dict[str, list[str]]:
+        """The subnets of each network, by the network's id."""
+        listed = await self._call(lambda api: list(api.networks()))
+        configs = {n["Id"]: (n.get("IPAM") or {}).get("Config") or () for n in listed}
+        return {
+            network: [str(c["Subnet"]) for c in found if c.get("Subnet")]
+            for network, found in configs.items()
+        }
+
+    async def members(self, network: str) -> dict[str, str]:
+        """The containers on a network with their IPv4 addresses. Unlike `inspect`, it answers
+        while a container is being started.
+        """
+        found = await self._call_or_none(lambda api: dict(api.inspect_network(network)))
+        listed = (found or {}).get("Containers") or {}
+        return {
+            container: str(member.get("IPv4Address") or "").partition("/")[0]
+            for container, member in listed.items()
+        }
 
     async def logs(self, container: str, since: int) -> str:
         """What it wrote to stdout since this time in nanoseconds (0: ever), each line after
@@ -116,6 +145,36 @@ class DockerEngine:
         """POST /containers/ID/stop, killed after `grace` seconds; stopped already is fine."""
         await self._call(lambda api: api.stop(container, timeout=grace))
 
+    async def execute(
+        self, container: str, command: list[str], seconds: float
+    ) -> tuple[str, int | None, str]:
+        """Run a command in a container, for `seconds` at most: its id, its exit code, and
+        what it wrote.
+
+        The engine has no way to end it: what takes longer runs on, and has no exit code yet.
+        """
+
+        def run(api: Any) -> tuple[str, int | None, str]:
+            made = str(api.exec_create(container, command)["Id"])
+            client = self._new_client(api.api_version)
+            client.timeout = seconds
+            try:
+                output = bytes(client.exec_start(made) or b"")
+            except (requests.RequestException, OSError):
+                output = b""
+            finally:
+                client.close()
+            code = api.exec_inspect(made)["ExitCode"]
+            return made, code, output.decode("utf-8", "replace")
+
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._commands, self._run, run)
+
+    async def is_executing(self, execution: str) -> bool:
+        """Whether a command that was begun by `execute` still runs."""
+        found = await self._call_or_none(lambda api: dict(api.exec_inspect(execution)))
+        return bool(found and found["Running"])
+
     async def _call_or_none(self, action: Callable[[Any], T]) -> T | None:
         def guarded(api: Any) -> T | None:
             try:
@@ -135,11 +194,7 @@ class DockerEngine:
             return action(self._client())
         except docker.errors.APIError as error:
             raise _engine_error(error) from error
-        except (
-            docker.errors.DockerException,
-            requests.RequestException,
-            OSError,
-        ) as error:
+        except ENGINE_FAILURES as error:
             raise EngineError(
                 f"cannot talk to the Docker engine: {error}",
                 where=str(self._address),

@@ -8,10 +8,14 @@ drops the `x-*` keys of services.
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import yaml
 
@@ -21,6 +25,10 @@ from dockermesh.errors import DockermeshError, EngineError, InputError
 INSTALL_COMPOSE = "install Compose v2: https://docs.docker.com/compose/install/linux/"
 OLDEST = (2, 24)
 """The first Compose with `!override`, inline configs and `depends_on.required`."""
+ALL_PROFILES = "*"
+"""What Compose takes for every profile."""
+_CHUNK = 65536
+T = TypeVar("T")
 
 
 class _Loader(yaml.CSafeLoader):
@@ -80,71 +88,116 @@ def run_compose(
     env: Mapping[str, str] | None = None,
     capture: bool = True,
     stdin: str | None = None,
-    timeout: float | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `docker compose ARGUMENTS`; the caller judges the exit status. Raises TimeoutError after
-    `timeout` seconds.
-
-    Without `capture` the output goes to the terminal. Compose's absence is only looked into after a
-    failure, so that the usual case costs one process.
+    """Run `docker compose ARGUMENTS`; the caller judges the exit status. Without `capture` the
+    output goes to the terminal.
     """
     environ = dict(os.environ if env is None else env)
+
+    def run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *arguments],
+            env=environ,
+            input=stdin,
+            capture_output=capture,
+            text=True,
+            check=False,
+        )
+
+    return _tried(run, lambda done: done.returncode == 0, environ)
+
+
+def stream_compose(
+    arguments: Sequence[str],
+    on_line: Callable[[str], None],
+    *,
+    env: Mapping[str, str],
+    timeout: float | None = None,
+) -> tuple[int, list[str]]:
+    """Run `docker compose ARGUMENTS` and hand on each line while it is written, of both streams:
+    BuildKit tells its steps on the one or the other, by Compose's version.
+
+    Returns the exit status and all lines. Raises TimeoutError after `timeout` seconds.
+    """
+
+    def run(command: Sequence[str]) -> tuple[int, list[str]]:
+        # Whole lines, in the form that `build_log` reads, whatever COMPOSE_PROGRESS says.
+        whole = [*command, "--progress", "plain", *arguments]
+        return _stream(whole, on_line, env, timeout)
+
+    return _tried(run, lambda done: done[0] == 0, env)
+
+
+def _tried(
+    run: Callable[[Sequence[str]], T],
+    has_worked: Callable[[T], bool],
+    env: Mapping[str, str],
+) -> T:
+    """What Compose answers, by the command that it is here. Its absence is only looked into after a
+    failure, so that the usual case costs one process.
+    """
     command: tuple[str, ...] = ("docker", "compose")
 
     # Twice at most: once Compose is known to be there, its failure is its own.
     while True:
         try:
-            done = subprocess.run(
-                [*command, *arguments],
-                env=environ,
-                input=stdin,
-                capture_output=capture,
-                text=True,
-                check=False,
-                timeout=timeout,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise TimeoutError(
-                f"docker compose took more than {timeout:.0f} s"
-            ) from error
+            done = run(command)
         except FileNotFoundError:
-            command = compose_command(environ)
+            command = compose_command(env)
             continue
 
-        if done.returncode == 0:
+        if has_worked(done):
             return done
-        working = compose_command(environ)
+        working = compose_command(env)
         if working == command:
             return done
         command = working
 
 
-def stream_compose(
-    arguments: Sequence[str], on_line: Callable[[str], None], *, env: Mapping[str, str]
+def _stream(
+    command: Sequence[str],
+    on_line: Callable[[str], None],
+    env: Mapping[str, str],
+    timeout: float | None,
 ) -> tuple[int, list[str]]:
-    """Run `docker compose ARGUMENTS` and hand on each line while it is written, of both streams:
-    BuildKit tells its steps on the one or the other, by Compose's version.
-
-    Returns the exit status and all lines. There is no time limit.
-    """
-    # Whole lines, in the form that `build_log` reads, whatever COMPOSE_PROGRESS says.
-    command = [*compose_command(env), "--progress", "plain", *arguments]
     lines: list[str] = []
-
     with subprocess.Popen(
         command,
         env=dict(env),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
+        bufsize=0,
     ) as running:
-        for line in running.stdout or ():
-            lines.append(line.rstrip())
-            on_line(lines[-1])
+        try:
+            for line in _lines(running, timeout):
+                lines.append(line.rstrip())
+                on_line(lines[-1])
+        except BaseException:
+            # Docker's plugin may outlive it, and ends when it writes to nobody.
+            running.kill()
+            raise
 
     return running.returncode, lines
+
+
+def _lines(running: subprocess.Popen[bytes], timeout: float | None) -> Iterator[str]:
+    """What a process writes, line by line; waits for no process that it left behind."""
+    assert running.stdout is not None
+    pipe = running.stdout.fileno()
+    end = None if timeout is None else time.monotonic() + timeout
+    rest, data = b"", b"."
+
+    while data:
+        left = None if end is None else max(0.0, end - time.monotonic())
+        if not select.select([pipe], [], [], left)[0]:
+            raise TimeoutError(f"docker compose took more than {timeout:.0f} s")
+        data = os.read(pipe, _CHUNK)
+        *whole, rest = (rest + data).split(b"\n")
+        yield from (line.decode("utf-8", "replace") for line in whole)
+
+    if rest:
+        yield rest.decode("utf-8", "replace")
 
 
 def project_arguments(
@@ -162,32 +215,81 @@ def project_arguments(
     return arguments + [part for profile in profiles for part in ("--profile", profile)]
 
 
+@dataclass(frozen=True, slots=True)
+class LoadedProject:
+    """A project with the services of all its profiles; `inactive` are those of profiles that are
+    not enabled. Where Compose loads only the others, `problem` says why.
+    """
+
+    project: dict[str, Any]
+    inactive: frozenset[str] = frozenset()
+    problem: str = ""
+
+    @property
+    def active(self) -> dict[str, Any]:
+        """The project without the services of profiles that are not enabled."""
+        services = {
+            name: service
+            for name, service in self.project["services"].items()
+            if name not in self.inactive
+        }
+        return {**self.project, "services": services}
+
+
 def load_project(
     files: Sequence[str] = (),
     project_name: str | None = None,
     project_directory: str | None = None,
     profiles: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
+) -> LoadedProject:
     """The project as Compose resolves it; needs no engine. Literal `$` is doubled in it, as in
     Compose's output.
 
     Raises InputError for a missing or wrong file, EngineError if Compose v2 is not there.
     """
-    options = project_arguments(files, project_name, project_directory, profiles)
-    done = run_compose([*options, "config"], env=env)
+    # Compose is asked twice, and stdin can be read once.
+    stdin = sys.stdin.read() if "-" in files else None
+
+    def config(enabled: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        options = project_arguments(files, project_name, project_directory, enabled)
+        return run_compose([*options, "config"], env=env, stdin=stdin)
+
+    done = config(profiles)
     if done.returncode != 0:
         raise _config_error(done.stderr, files)
-
-    project = yaml.load(done.stdout, Loader=_Loader)
-    if not isinstance(project, dict) or not project.get("services"):
+    active = _parsed(done.stdout)
+    if not active.get("services"):
         raise InputError(
             "the project has no services",
             where=_place(files),
             fix="add a service, or choose a --profile",
         )
 
-    return project
+    done = config([ALL_PROFILES])
+    if done.returncode != 0:
+        # Nobody asked for these services: what is wrong with them is in nobody's way.
+        return LoadedProject(active, problem=_config_message(done.stderr))
+    whole = _parsed(done.stdout)
+    return LoadedProject(
+        whole, frozenset(whole["services"]) - frozenset(active["services"])
+    )
+
+
+def load_name(files: Sequence[str] = ()) -> str:
+    """What Compose calls the project, whichever of its services are enabled.
+
+    Raises InputError as `load_project` does.
+    """
+    done = run_compose([*project_arguments(files), "config"])
+    if done.returncode != 0:
+        raise _config_error(done.stderr, files)
+    return str(_parsed(done.stdout)["name"])
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    found = yaml.load(text, Loader=_Loader)
+    return found if isinstance(found, dict) else {}
 
 
 def _version(
@@ -208,7 +310,7 @@ def _version(
     return parse_version(done.stdout.strip()) if done.returncode == 0 else None
 
 
-def _config_error(stderr: str, files: Sequence[str]) -> DockermeshError:
+def _config_message(stderr: str) -> str:
     lines = [
         line
         for line in stderr.splitlines()
@@ -216,7 +318,11 @@ def _config_error(stderr: str, files: Sequence[str]) -> DockermeshError:
         # failed.
         if line.strip() and not line.startswith("time=")
     ]
-    message = "\n".join(lines) or "docker compose config failed"
+    return "\n".join(lines) or "docker compose config failed"
+
+
+def _config_error(stderr: str, files: Sequence[str]) -> DockermeshError:
+    message = _config_message(stderr)
     where = _place(files)
 
     if "no configuration file provided" in message:

@@ -13,6 +13,7 @@ import ssl
 from typing import Any
 
 import docker
+import docker.errors
 import requests.adapters
 import requests.utils
 import urllib3
@@ -20,6 +21,14 @@ import urllib3
 from dockermesh.docker.address import EngineAddress, EngineTls
 from dockermesh.docker.ssh import SshAdapter
 
+ENGINE_FAILURES = (
+    docker.errors.DockerException,
+    requests.RequestException,
+    # What is read after the head of an answer, past `requests`.
+    urllib3.exceptions.HTTPError,
+    OSError,
+)
+"""What a call of the SDK's raises where the engine fails, or is not there."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 # Only so that the SDK asks nothing by itself: GET /version is then asked without a version.
 _ANY_VERSION = "1.41"

@@ -5,15 +5,14 @@ its remedy.
 from __future__ import annotations
 
 import base64
-import struct
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import docker.errors
-import requests
 
 from dockermesh.docker.address import EngineAddress, resolve_engine
-from dockermesh.docker.connection import open_client
+from dockermesh.docker.connection import ENGINE_FAILURES, open_client
+from dockermesh.docker.frames import frames
 from dockermesh.errors import EngineError
 
 START_DOCKER = (
@@ -29,8 +28,6 @@ JOIN_GROUP = (
 )
 _TIMEOUT_S = 60
 _STDERR = 2
-_FRAME = struct.Struct(">BxxxL")
-"""What stands before each part of a command's output: the stream, and the part's length."""
 _NO_IMAGE = "dockermesh/no-such-image:probe"
 # Not by the archive API: on Docker 28 and later it fails for a container that has anything mounted
 # below a symlink. Base64, so that one line is one file.
@@ -52,11 +49,7 @@ class LocalEngine:
         self.address = address or resolve_engine()
         try:
             self._api: Any = open_client(self.address, timeout=_TIMEOUT_S)
-        except (
-            docker.errors.DockerException,
-            requests.RequestException,
-            OSError,
-        ) as error:
+        except ENGINE_FAILURES as error:
             raise EngineError(
                 f"no Docker engine answers: {_reason(error)}",
                 where=str(self.address),
@@ -94,11 +87,7 @@ class LocalEngine:
             self._api.inspect_image(reference)
         except docker.errors.ImageNotFound:
             return False
-        except (
-            docker.errors.DockerException,
-            requests.RequestException,
-            OSError,
-        ) as error:
+        except ENGINE_FAILURES as error:
             raise _failed(error) from error
         return True
 
@@ -114,7 +103,16 @@ class LocalEngine:
             return dict(self._api.inspect_container(container))
         except docker.errors.NotFound:
             return None
-        except (docker.errors.DockerException, requests.RequestException) as error:
+        except ENGINE_FAILURES as error:
+            raise _failed(error) from error
+
+    def remove_container(self, container: str) -> None:
+        """End a container if it runs, without time to stop, and remove it."""
+        try:
+            self._api.remove_container(container, force=True)
+        except docker.errors.NotFound:
+            return
+        except ENGINE_FAILURES as error:
             raise _failed(error) from error
 
     def network_labels(self, name: str) -> dict[str, str] | None:
@@ -125,6 +123,40 @@ class LocalEngine:
             (dict(n.get("Labels") or {}) for n in found if n["Name"] == name), None
         )
 
+    def project_networks(self, label: str) -> list[str]:
+        """The names of the networks that have this label."""
+        found = self._call(self._api.networks, filters={"label": [label]})
+        return [str(network["Name"]) for network in found]
+
+    def on_network(self, name: str) -> list[str]:
+        """The ids of the containers that the engine shows on a network."""
+        try:
+            return sorted(self._api.inspect_network(name).get("Containers") or ())
+        except docker.errors.NotFound:
+            return []
+        except ENGINE_FAILURES as error:
+            raise _failed(error) from error
+
+    def remove_network(self, name: str) -> bool:
+        """Remove a network; whether it was there. Raises EngineError while somebody is on it."""
+        try:
+            self._api.remove_network(name)
+        except docker.errors.NotFound:
+            return False
+        except ENGINE_FAILURES as error:
+            raise _failed(error) from error
+        return True
+
+    def forget_endpoint(self, network: str, container: str) -> bool:
+        """Take a container that is gone off a network; whether it was on it still."""
+        try:
+            self._api.disconnect_container_from_network(container, network, force=True)
+        except docker.errors.APIError:
+            return False
+        except ENGINE_FAILURES as error:
+            raise _failed(error) from error
+        return True
+
     def subnets(self) -> dict[str, list[str]]:
         """The subnets of all networks, by the network's name."""
         found = self._call(self._api.networks)
@@ -133,6 +165,21 @@ class LocalEngine:
             name: [c["Subnet"] for c in known if c.get("Subnet")]
             for name, known in configs.items()
         }
+
+    def volumes(self, labels: Iterable[str]) -> list[dict[str, Any]]:
+        """The volumes that have these labels."""
+        found = self._call(self._api.volumes, filters={"label": list(labels)})
+        return list(found["Volumes"] or ())
+
+    def remove_volume(self, name: str) -> bool:
+        """Remove a volume; whether it was there. Raises EngineError while somebody uses it."""
+        try:
+            self._api.remove_volume(name)
+        except docker.errors.NotFound:
+            return False
+        except ENGINE_FAILURES as error:
+            raise _failed(error) from error
+        return True
 
     def logs(self, container: str, lines: int = 20) -> str:
         """The last lines that a container wrote."""
@@ -195,9 +242,7 @@ class LocalEngine:
         with self._api.post(url, json=order, stream=True, timeout=None) as answer:
             if answer.status_code >= 400:
                 raise docker.errors.APIError(answer.text, response=answer)
-            while head := answer.raw.read(_FRAME.size):
-                stream, length = _FRAME.unpack(head)
-                yield stream, answer.raw.read(length)
+            yield from frames(answer)
 
     def attach(self, container: str, command: list[str]) -> Any:
         """Start a command in a container, with the connection to its stdin and stdout as the SDK
@@ -245,11 +290,7 @@ class LocalEngine:
             raise EngineError(
                 f"the engine does not say whether it has {path}: {error.explanation}"
             ) from error
-        except (
-            docker.errors.DockerException,
-            requests.RequestException,
-            OSError,
-        ) as error:
+        except ENGINE_FAILURES as error:
             raise EngineError(f"the engine failed: {_reason(error)}") from error
 
         return True
@@ -257,11 +298,7 @@ class LocalEngine:
     def _call(self, action: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             return action(*args, **kwargs)
-        except (
-            docker.errors.DockerException,
-            requests.RequestException,
-            OSError,
-        ) as error:
+        except ENGINE_FAILURES as error:
             raise _failed(error) from error
 
 

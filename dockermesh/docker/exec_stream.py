@@ -12,17 +12,15 @@ import contextlib
 import select
 import socket
 import ssl
-import struct
 import threading
 from collections.abc import Iterator
 from typing import Any, Protocol
 
 from dockermesh.docker.engine import LocalEngine
+from dockermesh.docker.frames import FRAME
 
 _PART = 1 << 16
 _STDOUT = 1
-_HEADER = struct.Struct(">BxxxL")
-"""Docker's frame without a terminal: which stream, and how many bytes follow."""
 # Unbuffered on both sides: a buffer would hold back what the other side waits for.
 _FORWARDER = """
 import os, socket, sys, threading
@@ -90,8 +88,8 @@ def _receive(wire: _Wire, far: socket.socket) -> None:
 
 def _stdout(wire: _Wire) -> Iterator[bytes]:
     """What the command wrote, out of the frames; stderr is left out."""
-    while header := _exactly(wire, _HEADER.size):
-        stream, left = _HEADER.unpack(header)
+    while header := _exactly(wire, FRAME.size):
+        stream, left = FRAME.unpack(header)
         while left:
             part = wire.recv(min(left, _PART))
             if not part:

@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 
 import docker
 import docker.errors
-import requests
 
+from dockermesh.docker.connection import ENGINE_FAILURES
 from dockermesh.docker.engine import LocalEngine
 from dockermesh.errors import EngineError
 
@@ -65,7 +65,7 @@ class ImageStore:
             # The engine asks, not this machine: it has the network and the mirrors that a pull
             # would have.
             self._api.inspect_distribution(_tagged(reference))
-        except (docker.errors.DockerException, requests.RequestException, OSError):
+        except ENGINE_FAILURES:
             return False
         return True
 
@@ -169,6 +169,6 @@ def _archive(files: Mapping[str, bytes]) -> bytes:
 def _told(what: str) -> Iterator[None]:
     try:
         yield
-    except (docker.errors.DockerException, requests.RequestException, OSError) as error:
+    except ENGINE_FAILURES as error:
         said = getattr(error, "explanation", None) or error
         raise EngineError(f"{what}: {said}") from error

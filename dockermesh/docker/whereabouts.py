@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from dockermesh.docker.engine import LocalEngine
+from dockermesh.model.hosts import bracketed
 
 _PEER = struct.Struct("3i")
 _ROUTES = Path("/proc/net/route")
@@ -48,11 +49,6 @@ def host_from_here(engine: LocalEngine) -> str:
     # A socket that is mounted into a container: its host is where the container's packages go
     # first.
     return default_gateway() or "localhost"
-
-
-def bracketed(host: str) -> str:
-    """A host as URLs have it."""
-    return f"[{host}]" if ":" in host else host
 
 
 def is_loopback(host: str) -> bool:

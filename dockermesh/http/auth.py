@@ -62,17 +62,25 @@ class FailureLimit:
 class TokenGate:
     """Checks bearer tokens in constant time, and stops answering addresses that guess."""
 
-    def __init__(self, token: str, limit: FailureLimit | None = None) -> None:
+    def __init__(
+        self, token: str, limit: FailureLimit | None = None, reader: str = ""
+    ) -> None:
+        """`reader` is a second token, which opens the paths that are said to be for it alone."""
         self._token = token_bytes(token)
+        self._reader = token_bytes(reader)
         self.limit = limit or FailureLimit()
 
-    def refusal(self, request: web.Request) -> web.Response | None:
+    def refusal(
+        self, request: web.Request, *, is_for_reader: bool = False
+    ) -> web.Response | None:
         """The answer to a request without the token; None for one with it."""
         address, given = request.remote or "", bearer_of(request)
         # First, and at the same cost for every guess: a process that guesses must not lock out the
         # operator, who may have its address. What a right guess is told by its answer is no help
         # against 256 bits.
-        if hmac.compare_digest(token_bytes(given), self._token):
+        is_token = hmac.compare_digest(token_bytes(given), self._token)
+        is_reader = hmac.compare_digest(token_bytes(given), self._reader)
+        if is_token or (is_reader and is_for_reader and self._reader):
             prove(request.transport)
             return None
 
@@ -115,13 +123,18 @@ def too_many() -> web.Response:
 
 
 def require_token(
-    gate: TokenGate, *, open_paths: frozenset[str] = frozenset()
+    gate: TokenGate,
+    *,
+    open_paths: frozenset[str] = frozenset(),
+    reader_paths: frozenset[str] = frozenset(),
 ) -> Middleware:
     """A middleware that lets only requests with the bearer token through."""
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        refusal = gate.refusal(request) if request.path not in open_paths else None
+        if request.path in open_paths:
+            return await handler(request)
+        refusal = gate.refusal(request, is_for_reader=request.path in reader_paths)
         return refusal if refusal is not None else await handler(request)
 
     return check

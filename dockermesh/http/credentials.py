@@ -6,22 +6,17 @@ from __future__ import annotations
 
 import datetime
 import ssl
-import tempfile
 import threading
-from pathlib import Path
 
 import grpc
 
-from dockermesh.ca import Authority, AuthorityError, Leaf, write_private
+from dockermesh.ca import Authority, AuthorityError, Leaf
+from dockermesh.runtime.tls import show_certificate
 
 
 def load_leaf(context: ssl.SSLContext, leaf: Leaf) -> None:
     """Have new connections of the context show the leaf."""
-    with tempfile.TemporaryDirectory() as folder:
-        # The ssl module reads keys from files only.
-        file = Path(folder) / "leaf.pem"
-        write_private(file, leaf.key + leaf.certificate)
-        context.load_cert_chain(file)
+    show_certificate(context, leaf.key, leaf.certificate)
 
 
 def server_credentials(

@@ -19,35 +19,39 @@ from aiohttp import web
 from dockermesh.ca import Authority, AuthorityError, Leaf
 from dockermesh.errors import DockermeshError, NotReadyError
 from dockermesh.http.client_errors import BROKEN, quiet_logger
-from dockermesh.http.connections import Connections, Tracked
+from dockermesh.http.connections import MOST_IN_ALL, Connections, Tracked
 from dockermesh.http.credentials import load_leaf
+from dockermesh.runtime.listening import accepted, listen_at
 from dockermesh.runtime.repeats import Repeats
+from dockermesh.runtime.tls import ask_for_certificates, server_context
 
 _HANDSHAKE = 0x16
 _FIRST_BYTE_S = 30.0
 _TLS_HANDSHAKE_S = 10.0
 _TOO_MANY = "a client has too many connections; its oldest is ended"
 _BACKLOG = 128
+# kubectl offers HTTP/2 as well, which aiohttp does not speak.
+_PROTOCOL = "http/1.1"
 
 
 class ServerTls:
     """A TLS context with a leaf of the mesh CA, replaced at half of its life. `authority` raises
-    NotReadyError while the CA is not open.
+    NotReadyError while the CA is not open. With `of_members` a client needs a certificate of the
+    mesh's.
     """
 
     def __init__(
-        self, authority: Callable[[], Authority], names: tuple[str, ...]
+        self,
+        authority: Callable[[], Authority],
+        names: tuple[str, ...],
+        *,
+        of_members: bool = False,
     ) -> None:
         self._authority = authority
         self._names = names
+        self.of_members = of_members
         self._leaf: Leaf | None = None
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.minimum_version = ssl.TLSVersion.TLSv1_2
-        # Of TLS 1.2 only what TLS 1.3 kept: forward secrecy and authenticated encryption, as gRPC
-        # on its port.
-        self._context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
-        # kubectl offers HTTP/2 as well, which aiohttp does not speak.
-        self._context.set_alpn_protocols(["http/1.1"])
+        self._context = server_context(_PROTOCOL)
 
     def context(self) -> ssl.SSLContext:
         """The context for a new connection. Raises NotReadyError before the CA is open."""
@@ -61,14 +65,20 @@ class ServerTls:
                 if self._leaf is None:
                     raise
                 return self._context  # its leaf goes on being good until it expires
-            # Into the same context: handshakes from now on show it, connections that are open go
-            # on.
+            if self.of_members:
+                # Anew, since a context never forgets a root.
+                self._context = server_context(_PROTOCOL)
+                ask_for_certificates(self._context, authority.roots_pem)
+            # Else into the same context: handshakes from now on show it, connections that are open
+            # go on.
             load_leaf(self._context, self._leaf)
         return self._context
 
 
 class HttpPort:
-    """A listening application. With `tls` it takes both TLS and plaintext."""
+    """A listening application. With `tls` it takes both TLS and plaintext, or TLS of the mesh's
+    members alone.
+    """
 
     def __init__(
         self,
@@ -76,11 +86,13 @@ class HttpPort:
         address: str,
         tls: ServerTls | None = None,
         repeats: Repeats | None = None,
+        most_connections: int = MOST_IN_ALL,
     ) -> None:
         """`repeats` counts what clients do wrong."""
         self._repeats = repeats or Repeats()
         self._connections = Connections(
-            lambda peer: self._repeats.note(_TOO_MANY, peer, "bound of the port")
+            lambda peer: self._repeats.note(_TOO_MANY, peer, "bound of the port"),
+            in_all=most_connections,
         )
         self._runner = web.AppRunner(
             app, access_log=None, logger=quiet_logger(self._repeats)
@@ -115,39 +127,25 @@ class HttpPort:
         await self._runner.cleanup()
 
     async def _listen(self) -> None:
-        host, _, port = self._address.rpartition(":")
-        host = host.strip("[]")
         if self._tls is None:
-            site = web.TCPSite(self._runner, host, int(port))
+            host, _, port = self._address.rpartition(":")
+            site = web.TCPSite(self._runner, host.strip("[]"), int(port))
             await site.start()
             self.port = self._runner.addresses[0][1]
             return
 
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server(
-            (host, int(port)), family=family, backlog=_BACKLOG
-        )
-        listener.setblocking(False)
+        listener = listen_at(self._address, _BACKLOG)
         self.port = listener.getsockname()[1]
         self._accepting = asyncio.create_task(
             self._accept(listener, self._tls), name=f"accept {self._address}"
         )
 
     async def _accept(self, listener: socket.socket, tls: ServerTls) -> None:
-        loop = asyncio.get_running_loop()
-        with listener:
-            while True:
-                try:
-                    connection, peer = await loop.sock_accept(listener)
-                except OSError:
-                    # Too many open files, or the client has gone already: others must still be
-                    # served.
-                    await asyncio.sleep(0.05)
-                    continue
-                task = asyncio.create_task(self._open(connection, str(peer[0]), tls))
-                # Held here, as the loop itself holds tasks weakly.
-                self._opening.add(task)
-                task.add_done_callback(self._opening.discard)
+        async for connection, peer in accepted(listener):
+            task = asyncio.create_task(self._open(connection, peer, tls))
+            # Held here, as the loop itself holds tasks weakly.
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
 
     async def _open(self, connection: socket.socket, peer: str, tls: ServerTls) -> None:
         """Hand a connection over to the HTTP server, after a look at its first byte."""
@@ -193,7 +191,9 @@ class HttpPort:
             first = await _peek(asyncio.get_running_loop(), connection)
         if first is None:
             return None
-        return tls.context() if first == _HANDSHAKE else False
+        if first == _HANDSHAKE:
+            return tls.context()
+        return None if tls.of_members else False
 
 
 async def _peek(

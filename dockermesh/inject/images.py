@@ -1,4 +1,4 @@
-"""The mesh's four images: their references, and the environment variables that replace them.
+"""The mesh's images: their references, and the environment variables that replace them.
 
 Invariants: the environment is read by the caller, the generator only sees an `Images`; a reference
 below `dockermesh/`, a name that we own on no registry, is never pulled.
@@ -22,6 +22,8 @@ TAGS = {
     "proxy": ENVOY_VERSION,
 }
 """Every image by name, with the tag of this version."""
+ADDON_TAGS = {"prometheus": "2.42.0"}
+"""The same of what no mesh needs, and `up --telemetry` starts beside it."""
 
 
 def variable(name: str) -> str:
@@ -34,7 +36,7 @@ def reference(name: str, environ: Mapping[str, str]) -> str:
     named, else our name.
     """
     prefix = environ.get(REGISTRY_VARIABLE, "").rstrip("/") or OUR_PREFIX
-    return environ.get(variable(name)) or f"{prefix}/{name}:{TAGS[name]}"
+    return environ.get(variable(name)) or f"{prefix}/{name}:{(TAGS | ADDON_TAGS)[name]}"
 
 
 def is_ours(image: str) -> bool:

@@ -6,7 +6,7 @@ these names.
 
 from __future__ import annotations
 
-from dockermesh.model.contract import EGRESS_GATEWAY
+from dockermesh.model.contract import EGRESS_GATEWAY, INGRESS_GATEWAY, LABEL_PROJECT
 
 GATEWAY = "gateway"
 GATEWAY_POD = "gateway-pod"
@@ -38,3 +38,23 @@ def workload_name(project: str, service: str, replica: int) -> str:
 def run_volume(pod: str) -> str:
     """The tmpfs volume that pod and proxy share."""
     return f"{pod}-run"
+
+
+def gateway_labels(project: str) -> dict[str, str]:
+    """The labels that Gateways select; those of Istio's own ingress gateway, and the project's."""
+    return {
+        "app": INGRESS_GATEWAY,
+        "istio": "ingressgateway",
+        LABEL_PROJECT: project,
+    }
+
+
+def egress_labels(project: str) -> dict[str, str]:
+    """The labels of the gateway through which traffic leaves the mesh; again those of Istio's
+    own.
+    """
+    return {
+        "app": EGRESS_GATEWAY,
+        "istio": "egressgateway",
+        LABEL_PROJECT: project,
+    }

@@ -17,18 +17,22 @@ from dockermesh.model.contract import CONSUL_DOMAIN
 class InjectOptions:
     """Choices beside the project.
 
-    `gateway_ports` are `A:B`, A a published port or `service[:port]`, B the host port it becomes;
-    they go before those in `x-dockermesh`. `config` are the user's Istio resources. `network` is
-    the mesh network's name; empty: the one in `x-dockermesh`, else `dockermesh`. `egress_gateway`
-    asks for a gateway through which traffic leaves the mesh. `consul_domain` is what Consul's host
-    names end with.
+    `gateway_ports` are `A:B`, A a published port, `service[:port]` or a port of the gateway, B the
+    host port it becomes; they go before those in `x-dockermesh`, and `none` instead of those.
+    `config` are the user's Istio resources, `stored` those of the mesh that say how proxies start.
+    `network` is the mesh network's name; empty: the one in `x-dockermesh`, else `dockermesh`.
+    `egress_gateway` asks for a gateway through which traffic leaves the mesh. `consul_domain` is
+    what Consul's host names end with. `inactive` are the services of profiles that are not enabled:
+    they keep their profile, and nothing of them is at the gateway.
     """
 
     gateway_ports: tuple[str, ...] = ()
     config: tuple[Mapping[str, Any], ...] = ()
+    stored: tuple[Mapping[str, Any], ...] = ()
     network: str = ""
     egress_gateway: bool = False
     consul_domain: str = CONSUL_DOMAIN
+    inactive: frozenset[str] = frozenset()
     images: Images = field(default_factory=Images)
 
 
@@ -38,7 +42,7 @@ class PortMapping:
 
     `published` is its host port in the user's file, `host_port` the one it became, `gateway_port`
     where the gateway listens. `generated` tells whether Gateway and VirtualService were made for
-    it, or come from the user's config.
+    it, or come from the user's config. `scheme` is that of the port's URL; empty where it has none.
     """
 
     service: str
@@ -49,6 +53,7 @@ class PortMapping:
     protocol: str
     host_ip: str = ""
     generated: bool = True
+    scheme: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dockermesh.inject.emit import Override, Reset
-from dockermesh.inject.settings import string_map
+from dockermesh.inject.string_map import string_map
 
 
 def overlay(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:

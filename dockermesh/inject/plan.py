@@ -6,6 +6,7 @@ is not meshed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,14 +14,17 @@ from typing import Any
 from dockermesh.errors import InputError
 from dockermesh.inject import names
 from dockermesh.inject.options import InjectionFinding
+from dockermesh.inject.proxy_config import LABEL
 from dockermesh.inject.settings import (
     ProjectSettings,
     ServiceSettings,
+    conventions,
     service_settings,
-    string_map,
 )
+from dockermesh.inject.string_map import string_map
 from dockermesh.model import PROXY_UID, contract
 from dockermesh.model.service import SERVICE_NAME
+from dockermesh.model.setup import NO_TTL
 
 _RISKY_CAPABILITIES = frozenset({"NET_ADMIN", "NET_RAW", "ALL"})
 
@@ -34,6 +38,8 @@ class Meshed:
     replicas: int
     definition: Mapping[str, Any]
     settings: ServiceSettings
+    is_active: bool = True
+    """Whether it is started, as far as profiles go."""
 
     @property
     def numbers(self) -> range:
@@ -52,16 +58,23 @@ class Meshed:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The three groups, each by the service's name; `followers` maps to the owner of the pod."""
+    """The three groups, each by the service's name; `followers` maps to the owner of the pod.
+    `known` are the names of all services in the file.
+    """
 
     project: str
     meshed: Mapping[str, Meshed]
     followers: Mapping[str, str]
+    known: frozenset[str] = frozenset()
     notices: tuple[InjectionFinding, ...] = field(default=())
 
 
-def make_plan(project: Mapping[str, Any], settings: ProjectSettings) -> Plan:
-    """Sort the services of `project`.
+def make_plan(
+    project: Mapping[str, Any],
+    settings: ProjectSettings,
+    inactive: frozenset[str] = frozenset(),
+) -> Plan:
+    """Sort the services of `project`; `inactive` as in `InjectOptions`.
 
     Raises InputError for what cannot be meshed: the proxy's uid, one fixed address for several
     replicas, name clashes.
@@ -79,7 +92,12 @@ def make_plan(project: Mapping[str, Any], settings: ProjectSettings) -> Plan:
 
         if reason is None:
             _refuse_impossible(name, definition, count)
-            meshed[name] = Meshed(name, title, count, definition, own)
+            meshed[name] = Meshed(
+                name, title, count, definition, own, name not in inactive
+            )
+            if ignored := meshed[name].settings.proxy.ignored:
+                text = f"of {LABEL} these have no effect: {', '.join(ignored)}"
+                notices.append(InjectionFinding(name, text))
             notices += [
                 InjectionFinding(name, text) for text in _warnings(definition, project)
             ]
@@ -88,7 +106,7 @@ def make_plan(project: Mapping[str, Any], settings: ProjectSettings) -> Plan:
 
     followers = _followers(services, meshed, notices)
     _refuse_clashes(services, meshed)
-    return Plan(title, meshed, followers, tuple(notices))
+    return Plan(title, meshed, followers, frozenset(services), tuple(notices))
 
 
 def replicas(definition: Mapping[str, Any]) -> int:
@@ -213,6 +231,7 @@ def _warnings(definition: Mapping[str, Any], project: Mapping[str, Any]) -> list
         *_ways_around_capture(definition),
         *_loss_of_isolation(definition, project),
         *_aliases_of_links(definition),
+        *_checks_without_effect(definition),
     ]
 
 
@@ -250,6 +269,12 @@ def _aliases_of_links(definition: Mapping[str, Any]) -> Iterator[str]:
                 f"link {link}: {alias!r} is answered by Docker's DNS; routes of the mesh are for"
                 f" {target!r}"
             )
+
+
+def _checks_without_effect(definition: Mapping[str, Any]) -> Iterator[str]:
+    for key in sorted(conventions(definition)):
+        if re.fullmatch(r"SERVICE_(\d+_)?CHECK_TTL", key):
+            yield f"{key} {NO_TTL}"
 
 
 def _refuse_clashes(services: Mapping[str, Any], meshed: Mapping[str, Meshed]) -> None:

@@ -13,9 +13,12 @@ from typing import Any
 from dockermesh.inject import names
 from dockermesh.inject.images import Images, image_keys
 from dockermesh.inject.plan import Meshed, Plan
+from dockermesh.inject.proxy_config import ONE_PER_CPU, ProxyStart
 from dockermesh.inject.references import links, rewritten
-from dockermesh.inject.settings import EXTENSION, string_map
+from dockermesh.inject.settings import EXTENSION
+from dockermesh.inject.string_map import string_map
 from dockermesh.model import PROXY_UID, TRUST_PATH, WorkloadKind, contract
+from dockermesh.model.canonical import told_of_itself
 from dockermesh.model.contract import ENV_KIND, ENV_NAMESPACE, ENV_WORKLOAD
 
 Service = dict[str, Any]
@@ -43,6 +46,7 @@ _GONE = (
 _POD_CAPABILITIES = ("NET_ADMIN", "SETUID", "SETGID", "SETPCAP", "CHOWN")
 """For the rules, and for becoming uid 1337 without any of them; the pod drops all before it sleeps.
 """
+_WORKERS, _DRAIN_S = 1, 5
 _NO_NEW_PRIVILEGES = ["no-new-privileges:true"]
 
 
@@ -70,6 +74,9 @@ def pod(
         labels=settings.labels,
         image=images.pod,
     )
+    # The hosts file is on the root file system, and names the mesh network's address, too. Without
+    # capabilities and new privileges the pod's processes can write nothing there that matters.
+    del made["read_only"]
     definition = service.definition
     made |= {key: definition[key] for key in _MOVED if definition.get(key) is not None}
     made["networks"] = _networks(service, replica, mesh_key)
@@ -152,8 +159,10 @@ def proxy(
     *,
     workload: str,
     service: str,
+    namespace: str,
+    labels: Mapping[str, str],
     images: Images,
-    workers: int,
+    start: ProxyStart,
     profiles: Any,
     patience: str,
 ) -> Service:
@@ -162,19 +171,30 @@ def proxy(
     One with `patience` (a duration of Compose's) goes on serving when it is told to stop: until the
     registrar ends it, or for that long.
     """
+    threads = _WORKERS if start.concurrency is None else start.concurrency
+    # Compose interpolates what it reads.
+    own = {name: text.replace("$", "$$") for name, text in start.environment.items()}
     made: Service = image_keys(images.proxy) | {
         "command": [
             "envoy",
             "-c",
             f"{contract.RUN_PATH}/envoy.json",
-            "--concurrency",
-            str(workers),
+            # Envoy counts the CPUs itself if it is told nothing.
+            *(("--concurrency", f"{threads}") if threads != ONE_PER_CPU else ()),
             "--log-level",
             "warning",
+            # Of this logger there are only notes on fields of ours that Envoy calls unfinished.
+            "--component-log-level",
+            "misc:error",
             "--drain-time-s",
-            "5",
+            str(_DRAIN_S if start.drain_s is None else start.drain_s),
             "--disable-hot-restart",
+            # Lines of access logs are to be read when they are news; Envoy would keep them 10 s.
+            "--file-flush-interval-msec",
+            "250",
         ],
+        # What we read ourselves is ours to say.
+        "environment": own | told_of_itself(workload, namespace, labels),
         "user": f"{PROXY_UID}:{PROXY_UID}",
         "network_mode": f"service:{pod_service}",
         "depends_on": {pod_service: _condition("service_started", restart=True)},

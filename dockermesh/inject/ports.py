@@ -6,66 +6,20 @@ Invariant: no two mappings share a listener of the gateway, nor a host port at o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain
+from dataclasses import replace
 from typing import Any
 
 from dockermesh.errors import InputError
 from dockermesh.inject.options import InjectionFinding, PortMapping
 from dockermesh.inject.plan import Meshed
+from dockermesh.inject.rewrites import ENTRY_HOST_PORT, Published
 from dockermesh.inject.settings import conventions
-from dockermesh.model import (
-    ADMIN_PORT,
-    DNS_PORT,
-    INBOUND_PORT,
-    OUTBOUND_PORT,
-    PROMETHEUS_PORT,
-    READINESS_PORT,
-    Protocol,
-)
-from dockermesh.model.protocol import infer_protocol
+from dockermesh.model import Protocol
+from dockermesh.model.contract import PROXY_PORTS
+from dockermesh.model.protocol_selection import ProtocolRule, select_protocol
 
-ENTRY_HOST_PORT = 30080
 ENTRY_GATEWAY_PORT = 80
-_RESERVED = frozenset(
-    {ADMIN_PORT, DNS_PORT, INBOUND_PORT, OUTBOUND_PORT, PROMETHEUS_PORT, READINESS_PORT}
-)
 _SPARE_LISTENERS = 20000
-# Ports of well-known protocols that are not HTTP and that a gateway may only pass through.
-_NOT_HTTP = frozenset(
-    {
-        21,
-        23,
-        110,
-        143,
-        389,
-        465,
-        587,
-        636,
-        993,
-        995,
-        1433,
-        1521,
-        1883,
-        2181,
-        4222,
-        5671,
-        5672,
-        6650,
-    }
-)
-_NOT_HTTP_HIGH = frozenset({8883, 9042, 9092, 11211, 25565, 26257, 27018, 27019, 61616})
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A published port of a meshed service that a gateway can serve."""
-
-    service: str
-    target: int
-    port: int
-    host_ip: str
-    http: bool
 
 
 def split_ports(
@@ -80,14 +34,16 @@ def split_ports(
 
     for service in services:
         for port in service.definition.get("ports") or ():
-            reason = _stays(port)
+            reason = _stays(port, service)
             if reason is None:
-                moving.append(_published(service, port))
+                moved = _published(service, port)
+                moving.append(moved)
+                notices += filter(None, [_assumption(moved)])
                 continue
 
             staying.setdefault(service.name, []).append(dict(port))
             text = f"port {_text(port)} stays on its pod, not on the gateway: {reason}"
-            if service.replicas > 1:
+            if service.replicas > 1 and not is_chosen(port):
                 text += "; only one replica can have it"
             notices.append(InjectionFinding(service.name, text))
 
@@ -95,19 +51,15 @@ def split_ports(
 
 
 def map_ports(
-    moving: Sequence[Published], specs: Sequence[str], user_http: Sequence[int] = ()
+    moving: Sequence[Published],
+    chosen: Mapping[Published, int],
+    user_http: Sequence[int] = (),
 ) -> tuple[PortMapping, ...]:
-    """The gateway's mappings. `user_http` are the HTTP ports that the user's own Gateways serve,
-    best first.
+    """The gateway's mappings; `chosen` has the host ports of those that do not keep their number.
+    `user_http` are the HTTP ports that the user's own Gateways serve, best first.
 
-    Raises InputError if a spec names nothing that is published, or two mappings want one host port.
+    Raises InputError if two mappings want one host port.
     """
-    chosen = _chosen(moving, specs)
-    if not specs and ENTRY_HOST_PORT not in {port.port for port in moving}:
-        entry = next((port for port in moving if port.http), None)
-        if entry is not None:
-            chosen[entry] = ENTRY_HOST_PORT
-
     mappings = [
         PortMapping(
             service=port.service,
@@ -117,24 +69,29 @@ def map_ports(
             gateway_port=0,
             protocol="http" if port.http else "tcp",
             host_ip=port.host_ip,
+            scheme=_scheme(port),
         )
         for port in moving
     ]
     _refuse_doubles(mappings)
-    return _with_listeners(
-        mappings, [chosen.get(port) is not None for port in moving], user_http
-    )
+    return _with_listeners(mappings, _entry(moving, chosen), user_http)
+
+
+def _scheme(port: Published) -> str:
+    """What a browser calls the port by; nothing where it would be of no use there."""
+    if port.protocol is Protocol.HTTPS:
+        return "https"
+    return "http" if port.http and port.protocol is not Protocol.GRPC else ""
 
 
 def _with_listeners(
-    mappings: list[PortMapping], named: list[bool], user_http: Sequence[int]
+    mappings: list[PortMapping], entry: int | None, user_http: Sequence[int]
 ) -> tuple[PortMapping, ...]:
     """Give the entry the gateway's port 80 (or the user's), the others a listener with their own
     number.
     """
-    entry = _entry(mappings, named)
     entry_port = user_http[0] if user_http else ENTRY_GATEWAY_PORT
-    taken = set(_RESERVED) if entry is None else {*_RESERVED, entry_port}
+    taken = set(PROXY_PORTS) if entry is None else {*PROXY_PORTS, entry_port}
 
     found: list[PortMapping] = []
     for i, mapping in enumerate(mappings):
@@ -145,14 +102,22 @@ def _with_listeners(
     return tuple(found)
 
 
-def _entry(mappings: Sequence[PortMapping], named: Sequence[bool]) -> int | None:
-    """Which mapping is the way in: an HTTP port that the user named, else the one at 30080, else
-    the first.
-    """
-    http = [i for i, mapping in enumerate(mappings) if mapping.protocol == "http"]
-    by_name = (i for i in http if named[i])
-    by_number = (i for i in http if mappings[i].host_port == ENTRY_HOST_PORT)
-    return next(chain(by_name, by_number, http), None)
+def _entry(moving: Sequence[Published], chosen: Mapping[Published, int]) -> int | None:
+    """Which of the ports is the way in, whose listener a Gateway for port 80 takes over."""
+
+    def rank(i: int) -> tuple[bool, bool, bool, bool]:
+        port = moving[i]
+        return (
+            port not in chosen,
+            chosen.get(port, port.port) != ENTRY_HOST_PORT,
+            # Pages come before what programs alone call, and before what nobody declared.
+            port.protocol is Protocol.GRPC,
+            port.protocol is Protocol.AUTO,
+        )
+
+    return min(
+        (i for i, port in enumerate(moving) if port.http), key=rank, default=None
+    )
 
 
 def _free(wanted: int, taken: set[int]) -> int:
@@ -160,48 +125,6 @@ def _free(wanted: int, taken: set[int]) -> int:
     while candidate in taken:
         candidate = max(candidate, _SPARE_LISTENERS) + 1
     return candidate
-
-
-def _chosen(moving: Sequence[Published], specs: Sequence[str]) -> dict[Published, int]:
-    chosen: dict[Published, int] = {}
-    for spec in specs:
-        left, colon, right = spec.rpartition(":")
-        if not colon or not right.isdigit() or not 0 < int(right) < 65536:
-            raise InputError(
-                f"{spec!r} is not A:B",
-                where="--gateway-port",
-                fix="write PUBLISHED:HOSTPORT, like 9081:30080",
-            )
-
-        for port in _named(left, spec, moving):
-            # The command line comes first and wins over x-dockermesh.
-            chosen.setdefault(port, int(right))
-
-    return chosen
-
-
-def _named(left: str, spec: str, moving: Sequence[Published]) -> list[Published]:
-    name, _, target = left.partition(":")
-    if name.isdigit():
-        # The number may be published at several addresses of the host; all of them move.
-        found = [port for port in moving if port.port == int(name) and not target]
-        missing = f"no meshed service publishes port {left}"
-    else:
-        ports = (port for port in moving if port.service == name)
-        found = [port for port in ports if target in ("", str(port.target))][:1]
-        missing = f"no meshed service {left!r} publishes a TCP port"
-
-    if not found:
-        fix = f"published ports: {_known(moving)}"
-        raise InputError(f"{spec!r}: {missing}", where="--gateway-port", fix=fix)
-    return found
-
-
-def _known(moving: Sequence[Published]) -> str:
-    return (
-        ", ".join(f"{port.port} ({port.service}:{port.target})" for port in moving)
-        or "none"
-    )
 
 
 def _refuse_doubles(mappings: Sequence[PortMapping]) -> None:
@@ -225,7 +148,7 @@ def _refuse_doubles(mappings: Sequence[PortMapping]) -> None:
 def _published(service: Meshed, port: Mapping[str, Any]) -> Published:
     target = int(port["target"])
     declared = conventions(service.definition)
-    protocol = infer_protocol(
+    selected = select_protocol(
         declared=str(
             port.get("app_protocol")
             or declared.get(f"SERVICE_{target}_PROTOCOL")
@@ -233,20 +156,36 @@ def _published(service: Meshed, port: Mapping[str, Any]) -> Published:
             or ""
         ),
         port_name=str(port.get("name") or ""),
+        image=str(service.definition.get("image") or ""),
         number=target,
     )
-    known_other = target in _NOT_HTTP or target in _NOT_HTTP_HIGH
+    # A gateway that routes requests does not look at first bytes.
+    is_known = selected.rule is not ProtocolRule.SNIFFED
 
     return Published(
         service=service.name,
         target=target,
         port=int(port["published"]),
         host_ip=str(port.get("host_ip") or ""),
-        http=protocol.is_http or (protocol is Protocol.AUTO and not known_other),
+        protocol=selected.protocol,
+        protocol_rule=selected.rule if is_known else ProtocolRule.ASSUMED,
     )
 
 
-def _stays(port: Mapping[str, Any]) -> str | None:
+def _assumption(port: Published) -> InjectionFinding | None:
+    """What to do where a port is not what it is taken for."""
+    if port.protocol_rule is not ProtocolRule.ASSUMED:
+        return None
+    text = (
+        f"port {port.port}:{port.target} assumed http; if not:"
+        f" SERVICE_{port.target}_PROTOCOL=tls (or tcp) in its environment or labels"
+    )
+    return InjectionFinding(port.service, text)
+
+
+def _stays(port: Mapping[str, Any], service: Meshed) -> str | None:
+    if not service.is_active:
+        return "its profile is not enabled, and what is not there takes no port"
     if port.get("protocol", "tcp") != "tcp":
         return f"the gateway does not serve {port['protocol']}"
     published = str(port.get("published") or "")
@@ -255,6 +194,12 @@ def _stays(port: Mapping[str, Any]) -> str | None:
     if not published.isdigit():
         return "its number is a range"
     return None
+
+
+def is_chosen(port: Mapping[str, Any]) -> bool:
+    """Whether Docker chooses the number, each replica's of its own."""
+    published = str(port.get("published") or "0")
+    return published == "0" or not published.isdigit()
 
 
 def _text(port: Mapping[str, Any]) -> str:

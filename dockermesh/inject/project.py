@@ -5,24 +5,27 @@ Invariant: pure. The same project and options give the same result, and neither 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from dockermesh.errors import InputError
 from dockermesh.inject import names, tuning
-from dockermesh.inject.gateway import OWN_NETWORK, Edge, settle, user_ports
+from dockermesh.inject.gateway import OWN_NETWORK, Edge, settle
 from dockermesh.inject.images import Images
 from dockermesh.inject.options import Injection, InjectionFinding, InjectOptions
 from dockermesh.inject.overlay import overlay
 from dockermesh.inject.plan import Meshed, Plan, make_plan
 from dockermesh.inject.pod import Service, app, follower, pod, proxy, run_volume
-from dockermesh.inject.ports import map_ports, split_ports
+from dockermesh.inject.ports import is_chosen, map_ports, split_ports
+from dockermesh.inject.proxy_config import LABEL, ProxyDefaults
 from dockermesh.inject.references import rewritten
-from dockermesh.inject.settings import project_settings, string_map
+from dockermesh.inject.rewrites import rewrites
+from dockermesh.inject.settings import ProjectSettings, project_settings
+from dockermesh.inject.string_map import string_map
+from dockermesh.inject.user_gateways import user_ports
 from dockermesh.model import contract
 
-_WORKERS = 1
 _GRACE = "10s"  # Docker's own, where the service names none
 
 
@@ -35,12 +38,15 @@ class _Sidecars:
     mesh_key: str
     mesh_name: str
     domain: str
+    defaults: ProxyDefaults
     configs: dict[str, Any] = field(default_factory=dict)
 
     def replicas(
         self, service: Meshed, ports: list[dict[str, Any]]
     ) -> dict[str, Service]:
-        """App, pod and proxy of each replica; `ports` stay published by the first pod."""
+        """App, pod and proxy of each replica; `ports` stay published by the first pod, and by all
+        where Docker chooses the number.
+        """
         made: dict[str, Service] = {}
         for n in service.numbers:
             pod_service = names.pod_name(service.name, n)
@@ -52,8 +58,8 @@ class _Sidecars:
                 mesh_name=self.mesh_name,
                 images=self.images,
             )
-            if ports and n == 1:
-                own["ports"] = ports
+            if kept := [port for port in ports if n == 1 or is_chosen(port)]:
+                own["ports"] = kept
             self._tune(service, own)
             made[service.app(n)] = app(service, n, self.plan)
             made[pod_service] = own
@@ -61,8 +67,14 @@ class _Sidecars:
                 pod_service,
                 workload=names.workload_name(service.project, service.name, n),
                 service=service.name,
+                namespace=service.settings.namespace,
+                labels=service.settings.labels,
                 images=self.images,
-                workers=_WORKERS,
+                start=self.defaults.start(
+                    service.settings.namespace,
+                    service.settings.labels,
+                    service.settings.proxy,
+                ),
                 profiles=service.definition.get("profiles"),
                 patience=service.definition.get("stop_grace_period") or _GRACE,
             )
@@ -70,13 +82,13 @@ class _Sidecars:
         return made
 
     def _tune(self, service: Meshed, own: Service) -> None:
+        if self.domain != contract.CONSUL_DOMAIN:
+            own["environment"][contract.ENV_DNS_DOMAIN] = self.domain
         if not service.settings.intercept:
             tuning.switch_off(own)
-        elif service.settings.capture or self.domain != contract.CONSUL_DOMAIN:
+        elif service.settings.capture:
             # The image's rules are those of the default settings.
-            name, config = tuning.rules(
-                service.name, service.settings.capture, self.domain
-            )
+            name, config = tuning.rules(service.name, service.settings.capture)
             self.configs[name] = config
             tuning.tune(own, name)
 
@@ -87,25 +99,37 @@ def inject_project(project: Mapping[str, Any], options: InjectOptions) -> Inject
     Raises InputError for what cannot be meshed, and for wrong settings.
     """
     settings = project_settings(project)
-    plan = make_plan(project, settings)
+    plan = make_plan(project, settings, options.inactive)
     mesh_name = options.network or settings.network or contract.MESH_NETWORK
     mesh_key = _network_key(project.get("networks") or {}, mesh_name)
 
     moving, staying, notices = split_ports(plan.meshed.values())
     user = user_ports(options.config, plan.project)
-    mappings = settle(
-        map_ports(moving, (*options.gateway_ports, *settings.gateway_ports), user.http),
-        user,
-    )
+    table = rewrites(moving, options.gateway_ports, settings.gateway_ports, user.opened)
+    mappings = settle(map_ports(moving, table.published, user.http), user)
 
     has_own_network = OWN_NETWORK in (project.get("networks") or {})
-    edge = Edge(plan, mesh_key, mesh_name, options.images, own_network=has_own_network)
-    gateway = edge.ingress(mappings, user)
+    defaults = ProxyDefaults((*options.stored, *options.config))
+    edge = Edge(
+        plan,
+        mesh_key,
+        mesh_name,
+        options.images,
+        own_network=has_own_network,
+        defaults=defaults,
+        config=settings.gateway,
+    )
+    gateway = edge.ingress(mappings, user, table.gateway)
     if options.egress_gateway or settings.egress_gateway:
         gateway |= edge.egress()
 
     sidecars = _Sidecars(
-        plan, options.images, mesh_key, mesh_name, options.consul_domain
+        plan,
+        options.images,
+        mesh_key,
+        mesh_name,
+        options.consul_domain,
+        defaults,
     )
     services = _services(project, plan, sidecars, staying)
     _refuse_taken(gateway, services)
@@ -118,8 +142,15 @@ def inject_project(project: Mapping[str, Any], options: InjectOptions) -> Inject
         project=meshed,
         overlay=overlay(project, meshed),
         ports=mappings,
-        notices=(*plan.notices, *notices),
+        notices=(*plan.notices, *notices, *_gateway_notices(settings)),
     )
+
+
+def _gateway_notices(settings: ProjectSettings) -> Iterator[InjectionFinding]:
+    if ignored := settings.gateway.start.ignored:
+        yield InjectionFinding(
+            names.GATEWAY, f"of {LABEL} these have no effect: {', '.join(ignored)}"
+        )
 
 
 def _services(

@@ -14,7 +14,11 @@ from dockermesh.inject.plan import Plan
 
 
 def depends_on(value: Any, plan: Plan) -> dict[str, Any]:
-    """`depends_on` in its long form, naming all replicas of each service; conditions kept."""
+    """`depends_on` in its long form, naming all replicas of each service; conditions kept.
+
+    What may be missing (`required: false`) and is, as a service of another profile, is left out:
+    Compose forgives that only where the file has the service at all.
+    """
     if not isinstance(value, Mapping):
         value = {
             str(name): {"condition": "service_started", "required": True}
@@ -22,6 +26,8 @@ def depends_on(value: Any, plan: Plan) -> dict[str, Any]:
         }
     found: dict[str, Any] = {}
     for name, condition in value.items():
+        if name not in plan.known and not condition.get("required", True):
+            continue
         for stand_in in _apps(name, plan):
             found[stand_in] = dict(condition)
     return found
@@ -51,6 +57,8 @@ def rewritten(definition: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     copy = dict(definition)
     if definition.get("depends_on"):
         copy["depends_on"] = depends_on(definition["depends_on"], plan)
+        if not copy["depends_on"]:
+            del copy["depends_on"]
 
     for key in ("pid", "ipc"):
         kind, _, target = str(definition.get(key) or "").partition(":")

@@ -14,21 +14,40 @@ from difflib import get_close_matches
 from typing import Any
 
 from dockermesh.errors import InputError
+from dockermesh.inject.proxy_config import (
+    LABEL,
+    GatewayConfig,
+    ProxyStart,
+    gateway_config,
+    proxy_start,
+)
+from dockermesh.inject.rewrites import NOTHING
+from dockermesh.inject.string_map import string_map
 from dockermesh.model.contract import (
-    COMPOSE_LABELS,
     LABEL_ACCOUNT,
     LABEL_INJECT,
+    LABEL_MODE,
     LABEL_NAMESPACE,
-    LABEL_PREFIX,
     LABEL_RAW_SOCKETS,
 )
 from dockermesh.model.identity import is_identity_part
-from dockermesh.model.workload import TLS_MODE_LABEL, TRAFFIC_LABELS
+from dockermesh.model.workload import TLS_MODE_LABEL, TRAFFIC_LABELS, ProxyMode
+from dockermesh.model.workload_labels import conventions as said_by
+from dockermesh.model.workload_labels import mesh_name as called
+from dockermesh.model.workload_labels import workload_labels as labels_of
 
 EXTENSION = "x-dockermesh"
 _RAW_KEY = "rawSockets"
-_TOP_KEYS = ("inject", "network", "namespace", "gateway", "egressGateway", _RAW_KEY)
-_GATEWAY_KEYS = ("ports",)
+_TOP_KEYS = (
+    "inject",
+    "mode",
+    "network",
+    "namespace",
+    "gateway",
+    "egressGateway",
+    _RAW_KEY,
+)
+_GATEWAY_KEYS = ("ports", LABEL)
 _SERVICE_KEYS = ("inject", "namespace", "serviceAccount", "labels", _RAW_KEY)
 _CAPTURE_KEYS = {
     "includeInboundPorts": "include_inbound_ports",
@@ -53,7 +72,9 @@ class ProjectSettings:
     namespace: str = "default"
     gateway_ports: tuple[str, ...] = ()
     egress_gateway: bool = False
+    gateway: GatewayConfig = field(default_factory=GatewayConfig)
     raw_sockets: bool = True
+    mode: ProxyMode | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +92,16 @@ class ServiceSettings:
     capture: Mapping[str, str] = field(default_factory=dict)
     intercept: bool = True
     raw_sockets: bool = True
+    proxy: ProxyStart = field(default_factory=ProxyStart)
 
 
 def project_settings(project: Mapping[str, Any]) -> ProjectSettings:
     """The settings of the project."""
     raw = _section(project.get(EXTENSION), EXTENSION, _TOP_KEYS)
     gateway = _section(raw.get("gateway"), f"{EXTENSION}.gateway", _GATEWAY_KEYS)
-    ports = gateway.get("ports") or []
+    ports = gateway.get("ports")
 
-    if not isinstance(ports, list):
+    if ports is not None and not isinstance(ports, list):
         raise InputError(
             "must be a list of A:B",
             where=f"{EXTENSION}.gateway.ports",
@@ -90,12 +112,21 @@ def project_settings(project: Mapping[str, Any]) -> ProjectSettings:
         inject=_boolean(raw.get("inject", True), f"{EXTENSION}.inject"),
         network=str(raw.get("network") or ""),
         namespace=_name(raw.get("namespace", "default"), f"{EXTENSION}.namespace"),
-        gateway_ports=tuple(map(str, ports)),
+        gateway_ports=_table(ports),
+        gateway=gateway_config(gateway.get(LABEL, ""), f"{EXTENSION}.gateway.{LABEL}"),
         egress_gateway=_boolean(
             raw.get("egressGateway", False), f"{EXTENSION}.egressGateway"
         ),
         raw_sockets=_boolean(raw.get(_RAW_KEY, True), f"{EXTENSION}.{_RAW_KEY}"),
+        mode=_mode(raw["mode"], f"{EXTENSION}.mode") if "mode" in raw else None,
     )
+
+
+def _table(ports: list[Any] | None) -> tuple[str, ...]:
+    """Rewrites of ports; an empty list is meant to have none, where nothing said is the default."""
+    if ports is None:
+        return ()
+    return tuple(map(str, ports)) or (NOTHING,)
 
 
 def service_settings(
@@ -119,6 +150,9 @@ def service_settings(
     if not isinstance(own, Mapping):
         raise InputError("must be a mapping", where=f"{place}.labels")
 
+    # Its host's proxy serves it: it has no sidecar.
+    if _is_of_node(name, labels):
+        inject = False
     capture = _capture(raw, labels)
     intercept = _intercepts(
         raw.get(_MODE_KEY, labels.get("sidecar.istio.io/interceptionMode")),
@@ -134,7 +168,33 @@ def service_settings(
         capture=capture,
         intercept=intercept,
         raw_sockets=_boolean(sockets, f"services.{name}: {_RAW_KEY}"),
+        proxy=proxy_start(labels, f"services.{name}"),
     )
+
+
+def in_node_mode(services: Mapping[str, Any]) -> frozenset[str]:
+    """The services of a project whose label says that their host's proxy serves them."""
+    return frozenset(
+        name
+        for name, service in services.items()
+        if _is_of_node(name, string_map(service.get("labels")))
+    )
+
+
+def _is_of_node(name: str, labels: Mapping[str, str]) -> bool:
+    said = labels.get(LABEL_MODE)
+    if said is None:
+        return False
+    return _mode(said, f"services.{name}: label {LABEL_MODE}") is ProxyMode.NODE
+
+
+def _mode(text: Any, place: str) -> ProxyMode:
+    known = [mode.value for mode in ProxyMode]
+    if text not in known:
+        raise InputError(
+            f"unknown mode {text!r}", where=place, fix=f"write {' or '.join(known)}"
+        )
+    return ProxyMode(text)
 
 
 def _taken_in(capture: Mapping[str, str], *, intercept: bool) -> dict[str, str]:
@@ -152,37 +212,16 @@ def _taken_in(capture: Mapping[str, str], *, intercept: bool) -> dict[str, str]:
     }
 
 
-def string_map(value: Any) -> dict[str, str]:
-    """A Compose mapping in either of its forms, `{k: v}` or `[k=v]`; an absent value is empty."""
-    if isinstance(value, Mapping):
-        return {str(k): "" if v is None else str(v) for k, v in value.items()}
-    pairs = (str(item).partition("=") for item in value or ())
-    return {key: text for key, _, text in pairs}
-
-
 def conventions(service: Mapping[str, Any]) -> dict[str, str]:
-    """The service's `SERVICE_*` metadata; labels beat environment, as with registrator."""
-    merged = string_map(service.get("environment")) | string_map(service.get("labels"))
-    return {
-        key: value
-        for key, value in merged.items()
-        if key.startswith("SERVICE_") and value
-    }
+    """The service's `SERVICE_*` metadata."""
+    return said_by(
+        string_map(service.get("environment")), string_map(service.get("labels"))
+    )
 
 
 def mesh_name(name: str, service: Mapping[str, Any]) -> str:
-    """What the mesh calls the service: as declared, for its only port if there, else Compose's
-    name.
-    """
-    declared = conventions(service)
-    named = {
-        value
-        for key, value in declared.items()
-        if re.fullmatch(r"SERVICE_\d+_NAME", key)
-    }
-    return declared.get("SERVICE_NAME") or (
-        named.pop() if len(named) == 1 and _is_single(service) else name
-    )
+    """What the mesh calls the service."""
+    return called(name, conventions(service), is_single=_is_single(service))
 
 
 def _is_single(service: Mapping[str, Any]) -> bool:
@@ -197,31 +236,12 @@ def _is_single(service: Mapping[str, Any]) -> bool:
 
 
 def workload_labels(name: str, service: Mapping[str, Any]) -> dict[str, str]:
-    """What subsets and selectors match: Docker labels, tags `key|value` or `key=value`, and
-    `app`.
-    """
-    own = {
-        key: value
-        for key, value in string_map(service.get("labels")).items()
-        if not key.startswith(
-            (COMPOSE_LABELS, "SERVICE_", LABEL_PREFIX, TRAFFIC_LABELS)
-        )
-    }
-    tags: dict[str, str] = {}
-    for key, value in sorted(conventions(service).items()):
-        if re.fullmatch(r"SERVICE_(\d+_)?TAGS", key):
-            tags.update(_tags(value))
-
-    return {"app": mesh_name(name, service)} | tags | own
-
-
-def _tags(text: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for tag in re.split(r"(?<!\\),", text):
-        parts = re.split(r"[|=]", tag.replace("\\,", ","), maxsplit=1)
-        if len(parts) == 2 and parts[0]:
-            found[parts[0]] = parts[1]
-    return found
+    """What subsets and selectors match, of a service called `name` in the Compose file."""
+    return labels_of(
+        mesh_name(name, service),
+        string_map(service.get("labels")),
+        conventions(service),
+    )
 
 
 def _section(raw: Any, place: str, known: tuple[str, ...]) -> Mapping[str, Any]:

@@ -17,14 +17,12 @@ from dockermesh.model import READINESS_PORT, contract
 from dockermesh.model.contract import ENV_CAPTURE, ENV_HOLD_PORTS
 
 
-def rules(
-    service: str, capture: Mapping[str, str], domain: str
-) -> tuple[str, dict[str, str]]:
+def rules(service: str, capture: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     """The Compose config (its name and definition) with the rules for these settings of
-    `service`, in a mesh whose Consul has this domain.
+    `service`.
     """
     try:
-        text = _rendered(tuple(sorted(capture.items())), domain)
+        text = _rendered(tuple(sorted(capture.items())))
     except InputError as error:
         raise InputError(
             error.what, where=f"services.{service}", fix=error.fix
@@ -34,17 +32,15 @@ def rules(
 
 
 @lru_cache(maxsize=64)
-def _rendered(capture: tuple[tuple[str, str], ...], domain: str) -> str:
-    return pod_capture(pod_capture_config(**dict(capture)), domain=domain)
+def _rendered(capture: tuple[tuple[str, str], ...]) -> str:
+    return pod_capture(pod_capture_config(**dict(capture)))
 
 
 def tune(pod: dict[str, Any], config: str) -> None:
     """Put the rules `config` in place of those in the pod's image."""
-    pod["configs"] = [{"source": config, "target": contract.CAPTURE_PATH}]
     # Compose copies inline configs into the container, which Docker refuses on a read-only root
-    # (docker/compose#12031). Without capabilities and new privileges the sleeping pod can write
-    # nothing there that matters.
-    del pod["read_only"]
+    # (docker/compose#12031); a sidecar's pod has none.
+    pod["configs"] = [{"source": config, "target": contract.CAPTURE_PATH}]
 
 
 def switch_off(pod: dict[str, Any]) -> None:

@@ -399,7 +399,13 @@ class Api:
     def _show(
         self, request: web.Request, call: Call, stored: Stored, code: int = 200
     ) -> web.Response:
-        document = self._view(call.served, call.version, call.key, stored)
+        document = (
+            self._view.planned(
+                call.served, call.version, call.key, stored, self._current(call)
+            )
+            if call.is_dry_run
+            else self._view(call.served, call.version, call.key, stored)
+        )
         if wants_table(request.headers.get("Accept", "")):
             version = document["metadata"]["resourceVersion"]
             document = table(

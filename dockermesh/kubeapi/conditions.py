@@ -15,6 +15,9 @@ from dockermesh.kubeapi.cache import Stored
 from dockermesh.kubeapi.checking import problems_of
 from dockermesh.kubeapi.objects import now
 
+_NAMED = 3
+_WORDS = 1000
+"""How many proxies a message names, and how much of what one of them says."""
 State = tuple[tuple[str, bool, str], ...]
 """Conditions without their messages: the name, whether it holds, and the reason in one word."""
 
@@ -27,6 +30,9 @@ class MeshProgress(Protocol):
 
     def findings(self, resource: str) -> Sequence[tuple[str, str]]:
         """What of `Kind namespace/name` has no effect: reasons in one word, and messages."""
+
+    def refusals(self, resource: str) -> Sequence[tuple[str, str]]:
+        """The proxies that refuse what came of `Kind namespace/name`, with their words."""
 
     def has_taken(self, key: str, version: int) -> bool:
         """Whether proxies are served from this version of an object, or a later one."""
@@ -76,10 +82,13 @@ class Conditions:
         damaged = f"the stored value is damaged: {stored.damage}"
         problems = [damaged] if stored.damage else self._problems_of(key, stored)
         namespace, name = key.split("/")[-2:]
-        found = [self._accepted(problems, f"{kind} {namespace}/{name}")]
+        resource = f"{kind} {namespace}/{name}"
+        found = [self._accepted(problems, resource)]
         if self._progress is not None:
             found.append(
-                _programmed(self._progress, key, stored, is_valid=not problems)
+                _programmed(
+                    self._progress, resource, key, stored, is_valid=not problems
+                )
             )
         return found
 
@@ -122,9 +131,12 @@ class Conditions:
 
 
 def _programmed(
-    progress: MeshProgress, key: str, stored: Stored, *, is_valid: bool
+    progress: MeshProgress, resource: str, key: str, stored: Stored, *, is_valid: bool
 ) -> tuple[str, bool, str, str]:
-    """How far the proxies are with the mesh's config as a whole, of which the object is a part."""
+    """How far the proxies are with the mesh's config as a whole, of which the object is a part.
+
+    What a proxy refuses is held against the objects that it came of, and against no others.
+    """
     connected, pending, refused = progress.counts()
     if not is_valid:
         return (
@@ -141,14 +153,25 @@ def _programmed(
             f"0/{connected} proxies have it: it is not translated yet",
         )
 
-    reason = "Refused" if refused else "Pending" if pending else "Programmed"
+    refusals = progress.refusals(resource)
+    reason = "Refused" if refusals else "Pending" if pending else "Programmed"
     text = (
         f"{connected - pending - refused}/{connected} proxies run the latest configuration of the"
         " mesh"
     )
-    text += f"; {refused} refused it (see dockermesh proxy-status)" if refused else ""
+    if refusals:
+        text += f"; {_refused(refusals)}"
+    elif refused:
+        text += f"; {refused} refused what came of another resource (see dockermesh proxy-status)"
 
-    return "Programmed", not pending and not refused, reason, text
+    return "Programmed", not pending and not refusals, reason, text
+
+
+def _refused(refusals: Sequence[tuple[str, str]]) -> str:
+    """Who refuses it, in the words of the first."""
+    names = list(dict.fromkeys(name for name, _ in refusals))
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"refused by {', '.join(names[:_NAMED])}{more}: {refusals[0][1][:_WORDS]}"
 
 
 def _last_change(metadata: Mapping[str, Any]) -> str:

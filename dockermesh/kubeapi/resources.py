@@ -23,6 +23,7 @@ from dockermesh.kubeapi.history import History
 from dockermesh.kubeapi.rollback import RollbackApi
 from dockermesh.kubeapi.status import StatusError
 from dockermesh.kubeapi.vault import Vault
+from dockermesh.kubeapi.verdicts import Verdicts
 from dockermesh.kubeapi.view import View
 from dockermesh.kubeapi.writer import Writer
 from dockermesh.registry import ConfigStore
@@ -42,6 +43,7 @@ def make_api_app(
     why_unread: Callable[[], str] = lambda: "",
     version: str = "",
     open_paths: frozenset[str] = frozenset(),
+    verdicts: Verdicts | None = None,
 ) -> web.Application:
     """The HTTP application of port 8080. Without a token anybody may use it, except web pages.
 
@@ -55,7 +57,8 @@ def make_api_app(
         safe = vault or _forgetful_vault()
 
     app = web.Application(
-        middlewares=[_as_status, guard], client_max_size=MAX_BODY_BYTES
+        middlewares=[(verdicts or Verdicts()).middleware, _as_status, guard],
+        client_max_size=MAX_BODY_BYTES,
     )
     DiscoveryApi(version, is_anonymous=token is None).add_to(app.router)
     writer = Writer(store, cache, history)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from dockermesh.config.kinds import KINDS, MESH_CONFIG, Kind
+from dockermesh.config.kinds import KINDS, MESH_CONFIG, OWN, Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,14 @@ class Served:
 
 
 _COLUMNS: dict[str, tuple[Column, ...]] = {
+    "RateLimit": (
+        Column(
+            "Shadow",
+            ("spec", "shadow"),
+            "Whether it counts only, and refuses nothing",
+            type="boolean",
+        ),
+    ),
     "VirtualService": (
         Column(
             "Gateways",
@@ -133,15 +141,18 @@ _CONDITIONS = (
 
 
 def _served(kind: Kind) -> Served:
-    prefix = kind.group.partition(".")[0]
+    categories = ["all"]
+    # `kubectl get istio-io` lists all kinds of Istio.
+    if kind.group != OWN:
+        categories += ["istio-io", f"{kind.group.partition('.')[0]}-istio-io"]
+
     return Served(
         kind=kind.name,
         plural=kind.plural,
         group=kind.group,
         versions=tuple(sorted(kind.versions, key=_age)),
         short_names=kind.short_names,
-        # `kubectl get istio-io` lists all kinds of Istio.
-        categories=("all", "istio-io", f"{prefix}-istio-io"),
+        categories=tuple(categories),
         columns=(*_COLUMNS.get(kind.name, ()), *_CONDITIONS),
         definition=kind,
     )

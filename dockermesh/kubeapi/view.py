@@ -35,6 +35,37 @@ class View:
         """The object in a version of its group; `at` is its resourceVersion, where it is another
         than its own.
         """
+        ordered = self._plain(served, version, key, stored, at)
+        if served is not SECRET:
+            ordered["status"] = self._status(served, key, stored, ordered["metadata"])
+        return ordered
+
+    def planned(
+        self,
+        served: Served,
+        version: str,
+        key: str,
+        planned: Stored,
+        current: Stored | None,
+    ) -> dict[str, Any]:
+        """What an object would be after a write. Nothing came of that yet, so its status is that of
+        the object as it is.
+        """
+        ordered = self._plain(served, version, key, planned)
+        if current is not None:
+            now = self(served, version, key, current)
+            ordered |= {k: v for k, v in now.items() if k == "status"}
+        return ordered
+
+    def _plain(
+        self,
+        served: Served,
+        version: str,
+        key: str,
+        stored: Stored,
+        at: int | None = None,
+    ) -> dict[str, Any]:
+        """The object without its status."""
         document = copy.deepcopy(self.opened(key, stored))
         document["apiVersion"], document["kind"] = (
             served.api_version(version),
@@ -53,14 +84,9 @@ class View:
         ordered: dict[str, Any] = {
             k: document[k] for k in ("apiVersion", "kind", "metadata") if k in document
         }
-        ordered |= {
+        return ordered | {
             k: v for k, v in document.items() if k not in ordered and k != "status"
         }
-
-        if served is not SECRET:
-            ordered["status"] = self._status(served, key, stored, metadata)
-
-        return ordered
 
     def state(self, served: Served, key: str, stored: Stored) -> State:
         """The object's conditions, as far as a watcher hears of them."""

@@ -2,13 +2,13 @@
 
 from dockermesh.model.catalog import EMPTY_CATALOG, Catalog
 from dockermesh.model.contract import (
-    ADMIN_PORT,
     API_PORT,
     DEBUG_PORT,
+    DNS_NAMES_PORT,
     DNS_PORT,
+    ENDPOINTS_DNS_PORT,
     INBOUND_PORT,
     OUTBOUND_PORT,
-    PROMETHEUS_PORT,
     PROXY_UID,
     READINESS_PORT,
     TRUST_PATH,
@@ -17,18 +17,19 @@ from dockermesh.model.contract import (
 )
 from dockermesh.model.identity import Identity
 from dockermesh.model.protocol import Protocol
+from dockermesh.model.refusal import Refusal, RefusedFor
 from dockermesh.model.service import Endpoint, Health, Port, Resolution, Service
-from dockermesh.model.workload import ServedPort, Workload, WorkloadKind
+from dockermesh.model.workload import ProxyMode, ServedPort, Workload, WorkloadKind
 
 __all__ = [
-    "ADMIN_PORT",
     "API_PORT",
     "DEBUG_PORT",
+    "DNS_NAMES_PORT",
     "DNS_PORT",
     "EMPTY_CATALOG",
+    "ENDPOINTS_DNS_PORT",
     "INBOUND_PORT",
     "OUTBOUND_PORT",
-    "PROMETHEUS_PORT",
     "PROXY_UID",
     "READINESS_PORT",
     "TRUST_PATH",
@@ -40,6 +41,9 @@ __all__ = [
     "Identity",
     "Port",
     "Protocol",
+    "ProxyMode",
+    "Refusal",
+    "RefusedFor",
     "Resolution",
     "ServedPort",
     "Service",

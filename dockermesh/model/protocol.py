@@ -1,8 +1,4 @@
-"""Application protocols, and how a port's protocol is found when nobody declared it.
-
-Source of the names and of the order of the rules: Istio's "Protocol Selection" and
-`pkg/config/protocol`.
-"""
+"""Application protocols. Source of the names: Istio's `pkg/config/protocol`."""
 
 from __future__ import annotations
 
@@ -43,19 +39,6 @@ _BY_NAME = {p.value: p for p in Protocol} | {
     "mongodb": Protocol.MONGO,
     "postgres": Protocol.TCP,
 }
-# Ports where the server speaks first, or that are never HTTP: sniffing would stall them
-# (Istio: "server-first protocols").
-_WELL_KNOWN = {
-    22: Protocol.TCP,
-    25: Protocol.TCP,
-    53: Protocol.TCP,
-    443: Protocol.HTTPS,
-    3306: Protocol.MYSQL,
-    5432: Protocol.TCP,
-    6379: Protocol.REDIS,
-    27017: Protocol.MONGO,
-    9090: Protocol.AUTO,
-}
 
 
 def parse_protocol(text: str) -> Protocol | None:
@@ -63,19 +46,17 @@ def parse_protocol(text: str) -> Protocol | None:
     return _BY_NAME.get(text.strip().lower())
 
 
-def infer_protocol(
-    *, declared: str = "", port_name: str = "", number: int = 0
-) -> Protocol:
-    """The protocol of a port: declared, else the prefix of its name (`http-web`), else well known,
-    else AUTO.
+def agreed(known: Protocol | None, other: Protocol) -> Protocol:
+    """What is spoken on a port of which two things were said: what somebody declared beats what
+    nobody knows, which beats datagrams.
+
+    A number is two ports, TCP and UDP, and the mesh carries the first: only where there is no such
+    port, it is one of UDP.
     """
-    for candidate in (
-        declared,
-        port_name,
-        port_name.rsplit("-", 1)[0],
-        port_name.split("-", 1)[0],
-    ):
-        found = parse_protocol(candidate) if candidate else None
-        if found is not None:
-            return found
-    return _WELL_KNOWN.get(number, Protocol.AUTO)
+    if known is None or _rank(other) < _rank(known):
+        return other
+    return known
+
+
+def _rank(protocol: Protocol) -> int:
+    return {Protocol.UDP: 2, Protocol.AUTO: 1}.get(protocol, 0)

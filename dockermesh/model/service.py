@@ -66,7 +66,8 @@ class Endpoint:
     the same). `labels` hold what subsets select on: Docker labels, Consul meta and tags `key|value`
     or `key=value`. `workload` is the name of the meshed workload (`bookinfo/reviews-v1-1`), empty
     when there is no proxy in front. `takes_mtls`: its proxy, which was attested, is to be called
-    over mutual TLS; translation finds that out.
+    over mutual TLS; translation finds that out. `gave_way` is `<id> <holder>` where it asked for an
+    id that is another's.
     """
 
     address: str
@@ -81,6 +82,7 @@ class Endpoint:
     locality: str = ""
     weight: int = 1
     takes_mtls: bool = False
+    gave_way: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,9 @@ TRAFFIC_LABELS = "traffic.sidecar.istio.io/"
 """Prefix of Istio's settings of what a pod captures: `includeInboundPorts`, `excludeInboundPorts`.
 """
 
+PROXY_CONFIG_LABEL = "proxy.istio.io/config"
+"""Istio's annotation about one workload's proxy; here a label, with YAML in it."""
+
 
 def compose_names(workload: str) -> tuple[str, str]:
     """The Compose project and service of a workload called `<project>/<service>-<replica>`."""
@@ -38,6 +41,14 @@ class WorkloadKind(StrEnum):
 
     SIDECAR = "sidecar"
     GATEWAY = "router"
+    NODE = "node"
+
+
+class ProxyMode(StrEnum):
+    """Which proxy a workload has: one of its own, or that of its host, which serves many."""
+
+    SIDECAR = "sidecar"
+    NODE = "node"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +76,13 @@ class Workload:
     checks call in plaintext. `aliases` are other names that Docker's DNS has for its Compose
     service. `config` is YAML of Istio resources that come with the workload (a generated Gateway),
     from its labels. `since` tells when it began to serve a name (in lower case; nanoseconds since
-    the epoch): whose a name is depends on who was first.
+    the epoch): whose a name is depends on who was first. `bridges` are the host's own addresses on
+    a gateway's networks, from which its processes call what is published. `protocol_rules` tells by
+    port what decided its protocol (see `ProtocolRule`), for people.
+
+    In `mode` node it has neither pod nor token: the proxy of its host (a workload of the kind NODE)
+    serves it, through the network namespace whose path, as that proxy sees it, is
+    `network_namespace`.
     """
 
     id: str
@@ -86,7 +103,13 @@ class Workload:
     proxy_container: str = ""
     published: tuple[int, ...] = ()
     probed: tuple[int, ...] = ()
+    bridges: tuple[str, ...] = ()
     since: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    protocol_rules: Mapping[str, str] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
+    mode: ProxyMode = ProxyMode.SIDECAR
+    network_namespace: str = ""
 
     @property
     def compose_service(self) -> str:
@@ -134,7 +157,9 @@ class Workload:
         return plain | {
             "labels": dict(self.labels),
             "since": dict(self.since),
+            "protocol_rules": dict(self.protocol_rules),
             "kind": self.kind.value,
+            "mode": self.mode.value,
             "ports": [
                 {"service": p.service, "port": p.port, "protocol": p.protocol}
                 for p in self.ports
@@ -142,6 +167,7 @@ class Workload:
             "aliases": list(self.aliases),
             "published": list(self.published),
             "probed": list(self.probed),
+            "bridges": list(self.bridges),
         }
 
     @classmethod
@@ -155,9 +181,11 @@ class Workload:
             **known
             | {
                 "kind": WorkloadKind(known.get("kind", WorkloadKind.SIDECAR)),
+                "mode": ProxyMode(known.get("mode", ProxyMode.SIDECAR)),
                 "ports": tuple(ServedPort(**port) for port in known.get("ports", ())),
                 "aliases": tuple(known.get("aliases", ())),
                 "published": tuple(known.get("published", ())),
+                "bridges": tuple(known.get("bridges", ())),
                 "probed": tuple(known.get("probed", ())),
             }
         )

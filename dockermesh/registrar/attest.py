@@ -1,7 +1,8 @@
 """Attestation: the digest of a pod's token, read from the log that only Docker can vouch for.
 
 Invariants: a line counts only if it names the workload of the pod's label, so that a pod cannot
-speak for another; a digest is that of one run of the pod, and forgotten with it.
+speak for another; a digest is that of one run of the pod, and forgotten with it. Nothing is said of
+a running pod before its log was read once: a registrar that starts would take back what it knew.
 """
 
 from __future__ import annotations
@@ -27,15 +28,22 @@ ReadLog = Callable[[str, int], Awaitable[str]]
 
 
 class Attestor:
-    """Looks for the tokens of running pods; `found` is told the group whose pod has one now."""
+    """Looks for the tokens of running pods; `learned` is told the group of whose pod more is known
+    now: that it has one, or has none yet.
+    """
 
     def __init__(
-        self, read_log: ReadLog, seen: Seen, notes: Notes, found: Callable[[str], None]
+        self,
+        read_log: ReadLog,
+        seen: Seen,
+        notes: Notes,
+        learned: Callable[[str], None],
     ) -> None:
         self._read_log = read_log
         self._seen = seen
         self._notes = notes
-        self._found = found
+        self._learned = learned
+        self._has_none_yet: set[str] = set()
         self._tokens: dict[str, str] = {}
         self._times: dict[str, int] = {}
         self._looking: dict[str, asyncio.Task[None]] = {}
@@ -62,6 +70,14 @@ class Attestor:
                 self._looking[pod.incarnation] = task
                 task.add_done_callback(partial(self._done, pod.incarnation))
 
+    def knows(self, members: Iterable[Container]) -> bool:
+        """Whether the log of every running pod of these was read, or could not be."""
+        return all(
+            pod.incarnation in self._tokens or pod.incarnation in self._has_none_yet
+            for pod in members
+            if pod.role == "pod" and pod.state.running
+        )
+
     def forget(self, container: Container) -> None:
         """The container is gone."""
         self._drop(container.incarnation)
@@ -77,14 +93,14 @@ class Attestor:
     def _drop_old(self, members: list[Container]) -> None:
         ids = {c.id for c in members}
         current = {c.incarnation for c in members}
-        of_theirs = [known for known in self._tokens if known.partition("@")[0] in ids]
-        for known in of_theirs:
-            if known not in current:
+        for known in (*self._tokens, *self._has_none_yet):
+            if known.partition("@")[0] in ids and known not in current:
                 self._drop(known)
 
     def _drop(self, incarnation: str) -> None:
         self._tokens.pop(incarnation, None)
         self._times.pop(incarnation, None)
+        self._has_none_yet.discard(incarnation)
 
     def _done(self, incarnation: str, _: asyncio.Task[None]) -> None:
         self._looking.pop(incarnation, None)
@@ -109,9 +125,13 @@ class Attestor:
             if token:
                 self._tokens[pod.incarnation] = token
                 self._times[pod.incarnation] = at
-                self._found(pod.group)
+                self._has_none_yet.discard(pod.incarnation)
+                self._learned(pod.group)
                 return
 
+            if pod.incarnation not in self._has_none_yet:
+                self._has_none_yet.add(pod.incarnation)
+                self._learned(pod.group)
             await asyncio.sleep(wait)
 
 

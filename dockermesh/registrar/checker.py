@@ -25,8 +25,9 @@ from yarl import URL
 from dockermesh.config.limits import parse_duration
 from dockermesh.errors import DockermeshError
 from dockermesh.model.contract import META_CONTAINER, META_WORKLOAD
-from dockermesh.registrar.checks import HealthStatus
+from dockermesh.registrar.checks import Check, HealthStatus, command_of
 from dockermesh.registrar.mapping import Registration
+from dockermesh.registrar.script_checks import Commands, ScriptChecks
 from dockermesh.runtime.backoff import Backoff
 
 log = structlog.get_logger(__name__)
@@ -48,7 +49,7 @@ _REFUSED = "RBAC: access denied"
 class _Asked:
     """Whom a task asks what: another container is another one to ask, even at the same address."""
 
-    check: Mapping[str, object]
+    check: Check
     address: str
     container: str
     is_meshed: bool
@@ -63,8 +64,12 @@ class Checker:
         self,
         changed: Callable[[str], None],
         tls: Callable[[], ssl.SSLContext] | None = None,
+        commands: Commands | None = None,
     ) -> None:
-        """`tls` gives what a proxy is asked with that takes no plaintext."""
+        """`tls` gives what a proxy is asked with that takes no plaintext, `commands` runs scripts
+        in containers.
+        """
+        self._scripts = ScriptChecks(commands) if commands is not None else None
         self._changed = changed
         self._tls = tls
         self._encrypted: set[str] = set()
@@ -136,8 +141,12 @@ class Checker:
             )
 
     async def _ask(self, identity: str, asked: _Asked) -> HealthStatus:
+        timeout = _seconds(asked.check.get("Timeout"), _TIMEOUT)
+        command = command_of(asked.check)
         try:
-            async with asyncio.timeout(_seconds(asked.check.get("Timeout"), _TIMEOUT)):
+            if command is not None and self._scripts is not None:
+                return await self._scripts.ask(asked.container, command, timeout)
+            async with asyncio.timeout(timeout):
                 if "HTTP" in asked.check:
                     return await self._ask_http(identity, asked)
                 if "TCP" in asked.check:

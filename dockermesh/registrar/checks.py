@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dockermesh.model.hosts import bracketed
 from dockermesh.registrar.container import Container
 from dockermesh.registrar.metadata import Metadata
 
@@ -17,6 +18,10 @@ DEFAULT_INTERVAL = "10s"
 # How long the last known health stands without a registrar. Long, since a registrar that is being
 # restarted must not take services down; a host that died is cleaned up by its lease instead.
 DOCKER_TTL = "24h"
+
+_SHELL = ("/bin/sh", "-c")
+_CHECK_CMD = "check-cmd"
+"""registrator's own script, beside its Consul, for commands in a container."""
 
 Check = Mapping[str, str | bool | list[str]]
 
@@ -46,7 +51,7 @@ class HealthStatus:
 
 def socket(address: str, port: int) -> str:
     """Address and port, IPv6 in brackets."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    return f"{bracketed(address)}:{port}"
 
 
 def declared_check(meta: Metadata, target: Target) -> Check | None:
@@ -66,8 +71,16 @@ def declared_check(meta: Metadata, target: Target) -> Check | None:
 
 
 def can_be_asked(check: Check) -> bool:
-    """Whether it is a question that anybody on the network can ask."""
-    return not check.keys().isdisjoint(("HTTP", "TCP", "GRPC"))
+    """Whether it is a question that the registrar can ask, of the network or in the container."""
+    return not check.keys().isdisjoint(("HTTP", "TCP", "GRPC", "Args"))
+
+
+def command_of(check: Check) -> list[str] | None:
+    """What a check runs in the container; None if it asks the network."""
+    found = check.get("Args")
+    if not isinstance(found, list):
+        return None
+    return [*_SHELL, found[-1]] if found[0] == _CHECK_CMD else found
 
 
 def all_of(
@@ -91,27 +104,32 @@ def _probe(meta: Metadata, target: Target) -> dict[str, str | bool | list[str]] 
             url: dict[str, str | bool | list[str]] = {
                 "HTTP": f"{scheme}://{target.socket}{path}"
             }
-            return url | ({"Method": method} if method else {}) | _timeout(meta)
+            return url | ({"Method": method} if method else {}) | timeout_of(meta)
 
     if command := meta.get("check_cmd"):
-        return {"Args": ["check-cmd", target.container[:12], target.exposed, command]}
+        name = target.container[:12]
+        return {"Args": [_CHECK_CMD, name, target.exposed, command]}
 
     if script := meta.get("check_script"):
         filled = script.replace("$SERVICE_IP", target.address).replace(
             "$SERVICE_PORT", str(target.port)
         )
-        return {"Args": [filled]}
+        # As Consul ran it, while it still took scripts.
+        return {"Args": [*_SHELL, filled]}
 
     if ttl := meta.get("check_ttl"):
         return {"TTL": ttl}
     if meta.get("check_tcp"):
-        return {"TCP": target.socket, **_timeout(meta)}
+        return {"TCP": target.socket, **timeout_of(meta)}
     if meta.get("check_grpc"):
-        return {"GRPC": target.socket, **_grpc_tls(meta), **_timeout(meta)}
+        return {"GRPC": target.socket, **_grpc_tls(meta), **timeout_of(meta)}
     return None
 
 
-def _timeout(meta: Metadata) -> dict[str, str]:
+def timeout_of(meta: Metadata) -> dict[str, str]:
+    """How long a check may take, if that is said. registrator passes it on for what asks the
+    network.
+    """
     timeout = meta.get("check_timeout")
     return {"Timeout": timeout} if timeout else {}
 

@@ -35,6 +35,7 @@ from dockermesh.model.contract import (
     META_HASH,
     META_HOST,
     META_WORKLOAD,
+    WORKLOADS_KEPT,
 )
 from dockermesh.registrar.checks import check_id, socket
 from dockermesh.registrar.desired import Desired
@@ -48,6 +49,8 @@ T = TypeVar("T")
 # Slow answers are waited for: giving up early would only put more load on a Consul that is slow
 # already.
 _TIMEOUT = 40.0
+# How long a group waits until it is known what Consul has.
+_KNOWN_WITHIN = 5.0
 # How often an unchanged Docker check is confirmed, so that its TTL never runs out.
 _BEAT = 3600.0
 
@@ -95,13 +98,16 @@ class ConsulSink:
             p["Key"]: (p["Value"] or b"").decode("utf-8", "replace")
             for p in pairs or ()
         }
+        is_marked = found.pop(f"{KEY_WORKLOADS}{self._host}/{WORKLOADS_KEPT}", None)
+        if found and is_marked is None:
+            await self._mark_kept()
         self._workloads = self._merge(found, self._workloads, start)
         self._written = {k: n for k, n in self._written.items() if n >= start}
         self._known.set()
 
     async def apply(self, group: str, desired: Desired) -> None:
         """Make this host's entries of `group` those of `desired`."""
-        await self._known.wait()
+        await self._until_known()
         plan = self._plan(group, desired)
         self._tell_of(plan.conflicts)
 
@@ -124,6 +130,17 @@ class ConsulSink:
                 *(self._update(registration) for registration in updates.values()),
             ]
         )
+
+    async def _until_known(self) -> None:
+        # Not for ever: what is newer of the group by then would wait behind this.
+        try:
+            await asyncio.wait_for(self._known.wait(), _KNOWN_WITHIN)
+        except TimeoutError:
+            raise RegistryError(
+                "Consul has not been read yet",
+                where="agent",
+                fix="none: it is tried again",
+            ) from None
 
     def _plan(self, group: str, desired: Desired) -> Plan:
         wanted = {i for r in desired.registrations for i in (r.id, r.own_id)}
@@ -298,6 +315,15 @@ class ConsulSink:
             self._entries.pop(service_id, None)
             self._beats.pop(service_id, None)
             log.info("deregistered", id=service_id)
+
+    async def _mark_kept(self) -> None:
+        """Tell records that are taken away from those that are lost: with them this is lost, too.
+
+        Written beside records that Consul has, so after a loss not before they are back.
+        """
+        key = f"{KEY_WORKLOADS}{self._host}/{WORKLOADS_KEPT}"
+        async with consul_errors("kv"):
+            await self._client.kv.put(key, "{}")
 
     async def _put_workload(self, key: str, value: str) -> None:
         async with self._writing(key):

@@ -28,6 +28,7 @@ from dockermesh.model.service import NO_LABELS
 
 _STOP_TIMEOUT = 10
 _MOST_OUTPUT = 512
+_SHORT_ID = re.compile(r"[0-9a-f]{4,64}")
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)?$")
 
 
@@ -60,7 +61,9 @@ class Binding:
 @dataclass(frozen=True, slots=True)
 class Container:
     """One container. `bindings` maps `9080/tcp` to its first publication, None when it is exposed
-    only. `created` is a time like those of its state.
+    only. `bridges` are the host's own addresses on its networks. `created` is a time like those of
+    its state. `is_node_mode`: its host's proxy serves it (`node_mode.py`); its labels are those of
+    a workload then.
     """
 
     id: str
@@ -74,12 +77,14 @@ class Container:
     )
     ip: str = ""
     networks: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
+    bridges: tuple[str, ...] = ()
     network_mode: str = ""
     restart_policy: str = ""
     stop_signal: str = ""
     stop_timeout: int = 10
     state: State = State()
     created: int = 0
+    is_node_mode: bool = False
     raw: Mapping[str, Any] = field(
         default_factory=lambda: MappingProxyType({}), compare=False, repr=False
     )
@@ -94,6 +99,15 @@ class Container:
         """The id of the container whose network it joined, or empty."""
         mode, _, owner = self.network_mode.partition(":")
         return owner if mode == "container" else ""
+
+    @property
+    def has_nameless_image(self) -> bool:
+        """Whether its image was given by id, as `sha256:...` or a beginning of that."""
+        known = str(self.raw.get("Image") or "").removeprefix("sha256:")
+        given = self.image.removeprefix("sha256:")
+        if given != self.image:
+            return True
+        return bool(_SHORT_ID.fullmatch(given)) and known.startswith(given)
 
     @property
     def incarnation(self) -> str:
@@ -197,6 +211,7 @@ def parse_container(inspect: Mapping[str, Any]) -> Container:
         bindings=MappingProxyType(_bindings(settings.mapping("Ports"))),
         ip=bridged,
         networks=MappingProxyType(networks),
+        bridges=_bridges(settings.mapping("Networks")),
         network_mode=host.text("NetworkMode"),
         restart_policy=host.part("RestartPolicy").text("Name"),
         stop_signal=config.text("StopSignal"),
@@ -213,6 +228,15 @@ def _addresses(networks: Mapping[str, Any]) -> dict[str, str]:
         name: _Read(network or {}).text("IPAddress", "GlobalIPv6Address")
         for name, network in networks.items()
     }
+
+
+def _bridges(networks: Mapping[str, Any]) -> tuple[str, ...]:
+    found = (
+        _Read(network or {}).text(key)
+        for network in networks.values()
+        for key in ("Gateway", "IPv6Gateway")
+    )
+    return tuple(sorted({address for address in found if address}))
 
 
 def _bindings(ports: Mapping[str, Any]) -> dict[str, Binding | None]:

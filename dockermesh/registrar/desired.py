@@ -8,15 +8,23 @@ treated as gone already.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from dockermesh.model import ServedPort, Workload, WorkloadKind, contract
+from dockermesh.model import (
+    Protocol,
+    ProxyMode,
+    ServedPort,
+    Workload,
+    WorkloadKind,
+    contract,
+)
 from dockermesh.registrar.checks import HealthStatus, all_of
 from dockermesh.registrar.claims import Claim, claims_of, holders_of
 from dockermesh.registrar.container import Container
 from dockermesh.registrar.mapping import MappingFinding, Registration, map_container
+from dockermesh.registrar.node_mode import namespace_path
 from dockermesh.registrar.options import Options
 
 
@@ -101,17 +109,25 @@ class _Scene:
         return tuple(found.values()), tuple(skipped)
 
     def workloads(self, group: str, tokens: Mapping[str, str]) -> tuple[Workload, ...]:
-        """A record per pod.
+        """A record per pod, and per container in node mode.
 
         One that is down, or not attested yet, keeps its record without a token: its services then
         still exist, and requests to them wait for it instead of failing.
         """
-        pods = (
-            c for c in self.containers if c.role == "pod" and group in ("", c.group)
-        )
-        return tuple(
-            _workload(pod, self._of(pod.id), _token(pod, tokens), self._options)
-            for pod in pods
+        ours = [c for c in self.containers if group in ("", c.group)]
+        # A container that is being recreated exists twice; the running one counts.
+        in_node_mode = {
+            c.group: c
+            for c in sorted(ours, key=lambda c: c.state.running)
+            if c.is_node_mode
+        }
+        return (
+            *(
+                _workload(pod, self._of(pod.id), _token(pod, tokens), self._options)
+                for pod in ours
+                if pod.role == "pod"
+            ),
+            *(_node_workload(c, self._options) for c in in_node_mode.values()),
         )
 
     def _of(self, owner: str) -> list[Container]:
@@ -130,7 +146,7 @@ def _with_its_id(
     is_free = own is None or own.container_id == container.id
     what = f"registered as {made.own_id}" if is_free else "not registered"
     reason = f"service id {made.id} is that of container {holder.name}; {what}"
-    given = replace(made, id=made.own_id) if is_free else None
+    given = made.giving_way(f"container {holder.name}") if is_free else None
     return given, (MappingFinding(container.name, reason, is_warning=True),)
 
 
@@ -208,34 +224,66 @@ def _workload(
     app, proxy = by_role.get("app"), by_role.get("proxy")
     registrations = map_container(app, pod, options)[0] if app else ()
     said = pod.labels.get
+    made = replace(
+        _served(pod, registrations, options),
+        kind=_kind(pod),
+        aliases=_listed(said(contract.LABEL_ALIASES, "")),
+        token_sha256=token,
+        config=said(contract.LABEL_CONFIG, ""),
+        app_container=app.id if app else "",
+        proxy_container=proxy.id if proxy else "",
+        bridges=pod.bridges if _kind(pod) is WorkloadKind.GATEWAY else (),
+    )
+    return _dated(made, pod)
+
+
+def _node_workload(container: Container, options: Options) -> Workload:
+    registrations, _ = map_container(container, None, options)
+    made = replace(
+        _served(container, registrations, options),
+        app_container=container.id,
+        mode=ProxyMode.NODE,
+        network_namespace=namespace_path(container),
+    )
+    return _dated(made, container)
+
+
+def _served(
+    owner: Container, registrations: Sequence[Registration], options: Options
+) -> Workload:
+    """What a workload is called, where it is, and what it serves; `owner` has its network."""
+    said = owner.labels.get
     service = (
         registrations[0].name if registrations else said(contract.LABEL_SERVICE, "")
     )
-
-    workload = Workload(
-        id=pod.id,
+    return Workload(
+        id=owner.id,
         name=said(contract.LABEL_WORKLOAD, ""),
         service=service,
-        kind=_kind(pod),
         namespace=said(contract.LABEL_NAMESPACE) or "default",
-        service_account=pod.account(service),
-        address=pod.address(said(contract.LABEL_NETWORK) or options.network),
+        service_account=owner.account(service),
+        address=owner.address(said(contract.LABEL_NETWORK) or options.network),
         host=options.owner,
         labels=MappingProxyType(json_labels(said(contract.LABEL_LABELS, ""))),
-        aliases=_listed(said(contract.LABEL_ALIASES, "")),
         # From the app's definition, so that the ports do not change while it is down or comes up.
         ports=tuple(
             ServedPort(r.name, r.port, r.protocol.value) for r in registrations
         ),
-        token_sha256=token,
-        config=said(contract.LABEL_CONFIG, ""),
         project=said(contract.COMPOSE_PROJECT, ""),
-        app_container=app.id if app else "",
-        proxy_container=proxy.id if proxy else "",
-        published=_published(pod),
+        published=_published(owner),
         probed=_probed(registrations),
+        protocol_rules=MappingProxyType(
+            {
+                str(r.port): r.selection.rule.value
+                for r in registrations
+                if r.protocol is not Protocol.UDP
+            }
+        ),
     )
-    since = dict.fromkeys(sorted(workload.served_names()), pod.created)
+
+
+def _dated(workload: Workload, owner: Container) -> Workload:
+    since = dict.fromkeys(sorted(workload.served_names()), owner.created)
     return replace(workload, since=MappingProxyType(since))
 
 
@@ -274,8 +322,13 @@ def _is_plain(registration: Registration) -> bool:
 
 
 def _kind(pod: Container) -> WorkloadKind:
-    is_gateway = pod.labels.get(contract.LABEL_KIND) == WorkloadKind.GATEWAY
-    return WorkloadKind.GATEWAY if is_gateway else WorkloadKind.SIDECAR
+    said = pod.labels.get(contract.LABEL_KIND)
+    if said == WorkloadKind.GATEWAY:
+        return WorkloadKind.GATEWAY
+    # It gets the certificates of every workload of its host that is in node mode.
+    is_meshs = pod.labels.get(contract.COMPOSE_PROJECT) == contract.MESH_PROJECT
+    is_node = said == WorkloadKind.NODE and is_meshs
+    return WorkloadKind.NODE if is_node else WorkloadKind.SIDECAR
 
 
 def json_labels(text: str) -> dict[str, str]:

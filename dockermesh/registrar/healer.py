@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol
 
 import structlog
@@ -18,6 +18,7 @@ from dockermesh.runtime.backoff import Backoff
 
 log = structlog.get_logger(__name__)
 
+Done = Callable[[str, str], None]
 _REFUSED_S = 60.0
 """How long a container is left alone that the engine refuses to touch."""
 
@@ -50,8 +51,17 @@ class Healer:
     and what it does to a container is never taken for somebody else's wish.
     """
 
-    def __init__(self, engine: Hands, seen: Seen, notes: Notes, eyes: Eyes) -> None:
+    def __init__(
+        self,
+        engine: Hands,
+        seen: Seen,
+        notes: Notes,
+        eyes: Eyes,
+        done: Done = lambda role, verb: None,
+    ) -> None:
+        """`done` is told the role of each container that was healed, and by what."""
         self._engine = engine
+        self._done = done
         self._seen = seen
         self._notes = notes
         self._eyes = eyes
@@ -123,6 +133,7 @@ class Healer:
             log.info("healing", container=target.name, verb=verb, reason=reason)
             told, run = target.id in self._seen.stopping, self._run_of(target.id)
             await self._do(action)
+            self._done(target.role or "app", verb)
             # Before anybody judges by it: this run has another start.
             await self._eyes.refresh(target.group)
             # Told by nobody else, or a run that began meanwhile, which nobody wanted to end.

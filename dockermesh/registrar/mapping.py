@@ -11,30 +11,30 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from dockermesh.model import (
-    ADMIN_PORT,
-    DNS_PORT,
-    INBOUND_PORT,
-    OUTBOUND_PORT,
-    PROMETHEUS_PORT,
-    READINESS_PORT,
-    contract,
-)
+from dockermesh.model import contract
 from dockermesh.model.contract import (
     META_ACCOUNT,
     META_CONTAINER,
     META_HASH,
     META_HOST,
+    META_ID_OF,
     META_NAMESPACE,
+    META_PROTOCOL,
     META_SERVICE,
     META_WORKLOAD,
 )
-from dockermesh.model.protocol import Protocol, infer_protocol
+from dockermesh.model.protocol import Protocol, parse_protocol
+from dockermesh.model.protocol_selection import (
+    ProtocolRule,
+    Selection,
+    select_protocol,
+)
 from dockermesh.model.service import NO_LABELS
+from dockermesh.model.setup import NO_TTL
 from dockermesh.registrar import gotemplate
 from dockermesh.registrar.checks import (
     Check,
@@ -46,8 +46,9 @@ from dockermesh.registrar.checks import (
     docker_check,
     docker_health,
     socket,
+    timeout_of,
 )
-from dockermesh.registrar.container import Binding, Container
+from dockermesh.registrar.container import Container
 from dockermesh.registrar.metadata import (
     MAX_META_KEYS,
     Metadata,
@@ -60,17 +61,7 @@ from dockermesh.registrar.metadata import (
     split_tags,
 )
 from dockermesh.registrar.options import Options
-
-# They are the proxy's, whatever an image exposes.
-_PROXY_PORTS = {
-    ADMIN_PORT,
-    OUTBOUND_PORT,
-    INBOUND_PORT,
-    READINESS_PORT,
-    DNS_PORT,
-    PROMETHEUS_PORT,
-}
-_PROXY_KEYS = frozenset(f"{n}/{p}" for n in _PROXY_PORTS for p in ("tcp", "udp"))
+from dockermesh.registrar.served_ports import ExposedPort, is_meshed, served_ports
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +84,12 @@ class Registration:
     health: HealthStatus | None = None
     own_id: str = ""
 
+    def giving_way(self, holder: str) -> Registration:
+        """The registration under its own id, with who has the one that it asked for."""
+        told = {META_ID_OF: f"{self.id} {holder}"}
+        meta = MappingProxyType({**self.meta, **told})
+        return replace(self, id=self.own_id, meta=meta)
+
     @property
     def socket(self) -> str:
         """Address and port, IPv6 in brackets."""
@@ -106,9 +103,20 @@ class Registration:
     @property
     def protocol(self) -> Protocol:
         """What is spoken on the port."""
+        return self.selection.protocol
+
+    @property
+    def selection(self) -> Selection:
+        """What is spoken on the port, and what told so."""
         if "udp" in self.tags:
-            return Protocol.UDP
-        return infer_protocol(declared=self.meta.get("protocol", ""), number=self.port)
+            return Selection(Protocol.UDP, ProtocolRule.DECLARED)
+
+        told = select_protocol(declared=self.meta.get("protocol", ""), number=self.port)
+        by_image = parse_protocol(self.meta.get(META_PROTOCOL, ""))
+        if by_image is None or told.rule is ProtocolRule.DECLARED:
+            return told.in_mesh
+        rule = ProtocolRule.SNIFFED if by_image is Protocol.AUTO else ProtocolRule.IMAGE
+        return Selection(by_image, rule)
 
     @property
     def fingerprint(self) -> str:
@@ -160,13 +168,6 @@ class MappingFinding:
     is_warning: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Port:
-    exposed: str
-    protocol: str
-    binding: Binding | None
-
-
 def map_container(
     container: Container, owner: Container | None, options: Options
 ) -> tuple[tuple[Registration, ...], tuple[MappingFinding, ...]]:
@@ -176,16 +177,18 @@ def map_container(
     if reason := _excluded(container):
         return (), (MappingFinding(container.name, reason),)
 
-    ports = _served_ports(container, owner, options)
+    ports = served_ports(container, owner, options)
     if not ports:
         return (), (MappingFinding(container.name, "no ports exposed or published"),)
 
     found: dict[str, Registration] = {}
     skipped: list[str] = []
+    warnings: list[str] = []
 
     for port in ports:
         made = _Mapper(container, owner, options, port, len(ports) > 1).map()
         skipped += made.reasons
+        warnings += made.warnings
         if made.registration is None:
             continue
         # The first one keeps the id, as with registrator: to Consul the second would replace it.
@@ -195,20 +198,10 @@ def map_container(
         ):
             skipped.append(f"service id {made.registration.id} is used by two ports")
 
-    return tuple(found.values()), tuple(
-        MappingFinding(container.name, r) for r in skipped
+    return tuple(found.values()), (
+        *(MappingFinding(container.name, reason) for reason in skipped),
+        *(MappingFinding(container.name, text, is_warning=True) for text in warnings),
     )
-
-
-def _served_ports(
-    container: Container, owner: Container | None, options: Options
-) -> list[_Port]:
-    """Those that can be reached: within the mesh and at containers' own addresses all, else the
-    published ones.
-    """
-    meshed = _is_meshed(container, owner)
-    ports = _ports(container, owner if meshed else None)
-    return ports if meshed or options.internal else [p for p in ports if _published(p)]
 
 
 def _excluded(container: Container) -> str:
@@ -219,37 +212,11 @@ def _excluded(container: Container) -> str:
     return ""
 
 
-def _is_meshed(container: Container, owner: Container | None) -> bool:
-    return container.role == "app" and (owner is None or owner.role == "pod")
-
-
-def _published(port: _Port) -> bool:
-    return port.binding is not None and bool(port.binding.port)
-
-
-def _ports(container: Container, pod: Container | None) -> list[_Port]:
-    # As registrator: exposed ports count as published under their own number, which holds for the
-    # host's network; what Docker says of real publications then replaces that.
-    exposed = set(container.exposed)
-    if pod is not None:
-        exposed |= {*pod.exposed, *pod.bindings} - _PROXY_KEYS
-
-    found: dict[str, Binding | None] = {
-        key: Binding("0.0.0.0", key.split("/")[0]) for key in exposed
-    }
-    found |= container.bindings
-    ports = [
-        _Port(key.split("/")[0], key.partition("/")[2] or "tcp", binding)
-        for key, binding in found.items()
-    ]
-
-    return sorted(ports, key=lambda p: (int(p.exposed), p.protocol))
-
-
 @dataclass(frozen=True, slots=True)
 class _Mapped:
     registration: Registration | None
     reasons: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +226,7 @@ class _Mapper:
     container: Container
     owner: Container | None
     options: Options
-    port: _Port
+    port: ExposedPort
     is_group: bool
 
     def map(self) -> _Mapped:
@@ -284,8 +251,9 @@ class _Mapper:
         tags, bad_tags = clean_tags(self._tags(meta))
         own = self._own_meta(name)
         rest = {k: v for k, v in meta.values.items() if k not in ("id", "tags", "name")}
-        # Room for our own, and for the hash: Consul refuses the whole with one key too many.
-        kept, bad_meta = clean_meta(rest, MAX_META_KEYS - len(own) - 1)
+        # Room for our own, for the hash and for the holder of an id that is not to be had: Consul
+        # refuses the whole with one key too many.
+        kept, bad_meta = clean_meta(rest, MAX_META_KEYS - len(own) - 2)
         number = self._number()
         check = declared_check(
             meta, Target(address, number, self.port.exposed, self.container.id)
@@ -293,13 +261,9 @@ class _Mapper:
         is_ours = self.options.run_checks
         lost: tuple[str, ...] = ()
         if is_ours and check is not None and not can_be_asked(check):
-            kind = next((k for k in ("TTL", "Args") if k in check), "check")
-            check, lost = (
-                None,
-                (
-                    f"its check ({kind}) is for a Consul beside it; only Docker's health counts",
-                ),
-            )
+            check, lost = None, (f"SERVICE_CHECK_TTL {NO_TTL}",)
+        elif is_ours and check is not None:
+            check = {**check, **timeout_of(meta)}
 
         registration = Registration(
             id=service_id,
@@ -314,7 +278,7 @@ class _Mapper:
             own_id=self._default_id(),
         )
 
-        return _Mapped(registration, (*bad_tags, *bad_meta, *lost))
+        return _Mapped(registration, (*bad_tags, *bad_meta), lost)
 
     @property
     def _pod(self) -> Container | None:
@@ -324,7 +288,7 @@ class _Mapper:
 
     @property
     def _meshed(self) -> bool:
-        return _is_meshed(self.container, self.owner)
+        return is_meshed(self.container, self.owner)
 
     def _name(self, meta: Metadata) -> str:
         name = meta.get("name")
@@ -336,12 +300,21 @@ class _Mapper:
             )
             if self.options.explicit and not default:
                 return ""
-            name = default or image_name(self.container.image)
+            name = default or self._outside_name()
         return (
             f"{name}-{self.port.exposed}"
             if self.is_group and "name" not in meta.from_port
             else name
         )
+
+    def _outside_name(self) -> str:
+        """What a container outside of the mesh is called where nobody says it."""
+        compose = self.container.labels.get(contract.COMPOSE_SERVICE, "")
+        if compose and (self.options.for_mesh or self.container.has_nameless_image):
+            return compose
+        if self.container.has_nameless_image:
+            return self.container.name
+        return image_name(self.container.image)
 
     def _default_id(self) -> str:
         host = self.options.hostname or (
@@ -369,6 +342,11 @@ class _Mapper:
 
     def _address(self) -> tuple[str, str]:
         """The address, and why there is none that may be used."""
+        if not self._meshed and self.options.for_mesh and not self._is_reachable():
+            return "", (
+                f"it is outside of the mesh, and not on its network {self.options.network}"
+            )
+
         if self.container.joined and self.owner is not None:
             network = (
                 self.owner.labels.get(contract.LABEL_NETWORK) or self.options.network
@@ -389,13 +367,25 @@ class _Mapper:
             return self.container.address(self.options.network), ""
         return self.options.ip or self._host_address(), ""
 
+    def _is_reachable(self) -> bool:
+        """Whether every proxy of the mesh has a way to it: networks of Docker's are apart."""
+        there = self.owner if self.container.joined else self.container
+        label = self.options.use_ip_from_label
+        if label and label in self.container.labels:
+            return True
+        return there is not None and bool(there.networks.get(self.options.network))
+
     def _host_address(self) -> str:
         # Empty makes Consul answer with its node's address, which is where the port is published.
         ip = self.port.binding.ip if self.port.binding else ""
         return self.options.host_address if ip in ("", "0.0.0.0", "::") else ip
 
     def _own_meta(self, name: str) -> dict[str, str]:
-        own = {META_HOST: self.options.owner, META_CONTAINER: self.container.id[:12]}
+        own = {
+            META_HOST: self.options.owner,
+            META_CONTAINER: self.container.id[:12],
+            META_PROTOCOL: self._usual_protocol(),
+        }
         if self._meshed:
             source = self._pod or self.container
             service = self.container.labels.get(contract.LABEL_SERVICE, "")
@@ -407,6 +397,15 @@ class _Mapper:
                 META_ACCOUNT: source.account(name),
             }
         return {k: v for k, v in own.items() if v}
+
+    def _usual_protocol(self) -> str:
+        """What the image speaks on the port, unless the number that is registered says the same."""
+        if self.port.protocol == "udp":
+            return ""
+        image = self.container.image
+        usual = select_protocol(image=image, number=int(self.port.exposed)).in_mesh
+        by_number = select_protocol(number=self._number()).in_mesh
+        return "" if usual.protocol is by_number.protocol else usual.protocol.value
 
 
 def image_name(image: str) -> str:

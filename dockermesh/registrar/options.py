@@ -25,7 +25,8 @@ class Options:
     `hostname` is the first part of service ids, `host` the owner written into Meta (empty: the
     hostname), `host_address` what the hostname resolves to, `network` the mesh network whose
     addresses are preferred. `run_checks`: the registrar asks declared HTTP, TCP and gRPC checks
-    itself, for a registry that cannot.
+    itself, for a registry that cannot. `for_mesh`: containers outside of the mesh count only where
+    its network reaches them, and are called as in their Compose file.
     """
 
     hostname: str = ""
@@ -41,6 +42,7 @@ class Options:
     deregister: str = "always"
     network: str = MESH_NETWORK
     run_checks: bool = False
+    for_mesh: bool = False
 
     def __post_init__(self) -> None:
         if bool(self.ttl) != bool(self.ttl_refresh):
@@ -109,7 +111,7 @@ _BOOLEANS = {
     "no": False,
     "": False,
 }
-_BOOL_FIELDS = frozenset({"internal", "explicit", "run_checks"})
+_BOOL_FIELDS = frozenset({"internal", "explicit", "run_checks", "for_mesh"})
 _INT_FIELDS = frozenset({"ttl", "ttl_refresh"})
 
 

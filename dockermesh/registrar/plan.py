@@ -7,7 +7,7 @@ Invariant: an entry that is right already gives no step, so that nobody who watc
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from dockermesh.registrar.mapping import Registration
@@ -94,13 +94,18 @@ def _settled(
         if holder is None or not _is_anothers(holder, registration, host):
             settled.append(registration)
             continue
-        other = replace(registration, id=registration.own_id)
+        other = registration.giving_way(_called(holder))
         own = known.get(other.id)
         is_free = bool(other.id) and (own is None or not _is_anothers(own, other, host))
         if is_free:
             settled.append(other)
         conflicts.append(Conflict(registration, holder, other.id if is_free else ""))
     return settled, tuple(conflicts)
+
+
+def _called(holder: Entry) -> str:
+    whose = f"host {holder.host}" if holder.host else "no registrar"
+    return f"{holder.where} of {whose}"
 
 
 def _is_anothers(entry: Entry, registration: Registration, host: str) -> bool:

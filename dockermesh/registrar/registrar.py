@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import signal
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, Protocol
@@ -17,8 +16,10 @@ from typing import Any, NoReturn, Protocol
 import structlog
 
 from dockermesh.docker.events import Event, EventStream
+from dockermesh.docker.summary import name_of
 from dockermesh.errors import DockermeshError, EngineError
 from dockermesh.model.contract import LABEL_ROLE
+from dockermesh.registrar.attached import AttachedFile
 from dockermesh.registrar.attest import Attestor
 from dockermesh.registrar.checker import Checker
 from dockermesh.registrar.claims import ClaimBook, claims_of
@@ -31,9 +32,17 @@ from dockermesh.registrar.container import (
 from dockermesh.registrar.desired import desired_state
 from dockermesh.registrar.healer import Hands, Healer
 from dockermesh.registrar.mapping import MappingFinding
+from dockermesh.registrar.node_mode import (
+    Images,
+    as_workload,
+    is_asked_for,
+    workload_name,
+)
 from dockermesh.registrar.options import Options
+from dockermesh.registrar.script_checks import Commands
 from dockermesh.registrar.seen import Notes, Seen
 from dockermesh.registrar.sink import Sink
+from dockermesh.registrar.stop_signals import is_stop_signal
 from dockermesh.registrar.workers import KeyedWorkers
 from dockermesh.runtime.backoff import Backoff
 
@@ -43,43 +52,22 @@ log = structlog.get_logger(__name__)
 RESYNC = 30.0
 # Every so many resyncs all containers are inspected, whatever the listing says of them.
 _FULL_EVERY = 10
-_STOP_SIGNALS = frozenset(
-    {signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, signal.SIGTERM}
-)
+# Seconds that what a container was before (in node mode, or not) outlives what it is now.
+_LEFT_S = 3.0
 # Seconds, beyond Docker's own 10 of grace: what is still up then ignores the signal.
 _MIN_STOP_WAIT = 30.0
 _HEALTH = re.compile(r"\(([A-Za-z: ]+)\)")
 
 
-class Engine(Hands, Protocol):
+class Engine(Hands, Commands, Protocol):
     """What the registrar asks of Docker: reading, and what healing needs."""
 
     async def list_containers(self) -> list[dict[str, Any]]: ...
     async def inspect(self, container: str) -> dict[str, Any] | None: ...
+    async def image_config(self, image: str) -> dict[str, Any] | None: ...
     async def logs(self, container: str, since: int) -> str: ...
     async def started(self) -> str: ...
     async def subscribe(self, since: int = 0) -> EventStream: ...
-
-
-def is_stop_signal(container: Container, sent: str) -> bool:
-    """Whether a container that got this signal is about to end; HUP and the like only make it
-    reload.
-    """
-    number = _signal_number(sent)
-    return number in _STOP_SIGNALS or (
-        number > 0 and number == _signal_number(container.stop_signal)
-    )
-
-
-def _signal_number(text: str) -> int:
-    if text.isdigit():
-        return int(text)
-    if match := re.fullmatch(r"(?:SIG)?RTMIN(?:\+(\d+))?", text.upper()):
-        return int(signal.SIGRTMIN) + int(
-            match[1] or 0
-        )  # systemd's containers stop on RTMIN+3
-    name = text.upper() if text.upper().startswith("SIG") else f"SIG{text.upper()}"
-    return int(signal.Signals[name]) if name in signal.Signals.__members__ else 0
 
 
 class Registrar:
@@ -94,14 +82,22 @@ class Registrar:
         heal: bool = True,
         resync: float = RESYNC,
         tls: Callable[[], ssl.SSLContext] | None = None,
+        told: Callable[[str], None] = lambda _problem: None,
+        attached: AttachedFile | None = None,
+        healed: Callable[[str, str], None] = lambda _role, _verb: None,
     ) -> None:
         """`tls` gives what proxies are asked for their health with, where they take no
-        plaintext.
+        plaintext; `told` is given why the engine cannot be followed, and an empty text when it
+        can again; `healed` the role of each container that was healed, and by what.
         """
+        self._told = told
         self._engine = engine
         self._sink = sink
         self._options = options
         self._resync = resync
+        self._attached = attached or AttachedFile()
+        self._left: dict[str, float] = {}
+        self._images = Images(engine.image_config)
         self._seen = Seen()
         self._notes = Notes()
         self._claims = ClaimBook()
@@ -112,11 +108,13 @@ class Registrar:
         self._sync_wanted = asyncio.Event()
 
         self._workers = KeyedWorkers(self._handle)
-        self._checker = Checker(self._workers.mark, tls)
+        self._checker = Checker(self._workers.mark, tls, engine)
         self._attestor = Attestor(
             engine.logs, self._seen, self._notes, self._workers.mark
         )
-        self._healer = Healer(engine, self._seen, self._notes, self) if heal else None
+        self._healer = (
+            Healer(engine, self._seen, self._notes, self, healed) if heal else None
+        )
         self._deferred: dict[str, list[Event]] = {}
 
     async def run(self) -> NoReturn:
@@ -128,6 +126,7 @@ class Registrar:
                 tasks.create_task(self._sink.run(self._request_resync))
                 tasks.create_task(self._follow())
                 tasks.create_task(self._keep_synced())
+                tasks.create_task(self._attached.follow(self._request_resync))
         finally:
             self._attestor.close()
             if self._healer is not None:
@@ -153,6 +152,7 @@ class Registrar:
                 stream = await self._engine.subscribe(self._last_event)
                 self._seen.take_engine(parse_time(await self._engine.started()))
                 connected = True
+                self._told("")
                 self._request_resync()
                 try:
                     async for event in stream:
@@ -166,6 +166,10 @@ class Registrar:
                     log.warning(
                         "the engine is away; trying again until it is back",
                         error=error.what,
+                    )
+                    self._told(
+                        f"The registrar cannot follow the engine ({error.what}): containers that"
+                        " start or end meanwhile are not seen, and pods not healed."
                     )
                 connected = False
 
@@ -262,7 +266,7 @@ class Registrar:
 
     async def _reconcile(self, *, full: bool) -> None:
         listing = await self._engine.list_containers()
-        groups = {group_of(c["Id"], c.get("Labels") or {}) for c in listing}
+        groups = {self._group_of(c) for c in listing}
         self._claims.expect(groups)
         # Containers that went while no stream was open left no event.
         present = {c["Id"] for c in listing}
@@ -283,10 +287,19 @@ class Registrar:
         digest = _digest(summary)
         is_known = container_id in self._seen.containers
         if full or not is_known or self._summaries.get(container_id) != digest:
-            self._look_at(
-                container_id, group_of(container_id, summary.get("Labels") or {})
-            )
+            self._look_at(container_id, self._group_of(summary))
         self._summaries[container_id] = digest
+
+    def _group_of(self, summary: Mapping[str, Any]) -> str:
+        """The group of a container of a listing: as it is known, else as its labels have it."""
+        known = self._seen.containers.get(summary["Id"])
+        if known is not None:
+            return known.group
+        labels = summary.get("Labels") or {}
+        name = name_of(summary)
+        if is_asked_for(name, labels, self._attached.now):
+            return workload_name(name, labels)
+        return group_of(summary["Id"], labels)
 
     # -- one group
 
@@ -298,18 +311,20 @@ class Registrar:
             self._dirty.setdefault(group, set()).update(dirty)
             raise
 
+        if self._is_left(group):
+            return
+
         members = self._seen.members(group)
         self._attestor.look(members)
         if self._healer is not None:
             self._healer.heal(members, self._attestor.times)
-
         scene = [*members, *self._seen.owners(members)]
         claims = claims_of(
             scene, self._options, stopping=self._seen.stopping, group=group
         )
         for other in self._claims.take(group, claims):
             self._workers.mark(other)
-        if not self._claims.is_settled(group):
+        if not (self._claims.is_settled(group) and self._attestor.knows(members)):
             return
 
         desired = desired_state(
@@ -325,13 +340,23 @@ class Registrar:
         self._checker.follow(group, desired.registrations)
         await self._sink.apply(group, desired)
 
+    def _is_left(self, group: str) -> bool:
+        """Whether a container has left the group a moment ago. Its new group is to take it up
+        first: whoever calls it must find one of both.
+        """
+        until = self._left.get(group)
+        if until is None or asyncio.get_running_loop().time() < until:
+            return until is not None
+        del self._left[group]
+        return False
+
     async def _inspect(self, container_id: str, group: str) -> None:
         data = await self._engine.inspect(container_id)
         before = self._seen.containers.get(container_id)
         if data is None:
             self._forget(container_id)
         else:
-            self._take(parse_container(data), data, group)
+            self._take(await self._parsed(data), data, group)
 
         # What joined its network depends on it, whatever group that is of.
         if self._seen.containers.get(container_id) != before:
@@ -339,10 +364,20 @@ class Registrar:
                 if other.group != group:
                     self._workers.mark(other.group)
 
+    async def _parsed(self, data: Mapping[str, Any]) -> Container:
+        container = parse_container(data)
+        now = self._attached.now
+        if not is_asked_for(container.name, container.labels, now):
+            return container
+        return as_workload(container, await self._images.of(data), now)
+
     def _take(self, container: Container, data: Mapping[str, Any], group: str) -> None:
         self._notes.say(*_disbelieved(container, data))
         self._seen.take(container)
         if container.group != group:
+            loop = asyncio.get_running_loop()
+            self._left[group] = loop.time() + _LEFT_S
+            loop.call_later(_LEFT_S + 0.1, self._workers.mark, group)
             self._workers.mark(container.group)
 
     def _forget(self, container_id: str) -> None:
@@ -367,7 +402,7 @@ def _disbelieved(
     container: Container, data: Mapping[str, Any]
 ) -> tuple[MappingFinding, ...]:
     role = ((data.get("Config") or {}).get("Labels") or {}).get(LABEL_ROLE, "")
-    if role == container.role:
+    if role == container.role or container.is_node_mode:
         return ()
     reason = (
         f"it was not made as a {role} of the mesh, whatever its labels (or its image's) say; they"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dockermesh.config.closing import closes
 from dockermesh.config.documents import read_document
 from dockermesh.config.kinds import kind_named
 from dockermesh.registry.protocols import StoredResource
@@ -15,7 +16,7 @@ def document_problem(key: str, document: Mapping[str, Any]) -> str:
 
     Kinds that are not Istio's, such as Secrets, have checks of their own.
     """
-    _group, kind, namespace, name = _parts(key)
+    _group, kind, namespace, name = key_parts(key)
     if kind_named(kind) is None:
         return ""
 
@@ -35,7 +36,7 @@ def document_problem(key: str, document: Mapping[str, Any]) -> str:
 
 def lost_resource(key: str, version: int, damage: str) -> StoredResource:
     """A resource of which only the name is known: it can be listed, replaced and deleted."""
-    group, kind, namespace, name = _parts(key)
+    group, kind, namespace, name = key_parts(key)
     resource = {
         "apiVersion": f"{group}/v1",
         "kind": kind,
@@ -52,13 +53,21 @@ def damage_sentence(resources: Iterable[StoredResource]) -> str:
 
     first = damaged[0]
     more = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""
-    used = "it has no effect" if first.is_lost else "its last good content is used"
+    used = _instead(first) if first.is_lost else "its last good content is used"
     return (
         f"The stored value of {first.key}{more} is damaged ({first.damage}); {used}."
         " Apply it again, or delete it."
     )
 
 
-def _parts(key: str) -> list[str]:
+def _instead(item: StoredResource) -> str:
+    _group, kind, _namespace, _name = key_parts(item.key)
+    if kind == "PeerAuthentication":
+        return "what it may have selected takes mutual TLS alone"
+    return "what it may have selected is closed" if closes(kind) else "it has no effect"
+
+
+def key_parts(key: str) -> list[str]:
+    """Group, kind, namespace and name."""
     # Whoever writes into the store by hand may write any key.
     return [*key.split("/", 3), "", "", ""][:4]

@@ -8,11 +8,13 @@ that it did not get.
 from __future__ import annotations
 
 import ssl
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dockermesh.model import Catalog, Workload
+from dockermesh.registry.grace import Grace
 
 Publish = Callable[[Catalog], None]
 Tls = Callable[[], ssl.SSLContext]
@@ -93,7 +95,7 @@ class ConfigStore(Protocol):
 
 
 class Documents(Protocol):
-    """JSON documents by path, written once: the config's history."""
+    """JSON documents by path, written once: the config's history, and how far a rotation is."""
 
     async def read(self) -> dict[str, Any]:
         """All documents by path; what is no JSON is left out."""
@@ -116,6 +118,9 @@ class SealedStore(Protocol):
 
     where: str
     """Where it is, for messages."""
+
+    grace: Grace
+    """How long it is waited for at a start, before what is known of it is used."""
 
     async def read(self) -> Sealed:
         """The text as it is now, by no means an older one: that could make a second CA."""
@@ -148,6 +153,17 @@ class JoinedWorkloads(Protocol):
         """Take a workload's record and endpoints away."""
 
 
+@dataclass(slots=True)
+class Healed:
+    """How many containers a registrar in this process healed, by role and by what it did."""
+
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def add(self, role: str, verb: str) -> None:
+        """One more."""
+        self.counts[role, verb] += 1
+
+
 class Backend(Protocol):
     """One source of services, and what is kept in it or beside it."""
 
@@ -158,6 +174,16 @@ class Backend(Protocol):
     @property
     def missing(self) -> str:
         """What it still waits for, such as an engine to read; empty when it can be followed."""
+
+    @property
+    def engine_problem(self) -> str:
+        """Why the engine cannot be followed that this process is to read; empty while it can, and
+        where there is none.
+        """
+
+    @property
+    def healed(self) -> Healed:
+        """What the registrar in this process healed; nothing where there is none."""
 
     @property
     def config(self) -> ConfigStore:
@@ -174,6 +200,10 @@ class Backend(Protocol):
     @property
     def sealed(self) -> SealedStore | None:
         """The CA, sealed, for several control planes; None: it is kept on this host alone."""
+
+    @property
+    def rotation(self) -> Documents | None:
+        """What control planes tell each other in a root rotation; None: there is one alone."""
 
     @property
     def joined(self) -> JoinedWorkloads | None:

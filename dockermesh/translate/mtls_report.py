@@ -20,7 +20,8 @@ from dockermesh.translate.clusters.cluster import has_assignment, ports_of
 from dockermesh.translate.clusters.endpoints import serving
 from dockermesh.translate.mesh.attestation import why_plaintext
 from dockermesh.translate.mesh.delegates import Delegation
-from dockermesh.translate.mesh.index import ConfigIndex, Rules
+from dockermesh.translate.mesh.host_rules import Rules
+from dockermesh.translate.mesh.index import ConfigIndex
 from dockermesh.translate.mesh.stand_in import REFUSING
 from dockermesh.translate.mesh.state import MeshState, Proxy
 from dockermesh.translate.mesh.traffic_policy import effective_policy
@@ -110,8 +111,8 @@ def _sees(scope: Scope, service: Service, mesh: MeshState) -> bool:
 def _edges(
     service: Service, scope: Scope, index: ConfigIndex, mesh: MeshState
 ) -> Iterator[Edge]:
-    rules = index.rules_of(service.hostname, service.namespace, scope, service.shared)
-    merged = index.merged(rules)
+    rules = index.rules.of(service.hostname, service.namespace, scope, service.shared)
+    merged = index.rules.merged(rules)
 
     for port in ports_of(service):
         for subset in (None, *merged.subsets):

@@ -2,42 +2,92 @@
 
 Invariants:
 - Sidecars in one scope (see `visibility.Scope`) share one set per type; only inbound resources are
-  their own, and those are shared by replicas that serve the same ports.
+  their own, and of those only clusters tell one service from another (see `sidecar.layers`).
 - It does no I/O and reads no clock: the same state gives the same bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from dockermesh.model import Port, Protocol, Service, Workload, WorkloadKind
-from dockermesh.model.protocol import parse_protocol
+from dockermesh.model.protocol import agreed, parse_protocol
+from dockermesh.translate.extensions.findings import plugin_findings, refusal_findings
+from dockermesh.translate.extensions.layer import ExtensionLayer
+from dockermesh.translate.gateway.reach import unpublished
 from dockermesh.translate.gateway.resources import GatewayResources, gateway_resources
-from dockermesh.translate.mesh.changes import Stale, stale_after
-from dockermesh.translate.mesh.conflicts import (
-    Reason,
-    ResourceFinding,
-    findings_of_config,
-)
+from dockermesh.translate.mesh.addresses import Addresses, answering
+from dockermesh.translate.mesh.changes import Stale, hosts_changed, stale_after
+from dockermesh.translate.mesh.conflicts import findings_of_config
 from dockermesh.translate.mesh.delegates import Delegation
+from dockermesh.translate.mesh.findings import Reason, ResourceFinding
 from dockermesh.translate.mesh.index import ConfigIndex
+from dockermesh.translate.mesh.known_proxies import proxy_of, workloads_at
+from dockermesh.translate.mesh.settings import MeshSettings
 from dockermesh.translate.mesh.stand_in import takes_mtls_alone
 from dockermesh.translate.mesh.state import MeshState, Proxy
 from dockermesh.translate.mesh.visibility import Scope, as_labels
+from dockermesh.translate.node.assembly import NodeAssembly, Part
+from dockermesh.translate.node.listeners import Place
 from dockermesh.translate.patches.book import PatchBook
+from dockermesh.translate.provenance import Sources, sources_of
 from dockermesh.translate.routes.destinations import Destinations
 from dockermesh.translate.security.policies import PolicyIndex
+from dockermesh.translate.security.rate_limits import LimitIndex, finds_nobody
 from dockermesh.translate.sidecar import inbound
-from dockermesh.translate.sidecar.inbound import Inbound
-from dockermesh.translate.sidecar.inbound_listener import inbound_listener
+from dockermesh.translate.sidecar.inbound import Inbound, Owners
+from dockermesh.translate.sidecar.inbound_pools import (
+    calls_to,
+    declared_calls,
+    owners_of,
+    with_pools,
+)
+from dockermesh.translate.sidecar.layers import Layer, Layers
 from dockermesh.translate.sidecar.outbound import Counters, SidecarView, named
 from dockermesh.translate.sidecar.outbound_service import plain_http_port
+from dockermesh.translate.telemetry.findings import telemetry_findings
+from dockermesh.translate.telemetry.layer import TelemetryLayer
+from dockermesh.translate.telemetry.scraping import metrics_listener
 from dockermesh.translate.tls.secrets import file_secrets
-from dockermesh.xds.resources import CLUSTER, LISTENER, ROUTES, SECRET, Resource
+from dockermesh.xds.resources import (
+    CLUSTER,
+    EXTENSION,
+    LISTENER,
+    ROUTES,
+    SECRET,
+    Resource,
+)
 from dockermesh.xds.snapshot import ResourceSet, Snapshot
 
+_MOVES_PROXIES = frozenset({Stale.INBOUND, Stale.DECLARED_PORTS})
+_SPARE = 1_000
+
 __all__ = ["Counters", "Translator", "plain_http_port", "workload_ports"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Position:
+    """Where a sidecar stands: what it is told follows from that alone."""
+
+    proxy: Proxy
+    scope: Scope
+    layer: Layer
+    owners: Owners
+
+    def is_of(self, proxy: Proxy) -> bool:
+        """Whether it is the same proxy with nothing changed."""
+        own = self.proxy
+        return own is proxy or (
+            proxy.workload is own.workload
+            and proxy.kind is own.kind
+            and proxy.address == own.address
+            and proxy.namespace == own.namespace
+            and proxy.locality == own.locality
+            and proxy.has_certificate == own.has_certificate
+            and proxy.labels == own.labels
+        )
 
 
 @dataclass(slots=True)
@@ -52,58 +102,86 @@ class Translator:
     _delegation: Delegation = field(default_factory=Delegation)
     _views: dict[Scope, SidecarView] = field(default_factory=dict)
     _policies: PolicyIndex = field(default_factory=lambda: PolicyIndex(MeshState()))
-    _inbound: dict[Inbound, tuple[tuple[Resource, ...], Resource]] = field(
-        default_factory=dict
-    )
-    _layers: dict[tuple[Scope, Inbound], tuple[ResourceSet, ResourceSet]] = field(
-        default_factory=dict
-    )
-    _asked: set[tuple[Scope, Inbound]] = field(default_factory=set)
+    _limits: LimitIndex = field(default_factory=lambda: LimitIndex(MeshState()))
     _snapshots: dict[object, Snapshot] = field(default_factory=dict)
+    _positions: dict[str, _Position] = field(default_factory=dict)
     _gateways: dict[object, GatewayResources] = field(default_factory=dict)
-    _served: dict[str, dict[int, Port]] = field(default_factory=dict)
+    _nodes: dict[str, NodeAssembly] = field(default_factory=dict)
+    _addresses: Addresses = field(default_factory=Addresses)
     _declared: dict[str, dict[int, Port]] = field(default_factory=dict)
+    _calls: dict[str, dict[int, tuple[str, int]]] = field(default_factory=dict)
     _forwarded: dict[tuple[str, str], dict[int, int]] = field(default_factory=dict)
-    _localities: dict[str, str] = field(default_factory=dict)
     _book: PatchBook = field(default_factory=PatchBook)
+    _metrics: tuple[MeshSettings, Resource] | None = None
+    _telemetry: TelemetryLayer = field(default_factory=TelemetryLayer)
+    _extensions: ExtensionLayer = field(default_factory=ExtensionLayer)
+    _layers: Layers = field(init=False)
     _findings: tuple[ConfigIndex, Mapping[str, tuple[ResourceFinding, ...]]] | None = (
         None
     )
 
+    def __post_init__(self) -> None:
+        self._layers = Layers(self.counters)
+
     def update(self, mesh: MeshState) -> bool:
         """Move on to this state. Returns whether any proxy's resources may have changed."""
         before, self.mesh = self.mesh, mesh
+        index_before = self._index
         stale = stale_after(before, mesh)
         is_config_new = self._index is None or Stale.INDEX in stale
 
         if Stale.INBOUND in stale:
-            self._inbound.clear()
             self._layers.clear()
 
         if Stale.DECLARED_PORTS in stale:
             self._declared = declared_ports(mesh.declared.values())
+            self._calls = declared_calls(mesh.declared.values())
             self._forwarded = forwarded_ports(mesh.declared.values())
 
         # Gateways name services and their ports: they look at more than the config alone.
-        if self._serve(before, mesh) or Stale.GATEWAYS in stale:
+        is_reshaped = self._serve(before, mesh)
+        if is_reshaped or Stale.GATEWAYS in stale:
             self._gateways.clear()
 
         if is_config_new:
             self._index_config(mesh)
+        if is_config_new or is_reshaped or stale & _MOVES_PROXIES:
+            self._positions.clear()
 
-        touched = [view.update(mesh, self._current()) for view in self._views.values()]
+        index = self._current()
+        others = self._others(before, index_before)
+        touched = [
+            # Where an update broke off, views after it are at what was before.
+            v.update(mesh, index, others if v.is_at(before, index_before) else None)
+            for v in self._views.values()
+        ]
         is_changed = is_config_new or any(touched)
         if is_changed:
             self._snapshots.clear()
+            self._telemetry.forget()
+            self._extensions.forget()
             self._book.update(mesh)
 
         return is_changed
 
+    def _others(
+        self, before: MeshState, index_before: ConfigIndex | None
+    ) -> Set[str] | None:
+        """The hosts of which anything is another than before; None: it may be any of them."""
+        if index_before is None:
+            return None
+        ruled = self._current().rules_changed_since(index_before)
+        return None if ruled is None else hosts_changed(before, self.mesh, ruled)
+
     def _index_config(self, mesh: MeshState) -> None:
         """Index a new config, and let go of what nobody asked for under the last one."""
-        self._forget_positions()
-        self._index = ConfigIndex(mesh, self._delegation)
+        self._layers.forget()
+        self._index = ConfigIndex(mesh, self._delegation, self._index)
         self._policies = PolicyIndex(mesh)
+        self._limits = LimitIndex(mesh)
+        before, self._telemetry = self._telemetry, TelemetryLayer(mesh)
+        self._telemetry.follow(before)
+        self._extensions = ExtensionLayer(mesh, self._extensions)
         # Scopes follow from the config: those that no proxy asked for since its last change are
         # gone.
         self._views = {
@@ -118,32 +196,60 @@ class Translator:
         """What this proxy is to have. Proxies in the same position get the same object."""
         if self._index is None:
             self.update(self.mesh)
-        plain = self._plain_snapshot(proxy)
+        if proxy.kind is WorkloadKind.NODE:
+            return self._node_snapshot(proxy)
+        # Patches come last: a user's may be about our logs, too.
+        made = self._layered_snapshot(proxy)
         patcher = self._book.patcher(proxy)
-        return plain if patcher is None else patcher.apply(plain)
+        return made if patcher is None else patcher.apply(made)
 
-    def _plain_snapshot(self, proxy: Proxy) -> Snapshot:
-        if not proxy.locality and self._localities:
-            proxy = replace(proxy, locality=self._localities.get(proxy.address, ""))
+    def _layered_snapshot(self, proxy: Proxy) -> Snapshot:
+        """With what is made of translated listeners."""
+        plain = self._extensions.apply(self._plain_snapshot(proxy), proxy)
+        return self._telemetry.apply(plain, proxy)
+
+    def _node_snapshot(self, node: Proxy) -> Snapshot:
+        """What the workloads of a node have, without patches, which are made for one workload."""
+        assembly = self._nodes.setdefault(node.id, NodeAssembly())
+        parts = []
+        for workload in workloads_at(node, self.mesh):
+            proxy = proxy_of(workload, {})
+            made = self._layered_snapshot(proxy)
+            identity = str(workload.identity(self.mesh.settings.trust_domain))
+            place = Place(workload.name, identity, workload.network_namespace)
+            parts.append(Part(place, made))
+        return assembly.assemble(parts)
+
+    def _plain_snapshot(self, given: Proxy) -> Snapshot:
+        known = self._positions.get(given.id)
+        if known is not None and known.is_of(given):
+            return self._sidecar_snapshot(known)
+
+        proxy = given
+        if not proxy.locality and self._addresses.has_localities:
+            proxy = replace(proxy, locality=self._addresses.locality(proxy.address))
         scope = self._current().scope_of(proxy)
         # A Sidecar says nothing to gateways.
         if proxy.kind is WorkloadKind.GATEWAY:
             return self._gateway_snapshot(proxy, replace(scope, sidecar=None))
 
-        own = self._inbound_of(proxy, scope)
-        found = self._snapshots.get((scope, own))
+        return self._sidecar_snapshot(self._position_of(given, proxy, scope))
+
+    def _sidecar_snapshot(self, at: _Position) -> Snapshot:
+        layer, owners = at.layer, at.owners
+        found = self._snapshots.get((layer, owners))
 
         if found is None:
-            shared = self._view(scope).shared
-            own_clusters, own_listeners = self._layered(scope, own)
-            secrets = [named(SECRET, s) for s in file_secrets(own.secrets)]
-            found = replace(shared, clusters=own_clusters, listeners=own_listeners)
+            shared = self._view(at.scope).shared
+            own_clusters, own_listeners = self._layers.sets(
+                layer, owners, shared, self.mesh.settings, self._scraped(at.scope)
+            )
+            secrets = [named(SECRET, s) for s in file_secrets(layer.inbound.secrets)]
+            found = shared.with_own(own_clusters, own_listeners)
             # Without any of its own it keeps the very set that all share.
             if secrets:
-                found = replace(
-                    found, secrets=ResourceSet(secrets, base=shared.secrets)
-                )
-            self._snapshots[scope, own] = found
+                found = found.with_secrets(ResourceSet(secrets, base=shared.secrets))
+            self._snapshots[layer, owners] = found
 
         return found
 
@@ -155,6 +261,8 @@ class Translator:
             for host, problem in view.problems.items()
         }
         noted = [(finding.resource, finding.message) for finding in self._noted()]
+        for assembly in self._nodes.values():
+            found.update(assembly.problems)
         for name, reason in noted:
             found[name] = f"{found[name]}; {reason}" if name in found else reason
         return found
@@ -166,7 +274,7 @@ class Translator:
         if self._index is None:
             return ()
         if self._findings is None or self._findings[0] is not self._index:
-            self._findings = (self._index, findings_of_config(self._index))
+            self._findings = (self._index, self._findings_of_config(self._index))
         found = dict.fromkeys(self._findings[1].get(resource, ()))
 
         for view in self._views.values():
@@ -181,21 +289,78 @@ class Translator:
         found.update(
             (finding, None) for finding in self._noted() if finding.resource == resource
         )
+        found.update((finding, None) for finding in self._unreachable(resource))
         return tuple(found)
+
+    def _findings_of_config(
+        self, index: ConfigIndex
+    ) -> Mapping[str, tuple[ResourceFinding, ...]]:
+        found = dict(findings_of_config(index))
+        of_plugins = plugin_findings(index.config.wasm_plugins, self.mesh.modules)
+        for finding in chain(telemetry_findings(index), of_plugins):
+            found[finding.resource] = (*found.get(finding.resource, ()), finding)
+        return found
+
+    def _unreachable(self, resource: str) -> Iterator[ResourceFinding]:
+        # Not kept: workloads come and go without a new config.
+        for gateway in self.mesh.config.gateways:
+            if str(gateway) == resource:
+                yield from unpublished(
+                    gateway, self.mesh.workloads.values(), self._forwarded
+                )
+
+        root = self.mesh.settings.root_namespace
+        for limit in self.mesh.config.rate_limits:
+            if str(limit) == resource and finds_nobody(
+                limit, self.mesh.workloads.values(), root
+            ):
+                text = f"spec: no workload in the reach of namespace {limit.namespace} is limited"
+                yield ResourceFinding(resource, Reason.NO_WORKLOADS, text)
 
     def _noted(self) -> Iterator[ResourceFinding]:
         """What gateways and EnvoyFilters note while they are translated."""
         for made in self._gateways.values():
             yield from made.findings
+        yield from refusal_findings(self._extensions.refused())
         for name, reason in self._book.problems():
             yield ResourceFinding(name, Reason.NOT_TRANSLATED, reason)
 
+    def sources(
+        self, proxy: Proxy, told: ResourceSet, type_url: str, names: Iterable[str]
+    ) -> Sources:
+        """The resources of the config of which these Envoy resources were made that a proxy is
+        told of.
+        """
+        patcher = self._book.patcher(proxy)
+        policies, limits = self._policies.of(proxy), self._limits.of(proxy)
+        found = Sources()
+
+        for name in names:
+            resource = told.get(name)
+            body = resource.any_bytes if resource is not None else b""
+            found |= sources_of(
+                type_url, name, body, proxy, self.mesh.config, policies, limits
+            )
+            if type_url == LISTENER:
+                logging = self._telemetry.levels(proxy)
+                found |= Sources(possible=frozenset(map(str, logging)))
+            if type_url in (LISTENER, EXTENSION):
+                plugins = self._extensions.plugins(proxy)
+                certain = (str(p.source) for p in plugins if p.is_in(name, body))
+                found |= Sources(frozenset(certain))
+            if patcher is not None:
+                found |= Sources(patcher.filters_of(type_url, name))
+
+        return found
+
     def distrust(self, proxy: Proxy, type_url: str, reason: str) -> bool:
         """A proxy has refused resources of a type: leave EnvoyFilters out of those that the reason
-        names.
+        names, and the modules of WasmPlugins that it names.
 
         Returns whether that changes what proxies are told.
         """
+        if self._extensions.distrust(reason):
+            return True
         patcher = self._book.patcher(proxy)
         return patcher is not None and patcher.distrust(type_url, reason)
 
@@ -220,18 +385,43 @@ class Translator:
         found.is_used = True
         return found
 
+    def _position_of(self, given: Proxy, proxy: Proxy, scope: Scope) -> _Position:
+        """Where a sidecar stands, which holds until more than endpoints of others change. `given`
+        is the proxy as it is asked for, `proxy` with the locality that is known of it.
+        """
+        # Nobody tells which proxies are gone.
+        if len(self._positions) > 2 * len(self.mesh.workloads) + _SPARE:
+            self._positions.clear()
+        own, owners = self._inbound_of(proxy, scope)
+        found = _Position(given, scope, self._layers.at(scope, own), owners)
+        self._positions[given.id] = found
+        return found
+
     # what a proxy has of its own
     # ------------------------------------------------------------------------------
 
-    def _inbound_of(self, proxy: Proxy, scope: Scope) -> Inbound:
+    def _inbound_of(self, proxy: Proxy, scope: Scope) -> tuple[Inbound, Owners]:
         modes = self._current().peer_policies.modes(proxy.namespace, proxy.labels)
         if not proxy.has_certificate:
             modes = modes.without_certificate()
-        served = inbound.served_ports(self._inbound_ports(proxy), scope.sidecar)
-        return Inbound(served, modes, self._policies.of(proxy))
+        calls = calls_to(proxy, self._calls.get(proxy.address, {}), self.mesh, scope)
+        ports = inbound.served_ports(self._inbound_ports(proxy), scope.sidecar)
+        own = Inbound(
+            with_pools(ports, calls, self.mesh, self._current(), scope),
+            modes,
+            self._policies.of(proxy),
+            self._limits.of(proxy),
+            self._identity(proxy, scope),
+        )
+        return own, owners_of(own.served, calls, self.mesh)
+
+    def _identity(self, proxy: Proxy, scope: Scope) -> str:
+        if proxy.workload is None or not scope.at_node:
+            return ""
+        return str(proxy.workload.identity(self.mesh.settings.trust_domain))
 
     def _inbound_ports(self, proxy: Proxy) -> tuple[Port, ...]:
-        served = self._served.get(proxy.address, {})
+        served = self._addresses.ports(proxy.address)
         if proxy.workload is not None:
             # A ServiceEntry may lead to ports of the workload that nobody declared: clients'
             # proxies call them, too.
@@ -239,112 +429,41 @@ class Translator:
             served = {**self._declared.get(proxy.address, {}), **own}
         return tuple(served[number] for number in sorted(served))
 
-    def _layered(self, scope: Scope, own: Inbound) -> tuple[ResourceSet, ResourceSet]:
-        """The clusters and listeners of sidecars that serve these ports: their own over the shared
-        ones.
-        """
-        shared = self._view(scope).shared
-        self._asked.add((scope, own))
-        found = self._layers.get((scope, own))
-
-        if (
-            found is None
-            or found[0].base is not shared.clusters
-            or found[1].base is not shared.listeners
-        ):
-            own_clusters, own_listener = self._inbound_resources(own)
-            found = self._layers[scope, own] = (
-                ResourceSet(own_clusters, base=shared.clusters),
-                ResourceSet([own_listener], base=shared.listeners),
-            )
-
-        return found
-
-    def _forget_positions(self) -> None:
-        """Let go of what no proxy asked for since the last change of the config, such as replaced
-        policies.
-        """
-        self._layers = {
-            position: layer
-            for position, layer in self._layers.items()
-            if position in self._asked
-        }
-        kept = {own for _, own in self._asked}
-        self._inbound = {
-            own: made for own, made in self._inbound.items() if own in kept
-        }
-        self._asked.clear()
-
-    def _inbound_resources(self, own: Inbound) -> tuple[tuple[Resource, ...], Resource]:
-        found = self._inbound.get(own)
-        if found is None:
-            self.counters.inbound += 1
-            clusters = tuple(
-                named(CLUSTER, c) for c in inbound.inbound_clusters(own.served)
-            )
-            found = self._inbound[own] = (
-                clusters,
-                named(LISTENER, inbound_listener(own, self.mesh.settings)),
-            )
-        return found
+    def _scraped(self, scope: Scope) -> list[Resource]:
+        # Without a certificate it could not prove to be who is asked.
+        if not scope.has_certificate:
+            return []
+        settings = self.mesh.settings
+        if self._metrics is None or self._metrics[0] is not settings:
+            self._metrics = settings, named(LISTENER, metrics_listener(settings))
+        return [self._metrics[1]]
 
     def _serve(self, before: MeshState, mesh: MeshState) -> bool:
-        """Keep the index from addresses to served ports, for proxies that are known by their
-        address alone.
-
-        Returns whether more than endpoints changed.
-        """
-        changed = [
-            host
-            for host, item in mesh.services.items()
-            if before.services.get(host) is not item
-        ]
-        # Everything old first: an address may go from one service to another in one change.
-        for host in (*(before.services.keys() - mesh.services.keys()), *changed):
-            old = before.services.get(host)
-            # What a project has for itself are endpoints of the shared service.
-            if old is not None and not old.project:
-                self._forget(old)
-
-        is_reshaped = before.services.keys() != mesh.services.keys()
-        for host in changed:
-            new = mesh.services[host]
-            is_reshaped = is_reshaped or _shape(before.services[host]) != _shape(new)
-            if not new.project:
-                self._remember(new)
-
-        return is_reshaped
-
-    def _remember(self, service: Service) -> None:
-        protocols = {port.number: port.protocol for port in service.ports}
-        for endpoint in service.endpoints:
-            protocol = protocols.get(
-                endpoint.service_port or endpoint.port, Protocol.AUTO
-            )
-            self._served.setdefault(endpoint.address, {})[endpoint.port] = Port(
-                endpoint.port, protocol
-            )
-            if endpoint.locality:
-                self._localities[endpoint.address] = endpoint.locality
-
-    def _forget(self, service: Service) -> None:
-        for endpoint in service.endpoints:
-            self._localities.pop(endpoint.address, None)
-            served = self._served.get(endpoint.address)
-            if served is not None:
-                served.pop(endpoint.port, None)
-                if not served:
-                    del self._served[endpoint.address]
+        """Follow the services' endpoints. Returns whether more than those changed."""
+        known = before.services
+        changed = [h for h, item in mesh.services.items() if known.get(h) is not item]
+        moved = self._addresses.follow(known, mesh.services, changed)
+        if moved:
+            self._positions = {
+                name: at
+                for name, at in self._positions.items()
+                if at.proxy.address not in moved
+            }
+        return known.keys() != mesh.services.keys() or any(
+            _shape(known[host]) != _shape(mesh.services[host]) for host in changed
+        )
 
     def _gateway_snapshot(self, proxy: Proxy, scope: Scope) -> Snapshot:
-        policies = self._policies.of(proxy)
+        policies, limits = self._policies.of(proxy), self._limits.of(proxy)
         targets = self._forwarded.get((proxy.namespace, proxy.address), {})
         key = (
             scope,
             as_labels(proxy.labels),
             proxy.namespace,
             policies,
+            limits,
             tuple(sorted(targets.items())),
+            proxy.workload.bridges if proxy.workload is not None else (),
         )
         found = self._snapshots.get(key)
 
@@ -355,7 +474,7 @@ class Translator:
             if made is None:
                 self.counters.gateways += 1
                 where = Destinations(self.mesh, self._current(), scope)
-                made = gateway_resources(where, proxy, policies, targets)
+                made = gateway_resources(where, proxy, policies, targets, limits)
                 self._gateways[key] = made
 
             secrets = [named(SECRET, s) for s in file_secrets(made.secrets)]
@@ -368,7 +487,12 @@ class Translator:
                     else shared.clusters
                 ),
                 endpoints=shared.endpoints,
-                listeners=ResourceSet(named(LISTENER, item) for item in made.listeners),
+                listeners=ResourceSet(
+                    [
+                        *(named(LISTENER, item) for item in made.listeners),
+                        *self._scraped(scope),
+                    ]
+                ),
                 routes=ResourceSet(named(ROUTES, table) for table in made.tables),
                 secrets=ResourceSet(secrets, base=shared.secrets),
             )
@@ -384,11 +508,7 @@ def declared_ports(services: Iterable[Service]) -> dict[str, dict[int, Port]]:
     """The ports to which ServiceEntries lead, by address and number."""
     found: dict[str, dict[int, Port]] = {}
     for service in services:
-        protocols = {port.number: port.protocol for port in service.ports}
-        for endpoint in service.endpoints:
-            protocol = protocols.get(
-                endpoint.service_port or endpoint.port, Protocol.AUTO
-            )
+        for endpoint, protocol in answering(service):
             if protocol is not Protocol.UDP:
                 found.setdefault(endpoint.address, {}).setdefault(
                     endpoint.port, Port(endpoint.port, protocol)
@@ -416,18 +536,18 @@ def forwarded_ports(
 
 
 def workload_ports(workload: Workload) -> tuple[Port, ...]:
-    """The ports of a workload, each once, by number."""
-    ports = {
-        p.port: Port(p.port, parse_protocol(p.protocol) or Protocol.AUTO)
-        for p in workload.ports
-    }
+    """The TCP ports of a workload, each once, by number."""
+    protocols: dict[int, Protocol] = {}
+    for served in workload.ports:
+        protocol = parse_protocol(served.protocol) or Protocol.AUTO
+        protocols[served.port] = agreed(protocols.get(served.port), protocol)
     return tuple(
-        ports[number]
-        for number in sorted(ports)
-        if ports[number].protocol is not Protocol.UDP
+        Port(number, protocol)
+        for number, protocol in sorted(protocols.items())
+        if protocol is not Protocol.UDP
     )
 
 
 def _shape(service: Service) -> object:
     """What gateways look at of a service: its ports, and whether it is believed (`retries`)."""
-    return service.ports, takes_mtls_alone(service)
+    return service.ports, service.is_meshed, takes_mtls_alone(service)

@@ -32,6 +32,7 @@ class Response:
     `head` and `tail` begin and end the canonical ACK; in delta there is nothing between them.
     """
 
+    type_url: str
     data: bytes = field(repr=False)
     nonce: str
     version: str
@@ -127,6 +128,7 @@ class ResponseCache:
             names = tuple(r.name for r in resources)
 
             return Response(
+                type_url,
                 b"".join(pieces),
                 nonce.decode(),
                 "",
@@ -203,6 +205,7 @@ class ResponseCache:
                 pieces += (r.sotw_head, r.any_bytes)
             pieces += (frame(4, type_url.encode()), tail)
             return Response(
+                type_url,
                 b"".join(pieces),
                 nonce.decode(),
                 version,
@@ -277,7 +280,7 @@ def _subscribed(found: Iterable[str], names: Names | None) -> list[str]:
     return list(found) if names is None else [name for name in found if name in names]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def union(a: Names, b: Names) -> Names:
     """Both, as one object for all streams that subscribe alike."""
     return a | b

@@ -19,6 +19,8 @@ import grpc.aio
 import structlog
 
 from dockermesh.runtime.repeats import Repeats
+from dockermesh.xds.connections import Bounds, Connections
+from dockermesh.xds.options import OPTIONS
 from dockermesh.xds.request import Decoder, DiscoveryRequest, Malformed
 from dockermesh.xds.responses import Response, ResponseCache
 from dockermesh.xds.snapshot import FIELDS, Snapshot
@@ -31,6 +33,8 @@ from dockermesh.xds.status import (
 )
 from dockermesh.xds.stream import GATE_SECONDS, Metrics, StreamState, TooMuch
 from dockermesh.xds.subscription import Nack
+from dockermesh.xds.timings import Changes, Progress
+from dockermesh.xds.turns import Turns
 
 log = structlog.get_logger(__name__)
 
@@ -41,33 +45,13 @@ Lookup = Callable[[ConnectedProxy], Snapshot | None]
 every publish.
 """
 OnNack = Callable[[ConnectedProxy, str, Nack], None]
+Refusal = tuple[str, str, Nack]
+"""The proxy's key, the type, and what it said."""
 
 SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
-MAX_REQUEST_BYTES = 12 << 20
 _FIRST_REQUEST_SECONDS = 15.0
 _LONGEST_NAME, _MOST_NAMES = 200, 10
 """How much of what a proxy asked for is written to the log."""
-_OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
-    ("grpc.max_send_message_length", -1),
-    # Istio's figures: a peer that vanished without a word is missed within 40 s.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    # No limit: a quiet mesh has nothing to send but pings.
-    ("grpc.http2.max_pings_without_data", 0),
-    # Proxies ping, too; more often than this gRPC takes it for abuse and hangs up.
-    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    # Two control planes must not share a port by accident.
-    ("grpc.so_reuseport", 0),
-    # Who connects has to speak: by default a handshake may take two minutes, and a connection
-    # without a stream may stay for ever.
-    ("grpc.server_handshake_timeout_ms", 10_000),
-    ("grpc.max_connection_idle_ms", 60_000),
-    # A proxy has one.
-    ("grpc.max_concurrent_streams", 8),
-    # Measuring bandwidth costs a ping for every read; ACKs are small.
-    ("grpc.http2.bdp_probe", 0),
-)
 
 
 class Refused(Exception):
@@ -96,7 +80,18 @@ class Sync:
 class _Stream:
     """One gRPC stream."""
 
-    __slots__ = ("_context", "_gate", "_server", "_task", "closed", "proxy", "state")
+    __slots__ = (
+        "_context",
+        "_gate",
+        "_server",
+        "_task",
+        "accepted",
+        "closed",
+        "progress",
+        "proxy",
+        "state",
+        "told",
+    )
 
     def __init__(
         self,
@@ -111,6 +106,10 @@ class _Stream:
         self._gate: asyncio.TimerHandle | None = None
         self.proxy = proxy
         self.state = state
+        # What it is told of, and what it took as a whole last: marks of publishes.
+        self.told: object = None
+        self.accepted: object = None
+        self.progress = Progress(server.metrics.timings)
         self.closed: asyncio.Future[tuple[grpc.StatusCode, str]] = (
             asyncio.get_running_loop().create_future()
         )
@@ -124,18 +123,27 @@ class _Stream:
         """Write what there is to write, unless a writer is at it already."""
         if self._task is not None or self.closed.done():
             return
-        response = self.state.next(time.monotonic())
+        response = self._next(time.monotonic())
 
         if response is None:
-            self._server.settled(self)
-            if self.state.awaits and self._gate is None:
-                self._gate = asyncio.get_running_loop().call_later(
-                    # A little later, so that the gate is open by then.
-                    GATE_SECONDS + 0.05,
-                    self._open_gate,
-                )
+            self._rest()
         else:
             self._task = asyncio.create_task(self._write(response))
+
+    def _next(self, now: float) -> Response | None:
+        self.progress.plan(now)
+        return self.state.next(now)
+
+    def _rest(self) -> None:
+        """There is nothing to write at the moment."""
+        self._server.settled(self)
+        if self.state.awaits and self._gate is None and not self.closed.done():
+            # What waits for an answer waits for so long at most: no other event need come.
+            self._gate = asyncio.get_running_loop().call_later(
+                # A little later, so that the gate is open by then.
+                GATE_SECONDS + 0.05,
+                self._open_gate,
+            )
 
     def _open_gate(self) -> None:
         self._gate = None
@@ -144,8 +152,13 @@ class _Stream:
     async def _write(self, response: Response | None) -> None:
         try:
             while response is not None:
-                await self._context.write(response.data)
-                response = self.state.next(time.monotonic())
+                size = len(response.data)
+                async with self._server.turns.turn(size):
+                    start = time.monotonic()
+                    await self._context.write(response.data)
+                end = time.monotonic()
+                self.progress.wrote(response.type_url, size, start, end)
+                response = self._next(end)
         except (
             grpc.RpcError,
             grpc.aio.BaseError,
@@ -155,7 +168,7 @@ class _Stream:
             self.close(grpc.StatusCode.UNAVAILABLE, f"cannot write: {e}")
         finally:
             self._task = None
-        self._server.settled(self)
+        self._rest()
 
     async def read(self) -> None:
         """Take requests in until the client ends the stream."""
@@ -187,7 +200,9 @@ class AdsServer:
         authorize: Authorize,
         on_nack: OnNack | None = None,
         repeats: Repeats | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
+        """`bounds` are those of connections without a stream."""
         self.metrics = Metrics()
         self._repeats = repeats or Repeats()
         self._authorize = authorize
@@ -195,23 +210,46 @@ class AdsServer:
         self._lookup: Lookup = lambda _proxy: None
         self._cache = ResponseCache()
         self._decode = Decoder()
+        self.turns = Turns()
         self._streams: dict[str, _Stream] = {}
         self._pending: set[_Stream] = set()
         self._nacked: set[_Stream] = set()
-        self._server = grpc.aio.server(options=_OPTIONS)
+        self._refusals: tuple[Refusal, ...] | None = ()
+        self._mark: object = None
+        self._connections = Connections(self._peers, self._ended, bounds)
+        self._watching: asyncio.Task[None] | None = None
+        self._server = grpc.aio.server(options=OPTIONS)
         self._server.add_generic_rpc_handlers((_Handlers(self),))
 
     def add_port(
         self, address: str, credentials: grpc.ServerCredentials | None = None
     ) -> int:
         """Listen on `host:port`, with TLS if there are credentials; the port that was bound."""
-        if credentials is None:
-            return int(self._server.add_insecure_port(address))
-        return int(self._server.add_secure_port(address, credentials))
+        port = (
+            self._server.add_insecure_port(address)
+            if credentials is None
+            else self._server.add_secure_port(address, credentials)
+        )
+        self._connections.ports.add(int(port))
+        return int(port)
 
     async def start(self) -> None:
         """Accept streams."""
         await self._server.start()
+        self._watching = asyncio.create_task(
+            self._connections.run(), name="xDS connections"
+        )
+
+    def _peers(self) -> list[str]:
+        return [stream.proxy.peer for stream in self._streams.values()]
+
+    def _ended(self, address: str) -> None:
+        self.metrics.connections_ended += 1
+        self._repeats.note(
+            "a client has too many xDS connections; its oldest is ended",
+            address,
+            "connections without a stream",
+        )
 
     async def stop(self, grace: float = 5.0) -> None:
         """Say goodbye (GOAWAY), end all streams, and return within `grace` seconds; it cannot be
@@ -222,6 +260,8 @@ class AdsServer:
         # gRPC's polling thread ends with its last server object, and has to before the interpreter
         # does: who keeps us for longer (aiohttp caches handlers for ever) must not keep it.
         server, self._server = self._server, None
+        if self._watching is not None:
+            self._watching.cancel()
         stopping = asyncio.ensure_future(server.stop(grace))
         # Lets the GOAWAY go first.
         await asyncio.sleep(0)
@@ -229,30 +269,55 @@ class AdsServer:
             stream.close(grpc.StatusCode.UNAVAILABLE, "the control plane is stopping")
         await stopping
 
-    def publish(self, lookup: Lookup) -> None:
+    def publish(
+        self, lookup: Lookup, mark: object = None, changes: Changes | None = None
+    ) -> None:
         """From now on every proxy is to have what `lookup` says; where it is the same object,
-        nothing is done.
+        nothing is done. `mark` is what it was made of, for `accepted`; `changes` are what led to
+        it.
         """
         self._lookup = lookup
+        self._mark = mark
+        now = time.monotonic()
+        since = min(changes.values()) if changes else now
         self._cache.clear()
         self.metrics.publishes += 1
         for stream in tuple(self._streams.values()):
-            self._refresh(stream)
+            self._refresh(stream, since, now)
+        # A change that is nobody's has not to be taken by anybody.
+        if self._pending and changes:
+            self.metrics.timings.begin(changes)
 
     def publish_to(self, keys: Iterable[str]) -> None:
         """Look these proxies up again: something changed that is theirs alone."""
         self._cache.clear()
+        now = time.monotonic()
         for stream in [self._streams[key] for key in keys if key in self._streams]:
-            self._refresh(stream)
+            self._refresh(stream, now, now)
 
-    def _refresh(self, stream: _Stream) -> None:
-        snapshot = self._lookup(stream.proxy)
+    def _refresh(self, stream: _Stream, changed: float, now: float) -> None:
+        """Look it up; `changed` is when the cause was known."""
+        try:
+            snapshot = self._lookup(stream.proxy)
+        except Exception:
+            # A fault of ours costs this proxy what is new, and nobody else.
+            log.exception("a proxy's part cannot be made", proxy=stream.proxy.key)
+            self.metrics.internal_errors += 1
+            self._pending.add(stream)
+            if stream.state.snapshot is None:
+                # It has nothing to go on with, so it is to ask again.
+                stream.close(grpc.StatusCode.UNAVAILABLE, "internal error")
+            return
+        stream.told = self._mark
         if snapshot is not None and snapshot is not stream.state.snapshot:
+            stream.progress.tell(changed, now)
             stream.state.publish(snapshot)
             if stream.state.denied:
                 self.denied_to(stream)
             self._pending.add(stream)
             stream.kick()
+        elif stream not in self._pending and stream not in self._nacked:
+            stream.accepted = stream.told
 
     @property
     def connected(self) -> KeysView[str]:
@@ -266,6 +331,22 @@ class AdsServer:
     def proxies(self) -> list[ProxyStatus]:
         """Every connected proxy and how far it is, by key."""
         return [_status(self._streams[key]) for key in sorted(self._streams)]
+
+    def accepted(self, key: str) -> object:
+        """The mark of what this proxy took last as a whole; None if it never did."""
+        stream = self._streams.get(key)
+        return stream.accepted if stream is not None else None
+
+    def refusals(self) -> tuple[Refusal, ...]:
+        """What proxies refuse at the moment; the same object until that changes."""
+        if self._refusals is None:
+            self._refusals = tuple(
+                (stream.proxy.key, type_url, sub.nack)
+                for stream in sorted(self._nacked, key=lambda s: s.proxy.key)
+                for type_url, sub in stream.state.subscriptions.items()
+                if sub.nack is not None
+            )
+        return self._refusals
 
     def disconnect(self, key: str, message: str) -> None:
         """End a proxy's stream, because it lost its right to it."""
@@ -284,8 +365,23 @@ class AdsServer:
 
         if any(s.nack is not None for s in stream.state.subscriptions.values()):
             self._nacked.add(stream)
-        else:
+            self._refusals = None
+        elif stream in self._nacked:
             self._nacked.discard(stream)
+            self._refusals = None
+
+        if stream not in self._pending:
+            stream.progress.settled()
+            if not self._pending:
+                self._all_took()
+            if stream not in self._nacked:
+                stream.accepted = stream.told
+
+    def _all_took(self) -> None:
+        """No proxy has anything to take any more."""
+        timings = self.metrics.timings
+        if timings.waits_since is not None:
+            timings.all_taken(time.monotonic())
 
     def refused_by(self, stream: _Stream) -> None:
         """A proxy refused something."""
@@ -380,7 +476,8 @@ class AdsServer:
         return stream
 
     async def _run(self, stream: _Stream) -> tuple[grpc.StatusCode, str]:
-        self._refresh(stream)
+        now = time.monotonic()
+        self._refresh(stream, now, now)
         reader = asyncio.ensure_future(stream.read())
         try:
             await asyncio.wait(
@@ -398,6 +495,9 @@ class AdsServer:
         stream.cancel()
         self._pending.discard(stream)
         self._nacked.discard(stream)
+        if not self._pending:
+            self._all_took()
+        self._refusals = None
         if self._streams.get(stream.proxy.key) is stream:
             del self._streams[stream.proxy.key]
         resumed = [

@@ -109,6 +109,19 @@ class Snapshot:
     secrets: ResourceSet = EMPTY
     extensions: ResourceSet = EMPTY
 
+    def with_own(self, clusters: ResourceSet, listeners: ResourceSet) -> Snapshot:
+        """The same with other clusters and listeners, which many proxies have of their own: not by
+        `replace`, either.
+        """
+        return Snapshot(
+            clusters,
+            self.endpoints,
+            listeners,
+            self.routes,
+            self.secrets,
+            self.extensions,
+        )
+
     def with_secrets(self, secrets: ResourceSet) -> Snapshot:
         """The same with other secrets. Made for every proxy at every publish, hence not by
         `replace`, which is slow.
@@ -120,6 +133,17 @@ class Snapshot:
             self.routes,
             secrets,
             self.extensions,
+        )
+
+    def with_extensions(self, extensions: ResourceSet) -> Snapshot:
+        """The same with other extensions."""
+        return Snapshot(
+            self.clusters,
+            self.endpoints,
+            self.listeners,
+            self.routes,
+            self.secrets,
+            extensions,
         )
 
     def of(self, type_url: str) -> ResourceSet:

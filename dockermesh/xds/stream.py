@@ -14,7 +14,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from dockermesh.xds.request import Decoder, DiscoveryRequest
-from dockermesh.xds.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET
+from dockermesh.xds.resources import (
+    CLUSTER,
+    ENDPOINTS,
+    EXTENSION,
+    LISTENER,
+    ROUTES,
+    SECRET,
+)
 from dockermesh.xds.responses import Names, Response, ResponseCache
 from dockermesh.xds.snapshot import FIELDS, ResourceSet, Snapshot
 from dockermesh.xds.subscription import (
@@ -24,6 +31,7 @@ from dockermesh.xds.subscription import (
     SotwSubscription,
     Subscription,
 )
+from dockermesh.xds.timings import Timings
 
 GATE_SECONDS = 3.0
 """How long listeners and routes wait for clusters to be accepted; after that a stuck cluster holds
@@ -47,12 +55,15 @@ class Metrics:
     acks: Counter[str] = field(default_factory=Counter)
     nacks: Counter[str] = field(default_factory=Counter)
     resumed: Counter[str] = field(default_factory=Counter)
-    stale_nonces: int = 0
+    stale_nonces: Counter[str] = field(default_factory=Counter)
     unknown_types: int = 0
     streams_opened: int = 0
     streams_refused: int = 0
+    connections_ended: int = 0
     secrets_denied: int = 0
     publishes: int = 0
+    internal_errors: int = 0
+    timings: Timings = field(default_factory=Timings)
 
 
 class StreamState:
@@ -151,7 +162,7 @@ class StreamState:
             if request.nonce == sub.nonce:
                 self._settle(sub, request, now)
             else:
-                self._metrics.stale_nonces += 1
+                self._metrics.stale_nonces[request.type_url] += 1
                 if not self.delta:
                     # The client had not seen our last response; it will say its names again when it
                     # has.
@@ -213,6 +224,8 @@ class StreamState:
 
             if keep and type_url in (CLUSTER, ENDPOINTS):
                 target = self._cache.retaining(sub.sent, target)
+            if type_url == EXTENSION:
+                target = self._with_held_extensions(sub, target)
 
             before = sub.sent
             response = sub.next(target, now)
@@ -224,6 +237,16 @@ class StreamState:
                 return response
 
         return None
+
+    def _with_held_extensions(
+        self, sub: Subscription, target: ResourceSet
+    ) -> ResourceSet:
+        """A filter is never taken from a listener that has it: while one drains, the client stays
+        subscribed, and its requests must find the filter.
+        """
+        removed = self._cache.diff(sub.sent, target).removed
+        is_held = any(name in sub.names for name in removed)
+        return self._cache.retaining(sub.sent, target) if is_held else target
 
     def _follow_up(
         self, type_url: str, before: ResourceSet, target: ResourceSet

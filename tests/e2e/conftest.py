@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
+from left_behind import end_left_behind
 from mesh_rig import APPS, ROOT, SAMPLE, Mesh, diagnosis, docker, run
 
 HERE = Path(__file__).parent
@@ -52,7 +53,13 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture(scope="session")
-def bookinfo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
+def engine() -> None:
+    """The engine, without what a run before this one may have left there."""
+    end_left_behind()
+
+
+@pytest.fixture(scope="session")
+def bookinfo(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     """Bookinfo in a mesh of the working tree; removed at the end unless somebody had it running
     before.
     """

@@ -16,11 +16,13 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from mesh_rig import get
 from patience import SLACK, until
 
 PAGE = "http://127.0.0.1:30080/productpage"
@@ -172,3 +174,25 @@ class Load:
 
 def _overlaps(request: Sample, spans: Sequence[tuple[float, float]]) -> bool:
     return any(request.began <= end and request.ended >= start for start, end in spans)
+
+
+@contextmanager
+def steady_load(url: str) -> Iterator[Counter[int]]:
+    """One request after the other, counted by their status."""
+    seen: Counter[int] = Counter()
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            try:
+                seen[get(url)[0]] += 1
+            except OSError:
+                seen[0] += 1
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from mesh_rig import ROOT, Mesh, docker, get, inspect, until, whole_page
+from mesh_rig import ROOT, Mesh, docker, get, statistics, until, whole_page
 
 pytestmark = pytest.mark.docker
 SECURITY = ROOT / "samples/bookinfo/security"
@@ -119,14 +119,9 @@ def test_a_deny_forbids_one_thing_alone(mesh: Mesh) -> None:
 
 def test_a_dry_run_only_counts(mesh: Mesh) -> None:
     def counted() -> int:
-        found = inspect("bookinfo-reviews-v1-1-pod-1")["NetworkSettings"][
-            "Networks"
-        ].values()
-        address = next(iter(found))["IPAddress"]
-        lines = get(f"http://{address}:15090/stats/prometheus")[1].splitlines()
         return sum(
             int(line.rpartition(" ")[2])
-            for line in lines
+            for line in statistics("bookinfo-reviews-v1-1-pod-1")
             if "shadow_denied" in line and line[0] != "#"
         )
 

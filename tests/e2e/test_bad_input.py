@@ -51,7 +51,7 @@ def test_unknown_service_in_gateway_port(mesh: Mesh, small: Callable[..., str]) 
 def test_the_gateways_port_is_taken(mesh: Mesh, small: Callable[..., str]) -> None:
     # By bookinfo's gateway: the first project has it.
     refused(
-        mesh.command("up", "-f", small("second", published=9086)),
+        mesh.command("up", "-f", small("second", published=30080)),
         "30080",
         "--gateway-port",
     )

@@ -73,9 +73,7 @@ def test_six_workloads_and_the_gateway_are_in_sync(mesh: Mesh) -> None:
     assert {w["xds"] for w in listed.values()} == {"SYNCED"}
     assert listed["bookinfo/gateway-1"]["kind"] == "router"
     for name, workload in listed.items():
-        assert workload["health"] == (
-            "-" if workload["kind"] == "router" else "healthy"
-        ), name
+        assert workload["health"] == "healthy", name
         assert inspect(workload["app_container"] or workload["proxy_container"])[
             "State"
         ]["Running"], name
@@ -150,6 +148,45 @@ def test_an_app_reaches_a_service_by_all_its_names(mesh: Mesh, container: str) -
             f"{url} is {address}, not a virtual address of the mesh"
         )
         assert json.loads(body)["reviews"], url
+
+
+# Runs in an app container. Of each question: the code and how many records there are.
+RESOLVE = """
+import json, socket, struct, sys
+def ask(name, kind):
+    labels = b"".join(bytes([len(p)]) + p.encode() for p in name.split("."))
+    message = struct.pack("!6H", 7, 256, 1, 0, 0, 0) + labels + b"\\0" + struct.pack("!2H", kind, 1)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.settimeout(30)
+        client.sendto(message, ("127.0.0.11", 53))
+        answer = client.recv(65535)
+    return [answer[3] & 15, struct.unpack("!6H", answer[:12])[3]]
+asked = [question.split() for question in sys.argv[1:]]
+own = socket.gethostname()
+print(json.dumps({
+    "answers": {" ".join(question): ask(question[0], int(question[1])) for question in asked},
+    "name": socket.gethostbyaddr(socket.gethostbyname("reviews"))[0],
+    "own": sorted({found[4][0] for found in socket.getaddrinfo(own, None)}),
+}))
+"""
+
+
+def test_an_app_is_answered_whatever_it_asks_for(mesh: Mesh) -> None:
+    none, one, three = [0, 0], [0, 1], [0, 3]
+    wanted = {
+        "reviews 28": none,
+        "reviews.default.svc.cluster.local 28": none,
+        "rEviews.service.consul 65": none,
+        "rEviews.service.consul 1": one,
+        "reviews.service.consul 33": three,
+        "_reviews._tcp.service.consul 33": three,
+        "dockermesh.node.consul 1": one,
+        "nobody.service.consul 1": [3, 0],
+    }
+    found = json.loads(docker("exec", APP, "python3", "-c", RESOLVE, *wanted))
+    assert found["answers"] == wanted
+    assert found["name"] == "reviews.service.consul"
+    assert found["own"] == [address_of(f"{APP}-pod-1", "bookinfo_default")]
 
 
 def test_an_app_gets_nothing_out_of_consul_and_the_control_plane(mesh: Mesh) -> None:

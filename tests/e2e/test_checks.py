@@ -5,6 +5,7 @@ under STRICT, too.
 from __future__ import annotations
 
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ name: checked
 services:
   shop:
     image: bookinfo-details-v1
+    labels: {app: checked-shop}
     expose: ["9080"]
     environment:
       SERVICE_NAME: checked-shop
@@ -25,6 +27,12 @@ services:
       SERVICE_CHECK_HTTP: /health
       SERVICE_CHECK_INTERVAL: 1s
       SERVICE_CHECK_TIMEOUT: 1s
+  scripted:
+    image: bookinfo-details-v1
+    expose: ["9080"]
+    environment:
+      SERVICE_CHECK_SCRIPT: test ! -e /tmp/down && echo up at $$SERVICE_PORT
+      SERVICE_CHECK_INTERVAL: 1s
 """
 STRICT = """
 apiVersion: security.istio.io/v1
@@ -41,19 +49,24 @@ spec:
 """
 
 
-def passing() -> int:
-    return len(consul("/v1/health/service/checked-shop?passing"))
+def passing(service: str = "checked-shop") -> int:
+    return len(consul(f"/v1/health/service/{service}?passing"))
 
 
 def test_a_check_that_is_declared_decides_whether_an_endpoint_is_used(
     mesh: Mesh, tmp_path: Path
 ) -> None:
     file, policies = tmp_path / "compose.yaml", tmp_path / "strict.yaml"
-    file.write_text(APP + "    labels: {app: checked-shop}\n")
+    file.write_text(APP)
     policies.write_text(STRICT)
     try:
         mesh.up(file)
         assert passing() == 1, "`up` returns when everything is healthy"
+        assert passing("scripted") == 1, "so does a script, run in the container"
+        subprocess.run(
+            ["docker", "exec", "checked-scripted-1", "touch", "/tmp/down"], check=True
+        )
+        until(lambda: passing("scripted") == 0, "what the script says counts")
         for is_strict in (False, True):
             if is_strict:
                 assert mesh.command("apply", "-f", str(policies)).returncode == 0

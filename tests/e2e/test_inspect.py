@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from mesh_rig import Mesh, docker, until
+from mesh_rig import Mesh, docker, get, until
 from patience import SLACK
 
 from dockermesh.cli.main import root
+from dockermesh.client.mesh.mesh_client import MeshClient
 from dockermesh.docker.engine import LocalEngine
 
 pytestmark = pytest.mark.docker
@@ -66,6 +67,50 @@ def rules(bookinfo: Mesh) -> Iterator[Mesh]:
     yield bookinfo
     assert bookinfo.command("delete", "-f", "-", input=RULES).returncode == 0
     bookinfo.until_synced()
+
+
+def newest_trace() -> list[dict[str, Any]]:
+    """The spans of the newest trace."""
+    traces = MeshClient(LocalEngine()).traces({"last": "1"})["traces"]
+    return traces[0] if traces else []
+
+
+def is_complete(spans: list[dict[str, Any]], before: str) -> bool:
+    """Whether it is another trace than the one before, and nobody's spans are still to come."""
+    made = {span["tags"]["istio.canonical_service"]: span for span in spans}
+    # All hand their spans in once a second. Reviews may ask nobody; if it asks, so says its span.
+    asks = any(
+        span.get("kind") == "CLIENT"
+        and span["tags"]["istio.canonical_service"] == "reviews"
+        for span in spans
+    )
+    wanted = {"istio-ingressgateway", "productpage", "details", "reviews"}
+    wanted |= {"ratings"} if asks else set()
+    return bool(spans) and spans[0]["traceId"] != before and wanted <= made.keys()
+
+
+def test_one_request_is_a_tree_over_all_that_took_part(mesh: Mesh) -> None:
+    def traced() -> bool:
+        # Of the three reviews one asks nobody for ratings. Later in this file rules leave but that one.
+        asked = {"x-b3-sampled": "1"}
+        before = next((span["traceId"] for span in newest_trace()), "")
+        assert get("http://127.0.0.1:30080/productpage", headers=asked)[0] == 200
+        until(lambda: is_complete(newest_trace(), before), "all spans are there", 20)
+        (spans,) = json.loads(shown(mesh, "trace", "-n", "1", "-o", "json"))
+        services = {span["tags"]["istio.canonical_service"] for span in spans}
+        return services == set(expected)
+
+    expected = (
+        "istio-ingressgateway",
+        "productpage",
+        "details",
+        "reviews",
+        "ratings",
+    )
+    until(traced, "a trace shows every hop", 30)
+    drawn = shown(mesh, "trace", "--service", "ratings", "-n", "1")
+    assert all(name in drawn for name in expected)
+    assert "→ ratings GET /ratings/0" in drawn
 
 
 def test_status_lists_every_proxy_and_a_proxy_has_what_it_should_have(
@@ -263,12 +308,18 @@ def test_what_a_pod_says_is_read_at_once_however_much_it_is(mesh: Mesh) -> None:
 def test_the_history_has_what_was_applied_and_knows_the_way_back(
     mesh: Mesh, rules: Mesh
 ) -> None:
+    def entries_of_reviews() -> list[Any]:
+        return [
+            e
+            for e in data(rules, "history")
+            if "VirtualService default/reviews"
+            in {r["resource"] for r in e["resources"]}
+        ]
+
+    # What was written is in the history as soon as it was read back.
+    until(entries_of_reviews, "the history has what was applied", 10)
     entries = data(rules, "history")
-    applied = next(
-        e
-        for e in entries
-        if "VirtualService default/reviews" in {r["resource"] for r in e["resources"]}
-    )
+    applied = entries_of_reviews()[0]
     assert (applied["who"], applied["command"]) == ("dockermesh", "dockermesh apply")
     before = json.loads(
         shown(rules, "rollback", str(applied["number"] - 1), "--dry-run", "-o", "json")
@@ -280,6 +331,51 @@ def test_the_history_has_what_was_applied_and_knows_the_way_back(
         == "deleted"
     )
     assert data(rules, "history") == entries
+
+
+def test_one_request_is_found_in_the_logs_of_every_hop(mesh: Mesh) -> None:
+    telemetry = """
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: all, namespace: istio-system}
+spec: {accessLogging: [{providers: [{name: envoy}]}]}
+"""
+    assert mesh.command("apply", "-f", "-", input=telemetry).returncode == 0
+    try:
+
+        def hops(*arguments: str) -> list[Any]:
+            lines = shown(mesh, "logs", "-o", "json", *arguments).splitlines()
+            return [json.loads(line) for line in lines]
+
+        def parts_of(request: str) -> set[tuple[str, str]]:
+            found = hops("--id", request)
+            return {(e["workload"].split("/")[1], e["container"]) for e in found}
+
+        def is_in_every_log() -> bool:
+            # Anew each time: a proxy that was not told yet logs nothing of it later.
+            own = f"/productpage?{time.time_ns()}"
+            assert get(f"http://127.0.0.1:30080{own}")[0] == 200
+            time.sleep(1)
+            lines = hops("--path", own)
+            if len(lines) != 2:
+                return False
+            edge, page = lines
+            assert (edge["workload"], edge["container"]) == (
+                "bookinfo/gateway-1",
+                "proxy",
+            )
+            assert page["workload"] == "bookinfo/productpage-v1-1"
+            return expected <= parts_of(edge["access"]["request_id"])
+
+        expected = {
+            (name, part)
+            for name in ("productpage-v1-1", "details-v1-1")
+            for part in ("app", "proxy")
+        }
+        until(is_in_every_log, "every hop has the request's id", 30)
+    finally:
+        assert mesh.command("delete", "-f", "-", input=telemetry).returncode == 0
+        mesh.until_synced()
 
 
 def test_a_policy_of_the_target_is_explained_and_enforced(mesh: Mesh) -> None:

@@ -284,6 +284,8 @@ def test_replicas_with_and_without_a_proxy_serve_side_by_side_where_a_rule_says_
             HEALS_S,
         )
         assert "from the plain one" not in ten(), "nobody said that it may"
+        assert "which is bookinfo's" in mesh.command("doctor").stdout
+        assert "DM0009" in mesh.command("analyze").stdout
 
         assert mesh.command("apply", "-f", str(rule)).returncode == 0
         try:

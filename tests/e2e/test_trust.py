@@ -138,6 +138,17 @@ class Outsider:
         options = ("-d", "--name", f"{OUTSIDER}-proxy", "--user=1337:1337")
         self._beside(*options, image_of(PROXY), *envoy[envoy.index("envoy") :])
 
+    def start_name_server(self, command: str) -> None:
+        """The command before that, which ends with `&`."""
+        perl = shlex.split(command.removesuffix("&"))
+        options = ("-d", "--name", f"{OUTSIDER}-dns", "--user=1337:1337")
+        self._beside(
+            *options,
+            "--entrypoint=perl",
+            image_of(POD),
+            *perl[perl.index("perl") + 1 :],
+        )
+
     def _beside(self, *arguments: str) -> None:
         docker(
             "run",
@@ -172,7 +183,8 @@ def outsider(mesh: Mesh, tmp_path: Path) -> Iterator[Outsider]:
         if line.startswith("nameserver")
     ]
     resolv_conf.write_text("\n".join(servers) + "\n")
-    docker("rm", "-f", f"{OUTSIDER}-proxy", OUTSIDER, check=False)
+    containers = (f"{OUTSIDER}-dns", f"{OUTSIDER}-proxy", OUTSIDER)
+    docker("rm", "-f", *containers, check=False)
     docker(
         *(
             "run",
@@ -202,7 +214,7 @@ def outsider(mesh: Mesh, tmp_path: Path) -> Iterator[Outsider]:
     finally:
         for workload in mesh.workloads("joined"):
             mesh.command("token", "revoke", str(workload["name"]))
-        docker("rm", "-f", f"{OUTSIDER}-proxy", OUTSIDER)
+        docker("rm", "-f", *containers, check=False)
         if folder.exists():
             back = (
                 "--entrypoint=chown",
@@ -222,8 +234,9 @@ def test_a_process_outside_docker_joins_calls_and_is_called(
         "join", "--service", "outside", "--port", "8080/http", "--dns", *where
     )
     assert joined.returncode == 0, joined.stderr
-    *as_root, proxy = joined.stdout.splitlines()
+    *as_root, name_server, proxy = joined.stdout.splitlines()
     outsider.as_root(*as_root)
+    outsider.start_name_server(name_server)
     outsider.start_proxy(proxy)
     mesh.until_synced(60, {"joined/outside-1"})
     caller = "URI=spiffe://cluster.local/ns/default/sa/bookinfo-productpage"
@@ -239,7 +252,7 @@ def test_a_process_outside_docker_joins_calls_and_is_called(
     )
 
     release, revoke = joined.stderr.splitlines()[-2:]
-    docker("rm", "-f", f"{OUTSIDER}-proxy")
+    docker("rm", "-f", f"{OUTSIDER}-dns", f"{OUTSIDER}-proxy")
     outsider.as_root(release, "! iptables-save | grep -e ISTIO -e REDIRECT")
     told(mesh, *revoke.split()[1:])
     until(lambda: not mesh.workloads("joined"), "it is no workload any more", HEALS_S)

@@ -4,13 +4,10 @@ comes or goes.
 
 from __future__ import annotations
 
-import threading
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from load import steady_load
 from mesh_rig import Mesh, consul, docker, get, taken_in
 from patience import until
 
@@ -28,32 +25,10 @@ PORTS = {"first": 9087, "second": 9088}
 CALL = "import urllib.request as u; print(u.urlopen('http://{}:9080/details/0', timeout=60).status)"
 
 
-@contextmanager
-def steady_load(url: str) -> Iterator[Counter[int]]:
-    """One request after the other, counted by their status."""
-    seen: Counter[int] = Counter()
-    over = threading.Event()
-
-    def ask() -> None:
-        while not over.is_set():
-            try:
-                seen[get(url)[0]] += 1
-            except OSError:
-                seen[0] += 1
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        over.set()
-        thread.join()
-
-
 def up(mesh: Mesh, folder: Path, project: str) -> None:
     file = folder / f"{project}.yaml"
     file.write_text(APP.format(project=project, port=PORTS[project]))
-    mesh.up(file, "--gateway-port", f"{PORTS[project]}:{PORTS[project]}")
+    mesh.up(file)
 
 
 def test_a_project_calls_its_own_and_comes_without_a_failed_request_of_another(

@@ -41,8 +41,10 @@ async def serve(port: int, name: str) -> None:
     await server.serve_forever()
 
 
-async def request(streams: Streams, route: dict[str, Any], *, last: bool) -> str:
-    """Status and body of one request."""
+async def request(
+    streams: Streams, route: dict[str, Any], *, last: bool
+) -> tuple[str, bool]:
+    """Status and body of one request, and whether the connection takes no other."""
     reader, writer = streams
     closing = "connection: close\r\n" if last else ""
     writer.write(
@@ -51,7 +53,7 @@ async def request(streams: Streams, route: dict[str, Any], *, last: bool) -> str
     head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
     length = int(head.partition("content-length:")[2].partition("\r\n")[0] or 0)
     body = (await reader.readexactly(length)).decode()
-    return f"{head.split()[1]} {body.strip()}"
+    return f"{head.split()[1]} {body.strip()}", "\r\nconnection: close" in head
 
 
 async def ask(route: dict[str, Any]) -> None:
@@ -59,6 +61,7 @@ async def ask(route: dict[str, Any]) -> None:
     streams: Streams | None = None
     is_fresh = bool(route.get("fresh"))
     while True:
+        is_ended = False
         begin = time.monotonic()
         try:
             async with asyncio.timeout(PATIENCE_S):
@@ -66,7 +69,7 @@ async def ask(route: dict[str, Any]) -> None:
                     streams = await asyncio.open_connection(
                         route["host"], route["port"]
                     )
-                got = await request(streams, route, last=is_fresh)
+                got, is_ended = await request(streams, route, last=is_fresh)
         except (OSError, asyncio.IncompleteReadError, ValueError) as error:
             got = repr(error)
         good = got.startswith(route["expect"])
@@ -75,7 +78,7 @@ async def ask(route: dict[str, Any]) -> None:
             f"{route['name']}\t{begin:.3f}\t{end:.3f}\t{good:d}\t{got[:120]!r}",
             flush=True,
         )
-        if streams is not None and (is_fresh or not good):
+        if streams is not None and (is_fresh or is_ended or not good):
             streams[1].close()
             streams = None
         await asyncio.sleep(PAUSE_S)

@@ -10,9 +10,10 @@ import proxies  # isort: skip
 import changes  # isort: skip
 import certificates  # isort: skip
 import soak  # isort: skip
+import told  # isort: skip
 from fault import FAULTS, LEFT_OUT, Fault, Size, Trial
 from mesh import Needs
 
-THEMES = (planes, stores, replicas, proxies, changes, certificates, soak)
+THEMES = (planes, stores, replicas, proxies, changes, certificates, soak, told)
 
 __all__ = ["FAULTS", "LEFT_OUT", "THEMES", "Fault", "Needs", "Size", "Trial"]

@@ -96,12 +96,12 @@ LEFT_OUT = {
     "F4": "in tests/protocol: test_ads_envoy, test_changes_under_load",
     "F7": "in tests/protocol: test_changes_under_load",
     "F10-F11": "in tests/protocol: test_kubeapi_consul, tests/property",
-    "F13-F15": "needs a Docker engine of its own; in tests/e2e and tests/protocol"
-    " (test_registrar_live, test_registrar_faults); 2,000 starts in 60 s are not shown",
+    "F13-F15": "needs a Docker engine of its own: F14 and F16 in tests/faults/engine.py, the others"
+    " in tests/e2e and tests/protocol (test_registrar_live, test_registrar_faults)",
     "F17-F19": "in tests/protocol: test_registrar_faults, test_bridge_faults, test_bridge",
     "F22": "in tests/protocol: test_certificate_rotation",
     "F24-F27": "in tests/protocol: test_ca_store, test_pod_netns; in tests/e2e: test_faults",
-    "S13": "needs a Docker engine behind a filter, see docs/faults.md",
+    "S13": "needs a Docker engine behind a filter: tests/faults/engine.py",
 }
 """What the list has and this suite does not run, and where it is shown instead."""
 

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -18,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evidence import Heartbeat, not_well, of_machine, stacks
 from lab import HOST
 from names import Names
 from pods import CONTROL_PLANE, PORT, Pod, Registrar
-from processes import ROOT, Consul, Plane, give_addresses, until
+from processes import Consul, Plane, frozen, give_addresses, until
 from traffic import Traffic
 
 from dockermesh.model import WorkloadKind
@@ -81,7 +83,7 @@ class Needs:
     """of Consul"""
     leaf_lifetime: str = "24h"
     shifted: bool = False
-    """whether the control plane's clock can be set (`clock/sitecustomize.py`)"""
+    """whether the control plane's clock can be set (`inside/sitecustomize.py`)"""
 
 
 class Mesh:
@@ -89,6 +91,7 @@ class Mesh:
 
     def __init__(self, needs: Needs, folder: Path) -> None:
         self.needs, self.folder = needs, folder
+        self.source = frozen(folder)
         self.servers = [
             Consul(folder, n, needs.servers) for n in range(1, needs.servers + 1)
         ]
@@ -97,6 +100,7 @@ class Mesh:
         self.registrar = Registrar(self.consul)
         self.names = Names()
         self.traffic = Traffic()
+        self.heartbeat = Heartbeat()
         trust = folder / "trust"
         self.web = Pod(folder, trust, "shop/web-1", 1, serves=False)
         self.reviews = [
@@ -120,24 +124,55 @@ class Mesh:
         )
         self.pods = [self.web, *self.reviews, self.edge]
 
-    def plane(self, number: int, source: Path = ROOT) -> Plane:
-        """A control plane of this mesh; it is not started."""
-        clock = Path(__file__).with_name("clock")
+    def plane(self, number: int, source: Path | None = None) -> Plane:
+        """A control plane of this mesh, of other sources where they are given; it is not started."""
         if self.needs.shifted:
             os.environ["FAULTS_CLOCK"] = str(self.folder / "clock")
-        return Plane(
+        made = Plane(
             self.folder,
             number,
             self.consul.url,
-            source=source,
+            source=source or self.source,
             leaf_lifetime=self.needs.leaf_lifetime,
             config=self.folder / "config",
-            debug_paths=(str(clock),) if self.needs.shifted else (),
+            debug_paths=(str(Path(__file__).with_name("inside")),),
+        )
+        made.check_source()
+        return made
+
+    def new_pod(
+        self,
+        name: str,
+        number: int,
+        labels: dict[str, str],
+        *,
+        serves: bool = True,
+        keeps: bool = False,
+    ) -> Pod:
+        """One more replica; it is not started."""
+        trust = self.folder / "trust"
+        return Pod(
+            self.folder, trust, name, number, labels=labels, serves=serves, keeps=keeps
         )
 
-    def new_pod(self, name: str, number: int, labels: dict[str, str]) -> Pod:
-        """One more replica; it is not started."""
-        return Pod(self.folder, self.folder / "trust", name, number, labels=labels)
+    def processes(self) -> dict[str, int | None]:
+        """All that should run, by name; None for what was not started, or ended on purpose."""
+        found = {f"control plane {p.number}": p.known_pid for p in self.planes}
+        found |= {f"Consul {s.number}": s.known_pid for s in self.servers}
+        for pod in self.pods:
+            found |= {f"{pod.name}'s {what}": pid for what, pid in pod.processes()}
+        return found | {f"clients {n}": pid for n, pid in self.traffic.processes()}
+
+    async def evidence(self, since: float) -> list[str]:
+        """How it stands with the machine and the processes, for who has to find out why something
+        was violated.
+        """
+        said = [f"the machine: {of_machine()}", self.heartbeat.since(since)]
+        said += not_well(self.processes())
+        planes = self.running
+        dumped = await stacks([p.pid for p in planes], [p.log for p in planes])
+        print(dumped, file=sys.stderr, flush=True)
+        return list(filter(None, said))
 
     @property
     def running(self) -> list[Plane]:
@@ -146,6 +181,7 @@ class Mesh:
 
     async def start(self) -> None:
         """Bring everything up, and wait until requests are answered."""
+        self.heartbeat.start()
         self.names.start(HOST)
         for server in self.servers:
             server.start()
@@ -207,6 +243,7 @@ class Mesh:
 
     async def stop(self) -> None:
         """End everything."""
+        self.heartbeat.stop()
         await self.traffic.stop()
         self.registrar.stop()
         self.names.close()

@@ -12,24 +12,41 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 from envoy_binary import envoy_binary
 from lab import add_network, remove_network
-from processes import ROOT, Child, Consul, until
+from processes import SOURCE, Child, Consul, Group, until
 
 from dockermesh.model import ServedPort, Workload, WorkloadKind
 from dockermesh.model.contract import KEY_WORKLOADS, META_SERVICE, META_WORKLOAD
 
-IMAGE = ROOT / "compose/images/pod"
 APP = Path(__file__).with_name("app.py")
 PORT = 9080
 CONTROL_PLANE = "control-plane.dockermesh"
+# A Python of the machine's: the one that runs this may be where only root looks.
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def _children(pid: int, name: str) -> list[int]:
+    """The processes of a name that a process started."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(p) for p in found if Path(f"/proc/{p}/comm").read_text() == f"{name}\n"]
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a process is no more, or only waits for its parent to ask how it ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return True
+    return stat.rpartition(")")[2].split()[0] == "Z"
 
 
 class Pod:
@@ -45,13 +62,16 @@ class Pod:
         kind: WorkloadKind = WorkloadKind.SIDECAR,
         labels: Mapping[str, str] | None = None,
         serves: bool = True,
+        keeps: bool = False,
     ) -> None:
+        """`keeps`: its proxy is run by the script of the image, which keeps what Envoy accepted."""
         self.name, self.address = name, f"10.77.1.{number}"
         self.net = name.replace("/", "-")
         self.service = name.rpartition("/")[2].rpartition("-")[0]
         self.kind, self.labels = kind, dict(labels or {"app": self.service})
-        self.serves = serves
+        self.serves, self.keeps = serves, keeps
         self.folder = folder / f"{self.net}-{number}"
+        self._images = folder / SOURCE / "compose/images"
         self._trust = trust
         self.token = ""
         self.pod: subprocess.Popen[str] | None = None
@@ -71,21 +91,58 @@ class Pod:
         self.token = await asyncio.to_thread(self._start_pod, run_dir)
         bootstrap = run_dir / "envoy.json"
         await until(bootstrap.exists, f"{self.name} has a bootstrap")
-        flags = ("--use-dynamic-base-id", "--concurrency", "1", "-l", "warning")
-        command = self.inside(envoy_binary(), "-c", str(bootstrap), *flags, uid=1337)
-        self.proxy = Child(command, self.folder / "envoy.log")
+        self.proxy = self._scripted() if self.keeps else self._plain(bootstrap)
         self.proxy.start()
         if self.serves:
             serve = (sys.executable, "-S", str(APP), "serve", str(PORT), self.name)
             self.app = Child(self.inside(*serve), self.folder / "app.log")
             self.app.start()
 
+    @property
+    def run_dir(self) -> Path:
+        """What the pod and its proxy share."""
+        return self.folder / "run"
+
+    def _plain(self, bootstrap: Path) -> Child:
+        flags = ("--use-dynamic-base-id", "--concurrency", "1", "-l", "warning")
+        command = self.inside(envoy_binary(), "-c", str(bootstrap), *flags, uid=1337)
+        return Child(command, self.folder / "envoy.log")
+
+    def _scripted(self) -> Child:
+        binary = self.folder / "envoy"
+        binary.symlink_to(envoy_binary())
+        command = self.inside(
+            *("bash", str(self._images / "proxy/proxy")),
+            *(str(binary), "-c", str(self.run_dir / "envoy.json")),
+            *("--concurrency", "1", "--log-level", "warning", "--drain-time-s", "5"),
+            "--disable-hot-restart",
+            uid=1337,
+        )
+        # As a container's: hot restart has names there, and the script's secrets.
+        own = 'mount -t tmpfs tmpfs /dev/shm && exec "$@"'
+        command = ["unshare", "--mount", "sh", "-c", own, "sh", *command]
+        environment = {"DOCKERMESH_RUN": str(self.run_dir), "PATH": _PATH}
+        return Group(command, self.folder / "envoy.log", environment)
+
+    async def restart_proxy(self) -> None:
+        """As `docker restart` of its container."""
+        assert self.proxy is not None
+        await self.proxy.terminate()
+        self.proxy.start()
+
+    async def kill_envoy(self) -> None:
+        """As a crash, which the script sees; its connections are closed when this returns."""
+        assert self.proxy is not None
+        for pid in _children(self.proxy.pid, "envoy"):
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda pid=pid: _has_ended(pid), f"Envoy {pid} has ended")
+
     def _furnish(self) -> Path:
-        run_dir = self.folder / "run"
+        run_dir = self.run_dir
         run_dir.mkdir(parents=True)
         self.folder.chmod(0o755)
         for name in ("capture.rules", "bootstrap.json", "trust.json", "pod"):
-            shutil.copy(IMAGE / name, self.folder / name)
+            shutil.copy(self._images / "pod" / name, self.folder / name)
         (self.folder / "trust").symlink_to(self._trust)
         return run_dir
 
@@ -116,6 +173,22 @@ class Pod:
         assert self.pod.stdout is not None
         attest = json.loads(self.pod.stdout.readline())
         return str(attest["token_sha256"])
+
+    def processes(self) -> Iterator[tuple[str, int | None]]:
+        """What of it should run."""
+        yield "pod", self.pod.pid if self.pod is not None else None
+        for what, child in (("proxy", self.proxy), ("app", self.app)):
+            yield what, child.known_pid if child is not None else None
+
+    def pause(self) -> None:
+        """Its proxy hangs."""
+        assert self.proxy is not None
+        self.proxy.signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Its proxy does not hang any more."""
+        assert self.proxy is not None
+        self.proxy.signal(signal.SIGCONT)
 
     def stop(self) -> None:
         """End all of it, and the network."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -18,8 +19,20 @@ import aiohttp
 from lab import add_address
 
 ROOT = Path(__file__).resolve().parents[2]
+SOURCE = "source"
+"""Where in a mesh's folder the sources are that it runs."""
 XDS_PORT = 15012
 _QUIET = aiohttp.ClientTimeout(total=20)
+
+
+def frozen(folder: Path) -> Path:
+    """A copy of the sources, for all that a mesh starts: who edits the checkout or brings it up to
+    date while a fault runs must not change the version in its midst.
+    """
+    target = folder / SOURCE
+    for part in ("dockermesh", "compose"):
+        shutil.copytree(ROOT / part, target / part)
+    return target
 
 
 async def until(condition: Callable[[], Any], what: str, seconds: float = 90) -> float:
@@ -45,6 +58,8 @@ async def until(condition: Callable[[], Any], what: str, seconds: float = 90) ->
 class Child:
     """A process with a log, which can be started again after its end."""
 
+    is_group = False
+
     def __init__(
         self,
         command: list[str],
@@ -54,12 +69,15 @@ class Child:
         self.command, self.log = command, log
         self._environment = {**os.environ, **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None
+        self._is_ended = False
 
     def start(self, *, output: int | None = None) -> None:
         """Start it."""
+        self._is_ended = False
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command,
+                start_new_session=self.is_group,
                 env=self._environment,
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
@@ -67,11 +85,28 @@ class Child:
                 stderr=log,
             )
 
+    def output_of(self, *command: str) -> str:
+        """What another command says that is started as this one is."""
+        return subprocess.run(
+            command,
+            env=self._environment,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        ).stdout
+
     @property
     def pid(self) -> int:
         """Its process id."""
         assert self.process is not None
         return self.process.pid
+
+    @property
+    def known_pid(self) -> int | None:
+        """Its process id, unless it was not started or ended by the suite."""
+        return None if self.process is None or self._is_ended else self.process.pid
 
     @property
     def runs(self) -> bool:
@@ -85,12 +120,14 @@ class Child:
 
     def kill(self) -> None:
         """End it without a word."""
+        self._is_ended = True
         self.signal(signal.SIGKILL)
         if self.process is not None:
             self.process.wait()
 
     async def terminate(self, seconds: float = 30) -> int:
         """Ask it to end; its exit status."""
+        self._is_ended = True
         self.signal(signal.SIGTERM)
         await until(lambda: not self.runs, f"{self.command[:4]} ends", seconds)
         assert self.process is not None
@@ -100,6 +137,20 @@ class Child:
         """The memory that it holds."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+class Group(Child):
+    """A process and those that it starts, which end with it."""
+
+    is_group = True
+
+    def kill(self) -> None:
+        """End all of them."""
+        self._is_ended = True
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            self.process.wait()
 
 
 class Consul(Child):
@@ -182,7 +233,7 @@ class Plane(Child):
         number: int,
         consul: str,
         *,
-        source: Path = ROOT,
+        source: Path,
         leaf_lifetime: str = "24h",
         config: Path | None = None,
         debug_paths: tuple[str, ...] = (),
@@ -208,14 +259,27 @@ class Plane(Child):
         environment = {
             "CONSUL_HTTP_ADDR": consul,
             "PYTHONPATH": os.pathsep.join([*debug_paths, str(source)]),
-            "PYTHONDONTWRITEBYTECODE": "1",
+            # Else what is in the working directory, the checkout, comes first.
+            "PYTHONSAFEPATH": "1",
         }
+        self._source = source
         super().__init__(command, folder / f"plane-{number}.log", environment)
 
     async def open(self) -> None:
         """Start, and wait until it is ready."""
         self.start()
         await self.wait_ready()
+
+    def check_source(self) -> None:
+        """Raises RuntimeError where it would run other sources than it was given."""
+        command = (
+            sys.executable,
+            "-c",
+            "import dockermesh; print(dockermesh.__file__)",
+        )
+        found = Path(self.output_of(*command).strip())
+        if not found.is_relative_to(self._source):
+            raise RuntimeError(f"control plane {self.number} would run {found}")
 
     async def wait_ready(self) -> float:
         """Wait until it serves proxies; the seconds that it took."""

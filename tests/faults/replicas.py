@@ -20,7 +20,7 @@ from processes import ROOT, Plane, until
 
 TWO, THREE = Needs(planes=2), Needs(planes=3)
 MOVED = "no request fails; its proxies move to another one"
-OLDER = os.environ.get("FAULTS_OLDER", "56441c9")
+OLDER = os.environ.get("FAULTS_OLDER", "eafa8816")
 """The commit whose control plane takes turns with this one's."""
 
 
@@ -192,6 +192,64 @@ async def _same_roots(trial: Trial) -> bool:
     return len(shown) == 1
 
 
+async def rotated_unforced(trial: Trial) -> None:
+    """Every step is taken by another control plane, each of which has only some of the proxies."""
+    mesh = trial.mesh
+    late = mesh.new_pod("shop/late-1", 7, {"app": "late"}, serves=False)
+    await late.start()
+    mesh.registrar.add(late)
+    mesh.pods.append(late)
+    try:
+        await trial.heals(mesh.proxies_synced, "all proxies are in sync")
+        for number, step in enumerate(("prepare", "switch", "finish")):
+            plane = mesh.planes[number % len(mesh.planes)]
+            if step != "prepare":
+                for each in mesh.planes:
+                    await _refused_for(trial, each, step, late.name)
+                late.go_on()
+            await trial.heals(lambda p=plane: _is_safe(p), f"{step} is safe")
+            if step != "finish":
+                late.pause()
+            _, answer = await plane.ask("POST", "/mesh/ca/rotate", {"step": step})
+            trial.expect(answer.get("taken"), f"{step} is refused: {answer}")
+        await trial.heals(mesh.proxies_synced, "all proxies are in sync")
+        await trial.heals(lambda: _same_roots(trial), "all have the same root")
+    finally:
+        late.go_on()
+        mesh.pods.remove(late)
+        mesh.registrar.drop(late)
+        late.stop()
+
+
+async def _refused_for(trial: Trial, plane: Plane, step: str, name: str) -> None:
+    async def is_alone() -> bool:
+        """Whether only this one is waited for: the others take a moment."""
+        _, answer = await plane.ask("POST", "/mesh/ca/rotate", {"step": step})
+        trial.expect(not answer["taken"], f"{step} was taken without {name}")
+        said = "; ".join(answer["blocked"])
+        return name in said and not any(
+            pod.name in said for pod in trial.mesh.pods if pod.name != name
+        )
+
+    await until(is_alone, f"{step} waits for {name} alone")
+
+
+async def _is_safe(plane: Plane) -> bool:
+    _, status = await plane.ask("GET", "/mesh/ca")
+    return not status["blocked"]
+
+
+for _key_of, _needs, _words in (("R8", TWO, "two"), ("R8a", THREE, "three")):
+    fault(
+        _key_of,
+        f"the root is rotated with {_words} control planes, each step asked of another one,"
+        " while a proxy hangs",
+        expects="no request fails; no step needs force, and each waits for that proxy alone",
+        needs=_needs,
+        in_ci=_needs is TWO,
+    )(rotated_unforced)
+
+
 @fault(
     "R6",
     "two control planes note changes at once, past what the history keeps",
@@ -280,6 +338,9 @@ async def mixed_versions(trial: Trial) -> None:
     finally:
         older.kill()
         mesh.planes.remove(older)
+        said = [x for x in older.log.read_text().splitlines() if "refused by" in x]
+        if trial.violations and said:
+            trial.note(f"the older one says, {len(said)} times: {said[-1][:400]}")
     await mesh.planes[0].remove(entry("by-new"), entry("by-old"))
     trial.note(f"the older one is {OLDER}")
     await trial.heals(mesh.proxies_synced, "all proxies are in sync")

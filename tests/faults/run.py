@@ -130,6 +130,8 @@ async def run_one(fault: Fault, running: Mesh, size: Size) -> Row:
             f"{s.route} at {s.begin - trial.began:.1f} s: {s.got}" for s in failures[:3]
         )
         trial.violations.append(f"{len(failures)} requests failed: {shown}")
+    if trial.violations:
+        trial.notes += await running.evidence(trial.began)
     return Row(
         fault.key,
         fault.title,

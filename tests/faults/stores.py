@@ -63,6 +63,51 @@ async def frozen(trial: Trial) -> None:
     await well(trial)
 
 
+@fault(
+    "F18c",
+    "the control plane starts, and a new proxy, while Consul is away",
+    expects=f"{KEEPS}; both are served from the copy, which is told",
+)
+async def started_without(trial: Trial) -> None:
+    """After the grace of a start its own copies are enough, the policies among them."""
+    mesh = trial.mesh
+    late = mesh.new_pod("shop/late-1", 7, {"app": "late"}, serves=False)
+    await late.start()
+    mesh.registrar.add(late)
+    mesh.pods.append(late)
+    try:
+        await until(mesh.proxies_synced, "the pod is in the mesh")
+        assert late.proxy is not None
+        late.proxy.kill()
+        await until(lambda: _copied(trial, late.name), "it is in the copy")
+        trial.plane.kill()
+        mesh.consul.kill()
+        await trial.plane.open()
+        late.proxy.start()
+        await trial.heals(
+            mesh.proxies_synced, "all proxies are in sync, the new one, too"
+        )
+        sent = await trial.plane.metric("dockermesh_xds_resources_sent_total")
+        issued = await trial.plane.metric("dockermesh_certificates_issued_total")
+        trial.note(
+            f"{sent:.0f} resources sent, {issued:.0f} certificates signed meanwhile"
+        )
+        for name in ("registry", "config", "ca"):
+            degraded = await trial.plane.metric(f"dockermesh_{name}_degraded")
+            trial.expect(degraded == 1, f"{name}: nothing tells of the copy")
+        await mesh.consul.open()
+        await well(trial)
+    finally:
+        mesh.pods.remove(late)
+        mesh.registrar.drop(late)
+        late.stop()
+
+
+def _copied(trial: Trial, name: str) -> bool:
+    copy = trial.plane.state / "catalog.copy.json"
+    return copy.exists() and name in copy.read_text()
+
+
 @fault("F19", "Consul killed, started EMPTY", expects=KEEPS)
 async def emptied(trial: Trial) -> None:
     """Config, CA and tokens come back from the control plane's copy, services from registrars."""

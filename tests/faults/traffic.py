@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,10 @@ class Traffic:
                 await process.wait()
         for reader in self._readers:
             reader.cancel()
+
+    def processes(self) -> Iterator[tuple[int, int]]:
+        """The clients, by number."""
+        yield from ((n, process.pid) for n, process in enumerate(self._running, 1))
 
     def since(self, moment: float, routes: Iterable[str] = ()) -> list[Seen]:
         """The requests that ended after a moment."""

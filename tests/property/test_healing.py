@@ -235,6 +235,9 @@ class Engine:
             for role, box in self.boxes.items()
         ]
 
+    async def image_config(self, image: str) -> dict[str, Any] | None:
+        return {}
+
     async def inspect(self, container: str) -> dict[str, Any] | None:
         found = self._inspected(self._role(container))
         # What it says was so when it was asked.

@@ -100,6 +100,12 @@ class Agent:
         )
         assert status[0] == 200, status
 
+    async def delete(self, path: str) -> None:
+        status = await self.client.http.delete(
+            lambda r: (r.code, r.body), f"/v1/{path}", headers=self._headers
+        )
+        assert status[0] == 200, status
+
     async def register(self, name: str, number: int = 1, **more: Any) -> None:
         body = {
             "Name": name,

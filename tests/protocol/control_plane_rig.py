@@ -79,6 +79,11 @@ class Running:
             10,
         )
 
+    async def remove(self, item: Workload) -> None:
+        """Take a workload's record away, as its registrar would, and wait until that is known."""
+        await self.agent.delete(f"kv/dockermesh/workloads/test-host/{item.name}")
+        await eventually(lambda: item.name not in self.plane.catalog().workloads, 10)
+
     async def ask(
         self, method: str, path: str, bearer: str | None = None, **body: object
     ) -> tuple[int, Any]:
@@ -154,8 +159,8 @@ class Stream:
         request.node.id = self._node
         await self._call.write(request.SerializeToString())
 
-    async def answer(self) -> Any:
-        """The next response, acknowledged."""
+    async def answer(self, refusal: str = "") -> Any:
+        """The next response, acknowledged, or refused with these words."""
         async with asyncio.timeout(20 * SLACK):
             raw = await self._call.read()
         if raw is grpc.aio.EOF:
@@ -175,6 +180,9 @@ class Stream:
                 version_info=response.version_info,
                 resource_names=list(secrets_in(response)),
             )
+        if refusal:
+            ack.error_detail.code = grpc.StatusCode.INVALID_ARGUMENT.value[0]
+            ack.error_detail.message = refusal
         await self._call.write(ack.SerializeToString())
         return response
 

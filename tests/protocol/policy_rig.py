@@ -28,6 +28,7 @@ from dockermesh.ca.material import new_material
 from dockermesh.client.offline.render import snapshot_parts
 from dockermesh.client.offline.static_bootstrap import static_bootstrap
 from dockermesh.config.documents import read_text
+from dockermesh.limiter.server import ServerIdentity
 from dockermesh.model import (
     Catalog,
     Endpoint,
@@ -38,11 +39,13 @@ from dockermesh.model import (
     Workload,
     WorkloadKind,
 )
-from dockermesh.translate.mesh.settings import istio_config
+from dockermesh.model.contract import CONTROL_PLANE_HOST
+from dockermesh.translate.mesh.settings import MeshSettings, istio_config
 from dockermesh.translate.mesh.state import Proxy, build_mesh
 from dockermesh.translate.translator import Translator
 
 TRUST_DOMAIN = "cluster.local"
+SETTINGS = MeshSettings()
 
 
 class App(http.server.BaseHTTPRequestHandler):
@@ -95,6 +98,7 @@ def ask(
     host: str = "shop",
     method: str = "GET",
     tls: ssl.SSLContext | None = None,
+    source: str = "127.0.0.1",
 ) -> Answer:
     """One request, sent byte for byte as it is given."""
     lines = [
@@ -103,7 +107,7 @@ def ask(
         *(f"{k}: {v}" for k, v in headers),
     ]
     text = "\r\n".join([*lines, "Connection: close", "Content-Length: 0", "", ""])
-    data = exchange(port, text.encode("latin1"), tls=tls)
+    data = exchange(port, text.encode("latin1"), tls=tls, source=source)
     head, _, body = data.partition(b"\r\n\r\n")
     if not head:
         return Answer(0, "")
@@ -112,12 +116,19 @@ def ask(
     return Answer(status, content, json.loads(content) if is_app else {})
 
 
-def exchange(port: int, data: bytes, *, tls: ssl.SSLContext | None = None) -> bytes:
+def exchange(
+    port: int,
+    data: bytes,
+    *,
+    tls: ssl.SSLContext | None = None,
+    source: str = "127.0.0.1",
+) -> bytes:
     """What comes back on a connection: one HTTP response, or all; empty if it is closed without an
     answer.
     """
     received = b""
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as plain:
+    at, own = ("127.0.0.1", port), (source, 0)
+    with socket.create_connection(at, timeout=60, source_address=own) as plain:
         try:
             connection = (
                 plain if tls is None else tls.wrap_socket(plain, server_hostname="shop")
@@ -164,6 +175,12 @@ class Certificates:
         key.write_bytes(leaf.key)
         return chain, key
 
+    def limiter(self) -> ServerIdentity:
+        """What the limiter shows, and whom it takes."""
+        leaf = self._authority.issue_server([CONTROL_PLANE_HOST])
+        roots = self._authority.roots_pem
+        return ServerIdentity(leaf.certificate, leaf.key, roots, (TRUST_DOMAIN,))
+
     def peer(self, namespace: str, account: str) -> ssl.SSLContext:
         """How a proxy of this identity connects."""
         context = ssl.create_default_context(cafile=str(self._folder / "roots.pem"))
@@ -198,27 +215,56 @@ def service(
 
 
 def _parts(
-    proxy: Proxy, config: str, services: Sequence[Service]
+    proxy: Proxy,
+    config: str,
+    services: Sequence[Service],
+    settings: MeshSettings = SETTINGS,
 ) -> dict[str, list[dict[str, Any]]]:
     reading = read_text(config)
     assert not [f for f in reading.findings if f.is_error], reading.findings
     translator = Translator()
     catalog = Catalog({s.hostname: s for s in services}, {})
-    translator.update(build_mesh(catalog, config=istio_config(reading.resources)))
+    translator.update(
+        build_mesh(catalog, config=istio_config(reading.resources), settings=settings)
+    )
     return snapshot_parts(translator.snapshot(proxy))
 
 
 def gateway_parts(
-    config: str, services: Sequence[Service]
+    config: str,
+    services: Sequence[Service],
+    *,
+    bridges: tuple[str, ...] = (),
+    settings: MeshSettings = SETTINGS,
 ) -> dict[str, list[dict[str, Any]]]:
-    """What a gateway is told."""
+    """What a gateway is told; `bridges` are the host's addresses on its networks."""
     labels = {"istio": "ingressgateway"}
     own = Workload(
-        id="gw", name="shop/gateway-1", kind=WorkloadKind.GATEWAY, labels=labels
+        id="gw",
+        name="shop/gateway-1",
+        kind=WorkloadKind.GATEWAY,
+        labels=labels,
+        bridges=bridges,
     )
     return _parts(
-        Proxy(own.name, own.kind, labels=labels, workload=own), config, services
+        Proxy(own.name, own.kind, labels=labels, workload=own),
+        config,
+        services,
+        settings,
     )
+
+
+def gateway_on(port: int) -> str:
+    """A Gateway `edge` that takes HTTP for all hosts on a port, as first of some documents."""
+    return f"""
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {{name: edge}}
+spec:
+  selector: {{istio: ingressgateway}}
+  servers: [{{port: {{number: {port}, name: http, protocol: HTTP}}, hosts: ["*"]}}]
+---
+"""
 
 
 def sidecar_parts(
@@ -226,6 +272,7 @@ def sidecar_parts(
     ports: Mapping[int, tuple[str, int]],
     services: Sequence[Service],
     certificates: Certificates,
+    settings: MeshSettings = SETTINGS,
 ) -> dict[str, list[dict[str, Any]]]:
     """What the sidecar of an app is told, with a listener for each of `ports`: protocol, and where
     the app listens.
@@ -255,6 +302,7 @@ def sidecar_parts(
         Proxy(own.name, namespace="shop", address="127.0.0.1", workload=own),
         config,
         services,
+        settings,
     )
     inbound = next(
         listener
@@ -272,6 +320,29 @@ def sidecar_parts(
     return {**parts, "listeners": listeners, "secrets": certificates.secrets()}
 
 
+def _join(resources: dict[str, Any], others: dict[str, Any]) -> None:
+    """Listeners of several meshes beside each other; a cluster of one name is there once."""
+    resources["listeners"].extend(others["listeners"])
+    known = {cluster["name"] for cluster in resources["clusters"]}
+    resources["clusters"].extend(
+        cluster for cluster in others["clusters"] if cluster["name"] not in known
+    )
+
+
+def outbound_parts(
+    config: str, ports: Iterable[int]
+) -> dict[str, list[dict[str, Any]]]:
+    """What a client's sidecar is told of these services, with its listeners of HTTP `ports` on all
+    addresses: the loopback network stands for the virtual ones.
+    """
+    parts = _parts(Proxy("shop/client-1", address="127.0.0.1"), config, ())
+    wanted = {f"0.0.0.0_{port}" for port in ports}
+    listeners = [entry for entry in parts["listeners"] if entry["name"] in wanted]
+    for listener in listeners:
+        del listener["bindToPort"]
+    return {**parts, "listeners": listeners}
+
+
 class Envoy:
     """A running Envoy."""
 
@@ -284,9 +355,7 @@ class Envoy:
         bootstraps = [static_bootstrap(part, "policies") for part in parts]
         joined = bootstraps[0]
         for other in bootstraps[1:]:
-            joined["staticResources"]["listeners"].extend(
-                other["staticResources"]["listeners"]
-            )
+            _join(joined["staticResources"], other["staticResources"])
         joined["admin"] = {"address": {"pipe": {"path": str(folder / "admin.sock")}}}
         file = folder / "bootstrap.json"
         file.write_text(json.dumps(joined))
@@ -301,6 +370,8 @@ class Envoy:
                 "--disable-hot-restart",
                 "--concurrency",
                 "1",
+                "--file-flush-interval-msec",
+                "250",
             ]
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         for port in ports:

@@ -54,6 +54,7 @@ class InMemory:
     missing = ""
     sealed = None
     joined = None
+    rotation = None
     problem = ""
     index = 0
 

@@ -198,7 +198,8 @@ async def test_more_services_than_one_address_may_watch(
         async with follow(agent.settings) as followed:
             await followed.until(lambda c: len(c.services) == services, 20.0)
             assert not followed.registry.few_connections
-            assert followed.now.degraded == ""
+            # On a busy machine Consul may answer late, which is told until it does.
+            await followed.until(lambda c: c.degraded == "", 20.0)
 
 
 async def test_thousands_of_services_over_few_connections(agent: Agent) -> None:

@@ -67,6 +67,16 @@ async def configure(mesh: Running, port: int) -> None:
             "http": [{"route": [{"destination": {"host": "reviews"}}]}],
         },
     }
+    # The gateway of this test has no certificate.
+    path = "/apis/mesh.istio.io/v1alpha1/namespaces/istio-system/meshconfigs"
+    plain = {
+        "apiVersion": "mesh.istio.io/v1alpha1",
+        "kind": "MeshConfig",
+        "metadata": {"name": "default"},
+        "spec": {"enableAutoMtls": False},
+    }
+    status, answer = await mesh.ask("POST", path, **plain)
+    assert status == 201, answer
     for kind, spec in specs.items():
         path = f"/apis/networking.istio.io/v1/namespaces/default/{kind.lower()}s"
         head = {"apiVersion": "networking.istio.io/v1", "kind": kind}

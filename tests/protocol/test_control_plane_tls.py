@@ -107,6 +107,7 @@ async def test_no_file_holds_a_key_in_the_open_and_none_but_the_roots_is_readabl
     files = [*_files(mesh.settings.state_dir), *_files(mesh.settings.trust_dir)]
     assert {f.name for f in files} == {
         "api.token",
+        "catalog.copy.json",
         "config.copy.json",
         "tokens.copy.json",
         "sealed.json",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from bridge_rig import Agent
+from bridge_rig import Agent, eventually
 from control_plane_rig import (
     Running,
     Stream,
@@ -123,11 +123,21 @@ async def told(
 
 
 def key_is(pair: Pair) -> Callable[[secret_pb2.Secret], bool]:
-    return lambda secret: (
-        secret.tls_certificate.private_key.inline_bytes.decode() == pair.key
-        and secret.tls_certificate.certificate_chain.inline_bytes.decode()
-        == pair.certificate
-    )
+    """A pair, and behind its certificate the key once more, in the form that is kept: sealed."""
+
+    def is_pair(secret: secret_pb2.Secret) -> bool:
+        found = secret.tls_certificate
+        chain = found.certificate_chain.inline_bytes.decode()
+        certificate, begin, sealed = chain.partition("-----BEGIN ENCRYPTED PRIVATE KEY")
+        if found.private_key.inline_bytes.decode() != pair.key:
+            return False
+
+        assert certificate == pair.certificate
+        assert begin, "a gateway keeps what it serves with"
+        assert "BEGIN" not in sealed, "nothing else"
+        return True
+
+    return is_pair
 
 
 def roots_are(pair: Pair) -> Callable[[secret_pb2.Secret], bool]:
@@ -152,6 +162,43 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> list[Pair]:
         self_signed(tmp_path_factory.mktemp(f"pair-{n}"), "bookinfo.example")
         for n in range(2)
     ]
+
+
+async def accepted(shell: Shell, name: str) -> dict[str, str]:
+    found = json.loads(
+        await shell.ok(f"get gateway.networking.istio.io {name} -o json")
+    )
+    return next(c for c in found["status"]["conditions"] if c["type"] == "Accepted")
+
+
+async def test_a_certificate_that_is_missing_is_in_the_status_until_it_is_there(
+    shell: Shell, pairs: list[Pair]
+) -> None:
+    condition = await accepted(shell, "edge")
+    assert (condition["status"], condition["reason"]) == ("False", "ReferenceNotFound")
+    assert condition["message"] == (
+        "spec.servers[0].tls: there is no Secret bookinfo-credential in namespace istio-system"
+        " or default; its hosts are refused"
+    )
+
+    folder = pairs[0].folder
+    secret = "secret generic bookinfo-credential"
+    await shell.ok(f"create {secret} --from-file=ca.crt={folder}/tls.crt")
+
+    async def says(text: str) -> bool:
+        return text in (await accepted(shell, "edge"))["message"]
+
+    await eventually(lambda: says("holds no certificate with its key"), 10)
+    await shell.ok(f"delete {secret.replace('generic ', '')}")
+    await eventually(lambda: says("there is no Secret"), 10)
+
+    await shell.ok(SECRET.format(folder, folder))
+
+    async def is_accepted() -> bool:
+        return (await accepted(shell, "edge"))["status"] == "True"
+
+    await eventually(is_accepted, 10)
+    await shell.ok("delete -n istio-system secret bookinfo-credential")
 
 
 async def test_the_gateway_gets_the_secret_and_its_successor_over_its_stream(

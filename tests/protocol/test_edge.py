@@ -8,26 +8,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from policy_rig import Envoy, ask, gateway_parts, serve, service
+from policy_rig import Envoy, ask, gateway_on, gateway_parts, serve, service
 from ports import free_ports
 from tokens import Issuer, bearer
 
 pytestmark = pytest.mark.binary
 ISSUER = Issuer("me")
-GATEWAY = """
-apiVersion: networking.istio.io/v1
-kind: Gateway
-metadata: {{name: front}}
-spec:
-  selector: {{istio: ingressgateway}}
-  servers: [{{port: {{number: {port}, name: http, protocol: HTTP}}, hosts: ["*"]}}]
----
+ROUTES = """
 apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {{name: front}}
 spec:
   hosts: ["*"]
-  gateways: [front]
+  gateways: [edge]
   http:
   - match: [{{headers: {{"@request.auth.claims.sub": {{exact: bob}}}}}}]
     route: [{{destination: {{host: app}}, headers: {{request: {{set: {{x-route: bob}}}}}}}}]
@@ -50,6 +43,21 @@ TRUSTING = (
 )
 
 
+VIP_ONLY = """
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: vip}
+spec:
+  action: DENY
+  rules:
+  - from: [{source: {notRemoteIpBlocks: [9.9.9.9]}}]
+    to: [{operation: {paths: [/vip]}}]
+"""
+BRIDGE = "127.0.0.9"
+"""The host's own address on the network of a gateway."""
+PATHS = ("x-original-host", "X-Original-URL", "x-rewrite-url")
+"""What frameworks take for the path, or the host, itself."""
 OF_PROXIES = (
     "forwarded",
     "front-end-https",
@@ -82,16 +90,23 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, int
     app = service("app", serve())
     meshes = {
         mode: f"{{pathNormalization: {{normalization: {mode}}}}}" for mode in MODES
-    } | {"behind": TRUSTING}
+    } | {"behind": TRUSTING, "beside": "{}", "told": TRUSTING}
     found = dict(zip(meshes, free_ports(len(meshes)), strict=True))
     configs = [
-        GATEWAY.format(port=found[name], jwks=ISSUER.jwks, mesh=mesh)
+        gateway_on(found[name]) + ROUTES.format(jwks=ISSUER.jwks, mesh=mesh)
         for name, mesh in meshes.items()
     ]
     folder: Path = tmp_path_factory.mktemp("edge")
-    envoy = Envoy(
-        folder, [gateway_parts(config, [app]) for config in configs], found.values()
-    )
+    has_bridge = {"beside", "told"}
+    parts = [
+        gateway_parts(
+            f"{config}{VIP_ONLY}",
+            [app],
+            bridges=(BRIDGE,) if name in has_bridge else (),
+        )
+        for name, config in zip(meshes, configs, strict=True)
+    ]
+    envoy = Envoy(folder, parts, found.values())
     yield found
     envoy.stop()
 
@@ -177,6 +192,53 @@ def test_a_gateway_behind_proxies_believes_as_many_as_it_is_told(
     assert seen.header("x-envoy-original-path") is None
     assert seen.header("x-envoy-external-address") == "6.6.6.6"
     assert seen.header("x-forwarded-client-cert") == "By=the-proxy"
+
+
+def test_a_proxy_on_the_host_tells_apps_of_its_client(
+    ports: Mapping[str, int],
+) -> None:
+    said = [
+        ("x-forwarded-for", "9.9.9.9"),
+        ("x-forwarded-proto", "https"),
+        ("x-envoy-original-path", "/admin"),
+        *((name, "shop.example") for name in OF_PROXIES),
+    ]
+    seen = ask(ports["beside"], "/", said, source=BRIDGE)
+    assert seen.header("x-forwarded-proto") == "https"
+    assert seen.header("x-forwarded-for") == f"9.9.9.9,{BRIDGE}"
+    for name in map(str.lower, OF_PROXIES):
+        is_path = name in map(str.lower, PATHS)
+        assert seen.header(name) == (None if is_path else "shop.example"), name
+    assert seen.header("x-envoy-original-path") is None
+    assert (
+        ask(ports["beside"], "/", source=BRIDGE).header("x-forwarded-proto") == "http"
+    )
+
+
+def test_nobody_else_does(ports: Mapping[str, int]) -> None:
+    said = [("x-forwarded-proto", "https"), ("x-real-ip", "9.9.9.9")]
+    seen = ask(ports["beside"], "/", said)
+    assert seen.header("x-forwarded-proto") == "http"
+    assert seen.header("x-real-ip") is None
+
+
+@pytest.mark.parametrize("forwarded", ["9.9.9.9", "9.9.9.9, 9.9.9.9", "9.9.9.9, x,"])
+def test_policies_do_not_believe_what_a_proxy_on_the_host_says(
+    ports: Mapping[str, int], forwarded: str
+) -> None:
+    said = [("x-forwarded-for", forwarded), ("x-real-ip", "9.9.9.9")]
+    assert ask(ports["beside"], "/vip", said, source=BRIDGE).status == 403
+    assert ask(ports["beside"], "/vip", [*said, *said], source=BRIDGE).status == 403
+    assert ask(ports["beside"], "/vip", said).status == 403
+
+
+def test_they_believe_as_many_proxies_as_the_mesh_names(
+    ports: Mapping[str, int],
+) -> None:
+    said = [("x-forwarded-for", "6.6.6.6, 9.9.9.9, 7.7.7.7")]
+    assert ask(ports["told"], "/vip", said, source=BRIDGE).status == 200
+    said = [("x-forwarded-for", "9.9.9.9, 6.6.6.6, 7.7.7.7")]
+    assert ask(ports["told"], "/vip", said, source=BRIDGE).status == 403
 
 
 def test_routes_follow_the_claims_of_valid_tokens_alone(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -205,13 +206,12 @@ def test_looking_for_a_path_on_the_engines_host_makes_nothing(
     engine_socket: str,
 ) -> None:
     engine = LocalEngine()
-    wanted: dict[str, Callable[[], object]] = {
-        "containers": engine.containers,
-        "networks": engine.subnets,
-    }
-    before = {name: read() for name, read in wanted.items()}
     absent = f"/nowhere-{uuid.uuid4().hex}/x.sock"
+
     assert engine.sees("/etc")
     assert not engine.sees(absent)
     assert not engine.sees(absent)
-    assert {name: read() for name, read in wanted.items()} == before
+
+    # Other tests may run on this engine: what counts is what has to do with the path.
+    assert absent not in json.dumps(engine.containers())
+    assert not Path(absent).parent.exists()

@@ -139,6 +139,49 @@ def test_the_same_bytes_twice(shop: Path) -> None:
     assert run().stdout == run().stdout != ""
 
 
+PROFILES = """
+name: shop
+services:
+  web:
+    image: nginx
+    depends_on: {debug: {condition: service_started, required: false}}
+  debug: {image: busybox, profiles: [debug], volumes: ["kept:/kept"]}
+volumes: {kept: {}}
+"""
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("through_stdin", [False, True])
+def test_services_of_other_profiles_are_written_with_their_profile(
+    tmp_path: Path, through_stdin: bool
+) -> None:
+    file, meshed = tmp_path / "compose.yaml", tmp_path / "meshed.yaml"
+    file.write_text(PROFILES)
+    source, text = ("-", PROFILES) if through_stdin else (str(file), None)
+    arguments = ["-f", source, "-o", str(meshed)]
+    assert CliRunner().invoke(command, arguments, input=text).exit_code == 0
+
+    assert set(config(meshed)["services"]) == {"web", "web-1-pod", "web-1-proxy"}
+    whole = yaml.safe_load(meshed.read_text())
+    assert whole["services"]["debug-1-pod"]["profiles"] == ["debug"]
+    assert "kept" in whole["volumes"]
+
+
+@pytest.mark.docker
+def test_what_is_wrong_with_a_profile_that_is_not_enabled_is_in_nobodys_way(
+    tmp_path: Path,
+) -> None:
+    file, meshed = tmp_path / "compose.yaml", tmp_path / "meshed.yaml"
+    wrong = PROFILES.replace("image: busybox,", "image: busybox, env_file: nowhere,")
+    file.write_text(wrong)
+    loaded = load_project([str(file)])
+    assert set(loaded.project["services"]) == {"web"} and "nowhere" in loaded.problem
+
+    done = run("-f", str(file), "-o", str(meshed))
+    assert done.exit_code == 0 and "nowhere" in done.stderr
+    assert set(config(meshed)["services"]) == {"web", "web-1-pod", "web-1-proxy"}
+
+
 @pytest.mark.docker
 def test_no_compose_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -198,7 +241,7 @@ def test_a_standalone_compose_v2_is_used(tmp_path: Path) -> None:
     )
     env = {"PATH": str(tmp_path)}
     assert compose_command(env) == ("docker-compose",)
-    assert load_project(env=env) == {"services": {"a": {}}}
+    assert load_project(env=env).project == {"services": {"a": {}}}
 
 
 @pytest.mark.parametrize(

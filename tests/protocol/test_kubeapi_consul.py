@@ -22,8 +22,9 @@ from dockermesh.consul.settings import ConsulSettings
 from dockermesh.kubeapi.cache import ObjectCache
 from dockermesh.kubeapi.history import History
 from dockermesh.kubeapi.resources import make_api_app
+from dockermesh.model.contract import KEY_HISTORY
 from dockermesh.registry.consul.config_store import ConsulConfigStore
-from dockermesh.registry.consul.history_store import ConsulDocuments
+from dockermesh.registry.consul.documents import ConsulDocuments
 
 pytestmark = pytest.mark.consul
 RULES = "/apis/networking.istio.io/v1/namespaces/default/destinationrules"
@@ -94,7 +95,9 @@ async def rig() -> AsyncIterator[Rig]:
     async with AsyncExitStack() as stack:
         for _ in range(2):
             store = ConsulConfigStore(ConsulSettings(port=found.port))
-            documents = ConsulDocuments(ConsulSettings(port=found.port))
+            documents = ConsulDocuments(
+                ConsulSettings(port=found.port), KEY_HISTORY, "the history"
+            )
             stack.push_async_callback(documents.close)
             cache = ObjectCache()
 

@@ -298,6 +298,17 @@ async def test_what_is_wrong_is_answered_with_a_status(
     assert not rig.cache.objects
 
 
+async def test_a_dry_run_says_nothing_of_what_has_not_happened(rig: Rig) -> None:
+    code, answer = await rig.ask("POST", f"{RULES}?dryRun=All", rule())
+    assert (code, "status" in answer) == (201, False)
+
+    _, current = await rig.ask("POST", RULES, rule())
+    planned = rule("a", host="b")
+    _, answer = await rig.ask("PUT", f"{RULES}/a?dryRun=All", planned)
+    assert answer["metadata"]["generation"] == 2
+    assert answer["status"] == current["status"]
+
+
 async def test_preconditions_of_a_delete(rig: Rig) -> None:
     _, current = await rig.ask("POST", RULES, rule())
     for wrong in ({"uid": "other"}, {"resourceVersion": "1"}):

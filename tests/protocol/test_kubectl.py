@@ -67,6 +67,7 @@ async def test_discovery_and_explain(kube: Kube) -> None:
     for version in ("v1", "v1beta1", "v1alpha3"):
         assert f"networking.istio.io/{version}" in versions
     assert "retries\t<Object>" in await kube.ok("explain vs.spec.http")
+    assert "burst\t<integer>" in await kube.ok("explain ratelimit.spec.limits")
     assert "REGISTRY_ONLY" in await kube.ok(
         "explain sidecar.spec.outboundTrafficPolicy.mode"
     )
@@ -84,6 +85,12 @@ async def test_a_resource_through_its_life(kube: Kube) -> None:
     assert await subset(kube) == "v2"
     difference = await kube.run("diff -f -", virtual_service("v3"))
     assert (difference.code, "+        subset: v3" in difference.out) == (1, True)
+    # The generation, as in Kubernetes; what has not happened is in no status.
+    signs = [line for line in difference.out.splitlines() if line[:1] in {"+", "-"}]
+    changed = {
+        s[1:].strip().split(":")[0] for s in signs if s[:3] not in {"+++", "---"}
+    }
+    assert changed == {"generation", "subset"}, difference.out
     assert (await kube.run("diff -f -", virtual_service("v2"))).code == 0
     table = (await kube.ok("get vs")).splitlines()
     assert table[0].split() == ["NAME", "GATEWAYS", "HOSTS", "AGE"]

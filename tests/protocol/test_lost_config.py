@@ -8,9 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from bridge_rig import Agent, eventually
-from control_plane_rig import Running, control_plane, workload
+from control_plane_rig import Running, control_plane, settings_for, workload
+
+from dockermesh.config.api.authorization_policy import Rule
+from dockermesh.controlplane.control_plane import ControlPlane
 
 pytestmark = pytest.mark.consul
 POLICIES = "/apis/security.istio.io/v1/namespaces/default/authorizationpolicies"
@@ -101,6 +105,8 @@ async def test_keys_deleted_as_a_whole_are_a_loss_and_one_alone_is_not(
         await apply(mesh, DENY, ROUTE)
         await agent.client.kv.delete("dockermesh/config/", recurse=True)
         await eventually(lambda: is_back(agent), 10)
+        # What is deleted before its return was read is a part of the loss, and comes back.
+        await eventually(lambda: is_whole(mesh), 10)
         assert in_force(mesh) == {"deny", "web"}
 
         await agent.client.kv.delete(DENY_KEY)
@@ -165,6 +171,10 @@ async def test_a_damaged_value_keeps_its_last_good_content(
         assert in_force(mesh) == {"deny", "web"}
 
 
+def is_whole(mesh: Running) -> bool:
+    return "dockermesh_config_degraded 0.0" in mesh.plane.metrics_text()
+
+
 def is_told(mesh: Running) -> bool:
     text = mesh.plane.metrics_text()
     return (
@@ -175,16 +185,17 @@ def is_told(mesh: Running) -> bool:
 
 
 @pytest.mark.parametrize("repair", ["POST", "DELETE"])
-async def test_a_value_that_nobody_knows_otherwise_can_be_replaced_and_deleted(
+async def test_a_policy_whose_content_nobody_knows_closes_until_it_is_replaced_or_deleted(
     tmp_path: Path, repair: str
 ) -> None:
     async with Agent() as agent:
         await agent.client.kv.put(DENY_KEY, "{torn")
         async with control_plane(tmp_path, agent) as mesh:
             await apply(mesh, ROUTE)
-            await eventually(lambda: in_force(mesh) == {"web"}, 10)
+            await eventually(lambda: in_force(mesh) == {"deny", "web"}, 10)
+            assert all_is_denied(mesh)
             [problem] = mesh.plane.config_problems()
-            assert "no effect" in problem and "deny" in problem
+            assert "is closed" in problem and "deny" in problem
             status, listed = await mesh.ask("GET", POLICIES)
             assert status == 200 and len(listed["items"]) == 1
             [condition] = [
@@ -201,8 +212,50 @@ async def test_a_value_that_nobody_knows_otherwise_can_be_replaced_and_deleted(
                 found = {**listed["items"][0], **DENY}
                 status, answer = await mesh.ask("PUT", f"{POLICIES}/deny", **found)
                 assert status == 200, answer
-                await eventually(lambda: in_force(mesh) == {"deny", "web"}, 10)
             await eventually(lambda: not mesh.plane.config_problems(), 10)
+            kept = {"web"} if repair == "DELETE" else {"deny", "web"}
+            await eventually(lambda: not all_is_denied(mesh), 10)
+            assert in_force(mesh) == kept
+
+
+def all_is_denied(mesh: Running) -> bool:
+    """Whether a policy that is in force denies every request."""
+    policies = mesh.plane._publisher.mesh.config.authorization_policies
+    return any(p.spec.action == "DENY" and Rule() in p.spec.rules for p in policies)
+
+
+async def test_a_policy_of_another_version_stays_as_tight_as_it_was(
+    tmp_path: Path,
+) -> None:
+    """As an update finds it: stored by a version with other rules, and in its copy."""
+    rules = [
+        *DENY["spec"]["rules"],
+        {"to": [{"operation": {"ofAnotherVersion": ["x"]}}]},
+    ]
+    document = {
+        **DENY,
+        "metadata": {"name": "deny", "namespace": "default"},
+        "spec": {"action": "DENY", "rules": rules},
+    }
+    route = {**ROUTE, "spec": {"ofAnotherVersion": True}}
+    key = "dockermesh/config/networking.istio.io/VirtualService/default/web"
+    async with Agent() as agent:
+        await agent.client.kv.put(DENY_KEY, json.dumps(document))
+        await agent.client.kv.put(key, json.dumps(route))
+        async with control_plane(tmp_path, agent) as mesh:
+            await eventually(lambda: in_force(mesh) == {"deny"}, 10)
+            [policy] = mesh.plane._publisher.mesh.config.authorization_policies
+            assert len(policy.spec.rules) == 2 and policy.spec.rules[1] == Rule()
+            told = mesh.plane.config_problems()
+            assert any("deny" in t and "lets nothing through" in t for t in told)
+            assert any("web" in t and "no effect" in t for t in told)
+            text = mesh.plane.metrics_text()
+            assert 'dockermesh_config_refused{instead="closed"} 1.0' in text
+            assert 'dockermesh_config_refused{instead="nothing"} 1.0' in text
+
+            await eventually(lambda: put(mesh, DENY), 10)
+            await eventually(lambda: not all_is_denied(mesh), 10)
+            assert not any("deny" in t for t in mesh.plane.config_problems())
 
 
 async def test_many_and_large_ones_are_written_back_as_well(tmp_path: Path) -> None:
@@ -308,3 +361,66 @@ async def put(mesh: Running, document: dict[str, Any]) -> bool:
     body = {**found, "spec": document["spec"]}
     status, _ = await mesh.ask("PUT", f"{POLICIES}/deny", **body)
     return status == 200
+
+
+async def test_a_start_without_consul_serves_the_copies_and_goes_over_to_consul(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dockermesh.registry.grace.GRACE_S", 1.0)
+    web, gone, other = (workload(f"shop/{n}-1") for n in ("web", "gone", "other"))
+    async with Agent(tmp_path / "consul") as agent:
+        async with control_plane(tmp_path, agent) as mesh:
+            await agent.register("web", Meta={"dockermesh-workload": web.name})
+            await mesh.add(web, gone)
+            await apply(mesh, DENY)
+            await mesh.plane.tokens.revoke(gone.name)
+            await eventually(lambda: in_force(mesh) == {"deny"}, 10)
+            await eventually(lambda: revoked(mesh), 10)
+            await eventually(
+                lambda: "web.service.consul" in mesh.plane.catalog().services, 10
+            )
+            dump = mesh.plane.snapshot_of(web.name)
+        agent.kill()
+
+        async with control_plane(tmp_path, agent) as mesh:
+            assert in_force(mesh) == {"deny"}
+            assert (
+                mesh.plane.snapshot_of(web.name).clusters.version
+                == dump.clusters.version
+            )
+            async with mesh.stream(web.name) as stream:
+                assert set(await stream.secrets("default", "ROOTCA")) == {
+                    "default",
+                    "ROOTCA",
+                }
+            async with mesh.stream(gone.name) as stream:
+                code, _ = await stream.refusal("default")
+                assert code is grpc.StatusCode.PERMISSION_DENIED, "revoked is revoked"
+            assert "copy of" in mesh.plane.catalog().degraded
+            assert any("copy" in problem for problem in mesh.plane.config_problems())
+            assert any("copy" in warning for warning in mesh.plane.warnings())
+            status, answer = await mesh.ask("POST", ROUTES, **ROUTE)
+            assert status == 503, answer
+
+            agent.launch()
+            await eventually(lambda: not mesh.plane.catalog().degraded, 30)
+            await eventually(lambda: not mesh.plane.config_problems(), 30)
+            await eventually(lambda: not mesh.plane.warnings(), 30)
+            await mesh.add(other)
+            assert in_force(mesh) == {"deny"}
+
+
+async def test_a_start_without_consul_and_without_a_copy_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dockermesh.registry.grace.GRACE_S", 0.1)
+    agent = Agent(tmp_path / "consul")
+    plane, stop = ControlPlane(settings_for(tmp_path, agent)), asyncio.Event()
+    task = asyncio.create_task(plane.run(stop))
+    try:
+        await eventually(lambda: "CA" in "".join(plane.readiness()), 10)
+        await asyncio.sleep(1)
+        assert plane.readiness(), "no second CA, and no empty mesh"
+    finally:
+        stop.set()
+        await task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import ssl
 from collections.abc import AsyncIterator
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import pytest
 import pytest_asyncio
 from ports import free_ports
-from tls_rig import Apps, Party, Proxy, bootstrap, request, talk
+from tls_rig import DEADLINE_S, Apps, Party, Proxy, bootstrap, request, talk
 
 from dockermesh.ca import Authority, new_material
 from dockermesh.config.documents import read_text
@@ -316,6 +317,28 @@ async def test_a_client_carries_bytes_over_mutual_tls(
     world: World, service: str
 ) -> None:
     assert await talk(world.client[service]) == b"SHOUT"
+
+
+async def test_a_client_of_http_that_connects_early_is_carried_as_bytes(
+    world: World,
+) -> None:
+    """Nobody routes or judges its requests, so nobody waits for them either."""
+    taken = "tcp.*sniffed.service.consul.downstream_cx_total"
+    async with asyncio.timeout(DEADLINE_S):
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", world.client["sniffed"]
+        )
+        # Until the proxy has given up to look for requests.
+        while " 1" not in str(  # noqa: ASYNC110 (another process)
+            (await request(world.admin, path=f"/stats?filter={taken}"))[1]
+        ):
+            await asyncio.sleep(0.02)
+        writer.write(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert b"x-forwarded-client-cert" not in answer, "no proxy took it for requests"
 
 
 async def test_a_client_refuses_a_server_that_is_not_who_the_service_may_be(

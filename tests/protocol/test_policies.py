@@ -77,32 +77,6 @@ spec: {{action: DENY, rules: [{{}}]}}
 ---
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
-metadata: {{name: ask-grpc, namespace: shop}}
-spec:
-  action: CUSTOM
-  provider: {{name: by-grpc}}
-  rules: [{{to: [{{operation: {{paths: ["/grpc*"], ports: ["{http}"]}}}}]}}]
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {{name: ask-http, namespace: shop}}
-spec: {{action: CUSTOM, provider: {{name: by-http}}, rules: [{{to: [{{operation: {{paths: ["/http*"]}}}}]}}]}}
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {{name: ask-away, namespace: shop}}
-spec: {{action: CUSTOM, provider: {{name: away}}, rules: [{{to: [{{operation: {{paths: ["/away*"]}}}}]}}]}}
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
-metadata: {{name: ask-nobody, namespace: shop}}
-spec:
-  action: CUSTOM
-  provider: {{name: unknown}}
-  rules: [{{to: [{{operation: {{paths: ["/unknown*"], ports: ["{http}"]}}}}]}}]
----
-apiVersion: security.istio.io/v1
-kind: AuthorizationPolicy
 metadata: {{name: allow, namespace: shop}}
 spec:
   rules:
@@ -118,6 +92,17 @@ spec:
   - from: [{{source: {{namespaces: [shop]}}}}]
     to: [{{operation: {{ports: ["{tcp}"]}}}}]
 """
+ASKING = """
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: ask-{authorizer}, namespace: shop}}
+spec:
+  action: CUSTOM
+  provider: {{name: {authorizer}}}
+  rules: [{{to: [{{operation: {{paths: ["{path}*"], ports: ["{http}"]}}}}]}}]
+"""
+PATHS = {"by-grpc": "/grpc", "by-http": "/http", "away": "/away", "unknown": "/unknown"}
 
 
 class Judge(App):
@@ -179,20 +164,29 @@ class Rig:
 
     http: int
     tcp: int
+    others: dict[str, int]
     certificates: Certificates
 
     def ask(
-        self, path: str, *headers: tuple[str, str], peer: str = "", **more: Any
+        self,
+        path: str,
+        *headers: tuple[str, str],
+        peer: str = "",
+        workload: str = "",
+        **more: Any,
     ) -> Answer:
-        """A request, in the name of `namespace/account` if that is given."""
+        """A request, in the name of `namespace/account` if that is given. `workload` is one of the
+        others.
+        """
         tls = self.certificates.peer(*peer.split("/")) if peer else None
-        return ask(self.http, path, headers, tls=tls, **more)
+        port = self.others[workload] if workload else self.http
+        return ask(port, path, headers, tls=tls, **more)
 
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     folder = tmp_path_factory.mktemp("policies")
-    http, tcp, away = free_ports(3)
+    http, tcp, away, *free = free_ports(7)
     repeater = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Repeater)
     repeater.daemon_threads = True
     threading.Thread(target=repeater.serve_forever, daemon=True).start()
@@ -203,10 +197,29 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         service("away", away),
     ]
     certificates = Certificates(folder)
-    config = CONFIG.format(jwks=ISSUER.jwks, partner=PARTNER.jwks, http=http, tcp=tcp)
-    ports = {http: ("http", serve()), tcp: ("tcp", int(repeater.server_address[1]))}
-    envoy = Envoy(folder, [sidecar_parts(config, ports, services, certificates)], ports)
-    yield Rig(http, tcp, certificates)
+    app = ("http", serve())
+
+    def told(ports: dict[int, tuple[str, int]], *authorizers: str) -> dict[str, Any]:
+        names = {"http": min(ports), "tcp": max(ports)}
+        config = CONFIG.format(jwks=ISSUER.jwks, partner=PARTNER.jwks, **names)
+        for name in authorizers:
+            config += ASKING.format(authorizer=name, path=PATHS[name], **names)
+        return sidecar_parts(config, ports, services, certificates)
+
+    # Authorizers of one workload that differ deny for each other.
+    others = dict(zip(("by-http", "away", "unknown", "both"), free, strict=True))
+    tcp_app = ("tcp", int(repeater.server_address[1]))
+    first, second = sorted((http, tcp))
+    envoy = Envoy(
+        folder,
+        [
+            told({first: app, second: tcp_app}, "by-grpc"),
+            *(told({others[name]: app}, name) for name in PATHS if name in others),
+            told({others["both"]: app}, "by-grpc", "by-http"),
+        ],
+        [http, tcp, *free],
+    )
+    yield Rig(first, second, others, certificates)
     envoy.stop()
     judge.stop(None)
     repeater.shutdown()
@@ -347,11 +360,19 @@ def test_an_authorizer_is_asked_by_grpc(rig: Rig) -> None:
 
 
 def test_an_authorizer_is_asked_by_http(rig: Rig) -> None:
-    allowed = rig.ask("/http", ("x-user", "ann"))
+    allowed = rig.ask("/http", ("x-user", "ann"), workload="by-http")
     assert (allowed.status, allowed.header("x-checked")) == (200, "/check/http by ann")
-    assert rig.ask("/http", ("x-user", "bob")).status == 418
+    assert rig.ask("/http", ("x-user", "bob"), workload="by-http").status == 418
 
 
 def test_an_authorizer_that_cannot_be_asked_lets_nobody_through(rig: Rig) -> None:
-    assert rig.ask("/away").status == 503
-    assert rig.ask("/unknown").status == 403
+    assert rig.ask("/away", workload="away").status == 503
+    assert rig.ask("/unknown", workload="unknown").status == 403
+    assert rig.ask("/open", workload="unknown").status == 200
+
+
+def test_two_authorizers_of_one_workload_deny_what_either_would_judge(rig: Rig) -> None:
+    ann = ("x-user", "ann")
+    assert rig.ask("/grpc", ann, workload="both").status == 403
+    assert rig.ask("/http", ann, workload="both").status == 403
+    assert rig.ask("/open", ann, workload="both").status == 200

@@ -50,6 +50,9 @@ class MadeUp:
     async def inspect(self, container: str) -> dict[str, Any] | None:
         return self.containers.get(container)
 
+    async def image_config(self, image: str) -> dict[str, Any] | None:
+        return {}
+
     async def logs(self, container: str, since: int) -> str:
         return ""
 

@@ -14,13 +14,14 @@ from typing import Any
 import aiohttp
 import pytest
 from bridge_rig import Agent, eventually
-from control_plane_rig import Running, control_plane, workload
+from control_plane_rig import Running, control_plane, node_id, workload
 from patience import SLACK
 
 from dockermesh.client.mesh.api_client import ApiClient, Endpoint, path_of
 from dockermesh.client.mesh.live_mesh import live_resources
 from dockermesh.kubeapi.served import named
-from dockermesh.xds import CLUSTER
+from dockermesh.model import WorkloadKind
+from dockermesh.xds import CLUSTER, LISTENER
 
 pytestmark = pytest.mark.consul
 PROXY = workload("shop/web-1")
@@ -96,7 +97,7 @@ async def test_the_younger_of_two_rules_for_a_host_says_whose_it_is(
             item["metadata"]["resourceVersion"] for item in (await find(mesh))["items"]
         ] == before
 
-        stored = await asyncio.to_thread(
+        stored, with_secrets = await asyncio.to_thread(
             live_resources, {"DOCKERMESH_API": endpoint(mesh).url}
         )
         assert [
@@ -104,6 +105,8 @@ async def test_the_younger_of_two_rules_for_a_host_says_whose_it_is(
             for name in ("a", "b")
             if any(f'"name": "{name}"' in text for _, text in stored)
         ] == ["a", "b"]
+        # Without a token nobody is shown any.
+        assert not with_secrets
 
 
 class Watch:
@@ -195,7 +198,7 @@ async def test_settings_come_from_the_folder_of_resources(tmp_path: Path) -> Non
     folder = tmp_path / "config"
     folder.mkdir()
     (folder / "mesh.yaml").write_text(
-        "kind: MeshConfig\nconnectTimeout: 3s\nenableTracing: true\n"
+        "kind: MeshConfig\nconnectTimeout: 3s\nenablePrometheusMerge: true\n"
     )
     nameless = {**rule("a", "reviews"), "metadata": {"generateName": "a-"}}
     (folder / "a-nameless.yaml").write_text(json.dumps(nameless))
@@ -214,11 +217,96 @@ async def test_settings_come_from_the_folder_of_resources(tmp_path: Path) -> Non
             )
             if found is None:
                 return False
-            assert found["spec"] == {"connectTimeout": "3s", "enableTracing": True}
+            assert found["spec"] == {
+                "connectTimeout": "3s",
+                "enablePrometheusMerge": True,
+            }
             accepted = {c["type"]: c for c in found["status"]["conditions"]}["Accepted"]
-            return bool(accepted["message"] == "spec.enableTracing: has no effect yet")
+            return bool(
+                accepted["message"] == "spec.enablePrometheusMerge: has no effect yet"
+            )
+
+        async def are_rules() -> bool:
+            items = (await find(mesh))["items"]
+            return [item["metadata"]["name"] for item in items] == ["a"]
 
         await eventually(is_told, 10)
-        assert [item["metadata"]["name"] for item in (await find(mesh))["items"]] == [
-            "a"
-        ]
+        # A folder is read resource by resource.
+        await eventually(are_rules, 10)
+
+
+EDGE = {"istio": "ingressgateway"}
+GATEWAY = workload(
+    "shop/gateway-1",
+    kind=WorkloadKind.GATEWAY,
+    namespace="istio-system",
+    labels=EDGE,
+)
+
+
+def gateway(name: str, port: int, host: str = "*") -> dict[str, Any]:
+    server = {"port": {"number": port, "name": "http", "protocol": "HTTP"}}
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "Gateway",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"selector": EDGE, "servers": [server | {"hosts": [host]}]},
+    }
+
+
+async def test_a_refusal_is_held_against_the_resource_that_caused_it_while_it_stands(
+    tmp_path: Path,
+) -> None:
+    async with (
+        Agent() as agent,
+        control_plane(tmp_path, agent, api_auth="none") as mesh,
+    ):
+        vs, gw = named("virtualservice"), named("gateway")
+        assert vs is not None and gw is not None
+        client = ApiClient(endpoint(mesh))
+
+        async def apply(document: dict[str, Any]) -> None:
+            served = vs if document["kind"] == "VirtualService" else gw
+            await asyncio.to_thread(client.apply, served, document)
+
+        async def programmed(served: Any, name: str) -> dict[str, Any]:
+            path = path_of(served, "default", name)
+            found = await asyncio.to_thread(client.find, path)
+            return {c["type"]: c for c in found["status"]["conditions"]}["Programmed"]
+
+        await apply(rule("a", "reviews"))
+        await apply(gateway("good", 80))
+        await mesh.add(GATEWAY)
+        node = node_id(GATEWAY.name, "istio-system")
+        async with mesh.stream(GATEWAY.name, node=node) as stream:
+            await stream.ask("*", type_url=LISTENER)
+            await stream.answer()
+
+            async def is_programmed() -> bool:
+                return (await programmed(gw, "good"))["status"] == "True"
+
+            await eventually(is_programmed, 10)
+
+            words = "Error adding/updating listener(s) 0.0.0.0_81: cannot bind"
+            await apply(gateway("bad", 81))
+            await stream.answer(refusal=words)
+
+            async def is_refused() -> bool:
+                found = await programmed(gw, "bad")
+                return found["reason"] == "Refused" and found["message"].endswith(
+                    f"; refused by shop/gateway-1: {words}"
+                )
+
+            await eventually(is_refused, 10)
+            for served, name in ((gw, "good"), (vs, "a")):
+                other = await programmed(served, name)
+                assert other["status"] == "True", other
+                assert "1 refused what came of another resource" in other["message"]
+
+            await apply(gateway("bad", 82))
+            await stream.answer()
+
+            async def is_taken() -> bool:
+                return (await programmed(gw, "bad"))["status"] == "True"
+
+            await eventually(is_taken, 10)

@@ -11,19 +11,21 @@ import asyncio
 import datetime
 import http.server
 import json
+import os
 import socketserver
 import ssl
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from envoy_binary import envoy_binary
 from patience import SLACK
 
 from dockermesh.ca import Authority
+from dockermesh.client.compose.mesh_files import pod_file
 from dockermesh.client.offline.render import snapshot_parts
 from dockermesh.client.offline.static_bootstrap import static_bootstrap
 from dockermesh.model import Identity
@@ -160,6 +162,8 @@ def bootstrap(
         )
     parts["secrets"] = party.secrets
     made = static_bootstrap(parts, "test")
+    pod = json.loads(pod_file("bootstrap.json", {"CONTROL_PLANE_PORT": "1"}))
+    made["layeredRuntime"] = pod["layered_runtime"]
     made["admin"]["address"]["socketAddress"]["portValue"] = admin
     return made
 
@@ -167,38 +171,55 @@ def bootstrap(
 class Proxy:
     """A running Envoy."""
 
-    def __init__(self, file: Path, config: dict[str, Any], ports: list[int]) -> None:
-        self._file, self._ports = file, ports
+    def __init__(
+        self,
+        file: Path,
+        config: dict[str, Any],
+        ports: list[int],
+        *,
+        options: Sequence[str] = ("--concurrency", "1"),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._file, self._ports, self._options = file, ports, options
+        self._environment = {**os.environ, **(environment or {})}
         file.write_text(json.dumps(config))
         self._process: asyncio.subprocess.Process | None = None
 
-    async def __aenter__(self) -> Proxy:
-        log = self._file.with_suffix(".log").open("wb")
-        self._process = await asyncio.create_subprocess_exec(
-            *(
-                envoy_binary(),
-                "-c",
-                str(self._file),
-                "--use-dynamic-base-id",
-                "--concurrency",
-                "1",
-                "-l",
-                "warning",
-            ),
-            stdout=log,
-            stderr=log,
-        )
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    async def __aenter__(self) -> Self:
+        command = [envoy_binary(), "-c", str(self._file), *self._options]
+        with self._file.with_suffix(".log").open("wb") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *command,
+                *("--use-dynamic-base-id", "-l", "warning"),
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+            )
+        try:
+            await self._until_it_listens()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def _until_it_listens(self) -> None:
+        assert self._process is not None
         async with asyncio.timeout(DEADLINE_S):
             for port in self._ports:
                 while not await _listens(port):
                     if self._process.returncode is not None:
                         raise AssertionError(self._file.with_suffix(".log").read_text())
                     await asyncio.sleep(0.05)
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         assert self._process is not None
-        self._process.kill()
+        with suppress(ProcessLookupError):
+            self._process.kill()
         await self._process.wait()
 
 
@@ -238,8 +259,19 @@ async def request(
     head, _, body = answer.partition(b"\r\n\r\n")
     if not head.startswith(b"HTTP/"):
         return 0, answer
-    text = body.decode()
+    is_chunked = b"transfer-encoding: chunked" in head.lower()
+    text = (_joined(body) if is_chunked else body).decode()
     return int(head.split()[1]), json.loads(text) if text.startswith("{") else text
+
+
+def _joined(chunks: bytes) -> bytes:
+    """A body without what stands between its chunks."""
+    body = b""
+    while chunks:
+        size, _, rest = chunks.partition(b"\r\n")
+        length = int(size, 16)
+        body, chunks = body + rest[:length], rest[length + 2 :] if length else b""
+    return body
 
 
 async def talk(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from ports import free_ports
@@ -14,6 +13,7 @@ from remote_rig import (
     clean,
     make_certificates,
     make_network,
+    new_folder,
     remove_network,
 )
 
@@ -26,10 +26,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteEngine]:
         pytest.skip(
             f"needs root and {missing or 'nothing else'} -> run: scripts/setup engine"
         )
-    # Short, as the paths of sockets are limited; and on a disk that overlays work on.
-    folder = Path("/var/lib/dockermesh-remote")
-    clean(folder)
-    folder.mkdir(parents=True)
+    folder = new_folder()
     api, debug, consul = free_ports(3)
     settings = {
         "DOCKERMESH_API_PORT": str(api),

@@ -5,11 +5,13 @@ here, as a mounted one is in a CI job's container.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,7 +193,50 @@ def make_certificates(folder: Path) -> None:
         run(*f"{sign} -CAcreateserial -extfile {names} -out {folder}/{file}".split())
 
 
+def new_folder() -> Path:
+    """Where an engine keeps what it has; what an interrupted run left behind is ended and
+    deleted first. Short, as the paths of sockets are limited; and on a disk that overlays work on.
+    """
+    where = Path("/var/lib")
+    for left in where.glob(f"{NETNS}*"):
+        clean(left)
+    return Path(tempfile.mkdtemp(prefix=f"{NETNS}-", dir=where))
+
+
 def clean(folder: Path) -> None:
-    """Delete what the engine had."""
-    run("umount", str(folder / "exec/netns/default"), check=False)
+    """End what runs from the folder of an engine, and delete what it had."""
+    _end("dockerd", folder, signal.SIGTERM)
+    # An engine that was killed leaves its containerd, and that one its containers.
+    _end("", folder, signal.SIGKILL)
+
+    mounted = [
+        line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()
+    ]
+    for point in reversed([m for m in mounted if m.startswith(f"{folder}/")]):
+        run("umount", "--lazy", point, check=False)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end(name: str, folder: Path, how: signal.Signals) -> None:
+    """Signal what has that name, or any if it is empty, and the folder on its command line."""
+    ended = [
+        process
+        for process in Path("/proc").glob("[0-9]*")
+        if int(process.name) != os.getpid() and _runs_from(process, name, folder)
+    ]
+    for process in ended:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(process.name), how)
+    until(
+        lambda: not any(_runs_from(process, name, folder) for process in ended),
+        f"what ran from {folder} ends",
+    )
+
+
+def _runs_from(process: Path, name: str, folder: Path) -> bool:
+    try:
+        words = (process / "cmdline").read_bytes()
+        own = (process / "comm").read_text().strip()
+    except OSError:
+        return False
+    return f"{folder}/".encode() in words and own.startswith(name)

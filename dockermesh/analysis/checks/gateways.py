@@ -21,7 +21,8 @@ from dockermesh.analysis.objects import AnalyzedObject, selector_text, selects
 from dockermesh.analysis.services import AnalyzedService
 from dockermesh.analysis.workloads import AnalyzedWorkload
 from dockermesh.config.api.gateway import Server, ServerTlsSettings
-from dockermesh.config.findings import Finding
+from dockermesh.config.findings import Finding, Path
+from dockermesh.config.resource import DEFAULT_NAMESPACE
 
 _SELECTOR = ("spec", "selector")
 _Place = tuple[int, str, str]
@@ -182,24 +183,37 @@ def credentials(context: Context) -> Iterator[Finding]:
     """Secrets that Gateways name must be in the namespace of the workload, and hold a valid
     certificate.
 
-    Checked only where Secrets are described at all: the mesh's own credentials are files.
+    Checked only where Secrets are described at all: files may leave them out.
     """
     secrets = {item.full_name: item for item in context.kubernetes("Secret")}
-    for item in context.istio("Gateway") if secrets else ():
+    is_told = bool(secrets) or context.with_secrets
+    for item in context.istio("Gateway") if is_told else ():
         workloads = context.workloads_matching(item.spec.selector)
-        for index, server in enumerate(item.spec.servers if workloads else ()):
-            name = server.tls.credential_name if server.tls is not None else ""
-            if not name:
-                continue
+        if not workloads:
+            continue
 
-            path = ("spec", "servers", index, "tls", "credentialName")
-            secret = secrets.get(f"{workloads[0].namespace}/{name}")
+        namespace = workloads[0].namespace
+        # Our gateways look in one more namespace than Istio's.
+        places = [namespace, *([DEFAULT_NAMESPACE] if context.is_live else [])]
+        for path, name in _credentials(item):
+            listed = (secrets.get(f"{place}/{name}") for place in places)
+            secret = next((s for s in listed if s is not None), None)
             if secret is None:
                 yield found(item, NOT_FOUND, "credentialName", name, at=path)
             elif not _is_valid(secret):
-                yield found(
-                    item, INVALID_CREDENTIAL, item.name, workloads[0].namespace, at=path
-                )
+                yield found(item, INVALID_CREDENTIAL, item.name, namespace, at=path)
+
+
+def _credentials(item: AnalyzedObject) -> Iterator[tuple[Path, str]]:
+    """The Secrets that a Gateway names, each with its place."""
+    for index, server in enumerate(item.spec.servers):
+        if server.tls is None:
+            continue
+        at = ("spec", "servers", index, "tls")
+        if server.tls.credential_name:
+            yield (*at, "credentialName"), server.tls.credential_name
+        for number, name in enumerate(server.tls.credential_names):
+            yield (*at, "credentialNames", number), name
 
 
 def _is_valid(secret: AnalyzedObject) -> bool:

@@ -17,6 +17,7 @@ from dockermesh.analysis.messages import (
 )
 from dockermesh.analysis.objects import AnalyzedObject, dig
 from dockermesh.analysis.services import AnalyzedPort, kubernetes_ports
+from dockermesh.config.api.service_entry import Resolution, ServiceEntry
 from dockermesh.config.findings import Finding
 from dockermesh.model.protocol import Protocol, parse_protocol
 
@@ -45,23 +46,21 @@ _KNOWN_PORTS = frozenset({25, 53, 3306, 27017})
 
 
 def addresses(context: Context) -> Iterator[Finding]:
-    """A TCP port of a ServiceEntry is found by its address, which must be given unless one is
-    allocated.
+    """A TCP port of a ServiceEntry is found by its address: its own, or the one that the mesh gives
+    to a host that it can resolve.
     """
-    metadata = context.proxy_metadata
-    allocating = ("ISTIO_META_DNS_AUTO_ALLOCATE", "PILOT_ENABLE_IP_AUTOALLOCATE")
-    # Addresses are given out for names that the proxy answers for itself.
-    captured = metadata.get("ISTIO_META_DNS_CAPTURE") == "true"
-    if captured and any(metadata.get(name) == "true" for name in allocating):
-        return
-
     for item in context.istio("ServiceEntry"):
-        # Istio writes addresses that it allocates into the status.
-        if item.spec.addresses or dig(item.body, "status", "addresses"):
+        if item.spec.addresses or not _lacks_address(item.spec):
             continue
         for index, port in enumerate(item.spec.ports):
             if port.protocol.upper() in ("", "TCP"):
                 yield found(item, ADDRESSES_REQUIRED, at=("spec", "ports", index))
+
+
+def _lacks_address(spec: ServiceEntry) -> bool:
+    """Whether clients dial a host at addresses of which the mesh knows nothing."""
+    is_resolved = spec.resolution is not Resolution.NONE
+    return not is_resolved or any(host.startswith("*") for host in spec.hosts)
 
 
 def port_names(context: Context) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from dockermesh.analysis.messages import (
     DEPRECATED,
     NEGATIVE_CONDITION,
     TELEMETRY_PROVIDER,
+    UNKNOWN_PROVIDER,
     UNKNOWN_REGISTRY,
 )
 from dockermesh.analysis.objects import AnalyzedObject, dig, mappings
@@ -55,6 +56,18 @@ def providers(context: Context) -> Iterator[Finding]:
                     item.namespace,
                     at=("spec", "accessLogging", index),
                 )
+
+
+def unknown_providers(context: Context) -> Iterator[Finding]:
+    """Access logs go to providers that the MeshConfig has; `envoy` is always there."""
+    listed = mappings(context.mesh_config.get("extensionProviders"))
+    known = {str(provider.get("name")).casefold() for provider in listed} | {"envoy"}
+    for item in context.istio("Telemetry"):
+        for index, logging in enumerate(item.spec.access_logging):
+            for position, provider in enumerate(logging.providers):
+                if provider.name.casefold() not in known:
+                    path = ("spec", "accessLogging", index, "providers", position)
+                    yield found(item, UNKNOWN_PROVIDER, provider.name, at=path)
 
 
 def lightstep(context: Context) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from dockermesh.docker.engine import LocalEngine
 from dockermesh.errors import InputError
+from dockermesh.inject.profiles import started
 from dockermesh.model.contract import ENV_CA_DIR
 
 _REMEDY = "build it into the image, use a named volume or `configs:`, or copy it there"
@@ -63,10 +64,8 @@ def check_paths(engine: LocalEngine, paths: Iterator[HostPath]) -> list[str]:
 
 
 def mounted_paths(project: Mapping[str, Any]) -> Iterator[HostPath]:
-    """The bind mounts of a project as Compose printed it, and the files of its configs and
-    secrets.
-    """
-    for name, service in project["services"].items():
+    """The bind mounts of what is started of a project, and the files of its configs and secrets."""
+    for name, service in started(project).items():
         for volume in service.get("volumes") or ():
             if volume.get("type") == "bind":
                 owner = f"bind mount of service {name}"

@@ -9,26 +9,59 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dockermesh.client.compose.compose_failure import reason, remedy
+from dockermesh.client.compose.app_health import unhealthy_apps
+from dockermesh.client.compose.compose_call import Say, call_compose, quiet, timed
+from dockermesh.client.compose.container_health import with_container_health
 from dockermesh.client.compose.engine_record import (
+    STATE_FIX,
     folder_of,
-    forget,
     record_of,
     remember,
+    state_home,
 )
 from dockermesh.client.compose.engine_socket import check_socket, socket_on_host
 from dockermesh.client.compose.gateway_urls import gateway_urls, published_host
-from dockermesh.client.compose.host_ports import check_ports
+from dockermesh.client.compose.host_ports import HostPorts, check_ports, wanted_ports
 from dockermesh.client.compose.kernel_limits import FIX, watch_shortage
-from dockermesh.client.compose.mesh_files import mesh_file
-from dockermesh.client.compose.subnets import overlaps
+from dockermesh.client.compose.leftovers import remember_anonymous
+from dockermesh.client.compose.mesh_files import (
+    explicit_setting,
+    mesh_environment,
+    mesh_file,
+    settings_beside,
+)
+from dockermesh.client.compose.mesh_ports import Choice, choose_ports
+from dockermesh.client.compose.node import (
+    NODE_SERVICES,
+    attached,
+    detach,
+    is_there,
+    node_file,
+    node_settings,
+    not_shared,
+)
+from dockermesh.client.compose.running import changed_since, running
+from dockermesh.client.compose.service_steps import Part, ServiceSteps, parts_of
+from dockermesh.client.compose.strayed import strayed
+from dockermesh.client.compose.subnets import (
+    choose_subnets,
+    declared_subnets,
+    overlaps,
+)
+from dockermesh.client.compose.telemetry import (
+    Telemetry,
+    get_telemetry,
+    spans_setting,
+    start_telemetry,
+    telemetry_urls,
+)
 from dockermesh.client.compose.waiting import (
     expected_workloads,
     not_ready,
@@ -37,13 +70,15 @@ from dockermesh.client.compose.waiting import (
 )
 from dockermesh.client.images.preparing import prepare_app, prepare_mesh
 from dockermesh.client.mesh.applying import Item
+from dockermesh.client.mesh.gateway_ports import unreachable_ports
 from dockermesh.client.mesh.mesh_client import MeshClient
-from dockermesh.docker.compose import project_arguments, run_compose
+from dockermesh.docker.compose import project_arguments
 from dockermesh.docker.engine import LocalEngine
 from dockermesh.errors import EngineError, InputError, NotReadyError
 from dockermesh.inject.options import Injection
 from dockermesh.model.contract import (
     COMPOSE_PROJECT,
+    CONSUL_CONTAINER,
     CONTROL_PLANE_CONTAINER,
     ENV_NETWORK,
     ENV_REGISTRY,
@@ -55,13 +90,8 @@ from dockermesh.model.contract import (
 from dockermesh.model.registries import DEFAULT_REGISTRY, SERVERS
 from dockermesh.runtime.files import PRIVATE, replace_file
 
-Say = Callable[[str], None]
 DEPENDENCIES = frozenset({"consul"})
 """What the control plane depends on in mesh.yaml."""
-
-
-def _quiet(_: str) -> None:
-    return
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,42 +104,35 @@ class UpOptions:
     timeout: float = 120.0
     resources: tuple[Item, ...] = ()
     build: bool = False
-    step: Say = _quiet
-    """Told of each step of a build or pull while it happens."""
+    explicit: bool | None = None
+    """Whether containers outside of the mesh need a SERVICE_NAME; None: as the mesh has it."""
+    is_strict: bool = False
+    """Whether an app whose health check fails is an error, and not only told."""
+    telemetry: bool = False
+    """Whether Prometheus, Grafana and Zipkin are started beside the mesh."""
+    step: Say = quiet
+    """Told of each step of a build, a pull, and of a service, while it happens."""
+    with_node: bool = False
+    """Whether the mesh also has the proxy of this host, or keeps it."""
 
 
 @dataclass(frozen=True, slots=True)
 class UpResult:
-    """What runs now. `changed` are the containers that were created or started by this call."""
+    """What runs now. `changed` are the containers that were created or started by this call,
+    `warnings` tell of apps that run and are not healthy.
+    """
 
     workloads: list[dict[str, Any]]
     urls: list[tuple[str, str]]
     changed: list[str] = field(default_factory=list)
+    telemetry: tuple[tuple[str, str], ...] = ()
+    """Title and URL on the engine's host of each that shows telemetry, if that was asked for."""
+    warnings: tuple[str, ...] = ()
 
 
-STATE_FIX = "name a folder that you may write: XDG_STATE_HOME=/path (or HOME)"
-
-
-def state_home() -> Path:
-    """Where generated projects are kept: $XDG_STATE_HOME/dockermesh.
-
-    Raises InputError for a user without a home.
-    """
-    try:
-        base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    except RuntimeError as error:
-        raise InputError(
-            "this user has no home folder", where="HOME", fix=STATE_FIX
-        ) from error
-    return Path(base) / "dockermesh"
-
-
-def mesh_environment() -> dict[str, str]:
-    """The environment for `mesh_file`."""
-    found = dict(os.environ)
-    # Its images are here when it is started; whatever the user's own setting, none is pulled then.
-    found["DOCKERMESH_PULL"] = "never"
-    return found
+_MESH_PARTS = {
+    name: Part(name, "") for name in (CONSUL_CONTAINER, CONTROL_PLANE_CONTAINER)
+}
 
 
 def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> UpResult:
@@ -120,98 +143,72 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
     """
     project = str(injection.project["name"])
     engine = LocalEngine()
-    before = _running(engine, project)
-    check_ports(engine, project, injection.ports)
+    before = running(engine, project)
+    for sentence in strayed(engine, project, is_starting=True):
+        say(sentence)
+    mesh = settle(engine, injection, options.registry)
     short = watch_shortage(_proxies_with(engine, injection))
     if short and engine.address.is_socket:
         say(f"warning: {short}; {FIX}")
     # Before anything is started: `down` goes by this file, whatever fails on the way.
     file = _save(engine, project, text)
     prepare_mesh(engine, options.registry, say, options.step)
+    shown = get_telemetry(engine, say, options.step) if options.telemetry else None
 
     with ThreadPoolExecutor(2) as pool:
         # The app's images do not need the mesh: both are made ready side by side.
         images = pool.submit(_prepare_app, engine, injection, file, options, say)
-        _start_mesh(engine, mesh_network(injection), options, say)
+        start_mesh(engine, mesh_network(injection), mesh.settings, options, shown, say)
         # Raises what failed in the other thread; a pool by itself keeps it to itself.
         images.result()
 
     # From here on: a first build takes longer than any limit that makes sense.
     deadline = time.monotonic() + options.timeout
-    with _timed(say, f"app {project} started"):
-        _start_app(engine, file, project, deadline)
+    with timed(say, f"app {project} started"):
+        _start_app(engine, injection, file, deadline, options.step)
+    for note in mesh.notes:
+        say(note)
+    if project in attached(engine).projects:
+        detach(engine, projects=[project])
     client = MeshClient(engine)
     wait_ready(client, deadline)
+    if shown is not None:
+        start_telemetry(
+            engine,
+            shown,
+            mesh_network(injection),
+            wanted_ports(injection),
+            say,
+            options.step,
+        )
     # Before the wait: when `up` returns, the proxies have these as well.
     for item in options.resources:
         client.put(item.path, dict(item.document))
-    with _timed(say, "proxies in sync"):
-        workloads = wait_synced(
-            engine, client, project, expected_workloads(injection), deadline
+    with timed(say, "proxies in sync"):
+        settled = wait_synced(
+            engine,
+            client,
+            project,
+            expected_workloads(injection),
+            deadline,
+            step=options.step,
+            is_strict=options.is_strict,
         )
-    after = _running(engine, project)
-    changed = sorted(name for identity, name in after.items() if identity not in before)
-    urls = gateway_urls(injection.ports, published_host(engine, client.route))
+    for sentence in unreachable_ports(client):
+        say(f"warning: {sentence}")
+    after = running(engine, project)
+    with suppress(OSError):
+        # Those of before, too: what plain Compose made goes, and its volumes are ours to find.
+        remember_anonymous(file.parent, (*before.values(), *after.values()))
+    host = published_host(engine, client.route)
 
-    return UpResult(workloads, urls, changed)
-
-
-def bring_down(project: str, *, volumes: bool, say: Say) -> list[str]:
-    """Remove a project, and the mesh too when no other project is left in it. Returns what was
-    removed.
-    """
-    engine = LocalEngine()
-    removed = _names(engine, f"{COMPOSE_PROJECT}={project}")
-    flags = ["--remove-orphans", *(["--volumes"] if volumes else [])]
-    if removed:
-        with _timed(say, f"app {project} removed"):
-            _compose(
-                _down_arguments(engine, project),
-                ["down", *flags],
-                f"remove {project}",
-                _few_at_once(os.environ),
-            )
-
-    folder = folder_of(state_home(), record_of(engine, project))
-    try:
-        forget(folder)
-    except OSError as error:
-        say(f"{folder} stays: {error.strerror}")
-
-    # Stopped ones count: their project can be started again, and finds its mesh then.
-    others = {
-        c["Labels"].get(COMPOSE_PROJECT, "")
-        for c in engine.containers([LABEL_ROLE])
-        if c["Labels"].get(COMPOSE_PROJECT) != project
-    }
-    mesh = _names(engine, f"{COMPOSE_PROJECT}={MESH_PROJECT}")
-
-    if mesh and not others:
-        with _timed(say, "mesh removed"):
-            _compose(
-                ["-f", str(mesh_file()), "-p", MESH_PROJECT],
-                ["down", *flags],
-                "remove the mesh",
-                _few_at_once(mesh_environment()),
-            )
-
-        removed += mesh
-    elif mesh:
-        say(f"the mesh stays: {', '.join(sorted(others))} still use it")
-
-    return removed
-
-
-def _few_at_once(env: Mapping[str, str]) -> dict[str, str]:
-    # Docker 20.10 forgets to take containers off their networks when it removes many at once, and
-    # no `down` succeeds then before it was restarted. It is no slower so.
-    return {"COMPOSE_PARALLEL_LIMIT": "6", **env}
-
-
-def _down_arguments(engine: LocalEngine, project: str) -> list[str]:
-    # Without its file, Compose finds a project's containers by their labels.
-    saved = folder_of(state_home(), record_of(engine, project)) / "compose.yaml"
-    return project_arguments([str(saved)] if saved.is_file() else [], project)
+    return UpResult(
+        with_container_health(engine, settled.workloads),
+        gateway_urls(injection.ports, host),
+        changed_since(before, after),
+        tuple(telemetry_urls(engine)) if shown is not None else (),
+        settled.warnings,
+    )
 
 
 def _proxies_with(engine: LocalEngine, injection: Injection) -> int:
@@ -299,32 +296,49 @@ def mesh_arguments(registry: str) -> list[str]:
     return [*flags, *sorted(servers), "control-plane"]
 
 
-def _start_mesh(
-    engine: LocalEngine, network: str, options: UpOptions, say: Say
+def start_mesh(
+    engine: LocalEngine,
+    network: str,
+    settings: Mapping[str, str],
+    options: UpOptions,
+    shown: Telemetry | None,
+    say: Say,
 ) -> None:
+    """Have the mesh run with these settings, on this network. Raises EngineError."""
     environment = mesh_environment() | {
+        **settings,
         ENV_REGISTRY: options.registry,
         ENV_NETWORK: network,
         "DOCKER_SOCK": socket_on_host(engine, os.environ),
     }
     files = _mesh_files(engine, network)
+    of_node: list[str] = []
+    if options.with_node or is_there(engine):
+        files += ["-f", str(node_file())]
+        of_node = [*NODE_SERVICES]
+        environment |= node_settings(engine)
     known = engine.inspect(CONTROL_PLANE_CONTAINER)
+    environment |= explicit_setting(options.explicit, os.environ, known)
+    environment |= spans_setting(shown, os.environ, known)
     label = (
         "mesh is up"
         if known is not None and known["State"]["Running"]
         else "mesh started"
     )
 
-    with _timed(say, label):
+    with timed(say, label):
         try:
-            _compose(
+            call_compose(
                 [*files, "-p", MESH_PROJECT],
                 # Built already, from what is installed.
-                ["up", "-d", "--no-build", *mesh_arguments(options.registry)],
+                ["up", "-d", "--no-build", *mesh_arguments(options.registry), *of_node],
                 "start the mesh",
                 environment,
+                on_line=ServiceSteps(_MESH_PARTS, options.step),
             )
         except EngineError as error:
+            if of_node and (reason := not_shared(error.what)):
+                raise reason from error
             for detail, fix in overlaps(engine.subnets(), environment):
                 raise EngineError(
                     detail, where="the mesh's networks", fix=fix
@@ -334,79 +348,66 @@ def _start_mesh(
     check_socket(engine, CONTROL_PLANE_CONTAINER, environment["DOCKER_SOCK"])
 
 
-def _start_app(engine: LocalEngine, file: Path, project: str, deadline: float) -> None:
+def settle(engine: LocalEngine, injection: Injection, registry: str) -> Choice:
+    """Which subnets and ports of the host the mesh is to have, after a look at what the app
+    wants.
+    """
+    host, wanted = HostPorts(engine), wanted_ports(injection)
+    check_ports(host, str(injection.project["name"]), wanted)
+    said = {**settings_beside(mesh_file()), **os.environ}
+
+    networks = choose_subnets(
+        engine.subnets(),
+        declared_subnets(injection.project),
+        said,
+        mesh_network(injection),
+    )
+    containers = {f"{MESH_PROJECT}-{name}" for name in SERVERS[registry]}
+    ports = choose_ports(
+        engine,
+        host,
+        wanted,
+        said,
+        {*containers, CONTROL_PLANE_CONTAINER},
+        networks.gateway,
+    )
+    return Choice(
+        {**networks.settings, **ports.settings}, (*networks.notes, *ports.notes)
+    )
+
+
+def _start_app(
+    engine: LocalEngine, injection: Injection, file: Path, deadline: float, step: Say
+) -> None:
     """Start the project. Compose itself would wait minutes for a pod that the control plane does
     not serve.
     """
-    arguments = project_arguments([str(file)], project)
+    project = str(injection.project["name"])
     try:
-        left = max(1.0, deadline - time.monotonic())
-        _compose(
-            arguments,
+        call_compose(
+            project_arguments([str(file)], project),
             # Each replica is a service of its own here: one that is not wanted any more is an
-            # orphan.
-            ["up", "-d", "--no-build", "--remove-orphans"],
+            # orphan. The images are there: what a pull takes is not counted.
+            ["up", "-d", "--no-build", "--pull", "never", "--remove-orphans"],
             f"start {project}",
-            timeout=left,
+            # The file has it decided which profiles are enabled.
+            {**os.environ, "COMPOSE_PROFILES": ""},
+            timeout=max(1.0, deadline - time.monotonic()),
+            on_line=ServiceSteps(parts_of(injection.project), step),
         )
+    except EngineError as error:
+        what = "\n".join([error.what, *unhealthy_apps(engine, project)])
+        raise EngineError(what, where=error.where, fix=error.fix) from error
     except TimeoutError as error:
         missing = MeshClient(engine).readiness()
         if missing:
             raise not_ready(missing) from error
+        late = f"the containers of {project} did not start in time"
         raise NotReadyError(
-            f"the containers of {project} did not start in time",
+            "\n".join([late, *unhealthy_apps(engine, project)]),
             where=project,
             fix=(
                 "see `dockermesh ps`, and the logs of its pods; `dockermesh down` removes what was"
                 " started"
             ),
         ) from error
-
-
-def _compose(
-    options: list[str],
-    command: list[str],
-    doing: str,
-    env: Mapping[str, str] | None = None,
-    *,
-    timeout: float | None = None,
-) -> None:
-    done = run_compose(
-        ["--progress", "plain", *options, *command], env=env, timeout=timeout
-    )
-    if done.returncode != 0:
-        why, fix = (
-            reason(done.stderr, done.returncode),
-            remedy(done.stderr, env or os.environ),
-        )
-        raise EngineError(f"Compose could not {doing}: {why}", fix=fix)
-
-
-# results
-# --------------------------------------------------------------------------------------------------
-
-
-def _running(engine: LocalEngine, project: str) -> dict[tuple[str, str], str]:
-    """Containers of the project and the mesh by id and start: a restart is a change, too."""
-    found = {}
-    for name in (project, MESH_PROJECT):
-        for container in engine.containers([f"{COMPOSE_PROJECT}={name}"]):
-            state = engine.inspect(container["Id"])
-            if state is not None and state["State"]["Running"]:
-                found[container["Id"], state["State"]["StartedAt"]] = container[
-                    "Names"
-                ][0].lstrip("/")
-    return found
-
-
-def _names(engine: LocalEngine, label: str) -> list[str]:
-    return sorted(
-        c["Names"][0].lstrip("/") for c in engine.containers([label]) if c["Names"]
-    )
-
-
-@contextmanager
-def _timed(say: Say, what: str) -> Iterator[None]:
-    start = time.monotonic()
-    yield
-    say(f"{what} ({time.monotonic() - start:.1f} s)")

@@ -3,31 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from dockermesh.model.contract import (
-    API_PORT,
-    CONSUL_CONTAINER,
-    CONTROL_PLANE_CONTAINER,
-    DEBUG_PORT,
-    ENV_API_PORT,
-    ENV_DEBUG_PORT,
-)
+from dockermesh.client.compose.mesh_ports import MESH_PORTS
+from dockermesh.model.contract import CONSUL_CONTAINER, CONTROL_PLANE_CONTAINER
 
-_PORTS = (
-    ("CONSUL_PORT", "8500"),
-    (ENV_API_PORT, str(API_PORT)),
-    (ENV_DEBUG_PORT, str(DEBUG_PORT)),
-)
 _LINES = 5
-
-
-def mesh_ports(env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """The ports that the mesh publishes on the host's loopback, with the variables that move
-    them.
-    """
-    for variable, default in _PORTS:
-        yield variable, env.get(variable) or default
 
 
 def reason(stderr: str, status: int) -> str:
@@ -56,9 +37,8 @@ def remedy(stderr: str, env: Mapping[str, str]) -> str:
 
     if "has active endpoints" in text:
         return (
-            "a container is still in this network, see `docker network inspect`. If `docker ps -a`"
-            " does not show it, the engine forgot to take it off (Docker 20.10, when many were"
-            " removed at once): restart the engine, then `dockermesh down` again"
+            "a container of somebody else's is in this network, see `docker network inspect`: take"
+            " it off (`docker network disconnect`), then `dockermesh down` again"
         )
 
     if "port is already allocated" in text or "address already in use" in text:
@@ -72,8 +52,9 @@ def _port_remedy(text: str, env: Mapping[str, str]) -> str:
     port = found[1] if found else ""
 
     if CONSUL_CONTAINER in text or CONTROL_PLANE_CONTAINER in text:
-        for variable, number in mesh_ports(env):
-            if port == number:
+        for known in MESH_PORTS:
+            if port == known.number(env):
+                variable = known.variable
                 return f"free port {port} of the host's loopback, or set {variable} to another"
 
         if port == "53":

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dockermesh.client.compose.bring_up import STATE_FIX, state_home
-from dockermesh.client.compose.compose_failure import mesh_ports
+from dockermesh.client.compose import node
 from dockermesh.client.compose.doctor_finding import Finding, Verdict
 from dockermesh.client.compose.engine_limits import limits_of
-from dockermesh.client.compose.engine_record import elsewhere, record_of
+from dockermesh.client.compose.engine_record import (
+    STATE_FIX,
+    elsewhere,
+    record_of,
+    state_home,
+)
 from dockermesh.client.compose.engine_socket import socket_on_host
 from dockermesh.client.compose.host_ports import HostPorts
+from dockermesh.client.compose.kept_proxies import FIX as KEPT_FIX
+from dockermesh.client.compose.kept_proxies import running_on_kept
 from dockermesh.client.compose.kernel_limits import FIX, watch_shortage
+from dockermesh.client.compose.mesh_ports import MESH_PORTS, MeshPort, has_now
+from dockermesh.client.compose.strayed import strayed
 from dockermesh.client.compose.subnets import overlaps
+from dockermesh.client.compose.telemetry import check_telemetry
 from dockermesh.client.images.checks import check_folder, check_images
+from dockermesh.client.images.mesh_images import registry_of
 from dockermesh.client.mesh.local_certificates import away_warning
 from dockermesh.client.mesh.mesh_client import MeshClient
 from dockermesh.client.mesh.route import SEE_LOGS
@@ -24,15 +34,26 @@ from dockermesh.docker.compose import OLDEST, compose_command, run_compose
 from dockermesh.docker.engine import LocalEngine
 from dockermesh.docker.versions import COMPOSE, ENGINE, VersionRange, parse_version
 from dockermesh.errors import DockermeshError
-from dockermesh.model.contract import CONTROL_PLANE_CONTAINER, LABEL_KIND, LABEL_ROLE
+from dockermesh.model.contract import (
+    CONTROL_PLANE_CONTAINER,
+    LABEL_ROLE,
+    MESH_PROJECT,
+)
+from dockermesh.model.registries import foreign_servers
 
+HOST_FIX = (
+    "make room, or the control plane's volume writable (`df`, `docker system df`), and see that the"
+    " engine runs (`docker info`)"
+)
+METRICS_FIX = (
+    "leave out labels that clients choose by a Telemetry; see docs/telemetry.md"
+)
 OLDEST_ENGINE = (20, 10)
-_GATEWAY_PORT = "30080"
 
 
-def check_up() -> list[Finding]:
-    """All findings. What needs the engine is left out when there is none, which is a finding
-    itself.
+def check_up(registry: str = "") -> list[Finding]:
+    """All findings, for a mesh with this registry (empty: the one that runs, else the
+    environment's). What needs the engine is left out when there is none, which is a finding itself.
     """
     findings = [*_compose(), *_state()]
     try:
@@ -42,18 +63,29 @@ def check_up() -> list[Finding]:
         failed = Finding("engine", Verdict.FAILED, f"{where}{error.what}", error.fix)
         return [failed, *findings, *_kernel()]
 
-    checks = [_engine, _where, check_images, _mesh, _ports, _networks]
+    registry = registry or registry_of(engine, os.environ)
+    checks: list[Callable[[LocalEngine], Iterable[Finding]]] = [
+        _engine,
+        _where,
+        _images(registry),
+        _mesh,
+        _habits,
+        check_telemetry,
+        _ports(registry),
+        _networks,
+    ]
     if engine.address.is_socket:
         # Of another host's kernel, nothing is known here.
         findings += _kernel()
         checks.insert(2, _watches)
+        checks.append(_node_mode)
     for check in checks:
         try:
             findings += check(engine)
         except DockermeshError as error:
             findings.append(
                 Finding(
-                    check.__name__.removeprefix("check").strip("_"),
+                    check.__name__.strip("_"),
                     Verdict.FAILED,
                     error.what,
                     error.fix,
@@ -173,6 +205,7 @@ def _mesh(engine: LocalEngine) -> Iterator[Finding]:
             alone or "not running",
             "run `dockermesh up`",
         )
+        yield from _kept(engine)
         return
 
     missing = client.readiness()
@@ -180,9 +213,18 @@ def _mesh(engine: LocalEngine) -> Iterator[Finding]:
         ended = client.last_error()
         fix = ended.fix if ended and ended.fix else SEE_LOGS
         yield Finding("mesh", Verdict.FAILED, f"not ready: {missing}", fix)
+        yield from _kept(engine)
         return
 
-    yield from _reported(client.workloads())
+    report = client.workloads()
+    yield from _reported(report)
+    if any(workload["xds"] != "SYNCED" for workload in report["workloads"]):
+        yield from _kept(engine)
+
+
+def _kept(engine: LocalEngine) -> Iterator[Finding]:
+    if found := running_on_kept(engine):
+        yield Finding("proxies", Verdict.WARNING, found, KEPT_FIX)
 
 
 def _reported(report: Mapping[str, Any]) -> Iterator[Finding]:
@@ -207,6 +249,14 @@ def _reported(report: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(
             "certificates", Verdict.WARNING, warning, "see `dockermesh ca status`"
         )
+    for problem in report.get("host") or ():
+        yield Finding("host", Verdict.WARNING, problem, HOST_FIX)
+    for sentence in report.get("metrics") or ():
+        yield Finding("metrics", Verdict.WARNING, sentence, METRICS_FIX)
+    for refusal in report.get("refused") or ():
+        yield Finding(
+            "registration", Verdict.WARNING, refusal["sentence"], refusal["fix"]
+        )
     late = [w["name"] for w in report["workloads"] if w["xds"] != "SYNCED"]
 
     if late:
@@ -222,29 +272,55 @@ def _reported(report: Mapping[str, Any]) -> Iterator[Finding]:
         )
 
 
-def _ports(engine: LocalEngine) -> Iterator[Finding]:
+def _habits(engine: LocalEngine) -> Iterator[Finding]:
+    for sentence in strayed(engine):
+        what, _, fix = sentence.partition("; ")
+        yield Finding("project", Verdict.WARNING, what, fix)
+
+
+def _images(registry: str) -> Callable[[LocalEngine], Iterable[Finding]]:
+    def images(engine: LocalEngine) -> Iterator[Finding]:
+        yield from check_images(engine, registry)
+
+    return images
+
+
+def _ports(registry: str) -> Callable[[LocalEngine], Iterable[Finding]]:
+    servers = {f"{MESH_PROJECT}-{name}" for name in foreign_servers(registry)}
+    wanted = [port for port in MESH_PORTS if port.container not in servers]
+
+    def ports(engine: LocalEngine) -> Iterator[Finding]:
+        yield from _ports_of(engine, wanted)
+
+    return ports
+
+
+def _ports_of(engine: LocalEngine, wanted: Iterable[MeshPort]) -> Iterator[Finding]:
     running = engine.inspect(CONTROL_PLANE_CONTAINER)
     is_up = running is not None and running["State"]["Running"]
-    # While the mesh is up, its ports are taken by itself.
-    moved_by = (
-        {}
-        if is_up
-        else {number: f"set {variable}" for variable, number in mesh_ports(os.environ)}
-    )
     host = HostPorts(engine)
 
-    for port, other in (
-        *moved_by.items(),
-        (_GATEWAY_PORT, "choose another with --gateway-port"),
-    ):
-        why = host.taken("127.0.0.1", int(port)) if port.isdigit() else ""
+    for port in wanted:
+        if is_up:
+            if (number := has_now(engine, port)) is not None:
+                detail = f"{port.what}: 127.0.0.1:{number}"
+                yield Finding("port", Verdict.OK, detail)
+            continue
+
+        number_text = port.number(os.environ)
+        is_number = number_text.isdigit()
+        why = host.taken("127.0.0.1", int(number_text)) if is_number else ""
         if not why:
-            yield Finding("port", Verdict.OK, f"{port} is free")
-        elif port == _GATEWAY_PORT and engine.containers([f"{LABEL_KIND}=router"]):
-            yield Finding("port", Verdict.OK, f"{port} is the gateway's")
+            yield Finding("port", Verdict.OK, f"{number_text} is free")
+        elif os.environ.get(port.variable):
+            fix = f"stop what listens there (`ss -ltnp`), or unset {port.variable}"
+            detail = f"{number_text} is taken ({why})"
+            yield Finding("port", Verdict.FAILED, detail, fix)
         else:
-            fix = f"stop what listens there (`ss -ltnp`), or {other}"
-            yield Finding("port", Verdict.FAILED, f"{port} is taken ({why})", fix)
+            detail = (
+                f"{number_text} is taken ({why}): {port.what} gets the next free one"
+            )
+            yield Finding("port", Verdict.OK, detail)
 
 
 def _networks(engine: LocalEngine) -> Iterator[Finding]:
@@ -255,3 +331,18 @@ def _networks(engine: LocalEngine) -> Iterator[Finding]:
     yield from found or [
         Finding("network", Verdict.OK, "no other network is in the way of the mesh's")
     ]
+
+
+def _node_mode(engine: LocalEngine) -> Iterator[Finding]:
+    folder = node.namespaces_folder()
+    shared = node.is_shared(folder, Path("/proc/self/mountinfo").read_text())
+    if shared is None:
+        return
+    if shared:
+        detail = f"node mode: {folder} is on a shared mount"
+        yield Finding("node", Verdict.OK, detail)
+        return
+    is_used = node.is_there(engine)
+    verdict = Verdict.WARNING if is_used else Verdict.OK
+    detail = f"{folder} is on no shared mount, which node mode takes"
+    yield Finding("node", verdict, detail, node.share_fix(folder))

@@ -11,14 +11,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from dockermesh.client.compose.leftovers import ANONYMOUS_FILE
 from dockermesh.docker.engine import LocalEngine
+from dockermesh.errors import InputError
+from dockermesh.model.contract import LABEL_ROLE
 
 _FILE = "engine.json"
+STATE_FIX = "name a folder that you may write: XDG_STATE_HOME=/path (or HOME)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,20 @@ class EngineRecord:
         there: whoever had that address before is gone.
         """
         return self.engine == other.engine or self.url == other.url
+
+
+def state_home() -> Path:
+    """Where generated projects are kept: $XDG_STATE_HOME/dockermesh.
+
+    Raises InputError for a user without a home.
+    """
+    try:
+        base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    except RuntimeError as error:
+        raise InputError(
+            "this user has no home folder", where="HOME", fix=STATE_FIX
+        ) from error
+    return Path(base) / "dockermesh"
 
 
 def record_of(engine: LocalEngine, project: str) -> EngineRecord:
@@ -68,7 +87,7 @@ def remember(folder: Path, record: EngineRecord) -> None:
 
 def forget(folder: Path) -> None:
     """Remove what was generated in a folder of `folder_of`. Raises OSError."""
-    for name in ("compose.yaml", _FILE):
+    for name in ("compose.yaml", _FILE, ANONYMOUS_FILE):
         (folder / name).unlink(missing_ok=True)
     with suppress(OSError):  # what somebody else put there stays
         folder.rmdir()
@@ -78,6 +97,25 @@ def elsewhere(home: Path, here: EngineRecord) -> list[EngineRecord]:
     """What was brought up on other engines: the project, or all if none is named."""
     others = (record for record in _all(home) if not record.is_same(here))
     return [record for record in others if here.project in {"", record.project}]
+
+
+def with_pods(home: Path, here: EngineRecord) -> list[str]:
+    """The projects that were brought up on this engine with pods: the one that is named, or all if
+    none is.
+    """
+    found = {r.project for r in _all(home) if r.is_same(here)}
+    asked = found if here.project == "" else found & {here.project}
+    return sorted(
+        name for name in asked if _has_pods(home, replace(here, project=name))
+    )
+
+
+def _has_pods(home: Path, record: EngineRecord) -> bool:
+    try:
+        text = (folder_of(home, record) / "compose.yaml").read_text()
+    except (OSError, ValueError):
+        return False
+    return f"{LABEL_ROLE}: pod" in text
 
 
 def _all(home: Path) -> Iterator[EngineRecord]:

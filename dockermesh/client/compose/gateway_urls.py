@@ -7,14 +7,12 @@ from collections.abc import Iterable
 from dockermesh.client.mesh.route import Route
 from dockermesh.docker.engine import LocalEngine
 from dockermesh.docker.whereabouts import (
-    bracketed,
     host_from_here,
     is_loopback,
     publishes_here,
 )
 from dockermesh.inject.options import PortMapping
-
-_HTTP = {"http", "http2", "grpc", "auto"}
+from dockermesh.model.hosts import bracketed
 
 
 def published_host(engine: LocalEngine, route: Route) -> str:
@@ -26,12 +24,28 @@ def published_host(engine: LocalEngine, route: Route) -> str:
 
 
 def gateway_urls(ports: Iterable[PortMapping], host: str) -> list[tuple[str, str]]:
-    """Service and URL of each port that moved to the gateway; `HOST:PORT` where it is not HTTP."""
+    """Service and URL of each port that moved to the gateway; `HOST:PORT` where no browser would
+    open it.
+    """
     return [(mapping.service, _url(mapping, host)) for mapping in ports]
 
 
+def titled_urls(
+    ports: Iterable[PortMapping], urls: Iterable[tuple[str, str]]
+) -> list[tuple[str, str]]:
+    """The URLs as they are printed: with the port inside where a service has several."""
+    known = list(ports)
+    targets: dict[str, set[int]] = {}
+    for mapping in known:
+        targets.setdefault(mapping.service, set()).add(mapping.target)
+    return [
+        (f"{service}:{mapping.target}" if len(targets[service]) > 1 else service, url)
+        for mapping, (service, url) in zip(known, urls, strict=True)
+    ]
+
+
 def _url(mapping: PortMapping, host: str) -> str:
-    scheme = "http://" if mapping.protocol.lower() in _HTTP else ""
+    scheme = f"{mapping.scheme}://" if mapping.scheme else ""
     return f"{scheme}{_place(mapping.host_ip, host)}:{mapping.host_port}"
 
 

@@ -1,5 +1,5 @@
 """Which ports are taken where the engine publishes them: asked of the engine, as this machine may
-be another one.
+be another one; and which ones a project is about to publish.
 """
 
 from __future__ import annotations
@@ -9,35 +9,63 @@ import ipaddress
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
-from dockermesh.client.compose.compose_failure import mesh_ports
 from dockermesh.docker.engine import LocalEngine
-from dockermesh.docker.whereabouts import is_loopback, publishes_here
+from dockermesh.docker.summary import name_of
+from dockermesh.docker.whereabouts import publishes_here
 from dockermesh.errors import EngineError, InputError
 from dockermesh.inject.images import Images
-from dockermesh.inject.options import PortMapping
-from dockermesh.model.contract import COMPOSE_PROJECT
+from dockermesh.inject.options import Injection, PortMapping
+from dockermesh.inject.string_map import string_map
+from dockermesh.model.contract import (
+    COMPOSE_PROJECT,
+    LABEL_KIND,
+    LABEL_SERVICE,
+    MESH_PROJECT,
+)
+from dockermesh.model.workload import WorkloadKind
 
 _WILDCARDS = {"", "0.0.0.0", "::"}
-_PAGES = ("/proc/net/tcp", "/proc/net/tcp6")
-_LISTEN = "0A"
+_PAGES = {
+    "tcp": ("/proc/net/tcp", "/proc/net/tcp6"),
+    "udp": ("/proc/net/udp", "/proc/net/udp6"),
+}
+_LISTENING = {"tcp": "0A", "udp": "07"}
+"""The kernel's states of a socket that takes what comes, by protocol."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A TCP port that is taken at an address, and by whom as far as that is known."""
+    """A port that is taken at an address, and by whom as far as that is known: which container of
+    which project.
+    """
 
     address: str
     port: int
     owner: str = ""
+    protocol: str = "tcp"
+    project: str = ""
 
-    def bars(self, address: str, port: int) -> bool:
+    def bars(self, address: str, port: int, protocol: str = "tcp") -> bool:
         """Whether somebody else cannot listen there."""
         same = _WILDCARDS & {address, self.address} or address == self.address
-        return port == self.port and bool(same)
+        return port == self.port and protocol == self.protocol and bool(same)
+
+
+@dataclass(frozen=True, slots=True)
+class WantedPort:
+    """What a container of a project publishes: one port, or a range of which Docker takes one."""
+
+    service: str
+    address: str
+    numbers: range
+    protocol: str
+    fix: str
 
 
 class HostPorts:
@@ -46,14 +74,20 @@ class HostPorts:
     def __init__(self, engine: LocalEngine) -> None:
         self._engine = engine
 
-    def taken(self, address: str, port: int) -> str:
-        """Who has the port, for a message; empty if it is free as far as that can be told."""
+    def taken(
+        self, address: str, port: int, protocol: str = "tcp", *, by_mesh: bool = True
+    ) -> str:
+        """Who has the port, for a message; empty if it is free as far as that can be told. Without
+        `by_mesh`, what the mesh itself has is free.
+        """
         for listener in self.published:
-            if listener.bars(address, port):
-                return f"container {listener.owner} publishes it"
-        if self._is_here:
+            if listener.bars(address, port, protocol):
+                is_free = listener.project == MESH_PROJECT and not by_mesh
+                return "" if is_free else f"container {listener.owner} publishes it"
+
+        if self._is_here and protocol == "tcp":
             return _refusal(address, port)
-        if any(listener.bars(address, port) for listener in self._listening):
+        if any(found.bars(address, port, protocol) for found in self._listening):
             return "something listens there on the engine's host"
         return ""
 
@@ -61,11 +95,16 @@ class HostPorts:
     def published(self) -> list[Listener]:
         """What the engine's containers publish."""
         return [
-            Listener(binding.get("IP", ""), int(binding["PublicPort"]), owner)
+            Listener(
+                binding.get("IP", ""),
+                int(binding["PublicPort"]),
+                name_of(container),
+                binding.get("Type", "tcp"),
+                container["Labels"].get(COMPOSE_PROJECT, ""),
+            )
             for container in self._engine.containers()
-            for owner in (container["Names"][0].lstrip("/"),)
             for binding in container.get("Ports") or ()
-            if "PublicPort" in binding and binding.get("Type") == "tcp"
+            if "PublicPort" in binding
         ]
 
     @cached_property
@@ -77,69 +116,88 @@ class HostPorts:
         """Whoever listens on the engine's host; nothing where no image is there to look with, which
         leaves the question to Compose.
         """
+        return [
+            listener
+            for protocol, pages in _PAGES.items()
+            for listener in listeners(self._read(pages), protocol)
+        ]
+
+    def _read(self, pages: Iterable[str]) -> str:
+        if self._is_here:
+            return "".join(Path(p).read_text() for p in pages if Path(p).exists())
         image = Images.from_environment(os.environ).pod
         if not self._engine.has_image(image):
-            return []
+            return ""
         with contextlib.suppress(EngineError):
             # The engine's API tells of containers alone; who else listens stands in its host's
             # /proc.
-            page = self._engine.run_once(image, ["cat", *_PAGES], network="host")
-            return list(listeners(page.decode("ascii", "replace")))
-        return []
+            page = self._engine.run_once(image, ["cat", *pages], network="host")
+            return page.decode("ascii", "replace")
+        return ""
 
 
-def check_ports(
-    engine: LocalEngine, project: str, ports: Iterable[PortMapping]
-) -> None:
-    """Raise InputError if the engine's host has no place for one of the gateway's ports."""
+def wanted_ports(injection: Injection) -> list[WantedPort]:
+    """Every port that the containers of the meshed project publish, but those whose number is
+    Docker's to choose.
+    """
+    moved = {(port.host_port, port.host_ip): port for port in injection.ports}
+    return [
+        _wanted(name, service, port, moved)
+        for name, service in injection.project["services"].items()
+        for port in service.get("ports") or ()
+        if str(port.get("published") or "0") != "0"
+    ]
+
+
+def _wanted(
+    name: str,
+    service: Mapping[str, Any],
+    port: Mapping[str, Any],
+    moved: Mapping[tuple[int, str], PortMapping],
+) -> WantedPort:
+    labels = string_map(service.get("labels"))
+    address = str(port.get("host_ip") or "")
+    first, _, last = str(port["published"]).partition("-")
+    numbers = range(int(first), int(last or first) + 1)
+    owner = labels.get(LABEL_SERVICE, name)
+    fix = "publish it under another number"
+
+    if labels.get(LABEL_KIND) == WorkloadKind.GATEWAY.value:
+        mapping = moved.get((numbers.start, address))
+        owner = mapping.service if mapping is not None else owner
+        number = mapping.published if mapping is not None else port["target"]
+        fix = f"choose another: --gateway-port {number}:PORT"
+
+    return WantedPort(owner, address, numbers, port.get("protocol", "tcp"), fix)
+
+
+def check_ports(host: HostPorts, project: str, wanted: Iterable[WantedPort]) -> None:
+    """Raise InputError if the engine's host has no place for one of the project's ports."""
     # Run again, `up` finds the ports taken by the project itself.
-    ours = {
-        int(binding["PublicPort"])
-        for container in engine.containers([f"{COMPOSE_PROJECT}={project}"])
-        for binding in container.get("Ports") or ()
-        if "PublicPort" in binding
-    }
-    host = HostPorts(engine)
+    ours = {(p.port, p.protocol) for p in host.published if p.project == project}
 
-    for mapping in ports:
-        if mapping.host_port in ours:
+    for port in wanted:
+        number = port.numbers.start
+        if len(port.numbers) > 1 or (number, port.protocol) in ours:
             continue
-        _check_own(mapping)
-        why = host.taken(mapping.host_ip, mapping.host_port)
-
+        why = host.taken(port.address, number, port.protocol, by_mesh=False)
         if why:
+            look = f"ss -l{port.protocol[0]}np sport = :{number}"
             raise InputError(
-                f"port {mapping.host_port} is taken ({why})",
-                where=f"gateway port of {mapping.service}",
-                fix=(
-                    f"stop what listens there (`ss -ltnp sport = :{mapping.host_port}`), "
-                    f"or choose another: --gateway-port {mapping.published}:PORT"
-                ),
+                f"port {number} is taken ({why})",
+                where=f"published port of {port.service}",
+                fix=f"stop what listens there (`{look}`), or {port.fix}",
             )
 
 
-def _check_own(mapping: PortMapping) -> None:
-    variable = next(
-        (v for v, number in mesh_ports(os.environ) if number == str(mapping.host_port)),
-        "",
-    )
-    if variable and (mapping.host_ip in _WILDCARDS or is_loopback(mapping.host_ip)):
-        raise InputError(
-            f"port {mapping.host_port} is one of the mesh's own",
-            where=f"gateway port of {mapping.service}",
-            fix=(
-                f"set {variable} to another, or choose another here: --gateway-port"
-                f" {mapping.published}:PORT"
-            ),
-        )
-
-
-def listeners(pages: str) -> Iterator[Listener]:
-    """What listens, by the lines of /proc/net/tcp and /proc/net/tcp6 of a little-endian machine."""
+def listeners(pages: str, protocol: str = "tcp") -> Iterator[Listener]:
+    """What listens, by the lines of /proc/net/tcp, tcp6, udp and udp6 of a little-endian
+    machine.
+    """
     for words in map(str.split, pages.splitlines()):
-        if len(words) > 3 and words[3] == _LISTEN:
+        if len(words) > 3 and words[3] == _LISTENING[protocol]:
             address, _, port = words[1].partition(":")
-            yield Listener(_address(address), int(port, 16))
+            yield Listener(_address(address), int(port, 16), protocol=protocol)
 
 
 def _address(text: str) -> str:

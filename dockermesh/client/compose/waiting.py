@@ -10,11 +10,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dockermesh.client.compose.app_health import (
+    NO_CHECK,
+    UNHEALTHY,
+    AppHealth,
+    health_of,
+    last_lines,
+    why_unhealthy,
+)
+from dockermesh.client.compose.compose_call import Say, quiet
 from dockermesh.client.mesh.mesh_client import MeshClient
 from dockermesh.client.mesh.route import SEE_LOGS
 from dockermesh.docker.engine import LocalEngine
 from dockermesh.errors import NotReadyError
 from dockermesh.inject.options import Injection
+from dockermesh.inject.profiles import started
 from dockermesh.model.contract import (
     CONTROL_PLANE_CONTAINER,
     LABEL_ROLE,
@@ -23,6 +33,10 @@ from dockermesh.model.contract import (
 from dockermesh.model.setup import SET_DOCKER_SOCK
 
 _POLL_S = 0.1
+_HOPE_S = 15.0
+"""How long a check may fail before nobody waits for it any more, though Docker still does."""
+_UNASKED_S = 30.0
+"""The same for a check that the mesh asks, every 10 s where nothing else is said."""
 _SERVES = frozenset({"healthy", "-"})
 """An endpoint that is used; a gateway has none."""
 
@@ -50,9 +64,19 @@ def not_ready(missing: str) -> NotReadyError:
 
 def expected_workloads(injection: Injection) -> set[str]:
     """The workloads that the injected project's pods stand for."""
-    services = injection.project["services"].values()
+    services = started(injection.project).values()
     labels = [service.get("labels") or {} for service in services]
     return {str(of[LABEL_WORKLOAD]) for of in labels if of.get(LABEL_ROLE) == "pod"}
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What there is after the wait: the control plane's word on the workloads, and what is to be
+    said of apps that run, and whose checks fail.
+    """
+
+    workloads: list[dict[str, Any]]
+    warnings: tuple[str, ...] = ()
 
 
 def wait_synced(
@@ -61,18 +85,34 @@ def wait_synced(
     project: str,
     expected: set[str],
     deadline: float,
-) -> list[dict[str, Any]]:
-    """What the control plane says of the workloads, once all are in sync and their endpoints used.
+    *,
+    step: Say = quiet,
+    is_strict: bool = False,
+) -> Settled:
+    """Return once all workloads are in sync and their endpoints used.
+
+    An app whose check fails is told of at once, and then waited for no longer than its check gives
+    hope: Compose would not wait for it at all. With `is_strict` it is an error instead.
 
     Raises NotReadyError at the deadline, or as soon as an app has failed for good.
     """
+    failing = _Failing(step)
+    told: set[str] = set()
     while True:
         progress = _Progress(engine, client, expected)
+        failing.look_at(progress)
+        _tell_synced(progress, told, step)
         if not progress.late:
-            return list(progress.ours.values())
+            return Settled(list(progress.ours.values()))
 
-        failed = progress.failed
-        if failed or time.monotonic() > deadline:
+        is_over = time.monotonic() > deadline
+        hopeless = progress.unhealthy if is_over else failing.hopeless
+        if not is_strict and progress.late <= hopeless:
+            warnings = tuple(progress.describe(n) for n in sorted(progress.late))
+            return Settled(list(progress.ours.values()), warnings)
+
+        failed = progress.failed | (failing.decided if is_strict else set())
+        if failed or is_over:
             head = "apps have failed:" if failed else "not in sync in time:"
             lines = [
                 progress.describe(name) for name in sorted(failed or progress.late)
@@ -86,12 +126,52 @@ def wait_synced(
         time.sleep(_POLL_S)
 
 
+def _tell_synced(progress: _Progress, told: set[str], step: Say) -> None:
+    """Tell of each workload that was waited for when it is there."""
+    for name in sorted((told - progress.late) & set(progress.ours)):
+        step(f"{name}: in sync")
+        told.discard(name)
+    told |= progress.late
+
+
+class _Failing:
+    """Apps that run, in sync, and whose checks fail: since when."""
+
+    def __init__(self, step: Say) -> None:
+        self._step = step
+        self._since: dict[str, float] = {}
+        self.decided: set[str] = set()
+        """Those that Docker calls unhealthy."""
+        self.hopeless: set[str] = set()
+        """Those, and who failed for so long that nobody needs to wait for the verdict."""
+
+    def look_at(self, progress: _Progress) -> None:
+        """Take in one moment, and tell what is new."""
+        now = time.monotonic()
+        late = set()
+        for name in sorted(progress.unhealthy):
+            health = progress.apps[name].health
+            if not health.is_failing and health.status:
+                continue  # Docker is still to ask: within the time that the file gives it.
+            if health.is_failing and name not in self._since:
+                self._step(progress.describe(name))
+
+            since = self._since.setdefault(name, now)
+            if health.status == UNHEALTHY:
+                self.decided.add(name)
+            if now > since + (_HOPE_S if health.status else _UNASKED_S):
+                late.add(name)
+
+        self.hopeless = (self.decided | late) & progress.unhealthy
+
+
 class _Progress:
     """How far the expected workloads are, at one moment."""
 
     def __init__(
         self, engine: LocalEngine, client: MeshClient, expected: set[str]
     ) -> None:
+        self._engine = engine
         reported = client.workloads()["workloads"]
         self.ours: dict[str, dict[str, Any]] = {
             w["name"]: w for w in reported if w["name"] in expected
@@ -113,16 +193,34 @@ class _Progress:
             if name in self.apps and self.apps[name].has_failed
         }
 
+    @property
+    def unhealthy(self) -> set[str]:
+        """Those that run, in sync, and lack nothing but that their checks pass."""
+        return {
+            name
+            for name in self.late & set(self.apps)
+            if self.ours[name]["xds"] == "SYNCED"
+            and self.ours[name]["health"] == UNHEALTHY
+            and self.apps[name].status == "running"
+        }
+
     def describe(self, name: str) -> str:
-        """Why a workload is late, in a line."""
+        """Why a workload is late, and what its app and the check of it said last."""
         workload, app = self.ours.get(name), self.apps.get(name)
         if workload is None or app is None:
             return f"{name}: not attested by the registrar"
 
         said = f"{name}: {workload['xds']}, endpoint {workload['health']}"
-        if app.status in {"", "running"}:
+        # Docker calls unhealthy what has ended, too.
+        if app.status not in {"", "running"}:
+            said += f"; {app.name} is {app.status}, its last exit code {app.exit_code}"
+        elif app.health.is_failing:
+            said += f"; {why_unhealthy(app.health)}"
+        elif workload["health"] == UNHEALTHY and not app.health.status:
+            said += "; its SERVICE_CHECK_* does not pass"
+        else:
             return said
-        return f"{said}; {app.name} is {app.status}, its last exit code {app.exit_code}"
+        return "\n".join([said, *last_lines(self._engine, app.name)])
 
     def _has_done_its_work(self, name: str) -> bool:
         # A job, or an old container for volumes: it needs no endpoint any more.
@@ -139,6 +237,7 @@ class _AppState:
     status: str = ""
     exit_code: int = 0
     has_ended: bool = False
+    health: AppHealth = NO_CHECK
 
     @property
     def has_failed(self) -> bool:
@@ -164,4 +263,6 @@ def _app_state(engine: LocalEngine, workload: Mapping[str, Any]) -> _AppState:
     # With any other policy Docker starts it again.
     is_final = policy == "no" or (policy == "on-failure" and code == 0)
     has_ended = state["Status"] == "exited" and is_final
-    return _AppState(found["Name"].lstrip("/"), state["Status"], code, has_ended)
+    return _AppState(
+        found["Name"].lstrip("/"), state["Status"], code, has_ended, health_of(found)
+    )

@@ -11,7 +11,10 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from dockermesh.client.compose.mesh_files import settings_beside
+from dockermesh.client.images.host_settings import apt_proxy, debian_sources
 from dockermesh.client.images.mesh_images import Say
+from dockermesh.client.images.reachable import answers
 from dockermesh.client.images.sources import checkout, image_files
 from dockermesh.docker.image_store import ImageStore
 from dockermesh.errors import EngineError
@@ -76,12 +79,10 @@ def can_get_base(store: ImageStore, environ: Mapping[str, str]) -> bool:
 def named_base(environ: Mapping[str, str]) -> str:
     """BASE_IMAGE, from the environment, or as a checkout's compose/.env has it."""
     tree = checkout()
-    file = tree / "compose" / ".env" if tree is not None else None
-    lines = file.read_text().splitlines() if file is not None and file.is_file() else []
-    decided = [
-        line.partition("=")[2] for line in lines if line.startswith("BASE_IMAGE=")
-    ]
-    named = environ.get("BASE_IMAGE") or (decided or [""])[-1]
+    decided = (
+        settings_beside(tree / "compose" / "mesh.yaml") if tree is not None else {}
+    )
+    named = environ.get("BASE_IMAGE") or decided.get("BASE_IMAGE", "")
     # No registry has the one that is made here, or what it has under this name is somebody else's.
     return "" if named == OWN_BASE else named
 
@@ -109,6 +110,14 @@ def _make(store: ImageStore, refused: str, step: Say) -> None:
     lacking = next(_lacking(), "")
     if lacking:
         raise EngineError(f"no image to build on: {refused}; {lacking}", fix=WAYS_OUT)
+
+    mirrors = debian_sources()
+    if not answers(mirrors, os.environ, apt_proxy()):
+        raise EngineError(
+            f"no image to build on: {refused}; nor does any of Debian's mirrors answer",
+            where=", ".join(mirrors),
+            fix=WAYS_OUT,
+        )
 
     step(f"{refused.splitlines()[0][:150]}")
     step(f"making {OWN_BASE} with debootstrap (a minute)")

@@ -8,14 +8,14 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dockermesh import __version__
 from dockermesh.client.images.base import WAYS_OUT, get_base
 from dockermesh.client.images.build_log import build_failure, build_step
-from dockermesh.client.images.downloads import BaseFacts, download, look_at
+from dockermesh.client.images.downloads import UNREACHED, BaseFacts, download, look_at
 from dockermesh.client.images.mesh_images import Say, State, mesh_images
 from dockermesh.client.images.sources import SOURCES_LABEL, fingerprint, stage
 from dockermesh.docker.compose import stream_compose
@@ -27,6 +27,7 @@ _BASES = {
     "consul": "debian",
     "control-plane": "python",
     "pod": "debian",
+    "prometheus": "debian",
     "proxy": "python",
 }
 _NO_NETWORK = (
@@ -47,9 +48,7 @@ _HINTS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("certificate",), "name your CA's file: DOCKERMESH_CA_BUNDLE=/path/ca.pem"),
     (
         _NO_NETWORK,
-        "neither this machine nor its containers reached the packages: see pip's settings (`pip"
-        " config list`), apt's, and HTTPS_PROXY; or take built images:"
-        " DOCKERMESH_IMAGES_FROM=registry/prefix, `docker load`",
+        UNREACHED,
     ),
 )
 
@@ -74,9 +73,9 @@ def build(store: ImageStore, names: Sequence[str], step: Say) -> None:
         run_build(arguments, "build the mesh's images", dict(os.environ), step)
 
 
-def ensure(store: ImageStore, step: Say) -> None:
+def ensure(store: ImageStore, step: Say, addons: Iterable[str] = ()) -> None:
     """Build those of ours that are missing or stale, under our names."""
-    images = mesh_images(store, {})
+    images = mesh_images(store, {}, addons=addons)
     wanted = [image.name for image in images if image.state is not State.PRESENT]
     if wanted:
         build(store, wanted, step)
@@ -135,7 +134,7 @@ def _hint(said: str) -> str:
 
 def _add(folder: Path, context: Path, facts: BaseFacts) -> None:
     """Put what was downloaded where the Dockerfiles look for it."""
-    places = {"wheels": "build/wheels", "consul": "build/consul"}
+    places = {part: f"build/{part}" for part in ("wheels", "consul", "prometheus")}
     if not facts.has_iptables:
         places["debs"] = "compose/images/pod/debs"
     for part, place in places.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,10 +20,12 @@ _ROOM_TO_BUILD = 2500 * _MIB
 _ROOM_TO_RUN = 200 * _MIB
 
 
-def check_images(engine: LocalEngine) -> Iterator[Finding]:
-    """A finding for each of the four, and one for the disk that they are on."""
+def check_images(engine: LocalEngine, registry: str) -> Iterator[Finding]:
+    """A finding for each that a mesh with this registry has, and one for the disk that they are
+    on.
+    """
     store = ImageStore(engine)
-    images = mesh_images(store, os.environ)
+    images = mesh_images(store, os.environ, registry=registry)
     to_build = [
         image for image in images if image.is_ours and image.state is not State.PRESENT
     ]
@@ -72,10 +75,19 @@ def _to_pull(image: MeshImage, *, can_pull: bool) -> Finding:
     )
 
 
+def _is_this_host(engine: LocalEngine) -> bool:
+    """Whether the engine calls its host as this machine is called: a socket may lead elsewhere."""
+    return str(engine.info().get("Name") or "") == socket.gethostname()
+
+
 def _disk(engine: LocalEngine, wanted: int) -> Iterator[Finding]:
     root = str(engine.info().get("DockerRootDir") or "")
-    is_local = os.environ.get("DOCKER_HOST", "").partition("://")[0] in {"", "unix"}
-    if not is_local or not Path(root).exists():
+    # The disk of this machine says nothing of an engine elsewhere, whatever names it.
+    if (
+        not engine.address.is_socket
+        or not _is_this_host(engine)
+        or not Path(root).exists()
+    ):
         return
 
     free = shutil.disk_usage(root).free

@@ -1,5 +1,5 @@
-"""What the builds need from outside, downloaded before they start: wheels, Consul's binary, and
-iptables where the base image has none.
+"""What the builds need from outside, downloaded before they start: wheels, what Debian has of
+Consul and Prometheus, and iptables where the base image has none.
 
 This machine downloads if it can, else a container of the base image does; builds then need no
 network, and see no setting of this machine. What neither could get, the build tries itself.
@@ -17,22 +17,36 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from dockermesh.client.images import reachable
 from dockermesh.client.images.host_settings import (
+    apt_proxy,
     container_files,
+    debian_sources,
     pip_environment,
+    pip_sources,
     proxies,
 )
 from dockermesh.client.images.mesh_images import Say
+from dockermesh.client.images.reachable import HURRY, HURRY_APT, answers
 from dockermesh.client.images.sources import checkout, image_files
 from dockermesh.docker.image_store import ImageStore
 from dockermesh.errors import EngineError
 
 _OLDEST_GLIBC = 5
-_SCRIPTS = ("debian-mirrors", "debian-package", "download")
+_UNREACHED = 75
+"""The exit status of the script `download` where nothing answers."""
+UNREACHED = (
+    "neither this machine nor its containers reached the packages: see pip's settings (`pip config"
+    " list`), apt's, and HTTPS_PROXY; or take built images: DOCKERMESH_IMAGES_FROM=registry/prefix,"
+    " `docker load`"
+)
+_SCRIPTS = ("debian-mirrors", "debian-package", "prometheus/unpacked", "download")
 _PROBE = (
     "import json, platform, shutil, sys\n"
     "print(json.dumps([platform.machine(), platform.libc_ver()[1], list(sys.version_info[:2]),"
@@ -93,9 +107,10 @@ def _wanted(folder: Path, facts: BaseFacts, names: Sequence[str]) -> Iterator[st
         folder / "wheels.key"
     ) != _wheels_key(facts):
         yield "wheels"
-    has_consul = (folder / "consul" / "consul").is_file() and _is_local(facts)
-    if "consul" in names and not has_consul:
-        yield "consul"
+    for part, package in _DEBIAN.items():
+        is_there = (folder / part / package.file).is_file() and _is_local(facts)
+        if part in names and not is_there:
+            yield part
     if "pod" in names and not facts.has_iptables:
         yield "debs"
 
@@ -194,7 +209,8 @@ def _wheels_on_host(folder: Path, facts: BaseFacts, step: Say) -> bool:
                 "-d",
                 str(draft),
                 *wanted,
-            ]
+            ],
+            "wheels",
         )
         if done.returncode:
             step(f"pip cannot download the wheels here: {_last(done.stderr)}")
@@ -216,21 +232,37 @@ def _keep_wheels(folder: Path, draft: Path, facts: BaseFacts) -> None:
     key.write_text(f"{_wheels_key(facts)}\n")
 
 
-# Consul
+# out of Debian's packages
 # --------------------------------------------------------------------------------------------------
 
 
-def _consul_on_host(folder: Path, facts: BaseFacts, step: Say) -> bool:
+@dataclass(frozen=True, slots=True)
+class _Package:
+    """What is made of a package of Debian's: its `file`, by this script and its arguments."""
+
+    title: str
+    file: str
+    script: tuple[str, ...]
+
+
+_DEBIAN = {
+    "consul": _Package(
+        "Consul", "consul", ("debian-package", "bullseye", "consul", "usr/bin/consul")
+    ),
+    "prometheus": _Package("Prometheus", "prometheus.tar", ("prometheus/unpacked",)),
+}
+
+
+def _from_debian(part: str, folder: Path, facts: BaseFacts, step: Say) -> bool:
+    package = _DEBIAN[part]
     if not _is_local(facts) or shutil.which("apt-get") is None:
         return False
-    step("downloading Consul")
-    script, target = (
-        str(image_files() / "debian-package"),
-        str(folder / "consul" / "consul"),
-    )
-    done = _run(["sh", script, "bullseye", "consul", "usr/bin/consul", target])
+    step(f"downloading {package.title}")
+    script, *arguments = package.script
+    target = str(folder / part / package.file)
+    done = _run(["sh", str(image_files() / script), *arguments, target], part)
     if done.returncode:
-        step(f"Consul cannot be downloaded here: {_last(done.stderr)}")
+        step(f"{package.title} cannot be downloaded here: {_last(done.stderr)}")
     return done.returncode == 0
 
 
@@ -243,15 +275,26 @@ def _in_container(
 ) -> None:
     files = container_files(os.environ) | {
         **{f"{name}.txt": file.read_bytes() for name, file in _requirements().items()},
-        **{name: (image_files() / name).read_bytes() for name in _SCRIPTS},
+        **{Path(n).name: (image_files() / n).read_bytes() for n in _SCRIPTS},
+        "reachable.py": Path(reachable.__file__).read_bytes(),
     }
+    urls, proxy = _sources(part)
+    files["sources"] = " ".join([proxy] if proxy else urls).encode()
+    files["hurry.conf"] = HURRY_APT.encode()
     status, said, archive = store.run(
         base,
         ["sh", "/in/download", part],
         files=files,
-        environment=proxies(os.environ),
+        environment=proxies(os.environ) | {f"HURRY_{k}": v for k, v in HURRY.items()},
         result=f"/out/{part}",
     )
+    if status == _UNREACHED:
+        raise EngineError(
+            f"{part} cannot be downloaded: nothing answers, here or in a container:"
+            f" {_last(said)}",
+            where=", ".join(urls),
+            fix=UNREACHED,
+        )
     if status:
         step(f"a container cannot download {part} either: {_last(said)}")
         return
@@ -280,15 +323,33 @@ def _unpack(archive: bytes, folder: Path) -> None:
                 target.chmod(member.mode & 0o755)
 
 
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        env=pip_environment(os.environ),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def _run(command: list[str], part: str) -> subprocess.CompletedProcess[str]:
+    environment = pip_environment(os.environ)
+    with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
+        if not _answers(part):
+            file.write(HURRY_APT)
+            file.flush()
+            environment |= {**HURRY, "APT_CONFIG": file.name}
+        return subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+def _sources(part: str) -> tuple[list[str], str]:
+    """Where a part comes from, and the proxy in between."""
+    if part == "wheels":
+        return pip_sources(os.environ)
+    return debian_sources(), apt_proxy()
+
+
+def _answers(part: str) -> bool:
+    urls, proxy = _sources(part)
+    return answers(urls, os.environ, proxy)
 
 
 def _last(said: str) -> str:
@@ -297,4 +358,6 @@ def _last(said: str) -> str:
     return (telling or lines or ["no reason was given"])[-1][:200]
 
 
-_ON_HOST = {"wheels": _wheels_on_host, "consul": _consul_on_host}
+_ON_HOST = {"wheels": _wheels_on_host} | {
+    part: partial(_from_debian, part) for part in _DEBIAN
+}

@@ -38,6 +38,8 @@ _CA_VARIABLES = (
     "REQUESTS_CA_BUNDLE",
     "SSL_CERT_FILE",
 )
+_PYPI = "https://pypi.org/simple"
+_DEBIAN = "http://deb.debian.org/debian"
 _UV_AS_PIP = {
     "UV_DEFAULT_INDEX": "PIP_INDEX_URL",
     "UV_INDEX_URL": "PIP_INDEX_URL",
@@ -75,6 +77,23 @@ def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
         found |= {key: variables[name]} if variables.get(name) else {}
 
     return found
+
+
+def pip_sources(environ: Mapping[str, str]) -> tuple[list[str], str]:
+    """Where pip looks for packages, and the proxy that it is told to take, if any."""
+    found = pip_settings(environ)
+    urls = [found.get("index-url") or _PYPI, *found.get("extra-index-url", "").split()]
+    return urls, found.get("proxy", "")
+
+
+def debian_sources() -> list[str]:
+    """Where Debian's packages come from: this machine's mirrors, else Debian's own."""
+    return _said(["sh", str(image_files() / "debian-mirrors")]) or [_DEBIAN]
+
+
+def apt_proxy() -> str:
+    """The proxy that apt is told to take; empty if none is named."""
+    return next((value for _, value in _apt_proxies({}) if value != "DIRECT"), "")
 
 
 def container_files(environ: Mapping[str, str]) -> dict[str, bytes]:

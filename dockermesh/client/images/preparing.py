@@ -15,6 +15,7 @@ from dockermesh.docker.engine import LocalEngine
 from dockermesh.docker.image_store import ImageStore
 from dockermesh.errors import EngineError
 from dockermesh.inject.images import variable
+from dockermesh.inject.profiles import started
 
 
 def prepare_mesh(engine: LocalEngine, registry: str, say: Say, step: Say) -> None:
@@ -84,12 +85,13 @@ def prepare_app(
 def _wanted(
     store: ImageStore, project: Mapping[str, Any], *, build_all: bool
 ) -> dict[str, Mapping[str, Any]]:
-    """The services whose image is to be built or pulled."""
+    """The services whose image is to be built or pulled, as `docker compose up` would."""
     name = str(project["name"])
     return {
         service: settings
-        for service, settings in project["services"].items()
+        for service, settings in started(project).items()
         if (build_all and _is_built(settings))
+        or _is_renewed(settings)
         or store.inspect(_image_of(name, service, settings)) is None
     }
 
@@ -102,6 +104,14 @@ def _is_pulled(settings: Mapping[str, Any]) -> bool:
     # What can be built is built, whatever a registry has under its name.
     may_pull = settings.get("pull_policy") not in {"never", "build"}
     return may_pull and not _is_built(settings)
+
+
+def _is_renewed(settings: Mapping[str, Any]) -> bool:
+    """Whether Compose would ask for it at every `up`, or build it."""
+    policy = str(settings.get("pull_policy") or "missing")
+    if _is_built(settings):
+        return policy == "build"
+    return policy not in {"never", "missing", "if_not_present", "build"}
 
 
 def _pull_app(

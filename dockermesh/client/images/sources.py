@@ -21,6 +21,7 @@ _MADE_OF = {
     "consul": (f"{_IMAGES}/consul/", f"{_IMAGES}/debian-"),
     "control-plane": (f"{_PACKAGE}/", f"{_IMAGES}/control-plane/"),
     "pod": (f"{_IMAGES}/pod/",),
+    "prometheus": (f"{_IMAGES}/prometheus/", f"{_IMAGES}/debian-"),
     "proxy": (f"{_IMAGES}/proxy/",),
 }
 _SKIPPED = ("__pycache__", "_compose")

@@ -6,7 +6,9 @@ replaced before anybody can print them.
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +25,9 @@ _PRIVATE = frozenset(
         "generic_secret",
         "password",
     }
+)
+_KEY = re.compile(
+    rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----.*?-----END \1-----\n?", re.DOTALL
 )
 _OPAQUE = frozenset(
     {"filter_metadata", "static_layer", "runtime_layer", "layer_values"}
@@ -181,9 +186,25 @@ def _without_secrets(value: Any) -> Any:
     if str(value.get("key", "")).lower() == "authorization" and "value" in value:
         return value | {"value": REDACTED}
     return {
-        key: REDACTED if key in _PRIVATE else _without_secrets(item)
+        key: REDACTED
+        if key in _PRIVATE
+        else _without_keys(item)
+        if key == "certificate_chain"
+        else _without_secrets(item)
         for key, item in value.items()
     }
+
+
+def _without_keys(source: Any) -> Any:
+    """A chain without the sealed key that is behind it: see `ca.sealed_key`."""
+    content = source.get("inline_bytes") if isinstance(source, dict) else None
+    if not isinstance(content, str):
+        return source
+    try:
+        text = base64.b64decode(content)
+    except ValueError:
+        return source
+    return source | {"inline_bytes": base64.b64encode(_KEY.sub(b"", text)).decode()}
 
 
 def public_names(value: Any) -> Any:

@@ -6,6 +6,7 @@ Invariant: pure, and the same for a live mesh and for files: only the `Surroundi
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
@@ -13,16 +14,30 @@ from urllib.parse import SplitResult, urlsplit
 from dockermesh.client.inspect import routing, tls
 from dockermesh.client.inspect.authorization import Caller, decide
 from dockermesh.client.inspect.dump import Dump, Json
+from dockermesh.client.inspect.limits import limits_of
 from dockermesh.client.inspect.matching import Request
+from dockermesh.client.inspect.rewriting import redirected, rewritten
+from dockermesh.client.inspect.route_settings import aborted_with, settings_of
 from dockermesh.client.inspect.tables import managed_by, path_match
 from dockermesh.errors import InputError
+from dockermesh.translate.envoy.names import (
+    BLACK_HOLE_CLUSTER,
+    PASSTHROUGH_CLUSTER,
+    UNDECLARED_CLUSTER,
+)
+from dockermesh.translate.mesh.vips import VIP_RANGE
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_FAULT = "envoy.filters.http.fault"
-_WAYS_OUT = {
-    "PassthroughCluster": "passed through to where it was going",
-    "BlackHoleCluster": "refused: nothing in the mesh is there",
+WAYS_OUT = {
+    PASSTHROUGH_CLUSTER: "passed through to where it was going",
+    BLACK_HOLE_CLUSTER: "refused: nothing in the mesh is there",
+    UNDECLARED_CLUSTER: (
+        "as bytes to an endpoint of the service that was dialled, at this port, which it does not"
+        " declare"
+    ),
 }
+"""Clusters whose endpoints nobody knows before, and what becomes of requests there."""
+_VIRTUAL = ipaddress.ip_network(VIP_RANGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +73,8 @@ class Surroundings:
     rule_of: Callable[[Json], Rule | None] = lambda _route: None
     workload_at: Mapping[str, str] = field(default_factory=dict)
     identity_of: Mapping[str, str] = field(default_factory=dict)
+    protocol_rules: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """What decided the protocols of a workload's ports."""
     dump_of: Callable[[str], Dump | None] = lambda _workload: None
 
 
@@ -112,7 +129,7 @@ def explain(
         "address": ":".join(map(str, routing.socket_of(dialled.listener))),
         "dialled": f"{dialled.address or host}:{dialled.port}",
     }
-    return result | _carried(source, request, dialled.port, chain, known)
+    return result | _carried(source, request, dialled, chain, known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +174,17 @@ def _chain_for(dialled: _Dialled, request: Request) -> Json | None:
 
 
 def _carried(
-    source: Source, request: Request, port: int, chain: Json, known: Surroundings
+    source: Source,
+    request: Request,
+    dialled: _Dialled,
+    chain: Json,
+    known: Surroundings,
 ) -> Json:
     """What the filters of the chain do with the request: read it as HTTP, or pass its bytes on."""
     is_tls = request.scheme == "https"
     manager = routing.network_filter(chain, "HttpConnectionManager")
     if manager is not None and (not is_tls or "transport_socket" in chain):
-        return _http(source, request, port, manager, known)
+        return _http(source, request, dialled, manager, known)
 
     proxy = routing.network_filter(chain, "TcpProxy")
     if proxy is None:
@@ -173,7 +194,13 @@ def _carried(
         return {"outcome": reason}
 
     protocol = {"protocol": "TLS" if is_tls else "TCP"}
-    return _forwarded(source, request, proxy, known) | protocol
+    result = _forwarded(source, request, proxy, known) | protocol
+    if _lost(proxy, dialled):
+        result["outcome"] = (
+            f"closed: {dialled.address} is a virtual address of the mesh, which has no port"
+            f" {dialled.port}"
+        )
+    return result
 
 
 # HTTP
@@ -181,21 +208,26 @@ def _carried(
 
 
 def _http(
-    source: Source, request: Request, port: int, manager: Json, known: Surroundings
+    source: Source,
+    request: Request,
+    dialled: _Dialled,
+    manager: Json,
+    known: Surroundings,
 ) -> Json:
     result: Json = {"protocol": "HTTP"}
     if source.is_gateway:
         decision = decide(
-            list(_http_filters(manager)), request, Caller(address="", port=port)
+            list(_http_filters(manager)), request, Caller(address="", port=dialled.port)
         )
         if decision.allowed is False:
             return result | {"outcome": f"403: AuthorizationPolicy ({decision.by})"}
+        result["limits"] = limits_of(manager)
 
     table = routing.route_table(source.dump, manager)
     if table is None:
         return result | {"outcome": "404: the listener's route table is not there"}
 
-    found = routing.find_route(table, request)
+    found = routing.find_route(table, request, dialled.address)
     result["route_table"] = str(table.get("name", ""))
     if found.host is None:
         return result | {"outcome": f"404: the table has no host {request.authority!r}"}
@@ -213,6 +245,9 @@ def _http(
         }
         for route, verdict in found.passed
     ]
+    # Before any route, as Envoy does.
+    if _wants_tls(found.host, request, manager):
+        return result | _moved({"https_redirect": True}, {}, request)
     if found.route is None:
         return result | {"outcome": "404: no rule takes it"}
 
@@ -227,91 +262,69 @@ def _http(
         }
 
     if "redirect" in route:
+        return result | _moved(route["redirect"], route.get("match", {}), request)
+    result |= settings_of(route)
+    sent = rewritten(route, request)
+    if sent != request:
+        result["forwarded_as"] = {"authority": sent.authority, "path": sent.path}
+
+    aborted = aborted_with(result.get("abort"))
+    if aborted:
         return result | {
-            "redirect": route["redirect"],
-            **_redirected(route["redirect"]),
+            "outcome": f"{aborted}: aborted by the rule's fault",
+            "status": aborted,
         }
     return (
         result
-        | _policies(route)
-        | _forwarded(source, request, route.get("route", {}), known)
+        | _forwarded(source, sent, route.get("route", {}), known)
+        | _lost(route.get("route", {}), dialled)
     )
 
 
-def _redirected(redirect: Json) -> Json:
-    codes = {
-        "FOUND": 302,
-        "SEE_OTHER": 303,
-        "TEMPORARY_REDIRECT": 307,
-        "PERMANENT_REDIRECT": 308,
+def _wants_tls(host: Json, request: Request, manager: Json) -> bool:
+    """Whether the host redirects what is not HTTPS (a Gateway's `httpsRedirect`)."""
+    if str(host.get("require_tls", "NONE")) == "NONE":
+        return False
+    # What a client says of itself counts where a proxy before the gateway is trusted.
+    is_believed = int(manager.get("xff_num_trusted_hops", 0)) > 0
+    said = request.headers.get("x-forwarded-proto", "") if is_believed else ""
+    return (said or request.scheme) != "https"
+
+
+def _moved(redirect: Json, match: Json, request: Request) -> Json:
+    status, location = redirected(redirect, match, request)
+    return {
+        "redirect": redirect,
+        "location": location,
+        "outcome": f"{status}: redirected to {location}",
+        "status": status,
     }
-    # MOVED_PERMANENTLY is zero, which proto JSON leaves out.
-    status = codes.get(str(redirect.get("response_code", "")), 301)
-    return {"outcome": f"{status}: redirected", "status": status}
+
+
+def _lost(action: Json, dialled: _Dialled) -> Json:
+    """What becomes of a request that is passed through to an address which is nobody's."""
+    clusters = [name for name, _ in routing.clusters_of(action)]
+    if clusters != [PASSTHROUGH_CLUSTER] or not _is_virtual(dialled.address):
+        return {}
+    return {
+        "outcome": (
+            f"503: passed through to {dialled.address}:{dialled.port}, a virtual address of the"
+            " mesh, where nobody answers"
+        ),
+        "status": 503,
+    }
+
+
+def _is_virtual(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address) in _VIRTUAL
+    except ValueError:
+        return False
 
 
 def _rule(route: Json, known: Surroundings) -> Json | None:
     rule = known.rule_of(route)
     return rule.to_dict() if rule is not None else None
-
-
-def _policies(route: Json) -> Json:
-    action = route.get("route", {})
-    # Envoy's default for a route that says nothing; 0s is none at all.
-    timeout = str(action.get("timeout", "15s"))
-    found: Json = {"timeout": "" if timeout == "0s" else timeout}
-    retry = action.get("retry_policy")
-
-    if retry:
-        found["retries"] = {
-            "attempts": retry.get("num_retries", 1),
-            "on": retry.get("retry_on", ""),
-            "per_try_timeout": retry.get("per_try_timeout", ""),
-        }
-
-    fault = route.get("typed_per_filter_config", {}).get(_FAULT, {})
-    if "delay" in fault:
-        delay = fault["delay"]
-        found["delay"] = {
-            "percent": percent(delay.get("percentage", {})),
-            "seconds": delay.get("fixed_delay", ""),
-        }
-
-    if "abort" in fault:
-        abort = fault["abort"]
-        code = abort.get("http_status", abort.get("grpc_status", ""))
-        found["abort"] = {
-            "percent": percent(abort.get("percentage", {})),
-            "status": code,
-        }
-
-    mirrors = action.get("request_mirror_policies", ())
-    if mirrors:
-        found["mirrors"] = [
-            {
-                "cluster": m.get("cluster", ""),
-                "percent": percent(m.get("runtime_fraction", {}).get("default_value")),
-            }
-            for m in mirrors
-        ]
-
-    rewrites = {
-        k: action[k]
-        for k in ("prefix_rewrite", "regex_rewrite", "host_rewrite_literal")
-        if k in action
-    }
-    return found | ({"rewrite": rewrites} if rewrites else {})
-
-
-def percent(fraction: Json | None) -> float:
-    """A `FractionalPercent` in percent; without one, all."""
-    if fraction is None:
-        return 100.0
-    # HUNDRED is zero, and left out.
-    scale = {"MILLION": 10_000, "TEN_THOUSAND": 100}.get(
-        str(fraction.get("denominator", "HUNDRED")), 1
-    )
-    return float(fraction.get("numerator", 0)) / scale
 
 
 # destinations
@@ -337,8 +350,8 @@ def _outcome(targets: list[Json]) -> str:
 
 def _target_outcome(target: Json) -> str:
     name, endpoints = target["cluster"], target["endpoints"]
-    if name in _WAYS_OUT:
-        return _WAYS_OUT[name]
+    if name in WAYS_OUT:
+        return WAYS_OUT[name]
     if not target["exists"]:
         return f"503: there is no cluster {name}"
 
@@ -403,6 +416,8 @@ def _endpoint(
         "tls": spoken.mode,
         "workload": workload,
     }
+    if rule := known.protocol_rules.get(workload, {}).get(str(port)):
+        made["protocol_rule"] = rule
     if spoken.expects(known.identity_of.get(workload, "")) is False:
         reason = (
             f"the client expects another identity than {known.identity_of[workload]}"
@@ -447,12 +462,11 @@ def _inbound(
         request,
         caller,
     )
-    if decision.allowed:
-        return {"accepts": True, "reason": ""}
-
+    reason = "" if decision.allowed else f"AuthorizationPolicy: {decision.by}"
     return {
         "accepts": decision.allowed,
-        "reason": f"AuthorizationPolicy: {decision.by}",
+        "reason": reason,
+        "limits": limits_of(manager) if manager is not None else [],
     }
 
 

@@ -24,13 +24,14 @@ _SHORTEST_ID = 6
 @dataclass(frozen=True, slots=True)
 class LocalProxy:
     """A workload with a proxy on this host. `pod` is its pod's id, `containers` names and ids of
-    all its containers.
+    all its containers. `is_part`: the proxy is that of the host, and serves others, too.
     """
 
     workload: str
     namespace: str
     pod: str
     containers: tuple[str, ...] = ()
+    is_part: bool = False
 
     @property
     def title(self) -> str:

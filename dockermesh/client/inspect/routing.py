@@ -16,6 +16,8 @@ from typing import Any
 
 from dockermesh.client.inspect.dump import Dump, Json
 from dockermesh.client.inspect.matching import Request, Verdict, route_matches
+from dockermesh.translate.envoy.dialled import is_looked_up_again
+from dockermesh.translate.envoy.names import METRICS_LISTENER
 
 _OUTBOUND, _INBOUND = "virtualOutbound", "virtualInbound"
 
@@ -97,8 +99,8 @@ def inbound_listener(dump: Dump) -> Json | None:
 
 
 def gateway_listener(dump: Dump, port: int) -> Json | None:
-    """The listener of a gateway: that of the port, or the only one."""
-    listed = [item for item in dump.dynamic_listeners() if not _is_udp(item)]
+    """The listener of a gateway: that of the port, or the only one for clients."""
+    listed = [item for item in dump.dynamic_listeners() if _is_for_clients(item)]
     found = [item for item in listed if socket_of(item)[1] == port]
     return found[0] if found else listed[0] if len(listed) == 1 else None
 
@@ -111,6 +113,10 @@ def socket_of(listener: Json) -> tuple[str, int]:
 
 def _is_udp(listener: Json) -> bool:
     return "udp_listener_config" in listener
+
+
+def _is_for_clients(listener: Json) -> bool:
+    return not _is_udp(listener) and listener.get("name") != METRICS_LISTENER
 
 
 def filter_chain(listener: Json, connection: Connection) -> Json | None:
@@ -209,11 +215,13 @@ def route_table(dump: Dump, manager: Json) -> Json | None:
     )
 
 
-def find_route(table: Json, request: Request) -> Routed:
+def find_route(table: Json, request: Request, dialled: str = "") -> Routed:
     """The route that takes a request. One that may take it, for all that is known, is passed with
-    the reason.
+    the reason. `dialled` is the address that counts where the Host names nobody.
     """
     host, domain = _virtual_host(table, request.authority)
+    if host is not None and dialled and is_looked_up_again(host):
+        host, domain = _virtual_host(table, dialled)
     if host is None:
         return Routed()
 

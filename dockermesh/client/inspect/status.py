@@ -106,7 +106,14 @@ def _diff(title: str, wanted: list[Json], found: list[Json]) -> str:
 
 def _lines(resources: list[Json]) -> list[str]:
     listed = sorted(resources, key=lambda item: str(item.get("name", "")))
-    return json.dumps(listed, indent=3, sort_keys=True).splitlines(keepends=True)
+    alike = json.loads(json.dumps(listed), parse_float=_number)
+    return json.dumps(alike, indent=3, sort_keys=True).splitlines(keepends=True)
+
+
+def _number(text: str) -> float:
+    """Protobuf writes a whole number of a float field as 1.0, Envoy as 1."""
+    number = float(text)
+    return int(number) if number.is_integer() else number
 
 
 def _readable(moment: str) -> str:

@@ -12,9 +12,9 @@ from typing import Any
 
 from dockermesh.client.inspect.dump import Json
 from dockermesh.model.contract import CLUSTER_DOMAIN
+from dockermesh.translate.envoy.names import BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER
 
 Rows = list[list[str]]
-BLACK_HOLE, PASSTHROUGH = "BlackHoleCluster", "PassthroughCluster"
 CLUSTERS = ["SERVICE FQDN", "PORT", "SUBSET", "DIRECTION", "TYPE", "DESTINATION RULE"]
 LISTENERS = ["ADDRESSES", "PORT", "MATCH", "DESTINATION"]
 ROUTES = ["NAME", "VHOST NAME", "DOMAINS", "MATCH", "VIRTUAL SERVICE"]
@@ -186,7 +186,7 @@ def _kind(listener: Json) -> str:
     ]
     is_http = any(_is_http(config) for config in filters)
     is_tcp = any(
-        _is_tcp(config) and BLACK_HOLE not in str(config) for config in filters
+        _is_tcp(config) and BLACK_HOLE_CLUSTER not in str(config) for config in filters
     )
     return (
         "HTTP+TCP"
@@ -239,7 +239,7 @@ def _leads_to(chain: Json) -> str:
     for config in map(_configured, chain.get("filters", ())):
         if _is_http(config):
             return _http_target(config)
-        if _is_tcp(config) and BLACK_HOLE not in str(config):
+        if _is_tcp(config) and BLACK_HOLE_CLUSTER not in str(config):
             return _cluster_text(_tcp_target(config))
     return "Non-HTTP/Non-TCP"
 
@@ -302,7 +302,9 @@ def route_rows(tables: Iterable[Json]) -> Rows:
             ]
             routes = host.get("routes", [])
             shown = [
-                r for r in routes if r.get("route", {}).get("cluster") != PASSTHROUGH
+                r
+                for r in routes
+                if r.get("route", {}).get("cluster") != PASSTHROUGH_CLUSTER
             ]
             rows += [
                 [*start, path_match(route.get("match", {})), managed_by(route)]

@@ -164,20 +164,41 @@ class ApiClient:
             body = json.dumps(document)
 
         target = f"{path}?{urlencode(query)}" if query else path
+        return self._reply(method, target, body, headers)
+
+    def send(self, path: str, content: bytes) -> Reply:
+        """Put content of any kind at a path."""
+        headers = self._headers("application/json")
+        headers["Content-Type"] = "application/octet-stream"
+        return self._reply("PUT", path, content, headers)
+
+    def _reply(
+        self,
+        method: str,
+        target: str,
+        body: str | bytes | None,
+        headers: Mapping[str, str],
+    ) -> Reply:
         status, found, data = self._exchange(method, target, body, headers)
 
         if status >= 400:
             # An error of the API is a Status object; one of a proxy in between may be anything.
             text = data.get("message") if isinstance(data, dict) else ""
             raise ApiError(
-                text or f"HTTP {status}", code=status, where=f"{method} {path}"
+                text or f"HTTP {status}",
+                code=status,
+                where=f"{method} {target.partition('?')[0]}",
             )
 
         warnings = found.get_all("Warning") or []
         return Reply(status, data, tuple(_unquoted(w) for w in warnings))
 
     def _exchange(
-        self, method: str, target: str, body: str | None, headers: Mapping[str, str]
+        self,
+        method: str,
+        target: str,
+        body: str | bytes | None,
+        headers: Mapping[str, str],
     ) -> tuple[int, HTTPMessage, Any]:
         """Status, headers and parsed body of the answer. Raises NotReadyError if none comes that is
         JSON.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from dockermesh.client.mesh.api_client import MANAGER, ApiClient, path_of
+from dockermesh.client.mesh.modules import with_module
 from dockermesh.config.documents import read_text
 from dockermesh.config.files import resource_files
 from dockermesh.config.resource import Resource
@@ -38,6 +39,7 @@ class Item:
 
     served: Served
     document: Mapping[str, Any]
+    file: str = ""
 
     @property
     def namespace(self) -> str:
@@ -119,7 +121,7 @@ def _item(resource: Resource[Any]) -> Item:
         metadata.pop(field, None)
 
     document = {k: v for k, v in resource.document.items() if k != "status"}
-    return Item(served, document | {"metadata": metadata})
+    return Item(served, document | {"metadata": metadata}, resource.location.file)
 
 
 def _texts(source: str) -> Iterator[tuple[str, bytes]]:
@@ -143,7 +145,11 @@ def apply_items(
     diff: bool = False,
 ) -> Iterator[Outcome]:
     """Apply one after the other."""
-    for item in items:
+    for given in items:
+        document, bring = with_module(given.document, given.file, client)
+        item = replace(given, document=document)
+        if not dry_run:
+            bring()
         live = client.find(item.path)
         # A diff needs the merged object before anything is written.
         preview = (

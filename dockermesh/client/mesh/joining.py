@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import secrets
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,22 @@ from dockermesh.docker.engine import LocalEngine
 from dockermesh.errors import InputError, UsageError
 from dockermesh.inject.capture import MachineOptions, capture_config, render_capture
 from dockermesh.model import DNS_PORT, XDS_TLS_PORT
+from dockermesh.model.canonical import service_of, told_of_itself
 from dockermesh.model.contract import (
     CLUSTER_DOMAIN,
     CONTROL_PLANE_CONTAINER,
     MESH_NETWORK,
+    PROXY_UID,
+    consul_domain_of,
 )
 from dockermesh.translate.mesh.vips import VIP_RANGE
 
 _RESOLV_CONF = Path("/etc/resolv.conf")
 # The rules for DNS are in no chain of their own.
 _RELEASE = f"iptables-save | grep -vE 'ISTIO_|--to-ports {DNS_PORT}' | iptables-restore"
+_AS_PROXY = f"setpriv --reuid {PROXY_UID} --regid {PROXY_UID} --clear-groups"
 _NO_DNS = "join without --dns"
-_NO_ROUTE = "give the address at which the mesh reaches this host: --address"
+_NO_ROUTE = "give the IPv4 address at which the mesh reaches this host: --address"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,7 @@ class Join:
     """What is to join: the ports that the process serves with their protocols, and where it and the
     mesh are.
 
-    With `dns`, what this machine asks its name servers goes through the proxy, which knows the
+    With `dns`, what this machine asks its name servers goes to one beside the proxy that knows the
     mesh's names.
     """
 
@@ -73,6 +78,11 @@ def join(endpoint: Endpoint, token: str, what: Join) -> Joined:
     Raises ApiError, NotReadyError, UsageError, InputError.
     """
     address = what.address or _own_address(what.control_plane)
+    if _is_ipv6(address):
+        raise UsageError(
+            f"{address} is IPv6, and the proxy takes connections over IPv4",
+            fix=_NO_ROUTE,
+        )
     own = secrets.token_hex(32)
     asked = {
         "token_sha256": hashlib.sha256(own.encode()).hexdigest(),
@@ -86,11 +96,15 @@ def join(endpoint: Endpoint, token: str, what: Join) -> Joined:
     _write(what, answer, address, own)
     (what.folder / "capture.rules").write_text(_rules(what.ports, address, servers))
     workload = answer["workload"]
+    commands = _commands(what.folder, workload, str(answer["namespace"]))
+    if servers:
+        (what.folder / "dns").write_bytes(pod_file("dns", {}))
+        commands = (*commands[:-1], _name_server(what, servers), commands[-1])
 
     return Joined(
         workload,
         address,
-        _commands(what.folder),
+        commands,
         (_RELEASE, f"dockermesh token revoke {workload}"),
     )
 
@@ -117,6 +131,11 @@ def xds_address() -> str:
 def _own_address(control_plane: str) -> str:
     """The address from which this machine talks to the control plane."""
     host, _, port = control_plane.rpartition(":")
+    if _is_ipv6(host.strip("[]")):
+        raise UsageError(
+            f"the way to {control_plane} is IPv6, and the proxy takes connections over IPv4",
+            fix=_NO_ROUTE,
+        )
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             # Sends nothing: a datagram socket only has the kernel choose the way, and so the
@@ -127,6 +146,13 @@ def _own_address(control_plane: str) -> str:
         raise UsageError(
             f"no way leads to {control_plane}: {error}", fix=_NO_ROUTE
         ) from error
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return ip_address(text).version == 6
+    except ValueError:
+        return False
 
 
 def _prepare(folder: Path) -> None:
@@ -146,7 +172,7 @@ def _write(what: Join, answer: Mapping[str, Any], address: str, own: str) -> Non
     folder = what.folder.resolve()
     values = {
         "NODE_ID": f"sidecar~{address}~{workload}.{namespace}~{namespace}.{CLUSTER_DOMAIN}",
-        "SERVICE": workload.rpartition("/")[2].rpartition("-")[0],
+        "SERVICE": service_of(workload),
         "WORKLOAD": workload,
         "NAMESPACE": namespace,
         "CONTROL_PLANE_HOST": host.strip("[]"),
@@ -197,10 +223,22 @@ def _rules(
     )
 
 
-def _commands(folder: Path) -> tuple[str, ...]:
+def _name_server(what: Join, servers: tuple[IPv4Address, ...]) -> str:
+    """The command that starts the name server; it asks the machine's own what it does not know."""
+    control_plane = what.control_plane.rpartition(":")[0]
+    domain = consul_domain_of(os.environ)
+    own = " ".join(map(str, servers))
+    return (
+        f"{_AS_PROXY} perl {what.folder.resolve()}/dns {control_plane} {domain} {own} &"
+    )
+
+
+def _commands(folder: Path, workload: str, namespace: str) -> tuple[str, ...]:
     where = folder.resolve()
+    told = told_of_itself(workload, namespace, {})
+    environment = " ".join(f"{name}={value}" for name, value in told.items())
     return (
         f"chown -R 1337:1337 {where}",
         f"iptables-restore --noflush < {where}/capture.rules",
-        f"setpriv --reuid 1337 --regid 1337 --clear-groups envoy -c {where}/envoy.json",
+        f"{_AS_PROXY} env {environment} envoy -c {where}/envoy.json",
     )

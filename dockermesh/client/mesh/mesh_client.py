@@ -8,6 +8,7 @@ engine; it is on no disk of the user and in no environment. How it gets there is
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 from urllib.parse import urlencode
@@ -79,6 +80,23 @@ class MeshClient:
         """The report of `/debug/mtls`."""
         report: dict[str, Any] = self._json(DEBUG_PORT, "GET", "/debug/mtls")
         return report
+
+    def traces(self, wanted: Mapping[str, str]) -> dict[str, Any]:
+        """The report of `/debug/traces`."""
+        path = f"/debug/traces?{urlencode(wanted)}"
+        report: dict[str, Any] = self._json(DEBUG_PORT, "GET", path)
+        return report
+
+    def traffic(self) -> dict[str, Any]:
+        """The report of `/debug/traffic`."""
+        report: dict[str, Any] = self._json(DEBUG_PORT, "GET", "/debug/traffic")
+        return report
+
+    def resources(self, path: str) -> list[dict[str, Any]]:
+        """The stored resources of a collection."""
+        answer = self._json(API_PORT, "GET", path)
+        found: list[dict[str, Any]] = answer.get("items") or []
+        return found
 
     def put(self, path: str, document: dict[str, Any]) -> None:
         """Create or replace a resource."""

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 from dockermesh.docker.engine import LocalEngine
 from dockermesh.docker.exec_stream import connect_inside
-from dockermesh.docker.whereabouts import bracketed
 from dockermesh.errors import EngineError, NotReadyError
 from dockermesh.model.contract import (
     API_PORT,
@@ -26,6 +25,7 @@ from dockermesh.model.contract import (
     STATE_PATH,
     TRUST_PATH,
 )
+from dockermesh.model.hosts import bracketed
 
 TOKEN_FILE = f"{STATE_PATH}/{API_TOKEN_FILE}"
 ROOT_FILE = f"{TRUST_PATH}/root.pem"
@@ -168,7 +168,7 @@ class Channel:
         self,
         method: str,
         target: str,
-        body: str | None,
+        body: str | bytes | None,
         headers: Mapping[str, str],
         *,
         timeout: float,
@@ -198,7 +198,11 @@ class Channel:
         self._connection.close()
 
     def _ask(
-        self, method: str, target: str, body: str | None, headers: Mapping[str, str]
+        self,
+        method: str,
+        target: str,
+        body: str | bytes | None,
+        headers: Mapping[str, str],
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
         try:
             self._connection.request(method, target, body, dict(headers))

@@ -20,7 +20,7 @@ from dockermesh.model import (
     WorkloadKind,
 )
 from dockermesh.model.contract import DEFAULT_SERVICE_DOMAIN
-from dockermesh.model.protocol import infer_protocol
+from dockermesh.model.protocol_selection import infer_protocol
 from dockermesh.translate.mesh.known_proxies import proxy_of
 from dockermesh.translate.mesh.state import Proxy
 

@@ -26,7 +26,8 @@ def static_bootstrap(
 ) -> dict[str, Any]:
     """The bootstrap of a proxy with these listeners, routes, clusters, endpoints and secrets."""
     known = {secret["name"] for secret in parts["secrets"]}
-    listeners = [_usable_listener(listener, known) for listener in parts["listeners"]]
+    usable = (_usable_listener(listener, known) for listener in parts["listeners"])
+    listeners = [listener for listener in usable if listener is not None]
     clusters = [_usable_cluster(cluster, known) for cluster in parts["clusters"]]
     tables = {table["name"]: table for table in parts["routes"]}
     assignments = {a["clusterName"]: a for a in parts["endpoints"]}
@@ -49,13 +50,18 @@ def static_bootstrap(
     }
 
 
-def _usable_listener(listener: dict[str, Any], known: set[str]) -> dict[str, Any]:
+def _usable_listener(
+    listener: dict[str, Any], known: set[str]
+) -> dict[str, Any] | None:
+    """The listener with what needs no other secrets; None if nothing is left of it."""
+    if not listener.get("filterChains"):
+        return listener
     chains = [
         c
         for c in listener.get("filterChains", ())
         if _secrets(c.get("transportSocket")) <= known
     ]
-    return {**listener, "filterChains": chains} if chains else listener
+    return {**listener, "filterChains": chains} if chains else None
 
 
 def _usable_cluster(cluster: dict[str, Any], known: set[str]) -> dict[str, Any]:

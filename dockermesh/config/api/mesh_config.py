@@ -132,6 +132,50 @@ class OtlpLogProvider:
     log_format: LogFormat | None = None
 
 
+class TraceContextOption(StrEnum):
+    """Which headers pass a trace on."""
+
+    # Nothing said is both, here; in Istio it is B3 alone.
+    UNSPECIFIED = "TRACE_CONTEXT_OPTION_UNSPECIFIED"
+    USE_B3 = "USE_B3"
+    USE_B3_WITH_W3C_PROPAGATION = "USE_B3_WITH_W3C_PROPAGATION"
+
+
+@dataclass(frozen=True, slots=True)
+class ExportHeader:
+    """A header of what is sent to a collector. One from istiod's environment is not sent."""
+
+    ONEOFS: ClassVar = (("value", "env_name"),)
+    name: str = field(default="", metadata=REQUIRED)
+    value: str | None = None
+    env_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HttpExport:
+    """Spans by HTTP."""
+
+    path: str = ""
+    timeout: Duration | None = None
+    headers: tuple[ExportHeader, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcExport:
+    """Spans by gRPC."""
+
+    timeout: Duration | None = None
+    initial_metadata: tuple[ExportHeader, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceDetectors:
+    """What a proxy finds out about where it runs."""
+
+    environment: Mapping[str, Any] | None = None
+    dynatrace: Mapping[str, Any] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class TracingProvider:
     """A collector of spans, by its service and port."""
@@ -144,12 +188,12 @@ class TracingProvider:
     )
     path: str = ""
     access_token: str = ""
-    http: Mapping[str, Any] | None = None
-    grpc: Mapping[str, Any] | None = None
-    resource_detectors: Mapping[str, Any] | None = None
-    trace_context_option: str = ""
+    http: HttpExport | None = None
+    grpc: GrpcExport | None = None
+    resource_detectors: ResourceDetectors | None = None
+    trace_context_option: TraceContextOption = TraceContextOption.UNSPECIFIED
     timeout: Duration | None = None
-    headers: tuple[Mapping[str, Any], ...] = ()
+    headers: tuple[ExportHeader, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,7 +423,8 @@ class MeshConfig:
     access_log_file: str = ""
     access_log_format: str = ""
     access_log_encoding: AccessLogEncoding = AccessLogEncoding.TEXT
-    enable_tracing: bool = False
+    # False turns off what Istio has to be asked for: the control plane's own taking of spans.
+    enable_tracing: bool | None = None
     outbound_traffic_policy: OutboundPolicy | None = None
     inbound_traffic_policy: InboundPolicy | None = None
     default_http_retry_policy: HTTPRetry | None = None

@@ -11,6 +11,11 @@ from dockermesh.config.api.gateway import ServerTlsSettings
 from dockermesh.config.api.virtual_service import Destination
 from dockermesh.config.fields import REQUIRED, UInt32
 
+EXCLUDED = "~"
+"""Before the namespace of a host that a listener does not serve: `~prod/*`, and `~/a.example` for
+every namespace.
+"""
+
 
 class CaptureMode(StrEnum):
     """How traffic reaches a listener."""

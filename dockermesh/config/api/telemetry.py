@@ -18,6 +18,10 @@ class WorkloadMode(StrEnum):
     CLIENT = "CLIENT"
     SERVER = "SERVER"
 
+    def covers(self, side: WorkloadMode) -> bool:
+        """Whether what is said of it is said of a side, CLIENT or SERVER."""
+        return self in {WorkloadMode.CLIENT_AND_SERVER, side}
+
 
 class IstioMetric(StrEnum):
     """Istio's standard metrics."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -19,6 +18,7 @@ from dockermesh.config.fields import json_name
 from dockermesh.config.findings import Cursor
 from dockermesh.config.resource import Resource
 from dockermesh.config.rules.names import check_subnet
+from dockermesh.config.rules.path_template import check_policy_path
 from dockermesh.config.rules.scope import check_label_selector, check_targets, report
 
 # What Go's ParseBool takes.
@@ -26,13 +26,13 @@ _TRUTH = frozenset(
     {"1", "t", "T", "true", "TRUE", "True", "0", "f", "F", "false", "FALSE", "False"}
 )
 _DRY_RUN = "istio.io/dry-run"
-# What Istio's path templates do not allow beside {*} and {**}: other names in braces, and other
-# wildcards.
-_BAD_TEMPLATE = re.compile(r"/\{\w+=\*\*?\}|\{\w*\}|/\*\*?|\*\*?/")
 _MAX_EXPRESSION = 4096
 """Octets of a value that becomes part of a regular expression: so many make a program that Envoy
 accepts, even where a value is there four times (in a list of values of a header).
 """
+_MAX_ACCOUNTS = 16
+_MAX_ACCOUNT = 320
+"""Istio's limits of the service accounts of one rule."""
 _INLINE = "request.experimental.inline.headers"
 _IDENTITY = ("principals", "not_principals", "namespaces", "not_namespaces")
 _HTTP_ONLY_SOURCES = ("request_principals", "not_request_principals")
@@ -41,6 +41,12 @@ _MAP_KEYS = (
     _INLINE,
     "request.auth.claims",
     "experimental.envoy.filters.",
+)
+_OF_PEERS = (
+    "source.namespace",
+    "source.principal",
+    "source.serviceAccount",
+    "source.trustDomain",
 )
 # Attributes of 1.x before the v1beta1 API.
 _GONE = {
@@ -158,13 +164,23 @@ def _check_source(source: Source, action: Action, at: Cursor) -> None:
         check = _source_check(f.name)
         values = getattr(source, f.name)
         _check_values(values, at / json_name(f), check)
+        _check_count(f.name, values, at / json_name(f))
         if action is Action.CUSTOM and values and not f.name.endswith("ip_blocks"):
             (at / json_name(f)).error("is not supported with action CUSTOM")
 
 
+def _check_count(name: str, values: tuple[str, ...], at: Cursor) -> None:
+    if name.endswith("service_accounts") and len(values) > _MAX_ACCOUNTS:
+        at.error(f"may have at most {_MAX_ACCOUNTS} values")
+
+
 def _source_check(name: str) -> Callable[[str], str]:
     """The check of the values of a field of a source."""
-    checks = {"ip_blocks": check_subnet, "service_accounts": _check_account}
+    checks = {
+        "ip_blocks": check_subnet,
+        "service_accounts": _check_account,
+        "trust_domains": _check_trust_domain,
+    }
     return next(
         (c for end, c in checks.items() if name.endswith(end)), _check_expression
     )
@@ -181,7 +197,24 @@ def _check_account(account: str) -> str:
     parts = account.split("/")
     if len(parts) > 2 or not all(parts):
         return f"{account[:80]!r} must be 'account' or 'namespace/account'"
-    return _check_expression(account)
+    if "*" in account:
+        return f"{account[:80]!r}: a service account is named in full, without '*'"
+    if len(account.encode()) > _MAX_ACCOUNT:
+        return f"is too long, at most {_MAX_ACCOUNT} octets are allowed"
+    return ""
+
+
+def _check_trust_domain(domain: str) -> str:
+    if "/" in domain:
+        return f"trust domain {domain[:80]!r} must not contain '/'"
+    return _check_wildcard(domain)
+
+
+def _check_wildcard(value: str) -> str:
+    """A value with `*` at one of its ends at most."""
+    if "*" in value[1:-1] or (value != "*" and value.count("*") > 1):
+        return f"{value[:80]!r} may have one '*', at its start or its end"
+    return _check_expression(value)
 
 
 def _check_operation(operation: Operation, at: Cursor) -> None:
@@ -214,12 +247,8 @@ def _check_port_text(port: str) -> str:
 
 
 def _check_path(path: str) -> str:
-    if "{*}" not in path and "{**}" not in path:
-        return ""
-    if _BAD_TEMPLATE.search(path):
-        return f"path template {path[:80]!r} may have no wildcards but {{*}} and {{**}}"
     # A template that Envoy cannot read becomes a regular expression.
-    return _check_expression(path)
+    return check_policy_path(path) or _check_expression(path)
 
 
 def _check_condition(condition: Condition, action: Action, at: Cursor) -> None:
@@ -230,14 +259,17 @@ def _check_condition(condition: Condition, action: Action, at: Cursor) -> None:
 
     if not condition.values and not condition.not_values:
         at.error(f"values or notValues must be set for key {key!r}")
+    if key == "source.serviceAccount":
+        _check_count("service_accounts", condition.values, at / "values")
+        _check_count("service_accounts", condition.not_values, at / "notValues")
+
     wrong, check = _condition_check(key)
     report(at / "key", wrong)
     _check_values(condition.values, at / "values", check)
     _check_values(condition.not_values, at / "notValues", check)
     # The external authorizer is asked before tokens are read.
     if action is Action.CUSTOM and (
-        key.startswith("request.auth.")
-        or key in ("source.namespace", "source.principal")
+        key.startswith("request.auth.") or key in _OF_PEERS
     ):
         (at / "key").error(f"{key} is not supported with action CUSTOM")
 
@@ -268,6 +300,7 @@ _KEYS: dict[str, Callable[[str], str] | None] = {
     "source.namespace": _check_expression,
     "source.principal": _check_expression,
     "source.serviceAccount": _check_account,
+    "source.trustDomain": _check_wildcard,
     "request.auth.principal": None,
     "request.auth.audiences": None,
     "request.auth.presenter": None,

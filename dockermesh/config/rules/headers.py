@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
+from dockermesh.config.api.common import StringMatch
 from dockermesh.config.api.virtual_service import HeaderOperations, Headers
 from dockermesh.config.findings import Cursor
+from dockermesh.config.rules.regex import check_regex
 from dockermesh.config.rules.scope import report
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~A-Za-z0-9-]+")
@@ -46,6 +48,15 @@ def check_strict_name(name: str) -> str:
 def check_match_name(name: str) -> str:
     """A header to match on: also a pseudo header, or a claim."""
     return "" if name in _PSEUDO or is_jwt_claim(name) else check_name(name)
+
+
+def check_string(string: StringMatch, at: Cursor) -> None:
+    """How a header's value, or another text, is compared."""
+    # Every text begins with nothing.
+    if string.prefix == "":
+        (at / "prefix").error("prefix must not be empty")
+    if string.regex is not None:
+        report(at / "regex", check_regex(string.regex))
 
 
 def check_cors_name(name: str) -> str:

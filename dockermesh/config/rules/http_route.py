@@ -26,6 +26,7 @@ from dockermesh.config.rules.headers import (
     check_cors_name,
     check_headers,
     check_match_name,
+    check_string,
     is_authority,
 )
 from dockermesh.config.rules.names import check_label, check_port
@@ -173,12 +174,12 @@ def _check_delegate_reference(http: HTTPRoute, at: Cursor) -> None:
 def _check_match(match: HTTPMatchRequest, at: Cursor) -> None:
     for name, value in match.headers.items():
         report(at / "headers" / name, check_match_name(name))
-        _check_string(value, at / "headers" / name)
+        check_string(value, at / "headers" / name)
     for name, value in match.without_headers.items():
         report(at / "withoutHeaders" / name, check_match_name(name))
         # Istio reads `*` as "any value", although it is no expression.
         if value.regex != "*":
-            _check_string(value, at / "withoutHeaders" / name)
+            check_string(value, at / "withoutHeaders" / name)
     if match.uri is not None and match.uri.regex is not None:
         report(at / "uri" / "regex", check_regex(match.uri.regex))
 
@@ -188,21 +189,13 @@ def _check_match(match: HTTPMatchRequest, at: Cursor) -> None:
         ("authority", match.authority),
     ):
         if string is not None:
-            _check_string(string, at / field)
+            check_string(string, at / field)
 
     for name, value in match.query_params.items():
-        _check_string(value, at / "queryParams" / name)
+        check_string(value, at / "queryParams" / name)
     check_source(match.port, match.source_namespace, at)
     check_labels(match.source_labels, at / "sourceLabels")
     check_gateway_names(match.gateways, at / "gateways")
-
-
-def _check_string(string: StringMatch, at: Cursor) -> None:
-    # Every text begins with nothing.
-    if string.prefix == "":
-        (at / "prefix").error("prefix must not be empty")
-    if string.regex is not None:
-        report(at / "regex", check_regex(string.regex))
 
 
 def _check_single_authority(http: HTTPRoute, at: Cursor) -> None:

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import fields
 from datetime import timedelta
 
 from dockermesh.config.api.mesh_config import (
+    AccessLogEncoding,
+    EnvoyFileAccessLogProvider,
     ExternalAuthorizationProvider,
+    GrpcLogProvider,
+    LogFormat,
     MeshConfig,
+    OtlpLogProvider,
     Provider,
+    TracingProvider,
 )
 from dockermesh.config.fields import camel_case, json_name
-from dockermesh.config.findings import Cursor
+from dockermesh.config.findings import Cursor, render_path
 from dockermesh.config.resource import Resource
+from dockermesh.config.rules.headers import check_name
+from dockermesh.config.rules.log_format import check_labels, check_text
 from dockermesh.config.rules.names import check_host, check_label, check_port
 from dockermesh.config.rules.scope import check_export, report
+from dockermesh.config.rules.telemetry import check_custom_tags
 
 _LONGEST_CONNECT = timedelta(hours=1)
+_LOG_FILES = frozenset({"/dev/stdout", "/dev/stderr", "/dev/null"})
+"""A proxy's root is read-only, and Envoy refuses a listener whose log it cannot open."""
 _STATUS = re.compile(r"[1-5][0-9][0-9]")
 
 
@@ -41,7 +53,11 @@ def check_mesh_config(resource: Resource[MeshConfig], at: Cursor) -> None:
     for field in _EXPORTS:
         place = at / camel_case(field)
         check_export(getattr(spec, field), resource.namespace, place, service=True)
+    _check_access_log(spec, at)
     _check_providers(spec, at / "extensionProviders")
+    if spec.default_config is not None and spec.default_config.tracing is not None:
+        tags = at / "defaultConfig" / "tracing" / "customTags"
+        check_custom_tags(spec.default_config.tracing.custom_tags, tags)
 
 
 _EXPORTS = (
@@ -58,6 +74,61 @@ def _check_names(spec: MeshConfig, at: Cursor) -> None:
         report(at / "trustDomainAliases" / index, _check_trust_domain(alias))
     if spec.root_namespace:
         report(at / "rootNamespace", check_label(spec.root_namespace, "namespace"))
+
+
+def _check_access_log(spec: MeshConfig, at: Cursor) -> None:
+    _check_log_file(spec.access_log_file, at / "accessLogFile")
+    place = at / "accessLogFormat"
+    if spec.access_log_encoding is not AccessLogEncoding.JSON:
+        report(place, check_text(spec.access_log_format))
+    elif spec.access_log_format:
+        _check_json_format(spec.access_log_format, place)
+
+
+def _check_json_format(text: str, at: Cursor) -> None:
+    try:
+        labels = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        at.error(f"must be JSON, as accessLogEncoding says: {error}")
+        return
+    if not isinstance(labels, dict):
+        at.error("must be an object of JSON, as accessLogEncoding says")
+        return
+    for path, wrong in check_labels(labels):
+        at.error(f"{render_path(path)}: {wrong}")
+
+
+def _check_log_file(path: str, at: Cursor) -> None:
+    if path and path not in _LOG_FILES:
+        at.error(
+            f"must be one of {', '.join(sorted(_LOG_FILES))}: a proxy has no other"
+        )
+
+
+def _check_file_provider(file: EnvoyFileAccessLogProvider, at: Cursor) -> None:
+    _check_log_file(file.path, at / "path")
+    _check_format(file.log_format, at / "logFormat")
+
+
+def _check_format(form: LogFormat | None, at: Cursor) -> None:
+    if form is None:
+        return
+    report(at / "text", check_text(form.text or ""))
+    for path, wrong in check_labels(form.labels or {}):
+        place = at / "labels"
+        for part in path:
+            place = place / part
+        place.error(wrong)
+
+
+def _check_logged_headers(provider: GrpcLogProvider, at: Cursor) -> None:
+    for field in (
+        "additional_request_headers_to_log",
+        "additional_response_headers_to_log",
+        "additional_response_trailers_to_log",
+    ):
+        for index, name in enumerate(getattr(provider, field)):
+            report(at / camel_case(field) / index, check_name(name))
 
 
 def _check_providers(spec: MeshConfig, at: Cursor) -> None:
@@ -92,8 +163,39 @@ def _check_provider(provider: Provider, at: Cursor) -> None:
         if hasattr(entry, "service"):
             _check_service(entry.service, place / "service")
             report(place / "port", check_port(entry.port))
+        if isinstance(entry, EnvoyFileAccessLogProvider):
+            _check_file_provider(entry, place)
+        if isinstance(entry, OtlpLogProvider):
+            _check_format(entry.log_format, place / "logFormat")
+        if isinstance(entry, GrpcLogProvider):
+            _check_logged_headers(entry, place)
         if isinstance(entry, ExternalAuthorizationProvider):
             _check_authorizer(entry, place)
+        if isinstance(entry, TracingProvider):
+            _check_export(entry, place)
+
+
+def _check_export(provider: TracingProvider, at: Cursor) -> None:
+    """What Envoy would refuse of what is sent along with spans."""
+    sent = [(at / "headers", provider.headers)]
+    if provider.http is not None:
+        sent.append((at / "http" / "headers", provider.http.headers))
+    if provider.grpc is not None:
+        place = at / "grpc" / "initialMetadata"
+        sent.append((place, provider.grpc.initial_metadata))
+    for place, headers in sent:
+        for index, header in enumerate(headers):
+            report(place / index / "name", check_name(header.name))
+            if header.value is not None and not header.value.isprintable():
+                (place / index / "value").error("must be printable")
+            if header.env_name is not None:
+                (place / index / "envName").warn(
+                    "has no effect, as there is no istiod: give its value"
+                )
+    paths = (provider.path, provider.http.path if provider.http else "")
+    for path in paths:
+        if path and not (path.isascii() and path.isprintable() and " " not in path):
+            (at / "path").error("is not the path of a URL")
 
 
 def _check_service(service: str, at: Cursor) -> None:

@@ -1,9 +1,10 @@
-"""Whether Envoy can read a path template (`/a/*/**`, `/a/{id}`).
+"""Path templates: Envoy's (`/a/*/**`, `/a/{id}`), and Istio's in policies (`/a/{*}/{**}`).
 
-Invariant: what passes here, Envoy takes; it takes a little more (a wildcard within a segment).
-That is the safe side: in a rule of RBAC, Envoy 1.40 crashes at a template that it cannot read.
+Invariant: what `check_template` lets pass, Envoy takes; it takes a little more (a wildcard within a
+segment). That is the safe side: in a rule of RBAC, Envoy 1.40 crashes at a template that it cannot
+read.
 
-Source: Envoy's `source/extensions/path/uri_template_lib`.
+Sources: Envoy's `source/extensions/path/uri_template_lib`, Istio's `pkg/config/security`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ _VARIABLE = rf"\{{[A-Za-z][A-Za-z0-9_]{{0,15}}(?:={_PART}(?:/{_PART})*)?\}}"
 _SEGMENT = rf"(?:{_VARIABLE}|{_PART})"
 # Text right after a wildcard or a variable is its suffix, with which a template ends.
 _TEMPLATE = re.compile(rf"/(?:{_SEGMENT}(?:/{_SEGMENT})*(?:/|(?<=[*}}]){_LITERAL})?)?")
+_OPERATORS = frozenset({"{*}", "{**}"})
+_PLAIN = re.compile(r"[A-Za-z0-9\-._~%!$&'()+,;:@=]+")
 _NAMES = re.compile(r"\{(\w+)")
 _WILDCARDS = re.compile(rf"\{{\w+\}}|{_WILDCARD}")
 
@@ -36,3 +39,24 @@ def check_template(template: str) -> str:
     if "**" in _WILDCARDS.findall(template)[:-1]:
         return "must have no wildcard after **"
     return ""
+
+
+def check_policy_path(path: str) -> str:
+    """What Istio has against a path of an AuthorizationPolicy, or nothing."""
+    segments = path.strip("/").split("/")
+    if any("{" in s or "}" in s for s in segments if s not in _OPERATORS):
+        return f"path {path[:80]!r}: braces are for the segments {{*}} and {{**}} alone"
+    if not _OPERATORS & set(segments):
+        return ""
+
+    operators = [s for s in segments if s in _OPERATORS]
+    if "{**}" in operators[:-1]:
+        return f"path template {path[:80]!r} must have no operator after {{**}}"
+
+    wrong = (s for s in segments if s not in _OPERATORS and not _PLAIN.fullmatch(s))
+    segment = next(wrong, None)
+    return (
+        ""
+        if segment is None
+        else f"path template {path[:80]!r}: {segment[:40]!r} is no plain segment of a path"
+    )

@@ -9,6 +9,8 @@ Measured with Envoy 1.40 (`tests/property/test_regex_verdicts.py` compares the t
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,9 @@ in its runtime), which a path with a UUID exceeds; the pods' bootstrap says this
 """
 _LONGEST_MESSAGE = 200
 """RE2 quotes the whole expression where it misses something at the end."""
+# RE2 knows no escapes of ordinary characters, so only these are escaped.
+_SPECIAL = re.compile(r"[\\.+*?()|\[\]{}^$]")
+_REFERENCE = re.compile(rb"\\([0-9\\])")
 _HINTS = (
     (
         "invalid perl operator: (?",
@@ -68,6 +73,22 @@ def check_program(expression: str, largest: int = MAX_PROGRAM_SIZE) -> str:
     return ""
 
 
+def literal(text: str) -> str:
+    """An expression that is this text and nothing else."""
+    return _SPECIAL.sub(r"\\\g<0>", text)
+
+
+def literal_but(
+    text: str, wildcard: re.Pattern[str], meaning: Callable[[str], str]
+) -> str:
+    """An expression that is this text, but for its wildcards, of which each has a meaning."""
+    made, at = "", 0
+    for found in wildcard.finditer(text):
+        made += literal(text[at : found.start()]) + meaning(found[0])
+        at = found.end()
+    return made + literal(text[at:])
+
+
 def covers(expression: str, text: str) -> bool | None:
     """Whether Envoy finds that an expression matches all of a text; None if it refuses it."""
     compiled = _compiled(expression)
@@ -80,6 +101,28 @@ def occurs_in(expression: str, text: str) -> bool:
     """Whether an expression matches a part of a text; not if RE2 refuses it."""
     compiled = _compiled(expression)
     return not isinstance(compiled, str) and bool(compiled.search(_octets(text)))
+
+
+def substituted(expression: str, substitution: str, text: str) -> str | None:
+    """The text with all that an expression matches replaced, as Envoy does: `\\1` is a group, `\\0`
+    the whole match. None if Envoy refuses the expression.
+    """
+    compiled = _compiled(expression)
+    if isinstance(compiled, str):
+        return None
+
+    def made(match: re2._Match[bytes]) -> bytes:
+        return _REFERENCE.sub(
+            lambda found: _referred(found[1], match), _octets(substitution)
+        )
+
+    replaced: bytes = compiled.sub(made, _octets(text))
+    return replaced.decode("utf-8", "replace")
+
+
+def _referred(reference: bytes, match: re2._Match[bytes]) -> bytes:
+    # Of a group that took no part, nothing; a doubled backslash is one.
+    return match.group(int(reference)) or b"" if reference.isdigit() else reference
 
 
 def _octets(text: str) -> bytes:

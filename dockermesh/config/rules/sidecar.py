@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dockermesh.config.api.gateway import ServerTlsMode, ServerTlsSettings
 from dockermesh.config.api.sidecar import (
+    EXCLUDED,
     CaptureMode,
     IstioEgressListener,
     IstioIngressListener,
@@ -188,13 +189,14 @@ def _check_egress_hosts(hosts: tuple[str, ...], namespace: str, at: Cursor) -> N
     for index, entry in enumerate(hosts):
         report(at / index, _check_egress_host(entry))
         space, slash, host = entry.partition("/")
-        if slash:
+        # What is taken out repeats nothing.
+        if slash and not space.startswith(EXCLUDED):
             known = seen.setdefault(namespace if space == "." else space, set())
             if _is_repeated(host, known):
                 (at / index).warn(f"duplicated egress host {entry!r}")
             known.add(host)
 
-    if "*" in seen.get("*", ()) and not seen.keys() <= {"*", "~"}:
+    if "*" in seen.get("*", ()) and seen.keys() != {"*"}:
         at.warn("'*/*' selects everything, so the other hosts have no effect")
 
 
@@ -209,8 +211,9 @@ def _check_egress_host(entry: str) -> str:
         return f"host {entry!r} must be of the form namespace/host"
     if not namespace or not host:
         return "namespace and host must not be empty in 'namespace/host'"
-    # `*` is every namespace, `.` the Sidecar's own, `~` none.
-    if namespace not in ("*", ".", "~") and not is_label(namespace):
+    # `*` is every namespace, `.` the Sidecar's own.
+    space = namespace.removeprefix(EXCLUDED)
+    if space not in ("", "*", ".") and not is_label(space):
         return f"invalid namespace {namespace!r}"
     if host != "*" and "." not in host:
         return f"short name {host!r} is not allowed, use a fully qualified host"

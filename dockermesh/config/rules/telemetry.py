@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from dockermesh.config.api.telemetry import (
+    CustomTag,
     Metrics,
     MetricsOverrides,
     TagOperation,
@@ -12,6 +15,8 @@ from dockermesh.config.api.telemetry import (
 from dockermesh.config.findings import Cursor
 from dockermesh.config.resource import Resource
 from dockermesh.config.rules.cel import check_expression
+from dockermesh.config.rules.headers import check_name
+from dockermesh.config.rules.log_format import check_text
 from dockermesh.config.rules.scope import check_label_selector, check_targets, report
 
 
@@ -21,9 +26,9 @@ def check_telemetry(resource: Resource[Telemetry], at: Cursor) -> None:
     check_label_selector(spec.selector, at / "selector")
     check_targets(spec.target_ref, spec.target_refs, at)
     # The API has lists where Istio uses one entry.
-    if len(spec.tracing) > 1:
+    if len(spec.tracing) > 1 and any(t.match is None for t in spec.tracing):
         (at / "tracing").warn(
-            "several entries are not supported, only the first has an effect"
+            "of what several entries say of one thing the last counts; give each a match.mode"
         )
     for index, tracing in enumerate(spec.tracing):
         _check_tracing(tracing, at / "tracing" / index)
@@ -41,9 +46,25 @@ def _check_tracing(tracing: Tracing, at: Cursor) -> None:
         (at / "providers").warn(
             "several providers are not supported, only the first has an effect"
         )
-    for name in tracing.custom_tags:
+    check_custom_tags(tracing.custom_tags, at / "customTags")
+
+
+def check_custom_tags(tags: Mapping[str, CustomTag], at: Cursor) -> None:
+    """Rules of tags of spans: Envoy refuses a whole listener for one that is wrong."""
+    for name, tag in tags.items():
+        place = at / name
         if not name:
-            (at / "customTags" / name).error("the name of a tag must not be empty")
+            place.error("the name of a tag must not be empty")
+        if tag.header is not None and tag.header.name:
+            report(place / "header" / "name", check_name(tag.header.name))
+        if tag.formatter is not None:
+            report(place / "formatter" / "value", _check_format(tag.formatter.value))
+
+
+def _check_format(value: str) -> str:
+    if "%REQ_WITHOUT_QUERY(" in value:
+        return "%REQ_WITHOUT_QUERY% is for access logs alone"
+    return check_text(value)
 
 
 def _check_metrics(metrics: Metrics, at: Cursor) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 import grpc
 import structlog
 
+from dockermesh.ca import seal_password
 from dockermesh.http.auth import FailureLimit, token_bytes
 from dockermesh.model import Workload
 from dockermesh.xds import NodeInfo, Refused
@@ -42,6 +43,15 @@ class Admission:
         self._by_digest: dict[str, Workload] = {}
         self._workloads: Mapping[str, Workload] | None = None
         self._changed = asyncio.Event()
+        self._seals: dict[str, tuple[str, str]] = {}
+
+    def seal_of(self, workload: str) -> str:
+        """The password with which the workload's proxy, which was let in, may keep private keys;
+        empty if its token is not the one that it was let in with.
+        """
+        found = self._workloads.get(workload) if self._workloads else None
+        digest, seal = self._seals.get(workload, ("", ""))
+        return seal if found is not None and found.token_sha256 == digest else ""
 
     def update(self, workloads: Mapping[str, Workload]) -> None:
         """Take the workloads of a new catalog."""
@@ -51,6 +61,9 @@ class Admission:
         # Looked up by every stream: not searched each time.
         self._by_digest = {
             w.token_sha256: w for w in workloads.values() if w.token_sha256
+        }
+        self._seals = {
+            name: seal for name, seal in self._seals.items() if name in workloads
         }
         self._wake()
 
@@ -75,7 +88,8 @@ class Admission:
         """The name of the workload whose proxy this is; raises Refused."""
         address = peer_address(peer)
         # The registry holds digests: who reads it cannot pose as a workload.
-        digest = hashlib.sha256(token_bytes(_bearer(metadata))).hexdigest()
+        token = token_bytes(_bearer(metadata))
+        digest = hashlib.sha256(token).hexdigest()
         workload = await self._known_or_counted(digest, address)
         if workload is None:
             raise Refused(
@@ -88,6 +102,7 @@ class Admission:
         if digest in self._denied:
             raise Refused(_DENIED, f"the token of {workload.name} was revoked")
         _check_claims(workload, node, peer)
+        self._seals[workload.name] = (digest, seal_password(token))
         return workload.name
 
     async def _known_or_counted(self, digest: str, address: str) -> Workload | None:

@@ -78,21 +78,36 @@ class OwnCa:
         self.problem = ""
 
     async def open(self) -> Authority:
-        """The authority; waits until Consul tells whether there is one already."""
+        """The authority; waits until Consul tells whether there is one already.
+
+        A copy of what it told is enough where it has been away for the whole grace of a start.
+        """
         while True:
             try:
                 material = await self._settle(await self._read())
             except RegistryError as error:
+                copied = self._copied()
+                if copied is not None:
+                    self.problem = f"{error.what}; the copy of the CA is in force"
+                    log.warning("the copy of the CA is in force", reason=error.what)
+                    self._authority = Authority(copied)
+                    return self._authority
                 if not self.problem:
                     log.warning(
                         "waiting for Consul, which keeps the CA", reason=error.what
                     )
                 self.problem = error.what
-                await asyncio.sleep(_RETRY_S)
+                left = self._store.grace.left if self._store is not None else 0.0
+                await asyncio.sleep(min(_RETRY_S, left) or _RETRY_S)
                 continue
             self.problem = ""
             self._authority = Authority(material)
             return self._authority
+
+    def _copied(self) -> Material | None:
+        """The copy on this host, once the store was waited for long enough; never a new CA."""
+        is_over = self._store is not None and not self._store.grace.left
+        return self._load() if is_over else None
 
     async def follow(self) -> None:
         """Take over what other control planes write, and restore what Consul loses."""

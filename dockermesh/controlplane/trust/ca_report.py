@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from dockermesh.ca import NEXT, Leaf, Material, Step
+from dockermesh.controlplane.trust.rotation import Taken
 from dockermesh.model.times import time_text
 from dockermesh.model.workload import JOINED
 from dockermesh.xds import SECRET, ProxyStatus, SyncState
@@ -21,6 +22,8 @@ SETTLE = datetime.timedelta(seconds=2)
 """How long a step rests before the next one: other control planes and proxies put it in force
 within this time.
 """
+ELSEWHERE = datetime.timedelta(seconds=15)
+"""How long other control planes have to tell of their proxies before the signer is switched."""
 _LATE = datetime.timedelta(days=30)
 _LATE_PART = 0.2
 """A root is to be replaced in the last fifth of its life (as Istio's), or 30 days before its end
@@ -37,24 +40,46 @@ def blockers(
     running: Collection[str],
     lifetime: datetime.timedelta,
     now: datetime.datetime,
+    elsewhere: Taken = Taken(),  # noqa: B008  # it is frozen
 ) -> list[str]:
     """Why this step would break connections now; empty when it is safe.
 
-    `running` are the workloads that run; those whose proxy is connected elsewhere, or not at all,
-    count as well.
+    `running` are the workloads that run; those whose proxy is not connected here count as well,
+    unless other control planes have told that it has taken the step before (`elsewhere`).
     """
     if step is Step.PREPARE:
         return []
 
     connected = {status.proxy.key: status for status in proxies}
+    away = sorted({*running} - connected.keys() - elsewhere.confirmed)
+    late = [name for name in away if name in elsewhere.late]
     found = [*_too_early(material, connected, now)]
+    if step is Step.SWITCH:
+        if late:
+            found.append(f"not yet accepted by {_some(late)}, at another control plane")
+        found += _unseen(material.since + ELSEWHERE, away, now)
     if step is Step.FINISH:
         held = {key: leaf for key, leaf in leaves.items() if key in connected}
         found += [
             *_of_old_root(material, held, running),
-            *_unseen(material, connected, running, lifetime, now),
+            *_still_good(material.since + lifetime, away, now),
         ]
     return found
+
+
+def taken_here(
+    material: Material, proxies: Iterable[ProxyStatus], leaves: Mapping[str, Leaf]
+) -> Taken:
+    """Which proxies have taken the step at which the CA is: its roots, and a certificate of its
+    signer.
+    """
+    connected = {status.proxy.key: _has_secrets(status) for status in proxies}
+    confirmed = frozenset(
+        key
+        for key, has_roots in connected.items()
+        if has_roots and (leaf := leaves.get(key)) and leaf.signer == material.signer.id
+    )
+    return Taken(confirmed, frozenset(connected) - confirmed)
 
 
 def _too_early(
@@ -87,20 +112,26 @@ def _of_old_root(
 
 
 def _unseen(
-    material: Material,
-    connected: Collection[str],
-    running: Collection[str],
-    lifetime: datetime.timedelta,
-    now: datetime.datetime,
+    until: datetime.datetime, away: list[str], now: datetime.datetime
 ) -> Iterator[str]:
-    """Who may hold a certificate of the old root without our knowing: another replica serves it."""
-    # No certificate of before the step is good for longer than one lifetime.
-    until = material.since + lifetime
-    away = sorted(set(running) - set(connected))
+    """Who may be connected to another control plane, which has not told of it yet."""
     if away and now < until:
         yield (
-            "not connected to this control plane, so perhaps with certificates of the old"
-            f" root: {_some(away)}; the last of those expire at {utc_text(until)}"
+            f"no control plane has told that the new root is trusted by {_some(away)}, which"
+            f" are not connected to this one; waited for until {utc_text(until)}"
+        )
+
+
+def _still_good(
+    until: datetime.datetime, away: list[str], now: datetime.datetime
+) -> Iterator[str]:
+    """Who may hold a certificate of the old root, as nobody has told otherwise."""
+    # No certificate of before the step is good for longer than one lifetime.
+    if away and now < until:
+        yield (
+            "not connected to this control plane, nor told of by another one, so perhaps with"
+            f" certificates of the old root: {_some(away)}; the last of those expire at"
+            f" {utc_text(until)}"
         )
 
 

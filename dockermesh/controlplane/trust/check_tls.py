@@ -15,13 +15,23 @@ from dockermesh.ca import Authority, AuthorityError, Leaf
 from dockermesh.http.credentials import load_leaf
 from dockermesh.model.contract import CONTROL_PLANE_ACCOUNT, SYSTEM_NAMESPACE
 from dockermesh.model.identity import Identity
-from dockermesh.translate.tls.mesh_tls import HTTP_PROTOCOL
+from dockermesh.translate.envoy.offered import HTTP_PROTOCOL
 
 
 class CheckTls:
-    """TLS contexts with a certificate that is good at the moment."""
+    """TLS contexts with a certificate that is good at the moment. `authority` raises NotReadyError
+    while the CA is not open.
+    """
 
-    def __init__(self, authority: Authority, trust_domain: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        authority: Callable[[], Authority],
+        trust_domain: Callable[[], str],
+        *,
+        by_name: bool = False,
+    ) -> None:
+        """With `by_name` who answers must have the host name that is asked for: no proxy does."""
+        self._by_name = by_name
         self._authority = authority
         self._trust_domain = trust_domain
         self._made: ssl.SSLContext | None = None
@@ -30,23 +40,24 @@ class CheckTls:
 
     def context(self) -> ssl.SSLContext:
         """What a connection to a proxy is made with; it verifies the mesh's roots. Raises
-        AuthorityError.
+        AuthorityError, NotReadyError.
         """
+        authority = self._authority()
         identity = Identity(
             self._trust_domain(), SYSTEM_NAMESPACE, CONTROL_PLANE_ACCOUNT
         )
         of, now = (
-            (self._authority.roots_pem, identity),
+            (authority.roots_pem, identity),
             datetime.datetime.now(datetime.UTC),
         )
         if (
             self._made is None
             or self._leaf is None
             or self._of != of
-            or not self._authority.is_current(self._leaf, now)
+            or not authority.is_current(self._leaf, now)
         ):
             try:
-                self._leaf = self._authority.issue_workload(
+                self._leaf = authority.issue_workload(
                     identity, holder=CONTROL_PLANE_ACCOUNT
                 )
             except AuthorityError:
@@ -54,6 +65,7 @@ class CheckTls:
                     raise
                 return self._made  # its leaf goes on being good until it expires
             self._made, self._of = _context(self._leaf, of[0]), of
+            self._made.check_hostname = self._by_name
 
         return self._made
 

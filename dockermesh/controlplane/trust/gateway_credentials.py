@@ -12,15 +12,19 @@ changes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from dockermesh.ca import open_seal
+from dockermesh.ca import open_seal, sealed_key
+from dockermesh.config.api.gateway import Gateway
+from dockermesh.config.resource import Resource as ConfigResource
 from dockermesh.controlplane.settings import ControlPlaneSettings
 from dockermesh.kubeapi.served import SECRET
 from dockermesh.kubeapi.vault import Vault, credential_pair, credential_roots
 from dockermesh.model import Workload, WorkloadKind
+from dockermesh.model.contract import SYSTEM_NAMESPACE
 from dockermesh.registry import StoredResource
+from dockermesh.translate.mesh.visibility import selects
 from dockermesh.translate.sidecar.outbound import named
 from dockermesh.translate.tls.secrets import (
     inline_pair,
@@ -34,6 +38,9 @@ from dockermesh.xds import Resource, ResourceSet, Snapshot
 _SHARED_NAMESPACE = "default"
 _MOST_KEPT = 64
 _ROOTS_SUFFIX = "-cacert"
+_Place = tuple[int, str, bool, str]
+"""The secrets of translation, a namespace, whether it is a gateway, and with what it may keep keys.
+"""
 
 
 def open_credentials(settings: ControlPlaneSettings) -> GatewayCredentials:
@@ -51,7 +58,7 @@ class GatewayCredentials:
     def __init__(self, vault: Vault) -> None:
         self.vault = vault
         self._known: dict[str, tuple[StoredResource, dict[str, bytes]]] = {}
-        self._made: dict[tuple[int, str, bool], tuple[ResourceSet, ResourceSet]] = {}
+        self._made: dict[_Place, tuple[ResourceSet, ResourceSet]] = {}
 
     def update(self, stored: Mapping[str, StoredResource]) -> bool:
         """Take over the stored Secrets. Returns whether any changed."""
@@ -75,26 +82,27 @@ class GatewayCredentials:
 
         return is_changed
 
-    def layered(self, workload: Workload, snapshot: Snapshot) -> Snapshot:
-        """The snapshot with the workload's credentials in it."""
+    def layered(
+        self, workload: Workload, snapshot: Snapshot, seal: str = ""
+    ) -> Snapshot:
+        """The snapshot with the workload's credentials in it; `seal` as with its certificate."""
         under = snapshot.secrets
         if not any(map(named_credential, under)):
             return snapshot
         is_gateway = workload.kind is WorkloadKind.GATEWAY
-        place = (id(under), workload.namespace, is_gateway)
+        # Sidecars get no keys, and so share theirs.
+        place = (id(under), workload.namespace, is_gateway, seal if is_gateway else "")
         known = self._made.get(place)
         if known is None or known[0] is not under:
             if len(self._made) >= _MOST_KEPT:
                 self._made.clear()
             known = self._made[place] = (
                 under,
-                self._filled(under, workload.namespace, is_gateway),
+                self._filled(under, place),
             )
         return snapshot if known[1] is under else replace(snapshot, secrets=known[1])
 
-    def _filled(
-        self, under: ResourceSet, namespace: str, is_gateway: bool
-    ) -> ResourceSet:
+    def _filled(self, under: ResourceSet, place: _Place) -> ResourceSet:
         """The secrets with those of credentials in the place of what translation made of their
         names.
         """
@@ -104,12 +112,14 @@ class GatewayCredentials:
             for resource in under.values()
             if not named_credential(resource.name)
         ]
-        own = (self._resource(name, namespace, is_gateway) for name in wanted)
+        own = (self._resource(name, *place[1:]) for name in wanted)
         return ResourceSet(
             [*kept, *(resource for resource in own if resource is not None)]
         )
 
-    def _resource(self, name: str, namespace: str, is_gateway: bool) -> Resource | None:
+    def _resource(
+        self, name: str, namespace: str, is_gateway: bool, seal: str
+    ) -> Resource | None:
         credential = named_credential(name)
         if not credential:
             return None
@@ -135,9 +145,42 @@ class GatewayCredentials:
         pair = (
             credential_pair(self._values(namespace, credential)) if is_gateway else None
         )
-        return (
-            named(SECRET_TYPE, inline_pair(name, *pair)) if pair is not None else None
-        )
+        if pair is None:
+            return None
+        certificate, key = pair
+        sealed = sealed_key(key, seal) if seal else b""
+        return named(SECRET_TYPE, inline_pair(name, certificate + sealed, key))
+
+    def missing_for(
+        self, resource: ConfigResource[Gateway], workloads: Iterable[Workload]
+    ) -> Iterator[str]:
+        """What of a Gateway's certificates no gateway that it selects can have, as sentences."""
+        serving = [
+            w
+            for w in workloads
+            if w.kind is WorkloadKind.GATEWAY
+            and selects(resource.spec.selector, w.labels)
+        ]
+        namespaces = {w.namespace for w in serving} or {SYSTEM_NAMESPACE}
+        for position, server in enumerate(resource.spec.servers):
+            tls = server.tls
+            if tls is None:
+                continue
+            for name in (tls.credential_name, *tls.credential_names):
+                for namespace in sorted(namespaces) if name else ():
+                    problem = self._lack(namespace, name)
+                    if problem:
+                        yield (
+                            f"spec.servers[{position}].tls: {problem}; its hosts are refused"
+                        )
+
+    def _lack(self, namespace: str, name: str) -> str:
+        places = dict.fromkeys((namespace, _SHARED_NAMESPACE))
+        if not any(SECRET.key(place, name) in self._known for place in places):
+            return f"there is no Secret {name} in namespace {' or '.join(places)}"
+        if credential_pair(self._values(namespace, name)) is None:
+            return f"Secret {name} holds no certificate with its key"
+        return ""
 
     def _values(self, namespace: str, name: str) -> dict[str, bytes]:
         for place in (namespace, _SHARED_NAMESPACE):

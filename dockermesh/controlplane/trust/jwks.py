@@ -3,28 +3,23 @@
 Invariants:
 - The last good set is kept: a server that is down, slow, or answers with something else changes
   nothing.
-- A fetch is bounded in time and size, verifies TLS, follows no redirect, and never reaches
-  link-local addresses, where clouds answer with credentials.
+- A fetch is bounded in time and size, verifies TLS, follows no redirect, and goes nowhere that
+  `fetching` forbids.
 - Sources do not wait for each other, and nothing else waits for any of them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ipaddress
 import json
-import socket
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 import structlog
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import ThreadedResolver
 
+from dockermesh.controlplane.fetching import get, patient, session
 from dockermesh.errors import DockermeshError
 from dockermesh.runtime.backoff import Backoff
 from dockermesh.translate.security.jwt import DISCOVERY_PATH
@@ -36,19 +31,7 @@ PILOT_JWT_PUB_KEY_REFRESH_INTERVAL).
 """
 _RETRY_S, _LAST_RETRY_S = 1.0, 60.0
 _LARGEST = 1 << 20
-_METADATA = (
-    *(
-        "169.254.0.0/16",
-        "fe80::/10",
-        "fd00:ec2::/32",
-        "100.100.100.200/32",
-        "192.0.0.192/32",
-        "168.63.129.16/32",
-    ),
-    *("0.0.0.0/8", "::/128", "224.0.0.0/4", "ff00::/8"),
-)
-_FORBIDDEN = tuple(ipaddress.ip_network(text) for text in _METADATA)
-_TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
+_HEADERS = {"Accept": "application/json"}
 
 log = structlog.get_logger(__name__)
 
@@ -82,7 +65,7 @@ class KeySets:
     async def run(self) -> None:
         """Follow the sources until cancelled."""
         followed: dict[str, asyncio.Task[None]] = {}
-        async with _session() as session, asyncio.TaskGroup() as tasks:
+        async with session(_HEADERS) as fetching, asyncio.TaskGroup() as tasks:
             while True:
                 self._news.clear()
                 # Nobody names it any more: tokens of this issuer are not accepted by anybody.
@@ -91,7 +74,7 @@ class KeySets:
                     self._forget(gone)
                 for source in self._wanted.keys() - followed.keys():
                     followed[source] = tasks.create_task(
-                        self._follow(session, source), name=f"keys of {source}"
+                        self._follow(fetching, source), name=f"keys of {source}"
                     )
                 await self._news.wait()
 
@@ -129,19 +112,6 @@ class KeySets:
             )
 
 
-def _session() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(resolver=_GuardedResolver(), ttl_dns_cache=10),
-        # Nothing is unpacked here: a small answer must not become a large one.
-        auto_decompress=False,
-        headers={
-            "Accept": "application/json",
-            "Accept-Encoding": "identity",
-            "User-Agent": "dockermesh",
-        },
-    )
-
-
 async def fetch_keys(session: aiohttp.ClientSession, source: str, limit: float) -> str:
     """The usable keys at a URL; where it is an issuer's discovery document, those that it refers
     to.
@@ -149,21 +119,11 @@ async def fetch_keys(session: aiohttp.ClientSession, source: str, limit: float) 
     `limit` is the time for all of it, in seconds. Raises DockermeshError when there is nothing
     usable.
     """
-    try:
-        async with asyncio.timeout(limit):
-            text = await _get(session, source)
-            if source.endswith(DISCOVERY_PATH):
-                text = await _get(
-                    session, _discovered(text, source.removesuffix(DISCOVERY_PATH))
-                )
-    except TimeoutError:
-        raise DockermeshError(
-            f"{source} did not answer within {limit:g} s", fix="check that it is up"
-        ) from None
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise DockermeshError(
-            f"{source}: {error}", fix="check the URL, and that it can be reached"
-        ) from None
+    async with patient(source, limit):
+        text = await _get(session, source)
+        if source.endswith(DISCOVERY_PATH):
+            issuer = source.removesuffix(DISCOVERY_PATH)
+            text = await _get(session, _discovered(text, issuer))
 
     keys = usable_keys(text)
     if not keys:
@@ -175,30 +135,7 @@ async def fetch_keys(session: aiohttp.ClientSession, source: str, limit: float) 
 
 
 async def _get(session: aiohttp.ClientSession, url: str) -> str:
-    host = urlsplit(url).hostname
-    if host is not None:
-        with contextlib.suppress(ValueError):
-            # A literal address needs no resolver, and so would not be checked by it.
-            _check(ipaddress.ip_address(host), url)
-
-    # A redirect could lead to where the URL itself may not.
-    async with session.get(url, allow_redirects=False) as answer:
-        if answer.status != 200:
-            raise DockermeshError(
-                f"{url} answered {answer.status}",
-                fix="redirects are not followed: name the last URL",
-            )
-
-        body = bytearray()
-        # Read in parts: the length that a server tells may be anything.
-        async for part in answer.content.iter_chunked(1 << 16):
-            body.extend(part)
-            if len(body) > _LARGEST:
-                raise DockermeshError(
-                    f"{url} is larger than 1 MiB", fix="name the URL of a key set"
-                )
-
-        return body.decode()
+    return (await get(session, url, _LARGEST)).decode()
 
 
 def _discovered(text: str, issuer: str) -> str:
@@ -217,38 +154,3 @@ def _discovered(text: str, issuer: str) -> str:
             f"the discovery document of {issuer} has no jwks_uri", fix="set jwksUri"
         )
     return url
-
-
-def _check(address: ipaddress.IPv4Address | ipaddress.IPv6Address, host: str) -> None:
-    """Raises DockermeshError for an address that must not be reached."""
-    if isinstance(address, ipaddress.IPv6Address):
-        # NAT64: the address that is meant is in the last four bytes.
-        if address in _TRANSLATED:
-            address = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        else:
-            address = address.ipv4_mapped or address.sixtofour or address
-    if any(address in network for network in _FORBIDDEN):
-        raise DockermeshError(
-            f"{host} is at {address}, which is never fetched from",
-            fix="use another URL",
-        )
-
-
-class _GuardedResolver(AbstractResolver):
-    """Names to addresses that may be reached: what is checked is what is connected to."""
-
-    def __init__(self) -> None:
-        self._resolver: Any = None
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        if self._resolver is None:
-            self._resolver = ThreadedResolver()
-        found: list[ResolveResult] = await self._resolver.resolve(host, port, family)
-        for entry in found:
-            _check(ipaddress.ip_address(entry["host"].partition("%")[0]), host)
-        return found
-
-    async def close(self) -> None:
-        """Nothing is held open."""

@@ -15,11 +15,17 @@ import structlog
 from dockermesh.ca import NEXT, Authority, Leaf, Step
 from dockermesh.controlplane.settings import ControlPlaneSettings
 from dockermesh.controlplane.trust.ca_keeper import CaKeeper, OwnCa, PluggedCa
-from dockermesh.controlplane.trust.ca_report import blockers, ca_report, ca_warnings
+from dockermesh.controlplane.trust.ca_report import (
+    blockers,
+    ca_report,
+    ca_warnings,
+    taken_here,
+)
+from dockermesh.controlplane.trust.rotation import Rotation, Taken
 from dockermesh.controlplane.trust.state_files import publish_roots
 from dockermesh.controlplane.trust.workload_secrets import WorkloadSecrets
-from dockermesh.errors import DockermeshError, NotReadyError
-from dockermesh.registry import SealedStore
+from dockermesh.errors import DockermeshError, NotReadyError, RegistryError
+from dockermesh.registry import Documents, SealedStore
 from dockermesh.xds import ProxyStatus
 
 log = structlog.get_logger(__name__)
@@ -37,6 +43,7 @@ class Trust:
         *,
         proxies: Callable[[], list[ProxyStatus]],
         running: Callable[[], Collection[str]],
+        rotation: Documents | None = None,
     ) -> None:
         self._settings = settings
         self._proxies = proxies
@@ -45,6 +52,9 @@ class Trust:
         self.keeper: CaKeeper = _keeper(settings, self._store)
         self.secrets: WorkloadSecrets | None = None
         self._authority: Authority | None = None
+        self.rotation = Rotation(
+            rotation, lambda: self.authority.material, self._taken_here
+        )
 
     @property
     def authority(self) -> Authority:
@@ -71,7 +81,7 @@ class Trust:
         publish_roots(self._settings.trust_dir, authority.roots_pem)
         # Before the proxies are told: a new root must be in the file before anything signed by it
         # is shown.
-        authority.on_change.append(self._publish_roots)
+        authority.on_change += [self._publish_roots, self.rotation.wake]
         # Made here, not before: leaves are signed with what was opened.
         self.secrets = WorkloadSecrets(authority, self._settings.leaf_lifetime)
         self._authority = authority
@@ -86,13 +96,16 @@ class Trust:
 
     async def close(self) -> None:
         """Close the connections."""
+        await self.rotation.close()
         if self._store is not None:
             await self._store.close()
 
-    def status(self) -> dict[str, Any]:
+    async def status(self) -> dict[str, Any]:
         """The report of `ca status`."""
         authority, secrets = self.authority, self._open_secrets()
         material = authority.material
+        step = NEXT[material.phase]
+        blocked = await self._blockers(step) if material.is_own else []
 
         return ca_report(
             material,
@@ -101,7 +114,7 @@ class Trust:
             issued=secrets.issued,
             failures=secrets.failures,
             problems=(self.keeper.problem, secrets.problem),
-            blocked=self._blockers(NEXT[material.phase]) if material.is_own else [],
+            blocked=blocked,
             lifetime=self._settings.leaf_lifetime,
             now=datetime.datetime.now(datetime.UTC),
         )
@@ -127,14 +140,28 @@ class Trust:
         DockermeshError.
         """
         # A step that is not the next is refused by the keeper, with a better reason.
-        blocked = (
-            self._blockers(step) if NEXT[self.authority.material.phase] is step else []
-        )
+        is_next = NEXT[self.authority.material.phase] is step
+        blocked = await self._blockers(step) if is_next else []
         if not blocked or force:
+            if step is Step.PREPARE and is_next:
+                await self.rotation.begin()
             await self.keeper.step(step)
         return [] if force else blocked
 
-    def _blockers(self, step: Step) -> list[str]:
+    def _taken_here(self) -> Taken:
+        secrets, proxies = self._open_secrets(), self._proxies()
+        # Else a proxy is in sync with what was before the step.
+        if not secrets.are_roots_told():
+            return Taken(late=frozenset(status.proxy.key for status in proxies))
+        return taken_here(self.authority.material, proxies, secrets.leaves())
+
+    async def _blockers(self, step: Step) -> list[str]:
+        try:
+            elsewhere = await self.rotation.others()
+        except RegistryError as error:
+            # Then nobody else is known to have taken it.
+            log.warning("other replicas' proxies are not known", reason=error.what)
+            elsewhere = Taken()
         return blockers(
             step,
             self.authority.material,
@@ -143,6 +170,7 @@ class Trust:
             running=self._running(),
             lifetime=self._settings.leaf_lifetime,
             now=datetime.datetime.now(datetime.UTC),
+            elsewhere=elsewhere,
         )
 
     def _open_secrets(self) -> WorkloadSecrets:

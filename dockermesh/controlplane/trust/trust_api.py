@@ -16,7 +16,7 @@ from dockermesh.ca import Step
 from dockermesh.controlplane.trust.tokens import NO_JOIN_TOKEN, NotAllowed, Tokens
 from dockermesh.controlplane.trust.trust import Trust
 from dockermesh.errors import DockermeshError, NotReadyError, UsageError
-from dockermesh.http.answers import status
+from dockermesh.http import answers
 from dockermesh.http.auth import TokenGate, bearer_of, too_many
 
 CA_PATH = "/mesh/ca"
@@ -62,7 +62,7 @@ class _TrustApi:
         return guard
 
     async def show(self, _: web.Request) -> web.Response:
-        return web.json_response(self._trust.status())
+        return web.json_response(await self._trust.status())
 
     async def roots(self, _: web.Request) -> web.Response:
         return web.json_response({"roots": self._trust.authority.roots_pem.decode()})
@@ -76,9 +76,8 @@ class _TrustApi:
             )
 
         blocked = await self._trust.rotate(Step(step), force=force)
-        return web.json_response(
-            self._trust.status() | {"blocked": blocked, "taken": not blocked}
-        )
+        status = await self._trust.status()
+        return web.json_response(status | {"blocked": blocked, "taken": not blocked})
 
     async def list_tokens(self, _: web.Request) -> web.Response:
         return web.json_response(self._tokens.listing())
@@ -119,7 +118,7 @@ class _TrustApi:
 
 
 def _not_allowed(what: str, fix: str) -> web.Response:
-    return status(401, "Unauthorized", f"{what}: {fix}")
+    return answers.status(401, "Unauthorized", f"{what}: {fix}")
 
 
 async def body_of(request: web.Request) -> dict[str, Any]:
@@ -137,9 +136,9 @@ async def _answered(handler: Handler, request: web.Request) -> web.Response:
     try:
         return await handler(request)
     except NotReadyError as error:
-        return status(503, "ServiceUnavailable", error.what)
+        return answers.status(503, "ServiceUnavailable", error.what)
     except DockermeshError as error:
-        return status(
+        return answers.status(
             409,
             "Conflict",
             f"{error.what}. {error.fix}".removesuffix(". ")

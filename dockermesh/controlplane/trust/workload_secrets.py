@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from dockermesh.ca import Authority, AuthorityError, Leaf
+from dockermesh.ca import Authority, AuthorityError, Leaf, sealed_key
 from dockermesh.model import Identity
 from dockermesh.translate.sidecar.outbound import named
 from dockermesh.translate.tls.secrets import issued_certificate, trusted_roots
@@ -40,14 +40,23 @@ _JUMP_S = 30.0
 """By how much the time of day may run away from the time that passes before it counts as set."""
 
 
-@dataclass(slots=True)
-class _Held:
-    """A proxy's leaf, and the snapshot last made with it. `holder` is who has the key: one run of a
-    pod.
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """Whose a leaf is, and what it says. `holder` is who has the key: one run of a pod; `seal` the
+    password with which its proxy may keep it; `facts` what peers may say of it in their metrics.
     """
 
     identity: Identity
-    holder: str
+    holder: str = ""
+    seal: str = ""
+    facts: str = ""
+
+
+@dataclass(slots=True)
+class _Held:
+    """A proxy's leaf, and the snapshot last made with it."""
+
+    to: Recipient
     leaf: Leaf
     resource: Resource
     under: Snapshot | None = None
@@ -74,7 +83,9 @@ class WorkloadSecrets:
         self._authority = authority
         self._lifetime = lifetime
         self._held: dict[str, _Held] = {}
-        self._roots = named(SECRET, trusted_roots(authority.roots_pem))
+        self._nodes: dict[str, str] = {}
+        self._told = authority.roots_pem
+        self._roots = named(SECRET, trusted_roots(self._told))
         self._wake = asyncio.Event()
         # Wall clock against a clock that nobody sets: their distance jumps when it is set.
         self._clocks = _now().timestamp() - time.monotonic()
@@ -84,25 +95,36 @@ class WorkloadSecrets:
         self.clock_jumps = 0
         self.problem = ""
 
-    def layered(
-        self, key: str, identity: Identity, under: Snapshot, *, holder: str = ""
-    ) -> Snapshot:
+    def layered(self, key: str, to: Recipient, under: Snapshot) -> Snapshot:
         """What the proxy `key` is to have: `under` with its own certificate and the roots.
 
-        Another `holder` gets another private key.
+        Another holder gets another private key. With a seal, the key comes a second time, in the
+        form in which the proxy may keep it.
         """
-        held = self._held.get(key)
-        if (
-            held is None
-            or (held.identity, held.holder) != (identity, holder)
-            or not held.leaf.is_fresh(_now())
-        ):
-            held = self._renew(key, identity, holder, held)
-            if held is None:
-                return under
-
+        held = self._current(key, to)
         # The same snapshot as before, unless something of it is new.
-        return held.layered(under, self._roots)
+        return held.layered(under, self._roots) if held is not None else under
+
+    def leaf_at(self, node: str, key: str, to: Recipient) -> Leaf | None:
+        """The leaf of a workload that the proxy `node` serves; None if none can be made."""
+        self._nodes[key] = node
+        held = self._current(key, to)
+        return held.leaf if held is not None else None
+
+    @property
+    def roots(self) -> Resource:
+        """The roots, as a secret."""
+        return self._roots
+
+    def _current(self, key: str, to: Recipient) -> _Held | None:
+        held = self._held.get(key)
+        if held is None or held.to != to or not held.leaf.is_fresh(_now()):
+            return self._renew(key, to, held)
+        return held
+
+    def are_roots_told(self) -> bool:
+        """Whether what is published are the roots of the material in force."""
+        return self._told == self._authority.roots_pem
 
     def leaves(self) -> Mapping[str, Leaf]:
         """All leaves by proxy."""
@@ -111,6 +133,7 @@ class WorkloadSecrets:
     def retain(self, keys: Container[str]) -> None:
         """Forget the leaves of all other proxies."""
         self._held = {key: held for key, held in self._held.items() if key in keys}
+        self._nodes = {key: node for key, node in self._nodes.items() if key in keys}
 
     async def run(
         self,
@@ -133,35 +156,36 @@ class WorkloadSecrets:
             due = [
                 k
                 for k, h in self._held.items()
-                if k in present and not self._authority.is_current(h.leaf, now)
+                if self._proxy_of(k) in present
+                and not self._authority.is_current(h.leaf, now)
             ]
 
             # In portions: signing is what takes long, and streams must go on meanwhile.
             for start in range(0, len(due), _AT_ONCE):
-                publish(
-                    [
-                        key
-                        for key in due[start : start + _AT_ONCE]
-                        if self._replaced(key)
-                    ]
-                )
+                replaced = [
+                    key for key in due[start : start + _AT_ONCE] if self._replaced(key)
+                ]
+                publish(list(dict.fromkeys(map(self._proxy_of, replaced))))
                 await asyncio.sleep(_BREATH_S)
 
     def _take_roots(
         self, present: Collection[str], publish: Callable[[Collection[str]], None]
     ) -> None:
-        roots = named(SECRET, trusted_roots(self._authority.roots_pem))
+        told = self._authority.roots_pem
+        roots = named(SECRET, trusted_roots(told))
         # All at once: a proxy that lacks a root refuses the others.
         if roots.version != self._roots.version:
             self._roots = roots
             publish(tuple(present))
+        self._told = told
+
+    def _proxy_of(self, key: str) -> str:
+        """The proxy that has the leaf: the workload's own, or that of its node."""
+        return self._nodes.get(key, key)
 
     def _replaced(self, key: str) -> bool:
         held = self._held.get(key)
-        return (
-            held is not None
-            and self._renew(key, held.identity, held.holder, held) is not held
-        )
+        return held is not None and self._renew(key, held.to, held) is not held
 
     def _pause(self, present: Container[str]) -> float:
         """How long to sleep, in seconds: until the next leaf is due, but never long, and never not
@@ -169,7 +193,11 @@ class WorkloadSecrets:
         """
         now = _now()
         due = min(
-            (h.leaf.renew_at for k, h in self._held.items() if k in present),
+            (
+                h.leaf.renew_at
+                for k, h in self._held.items()
+                if self._proxy_of(k) in present
+            ),
             default=now + self._lifetime,
         )
         # A clock that was set must be noticed within a twentieth of a leaf's life.
@@ -186,13 +214,15 @@ class WorkloadSecrets:
             log.warning("the clock was set", by_seconds=round(clocks - self._clocks))
         self._clocks = clocks
 
-    def _renew(
-        self, key: str, identity: Identity, holder: str, before: _Held | None
-    ) -> _Held | None:
+    def _renew(self, key: str, to: Recipient, before: _Held | None) -> _Held | None:
         """A new leaf; the one before if none can be made for the same identity."""
         try:
             leaf = self._authority.issue_workload(
-                identity, self._lifetime, holder=f"{key} {holder}", now=_now()
+                to.identity,
+                self._lifetime,
+                holder=f"{key} {to.holder}",
+                facts=to.facts,
+                now=_now(),
             )
         except AuthorityError as error:
             self.failures += 1
@@ -200,23 +230,24 @@ class WorkloadSecrets:
                 log.error(
                     "no certificates can be issued",
                     proxy=key,
-                    identity=str(identity),
+                    identity=str(to.identity),
                     reason=error.what,
                 )
             self.problem = error.what
             # Still good, and better than none; one of another identity is not.
-            return (
-                before if before is not None and before.identity == identity else None
-            )
+            is_same = before is not None and before.to.identity == to.identity
+            return before if is_same else None
 
         self.issued += 1
         self.problem = ""
-        resource = named(SECRET, issued_certificate(leaf.certificate, leaf.key))
-        made = self._held[key] = _Held(identity, holder, leaf, resource)
+        sealed = sealed_key(leaf.key, to.seal) if to.seal else b""
+        secret = issued_certificate(leaf.certificate + sealed, leaf.key)
+        resource = named(SECRET, secret)
+        made = self._held[key] = _Held(to, leaf, resource)
         log.info(
             "certificate issued",
             proxy=key,
-            identity=str(identity),
+            identity=str(to.identity),
             until=leaf.not_after.isoformat(),
         )
 

@@ -14,7 +14,7 @@ from ipaddress import IPv4Address
 from dockermesh.inject.capture.config import CaptureConfig
 from dockermesh.inject.capture.parse import capture_config
 from dockermesh.inject.capture.render import SIDECAR_HOLDS, PodOptions, render_capture
-from dockermesh.model.contract import CONSUL_DOMAIN, PROMETHEUS_PORT, READINESS_PORT
+from dockermesh.model.contract import PROMETHEUS_PORT, READINESS_PORT
 
 DOCKER_RESOLVER = IPv4Address("127.0.0.11")
 # Readiness and Envoy's Prometheus page are the proxy's own, not the app's.
@@ -58,8 +58,6 @@ def pod_capture_config(
     )
 
 
-def pod_capture(
-    config: CaptureConfig | None = None, *, domain: str = CONSUL_DOMAIN
-) -> str:
-    """The file `/etc/dockermesh/capture.rules` of a sidecar's pod; `domain` is Consul's."""
-    return render_capture(config or pod_capture_config(), PodOptions(domain=domain))
+def pod_capture(config: CaptureConfig | None = None) -> str:
+    """The file `/etc/dockermesh/capture.rules` of a sidecar's pod."""
+    return render_capture(config or pod_capture_config(), PodOptions())

@@ -7,14 +7,12 @@ chains named ISTIO_*, so that everything of ours can be found and replaced.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from dockermesh.errors import InputError
 from dockermesh.inject.capture.config import CaptureConfig, Mode
 from dockermesh.model.contract import (
-    CONSUL_DOMAIN,
     DNS_PORT,
     INBOUND_PORT,
     OUTBOUND_PORT,
@@ -33,19 +31,11 @@ class PodOptions:
     """What a pod of this mesh needs beside Istio's rules.
 
     `resolver` is Docker's DNS server inside the pod; at `hold_ports` new connections wait while
-    nothing listens. `domain` is Consul's, with which names that only the mesh knows end.
+    nothing listens.
     """
 
     resolver: str = "127.0.0.11"
     hold_ports: tuple[int, ...] = SIDECAR_HOLDS
-    domain: str = CONSUL_DOMAIN
-
-    @property
-    def endings(self) -> tuple[str, ...]:
-        """Last labels of names that the mesh alone knows, such as `service.consul` and
-        `svc.cluster.local`.
-        """
-        return (self.domain.rpartition(".")[2], *_ENDINGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +60,6 @@ class _Family:
     include: tuple[str, ...]
     exclude: tuple[str, ...]
     dns_servers: tuple[str, ...]
-
-
-_ENDINGS = ("local", "svc", "service", "default")
 
 
 @dataclass(slots=True)
@@ -229,19 +216,12 @@ def _owner_groups(rules: _Rules, config: CaptureConfig) -> None:
         )
 
 
-def _dns(
-    rules: _Rules, config: CaptureConfig, family: _Family, pod: PodOptions | None
-) -> None:
+def _dns(rules: _Rules, config: CaptureConfig, family: _Family) -> None:
     redirect = f"-j REDIRECT --to-ports {config.dns_port}"
     targets = (
         [""]
         if config.capture_all_dns
         else [f"-d {server} " for server in family.dns_servers]
-    )
-    asked = (
-        _proxy_questions(pod.endings)
-        if pod is not None and family.version == 4
-        else [""]
     )
     if targets:
         rules.add("nat", "ISTIO_OUTPUT", "-j ISTIO_OUTPUT_DNS")
@@ -253,35 +233,13 @@ def _dns(
     rules.add(
         "nat",
         "ISTIO_OUTPUT_DNS",
-        *(f"-p udp --dport 53 {to}{q}{redirect}" for to in targets for q in asked),
+        *(f"-p udp --dport 53 {to}{redirect}" for to in targets),
     )
-    _dns_zones(rules, config, targets, asked)
+    _dns_zones(rules, config, targets)
 
 
-def _proxy_questions(endings: Iterable[str]) -> list[str]:
-    """Matches of the DNS queries over UDP that a pod sends to its proxy; Docker's resolver answers
-    all others.
-
-    They are those for IPv4 addresses: Envoy's filter answers NXDOMAIN to AAAA, for which musl gives
-    a name up, and knows no other types at all. Names that nobody else knows go to the proxy
-    whatever is asked: a name server that is away would hold them up.
-    """
-    # The end of a name, type A, class IN; or a last label. A question begins 40 bytes after the
-    # packet.
-    wanted = [
-        "0000010001",
-        *(f"{len(label):02x}{label.encode().hex()}00" for label in endings),
-    ]
-    return [
-        f'-m string --algo bm --from 40 --hex-string "|{text}|" ' for text in wanted
-    ]
-
-
-def _dns_zones(
-    rules: _Rules, config: CaptureConfig, targets: list[str], asked: list[str]
-) -> None:
-    """Proxy to resolver is conntrack zone 1, app to proxy zone 2. What an app asks the resolver
-    itself is in zone 1.
+def _dns_zones(rules: _Rules, config: CaptureConfig, targets: list[str]) -> None:
+    """Proxy to resolver is conntrack zone 1, app to proxy zone 2.
 
     An app's closed UDP port may be the proxy's next one; in one zone the proxy's query would meet
     the app's old entry and be redirected to the proxy itself.
@@ -305,17 +263,7 @@ def _dns_zones(
 
     for target in targets:
         to = f"-p udp --dport 53 {target}"
-        rules.add(
-            "raw",
-            "ISTIO_OUTPUT_DNS",
-            *(f"{to}{question}-j CT --zone 2" for question in asked),
-        )
-
-        if any(asked):
-            # One socket asks for both kinds of addresses, and the first packet of an entry decides
-            # where all go.
-            rules.add("raw", "ISTIO_OUTPUT_DNS", f"{to}-j CT --zone 1")
-
+        rules.add("raw", "ISTIO_OUTPUT_DNS", f"{to}-j CT --zone 2")
         rules.add(
             "raw",
             "ISTIO_INBOUND",
@@ -375,7 +323,7 @@ def _outbound(
     _own_traffic(rules, config, family)
     _owner_groups(rules, config)
     if config.dns:
-        _dns(rules, config, family, pod)
+        _dns(rules, config, family)
     rules.add("nat", "ISTIO_OUTPUT", f"-d {family.loopback} -j RETURN")
     _outbound_include(rules, config, family)
 

@@ -3,7 +3,8 @@
 Invariant: a service that did not change stays the same object. Besides a service per Consul name
 there is one per Compose service whose name Consul does not have (registrator calls `web` with two
 ports `web-80` and `web-443`), so that apps can use Compose's names; it unites the endpoints of all
-Consul services that belong to it.
+Consul services that belong to it. Where Consul has the name from a Compose service that is called
+so, another project's ports join it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,10 @@ class Assembly:
     def services(self) -> Mapping[str, Service]:
         """A copy that no later update changes."""
         return MappingProxyType(dict(self._services))
+
+    def instances(self) -> Mapping[str, Instances]:
+        """A copy of what was put, by Consul service."""
+        return MappingProxyType(dict(self._instances))
 
     def put(self, name: str, instances: Instances) -> bool:
         """Take over the instances of the Consul service `name` (none: it is gone); True if any
@@ -69,18 +74,26 @@ class Assembly:
 
     def _source(self, key: str) -> tuple[str, list[Instance]]:
         own = self._by_lower.get(key)
-        # Consul's own service of this name goes before one that would be put together.
-        if own is not None:
-            return own, list(self._instances[own])
         contributors = self._contributors.get(key, set())
         if not contributors:
             self._contributors.pop(key, None)
-            return key, []
-        return key, [
+
+        if own is not None and own not in contributors:
+            # Consul's own service of this name goes before one that would be put together.
+            return own, list(self._instances[own])
+        found = [
             i
             for name in sorted(contributors)
             for i in self._instances[name]
             if i.compose_service.lower() == key
+            # Of two projects' `web` registrator calls one `web-80` that has several ports: it must
+            # not lose them when another comes that has one. What SERVICE_NAME says stays apart.
+            and (own in {None, name} or name.lower() == f"{key}-{i.endpoint.port}")
+        ]
+        strangers = self._instances[own] if own is not None else ()
+        return own or key, [
+            *found,
+            *(i for i in strangers if i.compose_service.lower() != key),
         ]
 
 

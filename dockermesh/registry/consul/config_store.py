@@ -41,20 +41,29 @@ from dockermesh.registry.consul.transactions import (
     write_text,
 )
 from dockermesh.registry.consul.values import Check, Reading, accept_all, read_values
-from dockermesh.registry.consul.watch import ATTENTIVE, Outages, Watch
+from dockermesh.registry.consul.watch import ATTENTIVE, OVERDUE_S, Outages, Watch
 from dockermesh.registry.damaged import damage_sentence
+from dockermesh.registry.grace import Grace
 from dockermesh.registry.protocols import StoredResource
+from dockermesh.runtime.threads import done_in_thread
 
+_COPIED = "The copy on this host is in force."
 MARKER = ".store"
 """The key of the marker, beside those of the resources: one reading has both."""
 # Seconds that a write waits for a store that is being brought back.
 _MENDED_WITHIN = 5.0
+# Seconds until a copy that could not be written is tried again.
+_SAVE_AGAIN = 2.0
+_WATCH = "the config"
+# Seconds between two looks whether a Consul that is slow is away.
+_LOOK = 0.5
 _log = structlog.get_logger(__name__)
 
 
 class ConsulConfigStore:
     """Keys are `<group>/<kind>/<namespace>/<name>`, without the prefix; another prefix keeps other
-    documents. `copy` is what is known at the start; `check` says what is wrong with a document.
+    documents. `copy` is what is known at the start, and published where Consul is away for longer
+    than `grace`; `check` says what is wrong with a document.
     """
 
     def __init__(
@@ -64,11 +73,14 @@ class ConsulConfigStore:
         *,
         copy: ConfigCopy | None = None,
         check: Check = accept_all,
+        grace: Grace | None = None,
     ) -> None:
         self._settings = settings
         self._prefix = prefix
         self._copy = copy
         self._check = check
+        self._grace = grace or Grace()
+        self._is_copied = False
         self._client: ConsulClient | None = None
         self._outages = Outages(settings.address, lambda: None)
         self._publish: Callable[[Mapping[str, StoredResource]], None] | None = None
@@ -92,6 +104,7 @@ class ConsulConfigStore:
         """Why the contents are not what the store says, or may be out of date; else empty."""
         sentences = (
             self._outages.sentence,
+            _COPIED if self._is_copied else "",
             self._doubt,
             damage_sentence(self._known.values()),
             self._copy.problem if self._copy is not None else "",
@@ -132,20 +145,36 @@ class ConsulConfigStore:
         if self._copy is not None and self._marker is None:
             self._marker, self._known = await asyncio.to_thread(self._copy.load)
 
-        watch = Watch("the config", fetch, self._take, self._outages)
+        watch = Watch(_WATCH, fetch, self._take, self._outages, overdue=OVERDUE_S)
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(watch.run())
                 tasks.create_task(self._keep_mending())
                 tasks.create_task(self._keep_saving())
+                tasks.create_task(self._use_copy())
         finally:
             self._publish = None
             if self._to_save.is_set():
                 self._save()
             await self.close()
 
+    async def _use_copy(self) -> None:
+        """Publish what was accepted last, if Consul has been away for the whole grace."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._read.wait(), self._grace.left)
+        # Without a marker nothing is known, which is not the same as nothing.
+        while not self._read.is_set() and self._marker is not None:
+            if self._outages.is_failing(_WATCH) and self._publish is not None:
+                _log.warning("Consul is away; its copy is in force", keys=self._prefix)
+                self._is_copied = True
+                self._publish(MappingProxyType(self._known))
+                return
+            await asyncio.sleep(_LOOK)
+
     def _take(self, answer: tuple[int, Any] | None) -> None:
-        if answer is not None:
+        # The watch hands over what it fetched a moment later, in which a write may have been read
+        # back: the answer of before would look like a store that was taken back.
+        if answer is not None and answer[0] >= self._index:
             self._deliver(*answer)
 
     def _deliver(self, index: int, items: Any) -> None:
@@ -161,6 +190,7 @@ class ConsulConfigStore:
         self._judge(how, marker, reading)
 
         self._index = index
+        self._is_copied = False
         self._read.set()
         if self._publish is not None and (first or self._known != before):
             self._publish(MappingProxyType(self._known))
@@ -184,7 +214,7 @@ class ConsulConfigStore:
         if how is Standing.CURRENT:
             self._marker = marker
             # A write is read back, and then seen by the watch again.
-            if not is_saved or (self._copy is not None and self._copy.problem):
+            if not is_saved:
                 self._to_save.set()
         if how is Standing.CURRENT and not self._changes:
             self._unmended = ""
@@ -288,7 +318,11 @@ class ConsulConfigStore:
         while True:
             await self._to_save.wait()
             self._to_save.clear()
-            await asyncio.to_thread(self._save)
+            await done_in_thread(self._save)
+            if self._copy is not None and self._copy.problem:
+                # A disk that has room again tells nobody.
+                self._to_save.set()
+                await asyncio.sleep(_SAVE_AGAIN)
 
     def _save(self) -> None:
         if self._copy is not None and self._marker is not None:

@@ -15,13 +15,16 @@ from typing import Any, TypeVar
 from dockermesh.model.contract import (
     META_ACCOUNT,
     META_HOST,
+    META_ID_OF,
     META_NAMESPACE,
     META_PREFIX,
+    META_PROTOCOL,
     META_SERVICE,
     META_WORKLOAD,
 )
 from dockermesh.model.identity import ACCOUNT_META, is_identity_part
-from dockermesh.model.protocol import Protocol, infer_protocol, parse_protocol
+from dockermesh.model.protocol import Protocol, agreed, parse_protocol
+from dockermesh.model.protocol_selection import infer_protocol
 from dockermesh.model.service import NO_LABELS, Endpoint, Health, Port, Service
 from dockermesh.registry.accept import (
     address_problem,
@@ -133,15 +136,9 @@ def _order(instance: Instance) -> tuple[str, int, str]:
 def _port_protocols(instances: Sequence[Instance]) -> dict[int, Protocol]:
     protocols: dict[int, Protocol] = {}
     for instance in instances:
-        known = protocols.get(instance.endpoint.port)
-        if known is None or (_rank(instance.protocol) < _rank(known)):
-            protocols[instance.endpoint.port] = instance.protocol
+        port = instance.endpoint.port
+        protocols[port] = agreed(protocols.get(port), instance.protocol)
     return protocols
-
-
-def _rank(protocol: Protocol) -> int:
-    """What somebody declared beats what nobody knows, which beats datagrams."""
-    return {Protocol.UDP: 2, Protocol.AUTO: 1}.get(protocol, 0)
 
 
 def _convert(entry: Any, *, allow_loopback: bool) -> Instance | str:
@@ -181,11 +178,17 @@ def _convert(entry: Any, *, allow_loopback: bool) -> Instance | str:
         service_account=_account(meta),
         locality=_locality(node, meta, node_meta),
         weight=weight,
+        gave_way=_shown(meta.get(META_ID_OF, "")),
     )
 
+    # What is declared of a number is declared of TCP: registrator has one variable for both.
     return Instance(
         endpoint,
-        _protocol(port, meta, tags, node_meta),
+        (
+            Protocol.UDP
+            if identifier.endswith(":udp") and "udp" in tags
+            else _protocol(port, meta, tags, node_meta)
+        ),
         "" if name_problem(compose) else compose,
     )
 
@@ -236,6 +239,10 @@ def _labels(meta: Mapping[str, str], tags: Sequence[str]) -> Mapping[str, str]:
     return MappingProxyType(dict(sorted(labels.items()))) if labels else NO_LABELS
 
 
+def _shown(text: str) -> str:
+    return text if text.isprintable() else ""
+
+
 def _account(meta: Mapping[str, str]) -> str:
     told = (meta.get(META_ACCOUNT, ""), meta.get(ACCOUNT_META, ""))
     return next((account for account in told if is_identity_part(account)), "")
@@ -266,6 +273,9 @@ def _protocol(
         tagged.get("port_name"),
     )
 
+    # What the registrar knows of an image is nobody's word.
+    if not declared and not port_name:
+        declared = _first(parse_protocol, told.get(META_PROTOCOL))
     return infer_protocol(declared=declared, port_name=port_name, number=port)
 
 

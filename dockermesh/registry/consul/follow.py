@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -27,6 +28,8 @@ Deliver = Callable[[str, Any], None]
 _READERS = 8
 # At a start all services are read; without a bound Consul would get thousands at once.
 _FIRST_READS = 32
+# Seconds for which queries that block wait for the first reads of others.
+_FIRST_READS_S = 5.0
 # Each node costs a connection; beyond, everything is read when anything changes.
 _MAX_NODES = 120
 # Reading everything takes a fifth of the time at most.
@@ -64,10 +67,14 @@ class PerService:
     def __init__(self, start: Start) -> None:
         self._start = start
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._unread: set[str] = set()
+        self._all_read = asyncio.Event()
+        self._all_read.set()
 
     def update(self, names: Sequence[str]) -> None:
         """Start and end watches."""
         wanted = set(names)
+        self._expect(wanted)
         for name in [n for n in self._tasks if n not in wanted]:
             self._tasks.pop(name).cancel()
             self._start.outages.succeeded(_service_key(name))
@@ -81,17 +88,37 @@ class PerService:
         """End all watches."""
         self.update(())
 
+    def _expect(self, wanted: set[str]) -> None:
+        self._unread &= wanted
+        self._unread |= wanted - self._tasks.keys()
+        if self._unread:
+            self._all_read.clear()
+        else:
+            self._all_read.set()
+
+    def _was_read(self, name: str) -> None:
+        """Or failed, which is tried again: others do not wait for that."""
+        self._unread.discard(name)
+        if not self._unread:
+            self._all_read.set()
+
     def _watch(self, name: str) -> Watch:
         start = self._start
 
         async def fetch(index: int | None) -> Any:
-            # A query that blocks is no work for Consul; only first reads count.
+            # A query that blocks is no work for Consul once it is there; only first reads count,
+            # and those come first.
             if index is not None:
+                if not self._all_read.is_set():
+                    await _within(_FIRST_READS_S, self._all_read.wait())
                 return await start.client.health.service(
                     name, index=index, wait=start.client.wait
                 )
-            async with start.reads:
-                return await start.client.health.service(name)
+            try:
+                async with start.reads:
+                    return await start.client.health.service(name)
+            finally:
+                self._was_read(name)
 
         return Watch(
             _service_key(name),
@@ -333,3 +360,8 @@ def _service_key(name: str) -> str:
 
 def _node_key(node: str) -> str:
     return f"node {node}"
+
+
+async def _within(seconds: float, waiting: Awaitable[object]) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(waiting, seconds)

@@ -11,7 +11,8 @@ critical endpoint is present, so never lost):
    only one), what is lost is kept until it comes back or HOLD is over.
 3. A loss is *confirmed*, so never held, when the endpoint's workload record is gone from Consul's
    KV while other records are still there: the registrar took it away. If the registry went back in
-   time (its index fell), or no record is left at all, that proves nothing.
+   time (its index fell), or no record is left at all, nor the registrar's mark, that proves
+   nothing.
 4. Meshes of fewer than MINIMUM endpoints are not guarded.
 """
 
@@ -51,6 +52,8 @@ class DropGuard:
         self._partial: deque[tuple[float, str, int]] = deque()
         self._held = False
         self._reset_at = float("-inf")
+        self.believes_none = False
+        """Whether no record at all proves something: the registrar's mark is there."""
 
     @property
     def holding(self) -> bool:
@@ -131,7 +134,7 @@ class DropGuard:
 
     def _confirmed(self, lost: Instances, records: Records, now: float) -> bool:
         # No record at all is what a store that lost its data says.
-        if not len(records) or now - self._reset_at < HOLD:
+        if (not len(records) and not self.believes_none) or now - self._reset_at < HOLD:
             return False
         return all(
             i.endpoint.workload and i.endpoint.workload not in records for i in lost

@@ -3,7 +3,8 @@
 Without its record a workload has neither a proxy to be let in nor mutual TLS: where records are
 lost, requests under STRICT fail. So where none is left, or Consul went back in time, those that are
 missing are kept until they are written again or HOLD is over. One record that goes while others
-stay was taken away by its registrar, and goes at once.
+stay was taken away by its registrar, and goes at once; so do all of them where the registrar's
+mark is left beside them.
 """
 
 from __future__ import annotations
@@ -37,9 +38,11 @@ class RecordsGuard:
         """The registry's index fell: missing records prove nothing until HOLD is over."""
         self._kept, self._until = self.workloads(now), now + HOLD
 
-    def take(self, found: Mapping[str, Workload], now: float) -> None:
-        """The KV has these records."""
-        is_loss = len(self._found) >= MINIMUM and not found
+    def take(
+        self, found: Mapping[str, Workload], now: float, *, are_kept: bool = False
+    ) -> None:
+        """The KV has these records; `are_kept`: and the mark, which would be lost with them."""
+        is_loss = len(self._found) >= MINIMUM and not found and not are_kept
         if is_loss and now >= self._until:
             self._kept, self._until = self._found, now + HOLD
         self._found = found

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import structlog
@@ -23,6 +24,7 @@ from dockermesh.model.service import Service
 from dockermesh.model.workload import Workload
 from dockermesh.registry.accept import accepted_names, quoted
 from dockermesh.registry.consul.assembly import Assembly, Instances
+from dockermesh.registry.consul.catalog_copy import CatalogCopy
 from dockermesh.registry.consul.convert import convert_entries
 from dockermesh.registry.consul.follow import (
     FewConnections,
@@ -34,12 +36,19 @@ from dockermesh.registry.consul.follow import (
 from dockermesh.registry.consul.guard import HOLD, DropGuard
 from dockermesh.registry.consul.records_guard import HOLD as RECORDS_HOLD
 from dockermesh.registry.consul.records_guard import RecordsGuard
-from dockermesh.registry.consul.watch import ATTENTIVE, Outages, Watch
-from dockermesh.registry.consul.workloads import WorkloadRecords
+from dockermesh.registry.consul.unwritten import Unwritten
+from dockermesh.registry.consul.watch import ATTENTIVE, OVERDUE_S, Outages, Watch
+from dockermesh.registry.consul.workloads import WorkloadRecords, are_kept
+from dockermesh.registry.grace import Grace
 from dockermesh.registry.protocols import Publish
+from dockermesh.runtime.threads import done_in_thread
 
 # Seconds between two catalogs: a deployment changes many services in a row.
 _MIN_INTERVAL = 0.02
+# Seconds between two copies: what changed since the last one is not there after a crash.
+_SAVE_INTERVAL = 1.0
+# Seconds between two looks whether a Consul that is slow is away.
+_LOOK = 0.5
 # Connections for all that is no service: names, workloads, config, CA, tokens, writes.
 _RESERVE = 12
 # So often in a row is no hiccup any more.
@@ -57,15 +66,35 @@ class ConsulRegistry:
     """Consul as a source of catalogs.
 
     `budget` is how many services get a blocking query of their own; by default what Consul's limit
-    of connections leaves. With more services than that, few connections are used.
+    of connections leaves. With more services than that, few connections are used. Where Consul is
+    away at the start for longer than `grace`, what `copy` holds is published, and degraded. While
+    it is away, what `unwritten` has counts, too.
     """
 
-    def __init__(self, settings: ConsulSettings, *, budget: int | None = None) -> None:
+    def __init__(
+        self,
+        settings: ConsulSettings,
+        *,
+        budget: int | None = None,
+        copy: CatalogCopy | None = None,
+        grace: Grace | None = None,
+        unwritten: Unwritten | None = None,
+    ) -> None:
         self._settings = settings
+        self._copy = copy
+        self._grace = grace or Grace()
+        self._copied_at = ""
+        self._copy_tried = False
+        self._to_save = asyncio.Event()
         self._budget = budget
         self._outages = Outages(settings.address, self._touch)
         self._guard = DropGuard()
         self._assembly = Assembly(service_domain(settings.domain))
+        self._unwritten = unwritten or Unwritten()
+        self._unwritten.on_change = self._touch
+        # What Consul said, and the names under which something unwritten is shown.
+        self._said: dict[str, Instances] = {}
+        self._laid_over: set[str] = set()
         self._records = WorkloadRecords()
         self._records_guard = RecordsGuard()
         self._workloads: Mapping[str, Workload] = {}
@@ -107,7 +136,10 @@ class ConsulRegistry:
                 tasks.create_task(self._follow_names(client).run())
                 tasks.create_task(self._follow_workloads(client).run())
                 tasks.create_task(self._publish_changes(publish))
+                tasks.create_task(self._keep_saving())
         finally:
+            if self._to_save.is_set() and self._copy is not None:
+                self._copy.save(self._assembly.instances(), self._workloads)
             await client.close()
 
     def _follow_names(self, client: ConsulClient) -> Watch:
@@ -115,7 +147,12 @@ class ConsulRegistry:
             return await client.catalog.services(index=index, wait=ATTENTIVE)
 
         return Watch(
-            _NAMES, fetch, self._take_names, self._outages, on_reset=self._take_reset
+            _NAMES,
+            fetch,
+            self._take_names,
+            self._outages,
+            overdue=OVERDUE_S,
+            on_reset=self._take_reset,
         )
 
     def _follow_workloads(self, client: ConsulClient) -> Watch:
@@ -189,7 +226,9 @@ class ConsulRegistry:
         found, skipped = self._records.update(items)
         for key, reason in skipped.items():
             self._report(f"workload record {quoted(key)}", reason)
-        self._records_guard.take(found, time.monotonic())
+        has_mark = are_kept(items)
+        self._records_guard.take(found, time.monotonic(), are_kept=has_mark)
+        self._guard.believes_none = has_mark
         self._answered(_WORKLOADS)
         self._settle()
         self._touch()
@@ -237,20 +276,48 @@ class ConsulRegistry:
 
     def _settle(self) -> None:
         now = time.monotonic()
-        self._workloads = self._records_guard.workloads(now)
+        is_changed = self._unwritten.show(is_away=self._is_away)
+        self._workloads = self._unwritten.over_workloads(
+            self._records_guard.workloads(now)
+        )
+        if is_changed:
+            self._lay_over()
         self._outages.note("records", _KEPT if self._records_guard.holding else "")
         self._announce(self._guard.settle(self._workloads, now))
 
     def _announce(self, accepted: list[tuple[str, Instances]]) -> None:
         for name, instances in accepted:
-            if self._assembly.put(name, instances):
-                self._services_changed = True
-                self._touch()
+            self._said[name] = instances
+            self._put(name)
+            if not instances:
+                del self._said[name]
         sentence = (
             "More than half of all endpoints vanished from Consul at once; they are kept for up to"
             f" {HOLD:.0f} s."
         )
         self._outages.note("guard", sentence if self._guard.holding else "")
+
+    @property
+    def _is_away(self) -> bool:
+        """Whether Consul says nothing at the moment."""
+        return bool(self._copied_at) or self._outages.is_silent(_NAMES)
+
+    def _lay_over(self) -> None:
+        """Put what is unwritten over what Consul said, or take it away again."""
+        names = self._unwritten.services()
+        for name in sorted(self._said.keys() | names | self._laid_over):
+            self._put(name)
+        self._laid_over = names
+
+    def _put(self, name: str) -> None:
+        shown = self._unwritten.over_instances(
+            name,
+            self._said.get(name, ()),
+            allow_loopback=self._settings.allow_loopback,
+        )
+        if self._assembly.put(name, shown):
+            self._services_changed = True
+            self._touch()
 
     def _touch(self) -> None:
         self._dirty.set()
@@ -268,9 +335,12 @@ class ConsulRegistry:
         while True:
             await self._wait_for_change()
             self._settle()
-            # A part of the catalog would take away what the proxies have of the rest.
-            if self._unanswered:
+            # A part of the catalog would take away what the proxies have of the rest; the copy has
+            # that.
+            if self._unanswered and not self._copied_at and not self._use_copy():
                 continue
+            if not self._unanswered:
+                self._copied_at = ""
 
             catalog = self._snapshot()
             if published is None or not _same(catalog, published):
@@ -279,10 +349,50 @@ class ConsulRegistry:
                     publish(catalog)
                 except Exception:  # the reader's fault must not end the bridge
                     _log.exception("a catalog could not be taken over")
+                if not self._unanswered:
+                    self._to_save.set()
                 await asyncio.sleep(_MIN_INTERVAL)
 
+    def _use_copy(self) -> bool:
+        """Begin with what was known last, if Consul has been away for the whole grace."""
+        if not self._may_use_copy or self._grace.left or not self._outages.sentence:
+            return False
+        assert self._copy is not None
+        copied, self._copy_tried = self._copy.load(), True
+        if copied is None:
+            return False
+
+        _log.warning("Consul is away; serving from the copy", of=copied.at)
+        self._copied_at = copied.at
+        self._names = sorted(copied.instances)
+        # As if Consul had said so: what it does not say when it is back is a loss, and guarded.
+        self._records_guard.take(copied.workloads, time.monotonic())
+        self._settle()
+        for name, instances in copied.instances.items():
+            self._offer(name, instances)
+        return True
+
+    async def _keep_saving(self) -> None:
+        """Keep the copy on the disk up to date."""
+        while True:
+            await self._to_save.wait()
+            self._to_save.clear()
+            if self._copy is None:
+                return
+            known = self._assembly.instances(), self._workloads
+            await done_in_thread(partial(self._copy.save, *known))
+            self._outages.note("copy", self._copy.problem)
+            if self._copy.problem:
+                # A disk that has room again tells nobody.
+                self._to_save.set()
+            await asyncio.sleep(_SAVE_INTERVAL)
+
     async def _wait_for_change(self) -> None:
-        dues = (self._guard.next_due(), self._records_guard.next_due())
+        dues = (
+            self._guard.next_due(),
+            self._records_guard.next_due(),
+            self._end_of_grace(),
+        )
         due = min((due for due in dues if due is not None), default=None)
         try:
             async with asyncio.timeout(
@@ -293,11 +403,28 @@ class ConsulRegistry:
             return
         self._dirty.clear()
 
+    @property
+    def _may_use_copy(self) -> bool:
+        """Whether Consul has told nothing yet, and a copy of it was not looked at."""
+        is_silent = {_NAMES, _WORKLOADS} <= self._unanswered
+        return self._copy is not None and not self._copy_tried and is_silent
+
+    def _end_of_grace(self) -> float | None:
+        # Afterwards again and again: only the first watch that fails wakes us.
+        left = max(self._grace.left, _LOOK)
+        return time.monotonic() + left if self._may_use_copy else None
+
     def _snapshot(self) -> Catalog:
         if self._services_changed:
             self._services = self._assembly.services()
             self._services_changed = False
-        return Catalog(self._services, self._workloads, self._outages.sentence)
+        copied = (
+            f" This control plane started meanwhile and serves its copy of {self._copied_at}."
+            if self._copied_at
+            else ""
+        )
+        degraded = f"{self._outages.sentence}{copied}".strip()
+        return Catalog(self._services, self._workloads, degraded)
 
 
 def _same(one: Catalog, other: Catalog) -> bool:

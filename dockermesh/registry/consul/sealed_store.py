@@ -16,6 +16,7 @@ from dockermesh.consul.settings import ConsulSettings
 from dockermesh.errors import RegistryError
 from dockermesh.model.contract import KEY_CA
 from dockermesh.registry.consul.watch import ATTENTIVE, Outages, Watch
+from dockermesh.registry.grace import Grace
 from dockermesh.registry.protocols import Sealed
 
 
@@ -24,8 +25,9 @@ class ConsulSealedStore:
 
     where = f"Consul's KV, {KEY_CA}"
 
-    def __init__(self, settings: ConsulSettings) -> None:
+    def __init__(self, settings: ConsulSettings, grace: Grace | None = None) -> None:
         self._settings = settings
+        self.grace = grace or Grace()
         self._client: ConsulClient | None = None
 
     async def read(self) -> Sealed:

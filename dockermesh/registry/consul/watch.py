@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
@@ -24,6 +25,8 @@ Fetch = Callable[[int | None], Awaitable[Answer]]
 ATTENTIVE = "3s"
 """How long Consul may hold the queries of those who find out that it went back. One that was
 restarted between two queries is asked with an index of before, and says nothing until then."""
+OVERDUE_S = 4.5
+"""When such a query should have been answered, though it is still waited for: Consul hangs."""
 # Seconds over which those wake up who all wait for the same Consul.
 _WAKE_SPREAD = 0.3
 _WAKE_PAUSE = 1.0
@@ -55,6 +58,10 @@ class Outages:
         """Whether this watch failed at its last attempt."""
         return key in self._failing
 
+    def is_silent(self, key: str) -> bool:
+        """Whether it failed, or its answer is overdue."""
+        return key in self._failing or key in self._notes
+
     def failed(self, key: str, error: BaseException) -> None:
         """The watch `key` failed."""
         if key in self._failing:
@@ -85,6 +92,21 @@ class Outages:
             self._notes[key] = sentence
             _log.warning(sentence)
         self._on_change()
+
+    @asynccontextmanager
+    async def overdue(self, key: str, seconds: float) -> AsyncIterator[None]:
+        """Say so if what is done here takes longer than this (0: it may)."""
+        if not seconds:
+            yield
+            return
+        sentence = f"Consul at {self._address} does not answer {key}; the last known state is kept."
+        loop = asyncio.get_running_loop()
+        saying = loop.call_later(seconds, self.note, key, sentence)
+        try:
+            yield
+        finally:
+            saying.cancel()
+            self.note(key, "")
 
     def went_back(self) -> None:
         """Consul counts from lower indexes than before: nobody's index is worth anything."""
@@ -138,13 +160,16 @@ class Watch:
         deliver: Callable[[Any], None],
         outages: Outages,
         *,
+        overdue: float = 0.0,
         on_reset: Callable[[], None] = lambda: None,
         on_failure: Callable[[int, BaseException], None] = lambda _failures, _error: (
             None
         ),
     ) -> None:
+        """`overdue`: seconds after which it is told that there is no answer yet (0: never)."""
         self._key = key
         self._fetch = fetch
+        self._overdue = overdue
         self._deliver = deliver
         self._outages = outages
         self._on_reset = on_reset
@@ -160,7 +185,8 @@ class Watch:
         while True:
             await _sleep(pacer.delay(time.monotonic()))
             try:
-                fetched = await self._outages.unless_reset(self._fetch(index))
+                async with self._outages.overdue(self._key, self._overdue):
+                    fetched = await self._outages.unless_reset(self._fetch(index))
                 if fetched is None:
                     index = None
                     continue

@@ -6,22 +6,24 @@ what the registrar writes is left out with a reason.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from types import MappingProxyType
 from typing import Any
 
-from dockermesh.model.contract import KEY_WORKLOADS
+from dockermesh.model.contract import KEY_WORKLOADS, WORKLOADS_KEPT
 from dockermesh.model.identity import is_identity_part
 from dockermesh.model.workload import Workload
 from dockermesh.registry.accept import plain_name, quoted
 
 _NUMBERS = ("published", "probed")
+_MAPPINGS = ("labels", "since", "protocol_rules")
 _TEXTS = tuple(
     f.name
     for f in fields(Workload)
-    if f.name not in {"kind", "labels", "aliases", "ports", "since", *_NUMBERS}
+    if f.name not in {"kind", "aliases", "bridges", "ports", *_MAPPINGS, *_NUMBERS}
 )
 
 
@@ -40,6 +42,8 @@ class WorkloadRecords:
 
         for item in items or ():
             key, modified = str(item.get("Key", "")), int(item.get("ModifyIndex", 0))
+            if key.endswith(f"/{WORKLOADS_KEPT}"):
+                continue
             # Consul gives all records each time; parsing is what costs.
             old = self._known.get(key)
             if old is not None and old[0] == modified:
@@ -63,6 +67,12 @@ class WorkloadRecords:
         ), skipped
 
 
+def are_kept(items: Sequence[Mapping[str, Any]] | None) -> bool:
+    """Whether a registrar's mark is there: then records that are not were taken away, not lost."""
+    mark = f"/{WORKLOADS_KEPT}"
+    return any(str(item.get("Key", "")).endswith(mark) for item in items or ())
+
+
 def _parse(key: str, value: Any) -> Workload:
     _host, slash, name = key.removeprefix(KEY_WORKLOADS).partition("/")
     if not slash or not isinstance(value, bytes | str):
@@ -72,9 +82,8 @@ def _parse(key: str, value: Any) -> Workload:
         raise ValueError("not a JSON object")
 
     _check_types(data)
-    labels = MappingProxyType(data.get("labels", {}))
-    since = MappingProxyType(data.get("since", {}))
-    workload = Workload.from_dict(data | {"labels": labels, "since": since})
+    mappings = {name: MappingProxyType(data.get(name, {})) for name in _MAPPINGS}
+    workload = Workload.from_dict(data | mappings)
     _check_names(workload, name)
     return workload
 
@@ -82,7 +91,7 @@ def _parse(key: str, value: Any) -> Workload:
 def _check_types(data: Mapping[str, Any]) -> None:
     """Raises ValueError where a field is not of the type that the registrar writes."""
     lists = [data.get(field, ()) for field in _NUMBERS]
-    labels, since = data.get("labels", {}), data.get("since", {})
+    labels, since, protocol_rules = (data.get(name, {}) for name in _MAPPINGS)
     rules = (
         (_are(str, (data.get(text, "") for text in _TEXTS)), "a field is not a text"),
         (
@@ -90,6 +99,7 @@ def _check_types(data: Mapping[str, Any]) -> None:
             "a field is not a list of ports",
         ),
         (_are(str, data.get("aliases", ())), "the aliases are not texts"),
+        (_are_addresses(data.get("bridges", ())), "the bridges are not addresses"),
         (
             isinstance(labels, dict) and _are(str, labels.values()),
             "the labels are not texts",
@@ -97,6 +107,10 @@ def _check_types(data: Mapping[str, Any]) -> None:
         (
             isinstance(since, dict) and _are(int, since.values()),
             "since when it serves is not a time for each name",
+        ),
+        (
+            isinstance(protocol_rules, dict) and _are(str, protocol_rules.values()),
+            "what decided protocols is not a text for each port",
         ),
     )
     _raise_first(rules)
@@ -114,6 +128,15 @@ def _check_names(workload: Workload, name: str) -> None:
         (workload.name == name, "the record names another workload than its key"),
     )
     _raise_first(rules)
+
+
+def _are_addresses(values: Any) -> bool:
+    try:
+        for value in values:
+            ipaddress.ip_address(str(value))
+        return _are(str, values)
+    except ValueError:
+        return False
 
 
 def _are(kind: type, values: Iterable[Any]) -> bool:

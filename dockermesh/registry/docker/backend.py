@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,27 +25,52 @@ class DockerBackend(FolderBackend):
         self._options = replace(options, run_checks=True)
         self._domain = domain
         self.missing = NOT_YET
+        self.engine_problem = ""
 
     def registry(self, tls: Tls) -> Registry:
         """The engine's containers as services."""
-        return _ThisEngine(self._options, self._domain, tls, self._take_problem)
+        return _ThisEngine(
+            self._options,
+            self._domain,
+            tls,
+            self._take_problem,
+            self._take_engine_problem,
+            self.healed.add,
+        )
 
     def _take_problem(self, problem: str) -> None:
         self.missing = problem
+
+    def _take_engine_problem(self, problem: str) -> None:
+        self.engine_problem = problem
 
 
 class _ThisEngine:
     """The engine, once it is there: what it is called is part of the options."""
 
-    def __init__(self, options: Options, domain: str, tls: Tls, told: Told) -> None:
-        self._told = told
+    def __init__(
+        self,
+        options: Options,
+        domain: str,
+        tls: Tls,
+        told_of_start: Told,
+        told: Told,
+        healed: Callable[[str, str], None],
+    ) -> None:
+        self._healed = healed
+        self._told_of_start, self._told = told_of_start, told
         self._options = options
         self._domain = domain
         self._tls = tls
 
     async def run(self, publish: Publish) -> None:
-        engine = await reach_engine(self._told)
+        engine = await reach_engine(self._told_of_start)
         options = await complete_options(engine, self._options)
-        await DockerRegistry(engine, options, domain=self._domain, tls=self._tls).run(
-            publish
-        )
+        await DockerRegistry(
+            engine,
+            options,
+            domain=self._domain,
+            tls=self._tls,
+            told=self._told,
+            healed=self._healed,
+        ).run(publish)

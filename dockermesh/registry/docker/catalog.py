@@ -5,7 +5,7 @@ Invariant: a service that did not change is the same object in the next catalog.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -21,12 +21,14 @@ from dockermesh.model import (
 )
 from dockermesh.model.contract import (
     META_ACCOUNT,
+    META_ID_OF,
     META_NAMESPACE,
     META_PREFIX,
     META_SERVICE,
     META_WORKLOAD,
 )
 from dockermesh.model.identity import ACCOUNT_META
+from dockermesh.model.protocol import agreed
 from dockermesh.model.service import is_service_name
 from dockermesh.registrar.mapping import Registration
 
@@ -57,7 +59,8 @@ def build_catalog(
     # Clients of an unmodified compose file call each other by Compose's names, whatever
     # SERVICE_NAME says.
     groups = by_name | {
-        name: found for name, found in by_compose.items() if name not in by_name
+        name: [*by_name.get(name, ()), *_others(name, found, by_name.get(name, ()))]
+        for name, found in by_compose.items()
     }
     # A service whose replicas are all down still exists: requests to it wait or fail as its own,
     # not as unknown names.
@@ -84,6 +87,19 @@ def build_catalog(
     return Catalog(MappingProxyType(services), MappingProxyType(kept))
 
 
+def _others(
+    name: str, compose: Iterable[Registration], own: Collection[Registration]
+) -> Iterable[Registration]:
+    """What belongs to the service of its Compose name beside what is registered as that."""
+    if not own:
+        return compose
+    # Of two projects' `web` registrator calls one `web-80` that has several ports: it must not lose
+    # them when another comes that has one. What SERVICE_NAME says stays apart.
+    if not any(r.meta.get(META_SERVICE) == name for r in own):
+        return ()
+    return (r for r in compose if r.name == f"{name}-{r.port}")
+
+
 def _same(old: T | None, new: T) -> T:
     return old if old is not None and old == new else new
 
@@ -100,9 +116,8 @@ def _service(
         (p.port, Protocol(p.protocol)) for _, p in promised
     ]
     for number, protocol in offers:
-        # What a replica says of itself beats what nobody said; of two, the first by id.
-        if ports.get(number, Protocol.AUTO) is Protocol.AUTO:
-            ports[number] = protocol
+        # Of two that say something, the first by id.
+        ports[number] = agreed(ports.get(number), protocol)
 
     namespaces = [r.meta.get(META_NAMESPACE, "default") for r in registrations] + [
         w.namespace for w, _ in promised
@@ -114,7 +129,13 @@ def _service(
         ports=tuple(
             Port(number, protocol) for number, protocol in sorted(ports.items())
         ),
-        endpoints=tuple(_endpoint(r, workloads) for r in registrations if r.address),
+        endpoints=tuple(
+            _endpoint(r, workloads)
+            for r in registrations
+            # Where the number is a TCP port, its datagram twin would only get connections.
+            if r.address
+            and (r.protocol is not Protocol.UDP or ports[r.port] is Protocol.UDP)
+        ),
         namespace=namespaces[0],
     )
 
@@ -145,6 +166,7 @@ def _endpoint(
         workload=meta.get(META_WORKLOAD, ""),
         namespace=meta.get(META_NAMESPACE, "default"),
         service_account=meta.get(META_ACCOUNT) or meta.get(ACCOUNT_META, ""),
+        gave_way=meta.get(META_ID_OF, ""),
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from dockermesh.model import EMPTY_CATALOG, Catalog
+from dockermesh.model.contract import META_WORKLOAD
 from dockermesh.registrar.desired import Desired
 from dockermesh.registrar.options import Options
 from dockermesh.registrar.registrar import Engine, Registrar
@@ -75,7 +76,10 @@ class CatalogSink:
             self._changed.set()
 
     def _emit(self) -> None:
-        registrations = [r for d in self._groups.values() for r in d.registrations]
+        # A container that was just attached is registered as both for a moment: with its proxy.
+        found = [r for d in self._groups.values() for r in d.registrations]
+        found.sort(key=lambda r: META_WORKLOAD in r.meta)
+        registrations = {r.id: r for r in found}.values()
         workloads = [w for d in self._groups.values() for w in d.workloads]
         catalog = build_catalog(
             registrations, workloads, self._catalog, domain=self._domain
@@ -97,7 +101,11 @@ class DockerRegistry:
         domain: str,
         heal: bool = True,
         tls: Tls | None = None,
+        told: Callable[[str], None] = lambda _problem: None,
+        healed: Callable[[str, str], None] = lambda _role, _verb: None,
     ) -> None:
+        self._told = told
+        self._healed = healed
         self._engine = engine
         self._options = options
         self._domain = domain
@@ -108,5 +116,11 @@ class DockerRegistry:
         """Follow the engine for ever; cancel to stop."""
         sink = CatalogSink(publish, self._domain)
         await Registrar(
-            self._engine, sink, self._options, heal=self._heal, tls=self._tls
+            self._engine,
+            sink,
+            self._options,
+            heal=self._heal,
+            tls=self._tls,
+            told=self._told,
+            healed=self._healed,
         ).run()

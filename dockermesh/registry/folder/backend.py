@@ -8,7 +8,13 @@ from typing import Any
 
 from dockermesh.registry.folder.config_store import FolderConfigStore
 from dockermesh.registry.folder.history_store import FolderDocuments
-from dockermesh.registry.protocols import JoinedWorkloads, SealedStore, Tls
+from dockermesh.registry.protocols import (
+    Documents,
+    Healed,
+    JoinedWorkloads,
+    SealedStore,
+    Tls,
+)
 
 
 class FolderBackend:
@@ -16,9 +22,12 @@ class FolderBackend:
 
     sealed: SealedStore | None = None
     joined: JoinedWorkloads | None = None
+    rotation: Documents | None = None
     missing = ""
+    engine_problem = ""
 
     def __init__(self, folder: Path) -> None:
+        self.healed = Healed()
         self.config = FolderConfigStore(folder / "config")
         self.tokens = FolderConfigStore(folder / "tokens")
         self.history = FolderDocuments(folder / "history")

@@ -13,7 +13,8 @@ from envoy.config.cluster.v3 import (
     cluster_pb2,
     outlier_detection_pb2,
 )
-from envoy.config.core.v3 import address_pb2
+from envoy.config.core.v3 import address_pb2, socket_option_pb2
+from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 from envoy.type.v3 import percent_pb2
 
 from dockermesh.config.api.destination_rule import (
@@ -26,6 +27,8 @@ from dockermesh.translate.envoy.packing import boolean, seconds, uint32
 
 # As Istio writes it: the greatest number that the field holds.
 _UNLIMITED = 2**32 - 1
+_DEAD_AFTER_MS = 20_000
+_IPPROTO_TCP, _TCP_USER_TIMEOUT = 6, 18  # of Linux, wherever this runs
 _Thresholds = circuit_breaker_pb2.CircuitBreakers.Thresholds
 
 
@@ -93,6 +96,34 @@ def set_connection(
     if keepalive is not None:
         cluster.upstream_connection_options.tcp_keepalive.CopyFrom(
             _keepalive(keepalive)
+        )
+
+
+def give_up_the_dead(cluster: cluster_pb2.Cluster) -> None:
+    """Have a connection end whose other end has acknowledged nothing for so long.
+
+    Requests share it, so one to a host that is gone would take all with it that are sent later, for
+    the quarter of an hour that Linux goes on trying. A proxy that is merely busy or stopped
+    acknowledges: its kernel does.
+    """
+    cluster.upstream_bind_config.socket_options.add(
+        level=_IPPROTO_TCP,
+        name=_TCP_USER_TIMEOUT,
+        int_value=_DEAD_AFTER_MS,
+        state=socket_option_pb2.SocketOption.STATE_PREBIND,
+    )
+
+
+def limit_connection(
+    proxy: tcp_proxy_pb2.TcpProxy, pool: ConnectionPoolSettings | None
+) -> None:
+    """How long a connection may be silent, and last."""
+    tcp = pool.tcp if pool is not None else None
+    if tcp is not None and tcp.idle_timeout is not None:
+        proxy.idle_timeout.CopyFrom(seconds(tcp.idle_timeout.total_seconds()))
+    if tcp is not None and tcp.max_connection_duration is not None:
+        proxy.max_downstream_connection_duration.CopyFrom(
+            seconds(tcp.max_connection_duration.total_seconds())
         )
 
 

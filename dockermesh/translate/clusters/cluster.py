@@ -10,12 +10,15 @@ from envoy.config.endpoint.v3 import endpoint_components_pb2, endpoint_pb2
 
 from dockermesh.config.api.common import LocalityLoadBalancerSetting
 from dockermesh.config.api.destination_rule import (
+    ConnectionPoolSettings,
+    RetryBudget,
     Subset,
     TrafficPolicy,
 )
 from dockermesh.config.api.health_check import HealthCheck
 from dockermesh.model import Endpoint, Port, Resolution, Service
 from dockermesh.translate.clusters.circuit_breaking import (
+    give_up_the_dead,
     set_connection,
     set_outlier_detection,
     thresholds,
@@ -30,15 +33,22 @@ from dockermesh.translate.clusters.load_balancer import balance, is_passthrough
 from dockermesh.translate.clusters.protocol import (
     OPTIONS_KEY,
     downstream_protocol_options,
-    http2_options,
     set_protocol,
 )
 from dockermesh.translate.clusters.proxy_protocol import announce_client
 from dockermesh.translate.envoy import names
 from dockermesh.translate.envoy.addresses import socket_address
+from dockermesh.translate.envoy.client_state import lead_from_client
 from dockermesh.translate.envoy.discovery import ads
+from dockermesh.translate.envoy.offered import Spoken
 from dockermesh.translate.envoy.packing import seconds
+from dockermesh.translate.envoy.workload_metadata import (
+    describe_cluster,
+    describe_service,
+    name_of,
+)
 from dockermesh.translate.mesh.settings import MeshSettings
+from dockermesh.translate.mesh.stand_in import takes_mtls_alone
 from dockermesh.translate.mesh.traffic_policy import NO_POLICY
 from dockermesh.translate.mesh.visibility import Scope
 from dockermesh.translate.tls import client_tls, mesh_tls
@@ -66,12 +76,14 @@ def service_cluster(
     subset: Subset | None = None,
     check: HealthCheck | None = None,
     has_certificate: bool = True,
+    is_assumed: bool = False,
     scope: Scope = ANYWHERE,
 ) -> cluster_pb2.Cluster:
     """The cluster of one port of a service, or of one of its subsets, as proxies in this scope are
     to use it.
 
     A proxy without a certificate of the mesh cannot speak mutual TLS: it is not asked to.
+    `is_assumed`: nobody says that the port speaks what it is said to speak here.
     """
     name = _name_of(subset)
     cluster = cluster_pb2.Cluster(
@@ -81,6 +93,7 @@ def service_cluster(
         # Which endpoints may be used is decided in the assignment; Envoy must not second-guess it.
         common_lb_config={"healthy_panic_threshold": {"value": 0}},
     )
+    describe_service(cluster.metadata, name_of(service))
     balance(cluster, policy.load_balancer)
     setting = locality_setting(policy, settings.locality)
 
@@ -96,27 +109,55 @@ def service_cluster(
     if chooses and _has_weights(setting):
         cluster.common_lb_config.locality_weighted_lb_config.SetInParent()
 
-    is_http2 = set_protocol(cluster, port, policy, settings)
     # TLS of the user's first: a rule that speaks of TLS switches the mesh's own off.
     tls = policy.tls
+    is_meshed = (
+        not client_tls.originates(tls)
+        and has_certificate
+        and _speaks_mesh_tls(cluster, service, policy, settings)
+    )
+    spoken = set_protocol(
+        cluster,
+        port,
+        policy,
+        settings,
+        is_mesh_alone=is_meshed and (tls is not None or takes_mtls_alone(service)),
+    )
+    if spoken is Spoken.NEGOTIATED:
+        give_up_the_dead(cluster)
+    is_http2 = spoken is Spoken.HTTP2
     if client_tls.originates(tls):
         cluster.transport_socket.CopyFrom(
             client_tls.transport_socket(
                 tls, service, port, verify=settings.verify_certificates, http2=is_http2
             )
         )
-    elif has_certificate and _speaks_mesh_tls(cluster, service, policy, settings):
+    elif is_meshed:
         mesh_tls.set_client(
-            cluster, service, port, settings, tls=tls, subset=name, http2=is_http2
+            cluster,
+            service,
+            port,
+            settings,
+            tls=tls,
+            subset=name,
+            spoken=spoken,
+            is_assumed=is_assumed,
+            at_node=scope.at_node,
         )
 
     # Around whatever transport was set before.
     if policy.proxy_protocol is not None:
         announce_client(cluster, policy.proxy_protocol)
-    if check is not None and chooses:
+    if scope.at_node:
+        lead_from_client(cluster)
+    # A node's proxy has no client whose namespace a check could leave from.
+    if check is not None and chooses and not scope.at_node:
         set_health_check(
             cluster, check, is_http=port.protocol.is_http, is_http2=is_http2
         )
+        # A check speaks HTTP/1.1, whatever a connection would agree on.
+        for made in cluster.health_checks if spoken is Spoken.NEGOTIATED else ():
+            made.tls_options.alpn_protocols.append(mesh_tls.ISTIO)
     return cluster
 
 
@@ -215,7 +256,7 @@ def _named(
 
 
 def original_destination(
-    name: str, *, bind_source: bool = False
+    name: str, *, bind_source: bool = False, at_node: bool = False
 ) -> cluster_pb2.Cluster:
     """A cluster that forwards to the address which the client dialled."""
     cluster = cluster_pb2.Cluster(
@@ -228,7 +269,11 @@ def original_destination(
         circuit_breakers=thresholds(),
         typed_extension_protocol_options={OPTIONS_KEY: downstream_protocol_options()},
     )
-    if bind_source:
+    describe_cluster(cluster.metadata, name)
+    if at_node:
+        # To its app it seems to be the client itself (`node.listeners`), and needs no mark.
+        lead_from_client(cluster)
+    elif bind_source:
         cluster.upstream_bind_config.source_address.CopyFrom(
             address_pb2.SocketAddress(address=INBOUND_SOURCE, port_value=0)
         )
@@ -236,31 +281,35 @@ def original_destination(
     return cluster
 
 
-def inbound_cluster(port: int, *, is_http: bool, is_http2: bool) -> cluster_pb2.Cluster:
+def inbound_cluster(name: str, *, at_node: bool = False) -> cluster_pb2.Cluster:
     """The app itself, on the address that the client dialled: no address of the replica is in the
     resource.
     """
-    cluster = original_destination(names.inbound_cluster(port), bind_source=True)
+    cluster = original_destination(name, bind_source=True, at_node=at_node)
     # The app is beside the proxy: it accepts at once or not at all.
     cluster.connect_timeout.CopyFrom(seconds(1))
-
-    # HTTP/1.1 is what a cluster speaks without options. Between proxies it may have been HTTP/2:
-    # the app is spoken to as it was without the mesh.
-    if is_http2:
-        cluster.typed_extension_protocol_options[OPTIONS_KEY].CopyFrom(http2_options())
-    elif is_http:
-        del cluster.typed_extension_protocol_options[OPTIONS_KEY]
-
     return cluster
+
+
+def limit_inbound(
+    cluster: cluster_pb2.Cluster,
+    pool: ConnectionPoolSettings | None,
+    budget: RetryBudget | None,
+) -> None:
+    """Limit what is passed on to the app itself; without limits of the user's there are none."""
+    cluster.circuit_breakers.CopyFrom(thresholds(pool, budget))
+    set_connection(cluster, pool, None)
 
 
 def black_hole() -> cluster_pb2.Cluster:
     """A cluster without endpoints: what may not be reached."""
-    return cluster_pb2.Cluster(
+    cluster = cluster_pb2.Cluster(
         name=names.BLACK_HOLE_CLUSTER,
         type=cluster_pb2.Cluster.STATIC,
         connect_timeout=seconds(10),
     )
+    describe_cluster(cluster.metadata, cluster.name)
+    return cluster
 
 
 def static_cluster(name: str, address: str, port: int) -> cluster_pb2.Cluster:
@@ -279,9 +328,12 @@ def static_cluster(name: str, address: str, port: int) -> cluster_pb2.Cluster:
     )
 
 
-def dns_upstream() -> cluster_pb2.Cluster:
-    """Docker's resolver, for DNS over TCP (Envoy's DNS filter answers UDP alone)."""
-    return static_cluster(names.DNS_CLUSTER, "127.0.0.11", 53)
+def dns_cluster(name: str, host: str, port: int) -> cluster_pb2.Cluster:
+    """A cluster of all that DNS has for a host; it is asked again every 5 s."""
+    cluster = static_cluster(name, host, port)
+    cluster.type = cluster_pb2.Cluster.STRICT_DNS
+    cluster.dns_refresh_rate.CopyFrom(seconds(5))
+    return cluster
 
 
 def ports_of(service: Service) -> Iterable[Port]:

@@ -13,6 +13,7 @@ from dockermesh.model import Endpoint, Health, Port, Service
 from dockermesh.translate.clusters.locality import LocalityPlan, plan_localities
 from dockermesh.translate.envoy.addresses import socket_address
 from dockermesh.translate.envoy.packing import uint32
+from dockermesh.translate.envoy.workload_metadata import describe_workload
 from dockermesh.translate.tls import mesh_tls
 
 _HEALTH = {
@@ -111,7 +112,7 @@ def _locality(text: str) -> base_pb2.Locality | None:
 def _lb_endpoint(
     endpoint: Endpoint, *, ignore_health: bool
 ) -> endpoint_components_pb2.LbEndpoint:
-    return endpoint_components_pb2.LbEndpoint(
+    made = endpoint_components_pb2.LbEndpoint(
         endpoint=endpoint_components_pb2.Endpoint(
             address=socket_address(endpoint.address, endpoint.port)
         ),
@@ -122,3 +123,5 @@ def _lb_endpoint(
         metadata=mesh_tls.endpoint_metadata() if endpoint.takes_mtls else None,
         load_balancing_weight=uint32(max(1, endpoint.weight)),
     )
+    describe_workload(made.metadata, endpoint)
+    return made

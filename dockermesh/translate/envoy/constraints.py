@@ -449,7 +449,10 @@ def _truth(_field: Any, rules: Any, value: bool) -> str:
     )
 
 
-def _any(_field: Any, rules: Any, value: any_pb2.Any) -> str:
+def _any(_field: Any, rules: Any, value: Any) -> str:
+    # Envoy's API has such a rule on a field of another type, too (`config_discovery`).
+    if not isinstance(value, any_pb2.Any):
+        return ""
     return _membership(rules, value.type_url, list(getattr(rules, "in")))
 
 

@@ -8,12 +8,18 @@ from __future__ import annotations
 PASSTHROUGH_CLUSTER = "PassthroughCluster"
 INBOUND_PASSTHROUGH_CLUSTER = "InboundPassthroughCluster"
 BLACK_HOLE_CLUSTER = "BlackHoleCluster"
-DNS_CLUSTER = "dns-upstream"
+UNDECLARED_CLUSTER = "UndeclaredPortsCluster"
 
 VIRTUAL_OUTBOUND = "virtualOutbound"
 VIRTUAL_INBOUND = "virtualInbound"
 DNS_LISTENER = "dns"
-DNS_TCP_LISTENER = "dns-tcp"
+ENDPOINTS_LISTENER = "endpoints"
+METRICS_LISTENER = "metrics"
+NOT_OF_APPS = frozenset({DNS_LISTENER, ENDPOINTS_LISTENER, METRICS_LISTENER})
+"""What no app sends, which Istio's proxies neither log nor filter."""
+LIMITER_CLUSTER = "RateLimiterCluster"
+LIMIT_PREFIX = "ratelimit.dockermesh.io/"
+"""Before a limit's full name: the name of its filter."""
 
 
 def outbound_cluster(host: str, port: int, subset: str = "") -> str:
@@ -28,9 +34,11 @@ def sni_cluster(host: str, port: int, subset: str = "") -> str:
     return f"outbound_.{port}_.{subset}_.{host}"
 
 
-def inbound_cluster(port: int) -> str:
-    """`inbound|9080||`."""
-    return f"inbound|{port}||"
+def inbound_cluster(port: int, spoken: str = "") -> str:
+    """`inbound|9080||`; `inbound|9080|http1|` where it is known what the app is to be spoken to
+    in.
+    """
+    return f"inbound|{port}|{spoken}|"
 
 
 def gateway_route(port: int) -> str:

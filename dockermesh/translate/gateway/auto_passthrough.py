@@ -37,8 +37,8 @@ def passed_services(where: Destinations, bound: BoundServer) -> Iterator[Any]:
         patterns = bound.open_to(service.namespace)
         if not any(matches(pattern, hostname) for pattern in patterns):
             continue
-        rule = where.index.merged(
-            where.index.rules_of(
+        rule = where.index.rules.merged(
+            where.index.rules.of(
                 hostname, service.namespace, where.scope, service.shared
             )
         )

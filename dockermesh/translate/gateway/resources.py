@@ -28,6 +28,7 @@ from dockermesh.config.api.virtual_service import (
     VirtualService,
 )
 from dockermesh.config.resource import Resource
+from dockermesh.translate.clusters.limiter import limiter_cluster
 from dockermesh.translate.envoy import names
 from dockermesh.translate.envoy.addresses import socket_address
 from dockermesh.translate.envoy.connection_manager import connection_manager
@@ -41,25 +42,29 @@ from dockermesh.translate.envoy.listeners import (
     tcp_filter,
 )
 from dockermesh.translate.gateway.auto_passthrough import passed_services
-from dockermesh.translate.gateway.edge import distrust
+from dockermesh.translate.gateway.edge import distrust, told_apart, topology_of
 from dockermesh.translate.gateway.hosts import BoundServer, bound_hosts, intersect
-from dockermesh.translate.mesh.conflicts import Reason, ResourceFinding
+from dockermesh.translate.gateway.http1 import http1_clusters
+from dockermesh.translate.mesh.findings import Reason, ResourceFinding
 from dockermesh.translate.mesh.state import Proxy
 from dockermesh.translate.mesh.visibility import selects
 from dockermesh.translate.routes.destinations import Destinations
-from dockermesh.translate.routes.match import is_catch_all
+from dockermesh.translate.routes.match import decides_by_request, is_catch_all
 from dockermesh.translate.routes.tables import table_frame, virtual_host
 from dockermesh.translate.routes.virtual_service import (
     RouteContext,
     applies,
     http_routes,
 )
+from dockermesh.translate.security.global_limits import asks_limiter
+from dockermesh.translate.security.limit_filters import limited
 from dockermesh.translate.security.policies import (
     NO_POLICIES,
     Policies,
     SecurityFilters,
     security_filters,
 )
+from dockermesh.translate.security.rate_limits import NO_LIMITS, Limits
 from dockermesh.translate.tls import mesh_tls, server_tls
 
 _ANY_ADDRESS = "0.0.0.0"
@@ -85,6 +90,7 @@ def gateway_resources(
     proxy: Proxy,
     policies: Policies = NO_POLICIES,
     targets: Mapping[int, int] = _AS_DECLARED,
+    limits: Limits = NO_LIMITS,
 ) -> GatewayResources:
     """Everything that the Gateways whose selector matches the proxy ask for.
 
@@ -103,12 +109,18 @@ def gateway_resources(
                 )
 
     security = security_filters(policies, where.mesh.settings, is_gateway=True)
-    builder = _Builder(where, GatewayResources(), security)
+    bridges = proxy.workload.bridges if proxy.workload is not None else ()
+    topology = topology_of(proxy, where.mesh.settings)
+    result = GatewayResources()
     for (address, port), servers in sorted(places.items()):
+        filters = limited(security, limits, port)
+        builder = _Builder(where, result, filters, topology, bridges)
         with builder.isolated(*(bound.gateway for bound in servers)):
             builder.add(address, port, servers)
 
-    return builder.result
+    if asks_limiter(limits.resources):
+        result.clusters.append(limiter_cluster(where.mesh.settings))
+    return result
 
 
 def _address(bind: str) -> str:
@@ -125,6 +137,12 @@ class _Builder:
     where: Destinations
     result: GatewayResources
     security: SecurityFilters
+    topology: GatewayTopology
+    bridges: tuple[str, ...] = ()
+
+    @property
+    def _network(self) -> tuple[listener_components_pb2.Filter, ...]:
+        return (*self.security.connections, *self.security.network)
 
     @contextmanager
     def isolated(self, *resources: Resource[Any]) -> Iterator[None]:
@@ -174,7 +192,7 @@ class _Builder:
                 )
 
         if first.is_plain_http:
-            chains = [self._http(port, names.gateway_route(port), fitting)]
+            chains = self._http(port, names.gateway_route(port), fitting)
         elif first.is_tls:
             chains = self._tls(port, fitting)
         else:
@@ -203,21 +221,34 @@ class _Builder:
 
     def _http(
         self, port: int, table: str, servers: list[BoundServer], **match: Any
-    ) -> Any:
-        if table not in {t.name for t in self.result.tables}:
-            self.result.tables.append(self._table(table, servers))
-        normalization = self.where.mesh.settings.normalization
-        manager = connection_manager(
-            f"outbound_0.0.0.0_{port}",
-            rds=table,
-            is_edge=True,
-            normalization=normalization,
-            security=self.security.http,
+    ) -> list[Any]:
+        """The chain of these servers, and that for processes of the host itself."""
+        known = next((t for t in self.result.tables if t.name == table), None)
+        if known is None:
+            known = self._table(table, servers)
+            self.result.tables.append(known)
+
+        settings = self.where.mesh.settings
+        is_judged = bool(self.security.http) or any(
+            decides_by_request(host.routes) for host in known.virtual_hosts
         )
-        distrust(
-            manager, self.where.mesh.settings.gateway_topology or GatewayTopology()
-        )
-        return filter_chain(http_filter(manager), **match)
+        made = []
+
+        for peers in told_apart(self.topology, self.bridges):
+            manager = connection_manager(
+                f"outbound_0.0.0.0_{port}",
+                rds=table,
+                is_edge=True,
+                is_judged=is_judged,
+                normalization=settings.normalization,
+                security=self.security.http,
+                replies=self.security.replies,
+            )
+            distrust(manager, self.topology, is_neighbour=peers.are_neighbours)
+            filters = (*self.security.connections, http_filter(manager))
+            made.append(filter_chain(*filters, **match, **peers.match))
+
+        return made
 
     def _table(
         self, name: str, servers: list[BoundServer]
@@ -321,18 +352,20 @@ class _Builder:
         if is_http and bound.server.port is not None:
             gateway = bound.gateway
             table = f"https.{port}.{bound.server.port.name}.{gateway.name}.{gateway.namespace}"
-            chain = self._http(port, table, [bound], **match)
+            chains = self._http(port, table, [bound], **match)
+            self._speak_http1(table)
         else:
             targets = next((target for _, target in self._tcp_rules(bound)), None)
             if targets is None:
                 return []
-            chain = filter_chain(*self.security.network, targets, **match)
+            chains = [filter_chain(*self._network, targets, **match)]
 
         taken.update(dict.fromkeys(fresh, bound.gateway))
-        chain.transport_socket.CopyFrom(socket)
+        for chain in chains:
+            chain.transport_socket.CopyFrom(socket)
         self.result.secrets.extend(server_tls.secret_names(tls))
 
-        return [chain]
+        return chains
 
     def _passed(
         self, port: int, bound: BoundServer, taken: dict[str, Resource[Any]]
@@ -365,7 +398,7 @@ class _Builder:
                     chains.append(
                         sound(
                             filter_chain(
-                                *self.security.network, target, **_server_names([name])
+                                *self._network, target, **_server_names([name])
                             )
                         )
                     )
@@ -377,10 +410,20 @@ class _Builder:
             if fresh:
                 taken.update(dict.fromkeys(fresh, bound.gateway))
                 chains.append(
-                    filter_chain(*self.security.network, target, **_server_names(fresh))
+                    filter_chain(*self._network, target, **_server_names(fresh))
                 )
 
         return chains
+
+    def _speak_http1(self, table: str) -> None:
+        """Have HTTP/1.1 spoken where what clients of this table speak says nothing of the app."""
+        known = {cluster.name for cluster in self.result.clusters}
+        routes = next(t for t in self.result.tables if t.name == table)
+
+        for cluster in http1_clusters(self.where, routes):
+            # Several servers may lead to one service.
+            if cluster.name not in known:
+                self.result.clusters.append(sound(cluster))
 
     def _passed_by_name(
         self, bound: BoundServer, taken: dict[str, Resource[Any]]
@@ -414,7 +457,7 @@ class _Builder:
         """The chains of a TCP port; without a rule it is not opened."""
         chains: dict[bytes, Any] = {}
         for match, target in self._tcp_rules(bound):
-            chain = filter_chain(*self.security.network, target, **match)
+            chain = filter_chain(*self._network, target, **match)
             # Envoy refuses a listener with the same condition twice, so the first rule has it.
             chains.setdefault(
                 chain.filter_chain_match.SerializeToString(deterministic=True), chain

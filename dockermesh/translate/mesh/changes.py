@@ -8,7 +8,7 @@ made.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from enum import StrEnum
 
 from dockermesh.translate.mesh.state import MeshState
@@ -32,6 +32,7 @@ MAKES_STALE: Mapping[str, frozenset[Stale]] = {
     # Hosts in resources are resolved by them.
     "names": _CONFIG,
     "jwks": _CONFIG,
+    "modules": _CONFIG,
     "declared": frozenset({Stale.DECLARED_PORTS}),
     # Each service is compared for itself, by its object and then by its `Inputs`.
     "services": _NOTHING,
@@ -54,3 +55,23 @@ def stale_after(before: MeshState, after: MeshState) -> frozenset[Stale]:
     """What was made of the state before and does not hold for the one after it."""
     changed = (n for n in MAKES_STALE if getattr(before, n) is not getattr(after, n))
     return _NOTHING.union(*(MAKES_STALE[name] for name in changed))
+
+
+def hosts_changed(before: MeshState, after: MeshState, ruled: Set[str]) -> Set[str]:
+    """The hosts whose service is another object than before, or is gone, that have other rules
+    (`ruled`), or another address: what is for a shared service is for what a project has of its
+    name, too.
+    """
+    moved: set[str] = set(ruled)
+    if after.vips is not before.vips:
+        moved.update(host for host, _ in after.vips.items() ^ before.vips.items())
+    if after.owners is not before.owners:
+        moved.update(host for _, host in after.owners.items() ^ before.owners.items())
+
+    kept = before.services
+    changed = {
+        host
+        for host, service in after.services.items()
+        if kept.get(host) is not service or host in moved or service.shared in moved
+    }
+    return changed | moved | (kept.keys() - after.services.keys())

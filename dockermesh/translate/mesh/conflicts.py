@@ -9,36 +9,24 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
-from dockermesh.config.api.authorization_policy import Action
+from dockermesh.config.api.authorization_policy import Action, AuthorizationPolicy
 from dockermesh.config.api.destination_rule import DestinationRule
 from dockermesh.config.api.peer_authentication import PeerAuthentication
+from dockermesh.config.api.proxy_config import ProxyConfig
 from dockermesh.config.api.sidecar import Sidecar
 from dockermesh.config.api.virtual_service import VirtualService
 from dockermesh.config.resource import Resource
-from dockermesh.translate.mesh.index import MESH_GATEWAY, ConfigIndex, resolve_host
+from dockermesh.translate.mesh.findings import Reason, ResourceFinding
+from dockermesh.translate.mesh.host_rules import resolve_host
+from dockermesh.translate.mesh.index import (
+    MESH_GATEWAY,
+    ConfigIndex,
+    resolve_provider,
+)
 from dockermesh.translate.mesh.settings import without_effect
 from dockermesh.translate.mesh.visibility import Labels, as_labels, is_exported
-
-
-class Reason(StrEnum):
-    """Why something has no effect, as conditions of resources say it."""
-
-    CONFLICTED = "Conflicted"
-    REFERENCE_NOT_FOUND = "ReferenceNotFound"
-    NOT_TRANSLATED = "NotTranslated"
-
-
-@dataclass(frozen=True, slots=True)
-class ResourceFinding:
-    """What has no effect, in the resource `Kind namespace/name`."""
-
-    resource: str
-    reason: Reason
-    message: str
 
 
 def findings_of_config(index: ConfigIndex) -> Mapping[str, tuple[ResourceFinding, ...]]:
@@ -51,6 +39,7 @@ def findings_of_config(index: ConfigIndex) -> Mapping[str, tuple[ResourceFinding
         *_same_scope(index),
         *_settings(index),
         *_providers(index),
+        *_rival_authorizers(index),
     ):
         found[finding.resource].append(finding)
 
@@ -182,13 +171,14 @@ def _merged(rules: Iterable[Resource[DestinationRule]]) -> Iterator[ResourceFind
 
 
 def _same_scope(index: ConfigIndex) -> Iterator[ResourceFinding]:
-    """Of Sidecars, and of PeerAuthentications, for the same workloads of a namespace the oldest
-    counts.
+    """Of Sidecars, of PeerAuthentications and of ProxyConfigs for the same workloads of a namespace
+    the oldest counts.
     """
     owners: dict[object, Resource[Any]] = {}
-    listed: tuple[Resource[Sidecar | PeerAuthentication], ...] = (
+    listed: tuple[Resource[Sidecar | PeerAuthentication | ProxyConfig], ...] = (
         *index.config.sidecars,
         *index.config.peer_authentications,
+        *index.config.proxy_configs,
     )
 
     for resource in listed:
@@ -203,7 +193,7 @@ def _same_scope(index: ConfigIndex) -> Iterator[ResourceFinding]:
             )
 
 
-def _selected(spec: Sidecar | PeerAuthentication) -> Labels:
+def _selected(spec: Sidecar | PeerAuthentication | ProxyConfig) -> Labels:
     if isinstance(spec, Sidecar):
         return (
             as_labels(spec.workload_selector.labels)
@@ -229,6 +219,11 @@ def _settings(index: ConfigIndex) -> Iterator[ResourceFinding]:
                 str(resource), Reason.NOT_TRANSLATED, f"spec.{field}: has no effect yet"
             )
 
+    for proxies in index.config.proxy_configs:
+        if proxies.spec.image is not None:
+            text = "spec.image: has no effect: all proxies have the mesh's image"
+            yield ResourceFinding(str(proxies), Reason.NOT_TRANSLATED, text)
+
     for resource in index.config.others:
         yield ResourceFinding(
             str(resource),
@@ -238,22 +233,66 @@ def _settings(index: ConfigIndex) -> Iterator[ResourceFinding]:
 
 
 def _providers(index: ConfigIndex) -> Iterator[ResourceFinding]:
-    """CUSTOM policies whose authorizer is not known let nobody through."""
-    known = {
-        provider.name
+    """CUSTOM policies whose authorizer, or its service, is not known let nobody through."""
+    services = {
+        provider.name: asked.service
         for provider in index.settings.extension_providers
-        if provider.envoy_ext_authz_grpc is not None
-        or provider.envoy_ext_authz_http is not None
+        if (asked := provider.envoy_ext_authz_grpc or provider.envoy_ext_authz_http)
     }
     for resource in index.config.authorization_policies:
         provider = resource.spec.provider
-        if (
-            resource.spec.action is Action.CUSTOM
-            and provider is not None
-            and provider.name not in known
-        ):
-            text = (
-                f"spec.provider.name: MeshConfig has no external authorizer {provider.name}; what"
-                " matches is refused"
-            )
+        if resource.spec.action is not Action.CUSTOM or provider is None:
+            continue
+        missing = _missing_of(provider.name, services, index)
+        if missing:
+            text = f"spec.provider.name: {missing}; what matches is refused"
             yield ResourceFinding(str(resource), Reason.REFERENCE_NOT_FOUND, text)
+
+
+def _missing_of(name: str, services: Mapping[str, str], index: ConfigIndex) -> str:
+    """What is not there of the authorizer with this name."""
+    service = services.get(name)
+    if service is None:
+        return f"MeshConfig has no external authorizer {name}"
+    root = index.settings.root_namespace
+    if resolve_provider(index.names, service, root).lower() not in index.names:
+        return f"the mesh has no service {service}, the external authorizer {name}"
+    return ""
+
+
+def _rival_authorizers(index: ConfigIndex) -> Iterator[ResourceFinding]:
+    """CUSTOM policies of one workload that name several authorizers deny what any would judge."""
+    custom = [
+        resource
+        for resource in index.config.authorization_policies
+        if resource.spec.action is Action.CUSTOM
+        and not resource.spec.target_ref
+        and not resource.spec.target_refs
+    ]
+    root = index.settings.root_namespace
+    for resource in custom:
+        rival = next((o for o in custom if _are_rivals(resource, o, root)), None)
+        if rival is not None:
+            text = (
+                f"spec.provider.name: {rival} names another authorizer for the same workloads;"
+                " what either matches is refused"
+            )
+            yield ResourceFinding(str(resource), Reason.CONFLICTED, text)
+
+
+def _are_rivals(
+    one: Resource[AuthorizationPolicy], other: Resource[AuthorizationPolicy], root: str
+) -> bool:
+    names = {p.name for p in (one.spec.provider, other.spec.provider) if p is not None}
+    if len(names) < 2 or not (
+        one.namespace == other.namespace or root in (one.namespace, other.namespace)
+    ):
+        return False
+    # All that the narrower one selects, the wider one selects, too.
+    wanted, also = (_labels_of(policy) for policy in (one, other))
+    return wanted.items() <= also.items() or also.items() <= wanted.items()
+
+
+def _labels_of(policy: Resource[AuthorizationPolicy]) -> Mapping[str, str]:
+    selector = policy.spec.selector
+    return selector.match_labels if selector is not None else {}

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from dockermesh.config.api.gateway import Gateway
-from dockermesh.config.resource import Resource
 from dockermesh.model import Endpoint, Health, Port, Service, Workload, WorkloadKind
 from dockermesh.model.contract import EGRESS_GATEWAY, SYSTEM_NAMESPACE
 from dockermesh.model.protocol import Protocol, parse_protocol
@@ -24,7 +23,7 @@ _USUAL_PORTS = {80: Protocol.HTTP, 443: Protocol.HTTPS}
 
 def egress_service(
     workloads: Mapping[str, Workload],
-    gateways: Iterable[Resource[Gateway]],
+    gateways: Iterable[Gateway],
     domain: str,
     before: Mapping[str, Service],
 ) -> dict[str, Service]:
@@ -60,14 +59,14 @@ def _is_egress(workload: Workload) -> bool:
 
 
 def _ports(
-    gateways: Iterable[Resource[Gateway]], running: Iterable[Workload]
+    gateways: Iterable[Gateway], running: Iterable[Workload]
 ) -> tuple[Port, ...]:
     """The usual ports, and those of Gateways for one of the workloads."""
     found = dict(_USUAL_PORTS)
-    for resource in gateways:
-        if not any(selects(resource.spec.selector, w.labels) for w in running):
+    for gateway in gateways:
+        if not any(selects(gateway.selector, w.labels) for w in running):
             continue
-        for server in resource.spec.servers:
+        for server in gateway.servers:
             if server.port is not None:
                 found.setdefault(
                     server.port.number,

@@ -4,39 +4,33 @@ them.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from dockermesh.config.api.destination_rule import DestinationRule, LoadBalancerSettings
 from dockermesh.config.api.sidecar import Sidecar
 from dockermesh.config.api.virtual_service import Destination, VirtualService
 from dockermesh.config.hosts import is_short, most_specific
 from dockermesh.config.resource import Resource
-from dockermesh.model import Service
+from dockermesh.model import ProxyMode, Service
 from dockermesh.model.contract import CLUSTER_DOMAIN
 from dockermesh.model.workload import compose_names
 from dockermesh.translate.mesh.delegates import Delegation
+from dockermesh.translate.mesh.host_rules import HostRules, resolve_host
 from dockermesh.translate.mesh.settings import IstioConfig
 from dockermesh.translate.mesh.state import MeshState, Proxy, host_names
-from dockermesh.translate.mesh.traffic_policy import NO_RULE, HostRule, merge_rules
 from dockermesh.translate.mesh.visibility import Labels, Scope, as_labels, is_exported
 
 MESH_GATEWAY = "mesh"
-Rules = tuple[Resource[DestinationRule], ...]
+_Spec = TypeVar("_Spec")
 
 
-def resolve_host(names: Mapping[str, str], host: str, namespace: str) -> str:
-    """The hostname of the service that a resource in `namespace` calls `host`; if there is none, a
-    full name.
+def resolve_provider(names: Mapping[str, str], service: str, root: str) -> str:
+    """The hostname of the service `[namespace/]host` of a provider; without a namespace it is in
+    that of the mesh's settings.
     """
-    host = host.lower()
-    # `reviews` is the service of the resource's own namespace first, then whoever has the name.
-    if is_short(host):
-        return (
-            names.get(f"{host}.{namespace}") or names.get(host) or f"{host}.{namespace}"
-        )
-    return names.get(host, host)
+    namespace, _, host = service.rpartition("/")
+    return resolve_host(names, host, namespace or root)
 
 
 def destinations_of(spec: VirtualService) -> Iterator[Destination]:
@@ -60,29 +54,72 @@ def destinations_of(spec: VirtualService) -> Iterator[Destination]:
 class ConfigIndex:
     """One generation of the config, together with the names of the services then known."""
 
-    def __init__(self, mesh: MeshState, delegation: Delegation) -> None:
+    def __init__(
+        self,
+        mesh: MeshState,
+        delegation: Delegation,
+        before: ConfigIndex | None = None,
+    ) -> None:
         self.config: IstioConfig = mesh.config
         self.names = mesh.names
-        self._projects = frozenset(mesh.own_names)
+        self._own_names = mesh.own_names
         self.settings = mesh.settings
         self.virtual_services = delegation.resolve(mesh.config.virtual_services)
-        self._rules: dict[str, dict[str, list[Resource[DestinationRule]]]] = {}
-        for rule in mesh.config.destination_rules:
-            host = resolve_host(self.names, rule.spec.host, rule.namespace)
-            self._rules.setdefault(rule.namespace, defaultdict(list))[host].append(rule)
-
-        # Apart, so that a host without a rule of its own is compared with wildcards alone.
-        self._patterns = {
-            ns: [h for h in hosts if h.startswith("*")]
-            for ns, hosts in self._rules.items()
-        }
-        self._merged: dict[tuple[int, ...], HostRule] = {}
+        given = (mesh.config.destination_rules, mesh.names, mesh.settings)
+        self.rules: HostRules = (
+            before.rules
+            if before is not None and before.rules.are_of(*given)
+            else HostRules(*given)
+        )
         self.peer_policies = mesh.attestation.policies
+        self._with_policies = frozenset(
+            r.namespace
+            for r in (
+                *mesh.config.authorization_policies,
+                *mesh.config.request_authentications,
+                *(r for r in mesh.config.rate_limits if r.spec.limits),
+            )
+        )
         self._selectors = _selectors(mesh.config)
         self._namespaces = _namespaces(mesh)
-        self._uses_labels = any(
-            _uses_labels(r) for r in mesh.config.destination_rules
-        ) or bool(mesh.settings.locality and mesh.settings.locality.failover_priority)
+        locality = mesh.settings.locality
+        self._uses_labels = self.rules.uses_labels or bool(
+            locality and locality.failover_priority
+        )
+
+    def rules_changed_since(self, before: ConfigIndex) -> frozenset[str] | None:
+        """The hosts whose names, VirtualServices or DestinationRules are others than in the index
+        before; None if anything else differs, or a rule of many hosts: then it may be any of them.
+        """
+        if self is before:
+            return frozenset()
+        if self.settings is not before.settings:
+            return None
+        if _without_rules(self.config) != _without_rules(before.config):
+            return None
+        is_renamed = self.names is not before.names
+        if is_renamed and (self._own_names or before._own_names):
+            return None
+
+        moved = _moved(before.names, self.names) if is_renamed else {}
+        routes = _others(self.virtual_services, before.virtual_services)
+        rules = _others(self.rules.listed, before.rules.listed)
+        if moved:
+            routes += [r for r in self.virtual_services if _names_any(r, moved)]
+            rules += [
+                r for r in self.rules.listed if _is_any(r.spec.host, r.namespace, moved)
+            ]
+
+        named = [(host, r.namespace) for r in routes for host in r.spec.hosts]
+        named += [(r.spec.host, r.namespace) for r in rules]
+        if any("*" in host for host, _ in named):
+            return None
+        ruled = (
+            resolve_host(names, *pair)
+            for pair in named
+            for names in (before.names, self.names)
+        )
+        return frozenset(ruled).union(*moved.values())
 
     def scope_of(self, proxy: Proxy) -> Scope:
         """What of the proxy decides what it is told."""
@@ -99,6 +136,8 @@ class ConfigIndex:
             labels=as_labels(proxy.labels) if self._uses_labels else (),
             has_certificate=proxy.has_certificate,
             project=self._project_of(proxy),
+            at_node=proxy.workload is not None
+            and proxy.workload.mode is ProxyMode.NODE,
         )
 
     def _project_of(self, proxy: Proxy) -> str:
@@ -106,7 +145,7 @@ class ConfigIndex:
         project = (
             compose_names(proxy.workload.name)[0] if proxy.workload is not None else ""
         )
-        return project if project in self._projects else ""
+        return project if project in self._own_names else ""
 
     def _sidecar_of(self, proxy: Proxy) -> Resource[Sidecar] | None:
         """The Sidecar that selects the proxy, else that of its namespace, else that of the root
@@ -127,56 +166,13 @@ class ConfigIndex:
 
         return default or root
 
-    def rules_of(self, host: str, owner: str, scope: Scope, shared: str = "") -> Rules:
-        """The DestinationRules for a service of namespace `owner`: the client's own, the service's,
-        or the root's.
-
-        Those for `shared` are for the service, too (see `Service`).
+    def has_policies(self, service: Service) -> bool:
+        """Whether policies may look at requests to the service: some are in its namespace, or in
+        the root's.
         """
-        for namespace in dict.fromkeys(
-            (scope.namespace, owner, self.settings.root_namespace)
-        ):
-            hosts = self._rules.get(namespace)
-            if hosts is None:
-                continue
-
-            for candidate in self._candidates(namespace, host, shared):
-                found = tuple(r for r in hosts[candidate] if self._applies(r, scope))
-                if found:
-                    return found
-
-        return ()
-
-    def _candidates(self, namespace: str, host: str, shared: str) -> list[str]:
-        """The hosts of rules that cover `host`, the most specific first."""
-        patterns = self._patterns[namespace]
-        wild = [
-            p for p in patterns if p != host and most_specific(host, [p]) is not None
-        ]
-        exact = [h for h in (host, shared) if h in self._rules[namespace]]
-        return exact + sorted(wild, key=len, reverse=True)
-
-    def _applies(self, rule: Resource[DestinationRule], scope: Scope) -> bool:
-        export = rule.spec.export_to or self.settings.destination_rule_export_to
-        if not is_exported(export, rule.namespace, scope.namespace):
-            return False
-        selector = rule.spec.workload_selector
-        if selector is None:
-            return True
-        return rule.namespace == scope.namespace and scope.carries(
-            selector.match_labels
+        return not self._with_policies.isdisjoint(
+            (service.namespace, self.settings.root_namespace)
         )
-
-    def merged(self, rules: Rules) -> HostRule:
-        """What the rules of one host say together."""
-        if not rules:
-            return NO_RULE
-        # By identity: the index holds on to the rules, so no other one can have their ids.
-        key = tuple(id(rule) for rule in rules)
-        found = self._merged.get(key)
-        if found is None:
-            found = self._merged[key] = merge_rules(rules)
-        return found
 
     def mesh_rules(self, scope: Scope) -> MeshRules:
         """The VirtualServices that sidecars in this scope follow."""
@@ -188,13 +184,18 @@ class ConfigIndex:
             export = spec.export_to or self.settings.virtual_service_export_to
             if not is_exported(export, resource.namespace, scope.namespace):
                 continue
-            hosts = [
-                resolve_host(self.names, host, resource.namespace)
+            # A Sidecar may list a host in full or as the rule writes it.
+            names = [
+                (resolve_host(self.names, host, resource.namespace), host)
                 for host in spec.hosts
             ]
-            # A Sidecar may list a host in full or as the rule writes it.
-            if scope.imports(resource.namespace, [*hosts, *spec.hosts]):
-                seen.append((resource, hosts))
+            if any(scope.imports(resource.namespace, pair) for pair in names):
+                kept = [
+                    pair
+                    for pair in names
+                    if not scope.excludes(resource.namespace, pair)
+                ]
+                seen.append((resource, kept))
 
         return MeshRules(seen)
 
@@ -211,15 +212,17 @@ class UnknownHost:
 class MeshRules:
     """VirtualServices by the hosts they route; the oldest has a host, the most specific host has a
     service.
+
+    Each comes with its hosts, in full and as it writes them.
     """
 
     def __init__(
-        self, rules: Iterable[tuple[Resource[VirtualService], list[str]]]
+        self, rules: Iterable[tuple[Resource[VirtualService], list[tuple[str, str]]]]
     ) -> None:
         self._by_host: dict[str, Resource[VirtualService]] = {}
         self._written: dict[str, str] = {}
         for resource, hosts in rules:
-            for host, written in zip(hosts, resource.spec.hosts, strict=True):
+            for host, written in hosts:
                 self._by_host.setdefault(host, resource)
                 self._written.setdefault(host, written)
         self._patterns = [host for host in self._by_host if host.startswith("*")]
@@ -272,6 +275,42 @@ class MeshRules:
                 found.append(UnknownHost(host, free, rule))
 
         return found
+
+
+def _moved(
+    before: Mapping[str, str], after: Mapping[str, str]
+) -> dict[str, tuple[str, ...]]:
+    """The names that are not of the same host in both, with the hosts that they are of."""
+    different = {name for name, _ in before.items() ^ after.items()}
+    hosts = ((name, (before.get(name), after.get(name))) for name in different)
+    return {name: tuple(h for h in pair if h is not None) for name, pair in hosts}
+
+
+def _names_any(resource: Resource[VirtualService], names: Container[str]) -> bool:
+    """Whether a VirtualService is for a host of these names, or leads to one."""
+    spec = resource.spec
+    led_to = (destination.host for destination in destinations_of(spec))
+    return any(
+        _is_any(host, resource.namespace, names) for host in (*spec.hosts, *led_to)
+    )
+
+
+def _is_any(host: str, namespace: str, names: Container[str]) -> bool:
+    """Whether a host may mean one of these names (see `resolve_host`)."""
+    host = host.lower()
+    return host in names or f"{host}.{namespace}" in names
+
+
+def _without_rules(config: IstioConfig) -> IstioConfig:
+    return replace(config, virtual_services=(), destination_rules=())
+
+
+def _others(
+    ones: Iterable[Resource[_Spec]], others: Iterable[Resource[_Spec]]
+) -> list[Resource[_Spec]]:
+    """What is in one of the two alone: what did not change is the same object."""
+    first, second = ({id(r): r for r in group} for group in (ones, others))
+    return [(first.get(i) or second[i]) for i in first.keys() ^ second.keys()]
 
 
 def _domains(host: str, written: str) -> tuple[str, ...]:
@@ -328,19 +367,3 @@ def _namespaces(mesh: MeshState) -> frozenset[str]:
     ):
         found.update(setting)
     return frozenset(found)
-
-
-def _uses_labels(rule: Resource[DestinationRule]) -> bool:
-    settings = (b.locality_lb_setting for b in _balancers(rule) if b is not None)
-    return any(s is not None and s.failover_priority for s in settings)
-
-
-def _balancers(
-    rule: Resource[DestinationRule],
-) -> Iterator[LoadBalancerSettings | None]:
-    """How each level of the rule balances: the host, its subsets, and their ports."""
-    spec = rule.spec
-    for policy in (spec.traffic_policy, *(s.traffic_policy for s in spec.subsets)):
-        if policy is not None:
-            yield policy.load_balancer
-            yield from (own.load_balancer for own in policy.port_level_settings)

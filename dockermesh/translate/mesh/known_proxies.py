@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from dockermesh.model import Workload, WorkloadKind
-from dockermesh.translate.mesh.state import Proxy
+from dockermesh.model import ProxyMode, Workload, WorkloadKind
+from dockermesh.translate.mesh.state import MeshState, Proxy
 
 if TYPE_CHECKING:
     # Offline commands look proxies up, too, and do not wait for gRPC.
@@ -26,6 +26,18 @@ def proxy_of(workload: Workload, metadata: Mapping[str, Any]) -> Proxy:
         workload=workload,
         metadata=metadata,
     )
+
+
+def workloads_at(node: Proxy, mesh: MeshState) -> list[Workload]:
+    """The workloads that a node's proxy serves: those that its own host's registrar attested."""
+    own = node.workload
+    if own is None or own.kind is not WorkloadKind.NODE or not own.host:
+        return []
+    return [
+        workload
+        for workload in mesh.workloads.values()
+        if workload.mode is ProxyMode.NODE and workload.host == own.host
+    ]
 
 
 def anonymous_proxy(node: NodeInfo) -> Proxy:

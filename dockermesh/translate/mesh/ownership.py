@@ -25,8 +25,16 @@ from dockermesh.config.api.destination_rule import (
     DestinationRule,
 )
 from dockermesh.config.hosts import kubernetes_service
-from dockermesh.model import Endpoint, Identity, Port, Service, Workload
-from dockermesh.model.protocol import Protocol, parse_protocol
+from dockermesh.model import (
+    Endpoint,
+    Identity,
+    Port,
+    Refusal,
+    RefusedFor,
+    Service,
+    Workload,
+)
+from dockermesh.model.protocol import Protocol, agreed, parse_protocol
 from dockermesh.model.service import is_service_name
 from dockermesh.model.workload import JOINED, compose_names
 from dockermesh.translate.mesh.projects import Namesakes, Own, default_names
@@ -195,8 +203,7 @@ class _Found:
         for workload, served in (pair for c in claims for pair in c.own.served):
             if _account(workload) in accounts:
                 protocol = parse_protocol(served.protocol) or Protocol.AUTO
-                if ports.get(served.port, Protocol.AUTO) is Protocol.AUTO:
-                    ports[served.port] = protocol
+                ports[served.port] = agreed(ports.get(served.port), protocol)
 
 
 def _rank(project: str, claim: _Claim) -> tuple[bool, int, str]:
@@ -290,8 +297,8 @@ def _accounts_in(names: Iterable[str]) -> Iterator[Account]:
 
 def refusals(
     found: Mapping[str, tuple[Service, Service]], names: Ownership
-) -> Iterator[str]:
-    """What is refused and why, a sentence for each registration."""
+) -> Iterator[Refusal]:
+    """The registrations that get none of a name's requests, and why."""
     # Asked at every change, and nearly always nothing is refused.
     changed = [host for host, (given, made) in found.items() if made is not given]
     for host in sorted(changed):
@@ -299,9 +306,43 @@ def refusals(
         for endpoint in given.endpoints:
             why = names.why_refused(given.name, endpoint)
             if why:
-                what = endpoint.workload or endpoint.id or "an endpoint"
-                owner = names.owners.get(given.name.lower(), "")
-                yield (
-                    f"{what} ({endpoint.address}:{endpoint.port}) is registered as {given.name},"
-                    f" which is {owner}'s, and gets none of its requests: {why}"
+                yield Refusal(
+                    kind=RefusedFor.NAME,
+                    asker=endpoint.workload or endpoint.id or "an endpoint",
+                    at=f"{endpoint.address}:{endpoint.port}",
+                    service=given.name,
+                    namespace=given.namespace,
+                    wanted=given.name,
+                    owner=names.owners.get(given.name.lower(), ""),
+                    why=why,
+                    fix=_LET_IN if endpoint.workload in names.workloads else _PLAIN,
+                )
+
+
+_LET_IN = (
+    "give it a SERVICE_NAME of its own, or let it in: its account in subjectAltNames of a"
+    " ServiceEntry or DestinationRule for the service"
+)
+_PLAIN = (
+    "give it a SERVICE_NAME of its own, bring it up in the mesh, or let it in: a subset of a"
+    " DestinationRule with the TLS mode DISABLE"
+)
+
+
+def given_way(services: Iterable[Service]) -> Iterator[Refusal]:
+    """The registrations that asked for an id which is another's."""
+    for service in services:
+        for endpoint in service.endpoints:
+            if endpoint.gave_way:
+                wanted, _, holder = endpoint.gave_way.partition(" ")
+                yield Refusal(
+                    kind=RefusedFor.ID,
+                    asker=endpoint.workload or endpoint.id,
+                    at=f"{endpoint.address}:{endpoint.port}",
+                    service=service.name,
+                    namespace=service.namespace,
+                    wanted=wanted,
+                    owner=holder,
+                    why=f"it is registered as {endpoint.id}",
+                    fix="give it a SERVICE_ID of its own, or none",
                 )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from dockermesh.model import Endpoint, Port, ServedPort, Service, Workload
-from dockermesh.model.protocol import Protocol, parse_protocol
+from dockermesh.model.protocol import Protocol, agreed, parse_protocol
 from dockermesh.model.workload import JOINED, compose_names
 from dockermesh.translate.mesh.stand_in import standing_in
 
@@ -29,7 +29,7 @@ class Own:
     def add(self, workload: Workload, served: ServedPort) -> None:
         """One more port of a workload."""
         protocol = parse_protocol(served.protocol) or Protocol.AUTO
-        self.ports.setdefault(served.port, protocol)
+        self.ports[served.port] = agreed(self.ports.get(served.port), protocol)
         self.served.append((workload, served))
 
 

@@ -12,7 +12,7 @@ from dockermesh.config.api.service_entry import Location, ServiceEntry, ServiceP
 from dockermesh.config.api.workload import WorkloadEntry
 from dockermesh.config.resource import Resource
 from dockermesh.model import Endpoint, Port, Resolution, Service, Workload
-from dockermesh.model.protocol import infer_protocol
+from dockermesh.model.protocol_selection import infer_protocol
 from dockermesh.translate.mesh.visibility import selects
 
 _UNIX = "unix://"

@@ -15,26 +15,35 @@ from dockermesh.config.api.destination_rule import (
     TcpKeepalive,
 )
 from dockermesh.config.api.envoy_filter import EnvoyFilter
+from dockermesh.config.api.extensions import WasmPlugin
 from dockermesh.config.api.gateway import Gateway, TlsProtocol
 from dockermesh.config.api.mesh_config import (
+    AccessLogEncoding,
     DefaultProxyConfig,
     GatewayTopology,
     MeshConfig,
+    MeshTracing,
     NormalizationType,
     OutboundPolicyMode,
     Provider,
 )
 from dockermesh.config.api.peer_authentication import PeerAuthentication
+from dockermesh.config.api.proxy_config import ProxyConfig
+from dockermesh.config.api.rate_limit import RateLimit
+from dockermesh.config.api.rate_limit_config import RateLimitConfig
 from dockermesh.config.api.request_authentication import RequestAuthentication
 from dockermesh.config.api.service_entry import ServiceEntry
 from dockermesh.config.api.sidecar import Sidecar
+from dockermesh.config.api.telemetry import Telemetry
 from dockermesh.config.api.virtual_service import HTTPRetry, VirtualService
 from dockermesh.config.api.workload import WorkloadEntry
 from dockermesh.config.fields import camel_case, json_name
 from dockermesh.config.resource import Resource
 from dockermesh.model.contract import (
+    CONTROL_PLANE_HOST,
     DEFAULT_SERVICE_DOMAIN,
     DEFAULT_TRUST_DOMAIN,
+    LIMITER_PORT,
     SYSTEM_NAMESPACE,
 )
 
@@ -50,7 +59,11 @@ class MeshSettings:
     outboundTrafficPolicy.mode ALLOW_ANY); otherwise they are refused (REGISTRY_ONLY). `retries` is
     the user's own default, in place of holding. `verify_certificates`: check servers against the
     system's roots where a rule names none. `auto_mtls`: use mutual TLS wherever the endpoint's
-    proxy takes it and no rule says otherwise. Times are in seconds.
+    proxy takes it and no rule says otherwise. `normalization`: by default BASE (Istio's default,
+    without which `/x/../admin` slips past a policy; `//admin` still does) where something decides
+    by what requests say, and none elsewhere. `access_log_providers`: those that log where Telemetry
+    names none; `metric_providers` and `tracing_providers` the same for metrics and traces. At
+    `spans_port`, unless it is 0, the control plane takes spans itself. Times are in seconds.
     """
 
     trust_domain: str = DEFAULT_TRUST_DOMAIN
@@ -64,16 +77,26 @@ class MeshSettings:
     connect_timeout: float = 10.0
     detection_timeout: float = 5.0
     tcp_keepalive: TcpKeepalive | None = None
-    h2_upgrade: bool = False
+    h2_upgrade: H2UpgradePolicy = H2UpgradePolicy.DEFAULT
     locality: LocalityLoadBalancerSetting | None = None
     verify_certificates: bool = True
-    normalization: NormalizationType = NormalizationType.BASE
+    normalization: NormalizationType = NormalizationType.DEFAULT
     service_export_to: tuple[str, ...] = ()
     virtual_service_export_to: tuple[str, ...] = ()
     destination_rule_export_to: tuple[str, ...] = ()
     trust_domain_aliases: tuple[str, ...] = ()
     extension_providers: tuple[Provider, ...] = ()
     gateway_topology: GatewayTopology | None = None
+    access_log_file: str = ""
+    access_log_format: str = ""
+    access_log_encoding: AccessLogEncoding = AccessLogEncoding.TEXT
+    access_log_providers: tuple[str, ...] = ()
+    metric_providers: tuple[str, ...] = ("prometheus",)
+    limiter: str = f"{CONTROL_PLANE_HOST}:{LIMITER_PORT}"
+    enable_tracing: bool | None = None
+    tracing: MeshTracing | None = None
+    tracing_providers: tuple[str, ...] = ()
+    spans_port: int = 0
 
 
 def with_mesh_config(settings: MeshSettings, config: MeshConfig) -> MeshSettings:
@@ -89,6 +112,9 @@ def with_mesh_config(settings: MeshSettings, config: MeshConfig) -> MeshSettings
         "destination_rule_export_to": config.default_destination_rule_export_to,
         "trust_domain_aliases": config.trust_domain_aliases,
         "extension_providers": config.extension_providers,
+        "access_log_file": config.access_log_file,
+        "access_log_format": config.access_log_format,
+        "access_log_encoding": config.access_log_encoding,
     }
     changes = {name: value for name, value in changes.items() if value}
     # Of these `false` and `0s` say something, too.
@@ -97,6 +123,7 @@ def with_mesh_config(settings: MeshSettings, config: MeshConfig) -> MeshSettings
         detection_timeout=_seconds(config.protocol_detection_timeout),
         verify_certificates=config.verify_certificate_at_client,
         auto_mtls=config.enable_auto_mtls,
+        enable_tracing=config.enable_tracing,
     )
 
     if config.outbound_traffic_policy is not None:
@@ -104,28 +131,29 @@ def with_mesh_config(settings: MeshSettings, config: MeshConfig) -> MeshSettings
             config.outbound_traffic_policy.mode is not OutboundPolicyMode.REGISTRY_ONLY
         )
 
-    if (
-        config.default_config is not None
-        and config.default_config.gateway_topology is not None
-    ):
-        changes["gateway_topology"] = config.default_config.gateway_topology
+    if config.default_config is not None:
+        changes |= _given(
+            gateway_topology=config.default_config.gateway_topology,
+            tracing=config.default_config.tracing,
+        )
+    if config.default_providers is not None:
+        changes["access_log_providers"] = config.default_providers.access_logging
+        # None is no choice: whoever names providers of logs did not speak of metrics.
+        if config.default_providers.metrics:
+            changes["metric_providers"] = config.default_providers.metrics
+        changes["tracing_providers"] = config.default_providers.tracing
     if config.h2_upgrade_policy is not H2UpgradePolicy.DEFAULT:
-        changes["h2_upgrade"] = config.h2_upgrade_policy is H2UpgradePolicy.UPGRADE
+        changes["h2_upgrade"] = config.h2_upgrade_policy
     if config.mesh_mtls is not None:
         changes["minimum_tls"] = config.mesh_mtls.min_protocol_version
 
     if config.path_normalization is not None:
-        # BASE is Istio's default: without it `/x/../admin` slips past a policy. `//admin` still
-        # does, unless slashes are merged.
-        wanted = config.path_normalization.normalization
-        changes["normalization"] = (
-            NormalizationType.BASE if wanted is NormalizationType.DEFAULT else wanted
-        )
+        changes["normalization"] = config.path_normalization.normalization
 
     return replace(settings, **changes)
 
 
-def _given(**values: float | bool | None) -> dict[str, Any]:
+def _given(**values: object) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -134,12 +162,7 @@ def _seconds(duration: timedelta | None) -> float | None:
 
 
 _WITHOUT_EFFECT = (
-    "access_log_file",
-    "access_log_format",
-    "access_log_encoding",
-    "enable_tracing",
     "inbound_traffic_policy",
-    "default_providers",
     "tls_defaults",
     "dns_refresh_rate",
     "enable_prometheus_merge",
@@ -160,8 +183,35 @@ def without_effect(config: MeshConfig) -> Iterator[str]:
             is_set = getattr(config.default_config, field.name) != getattr(
                 defaults, field.name
             )
-            if is_set and field.name != "gateway_topology":
+            # Apps always wait for their proxies.
+            is_so = (
+                field.name == _HOLD
+                and config.default_config.hold_application_until_proxy_starts
+            )
+            if is_set and not is_so and field.name not in _OF_DEFAULT_CONFIG:
                 yield f"defaultConfig.{json_name(field)}"
+        yield from _tracing_without_effect(config.default_config.tracing)
+
+
+_HOLD = "hold_application_until_proxy_starts"
+_OF_DEFAULT_CONFIG = frozenset(
+    {
+        "gateway_topology",
+        "tracing",
+        # What proxies are started with, by `up`.
+        "concurrency",
+        "drain_duration",
+        "proxy_metadata",
+    }
+)
+
+
+def _tracing_without_effect(tracing: MeshTracing | None) -> Iterator[str]:
+    for name in ("lightstep", "datadog", "stackdriver", "open_census_agent"):
+        if getattr(tracing, name, None) is not None:
+            yield f"defaultConfig.tracing.{camel_case(name)}"
+    if tracing is not None and tracing.tls_settings is not None:
+        yield "defaultConfig.tracing.tlsSettings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +228,12 @@ class IstioConfig:
     peer_authentications: tuple[Resource[PeerAuthentication], ...] = ()
     authorization_policies: tuple[Resource[AuthorizationPolicy], ...] = ()
     request_authentications: tuple[Resource[RequestAuthentication], ...] = ()
+    rate_limits: tuple[Resource[RateLimit], ...] = ()
+    rate_limit_configs: tuple[Resource[RateLimitConfig], ...] = ()
     mesh_configs: tuple[Resource[MeshConfig], ...] = ()
+    telemetries: tuple[Resource[Telemetry], ...] = ()
+    wasm_plugins: tuple[Resource[WasmPlugin], ...] = ()
+    proxy_configs: tuple[Resource[ProxyConfig], ...] = ()
     others: tuple[Resource[Any], ...] = ()
 
 
@@ -193,7 +248,12 @@ _FIELDS = {
     "PeerAuthentication": "peer_authentications",
     "AuthorizationPolicy": "authorization_policies",
     "RequestAuthentication": "request_authentications",
+    "RateLimit": "rate_limits",
+    "RateLimitConfig": "rate_limit_configs",
     "MeshConfig": "mesh_configs",
+    "Telemetry": "telemetries",
+    "WasmPlugin": "wasm_plugins",
+    "ProxyConfig": "proxy_configs",
 }
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 from dockermesh.model import Endpoint, Health, Service, Workload
 from dockermesh.model.identity import account_of
 
-REFUSING = ("127.0.0.1", 1)
-"""Where nobody listens, in any proxy's network namespace (tcpmux, unused since decades)."""
+REFUSING = ("255.255.255.255", 1)
+"""To where the kernel lets nobody connect. No address of loopback: an undeclared port of the
+service would then be the caller's own.
+"""
 
 
 def standing_in(workload: Workload, port: int) -> Endpoint:

@@ -23,10 +23,11 @@ from dockermesh.model import (
     WorkloadKind,
 )
 from dockermesh.model.contract import CLUSTER_DOMAIN
-from dockermesh.model.protocol import Protocol, parse_protocol
+from dockermesh.model.protocol import Protocol, agreed, parse_protocol
 from dockermesh.model.service import is_service_name
 from dockermesh.translate.mesh.attestation import Attestation, attest
 from dockermesh.translate.mesh.egress import egress_service
+from dockermesh.translate.mesh.modules import Module
 from dockermesh.translate.mesh.ownership import Ownership, told_of
 from dockermesh.translate.mesh.ownership import owned as own_part
 from dockermesh.translate.mesh.ownership import ownership as find_ownership
@@ -69,7 +70,8 @@ class MeshState:
     `names` maps every name by which a service may be called to its hostname; a name belongs to one
     service only. `vips` holds the address that DNS answers for a service. `declared` are the
     services that ServiceEntries make; `owners` tells which one answers requests for an address that
-    several of them give. `jwks` holds the key sets of token issuers that were fetched, by URL.
+    several of them give. `jwks` holds the key sets of token issuers that were fetched, by URL, and
+    `modules` what is known of the modules of plugins, by `WasmPlugin namespace/name`.
     `attestation` is what `services` know of the proxies in front of them. `ownership` tells whose
     names are; `owned` are the registry's services as it has them, and with their own endpoints
     alone.
@@ -95,6 +97,7 @@ class MeshState:
     )
     owners: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     jwks: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    modules: Mapping[str, Module] = field(default_factory=lambda: MappingProxyType({}))
     attestation: Attestation = field(default_factory=Attestation)
     ownership: Ownership = field(default_factory=Ownership)
     owned: Mapping[str, tuple[Service, Service]] = field(
@@ -112,6 +115,7 @@ def build_mesh(
     config: IstioConfig | None = None,
     settings: MeshSettings | None = None,
     jwks: Mapping[str, str] | None = None,
+    modules: Mapping[str, Module] | None = None,
     previous: MeshState | None = None,
 ) -> MeshState:
     """The state after `catalog` (and config); parts that equal `previous` are taken over from it.
@@ -142,7 +146,10 @@ def build_mesh(
     ):
         services[own.hostname] = _kept(known.get(own.hostname), own)
     services |= egress_service(
-        catalog.workloads, config.gateways, base.service_domain, known
+        catalog.workloads,
+        (resource.spec for resource in config.gateways),
+        base.service_domain,
+        known,
     )
     # A registry's own service keeps its name: a ServiceEntry for it would take away its endpoints.
     for host, service in declared.items():
@@ -178,6 +185,7 @@ def build_mesh(
         declared=declared,
         owners=owners,
         jwks=jwks if jwks is not None else before.jwks,
+        modules=modules if modules is not None else before.modules,
         attestation=attestation,
         ownership=names_of,
         owned=owned,
@@ -437,8 +445,9 @@ def _waiting(
                 is_away = known is None or not known.endpoints
 
                 if is_away and names.serves(name, workload):
-                    protocols[host, served.port] = (
-                        parse_protocol(served.protocol) or Protocol.AUTO
+                    protocols[host, served.port] = agreed(
+                        protocols.get((host, served.port)),
+                        parse_protocol(served.protocol) or Protocol.AUTO,
                     )
                     endpoint = standing_in(workload, served.port)
                     missing[host][served.port, endpoint.service_account] = endpoint

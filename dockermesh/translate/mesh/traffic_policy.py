@@ -64,6 +64,16 @@ def merge_rules(rules: Iterable[Resource[DestinationRule]]) -> HostRule:
     return HostRule(policy or NO_POLICY, tuple(subsets.values()), check)
 
 
+def limits_servers(rule: Resource[DestinationRule]) -> bool:
+    """Whether a rule limits connections and requests at the server as it does at the client."""
+    policy = rule.spec.traffic_policy
+    return policy is not None and (
+        policy.connection_pool is not None
+        or policy.retry_budget is not None
+        or any(own.connection_pool is not None for own in policy.port_level_settings)
+    )
+
+
 def effective_policy(
     rule: HostRule, port: int, subset: Subset | None = None
 ) -> TrafficPolicy:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
-from dockermesh.config.api.sidecar import IstioEgressListener, Sidecar
+from dockermesh.config.api.sidecar import EXCLUDED, IstioEgressListener, Sidecar
 from dockermesh.config.hosts import matches
 from dockermesh.config.resource import Resource
 from dockermesh.model import Service
@@ -48,7 +49,8 @@ class Scope:
 
     Proxies in equal scopes share all those resources. `selectors` are the label selectors of the
     config that the proxy fulfils; `locality`, `labels` and `project` (Compose's) are only there if
-    something depends on them.
+    something depends on them. `at_node`: the proxy serves others, too, so that what it has names
+    whose it is.
     """
 
     namespace: str = "default"
@@ -58,6 +60,29 @@ class Scope:
     labels: Labels = ()
     has_certificate: bool = True
     project: str = ""
+    at_node: bool = False
+
+    @property
+    def view(self) -> str:
+        """What tells this scope from others whose resources are in one proxy; empty for a proxy
+        that has only one.
+        """
+        if not self.at_node:
+            return ""
+        narrow = (
+            str(self.sidecar) if self.sidecar is not None else "",
+            sorted(self.selectors),
+            self.locality,
+            self.labels,
+        )
+        name = f"{self.namespace}.{self.project}"
+        if not any(narrow):
+            return name
+        return f"{name}.{blake2b(repr(narrow).encode(), digest_size=4).hexdigest()}"
+
+    def table(self, name: str) -> str:
+        """What a route table of this scope is called, of which another may have its own."""
+        return f"{self.view}/{name}" if self.at_node else name
 
     def carries(self, labels: Mapping[str, str]) -> bool:
         """Whether the proxy fulfils a selector."""
@@ -67,29 +92,33 @@ class Scope:
         """Whether the Sidecar lets the proxy see something of this namespace with these hosts (on
         this port).
         """
-        patterns = self.egress_hosts(port)
-        if patterns is None:
+        listeners = self._listeners(port)
+        if listeners is None:
             return True
-        # Either may be a wildcard, the Sidecar's pattern or the host of a ServiceEntry or rule.
+
+        names = tuple(hosts)
         return any(
-            _is_namespace(scope, namespace, self.namespace)
-            and (matches(pattern, host) or matches(host, pattern))
-            for scope, pattern in patterns
-            for host in hosts
+            _lists(listener, namespace, names, self.namespace)
+            and not _excludes(listener, namespace, names, self.namespace)
+            for listener in listeners
         )
 
-    def egress_hosts(self, port: int = 0) -> list[tuple[str, str]] | None:
-        """The pairs of namespace and host that may be seen; None: all. With a port, those of its
-        own listener.
+    def excludes(self, namespace: str, hosts: Iterable[str]) -> bool:
+        """Whether the Sidecar takes a host (under any of these names) out wherever it lists
+        hosts.
         """
+        names = tuple(hosts)
+        return all(
+            _excludes(listener, namespace, names, self.namespace)
+            for listener in self._listeners() or (IstioEgressListener(),)
+        )
+
+    def _listeners(self, port: int = 0) -> tuple[IstioEgressListener, ...] | None:
+        """The listeners that decide about a port, or all of them; None: all may be seen."""
         if self.sidecar is None or not self.sidecar.spec.egress:
             return None
         listeners = self.sidecar.spec.egress
-        if port:
-            listeners = _on_port(listeners, port)
-
-        pairs = (text.partition("/") for egress in listeners for text in egress.hosts)
-        return [(scope, pattern) for scope, _, pattern in pairs]
+        return _on_port(listeners, port) if port else listeners
 
 
 def _on_port(
@@ -98,6 +127,34 @@ def _on_port(
     # A listener with a port decides alone about that port: what others list is not added.
     own = [e for e in listeners if e.port is not None and e.port.number == port]
     return tuple(own or (e for e in listeners if e.port is None))
+
+
+def _lists(
+    listener: IstioEgressListener, namespace: str, names: tuple[str, ...], own: str
+) -> bool:
+    # Either may be a wildcard, the Sidecar's pattern or the host of a ServiceEntry or rule.
+    return any(
+        _is_namespace(scope, namespace, own)
+        and (matches(pattern, name) or matches(name, pattern))
+        for scope, _, pattern in (text.partition("/") for text in listener.hosts)
+        for name in names
+    )
+
+
+def _excludes(
+    listener: IstioEgressListener, namespace: str, names: tuple[str, ...], own: str
+) -> bool:
+    """Whether an entry such as `~prod/*` takes the host out; `~/a.example` does everywhere."""
+    entries = (
+        text.removeprefix(EXCLUDED).partition("/")
+        for text in listener.hosts
+        if text.startswith(EXCLUDED)
+    )
+    return any(
+        _is_namespace(scope or "*", namespace, own) and matches(pattern, name)
+        for scope, _, pattern in entries
+        for name in names
+    )
 
 
 def _is_namespace(pattern: str, namespace: str, own: str) -> bool:

@@ -18,14 +18,14 @@ from envoy.config.route.v3 import route_pb2
 from google.protobuf import any_pb2
 
 from dockermesh.config.api.envoy_filter import ApplyTo, PatchContext, PatchOperation
+from dockermesh.translate.clusters.limiter import limiter_cluster
 from dockermesh.translate.envoy.names import (
-    DNS_CLUSTER,
     DNS_LISTENER,
-    DNS_TCP_LISTENER,
     INBOUND_PASSTHROUGH_CLUSTER,
     VIRTUAL_INBOUND,
 )
-from dockermesh.translate.patches.clusters import patch_cluster
+from dockermesh.translate.mesh.settings import MeshSettings
+from dockermesh.translate.patches.clusters import patch_cluster, towards_limiter
 from dockermesh.translate.patches.compiling import CompiledPatch
 from dockermesh.translate.patches.listeners import patch_listener
 from dockermesh.translate.patches.merging import CannotMerge
@@ -35,6 +35,7 @@ from dockermesh.translate.patches.soundness import (
     listener_fault,
     table_fault,
 )
+from dockermesh.translate.security.limit_files import cluster_called
 from dockermesh.xds.resources import (
     CLUSTER,
     EXTENSION,
@@ -46,7 +47,7 @@ from dockermesh.xds.resources import (
 from dockermesh.xds.snapshot import ResourceSet, Snapshot
 
 _Patches = Sequence[CompiledPatch]
-_OUR_OWN = frozenset({DNS_LISTENER, DNS_TCP_LISTENER, DNS_CLUSTER})
+_OUR_OWN = frozenset({DNS_LISTENER})
 """What Istio's proxies have no counterpart of: a patch without conditions must not hit it."""
 _ROUTES = frozenset(
     {ApplyTo.ROUTE_CONFIGURATION, ApplyTo.VIRTUAL_HOST, ApplyTo.HTTP_ROUTE}
@@ -103,8 +104,11 @@ class Patcher:
     is_gateway: bool
     hosts: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
+    settings: MeshSettings = field(default_factory=MeshSettings)
     problems: dict[CompiledPatch, str] = field(default_factory=dict)
     is_used: bool = True
+    # By which names the limiter is called where Istio would have a cluster for it.
+    _limiters: tuple[str, ...] = field(init=False)
     _changed: dict[str, set[str]] = field(default_factory=dict)
     _refused: dict[str, set[str]] = field(default_factory=dict)
     _resources: dict[Resource, Resource | None] = field(default_factory=dict)
@@ -112,6 +116,10 @@ class Patcher:
     _whole: dict[Snapshot, Snapshot] = field(default_factory=dict)
     # What was made for the last state: most of its resources come again.
     _former: dict[Resource, Resource | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        wanted = {n for p in self.patches for n in p.clusters & self._called(p)}
+        self._limiters = tuple(sorted(wanted))
 
     def age(self) -> None:
         """The state of the mesh has moved on: forget what is not asked for until the next time."""
@@ -142,6 +150,18 @@ class Patcher:
         self._resources, self._former, self._sets, self._whole = {}, {}, {}, {}
         return True
 
+    def filters_of(self, type_url: str, name: str) -> frozenset[str]:
+        """The EnvoyFilters of which a resource has a patch."""
+        kind = next((k for k in _KINDS if k.type_url == type_url), None)
+        if kind is None or name not in self._changed.get(type_url, ()):
+            return frozenset()
+        context = self._context(name)
+        return frozenset(
+            str(patch.source)
+            for patch in self.patches
+            if patch.apply_to in kind.targets and patch.concerns(context)
+        )
+
     def _blamed(self, type_url: str, reason: str) -> set[str]:
         """The changed resources that a refusal can be about."""
         changed = self._changed.get(type_url, set())
@@ -170,7 +190,9 @@ class Patcher:
         return replace(snapshot, **changed) if changed else snapshot
 
     def _patch_set(self, resources: ResourceSet, kind: _Kind) -> ResourceSet:
-        if not any(p.apply_to in kind.targets for p in self.patches):
+        is_for_limiter = kind is _CLUSTERS_KIND and bool(self._limiters)
+        is_patched = any(p.apply_to in kind.targets for p in self.patches)
+        if not is_patched and not is_for_limiter:
             return resources
         found = self._sets.get(resources)
         if found is None:
@@ -305,8 +327,19 @@ class Patcher:
     def _added(self, present: ResourceSet, kind: _Kind) -> list[Resource]:
         """The resources that patches add. One that is there already is not replaced."""
         made: dict[str, Resource] = {}
+        for called in self._limiters if kind is _CLUSTERS_KIND else ():
+            name = cluster_called(called)
+            if name not in present:
+                cluster = limiter_cluster(self.settings, name, called)
+                made[name] = make_resource(
+                    CLUSTER, name, cluster.SerializeToString(deterministic=True)
+                )
+
         for patch in self._additions(kind.added_by):
-            name, fault = patch.value.name, kind.fault(patch.value)
+            value = patch.value
+            if kind is _CLUSTERS_KIND:
+                value = towards_limiter(value, self._called(patch), self.settings)
+            name, fault = value.name, kind.fault(value)
             if name in present or name in made:
                 fault = f"{name} exists already"
             if fault or not name:
@@ -318,10 +351,14 @@ class Patcher:
                 made[name] = make_resource(
                     kind.type_url,
                     name,
-                    patch.value.SerializeToString(deterministic=True),
+                    value.SerializeToString(deterministic=True),
                 )
 
         return list(made.values())
+
+    def _called(self, patch: CompiledPatch) -> frozenset[str]:
+        """By which names a patch calls the limiter: names of the mesh's services are no such."""
+        return frozenset(name for name in patch.calls if name not in self.names)
 
     def _additions(self, kind: ApplyTo) -> Iterable[CompiledPatch]:
         contexts = {PatchContext.ANY, PatchContext.GATEWAY}

@@ -34,7 +34,8 @@ class PatchBook:
         self._filters = tuple(
             known.get(id(r)) or compile_filter(r) for r in mesh.config.envoy_filters
         )
-        if mesh.names is not self._mesh.names:
+        is_moved = mesh.settings.limiter != self._mesh.settings.limiter
+        if mesh.names is not self._mesh.names or is_moved:
             # Conditions on a cluster's service look at the names.
             self._patchers.clear()
 
@@ -64,7 +65,9 @@ class PatchBook:
         key = (patches, proxy.kind is WorkloadKind.GATEWAY, hosts)
         found = self._patchers.get(key)
         if found is None:
-            found = self._patchers[key] = Patcher(*key, names=self._mesh.names)
+            found = self._patchers[key] = Patcher(
+                *key, names=self._mesh.names, settings=self._mesh.settings
+            )
         found.is_used = True
 
         return found

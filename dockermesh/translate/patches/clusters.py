@@ -8,7 +8,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from envoy.config.cluster.v3 import cluster_pb2
+
 from dockermesh.config.api.envoy_filter import PatchOperation
+from dockermesh.translate.clusters.limiter import limiter_cluster
+from dockermesh.translate.mesh.settings import MeshSettings
 from dockermesh.translate.patches.compiling import CompiledPatch
 from dockermesh.translate.patches.merging import merge, merge_extension
 
@@ -34,6 +38,28 @@ def patch_cluster(
             merge(cluster, patch.value, replaces_lists=patch.replaces_lists)
 
     return True
+
+
+def towards_limiter(
+    cluster: Any, called: Collection[str], settings: MeshSettings
+) -> Any:
+    """A cluster that a patch adds; where it calls the limiter by a name that no DNS server knows,
+    it goes there, with the certificates that this takes.
+    """
+    for name in called:
+        addresses = [
+            lb.endpoint.address.socket_address.address
+            for group in cluster.load_assignment.endpoints
+            for lb in group.lb_endpoints
+        ]
+        if addresses and all(address == name for address in addresses):
+            made = cluster_pb2.Cluster.FromString(cluster.SerializeToString())
+            known = limiter_cluster(settings, cluster.name, name)
+            made.type = known.type
+            made.load_assignment.CopyFrom(known.load_assignment)
+            made.transport_socket.CopyFrom(known.transport_socket)
+            return made
+    return cluster
 
 
 def _matches(

@@ -33,8 +33,10 @@ from dockermesh.config.api.envoy_filter import (
 from dockermesh.config.resource import Resource
 from dockermesh.config.rules.regex import occurs_in
 from dockermesh.translate.envoy.constraints import violation
+from dockermesh.translate.envoy.newer_protos import is_described
 from dockermesh.translate.envoy.packing import repack
 from dockermesh.translate.mesh.state import Proxy
+from dockermesh.translate.security.limit_files import called_in, cluster_called
 
 ISTIO_VERSION = "1.28.0"
 """What `match.proxy.proxyVersion` is compared with where a proxy does not say its own: the API that
@@ -82,6 +84,9 @@ class CompiledPatch:
     operation: PatchOperation
     match: ConfigObjectMatch
     value: Any = None
+    # By which names it calls the limiter, and for which of these Istio would have a cluster.
+    calls: frozenset[str] = frozenset()
+    clusters: frozenset[str] = frozenset()
 
     @property
     def context(self) -> PatchContext:
@@ -157,7 +162,12 @@ def _compile(
     if operation is not PatchOperation.REMOVE:
         value = _message(patch.value, message(), is_whole=operation not in _MERGES)
 
-    return CompiledPatch(resource, index, entry.apply_to, operation, match, value)
+    body = value.SerializeToString() if value is not None else b""
+    calls = called_in(body)
+    clusters = frozenset(n for n in calls if cluster_called(n).encode() in body)
+    return CompiledPatch(
+        resource, index, entry.apply_to, operation, match, value, calls, clusters
+    )
 
 
 def _message(value: Mapping[str, Any] | None, message: Any, *, is_whole: bool) -> Any:
@@ -219,8 +229,11 @@ def _load_package(type_name: str) -> None:
         return
 
     for file in folder.iterdir():
-        if file.name.endswith("_pb2.py"):
-            import_module(f"{package}.{file.name.removesuffix('.py')}")
+        name = file.name.removesuffix("_pb2.py")
+        if name != file.name and not is_described(
+            f"{package.replace('.', '/')}/{name}.proto"
+        ):
+            import_module(f"{package}.{name}_pb2")
 
 
 def patches_for(

@@ -14,6 +14,7 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 )
 
 from dockermesh.config.api.envoy_filter import ApplyTo, FilterChainMatch, PatchOperation
+from dockermesh.translate.envoy.connection_manager import put_in_order
 from dockermesh.translate.envoy.names import VIRTUAL_INBOUND, VIRTUAL_OUTBOUND
 from dockermesh.translate.envoy.packing import pack
 from dockermesh.translate.patches.compiling import CompiledPatch, of_kind
@@ -22,6 +23,15 @@ from dockermesh.translate.patches.merging import merge, merge_extension
 
 CONNECTION_MANAGER = "envoy.filters.network.http_connection_manager"
 _VIRTUAL = frozenset({VIRTUAL_INBOUND, VIRTUAL_OUTBOUND})
+_JUDGE = frozenset(
+    {
+        ApplyTo.NETWORK_FILTER,
+        ApplyTo.HTTP_FILTER,
+        ApplyTo.ROUTE_CONFIGURATION,
+        ApplyTo.VIRTUAL_HOST,
+        ApplyTo.HTTP_ROUTE,
+    }
+)
 Patches = Sequence[CompiledPatch]
 InlineRoutes = Callable[[Any, Patches], None]
 
@@ -95,7 +105,10 @@ def _patch_chain(
         if network_filter.name == CONNECTION_MANAGER and network_filter.HasField(
             "typed_config"
         ):
-            _patch_manager(network_filter, http, patches, patch_routes)
+            is_judged = any(p.apply_to in _JUDGE for p in own)
+            _patch_manager(
+                network_filter, http, patches, patch_routes, is_judged=is_judged
+            )
 
     return True
 
@@ -117,6 +130,8 @@ def _patch_manager(
     patches: Patches,
     all_patches: Patches,
     patch_routes: InlineRoutes,
+    *,
+    is_judged: bool,
 ) -> None:
     own = [p for p in patches if _filter_name(p) in (None, network_filter.name)]
     manager = hcm_pb2.HttpConnectionManager()
@@ -127,6 +142,9 @@ def _patch_manager(
     patch_filters(manager.http_filters, own, _sub_filter_name)
     if manager.HasField("route_config"):
         patch_routes(manager.route_config, all_patches)
+    # Whether a filter or route of the user's decides by what requests say, nobody can tell.
+    if is_judged:
+        put_in_order(manager)
     if manager != before:
         network_filter.typed_config.CopyFrom(pack(manager))
 

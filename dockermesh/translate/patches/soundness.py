@@ -11,10 +11,13 @@ from envoy.config.core.v3 import address_pb2
 from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as hcm_pb2,
 )
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 
+from dockermesh.translate.clusters.protocol import OPTIONS_KEY
 from dockermesh.translate.envoy.constraints import violation
 from dockermesh.translate.patches.listeners import CONNECTION_MANAGER
 
+_WITHOUT_ALPN = frozenset({"", "envoy.transport_sockets.raw_buffer"})
 _ROUTER = "envoy.extensions.filters.http.router.v3.Router"
 # Network filters that end a chain: Envoy wants one of them last, and nowhere else.
 _TERMINAL = frozenset(
@@ -116,7 +119,22 @@ def cluster_fault(cluster: Any) -> str:
     """Why Envoy would refuse the cluster."""
     if cluster.HasField("transport_socket") and cluster.transport_socket_matches:
         return "the cluster would have a transport socket and a choice of them"
+    if _negotiates(cluster) and cluster.transport_socket.name in _WITHOUT_ALPN:
+        return (
+            "HTTP/1.1 or HTTP/2 would be agreed on without TLS; set explicit_http_config, or"
+            " h2UpgradePolicy DO_NOT_UPGRADE in a DestinationRule"
+        )
     return violation(cluster)
+
+
+def _negotiates(cluster: Any) -> bool:
+    options = http_protocol_options_pb2.HttpProtocolOptions()
+    packed = cluster.typed_extension_protocol_options.get(OPTIONS_KEY)
+    return (
+        packed is not None
+        and packed.Unpack(options)
+        and options.HasField("auto_config")
+    )
 
 
 def _repeats(texts: Iterable[str | bytes]) -> bool:

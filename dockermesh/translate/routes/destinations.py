@@ -14,19 +14,34 @@ from dockermesh.config.api.virtual_service import (
     HTTPRouteDestination,
     RouteDestination,
 )
-from dockermesh.model import Port, Service
+from dockermesh.model import Port, Protocol, Service
+from dockermesh.translate.clusters.circuit_breaking import limit_connection
 from dockermesh.translate.clusters.load_balancer import consistent_hash
 from dockermesh.translate.envoy import names
-from dockermesh.translate.envoy.packing import seconds, uint32
-from dockermesh.translate.mesh.index import ConfigIndex, Rules, resolve_host
+from dockermesh.translate.envoy.listeners import CONNECT_ATTEMPTS
+from dockermesh.translate.envoy.packing import uint32
+from dockermesh.translate.mesh.host_rules import Rules, resolve_host
+from dockermesh.translate.mesh.index import ConfigIndex
 from dockermesh.translate.mesh.stand_in import takes_mtls_alone
 from dockermesh.translate.mesh.state import MeshState
 from dockermesh.translate.mesh.traffic_policy import effective_policy
 from dockermesh.translate.mesh.visibility import Scope
+from dockermesh.translate.routes.holding import hold_connection
 from dockermesh.translate.tls.mesh_tls import is_asked_for
 
-Dependency = tuple[tuple[Port, ...], Rules, bool]
 _Target = TypeVar("_Target", RouteDestination, HTTPRouteDestination)
+
+
+@dataclass(frozen=True, slots=True)
+class Dependency:
+    """Everything of a destination that a route to it is made of."""
+
+    host: str
+    rules: Rules
+    ports: tuple[Port, ...] = ()
+    takes_mtls_alone: bool = False
+    is_external: bool = False
+    is_meshed: bool = False
 
 
 def live(targets: tuple[_Target, ...]) -> tuple[_Target, ...]:
@@ -74,7 +89,7 @@ class Destinations:
 
     def policy(self, host: str, port: int, subset: str = "") -> TrafficPolicy:
         """What applies to connections to a host."""
-        rule = self.index.merged(self._rules(host))
+        rule = self.index.rules.merged(self._rules(host))
         return effective_policy(rule, port, rule.subset(subset) if subset else None)
 
     def is_mesh_alone(self, host: str, port: int, subset: str = "") -> bool:
@@ -89,20 +104,42 @@ class Destinations:
             return is_asked_for(tls)
         return self.mesh.settings.auto_mtls and takes_mtls_alone(service)
 
+    def tells_spoken(self, host: str, port: int, subset: str = "") -> bool:
+        """Whether servers' proxies have to be told what a request's client spoke, and that it is a
+        request: nobody says what the port speaks.
+        """
+        service = self.mesh.services.get(host)
+        if service is None or not service.is_meshed or service.is_external:
+            return False
+        tls = self.policy(host, port, subset).tls
+        return (tls is None or is_asked_for(tls)) and any(
+            p.number == port and p.protocol is Protocol.AUTO for p in service.ports
+        )
+
     def leads_to_mesh_alone(
         self, destination: Destination, namespace: str, called: int
     ) -> bool:
-        """The same of a destination."""
+        """Whether all that a destination stands for is the mesh's own."""
+        return self.is_mesh_alone(*self._target(destination, namespace, called))
+
+    def destination_tells_spoken(
+        self, destination: Destination, namespace: str, called: int
+    ) -> bool:
+        """What `tells_spoken` says of a destination."""
+        return self.tells_spoken(*self._target(destination, namespace, called))
+
+    def _target(
+        self, destination: Destination, namespace: str, called: int
+    ) -> tuple[str, int, str]:
         host = self.host(destination, namespace)
-        port = self.port(destination, host, called)
-        return self.is_mesh_alone(host, port, destination.subset)
+        return host, self.port(destination, host, called), destination.subset
 
     def _rules(self, host: str) -> Rules:
         service = self.mesh.services.get(host)
         # What is no service has no namespace of its own whose rules could count.
         if service is None:
-            return self.index.rules_of(host, self.scope.namespace, self.scope)
-        return self.index.rules_of(host, service.namespace, self.scope, service.shared)
+            return self.index.rules.of(host, self.scope.namespace, self.scope)
+        return self.index.rules.of(host, service.namespace, self.scope, service.shared)
 
     def hash_of(
         self, destination: Destination, namespace: str, called: int
@@ -118,8 +155,15 @@ class Destinations:
         host = self.host(destination, namespace)
         service = self.mesh.services.get(host)
         if service is None:
-            return (), self._rules(host), False
-        return service.ports, self._rules(host), takes_mtls_alone(service)
+            return Dependency(host, self._rules(host))
+        return Dependency(
+            host,
+            self._rules(host),
+            service.ports,
+            takes_mtls_alone(service),
+            service.is_external,
+            service.is_meshed,
+        )
 
     def service_filter(self, service: Service, port: Port) -> Any:
         """The TCP proxy that forwards to a service."""
@@ -138,8 +182,10 @@ class Destinations:
         # TCP knows no retry policy: this is how a connection that one endpoint refuses goes to
         # another.
         proxy = tcp_proxy_pb2.TcpProxy(
-            stat_prefix=pairs[0][0], max_connect_attempts=uint32(3)
+            stat_prefix=pairs[0][0], max_connect_attempts=uint32(CONNECT_ATTEMPTS)
         )
+        if not any(self._is_external(t.destination, namespace) for t in chosen):
+            hold_connection(proxy, self.mesh.settings.hold_attempts)
 
         if len(pairs) == 1:
             proxy.cluster = pairs[0][0]
@@ -153,6 +199,12 @@ class Destinations:
         self._set_policy(proxy, first, namespace, called)
         return proxy
 
+    def _is_external(self, destination: Destination | None, namespace: str) -> bool:
+        """Whether it is outside the mesh: what refuses there is not one of ours that restarts."""
+        host = self.host(destination or Destination(), namespace)
+        service = self.mesh.services.get(host)
+        return service is not None and service.is_external
+
     def _set_policy(
         self, proxy: Any, destination: Destination, namespace: str, called: int
     ) -> None:
@@ -160,14 +212,7 @@ class Destinations:
         policy = self.policy(
             host, self.port(destination, host, called), destination.subset
         )
-        tcp = policy.connection_pool.tcp if policy.connection_pool is not None else None
-        if tcp is not None and tcp.idle_timeout is not None:
-            proxy.idle_timeout.CopyFrom(seconds(tcp.idle_timeout.total_seconds()))
-
-        if tcp is not None and tcp.max_connection_duration is not None:
-            proxy.max_downstream_connection_duration.CopyFrom(
-                seconds(tcp.max_connection_duration.total_seconds())
-            )
+        limit_connection(proxy, policy.connection_pool)
 
         if policy.tunnel is not None:
             tunnel = policy.tunnel

@@ -23,7 +23,7 @@ from dockermesh.config.api.virtual_service import (
 )
 from dockermesh.translate.envoy.connection_manager import CORS_FILTER, FAULT_FILTER
 from dockermesh.translate.envoy.packing import boolean, pack, seconds
-from dockermesh.translate.routes.match import string_matcher
+from dockermesh.translate.envoy.text_match import string_matcher
 
 
 def fraction(

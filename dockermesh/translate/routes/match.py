@@ -5,7 +5,7 @@ Source of every rule: Istio's VirtualService reference and `pilot/pkg/networking
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from envoy.config.route.v3 import route_components_pb2
 from envoy.type.matcher.v3 import metadata_pb2, regex_pb2, string_pb2, value_pb2
@@ -13,6 +13,11 @@ from envoy.type.matcher.v3 import metadata_pb2, regex_pb2, string_pb2, value_pb2
 from dockermesh.config.api.common import StringMatch
 from dockermesh.config.api.virtual_service import HTTPMatchRequest
 from dockermesh.translate.envoy.claims import claim_matcher
+from dockermesh.translate.envoy.text_match import (
+    header_matcher,
+    is_present,
+    string_matcher,
+)
 
 _CLAIMS = "@request.auth.claims"
 # Istio ignores these as header names: they have fields of their own.
@@ -38,11 +43,11 @@ def route_match(match: HTTPMatchRequest) -> route_components_pb2.RouteMatch:
         (":scheme", match.scheme),
     ):
         if wanted is not None:
-            result.headers.append(_header(pseudo, wanted))
+            result.headers.append(header_matcher(pseudo, wanted))
 
     for name, wanted in match.query_params.items():
         parameter = result.query_parameters.add(name=name)
-        if _is_present(wanted):
+        if is_present(wanted):
             parameter.present_match = True
         else:
             parameter.string_match.CopyFrom(string_matcher(wanted))
@@ -71,6 +76,16 @@ def is_catch_all(match: route_components_pb2.RouteMatch) -> bool:
     )
 
 
+def decides_by_request(routes: Iterable[route_components_pb2.Route]) -> bool:
+    """Whether one of the routes takes, or rewrites, requests by what they say."""
+    return any(
+        not is_catch_all(route.match)
+        or route.route.prefix_rewrite
+        or route.route.HasField("regex_rewrite")
+        for route in routes
+    )
+
+
 def _headers(
     wanted: Mapping[str, StringMatch], *, invert: bool
 ) -> list[route_components_pb2.HeaderMatcher]:
@@ -78,13 +93,7 @@ def _headers(
     for name, match in sorted(wanted.items()):
         if name in _NOT_HEADERS or name.startswith(_CLAIMS):
             continue
-        matcher = _header(name, match)
-        matcher.invert_match = invert
-        if invert and not _is_present(match):
-            # Without the header the condition holds: an absent header is compared as an empty one.
-            matcher.treat_missing_header_as_empty = True
-
-        matchers.append(matcher)
+        matchers.append(header_matcher(name, match, invert=invert))
 
     return matchers
 
@@ -107,7 +116,7 @@ def _claims(
                 if rest.startswith("[")
                 else rest.removeprefix(".").split(".")
             )
-            text = regex_pb2.RegexMatcher(regex=".+") if _is_present(match) else None
+            text = regex_pb2.RegexMatcher(regex=".+") if is_present(match) else None
             value = (
                 string_pb2.StringMatcher(safe_regex=text)
                 if text is not None
@@ -120,29 +129,3 @@ def _claims(
             )
 
     return found
-
-
-def _header(name: str, match: StringMatch) -> route_components_pb2.HeaderMatcher:
-    if _is_present(match):
-        return route_components_pb2.HeaderMatcher(name=name, present_match=True)
-    return route_components_pb2.HeaderMatcher(
-        name=name, string_match=string_matcher(match)
-    )
-
-
-def _is_present(match: StringMatch) -> bool:
-    # `*` is no regular expression that RE2 would take: Istio means any value by it.
-    return (
-        match.exact is None and not match.prefix and match.regex is None
-    ) or match.regex == "*"
-
-
-def string_matcher(match: StringMatch) -> string_pb2.StringMatcher:
-    """How a text is compared."""
-    if match.exact is not None:
-        return string_pb2.StringMatcher(exact=match.exact)
-    if match.prefix:
-        return string_pb2.StringMatcher(prefix=match.prefix)
-    return string_pb2.StringMatcher(
-        safe_regex=regex_pb2.RegexMatcher(regex=match.regex or ".*")
-    )

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from envoy.config.route.v3 import route_components_pb2, route_pb2
-from envoy.type.matcher.v3 import regex_pb2, string_pb2
 
 from dockermesh.config.api.destination_rule import TrafficPolicy
 from dockermesh.model import Port, Service
 from dockermesh.translate.clusters.load_balancer import consistent_hash, hash_policy
 from dockermesh.translate.envoy import names
 from dockermesh.translate.envoy.connection_manager import UNREACHED_HEADER
+from dockermesh.translate.envoy.dialled import look_up_again
+from dockermesh.translate.envoy.offered import tell_spoken
 from dockermesh.translate.envoy.packing import seconds
 from dockermesh.translate.mesh.settings import MeshSettings
 from dockermesh.translate.routes.holding import inbound_retry_policy
@@ -34,6 +35,7 @@ def default_route(
     settings: MeshSettings,
     *,
     is_mesh_alone: bool,
+    tells_spoken: bool,
 ) -> route_components_pb2.Route:
     """The default routing of a service: everything to its one cluster, without a time limit
     (Istio's default).
@@ -47,7 +49,7 @@ def default_route(
     if again is not None:
         action.retry_policy.CopyFrom(again)
 
-    return route_components_pb2.Route(
+    route = route_components_pb2.Route(
         name="default",
         match=route_components_pb2.RouteMatch(prefix="/"),
         route=action,
@@ -55,6 +57,9 @@ def default_route(
             operation=f"{service.hostname}:{port.number}/*"
         ),
     )
+    if tells_spoken:
+        tell_spoken(route.typed_per_filter_config)
+    return route
 
 
 def forward_to(cluster: str) -> route_components_pb2.RouteAction:
@@ -69,11 +74,15 @@ def forward_to(cluster: str) -> route_components_pb2.RouteAction:
     return action
 
 
-def catch_all(*, allow_any: bool) -> route_components_pb2.VirtualHost:
-    """What happens to hosts that are no service: passed through, or 502 (Istio's `allow_any` and
-    `block_all`).
+def catch_all(
+    first: Iterable[route_components_pb2.Route], *, allow_any: bool
+) -> route_components_pb2.VirtualHost:
+    """What happens to hosts that are no service, at addresses that are none: passed through, or
+    502 (Istio's `allow_any` and `block_all`), unless one of the `first` routes takes them.
     """
+    routes = []
     if allow_any:
+        routes.append(_tunnels(names.PASSTHROUGH_CLUSTER))
         route = route_components_pb2.Route(
             name="allow_any",
             match=route_components_pb2.RouteMatch(prefix="/"),
@@ -88,11 +97,23 @@ def catch_all(*, allow_any: bool) -> route_components_pb2.VirtualHost:
             direct_response=route_components_pb2.DirectResponseAction(status=502),
         )
 
-    return route_components_pb2.VirtualHost(
+    host = route_components_pb2.VirtualHost(
         name=route.name,
         domains=["*"],
-        routes=[route],
+        routes=[*first, route, *routes],
         include_request_attempt_count=True,
+    )
+    look_up_again(host)
+    return host
+
+
+def _tunnels(cluster: str) -> route_components_pb2.Route:
+    """CONNECT, to forward proxies: it has no path, and no other route matches it."""
+    connect = route_components_pb2.RouteMatch.ConnectMatcher()
+    return route_components_pb2.Route(
+        name="connect",
+        match=route_components_pb2.RouteMatch(connect_matcher=connect),
+        route=route_components_pb2.RouteAction(cluster=cluster, timeout=seconds(0)),
     )
 
 
@@ -111,49 +132,30 @@ def table_frame(name: str) -> route_pb2.RouteConfiguration:
     )
 
 
-def inbound_table(port: int, cluster: str) -> route_pb2.RouteConfiguration:
-    """The routes of an inbound HTTP port: all to the app's cluster, with idempotent requests
-    retried.
-    """
-    idempotent = route_components_pb2.HeaderMatcher(
-        name=":method",
-        string_match=string_pb2.StringMatcher(
-            safe_regex=regex_pb2.RegexMatcher(regex="GET|HEAD|OPTIONS|PUT|DELETE")
-        ),
+def inbound_table(
+    port: int, cluster: str, settings: MeshSettings
+) -> route_pb2.RouteConfiguration:
+    """The routes of an inbound HTTP port: all to the app's cluster."""
+    action = route_components_pb2.RouteAction(cluster=cluster, timeout=seconds(0))
+    # Who wants no retries in the mesh at all wants none of ours, either.
+    if settings.retries is None or settings.retries.attempts:
+        action.retry_policy.CopyFrom(inbound_retry_policy())
+
+    requests = route_components_pb2.Route(
+        name="default",
+        match=route_components_pb2.RouteMatch(prefix="/"),
+        route=action,
     )
-    routes = [
-        _inbound_route(
-            cluster,
-            route_components_pb2.RouteMatch(prefix="/", headers=[idempotent]),
-            is_idempotent=True,
-        ),
-        _inbound_route(
-            cluster, route_components_pb2.RouteMatch(prefix="/"), is_idempotent=False
-        ),
-    ]
     return route_pb2.RouteConfiguration(
         name=cluster,
         virtual_hosts=[
             route_components_pb2.VirtualHost(
-                name=f"inbound|http|{port}", domains=["*"], routes=routes
+                name=f"inbound|http|{port}",
+                domains=["*"],
+                routes=[requests],
             ),
         ],
         validate_clusters={"value": False},
         # An app must not be able to set the mark, by which clients' proxies send requests again.
         response_headers_to_remove=[UNREACHED_HEADER],
-    )
-
-
-def _inbound_route(
-    cluster: str, match: route_components_pb2.RouteMatch, *, is_idempotent: bool
-) -> route_components_pb2.Route:
-    action = route_components_pb2.RouteAction(
-        cluster=cluster,
-        timeout=seconds(0),
-        retry_policy=inbound_retry_policy(is_idempotent=is_idempotent),
-    )
-    return route_components_pb2.Route(
-        name="default",
-        match=match,
-        route=action,
     )

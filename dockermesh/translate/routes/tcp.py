@@ -1,8 +1,9 @@
 """Outbound TCP and TLS: which filter chains a service's ports add to which listeners.
 
-A connection reaches a service by its virtual IP or one of its own addresses. Only where a
-ServiceEntry has no address does its port belong to it on every address: told apart by SNI for TLS,
-and taken whole for TCP (Istio's rule).
+A connection reaches a service by its virtual IP or one of its own addresses. TLS to a ServiceEntry
+without addresses is known by its SNI at any address, too. Its port belongs to it everywhere only
+where it has no virtual IP either, as its clients dial addresses of their own choice (resolution
+NONE, wildcard hosts; Istio's rule).
 
 Invariant: a chain matches at most one server name and one network, so that equal matches, which
 Envoy refuses in one listener, can be seen and dropped.
@@ -30,6 +31,7 @@ from dockermesh.translate.envoy.listeners import (
 )
 from dockermesh.translate.envoy.packing import uint32
 from dockermesh.translate.mesh.service_entries import networks
+from dockermesh.translate.mesh.settings import MeshSettings
 from dockermesh.translate.routes.virtual_service import RouteContext, applies
 from dockermesh.xds.protobuf import frame, serialised
 
@@ -49,7 +51,8 @@ class Chain:
 @dataclass(frozen=True, slots=True)
 class Contribution:
     """What a service adds to the listener of an address and port. `rest` is for what no chain
-    matches.
+    matches. `may_be_bytes`: nothing is lost if a client that is silent for a moment is not waited
+    for, though it may speak HTTP.
     """
 
     address: str
@@ -58,6 +61,7 @@ class Contribution:
     rest: bytes = b""
     needs_sni: bool = False
     needs_sniffing: bool = False
+    may_be_bytes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +79,15 @@ def contributions(
     context: RouteContext,
     *,
     http_table: str,
+    is_judged: bool,
+    has_policies: bool,
 ) -> list[Contribution]:
-    """What a port of a service that is not declared as HTTP adds to the outbound listeners."""
+    """What a port of a service that is not declared as HTTP adds to the outbound listeners.
+
+    Where its protocol is sniffed, requests have their routes in `http_table`, of which one decides
+    by what they say if `is_judged`; `has_policies`: those of its server may look at requests.
+    """
+    settings = context.destinations.mesh.settings
     default = proxy_filter(context.destinations.service_filter(service, port))
     is_tls = port.protocol in TLS_PROTOCOLS
 
@@ -90,20 +101,37 @@ def contributions(
 
     listed = list(chains.items())
     needs_sni = any(match.sni for match in chains)
+    is_routed = rule is not None and bool(rule.spec.http)
+    tells_spoken = context.destinations.tells_spoken(service.hostname, port.number)
+    may_be_bytes = is_sniffed and not is_routed and not has_policies
     result = []
     for address in _own_addresses(service, vip):
         made = _freeze(listed)
         if is_sniffed:
-            made = (_http_chain(address, port, http_table), *made)
+            http = _http_chain(
+                address,
+                port,
+                http_table,
+                settings,
+                is_judged=is_judged,
+                tells_spoken=tells_spoken and not is_routed,
+            )
+            made = (http, *made)
         result.append(
             Contribution(
-                address, port.number, made, serialised(rest), needs_sni, is_sniffed
+                address,
+                port.number,
+                made,
+                serialised(rest),
+                needs_sni,
+                is_sniffed,
+                may_be_bytes,
             )
         )
 
     if service.is_declared:
         result.extend(
-            _on_any_address(service, port, listed, rest, default, is_tls=is_tls)
+            _on_any_address(service, port, vip, listed, rest, default, is_tls=is_tls)
         )
     return result
 
@@ -114,8 +142,22 @@ def _own_addresses(service: Service, vip: str) -> list[str]:
     return [address for address in dict.fromkeys((vip, *single)) if address]
 
 
-def _http_chain(address: str, port: Port, table: str) -> Chain:
-    manager = connection_manager(f"outbound_{address}_{port.number}", rds=table)
+def _http_chain(
+    address: str,
+    port: Port,
+    table: str,
+    settings: MeshSettings,
+    *,
+    is_judged: bool,
+    tells_spoken: bool,
+) -> Chain:
+    manager = connection_manager(
+        f"outbound_{address}_{port.number}",
+        rds=table,
+        is_judged=is_judged,
+        tells_spoken=tells_spoken,
+        normalization=settings.normalization,
+    )
     http = filter_chain(http_filter(manager), application_protocols=SNIFFED_HTTP)
     return Chain(serialised(http.filter_chain_match), serialised(http))
 
@@ -123,6 +165,7 @@ def _http_chain(address: str, port: Port, table: str) -> Chain:
 def _on_any_address(
     service: Service,
     port: Port,
+    vip: str,
     listed: list[tuple[_Match, Any]],
     rest: Any,
     default: Any,
@@ -142,10 +185,11 @@ def _on_any_address(
     by_name = [pair for pair in listed if pair[0].sni]
 
     # By name TLS can be told apart, so what asks for other names is not taken from whoever it was
-    # for. Of bytes without an address nothing tells whose they are: the port is the service's.
+    # for. Of bytes nothing tells whose they are: with a virtual IP only what is sent there is the
+    # service's, and without one the port is.
     if is_tls:
         yield Contribution(ANY_ADDRESS, port.number, _freeze(by_name), needs_sni=True)
-    else:
+    elif not vip:
         yield Contribution(
             ANY_ADDRESS,
             port.number,

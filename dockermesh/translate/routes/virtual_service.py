@@ -28,6 +28,7 @@ from dockermesh.config.api.virtual_service import (
 )
 from dockermesh.config.resource import Resource
 from dockermesh.translate.clusters.load_balancer import hash_policy
+from dockermesh.translate.envoy.offered import tell_spoken
 from dockermesh.translate.envoy.origin import note_origin
 from dockermesh.translate.envoy.packing import seconds, uint32
 from dockermesh.translate.mesh.index import MESH_GATEWAY, destinations_of
@@ -203,14 +204,23 @@ def _forward(
     ]
     action = route.route
 
+    told = [
+        destinations.destination_tells_spoken(
+            t.destination or Destination(), namespace, called
+        )
+        for t in targets
+    ]
+
     if len(targets) == 1:
         action.CopyFrom(forward_to(clusters[0]))
+        if told[0]:
+            tell_spoken(route.typed_per_filter_config)
         authority = apply_headers(route, targets[0].headers)
         if authority:
             action.host_rewrite_literal = authority
     else:
         action.CopyFrom(forward_to(""))
-        _weigh(action, targets, clusters)
+        _weigh(action, targets, clusters, told)
 
     hashed = _hashed(targets, namespace, context)
     action.hash_policy.extend(hash_policy(hashed))
@@ -266,15 +276,20 @@ def _operation(match: route_components_pb2.RouteMatch) -> str:
 
 
 def _weigh(
-    action: Any, targets: Iterable[HTTPRouteDestination], clusters: Iterable[str]
+    action: Any,
+    targets: Iterable[HTTPRouteDestination],
+    clusters: Iterable[str],
+    told: Iterable[bool],
 ) -> None:
-    for target, cluster in zip(targets, clusters, strict=True):
+    for target, cluster, tells in zip(targets, clusters, told, strict=True):
         entry = action.weighted_clusters.clusters.add(
             name=cluster, weight=uint32(target.weight)
         )
         authority = apply_headers(entry, target.headers)
         if authority:
             entry.host_rewrite_literal = authority
+        if tells:
+            tell_spoken(entry.typed_per_filter_config)
 
 
 def _mirror(

@@ -118,11 +118,11 @@ class Authorizer:
     def _grpc(
         self, settings: ExternalAuthorizationProvider
     ) -> grpc_service_pb2.GrpcService:
-        cluster = outbound_cluster(self.host, settings.port)
         return grpc_service_pb2.GrpcService(
-            # The cluster's name would be the authority, and `|` is not allowed there.
+            # The cluster's name would be the authority, by which no server is configured.
             envoy_grpc=grpc_service_pb2.GrpcService.EnvoyGrpc(
-                cluster_name=cluster, authority=cluster.replace("|", "_.")
+                cluster_name=outbound_cluster(self.host, settings.port),
+                authority=self.host,
             ),
             timeout=seconds(_timeout(settings)),
         )

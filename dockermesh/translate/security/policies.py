@@ -30,7 +30,7 @@ from dockermesh.config.api.request_authentication import RequestAuthentication
 from dockermesh.config.resource import Resource
 from dockermesh.translate.envoy.claims import JWT_FILTER
 from dockermesh.translate.envoy.packing import pack
-from dockermesh.translate.mesh.index import resolve_host
+from dockermesh.translate.mesh.index import resolve_provider
 from dockermesh.translate.mesh.settings import MeshSettings
 from dockermesh.translate.mesh.state import MeshState, Proxy
 from dockermesh.translate.mesh.visibility import Labels, as_labels
@@ -90,10 +90,14 @@ NO_POLICIES = Policies()
 
 @dataclass(frozen=True, slots=True)
 class SecurityFilters:
-    """The filters before the router of HTTP, and before the proxy of TCP."""
+    """The filters before the router of HTTP, and before the proxy of TCP; `connections` come before
+    both, `replies` are texts of what the filters refuse.
+    """
 
     http: Sequence[hcm_pb2.HttpFilter] = ()
     network: Sequence[listener_components_pb2.Filter] = ()
+    connections: Sequence[listener_components_pb2.Filter] = ()
+    replies: Sequence[hcm_pb2.ResponseMapper] = ()
 
 
 class PolicyIndex:
@@ -114,7 +118,7 @@ class PolicyIndex:
         )
 
         for number, policy in enumerate(self._policies):
-            # One label is enough to pass over nearly all policies; `_applies` compares the others.
+            # One label is enough to pass over nearly all policies; `applies` compares the others.
             selector: LabelSelector | None = policy.spec.selector
             label = (
                 next(iter(selector.match_labels.items()), None)
@@ -137,7 +141,7 @@ class PolicyIndex:
         return found
 
     def _select(self, proxy: Proxy) -> Policies:
-        chosen = [policy for policy in self._near(proxy) if _applies(policy, proxy)]
+        chosen = [policy for policy in self._near(proxy) if applies(policy, proxy)]
         if not chosen:
             return NO_POLICIES
 
@@ -182,29 +186,37 @@ class PolicyIndex:
 
         for provider in self._mesh.settings.extension_providers:
             settings = provider.envoy_ext_authz_grpc or provider.envoy_ext_authz_http
-            if provider.name in wanted and settings is not None and is_usable(settings):
-                namespace, _, host = settings.service.rpartition("/")
-                yield Authorizer(
-                    provider.name,
-                    resolve_host(names, host, namespace or root),
-                    provider,
-                )
+            if (
+                provider.name not in wanted
+                or settings is None
+                or not is_usable(settings)
+            ):
+                continue
+            # As Istio: `failOpen` is about authorizers that do not answer, and not about such that
+            # nobody knows.
+            host = resolve_provider(names, settings.service, root)
+            if host.lower() in names:
+                yield Authorizer(provider.name, host, provider)
 
 
-def _applies(policy: _Policy, proxy: Proxy) -> bool:
+def applies(policy: Resource[Any], proxy: Proxy) -> bool:
+    """Whether a resource with references or a selector, in the proxy's or the root namespace, is
+    for the proxy.
+    """
     spec = policy.spec
     targets = spec.target_refs or (
         (spec.target_ref,) if spec.target_ref is not None else ()
     )
     if targets:
         return policy.namespace == proxy.namespace and any(
-            _is_target(target, policy, proxy) for target in targets
+            _is_target(target, policy.namespace, proxy) for target in targets
         )
     selector: LabelSelector | None = spec.selector
     return selector is None or proxy.labels.items() >= selector.match_labels.items()
 
 
-def _is_target(target: PolicyTargetReference, policy: _Policy, proxy: Proxy) -> bool:
+def _is_target(target: PolicyTargetReference, namespace: str, proxy: Proxy) -> bool:
+    """Whether a reference in a resource of this namespace is to the proxy."""
     is_gateway = (
         target.group == "gateway.networking.k8s.io" and target.kind == "Gateway"
     )
@@ -212,7 +224,7 @@ def _is_target(target: PolicyTargetReference, policy: _Policy, proxy: Proxy) -> 
     return (
         is_gateway
         and target.name == named
-        and target.namespace in {None, "", policy.namespace}
+        and target.namespace in {None, "", namespace}
     )
 
 
@@ -361,7 +373,8 @@ def _custom(
 ) -> Iterable[tuple[_Step, list[_Step]]]:
     """For each authorizer, what finds the requests that it has to judge, and what asks it.
 
-    A policy whose authorizer is not known denies what its rules match.
+    A policy whose authorizer is not known denies what its rules match; so do all where they name
+    several, of which one could let through what another refuses.
     """
     rbac_filter = TCP_RBAC if is_tcp else HTTP_RBAC
     known = {authorizer.name: authorizer for authorizer in policies.authorizers}
@@ -374,7 +387,7 @@ def _custom(
         found = rules(
             chosen, Action.CUSTOM, domains, is_tcp=is_tcp, prefix=rule_prefix(name)
         )
-        authorizer = known.get(name)
+        authorizer = known.get(name) if len(by_authorizer) == 1 else None
         made = _rbac(is_tcp=is_tcp)
 
         if authorizer is None:

@@ -174,13 +174,7 @@ def _source(
         for values in (source.principals, source.not_principals)
     )
     domains, not_domains = (
-        tuple(
-            dict.fromkeys(
-                d
-                for v in values
-                for d in (trust_domains if v in trust_domains else (v,))
-            )
-        )
+        _all_of_the_mesh(values, trust_domains)
         for values in (source.trust_domains, source.not_trust_domains)
     )
     return [
@@ -227,16 +221,31 @@ def _conditions(
             raise _Unsupported
 
         values, not_values = when.values, when.not_values
-        # Of all conditions this one alone names a trust domain.
+        # These alone name a trust domain.
         if attribute is attributes.SOURCE_PRINCIPALS:
             values, not_values = (
                 _with_aliases(values, trust_domains),
                 _with_aliases(not_values, trust_domains),
             )
+        elif attribute is attributes.TRUST_DOMAINS:
+            values, not_values = (
+                _all_of_the_mesh(values, trust_domains),
+                _all_of_the_mesh(not_values, trust_domains),
+            )
 
         found.append(_Clause(attribute, values, not_values))
 
     return found
+
+
+def _all_of_the_mesh(
+    domains: Iterable[str], trust_domains: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The trust domains; one of the mesh's own stands for all of them."""
+    found = (
+        d for v in domains for d in (trust_domains if v in trust_domains else (v,))
+    )
+    return tuple(dict.fromkeys(found))
 
 
 def _with_aliases(

@@ -24,7 +24,7 @@ from envoy.extensions.path.match.uri_template.v3 import uri_template_match_pb2
 from envoy.type.matcher.v3 import path_pb2, regex_pb2, string_pb2, value_pb2
 
 from dockermesh.config.rules.path_template import check_template
-from dockermesh.config.rules.regex import check_regex
+from dockermesh.config.rules.regex import literal, literal_but
 from dockermesh.translate.envoy.claims import (
     JWT_FILTER,
     JWT_PAYLOAD,
@@ -38,8 +38,7 @@ Matcher = Any
 _String = string_pb2.StringMatcher
 _Value = value_pb2.ValueMatcher
 _SPIFFE = "spiffe://"
-_ESCAPED = r"\\\g<0>"
-_SPECIAL = re.compile(r"[\\.+*?()|\[\]{}^$]")
+_OPERATOR = re.compile(r"\{\*\*?\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,30 +134,17 @@ def _authenticated(name: string_pb2.StringMatcher) -> rbac_pb2.Principal:
     )
 
 
-def _around(
-    before: str, value: str, after: str, *, star: str = ""
-) -> string_pb2.StringMatcher:
-    """An expression with a value as Istio puts it there: as it is. One that this breaks is taken
-    literally.
-    """
-    expression = f"{before}{value.replace('*', star) if star else value}{after}"
-    return _regex(
-        expression
-        if not check_regex(expression)
-        else f"{before}{_SPECIAL.sub(_ESCAPED, value)}{after}"
-    )
-
-
 def _principal(value: str) -> rbac_pb2.Principal:
     if value == "*":
         return _authenticated(_ANY_TEXT)
     if value.startswith("*"):
-        return _authenticated(_around(f"{_SPIFFE}.*", value[1:], ""))
+        return _authenticated(_regex(f"{_SPIFFE}.*{literal(value[1:])}"))
     return _authenticated(text_matcher(_SPIFFE + value))
 
 
 def _namespace(value: str) -> rbac_pb2.Principal:
-    return _authenticated(_around(".*/ns/", value, "/.*", star=".*"))
+    name = ".*".join(literal(part) for part in value.split("*"))
+    return _authenticated(_regex(f".*/ns/{name}/.*"))
 
 
 def _trust_domain(value: str) -> rbac_pb2.Principal:
@@ -167,9 +153,7 @@ def _trust_domain(value: str) -> rbac_pb2.Principal:
         return _authenticated(_String(prefix=f"{_SPIFFE}{value}/"))
     return _authenticated(
         _regex(
-            _SPIFFE
-            + "[^/]*".join(_SPECIAL.sub(_ESCAPED, p) for p in value.split("*"))
-            + "/.*"
+            _SPIFFE + "[^/]*".join(literal(part) for part in value.split("*")) + "/.*"
         )
     )
 
@@ -179,8 +163,10 @@ def service_account(policy_namespace: str) -> Attribute:
 
     def leaf(value: str) -> rbac_pb2.Principal:
         namespace, slash, account = value.rpartition("/")
-        inside = f"{namespace if slash else policy_namespace}/(.+/|)sa/{account}"
-        return _authenticated(_around(f"{_SPIFFE}.+/ns/", inside, "(/.+)?"))
+        within = literal(namespace if slash else policy_namespace)
+        return _authenticated(
+            _regex(f"{_SPIFFE}.+/ns/{within}/(.+/|)sa/{literal(account)}(/.+)?")
+        )
 
     return _each(PRINCIPALS, leaf)
 
@@ -252,7 +238,7 @@ def _inline_header(name: str, value: str) -> route_components_pb2.HeaderMatcher:
     """One of the values that a header lists, separated by commas."""
     if value == "*":
         return _header(name, value)
-    quoted = ".*".join(_SPECIAL.sub(_ESCAPED, part) for part in _wildcard_parts(value))
+    quoted = ".*".join(literal(part) for part in _wildcard_parts(value))
     listed = f"^{quoted}$|^{quoted},.*|.*,{quoted},.*|.*,{quoted}$"
     return route_components_pb2.HeaderMatcher(
         name=name, safe_regex_match=regex_pb2.RegexMatcher(regex=listed)
@@ -289,14 +275,7 @@ def _path(value: str) -> rbac_pb2.Permission:
 
 
 def _template_regex(value: str) -> str:
-    literals = (_SPECIAL.sub(_ESCAPED, part) for part in re.split(r"\{\*\*?\}", value))
-    wildcards = (
-        ".*" if found == "{**}" else "[^/]+"
-        for found in re.findall(r"\{\*\*?\}", value)
-    )
-    return next(literals) + "".join(
-        w + part for w, part in zip(wildcards, literals, strict=True)
-    )
+    return literal_but(value, _OPERATOR, lambda o: ".*" if o == "{**}" else "[^/]+")
 
 
 def _request_header(name: str, match: Callable[[str, str], Any]) -> Attribute:
@@ -358,6 +337,7 @@ _CONDITIONS = {
     "remote.ip": REMOTE_IP_BLOCKS,
     "source.namespace": NAMESPACES,
     "source.principal": SOURCE_PRINCIPALS,
+    "source.trustDomain": TRUST_DOMAINS,
     "request.auth.principal": REQUEST_PRINCIPALS,
     "request.auth.audiences": _claim_values("aud"),
     "request.auth.presenter": _claim_values("azp"),

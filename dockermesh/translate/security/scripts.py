@@ -18,7 +18,7 @@ from dockermesh.config.api.request_authentication import JWTRule
 from dockermesh.translate.envoy.claims import JWT_FILTER, JWT_HEADER, JWT_PAYLOAD
 from dockermesh.translate.envoy.packing import pack
 
-_LUA = "envoy.filters.http.lua"
+LUA = "envoy.filters.http.lua"
 _PORTLESS = """
 function envoy_on_request(handle)
   local given = handle:headers():get(":authority")
@@ -110,7 +110,7 @@ def _quoted(text: str) -> str:
 
 def _filter(source: str) -> hcm_pb2.HttpFilter:
     return hcm_pb2.HttpFilter(
-        name=_LUA,
+        name=LUA,
         typed_config=pack(
             lua_pb2.Lua(default_source_code=base_pb2.DataSource(inline_string=source))
         ),

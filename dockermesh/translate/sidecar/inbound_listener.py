@@ -15,43 +15,54 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from envoy.config.listener.v3 import listener_components_pb2, listener_pb2
-from envoy.type.v3 import range_pb2
+from envoy.config.listener.v3 import listener_pb2
+from envoy.extensions.filters.network.tcp_proxy.v3 import tcp_proxy_pb2
 
 from dockermesh.config.api.peer_authentication import MutualTlsMode
 from dockermesh.model import INBOUND_PORT, Protocol
+from dockermesh.translate.clusters.circuit_breaking import limit_connection
 from dockermesh.translate.envoy import names
 from dockermesh.translate.envoy.addresses import socket_address
 from dockermesh.translate.envoy.connection_manager import connection_manager
 from dockermesh.translate.envoy.listeners import (
+    CONNECT_ATTEMPTS,
     HTTP_INSPECTOR,
     ORIGINAL_DST,
     SNIFFED_HTTP,
     TLS_INSPECTOR,
     filter_chain,
     http_filter,
+    inspect_only,
+    proxy_filter,
     sniff,
     tcp_filter,
 )
+from dockermesh.translate.envoy.offered import HTTP1, SPOKEN_HTTP1, Spoken
 from dockermesh.translate.envoy.packing import boolean, uint32
 from dockermesh.translate.mesh.settings import MeshSettings
+from dockermesh.translate.routes.holding import hold_for_own_app
 from dockermesh.translate.routes.tables import inbound_table
+from dockermesh.translate.security.limit_filters import limited
 from dockermesh.translate.security.policies import SecurityFilters, security_filters
-from dockermesh.translate.sidecar.inbound import Inbound, Served
+from dockermesh.translate.sidecar.inbound import Inbound, Served, app_cluster
 from dockermesh.translate.tls import mesh_tls, server_tls
+from dockermesh.translate.tls.secrets import WORKLOAD_CERTIFICATE
 
-_Predicate = listener_components_pb2.ListenerFilterChainMatchPredicate
 _TLS, _PLAIN = "tls", "raw_buffer"
+_ANY_PORT = 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """Which connections a chain takes, and what it does with them."""
+    """Which connections a chain takes, and what it does with them. `is_http1`: what carries the
+    requests is negotiated, and their clients spoke HTTP/1.
+    """
 
     is_http: bool = False
     transport: str = ""
     protocols: tuple[str, ...] = ()
     is_mesh: bool = False
+    is_http1: bool = False
 
 
 # Under PERMISSIVE nothing but the protocol that a client offers tells a proxy's TLS from TLS that
@@ -75,13 +86,22 @@ _TCP: Mapping[MutualTlsMode, tuple[_Kind, ...]] = {
     MutualTlsMode.STRICT: (_Kind(transport=_TLS, is_mesh=True),),
 }
 # Inside TLS no inspector sees whether requests or bytes follow: only the protocol offered tells.
-# Meshed clients offer one of HTTP_PROTOCOLS for requests (see `mesh_tls.set_client`).
+# Meshed clients offer one of HTTP_PROTOCOLS for requests (see `mesh_tls.set_client`), and before
+# that what their own clients spoke.
+_SPOKEN_HTTP1 = _Kind(
+    is_http=True,
+    transport=_TLS,
+    protocols=SPOKEN_HTTP1,
+    is_mesh=True,
+    is_http1=True,
+)
 _SNIFFED: Mapping[MutualTlsMode, tuple[_Kind, ...]] = {
     MutualTlsMode.DISABLE: (
         _Kind(is_http=True, transport=_PLAIN, protocols=SNIFFED_HTTP),
         _Kind(transport=_PLAIN),
     ),
     MutualTlsMode.PERMISSIVE: (
+        _SPOKEN_HTTP1,
         _Kind(
             is_http=True,
             transport=_TLS,
@@ -98,6 +118,7 @@ _SNIFFED: Mapping[MutualTlsMode, tuple[_Kind, ...]] = {
         _Kind(transport=_TLS),
     ),
     MutualTlsMode.STRICT: (
+        _SPOKEN_HTTP1,
         _Kind(
             is_http=True,
             transport=_TLS,
@@ -122,9 +143,9 @@ def inbound_listener(inbound: Inbound, settings: MeshSettings) -> listener_pb2.L
     )
     chains = [trap]
     for served in inbound.served:
-        chains.extend(
-            _served(served, inbound.modes.of(served.port.number), settings, security)
-        )
+        number = served.port.number
+        filters = limited(security, inbound.limits, number)
+        chains.extend(_served(served, inbound, settings, filters))
     # A mode for a port that nobody declared still holds there: without a chain of its own the port
     # would have the mode of all others.
     declared = {served.port.number for served in inbound.served}
@@ -133,12 +154,18 @@ def inbound_listener(inbound: Inbound, settings: MeshSettings) -> listener_pb2.L
         for port, mode in inbound.modes.ports
         if port not in declared
         for chain in _undeclared(
-            _TCP[mode], settings, security, destination_port=uint32(port)
+            _TCP[mode],
+            inbound,
+            settings,
+            limited(security, inbound.limits, port),
+            destination_port=uint32(port),
         )
     )
     # An ordinary chain, not the default one: what a declared port's own chains refuse must not fall
     # through to it.
-    chains.extend(_undeclared(_on_any_port(inbound, security), settings, security))
+    on_others = limited(security, inbound.limits, _ANY_PORT)
+    kinds = _on_any_port(inbound, on_others)
+    chains.extend(_undeclared(kinds, inbound, settings, on_others))
     listener = listener_pb2.Listener(
         name=names.VIRTUAL_INBOUND,
         address=socket_address("0.0.0.0", INBOUND_PORT),
@@ -156,15 +183,21 @@ def inbound_listener(inbound: Inbound, settings: MeshSettings) -> listener_pb2.L
 
 def _served(
     served: Served,
-    mode: MutualTlsMode,
+    inbound: Inbound,
     settings: MeshSettings,
     security: SecurityFilters,
 ) -> Iterable[Any]:
     """The chains of a port that the app serves."""
     port = served.port
+    mode = inbound.modes.of(port.number)
     listed = _kinds(served)[mode]
     name, number = names.listener("0.0.0.0", port.number), uint32(port.number)
-    app = names.inbound_cluster(port.number)
+    app = app_cluster(served, at_node=inbound.at_node).name
+    app_of_http1 = (
+        app_cluster(served, at_node=inbound.at_node, spoken=Spoken.HTTP1).name
+        if served.port.protocol is Protocol.AUTO
+        else app
+    )
     own = (
         server_tls.transport_socket(served.tls, is_http=served.is_http)
         if served.tls is not None
@@ -177,7 +210,7 @@ def _served(
         kind = _Kind(served.is_http, _TLS)
         chain = _chain(
             kind,
-            _to_app(port.number, app, kind, settings, security),
+            _to_app(served, app, kind, settings, security),
             name,
             destination_port=number,
         )
@@ -185,13 +218,14 @@ def _served(
         yield chain
 
     for kind in listed:
+        cluster = app_of_http1 if kind.is_http1 else app
         chain = _chain(
             kind,
-            _to_app(port.number, app, kind, settings, security),
+            _to_app(served, cluster, kind, settings, security),
             name,
             destination_port=number,
         )
-        yield _secured(kind, chain, settings)
+        yield _secured(kind, chain, inbound, settings)
 
 
 def _kinds(served: Served) -> Mapping[MutualTlsMode, tuple[_Kind, ...]]:
@@ -210,25 +244,44 @@ def _may_stand_beside_tls(kind: _Kind, mode: MutualTlsMode) -> bool:
 
 
 def _to_app(
-    number: int,
+    served: Served | None,
     cluster: str,
     kind: _Kind,
     settings: MeshSettings,
     security: SecurityFilters,
 ) -> tuple[Any, ...]:
-    """The filters that check connections and hand them to the app; 0 is any port."""
+    """The filters that check connections and hand them to the app; None is any port."""
     if not kind.is_http:
-        return (*security.network, tcp_filter(cluster))
+        to_app = _tcp_to_app(served, cluster, settings)
+        return (*security.connections, *security.network, to_app)
+    number = served.port.number if served is not None else 0
     http = http_filter(
         connection_manager(
             f"inbound_0.0.0.0_{number}",
-            route_config=inbound_table(number, cluster),
+            route_config=inbound_table(number, cluster, settings),
             is_inbound=True,
+            is_judged=bool(security.http),
             normalization=settings.normalization,
             security=security.http,
+            replies=security.replies,
         )
     )
-    return (http,)
+    return (*security.connections, http)
+
+
+def _tcp_to_app(served: Served | None, cluster: str, settings: MeshSettings) -> Any:
+    # On a port that nobody declared nobody may ever listen: that is said at once.
+    if served is None:
+        return tcp_filter(cluster)
+
+    proxy = tcp_proxy_pb2.TcpProxy(
+        stat_prefix=cluster,
+        cluster=cluster,
+        max_connect_attempts=uint32(CONNECT_ATTEMPTS),
+    )
+    hold_for_own_app(proxy, settings.hold_attempts)
+    limit_connection(proxy, served.pool)
+    return proxy_filter(proxy)
 
 
 def _on_any_port(inbound: Inbound, security: SecurityFilters) -> tuple[_Kind, ...]:
@@ -245,20 +298,23 @@ def _on_any_port(inbound: Inbound, security: SecurityFilters) -> tuple[_Kind, ..
 
 def _undeclared(
     kinds: Iterable[_Kind],
+    inbound: Inbound,
     settings: MeshSettings,
     security: SecurityFilters,
     **match: Any,
 ) -> Iterable[Any]:
     for kind in kinds:
         filters = _to_app(
-            0, names.INBOUND_PASSTHROUGH_CLUSTER, kind, settings, security
+            None, names.INBOUND_PASSTHROUGH_CLUSTER, kind, settings, security
         )
         name = (
             f"{names.VIRTUAL_INBOUND}-catchall-http"
             if kind.is_http
             else names.VIRTUAL_INBOUND
         )
-        yield _secured(kind, _chain(kind, filters, name, **match), settings)
+        chain = _chain(kind, filters, name, **match)
+        # What carries requests is what the app is spoken to in: nothing else is known of it.
+        yield _secured(kind, chain, inbound, settings, may_negotiate=not kind.is_http1)
 
 
 def _chain(kind: _Kind, filters: Iterable[Any], name: str, **match: Any) -> Any:
@@ -269,10 +325,22 @@ def _chain(kind: _Kind, filters: Iterable[Any], name: str, **match: Any) -> Any:
     return filter_chain(*filters, name=name, **match)
 
 
-def _secured(kind: _Kind, chain: Any, settings: MeshSettings) -> Any:
+def _secured(
+    kind: _Kind,
+    chain: Any,
+    inbound: Inbound,
+    settings: MeshSettings,
+    *,
+    may_negotiate: bool = True,
+) -> Any:
     if kind.is_mesh:
+        both = mesh_tls.BOTH_HTTP if may_negotiate else (HTTP1,)
         chain.transport_socket.CopyFrom(
-            mesh_tls.server_socket(settings, is_http=kind.is_http)
+            mesh_tls.server_socket(
+                settings,
+                protocols=both if kind.is_http else (),
+                certificate=inbound.identity or WORKLOAD_CERTIFICATE,
+            )
         )
     return chain
 
@@ -293,7 +361,7 @@ def _inspect(listener: listener_pb2.Listener, settings: MeshSettings) -> None:
         if wanted:
             made = listener.listener_filters.add()
             made.CopyFrom(inspector)
-            _limit(made, ports, wanted)
+            inspect_only(made, ports, wanted)
 
     if for_tls or for_http:
         sniff(listener, settings.detection_timeout)
@@ -305,32 +373,3 @@ def _is_sniffed(match: Any) -> bool:
 
 def _ports(matches: Iterable[Any]) -> set[int]:
     return {match.destination_port.value for match in matches}
-
-
-def _limit(made: Any, ports: set[int], wanted: set[int]) -> None:
-    """Have the inspector look at `wanted` alone; 0 stands for all ports without chains of their
-    own.
-    """
-    # Every wait for first bytes is one that a server-first protocol would sit through, so ports
-    # that need none are told to skip it.
-    if 0 in wanted:
-        others = ports - wanted
-        if others:
-            made.filter_disabled.CopyFrom(_any_of(others))
-    else:
-        made.filter_disabled.not_match.CopyFrom(_any_of(wanted))
-
-
-def _any_of(ports: set[int]) -> Any:
-    # Envoy's ranges end before `end`, and it refuses an OR of fewer than two.
-    ranges = [
-        _Predicate(
-            destination_port_range=range_pb2.Int32Range(start=port, end=port + 1)
-        )
-        for port in sorted(ports)
-    ]
-    return (
-        ranges[0]
-        if len(ranges) == 1
-        else _Predicate(or_match=_Predicate.MatchSet(rules=ranges))
-    )

@@ -10,7 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -19,10 +19,11 @@ from dockermesh.config.api.sidecar import OutboundTrafficPolicyMode
 from dockermesh.model import Service
 from dockermesh.translate.clusters.cluster import (
     black_hole,
-    dns_upstream,
     original_destination,
 )
+from dockermesh.translate.envoy.dialled import called_table
 from dockermesh.translate.envoy.isolation import TRANSLATION_ERRORS
+from dockermesh.translate.envoy.listeners import SILENCE_S
 from dockermesh.translate.envoy.names import (
     INBOUND_PASSTHROUGH_CLUSTER,
     PASSTHROUGH_CLUSTER,
@@ -39,7 +40,13 @@ from dockermesh.translate.routes.tcp import (
     listener_body,
 )
 from dockermesh.translate.routes.virtual_service import dependencies
-from dockermesh.translate.sidecar import dns, outbound_listeners, outbound_service
+from dockermesh.translate.sidecar import (
+    dns,
+    outbound_listeners,
+    outbound_service,
+    undeclared,
+)
+from dockermesh.translate.sidecar.name_table import NameTable
 from dockermesh.translate.sidecar.outbound_service import Inputs, Translated
 from dockermesh.translate.tls.secrets import file_secrets
 from dockermesh.xds.protobuf import frame, serialised
@@ -90,12 +97,13 @@ class SidecarView:
     _rules: MeshRules = field(default_factory=lambda: MeshRules(()))
     _imported: set[str] = field(default_factory=set)
     _tables: dict[int, tuple[tuple[bytes, ...], Resource]] = field(default_factory=dict)
-    _http_parts: dict[int, Contribution] = field(default_factory=dict)
+    _http_parts: dict[tuple[int, bool], Contribution] = field(default_factory=dict)
     _listeners: dict[tuple[str, int], tuple[tuple[Contribution, ...], Resource]] = (
         field(default_factory=dict)
     )
     _fixed: tuple[tuple[Resource, ...], tuple[Resource, ...]] | None = None
-    _dns: tuple[tuple[tuple[str, str], ...], Resource] | None = None
+    _dns: NameTable[tuple[str, ...], str] = field(default_factory=NameTable)
+    _endpoints: NameTable[str, str] = field(default_factory=NameTable)
 
     @property
     def allow_any(self) -> bool:
@@ -106,12 +114,27 @@ class SidecarView:
             return policy.mode is OutboundTrafficPolicyMode.ALLOW_ANY
         return self._mesh.settings.allow_any
 
-    def update(self, mesh: MeshState, index: ConfigIndex) -> bool:
-        """Move on to this state. Returns whether the shared resources may have changed."""
-        before, self._mesh = self._mesh, mesh
-        is_new_index = index is not self.index
+    @property
+    def allow_undeclared(self) -> bool:
+        """Whether a virtual address may be called at ports that its service does not declare."""
+        # Of one such address a node's proxy would have to know other endpoints for each project.
+        return self.allow_any and not self.scope.at_node
 
-        if is_new_index:
+    def is_at(self, mesh: MeshState, index: ConfigIndex | None) -> bool:
+        """Whether this is the state that it was moved on to last."""
+        return self._mesh is mesh and self.index is index
+
+    def update(
+        self, mesh: MeshState, index: ConfigIndex, others: Set[str] | None = None
+    ) -> bool:
+        """Move on to this state. Returns whether the shared resources may have changed. `others`
+        are the hosts of which anything is another than before (`hosts_changed`), if that is known.
+        """
+        if self.is_at(mesh, index):
+            return False
+        before, self._mesh = self._mesh, mesh
+
+        if index is not self.index:
             self.index, self._rules = index, index.mesh_rules(self.scope)
             # Of the config these depend on the settings alone, which are in no key of theirs: the
             # time that a listener waits for first bytes, how paths are normalised.
@@ -121,7 +144,7 @@ class SidecarView:
                 self._listeners.clear()
 
         where = Destinations(mesh, index, self.scope)
-        touched, reshaped = self._update_services(where, is_new_index)
+        touched, reshaped = self._update_services(where, others)
         if reshaped or self._fixed is None:
             self.shared = self._share()
             return True
@@ -178,10 +201,10 @@ class SidecarView:
         return {host: item for host, item in exported.items() if host in wanted}
 
     def _update_services(
-        self, where: Destinations, is_new_index: bool
+        self, where: Destinations, others: Set[str] | None
     ) -> tuple[bool, bool]:
-        """Translate what changed. Returns whether anything did, and whether it was more than
-        endpoints.
+        """Translate what changed: of `others` alone, if that is known, or what leads to them.
+        Returns whether anything did, and whether it was more than endpoints.
         """
         imported = self._imported
         visible = self._visible()
@@ -192,7 +215,7 @@ class SidecarView:
             del self.services[host]
             self.problems.pop(host, None)
 
-        touched, is_reshaped = self._update_visible(visible, where, is_new_index)
+        touched, is_reshaped = self._update_visible(visible, where, others)
         is_added = self._update_unknown(unknown, where)
         # What is imported decides which services have routes, also where none is a new object.
         reshaped = is_reshaped or is_added or bool(gone) or imported != self._imported
@@ -200,18 +223,22 @@ class SidecarView:
         return touched or reshaped, reshaped
 
     def _update_visible(
-        self, visible: Mapping[str, Service], where: Destinations, is_new_index: bool
+        self,
+        visible: Mapping[str, Service],
+        where: Destinations,
+        others: Set[str] | None,
     ) -> tuple[bool, bool]:
         touched = reshaped = False
         for host, item in visible.items():
             old = self.services.get(host)
-            # A rule's routes are made of other services, too: where there is one, identity of this
-            # service proves nothing, and its inputs are compared.
+            # A rule's routes are made of the services that it leads to, too.
             if (
                 old is not None
-                and old.service is item
-                and not is_new_index
-                and old.inputs.rule is None
+                # Else the host was routed as one that nobody has, for the scope did not see it.
+                and old.service is not None
+                and others is not None
+                and host not in others
+                and not any(d.host in others for d in old.inputs.dependencies)
             ):
                 continue
 
@@ -240,6 +267,7 @@ class SidecarView:
                 rule=missing.rule,
                 dependencies=dependencies(missing.rule, where),
                 caller=outbound_service.caller(missing.rule, where),
+                view=where.scope.view,
             )
 
             if old is None or old.service is not None or old.inputs != inputs:
@@ -336,7 +364,13 @@ class SidecarView:
                 old.endpoints, [*chain.from_iterable(t.assignments for t in translated)]
             ),
             listeners=_keep(
-                old.listeners, [*fixed_listeners, self._dns_listener(called), *ports]
+                old.listeners,
+                [
+                    *fixed_listeners,
+                    self._dns_listener(called),
+                    *self._endpoints_listener(called),
+                    *ports,
+                ],
             ),
             routes=_keep(
                 old.routes,
@@ -355,15 +389,19 @@ class SidecarView:
 
     def _fixed_resources(self) -> tuple[tuple[Resource, ...], tuple[Resource, ...]]:
         if self._fixed is None:
-            made = (
-                original_destination(PASSTHROUGH_CLUSTER),
-                original_destination(INBOUND_PASSTHROUGH_CLUSTER, bind_source=True),
+            at_node = self.scope.at_node
+            made = [
+                original_destination(PASSTHROUGH_CLUSTER, at_node=at_node),
+                original_destination(
+                    INBOUND_PASSTHROUGH_CLUSTER, bind_source=True, at_node=at_node
+                ),
                 black_hole(),
-                dns_upstream(),
-            )
+                *([undeclared.endpoints_cluster()] if self.allow_undeclared else ()),
+            ]
             own = (
-                outbound_listeners.virtual_outbound(allow_any=self.allow_any),
-                dns.dns_tcp_listener(),
+                outbound_listeners.virtual_outbound(
+                    allow_any=self.allow_any, allow_undeclared=self.allow_undeclared
+                ),
             )
             self._fixed = (
                 tuple(named(CLUSTER, c) for c in made),
@@ -382,23 +420,24 @@ class SidecarView:
                 if self._has_listener(entry, port):
                     by_port.setdefault(port, []).append(host)
 
-        rest = frame(
-            outbound_service.VIRTUAL_HOSTS,
-            serialised(catch_all(allow_any=self.allow_any)),
+        undeclared_routes = (
+            [undeclared.undeclared_route()] if self.allow_undeclared else []
         )
+        others = catch_all(undeclared_routes, allow_any=self.allow_any)
+        rest = frame(outbound_service.VIRTUAL_HOSTS, serialised(others))
         tables: dict[int, tuple[tuple[bytes, ...], Resource]] = {}
 
         for port in sorted(by_port):
             # Last for readers alone: Envoy tries the domain `*` last, wherever it stands.
             parts = (*by_port[port], rest)
-            known = self._tables.get(port)
+            known, name = self._tables.get(port), self.scope.table(str(port))
 
             if known is None or known[0] != parts:
                 self.counters.tables += 1
                 # Fields of one number that follow each other are a repeated field, so serialised
                 # virtual hosts behind a serialised frame are a serialised table.
-                body = serialised(table_frame(str(port))) + b"".join(parts)
-                known = (parts, make_resource(ROUTES, str(port), body))
+                body = serialised(called_table(table_frame(name))) + b"".join(parts)
+                known = (parts, make_resource(ROUTES, name, body))
 
             tables[port] = known
 
@@ -411,22 +450,35 @@ class SidecarView:
             return True
         return self.scope.imports(entry.service.namespace, entry.inputs.domains, port)
 
-    def _http_part(self, port: int) -> Contribution:
-        found = self._http_parts.get(port)
-        if found is None:
-            chain = outbound_listeners.http_port_chain(port, self._mesh.settings)
-            found = self._http_parts[port] = http_contribution(ANY_ADDRESS, port, chain)
-        return found
+    def _http_part(self, port: int, *, is_judged: bool) -> Contribution:
+        found = self._http_parts.get((port, is_judged))
+        if found is not None:
+            return found
+
+        made = outbound_listeners.http_port_chain(
+            port,
+            self.scope.table(str(port)),
+            self._mesh.settings,
+            is_judged=is_judged,
+            allow_undeclared=self.allow_undeclared,
+        )
+        return http_contribution(ANY_ADDRESS, port, made)
 
     def _port_listeners(
-        self, translated: Iterable[Translated], http_ports: Iterable[int]
+        self, translated: list[Translated], http_ports: Iterable[int]
     ) -> list[Resource]:
         """The listeners of every address and port: HTTP for all services of a port, TCP and TLS by
         their addresses.
         """
         parts: dict[tuple[str, int], list[Contribution]] = {}
-        for port in http_ports:
-            parts[ANY_ADDRESS, port] = [self._http_part(port)]
+        judged = set(chain.from_iterable(entry.judged for entry in translated))
+        # New each time, as the others here: ports that nobody has any more are forgotten.
+        self._http_parts = {
+            (port, port in judged): self._http_part(port, is_judged=port in judged)
+            for port in http_ports
+        }
+        for (port, _), part in self._http_parts.items():
+            parts[ANY_ADDRESS, port] = [part]
         for part in chain.from_iterable(entry.tcp for entry in translated):
             parts.setdefault((part.address, part.port), []).append(part)
 
@@ -448,15 +500,12 @@ class SidecarView:
     def _port_listener(
         self, address: str, port: int, parts: tuple[Contribution, ...], rest: bytes
     ) -> Resource:
-        # Where nobody but clients of HTTP is known to call, one that says nothing yet is not of
-        # another kind: without a limit it is waited for, and not taken for a server-first protocol.
-        is_bounded = any(p.rest or not p.needs_sniffing for p in parts)
         head = outbound_listeners.port_listener(
             address,
             port,
             needs_sni=any(p.needs_sni for p in parts),
             needs_sniffing=any(p.needs_sniffing for p in parts),
-            timeout=self._mesh.settings.detection_timeout if is_bounded else 0,
+            timeout=_patience(parts, self._mesh.settings.detection_timeout),
         )
         return make_resource(
             LISTENER, head.name, listener_body(serialised(head), parts, rest)
@@ -465,13 +514,35 @@ class SidecarView:
     def _dns_listener(self, translated: Iterable[Translated]) -> Resource:
         # A service of UDP alone is not carried by the mesh: Docker's resolver answers with its
         # containers.
-        carried = (t for t in translated if t.inputs.vip and t.clusters)
-        hosts = tuple(
-            (name, t.inputs.vip) for t in carried for name in t.inputs.domains
-        )
-        if self._dns is None or self._dns[0] != hosts:
-            self._dns = (hosts, named(LISTENER, dns.dns_listener(dns.dns_table(hosts))))
-        return self._dns[1]
+        hosts = [
+            (t.inputs.domains, t.inputs.vip)
+            for t in translated
+            if t.inputs.vip and t.clusters
+        ]
+        self._dns = self._dns.of(hosts, dns.domains)
+        return self._dns.listener(dns.dns_listener)
+
+    def _endpoints_listener(self, translated: Iterable[Translated]) -> list[Resource]:
+        if not self.allow_undeclared:
+            return []
+        hosts = [
+            (t.inputs.vip, t.clusters[0].name)
+            for t in translated
+            if t.inputs.vip and t.clusters
+        ]
+        self._endpoints = self._endpoints.of(hosts, undeclared.endpoints_of)
+        return [self._endpoints.listener(undeclared.endpoints_listener)]
+
+
+def _patience(parts: Iterable[Contribution], detection_timeout: float) -> float:
+    """How long a client's first bytes are waited for; 0 is without limit."""
+    # Where nobody but clients of HTTP is known to call, one that says nothing yet is not of another
+    # kind, and is not taken for one of a server-first protocol.
+    if not any(p.rest or not p.needs_sniffing for p in parts):
+        return 0
+    if all(p.may_be_bytes for p in parts):
+        return min(SILENCE_S, detection_timeout)
+    return detection_timeout
 
 
 def _covered(mesh: MeshState, project: str) -> set[str]:

@@ -16,6 +16,7 @@ from dockermesh.model import OUTBOUND_PORT, Port, Service
 from dockermesh.translate.envoy import names
 from dockermesh.translate.envoy.addresses import socket_address
 from dockermesh.translate.envoy.connection_manager import connection_manager
+from dockermesh.translate.envoy.dialled import look_up_by_call
 from dockermesh.translate.envoy.listeners import (
     HTTP_INSPECTOR,
     SNIFF_TIMEOUT_S,
@@ -28,9 +29,12 @@ from dockermesh.translate.envoy.listeners import (
 )
 from dockermesh.translate.envoy.packing import boolean, uint32
 from dockermesh.translate.mesh.settings import MeshSettings
+from dockermesh.translate.sidecar.undeclared import lead_requests, undeclared_chain
 
 
-def virtual_outbound(*, allow_any: bool) -> listener_pb2.Listener:
+def virtual_outbound(
+    *, allow_any: bool, allow_undeclared: bool
+) -> listener_pb2.Listener:
     """The listener on 15001, on loopback: only the pod's own processes are redirected to it."""
     unknown = names.PASSTHROUGH_CLUSTER if allow_any else names.BLACK_HOLE_CLUSTER
     return listener_pb2.Listener(
@@ -45,18 +49,33 @@ def virtual_outbound(*, allow_any: bool) -> listener_pb2.Listener:
                 name="virtualOutbound-trap",
                 destination_port=uint32(OUTBOUND_PORT),
             ),
+            # What no service declares is to be had where anything is.
+            *([undeclared_chain()] if allow_undeclared else []),
             filter_chain(tcp_filter(unknown), name="virtualOutbound-catchall-tcp"),
         ],
     )
 
 
-def http_port_chain(port: int, settings: MeshSettings) -> Any:
+def http_port_chain(
+    port: int,
+    table: str,
+    settings: MeshSettings,
+    *,
+    is_judged: bool,
+    allow_undeclared: bool,
+) -> Any:
     """The chain for HTTP to any address on this port; what is not HTTP is left to other chains, as
-    in Istio.
+    in Istio. `is_judged`: a route of the port's table decides by what a request says.
     """
     manager = connection_manager(
-        f"outbound_0.0.0.0_{port}", rds=str(port), normalization=settings.normalization
+        f"outbound_0.0.0.0_{port}",
+        rds=table,
+        is_judged=is_judged,
+        normalization=settings.normalization,
     )
+    look_up_by_call(manager)
+    if allow_undeclared:
+        lead_requests(manager)
     # Clients of HTTPS offer `http/1.1` inside TLS, by ALPN: without the transport they would match,
     # and their handshake would be read as a request.
     return filter_chain(

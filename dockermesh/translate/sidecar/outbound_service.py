@@ -14,6 +14,7 @@ from typing import Any
 from dockermesh.config.api.virtual_service import VirtualService
 from dockermesh.config.resource import Resource as ConfigResource
 from dockermesh.model import Port, Protocol, Service
+from dockermesh.model.hosts import bracketed
 from dockermesh.translate.clusters.cluster import (
     has_assignment,
     ports_of,
@@ -27,13 +28,16 @@ from dockermesh.translate.clusters.endpoints import (
 from dockermesh.translate.envoy import names
 from dockermesh.translate.envoy.isolation import sound
 from dockermesh.translate.envoy.origin import note_origin
-from dockermesh.translate.mesh.index import Rules, UnknownHost
+from dockermesh.translate.envoy.workload_metadata import ServiceName, name_of
+from dockermesh.translate.mesh.host_rules import Rules
+from dockermesh.translate.mesh.index import UnknownHost
 from dockermesh.translate.mesh.settings import MeshSettings
 from dockermesh.translate.mesh.stand_in import takes_mtls_alone
 from dockermesh.translate.mesh.state import host_names
 from dockermesh.translate.mesh.traffic_policy import HostRule, effective_policy
 from dockermesh.translate.mesh.visibility import Scope
 from dockermesh.translate.routes.destinations import Dependency, Destinations
+from dockermesh.translate.routes.match import decides_by_request
 from dockermesh.translate.routes.tables import default_route, table_frame, virtual_host
 from dockermesh.translate.routes.tcp import Contribution, contributions
 from dockermesh.translate.routes.virtual_service import (
@@ -59,6 +63,7 @@ class Inputs:
     domains: tuple[str, ...]
     vip: str
     settings: MeshSettings
+    name: ServiceName | None = None
     rule: ConfigResource[VirtualService] | None = None
     policies: Rules = ()
     dependencies: tuple[Dependency, ...] = ()
@@ -68,11 +73,15 @@ class Inputs:
     is_meshed: bool = False
     takes_mtls_alone: bool = False
     has_certificate: bool = True
+    has_policies: bool = False
+    view: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Translated:
-    """The resources of one service. `hosts` are serialised virtual hosts by HTTP port."""
+    """The resources of one service. `hosts` are serialised virtual hosts by HTTP port; of those in
+    `judged` a route decides by what a request says.
+    """
 
     service: Service | None
     inputs: Inputs
@@ -82,6 +91,7 @@ class Translated:
     tcp: tuple[Contribution, ...] = ()
     assignments: tuple[Resource, ...] = ()
     secrets: tuple[str, ...] = ()
+    judged: frozenset[int] = frozenset()
 
 
 def inputs_of(
@@ -93,7 +103,7 @@ def inputs_of(
     """The inputs of a service."""
     mesh = where.mesh
     has_inline = service.resolution.value not in {"STATIC", "NONE"}
-    rules = where.index.rules_of(
+    rules = where.index.rules.of(
         service.hostname, service.namespace, where.scope, service.shared
     )
 
@@ -103,6 +113,7 @@ def inputs_of(
         domains=domains,
         vip=mesh.vips.get(_address_of(service, where), ""),
         settings=mesh.settings,
+        name=name_of(service),
         rule=rule,
         policies=rules,
         dependencies=dependencies(rule, where) if rule is not None else (),
@@ -124,6 +135,10 @@ def inputs_of(
         # Where no mutual TLS is possible it makes no difference, and scopes with and without a
         # certificate have equal inputs.
         has_certificate=where.scope.has_certificate or not (service.is_meshed or rules),
+        # Of no other port it makes a difference: all others keep what was made for them.
+        has_policies=any(p.protocol is Protocol.AUTO for p in service.ports)
+        and where.index.has_policies(service),
+        view=where.scope.view,
     )
 
 
@@ -156,7 +171,7 @@ def assignments(
     service: Service, inputs: Inputs, where: Destinations
 ) -> tuple[Resource, ...]:
     """The endpoints of every cluster that takes them from EDS."""
-    rule = where.index.merged(inputs.policies)
+    rule = where.index.rules.merged(inputs.policies)
     made = []
 
     for port in ports_of(service):
@@ -181,23 +196,34 @@ def assignments(
 
 def translate(service: Service, inputs: Inputs, where: Destinations) -> Translated:
     """All resources of a service."""
-    rule = where.index.merged(inputs.policies)
+    rule = where.index.rules.merged(inputs.policies)
     made_clusters, secrets = _clusters(service, inputs, rule, where.scope)
     hosts: dict[int, bytes] = {}
     tables: list[Resource] = []
     tcp: list[Contribution] = []
+    judged: set[int] = set()
 
     for port in ports_of(service):
         host = _virtual_host(service, port, port.number, inputs, where)
+        is_judged = decides_by_request(host.routes)
+        if is_judged:
+            judged.add(port.number)
         if port.protocol.is_http:
             hosts[port.number] = frame(VIRTUAL_HOSTS, serialised(host))
             continue
 
-        table = outbound_listeners.sniffed_route(service, port)
+        table = where.scope.table(outbound_listeners.sniffed_route(service, port))
         context = RouteContext(where, port.number)
         tcp.extend(
             contributions(
-                service, port, inputs.vip, inputs.rule, context, http_table=table
+                service,
+                port,
+                inputs.vip,
+                inputs.rule,
+                context,
+                http_table=table,
+                is_judged=is_judged,
+                has_policies=inputs.has_policies,
             )
         )
 
@@ -212,6 +238,8 @@ def translate(service: Service, inputs: Inputs, where: Destinations) -> Translat
     plain = plain_http_port(service)
     if plain is not None:
         host = _virtual_host(service, plain, DEFAULT_HTTP_PORT, inputs, where)
+        if decides_by_request(host.routes):
+            judged.add(DEFAULT_HTTP_PORT)
         hosts[DEFAULT_HTTP_PORT] = frame(VIRTUAL_HOSTS, serialised(host))
 
     return Translated(
@@ -223,6 +251,7 @@ def translate(service: Service, inputs: Inputs, where: Destinations) -> Translat
         tuple(tcp),
         assignments(service, inputs, where),
         secrets,
+        frozenset(judged),
     )
 
 
@@ -242,7 +271,13 @@ def translate_unknown(
             VIRTUAL_HOSTS, serialised(virtual_host(name, inputs.domains, made))
         )
 
-    return Translated(None, inputs, hosts=hosts)
+    is_judged = decides_by_request(made)
+    return Translated(
+        None,
+        inputs,
+        hosts=hosts,
+        judged=frozenset({DEFAULT_HTTP_PORT}) if is_judged else frozenset(),
+    )
 
 
 def _clusters(
@@ -286,7 +321,9 @@ def _virtual_host(
     """The routing of a service on one port; `dialled` is the port that clients call."""
     made = _ruled_routes(inputs.rule, port, where)
     if not made:
-        policy = effective_policy(where.index.merged(inputs.policies), port.number)
+        policy = effective_policy(
+            where.index.rules.merged(inputs.policies), port.number
+        )
         made = [
             default_route(
                 service,
@@ -294,6 +331,7 @@ def _virtual_host(
                 policy,
                 inputs.settings,
                 is_mesh_alone=where.is_mesh_alone(service.hostname, port.number),
+                tells_spoken=where.tells_spoken(service.hostname, port.number),
             )
         ]
 
@@ -324,7 +362,7 @@ def _owned_addresses(
         if not address or "/" in address:
             continue
         if owners.get(address, service.hostname) == service.hostname:
-            yield f"[{address}]" if ":" in address else address
+            yield bracketed(address)
 
 
 def _sniffed_table(name: str, host: Any) -> Resource:

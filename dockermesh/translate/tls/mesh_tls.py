@@ -25,7 +25,15 @@ from dockermesh.config.api.destination_rule import ClientTlsMode, ClientTlsSetti
 from dockermesh.config.api.gateway import TlsProtocol
 from dockermesh.model import Identity, Port, Protocol, Service
 from dockermesh.translate.envoy import names
-from dockermesh.translate.envoy.connection_manager import REQUEST_PROTOCOL
+from dockermesh.translate.envoy.client_state import certify_client
+from dockermesh.translate.envoy.offered import (
+    HTTP1,
+    HTTP2,
+    HTTP_PROTOCOL,
+    Spoken,
+    offer_for_requests,
+    offer_for_upgrades,
+)
 from dockermesh.translate.envoy.packing import boolean, pack
 from dockermesh.translate.mesh.settings import MeshSettings
 from dockermesh.translate.tls import secrets
@@ -34,11 +42,8 @@ SOCKET_MATCH = "envoy.transport_socket_match"
 """The metadata of an endpoint by which Envoy picks one of its cluster's transport sockets."""
 TLS_MODE = "tlsMode"
 ISTIO = "istio"
-HTTP_PROTOCOL = "istio-http/1.1"
-"""What a client offers for requests to a port that is not declared; the server then handles them as
-HTTP.
-"""
 HTTP_PROTOCOLS = ("istio-http/1.0", HTTP_PROTOCOL, "istio-h2")
+BOTH_HTTP = (HTTP2, HTTP1)
 PROTOCOLS = (ISTIO, "istio-peer-exchange", *HTTP_PROTOCOLS)
 """Every application protocol that proxies of a mesh offer, ours and Istio's."""
 _LONGEST_SNI = 255
@@ -53,14 +58,21 @@ _Matcher = common_pb2.SubjectAltNameMatcher
 _Parameters = common_pb2.TlsParameters
 
 
-def server_socket(settings: MeshSettings, *, is_http: bool) -> base_pb2.TransportSocket:
-    """The transport socket of a filter chain that takes connections from proxies alone."""
+def server_socket(
+    settings: MeshSettings,
+    *,
+    protocols: Iterable[str] = (),
+    peers: Iterable[Any] = (),
+    certificate: str = secrets.WORKLOAD_CERTIFICATE,
+) -> base_pb2.TransportSocket:
+    """The transport socket of a filter chain that takes connections from members of the mesh alone,
+    or from these `peers` alone. `protocols` are those that it agrees on, the best first.
+    """
     context = tls_pb2.DownstreamTlsContext(require_client_certificate=boolean(True))
     common = context.common_tls_context
     # Of what a client offers the server takes one of these. The names that only proxies know are
     # not among them: they choose the filter chain, and are never agreed on.
-    if is_http:
-        common.alpn_protocols.extend(["h2", "http/1.1"])
+    common.alpn_protocols.extend(protocols)
     parameters = common.tls_params
     is_13 = settings.minimum_tls is TlsProtocol.TLSV1_3
     parameters.tls_minimum_protocol_version = (
@@ -68,7 +80,8 @@ def server_socket(settings: MeshSettings, *, is_http: bool) -> base_pb2.Transpor
     )
     parameters.tls_maximum_protocol_version = _Parameters.TLSv1_3
     parameters.cipher_suites.extend(_CIPHERS)
-    _authenticate(common, members(settings))
+    _show(common, certificate)
+    _verify(common, tuple(peers) or members(settings))
     return base_pb2.TransportSocket(
         name="envoy.transport_sockets.tls", typed_config=pack(context)
     )
@@ -82,35 +95,42 @@ def set_client(
     *,
     tls: ClientTlsSettings | None,
     subset: str,
-    http2: bool,
+    spoken: Spoken,
+    is_assumed: bool = False,
+    at_node: bool = False,
 ) -> None:
-    """Have a cluster speak mutual TLS: to all its endpoints if a rule says so, else to those that
-    take it.
+    """Have a cluster speak mutual TLS: to all its endpoints if a rule says so, or what is spoken is
+    negotiated; else to those that take it. `is_assumed`: nobody says that the port speaks HTTP.
     """
     sni = (
         tls.sni
         if tls is not None and tls.sni
         else names.sni_cluster(service.hostname, port.number, subset)
     )
+    is_negotiated = spoken is Spoken.NEGOTIATED
+    is_undeclared = is_assumed or port.protocol is Protocol.AUTO
     # Who names the identities takes the place of what is known of the service's workloads.
     given = tls.subject_alt_names if tls is not None else ()
     socket = client_socket(
-        sni, named(given) if given else _servers(service, settings), http2=http2
+        sni,
+        named(given) if given else _servers(service, settings),
+        # Bytes go through that of an undeclared port, too, which are nothing of the kind.
+        http2=spoken is Spoken.HTTP2 or (is_negotiated and not is_undeclared),
+        at_node=at_node,
     )
 
     # A rule holds for endpoints without a proxy, too: connections to them fail rather than go in
     # plaintext.
-    if tls is not None:
+    if tls is not None or is_negotiated:
         cluster.transport_socket.CopyFrom(socket)
     else:
         cluster.transport_socket_matches.extend(per_endpoint(socket))
 
     # Requests and bytes go through one cluster here, and the server has to tell them apart.
-    if port.protocol is Protocol.AUTO:
-        namespace, key = REQUEST_PROTOCOL
-        cluster.metadata.filter_metadata[namespace].fields[
-            key
-        ].string_value = HTTP_PROTOCOL
+    if is_undeclared:
+        offer_for_requests(cluster.metadata, http2=is_negotiated, is_http1=is_assumed)
+    elif is_negotiated:
+        offer_for_upgrades(cluster.metadata)
 
 
 def is_asked_for(tls: ClientTlsSettings) -> bool:
@@ -148,18 +168,24 @@ def _servers(service: Service, settings: MeshSettings) -> list[Any]:
 
 
 def client_socket(
-    sni: str, peers: Iterable[Any], *, http2: bool
+    sni: str, peers: Iterable[Any], *, http2: bool, at_node: bool = False
 ) -> base_pb2.TransportSocket:
-    """The transport socket towards a server that has one of the identities `peers`."""
+    """The transport socket towards a server that has one of the identities `peers`; `at_node`: with
+    the certificate of whoever calls.
+    """
     # Envoy refuses a longer one. Pods do without: their chains go by port and protocol.
     context = tls_pb2.UpstreamTlsContext(sni=sni if len(sni) <= _LONGEST_SNI else "")
     common = context.common_tls_context
-    common.alpn_protocols.extend([ISTIO, "h2"] if http2 else [ISTIO])
+    common.alpn_protocols.extend([ISTIO, HTTP2] if http2 else [ISTIO])
     # Both ends of the range: as a client Envoy stops at 1.2 of its own accord, and could not
     # connect at all to a mesh that asks for 1.3.
     common.tls_params.tls_minimum_protocol_version = _Parameters.TLSv1_2
     common.tls_params.tls_maximum_protocol_version = _Parameters.TLSv1_3
-    _authenticate(common, peers)
+    if at_node:
+        certify_client(common)
+    else:
+        _show(common, secrets.WORKLOAD_CERTIFICATE)
+    _verify(common, peers)
     return base_pb2.TransportSocket(
         name="envoy.transport_sockets.tls", typed_config=pack(context)
     )
@@ -218,10 +244,11 @@ def _mode() -> struct_pb2.Struct:
     return struct_pb2.Struct(fields={TLS_MODE: struct_pb2.Value(string_value=ISTIO)})
 
 
-def _authenticate(common: tls_pb2.CommonTlsContext, peers: Iterable[Any]) -> None:
-    common.tls_certificate_sds_secret_configs.append(
-        secrets.sds(secrets.WORKLOAD_CERTIFICATE)
-    )
+def _show(common: tls_pb2.CommonTlsContext, certificate: str) -> None:
+    common.tls_certificate_sds_secret_configs.append(secrets.sds(certificate))
+
+
+def _verify(common: tls_pb2.CommonTlsContext, peers: Iterable[Any]) -> None:
     combined = common.combined_validation_context
     combined.validation_context_sds_secret_config.CopyFrom(
         secrets.sds(secrets.MESH_ROOT)

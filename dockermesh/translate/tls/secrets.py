@@ -25,6 +25,7 @@ nothing does.
 SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
 WORKLOAD_CERTIFICATE = "default"
 MESH_ROOT = ROOTS_SECRET
+_CLIENT = "c/"
 _PATIENCE_S = 1.0
 _FILE_CERTIFICATE = "file-cert:"
 _FILE_ROOT = "file-root:"
@@ -53,6 +54,14 @@ def credential_root(name: str) -> str:
     return f"{_CREDENTIAL}{base}"
 
 
+def client_certificate(identity: str) -> str:
+    """The secret of an identity's certificate for its calls; that for its servers is called as the
+    identity itself.
+    """
+    # Not one name for both: of two watches of a name on one stream Envoy answers only the first.
+    return f"{_CLIENT}{identity}"
+
+
 def sds(name: str) -> secret_pb2.SdsSecretConfig:
     """A reference to a secret. A credential may not be there: it then keeps nothing but its own
     hosts from working.
@@ -66,6 +75,16 @@ def sds(name: str) -> secret_pb2.SdsSecretConfig:
 def issued_certificate(chain: bytes, key: bytes) -> secret_pb2.Secret:
     """The workload's own certificate, in PEM with its chain, and its key."""
     return inline_pair(WORKLOAD_CERTIFICATE, chain, key)
+
+
+def issued_certificates(
+    identity: str, chain: bytes, key: bytes
+) -> list[secret_pb2.Secret]:
+    """The certificate of one of the workloads that a proxy serves: for its servers, and for its
+    calls.
+    """
+    names = (identity, client_certificate(identity))
+    return [inline_pair(name, chain, key) for name in names]
 
 
 def trusted_roots(roots: bytes) -> secret_pb2.Secret:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from dockermesh.client.compose.engine_record import (
@@ -10,6 +11,7 @@ from dockermesh.client.compose.engine_record import (
     folder_of,
     forget,
     remember,
+    with_pods,
 )
 
 HERE = EngineRecord(
@@ -69,3 +71,18 @@ def test_a_damaged_record_is_no_record(tmp_path: Path) -> None:
     (tmp_path / "shop" / "engine.json").write_text("{")
     assert elsewhere(tmp_path, HERE) == []
     assert elsewhere(tmp_path / "nowhere", HERE) == []
+
+
+def test_which_projects_have_pods_here_is_known_by_what_was_generated(
+    tmp_path: Path,
+) -> None:
+    pods = "labels:\n  dockermesh.io/role: pod\n"
+    for name, text in (("shop", pods), ("node-mode", "services: {}"), ("bank", pods)):
+        folder = brought_up(tmp_path, replace(HERE, project=name))
+        (folder / "compose.yaml").write_text(text)
+    (brought_up(tmp_path, PROD) / "compose.yaml").write_text(pods)
+
+    assert with_pods(tmp_path, replace(HERE, project="")) == ["bank", "shop"]
+    assert with_pods(tmp_path, HERE) == ["shop"]
+    assert with_pods(tmp_path, replace(HERE, project="node-mode")) == []
+    assert with_pods(tmp_path / "none", HERE) == []

@@ -5,16 +5,24 @@ target's policies.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
+from dockermesh.cli.explain import lines
 from dockermesh.cli.main import root
 from dockermesh.client.explain_request import agrees, from_files
 from dockermesh.client.inspect.authorization import Caller, decide
-from dockermesh.client.inspect.explain import explain, parse_request
+from dockermesh.client.inspect.dump import read_dump
+from dockermesh.client.inspect.explain import (
+    Source,
+    Surroundings,
+    explain,
+    parse_request,
+)
 from dockermesh.client.inspect.matching import (
     Request,
     header_matches,
@@ -22,7 +30,13 @@ from dockermesh.client.inspect.matching import (
     text_matches,
 )
 from dockermesh.client.inspect.routing import Connection, filter_chain, find_route
+from dockermesh.config.documents import read_text
 from dockermesh.errors import DockermeshError, InputError
+from dockermesh.model import EMPTY_CATALOG, WorkloadKind
+from dockermesh.translate.mesh.settings import istio_config
+from dockermesh.translate.mesh.state import Proxy, build_mesh
+from dockermesh.translate.translator import Translator
+from dockermesh.xds.config_dump import config_dump
 
 CATALOG = """\
 services:
@@ -71,6 +85,17 @@ spec:
     route: [{destination: {host: reviews, subset: v9}}]
   - match: [{uri: {prefix: /missing}}]
     route: [{destination: {host: reviews, subset: none}}]
+  - match: [{uri: {prefix: /public/}}]
+    rewrite: {uri: /admin/, authority: inner.example}
+    route: [{destination: {host: reviews, subset: v1}}]
+  - match: [{uri: {prefix: /item/}}]
+    rewrite: {uriRegexRewrite: {match: "^/item/([0-9]+)", rewrite: '/items?id=\\1'}}
+    route: [{destination: {host: reviews, subset: v1}}]
+  - match: [{uri: {prefix: /broken}}]
+    fault: {abort: {percentage: {value: 100}, httpStatus: 418}}
+    route: [{destination: {host: reviews, subset: v1}}]
+  - match: [{uri: {prefix: /moved}}]
+    redirect: {authority: new.example, scheme: https, redirectCode: 308}
   - timeout: 3s
     retries: {attempts: 2, perTryTimeout: 1s, retryOn: 5xx}
     mirror: {host: reviews, subset: v2}
@@ -139,8 +164,19 @@ def test_the_first_rule_whose_conditions_hold_decides_and_is_named_with_its_line
     )
     assert (
         explained(files, "http://reviews:9080/new?beta=2")["rule"]["path"]
-        == "spec.http[5]"
+        == "spec.http[9]"
     )
+
+
+@pytest.mark.parametrize("host", ["shop.example", "10.1.2.3", "localhost:30080"])
+def test_a_host_that_names_nobody_meets_the_rules_of_the_service_that_was_dialled(
+    files: Path, host: str
+) -> None:
+    gone = explained(files, "http://reviews:9080/gone", host=host)
+    assert gone["status"] == 410
+    assert gone["virtual_host"]["name"] == "reviews.service.consul:9080"
+    elsewhere = explained(files, "http://192.0.2.1:9080/gone", host=host)
+    assert elsewhere["destinations"][0]["cluster"] == "PassthroughCluster"
 
 
 def test_weights_timeout_retries_and_mirror_of_the_last_rule(files: Path) -> None:
@@ -169,7 +205,19 @@ def test_weights_timeout_retries_and_mirror_of_the_last_rule(files: Path) -> Non
     ("url", "outcome", "status"),
     [
         ("http://reviews:9080/gone", "410: answered by the proxy", 410),
-        ("http://reviews:9080/old/12", "301: redirected", 301),
+        (
+            "http://reviews:9080/old/12",
+            "301: redirected to http://reviews:9080/new",
+            301,
+        ),
+        (
+            "http://reviews:9080/moved/a?b=c",
+            "308: redirected to https://new.example/moved/a?b=c",
+            308,
+        ),
+        ("http://reviews:9080/broken", "418: aborted", 418),
+        ("http://db:9080/", "503: passed through to 240.240.", 503),
+        ("http://reviews:9999/", "at this port, which it does not declare", None),
         ("http://reviews:9080/empty", "has no endpoints", None),
         (
             "http://reviews:9080/missing",
@@ -206,6 +254,28 @@ def test_the_targets_policies_are_asked(files: Path) -> None:
     assert explained(files, "http://reviews:9080/admin/x")["destinations"][0][
         "endpoints"
     ][0]["accepts"]
+
+
+LIMITS = """\
+apiVersion: dockermesh.io/v1alpha1
+kind: RateLimit
+metadata: {name: few}
+spec: {targetRefs: [{kind: Service, name: reviews}], limits: [{name: all, requests: 5}]}
+---
+apiVersion: dockermesh.io/v1alpha1
+kind: RateLimit
+metadata: {name: trial}
+spec: {shadow: true, limits: [{name: all, requests: 1}]}
+"""
+
+
+def test_the_targets_limits_are_named(files: Path) -> None:
+    with (files / "rules.yaml").open("a") as rules:
+        rules.write("---\n" + LIMITS)
+    found = explained(files, "http://reviews:9080/")
+    endpoint = found["destinations"][0]["endpoints"][0]
+    assert endpoint["limits"] == ["default/few/all", "default/trial/all (shadow)"]
+    assert any("limited by default/few/all, " in text for _, text in lines(found))
 
 
 def test_a_target_that_wants_mutual_tls_refuses_a_plain_client(files: Path) -> None:
@@ -418,6 +488,14 @@ def test_policies_decide_in_order_and_what_is_not_known_is_said() -> None:
     assert decide([negated], request("/"), caller).allowed is True
 
 
+def test_what_decided_the_protocol_is_said(files: Path) -> None:
+    source, known, _ = from_files("web", [files / "rules.yaml"], files / "catalog.yaml")
+    known = replace(known, protocol_rules={"shop/db-1": {"5432": "well-known port"}})
+    asked = parse_request("http://db:5432/")
+    result = explain(source, *asked, known)
+    assert dict(lines(result))["Protocol"] == "TCP (well-known port)"
+
+
 def test_the_command_prints_it_for_people_and_for_scripts(files: Path) -> None:
     options = [
         "--config",
@@ -544,3 +622,72 @@ def test_what_happens_is_compared_with_what_was_explained(
     explanation: dict[str, Any], status: int, is_seen: bool, agreed: bool
 ) -> None:
     assert agrees(explanation, status, is_seen=is_seen) is agreed
+
+
+def test_what_a_rewrite_makes_of_a_request_is_what_the_target_judges(
+    files: Path,
+) -> None:
+    found = explained(files, "http://reviews:9080/public/x?a=b")
+    assert found["forwarded_as"] == {
+        "authority": "inner.example",
+        "path": "/admin/x?a=b",
+    }
+    found = explained(files, "http://reviews:9080/item/12/y")
+    assert found["forwarded_as"]["path"] == "/items?id=12/y"
+    assert "forwarded_as" not in explained(files, "http://reviews:9080/")
+
+    (files / "rules.yaml").write_text(f"{RULES}---\n{POLICY}")
+    found = explained(files, "http://reviews:9080/public/x", "POST")
+    assert [e["accepts"] for t in found["destinations"] for e in t["endpoints"]] == [
+        False
+    ]
+
+
+EDGE = """\
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge}
+spec:
+  selector: {istio: ingressgateway}
+  servers:
+  - port: {number: 80, name: http, protocol: HTTP}
+    hosts: [shop.example]
+    tls: {httpsRedirect: true}
+  - port: {number: 8080, name: plain, protocol: HTTP}
+    hosts: [shop.example]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: edge}
+spec:
+  hosts: [shop.example]
+  gateways: [edge]
+  http: [{route: [{destination: {host: reviews}}]}]
+"""
+
+
+def test_a_gateways_redirect_to_https_comes_before_any_route() -> None:
+    translator = Translator()
+    translator.update(
+        build_mesh(EMPTY_CATALOG, config=istio_config(read_text(EDGE).resources))
+    )
+    proxy = Proxy(
+        "gw", WorkloadKind.GATEWAY, labels={"istio": "ingressgateway"}, namespace="x"
+    )
+    made = json.dumps(config_dump(translator.snapshot(proxy))).encode()
+    source = Source("gw", read_dump(made, "gw"), is_gateway=True)
+
+    def at(port: int, **headers: str) -> dict[str, Any]:
+        request, host, _ = parse_request(
+            f"http://localhost:{port}/a?b=c",
+            "GET",
+            {"Host": "shop.example:80", **headers},
+        )
+        return explain(source, request, host, port, Surroundings())
+
+    found = at(80)
+    assert (found["status"], found["location"]) == (301, "https://shop.example/a?b=c")
+    assert "destinations" not in found
+    # What a client says of itself changes nothing.
+    assert at(80, **{"X-Forwarded-Proto": "https"})["status"] == 301
+    assert "status" not in at(8080)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import tempfile
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from dockermesh.client.inspect import tables
 from dockermesh.client.inspect.dump import Dump, public_names, read_dump, read_json
 from dockermesh.client.inspect.logging import logging_paths
 from dockermesh.client.inspect.proxies import LocalProxy, find_proxy
+from dockermesh.client.inspect.routing import gateway_listener
 from dockermesh.client.inspect.secrets import secret_items
 from dockermesh.client.inspect.status import compare, status_entries, status_row
 from dockermesh.errors import InputError, UsageError
@@ -245,19 +247,20 @@ def test_endpoints_are_shown_by_address_and_can_be_picked() -> None:
 
 def test_certificates_are_shown_and_private_keys_and_tokens_never() -> None:
     root = new_material("cluster.local", datetime.now(UTC)).roots_pem
-    secret = {
-        "name": "default",
-        "tls_certificate": {
-            "certificate_chain": {"inline_string": root.decode()},
-            "private_key": {"inline_string": "KEY"},
-        },
-    }
+    label = "ENCRYPTED PRIVATE KEY"
+    sealed = f"-----BEGIN {label}-----\nKEY\n-----END {label}-----\n".encode()
+    chain = {"inline_bytes": base64.b64encode(root + sealed).decode()}
+    pair = {"certificate_chain": chain, "private_key": {"inline_string": "KEY"}}
+    secret = {"name": "default", "tls_certificate": pair}
     header = {"key": "authorization", "value": "Bearer SECRET"}
     dump = dump_of(
         Secrets={"dynamic_active_secrets": [{"name": "default", "secret": secret}]},
         Bootstrap={"bootstrap": {"initial_metadata": [header]}},
     )
     assert "KEY" not in str(dump) and "SECRET" not in str(dump)
+    ((_, shown),) = dump.secrets()
+    content = shown["tls_certificate"]["certificate_chain"]["inline_bytes"]
+    assert base64.b64decode(content) == root, "not the sealed key behind it"
     (item,) = secret_items(dump.secrets(), datetime.now(UTC))
     assert item.row()[:4] == ["default", "Cert Chain", "ACTIVE", "true"]
     assert int(item.serial_number, 16) and item.not_after > item.not_before
@@ -348,11 +351,16 @@ def test_a_comparison_shows_what_an_envoy_does_not_have() -> None:
             {"route_config": {"name": "80"}, "last_updated": "2026-01-02T03:04:05.678Z"}
         ]
     }
-    listeners = {"dynamic_listeners": [{"active_state": {"listener": {"name": "x"}}}]}
+
+    def listeners(share: float) -> dict[str, Any]:
+        # Protobuf writes a whole number of a float field as 1.0, Envoy as 1.
+        listener = {"name": "x", "random_sampling": {"value": share}}
+        return {"dynamic_listeners": [{"active_state": {"listener": listener}}]}
+
     wanted = dump_of(
         Clusters={"dynamic_active_clusters": clusters},
         Routes=routes,
-        Listeners=listeners,
+        Listeners=listeners(1.0),
     )
     held = dump_of(
         Clusters={
@@ -360,7 +368,7 @@ def test_a_comparison_shows_what_an_envoy_does_not_have() -> None:
             "static_clusters": [{"cluster": {"name": "own"}}],
         },
         Routes=routes,
-        Listeners=listeners,
+        Listeners=listeners(1),
     )
     missing, same, loaded = map(str, compare(wanted, held))
     assert missing.startswith(
@@ -402,3 +410,14 @@ def test_a_dump_of_any_form_is_shown_or_refused_with_the_files_name(
         file.flush()
         done = CliRunner().invoke(root, ["proxy-config", "all", "-f", file.name])
     assert done.exit_code == 0 or isinstance(done.exception, InputError), done.exception
+
+
+def test_the_listener_for_metrics_is_not_a_gateways_own() -> None:
+    def listener(name: str, port: int) -> dict[str, Any]:
+        address = {"socket_address": {"address": "0.0.0.0", "port_value": port}}
+        return {"active_state": {"listener": {"name": name, "address": address}}}
+
+    own, metrics = listener("0.0.0.0_80", 80), listener("metrics", 15090)
+    dump = dump_of(Listeners={"dynamic_listeners": [metrics, own]})
+    found = gateway_listener(dump, 30080)
+    assert found is not None and found["name"] == "0.0.0.0_80"

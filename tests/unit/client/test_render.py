@@ -99,6 +99,7 @@ def test_what_every_proxy_opens_before_it_is_told_anything_is_shown(
     made = json.loads(run(files, "--proxy", str(files / "proxy.json")).stdout)
     assert {listener["name"] for listener in made["listeners"]} == {
         "admin",
+        "metrics",
         "prometheus",
         "readiness",
     }

@@ -119,8 +119,8 @@ def test_minimum_ring_size() -> None:
 @pytest.mark.parametrize(
     ("api_version", "kind", "replacement"),
     [
-        ("config.istio.io/v1alpha2", "memquota", "rate limit"),
-        ("config.istio.io/v1alpha2", "QuotaSpec", "rate limit"),
+        ("config.istio.io/v1alpha2", "memquota", "RateLimit"),
+        ("config.istio.io/v1alpha2", "QuotaSpec", "RateLimit"),
         ("config.istio.io/v1alpha2", "rule", "Telemetry"),
         ("config.istio.io/v1alpha2", "denier", "AuthorizationPolicy"),
         ("config.istio.io/v1alpha2", "RouteRule", "VirtualService"),

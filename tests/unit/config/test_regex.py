@@ -16,6 +16,7 @@ from dockermesh.config.rules.regex import (
     check_regex,
     covers,
     occurs_in,
+    substituted,
 )
 
 BOOTSTRAP = Path(__file__).parents[3] / "compose/images/pod/bootstrap.json"
@@ -122,10 +123,8 @@ def test_a_message_is_short_however_long_the_expression() -> None:
 
 
 def test_the_pods_bootstrap_allows_programs_of_the_size_that_is_checked() -> None:
-    assert (
-        f'"re2.max_program_size.error_level": {MAX_PROGRAM_SIZE}}}'
-        in BOOTSTRAP.read_text()
-    )
+    said = f'"re2.max_program_size.error_level": {MAX_PROGRAM_SIZE},'
+    assert said in BOOTSTRAP.read_text()
 
 
 def test_expressions_match_as_in_envoy() -> None:
@@ -147,3 +146,21 @@ def test_re2_is_loaded_only_when_there_is_an_expression_and_says_nothing_itself(
         [sys.executable, "-c", program], capture_output=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    ("expression", "substitution", "text", "made"),
+    [
+        ("/a/([0-9]+)", r"/b?id=\1", "/a/12/x", "/b?id=12/x"),
+        ("a", "b", "/a/a", "/b/b"),
+        ("b+", r"<\0>", "abbc", "a<bb>c"),
+        ("(x)?a", r"[\1]", "a", "[]"),
+        ("a", r"\\1", "a", r"\1"),
+        ("ä", "ö", "/ä", "/ö"),
+        ("(", "b", "a", None),
+    ],
+)
+def test_replacing_as_envoy_does(
+    expression: str, substitution: str, text: str, made: str | None
+) -> None:
+    assert substituted(expression, substitution, text) == made

@@ -17,6 +17,7 @@ from dockermesh.config.hosts import (
 from dockermesh.config.rules.cel import check_expression
 from dockermesh.config.rules.headers import check_value
 from dockermesh.config.rules.names import check_host, check_subnet
+from dockermesh.config.rules.path_template import check_policy_path
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def test_invalid_header_values(value: str) -> None:
         "a ? b : [1, 2.5][0]",
         "x in ['a', \"b\"]",
         "{'a': 1}.a",
-        "f(-1)",
+        "size(-1)",
     ],
 )
 def test_valid_cel(expression: str) -> None:
@@ -327,3 +328,100 @@ def test_mesh_config_at_the_top_or_in_spec() -> None:
         ("warning", "spec.proxyListenPort"),
         ("error", "spec.proxyListenPrt"),
     ]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/a",
+        "/a*",
+        "*",
+        "/a/{*}/b",
+        "/{*}/{**}",
+        "/a/{**}/b=c;d",
+        "{**}/c",
+        "/a//b",
+        "/{*}/",
+    ],
+)
+def test_paths_of_policies_that_istio_takes(path: str) -> None:
+    assert check_policy_path(path) == ""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/a{b}",
+        "/{id}",
+        "/{*}/{name}",
+        "/a{*}",
+        "/{*}b",
+        "/{a=*}/{*}",
+        "/*/{*}",
+        "/**/b/{*}",
+        "/a*/{*}",
+        "/{**}/a/{*}",
+        "/{**}/{**}",
+        "/a//{*}",
+        "/a b/{*}",
+        "/}",
+    ],
+)
+def test_paths_of_policies_that_istio_refuses(path: str) -> None:
+    assert check_policy_path(path) != ""
+
+
+def policy(source: dict[str, Any], **more: Any) -> Reading:
+    return read_document(
+        {
+            "apiVersion": "security.istio.io/v1",
+            "kind": "AuthorizationPolicy",
+            "metadata": {"name": "a"},
+            "spec": {"rules": [{"from": [{"source": source}], **more}]},
+        }
+    )
+
+
+def test_wildcards_stand_where_istio_has_them() -> None:
+    for domain in ("a", "a*", "*a", "*", "A.b"):
+        assert policy({"trustDomains": [domain]}).is_valid, domain
+    for domain in ("a*b", "*a*", "**", "a/b"):
+        assert not policy({"notTrustDomains": [domain]}).is_valid, domain
+
+    condition = {"key": "source.trustDomain", "values": ["a*b"]}
+    assert not policy({"namespaces": ["a"]}, when=[condition]).is_valid
+    assert not policy({"serviceAccounts": ["a*"]}).is_valid
+    assert not policy({"serviceAccounts": ["a"] * 17}).is_valid
+    assert not policy({"serviceAccounts": ["a" * 321]}).is_valid
+
+
+@pytest.mark.parametrize(
+    ("host", "is_valid"),
+    [
+        ("~/a.example", True),
+        ("~prod/*", True),
+        ("~prod/*.example", True),
+        ("~./*", True),
+        ("~*/a.example", True),
+        ("Prod/*", True),
+        ("~Prod/*", True),
+        ("~/*", True),
+        ("~/a", False),
+        ("~~/a.example", False),
+        ("~prod_eu/*", False),
+        ("~prod", False),
+    ],
+)
+def test_hosts_of_a_sidecar(host: str, is_valid: bool) -> None:
+    spec = {"egress": [{"hosts": ["*/*", host]}]}
+    document = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "Sidecar",
+        "metadata": {"name": "a"},
+        "spec": spec,
+    }
+    reading = read_document(document)
+    assert reading.is_valid is is_valid
+    # What is taken out makes nothing superfluous.
+    warnings = [f for f in reading.findings if not f.is_error]
+    assert bool(warnings) is host.startswith("Prod")

@@ -10,6 +10,7 @@ import grpc
 import pytest
 from patience import SLACK
 
+from dockermesh.ca import seal_password
 from dockermesh.controlplane.trust import admission
 from dockermesh.controlplane.trust.admission import (
     Admission,
@@ -161,3 +162,16 @@ def test_the_address_of_a_peer(peer: str, address: str) -> None:
 
 def test_the_workload_of_a_node_id() -> None:
     assert node_workload(NODE.id, "default") == "shop/reviews-1"
+
+
+async def test_a_proxys_keys_are_sealed_with_the_token_that_it_was_let_in_with(
+    known: Admission,
+) -> None:
+    assert known.seal_of(REVIEWS.name) == "", "nobody was let in"
+    await known.authorize(BEARER, NODE, PEER)
+    assert known.seal_of(REVIEWS.name) == seal_password(TOKEN.encode())
+    other = replace(REVIEWS, token_sha256=hashlib.sha256(b"b" * 64).hexdigest())
+    known.update({REVIEWS.name: other})
+    assert known.seal_of(REVIEWS.name) == "", "the pod's next run has not been let in"
+    known.update({})
+    assert known.seal_of(REVIEWS.name) == ""

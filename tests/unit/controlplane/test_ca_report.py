@@ -14,11 +14,14 @@ import pytest
 from dockermesh.ca import Authority, Leaf, Material, Step, advance, new_material
 from dockermesh.client.mesh.local_certificates import expiries
 from dockermesh.controlplane.trust.ca_report import (
+    ELSEWHERE,
     SETTLE,
     blockers,
     ca_report,
     renewal_warnings,
+    taken_here,
 )
+from dockermesh.controlplane.trust.rotation import Taken
 from dockermesh.model import Identity
 from dockermesh.xds import (
     SECRET,
@@ -80,6 +83,35 @@ def test_the_signer_is_not_switched_before_every_proxy_trusts_the_new_root(
     assert "ago" in why(Step.SWITCH, material, now=BEFORE + SETTLE / 2)
 
 
+def test_the_signer_is_not_switched_before_others_could_tell_of_their_proxies() -> None:
+    material, both = after(Step.PREPARE), ["shop/a-1", "shop/b-1"]
+    soon = {"running": both, "now": BEFORE + ELSEWHERE / 2}
+    assert "shop/b-1" in why(Step.SWITCH, material, **soon)
+    assert not why(Step.SWITCH, material, **soon, elsewhere=told_of("shop/b-1"))
+    late = {"running": both, "now": BEFORE + ELSEWHERE}
+    assert not why(Step.SWITCH, material, **late), "it may be down for good"
+    waiting = Taken(late=frozenset({"shop/b-1", "shop/gone-1"}))
+    said = why(Step.SWITCH, material, **late, elsewhere=waiting)
+    assert said == "not yet accepted by shop/b-1, at another control plane"
+
+
+def test_a_proxy_has_taken_a_step_with_its_roots_and_its_certificate() -> None:
+    old, material = leaf_of(after()), after(Step.PREPARE, Step.SWITCH)
+    new = {"shop/a-1": leaf_of(material)}
+    both = {"shop/a-1"}
+    assert taken_here(material, [proxy()], new) == Taken(confirmed=frozenset(both))
+    for proxies, leaves in (
+        ([proxy()], {"shop/a-1": old}),
+        ([proxy(SyncState.STALE)], new),
+    ):
+        assert taken_here(material, proxies, leaves) == Taken(late=frozenset(both))
+    assert taken_here(material, [], new) == Taken()
+
+
+def told_of(*names: str) -> Taken:
+    return Taken(confirmed=frozenset(names))
+
+
 def test_the_old_root_is_not_forgotten_while_a_certificate_of_it_may_be_shown() -> None:
     old, material = leaf_of(after()), after(Step.PREPARE, Step.SWITCH)
     assert not why(Step.FINISH, material, leaves={"shop/a-1": leaf_of(material)})
@@ -89,6 +121,8 @@ def test_the_old_root_is_not_forgotten_while_a_certificate_of_it_may_be_shown() 
     assert not why(
         Step.FINISH, material, running=["shop/a-1", "shop/b-1"], now=BEFORE + DAY
     ), "it has expired by then"
+    told = {"running": ["shop/a-1", "shop/b-1"], "elsewhere": told_of("shop/b-1")}
+    assert not why(Step.FINISH, material, **told), "another control plane has told"
     outside = {
         "proxies": [proxy(name="joined/vm-1")],
         "running": ["joined/vm-1"],

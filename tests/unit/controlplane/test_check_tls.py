@@ -14,7 +14,7 @@ def test_a_context_is_made_anew_only_when_something_has_changed() -> None:
     now = datetime.datetime.now(datetime.UTC)
     authority = Authority(new_material("cluster.local", now))
     domain = "cluster.local"
-    tls = CheckTls(authority, lambda: domain)
+    tls = CheckTls(lambda: authority, lambda: domain)
     first = tls.context()
     assert tls.context() is first
     domain = "shop.example"
@@ -32,7 +32,7 @@ def test_a_ca_that_cannot_sign_leaves_the_context_that_there_is(
         new_material("cluster.local", datetime.datetime.now(datetime.UTC))
     )
     domain = "cluster.local"
-    tls = CheckTls(authority, lambda: domain)
+    tls = CheckTls(lambda: authority, lambda: domain)
     first = tls.context()
 
     def refuse(*_args: object, **_more: object) -> None:
@@ -42,4 +42,4 @@ def test_a_ca_that_cannot_sign_leaves_the_context_that_there_is(
     domain = "shop.example"
     assert tls.context() is first
     with pytest.raises(AuthorityError):
-        CheckTls(authority, lambda: domain).context()
+        CheckTls(lambda: authority, lambda: domain).context()

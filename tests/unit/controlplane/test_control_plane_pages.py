@@ -13,12 +13,14 @@ from aiohttp.test_utils import TestServer
 from dockermesh.ca import Leaf
 from dockermesh.client.inspect.dump import read_dump
 from dockermesh.controlplane.debug import make_debug_app, workload_report
+from dockermesh.controlplane.spans.collector import SpanCollector
 from dockermesh.model import (
     Catalog,
     Endpoint,
     Health,
     Port,
     Protocol,
+    Refusal,
     ServedPort,
     Service,
     Workload,
@@ -35,6 +37,7 @@ class View:
 
     missing = ("the consul registry has not been read yet",)
     waited = 0
+    spans = SpanCollector("", ())
 
     def readiness(self) -> list[str]:
         return list(self.missing)
@@ -72,6 +75,15 @@ class View:
         return []
 
     def warnings(self) -> list[str]:
+        return []
+
+    def host_problems(self) -> list[str]:
+        return []
+
+    def metrics_dropped(self) -> list[str]:
+        return ["shop/web-1 has no room"]
+
+    def refused(self) -> list[Refusal]:
         return []
 
     def metrics_text(self) -> str:

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from dockermesh.controlplane.trust import jwks
+from dockermesh.controlplane import fetching
 from dockermesh.controlplane.trust.jwks import KeySets, fetch_keys
 from dockermesh.errors import DockermeshError
 from dockermesh.translate.security.jwt import DISCOVERY_PATH
@@ -60,7 +60,7 @@ async def good(_request: web.Request) -> web.Response:
 
 
 async def fetched(url: str, limit: float = 30.0) -> str:
-    async with jwks._session() as session:
+    async with fetching.session({}) as session:
         return await fetch_keys(session, url, limit)
 
 
@@ -166,7 +166,7 @@ async def test_a_name_of_a_metadata_service_is_never_asked(
             }
         ]
 
-    monkeypatch.setattr(jwks.ThreadedResolver, "resolve", resolve)
+    monkeypatch.setattr(fetching.ThreadedResolver, "resolve", resolve)
     await refused("http://innocent.example/keys", "never fetched from")
 
 

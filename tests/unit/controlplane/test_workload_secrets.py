@@ -10,10 +10,12 @@ from collections.abc import Collection
 from dataclasses import replace
 
 import pytest
+from envoy.extensions.transport_sockets.tls.v3 import secret_pb2
+from google.protobuf import any_pb2
 
-from dockermesh.ca import Authority, Step, advance, new_material
+from dockermesh.ca import Authority, Step, advance, new_material, sealed_key
 from dockermesh.controlplane.trust import workload_secrets
-from dockermesh.controlplane.trust.workload_secrets import WorkloadSecrets
+from dockermesh.controlplane.trust.workload_secrets import Recipient, WorkloadSecrets
 from dockermesh.model import Identity
 from dockermesh.xds import EMPTY, SECRET, ResourceSet, Snapshot, make_resource
 
@@ -49,10 +51,10 @@ def made(
 
 def test_the_same_snapshot_comes_out_while_the_same_goes_in() -> None:
     secrets, under = WorkloadSecrets(made(), DAY), Snapshot()
-    first = secrets.layered("a-1", A, under)
-    assert secrets.layered("a-1", A, under) is first
+    first = secrets.layered("a-1", Recipient(A), under)
+    assert secrets.layered("a-1", Recipient(A), under) is first
     other = Snapshot(clusters=ResourceSet())
-    second = secrets.layered("a-1", A, other)
+    second = secrets.layered("a-1", Recipient(A), other)
     assert second == replace(other, secrets=second.secrets), "nothing else is lost"
     assert second.secrets is first.secrets, "nothing is sent again"
     assert secrets.issued == 1
@@ -64,7 +66,10 @@ def test_what_the_translator_gave_stays_and_no_proxy_sees_anothers_certificate()
     secrets = WorkloadSecrets(made(), DAY)
     file = make_resource(SECRET, "file-cert:x~y", b"")
     under = Snapshot(secrets=ResourceSet([file], base=EMPTY))
-    one, two = secrets.layered("a-1", A, under), secrets.layered("a-2", A, under)
+    one, two = (
+        secrets.layered("a-1", Recipient(A), under),
+        secrets.layered("a-2", Recipient(A), under),
+    )
     assert set(one.secrets) == {"default", "ROOTCA", "file-cert:x~y"}
     assert one.secrets.get("default") is not two.secrets.get("default")
     assert one.secrets.get("ROOTCA") is two.secrets.get("ROOTCA"), "shared"
@@ -72,8 +77,8 @@ def test_what_the_translator_gave_stays_and_no_proxy_sees_anothers_certificate()
 
 def test_another_identity_is_another_certificate() -> None:
     secrets, under = WorkloadSecrets(made(), DAY), Snapshot()
-    first = secrets.layered("a-1", A, under)
-    assert secrets.layered("a-1", B, under).secrets.get(
+    first = secrets.layered("a-1", Recipient(A), under)
+    assert secrets.layered("a-1", Recipient(B), under).secrets.get(
         "default"
     ) is not first.secrets.get("default")
 
@@ -82,7 +87,9 @@ def test_a_new_pod_has_a_new_key_and_a_restarted_control_plane_gives_the_same() 
     authority = made()
 
     def version(secrets: WorkloadSecrets, pod: str) -> str:
-        found = secrets.layered("a-1", A, Snapshot(), holder=pod).secrets.get("default")
+        found = secrets.layered(
+            "a-1", Recipient(A, holder=pod), Snapshot()
+        ).secrets.get("default")
         assert found is not None
         return found.version
 
@@ -94,13 +101,13 @@ def test_a_new_pod_has_a_new_key_and_a_restarted_control_plane_gives_the_same() 
 def test_a_certificate_that_cannot_be_renewed_is_kept(clock: Clock) -> None:
     authority, under = made(), Snapshot()
     secrets = WorkloadSecrets(authority, DAY)
-    first = secrets.layered("a-1", A, under)
+    first = secrets.layered("a-1", Recipient(A), under)
     authority.install(made(9 * DAY, DAY).material)
     clock.shift = 0.6 * DAY
-    assert secrets.layered("a-1", A, under).secrets.get("default") is first.secrets.get(
+    assert secrets.layered("a-1", Recipient(A), under).secrets.get(
         "default"
-    )
-    assert "default" not in secrets.layered("a-2", A, under).secrets, (
+    ) is first.secrets.get("default")
+    assert "default" not in secrets.layered("a-2", Recipient(A), under).secrets, (
         "there is none to keep"
     )
     assert secrets.failures == 2
@@ -133,8 +140,8 @@ async def test_a_clock_that_was_set_is_noticed_and_certificates_are_made_anew(
 ) -> None:
     monkeypatch.setattr(workload_secrets, "_LONGEST_SLEEP_S", 0.05)
     secrets = WorkloadSecrets(made(DAY), DAY)
-    secrets.layered("a-1", A, Snapshot())
-    secrets.layered("away-1", A, Snapshot())
+    secrets.layered("a-1", Recipient(A), Snapshot())
+    secrets.layered("away-1", Recipient(A), Snapshot())
     clock.shift = shift
     assert await renewed(secrets, 3) == {"a-1"}, (
         "who is away is renewed when it comes back"
@@ -148,7 +155,7 @@ async def test_a_new_root_is_told_to_all_and_a_new_signer_renews_all(
     authority = made()
     secrets = WorkloadSecrets(authority, DAY)
     for name in ("a-1", "a-2"):
-        secrets.layered(name, A, Snapshot())
+        secrets.layered(name, Recipient(A), Snapshot())
     now = datetime.datetime.now(datetime.UTC)
     prepared = advance(authority.material, Step.PREPARE, "mesh.test", now)
     authority.install(prepared)
@@ -156,3 +163,32 @@ async def test_a_new_root_is_told_to_all_and_a_new_signer_renews_all(
     assert await renewed(secrets, 4) == {"a-1", "a-2"}
     signer = authority.material.signer.id
     assert {leaf.signer for leaf in secrets.leaves().values()} == {signer}
+
+
+def test_a_key_comes_sealed_too_for_who_may_keep_it() -> None:
+    authority = made()
+    secrets, under = WorkloadSecrets(authority, DAY), Snapshot()
+
+    def own(seal: str) -> secret_pb2.Secret:
+        found = secrets.layered("a-1", Recipient(A, seal=seal), under).secrets.get(
+            "default"
+        )
+        assert found is not None
+        packed = any_pb2.Any.FromString(found.any_bytes)
+        return secret_pb2.Secret.FromString(packed.value)
+
+    plain, sealed = own("").tls_certificate, own("s" * 64).tls_certificate
+    key = sealed.private_key.inline_bytes
+    assert b"ENCRYPTED" not in plain.certificate_chain.inline_bytes
+    assert sealed.certificate_chain.inline_bytes.endswith(sealed_key(key, "s" * 64))
+    again = secrets.layered("a-1", Recipient(A, seal="s" * 64), under)
+    assert again is secrets.layered("a-1", Recipient(A, seal="s" * 64), under), (
+        "nothing is sent"
+    )
+
+    replica = WorkloadSecrets(authority, DAY)
+    other = replica.layered("a-1", Recipient(A, seal="s" * 64), under).secrets.get(
+        "default"
+    )
+    assert other is not None
+    assert other.version == again.secrets.get("default").version  # type: ignore[union-attr]

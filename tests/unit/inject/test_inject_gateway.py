@@ -10,6 +10,7 @@ import pytest
 import yaml
 from inject_projects import mesh, port, service
 
+from dockermesh.client.compose.gateway_urls import gateway_urls, titled_urls
 from dockermesh.errors import InputError
 from dockermesh.inject.options import Injection, InjectOptions
 
@@ -64,7 +65,7 @@ def istio_gateway(
     return gateway, virtual
 
 
-def test_first_http_port_becomes_30080_and_others_keep_theirs() -> None:
+def test_published_ports_keep_their_number() -> None:
     injection = mesh(
         {
             "cache": service(ports=[port(6379, "6379")]),
@@ -75,15 +76,10 @@ def test_first_http_port_becomes_30080_and_others_keep_theirs() -> None:
     )
     assert numbers(injection) == [
         ("cache", 6379, 6379),
-        ("web", 30080, 80),
+        ("web", 8000, 80),
         ("web", 8001, 8001),
     ]
-    assert published(injection) == [
-        ("6379", 6379),
-        ("30080", 80),
-        ("8001", 8001),
-        ("30443", 443),
-    ]
+    assert published(injection) == [("6379", 6379), ("8000", 80), ("8001", 8001)]
     assert [mapping.protocol for mapping in injection.ports] == ["tcp", "http", "http"]
     assert (
         injection.project["services"]["gateway-pod"]["ports"][1]["host_ip"]
@@ -93,6 +89,64 @@ def test_first_http_port_becomes_30080_and_others_keep_theirs() -> None:
         "ports" not in injection.project["services"][name]
         for name in ("cache", "cache-1-pod", "web-1-pod")
     )
+
+
+def test_9081_alone_becomes_30080() -> None:
+    services = {
+        "api": service(ports=[port(8080, "9080")]),
+        "web": service(ports=[port(9080, "9081"), port(9443, "9443")]),
+    }
+    injection = mesh(services)
+    assert numbers(injection) == [
+        ("api", 9080, 9080),
+        ("web", 30080, 80),
+        ("web", 9443, 9443),
+    ]
+    assert published(injection) == [("9080", 9080), ("30080", 80), ("9443", 9443)]
+
+
+def test_9081_stays_where_30080_is_given_to_another() -> None:
+    services = {
+        "a": service(ports=[port(80, "8080")]),
+        "b": service(ports=[port(80, "9081")]),
+    }
+    assert numbers(mesh(services, options("8080:30080"))) == [
+        ("a", 30080, 80),
+        ("b", 9081, 9081),
+    ]
+    assert numbers(mesh(services, options("443:30080")))[1][1] == 9081
+    services["a"] = service(ports=[port(80, "30080")])
+    assert numbers(mesh(services)) == [("a", 30080, 80), ("b", 9081, 9081)]
+
+
+@pytest.mark.parametrize("table", [["none"], ["none", "8080:8081"], []])
+def test_the_table_can_be_emptied(table: list[str]) -> None:
+    services = {
+        "a": service(ports=[port(80, "8080")]),
+        "b": service(ports=[port(80, "9081")]),
+    }
+    extension = {"x-dockermesh": {"gateway": {"ports": table}}}
+    moved = 8081 if len(table) > 1 else 8080
+    assert [m.host_port for m in mesh(services, **extension).ports] == [moved, 9081]
+    assert [m.host_port for m in mesh(services, options(*table or ["none"])).ports] == [
+        moved,
+        9081,
+    ]
+    # The command line's `none` is for the file's table, too.
+    extension["x-dockermesh"]["gateway"]["ports"] = ["8080:8099"]
+    assert mesh(services, options("none"), **extension).ports[0].host_port == 8080
+
+
+def test_pages_are_the_way_in_before_what_nobody_declared_and_grpc() -> None:
+    web = service(ports=[port(80, "8080")], environment={"SERVICE_PROTOCOL": "http"})
+    services = {
+        "a": service(ports=[port(50051, "50051", name="grpc")]),
+        "b": service(ports=[port(10025, "10025")]),
+        "c": web,
+    }
+    assert numbers(mesh(services))[2] == ("c", 8080, 80)
+    del services["c"]
+    assert numbers(mesh(services))[1] == ("b", 10025, 80)
 
 
 def test_declared_protocols_win() -> None:
@@ -200,6 +254,37 @@ def test_what_the_gateway_cannot_serve_stays_on_the_pod(stays: dict[str, Any]) -
     assert [notice.service for notice in injection.notices] == ["web"]
 
 
+def test_what_is_only_assumed_is_said_with_the_way_out() -> None:
+    injection = mesh({"web": service(ports=[port(9999, "8443")])})
+    assert injection.ports[0].protocol == "http"
+    assert [str(notice) for notice in injection.notices] == [
+        "web: port 8443:9999 assumed http; if not: SERVICE_9999_PROTOCOL=tls (or tcp) in"
+        " its environment or labels"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("image", "target", "protocol"),
+    [
+        ("web", 8443, "tcp"),
+        ("web", 2222, "tcp"),
+        ("web", 1025, "tcp"),
+        ("web", 8080, "http"),
+        ("mysql:8", 3399, "tcp"),
+        ("maildev/maildev", 1080, "http"),
+        ("nats", 4333, "tcp"),
+        ("elasticsearch:7.17", 9200, "http"),
+    ],
+)
+def test_what_image_or_number_tell_needs_no_word(
+    image: str, target: int, protocol: str
+) -> None:
+    services = {"web": service(ports=[port(target, "9000")]) | {"image": image}}
+    injection = mesh(services)
+    assert injection.ports[0].protocol == protocol
+    assert not injection.notices
+
+
 def test_no_gateway_without_need() -> None:
     assert not any(
         "gateway" in name for name in mesh({"web": service()}).project["services"]
@@ -266,7 +351,7 @@ def test_resources_of_two_projects_do_not_meet() -> None:
 def test_the_users_own_gateway_is_enough(number: int) -> None:
     services = {"web": service(ports=[port(9080, "9081")])}
     injection = mesh(services, options(resources=istio_gateway((number, "HTTP"))))
-    assert published(injection) == [("30080", number), ("30443", 443)]
+    assert published(injection) == [("30080", number)]
     assert config(injection) == []
     assert not injection.ports[0].generated
 
@@ -291,7 +376,7 @@ def test_a_gateway_without_virtual_service_or_for_others_does_not_count() -> Non
 
 def test_a_gateway_only_for_the_users_config() -> None:
     injection = mesh({"web": service()}, options(resources=istio_gateway((80, "HTTP"))))
-    assert published(injection) == [("30080", 80), ("30443", 443)]
+    assert published(injection) == [("30080", 80)]
 
 
 @pytest.mark.parametrize(
@@ -313,7 +398,7 @@ def test_a_malformed_gateway_is_left_to_validation(spec: Any) -> None:
     injection = mesh(
         {"web": service(ports=[port(9080, "9081")])}, options(resources=resources)
     )
-    assert published(injection) == [("30080", 80), ("30443", 443)]
+    assert published(injection) == [("30080", 80)]
 
 
 def test_the_gateway_is_not_redirected_and_may_listen_on_80() -> None:
@@ -332,22 +417,27 @@ def test_a_service_called_gateway_keeps_its_workload_name() -> None:
     assert workloads == {"shop/gateway-1", "shop/dockermesh-gateway-1"}
 
 
-def test_the_door_for_tls_stands_beside_the_entry_only() -> None:
-    web = {"web": service(ports=[port(9080, "9081", host_ip="127.0.0.1")])}
-    ports = mesh(web).project["services"]["gateway-pod"]["ports"]
-    assert [(item["published"], item["host_ip"]) for item in ports] == [
-        ("30080", "127.0.0.1"),
-        ("30443", "127.0.0.1"),
+def test_a_port_for_tls_is_opened_where_it_is_asked_for() -> None:
+    web = {"web": service(ports=[port(9080, "9081")])}
+    assert published(mesh(web)) == [("30080", 80)]
+    # Its VirtualService may come later.
+    alone = istio_gateway((443, "HTTPS"))[:1]
+    injection = mesh(web, options(resources=alone))
+    assert published(injection) == [("30080", 80), ("30443", 443)]
+    assert len(config(injection)) == 2
+    injection = mesh(web, options("443:8443", resources=alone))
+    assert published(injection) == [("30080", 80), ("8443", 443)]
+    assert published(mesh(web, options("443:30443"))) == [
+        ("30080", 80),
+        ("30443", 443),
     ]
-    assert published(mesh(web, options("9081:30084"))) == [("30084", 80)]
-    taken = {"web": service(ports=[port(9080, "9081"), port(9090, "30443")])}
-    assert published(mesh(taken)) == [("30080", 80), ("30443", 30443)]
-    assert (
-        mesh(web).project["services"]["gateway-pod"]["environment"][
-            "DOCKERMESH_HOLD_PORTS"
-        ]
-        == "80"
-    )
+    assert published(mesh({"web": service()}, options("80:8088"))) == [("8088", 80)]
+
+
+def test_an_opened_port_and_a_published_one_cannot_share_a_number() -> None:
+    web = {"web": service(ports=[port(9080, "9081")])}
+    with pytest.raises(InputError, match="host port 30080 is wanted by port 443"):
+        mesh(web, options("9081:30080", "443:30080"))
 
 
 @pytest.mark.parametrize("in_file", [True, False])
@@ -373,3 +463,42 @@ def test_an_egress_gateway_is_made_when_asked_for(in_file: bool) -> None:
     assert "ports" not in pod
     assert proxy["network_mode"] == "service:istio-egressgateway-pod"
     assert "istio-egressgateway-pod" not in mesh({"web": service()}).project["services"]
+
+
+def test_each_replica_has_a_port_whose_number_docker_chooses() -> None:
+    web = service(
+        ports=[port(80, "8000-8010"), {"target": 81}, port(53, "53", protocol="udp")],
+        deploy={"replicas": 3},
+    )
+    injection = mesh({"web": web})
+    pods = [injection.project["services"][f"web-{n}-pod"] for n in (1, 2, 3)]
+    assert [len(pod["ports"]) for pod in pods] == [3, 2, 2]
+    told = [notice.text for notice in injection.notices]
+    assert [text.endswith("only one replica can have it") for text in told] == [
+        False,
+        False,
+        True,
+    ]
+
+
+def test_ports_are_told_by_their_scheme_and_by_number_where_there_are_several() -> None:
+    services = {
+        "mail": service(ports=[port(25, "2525")]),
+        "rpc": service(ports=[port(50051, "50051", name="grpc")]),
+        "web": service(ports=[port(80, "8000", host_ip="::1"), port(443, "8443")]),
+    }
+    ports = mesh(services).ports
+    urls = gateway_urls(ports, "there")
+    assert titled_urls(ports, urls) == [
+        ("mail", "there:2525"),
+        ("rpc", "there:50051"),
+        ("web:80", "http://localhost:8000"),
+        ("web:443", "https://there:8443"),
+    ]
+    own = istio_gateway((443, "HTTPS"))
+    both = {"a": service(ports=[port(80, "80")]), "b": service(ports=[port(80, "443")])}
+    ports = mesh(both, options(resources=own)).ports
+    assert gateway_urls(ports, "there") == [
+        ("a", "http://there:80"),
+        ("b", "https://there:443"),
+    ]

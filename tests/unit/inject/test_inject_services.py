@@ -247,7 +247,10 @@ def test_only_the_pod_has_capabilities_and_the_proxy_none() -> None:
             "/run/dockermesh"
         ]
     assert "cap_add" not in made["web"]
-    assert made["web-1-pod"]["cap_drop"] == ["ALL"] and made["web-1-pod"]["read_only"]
+    assert made["web-1-pod"]["cap_drop"] == ["ALL"]
+    assert made["gateway-pod"]["read_only"]
+    # It takes the mesh's address out of the hosts file, which is on its root.
+    assert "read_only" not in made["web-1-pod"]
 
 
 @pytest.mark.parametrize(
@@ -511,3 +514,9 @@ def test_names_with_underscores_are_as_good_as_any() -> None:
     reading = read_text(text)
     assert [r.kind for r in reading.resources] == ["Gateway", "VirtualService"]
     assert not reading.findings
+
+
+def test_a_check_that_can_have_no_effect_is_told() -> None:
+    env = {"SERVICE_CHECK_TTL": "30s", "SERVICE_80_CHECK_SCRIPT": "true"}
+    notices = [str(n) for n in mesh({"web": service(environment=env)}).notices]
+    assert ["CHECK_TTL has no effect" in notice for notice in notices] == [True]

@@ -31,12 +31,16 @@ class Outcome:
     numbers: tuple[int, int, int] = (3, 0, 0)
     noted: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     version: int = 7
+    refused: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
     def counts(self) -> tuple[int, int, int]:
         return self.numbers
 
     def findings(self, resource: str) -> list[tuple[str, str]]:
         return self.noted.get(resource, [])
+
+    def refusals(self, resource: str) -> list[tuple[str, str]]:
+        return self.refused.get(resource, [])
 
     def has_taken(self, key: str, version: int) -> bool:
         return key == KEY and version <= self.version
@@ -88,7 +92,7 @@ def test_a_valid_object_is_accepted_and_counts_the_proxies_in_sync() -> None:
     ("numbers", "status", "reason", "text"),
     [
         ((3, 0, 0), "True", "Programmed", "3/3 proxies"),
-        ((3, 0, 1), "False", "Refused", "2/3 proxies"),
+        ((3, 0, 1), "True", "Programmed", "2/3 proxies"),
         ((0, 0, 0), "True", "Programmed", "0/0 proxies"),
     ],
 )
@@ -98,6 +102,22 @@ def test_programmed_says_how_many_proxies_have_it(
     found = shown(View(Outcome(numbers)), stored())["Programmed"]
     assert (found["status"], found["reason"]) == (status, reason)
     assert found["message"].startswith(text)
+
+
+def test_a_refusal_is_held_against_what_it_came_of_alone() -> None:
+    said = [(f"shop/web-{n}", "no such filter") for n in range(1, 6)]
+    outcome = Outcome((6, 0, 5), refused={"DestinationRule shop/web": said})
+    found = shown(View(outcome), stored())["Programmed"]
+    assert (found["status"], found["reason"]) == ("False", "Refused")
+    assert found["message"] == (
+        "1/6 proxies run the latest configuration of the mesh; refused by shop/web-1,"
+        " shop/web-2, shop/web-3 and 2 more: no such filter"
+    )
+
+    outcome.refused = {"DestinationRule shop/other": said}
+    found = shown(View(outcome), stored())["Programmed"]
+    assert found["status"] == "True"
+    assert "5 refused what came of another resource" in found["message"]
 
 
 def test_what_no_proxy_was_told_yet_is_not_programmed() -> None:
@@ -151,7 +171,7 @@ def test_tables_have_the_conditions_as_columns() -> None:
     served = named("destinationrule")
     assert served is not None
     made = table(
-        served, [View(Outcome((2, 0, 1)))(served, "v1", KEY, stored())], "7", "None"
+        served, [View(Outcome((2, 1, 0)))(served, "v1", KEY, stored())], "7", "None"
     )
     names = [column["name"] for column in made["columnDefinitions"]]
     cells = dict(zip(names, made["rows"][0]["cells"], strict=True))

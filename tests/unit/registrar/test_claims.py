@@ -65,6 +65,14 @@ def test_the_warning_names_both() -> None:
     )
 
 
+def test_who_has_the_id_is_registered_with_who_gave_way() -> None:
+    found = {r.id: r.meta for r in desired_state([OLD, NEW], OPTIONS).registrations}
+    assert found["h:a:80"]["dockermesh-id-of"] == "vault-1 container b"
+    assert "dockermesh-id-of" not in found["vault-1"]
+    given = registration().giving_way("vault@10.0.0.1:80 of host other")
+    assert len(given.body()["Meta"]) == len(registration().body()["Meta"]) + 1
+
+
 def asked(container: Container) -> Claims:
     return claims_of([container], OPTIONS)
 

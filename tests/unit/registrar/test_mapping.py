@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from dockermesh.cli.registrar import command
 from dockermesh.errors import InputError
 from dockermesh.model import TRUST_PATH
-from dockermesh.model.contract import RESERVED_NAMES
-from dockermesh.registrar.checks import HealthStatus, all_of
+from dockermesh.model.contract import PROXY_PORTS, RESERVED_NAMES
+from dockermesh.registrar.checks import HealthStatus, all_of, command_of
 from dockermesh.registrar.container import Container, parse_container
 from dockermesh.registrar.mapping import map_container
 from dockermesh.registrar.options import Options, parse_flags
@@ -164,7 +164,7 @@ def test_udp_explicit_and_ids() -> None:
         ),
         (
             {"CHECK_SCRIPT": "nc $SERVICE_IP $SERVICE_PORT"},
-            {"Args": ["nc 172.17.0.5 9080"], "Interval": "10s"},
+            {"Args": ["/bin/sh", "-c", "nc 172.17.0.5 9080"], "Interval": "10s"},
         ),
         (
             {"CHECK_TTL": "30s", "CHECK_DEREGISTER_AFTER": "1h"},
@@ -217,12 +217,71 @@ def test_checks_that_the_registrar_asks_are_none_of_consuls() -> None:
     )
     assert made.own_check == {"HTTP": "http://172.17.0.5:9080/up", "Interval": "10s"}
     assert made.socket == "172.17.0.5:9080"
-    for kind, value in (("TTL", "30s"), ("SCRIPT", "true"), ("CMD", "true")):
-        (made,), skipped = map_container(
-            parse_container(inspect({f"SERVICE_CHECK_{kind}": value})), None, RUN
-        )
-        assert (made.check, made.own_check) == (None, None)
-        assert "only Docker's health counts" in skipped[0].reason
+    (made,), (finding,) = map_container(
+        parse_container(inspect({"SERVICE_CHECK_TTL": "30s"})), None, RUN
+    )
+    assert (made.check, made.own_check) == (None, None)
+    assert "has no effect" in finding.reason and finding.is_warning
+
+
+@pytest.mark.parametrize("kind", ["SCRIPT", "CMD"])
+def test_a_script_that_the_registrar_runs_has_the_shell_and_its_timeout(
+    kind: str,
+) -> None:
+    env = {f"SERVICE_CHECK_{kind}": "test -e /up", "SERVICE_CHECK_TIMEOUT": "3s"}
+    (made,), skipped = map_container(parse_container(inspect(env)), None, RUN)
+    assert made.check is None and made.own_check is not None and not skipped
+    assert command_of(made.own_check) == ["/bin/sh", "-c", "test -e /up"]
+    assert made.own_check["Timeout"] == "3s"
+    # To Consul it goes as registrator sends it.
+    assert "Timeout" not in only(inspect(env))["Check"]
+
+
+FOR_MESH = {"for_mesh": True, "network": "mesh", "explicit": False}
+COMPOSE = {"com.docker.compose.project": "shop", "com.docker.compose.service": "cache"}
+
+
+def networks(**addresses: str) -> dict[str, Any]:
+    return {"Networks": {n: {"IPAddress": ip} for n, ip in addresses.items()}}
+
+
+def test_what_the_mesh_network_does_not_reach_is_no_endpoint_of_a_mesh() -> None:
+    apart = inspect(NetworkSettings=networks(shop_default="172.18.0.2"))
+    assert bodies(apart, **FOR_MESH) == []
+    assert only(apart)["Address"] == "172.17.0.5"
+    (_, notes) = render_registrations([apart], {"internal": True, **FOR_MESH})
+    assert "not on its network mesh" in notes[0]
+
+    both = networks(shop_default="172.18.0.2", mesh="172.28.0.9")
+    assert only(inspect(NetworkSettings=both), **FOR_MESH)["Address"] == "172.28.0.9"
+
+
+def test_a_compose_service_outside_of_the_mesh_is_called_as_in_its_file() -> None:
+    there = inspect(labels=COMPOSE, NetworkSettings=networks(mesh="172.28.0.9"))
+    assert only(there, **FOR_MESH)["Name"] == "cache"
+    assert only(there)["Name"] == "web"
+    named = inspect({"SERVICE_NAME": "store"}, COMPOSE) | {
+        "NetworkSettings": networks(mesh="172.28.0.9")
+    }
+    assert only(named, **FOR_MESH)["Name"] == "store"
+    assert bodies(there, **(FOR_MESH | {"explicit": True})) == []
+
+
+@pytest.mark.parametrize("image", ["sha256:" + "ab12" * 16, "ab12ab12ab12", "ab12"])
+def test_an_image_given_by_id_names_no_service(image: str) -> None:
+    def found(labels: dict[str, str]) -> dict[str, Any]:
+        data = inspect(labels=labels) | {"Image": "sha256:" + "ab12" * 16}
+        data["Config"]["Image"] = image
+        return only(data)
+
+    assert found({})["Name"] == "shop-web-1"
+    assert found(COMPOSE)["Name"] == "cache"
+
+
+def test_an_image_whose_name_could_be_an_id_names_its_service() -> None:
+    data = inspect() | {"Image": "sha256:" + "ab12" * 16}
+    data["Config"]["Image"] = "cafe:1"
+    assert only(data)["Name"] == "cafe"
 
 
 @pytest.mark.parametrize(
@@ -259,6 +318,17 @@ def test_the_address_does_not_depend_on_the_order_of_networks() -> None:
     networks["dockermesh"] = {"IPAddress": "172.28.0.9"}
     assert only(data)["Address"] == "172.28.0.9"
     assert only(data, network="z")["Address"] == "10.0.0.26"
+
+
+def test_the_hosts_own_addresses_on_a_containers_networks_are_known() -> None:
+    networks = {
+        "b": {"IPAddress": "10.0.0.1", "Gateway": "10.0.0.254"},
+        "a": {"IPAddress": "10.1.0.1", "Gateway": "10.1.0.254", "IPv6Gateway": "fd::1"},
+        "internal": {"IPAddress": "10.2.0.1", "Gateway": ""},
+        "gone": None,
+    }
+    found = parse_container(inspect(NetworkSettings={"Networks": networks}))
+    assert found.bridges == ("10.0.0.254", "10.1.0.254", "fd::1")
 
 
 def test_docker_29_says_the_default_bridges_address_in_another_place() -> None:
@@ -324,7 +394,7 @@ def test_what_consul_would_refuse_is_dropped() -> None:
     }
     env |= {"SERVICE_TAGS": "good,evil\ntag"}
     body = only(inspect(env))
-    assert len(body["Meta"]) == 64
+    assert len(body["Meta"]) == 63, "one is left for whoever has its id"
     assert body["Meta"]["dockermesh-host"] == "h"
     assert not {"bad.key", "long"} & body["Meta"].keys()
     assert body["Tags"] == ["good"]
@@ -348,7 +418,10 @@ def pod_and_app(**app_labels: str) -> list[dict[str, Any]]:
     networks = {"front": {"IPAddress": "10.0.0.2"}, "mesh": {"IPAddress": "10.5.0.2"}}
     pod = inspect(
         labels=labels,
-        exposed=("7000/tcp", "15006/tcp"),
+        exposed=(
+            "7000/tcp",
+            *(f"{n}/{p}" for n in PROXY_PORTS for p in ("tcp", "udp")),
+        ),
         NetworkSettings={"Networks": networks},
     )
     pod |= {"Id": "f" * 64, "Name": "/pod"}
@@ -434,3 +507,32 @@ def test_render_prints_bodies(tmp_path: Any) -> None:
     file.write_text("nonsense")
     result = CliRunner().invoke(command, ["render", "--inspect", str(file)])
     assert isinstance(result.exception, InputError)
+
+
+@pytest.mark.parametrize(
+    ("image", "port", "told"),
+    [
+        ("mysql:8", 3399, "mysql"),
+        ("maildev/maildev", 1080, "auto"),
+        # The number says the same to whoever reads the registration.
+        ("mysql:8", 3306, None),
+        ("nats", 4222, None),
+        ("me/web", 3399, None),
+    ],
+)
+def test_what_an_image_speaks_is_told_where_the_number_does_not(
+    image: str, port: int, told: str | None
+) -> None:
+    data = inspect(exposed=(f"{port}/tcp",))
+    data["Config"]["Image"] = image
+    assert only(data)["Meta"].get("dockermesh-protocol") == told
+
+
+def test_a_port_of_the_host_is_what_the_container_s_is() -> None:
+    data = inspect(
+        exposed=("5432/tcp",),
+        ports={"5432/tcp": [{"HostIp": "0.0.0.0", "HostPort": "15999"}]},
+    )
+    body = only(data, internal=False)
+    assert body["Port"] == 15999
+    assert body["Meta"]["dockermesh-protocol"] == "tcp"

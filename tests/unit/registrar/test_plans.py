@@ -13,16 +13,18 @@ from typing import Any
 import pytest
 
 from dockermesh.errors import RegistryError
-from dockermesh.model import EMPTY_CATALOG, Protocol, Workload
+from dockermesh.model import EMPTY_CATALOG, Protocol, Workload, contract
 from dockermesh.registrar.attest import find_token
 from dockermesh.registrar.container import Binding, Container, State, parse_time
 from dockermesh.registrar.desired import desired_state
 from dockermesh.registrar.heal import Action, Past, Verb, plan_healing
 from dockermesh.registrar.lease import released_since
+from dockermesh.registrar.mapping import Registration
 from dockermesh.registrar.options import Options
 from dockermesh.registrar.plan import Entry, plan_registrations
-from dockermesh.registrar.registrar import is_stop_signal
+from dockermesh.registrar.stop_signals import is_stop_signal
 from dockermesh.registrar.workers import KeyedWorkers
+from dockermesh.registry.consul.convert import convert_entries
 from dockermesh.registry.docker.catalog import build_catalog
 
 S = 1_000_000_000
@@ -134,6 +136,53 @@ def test_a_workload_keeps_its_ports_while_it_is_down_but_not_its_token() -> None
     assert [(p.service, p.port, p.protocol) for p in down.ports] == [
         ("reviews", 9080, "http")
     ]
+
+
+@pytest.mark.parametrize(
+    ("app", "protocol", "rule"),
+    [
+        ({}, "http", "declared"),
+        ({"env": (), "image": "mysql"}, "mysql", "image"),
+        ({"env": (), "image": "me/web"}, "auto", "sniffed"),
+        ({"env": (), "exposed": ("2222/tcp",)}, "tcp", "well-known port"),
+        (
+            {"env": (), "image": "mailhog/mailhog", "exposed": ("8025/tcp",)},
+            "auto",
+            "sniffed",
+        ),
+    ],
+)
+def test_a_workload_tells_what_decided_the_protocols_of_its_ports(
+    app: dict[str, Any], protocol: str, rule: str
+) -> None:
+    containers = [make("pod"), make("proxy"), make("app", **app)]
+    found = desired_state(containers, OPTIONS)
+    (workload,), (registration,) = found.workloads, found.registrations
+    assert [p.protocol for p in workload.ports] == [protocol]
+    assert list(workload.protocol_rules.values()) == [rule]
+    # Whoever reads the registration alone takes the port for the same.
+    entry = {"Node": {"Node": "n"}, "Service": _stored(registration), "Checks": []}
+    (read,) = convert_entries([entry]).instances
+    assert read.protocol.value == protocol
+
+
+def _stored(registration: Registration) -> dict[str, Any]:
+    body = registration.body()
+    return body | {"Service": body["Name"]}
+
+
+def test_a_gateway_knows_the_hosts_addresses_on_its_networks() -> None:
+    bridges = ("172.20.0.1", "172.28.0.1")
+    pod = make("pod", bridges=bridges)
+    edge = dataclasses.replace(
+        pod, labels={**pod.labels, contract.LABEL_KIND: "router"}
+    )
+    (found,) = desired_state([edge], OPTIONS).workloads
+    assert found.bridges == bridges
+    assert Workload.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    # To sidecars they mean nothing, and replicas on several hosts are to share what they are told.
+    (found,) = desired_state([pod], OPTIONS).workloads
+    assert found.bridges == ()
 
 
 def test_a_workload_tells_who_calls_its_ports_past_any_proxy() -> None:

@@ -163,7 +163,7 @@ def test_protocol(given: dict[str, Any], protocol: Protocol) -> None:
 
 def test_service_is_in_order_and_keeps_what_did_not_change() -> None:
     entries = [
-        entry("b", "10.0.0.2", 9443),
+        entry("b", "10.0.0.2", 9444),
         entry("c", "10.0.0.1"),
         entry("a", "10.0.0.1", Meta={"protocol": "http"}),
     ]
@@ -171,7 +171,7 @@ def test_service_is_in_order_and_keeps_what_did_not_change() -> None:
         "Web", convert_entries(entries).instances, domain="service.consul"
     )
     assert first.hostname == "web.service.consul"
-    assert first.ports == (Port(9080, Protocol.HTTP), Port(9443, Protocol.AUTO))
+    assert first.ports == (Port(9080, Protocol.HTTP), Port(9444, Protocol.AUTO))
     assert [e.id for e in first.endpoints] == ["a", "c", "b"]
     assert (
         build_service(

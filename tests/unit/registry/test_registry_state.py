@@ -11,7 +11,7 @@ from dockermesh.registry.consul.guard import GRACE, HOLD, DropGuard
 from dockermesh.registry.consul.pacing import Pacer, retries
 from dockermesh.registry.consul.records_guard import HOLD as RECORDS_HOLD
 from dockermesh.registry.consul.records_guard import RecordsGuard
-from dockermesh.registry.consul.workloads import WorkloadRecords
+from dockermesh.registry.consul.workloads import WorkloadRecords, are_kept
 
 
 def some(
@@ -238,6 +238,7 @@ def test_the_host_that_wrote_last_has_the_workload() -> None:
     [
         None, b"", b"{", b"[]", b"3", b'{"id":"1"}', b'{"id":1,"name":"p/a-1"}', b'{"id":"1","name":"p/other"}',
         b'{"id":"1","name":"p/a-1","labels":[]}', b'{"id":"1","name":"p/a-1","since":{"a":"x"}}', b'{"id":"1","name":"p/a-1","kind":"x"}', b"\xff",
+        b'{"id":"1","name":"p/a-1","bridges":["0.0.0.0/0"]}', b'{"id":"1","name":"p/a-1","bridges":7}',
     ],
 )  # fmt: skip
 def test_broken_records_are_left_out(value: bytes | None) -> None:
@@ -267,6 +268,26 @@ def test_records_that_vanish_all_at_once_are_kept_until_they_are_back() -> None:
     guard.take(known("a", "b"), 5)
     assert guard.workloads(6) == known("a", "b") and not guard.holding
     assert guard.next_due() is None
+
+
+def test_records_that_were_taken_away_go_at_once_with_their_endpoints() -> None:
+    """All of a mesh's last project at once: the registrar's mark is still there."""
+    guard = RecordsGuard()
+    guard.take(known("a", "b"), 0)
+    guard.take({}, 1, are_kept=True)
+    assert guard.workloads(1) == {} and not guard.holding
+
+    endpoints = filled(a=3, b=3)
+    endpoints.believes_none = True
+    assert endpoints.offer("a", (), {}, 10.0) == [("a", ())]
+    assert endpoints.offer("b", (), {}, 10.0) == [("b", ())]
+
+
+def test_the_mark_is_no_record() -> None:
+    mark = {"Key": "dockermesh/workloads/h/.kept", "ModifyIndex": 3, "Value": b"{}"}
+    assert WorkloadRecords().update([mark]) == ({}, {})
+    assert are_kept([mark])
+    assert not are_kept(None)
 
 
 def test_records_that_do_not_come_back_are_given_up() -> None:

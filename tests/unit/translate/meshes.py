@@ -25,6 +25,7 @@ from dockermesh.model import (
     Workload,
     WorkloadKind,
 )
+from dockermesh.translate.envoy.names import METRICS_LISTENER
 from dockermesh.translate.mesh.settings import IstioConfig, MeshSettings, istio_config
 from dockermesh.translate.mesh.state import MeshState, Proxy, build_mesh
 from dockermesh.xds import Snapshot
@@ -67,6 +68,21 @@ def workload(
     )
 
 
+ONE_OF_EACH = [
+    service("reviews", "10.0.0.1"),
+    service("db", "10.0.0.2", port=5432, protocol=Protocol.TCP),
+]
+"""A service of requests, and one of connections."""
+GATEWAY_AT_80 = """
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge}
+spec:
+  selector: {istio: ingressgateway}
+  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: ["*"]}]
+"""
+
+
 def catalog(
     services: Iterable[Service] = (), workloads: Iterable[Workload] = ()
 ) -> Catalog:
@@ -100,9 +116,13 @@ def gateway(labels: Mapping[str, str]) -> Proxy:
 
 
 def messages(snapshot: Snapshot, field: str) -> dict[str, Any]:
-    """The messages of one type by name."""
+    """The messages of one type by name, but for the listener that every proxy has for its
+    metrics.
+    """
     found = {}
     for resource in getattr(snapshot, field).values():
+        if resource.name == METRICS_LISTENER:
+            continue
         message = MESSAGES[field]()
         assert any_pb2.Any.FromString(resource.any_bytes).Unpack(message), resource.name
         found[resource.name] = message

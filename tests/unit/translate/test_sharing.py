@@ -12,9 +12,18 @@ from dataclasses import fields, replace
 from types import MappingProxyType
 
 import pytest
-from meshes import catalog, edge, gateway, service, sidecar, versions, workload
+from meshes import (
+    GATEWAY_AT_80,
+    catalog,
+    edge,
+    gateway,
+    service,
+    sidecar,
+    versions,
+    workload,
+)
 
-from dockermesh.model import WorkloadKind
+from dockermesh.model import ProxyMode, WorkloadKind
 from dockermesh.translate.mesh.state import Proxy, build_mesh
 from dockermesh.translate.translator import Translator
 
@@ -48,10 +57,30 @@ kind: AuthorizationPolicy
 metadata: {name: nobody}
 spec: {selector: {matchLabels: {tier: closed}}, action: DENY, rules: [{}]}
 ---
+apiVersion: dockermesh.io/v1alpha1
+kind: RateLimit
+metadata: {name: few}
+spec: {selector: {matchLabels: {tier: limited}}, limits: [{name: all, requests: 1}]}
+---
+apiVersion: dockermesh.io/v1alpha1
+kind: RateLimit
+metadata: {name: of-a-service}
+spec: {targetRefs: [{kind: Service, name: shown}], limits: [{name: all, requests: 1}]}
+---
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication
 metadata: {name: strict, namespace: shop}
 spec: {mtls: {mode: STRICT}}
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: logged}
+spec: {selector: {matchLabels: {tier: gold}}, accessLogging: [{providers: [{name: envoy}]}]}
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: logged, namespace: quiet}
+spec: {accessLogging: [{providers: [{name: envoy}]}]}
 ---
 apiVersion: networking.istio.io/v1alpha3
 kind: EnvoyFilter
@@ -68,6 +97,9 @@ DIFFERENT: dict[str, Callable[[Proxy], Proxy]] = {
     "labels": lambda p: replace(p, labels=MappingProxyType({"tier": "gold"})),
     "workload": lambda p: replace(
         p, workload=replace(sidecar("front-2", 9080, 9090).workload)
+    ),
+    "workload's mode": lambda p: replace(
+        p, workload=replace(p.workload, mode=ProxyMode.NODE)
     ),
     "locality": lambda p: replace(p, locality="us/west/1"),
     "metadata": lambda p: replace(p, metadata=MappingProxyType({"team": "red"})),
@@ -106,7 +138,8 @@ def _translator() -> Translator:
 
 
 def test_every_field_of_a_proxy_is_considered() -> None:
-    assert {field.name for field in fields(Proxy)} == DIFFERENT.keys() | WITHOUT_EFFECT
+    told = {case.partition("'")[0] for case in DIFFERENT}
+    assert {field.name for field in fields(Proxy)} == told | WITHOUT_EFFECT
 
 
 @pytest.mark.parametrize("field", DIFFERENT)
@@ -122,16 +155,48 @@ def test_a_proxy_is_told_the_same_whoever_asked_before(field: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["quiet", "closed"])
-def test_so_it_is_for_what_selects_proxies(name: str) -> None:
-    is_closed = replace(PLAIN, labels=MappingProxyType({"tier": "closed"}))
-    other = _moved(PLAIN, "quiet") if name == "quiet" else is_closed
+def _tier(name: str) -> Proxy:
+    return replace(PLAIN, labels=MappingProxyType({"tier": name}))
+
+
+def _serving(service: str) -> Proxy:
+    assert PLAIN.workload is not None
+    ports = tuple(replace(p, service=service) for p in PLAIN.workload.ports)
+    return replace(PLAIN, workload=replace(PLAIN.workload, ports=ports))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [_moved(PLAIN, "quiet"), _tier("closed"), _tier("limited"), _serving("shown")],
+    ids=["sidecar", "policy", "limit", "limit of a service"],
+)
+def test_so_it_is_for_what_selects_proxies(other: Proxy) -> None:
     shared = _translator()
     first = versions(shared.snapshot(PLAIN))
 
     found = versions(shared.snapshot(other))
     assert found == versions(_translator().snapshot(other))
     assert found != first
+
+
+def test_gateways_on_networks_of_their_own_know_their_own_bridges_alone() -> None:
+    plain = gateway({"istio": "ingressgateway"})
+    assert plain.workload is not None
+    one, other = (
+        replace(plain, workload=replace(plain.workload, bridges=bridges))
+        for bridges in (("172.20.0.1",), ("172.21.0.1", "fd00::1"))
+    )
+
+    def told(*proxies: Proxy) -> list[object]:
+        made = Translator()
+        made.update(
+            build_mesh(catalog([service("a", "10.0.0.1")]), config=edge(GATEWAY_AT_80))
+        )
+        return [versions(made.snapshot(proxy)) for proxy in proxies]
+
+    alone = [told(proxy)[0] for proxy in (plain, one, other)]
+    assert told(plain, one, other) == alone
+    assert alone[0] != alone[1] != alone[2]
 
 
 def test_replicas_share_what_they_are_told() -> None:

@@ -32,6 +32,7 @@ from dockermesh.model import (
     Workload,
 )
 from dockermesh.model.protocol import Protocol
+from dockermesh.translate.mesh.settings import MeshSettings
 from dockermesh.translate.mesh.state import Proxy, build_mesh
 from dockermesh.translate.translator import Translator
 from dockermesh.xds import Snapshot
@@ -86,7 +87,10 @@ def snapshot_of(case: str, proxy: str) -> Snapshot:
         else []
     )
     translator = Translator()
-    translator.update(build_mesh(catalog(services, workloads), config=config))
+    # Metrics are in each listener the same; they have golden files of their own.
+    settings = MeshSettings(metric_providers=())
+    known = catalog(services, workloads)
+    translator.update(build_mesh(known, config=config, settings=settings))
     return translator.snapshot(PROXIES[proxy])
 
 

@@ -10,7 +10,7 @@ from meshes import edge, gateway, mesh, service
 
 from dockermesh.config.api.mesh_config import MeshConfig
 from dockermesh.translate.mesh import settings
-from dockermesh.translate.mesh.conflicts import Reason
+from dockermesh.translate.mesh.findings import Reason
 from dockermesh.translate.mesh.state import MeshState
 from dockermesh.translate.translator import Translator
 
@@ -253,12 +253,16 @@ def test_settings_that_nothing_reads_are_told() -> None:
 apiVersion: mesh.istio.io/v1alpha1
 kind: MeshConfig
 metadata: {name: %s, creationTimestamp: '2026-01-0%dT00:00:00Z'}
-spec: {connectTimeout: 3s, enableTracing: true, defaultConfig: {concurrency: 2, gatewayTopology: {}}}
+spec: {connectTimeout: 3s, enablePrometheusMerge: true, defaultConfig: {concurrency: 2, gatewayTopology: {},
+  holdApplicationUntilProxyStarts: true, terminationDrainDuration: 5s}}
 """
     first, second = config % ("first", 1), config % ("second", 2)
     assert faults("MeshConfig default/first", second, first) == [
-        (Reason.NOT_TRANSLATED, "spec.enableTracing: has no effect yet"),
-        (Reason.NOT_TRANSLATED, "spec.defaultConfig.concurrency: has no effect yet"),
+        (Reason.NOT_TRANSLATED, "spec.enablePrometheusMerge: has no effect yet"),
+        (
+            Reason.NOT_TRANSLATED,
+            "spec.defaultConfig.terminationDrainDuration: has no effect yet",
+        ),
     ]
     ((reason, message),) = faults("MeshConfig default/second", second, first)
     assert reason is Reason.CONFLICTED
@@ -276,16 +280,38 @@ spec: {action: CUSTOM, provider: {name: opa}, rules: [{}]}
     assert (reason, "opa" in message) == (Reason.REFERENCE_NOT_FOUND, True)
     provider = "{name: opa, envoyExtAuthzGrpc: {service: opa.default.svc.cluster.local, port: 9000}}"
     known = f"{{kind: MeshConfig, spec: {{extensionProviders: [{provider}]}}}}\n"
-    assert faults("AuthorizationPolicy default/ask", policy, known) == []
+    ((reason, message),) = faults("AuthorizationPolicy default/ask", policy, known)
+    assert (reason, "no service opa" in message) == (Reason.REFERENCE_NOT_FOUND, True)
+    there = known.replace("opa.default.svc.cluster.local", "reviews")
+    assert faults("AuthorizationPolicy default/ask", policy, there) == []
 
 
 def test_kinds_that_are_only_kept_are_told() -> None:
-    telemetry = "{apiVersion: telemetry.istio.io/v1, kind: Telemetry, metadata: {name: all}, spec: {}}"
-    ((reason, message),) = faults("Telemetry default/all", telemetry)
+    config = "{apiVersion: networking.istio.io/v1, kind: WorkloadGroup, metadata: {name: all}, spec: {template: {}}}"
+    ((reason, message),) = faults("WorkloadGroup default/all", config)
     assert (reason, message) == (
         Reason.NOT_TRANSLATED,
-        "spec: Telemetry is kept, but has no effect yet",
+        "spec: WorkloadGroup is kept, but has no effect yet",
     )
+
+
+def test_of_several_proxy_configs_the_oldest_counts_and_an_image_is_no_choice() -> None:
+    config = """
+apiVersion: networking.istio.io/v1beta1
+kind: ProxyConfig
+metadata: {name: %s, creationTimestamp: '2026-01-0%dT00:00:00Z'}
+spec: {concurrency: 2, %s}
+"""
+    first, second = (
+        config % ("a", 1, ""),
+        config % ("b", 2, "image: {imageType: debug}"),
+    )
+    other = config % ("c", 3, "selector: {matchLabels: {app: web}}")
+    assert faults("ProxyConfig default/a", second, first, other) == []
+    assert faults("ProxyConfig default/c", second, first, other) == []
+    found = dict(faults("ProxyConfig default/b", second, first, other))
+    assert "ProxyConfig default/a" in found[Reason.CONFLICTED]
+    assert found[Reason.NOT_TRANSLATED].startswith("spec.image: has no effect")
 
 
 def test_all_settings_are_read_or_told() -> None:
@@ -295,3 +321,37 @@ def test_all_settings_are_read_or_told() -> None:
     source = inspect.getsource(settings.with_mesh_config)
     unread = {f.name for f in fields(MeshConfig) if f"config.{f.name}" not in source}
     assert unread == set(settings._WITHOUT_EFFECT)
+
+
+def test_policies_that_ask_several_authorizers_about_one_workload_are_told() -> None:
+    def asking(name: str, provider: str, labels: str, namespace: str) -> str:
+        selector = f"selector: {{matchLabels: {labels}}}, " if labels else ""
+        return f"""
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: {name}, namespace: {namespace}}}
+spec: {{{selector}action: CUSTOM, provider: {{name: {provider}}}, rules: [{{}}]}}
+"""
+
+    settings = "{service: reviews.service.consul, port: 9000}"
+    providers = ", ".join(
+        f"{{name: {n}, envoyExtAuthzGrpc: {settings}}}" for n in ("x", "y")
+    )
+    known = f"kind: MeshConfig\nspec: {{extensionProviders: [{providers}]}}\n"
+    first = asking("a", "x", "{app: web}", "shop")
+
+    def told_of(*second: str) -> bool:
+        found = faults("AuthorizationPolicy shop/a", known, first, asking("b", *second))
+        assert all(
+            reason is Reason.CONFLICTED and "/b names another authorizer" in message
+            for reason, message in found
+        )
+        return bool(found)
+
+    assert told_of("y", "{app: web}", "shop")
+    assert told_of("y", "", "shop")
+    assert told_of("y", "{app: web, version: v1}", "shop")
+    assert told_of("y", "", "istio-system")
+    assert not told_of("x", "{app: web}", "shop")
+    assert not told_of("y", "{app: other}", "shop")
+    assert not told_of("y", "{app: web}", "elsewhere")

@@ -11,6 +11,7 @@ from envoy.service.discovery.v3 import discovery_pb2
 from dockermesh.xds import (
     CLUSTER,
     ENDPOINTS,
+    EXTENSION,
     LISTENER,
     ROUTES,
     Metrics,
@@ -185,6 +186,32 @@ def test_make_before_break(delta: bool) -> None:
         ]
         assert sorted(seen[0][1]) == ["a", "b", "c"]
         assert sorted(seen[3][1]) == ["b", "c"]
+
+
+def test_a_filter_stays_for_as_long_as_a_listener_may_have_it() -> None:
+    """A client that is subscribed to it has a listener that names it, be it one that drains."""
+
+    def tell(**names: list[str]) -> None:
+        message = discovery_pb2.DeltaDiscoveryRequest(type_url=EXTENSION, **names)
+        peer.state.receive(message.SerializeToString(), 0.0)
+
+    first, filters = mesh("a"), plain(EXTENSION, "x", "y")
+    peer = Peer(first.with_extensions(filters), delta=True)
+    tell(resource_names_subscribe=["x", "y"])
+    assert peer.settle() == [("TypedExtensionConfig", ("x", "y"), ())]
+
+    listeners = plain(LISTENER, "l", body="2")
+    without = first.with_own(first.clusters, listeners)
+    peer.state.publish(without.with_extensions(plain(EXTENSION, "y", body="2")))
+    assert peer.settle() == [
+        ("TypedExtensionConfig", ("y",), ()),
+        ("Listener", ("l",), ()),
+    ]
+    tell(resource_names_unsubscribe=["x"])
+    assert peer.settle() == []
+    # Who asks for it again is told that it is gone.
+    tell(resource_names_subscribe=["x"])
+    assert peer.settle() == [("TypedExtensionConfig", (), ("x",))]
 
 
 def test_routes_wait_for_clusters_but_not_for_ever(delta: bool) -> None:

@@ -18,7 +18,7 @@ from dockermesh.config.api.destination_rule import (
 )
 from dockermesh.config.api.virtual_service import HTTPRewrite
 from dockermesh.model import Protocol
-from dockermesh.translate.mesh.conflicts import Reason
+from dockermesh.translate.mesh.findings import Reason
 from dockermesh.translate.mesh.settings import IstioConfig
 from dockermesh.translate.mesh.state import MeshState
 from dockermesh.translate.translator import Translator

@@ -6,9 +6,22 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
-from meshes import as_dict, catalog, gateway, mesh, messages, service, sidecar
+from meshes import (
+    as_dict,
+    catalog,
+    edge,
+    gateway,
+    mesh,
+    messages,
+    service,
+    sidecar,
+    workload,
+)
 
 from dockermesh.config.documents import read_text
+from dockermesh.model import WorkloadKind
+from dockermesh.model.protocol import Protocol
+from dockermesh.translate.mesh.findings import Reason
 from dockermesh.translate.mesh.settings import istio_config
 from dockermesh.translate.mesh.state import build_mesh
 from dockermesh.translate.tls.secrets import file_secrets
@@ -306,3 +319,77 @@ spec:
             "0.0.0.0_80",
             "0.0.0.0_82",
         ]
+
+
+def test_a_port_that_no_host_publishes_is_told_of() -> None:
+    def findings(*published: int, **more: Any) -> list[str]:
+        own = replace(
+            workload("shop/gateway-1", kind=WorkloadKind.GATEWAY),
+            published=published,
+        )
+        own = replace(own, **{"labels": {"istio": "ingressgateway"}} | more)
+        servers = (
+            HTTP % '"*"',
+            (HTTP % '"*"').replace("80", "81").replace("http", "b"),
+        )
+        translator = Translator()
+        translator.update(
+            build_mesh(catalog([], [own]), config=edge(gateway_yaml(*servers)))
+        )
+        told = translator.findings("Gateway default/gw")
+        assert {finding.reason for finding in told} <= {Reason.PORT_UNAVAILABLE}
+        return [finding.message.partition(":")[0] for finding in told]
+
+    assert findings(80) == ["spec.servers[1].port"]
+    assert findings(80, 81) == []
+    # One without any port of the host is called from inside the mesh.
+    assert findings() == []
+    assert findings(80, kind=WorkloadKind.SIDECAR) == []
+    assert findings(80, labels={"istio": "other"}) == []
+
+
+def test_behind_a_server_that_ends_tls_an_undeclared_port_gets_http1() -> None:
+    tls = "{port: {number: 443, name: tls, protocol: HTTPS}, hosts: [a.com], tls: {mode: SIMPLE, credentialName: c}}"
+    options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+    def spoken(server: str, protocol: Protocol) -> set[str]:
+        web = service("web", "10.0.0.1", protocol=protocol)
+        config = f"{gateway_yaml(server)}---{bound('[a.com]', TO_WEB)}"
+        translator = Translator()
+        translator.update(mesh(web, config=config))
+        clusters = as_dict(translator.snapshot(EDGE))["clusters"]
+        [cluster] = [c for c in clusters if c["name"].endswith("|web.service.consul")]
+        return set(cluster["typedExtensionProtocolOptions"][options])
+
+    assert "explicitHttpConfig" in spoken(tls, Protocol.AUTO)
+    assert "useDownstreamProtocolConfig" in spoken(HTTP % "a.com", Protocol.AUTO)
+    assert "explicitHttpConfig" in spoken(tls, Protocol.GRPC)
+
+
+def test_a_gateway_has_its_own_topology_before_the_mesh_s() -> None:
+    mesh_config = """
+kind: MeshConfig
+spec: {defaultConfig: {gatewayTopology: {numTrustedProxies: 1}}}
+"""
+
+    def managers(label: str) -> set[tuple[int, str]]:
+        translator = Translator()
+        config = gateway_yaml(HTTP % "'*'") + "---" + mesh_config
+        translator.update(mesh(service("web", "10.0.0.1"), config=config))
+        labels = {"istio": "ingressgateway", "proxy.istio.io/config": label}
+        snapshot = translator.snapshot(gateway(labels))
+        return {
+            (manager.get("xffNumTrustedHops", 0), manager["forwardClientCertDetails"])
+            for listener in as_dict(snapshot)["listeners"]
+            for chain in listener.get("filterChains", ())
+            for manager in (f["typedConfig"] for f in chain["filters"])
+            if "forwardClientCertDetails" in manager
+        }
+
+    usual = {(1, "SANITIZE_SET")}
+    assert managers("") == usual
+    assert managers("gatewayTopology: {numTrustedProxies: 2}") == {(2, "SANITIZE_SET")}
+    own = "gatewayTopology: {forwardClientCertDetails: FORWARD_ONLY}"
+    assert managers(own) == {(0, "FORWARD_ONLY")}
+    for unreadable in ("[", "gatewayTopology: {numTrustedProxies: many}", "a"):
+        assert managers(unreadable) == usual

@@ -13,6 +13,7 @@ from dockermesh.model import Health, Port, Protocol, Resolution, Service
 from dockermesh.translate.mesh.changes import MAKES_STALE, Stale, stale_after
 from dockermesh.translate.mesh.settings import MeshSettings
 from dockermesh.translate.mesh.state import MeshState, build_mesh
+from dockermesh.translate.sidecar.outbound import SidecarView
 from dockermesh.translate.translator import Translator
 
 RULE = """
@@ -171,10 +172,12 @@ OTHER_ENDPOINT: dict[str, Any] = {
 }
 
 
-def told(services: list[Service], before: list[Service] | None = None) -> Any:
+def told(
+    services: list[Service], before: list[Service] | None = None, text: str = POLICIES
+) -> Any:
     """What a proxy is told; by a translator that saw another state before, if there was one."""
     translator, previous = Translator(), None
-    config = edge(POLICIES)
+    config = edge(text)
     if before is not None:
         previous = build_mesh(catalog(before), config=config)
         translator.update(previous)
@@ -220,3 +223,79 @@ def test_new_names_reach_the_rules_that_mean_them() -> None:
     first, second = [PLAIN], [replace(PLAIN, aliases=("alias.example",))]
     assert told(second, before=first) == told(second)
     assert Stale.INDEX in MAKES_STALE["names"]
+
+
+LED_TO = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: entrance}
+spec: {hosts: [web], http: [{route: [{destination: {host: data}}]}]}
+"""
+
+
+def test_a_name_that_goes_to_an_equal_service_takes_the_routes_to_it_along() -> None:
+    """All but the name of the service that a rule leads to is the same then."""
+    web, one, two = (service(name, "10.0.0.1") for name in ("web", "one", "two"))
+    first = [web, replace(one, aliases=("data",)), two]
+    second = [web, one, replace(two, aliases=("data",))]
+    assert told(second, before=first, text=LED_TO) == told(second, text=LED_TO)
+    assert told(first, text=LED_TO) != told(second, text=LED_TO)
+
+
+UNSEEN = """
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: s}
+spec: {egress: [{hosts: ["team/*"]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: routed, namespace: team}
+spec: {hosts: [web.service.consul], http: [{route: [{destination: {host: shop.example}}]}]}
+"""
+LEADS_TO_IT = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: leading, namespace: team}
+spec: {hosts: [api.service.consul], http: [{route: [{destination: {host: web.service.consul}}]}]}
+"""
+
+
+def test_a_host_that_a_sidecar_hid_is_there_when_a_rule_leads_to_it() -> None:
+    """Before, a rule routed it without seeing a service; it did not change itself."""
+    listed = catalog([service("web", "10.0.0.1"), service("api", "10.0.0.2")])
+    before = build_mesh(listed, config=edge(UNSEEN))
+    # As the reader does: what did not change is the same object.
+    rules = (*before.config.virtual_services, *edge(LEADS_TO_IT).virtual_services)
+    config = replace(before.config, virtual_services=rules)
+
+    moved, fresh = Translator(), Translator()
+    moved.update(before)
+    first = versions(moved.snapshot(sidecar()))
+    moved.update(build_mesh(listed, config=config, previous=before))
+    fresh.update(build_mesh(listed, config=config))
+    assert versions(moved.snapshot(sidecar())) == versions(fresh.snapshot(sidecar()))
+    assert versions(moved.snapshot(sidecar())) != first
+
+
+def test_what_an_update_that_broke_off_left_out_is_told_with_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any) -> bool:
+        raise RuntimeError("a fault of ours")
+
+    one, two = (service(name, "10.0.0.1") for name in ("one", "two"))
+    other = replace(one, ports=(Port(9081, Protocol.HTTP),))
+    first = build_mesh(catalog([one, two]))
+    second = build_mesh(catalog([other, two]), previous=first)
+    last = [other, replace(two, endpoints=())]
+    moved, fresh = Translator(), Translator()
+    moved.update(first)
+    moved.snapshot(sidecar())
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(SidecarView, "update", fail)
+        moved.update(second)
+
+    moved.update(build_mesh(catalog(last), previous=second))
+    fresh.update(build_mesh(catalog(last)))
+    assert versions(moved.snapshot(sidecar())) == versions(fresh.snapshot(sidecar()))

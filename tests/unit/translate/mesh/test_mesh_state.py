@@ -11,6 +11,7 @@ from meshes import catalog, service, workload
 from dockermesh.model import EMPTY_CATALOG, Health, ServedPort, Workload
 from dockermesh.registrar.mapping import Registration
 from dockermesh.registry.docker.catalog import build_catalog
+from dockermesh.translate.mesh.stand_in import REFUSING
 from dockermesh.translate.mesh.state import build_mesh, host_names
 from dockermesh.translate.mesh.vips import allocate_vips
 
@@ -74,8 +75,7 @@ def test_a_stopped_app_keeps_its_service() -> None:
     standing_in = state.services["details.service.consul"]
     (endpoint,) = standing_in.endpoints
     assert (endpoint.address, endpoint.port, endpoint.service_port) == (
-        "127.0.0.1",
-        1,
+        *REFUSING,
         9080,
     )
     assert endpoint.health is Health.UNHEALTHY

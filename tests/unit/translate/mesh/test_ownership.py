@@ -12,7 +12,8 @@ import pytest
 from meshes import catalog, edge
 
 from dockermesh.model import Endpoint, Port, Protocol, ServedPort, Service, Workload
-from dockermesh.translate.mesh.ownership import refusals
+from dockermesh.translate.mesh.ownership import given_way, refusals
+from dockermesh.translate.mesh.stand_in import REFUSING
 from dockermesh.translate.mesh.state import MeshState, build_mesh
 
 VAULT = "vault.service.consul"
@@ -81,8 +82,10 @@ def test_a_foreign_service_name_gives_neither_endpoint_nor_identity() -> None:
     assert state.names_in("evil")["vault"] == "vault.evil.service.consul"
     assert state.names_in("bank")["vault"] == state.names["vault"] == VAULT
     (told,) = refusals(state.owned, state.ownership)
-    assert "evil/web-1 (10.6.6.6:8200) is registered as vault, which is bank's" in told
-    assert "default/web" in told
+    said = "evil/web-1 (10.6.6.6:8200) is registered as vault, which is bank's"
+    assert said in told.sentence
+    assert "default/web" in told.sentence
+    assert "subjectAltNames" in told.fix
 
 
 def test_it_says_neither_ports_nor_protocol_nor_namespace_of_the_service() -> None:
@@ -96,7 +99,7 @@ def test_it_says_neither_ports_nor_protocol_nor_namespace_of_the_service() -> No
 def test_nobody_elses_is_called_while_its_own_are_away() -> None:
     found = Service("vault", VAULT, (Port(8200, Protocol.HTTP),), (at(EVIL),))
     state = build_mesh(catalog([found], (OWN, EVIL)))
-    assert taken(state) == {"127.0.0.1"}
+    assert taken(state) == {REFUSING[0]}
 
 
 @pytest.mark.parametrize(("ours", "theirs", "owner"), [(1, 2, "bank"), (2, 1, "evil")])
@@ -128,9 +131,22 @@ POSING = Endpoint("10.6.6.8", 8200, id="posing", workload="bank/vault-9")
 def test_a_meshed_service_takes_no_plaintext_endpoint_unless_told() -> None:
     state = mesh(OWN, others=(PLAIN, POSING))
     assert taken(state) == {"10.0.0.1"}
-    assert len(list(refusals(state.owned, state.ownership))) == 2
+    told = list(refusals(state.owned, state.ownership))
+    assert [t.asker for t in told] == ["plain", "bank/vault-9"]
+    assert all("DISABLE" in t.fix for t in told)
     rule = _rule("{host: vault, trafficPolicy: {tls: {mode: DISABLE}}}")
     assert taken(mesh(OWN, others=(PLAIN,), config=rule)) == {"10.0.0.1", "10.6.6.7"}
+
+
+def test_who_gave_way_to_the_holder_of_an_id_is_told() -> None:
+    late = replace(at(OWN), id="h:web:80", gave_way="vault-1 container b")
+    found = Service("vault", VAULT, (Port(8200),), (at(OWN), late))
+    (told,) = given_way([found])
+    assert told.sentence == (
+        "bank/vault-1 (10.0.0.1:8200) asks for the service id vault-1, which is container"
+        " b's: it is registered as h:web:80"
+    )
+    assert "SERVICE_ID" in told.fix
 
 
 def test_what_no_workload_serves_is_as_its_registry_has_it() -> None:

@@ -85,12 +85,13 @@ def taken(proxy: Proxy, config: str = "", *, port: int = 0) -> list[Chain]:
         ("istio", "istio-peer-exchange"): "mesh bytes",
     }
     names[("istio-http/1.0", "istio-http/1.1", "istio-h2")] = "mesh requests"
+    names[("istio-HTTP/1.0", "istio-HTTP/1.1")] = "mesh HTTP/1"
     made = []
     for chain in chains(proxy, config, port=port):
         match = chain.filter_chain_match
         target = (
             "http"
-            if chain.filters[0].name.endswith("http_connection_manager")
+            if chain.filters[-1].name.endswith("http_connection_manager")
             else "bytes"
         )
         ends = " out of mTLS" if chain.HasField("transport_socket") else ""
@@ -206,6 +207,7 @@ PLAIN_BYTES, MESH_BYTES, OTHER_TLS = (
 )
 SNIFFED = ("raw_buffer", "http", "http")
 REQUESTS = ("tls", "mesh requests", "http out of mTLS")
+SPOKEN_HTTP1 = ("tls", "mesh HTTP/1", "http out of mTLS")
 
 
 @pytest.mark.parametrize(
@@ -231,6 +233,7 @@ REQUESTS = ("tls", "mesh requests", "http out of mTLS")
             "auto",
             "PERMISSIVE",
             [
+                SPOKEN_HTTP1,
                 REQUESTS,
                 SNIFFED,
                 ("tls", "mesh bytes", "bytes out of mTLS"),
@@ -238,7 +241,7 @@ REQUESTS = ("tls", "mesh requests", "http out of mTLS")
                 OTHER_TLS,
             ],
         ),
-        ("auto", "STRICT", [REQUESTS, MESH_BYTES]),
+        ("auto", "STRICT", [SPOKEN_HTTP1, REQUESTS, MESH_BYTES]),
     ],
 )
 def test_a_served_port_takes_what_its_mode_allows(

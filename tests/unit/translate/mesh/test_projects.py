@@ -11,6 +11,7 @@ import pytest
 from meshes import as_dict, catalog, edge, gateway
 
 from dockermesh.model import (
+    EMPTY_CATALOG,
     Catalog,
     Endpoint,
     Port,
@@ -19,6 +20,12 @@ from dockermesh.model import (
     Service,
     Workload,
 )
+from dockermesh.model.contract import META_SERVICE, META_WORKLOAD
+from dockermesh.registrar.mapping import Registration
+from dockermesh.registry.consul.assembly import Assembly
+from dockermesh.registry.consul.convert import Instance
+from dockermesh.registry.docker.catalog import build_catalog
+from dockermesh.translate.mesh.stand_in import REFUSING
 from dockermesh.translate.mesh.state import MeshState, Proxy, build_mesh
 from dockermesh.translate.translator import Translator
 
@@ -134,9 +141,7 @@ def test_others_call_both_and_either_by_its_full_name() -> None:
 def test_the_name_s_address_is_the_same_before_and_after_another_project_came() -> None:
     def answers(project: str) -> dict[str, str]:
         (listener,) = [
-            x
-            for x in told(two(), caller(project))["listeners"]
-            if "inlineDnsTable" in str(x)
+            x for x in told(two(), caller(project))["listeners"] if x["name"] == "dns"
         ]
         config = listener["listenerFilters"][0]["typedConfig"]["serverConfig"][
             "inlineDnsTable"
@@ -182,7 +187,7 @@ def test_while_its_own_are_away_nobody_elses_is_called() -> None:
     state = build_mesh(catalog([database(endpoint("blog"))], known))
     assert called(state, caller("shop")) == (
         "outbound|9080||db.shop.service.consul",
-        {"127.0.0.1"},
+        {REFUSING[0]},
     )
 
 
@@ -292,3 +297,62 @@ def test_services_of_several_ports_are_a_project_s_own_under_each_name() -> None
         own = state.services[f"{name}.shop.service.consul"]
         assert {p.number for p in own.ports} == ports
         assert {e.address for e in own.endpoints} == {ADDRESS["shop"]}
+
+
+@pytest.mark.parametrize("registry", ["docker", "consul"])
+def test_of_one_name_each_project_has_its_own_however_many_ports_it_has(
+    registry: str,
+) -> None:
+    """registrator calls one `web-80` and `web-443`, and the other one `web`."""
+    ports = {"shop": (80, 443), "blog": (8000,)}
+    made = [
+        Registration(
+            f"h:{project}-web-1:{port}",
+            f"web-{port}" if len(numbers) > 1 else "web",
+            port,
+            ADDRESS[project],
+            meta={
+                META_WORKLOAD: f"{project}/web-1",
+                META_SERVICE: "web",
+            },
+        )
+        for project, numbers in ports.items()
+        for port in numbers
+    ]
+    pods = tuple(
+        Workload(
+            id=project,
+            name=f"{project}/web-1",
+            address=address,
+            ports=tuple(
+                ServedPort(r.name, r.port) for r in made if r.address == address
+            ),
+        )
+        for project, address in ADDRESS.items()
+        if project in ports
+    )
+
+    if registry == "docker":
+        known = build_catalog(made, pods, EMPTY_CATALOG, domain="service.consul")
+    else:
+        assembly = Assembly("service.consul")
+        for name in {r.name for r in made}:
+            own = [r for r in made if r.name == name]
+            found = tuple(
+                Instance(
+                    Endpoint(r.address, r.port, r.id, workload=r.meta[META_WORKLOAD]),
+                    Protocol.AUTO,
+                    "web",
+                )
+                for r in own
+            )
+            assembly.put(name, found)
+        known = catalog(assembly.services().values(), pods)
+
+    state = build_mesh(known)
+    for project, numbers in ports.items():
+        own_service = state.services[f"web.{project}.service.consul"]
+        assert {p.number for p in own_service.ports} == {*numbers}
+        assert {(e.address, e.port) for e in own_service.endpoints} == {
+            (ADDRESS[project], port) for port in numbers
+        }

@@ -15,12 +15,12 @@ PORT = 9080
 REFUSE = "{kind: MeshConfig, outboundTrafficPolicy: {mode: REGISTRY_ONLY}}"
 
 
-def entry(name: str, port: str, more: str = "") -> str:
+def entry(name: str, port: str, more: str = ", resolution: DNS") -> str:
     return f"""
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
 metadata: {{name: {name}}}
-spec: {{hosts: [{name}.com], ports: [{{number: {PORT}, name: p, {port}}}], resolution: DNS{more}}}
+spec: {{hosts: [{name}.com], ports: [{{number: {PORT}, name: p, {port}}}]{more}}}
 """
 
 
@@ -68,8 +68,28 @@ def test_a_client_that_connects_early_is_waited_for_without_end() -> None:
     assert listener["listenerFiltersTimeout"] == "0s"
 
 
-def test_tcp_of_a_service_without_address_shares_the_port_with_http() -> None:
-    listener, tables = told(entry("raw", "protocol: TCP"))
+def test_tcp_of_a_service_with_a_virtual_address_leaves_the_port_to_others() -> None:
+    listener, _ = told(entry("raw", "protocol: TCP"))
+    assert cluster_of(listener["defaultFilterChain"]) == "PassthroughCluster"
+    assert listener["listenerFiltersTimeout"] == "0s"
+
+
+@pytest.mark.parametrize("port", ["protocol: TCP", "targetPort: 1"])
+def test_a_service_with_a_virtual_address_listens_there(port: str) -> None:
+    state = mesh(config=entry("raw", port))
+    translator = Translator()
+    translator.update(state)
+    [own] = [
+        item
+        for item in as_dict(translator.snapshot(sidecar()))["listeners"]
+        if item["name"] == f"{state.vips['raw.com']}_{PORT}"
+    ]
+    rest = own.get("defaultFilterChain") or own["filterChains"][-1]
+    assert cluster_of(rest) == f"outbound|{PORT}||raw.com"
+
+
+def test_tcp_of_a_service_without_any_address_shares_the_port_with_http() -> None:
+    listener, tables = told(entry("raw", "protocol: TCP", ", resolution: NONE"))
     assert len(listener["filterChains"]) == 1
     assert cluster_of(listener["defaultFilterChain"]) == f"outbound|{PORT}||raw.com"
     assert listener["listenerFiltersTimeout"] == "5s"  # its server may speak first
@@ -89,5 +109,7 @@ def test_tls_of_a_service_without_address_shares_the_port_with_http() -> None:
 def test_requests_to_a_sniffed_port_without_address_are_routed_by_their_host() -> None:
     _, tables = told(entry("some", "targetPort: 1"))
     assert f"some.com:{PORT}" in tables[str(PORT)]
-    _, tables = told(entry("fixed", "targetPort: 1", ", addresses: [10.9.9.9]"))
+    _, tables = told(
+        entry("fixed", "targetPort: 1", ", resolution: DNS, addresses: [10.9.9.9]")
+    )
     assert f"fixed.com:{PORT}" not in tables[str(PORT)]

@@ -199,14 +199,14 @@ def test_resources_of_replaced_policies_are_forgotten() -> None:
             build_mesh(catalog(services), config=config, previous=translator.mesh)
         )
         translator.snapshot(reviews())
-    assert len(translator._inbound) <= 2
     assert len(translator._layers) <= 2
+    assert len(translator._layers._made) <= 2
 
 
 def test_an_authorizer_that_envoy_would_not_take_denies_what_it_should_judge() -> None:
     for settings in (
-        "{service: opa.shop, port: 80}",
-        '{service: opa.shop, port: 80, statusOnError: "299"}',
+        "{service: reviews.service.consul, port: 80}",
+        '{service: reviews.service.consul, port: 80, statusOnError: "299"}',
     ):
         config = (
             "kind: MeshConfig\nspec: {extensionProviders: [{name: opa, envoyExtAuthzGrpc:"
@@ -222,3 +222,69 @@ def test_an_authorizer_that_envoy_would_not_take_denies_what_it_should_judge() -
         is_asked = "299" not in settings
         assert ("envoy.filters.http.ext_authz" in asked[0]) is is_asked
         assert "envoy.filters.http.rbac" in asked[0]
+
+
+PROVIDERS = """
+kind: MeshConfig
+spec:
+  extensionProviders:
+  - {name: by-grpc, envoyExtAuthzGrpc: {service: reviews.service.consul, port: 9080}}
+  - {name: by-http, envoyExtAuthzHttp: {service: reviews.service.consul, port: 9080}}
+"""
+
+
+def asking(*authorizers: str) -> str:
+    """A policy for each, about a path of its own."""
+    return PROVIDERS + "".join(
+        policy(
+            f"ask-{name}",
+            f"{{action: CUSTOM, provider: {{name: {name}}},"
+            f" rules: [{{to: [{{operation: {{paths: [/{name}]}}}}]}}]}}",
+        )
+        for name in authorizers
+    )
+
+
+def test_authorizers_of_one_workload_that_differ_deny_for_each_other() -> None:
+    alone = filters(translated(asking("by-grpc")), reviews())
+    assert [name for names in alone for name in names if "ext_authz" in name] == [
+        "envoy.filters.http.ext_authz",
+        "envoy.filters.network.ext_authz",
+    ]
+
+    translator = translated(asking("by-grpc", "by-http"))
+    http, network = filters(translator, reviews())
+    assert http.count("envoy.filters.http.rbac") == 2
+    assert network.count("envoy.filters.network.rbac") == 2
+    assert not [name for name in (*http, *network) if "ext_authz" in name]
+    listeners = str(as_dict(translator.snapshot(reviews()))["listeners"])
+    for name in ("by-grpc", "by-http"):
+        rule = f"ns[default]-policy[ask-{name}]-rule[0]-deny-due-to-bad-CUSTOM-action"
+        assert f"istio-ext-authz-{name}-{rule}" in listeners
+
+
+def test_an_authorizer_whose_service_nobody_knows_denies_whatever_fail_open_says() -> (
+    None
+):
+    nobody = asking("by-grpc").replace(
+        "service: reviews.service.consul", "failOpen: true, service: opa.service.consul"
+    )
+    translator = translated(nobody)
+    http, network = filters(translator, reviews())
+
+    assert not [name for name in (*http, *network) if "ext_authz" in name]
+    listeners = str(as_dict(translator.snapshot(reviews()))["listeners"])
+    assert "policy[ask-by-grpc]-rule[0]-deny-due-to-bad-CUSTOM-action" in listeners
+
+    known = [service("reviews", "10.0.0.1"), service("opa", "10.0.0.2")]
+    config = edge(nobody)
+    translator.update(
+        build_mesh(catalog(known), config=config, previous=translator.mesh)
+    )
+    assert "envoy.filters.http.ext_authz" in filters(translator, reviews())[0]
+
+
+def test_an_authorizer_is_called_by_its_hostname() -> None:
+    translator = translated(asking("by-grpc"))
+    listeners = str(as_dict(translator.snapshot(reviews()))["listeners"])
+    assert "'authority': 'reviews.service.consul'" in listeners

@@ -407,6 +407,14 @@ def test_a_trust_domain_s_alias_may_be_a_pattern() -> None:
     )
 
 
+def test_a_trust_domain_is_a_condition_too() -> None:
+    rule = when("source.trustDomain", '["*.local"]')
+    assert matched(rule, Request("spiffe://cluster.local/ns/a/sa/b"))
+    assert not matched(rule, Request("spiffe://clusterXlocal/ns/a/sa/b"))
+    rule = when("source.trustDomain", "[old]")
+    assert matched(rule, Request("spiffe://td/ns/a/sa/b"), domains=("td", "old"))
+
+
 def test_a_trust_domain_stands_for_its_aliases() -> None:
     assert matched(
         source("trustDomains: [old]"),
@@ -420,13 +428,30 @@ def test_a_trust_domain_stands_for_its_aliases() -> None:
     )
 
 
-def test_a_value_that_would_break_an_expression_is_taken_literally() -> None:
-    assert matched(
-        source('namespaces: ["a(b"]'), Request("spiffe://cluster.local/ns/a(b/sa/c")
-    )
-    assert matched(
-        source('principals: ["*/sa/c("]'), Request("spiffe://cluster.local/ns/a/sa/c(")
-    )
+def peer(identity: str) -> Request:
+    return Request(f"spiffe://cluster.local/{identity}")
+
+
+@pytest.mark.parametrize(
+    ("rule", "yes", "no"),
+    [
+        (source("namespaces: [prod.x]"), "ns/prod.x/sa/a", "ns/prodAx/sa/a"),
+        (source('namespaces: ["a|b"]'), "ns/a|b/sa/a", "ns/a/sa/a"),
+        (source('namespaces: ["prod.*"]'), "ns/prod.eu/sa/a", "ns/prod-eu/sa/a"),
+        (source('namespaces: ["*.x"]'), "ns/prod.x/sa/a", "ns/prodAx/sa/a"),
+        (source('namespaces: ["a(b"]'), "ns/a(b/sa/c", "ns/ab/sa/c"),
+        (when("source.namespace", "[prod.x]"), "ns/prod.x/sa/a", "ns/prodAx/sa/a"),
+        (source('principals: ["*/sa/a.b"]'), "ns/x/sa/a.b", "ns/x/sa/aXb"),
+        (source('principals: ["*/sa/c("]'), "ns/x/sa/c(", "ns/x/sa/c"),
+        (when("source.principal", '["*/a.b"]'), "ns/x/sa/a.b", "ns/x/sa/aXb"),
+        (source("serviceAccounts: [a.b]"), "ns/shop/sa/a.b", "ns/shop/sa/aXb"),
+        (source('serviceAccounts: ["p.q/a"]'), "ns/p.q/sa/a", "ns/pXq/sa/a"),
+        (when("source.serviceAccount", "[a+]"), "ns/shop/sa/a+", "ns/shop/sa/aa"),
+    ],
+)
+def test_a_name_in_a_source_is_a_literal(rule: str, yes: str, no: str) -> None:
+    assert matched(rule, peer(yes))
+    assert not matched(rule, peer(no))
 
 
 def test_dry_run_is_said_by_an_annotation() -> None:

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from envoy.config.cluster.v3 import cluster_pb2
 from envoy.extensions.transport_sockets.tls.v3 import tls_pb2
+from envoy.extensions.upstreams.http.v3 import http_protocol_options_pb2
 from meshes import catalog, edge, gateway, messages, service, sidecar, workload
 
 from dockermesh.model import Endpoint, Port, Protocol, Workload
+from dockermesh.translate.mesh.stand_in import REFUSING
 from dockermesh.translate.mesh.state import MeshState, Proxy, build_mesh
 from dockermesh.translate.translator import Translator
 
@@ -74,7 +76,12 @@ def context(socket: Any) -> tls_pb2.UpstreamTlsContext:
 
 
 def mutual(made: cluster_pb2.Cluster) -> tls_pb2.UpstreamTlsContext:
-    """The TLS context for endpoints that take mutual TLS; all others get plaintext."""
+    """The TLS context for endpoints that take mutual TLS; all others get plaintext, if there are
+    any.
+    """
+    if made.HasField("transport_socket"):
+        assert not made.transport_socket_matches
+        return context(made.transport_socket)
     secured, plain = made.transport_socket_matches
     assert dict(secured.match) == {"tlsMode": "istio"}
     assert not dict(plain.match)
@@ -213,7 +220,7 @@ def test_a_client_names_the_cluster_and_expects_the_accounts_of_the_services_wor
         common.combined_validation_context.validation_context_sds_secret_config.name
         == "ROOTCA"
     )
-    assert list(common.alpn_protocols) == ["istio"]
+    assert list(common.alpn_protocols) == ["istio", "h2"]
     assert common.tls_params.tls_minimum_protocol_version == common.tls_params.TLSv1_2
 
 
@@ -253,9 +260,109 @@ def test_http2_is_offered_where_it_is_spoken() -> None:
 
 def test_requests_to_an_undeclared_port_are_marked_as_such() -> None:
     auto = service("reviews", "10.0.0.1", ports=(Port(9080, Protocol.AUTO),))
-    metadata = cluster(of(ONE, services=(auto,))).metadata.filter_metadata
-    assert metadata["dockermesh"]["request_protocol"] == "istio-http/1.1"
-    assert "dockermesh" not in cluster(of(ONE)).metadata.filter_metadata
+
+    def told(state: MeshState) -> list[str]:
+        translator = Translator()
+        translator.update(state)
+        tables = messages(translator.snapshot(CLIENT), "routes")
+        (host,) = tables[f"{HOST}:9080"].virtual_hosts
+        (route,) = host.routes
+        return list(route.typed_per_filter_config)
+
+    marked = ["envoy.filters.http.set_filter_state"]
+    assert told(of(ONE, services=(auto,))) == marked
+    # Also where some endpoints have no proxy; without any nobody would understand.
+    assert told(of(ONE, config=BESIDE, services=(auto,))) == marked
+    assert told(of(services=(auto,))) == []
+    carrier = cluster(of(ONE, services=(auto,))).metadata.filter_metadata["dockermesh"]
+    assert carrier["carrier"] == "h2"
+
+
+# what carries requests
+# ------------------------------------------------------------------------------------------------
+
+NEGOTIATED, HTTP1 = "auto_config", "explicit_http_config"
+
+
+def carried(made: cluster_pb2.Cluster) -> str:
+    options = http_protocol_options_pb2.HttpProtocolOptions()
+    (packed,) = made.typed_extension_protocol_options.values()
+    assert packed.Unpack(options)
+    return str(options.WhichOneof("upstream_protocol_options"))
+
+
+def mesh_config(policy: str) -> str:
+    group = "mesh.istio.io/v1alpha1"
+    return resource("MeshConfig", f"{{h2UpgradePolicy: {policy}}}", "mesh", group)
+
+
+def pool(of_http: str = "", of_tcp: str = "") -> str:
+    return f"{{connectionPool: {{http: {{{of_http}}}, tcp: {{{of_tcp}}}}}}}"
+
+
+DO_NOT, DO = "h2UpgradePolicy: DO_NOT_UPGRADE", "h2UpgradePolicy: UPGRADE"
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ("", NEGOTIATED),
+        (mesh_config("DO_NOT_UPGRADE"), HTTP1),
+        (mesh_config("DO_NOT_UPGRADE") + rule(pool(DO)), NEGOTIATED),
+        (rule(pool(DO_NOT)), HTTP1),
+        (mesh_config("UPGRADE") + rule(pool(DO_NOT)), HTTP1),
+        (
+            rule(
+                f"{{portLevelSettings: [{{port: {{number: 9080}}, {pool(DO_NOT)[1:-1]}}}]}}"
+            ),
+            HTTP1,
+        ),
+        # Who says how many connections there may be means requests at once.
+        (rule(pool(of_tcp="maxConnections: 3")), HTTP1),
+        (rule(pool("http1MaxPendingRequests: 3")), HTTP1),
+        (rule(pool(DO, "maxConnections: 3")), NEGOTIATED),
+        (rule(pool("http2MaxRequests: 3, maxRequestsPerConnection: 2")), NEGOTIATED),
+        (rule(pool("useClientProtocol: true")), "use_downstream_protocol_config"),
+        (rule("{proxyProtocol: {version: V2}}"), HTTP1),
+        (rule("{tls: {mode: ISTIO_MUTUAL}}"), NEGOTIATED),
+        # Without TLS nothing is agreed on.
+        (rule("{tls: {mode: DISABLE}}"), HTTP1),
+        (rule("{tls: {mode: SIMPLE}}"), HTTP1),
+        (disable("{}"), HTTP1),
+        (BESIDE, HTTP1),
+    ],
+)
+def test_http_2_carries_requests_between_proxies_unless_somebody_says_otherwise(
+    config: str, expected: str
+) -> None:
+    assert carried(cluster(of(ONE, config=config))) == expected
+
+
+def test_a_subset_may_say_otherwise() -> None:
+    subsets = (
+        f", subsets: [{{name: v1, labels: {{a: b}}, trafficPolicy: {pool(DO_NOT)}}}]"
+    )
+    state = of(ONE, TWO, config=rule("{loadBalancer: {simple: RANDOM}}", subsets))
+    assert carried(cluster(state, "v1")) == HTTP1
+    assert carried(cluster(state)) == NEGOTIATED
+
+
+def test_upgrades_have_an_offer_of_their_own() -> None:
+    made = cluster(of(ONE)).metadata.filter_metadata["dockermesh"]
+    assert made["upgrade_protocol"] == "istio-http/1.1"
+    held = cluster(of(ONE, config=rule(pool(DO_NOT))))
+    assert "dockermesh" not in held.metadata.filter_metadata
+
+
+def test_a_check_of_endpoints_agrees_on_http_1() -> None:
+    check = (
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: own,"
+        " annotations: {HEALTH}}\nspec: {host: reviews}\n"
+    )
+    annotation = 'dockermesh.io/health-check: \'{"http": {"path": "/"}}\''
+    made = cluster(of(ONE, config=check.replace("HEALTH", annotation)))
+    (found,) = made.health_checks
+    assert found.tls_options.alpn_protocols == ["istio"]
 
 
 # what a rule changes
@@ -279,6 +386,7 @@ def test_a_subsets_rule_switches_it_off_for_the_subset_alone() -> None:
     )
     state = of(ONE, config=rule("{loadBalancer: {simple: RANDOM}}", subsets))
     assert not cluster(state, "v1").transport_socket_matches
+    assert not cluster(state, "v1").HasField("transport_socket")
     assert mutual(cluster(state, "v2")).sni == f"outbound_.9080_.v2_.{HOST}"
     assert mutual(cluster(state))
 
@@ -336,7 +444,7 @@ def test_a_proxy_without_a_certificate_calls_in_plaintext() -> None:
         assert not made.HasField("transport_socket")
 
 
-def test_a_workload_that_is_attested_later_touches_eds_alone() -> None:
+def test_a_workload_that_is_attested_later_touches_no_listener() -> None:
     translator = Translator()
     before = of(ONE, config=BESIDE)
     assert secured(before, translator) == {"10.0.0.1": True, "10.0.0.2": False}
@@ -344,14 +452,11 @@ def test_a_workload_that_is_attested_later_touches_eds_alone() -> None:
     after = build_mesh(catalog([REVIEWS], [ONE, TWO]), previous=before)
     assert secured(after, translator) == {"10.0.0.1": True, "10.0.0.2": True}
     new = translator.snapshot(CLIENT)
-    assert (new.clusters is old.clusters, new.listeners is old.listeners) == (
-        True,
-        True,
-    )
+    assert new.listeners is old.listeners
     assert new.endpoints.version != old.endpoints.version
 
 
-def test_a_policy_that_ends_mutual_tls_touches_eds_of_clients_alone() -> None:
+def test_a_policy_that_ends_mutual_tls_touches_no_listener_of_clients() -> None:
     labelled = replace(ONE, labels={"app": "reviews"})
     translator = Translator()
     before = of(labelled)
@@ -361,7 +466,7 @@ def test_a_policy_that_ends_mutual_tls_touches_eds_of_clients_alone() -> None:
         catalog([REVIEWS], [labelled]), config=edge(disable()), previous=before
     )
     assert not any(secured(after, translator).values())
-    assert translator.snapshot(CLIENT).clusters.version == old.clusters.version
+    assert translator.snapshot(CLIENT).listeners.version == old.listeners.version
 
 
 def test_clusters_stay_when_the_last_endpoint_goes() -> None:
@@ -372,7 +477,7 @@ def test_clusters_stay_when_the_last_endpoint_goes() -> None:
     after = build_mesh(catalog([], [ONE]), previous=before)
     translator.update(after)
     assert translator.snapshot(CLIENT).clusters.version == old
-    assert secured(after) == {"127.0.0.1": False}
+    assert secured(after) == {REFUSING[0]: False}
 
 
 def test_what_is_known_of_a_service_is_not_found_out_again() -> None:

@@ -1,0 +1,1 @@
+"""The logs of apps and of their proxies as one."""

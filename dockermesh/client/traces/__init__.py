@@ -1,0 +1,1 @@
+"""Traces for the terminal: spans as trees, and trees as lines."""

@@ -1,0 +1,1 @@
+"""What Istio's Telemetry asks of proxies: which resources are for whom, and what follows."""
