@@ -68,6 +68,12 @@ async def write(sink: Sink, group: str, desired: Desired) -> bool:
     return True
 
 
+def places(mesh: Running, service: str) -> list[str]:
+    """The localities of its endpoints."""
+    found = mesh.plane.catalog().services.get(f"{service}.service.consul")
+    return [e.locality for e in found.endpoints] if found is not None else []
+
+
 def addresses(mesh: Running, service: str) -> list[str]:
     """Where a service is."""
     found = mesh.plane.catalog().services.get(f"{service}.service.consul")
@@ -95,6 +101,7 @@ async def test_a_new_pod_and_a_restarted_one_are_served_while_consul_is_away(
         assert not await write(sink, new.name, made)
         await eventually(lambda: addresses(mesh, "web") == ["10.9.0.7"], 10)
         await eventually(lambda: addresses(mesh, "new") == ["10.9.0.2"], 10)
+        assert places(mesh, "web") == places(mesh, "new") == ["dc1/test-host/"]
         for name in (web.name, new.name):
             async with mesh.stream(name) as stream:
                 assert set(await stream.secrets("default")) == {"default"}

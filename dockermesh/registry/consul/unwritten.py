@@ -4,21 +4,24 @@ A pod that starts, or is restarted, meanwhile has an address and a token that no
 down. The control plane whose registrar saw it takes it from here. Other control planes wait for
 Consul.
 
-Invariant: while Consul is followed, it alone counts; what is shown of here goes when it is written.
+Invariants: while Consul is followed, it alone counts; what is shown of here goes when it is
+written. An instance of which nothing is new is shown as Consul said it, so no proxy is sent
+anything.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from dockermesh.model import Workload
+from dockermesh.model import Endpoint, Health, Workload
 from dockermesh.registrar.desired import Desired
 from dockermesh.registrar.mapping import Registration
 from dockermesh.registrar.sink import Sink
 from dockermesh.registry.consul.assembly import Instances
-from dockermesh.registry.consul.convert import convert_entries
+from dockermesh.registry.consul.convert import Instance, convert_entries
 
 # Seconds that what was written is shown on: Consul's watches tell of it a moment later.
 _LINGER_S = 3.0
@@ -33,6 +36,8 @@ class Unwritten:
         self._shown: dict[str, Desired] = {}
         # What is shown, by its name in Consul.
         self._by_name: dict[str, list[Registration]] = {}
+        # Consul's word for where a host is, by what a host knows of that.
+        self._localities: dict[str, str] = {}
 
     def take(self, group: str, desired: Desired) -> None:
         """A group that is about to be written."""
@@ -77,10 +82,20 @@ class Unwritten:
         self, name: str, known: Instances, *, allow_loopback: bool
     ) -> Instances:
         """The instances of a service in Consul, with those that count here in their place."""
+        self._learn_localities(known)
         if not self._shown:
             return known
-        entries = [_entry(r) for r in self._by_name.get(name, ())]
-        own = convert_entries(entries, allow_loopback=allow_loopback).instances
+
+        registrations = {r.id: r for r in self._by_name.get(name, ())}
+        told = {i.endpoint.id: i for i in known}
+        entries = [_entry(r) for r in registrations.values()]
+        own = [
+            self._completed(made, told.get(made.endpoint.id), registrations)
+            for made in convert_entries(
+                entries, allow_loopback=allow_loopback
+            ).instances
+        ]
+
         ids = {i.endpoint.id for i in own}
         kept = (
             i
@@ -88,6 +103,28 @@ class Unwritten:
             if i.endpoint.id not in ids and i.endpoint.workload not in self._shown
         )
         return (*kept, *own)
+
+    def _learn_localities(self, known: Instances) -> None:
+        for instance in known:
+            locality = instance.endpoint.locality
+            self._localities[_on_host(locality)] = locality
+
+    def _completed(
+        self,
+        own: Instance,
+        told: Instance | None,
+        registrations: Mapping[str, Registration],
+    ) -> Instance:
+        """`own` with what only Consul knows; `told` is what it said of this instance last."""
+        endpoint = own.endpoint
+        place = _on_host(endpoint.locality)
+        locality = self._localities.get(place, endpoint.locality)
+        if told is None or not _is_same(endpoint, told.endpoint):
+            return replace(own, endpoint=replace(endpoint, locality=locality))
+
+        asks = registrations[endpoint.id].check is not None
+        health = _health(endpoint.health, told.endpoint.health, consul_asks=asks)
+        return replace(told, endpoint=replace(told.endpoint, health=health))
 
 
 class TellingSink:
@@ -122,6 +159,25 @@ def _by_name(groups: Iterable[Desired]) -> dict[str, list[Registration]]:
         for registration in desired.registrations:
             found.setdefault(registration.name, []).append(registration)
     return found
+
+
+def _on_host(locality: str) -> str:
+    """A locality without its region, which a host does not know of itself."""
+    return locality.partition("/")[2]
+
+
+def _is_same(own: Endpoint, told: Endpoint) -> bool:
+    """Whether nothing but what Consul adds, and health, may differ."""
+    completed = replace(
+        own, health=told.health, weight=told.weight, locality=told.locality
+    )
+    return completed == told
+
+
+def _health(own: Health, told: Health, *, consul_asks: bool) -> Health:
+    # Maintenance is told to Consul alone, and so is what comes of the checks that it runs.
+    is_consuls = told is Health.DRAINING or (consul_asks and own is Health.HEALTHY)
+    return told if is_consuls else own
 
 
 def _entry(registration: Registration) -> dict[str, Any]:
