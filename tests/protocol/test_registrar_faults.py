@@ -5,100 +5,18 @@ delays.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import pairwise
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
+from http_proxy import Proxy, consul_proxy, docker_proxy, only_reads
 from registrar_rig import Agent, Host, consul, host, plain, registrar, until
 
 __all__ = ["consul", "host"]
 pytestmark = [pytest.mark.docker, pytest.mark.consul]
-SOCKET = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix(
-    "unix://"
-)
-Fault = Callable[[web.Request, bytes], Awaitable[web.StreamResponse | None]]
-
-
-class Proxy:
-    """Forwards HTTP; `fault` may answer instead. `streams` are the answers that are still being
-    sent.
-    """
-
-    def __init__(
-        self, target: str, connector: Callable[[], aiohttp.BaseConnector]
-    ) -> None:
-        self._target = target
-        self._connector = connector
-        self.fault: Fault | None = None
-        self.seen: list[tuple[str, str]] = []
-        self.streams: list[web.Request] = []
-        self.port = 0
-
-    async def forward(self, request: web.Request) -> web.StreamResponse:
-        body = await request.read()
-        self.seen.append((request.method, request.path))
-        if self.fault and (answer := await self.fault(request, body)):
-            return answer
-        assert self.http
-        async with self.http.request(
-            request.method,
-            self._target + request.raw_path,
-            data=body,
-            headers=request.headers,
-        ) as upstream:
-            answer = web.StreamResponse(status=upstream.status)
-            for name in ("Content-Type", "X-Consul-Index"):
-                if name in upstream.headers:
-                    answer.headers[name] = upstream.headers[name]
-            await answer.prepare(request)
-            self.streams.append(request)
-            try:
-                async for chunk in upstream.content.iter_any():
-                    await answer.write(chunk)
-                await answer.write_eof()
-            finally:
-                self.streams.remove(request)
-            return answer
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[Proxy]:
-        timeout = aiohttp.ClientTimeout(total=None)
-        self.http = aiohttp.ClientSession(connector=self._connector(), timeout=timeout)
-        app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self.forward)
-        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        self.port = runner.addresses[0][1]
-        try:
-            yield self
-        finally:
-            await self.http.close()
-            await runner.cleanup()
-
-    def break_streams(self) -> int:
-        """Cut the answers that are being sent."""
-        cut = [r for r in self.streams if r.path.endswith("/events")]
-        for request in cut:
-            assert request.transport
-            request.transport.abort()
-        return len(cut)
-
-
-def docker_proxy() -> Proxy:
-    return Proxy("http://docker", lambda: aiohttp.UnixConnector(SOCKET))
-
-
-def consul_proxy(agent: Agent) -> Proxy:
-    return Proxy(agent.url, aiohttp.TCPConnector)
 
 
 class Front(Agent):
@@ -106,18 +24,6 @@ class Front(Agent):
 
     def __init__(self, proxy: Proxy) -> None:
         super().__init__(ports=[proxy.port])
-
-
-async def only_reads(request: web.Request, _: bytes) -> web.StreamResponse | None:
-    path = (
-        "/" + request.path.lstrip("/").partition("/")[2]
-        if request.path.startswith("/v1.")
-        else request.path
-    )
-    allowed = request.method == "GET" and path.startswith(
-        ("/containers", "/events", "/info")
-    )
-    return None if allowed else web.Response(status=403, text="Forbidden")
 
 
 async def test_reading_is_enough_behind_a_socket_filter(
