@@ -1,7 +1,9 @@
 """What the live tests of the registrar run it with: a real Docker engine and a real Consul agent.
 
-The engine is shared with whatever else runs on the machine, so the registrar under test sees only
-containers that carry the test's own label; everything else is the real thing.
+The engine is shared with whatever else runs on the machine, also a mesh with a registrar that would
+heal the tests' pods. So the registrar under test sees only containers that carry the test's own
+label, and those carry the mesh's labels under a name that only it reads; everything else is the
+real thing.
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ from dockermesh.registrar.registrar import Registrar
 
 IMAGE = "dockermesh-base:bookworm"
 SCOPE = "dockermesh.test"
+OF_MESH = "dockermesh.io/"
+HIDDEN = "hidden.dockermesh.test/"
 STAY = "trap 'exit 0' TERM; while :; do sleep 0.2; done"
 
 
@@ -47,18 +51,28 @@ class ScopedEngine(DockerEngine):
 
     async def list_containers(self) -> list[dict[str, Any]]:
         return [
-            c
+            c | {"Labels": shown(c["Labels"])}
             for c in await super().list_containers()
             if c["Labels"].get(SCOPE) == self.scope
         ]
 
     async def inspect(self, container: str) -> dict[str, Any] | None:
         found = await super().inspect(container)
-        return (
-            found
-            if found and found["Config"]["Labels"].get(SCOPE) == self.scope
-            else None
-        )
+        if not found or found["Config"]["Labels"].get(SCOPE) != self.scope:
+            return None
+
+        found["Config"]["Labels"] = shown(found["Config"]["Labels"])
+        return found
+
+
+def hidden(labels: dict[str, str]) -> dict[str, str]:
+    """Labels that no mesh on the engine takes for its own."""
+    return {name.replace(OF_MESH, HIDDEN, 1): text for name, text in labels.items()}
+
+
+def shown(labels: dict[str, str]) -> dict[str, str]:
+    """What `hidden` was given."""
+    return {name.replace(HIDDEN, OF_MESH, 1): text for name, text in labels.items()}
 
 
 @dataclass
@@ -132,7 +146,7 @@ class Host:
         self.scope = uuid.uuid4().hex[:8]
 
     def run(self, name: str, command: str = STAY, **options: Any) -> Any:
-        labels = {SCOPE: self.scope, **options.pop("labels", {})}
+        labels = {SCOPE: self.scope, **hidden(options.pop("labels", {}))}
         arguments = {
             "entrypoint": ["sh", "-c"],
             "command": [command],
