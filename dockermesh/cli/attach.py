@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dockermesh.cli.options import source_option
+from dockermesh.cli.options import source_option, verbose_option
 from dockermesh.cli.progress import Progress
 
 
@@ -20,6 +20,7 @@ from dockermesh.cli.progress import Progress
     help="Seconds until all must be served, once the mesh's images are there.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@verbose_option
 def command(names: tuple[str, ...], registry: str, timeout: float, quiet: bool) -> None:
     """Take running containers into the mesh, without a restart (node mode, a preview).
 

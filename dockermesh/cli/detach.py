@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from dockermesh.cli.options import verbose_option
 from dockermesh.cli.progress import Progress
 
 
@@ -18,6 +19,7 @@ from dockermesh.cli.progress import Progress
     help="Seconds to wait until all are let go.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@verbose_option
 def command(names: tuple[str, ...], timeout: float, quiet: bool) -> None:
     """Take containers out of the mesh, without a restart (node mode, a preview).
 

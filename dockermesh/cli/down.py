@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dockermesh.cli.options import project_options
+from dockermesh.cli.options import project_options, verbose_option
 from dockermesh.cli.progress import Progress
 
 
@@ -16,6 +16,7 @@ from dockermesh.cli.progress import Progress
     is_flag=True,
     help="Also remove the volumes: the project's, and the mesh's with its CA.",
 )
+@verbose_option
 def command(files: tuple[str, ...], project_name: str | None, volumes: bool) -> None:
     """Remove a project, and the mesh with the last one.
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from dockermesh.runtime.timeline import Timeline
 
 
 def output_option(*formats: str, note: str = "") -> Callable[[Any], Any]:
@@ -55,3 +58,37 @@ def source_option(text: str) -> Callable[[Any], Any]:
         show_default=True,
         help=text,
     )
+
+
+def verbose_option(command: Any) -> Any:
+    """`--verbose` of what takes its time: on stderr, at the end, where that went."""
+    return click.option(
+        "--verbose",
+        is_flag=True,
+        expose_value=False,
+        callback=_begin_timeline,
+        help="Tell at the end where the time went, on stderr.",
+    )(command)
+
+
+def _begin_timeline(
+    context: click.Context, _: click.Parameter, is_wanted: bool
+) -> None:
+    if not is_wanted:
+        return
+    from dockermesh.runtime import timeline
+
+    kept = timeline.begin()
+    kept.mark("Python and the command line are read")
+    context.call_on_close(timeline.end)
+    # The last to be registered is the first to be called.
+    context.call_on_close(lambda: _print_timeline(context.info_name or "", kept))
+
+
+def _print_timeline(name: str, kept: Timeline) -> None:
+    total = kept.now()
+    lines = [f"timeline of {name}, in seconds", "    from    took"]
+    for entry in kept.entries():
+        took = "" if entry.took is None else f"{entry.took:.2f}"
+        lines.append(f"{entry.at:8.2f}{took:>8}  {'  ' * entry.depth}{entry.what}")
+    click.echo("\n".join([*lines, f"{total:8.2f}          the end"]), err=True)

@@ -14,6 +14,7 @@ from typing import Self
 import click
 
 from dockermesh.cli.colours import styled
+from dockermesh.runtime.timeline import mark
 
 _CLEAR = "\r\x1b[K"
 
@@ -46,6 +47,7 @@ class Progress:
 
     def step(self, line: str) -> None:
         """Something happens. What has several lines is to be read, and stays."""
+        mark(line.partition("\n")[0])
         if self._quiet:
             return
         with self._lock:

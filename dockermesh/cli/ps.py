@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dockermesh.cli.colours import styled
-from dockermesh.cli.options import output_option
+from dockermesh.cli.options import output_option, verbose_option
 from dockermesh.cli.tables import print_data
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ _BAD = frozenset({"NACKED", "NOT CONNECTED", "unhealthy", "none", "dead", "resta
 @click.command()
 @click.option("-p", "--project-name", metavar="NAME", help="Only this Compose project.")
 @output_option("table", "wide", "json", "yaml", "name")
+@verbose_option
 def command(project_name: str | None, output: str) -> None:
     """List workloads with container, endpoint health and xDS state."""
     from dockermesh.client.compose.container_health import with_container_health
@@ -39,10 +40,12 @@ def command(project_name: str | None, output: str) -> None:
     from dockermesh.client.mesh.mesh_client import MeshClient
     from dockermesh.docker.engine import LocalEngine
     from dockermesh.errors import NotReadyError
+    from dockermesh.runtime.timeline import span
 
     engine = LocalEngine()
     try:
-        report = MeshClient(engine).workloads()
+        with span("control plane asked"):
+            report = MeshClient(engine).workloads()
     except NotReadyError:
         for warning in filter(None, (away_warning(engine), running_on_kept(engine))):
             click.echo(f"warning: {warning}", err=True)

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dockermesh.cli.colours import styled
-from dockermesh.cli.options import output_option, project_options, source_option
+from dockermesh.cli.options import (
+    output_option,
+    project_options,
+    source_option,
+    verbose_option,
+)
 from dockermesh.cli.progress import Progress
 from dockermesh.model.contract import ENV_MODE
 
@@ -97,6 +102,7 @@ if TYPE_CHECKING:
 )
 @output_option("table", "json")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@verbose_option
 def command(
     files: tuple[str, ...],
     project_name: str | None,
@@ -138,8 +144,10 @@ def command(
     from dockermesh.inject.project import inject_project
     from dockermesh.inject.settings import in_node_mode, project_settings
     from dockermesh.inject.writer import check, to_yaml
+    from dockermesh.runtime.timeline import span
 
-    loaded = load_project(files, project_name, project_directory, profiles)
+    with span("project read"):
+        loaded = load_project(files, project_name, project_directory, profiles)
     project = with_decided_profiles(loaded.project, loaded.inactive)
     resources = read_config(configs)
     services = project["services"]
@@ -171,19 +179,22 @@ def command(
         _finish(result, None, plain.name, output)
         return
 
-    injection = inject_project(
-        project,
-        options(
-            gateway_ports,
-            resources,
-            network,
-            egress_gateway=egress_gateway,
-            inactive=loaded.inactive,
-            stored=_starts(),
-        ),
-    )
-    # Before the first container: a fault of the generator must not leave half a mesh behind.
-    check(injection.project, project)
+    with span("what the mesh says of proxies read"):
+        stored = _starts()
+    with span("sidecars injected"):
+        injection = inject_project(
+            project,
+            options(
+                gateway_ports,
+                resources,
+                network,
+                egress_gateway=egress_gateway,
+                inactive=loaded.inactive,
+                stored=stored,
+            ),
+        )
+        # Before the first container: a fault of the generator must not leave half a mesh behind.
+        check(injection.project, project)
     if not quiet:
         report(injection, loaded.inactive)
         _tell_untested()
@@ -193,7 +204,9 @@ def command(
         mesh_paths(mesh_environment(), mesh_file().parent),
         telemetry_paths() if telemetry else (),
     )
-    for warning in check_paths(LocalEngine(), paths):
+    with span("mounted paths looked at"):
+        warnings = check_paths(LocalEngine(), paths)
+    for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
     with Progress(quiet=quiet) as progress:
         result = bring_up(

@@ -21,6 +21,7 @@ import yaml
 
 from dockermesh.docker.versions import parse_version
 from dockermesh.errors import DockermeshError, EngineError, InputError
+from dockermesh.runtime.timeline import span
 
 INSTALL_COMPOSE = "install Compose v2: https://docs.docker.com/compose/install/linux/"
 OLDEST = (2, 24)
@@ -253,7 +254,8 @@ def load_project(
 
     def config(enabled: Sequence[str]) -> subprocess.CompletedProcess[str]:
         options = project_arguments(files, project_name, project_directory, enabled)
-        return run_compose([*options, "config"], env=env, stdin=stdin)
+        with span("docker compose config"):
+            return run_compose([*options, "config"], env=env, stdin=stdin)
 
     done = config(profiles)
     if done.returncode != 0:
@@ -281,7 +283,8 @@ def load_name(files: Sequence[str] = ()) -> str:
 
     Raises InputError as `load_project` does.
     """
-    done = run_compose([*project_arguments(files), "config"])
+    with span("docker compose config"):
+        done = run_compose([*project_arguments(files), "config"])
     if done.returncode != 0:
         raise _config_error(done.stderr, files)
     return str(_parsed(done.stdout)["name"])

@@ -39,6 +39,7 @@ from dockermesh.model.contract import (
     LABEL_ROLE,
     MESH_PROJECT,
 )
+from dockermesh.runtime.timeline import span
 
 _PARTS = frozenset({"pod", "proxy"})
 
@@ -94,7 +95,8 @@ def bring_down(
 
     if not is_last:
         node.detach(engine, projects=[project])
-    removed += remove_leftovers(engine, project, folder, volumes=volumes)
+    with span("leftovers removed"):
+        removed += remove_leftovers(engine, project, folder, volumes=volumes)
     try:
         forget(folder)
     except OSError as error:

@@ -89,6 +89,7 @@ from dockermesh.model.contract import (
 )
 from dockermesh.model.registries import DEFAULT_REGISTRY, SERVERS
 from dockermesh.runtime.files import PRIVATE, replace_file
+from dockermesh.runtime.timeline import span
 
 DEPENDENCIES = frozenset({"consul"})
 """What the control plane depends on in mesh.yaml."""
@@ -143,16 +144,18 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
     """
     project = str(injection.project["name"])
     engine = LocalEngine()
-    before = running(engine, project)
-    for sentence in strayed(engine, project, is_starting=True):
-        say(sentence)
-    mesh = settle(engine, injection, options.registry)
-    short = watch_shortage(_proxies_with(engine, injection))
+    with span("engine, ports and subnets looked at"):
+        before = running(engine, project)
+        for sentence in strayed(engine, project, is_starting=True):
+            say(sentence)
+        mesh = settle(engine, injection, options.registry)
+        short = watch_shortage(_proxies_with(engine, injection))
     if short and engine.address.is_socket:
         say(f"warning: {short}; {FIX}")
     # Before anything is started: `down` goes by this file, whatever fails on the way.
     file = _save(engine, project, text)
-    prepare_mesh(engine, options.registry, say, options.step)
+    with span("the mesh's images looked at"):
+        prepare_mesh(engine, options.registry, say, options.step)
     shown = get_telemetry(engine, say, options.step) if options.telemetry else None
 
     with ThreadPoolExecutor(2) as pool:
@@ -171,7 +174,8 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
     if project in attached(engine).projects:
         detach(engine, projects=[project])
     client = MeshClient(engine)
-    wait_ready(client, deadline)
+    with span("control plane ready"):
+        wait_ready(client, deadline)
     if shown is not None:
         start_telemetry(
             engine,
@@ -182,8 +186,9 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
             options.step,
         )
     # Before the wait: when `up` returns, the proxies have these as well.
-    for item in options.resources:
-        client.put(item.path, dict(item.document))
+    with span("resources stored"):
+        for item in options.resources:
+            client.put(item.path, dict(item.document))
     with timed(say, "proxies in sync"):
         settled = wait_synced(
             engine,
@@ -194,13 +199,14 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
             step=options.step,
             is_strict=options.is_strict,
         )
-    for sentence in unreachable_ports(client):
-        say(f"warning: {sentence}")
-    after = running(engine, project)
-    with suppress(OSError):
-        # Those of before, too: what plain Compose made goes, and its volumes are ours to find.
-        remember_anonymous(file.parent, (*before.values(), *after.values()))
-    host = published_host(engine, client.route)
+    with span("result looked at"):
+        for sentence in unreachable_ports(client):
+            say(f"warning: {sentence}")
+        after = running(engine, project)
+        with suppress(OSError):
+            # Those of before, too: what plain Compose made goes, and its volumes are ours to find.
+            remember_anonymous(file.parent, (*before.values(), *after.values()))
+        host = published_host(engine, client.route)
 
     return UpResult(
         with_container_health(engine, settled.workloads),
@@ -250,9 +256,10 @@ def _prepare_app(
 ) -> None:
     start = time.monotonic()
     project = injection.project
-    count = prepare_app(
-        engine, project, file, build_all=options.build, step=options.step
-    )
+    with span("the app's images looked at"):
+        count = prepare_app(
+            engine, project, file, build_all=options.build, step=options.step
+        )
     if count:
         say(f"{count} app images ready ({time.monotonic() - start:.1f} s)")
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dockermesh.client.compose.compose_failure import reason, remedy
 from dockermesh.docker.compose import stream_compose
 from dockermesh.errors import EngineError
+from dockermesh.runtime.timeline import span
 
 Say = Callable[[str], None]
 
@@ -35,9 +36,10 @@ def call_compose(
     Raises EngineError with what it complained of, TimeoutError after `timeout` seconds.
     """
     environment = dict(os.environ if env is None else env)
-    status, lines = stream_compose(
-        [*options, *command], on_line, env=environment, timeout=timeout
-    )
+    with span(f"docker compose {' '.join(command)}"):
+        status, lines = stream_compose(
+            [*options, *command], on_line, env=environment, timeout=timeout
+        )
     if status != 0:
         said = "\n".join(lines)
         raise EngineError(
@@ -50,5 +52,6 @@ def call_compose(
 def timed(say: Say, what: str) -> Iterator[None]:
     """Say that it is done, and how long it took."""
     start = time.monotonic()
-    yield
+    with span(what):
+        yield
     say(f"{what} ({time.monotonic() - start:.1f} s)")

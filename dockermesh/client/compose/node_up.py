@@ -39,6 +39,7 @@ from dockermesh.model.contract import (
 from dockermesh.model.workload import WorkloadKind
 from dockermesh.registrar.container import Container, parse_container
 from dockermesh.registrar.node_mode import Brought, as_workload
+from dockermesh.runtime.timeline import span
 
 _POLL_S = 0.1
 
@@ -78,8 +79,9 @@ def bring_up_plain(plain: PlainProject, options: UpOptions, say: Say) -> UpResul
         )
     # What was pulled and built meanwhile has taken its time.
     deadline = max(deadline, time.monotonic() + options.timeout)
-    for item in options.resources:
-        client.put(item.path, dict(item.document))
+    with span("resources stored"):
+        for item in options.resources:
+            client.put(item.path, dict(item.document))
     expected = _workloads(engine, Attached(projects=frozenset({plain.name})))
     settled = _wait(engine, client, plain.name, expected, deadline, options, say)
 
@@ -143,8 +145,10 @@ def _mesh(
 ) -> tuple[MeshClient, float]:
     """Have the mesh run, with this host's proxy and agent; the deadline starts with the images."""
     injection = Injection(dict(plain.project), {})
-    chosen = settle(engine, injection, options.registry)
-    prepare_mesh(engine, options.registry, say, options.step)
+    with span("engine, ports and subnets looked at"):
+        chosen = settle(engine, injection, options.registry)
+    with span("the mesh's images looked at"):
+        prepare_mesh(engine, options.registry, say, options.step)
     network = plain.network or MESH_NETWORK
     start_mesh(engine, network, chosen.settings, options, None, say)
     deadline = time.monotonic() + options.timeout
@@ -152,7 +156,8 @@ def _mesh(
         say(note)
 
     client = MeshClient(engine)
-    wait_ready(client, deadline)
+    with span("control plane ready"):
+        wait_ready(client, deadline)
     with timed(say, "this host's proxy is ready"):
         _until(
             lambda: _has_node(client),
