@@ -128,26 +128,34 @@ def command(
     connected and has accepted its configuration. Run again, it changes nothing. `dockermesh down`
     removes all of it.
     """
-    from dockermesh.cli.inject import options, read_config, report
-    from dockermesh.client.compose.bind_mounts import (
-        check_paths,
-        mesh_paths,
-        mounted_paths,
-    )
-    from dockermesh.client.compose.bring_up import UpOptions, bring_up
-    from dockermesh.client.compose.mesh_files import mesh_environment, mesh_file
-    from dockermesh.client.compose.node_up import PlainProject, bring_up_plain
-    from dockermesh.client.compose.telemetry import telemetry_paths
+    from concurrent.futures import ThreadPoolExecutor
+
     from dockermesh.docker.compose import load_project, project_arguments
-    from dockermesh.docker.engine import LocalEngine
-    from dockermesh.inject.profiles import with_decided_profiles
-    from dockermesh.inject.project import inject_project
-    from dockermesh.inject.settings import in_node_mode, project_settings
-    from dockermesh.inject.writer import check, to_yaml
     from dockermesh.runtime.timeline import span
 
-    with span("project read"):
-        loaded = load_project(files, project_name, project_directory, profiles)
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(
+            load_project, files, project_name, project_directory, profiles
+        )
+        # Meanwhile: these take as long as Compose does to read the files.
+        with span("modules loaded"):
+            from dockermesh.cli.inject import options, read_config, report
+            from dockermesh.client.compose.bind_mounts import (
+                check_paths,
+                mesh_paths,
+                mounted_paths,
+            )
+            from dockermesh.client.compose.bring_up import UpOptions, bring_up
+            from dockermesh.client.compose.generated_file import is_kept
+            from dockermesh.client.compose.mesh_files import mesh_environment, mesh_file
+            from dockermesh.client.compose.node_up import PlainProject, bring_up_plain
+            from dockermesh.client.compose.telemetry import telemetry_paths
+            from dockermesh.docker.engine import LocalEngine
+            from dockermesh.inject.profiles import with_decided_profiles
+            from dockermesh.inject.project import inject_project
+            from dockermesh.inject.settings import in_node_mode, project_settings
+            from dockermesh.inject.writer import check, to_yaml
+        loaded = loading.result()
     project = with_decided_profiles(loaded.project, loaded.inactive)
     resources = read_config(configs)
     services = project["services"]
@@ -193,8 +201,10 @@ def command(
                 stored=stored,
             ),
         )
+        text = to_yaml(injection.project)
         # Before the first container: a fault of the generator must not leave half a mesh behind.
-        check(injection.project, project)
+        if not is_kept(LocalEngine(), str(injection.project["name"]), text):
+            check(injection.project, project)
     if not quiet:
         report(injection, loaded.inactive)
         _tell_untested()
@@ -211,7 +221,7 @@ def command(
     with Progress(quiet=quiet) as progress:
         result = bring_up(
             injection,
-            to_yaml(injection.project),
+            text,
             replace(
                 up_options,
                 with_node=bool(in_node_mode(services)),

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -257,7 +258,9 @@ def load_project(
         with span("docker compose config"):
             return run_compose([*options, "config"], env=env, stdin=stdin)
 
-    done = config(profiles)
+    with ThreadPoolExecutor(1) as pool:
+        asked_for_all = pool.submit(config, [ALL_PROFILES])
+        done = config(profiles)
     if done.returncode != 0:
         raise _config_error(done.stderr, files)
     active = _parsed(done.stdout)
@@ -268,7 +271,7 @@ def load_project(
             fix="add a service, or choose a --profile",
         )
 
-    done = config([ALL_PROFILES])
+    done = asked_for_all.result()
     if done.returncode != 0:
         # Nobody asked for these services: what is wrong with them is in nobody's way.
         return LoadedProject(active, problem=_config_message(done.stderr))

@@ -19,15 +19,9 @@ from typing import Any
 from dockermesh.client.compose.app_health import unhealthy_apps
 from dockermesh.client.compose.compose_call import Say, call_compose, quiet, timed
 from dockermesh.client.compose.container_health import with_container_health
-from dockermesh.client.compose.engine_record import (
-    STATE_FIX,
-    folder_of,
-    record_of,
-    remember,
-    state_home,
-)
 from dockermesh.client.compose.engine_socket import check_socket, socket_on_host
 from dockermesh.client.compose.gateway_urls import gateway_urls, published_host
+from dockermesh.client.compose.generated_file import keep
 from dockermesh.client.compose.host_ports import HostPorts, check_ports, wanted_ports
 from dockermesh.client.compose.kernel_limits import FIX, watch_shortage
 from dockermesh.client.compose.leftovers import remember_anonymous
@@ -88,7 +82,6 @@ from dockermesh.model.contract import (
     MESH_PROJECT,
 )
 from dockermesh.model.registries import DEFAULT_REGISTRY, SERVERS
-from dockermesh.runtime.files import PRIVATE, replace_file
 from dockermesh.runtime.timeline import span
 
 DEPENDENCIES = frozenset({"consul"})
@@ -153,7 +146,7 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
     if short and engine.address.is_socket:
         say(f"warning: {short}; {FIX}")
     # Before anything is started: `down` goes by this file, whatever fails on the way.
-    file = _save(engine, project, text)
+    file = keep(engine, project, text)
     with span("the mesh's images looked at"):
         prepare_mesh(engine, options.registry, say, options.step)
     shown = get_telemetry(engine, say, options.step) if options.telemetry else None
@@ -230,25 +223,6 @@ def _proxies_with(engine: LocalEngine, injection: Injection) -> int:
 
 # preparation
 # --------------------------------------------------------------------------------------------------
-
-
-def _save(engine: LocalEngine, project: str, text: str) -> Path:
-    record = record_of(engine, project)
-    folder = folder_of(state_home(), record)
-    file = folder / "compose.yaml"
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_file(file, text.encode(), PRIVATE)
-        remember(folder, record)
-    except OSError as error:
-        raise InputError(
-            f"the generated project cannot be written: {error.strerror}",
-            where=str(file),
-            fix=STATE_FIX,
-        ) from error
-
-    return file
 
 
 def _prepare_app(
