@@ -140,7 +140,7 @@ def pod_base(
         "healthcheck": {
             "test": ["CMD", "/usr/local/bin/pod-health"],
             "interval": "200ms",
-            "timeout": "120s",
+            "timeout": "600s",
             "retries": 1,
             "start_period": "0s",
         },

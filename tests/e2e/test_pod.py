@@ -162,7 +162,7 @@ class Bench:
             *(
                 "--health-cmd=/usr/local/bin/pod-health",
                 "--health-interval=200ms",
-                "--health-timeout=120s",
+                "--health-timeout=600s",
             ),
             *("--health-retries=1", self.image),
         )
