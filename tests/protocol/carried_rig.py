@@ -96,10 +96,16 @@ class Wire(socket.socket):
 
 def read_head(connection: socket.socket) -> str:
     """All up to the end of a head."""
-    data = b""
+    data, end = b"", b"\r\n\r\n"
     with suppress(ConnectionError):
-        while not data.endswith(b"\r\n\r\n") and (part := connection.recv(1)):
-            data += part
+        while not data.endswith(end):
+            # What comes after it is left for others to read.
+            there = connection.recv(65536, socket.MSG_PEEK)
+            if not there:
+                break
+            found = (data + there).find(end)
+            length = len(there) if found < 0 else found + len(end) - len(data)
+            data += connection.recv(length)
     return data.decode("latin1")
 
 
@@ -214,6 +220,27 @@ def says(text: str, *, then_close: bool = False) -> Script:
             connection.shutdown(socket.SHUT_RDWR)
 
     return script
+
+
+class Held:
+    """A script that answers when the test says so, and knows whether its client is still there."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.begun = threading.Semaphore(0)
+        self.gone = threading.Semaphore(0)
+
+    def __call__(self, connection: socket.socket, request: str) -> None:
+        body_of(connection, request)
+        self.begun.release()
+        connection.settimeout(0.05)
+        while not self.go.is_set():
+            with suppress(TimeoutError):
+                if connection.recv(1) == b"":
+                    self.gone.release()
+                    return
+        connection.settimeout(PATIENCE_S)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
 
 _ALTERS = r"x-request-id|date|x-forwarded-for|traceparent|x-envoy-upstream-service-time|x-b3-\w+"

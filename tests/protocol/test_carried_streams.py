@@ -10,12 +10,21 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from carried_rig import KINDS, PATIENCE_S, Wire, World, body_of, running, says, soon
+from carried_rig import (
+    KINDS,
+    PATIENCE_S,
+    Held,
+    Wire,
+    World,
+    body_of,
+    running,
+    says,
+    soon,
+)
 
 pytestmark = [pytest.mark.binary, pytest.mark.asyncio(loop_scope="module")]
 LARGE = 64 * 2**20
@@ -43,27 +52,6 @@ def opened(world: World, carried: str, kind: str, text: str) -> Wire:
 
 def get(world: World, carried: str, kind: str, path: str) -> str:
     return world.ask(head(path, kind), carried=carried, kind=kind)
-
-
-class Held:
-    """A script that answers when the test says so, and knows whether its client is still there."""
-
-    def __init__(self) -> None:
-        self.go = threading.Event()
-        self.begun = threading.Semaphore(0)
-        self.gone = threading.Semaphore(0)
-
-    def __call__(self, connection: socket.socket, request: str) -> None:
-        body_of(connection, request)
-        self.begun.release()
-        connection.settimeout(0.05)
-        while not self.go.is_set():
-            with suppress(TimeoutError):
-                if connection.recv(1) == b"":
-                    self.gone.release()
-                    return
-        connection.settimeout(PATIENCE_S)
-        connection.sendall(OK.encode())
 
 
 def taken(held: threading.Semaphore) -> None:

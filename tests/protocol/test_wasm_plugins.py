@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from aiohttp import ClientError, ClientSession, ClientTimeout, web
+from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, web
 from bridge_rig import Agent, eventually
 from control_plane_rig import Running, control_plane, workload
 from envoy_binary import envoy_binary
@@ -327,30 +327,56 @@ async def test_an_update_that_proxies_refuse_leaves_the_one_of_before(
 
 
 async def test_no_request_fails_while_plugins_come_and_go(world: World) -> None:
+    """Neither on a connection that goes on in a listener that is replaced, nor on new ones, which
+    the listener that replaces it takes: that has a plugin only when the module is there.
+    """
     seen: Counter[int] = Counter()
+    rounds: set[str] = set()
     is_over = asyncio.Event()
 
-    async def call() -> None:
-        # One connection, which goes on in a listener that is replaced.
-        async with ClientSession(timeout=ClientTimeout(30)) as http:
-            while not is_over.is_set():
-                async with http.get(f"http://127.0.0.1:{world.one}/") as answer:
-                    seen[answer.status] += 1
-                    await answer.read()
+    async def give_late(request: web.Request) -> web.Response:
+        await asyncio.sleep(0.2)
+        return web.Response(body=world.modules[request.match_info["path"]])
 
-    calling = [asyncio.create_task(call()) for _ in range(4)]
-    for round in range(3):
-        await world.apply("pass", **world.put(adding_header("x-round", f"n{round}")))
-        await world.until(200, f"n{round}")
-        await world.remove("pass")
+    async def call(*, keeps: bool) -> None:
+        connector = TCPConnector(force_close=not keeps)
+        async with ClientSession(
+            timeout=ClientTimeout(30), connector=connector
+        ) as http:
+            while not is_over.is_set():
+                try:
+                    async with http.get(f"http://127.0.0.1:{world.one}/") as answer:
+                        text = await answer.text()
+                except ClientError:
+                    seen[0] += 1
+                    continue
+                seen[answer.status] += 1
+                if answer.status == 200 and not keeps:
+                    rounds.update(v for k, v in json.loads(text) if k == "x-round")
+
+    async with serving(give_late) as late:
+
+        async def apply(value: str) -> None:
+            named = world.put(adding_header("x-round", value))
+            url = f"http://127.0.0.1:{late}/{named['sha256']}"
+            await world.apply("pass", url=url, sha256=named["sha256"])
+            await world.until(200, value)
 
         async def is_gone() -> bool:
             return "x-round" not in (await world.ask())[1]
 
-        await eventually(is_gone, 20)
-    is_over.set()
-    await asyncio.gather(*calling)
-    assert seen.keys() == {200}
+        calling = [
+            asyncio.create_task(call(keeps=keeps)) for keeps in (True, False) * 2
+        ]
+        for round in range(3):
+            await apply(f"new-{round}")
+            await apply(f"other-{round}")
+            await world.remove("pass")
+            await eventually(is_gone, 20)
+        is_over.set()
+        await asyncio.gather(*calling)
+    assert seen.keys() == {200}, seen
+    assert rounds == {f"{name}-{n}" for name in ("new", "other") for n in range(3)}
 
 
 async def test_a_crash_is_refused_or_passed_over(world: World) -> None:
