@@ -43,6 +43,11 @@ from dockermesh.client.compose.node import (
 )
 from dockermesh.client.compose.running import changed_since, running
 from dockermesh.client.compose.service_steps import Part, ServiceSteps, parts_of
+from dockermesh.client.compose.settled import (
+    forget_settled,
+    is_settled,
+    remember_settled,
+)
 from dockermesh.client.compose.strayed import strayed
 from dockermesh.client.compose.subnets import (
     choose_subnets,
@@ -160,8 +165,12 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
 
     # From here on: a first build takes longer than any limit that makes sense.
     deadline = time.monotonic() + options.timeout
-    with timed(say, f"app {project} started"):
-        _start_app(engine, injection, file, deadline, options.step)
+    if is_settled(engine, project, file.parent, text):
+        say(f"app {project} is up")
+    else:
+        forget_settled(file.parent)
+        with timed(say, f"app {project} started"):
+            _start_app(engine, injection, file, deadline, options.step)
     for note in mesh.notes:
         say(note)
     if project in attached(engine).projects:
@@ -199,6 +208,7 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
         with suppress(OSError):
             # Those of before, too: what plain Compose made goes, and its volumes are ours to find.
             remember_anonymous(file.parent, (*before.values(), *after.values()))
+        remember_settled(engine, project, file.parent, text)
         host = published_host(engine, client.route)
 
     return UpResult(

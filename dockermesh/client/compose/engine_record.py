@@ -23,6 +23,8 @@ from dockermesh.errors import InputError
 from dockermesh.model.contract import LABEL_ROLE
 
 _FILE = "engine.json"
+SETTLED_FILE = "settled.json"
+"""What the last `up` left running."""
 STATE_FIX = "name a folder that you may write: XDG_STATE_HOME=/path (or HOME)"
 
 
@@ -87,7 +89,7 @@ def remember(folder: Path, record: EngineRecord) -> None:
 
 def forget(folder: Path) -> None:
     """Remove what was generated in a folder of `folder_of`. Raises OSError."""
-    for name in ("compose.yaml", _FILE, ANONYMOUS_FILE):
+    for name in ("compose.yaml", _FILE, ANONYMOUS_FILE, SETTLED_FILE):
         (folder / name).unlink(missing_ok=True)
     with suppress(OSError):  # what somebody else put there stays
         folder.rmdir()
