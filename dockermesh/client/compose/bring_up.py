@@ -165,7 +165,7 @@ def bring_up(injection: Injection, text: str, options: UpOptions, say: Say) -> U
 
     # From here on: a first build takes longer than any limit that makes sense.
     deadline = time.monotonic() + options.timeout
-    if is_settled(engine, project, file.parent, text):
+    if is_settled(engine, injection.project, file.parent, text):
         say(f"app {project} is up")
     else:
         forget_settled(file.parent)

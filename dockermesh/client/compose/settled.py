@@ -24,16 +24,20 @@ _NOT_THERE_YET = ("(unhealthy)", "(health: starting)", "(Paused)")
 """What the engine says behind a running container's age."""
 
 
-def is_settled(engine: LocalEngine, project: str, folder: Path, text: str) -> bool:
+def is_settled(
+    engine: LocalEngine, project: Mapping[str, Any], folder: Path, text: str
+) -> bool:
     """Whether the project runs as `remember_settled` saw it, and would be made of the same images
-    and the same file again.
+    and the same file again; `text` is the file.
     """
+    if _has_more_than_its_file(project):
+        return False
     try:
         known = json.loads((folder / SETTLED_FILE).read_bytes())
     except (OSError, ValueError):
         return False
 
-    containers = _listed(engine, project)
+    containers = _listed(engine, str(project["name"]))
     return bool(known == _record(containers, text)) and _are_current(engine, containers)
 
 
@@ -52,6 +56,18 @@ def forget_settled(folder: Path) -> None:
     """From now on something may be half done."""
     with suppress(OSError):
         (folder / SETTLED_FILE).unlink(missing_ok=True)
+
+
+def _has_more_than_its_file(project: Mapping[str, Any]) -> bool:
+    """Whether what Compose makes also depends on what the file only names: other files and
+    variables, whose content may be copied into containers, and programs that provide a service.
+    """
+    given = [*(project.get("configs") or {}).values()]
+    given += (project.get("secrets") or {}).values()
+    services = project["services"].values()
+    return any({"file", "environment"} & set(one or {}) for one in given) or any(
+        "provider" in service for service in services
+    )
 
 
 def _listed(engine: LocalEngine, project: str) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from dockermesh.client.compose.settled import (
 )
 
 TEXT = "services: {web: {image: web}}\n"
+SHOP: dict[str, Any] = {"name": "shop", "services": {"web": {"image": "web"}}}
 
 
 class Engine:
@@ -52,7 +53,7 @@ def _container(name: str) -> dict[str, Any]:
 def engine(tmp_path: Path) -> Any:
     made: Any = Engine()
     remember_settled(made, "shop", tmp_path, TEXT)
-    assert is_settled(made, "shop", tmp_path, TEXT)
+    assert is_settled(made, SHOP, tmp_path, TEXT)
     return made
 
 
@@ -83,22 +84,39 @@ CHANGES: dict[str, Callable[[Engine], Any]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_whatever_changed_is_seen(engine: Any, tmp_path: Path, change: str) -> None:
     CHANGES[change](engine)
-    assert not is_settled(engine, "shop", tmp_path, TEXT)
+    assert not is_settled(engine, SHOP, tmp_path, TEXT)
 
 
 def test_another_file_is_another_project(engine: Any, tmp_path: Path) -> None:
-    assert not is_settled(engine, "shop", tmp_path, TEXT + "# changed\n")
+    assert not is_settled(engine, SHOP, tmp_path, TEXT + "# changed\n")
 
 
 def test_what_is_not_all_there_is_not_remembered(engine: Any, tmp_path: Path) -> None:
     forget_settled(tmp_path)
-    assert not is_settled(engine, "shop", tmp_path, TEXT)
+    assert not is_settled(engine, SHOP, tmp_path, TEXT)
     # Compose starts a job again, and so must `up`.
     _stopped(engine)
     remember_settled(engine, "shop", tmp_path, TEXT)
-    assert not is_settled(engine, "shop", tmp_path, TEXT)
+    assert not is_settled(engine, SHOP, tmp_path, TEXT)
 
 
 def test_a_damaged_record_is_none(engine: Any, tmp_path: Path) -> None:
     (tmp_path / "settled.json").write_text("{")
-    assert not is_settled(engine, "shop", tmp_path, TEXT)
+    assert not is_settled(engine, SHOP, tmp_path, TEXT)
+
+
+@pytest.mark.parametrize(
+    ("more", "is_seen"),
+    [
+        ({"secrets": {"key": {"environment": "KEY"}}}, False),
+        ({"secrets": {"key": {"file": "./key"}}}, False),
+        ({"configs": {"app": {"file": "./app.conf"}}}, False),
+        ({"services": {"web": {}, "db": {"provider": {"type": "cloud"}}}}, False),
+        ({"configs": {"app": {"content": "in the file itself"}}}, True),
+        ({"secrets": {"key": {"external": True}}, "configs": None}, True),
+    ],
+)
+def test_what_the_file_only_names_may_have_changed(
+    engine: Any, tmp_path: Path, more: dict[str, Any], is_seen: bool
+) -> None:
+    assert is_settled(engine, SHOP | more, tmp_path, TEXT) is is_seen
