@@ -22,6 +22,7 @@ from dockermesh.model.contract import ENV_MODE
 
 if TYPE_CHECKING:
     from dockermesh.client.compose.bring_up import UpResult
+    from dockermesh.docker.engine import LocalEngine
     from dockermesh.inject.options import Injection
 
 
@@ -140,16 +141,9 @@ def command(
         # Meanwhile: these take as long as Compose does to read the files.
         with span("modules loaded"):
             from dockermesh.cli.inject import options, read_config, report
-            from dockermesh.client.compose.bind_mounts import (
-                check_paths,
-                mesh_paths,
-                mounted_paths,
-            )
             from dockermesh.client.compose.bring_up import UpOptions, bring_up
             from dockermesh.client.compose.generated_file import is_kept
-            from dockermesh.client.compose.mesh_files import mesh_environment, mesh_file
             from dockermesh.client.compose.node_up import PlainProject, bring_up_plain
-            from dockermesh.client.compose.telemetry import telemetry_paths
             from dockermesh.docker.engine import LocalEngine
             from dockermesh.inject.profiles import with_decided_profiles
             from dockermesh.inject.project import inject_project
@@ -202,22 +196,16 @@ def command(
             ),
         )
         text = to_yaml(injection.project)
+        engine = LocalEngine()
         # Before the first container: a fault of the generator must not leave half a mesh behind.
-        if not is_kept(LocalEngine(), str(injection.project["name"]), text):
+        if not is_kept(engine, str(injection.project["name"]), text):
             check(injection.project, project)
     if not quiet:
         report(injection, loaded.inactive)
-        _tell_untested()
+        _tell_untested(engine)
 
-    paths = chain(
-        mounted_paths(injection.project),
-        mesh_paths(mesh_environment(), mesh_file().parent),
-        telemetry_paths() if telemetry else (),
-    )
     with span("mounted paths looked at"):
-        warnings = check_paths(LocalEngine(), paths)
-    for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
+        _check_mounts(engine, injection, telemetry=telemetry)
     with Progress(quiet=quiet) as progress:
         result = bring_up(
             injection,
@@ -230,6 +218,27 @@ def command(
             progress.say,
         )
     _finish(result, injection, str(injection.project["name"]), output)
+
+
+def _check_mounts(
+    engine: LocalEngine, injection: Injection, *, telemetry: bool
+) -> None:
+    """Warn of paths that the engine's host lacks. Raises InputError for one that is here alone."""
+    from dockermesh.client.compose.bind_mounts import (
+        check_paths,
+        mesh_paths,
+        mounted_paths,
+    )
+    from dockermesh.client.compose.mesh_files import mesh_environment, mesh_file
+    from dockermesh.client.compose.telemetry import telemetry_paths
+
+    paths = chain(
+        mounted_paths(injection.project),
+        mesh_paths(mesh_environment(), mesh_file().parent),
+        telemetry_paths() if telemetry else (),
+    )
+    for warning in check_paths(engine, paths):
+        click.echo(f"warning: {warning}", err=True)
 
 
 def _finish(
@@ -286,11 +295,10 @@ def _starts() -> tuple[dict[str, Any], ...]:
         return ()
 
 
-def _tell_untested() -> None:
+def _tell_untested(engine: LocalEngine) -> None:
     from dockermesh.client.compose.doctor import untested
-    from dockermesh.docker.engine import LocalEngine
 
-    if note := untested(LocalEngine()):
+    if note := untested(engine):
         click.echo(f"{styled('!', fg='yellow')} {note}", err=True)
 
 

@@ -14,11 +14,10 @@ import socket
 import threading
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from patience import SLACK
 from ports import free_ports
@@ -40,6 +39,7 @@ from dockermesh.translate.mesh.known_proxies import proxy_of
 from dockermesh.translate.mesh.settings import MeshSettings, istio_config
 from dockermesh.translate.mesh.state import MeshState, build_mesh
 from dockermesh.translate.translator import Translator
+from dockermesh.xds import Snapshot
 
 PATIENCE_S = 20.0 * SLACK
 KINDS = {"declared": Protocol.HTTP, "sniffed": Protocol.AUTO}
@@ -290,62 +290,90 @@ class World:
 
     def counted(self, who: str, name: str) -> int:
         """The sum of a proxy's counters whose names end so."""
-        with Wire.to(self.admins[who]) as wire:
-            wire.send_text(
-                "GET /stats?usedonly HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
-            )
-            text = wire.read_answer()
-        found = re.findall(rf"^[^\n]*{re.escape(name)}: (\d+)$", text, re.M)
-        return sum(map(int, found))
+        return counted(self.admins[who], name)
+
+
+def admin(port: int, method: str, path: str) -> str:
+    """What Envoy's admin answers."""
+    with Wire.to(port) as wire:
+        wire.send_text(f"{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n")
+        wire.send_text("content-length: 0\r\n\r\n")
+        return wire.read_answer()
+
+
+def counted(port: int, name: str) -> int:
+    """The sum of an Envoy's counters whose names end so."""
+    text = admin(port, "GET", f"/stats?usedonly&filter={name}$")
+    return sum(map(int, re.findall(rf"^[^\n]*{re.escape(name)}: (\d+)$", text, re.M)))
+
+
+def app_elsewhere(name: str, app: int, ports: Iterable[tuple[int, Protocol]]) -> str:
+    """A Sidecar: the app of the workload with this label listens elsewhere than its proxy."""
+    lines = "\n".join(
+        f"  - {{port: {{number: {number}, name: x{number}, protocol:"
+        f" '{'' if protocol is Protocol.AUTO else protocol.value.upper()}'}},"
+        f" defaultEndpoint: '127.0.0.1:{app}'}}"
+        for number, protocol in ports
+    )
+    return f"""
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {{name: {name}}}
+spec:
+  workloadSelector: {{labels: {{app: {name}}}}}
+  ingress:
+{lines}
+"""
+
+
+def meshed(
+    text: str, services: Iterable[Service], workloads: Iterable[Workload]
+) -> MeshState:
+    """The mesh of these, configured by these resources."""
+    reading = read_text(text)
+    assert not [f for f in reading.findings if f.is_error], reading.findings
+    catalog = Catalog({s.hostname: s for s in services}, {w.name: w for w in workloads})
+    return build_mesh(
+        catalog, config=istio_config(reading.resources), settings=MeshSettings()
+    )
+
+
+def snapshot_of(mesh: MeshState, workload: str) -> Snapshot:
+    """What a workload's proxy has."""
+    translator = Translator()
+    translator.update(mesh)
+    return translator.snapshot(proxy_of(mesh.workloads[workload], {}))
+
+
+def outbound_listener(
+    mesh: MeshState, service: str, port: int, protocol: Protocol
+) -> str:
+    """The name of the listener that takes calls of a service's port."""
+    address = "0.0.0.0" if protocol.is_http else mesh.vips[f"{service}.service.consul"]
+    return names.listener(address, port)
 
 
 def _mesh(
     ports: Mapping[str, int], kinds: Mapping[str, Protocol], app: int, more: str
 ) -> MeshState:
     """The mesh, in which the server's app listens elsewhere than its proxy."""
-    ingress = "\n".join(
-        f"  - {{port: {{number: {ports[kind]}, name: x{kind}, protocol:"
-        f" '{'' if protocol is Protocol.AUTO else protocol.value.upper()}'}},"
-        f" defaultEndpoint: '127.0.0.1:{app}'}}"
-        for kind, protocol in kinds.items()
-    )
-    text = f"""
-apiVersion: networking.istio.io/v1
-kind: Sidecar
-metadata: {{name: db}}
-spec:
-  workloadSelector: {{labels: {{app: db}}}}
-  ingress:
-{ingress}
----
-{more}
-"""
-    reading = read_text(text)
-    assert not [f for f in reading.findings if f.is_error], reading.findings
-    services = {
-        f"{kind}.service.consul": Service(
+    numbered = [(ports[kind], protocol) for kind, protocol in kinds.items()]
+    services = [
+        Service(
             kind,
             f"{kind}.service.consul",
             (Port(ports[kind], protocol),),
             (Endpoint("127.0.0.1", ports[kind], workload="shop/db-1"),),
         )
         for kind, protocol in kinds.items()
-    }
+    ]
     served = tuple(ServedPort(k, ports[k], p.value) for k, p in kinds.items())
     server = Workload(
         "1", "shop/db-1", "db", address="127.0.0.1", labels={"app": "db"}, ports=served
     )
     client = Workload("2", "shop/web-1", "web", address="127.0.0.9")
-    catalog = Catalog(services, {w.name: w for w in (server, client)})
-    return build_mesh(
-        catalog, config=istio_config(reading.resources), settings=MeshSettings()
-    )
-
-
-def _snapshot(mesh: MeshState, workload: str) -> Any:
-    translator = Translator()
-    translator.update(mesh)
-    return translator.snapshot(proxy_of(mesh.workloads[workload], {}))
+    text = f"{app_elsewhere('db', app, numbered)}\n---\n{more}\n"
+    return meshed(text, services, (server, client))
 
 
 @asynccontextmanager
@@ -375,7 +403,9 @@ async def running(
     async with AsyncExitStack() as stack:
         mesh = _mesh(ports, kinds, backend or app.port, more)
         inbound = {f"in-{n}": ("virtualInbound", n) for n in ports.values()}
-        config = bootstrap(_snapshot(mesh, "shop/db-1"), db, admins["server"], inbound)
+        config = bootstrap(
+            snapshot_of(mesh, "shop/db-1"), db, admins["server"], inbound
+        )
         if not has_http2:
             both, one = '["h2", "http/1.1"]', '["http/1.1"]'
             config = json.loads(json.dumps(config).replace(both, one))
@@ -389,12 +419,11 @@ async def running(
             mesh = _mesh(ports, kinds, backend or app.port, config_of_way)
             listeners = {}
             for (kind, protocol), port in zip(kinds.items(), own, strict=True):
-                vip = mesh.vips[f"{kind}.service.consul"]
-                address = "0.0.0.0" if protocol.is_http else vip
-                listeners[kind] = (names.listener(address, ports[kind]), port)
+                source = outbound_listener(mesh, kind, ports[kind], protocol)
+                listeners[kind] = (source, port)
                 bound[way, kind] = port
             config = bootstrap(
-                _snapshot(mesh, "shop/web-1"), web, admins[way], listeners
+                snapshot_of(mesh, "shop/web-1"), web, admins[way], listeners
             )
             file = folder / f"client{number}.json"
             proxies[way] = await stack.enter_async_context(Proxy(file, config, own))

@@ -16,15 +16,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from carried_rig import HTTP1, PATIENCE_S, App, Wire, soon
+from carried_rig import (
+    HTTP1,
+    PATIENCE_S,
+    App,
+    Wire,
+    admin,
+    app_elsewhere,
+    meshed,
+    outbound_listener,
+    snapshot_of,
+    soon,
+)
 from ports import free_ports, own_address
 from tls_rig import Party, Proxy, bootstrap
 
 from dockermesh.ca import Authority, new_material
 from dockermesh.client.offline.render import snapshot_parts
-from dockermesh.config.documents import read_text
 from dockermesh.model import (
-    Catalog,
     Endpoint,
     Port,
     Protocol,
@@ -33,10 +42,7 @@ from dockermesh.model import (
     Workload,
 )
 from dockermesh.translate.envoy import names
-from dockermesh.translate.mesh.known_proxies import proxy_of
-from dockermesh.translate.mesh.settings import MeshSettings, istio_config
-from dockermesh.translate.mesh.state import MeshState, build_mesh
-from dockermesh.translate.translator import Translator
+from dockermesh.translate.mesh.state import MeshState
 from dockermesh.xds import Snapshot
 
 WAYS = {"HTTP/1.1": HTTP1, "HTTP/2": ""}
@@ -59,6 +65,12 @@ class Replica:
     def workload(self) -> str:
         """The name of its pod."""
         return f"shop/{self.name}"
+
+    def listens(self, port: int) -> bool:
+        """Whether its proxy takes connections there."""
+        with suppress(OSError), socket.create_connection((self.address, port)):
+            return True
+        return False
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to its proxy."""
@@ -90,7 +102,7 @@ class World:
         """Tell the running clients that there are these replicas and no others."""
         for way, text in WAYS.items():
             mesh = _mesh(self, staying, text)
-            _write_endpoints(self.folder / way[-1], _snapshot(mesh, "shop/web-1"))
+            _write_endpoints(self.folder / way[-1], snapshot_of(mesh, "shop/web-1"))
             soon(lambda w=way: self._is_told(w, staying), f"{way} knows the endpoints")
 
     def _is_told(self, way: str, there: Sequence[Replica]) -> bool:
@@ -104,18 +116,16 @@ class World:
         )
 
 
-def admin(port: int, method: str, path: str) -> str:
-    """What Envoy's admin answers."""
-    with Wire.to(port) as wire:
-        wire.send_text(f"{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n")
-        wire.send_text("content-length: 0\r\n\r\n")
-        return wire.read_answer()
-
-
-def counted(port: int, name: str) -> int:
-    """The sum of an Envoy's counters whose names end so."""
-    text = admin(port, "GET", f"/stats?usedonly&filter={name}$")
-    return sum(map(int, re.findall(rf"^[^\n]*{re.escape(name)}: (\d+)$", text, re.M)))
+def hash_rule(service: str, hash_by: str) -> str:
+    """A DestinationRule that balances a service's requests by `consistentHash`."""
+    return f"""
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: {service}}}
+spec:
+  host: {service}.service.consul
+  trafficPolicy: {{loadBalancer: {{consistentHash: {{{hash_by}}}}}}}
+"""
 
 
 def _cluster(service: str, port: int) -> str:
@@ -123,19 +133,18 @@ def _cluster(service: str, port: int) -> str:
 
 
 def _mesh(world: World, there: Sequence[Replica], text: str) -> MeshState:
-    documents = [_ingress(r, world.listens) for r in world.replicas]
+    ports = [(number, protocol) for protocol, number in world.listens.items()]
+    documents = [app_elsewhere(r.name, r.app.port, ports) for r in world.replicas]
     documents += [t for t in (world.more, text) if t]
-    reading = read_text("\n---\n".join(documents))
-    assert not [f for f in reading.findings if f.is_error], reading.findings
 
-    services = {}
+    services = []
     for name, protocol in world.services.items():
         number = world.listens[protocol]
         endpoints = tuple(
             Endpoint(r.address, number, id=r.name, workload=r.workload) for r in there
         )
         host = f"{name}.service.consul"
-        services[host] = Service(name, host, (Port(number, protocol),), endpoints)
+        services.append(Service(name, host, (Port(number, protocol),), endpoints))
 
     served = tuple(
         ServedPort(name, world.listens[protocol], protocol.value)
@@ -153,35 +162,7 @@ def _mesh(world: World, there: Sequence[Replica], text: str) -> MeshState:
         for r in world.replicas
     ]
     workloads.append(Workload("2", "shop/web-1", "web", address="127.0.0.9"))
-    catalog = Catalog(services, {w.name: w for w in workloads})
-    return build_mesh(
-        catalog, config=istio_config(reading.resources), settings=MeshSettings()
-    )
-
-
-def _ingress(replica: Replica, listens: Mapping[Protocol, int]) -> str:
-    """Says that a replica's app listens elsewhere than its proxy."""
-    lines = "\n".join(
-        f"  - {{port: {{number: {number}, name: x{number}, protocol:"
-        f" '{'' if protocol is Protocol.AUTO else protocol.value.upper()}'}},"
-        f" defaultEndpoint: '127.0.0.1:{replica.app.port}'}}"
-        for protocol, number in listens.items()
-    )
-    return f"""
-apiVersion: networking.istio.io/v1
-kind: Sidecar
-metadata: {{name: {replica.name}}}
-spec:
-  workloadSelector: {{labels: {{app: {replica.name}}}}}
-  ingress:
-{lines}
-"""
-
-
-def _snapshot(mesh: MeshState, workload: str) -> Snapshot:
-    translator = Translator()
-    translator.update(mesh)
-    return translator.snapshot(proxy_of(mesh.workloads[workload], {}))
+    return meshed("\n---\n".join(documents), services, workloads)
 
 
 def _write_endpoints(folder: Path, snapshot: Snapshot) -> None:
@@ -245,11 +226,9 @@ async def running(
             listeners = {}
             for name, protocol in services.items():
                 own = ports[way, name] = taken.pop()
-                vip = mesh.vips[f"{name}.service.consul"]
-                address = "0.0.0.0" if protocol.is_http else vip
-                source = names.listener(address, listens[protocol])
+                source = outbound_listener(mesh, name, listens[protocol], protocol)
                 listeners[name] = (source, own)
-            snapshot = _snapshot(mesh, "shop/web-1")
+            snapshot = snapshot_of(mesh, "shop/web-1")
             config = bootstrap(snapshot, web, admins[way], listeners)
             _write_endpoints(folder / way[-1], snapshot)
             _follow_endpoints(config, folder / way[-1])
@@ -264,7 +243,7 @@ async def _start_server(
     stack: AsyncExitStack, world: World, replica: Replica, authority: Authority
 ) -> None:
     party = Party(world.folder / replica.name, authority, "default", "db")
-    snapshot = _snapshot(_mesh(world, world.replicas, ""), replica.workload)
+    snapshot = snapshot_of(_mesh(world, world.replicas, ""), replica.workload)
     inbound = {f"in-{n}": ("virtualInbound", n) for n in world.listens.values()}
     config = bootstrap(snapshot, party, replica.admin, inbound)
     for listener in config["staticResources"]["listeners"]:
@@ -275,12 +254,6 @@ async def _start_server(
     await stack.enter_async_context(replica.proxy)
     for port in world.listens.values():
         soon(
-            lambda number=port: _listens(replica.address, number),
+            lambda number=port: replica.listens(number),
             f"{replica.name} listens",
         )
-
-
-def _listens(address: str, port: int) -> bool:
-    with suppress(OSError), socket.create_connection((address, port)):
-        return True
-    return False

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
 import pytest_asyncio
-from carried_rig import Wire, says
-from replica_rig import WAYS, World, counted, running
+from carried_rig import Wire, counted, says
+from replica_rig import WAYS, World, hash_rule, running
 
 from dockermesh.model import Protocol
 
@@ -32,19 +32,8 @@ KEYS = [f"user-{n}" for n in range(40)]
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
-def _rule(name: str, balancer: str) -> str:
-    return f"""
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata: {{name: {name}}}
-spec:
-  host: {name}.service.consul
-  trafficPolicy: {{loadBalancer: {{consistentHash: {{{balancer}}}}}}}
-"""
-
-
 RULES = "\n---\n".join(
-    _rule(f"{name}-{kind}", text) for name, text in HASHES.items() for kind in KINDS
+    hash_rule(f"{name}-{kind}", text) for name, text in HASHES.items() for kind in KINDS
 )
 SERVICES = {
     f"{name}-{kind}": protocol for name in HASHES for kind, protocol in KINDS.items()

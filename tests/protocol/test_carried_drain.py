@@ -7,7 +7,6 @@ from __future__ import annotations
 import itertools
 import re
 import signal
-import socket
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -17,8 +16,8 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from carried_rig import PATIENCE_S, Held, Wire, soon
-from replica_rig import WAYS, Replica, World, admin, counted, running
+from carried_rig import PATIENCE_S, Held, Wire, admin, counted, soon
+from replica_rig import WAYS, Replica, World, hash_rule, running
 
 from dockermesh.model import Protocol
 
@@ -38,14 +37,7 @@ HELD = 4
 EACH = 6
 """So many requests each caller sends at least in a situation that it is to see."""
 HASHED = "\n---\n".join(
-    f"""
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata: {{name: {name}}}
-spec:
-  host: {name}.service.consul
-  trafficPolicy: {{loadBalancer: {{consistentHash: {{httpHeaderName: x-user}}}}}}
-"""
+    hash_rule(name, "httpHeaderName: x-user")
     for name in SERVICES
     if name.startswith("hashed")
 )
@@ -165,10 +157,7 @@ class Traffic:
 
 
 def _listens(world: World, replica: Replica) -> bool:
-    for port in world.listens.values():
-        with suppress(OSError), socket.create_connection((replica.address, port)):
-            return True
-    return False
+    return any(replica.listens(port) for port in world.listens.values())
 
 
 def _told_to_go(world: World, way: str) -> int:

@@ -15,6 +15,7 @@ from dockermesh.client.compose import node
 from dockermesh.client.compose.compose_call import Say, call_compose, quiet, timed
 from dockermesh.client.compose.ending import AT_ONCE, PodEnder
 from dockermesh.client.compose.engine_record import (
+    GENERATED_FILE,
     folder_of,
     forget,
     record_of,
@@ -80,12 +81,11 @@ def bring_down(
         ended = None
         # A record without containers: plain `docker compose down` was here.
         if containers or folder.is_dir():
-            arguments = _arguments(folder / "compose.yaml", project)
+            file = folder / GENERATED_FILE
+            arguments = _arguments(file, project)
             steps = ServiceSteps(parts_running(containers), step)
             with timed(say, f"app {project} removed"):
-                haste, is_free = _stop_apps(
-                    engine, folder / "compose.yaml", arguments, containers, steps
-                )
+                haste, is_free = _stop_apps(engine, file, arguments, containers, steps)
                 if stopped is not None and is_free:
                     ended = pool.submit(remove_mesh)
                 with _past_stuck_networks(engine, project, removed, say, volumes):

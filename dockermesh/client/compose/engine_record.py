@@ -23,6 +23,8 @@ from dockermesh.errors import InputError
 from dockermesh.model.contract import LABEL_ROLE
 
 _FILE = "engine.json"
+GENERATED_FILE = "compose.yaml"
+"""The project as `up` made it."""
 SETTLED_FILE = "settled.json"
 """What the last `up` left running."""
 STATE_FIX = "name a folder that you may write: XDG_STATE_HOME=/path (or HOME)"
@@ -89,7 +91,7 @@ def remember(folder: Path, record: EngineRecord) -> None:
 
 def forget(folder: Path) -> None:
     """Remove what was generated in a folder of `folder_of`. Raises OSError."""
-    for name in ("compose.yaml", _FILE, ANONYMOUS_FILE, SETTLED_FILE):
+    for name in (GENERATED_FILE, _FILE, ANONYMOUS_FILE, SETTLED_FILE):
         (folder / name).unlink(missing_ok=True)
     with suppress(OSError):  # what somebody else put there stays
         folder.rmdir()
@@ -114,7 +116,7 @@ def with_pods(home: Path, here: EngineRecord) -> list[str]:
 
 def _has_pods(home: Path, record: EngineRecord) -> bool:
     try:
-        text = (folder_of(home, record) / "compose.yaml").read_text()
+        text = (folder_of(home, record) / GENERATED_FILE).read_text()
     except (OSError, ValueError):
         return False
     return f"{LABEL_ROLE}: pod" in text

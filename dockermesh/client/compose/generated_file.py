@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dockermesh.client.compose.engine_record import (
+    GENERATED_FILE,
     STATE_FIX,
     folder_of,
     record_of,
@@ -18,12 +19,10 @@ from dockermesh.docker.engine import LocalEngine
 from dockermesh.errors import InputError
 from dockermesh.runtime.files import PRIVATE, replace_file
 
-_NAME = "compose.yaml"
-
 
 def is_kept(engine: LocalEngine, project: str, text: str) -> bool:
     """Whether this is what the last `up` made of the project."""
-    file = folder_of(state_home(), record_of(engine, project)) / _NAME
+    file = folder_of(state_home(), record_of(engine, project)) / GENERATED_FILE
     try:
         return file.read_bytes() == text.encode()
     except OSError:
@@ -34,7 +33,7 @@ def keep(engine: LocalEngine, project: str, text: str) -> Path:
     """Write it down. Raises InputError where that is impossible."""
     record = record_of(engine, project)
     folder = folder_of(state_home(), record)
-    file = folder / _NAME
+    file = folder / GENERATED_FILE
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from dockermesh.docker.image_store import ImageStore
 from dockermesh.model.contract import COMPOSE_PROJECT
 from dockermesh.runtime.files import PRIVATE, replace_file
 
-_NOT_THERE_YET = ("(unhealthy)", "(health: starting)", "(Paused)")
+_NOT_THERE_YET = ("(unhealthy)", "(health: starting)")
 """What the engine says behind a running container's age."""
 
 
@@ -38,7 +38,8 @@ def is_settled(
         return False
 
     containers = _listed(engine, str(project["name"]))
-    return bool(known == _record(containers, text)) and _are_current(engine, containers)
+    is_same = bool(known == _record(containers, text))
+    return is_same and _are_there(containers) and _are_current(engine, containers)
 
 
 def remember_settled(
@@ -46,7 +47,7 @@ def remember_settled(
 ) -> None:
     """Write down what runs now, if all of it does."""
     containers = _listed(engine, project)
-    if all(_is_there(container) for container in containers):
+    if _are_there(containers):
         record = json.dumps(_record(containers, text)).encode()
         with suppress(OSError):
             replace_file(folder / SETTLED_FILE, record, PRIVATE)
@@ -82,7 +83,6 @@ def _record(containers: Sequence[Mapping[str, Any]], text: str) -> dict[str, Any
             container["Id"]: [
                 container["Image"],
                 container["ImageID"],
-                _is_there(container),
                 _networks(container),
             ]
             for container in containers
@@ -90,9 +90,13 @@ def _record(containers: Sequence[Mapping[str, Any]], text: str) -> dict[str, Any
     }
 
 
-def _is_there(container: Mapping[str, Any]) -> bool:
-    says = str(container.get("Status") or "")
-    return container["State"] == "running" and not says.endswith(_NOT_THERE_YET)
+def _are_there(containers: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether all run, and nobody waits for their health."""
+    return all(
+        container["State"] == "running"
+        and not str(container.get("Status") or "").endswith(_NOT_THERE_YET)
+        for container in containers
+    )
 
 
 def _networks(container: Mapping[str, Any]) -> list[str]:
