@@ -14,6 +14,7 @@ from dockermesh.docker.engine import LocalEngine
 from dockermesh.docker.summary import name_of
 from dockermesh.errors import EngineError
 from dockermesh.model.contract import LABEL_ROLE
+from dockermesh.runtime.timeline import span
 
 AT_ONCE = 6
 """Containers with networks that are removed side by side: Docker 20.10 forgets to take some off
@@ -64,8 +65,9 @@ class PodEnder:
         if failed is None:
             for pod in self._proxies_of.keys() - self._running.keys():
                 self._end(pod)
-        self._proxies.shutdown()
-        self._pods.shutdown()
+        with span("last pods removed"):
+            self._proxies.shutdown()
+            self._pods.shutdown()
 
     def __call__(self, line: str) -> None:
         """Note what stopped."""
