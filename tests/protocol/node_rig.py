@@ -120,13 +120,17 @@ class Namespaces:
         return f"10.98.0.{self._names.index(name) + 1}"
 
     def run(self, name: str, *command: str, feed: str = "") -> str:
-        return subprocess.run(
-            ["ip", "netns", "exec", self._full(name), *command],
-            input=feed,
-            text=True,
-            check=True,
-            capture_output=True,
-        ).stdout
+        try:
+            return subprocess.run(
+                ["ip", "netns", "exec", self._full(name), *command],
+                input=feed,
+                text=True,
+                check=True,
+                capture_output=True,
+            ).stdout
+        except subprocess.CalledProcessError as error:
+            error.add_note(error.stderr)
+            raise
 
     def capture(self, name: str) -> None:
         """As the agent does."""
